@@ -1,0 +1,169 @@
+//! `demo`: what Clipper would send, so that the dashboard can be seen without it.
+//!
+//! Writes into the instance's database, and never beside real reports unless that is wanted. Must
+//! not know how a summary is shown.
+
+use std::time::{Duration, Instant};
+
+use crate::core::event::{Event, Listener};
+use crate::core::reports::DEMO_TAG;
+use crate::core::stack::{Role, Stack};
+use crate::error::{Error, Result};
+use crate::systems::Systems;
+use crate::systems::clipper;
+use crate::systems::influxdb::quoted;
+use crate::systems::load::{Batch, Load, STEP};
+
+/// Points that go into one request.
+const BATCH: usize = 5_000;
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Who predicts, and how much.
+    pub load: Load,
+    /// How long to send as time passes; `None` is until told to stop.
+    pub duration: Option<Duration>,
+    /// How much of the past to send first.
+    pub backfill: Option<Duration>,
+    /// Write beside real reports.
+    pub mix: bool,
+}
+
+/// What was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sent {
+    /// Reports, one for each time.
+    pub reports: usize,
+    /// Points, three for each model and report.
+    pub points: usize,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// Sends the past, then the present, until the time is up or `stop` is.
+///
+/// # Errors
+/// When InfluxDB does not take it, or the database holds real reports.
+pub async fn run(
+    stack: &Stack,
+    systems: &Systems,
+    wanted: &Wanted,
+    listener: &dyn Listener,
+    stop: impl Future<Output = ()>,
+) -> Result<Sent> {
+    let started = Instant::now();
+    let mut sent = Sent::default();
+    let result = tokio::select! {
+        result = send(stack, systems, wanted, listener, &mut sent) => result,
+        () = stop => Ok(()),
+    };
+    sent.time = started.elapsed();
+    result.map(|()| sent)
+}
+
+async fn send(
+    stack: &Stack,
+    systems: &Systems,
+    wanted: &Wanted,
+    listener: &dyn Listener,
+    sent: &mut Sent,
+) -> Result<()> {
+    for model in &wanted.load.models {
+        if model.is_empty() || clipper::unreportable_model(model).is_some() || model.starts_with('#') {
+            return Err(Error::usage(
+                format!("--models holds {model:?}, a name that Clipper could not report"),
+                "use names without commas that do not begin with #",
+            ));
+        }
+    }
+    let influxdb = reachable(stack, systems).await?;
+    let activity = influxdb.activity(&stack.database).await?;
+    if !wanted.mix
+        && let Some(model) = activity.models.iter().find(|model| model.last_report.is_some())
+    {
+        return Err(Error::NotConfirmed {
+            message: format!(
+                "database {} holds reports of a real Clipper (model {}); demo data would stand beside them",
+                stack.database, model.name
+            ),
+            hint: "add --mix if that is meant; `clipper-metrics demo --clear` removes demo data again".into(),
+        });
+    }
+    let now = super::now();
+    if let Some(past) = wanted.backfill {
+        let past = i64::try_from(past.as_millis()).unwrap_or(i64::MAX);
+        let first = now.saturating_sub(past).max(0);
+        let mut batch = Batch::default();
+        let mut at = first;
+        while at <= now {
+            wanted.load.report(at, &mut batch);
+            sent.reports += 1;
+            at += STEP;
+            if batch.points >= BATCH || at > now {
+                let full = std::mem::take(&mut batch);
+                influxdb.write(&stack.database, full.lines).await?;
+                sent.points += full.points;
+            }
+        }
+        if wanted.duration.is_none() {
+            return Ok(());
+        }
+    }
+    listener.on(Event::Note(&format!(
+        "sending demo data to database {} every 15 s; Ctrl-C ends it",
+        stack.database
+    )));
+    let deadline = wanted.duration.map(|duration| Instant::now() + duration);
+    let mut ticks = tokio::time::interval(Duration::from_millis(STEP.unsigned_abs()));
+    loop {
+        match deadline {
+            Some(deadline) => {
+                if tokio::time::timeout_at(deadline.into(), ticks.tick()).await.is_err() {
+                    return Ok(());
+                }
+            }
+            None => drop(ticks.tick().await),
+        }
+        let mut batch = Batch::default();
+        wanted.load.report(super::now(), &mut batch);
+        influxdb.write(&stack.database, batch.lines).await?;
+        sent.reports += 1;
+        sent.points += batch.points;
+    }
+}
+
+/// Removes every demo point and nothing else; how many series that were.
+///
+/// # Errors
+/// When InfluxDB refuses.
+pub async fn clear(stack: &Stack, systems: &Systems) -> Result<usize> {
+    let influxdb = reachable(stack, systems).await?;
+    let database = Some(stack.database.as_str());
+    let condition = format!("{} != ''", quoted(DEMO_TAG));
+    let series = influxdb.query(database, &format!("SHOW SERIES WHERE {condition}")).await?;
+    let count = series.iter().map(|series| series.rows.len()).sum();
+    if count > 0 {
+        influxdb.query(database, &format!("DROP SERIES WHERE {condition}")).await?;
+    }
+    Ok(count)
+}
+
+/// InfluxDB, if it answers and has the database.
+async fn reachable(stack: &Stack, systems: &Systems) -> Result<crate::systems::influxdb::Influxdb> {
+    let seen = systems.observe(stack).await?;
+    let url = stack.url(Role::Influxdb);
+    let hint = "bring it up with `clipper-metrics up`, then try again".to_string();
+    match seen.influxdb.answer.stored() {
+        Some(stored) if stored.has_database => systems.influxdb(stack),
+        Some(_) => Err(Error::NotReady {
+            role: Role::Influxdb,
+            why: format!("there is no database {} at {url}", stack.database),
+            log: Vec::new(),
+            hint,
+        }),
+        None => {
+            Err(Error::NotReady { role: Role::Influxdb, why: format!("it does not answer at {url}"), log: Vec::new(), hint })
+        }
+    }
+}

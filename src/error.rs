@@ -1,0 +1,375 @@
+//! Everything that can go wrong, in the words of the user: what we were doing to which object, why
+//! it failed, and what to type next.
+//!
+//! Knows sentences. Must not know how to print them, and must never be given a secret.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::core::plan::{Blocked, Obstacle, Resource};
+use crate::core::stack::Role;
+
+/// The result of anything here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line or the environment makes no sense.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong, with the option's name.
+        message: String,
+        /// What to type instead.
+        hint: String,
+    },
+    /// A file that the user named cannot be used.
+    #[error("{}{}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, where there is one.
+        line: Option<usize>,
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The engine cannot be reached at all.
+    #[error("cannot reach the Docker engine at {endpoint}: {why}")]
+    Engine {
+        /// How it was to be reached.
+        endpoint: String,
+        /// The reason.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// The engine answered with an error.
+    #[error("cannot {doing}: {why}")]
+    Docker {
+        /// What we were doing, in the imperative.
+        doing: String,
+        /// The engine's words.
+        why: String,
+        /// What kind of refusal it was.
+        refusal: Refusal,
+    },
+    /// An image cannot be pulled.
+    #[error("cannot pull {image}: {why}")]
+    Pull {
+        /// The image.
+        image: String,
+        /// The engine's words.
+        why: String,
+        /// What kind of failure it was.
+        failure: PullFailure,
+    },
+    /// The wanted address cannot be published.
+    #[error("cannot publish {} at {address}: {why}", role.title())]
+    Publish {
+        /// Whose port.
+        role: Role,
+        /// Where.
+        address: String,
+        /// Who has it, or what is wrong with it.
+        why: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A server could not be asked.
+    #[error("cannot {doing} at {url}: {why}")]
+    Http {
+        /// What we were doing, in the imperative.
+        doing: String,
+        /// Where.
+        url: String,
+        /// The reason.
+        why: String,
+    },
+    /// A server refuses our credentials.
+    #[error("{} at {url} refuses us: {words}", role.title())]
+    Refused {
+        /// Which server.
+        role: Role,
+        /// Where.
+        url: String,
+        /// Its words.
+        words: String,
+    },
+    /// A server answered what we cannot use.
+    #[error("cannot {doing} at {url}: {why}")]
+    Answer {
+        /// What we were doing, in the imperative.
+        doing: String,
+        /// Where.
+        url: String,
+        /// The HTTP status; 0 where the answer itself was the problem.
+        status: u16,
+        /// The server's words.
+        why: String,
+    },
+    /// A server did not become ready.
+    #[error("{} did not become ready: {why}{}", role.title(), log_lines(log))]
+    NotReady {
+        /// Which server.
+        role: Role,
+        /// The reason.
+        why: String,
+        /// The last lines of the container's log.
+        log: Vec<String>,
+        /// What to do.
+        hint: String,
+    },
+    /// Somebody has to act before we can.
+    #[error("{}", blocked.why)]
+    Blocked {
+        /// What it is about.
+        resource: Resource,
+        /// Why and what to do.
+        blocked: Blocked,
+    },
+    /// Everything was done, and still something is not as wanted.
+    #[error("not everything is as wanted after {after:.1?}: {rest}")]
+    NotConverged {
+        /// What remains.
+        rest: String,
+        /// How long it was tried.
+        after: Duration,
+        /// What to do.
+        hint: String,
+    },
+    /// Refused on purpose; the user can say that it is meant.
+    #[error("{message}")]
+    NotConfirmed {
+        /// What was not done.
+        message: String,
+        /// How to confirm.
+        hint: String,
+    },
+    /// The machine would not let us.
+    #[error("cannot {doing}: {source}")]
+    Io {
+        /// What we were doing, in the imperative.
+        doing: String,
+        /// The reason.
+        source: std::io::Error,
+    },
+}
+
+/// Why the engine refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such thing.
+    NotFound,
+    /// It exists already, or is in use.
+    Conflict,
+    /// The published address cannot be had.
+    Address,
+    /// The engine cannot be reached any more.
+    Gone,
+    /// The disk is full.
+    Disk,
+    /// Anything else.
+    Other,
+}
+
+/// Why a pull failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullFailure {
+    /// No such image, or no right to see it.
+    NotFound,
+    /// Too many pulls; the window is hours.
+    RateLimited,
+    /// The registry cannot be reached.
+    Unreachable,
+    /// No byte for a minute.
+    Silent,
+    /// The transfer broke off.
+    Cut,
+    /// The engine's disk is full.
+    Disk,
+    /// Anything else.
+    Other,
+}
+
+/// What a process that ended this way tells its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or everything as wanted.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// Bad usage or settings.
+    Usage = 2,
+    /// `status` or `--dry-run` found a difference, a missing stack, or something that blocks.
+    Differs = 3,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+impl Error {
+    /// A mistake on the command line.
+    pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: hint.into() }
+    }
+
+    /// What the caller of the process is told.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Usage { .. } | Self::File { .. } | Self::NotConfirmed { .. } => Exit::Usage,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// A word for machines, never renamed.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Usage { .. } => "usage",
+            Self::File { .. } => "file",
+            Self::Engine { .. } => "engine_unreachable",
+            Self::Docker { .. } => "engine",
+            Self::Pull { .. } => "pull",
+            Self::Publish { .. } => "port",
+            Self::Http { .. } => "unreachable",
+            Self::Refused { .. } => "refused",
+            Self::Answer { .. } => "answer",
+            Self::NotReady { .. } => "not_ready",
+            Self::Blocked { blocked, .. } => match blocked.kind {
+                Obstacle::Foreign => "foreign",
+                Obstacle::Refused => "refused",
+                Obstacle::PortTaken => "port",
+                Obstacle::Image => "image",
+                Obstacle::Server => "server",
+            },
+            Self::NotConverged { .. } => "not_converged",
+            Self::NotConfirmed { .. } => "not_confirmed",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// What to type next.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Usage { hint, .. }
+            | Self::File { hint, .. }
+            | Self::Engine { hint, .. }
+            | Self::Publish { hint, .. }
+            | Self::NotReady { hint, .. }
+            | Self::NotConverged { hint, .. }
+            | Self::NotConfirmed { hint, .. } => hint.clone(),
+            Self::Blocked { blocked, .. } => blocked.hint.clone(),
+            Self::Docker { refusal, .. } => refusal.hint().into(),
+            Self::Pull { failure, image, .. } => failure.hint(image),
+            Self::Http { .. } => "see that the server runs, then try again; -v shows every request".into(),
+            Self::Refused { role: Role::Grafana, .. } => {
+                "give the password with --grafana-password-file FILE, or set a new one with `clipper-metrics up \
+                 --reset-grafana-password` (containers of ours only); Grafana locks a user out for 5 minutes after 5 \
+                 wrong passwords"
+                    .into()
+            }
+            Self::Refused { .. } => "give --influxdb-user and --influxdb-password-file".into(),
+            Self::Answer { status: 403, .. } => "use an account that may do this, an administrator's for instance".into(),
+            Self::Answer { .. } => "-v shows every request; `clipper-metrics logs` shows what the server says".into(),
+            Self::Io { .. } => "see that the file or directory can be used by you".into(),
+        }
+    }
+}
+
+impl Refusal {
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::NotFound => "somebody else changed the engine meanwhile: run the same command again",
+            Self::Conflict => "somebody else works on the same objects: run the same command again",
+            Self::Address => "choose another address with --influxdb-ip/--influxdb-port or --grafana-ip/--grafana-port",
+            Self::Gone => "see that the engine still runs (docker version), then run the same command again",
+            Self::Disk => "free space on the engine's disk (docker system df), then run the same command again",
+            Self::Other => "`docker info` and the engine's log may tell more; then run the same command again",
+        }
+    }
+}
+
+impl PullFailure {
+    /// Worth trying once more right away.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::Cut)
+    }
+
+    fn hint(self, image: &str) -> String {
+        match self {
+            Self::NotFound => format!(
+                "check the name, sign in with `docker login`, or name another image or registry (--registry); \
+                 without internet: docker save / docker load {image}, then --pull never"
+            ),
+            Self::RateLimited => {
+                "the registry's limit lasts hours: sign in with `docker login`, or use a mirror with --registry".into()
+            }
+            Self::Unreachable => "check the network and the engine's proxy, or use a mirror with --registry; without \
+                                  internet: docker load the images, then --pull never"
+                .into(),
+            Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
+            Self::Disk => "free space on the engine's disk (docker system df), then run the same command again".into(),
+            Self::Other => "run the same command again, or try `docker pull` by hand".into(),
+        }
+    }
+}
+
+/// The log as it follows an error's first line.
+fn log_lines(log: &[String]) -> String {
+    if log.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\nits last log lines:");
+    for line in log {
+        text.push_str("\n  | ");
+        text.push_str(line);
+    }
+    text
+}
+
+/// Strips what could move a terminal's cursor from text that came from elsewhere: engines, servers
+/// and files are not trusted with the terminal.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' => '\n',
+            '\t' => ' ',
+            c if c.is_control() || ('\u{200e}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// The beginning of a text, for a message.
+#[must_use]
+pub fn excerpt(text: &str, most: usize) -> String {
+    let text = printable(text.trim()).replace('\n', " ");
+    if text.chars().count() <= most { text } else { text.chars().take(most).chain(['…']).collect() }
+}
+
+/// One sentence out of an error and everything that caused it, without repeating itself.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", *self as i32)
+    }
+}

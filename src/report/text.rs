@@ -1,0 +1,316 @@
+//! Answers as text: tables, addresses, plans and errors.
+//!
+//! Must not know where the text goes, nor whether it will be redrawn.
+
+use std::fmt::Write as _;
+
+use console::Style;
+
+use super::Answer;
+use crate::core::event::{Event, Taken};
+use crate::core::plan::{Finding, Plan};
+use crate::core::reports::{Reports, span};
+use crate::core::stack::Difference;
+use crate::core::status::{Object, ServerStatus, Status};
+use crate::error::{Error, printable};
+
+/// Width of the first column.
+const LABEL: usize = 13;
+
+/// The few colours that are used, or none.
+#[derive(Clone, Copy)]
+pub struct Paint {
+    color: bool,
+}
+
+impl Paint {
+    /// Colours, or none.
+    #[must_use]
+    pub const fn new(color: bool) -> Self {
+        Self { color }
+    }
+
+    fn with(self, style: Style, text: &str) -> String {
+        if self.color { style.force_styling(true).apply_to(text).to_string() } else { text.to_string() }
+    }
+
+    fn good(self, text: &str) -> String {
+        self.with(Style::new().green(), text)
+    }
+
+    fn bad(self, text: &str) -> String {
+        self.with(Style::new().red(), text)
+    }
+
+    fn odd(self, text: &str) -> String {
+        self.with(Style::new().yellow(), text)
+    }
+
+    fn faint(self, text: &str) -> String {
+        self.with(Style::new().dim(), text)
+    }
+
+    fn strong(self, text: &str) -> String {
+        self.with(Style::new().bold(), text)
+    }
+
+    fn state(self, state: &str) -> String {
+        let words = state.replace('_', " ");
+        match state {
+            "answering" | "in_sync" => self.good(&words),
+            "edited" | "starting" | "unknown" => self.odd(&words),
+            _ => self.bad(&words),
+        }
+    }
+}
+
+/// An answer as text, with a line end at its end.
+#[must_use]
+pub fn answer(answer: &Answer<'_>, paint: Paint) -> String {
+    match answer {
+        Answer::Up { status, taken } => up(status, taken, paint),
+        Answer::Down { status, taken } => down(status, taken),
+        Answer::Planned { plan, .. } => plan_text(plan),
+        Answer::Status(told) => status(told, paint),
+        Answer::Summary { sentence, .. } => format!("{sentence}\n"),
+        Answer::Error(failure) => error(failure, paint),
+    }
+}
+
+/// An error with its hint.
+#[must_use]
+pub fn error(error: &Error, paint: Paint) -> String {
+    let mut text = format!("{} {}\n", paint.bad("error:"), printable(&error.to_string()));
+    let hint = error.hint();
+    if !hint.is_empty() {
+        let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable(&hint));
+    }
+    text
+}
+
+/// An event as one plain line, if it is worth one.
+#[must_use]
+pub fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
+    match event {
+        Event::Started(step) => {
+            let is_long = matches!(step.action(), "pull_image" | "await_answer");
+            (is_long || verbose).then(|| format!("{step} …"))
+        }
+        Event::Done(step, time) => Some(format!("{step}: done in {:.1} s", time.as_secs_f64())),
+        Event::Pulling { .. } => None,
+        Event::Waiting(what) | Event::Note(what) => Some(format!("note: {}", printable(what))),
+        Event::Warning(what) => Some(format!("warning: {}", printable(what))),
+        Event::Request { system, request, outcome, time } => verbose.then(|| {
+            format!("{system}: {} -> {} in {:.1} ms", printable(request), printable(outcome), time.as_secs_f64() * 1e3)
+        }),
+    }
+}
+
+/// Bytes in the unit that people read.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let mega = count as f64 / 1e6;
+    if mega < 1000.0 { format!("{mega:.1} MB") } else { format!("{:.2} GB", mega / 1e3) }
+}
+
+fn row(text: &mut String, label: &str, value: &str) {
+    let _ = writeln!(text, "  {label:LABEL$}{value}");
+}
+
+fn up(status: &Status, taken: &[Taken], paint: Paint) -> String {
+    let mut text = String::new();
+    let headline = if taken.is_empty() {
+        format!("{} is as wanted: nothing to do", status.instance)
+    } else {
+        format!("{} is up and verified", status.instance)
+    };
+    let _ = writeln!(text, "{}\n", paint.good(&headline));
+    row(&mut text, "Dashboard", &paint.strong(&status.dashboard_url));
+    row(&mut text, "Grafana", &format!("{}   {}", status.grafana.url, account(status)));
+    row(&mut text, "InfluxDB", &format!("{}   database {}", status.influxdb.url, status.database.name));
+    if !status.clipper_lines.is_empty() {
+        text.push_str("\nClipper's configuration file must hold:\n");
+        for line in &status.clipper_lines {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    if status.dashboard.state == "edited" {
+        let _ = writeln!(
+            text,
+            "\n{} the dashboard was edited and is left alone; --overwrite-dashboard replaces it",
+            paint.odd("note:")
+        );
+    }
+    text
+}
+
+fn account(status: &Status) -> String {
+    let account = &status.account;
+    match &account.password {
+        _ if !account.is_known => format!("sign in as {}", account.user),
+        Some(password) => format!("sign in as {} / {}", account.user, printable(password.reveal())),
+        None if account.is_default => format!("sign in as {} / admin", account.user),
+        None => format!("sign in as {}; `clipper-metrics status --show-secrets` shows the password", account.user),
+    }
+}
+
+fn down(status: &Status, taken: &[Taken]) -> String {
+    let mut text = if taken.is_empty() {
+        format!("{}: nothing to take away\n", status.instance)
+    } else {
+        format!("{} is down\n", status.instance)
+    };
+    let kept: Vec<&str> = [&status.influxdb, &status.grafana]
+        .into_iter()
+        .filter_map(|server| server.volume.as_ref())
+        .filter(|(_, exists)| *exists)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !kept.is_empty() {
+        let _ = writeln!(
+            text,
+            "The data stays in the volumes {}; `clipper-metrics up` uses them again, `clipper-metrics down --volumes` \
+             deletes them.",
+            kept.join(" and ")
+        );
+    }
+    text
+}
+
+/// A plan, a line per step with its reason.
+#[must_use]
+pub fn plan_text(plan: &Plan) -> String {
+    let mut text = String::new();
+    for item in &plan.0 {
+        match &item.finding {
+            Finding::Blocked(blocked) => {
+                let _ = writeln!(text, "blocked: {}\nhint: {}", printable(&blocked.why), printable(&blocked.hint));
+            }
+            Finding::Edited => text.push_str("leave the dashboard alone: edited\n"),
+            _ => {}
+        }
+        for step in &item.steps {
+            let _ = writeln!(text, "{step} ({})", printable(&item.finding.to_string()));
+        }
+    }
+    if text.is_empty() {
+        text.push_str("nothing to do\n");
+    }
+    text
+}
+
+/// The table of `status`.
+#[must_use]
+pub fn status(status: &Status, paint: Paint) -> String {
+    let mut text = String::new();
+    let servers = [&status.influxdb, &status.grafana];
+    if servers.iter().all(|server| server.mode == "container" && server.state == "absent") {
+        let _ = writeln!(text, "{} is not up: `clipper-metrics up` brings it up", status.instance);
+        let kept: Vec<&str> = servers
+            .into_iter()
+            .filter_map(|server| server.volume.as_ref().filter(|(_, exists)| *exists))
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !kept.is_empty() {
+            let _ = writeln!(text, "Its data is kept in the volumes {}.", kept.join(" and "));
+        }
+        others(&mut text, status);
+        return text;
+    }
+    let headline = if status.in_sync { paint.good("as wanted") } else { paint.bad("not as wanted") };
+    let _ = writeln!(text, "{} is {headline}\n", paint.strong(&status.instance));
+    for server in servers {
+        row(&mut text, server.role.title(), &server_line(server, paint));
+    }
+    row(&mut text, "database", &object_line(&status.database, paint));
+    if let Some(organisation) = &status.organisation {
+        row(&mut text, "organisation", &object_line(organisation, paint));
+    }
+    let query = match (status.query, &status.query_error) {
+        (Some("ok"), _) => paint.faint("   queries reach the database"),
+        (_, Some(why)) => format!("   {}", paint.bad(&format!("queries fail: {}", printable(why)))),
+        _ => String::new(),
+    };
+    row(&mut text, "data source", &format!("{}{query}", object_line(&status.data_source, paint)));
+    let address = paint.faint(&format!("   {}", status.dashboard_url));
+    row(&mut text, "dashboard", &format!("{}{address}", object_line(&status.dashboard, paint)));
+    if let Some(password) = &status.account.password {
+        row(&mut text, "account", &format!("{} / {}", status.account.user, printable(password.reveal())));
+    }
+    clipper(&mut text, &status.reports, paint);
+    if !status.findings.is_empty() {
+        text.push_str("\nWhat differs:\n");
+        for line in &status.findings {
+            let _ = writeln!(text, "  {}", printable(line));
+        }
+    }
+    if !status.hints.is_empty() {
+        text.push('\n');
+        for line in &status.hints {
+            let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable(line));
+        }
+    }
+    others(&mut text, status);
+    text
+}
+
+fn others(text: &mut String, status: &Status) {
+    if !status.others.is_empty() {
+        let _ = writeln!(text, "Other instances here: {} (--name)", status.others.join(", "));
+    }
+}
+
+fn server_line(server: &ServerStatus, paint: Paint) -> String {
+    let mut line = format!("{:<11}{}", paint.state(server.state), server.url);
+    if let Some(version) = &server.version {
+        let _ = write!(line, "   {version}");
+    }
+    if let Some(image) = server.image.as_ref().filter(|_| server.mode == "container") {
+        let _ = write!(line, "{}", paint.faint(&format!("   {image}")));
+    }
+    if let Some(detail) = &server.detail {
+        let _ = write!(line, "   ({})", printable(detail));
+    }
+    for difference in &server.differences {
+        let _ = write!(line, "\n{:width$}{}", "", printable(&difference.to_string()), width = LABEL + 2);
+    }
+    line
+}
+
+fn object_line(object: &Object, paint: Paint) -> String {
+    let differences: Vec<String> = object.differences.iter().map(Difference::to_string).collect();
+    let differences = if differences.is_empty() { String::new() } else { format!("   {}", differences.join(", ")) };
+    format!("{:<11}{}{}", paint.state(object.state), printable(&object.name), printable(&differences))
+}
+
+fn clipper(text: &mut String, reports: &Reports, paint: Paint) {
+    let age = |at: i64| {
+        if at > reports.at { format!("{} ahead", span(at - reports.at)) } else { format!("{} ago", span(reports.at - at)) }
+    };
+    let headline = match (reports.reporting, reports.last_report) {
+        (None, _) => paint.odd("unknown"),
+        (Some(true), Some(at)) => format!("{}   last report {}", paint.good("reporting"), age(at)),
+        (Some(_), Some(at)) => format!("{}   last report {}", paint.bad("not reporting"), age(at)),
+        (Some(_), None) => paint.odd("has never reported"),
+    };
+    let demo = if reports.demo { paint.faint("   (there is demo data)") } else { String::new() };
+    row(text, "Clipper", &format!("{headline}{demo}"));
+    for model in &reports.models {
+        let mut line = match model.last_report {
+            Some(at) if model.reporting => format!("last report {}", age(at)),
+            Some(at) => paint.bad(&format!("last report {}", age(at))),
+            None => paint.faint("demo data only"),
+        };
+        if let Some(rate) = model.predictions_per_second {
+            let _ = write!(line, ", {rate:.1} predictions/s");
+        }
+        if let Some(p99) = model.p99_micros {
+            let _ = write!(line, ", p99 {:.1} ms", p99 / 1e3);
+        }
+        if model.above_objective == Some(true) {
+            let _ = write!(line, " {}", paint.bad("above the objective"));
+        }
+        row(text, "", &format!("{}: {line}", printable(&model.name)));
+    }
+}

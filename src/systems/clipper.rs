@@ -1,0 +1,304 @@
+//! Clipper's own conventions: its TOML file, its rules for names, and the line protocol that it
+//! writes.
+//!
+//! The only file that knows `toml`. Must not know defaults, options, or what is done with a value.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Error, Result, excerpt};
+
+/// What the file says, as far as metrics are concerned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClipperFile {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// The database that Clipper will write to.
+    pub database: Option<String>,
+    /// The host that Clipper will write to.
+    pub influx_ip: Option<String>,
+    /// The port that Clipper will write to.
+    pub influx_port: Option<u16>,
+    /// Clipper's latency objective in microseconds.
+    pub slo_micros: Option<u64>,
+    /// The models that Clipper will report of; empty if the file names none.
+    pub models: Vec<String>,
+    /// Our own table: key to value as text.
+    pub metrics: BTreeMap<String, String>,
+}
+
+/// The keys of the table `[metrics]`.
+const METRICS_KEYS: [&str; 18] = [
+    "name",
+    "grafana_ip",
+    "grafana_port",
+    "influxdb_url",
+    "grafana_url",
+    "data_source_url",
+    "ca_file",
+    "influxdb_image",
+    "grafana_image",
+    "registry",
+    "pull",
+    "grafana_org",
+    "grafana_folder",
+    "grafana_user",
+    "grafana_password_file",
+    "grafana_token_file",
+    "influxdb_user",
+    "influxdb_password_file",
+];
+
+/// The one key of `[metrics]` that is a duration.
+const TIMEOUT: &str = "timeout";
+
+/// Characters that Clipper puts into an address without escaping them: nothing that it writes to
+/// such a database ever arrives (each was tried).
+const UNWRITABLE: [char; 6] = ['&', '#', '+', '%', ';', '"'];
+
+/// Reads Clipper's file.
+///
+/// # Errors
+/// When it is no TOML, when a value that concerns us has the wrong type or cannot work, or when
+/// `[metrics]` has a key that nobody knows: always with the line.
+pub fn parse(path: &Path, text: &str) -> Result<ClipperFile> {
+    let file = File { path, text };
+    let table = DeTable::parse(text).map_err(|error| {
+        file.error(error.span(), format!("is not valid TOML: {}", excerpt(error.message(), 200)), "correct that line")
+    })?;
+    let table = table.into_inner();
+    let mut found = ClipperFile { path: path.to_path_buf(), ..ClipperFile::default() };
+
+    let name_key = if table.contains_key("influx_dbname") { "influx_dbname" } else { "name" };
+    if let Some(value) = table.get(name_key) {
+        let name = file.string(name_key, value)?;
+        let database = database_name(&name)
+            .map_err(|why| file.error(Some(value.span()), format!("{name_key} = {name:?}: {why}"), RENAME))?;
+        found.database = Some(database);
+    }
+    if let Some(value) = table.get("influx_ip") {
+        found.influx_ip = Some(file.host("influx_ip", value)?);
+    }
+    if let Some(value) = table.get("influx_port") {
+        found.influx_port = Some(file.port("influx_port", value)?);
+    }
+    if let Some(value) = table.get("slo_micros") {
+        found.slo_micros = Some(file.positive("slo_micros", value)?);
+    }
+    if let Some(value) = table.get("models") {
+        found.models = file.models(value)?;
+    }
+    if let Some(value) = table.get("metrics") {
+        found.metrics = file.metrics(value)?;
+    }
+    Ok(found)
+}
+
+/// What to do about a database's name.
+const RENAME: &str = "choose another name, in Clipper's file too";
+
+/// The database that Clipper makes of a name: every white-space character becomes a dash.
+///
+/// # Errors
+/// With the reason, when InfluxDB refuses the name or Clipper itself cannot write to it.
+pub fn database_name(name: &str) -> Result<String, String> {
+    let name: String = name.chars().map(|c| if c.is_whitespace() { '-' } else { c }).collect();
+    if name.is_empty() {
+        return Err("a database needs a name".into());
+    }
+    if name == "." || name == ".." || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+        return Err("InfluxDB refuses this name (no `/`, no `\\`, no control characters, not `.` or `..`)".into());
+    }
+    if name.len() > 255 {
+        return Err("InfluxDB refuses names of more than 255 bytes".into());
+    }
+    if let Some(bad) = name.chars().find(|c| UNWRITABLE.contains(c)) {
+        return Err(format!(
+            "Clipper does not escape `{bad}` in a database's name, so nothing that it sends would ever arrive there"
+        ));
+    }
+    Ok(name)
+}
+
+/// Why Clipper could never report a model of this name, if it could not.
+#[must_use]
+pub fn unreportable_model(name: &str) -> Option<&'static str> {
+    name.contains(',').then_some("Clipper does not escape the comma in its name, and InfluxDB refuses such lines")
+}
+
+/// The file at hand, for messages with a line.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn error(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: &str) -> Error {
+        let line = span.map(|span| {
+            let before = self.text.as_bytes().get(..span.start).unwrap_or_default();
+            before.iter().filter(|byte| **byte == b'\n').count() + 1
+        });
+        Error::File { path: self.path.to_path_buf(), line, message: message.into(), hint: hint.into() }
+    }
+
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) -> Error {
+        let found = value.get_ref().type_str();
+        self.error(Some(value.span()), format!("{key} must be {wanted}, but is {found}"), "correct that line")
+    }
+
+    fn string(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String> {
+        match value.get_ref() {
+            DeValue::String(text) => Ok(text.to_string()),
+            _ => Err(self.wrong_type(key, value, "a string")),
+        }
+    }
+
+    fn host(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String> {
+        let host = self.string(key, value)?;
+        if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
+            let message = format!("{key} = {host:?} is neither an address nor a host name");
+            return Err(self.error(Some(value.span()), message, "write one such as \"127.0.0.1\""));
+        }
+        Ok(host)
+    }
+
+    fn integer(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<i64> {
+        match value.get_ref() {
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_err(|_| self.wrong_type(key, value, "a smaller number")),
+            _ => Err(self.wrong_type(key, value, "an integer")),
+        }
+    }
+
+    fn port(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<u16> {
+        let number = self.integer(key, value)?;
+        u16::try_from(number).ok().filter(|port| *port != 0).ok_or_else(|| {
+            self.error(Some(value.span()), format!("{key} = {number}: a port is a number from 1 to 65535"), "correct that line")
+        })
+    }
+
+    fn positive(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<u64> {
+        let number = self.integer(key, value)?;
+        u64::try_from(number).ok().filter(|number| *number != 0).ok_or_else(|| {
+            self.error(Some(value.span()), format!("{key} = {number} must be positive"), "correct that line")
+        })
+    }
+
+    fn models(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>> {
+        let DeValue::Array(entries) = value.get_ref() else {
+            return Err(self.wrong_type("models", value, "tables [[models]]"));
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let DeValue::Table(model) = entry.get_ref() else {
+                return Err(self.wrong_type("models", entry, "tables [[models]]"));
+            };
+            if let Some(name) = model.get("name") {
+                names.push(self.string("name of a model", name)?);
+            }
+        }
+        Ok(names)
+    }
+
+    fn metrics(&self, value: &Spanned<DeValue<'_>>) -> Result<BTreeMap<String, String>> {
+        let DeValue::Table(table) = value.get_ref() else {
+            return Err(self.wrong_type("metrics", value, "a table [metrics]"));
+        };
+        let mut found = BTreeMap::new();
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let text = match name {
+                "grafana_port" => self.port(name, value)?.to_string(),
+                "grafana_ip" => self.host(name, value)?,
+                _ if name == TIMEOUT || METRICS_KEYS.contains(&name) => self.string(name, value)?,
+                _ => {
+                    let hint = match nearest(name) {
+                        Some(known) => format!("did you mean `{known}`?"),
+                        None => format!("known keys: {}", METRICS_KEYS.join(", ")),
+                    };
+                    let message = format!("unknown key `{}` in [metrics]", excerpt(name, 60));
+                    return Err(self.error(Some(key.span()), message, &hint));
+                }
+            };
+            found.insert(name.to_string(), text);
+        }
+        Ok(found)
+    }
+}
+
+/// The known key that was probably meant.
+fn nearest(key: &str) -> Option<&'static str> {
+    METRICS_KEYS
+        .into_iter()
+        .chain([TIMEOUT])
+        .map(|known| (strsim::jaro_winkler(known, key), known))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ClipperFile> {
+        parse(Path::new("test.toml"), text)
+    }
+
+    #[test]
+    fn the_database_is_influx_dbname_and_else_the_name() {
+        assert_eq!(read("name = \"a\"\ninflux_dbname = \"b\"").unwrap().database.as_deref(), Some("b"));
+        assert_eq!(read("name = \"a\"").unwrap().database.as_deref(), Some("a"));
+        assert_eq!(read("").unwrap().database, None);
+    }
+
+    #[test]
+    fn white_space_becomes_a_dash_as_in_clipper() {
+        assert_eq!(database_name("clipper test").unwrap(), "clipper-test");
+        assert_eq!(database_name("a\u{a0}b\tc").unwrap(), "a-b-c");
+    }
+
+    #[test]
+    fn names_that_cannot_work_are_refused() {
+        for name in ["", ".", "..", "a/b", "a\\b", "a&b", "a#b", "a+b", "a%b", "a;b", "a\"b", "a\u{7}b"] {
+            assert!(database_name(name).is_err(), "{name:?}");
+        }
+        for name in ["it's", "why?", "a.b", "größe", "a=b"] {
+            assert_eq!(database_name(name).unwrap(), name);
+        }
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        for (text, line) in [
+            ("a = 1\ninflux_port = \"x\"", 2),
+            ("influx_port = 0", 1),
+            ("\n\ninflux_port = 70000", 3),
+            ("x = ", 1),
+            ("[metrics]\nnmae = \"x\"", 2),
+            ("influx_dbname = \"..\"", 1),
+            ("models = 3", 1),
+        ] {
+            match read(text) {
+                Err(Error::File { line: found, .. }) => assert_eq!(found, Some(line), "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one() {
+        let error = read("[metrics]\ngrafana_prot = 3000").unwrap_err();
+        assert_eq!(error.hint(), "did you mean `grafana_port`?");
+    }
+
+    #[test]
+    fn unknown_keys_elsewhere_are_clippers_business() {
+        let file = read("cache_size = 1\n[whatever]\nx = 1\n[[models]]\nname = \"m 1\"\naddresses = []").unwrap();
+        assert_eq!(file.models, ["m 1"]);
+    }
+}

@@ -1,0 +1,230 @@
+//! Fetching an image: credentials, progress, patience, and what the engine's words mean.
+//!
+//! Must not know whose image it is or what it is for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::auth::DockerCredentials;
+use bollard::errors::Error as Bollard;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use docker_credential::DockerCredential;
+use futures_util::StreamExt;
+
+use crate::error::{Error, PullFailure, Result, excerpt};
+
+/// A pull that brings no byte for so long has failed.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How far a pull has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    layers: HashMap<String, Layer>,
+}
+
+#[derive(Debug, Default)]
+struct Layer {
+    done: bool,
+    current: u64,
+    total: u64,
+}
+
+impl Progress {
+    /// Takes note of one message; `true` if it moved anything on.
+    pub fn note(&mut self, info: &CreateImageInfo) -> bool {
+        let (Some(id), Some(status)) = (&info.id, &info.status) else { return false };
+        // The first message of a pull names the tag, not a layer.
+        if status.starts_with("Pulling from") {
+            return false;
+        }
+        let layer = self.layers.entry(id.clone()).or_default();
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        let detail = info.progress_detail.as_ref();
+        if status == "Downloading" {
+            layer.current = detail.and_then(|detail| number(detail.current)).unwrap_or(layer.current);
+            layer.total = detail.and_then(|detail| number(detail.total)).unwrap_or(layer.total).max(layer.current);
+        }
+        if matches!(status.as_str(), "Download complete" | "Pull complete" | "Already exists" | "Extracting") {
+            layer.current = layer.total;
+        }
+        layer.done |= matches!(status.as_str(), "Pull complete" | "Already exists");
+        true
+    }
+
+    /// Layers that are complete, and all that are known.
+    #[must_use]
+    pub fn layers(&self) -> (usize, usize) {
+        (self.layers.values().filter(|layer| layer.done).count(), self.layers.len())
+    }
+
+    /// Bytes that have arrived, and all that are known.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        self.layers.values().fold((0, 0), |(current, total), layer| {
+            (current.saturating_add(layer.current), total.saturating_add(layer.total))
+        })
+    }
+}
+
+/// Pulls an image once. `progress` is called whenever something moved.
+pub(super) async fn pull(
+    docker: &bollard::Docker,
+    image: &str,
+    mut progress: impl FnMut(&Progress),
+) -> Result<()> {
+    let (name, tag) = split(image);
+    let mut options = CreateImageOptionsBuilder::default().from_image(name);
+    if let Some(tag) = tag {
+        options = options.tag(tag);
+    }
+    let credentials = credentials(name).await;
+    let mut messages = docker.create_image(Some(options.build()), None, credentials);
+    let mut so_far = Progress::default();
+    loop {
+        match tokio::time::timeout(SILENCE, messages.next()).await {
+            Ok(Some(Ok(info))) => {
+                if so_far.note(&info) {
+                    progress(&so_far);
+                }
+            }
+            Ok(Some(Err(error))) => {
+                // A pull that succeeded can still end in an error of the stream; the engine's
+                // list of images is the truth.
+                if !matches!(error, Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. })
+                    && docker.inspect_image(image).await.is_ok()
+                {
+                    return Ok(());
+                }
+                return Err(failed(image, &error));
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                return Err(Error::Pull {
+                    image: image.into(),
+                    why: format!("not a byte has arrived for {} s", SILENCE.as_secs()),
+                    failure: PullFailure::Silent,
+                });
+            }
+        }
+    }
+}
+
+fn failed(image: &str, error: &Bollard) -> Error {
+    let why = match error {
+        Bollard::DockerStreamError { error } => error.clone(),
+        Bollard::DockerResponseServerError { message, .. } => message.clone(),
+        other => crate::error::chain(other),
+    };
+    let failure = match error {
+        Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => understand(&why),
+        _ => PullFailure::Cut,
+    };
+    Error::Pull { image: image.into(), why: excerpt(&why, 300), failure }
+}
+
+/// What the engine's words about a failed pull mean.
+#[must_use]
+pub fn understand(words: &str) -> PullFailure {
+    let words = words.to_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+    if says(&["toomanyrequests", "too many requests", "rate limit"]) {
+        PullFailure::RateLimited
+    } else if says(&["no space left"]) {
+        PullFailure::Disk
+    } else if says(&["not found", "manifest unknown", "name unknown", "denied", "unauthorized", "no basic auth"]) {
+        PullFailure::NotFound
+    } else if says(&["unexpected eof", "connection reset", "short read", "broken pipe", "filesystem layer verification"]) {
+        PullFailure::Cut
+    } else if says(&["no such host", "connection refused", "i/o timeout", "server misbehaving", "unreachable", "deadline exceeded", "client.timeout", ": eof", "503 service", "502 bad", "500 internal"]) {
+        PullFailure::Unreachable
+    } else {
+        PullFailure::Other
+    }
+}
+
+/// A reference's name and its tag; one with a digest needs none.
+fn split(image: &str) -> (&str, Option<&str>) {
+    if image.contains('@') {
+        return (image, None);
+    }
+    match image.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (image, Some("latest")),
+    }
+}
+
+/// The registry that a reference's name belongs to, as the Docker client's files call it.
+fn registry(name: &str) -> &str {
+    match name.split_once('/') {
+        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
+        _ => "https://index.docker.io/v1/",
+    }
+}
+
+/// What `docker login` keeps for the image's registry. Without any, the pull is anonymous.
+async fn credentials(name: &str) -> Option<DockerCredentials> {
+    let server = registry(name).to_string();
+    let for_lookup = server.clone();
+    // A helper is a process of its own, which may take its time.
+    let found = tokio::task::spawn_blocking(move || docker_credential::get_credential(&for_lookup)).await;
+    let (username, password, identitytoken) = match found.ok()?.ok()? {
+        DockerCredential::IdentityToken(token) => (None, None, Some(token)),
+        DockerCredential::UsernamePassword(user, password) => (Some(user), Some(password), None),
+    };
+    Some(DockerCredentials {
+        username,
+        password,
+        identitytoken,
+        serveraddress: Some(server),
+        ..DockerCredentials::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_tags_and_registries_are_told_apart() {
+        assert_eq!(split("influxdb:1.8"), ("influxdb", Some("1.8")));
+        assert_eq!(split("127.0.0.1:5000/a/b"), ("127.0.0.1:5000/a/b", Some("latest")));
+        assert_eq!(split("a@sha256:00"), ("a@sha256:00", None));
+        assert_eq!(registry("grafana/grafana"), "https://index.docker.io/v1/");
+        assert_eq!(registry("127.0.0.1:5000/a"), "127.0.0.1:5000");
+    }
+
+    #[test]
+    fn the_engines_words_are_understood() {
+        for (words, failure) in [
+            ("toomanyrequests: You have reached your pull rate limit", PullFailure::RateLimited),
+            ("manifest for x:1 not found: manifest unknown", PullFailure::NotFound),
+            ("pull access denied for x, repository does not exist", PullFailure::NotFound),
+            ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", PullFailure::Unreachable),
+            ("Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused", PullFailure::Unreachable),
+            ("write /x: no space left on device", PullFailure::Disk),
+            ("unexpected EOF", PullFailure::Cut),
+            ("who knows", PullFailure::Other),
+        ] {
+            assert_eq!(understand(words), failure, "{words}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_can_upset_the_count(id in ".*", status in ".*", current in any::<i64>(), total in any::<i64>()) {
+            let mut progress = Progress::default();
+            for status in [status.as_str(), "Downloading", "Extracting", "Pull complete"] {
+                progress.note(&CreateImageInfo {
+                    id: Some(id.clone()),
+                    status: Some(status.into()),
+                    progress_detail: Some(bollard::models::ProgressDetail { current: Some(current), total: Some(total) }),
+                    ..CreateImageInfo::default()
+                });
+            }
+            prop_assert!(progress.layers().0 <= progress.layers().1);
+            prop_assert!(progress.bytes().0 <= progress.bytes().1);
+        }
+    }
+}

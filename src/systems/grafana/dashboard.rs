@@ -1,0 +1,171 @@
+//! The bundled dashboard: what is filled into it before it is sent, and what can be read from one
+//! that is there.
+//!
+//! Knows Grafana's dashboard JSON. Must not know how it is sent, nor decide whether to send it.
+
+use serde_json::{Value, json};
+
+use super::Api;
+use crate::core::observed::SeenDashboard;
+use crate::core::stack::{DataSource, Dashboard};
+use crate::error::printable;
+
+/// The bundled dashboard as it lies in the repository.
+const BUNDLED: &str = include_str!("../../../assets/dashboard.json");
+/// The key that says "this is as clipper-metrics sent it"; Grafana drops it when a person saves.
+const MARK: &str = "clipperMetrics";
+/// The hidden variable with the latency objective; a person's save keeps it.
+const OBJECTIVE: &str = "objective";
+/// The hidden variable with the models of Clipper's file; a person's save keeps it.
+const MODELS: &str = "configured_models";
+
+/// Fingerprint of the bundled dashboard: differs for every other version of it.
+#[must_use]
+pub fn edition() -> String {
+    fingerprint(BUNDLED.as_bytes())
+}
+
+/// Twelve hexadecimal digits of a SHA-256.
+fn fingerprint(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The dashboard to send. Where Clipper's file says nothing, what the present one carries is kept.
+#[must_use]
+pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashboard>, api: Api) -> Value {
+    let objective = want
+        .objective
+        .or_else(|| carried.and_then(|seen| seen.objective))
+        .unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
+    let models = want.models.clone().or_else(|| carried.map(|seen| seen.models.clone())).unwrap_or_default();
+    let mut dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
+    dashboard["uid"] = json!(want.uid);
+    dashboard["title"] = json!(want.title);
+    dashboard["id"] = Value::Null;
+    let current = match api {
+        Api::Numeric => &source.name,
+        Api::Uid => &source.uid,
+    };
+    for variable in dashboard["templating"]["list"].as_array_mut().into_iter().flatten() {
+        let (text, value) = match variable["name"].as_str() {
+            Some("datasource") => (source.name.clone(), current.clone()),
+            Some(OBJECTIVE) => (objective.to_string(), objective.to_string()),
+            Some(MODELS) => (json!(models).to_string(), json!(models).to_string()),
+            _ => continue,
+        };
+        if variable["type"] == "constant" {
+            variable["query"] = json!(value);
+        }
+        variable["current"] = json!({"selected": true, "text": text, "value": value});
+    }
+    fill(&mut dashboard, objective, api);
+    let content = content_fingerprint(&dashboard);
+    dashboard[MARK] = json!({"edition": want.edition, "content": content});
+    dashboard
+}
+
+/// Puts the objective where a number is needed, and writes references to the data source the way
+/// that the server's version reads them.
+fn fill(value: &mut Value, objective: u64, api: Api) {
+    match value {
+        Value::String(text) if text == "OBJECTIVE_MICROS" => *value = json!(objective),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, api)),
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                if name == "datasource" && api == Api::Numeric && field.get("uid").is_some() {
+                    // Before uids, a reference was the data source's name.
+                    *field = field["uid"].clone();
+                } else {
+                    fill(field, objective, api);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Fingerprint of what a person could change: everything but what Grafana counts itself.
+fn content_fingerprint(dashboard: &Value) -> String {
+    let mut content = dashboard.clone();
+    if let Some(fields) = content.as_object_mut() {
+        for counted in ["id", "version", "iteration", MARK] {
+            fields.remove(counted);
+        }
+    }
+    fingerprint(content.to_string().as_bytes())
+}
+
+/// What can be read from a dashboard that is there.
+#[must_use]
+pub fn read(dashboard: &Value) -> SeenDashboard {
+    let mark = &dashboard[MARK];
+    let variable = |name: &str| {
+        let list = dashboard["templating"]["list"].as_array()?;
+        list.iter().find(|variable| variable["name"] == name)?["query"].as_str()
+    };
+    let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    SeenDashboard {
+        edited: mark["content"].as_str() != Some(content_fingerprint(dashboard).as_str()),
+        edition: mark["edition"].as_str().map(printable),
+        objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
+        models: models.iter().map(|name| printable(name)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want() -> (Dashboard, DataSource) {
+        let dashboard = Dashboard {
+            uid: "x".into(),
+            title: "X".into(),
+            edition: edition(),
+            objective: Some(10_000),
+            models: Some(vec!["m1".into(), "a,\"b\"".into()]),
+        };
+        let source = DataSource {
+            uid: "x".into(),
+            name: "Name".into(),
+            url: "http://influxdb:8086".into(),
+            database: "d".into(),
+            user: String::new(),
+        };
+        (dashboard, source)
+    }
+
+    #[test]
+    fn what_was_sent_is_recognised_and_carries_its_settings() {
+        let (dashboard, source) = want();
+        for api in [Api::Numeric, Api::Uid] {
+            let mut sent = render(&dashboard, &source, None, api);
+            sent["id"] = json!(7);
+            sent["version"] = json!(3);
+            let seen = read(&sent);
+            assert!(!seen.edited);
+            assert_eq!(seen.objective, Some(10_000));
+            assert_eq!(Some(seen.models), dashboard.models);
+            assert!(!sent.to_string().contains("OBJECTIVE_MICROS"));
+        }
+    }
+
+    #[test]
+    fn any_change_counts_as_edited_and_keeps_the_settings() {
+        let (dashboard, source) = want();
+        let mut sent = render(&dashboard, &source, None, Api::Uid);
+        sent["panels"][0]["title"] = json!("mine");
+        let seen = read(&sent);
+        assert!(seen.edited);
+        let again = render(&Dashboard { objective: None, models: None, ..dashboard }, &source, Some(&seen), Api::Uid);
+        assert_eq!(read(&again).objective, Some(10_000));
+        assert_eq!(read(&again).models, seen.models);
+    }
+
+    #[test]
+    fn garbage_is_edited_and_no_panic() {
+        for garbage in [json!(null), json!([]), json!({"templating": 3, "clipperMetrics": "x"}), json!({"templating": {"list": [1, {"name": "objective", "query": {}}]}})] {
+            assert!(read(&garbage).edited);
+        }
+    }
+}

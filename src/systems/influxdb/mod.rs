@@ -1,0 +1,210 @@
+//! InfluxDB 1.x over HTTP: the database, and what was written to it.
+//!
+//! Knows the API and its habit of sending errors with status 200. Must not know Grafana, the
+//! engine, or what is wanted.
+
+pub mod activity;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::http::{Answer as HttpAnswer, Body, Http, escaped};
+use crate::core::observed::{Answer, Influxdb as Seen};
+use crate::core::plan;
+use crate::core::stack::Role;
+use crate::error::{Error, Result, excerpt};
+
+/// An InfluxDB server.
+#[derive(Clone)]
+pub struct Influxdb {
+    http: Http,
+}
+
+/// One series of a query's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// The measurement.
+    pub name: String,
+    /// Names of the columns.
+    pub columns: Vec<String>,
+    /// One row per point; as many cells as columns.
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Series {
+    /// The cell of a row by its column's name.
+    #[must_use]
+    pub fn cell<'a>(&'a self, row: &'a [Value], column: &str) -> Option<&'a Value> {
+        let index = self.columns.iter().position(|name| name == column)?;
+        row.get(index)
+    }
+}
+
+impl Influxdb {
+    /// The server behind `http`.
+    #[must_use]
+    pub const fn new(http: Http) -> Self {
+        Self { http }
+    }
+
+    /// What the server says and stores, with its version.
+    pub async fn observe(&self, database: &str, within: Duration) -> (Answer<Seen>, Option<String>) {
+        let ping = match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
+            Ok(answer) => answer,
+            Err(Error::Http { why, .. }) => return (Answer::Silent(why), None),
+            Err(error) => return (Answer::Silent(error.to_string()), None),
+        };
+        let version = match usable_version(&ping) {
+            Ok(version) => version,
+            Err(answer) => return (answer, None),
+        };
+        let answer = match self.databases().await {
+            Ok(names) => Answer::Answering(Seen { has_database: names.iter().any(|name| name == database) }),
+            Err(Error::Refused { words, .. }) => Answer::Refusing(words),
+            Err(error) => Answer::Silent(error.to_string()),
+        };
+        (answer, Some(version))
+    }
+
+    /// All databases, InfluxDB's own one too.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn databases(&self) -> Result<Vec<String>> {
+        let series = self.query(None, "SHOW DATABASES").await?;
+        let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.as_str());
+        Ok(names.map(String::from).collect())
+    }
+
+    /// Makes a database; one that exists is fine.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create_database(&self, name: &str) -> Result<()> {
+        self.query(None, &format!("CREATE DATABASE {}", quoted(name))).await.map(drop)
+    }
+
+    /// Asks one statement. Times come back in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the server refuses, does not answer, or answers with an error.
+    pub async fn query(&self, database: Option<&str>, statement: &str) -> Result<Vec<Series>> {
+        Ok(self.query_all(database, &[statement]).await?.into_iter().next().unwrap_or_default())
+    }
+
+    /// Asks several statements in one request; an answer each, in order.
+    ///
+    /// # Errors
+    /// As [`Self::query`], for the first statement that fails.
+    pub async fn query_all(&self, database: Option<&str>, statements: &[&str]) -> Result<Vec<Vec<Series>>> {
+        let statement = statements.join("; ");
+        let path = match database {
+            Some(name) => format!("/query?epoch=ms&db={}", escaped(name)),
+            None => "/query?epoch=ms".into(),
+        };
+        let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), None).await?;
+        let failed = |why: String| Error::Answer {
+            doing: format!("ask InfluxDB: {}", excerpt(&statement, 80)),
+            url: self.http.base().into(),
+            status: answer.status,
+            why,
+        };
+        if answer.status == 401 || answer.status == 403 {
+            return Err(Error::Refused { role: Role::Influxdb, url: self.http.base().into(), words: answer.words() });
+        }
+        if !answer.is_success() {
+            return Err(failed(answer.words()));
+        }
+        let json = answer.json();
+        let results = json.get("results").and_then(Value::as_array).ok_or_else(|| failed(answer.words()))?;
+        let mut answers = Vec::new();
+        for result in results {
+            if let Some(error) = result.get("error").and_then(Value::as_str) {
+                return Err(failed(excerpt(error, 300)));
+            }
+            let list = result.get("series").and_then(Value::as_array);
+            answers.push(list.map(|list| list.iter().map(series).collect()).unwrap_or_default());
+        }
+        Ok(answers)
+    }
+
+    /// Writes lines of the line protocol, whose times are nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// When the server refuses any of them.
+    pub async fn write(&self, database: &str, lines: String) -> Result<()> {
+        let path = format!("/write?db={}", escaped(database));
+        let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(Duration::from_secs(60))).await?;
+        match answer.status {
+            204 => Ok(()),
+            401 | 403 => {
+                Err(Error::Refused { role: Role::Influxdb, url: self.http.base().into(), words: answer.words() })
+            }
+            status => Err(Error::Answer {
+                doing: format!("write to database {database}"),
+                url: self.http.base().into(),
+                status,
+                why: answer.words(),
+            }),
+        }
+    }
+}
+
+/// The version, if it is one that speaks Clipper's protocol.
+fn usable_version(ping: &HttpAnswer) -> Result<String, Answer<Seen>> {
+    if ping.status == 401 {
+        return Err(Answer::Refusing(ping.words()));
+    }
+    let Some(version) = ping.header("x-influxdb-version") else {
+        // A published port accepts connections before the server behind it listens.
+        if ping.status == 502 || ping.status == 503 {
+            return Err(Answer::Silent(format!("status {}", ping.status)));
+        }
+        return Err(Answer::Unusable("something that is no InfluxDB".into()));
+    };
+    match plan::version(&version) {
+        Some((1, _)) => Ok(version.trim_start_matches('v').to_string()),
+        _ => Err(Answer::Unusable(format!("InfluxDB {}, which does not speak Clipper's protocol,", excerpt(&version, 40)))),
+    }
+}
+
+fn series(json: &Value) -> Series {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+    let list = |name: &str| json.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    Series {
+        name: json.get("name").map(text).unwrap_or_default(),
+        columns: list("columns").iter().map(text).collect(),
+        rows: list("values").into_iter().filter_map(|row| row.as_array().cloned()).collect(),
+    }
+}
+
+/// An identifier of InfluxQL, whatever its letters.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+/// A string of InfluxQL, whatever its letters.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_end_their_quotes() {
+        assert_eq!(quoted(r#"a"; DROP DATABASE "b"#), r#""a\"; DROP DATABASE \"b""#);
+        assert_eq!(quoted(r"a\"), r#""a\\""#);
+        assert_eq!(literal(r"it's \"), r"'it\'s \\'");
+    }
+
+    #[test]
+    fn an_answer_without_the_usual_shape_is_no_panic() {
+        let odd: Value = serde_json::from_str(r#"{"name": 3, "columns": {}, "values": [1, [2], null]}"#).unwrap();
+        assert_eq!(series(&odd).rows, vec![vec![Value::from(2)]]);
+    }
+}
