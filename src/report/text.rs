@@ -19,14 +19,14 @@ const LABEL: usize = 13;
 
 /// The few colours that are used, or none.
 #[derive(Clone, Copy)]
-pub struct Paint {
+pub(crate) struct Paint {
     color: bool,
 }
 
 impl Paint {
     /// Colours, or none.
     #[must_use]
-    pub const fn new(color: bool) -> Self {
+    pub(crate) const fn new(color: bool) -> Self {
         Self { color }
     }
 
@@ -66,7 +66,7 @@ impl Paint {
 
 /// An answer as text, with a line end at its end.
 #[must_use]
-pub fn answer(answer: &Answer<'_>, paint: Paint) -> String {
+pub(crate) fn answer(answer: &Answer<'_>, paint: Paint) -> String {
     match answer {
         Answer::Up { status, taken } => up(status, taken, paint),
         Answer::Down { status, taken } => down(status, taken),
@@ -79,7 +79,7 @@ pub fn answer(answer: &Answer<'_>, paint: Paint) -> String {
 
 /// An error with its hint.
 #[must_use]
-pub fn error(error: &Error, paint: Paint) -> String {
+pub(crate) fn error(error: &Error, paint: Paint) -> String {
     let mut text = format!("{} {}\n", paint.bad("error:"), printable(&error.to_string()));
     let hint = error.hint();
     if !hint.is_empty() {
@@ -90,7 +90,7 @@ pub fn error(error: &Error, paint: Paint) -> String {
 
 /// An event as one plain line, if it is worth one.
 #[must_use]
-pub fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
+pub(crate) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
     match event {
         Event::Started(step) => {
             let is_long = matches!(step.action(), "pull_image" | "await_answer");
@@ -108,7 +108,7 @@ pub fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
 
 /// Bytes in the unit that people read.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let mega = count as f64 / 1e6;
     if mega < 1000.0 { format!("{mega:.1} MB") } else { format!("{:.2} GB", mega / 1e3) }
@@ -180,7 +180,7 @@ fn down(status: &Status, taken: &[Taken]) -> String {
 
 /// A plan, a line per step with its reason.
 #[must_use]
-pub fn plan_text(plan: &Plan) -> String {
+pub(crate) fn plan_text(plan: &Plan) -> String {
     let mut text = String::new();
     for item in &plan.0 {
         match &item.finding {
@@ -202,7 +202,7 @@ pub fn plan_text(plan: &Plan) -> String {
 
 /// The table of `status`.
 #[must_use]
-pub fn status(status: &Status, paint: Paint) -> String {
+pub(crate) fn status(status: &Status, paint: Paint) -> String {
     let mut text = String::new();
     let servers = [&status.influxdb, &status.grafana];
     if servers.iter().all(|server| server.mode == "container" && server.state == "absent") {

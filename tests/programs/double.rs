@@ -1,0 +1,80 @@
+//! Grafana's double as a program, for images: the server, and Grafana's own command to reset a
+//! password. It can misbehave on purpose. Never installed.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use support::double::{Double, Version, handle};
+use support::server::{Response, serve};
+
+/// Where the state lies, beside the password.
+const STATE: &str = "/var/lib/grafana/double.json";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    if arguments.iter().any(|word| word == "reset-admin-password") {
+        assert!(arguments.iter().any(|word| word == "--password-from-stdin"), "the password must not be an argument");
+        let mut password = String::new();
+        std::io::stdin().read_to_string(&mut password).unwrap();
+        let version = Version::parse(&variable("GRAFANA_DOUBLE_VERSION"));
+        Double::new(version, "", Some(PathBuf::from(STATE))).reset_password(password.trim_end());
+        println!("Admin password changed successfully ✔");
+        return;
+    }
+    let behaviour = variable("GRAFANA_DOUBLE_BEHAVIOUR");
+    if behaviour == "exits" || behaviour == "crashes" {
+        eprintln!("level=error msg=\"this one was made to fail\"");
+        std::process::exit(if behaviour == "exits" { 0 } else { 7 });
+    }
+    let password = match variable("GF_SECURITY_ADMIN_PASSWORD") {
+        text if text.is_empty() => "admin".to_string(),
+        text => match text.strip_prefix("$__file{").and_then(|rest| rest.strip_suffix('}')) {
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(password) => password.trim_end().to_string(),
+                Err(why) => {
+                    eprintln!("level=error msg=\"cannot read {path}: {why}\"");
+                    std::process::exit(1);
+                }
+            },
+            None => text,
+        },
+    };
+    let version = Version::parse(&variable("GRAFANA_DOUBLE_VERSION"));
+    println!("Grafana's double {} starts", version.name());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
+        let serving = async {
+            if behaviour == "silent" {
+                return std::future::pending().await;
+            }
+            let listener = tokio::net::TcpListener::bind("0.0.0.0:3000").await.unwrap();
+            if behaviour == "influxdb2" {
+                let listener = tokio::net::TcpListener::bind("0.0.0.0:8086").await.unwrap();
+                return serve(listener, |_| async { influxdb2() }).await;
+            }
+            let double = Arc::new(Mutex::new(Double::new(version, &password, Some(PathBuf::from(STATE)))));
+            serve(listener, move |request| {
+                let double = Arc::clone(&double);
+                async move { handle(&double, request).await }
+            })
+            .await;
+        };
+        tokio::select! {
+            () = serving => {}
+            _ = terminated.recv() => println!("Grafana's double ends"),
+        }
+    });
+}
+
+/// What InfluxDB 2 says of itself.
+fn influxdb2() -> Response {
+    let mut response = Response::bytes(204, "application/json", Vec::new());
+    response.headers.push(("X-Influxdb-Version".into(), "v2.7.12".into()));
+    response
+}

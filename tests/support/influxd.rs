@@ -1,0 +1,87 @@
+//! A real InfluxDB on loopback, for one test: Debian's `influxd` with data of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::{eventually, free_port};
+
+/// Ends with its value.
+pub struct Influxd {
+    process: Child,
+    _data: tempfile::TempDir,
+    pub port: u16,
+}
+
+impl Influxd {
+    /// # Panics
+    /// When there is no `influxd`: the tests need it.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With settings of its own, by their variables.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        assert!(
+            Path::new("/usr/bin/influxd").exists(),
+            "the tests need Debian's package influxdb; tests/run installs it"
+        );
+        let data = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let path = |name: &str| data.path().join(name);
+        let process = Command::new("/usr/bin/influxd")
+            .env("INFLUXDB_REPORTING_DISABLED", "true")
+            .env("INFLUXDB_META_DIR", path("meta"))
+            .env("INFLUXDB_DATA_DIR", path("data"))
+            .env("INFLUXDB_DATA_WAL_DIR", path("wal"))
+            .env("INFLUXDB_HTTP_BIND_ADDRESS", format!("127.0.0.1:{port}"))
+            .env("INFLUXDB_BIND_ADDRESS", format!("127.0.0.1:{}", free_port()))
+            .envs(settings.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let influxd = Self { process, _data: data, port };
+        eventually("influxd answers", Duration::from_secs(20), || influxd.get("/ping").is_some());
+        influxd
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        super::run::http("GET", &format!("{}{path}", self.url()), None).map(|(_, body)| body)
+    }
+
+    /// Asks one statement; the answer's text.
+    pub fn query(&self, database: &str, statement: &str) -> String {
+        query(&self.url(), database, statement)
+    }
+
+    /// Writes lines.
+    pub fn write(&self, database: &str, lines: &str) {
+        write(&self.url(), database, lines);
+    }
+}
+
+impl Drop for Influxd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Asks an InfluxDB one statement; the answer's text.
+pub fn query(url: &str, database: &str, statement: &str) -> String {
+    let escape = clipper_metrics::systems::http::escaped;
+    let address = format!("{url}/query?epoch=ms&db={}&q={}", escape(database), escape(statement));
+    super::run::http("POST", &address, None).map(|(_, body)| body).unwrap_or_default()
+}
+
+/// Writes lines to an InfluxDB, as Clipper does.
+pub fn write(url: &str, database: &str, lines: &str) {
+    let address = format!("{url}/write?db={database}");
+    let (status, body) = super::run::http("POST", &address, Some(lines)).unwrap();
+    assert_eq!(status, 204, "{body}");
+}

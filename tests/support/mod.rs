@@ -1,0 +1,55 @@
+//! What the tests stand on: servers that behave like the real ones, images, a registry, and a way
+//! to run the program.
+//!
+//! Must not import the code under test, except where a test of one system's client needs it.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test uses another part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::disallowed_methods,
+    reason = "a test may panic, and this is where tests wait for conditions"
+)]
+
+pub mod double;
+pub mod image;
+pub mod influxd;
+pub mod query;
+pub mod registry;
+pub mod run;
+pub mod server;
+
+use std::time::{Duration, Instant};
+
+/// Looks again and again until the condition holds.
+///
+/// # Panics
+/// When it does not within the time.
+pub fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never happened within {within:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A TCP port on loopback that nobody listens on at the moment. Held ports are remembered, so that
+/// no two tests of one process get the same.
+pub fn free_port() -> u16 {
+    use std::collections::HashSet;
+    use std::sync::{LazyLock, Mutex};
+    static USED: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+    // Below the range that the system hands out for outgoing connections, and different for every
+    // test process.
+    let start = 12_000 + u16::try_from(std::process::id() % 100).unwrap() * 200;
+    let mut used = USED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for port in (start..start + 200).chain(12_000..32_000) {
+        if !used.contains(&port) && std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            used.insert(port);
+            return port;
+        }
+    }
+    panic!("no free port");
+}

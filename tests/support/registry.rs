@@ -1,0 +1,102 @@
+//! A registry on loopback that can only be read from, and can fail on purpose.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use serde_json::json;
+
+use super::image::{self, Image, digest};
+use super::server::{Request, Response, in_background};
+
+/// What it serves.
+#[derive(Clone)]
+pub struct Registry {
+    manifests: Arc<HashMap<(String, String), Vec<u8>>>,
+    blobs: Arc<HashMap<String, Arc<Vec<u8>>>>,
+    /// Blobs that were cut off so far: the first transfer of each breaks, the next does not.
+    cut: Arc<AtomicUsize>,
+}
+
+/// What a manifest is.
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+impl Registry {
+    pub fn new(images: &[Image]) -> Self {
+        let mut manifests = HashMap::new();
+        let mut blobs = HashMap::new();
+        for image in images {
+            for reference in [image.tag.clone(), digest(&image.manifest)] {
+                manifests.insert((image.name.clone(), reference), image.manifest.clone());
+            }
+            blobs.insert(digest(&image.config), Arc::new(image.config.clone()));
+            blobs.insert(digest(&image.layer), Arc::clone(&image.layer));
+        }
+        Self { manifests: Arc::new(manifests), blobs: Arc::new(blobs), cut: Arc::default() }
+    }
+
+    /// Answers one request. The first part of a name can ask for a failure: `limited`, `silent`,
+    /// `cut`; `mirror` and `private` are more names for the same images.
+    pub async fn respond(&self, request: Request) -> Response {
+        let path = request.path.trim_start_matches("/v2/").trim_end_matches('/');
+        if path.is_empty() || path == "v2" || path == "/v2" {
+            return Response::json(200, &json!({}));
+        }
+        let (failure, path) = match path.split_once('/') {
+            Some((first @ ("limited" | "silent" | "cut" | "private"), rest)) => (first, rest),
+            _ => ("", path),
+        };
+        match failure {
+            "limited" => {
+                let error = json!({"code": "TOOMANYREQUESTS", "message": "You have reached your pull rate limit."});
+                return Response::json(429, &json!({"errors": [error]}));
+            }
+            "silent" => return std::future::pending().await,
+            "private" if request.headers.get("authorization").map(String::as_str) != Some(PRIVATE) => {
+                let mut response = Response::json(401, &json!({"errors": [{"code": "UNAUTHORIZED"}]}));
+                response.headers.push(("www-authenticate".into(), "Basic realm=\"private\"".into()));
+                return response;
+            }
+            _ => {}
+        }
+        if let Some((name, reference)) = path.split_once("/manifests/") {
+            return match self.manifests.get(&(name.to_string(), reference.to_string())) {
+                Some(manifest) => {
+                    let mut response = Response::bytes(200, MANIFEST, manifest.clone());
+                    response.headers.push(("docker-content-digest".into(), digest(manifest)));
+                    response
+                }
+                None => Response::json(404, &json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})),
+            };
+        }
+        if let Some((_, wanted)) = path.split_once("/blobs/")
+            && let Some(blob) = self.blobs.get(wanted)
+        {
+            let mut bytes = blob.as_ref().clone();
+            if failure == "cut" && self.cut.fetch_add(1, Ordering::Relaxed) == 0 {
+                bytes.truncate(bytes.len() / 2);
+            }
+            return Response::bytes(200, "application/octet-stream", bytes);
+        }
+        Response::json(404, &json!({"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown"}]}))
+    }
+}
+
+/// What `docker login` with user `me` and a password full of odd letters makes of a request.
+pub const PRIVATE: &str = "Basic bWU6fn5+Pz8/";
+
+/// The registry of this test process, as the engine on this machine reaches it.
+pub fn address() -> &'static str {
+    static ADDRESS: LazyLock<String> = LazyLock::new(|| {
+        if let Some(address) = std::env::var_os("CLIPPER_METRICS_TEST_REGISTRY") {
+            return address.to_string_lossy().to_string();
+        }
+        let registry = Registry::new(&image::all(&image::double_program()));
+        let port = in_background(move |request| {
+            let registry = registry.clone();
+            async move { registry.respond(request).await }
+        });
+        format!("127.0.0.1:{port}")
+    });
+    &ADDRESS
+}

@@ -1,0 +1,107 @@
+//! Runs the program and small HTTP requests, and says what came of it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A run of the program, with an environment of its own.
+pub struct Run {
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    home: tempfile::TempDir,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    pub fn new<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        let arguments = arguments.into_iter().map(|word| word.as_ref().to_string()).collect();
+        Self { arguments, environment: BTreeMap::new(), home: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.into(), value.into());
+        self
+    }
+
+    /// The command, ready to be started.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(program());
+        command.env_clear().args(&self.arguments).envs(&self.environment).stdin(Stdio::null());
+        command.env("HOME", self.environment.get("HOME").map_or_else(|| self.home.path().as_os_str(), OsStr::new));
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        if !self.environment.contains_key("DOCKER_HOST")
+            && let Some(host) = std::env::var_os("DOCKER_HOST")
+        {
+            command.env("DOCKER_HOST", host);
+        }
+        command
+    }
+
+    pub fn run(self) -> Ran {
+        ran(&self.command().output().unwrap())
+    }
+}
+
+/// What came of a finished process.
+pub fn ran(output: &Output) -> Ran {
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).to_string(),
+        err: String::from_utf8_lossy(&output.stderr).to_string(),
+    }
+}
+
+/// The program under test.
+pub fn program() -> &'static str {
+    option_env!("CARGO_BIN_EXE_clipper-metrics").expect("only tests run the program")
+}
+
+impl Ran {
+    /// # Panics
+    /// When the code is another one.
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|why| panic!("{why}:\n{}\n{}", self.out, self.err))
+    }
+}
+
+/// One HTTP request, with credentials in the address if need be; `None` if nobody answers.
+pub fn http(method: &str, url: &str, body: Option<&str>) -> Option<(u16, String)> {
+    http_with(method, url, body, &[])
+}
+
+/// One HTTP request with headers.
+pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, &str)]) -> Option<(u16, String)> {
+    clipper_metrics::systems::http::choose_cryptography();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(10)).build().unwrap();
+        let mut request = client.request(method.parse().unwrap(), url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            if body.starts_with(['{', '[']) {
+                request = request.header("content-type", "application/json");
+            }
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await.ok()?;
+        Some((response.status().as_u16(), response.text().await.unwrap_or_default()))
+    })
+}
