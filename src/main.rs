@@ -64,6 +64,8 @@ fn code(exit: Exit) -> ExitCode {
 /// Runs the command, unless a signal comes first.
 async fn run(cli: &Cli, environment: &Environment, report: &Rc<dyn Report>) -> Result<Exit> {
     tokio::select! {
+        // In this order: where Ctrl-C is the normal end, the command takes it first.
+        biased;
         result = command(cli, environment, report) => result,
         () = interrupted() => {
             report.clear();

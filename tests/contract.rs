@@ -40,7 +40,8 @@ fn request(exchange: &Exchange) -> Request {
             request.headers.insert("authorization".into(), bearer.into());
         }
         Some(basic) => {
-            request.headers.insert("authorization".into(), format!("Basic {}", base64(basic)));
+            let (user, password) = basic.split_once(':').unwrap();
+            request.headers.insert("authorization".into(), support::run::basic(user, password));
         }
     }
     request.body = match &recorded.body {
@@ -49,18 +50,6 @@ fn request(exchange: &Exchange) -> Request {
         body => body.to_string().into_bytes(),
     };
     request
-}
-
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for index in 0..=chunk.len() {
-            out.push(char::from(LETTERS[(bits >> (18 - 6 * index)) as usize & 63]));
-        }
-    }
-    out
 }
 
 /// Where a recorded answer and another one say different things; what cannot be the same twice is

@@ -69,9 +69,21 @@ pub struct Server<S> {
     pub answer: Answer<S>,
     /// Its version, as soon as it is known.
     pub version: Option<String>,
-    /// The given password is the one that the volume's file holds; `None`: there is nothing to
-    /// compare.
-    pub password_stored: Option<bool>,
+    /// What is known of Grafana's password in its volume.
+    pub kept_password: KeptPassword,
+}
+
+/// What is known of Grafana's password in its volume; it is only looked for where that matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptPassword {
+    /// Nobody looked.
+    NotAsked,
+    /// There is one although the container's label does not say so: a run ended half-way.
+    Unlabelled,
+    /// It is the one that was given.
+    AsGiven,
+    /// It is another one than was given.
+    NotAsGiven,
 }
 
 /// An image that the engine has.

@@ -6,8 +6,8 @@
 use std::fmt;
 
 use super::observed::{
-    Answer, Container, Dashboard, DataSource, Grafana, Image, Influxdb, Network, Observed, OurContainer, Query, Run,
-    Server, Volume,
+    Answer, Container, Dashboard, DataSource, Grafana, Image, Influxdb, KeptPassword, Network, Observed, OurContainer,
+    Query, Run, Server, Volume,
 };
 use super::stack::{self, ContainerSpec, Difference, Password, Pull, Role, Service, Stack};
 
@@ -484,7 +484,7 @@ fn running<S>(spec: &ContainerSpec, seen: &Server<S>, wishes: Wishes) -> (Findin
         return (Finding::Asked("a new password is asked for"), vec![Step::AwaitAnswer(role)]);
     }
     match &seen.answer {
-        Answer::Answering(_) if seen.password_stored == Some(false) => {
+        Answer::Answering(_) if seen.kept_password == KeptPassword::NotAsGiven => {
             (Finding::Asked("the given password is not the one that is kept"), vec![Step::StorePassword])
         }
         Answer::Answering(_) => (Finding::InSync, vec![]),
@@ -587,7 +587,7 @@ fn differences<S>(want: &Stack, spec: &ContainerSpec, seen: &Server<S>, have: &O
         }];
     };
     let mut wanted = spec.fields();
-    if have.has_password_file() {
+    if password(spec, seen) == Password::File {
         // A password in the volume stays: no option need be repeated for it.
         wanted.insert("password".into(), Password::File.name().into());
     }
@@ -621,6 +621,7 @@ fn short(id: &str) -> String {
 fn password<S>(spec: &ContainerSpec, seen: &Server<S>) -> Password {
     match &seen.container {
         Container::Ours(have) if have.has_password_file() => Password::File,
+        _ if seen.kept_password == KeptPassword::Unlabelled => Password::File,
         _ => spec.password,
     }
 }

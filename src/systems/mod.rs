@@ -21,7 +21,9 @@ use self::grafana::Grafana;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
 use crate::core::event::{Event, Listener, Taken};
-use crate::core::observed::{self, Answer, Container, Network, Observed, OurContainer, Run, Server, Volume};
+use crate::core::observed::{
+    self, Answer, Container, KeptPassword, Network, Observed, OurContainer, Run, Server, Volume,
+};
 use crate::core::plan::{self, Finding, Lane, Plan, Step};
 use crate::core::stack::{ContainerSpec, Password, Role, Secret, Service, Stack};
 use crate::error::{Error, Refusal, Result, excerpt};
@@ -156,12 +158,12 @@ impl Systems {
         self.locate(stack, Role::Grafana, &grafana.container);
         let ((influxdb_answer, influxdb_version), grafana_answer) =
             join(self.ask_influxdb(stack, &influxdb.container), self.ask_grafana(stack, &grafana.container)).await;
-        let (grafana_answer, grafana_version, password_stored) = grafana_answer?;
+        let (grafana_answer, grafana_version, kept) = grafana_answer?;
         Ok(Observed {
             engine: self.docker.as_ref().map(|docker| docker.engine().clone()),
             network,
-            influxdb: server(influxdb, influxdb_answer, influxdb_version, None),
-            grafana: server(grafana, grafana_answer, grafana_version, password_stored),
+            influxdb: server(influxdb, influxdb_answer, influxdb_version, KeptPassword::NotAsked),
+            grafana: server(grafana, grafana_answer, grafana_version, kept),
             others,
         })
     }
@@ -216,9 +218,9 @@ impl Systems {
         &self,
         stack: &Stack,
         container: &Container,
-    ) -> Result<(Answer<observed::Grafana>, Option<String>, Option<bool>)> {
+    ) -> Result<(Answer<observed::Grafana>, Option<String>, KeptPassword)> {
         if !may_answer(stack, Role::Grafana, container) {
-            return Ok((Answer::Unasked, None, None));
+            return Ok((Answer::Unasked, None, KeptPassword::NotAsked));
         }
         let have = match container {
             Container::Ours(have) => Some(have),
@@ -237,13 +239,21 @@ impl Systems {
         if let Answer::Refusing(words) = &answer {
             *self.refused.borrow_mut() = Some(words.clone());
         }
-        let stored = match (have, &self.credentials.grafana_password) {
-            (Some(have), Some(given)) if have.has_password_file() && self.credentials.grafana_token.is_none() => {
-                Some(self.stored_password(&have.id).await?.as_ref() == Some(given))
+        let kept = match (have, &self.credentials.grafana_password) {
+            _ if self.credentials.grafana_token.is_some() => KeptPassword::NotAsked,
+            (Some(have), Some(given)) if have.has_password_file() => match self.stored_password(&have.id).await? {
+                Some(stored) if stored == *given => KeptPassword::AsGiven,
+                _ => KeptPassword::NotAsGiven,
+            },
+            (Some(have), None) if !have.has_password_file() && matches!(answer, Answer::Refusing(_)) => {
+                match self.stored_password(&have.id).await? {
+                    Some(_) => KeptPassword::Unlabelled,
+                    None => KeptPassword::NotAsked,
+                }
             }
-            _ => None,
+            _ => KeptPassword::NotAsked,
         };
-        Ok((answer, version, stored))
+        Ok((answer, version, kept))
     }
 
     async fn grafana_auth(&self, have: Option<&OurContainer>) -> Result<Auth> {
@@ -523,9 +533,9 @@ impl Systems {
     }
 }
 
-fn server<S>(seen: SeenRole, answer: Answer<S>, version: Option<String>, password_stored: Option<bool>) -> Server<S> {
+fn server<S>(seen: SeenRole, answer: Answer<S>, version: Option<String>, kept_password: KeptPassword) -> Server<S> {
     let SeenRole { image, volume, container, port_holder } = seen;
-    Server { image, volume, container, port_holder, answer, version, password_stored }
+    Server { image, volume, container, port_holder, answer, version, kept_password }
 }
 
 const fn index(role: Role) -> usize {

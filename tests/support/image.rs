@@ -182,7 +182,9 @@ pub fn double_program() -> PathBuf {
         folder.pop();
         folder.push("examples");
     }
-    folder.join("grafana-double")
+    let program = folder.join("grafana-double");
+    assert!(program.exists(), "{} is missing: `cargo build --examples` makes it", program.display());
+    program
 }
 
 /// What a registry says of an image that it has.

@@ -31,7 +31,7 @@ pub async fn influxql(ask: Ask) -> Response {
 
 fn client() -> reqwest::Client {
     clipper_metrics::systems::http::choose_cryptography();
-    reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(5)).build().unwrap()
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(std::time::Duration::from_secs(5)).build().unwrap()
 }
 
 async fn send(source: &Source, path: &str) -> Result<(u16, Vec<u8>), String> {

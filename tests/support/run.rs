@@ -90,7 +90,7 @@ pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, 
     clipper_metrics::systems::http::choose_cryptography();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().timeout(std::time::Duration::from_secs(10)).build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(std::time::Duration::from_secs(10)).build().unwrap();
         let mut request = client.request(method.parse().unwrap(), url);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -104,4 +104,22 @@ pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, 
         let response = request.send().await.ok()?;
         Some((response.status().as_u16(), response.text().await.unwrap_or_default()))
     })
+}
+
+/// The header for a user and password.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64(&format!("{user}:{password}")))
+}
+
+fn base64(text: &str) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let bits = chunk.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for index in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * index)) as usize & 63];
+            out.push(if index <= chunk.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
 }

@@ -767,7 +767,8 @@ mod tests {
 
     #[test]
     fn credentials_travel_in_the_alphabet_that_the_engine_reads() {
-        let mut request = bollard::BollardRequest::default();
+        let body = bollard::body_full(Vec::new().into());
+        let mut request = bollard::BollardRequest::new(body);
         request.headers_mut().insert("x-registry-auth", "a+/b=".parse().unwrap());
         assert_eq!(url_safe_credentials(request).headers()["x-registry-auth"], "a-_b=");
     }

@@ -1,0 +1,1 @@
+//! Servers that already run: configured, never started or stopped.

@@ -1,0 +1,162 @@
+//! One instance of a test: a name and ports of its own, and nothing left behind.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::run::{Ran, Run, http_with};
+use crate::support::{free_port, influxd, registry};
+
+/// Taken down, data and all, when the test is over.
+pub struct Instance {
+    pub name: String,
+    pub influxdb_port: u16,
+    pub grafana_port: u16,
+    image: Option<String>,
+}
+
+impl Instance {
+    pub fn new(name: &str) -> Self {
+        require_engine();
+        Self {
+            name: format!("cm-test-{name}-{}", std::process::id()),
+            influxdb_port: free_port(),
+            grafana_port: free_port(),
+            image: std::env::var("CLIPPER_METRICS_TEST_GRAFANA_IMAGE").ok(),
+        }
+    }
+
+    /// An instance with an image of the test registry for Grafana, whatever the environment says.
+    pub fn with_grafana(name: &str, image: &str) -> Self {
+        let mut instance = Self::new(name);
+        instance.image = Some(format!("{}/{image}", registry::address()));
+        instance
+    }
+
+    /// The double answers, not a real Grafana.
+    pub fn is_double(&self) -> bool {
+        self.image.as_ref().is_none_or(|image| image.starts_with(registry::address()))
+    }
+
+    /// A command for this instance by its name alone.
+    pub fn command(&self, words: &[&str]) -> Run {
+        Run::new(words.iter().copied().chain(["--name", &self.name]))
+    }
+
+    pub fn run(&self, words: &[&str]) -> Ran {
+        self.command(words).run()
+    }
+
+    /// The words of a first `up`: ports and images.
+    pub fn first(&self, more: &[&str]) -> Vec<String> {
+        let mut words: Vec<String> = [
+            "up",
+            "--registry",
+            registry::address(),
+            "--influxdb-port",
+            &self.influxdb_port.to_string(),
+            "--grafana-port",
+            &self.grafana_port.to_string(),
+            "--timeout",
+            "60s",
+        ]
+        .map(String::from)
+        .into();
+        if let Some(image) = &self.image {
+            words.extend(["--grafana-image".into(), image.clone()]);
+        }
+        words.extend(more.iter().map(|word| (*word).to_string()));
+        words
+    }
+
+    pub fn first_up(&self, more: &[&str]) -> Ran {
+        let words = self.first(more);
+        self.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    pub fn status(&self) -> Value {
+        self.run(&["status", "--output", "json"]).json()
+    }
+
+    pub fn influxdb(&self) -> String {
+        format!("http://127.0.0.1:{}", self.influxdb_port)
+    }
+
+    pub fn query(&self, database: &str, statement: &str) -> String {
+        influxd::query(&self.influxdb(), database, statement)
+    }
+
+    /// Asks Grafana as its administrator.
+    pub fn grafana(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
+        self.grafana_as("admin", "admin", method, path, body)
+    }
+
+    pub fn grafana_as(&self, user: &str, password: &str, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}{path}", self.grafana_port);
+        let basic = crate::support::run::basic(user, password);
+        let (status, text) = http_with(method, &url, body, &[("authorization", &basic)]).unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    pub fn container(&self, role: &str) -> String {
+        format!("{}-{role}", self.name)
+    }
+
+    /// The id of a role's container; empty if there is none.
+    pub fn id(&self, role: &str) -> String {
+        docker(&["inspect", "--type", "container", "--format", "{{.Id}}", &self.container(role)]).unwrap_or_default()
+    }
+
+    pub fn inspect(&self, role: &str) -> Value {
+        let text = docker(&["inspect", "--type", "container", &self.container(role)]).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()[0].clone()
+    }
+
+    /// Everything is as a first `up` on an empty engine leaves it.
+    pub fn assert_whole(&self) {
+        let ran = self.run(&["status", "--output", "json"]);
+        assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+        for role in ["influxdb", "grafana"] {
+            let running = docker(&["inspect", "--format", "{{.State.Running}}", &self.container(role)]);
+            assert_eq!(running.as_deref(), Ok("true"), "{role} runs");
+        }
+        let database = ran.json()["database"]["name"].as_str().unwrap().to_string();
+        assert!(self.query("", "SHOW DATABASES").contains(&format!("[\"{database}\"]")), "the database is there");
+        let names = docker(&["network", "ls", "--filter", &format!("name=^{}$", self.name), "--format", "{{.ID}}"]);
+        assert_eq!(names.unwrap().lines().count(), 1, "one network");
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("E2E_KEEP_FAILED").is_some() {
+            return;
+        }
+        for role in ["influxdb", "grafana"] {
+            let _ = docker(&["rm", "--force", &self.container(role)]);
+            let _ = docker(&["volume", "rm", "--force", &self.container(role)]);
+        }
+        let filter = format!("name=^{}$", self.name);
+        for id in docker(&["network", "ls", "--filter", &filter, "--format", "{{.ID}}"]).unwrap_or_default().lines() {
+            let _ = docker(&["network", "rm", id]);
+        }
+    }
+}
+
+/// Runs the engine's own client; what it printed, or its error.
+pub fn docker(words: &[&str]) -> Result<String, String> {
+    let output = Command::new("docker").args(words).output().expect("the tests need the program docker");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// Without an engine these tests fail; they do not skip.
+fn require_engine() {
+    if let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) {
+        panic!("these tests need a Docker engine; `tests/run` starts one: {why}");
+    }
+}
+
+/// Generous, for machines that do other things too.
+pub const SOON: Duration = Duration::from_secs(30);

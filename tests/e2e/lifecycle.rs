@@ -1,0 +1,206 @@
+//! up, status, down: the main job, and nothing repeated.
+
+use serde_json::Value;
+
+use crate::instance::{Instance, SOON, docker};
+use crate::support::run::Run;
+use crate::support::{eventually, registry};
+
+#[test]
+fn an_empty_engine_ends_with_everything_running_configured_and_verified() {
+    let it = Instance::new("empty");
+    let before = it.run(&["status", "--output", "json"]).expect(3).json();
+    assert_eq!(before["influxdb"]["state"], "absent");
+    assert_eq!(before["in_sync"], false);
+
+    let up = it.first_up(&["--database", "clipper-test", "--output", "json"]).expect(0).json();
+    assert_eq!(up["in_sync"], true);
+    let actions: Vec<&str> = up["steps"].as_array().unwrap().iter().filter_map(|step| step["action"].as_str()).collect();
+    assert!(actions.contains(&"create_database") && actions.contains(&"await_query"), "{actions:?}");
+    assert!(up["steps"][0]["seconds"].is_number() && up["steps"][0]["reason"] == "missing");
+
+    assert!(it.query("", "SHOW DATABASES").contains("[\"clipper-test\"]"));
+    let (_, source) = it.grafana("GET", &format!("/api/datasources/uid/{}", it.name), None);
+    assert_eq!(source["url"], "http://influxdb:8086");
+    assert_eq!(source["isDefault"], true);
+    assert_eq!(source["jsonData"]["dbName"], "clipper-test");
+    let (code, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    assert_eq!(code, 200);
+    assert_eq!(dashboard["meta"]["version"], 1);
+    let (_, preferences) = it.grafana("GET", "/api/org/preferences", None);
+    assert_eq!(preferences["homeDashboardUID"], it.name.as_str());
+    let state = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!(state["grafana"]["state"], "answering");
+    assert_eq!(state["data_source"]["query"], "ok");
+    assert_eq!(state["schema"], 1);
+}
+
+#[test]
+fn a_second_up_changes_nothing_and_says_so() {
+    let it = Instance::new("again");
+    it.first_up(&[]).expect(0);
+    let ids = [it.id("influxdb"), it.id("grafana")];
+    let again = it.run(&["up"]).expect(0);
+    assert!(again.out.contains("nothing to do"), "{}", again.out);
+    assert_eq!(again.err, "");
+    assert_eq!(ids, [it.id("influxdb"), it.id("grafana")]);
+    let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    assert_eq!(dashboard["meta"]["version"], 1);
+    let json = it.run(&["up", "--output", "json"]).expect(0).json();
+    assert_eq!(json["steps"], Value::Array(vec![]));
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_and_causes_no_event() {
+    let it = Instance::new("dry");
+    let since = docker(&["info", "--format", "{{.SystemTime}}"]).unwrap();
+    let words = it.first(&["--dry-run"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let plan = it.run(&words).expect(3);
+    assert!(plan.out.contains("create InfluxDB's container (missing)"), "{}", plan.out);
+    let until = docker(&["info", "--format", "{{.SystemTime}}"]).unwrap();
+    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+    let events = docker(&["events", "--since", &since, "--until", &until, "--format", format]).unwrap();
+    assert!(!events.contains(&it.name), "{events}");
+    it.first_up(&[]).expect(0);
+    it.run(&["up", "--dry-run"]).expect(0);
+    let plan = it.run(&["up", "--dry-run", "--database", "other"]).expect(3);
+    assert!(plan.out.contains("-> other"), "{}", plan.out);
+}
+
+#[test]
+fn down_keeps_the_data_and_down_with_volumes_does_not() {
+    let it = Instance::new("down");
+    it.first_up(&["--database", "kept"]).expect(0);
+    crate::support::influxd::write(&it.influxdb(), "kept", "m1_prediction_counter value=7");
+    it.grafana("PUT", "/api/user/password", Some(r#"{"oldPassword":"admin","newPassword":"of-my-own","confirmNew":"of-my-own"}"#));
+
+    let down = it.run(&["down"]).expect(0);
+    assert!(down.out.contains(&it.container("influxdb")), "it names the volumes: {}", down.out);
+    assert!(it.id("influxdb").is_empty() && it.id("grafana").is_empty());
+    assert!(docker(&["network", "inspect", &it.name]).is_err());
+    assert!(docker(&["volume", "inspect", &it.container("influxdb")]).is_ok());
+    it.run(&["down"]).expect(0);
+
+    // The password was changed in Grafana: the one that we know is refused, and we say so.
+    let words = it.first(&["--database", "kept"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let refused = it.run(&words).expect(1);
+    assert!(refused.err.contains("--grafana-password-file"), "{}", refused.err);
+    let up = it.command(&["up"]).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "of-my-own").run();
+    up.expect(0);
+    assert!(it.query("kept", "SELECT value FROM m1_prediction_counter").contains(",7]"));
+    // It is kept from now on.
+    it.run(&["status"]).expect(0);
+
+    let asked = it.run(&["down", "--volumes"]).expect(2);
+    assert!(asked.err.contains("--yes"), "{}", asked.err);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(docker(&["volume", "inspect", &it.container("influxdb")]).is_err());
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_bare_command_means_the_same_stack() {
+    let it = Instance::new("bare");
+    it.first_up(&["--database", "remembered"]).expect(0);
+    let state = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!(state["database"]["name"], "remembered");
+    let id = it.id("grafana");
+    it.run(&["up"]).expect(0);
+    assert_eq!(id, it.id("grafana"));
+    // Another option is a difference, and an `up` with it replaces only what must be.
+    let differs = it.run(&["status", "--database", "other", "--output", "json"]).expect(3).json();
+    assert_eq!(differs["grafana"]["differences"][0]["have"], "remembered");
+    let influxdb = it.id("influxdb");
+    it.run(&["up", "--database", "other"]).expect(0);
+    assert_eq!(influxdb, it.id("influxdb"), "InfluxDB is left alone");
+    assert_eq!(it.status()["database"]["name"], "other");
+}
+
+#[test]
+fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
+    let it = Instance::new("file");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.toml");
+    let file = format!(
+        "name = \"clipper-test\"\nslo_micros = 10000\ninflux_dbname = \"it's a größe test\"\ninflux_ip = \"localhost\"\n\
+         influx_port = {}\n\n[[models]]\nname = \"m1\"\naddresses = []\nnum_outputs = 1\n\n[metrics]\nname = \"{}\"\n\
+         grafana_port = {}\nregistry = \"{}\"\n",
+        it.influxdb_port,
+        it.name,
+        it.grafana_port,
+        registry::address()
+    );
+    std::fs::write(&path, file).unwrap();
+    let mut words = vec!["up", "--config", path.to_str().unwrap()];
+    let image = std::env::var("CLIPPER_METRICS_TEST_GRAFANA_IMAGE").unwrap_or_default();
+    if !image.is_empty() {
+        words.extend(["--grafana-image", &image]);
+    }
+    let up = Run::new(&words).run().expect(0);
+    assert!(!up.out.contains("must hold"), "the file agrees: {}", up.out);
+    // A host name opens one address only.
+    let published = &it.inspect("influxdb")["NetworkSettings"]["Ports"]["8086/tcp"];
+    assert_eq!(published.as_array().unwrap().len(), 1);
+    assert_eq!(published[0]["HostIp"], "127.0.0.1");
+
+    // Exactly what Clipper sends.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let report = format!(
+        "m1_prediction_counter value=120 {now}\nm1_model_thruput,units=events-per-second \
+         rate=8.0,one_min=7.9,five_min=7.2,fifteen_min=6.4 {now}\nm1_model_latency \
+         size=120,min=310,max=9120,mean=1032.4,std=400.2,p95=2000,p99=4100,p50=900 {now}\n"
+    );
+    let database = "it's-a-größe-test";
+    crate::support::influxd::write(&it.influxdb(), database, &report);
+    let body = serde_json::json!({"from": "now-5m", "to": "now", "queries": [{
+        "refId": "A", "datasource": {"type": "influxdb", "uid": it.name}, "rawQuery": true, "resultFormat": "time_series",
+        "intervalMs": 15000, "maxDataPoints": 100, "query": "SELECT \"p99\" FROM \"m1_model_latency\" WHERE $timeFilter",
+    }]});
+    let (code, answer) = it.grafana("POST", "/api/ds/query", Some(&body.to_string()));
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(answer["results"]["A"]["frames"][0]["data"]["values"][1][0], 4100, "{answer}");
+
+    let state = it.status();
+    assert_eq!(state["clipper"]["reporting"], true);
+    assert_eq!(state["clipper"]["models"][0]["name"], "m1");
+    assert_eq!(state["clipper"]["models"][0]["predictions_per_second"], 8.0);
+    assert_eq!(state["clipper"]["models"][0]["above_objective"], false);
+    assert_eq!(state["dashboard"]["objective_micros"], 10000);
+    // Later, without the file: the same stack, the objective too.
+    it.run(&["up"]).expect(0);
+    assert_eq!(it.status()["dashboard"]["objective_micros"], 10000);
+}
+
+#[test]
+fn two_instances_live_side_by_side_and_know_of_each_other() {
+    let (one, other) = (Instance::new("one"), Instance::new("other"));
+    one.first_up(&[]).expect(0);
+    other.first_up(&[]).expect(0);
+    one.run(&["down"]).expect(0);
+    let state = one.run(&["status"]).expect(3);
+    assert!(state.out.contains(&other.name), "{}", state.out);
+    other.assert_whole();
+}
+
+#[test]
+fn the_log_of_each_server_is_shown() {
+    let it = Instance::new("logs");
+    it.first_up(&[]).expect(0);
+    let both = it.run(&["logs", "--tail", "5"]).expect(0);
+    assert!(both.out.contains("influxdb | ") && both.out.contains("grafana  | "), "{}", both.out);
+    let one = it.run(&["logs", "influxdb", "--since", "1h"]).expect(0);
+    assert!(one.out.contains("InfluxDB starting"), "{}", one.out);
+    let mut follower = it.command(&["logs", "-f", "influxdb"]).command().stdout(std::process::Stdio::piped()).spawn().unwrap();
+    it.query("", "SHOW DATABASES");
+    eventually("following goes on", SOON, || follower.try_wait().unwrap().is_none());
+    interrupt(follower.id());
+    assert_eq!(follower.wait().unwrap().code(), Some(0), "Ctrl-C is the normal end");
+}
+
+/// What Ctrl-C sends.
+pub fn interrupt(process: u32) {
+    let status = std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();
+    assert!(status.success());
+}

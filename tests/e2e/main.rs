@@ -1,0 +1,13 @@
+//! End to end: the program against a real engine, with a real InfluxDB and Grafana's double (or the
+//! real Grafana that `CLIPPER_METRICS_TEST_GRAFANA_IMAGE` names). What is checked is the state of
+//! the engine, of InfluxDB and of Grafana, not what the program says of itself.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod converge;
+mod external;
+mod instance;
+mod lifecycle;
+mod report;
+mod safety;

@@ -1,0 +1,1 @@
+//! Whether Clipper reports, the demo, and the dashboard's queries.

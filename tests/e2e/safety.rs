@@ -1,0 +1,1 @@
+//! Touches nothing else, fails well, lets nobody in.
