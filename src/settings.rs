@@ -545,3 +545,153 @@ pub fn duration(text: &str, option: &str) -> Result<Duration> {
     }
     Ok(duration)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Case {
+        options: Options,
+        file: Option<ClipperFile>,
+        given: Given,
+        site: Site,
+        secrets: Secrets,
+    }
+
+    fn case() -> Case {
+        Case {
+            options: Options::default(),
+            file: None,
+            given: Given::new(),
+            site: Site::Here,
+            secrets: Secrets::default(),
+        }
+    }
+
+    impl Case {
+        fn merge(&self) -> Result<Stack> {
+            merge(&Inputs {
+                options: &self.options,
+                file: self.file.as_ref(),
+                given: &self.given,
+                site: self.site.clone(),
+                edition: "e",
+                secrets: self.secrets.clone(),
+                reset_password: false,
+                resolve: &|name| {
+                    if name == "localhost" { Ok(IpAddr::from([127, 0, 0, 1])) } else { Err("unknown".into()) }
+                },
+            })
+            .map(|(stack, _)| stack)
+        }
+    }
+
+    fn text(value: &str) -> Option<String> {
+        Some(value.into())
+    }
+
+    #[test]
+    fn defaults_are_clippers_and_grafanas_own() {
+        let stack = case().merge().unwrap();
+        assert_eq!(stack.url(Role::Influxdb), "http://127.0.0.1:8086");
+        assert_eq!(stack.url(Role::Grafana), "http://127.0.0.1:3000");
+        assert_eq!((stack.database.as_str(), stack.data_source.url.as_str()), ("clipper", "http://influxdb:8086"));
+        assert_eq!(stack.container(Role::Influxdb).unwrap().image, INFLUXDB_IMAGE);
+        assert!(Role::ALL.into_iter().all(|role| stack.container(role).unwrap().given.is_empty()));
+    }
+
+    #[test]
+    fn option_beats_file_beats_what_was_given_before() {
+        let mut it = case();
+        it.given = [("database".to_string(), "given".to_string()), ("grafana-port".into(), "3003".into())].into();
+        assert_eq!(it.merge().unwrap().database, "given");
+        it.file = Some(ClipperFile { database: text("file"), influx_port: Some(8087), ..ClipperFile::default() });
+        assert_eq!(it.merge().unwrap().database, "file");
+        it.options.database = text("an option");
+        let stack = it.merge().unwrap();
+        assert_eq!(stack.database, "an-option");
+        assert_eq!(stack.url(Role::Influxdb), "http://127.0.0.1:8087");
+        assert_eq!(stack.url(Role::Grafana), "http://127.0.0.1:3003");
+        let grafana = stack.container(Role::Grafana).unwrap();
+        assert_eq!(grafana.given["database"], "an option");
+        assert_eq!(grafana.given["grafana-port"], "3003");
+        assert_eq!(stack.container(Role::Influxdb).unwrap().given["influxdb-port"], "8087");
+    }
+
+    #[test]
+    fn a_registry_stands_before_both_default_images_and_no_others() {
+        let mut it = case();
+        it.options.registry = text("mirror:5000/");
+        it.options.grafana_image = text("own/grafana");
+        let stack = it.merge().unwrap();
+        assert_eq!(stack.container(Role::Influxdb).unwrap().image, format!("mirror:5000/{INFLUXDB_IMAGE}"));
+        let grafana = stack.container(Role::Grafana).unwrap();
+        assert_eq!((grafana.image.as_str(), grafana.read_only), ("own/grafana:latest", false));
+    }
+
+    #[test]
+    fn a_host_name_becomes_one_address() {
+        let mut it = case();
+        it.options.influxdb_ip = text("localhost");
+        let stack = it.merge().unwrap();
+        assert_eq!(stack.container(Role::Influxdb).unwrap().address, IpAddr::from([127, 0, 0, 1]));
+        it.options.influxdb_ip = text("nowhere");
+        assert!(it.merge().is_err());
+    }
+
+    #[test]
+    fn a_wildcard_is_reached_on_loopback_and_an_engine_elsewhere_by_its_name() {
+        let mut it = case();
+        it.options.influxdb_ip = text("0.0.0.0");
+        it.options.grafana_ip = text("::");
+        let stack = it.merge().unwrap();
+        assert_eq!(stack.url(Role::Influxdb), "http://127.0.0.1:8086");
+        assert_eq!(stack.url(Role::Grafana), "http://[::1]:3000");
+        it.site = Site::Elsewhere("box".into());
+        assert_eq!(it.merge().unwrap().url(Role::Influxdb), "http://box:8086");
+        it.options.grafana_ip = None;
+        let error = it.merge().unwrap_err();
+        assert_eq!(error.exit(), crate::error::Exit::Usage);
+        assert!(error.hint().contains("--grafana-ip"), "{}", error.hint());
+    }
+
+    #[test]
+    fn the_default_password_is_for_loopback_alone() {
+        let mut it = case();
+        let kind = |it: &Case| it.merge().map(|stack| stack.container(Role::Grafana).unwrap().password);
+        assert_eq!(kind(&it).unwrap(), Password::Default);
+        it.secrets.grafana_password = Some(Secret::new("admin"));
+        assert_eq!(kind(&it).unwrap(), Password::Default);
+        it.options.grafana_ip = text("0.0.0.0");
+        assert!(kind(&it).is_err(), "admin/admin for everybody");
+        it.secrets.grafana_password = None;
+        assert_eq!(kind(&it).unwrap(), Password::File);
+    }
+
+    #[test]
+    fn the_data_source_gets_the_address_that_grafana_can_reach() {
+        let url = |influxdb: Option<&str>, grafana: Option<&str>| {
+            let mut it = case();
+            it.options.influxdb_url = influxdb.map(String::from);
+            it.options.grafana_url = grafana.map(String::from);
+            it.merge().unwrap().data_source.url
+        };
+        assert_eq!(url(None, None), "http://influxdb:8086");
+        assert_eq!(url(Some("http://127.0.0.1:8086/"), None), "http://host.docker.internal:8086");
+        assert_eq!(url(Some("http://[::1]:8086"), None), "http://host.docker.internal:8086");
+        assert_eq!(url(Some("https://db.example:8086"), None), "https://db.example:8086");
+        assert_eq!(url(None, Some("http://localhost:3000")), "http://127.0.0.1:8086");
+        assert_eq!(url(Some("http://localhost:8086"), Some("http://localhost:3000")), "http://localhost:8086");
+    }
+
+    #[test]
+    fn a_server_of_somebody_else_is_remembered_as_such_but_not_its_address() {
+        let mut it = case();
+        it.options.influxdb_url = text("http://db.example:8086");
+        let given = it.merge().unwrap().container(Role::Grafana).unwrap().given.clone();
+        assert!(!given.values().any(|value| value.contains("db.example")));
+        it.options.influxdb_url = None;
+        it.given = given;
+        assert!(it.merge().unwrap_err().to_string().contains("is not kept"));
+    }
+}

@@ -49,6 +49,7 @@ pub async fn up(
     let mut wishes = wishes;
     let mut length = Duration::from_millis(50);
     let mut rest = String::new();
+    let mut refused = false;
     for _ in 0..ROUNDS {
         let seen = systems.observe(stack).await?;
         let plan = plan::up(stack, &seen, wishes);
@@ -71,6 +72,9 @@ pub async fn up(
                 listener.on(Event::Note(&format!("cannot {doing}: {why}; looking once more")));
                 pause(&mut length).await;
             }
+            // A run that ended half-way may have left another password in the volume. Grafana is
+            // not asked again with this one: what it said is remembered.
+            Err(Error::Refused { role: Role::Grafana, .. }) if !refused => refused = true,
             Err(error) => return Err(error),
         }
     }

@@ -246,10 +246,10 @@ impl Systems {
                 _ => KeptPassword::NotAsGiven,
             },
             (Some(have), None) if !have.has_password_file() && matches!(answer, Answer::Refusing(_)) => {
-                match self.stored_password(&have.id).await? {
-                    Some(_) => KeptPassword::Unlabelled,
-                    None => KeptPassword::NotAsked,
-                }
+                let docker = self.docker()?;
+                let kept = self.stored_password(&have.id).await?.is_some()
+                    || docker.read_pending_password(&have.id).await?.is_some();
+                if kept { KeptPassword::Unlabelled } else { KeptPassword::NotAsked }
             }
             _ => KeptPassword::NotAsked,
         };
@@ -308,7 +308,11 @@ impl Systems {
         for (step, finding) in steps {
             let started = Instant::now();
             self.listener.on(Event::Started(&step));
-            self.take(stack, step, deadline).await?;
+            let result = self.take(stack, step, deadline).await;
+            if let Err(Error::Refused { role: Role::Grafana, words, .. }) = &result {
+                *self.refused.borrow_mut() = Some(words.clone());
+            }
+            result?;
             let time = started.elapsed();
             self.listener.on(Event::Done(&step, time));
             self.taken.borrow_mut().push(Taken { step, reason: finding.to_string(), time });
@@ -411,7 +415,11 @@ impl Systems {
         if self.stored_password(&spec.name).await?.is_some() {
             return Ok(());
         }
-        let password = self.given_or_new()?;
+        let pending = match &self.credentials.grafana_password {
+            Some(_) => None,
+            None => self.docker()?.read_pending_password(&spec.name).await?,
+        };
+        let password = pending.map_or_else(|| self.given_or_new(), Ok)?;
         self.keep(spec, password).await
     }
 
@@ -430,34 +438,34 @@ impl Systems {
         self.credentials.grafana_password.clone().map_or_else(generate, Ok)
     }
 
-    /// Replaces the default password while Grafana is on loopback. The new one is kept before
-    /// Grafana has it, so that a crash in between loses nothing.
+    /// Replaces the default password while Grafana is on loopback. The new one is noted before
+    /// Grafana has it and kept after that, so that a crash in between loses nothing.
     async fn secure_password(&self, stack: &Stack) -> Result<()> {
         let spec = spec(stack, Role::Grafana)?;
         let sign_in = |password: &Secret| -> Result<Grafana> {
             let auth = Auth::Basic(self.credentials.grafana_user.clone(), password.clone());
             Ok(Grafana::new(self.http(stack, Role::Grafana, auth)?))
         };
-        let stored = self.stored_password(&spec.name).await?;
         let default = &self.credentials.default_password;
-        for candidate in [self.credentials.grafana_password.as_ref(), stored.as_ref()].into_iter().flatten() {
-            if candidate != default {
-                match sign_in(candidate)?.try_to_sign_in().await {
-                    Ok(()) => return self.keep(spec, candidate.clone()).await,
-                    Err(Error::Refused { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+        let given = self.credentials.grafana_password.clone();
+        let stored = self.stored_password(&spec.name).await?;
+        let pending = self.docker()?.read_pending_password(&spec.name).await?;
+        let mut candidates: Vec<&Secret> = [&given, &stored, &pending].into_iter().flatten().collect();
+        candidates.retain(|candidate| *candidate != default);
+        candidates.dedup();
+        for candidate in candidates {
+            match sign_in(candidate)?.try_to_sign_in().await {
+                Ok(()) => return self.keep(spec, candidate.clone()).await,
+                Err(Error::Refused { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         let grafana = sign_in(default)?;
         grafana.try_to_sign_in().await?;
-        let new = match (&self.credentials.grafana_password, stored) {
-            (Some(given), _) => given.clone(),
-            (None, Some(stored)) if stored != *default => stored,
-            _ => generate()?,
-        };
-        self.keep(spec, new.clone()).await?;
-        grafana.change_password(default, &new).await
+        let new = given.or(pending).filter(|secret| secret != default).map_or_else(generate, Ok)?;
+        self.docker()?.write_pending_password(&spec.name, &new).await?;
+        grafana.change_password(default, &new).await?;
+        self.keep(spec, new).await
     }
 
     async fn reset_password(&self, spec: &ContainerSpec) -> Result<()> {

@@ -15,8 +15,11 @@ use crate::core::stack::{Role, Secret};
 use crate::error::{Error, Refusal, Result, excerpt};
 
 /// Where the password lies inside the container. It lives exactly as long as the database that it
-/// opens, which is next to it.
+/// opens, which is next to it. Where this file is, Grafana has this password or has none yet.
 pub(super) const PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
+/// Where a new password lies while Grafana is being told of it: a run that ends half-way loses
+/// nothing, and leaves no file that promises too much.
+const PENDING: &str = "/var/lib/grafana/clipper-metrics/admin_password.new";
 /// The folder that archives are unpacked in.
 const VOLUME: &str = "/var/lib/grafana";
 /// The user that Grafana's image runs as, and its group.
@@ -30,8 +33,20 @@ impl Docker {
     /// # Errors
     /// When the engine does not answer.
     pub async fn read_password(&self, container: &str) -> Result<Option<Secret>> {
+        self.read_secret(container, PATH).await
+    }
+
+    /// The password that Grafana was about to be told of when a run ended half-way.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn read_pending_password(&self, container: &str) -> Result<Option<Secret>> {
+        self.read_secret(container, PENDING).await
+    }
+
+    async fn read_secret(&self, container: &str, path: &str) -> Result<Option<Secret>> {
         let doing = format!("read Grafana's password from the volume of {container}");
-        let options = DownloadFromContainerOptionsBuilder::default().path(PATH).build();
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let read = async {
             let mut stream = self.client.download_from_container(container, Some(options));
             let mut archive = Vec::new();
@@ -59,8 +74,20 @@ impl Docker {
     /// # Errors
     /// When the engine refuses.
     pub async fn write_password(&self, container: &str, password: &Secret) -> Result<()> {
+        self.write_secret(container, PATH, password).await
+    }
+
+    /// Puts the password that Grafana is about to be told of beside the other one.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn write_pending_password(&self, container: &str, password: &Secret) -> Result<()> {
+        self.write_secret(container, PENDING, password).await
+    }
+
+    async fn write_secret(&self, container: &str, path: &str, password: &Secret) -> Result<()> {
         let doing = format!("put Grafana's password into the volume of {container}");
-        let archive = archive(password).map_err(|source| Error::Io { doing: doing.clone(), source })?;
+        let archive = archive(path, password).map_err(|source| Error::Io { doing: doing.clone(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
         let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
         self.call(&doing, upload).await
@@ -137,7 +164,7 @@ impl Docker {
 }
 
 /// An archive with the folder and the file in it.
-fn archive(password: &Secret) -> std::io::Result<Vec<u8>> {
+fn archive(path: &str, password: &Secret) -> std::io::Result<Vec<u8>> {
     let entry = |path: &str, mode: u32, size: u64| -> std::io::Result<tar::Header> {
         let mut header = tar::Header::new_gnu();
         header.set_path(path)?;
@@ -153,7 +180,8 @@ fn archive(password: &Secret) -> std::io::Result<Vec<u8>> {
     folder.set_cksum();
     builder.append(&folder, std::io::empty())?;
     let bytes = password.reveal().as_bytes();
-    let mut file = entry("clipper-metrics/admin_password", 0o400, bytes.len() as u64)?;
+    let name = path.trim_start_matches(VOLUME).trim_start_matches('/');
+    let mut file = entry(name, 0o400, bytes.len() as u64)?;
     file.set_cksum();
     builder.append(&file, bytes)?;
     builder.into_inner()

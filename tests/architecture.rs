@@ -1,0 +1,161 @@
+//! The rules of the architecture, read from the sources: who may import whom, and which file alone
+//! knows a library.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every source file with its path below `src`.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    let relative = |path: &Path| path.strip_prefix(&root).unwrap().to_string_lossy().replace('\\', "/");
+    found.into_iter().map(|path| (relative(&path), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// A file's lines of code without its tests and comments.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    let end = text.find("#[cfg(test)]").unwrap_or(text.len());
+    text[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
+}
+
+/// The first part of a path: `core`, `systems`, `report`, or a file at the top.
+fn part(path: &str) -> &str {
+    path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
+}
+
+/// Parts of the crate that a line names.
+fn imports(line: &str) -> Vec<&str> {
+    let word = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().len();
+    line.match_indices("crate::").map(|(at, _)| &line[at + 7..]).map(|rest| &rest[..word(rest)]).collect()
+}
+
+#[test]
+fn imports_point_in_one_direction() {
+    let allowed: &[(&str, &[&str])] = &[
+        ("core", &["core"]),
+        ("error", &["core", "error"]),
+        ("cli", &[]),
+        ("settings", &["cli", "core", "systems", "error"]),
+        ("systems", &["core", "error", "systems"]),
+        ("commands", &["core", "systems", "error", "commands"]),
+        ("report", &["core", "error", "report"]),
+        ("lib", &[]),
+        ("main", &[]),
+    ];
+    let mut checked = 0;
+    for (path, text) in sources() {
+        let may = allowed.iter().find(|(name, _)| *name == part(&path)).map(|(_, may)| *may);
+        let may = may.unwrap_or_else(|| panic!("{path} belongs to no part of the architecture"));
+        for line in code(&text) {
+            for import in imports(line) {
+                assert!(may.contains(&import), "{path} may not import {import}: {line}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 50, "{checked} imports were checked");
+}
+
+#[test]
+fn settings_knows_of_the_systems_only_clippers_file() {
+    let (_, text) = sources().into_iter().find(|(path, _)| path == "settings.rs").unwrap();
+    for line in code(&text).filter(|line| line.contains("crate::systems")) {
+        assert!(line.contains("crate::systems::clipper"), "{line}");
+    }
+}
+
+#[test]
+fn systems_share_only_http() {
+    let systems = ["clipper", "docker", "grafana", "influxdb", "load", "lock"];
+    for (path, text) in sources() {
+        let Some(own) = path.strip_prefix("systems/") else { continue };
+        let own = own.split('/').next().unwrap().trim_end_matches(".rs");
+        if own == "mod" {
+            continue;
+        }
+        for line in code(&text) {
+            for other in systems.iter().filter(|other| **other != own) {
+                // The lock is one per engine, whose environment it shares.
+                let environment = own == "lock" && line.contains("docker::endpoint::Environment");
+                let named = line.contains(&format!("systems::{other}::")) || line.contains(&format!("use super::{other}::"));
+                assert!(!named || environment, "{path} may not know {other}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn core_imports_nothing_but_std() {
+    for (path, text) in sources().into_iter().filter(|(path, _)| part(path) == "core") {
+        for line in code(&text).filter(|line| line.starts_with("use ")) {
+            let fine = ["use std::", "use super::", "use crate::core::"].iter().any(|start| line.starts_with(start));
+            assert!(fine, "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn every_library_stays_in_its_place() {
+    let places: &[(&str, &[&str])] = &[
+        ("bollard", &["systems/docker/"]),
+        ("docker_credential", &["systems/docker/"]),
+        ("tar", &["systems/docker/"]),
+        ("reqwest", &["systems/http.rs"]),
+        ("rustls", &["systems/http.rs"]),
+        ("toml", &["systems/clipper.rs"]),
+        ("strsim", &["systems/clipper.rs"]),
+        ("fastrand", &["systems/load.rs"]),
+        ("indicatif", &["report/human.rs"]),
+        ("console", &["report/"]),
+        ("clap", &["cli.rs", "main.rs"]),
+        ("clap_complete", &["cli.rs", "main.rs"]),
+    ];
+    for (path, text) in sources() {
+        for line in code(&text) {
+            for (library, places) in places {
+                let named = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').any(|word| {
+                    word.strip_prefix(library).is_some_and(|rest| rest.starts_with("::"))
+                });
+                let allowed = places.iter().any(|place| path.starts_with(place));
+                assert!(!named || allowed, "{path} may not know {library}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_reports_and_main_print() {
+    for (path, text) in sources() {
+        if part(&path) == "report" || path == "main.rs" {
+            continue;
+        }
+        for line in code(&text) {
+            for word in ["println!", "eprintln!", "print!", "stdout()", "stderr()"] {
+                assert!(!line.contains(word), "{path} prints: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_knows_and_what_it_must_not() {
+    let mut checked = 0;
+    for (path, text) in sources() {
+        assert!(text.starts_with("//! "), "{path} does not begin with //!");
+        checked += 1;
+    }
+    assert!(checked > 20);
+}

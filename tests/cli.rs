@@ -1,0 +1,150 @@
+//! The program without an engine: help, usage, files, precedence. Nothing is touched before the
+//! settings are known to make sense.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+
+mod support;
+
+use std::io::Write as _;
+
+use support::run::{Ran, Run};
+
+/// An engine that cannot be there.
+const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
+
+fn run(words: &[&str]) -> Ran {
+    Run::new(words).env("DOCKER_HOST", NO_ENGINE).run()
+}
+
+fn with_file(text: &str, words: &[&str]) -> Ran {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap().to_string();
+    let words: Vec<&str> = words.iter().copied().chain(["--config", &path]).collect();
+    run(&words)
+}
+
+#[test]
+fn help_names_every_command_and_every_option_has_a_text() {
+    let help = run(&["--help"]).expect(0);
+    for command in ["up", "down", "status", "logs", "demo", "completions"] {
+        assert!(help.out.contains(command), "{command}");
+        let own = run(&[command, "--help"]).expect(0);
+        assert!(own.out.contains("--config <FILE>"), "{command}");
+        assert_eq!(own.err, "");
+    }
+    assert!(run(&["--version"]).expect(0).out.starts_with("clipper-metrics "));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_touches_nothing() {
+    for words in [
+        &["up", "--no-such-option"][..],
+        &["up", "--influxdb-port", "0"],
+        &["up", "--influxdb-port", "70000"],
+        &["up", "--grafana-port", "x"],
+        &["up", "--name", "Upper"],
+        &["up", "--name", "-x"],
+        &["up", "--database", ".."],
+        &["up", "--database", "a/b"],
+        &["up", "--database", "a&b"],
+        &["up", "--database", "a\"b"],
+        &["up", "--timeout", "soon"],
+        &["up", "--timeout", "0s"],
+        &["up", "--pull", "sometimes"],
+        &["up", "--influxdb-url", "ftp://x"],
+        &["up", "--influxdb-url", "http://me:secret@x:8086"],
+        &["up", "--influxdb-user", "me"],
+        &["up", "--influxdb-ip", "no.such.host.invalid"],
+        &["up", "-H", "unix:///x", "--context", "y"],
+        &["up", "--context", "no-such-context"],
+        &["demo", "--rate", "-1"],
+        &["frobnicate"],
+    ] {
+        let ran = run(words).expect(2);
+        assert_eq!(ran.out, "", "{words:?}");
+        assert!(!ran.err.contains("panicked"), "{words:?}: {}", ran.err);
+        assert!(!ran.err.contains("secret"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_bad_file_is_one_error_with_file_and_line() {
+    for (text, line, word) in [
+        ("x = \n", 1, "TOML"),
+        ("name = \"a\"\ninflux_port = 0\n", 2, "1 to 65535"),
+        ("influx_port = 70000\n", 1, "1 to 65535"),
+        ("influx_port = \"8086\"\n", 1, "integer"),
+        ("\ninflux_ip = 5\n", 2, "string"),
+        ("influx_dbname = \"\"\n", 1, "needs a name"),
+        ("influx_dbname = \"..\"\n", 1, "refuses"),
+        ("influx_dbname = \"a/b\"\n", 1, "refuses"),
+        ("influx_dbname = \"a;b\"\n", 1, "Clipper does not escape"),
+        ("slo_micros = -1\n", 1, "positive"),
+        ("[metrics]\nnmae = \"x\"\n", 2, "unknown key"),
+        ("[metrics]\ngrafana_port = 0\n", 2, "1 to 65535"),
+    ] {
+        let ran = with_file(text, &["up"]).expect(2);
+        assert!(ran.err.contains(&format!(".toml:{line}: ")), "{text:?}: {}", ran.err);
+        assert!(ran.err.contains(word), "{text:?}: {}", ran.err);
+        assert!(ran.err.contains("\nhint: "), "{text:?}: {}", ran.err);
+    }
+    let missing = run(&["up", "--config", "/nonexistent/test.toml"]).expect(2);
+    assert!(missing.err.contains("/nonexistent/test.toml"), "{}", missing.err);
+}
+
+#[test]
+fn an_absent_engine_is_one_error_with_a_hint_in_both_formats() {
+    for command in ["up", "down", "status"] {
+        let ran = run(&[command]).expect(1);
+        assert!(ran.err.contains("/nonexistent/docker.sock") && ran.err.contains("hint: "), "{}", ran.err);
+        let json = run(&[command, "--output", "json"]).expect(1).json();
+        assert_eq!(json["schema"], 1);
+        assert_eq!(json["error"]["kind"], "engine_unreachable");
+        assert!(json["error"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()));
+    }
+    let usage = run(&["up", "--database", "..", "--output", "json"]).expect(2).json();
+    assert_eq!(usage["error"]["kind"], "usage");
+}
+
+#[test]
+fn the_engine_is_chosen_as_docker_chooses() {
+    let endpoint = |words: &[&str], variable: Option<&str>| {
+        let mut run = Run::new(words).env("DOCKER_HOST", variable.unwrap_or_default());
+        run.environment.insert("DOCKER_CONFIG".into(), "/nonexistent".into());
+        run.run().expect(1).err
+    };
+    assert!(endpoint(&["status", "-H", "/nonexistent/a"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/a"));
+    assert!(endpoint(&["status"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/b (DOCKER_HOST)"));
+    assert!(endpoint(&["status", "-H", "gopher://x"], None).contains("not known"));
+}
+
+#[test]
+fn option_beats_environment_beats_file() {
+    let text = "influx_dbname = \"a b;c\"\n";
+    // A bad name shows which one was taken: the file's is refused, the others are not looked at.
+    with_file(text, &["status"]).expect(2);
+    let named = |words: &[&str], variable: &str| {
+        Run::new(words).env("DOCKER_HOST", NO_ENGINE).env("CLIPPER_METRICS_DATABASE", variable).run()
+    };
+    assert!(named(&["status", "--database", "o/"], "e/").expect(2).err.contains("o/"));
+    assert!(named(&["status"], "e/").expect(2).err.contains("e/"));
+    let file = "influx_port = 1234\n[metrics]\nname = \"of-file\"\n";
+    let ran = with_file(file, &["status", "--name", "-"]).expect(2);
+    assert!(ran.err.contains("\"-\""), "{}", ran.err);
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(run(&["completions", shell]).expect(0).out.contains("clipper-metrics"), "{shell}");
+    }
+}
+
+#[test]
+fn no_control_character_of_a_file_reaches_the_terminal() {
+    let ran = with_file("[metrics]\n\"\u{1b}[31m\" = 1\n", &["up"]);
+    assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);
+    let ran = run(&["up", "--database", "a\u{1b}[2Jb/"]).expect(2);
+    assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);
+}
