@@ -273,7 +273,9 @@ impl Error {
                     .into()
             }
             Self::Refused { .. } => "give --influxdb-user and --influxdb-password-file".into(),
-            Self::Answer { status: 403, .. } => "use an account that may do this, an administrator's for instance".into(),
+            Self::Answer { status: 403, .. } => {
+                "use an account that may do this, an administrator's for instance".into()
+            }
             Self::Answer { .. } => "-v shows every request; `clipper-metrics logs` shows what the server says".into(),
             Self::Io { .. } => "see that the file or directory can be used by you".into(),
         }
@@ -340,7 +342,9 @@ pub fn printable(text: &str) -> String {
         .map(|c| match c {
             '\n' => '\n',
             '\t' => ' ',
-            c if c.is_control() || ('\u{200e}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) => '\u{fffd}',
+            c if c.is_control() || ('\u{200e}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) => {
+                '\u{fffd}'
+            }
             c => c,
         })
         .collect()

@@ -106,24 +106,20 @@ async fn command(cli: &Cli, environment: &Environment, report: &Rc<dyn Report>) 
             Ok(Exit::Done)
         }
         Command::Up(up) => {
-            let wishes = Wishes {
-                overwrite_dashboard: up.overwrite_dashboard,
-                reset_password: up.reset_grafana_password,
-            };
-            let session = Session::open(options, environment, report, Purpose::Whole { reset: wishes.reset_password }).await?;
+            let wishes =
+                Wishes { overwrite_dashboard: up.overwrite_dashboard, reset_password: up.reset_grafana_password };
+            let session =
+                Session::open(options, environment, report, Purpose::Whole { reset: wishes.reset_password }).await?;
             let _lock = session.lock(environment, !up.dry_run).await;
             let session = session.again(options, environment, report, wishes.reset_password).await?;
             let listener = session.listener.as_ref();
             let outcome = commands::up(&session.stack, &session.systems, wishes, up.dry_run, listener).await?;
-            match &outcome.planned {
-                Some(plan) => {
-                    report.answer(&Answer::Planned { status: &outcome.status, plan });
-                    Ok(if plan.in_sync() { Exit::Done } else { Exit::Differs })
-                }
-                None => {
-                    report.answer(&Answer::Up { status: &outcome.status, taken: &outcome.taken });
-                    Ok(Exit::Done)
-                }
+            if let Some(plan) = &outcome.planned {
+                report.answer(&Answer::Planned { status: &outcome.status, plan });
+                Ok(if plan.in_sync() { Exit::Done } else { Exit::Differs })
+            } else {
+                report.answer(&Answer::Up { status: &outcome.status, taken: &outcome.taken });
+                Ok(Exit::Done)
             }
         }
         Command::Down(down) => take_down(options, down, environment, report).await,
@@ -165,15 +161,12 @@ async fn take_down(
         session.listener.as_ref(),
     )
     .await?;
-    match &outcome.planned {
-        Some(plan) => {
-            report.answer(&Answer::Planned { status: &outcome.status, plan });
-            Ok(if plan.steps().next().is_none() { Exit::Done } else { Exit::Differs })
-        }
-        None => {
-            report.answer(&Answer::Down { status: &outcome.status, taken: &outcome.taken });
-            Ok(Exit::Done)
-        }
+    if let Some(plan) = &outcome.planned {
+        report.answer(&Answer::Planned { status: &outcome.status, plan });
+        Ok(if plan.steps().next().is_none() { Exit::Done } else { Exit::Differs })
+    } else {
+        report.answer(&Answer::Down { status: &outcome.status, taken: &outcome.taken });
+        Ok(Exit::Done)
     }
 }
 
@@ -219,7 +212,8 @@ async fn run_demo(
     if !rate.is_finite() || !(0.0..=1e6).contains(&rate) {
         return Err(Error::usage(format!("--rate is {rate}"), "give a number from 0 to 1000000"));
     }
-    let length = |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();
+    let length =
+        |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();
     let load = Load {
         models: wanted.models.clone().unwrap_or_else(|| vec!["m1".into(), "m2".into()]),
         rate,
@@ -240,7 +234,8 @@ async fn run_demo(
             _ => format!("removed all demo data from database {} ({series} series)", stack.database),
         };
         #[expect(clippy::cast_precision_loss, reason = "a count of series")]
-        let fields = [("removed_series", Field::Number(series as f64)), ("database", Field::Text(stack.database.clone()))];
+        let fields =
+            [("removed_series", Field::Number(series as f64)), ("database", Field::Text(stack.database.clone()))];
         report.answer(&Answer::Summary { sentence: &sentence, fields: &fields });
         return Ok(Exit::Done);
     }
@@ -489,7 +484,10 @@ async fn confirm(volumes: &[String], yes: bool) -> Result<()> {
     let what = volumes.join(" and ");
     let hint = "add --yes to delete them without a question, or leave --volumes away to keep them".to_string();
     if !std::io::stdin().is_terminal() {
-        return Err(Error::NotConfirmed { message: format!("the volumes {what} were not deleted: nobody said yes"), hint });
+        return Err(Error::NotConfirmed {
+            message: format!("the volumes {what} were not deleted: nobody said yes"),
+            hint,
+        });
     }
     let question = format!("Delete the volumes {what}, with all metrics, users and dashboards in them? [y/N] ");
     let _ = write!(std::io::stderr(), "{}", printable(&question));

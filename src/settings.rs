@@ -130,7 +130,8 @@ fn path_in(file: &ClipperFile, key: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn all_external(options: &Options, file: Option<&ClipperFile>) -> bool {
     let in_file = |key| file.is_some_and(|file: &ClipperFile| file.metrics.contains_key(key));
-    (options.influxdb_url.is_some() || in_file("influxdb_url")) && (options.grafana_url.is_some() || in_file("grafana_url"))
+    (options.influxdb_url.is_some() || in_file("influxdb_url"))
+        && (options.grafana_url.is_some() || in_file("grafana_url"))
 }
 
 /// One merge in progress: every setting passes through [`Merge::pick`].
@@ -171,9 +172,10 @@ impl Merge<'_> {
     fn port(&mut self, role: Role, option: Option<&String>, file: Option<String>) -> Result<u16> {
         let name = format!("{role}-port");
         let Some(text) = self.pick(&name, option, file) else { return Ok(role.port()) };
-        text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-            Error::usage(format!("--{name} is {text:?}"), "a port is a number from 1 to 65535")
-        })
+        text.parse()
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| Error::usage(format!("--{name} is {text:?}"), "a port is a number from 1 to 65535"))
     }
 
     /// The image of a role, and whether it is our own default.
@@ -200,8 +202,13 @@ impl Merge<'_> {
         }
         if self.inputs.given.get(role.name()).is_some_and(|kind| kind == EXTERNAL) {
             return Err(Error::usage(
-                format!("this instance uses {} that clipper-metrics did not start, and its address is not kept", role.title()),
-                format!("give --{role}-url again, or write {role}_url into [metrics] of the file that you name with --config"),
+                format!(
+                    "this instance uses {} that clipper-metrics did not start, and its address is not kept",
+                    role.title()
+                ),
+                format!(
+                    "give --{role}-url again, or write {role}_url into [metrics] of the file that you name with --config"
+                ),
             ));
         }
         Ok(None)
@@ -287,7 +294,8 @@ pub fn merge(inputs: &Inputs<'_>) -> Result<(Stack, Access)> {
     };
     let organisation = text("grafana-org", options.grafana_org.as_ref(), "grafana_org");
     let folder = text("grafana-folder", options.grafana_folder.as_ref(), "grafana_folder");
-    let user = text("grafana-user", options.grafana_user.as_ref(), "grafana_user").unwrap_or_else(|| GRAFANA_USER.into());
+    let user =
+        text("grafana-user", options.grafana_user.as_ref(), "grafana_user").unwrap_or_else(|| GRAFANA_USER.into());
     let data_source_url = text("data-source-url", options.data_source_url.as_ref(), "data_source_url")
         .map(|url| base_url(&url, "--data-source-url"))
         .transpose()?;
@@ -370,7 +378,11 @@ fn container(merge: &mut Merge<'_>, role: Role, instance: &str, registry: Option
     let (address, port, image) = match role {
         Role::Influxdb => (
             merge.address(role, options.influxdb_ip.as_ref(), file.and_then(|file| file.influx_ip.clone()))?,
-            merge.port(role, options.influxdb_port.as_ref(), file.and_then(|file| file.influx_port).map(|p| p.to_string()))?,
+            merge.port(
+                role,
+                options.influxdb_port.as_ref(),
+                file.and_then(|file| file.influx_port).map(|p| p.to_string()),
+            )?,
             &options.influxdb_image,
         ),
         Role::Grafana => {
@@ -429,9 +441,7 @@ fn reach(role: Role, address: IpAddr, site: &Site) -> Result<String> {
             format!("publish it on an address of {host} with --{role}-ip, or use another engine with -H or --context"),
         )),
         Site::Elsewhere(host) if address.is_unspecified() => Ok(host.clone()),
-        Site::Here if address.is_unspecified() => {
-            Ok(if address.is_ipv4() { "127.0.0.1" } else { "::1" }.into())
-        }
+        Site::Here if address.is_unspecified() => Ok(if address.is_ipv4() { "127.0.0.1" } else { "::1" }.into()),
         _ => Ok(address.to_string()),
     }
 }
@@ -523,7 +533,9 @@ fn pull(merge: &Merge<'_>) -> Result<Pull> {
             None | Some("missing") => Ok(Pull::Missing),
             Some("always") => Ok(Pull::Always),
             Some("never") => Ok(Pull::Never),
-            Some(other) => Err(Error::usage(format!("pull in [metrics] is {other:?}"), "write missing, always or never")),
+            Some(other) => {
+                Err(Error::usage(format!("pull in [metrics] is {other:?}"), "write missing, always or never"))
+            }
         },
     }
 }
@@ -586,10 +598,6 @@ mod tests {
         }
     }
 
-    fn text(value: &str) -> Option<String> {
-        Some(value.into())
-    }
-
     #[test]
     fn defaults_are_clippers_and_grafanas_own() {
         let stack = case().merge().unwrap();
@@ -605,9 +613,10 @@ mod tests {
         let mut it = case();
         it.given = [("database".to_string(), "given".to_string()), ("grafana-port".into(), "3003".into())].into();
         assert_eq!(it.merge().unwrap().database, "given");
-        it.file = Some(ClipperFile { database: text("file"), influx_port: Some(8087), ..ClipperFile::default() });
+        it.file =
+            Some(ClipperFile { database: Some("file".into()), influx_port: Some(8087), ..ClipperFile::default() });
         assert_eq!(it.merge().unwrap().database, "file");
-        it.options.database = text("an option");
+        it.options.database = Some("an option".into());
         let stack = it.merge().unwrap();
         assert_eq!(stack.database, "an-option");
         assert_eq!(stack.url(Role::Influxdb), "http://127.0.0.1:8087");
@@ -621,8 +630,8 @@ mod tests {
     #[test]
     fn a_registry_stands_before_both_default_images_and_no_others() {
         let mut it = case();
-        it.options.registry = text("mirror:5000/");
-        it.options.grafana_image = text("own/grafana");
+        it.options.registry = Some("mirror:5000/".into());
+        it.options.grafana_image = Some("own/grafana".into());
         let stack = it.merge().unwrap();
         assert_eq!(stack.container(Role::Influxdb).unwrap().image, format!("mirror:5000/{INFLUXDB_IMAGE}"));
         let grafana = stack.container(Role::Grafana).unwrap();
@@ -632,18 +641,18 @@ mod tests {
     #[test]
     fn a_host_name_becomes_one_address() {
         let mut it = case();
-        it.options.influxdb_ip = text("localhost");
+        it.options.influxdb_ip = Some("localhost".into());
         let stack = it.merge().unwrap();
         assert_eq!(stack.container(Role::Influxdb).unwrap().address, IpAddr::from([127, 0, 0, 1]));
-        it.options.influxdb_ip = text("nowhere");
+        it.options.influxdb_ip = Some("nowhere".into());
         assert!(it.merge().is_err());
     }
 
     #[test]
     fn a_wildcard_is_reached_on_loopback_and_an_engine_elsewhere_by_its_name() {
         let mut it = case();
-        it.options.influxdb_ip = text("0.0.0.0");
-        it.options.grafana_ip = text("::");
+        it.options.influxdb_ip = Some("0.0.0.0".into());
+        it.options.grafana_ip = Some("::".into());
         let stack = it.merge().unwrap();
         assert_eq!(stack.url(Role::Influxdb), "http://127.0.0.1:8086");
         assert_eq!(stack.url(Role::Grafana), "http://[::1]:3000");
@@ -662,7 +671,7 @@ mod tests {
         assert_eq!(kind(&it).unwrap(), Password::Default);
         it.secrets.grafana_password = Some(Secret::new("admin"));
         assert_eq!(kind(&it).unwrap(), Password::Default);
-        it.options.grafana_ip = text("0.0.0.0");
+        it.options.grafana_ip = Some("0.0.0.0".into());
         assert!(kind(&it).is_err(), "admin/admin for everybody");
         it.secrets.grafana_password = None;
         assert_eq!(kind(&it).unwrap(), Password::File);
@@ -687,7 +696,7 @@ mod tests {
     #[test]
     fn a_server_of_somebody_else_is_remembered_as_such_but_not_its_address() {
         let mut it = case();
-        it.options.influxdb_url = text("http://db.example:8086");
+        it.options.influxdb_url = Some("http://db.example:8086".into());
         let given = it.merge().unwrap().container(Role::Grafana).unwrap().given.clone();
         assert!(!given.values().any(|value| value.contains("db.example")));
         it.options.influxdb_url = None;

@@ -1,7 +1,18 @@
 //! The rules of the architecture, read from the sources: who may import whom, and which file alone
 //! knows a library.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,7 +101,8 @@ fn systems_share_only_http() {
             for other in systems.iter().filter(|other| **other != own) {
                 // The lock is one per engine, whose environment it shares.
                 let environment = own == "lock" && line.contains("docker::endpoint::Environment");
-                let named = line.contains(&format!("systems::{other}::")) || line.contains(&format!("use super::{other}::"));
+                let named =
+                    line.contains(&format!("systems::{other}::")) || line.contains(&format!("use super::{other}::"));
                 assert!(!named || environment, "{path} may not know {other}: {line}");
             }
         }
@@ -126,9 +138,9 @@ fn every_library_stays_in_its_place() {
     for (path, text) in sources() {
         for line in code(&text) {
             for (library, places) in places {
-                let named = line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').any(|word| {
-                    word.strip_prefix(library).is_some_and(|rest| rest.starts_with("::"))
-                });
+                let named = line
+                    .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+                    .any(|word| word.strip_prefix(library).is_some_and(|rest| rest.starts_with("::")));
                 let allowed = places.iter().any(|place| path.starts_with(place));
                 assert!(!named || allowed, "{path} may not know {library}: {line}");
             }

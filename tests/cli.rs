@@ -1,7 +1,18 @@
 //! The program without an engine: help, usage, files, precedence. Nothing is touched before the
 //! settings are known to make sense.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
 
 mod support;
 
@@ -114,7 +125,9 @@ fn the_engine_is_chosen_as_docker_chooses() {
         run.environment.insert("DOCKER_CONFIG".into(), "/nonexistent".into());
         run.run().expect(1).err
     };
-    assert!(endpoint(&["status", "-H", "/nonexistent/a"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/a"));
+    assert!(
+        endpoint(&["status", "-H", "/nonexistent/a"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/a")
+    );
     assert!(endpoint(&["status"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/b (DOCKER_HOST)"));
     assert!(endpoint(&["status", "-H", "gopher://x"], None).contains("not known"));
 }

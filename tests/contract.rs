@@ -1,5 +1,18 @@
 //! Grafana: the double answers like every recorded exchange.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 use std::sync::Mutex;
@@ -60,7 +73,9 @@ fn differences(at: &str, recorded: &Value, found: &Value, out: &mut Vec<String>)
             for name in one.keys().chain(other.keys()).collect::<std::collections::BTreeSet<_>>() {
                 match (one.get(name), other.get(name)) {
                     (Some(one), Some(other)) => differences(&format!("{at}.{name}"), one, other, out),
-                    (one, _) => out.push(format!("{at}.{name} {}", if one.is_some() { "is missing" } else { "is too much" })),
+                    (one, _) => {
+                        out.push(format!("{at}.{name} {}", if one.is_some() { "is missing" } else { "is too much" }));
+                    }
                 }
             }
         }
@@ -116,7 +131,8 @@ fn replay(version: Version) {
         }
         // 12's answer to a save may carry the version before it.
         let mut recorded = exchange.response.body.clone();
-        if exchange.request.path == "/api/dashboards/db" && version == Version::V12 && recorded.get("version").is_some() {
+        if exchange.request.path == "/api/dashboards/db" && version == Version::V12 && recorded.get("version").is_some()
+        {
             recorded["version"] = body["version"].clone();
         }
         differences("", &recorded, &body, &mut found);

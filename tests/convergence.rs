@@ -4,15 +4,26 @@
 //!
 //! The model has its own idea of "wanted": it does not ask the planner.
 
-#![allow(clippy::unwrap_used, clippy::struct_excessive_bools, missing_docs, reason = "a test, and a world of yes and no")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use clipper_metrics::core::observed::{
-    Answer, Container, Dashboard as SeenDashboardState, DataSource as SeenSource, Grafana, Image, Influxdb, KeptPassword,
-    Network, Observed, OurContainer, Query, Run, SeenDashboard, Server, Volume,
+    Answer, Container, Dashboard as SeenDashboardState, DataSource as SeenSource, Grafana, Image, Influxdb,
+    KeptPassword, Network, Observed, OurContainer, Query, Run, SeenDashboard, Server, Volume,
 };
 use clipper_metrics::core::plan::{self, Finding, Lane, Plan, Step, Wishes};
 use clipper_metrics::core::stack::{ContainerSpec, Dashboard, DataSource, Password, Pull, Role, Service, Stack};
@@ -198,7 +209,7 @@ impl World {
             Answer::Refusing("wrong password".into())
         };
         let kept = self.file || self.pending;
-        let refused_with_file = matches!(answer, Answer::Refusing(_)) && kept && !(labelled && !unreadable);
+        let refused_with_file = matches!(answer, Answer::Refusing(_)) && kept && (!labelled || unreadable);
         Observed {
             engine: None,
             network,
@@ -292,7 +303,11 @@ impl World {
             }
             Step::SaveDataSource => self.source = Thing::Right,
             Step::AwaitQuery => {
-                assert!(self.database && self.influxdb.container.unwrap().run == Run::Running && self.source == Thing::Right);
+                assert!(
+                    self.database
+                        && self.influxdb.container.unwrap().run == Run::Running
+                        && self.source == Thing::Right
+                );
                 self.stale = false;
             }
             Step::CreateOrganisation | Step::CreateFolder => unreachable!("not wanted"),
@@ -361,9 +376,8 @@ impl World {
             })
         };
         let have = self.grafana.container;
-        let door = have.is_some_and(|have| {
-            have.open == open && (have.password == Password::File) == (self.db == Db::OwnPassword)
-        });
+        let door = have
+            .is_some_and(|have| have.open == open && (have.password == Password::File) == (self.db == Db::OwnPassword));
         let inside = self.database && self.source == Thing::Right && self.dashboard == Thing::Right && !self.stale;
         self.networks.len() == 1 && fine(&self.influxdb) && fine(&self.grafana) && door && inside
     }
@@ -372,7 +386,8 @@ impl World {
 /// Steps in an order in which they may happen: the two roles side by side, so one lane after the
 /// other and the other way round.
 fn orders(plan: &Plan) -> [Vec<Step>; 2] {
-    let of = |lane: Lane| plan.steps().map(|(step, _)| step).filter(move |step| step.lane() == lane).collect::<Vec<_>>();
+    let of =
+        |lane: Lane| plan.steps().map(|(step, _)| step).filter(move |step| step.lane() == lane).collect::<Vec<_>>();
     let (one, other) = (of(Lane::Beside(Role::Influxdb)), of(Lane::Beside(Role::Grafana)));
     [
         [of(Lane::First), one.clone(), other.clone(), of(Lane::Last)].concat(),
@@ -417,9 +432,10 @@ fn check(world: &World, want: &Stack, open: bool) -> usize {
                 }
                 finish(world, want, open);
             };
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
-                panic!("from {world:?}\nwith {order:?}\ninterrupted after {interrupted}");
-            }
+            assert!(
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok(),
+                "from {world:?}\nwith {order:?}\ninterrupted after {interrupted}"
+            );
             runs += 1;
         }
     }
@@ -562,7 +578,7 @@ fn down_leaves_nothing_of_ours_and_keeps_the_data_unless_told_otherwise() {
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for step in order {
-                    world.take(&want, step);
+                    assert!(world.take(&want, step));
                 }
                 assert!(world.influxdb.container.is_none() && world.grafana.container.is_none());
                 assert!(world.networks.is_empty());

@@ -110,10 +110,7 @@ async fn send(
             return Ok(());
         }
     }
-    listener.on(Event::Note(&format!(
-        "sending demo data to database {} every 15 s; Ctrl-C ends it",
-        stack.database
-    )));
+    listener.on(Event::Note(&format!("sending demo data to database {} every 15 s; Ctrl-C ends it", stack.database)));
     let deadline = wanted.duration.map(|duration| Instant::now() + duration);
     let mut ticks = tokio::time::interval(Duration::from_millis(STEP.unsigned_abs()));
     loop {
@@ -162,8 +159,11 @@ async fn reachable(stack: &Stack, systems: &Systems) -> Result<crate::systems::i
             log: Vec::new(),
             hint,
         }),
-        None => {
-            Err(Error::NotReady { role: Role::Influxdb, why: format!("it does not answer at {url}"), log: Vec::new(), hint })
-        }
+        None => Err(Error::NotReady {
+            role: Role::Influxdb,
+            why: format!("it does not answer at {url}"),
+            log: Vec::new(),
+            hint,
+        }),
     }
 }

@@ -227,10 +227,7 @@ async fn account(stack: &Stack, systems: &Systems, seen: &Observed, show_secrets
         _ => None,
     };
     let is_default = have.is_none_or(|have| !have.has_password_file());
-    let password = match show_secrets && have.is_some() {
-        true => Some(systems.grafana_password(have).await?),
-        false => None,
-    };
+    let password = if show_secrets && have.is_some() { Some(systems.grafana_password(have).await?) } else { None };
     let is_known = stack.container(Role::Grafana).is_some();
     Ok(Account { user: systems.grafana_user().into(), password, is_default, is_known })
 }

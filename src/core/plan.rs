@@ -603,11 +603,7 @@ fn differences<S>(want: &Stack, spec: &ContainerSpec, seen: &Server<S>, have: &O
         && image.id != have.image_id
         && differences.iter().all(|difference| difference.field != "image")
     {
-        differences.push(Difference {
-            field: "image id".into(),
-            have: short(&have.image_id),
-            want: short(&image.id),
-        });
+        differences.push(Difference { field: "image id".into(), have: short(&have.image_id), want: short(&image.id) });
     }
     differences
 }

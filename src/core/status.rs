@@ -223,7 +223,7 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
         Container::Ours(have) => Some(have),
         _ => None,
     };
-    let published = have.and_then(|have| have.publish());
+    let published = have.and_then(super::observed::OurContainer::publish);
     let url = match (spec, published) {
         // Where it really is, as long as it is not as wanted.
         (Some(spec), Some(at)) if at != spec.publish() => {

@@ -17,7 +17,7 @@ use crate::core::stack::Role;
 use crate::core::status::Status;
 
 /// Live lines on standard error.
-pub struct Human {
+pub(super) struct Human {
     style: Style,
     lines: MultiProgress,
     running: RefCell<HashMap<&'static str, ProgressBar>>,
@@ -27,7 +27,7 @@ pub struct Human {
 impl Human {
     /// A report of this style.
     #[must_use]
-    pub fn new(style: Style) -> Self {
+    pub(super) fn new(style: Style) -> Self {
         Self { style, lines: MultiProgress::new(), running: RefCell::default(), drawn: RefCell::new(0) }
     }
 
@@ -52,7 +52,10 @@ impl Human {
             self.lines.remove(&line);
         }
         let mark = console::style("✔").green().for_stderr();
-        self.say(&format!("{mark} {step} {}", console::style(format!("{:.1} s", time.as_secs_f64())).dim().for_stderr()));
+        self.say(&format!(
+            "{mark} {step} {}",
+            console::style(format!("{:.1} s", time.as_secs_f64())).dim().for_stderr()
+        ));
     }
 
     /// A line that stays, above the live ones.
@@ -80,7 +83,8 @@ impl Listener for Human {
             }
             Event::Done(step, time) => self.done(step, *time),
             Event::Pulling { role, layers, bytes: (have, all) } => {
-                let message = format!("pulling, layer {} of {}, {} of {}", layers.0, layers.1, bytes(*have), bytes(*all));
+                let message =
+                    format!("pulling, layer {} of {}, {} of {}", layers.0, layers.1, bytes(*have), bytes(*all));
                 self.line(lane(&Step::PullImage(*role))).set_message(message);
             }
             Event::Waiting(what) => self.line("").set_message((*what).to_string()),

@@ -15,14 +15,14 @@ use crate::core::status::{Object, ServerStatus, Status};
 use crate::error::Error;
 
 /// Answers on standard output; progress goes to standard error, as plain lines.
-pub struct Json {
+pub(super) struct Json {
     progress: Plain,
 }
 
 impl Json {
     /// A report of this style.
     #[must_use]
-    pub const fn new(style: Style) -> Self {
+    pub(super) const fn new(style: Style) -> Self {
         Self { progress: Plain::new(style) }
     }
 }

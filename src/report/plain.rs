@@ -9,7 +9,7 @@ use crate::core::event::{Event, Listener};
 use crate::core::status::Status;
 
 /// Plain lines, or errors only.
-pub struct Plain {
+pub(super) struct Plain {
     style: Style,
     last: RefCell<String>,
 }
@@ -17,7 +17,7 @@ pub struct Plain {
 impl Plain {
     /// A report of this style.
     #[must_use]
-    pub const fn new(style: Style) -> Self {
+    pub(super) const fn new(style: Style) -> Self {
         Self { style, last: RefCell::new(String::new()) }
     }
 }

@@ -286,7 +286,11 @@ fn object_line(object: &Object, paint: Paint) -> String {
 
 fn clipper(text: &mut String, reports: &Reports, paint: Paint) {
     let age = |at: i64| {
-        if at > reports.at { format!("{} ahead", span(at - reports.at)) } else { format!("{} ago", span(reports.at - at)) }
+        if at > reports.at {
+            format!("{} ahead", span(at - reports.at))
+        } else {
+            format!("{} ago", span(reports.at - at))
+        }
     };
     let headline = match (reports.reporting, reports.last_report) {
         (None, _) => paint.odd("unknown"),

@@ -177,7 +177,11 @@ impl File<'_> {
     fn port(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<u16> {
         let number = self.integer(key, value)?;
         u16::try_from(number).ok().filter(|port| *port != 0).ok_or_else(|| {
-            self.error(Some(value.span()), format!("{key} = {number}: a port is a number from 1 to 65535"), "correct that line")
+            self.error(
+                Some(value.span()),
+                format!("{key} = {number}: a port is a number from 1 to 65535"),
+                "correct that line",
+            )
         })
     }
 

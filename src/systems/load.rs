@@ -18,6 +18,8 @@ pub const STEP: i64 = INTERVAL + DRIFT;
 const SAMPLES: f64 = 2056.0;
 /// Out of so many reports, a pause and a stretch of zeros take up some: a cycle of 40 minutes.
 const CYCLE: i64 = 160;
+/// A day, in milliseconds.
+const DAY: i64 = 86_400_000;
 /// Reports that the pausing model leaves out in each cycle: three minutes.
 const PAUSE: std::ops::Range<i64> = 100..112;
 /// Reports of zeros in each cycle: two minutes.
@@ -92,7 +94,6 @@ impl Load {
         if index == 0 && ZEROS.contains(&turn.rem_euclid(CYCLE)) {
             return 0.0;
         }
-        const DAY: i64 = 86_400_000;
         let of_day = seconds((turn * STEP).rem_euclid(DAY)) / seconds(DAY);
         let rhythm = 1.0 - 0.45 * (TAU * (of_day - 0.1)).cos();
         let noise = 0.9 + 0.2 * self.chance(index, turn, 0).f64();

@@ -26,7 +26,8 @@ pub async fn acquire(engine: &str, instance: &str, environment: &Environment, li
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 if !told {
-                    listener.on(Event::Waiting(&format!("another clipper-metrics works on {instance}; waiting for it")));
+                    listener
+                        .on(Event::Waiting(&format!("another clipper-metrics works on {instance}; waiting for it")));
                     told = true;
                 }
                 super::pause(&mut pause).await;

@@ -97,7 +97,10 @@ impl Systems {
     /// When there is none, which cannot be where a container is wanted.
     pub fn docker(&self) -> Result<&Docker> {
         self.docker.as_ref().ok_or_else(|| {
-            Error::usage("both servers run elsewhere, so there is nothing to do with an engine", "leave one --…-url away")
+            Error::usage(
+                "both servers run elsewhere, so there is nothing to do with an engine",
+                "leave one --…-url away",
+            )
         })
     }
 
@@ -141,12 +144,8 @@ impl Systems {
     /// # Errors
     /// When the engine does not answer. Servers that do not are part of the snapshot.
     pub async fn observe(&self, stack: &Stack) -> Result<Observed> {
-        let nothing = || SeenRole {
-            image: None,
-            volume: Volume::Absent,
-            container: Container::Absent,
-            port_holder: None,
-        };
+        let nothing =
+            || SeenRole { image: None, volume: Volume::Absent, container: Container::Absent, port_holder: None };
         let (network, [influxdb, grafana], others) = match &self.docker {
             Some(docker) => {
                 let seen = docker.observe(stack).await?;
@@ -200,11 +199,7 @@ impl Systems {
         Ok(Influxdb::new(self.http(stack, Role::Influxdb, auth)?))
     }
 
-    async fn ask_influxdb(
-        &self,
-        stack: &Stack,
-        container: &Container,
-    ) -> (Answer<observed::Influxdb>, Option<String>) {
+    async fn ask_influxdb(&self, stack: &Stack, container: &Container) -> (Answer<observed::Influxdb>, Option<String>) {
         if !may_answer(stack, Role::Influxdb, container) {
             return (Answer::Unasked, None);
         }
@@ -362,16 +357,12 @@ impl Systems {
                 let title = stack.folder.as_deref().unwrap_or_default();
                 self.grafana(stack).await?.create_folder(title, &stack.dashboard.uid).await
             }
-            Step::SaveDataSource => {
-                self.grafana(stack).await?.save_data_source(&stack.data_source, password).await
-            }
+            Step::SaveDataSource => self.grafana(stack).await?.save_data_source(&stack.data_source, password).await,
             Step::SaveDashboard => {
                 self.grafana(stack).await?.save_dashboard(stack, self.overwrite_dashboard.get()).await
             }
             Step::SetHome => self.grafana(stack).await?.set_home(&stack.dashboard.uid).await,
-            Step::AwaitQuery => {
-                self.grafana(stack).await?.await_query(&stack.data_source, password, deadline).await
-            }
+            Step::AwaitQuery => self.grafana(stack).await?.await_query(&stack.data_source, password, deadline).await,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::support::run::{Ran, Run, http_with};
 use crate::support::{free_port, influxd, registry};
 
 /// Taken down, data and all, when the test is over.
-pub struct Instance {
+pub(crate) struct Instance {
     pub name: String,
     pub influxdb_port: u16,
     pub grafana_port: u16,
@@ -17,7 +17,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         require_engine();
         Self {
             name: format!("cm-test-{name}-{}", std::process::id()),
@@ -28,28 +28,28 @@ impl Instance {
     }
 
     /// An instance with an image of the test registry for Grafana, whatever the environment says.
-    pub fn with_grafana(name: &str, image: &str) -> Self {
+    pub(crate) fn with_grafana(name: &str, image: &str) -> Self {
         let mut instance = Self::new(name);
         instance.image = Some(format!("{}/{image}", registry::address()));
         instance
     }
 
     /// The double answers, not a real Grafana.
-    pub fn is_double(&self) -> bool {
+    pub(crate) fn is_double(&self) -> bool {
         self.image.as_ref().is_none_or(|image| image.starts_with(registry::address()))
     }
 
     /// A command for this instance by its name alone.
-    pub fn command(&self, words: &[&str]) -> Run {
+    pub(crate) fn command(&self, words: &[&str]) -> Run {
         Run::new(words.iter().copied().chain(["--name", &self.name]))
     }
 
-    pub fn run(&self, words: &[&str]) -> Ran {
+    pub(crate) fn run(&self, words: &[&str]) -> Ran {
         self.command(words).run()
     }
 
     /// The words of a first `up`: ports and images.
-    pub fn first(&self, more: &[&str]) -> Vec<String> {
+    pub(crate) fn first(&self, more: &[&str]) -> Vec<String> {
         let mut words: Vec<String> = [
             "up",
             "--registry",
@@ -70,51 +70,58 @@ impl Instance {
         words
     }
 
-    pub fn first_up(&self, more: &[&str]) -> Ran {
+    pub(crate) fn first_up(&self, more: &[&str]) -> Ran {
         let words = self.first(more);
         self.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         self.run(&["status", "--output", "json"]).json()
     }
 
-    pub fn influxdb(&self) -> String {
+    pub(crate) fn influxdb(&self) -> String {
         format!("http://127.0.0.1:{}", self.influxdb_port)
     }
 
-    pub fn query(&self, database: &str, statement: &str) -> String {
+    pub(crate) fn query(&self, database: &str, statement: &str) -> String {
         influxd::query(&self.influxdb(), database, statement)
     }
 
     /// Asks Grafana as its administrator.
-    pub fn grafana(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
+    pub(crate) fn grafana(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
         self.grafana_as("admin", "admin", method, path, body)
     }
 
-    pub fn grafana_as(&self, user: &str, password: &str, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
+    pub(crate) fn grafana_as(
+        &self,
+        user: &str,
+        password: &str,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}{path}", self.grafana_port);
         let basic = crate::support::run::basic(user, password);
         let (status, text) = http_with(method, &url, body, &[("authorization", &basic)]).unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
-    pub fn container(&self, role: &str) -> String {
+    pub(crate) fn container(&self, role: &str) -> String {
         format!("{}-{role}", self.name)
     }
 
     /// The id of a role's container; empty if there is none.
-    pub fn id(&self, role: &str) -> String {
+    pub(crate) fn id(&self, role: &str) -> String {
         docker(&["inspect", "--type", "container", "--format", "{{.Id}}", &self.container(role)]).unwrap_or_default()
     }
 
-    pub fn inspect(&self, role: &str) -> Value {
+    pub(crate) fn inspect(&self, role: &str) -> Value {
         let text = docker(&["inspect", "--type", "container", &self.container(role)]).unwrap();
         serde_json::from_str::<Value>(&text).unwrap()[0].clone()
     }
 
     /// Everything is as a first `up` on an empty engine leaves it.
-    pub fn assert_whole(&self) {
+    pub(crate) fn assert_whole(&self) {
         let ran = self.run(&["status", "--output", "json"]);
         assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
         for role in ["influxdb", "grafana"] {
@@ -145,7 +152,7 @@ impl Drop for Instance {
 }
 
 /// Runs the engine's own client; what it printed, or its error.
-pub fn docker(words: &[&str]) -> Result<String, String> {
+pub(crate) fn docker(words: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(words).output().expect("the tests need the program docker");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -159,4 +166,4 @@ fn require_engine() {
 }
 
 /// Generous, for machines that do other things too.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);

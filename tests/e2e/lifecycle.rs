@@ -15,7 +15,8 @@ fn an_empty_engine_ends_with_everything_running_configured_and_verified() {
 
     let up = it.first_up(&["--database", "clipper-test", "--output", "json"]).expect(0).json();
     assert_eq!(up["in_sync"], true);
-    let actions: Vec<&str> = up["steps"].as_array().unwrap().iter().filter_map(|step| step["action"].as_str()).collect();
+    let actions: Vec<&str> =
+        up["steps"].as_array().unwrap().iter().filter_map(|step| step["action"].as_str()).collect();
     assert!(actions.contains(&"create_database") && actions.contains(&"await_query"), "{actions:?}");
     assert!(up["steps"][0]["seconds"].is_number() && up["steps"][0]["reason"] == "missing");
 
@@ -73,7 +74,11 @@ fn down_keeps_the_data_and_down_with_volumes_does_not() {
     let it = Instance::new("down");
     it.first_up(&["--database", "kept"]).expect(0);
     crate::support::influxd::write(&it.influxdb(), "kept", "m1_prediction_counter value=7");
-    it.grafana("PUT", "/api/user/password", Some(r#"{"oldPassword":"admin","newPassword":"of-my-own","confirmNew":"of-my-own"}"#));
+    it.grafana(
+        "PUT",
+        "/api/user/password",
+        Some(r#"{"oldPassword":"admin","newPassword":"of-my-own","confirmNew":"of-my-own"}"#),
+    );
 
     let down = it.run(&["down"]).expect(0);
     assert!(down.out.contains(&it.container("influxdb")), "it names the volumes: {}", down.out);
@@ -192,7 +197,8 @@ fn the_log_of_each_server_is_shown() {
     assert!(both.out.contains("influxdb | ") && both.out.contains("grafana  | "), "{}", both.out);
     let one = it.run(&["logs", "influxdb", "--since", "1h"]).expect(0);
     assert!(one.out.contains("InfluxDB starting"), "{}", one.out);
-    let mut follower = it.command(&["logs", "-f", "influxdb"]).command().stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut follower =
+        it.command(&["logs", "-f", "influxdb"]).command().stdout(std::process::Stdio::piped()).spawn().unwrap();
     it.query("", "SHOW DATABASES");
     eventually("following goes on", SOON, || follower.try_wait().unwrap().is_none());
     interrupt(follower.id());
@@ -200,7 +206,7 @@ fn the_log_of_each_server_is_shown() {
 }
 
 /// What Ctrl-C sends.
-pub fn interrupt(process: u32) {
+pub(crate) fn interrupt(process: u32) {
     let status = std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();
     assert!(status.success());
 }

@@ -2,6 +2,19 @@
 //! real Grafana that `CLIPPER_METRICS_TEST_GRAFANA_IMAGE` names). What is checked is the state of
 //! the engine, of InfluxDB and of Grafana, not what the program says of itself.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -9,5 +22,6 @@ mod converge;
 mod external;
 mod instance;
 mod lifecycle;
+mod readme;
 mod report;
 mod safety;

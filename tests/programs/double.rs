@@ -1,6 +1,19 @@
 //! Grafana's double as a program, for images: the server, and Grafana's own command to reset a
 //! password. It can misbehave on purpose. Never installed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a program for tests may panic and print"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

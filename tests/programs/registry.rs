@@ -1,6 +1,19 @@
 //! The test registry as a program, for trying clipper-metrics where no image can be had: InfluxDB
 //! is the real one of this machine, Grafana is a double that shows no dashboard. Never installed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a program for tests may panic and print"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

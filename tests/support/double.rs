@@ -384,14 +384,22 @@ impl Double {
             ("POST", ["api", "datasources"]) => self.create_data_source(&who, organisation, body),
             ("GET", ["api", "datasources", "name", name]) => {
                 let found = self.source(organisation, |source| source.body["name"] == *name);
-                found.map_or_else(|| self.no_source(), |source| self.source_answer("data source by name", &source, organisation))
+                found.map_or_else(
+                    || self.no_source(),
+                    |source| self.source_answer("data source by name", &source, organisation),
+                )
             }
             ("GET", ["api", "datasources", "uid", uid]) => {
                 let found = self.source(organisation, |source| source.body["uid"] == *uid);
-                found.map_or_else(|| self.no_source(), |source| self.source_answer("data source by uid", &source, organisation))
+                found.map_or_else(
+                    || self.no_source(),
+                    |source| self.source_answer("data source by uid", &source, organisation),
+                )
             }
             ("PUT", ["api", "datasources", "uid", uid]) => self.update_by_uid(organisation, uid, body),
-            ("DELETE", ["api", "datasources", "uid" | "name", key]) => self.delete_source(organisation, segments[2], key),
+            ("DELETE", ["api", "datasources", "uid" | "name", key]) => {
+                self.delete_source(organisation, segments[2], key)
+            }
             ("GET", ["api", "datasources", "uid", uid, "health"]) => return self.health(organisation, uid, request),
             ("GET", ["api", "datasources", "proxy", "uid", uid, "query"]) => {
                 return self.proxy_by_uid(organisation, uid, query, request);
@@ -412,9 +420,10 @@ impl Double {
             ("GET", ["api", "datasources", id]) if numbers => {
                 let uid = self.uid_of(organisation, id)?;
                 let found = self.source(organisation, |source| source.body["uid"] == uid.as_str());
-                found.map_or_else(|| self.no_source(), |source| {
-                    self.source_answer("data source by numeric id", &source, organisation)
-                })
+                found.map_or_else(
+                    || self.no_source(),
+                    |source| self.source_answer("data source by numeric id", &source, organisation),
+                )
             }
             ("PUT", ["api", "datasources", id]) if numbers => {
                 let uid = self.uid_of(organisation, id)?;
@@ -430,7 +439,9 @@ impl Double {
             ("GET", ["api", "dashboards", "home"]) => self.as_recorded("home dashboard"),
             ("GET", ["api", "dashboards", "uid", uid]) => self.dashboard(organisation, uid),
             ("DELETE", ["api", "dashboards", "uid", uid]) => self.delete_dashboard(organisation, uid),
-            ("GET", ["api", "dashboards", "uid", uid, "versions"]) => self.versions(organisation, uid, "dashboard versions by uid"),
+            ("GET", ["api", "dashboards", "uid", uid, "versions"]) => {
+                self.versions(organisation, uid, "dashboard versions by uid")
+            }
             ("GET", ["api", "dashboards", "id", id, "versions"]) if numbers => {
                 let uid = self.state.organisations[organisation].dashboards.iter().find(|d| d.id.to_string() == *id);
                 let uid = uid.map(|dashboard| dashboard.uid.clone()).unwrap_or_default();
@@ -662,12 +673,14 @@ impl Double {
     fn update_source(&mut self, organisation: usize, uid: &str, body: Option<Value>, step: &str) -> Response {
         let Some(mut body) = body else { return self.as_recorded("create data source, body not JSON") };
         complete(&mut body);
-        let clash = self.source(organisation, |source| source.body["uid"] != uid && source.body["name"] == body["name"]);
+        let clash =
+            self.source(organisation, |source| source.body["uid"] != uid && source.body["name"] == body["name"]);
         if clash.is_some() {
             return self.as_recorded("create data source, same name, other uid");
         }
         let now = self.second();
-        let Some(index) = self.state.organisations[organisation].sources.iter().position(|s| s.body["uid"] == uid) else {
+        let Some(index) = self.state.organisations[organisation].sources.iter().position(|s| s.body["uid"] == uid)
+        else {
             return self.no_source();
         };
         let id = self.state.organisations[organisation].sources[index].id;
@@ -680,20 +693,17 @@ impl Double {
     fn delete_source(&mut self, organisation: usize, key: &str, value: &str) -> Response {
         let step = if key == "uid" { "delete data source by uid" } else { "delete data source by name" };
         let sources = &mut self.state.organisations[organisation].sources;
-        match sources.iter().position(|source| source.body[key] == value) {
-            Some(index) => {
-                let source = sources.remove(index);
-                let mut recorded = self.like("delete data source by uid");
-                if recorded.body.get("id").is_some() {
-                    recorded.body["id"] = json!(source.id);
-                }
-                answer(recorded.status, &recorded.body)
+        if let Some(index) = sources.iter().position(|source| source.body[key] == value) {
+            let source = sources.remove(index);
+            let mut recorded = self.like("delete data source by uid");
+            if recorded.body.get("id").is_some() {
+                recorded.body["id"] = json!(source.id);
             }
-            None => {
-                let recorded = self.like("delete data source by name, absent");
-                let _ = step;
-                answer(recorded.status, &recorded.body)
-            }
+            answer(recorded.status, &recorded.body)
+        } else {
+            let recorded = self.like("delete data source by name, absent");
+            let _ = step;
+            answer(recorded.status, &recorded.body)
         }
     }
 
@@ -703,16 +713,15 @@ impl Double {
         let key = (self.state.organisations[organisation].id, uid.to_string());
         let skips_cache = request.headers.contains_key("x-grafana-nocache");
         let cached = self.settings.get(&key).filter(|cached| !skips_cache && cached.at.elapsed() < SETTINGS_CACHE);
-        let current = match cached {
-            Some(cached) => cached.clone(),
-            None => {
-                let Some(source) = self.source(organisation, |source| source.body["uid"] == uid) else {
-                    return Err(self.no_source());
-                };
-                let fresh = Cached { settings: source.body, saved: source.saved, at: Instant::now() };
-                self.settings.insert(key.clone(), fresh.clone());
-                fresh
-            }
+        let current = if let Some(cached) = cached {
+            cached.clone()
+        } else {
+            let Some(source) = self.source(organisation, |source| source.body["uid"] == uid) else {
+                return Err(self.no_source());
+            };
+            let fresh = Cached { settings: source.body, saved: source.saved, at: Instant::now() };
+            self.settings.insert(key.clone(), fresh.clone());
+            fresh
         };
         let instance = match self.instances.get(&key) {
             Some(instance) if self.version > Version::V7 && instance.saved == current.saved => instance.clone(),
@@ -747,7 +756,13 @@ impl Double {
         Ok(Reply::Ask(Ask { source, version: self.version, kind: Asking::Health }))
     }
 
-    fn proxy_by_uid(&mut self, organisation: usize, uid: &str, query: &str, request: &Request) -> Result<Reply, Response> {
+    fn proxy_by_uid(
+        &mut self,
+        organisation: usize,
+        uid: &str,
+        query: &str,
+        request: &Request,
+    ) -> Result<Reply, Response> {
         match self.version {
             Version::V7 => Ok(Reply::Now(self.as_recorded("SHOW DATABASES through the proxy by uid"))),
             // It garbles the path; InfluxDB, if it is there, does not know that one.
@@ -817,9 +832,10 @@ impl Double {
                 };
             }
         }
-        let namesake = org.dashboards.iter().any(|other| {
-            other.uid != uid && other.content["title"] == title.as_str() && other.folder == folder
-        });
+        let namesake = org
+            .dashboards
+            .iter()
+            .any(|other| other.uid != uid && other.content["title"] == title.as_str() && other.folder == folder);
         if namesake && !overwrite && self.version < Version::V12 {
             return self.as_recorded("save dashboard, other uid, same title, without overwrite");
         }
@@ -829,20 +845,18 @@ impl Double {
             fields.insert("uid".into(), json!(uid));
         }
         let message = text(&body["message"]);
-        let (id, version) = match present {
-            Some(index) => {
-                let dashboard = &mut self.state.organisations[organisation].dashboards[index];
-                dashboard.content = content;
-                dashboard.folder = folder.clone();
-                dashboard.messages.push(message);
-                (dashboard.id, dashboard.messages.len())
-            }
-            None => {
-                let id = self.new_id();
-                let new = StoredDashboard { id, uid: uid.clone(), content, folder: folder.clone(), messages: vec![message] };
-                self.state.organisations[organisation].dashboards.push(new);
-                (id, 1)
-            }
+        let (id, version) = if let Some(index) = present {
+            let dashboard = &mut self.state.organisations[organisation].dashboards[index];
+            dashboard.content = content;
+            dashboard.folder.clone_from(&folder);
+            dashboard.messages.push(message);
+            (dashboard.id, dashboard.messages.len())
+        } else {
+            let id = self.new_id();
+            let new =
+                StoredDashboard { id, uid: uid.clone(), content, folder: folder.clone(), messages: vec![message] };
+            self.state.organisations[organisation].dashboards.push(new);
+            (id, 1)
         };
         let slug = slug(&title);
         let mut fields = vec![
@@ -876,7 +890,13 @@ impl Double {
         let (uid, title) = (text(&content["uid"]), text(&content["title"]));
         let id = self.new_id();
         let messages = vec![String::new()];
-        self.state.organisations[organisation].dashboards.push(StoredDashboard { id, uid, content, folder: None, messages });
+        self.state.organisations[organisation].dashboards.push(StoredDashboard {
+            id,
+            uid,
+            content,
+            folder: None,
+            messages,
+        });
         self.with("import dashboard with inputs", &[("dashboardId", json!(id)), ("title", json!(title))])
     }
 
@@ -894,7 +914,10 @@ impl Double {
         merge(meta, &[("version", json!(version)), ("slug", json!(slug)), ("url", json!(format!("/d/{uid}/{slug}")))]);
         if let Some(folder) = folder {
             let url = format!("/dashboards/f/{}/{}", folder.uid, self::slug(&folder.title));
-            merge(meta, &[("folderId", json!(folder.id)), ("folderTitle", json!(folder.title)), ("folderUrl", json!(url))]);
+            merge(
+                meta,
+                &[("folderId", json!(folder.id)), ("folderTitle", json!(folder.title)), ("folderUrl", json!(url))],
+            );
             if meta.get("folderUid").is_some() {
                 meta["folderUid"] = json!(folder.uid);
             }
@@ -940,7 +963,10 @@ impl Double {
                     (1, _) => "Initial save",
                     (_, message) => message,
                 };
-                merge(&mut item, &[("version", json!(version)), ("parentVersion", json!(version - 1)), ("message", json!(message))]);
+                merge(
+                    &mut item,
+                    &[("version", json!(version)), ("parentVersion", json!(version - 1)), ("message", json!(message))],
+                );
                 if item["data"].get("version").is_some() {
                     item["data"]["version"] = json!(version);
                 }
@@ -967,21 +993,26 @@ impl Double {
         let list: Vec<Value> = dashboards
             .into_iter()
             .filter(|dashboard| {
-                let tagged = |tag: &str| dashboard.content["tags"].as_array().is_some_and(|tags| tags.contains(&json!(tag)));
-                by_tag.is_none_or(tagged) && (self.version == Version::V7 || by_uid.is_none_or(|uid| dashboard.uid == uid))
+                let tagged =
+                    |tag: &str| dashboard.content["tags"].as_array().is_some_and(|tags| tags.contains(&json!(tag)));
+                by_tag.is_none_or(tagged)
+                    && (self.version == Version::V7 || by_uid.is_none_or(|uid| dashboard.uid == uid))
             })
             .map(|dashboard| {
                 let title = text(&dashboard.content["title"]);
                 let slug = slug(&title);
                 let mut item = template.clone();
-                merge(&mut item, &[
-                    ("id", json!(dashboard.id)),
-                    ("uid", json!(dashboard.uid)),
-                    ("title", json!(title)),
-                    ("uri", json!(format!("db/{slug}"))),
-                    ("url", json!(format!("/d/{}/{slug}", dashboard.uid))),
-                    ("isStarred", json!(org.stars.contains(&dashboard.uid))),
-                ]);
+                merge(
+                    &mut item,
+                    &[
+                        ("id", json!(dashboard.id)),
+                        ("uid", json!(dashboard.uid)),
+                        ("title", json!(title)),
+                        ("uri", json!(format!("db/{slug}"))),
+                        ("url", json!(format!("/d/{}/{slug}", dashboard.uid))),
+                        ("isStarred", json!(org.stars.contains(&dashboard.uid))),
+                    ],
+                );
                 item
             })
             .collect();
@@ -1045,7 +1076,10 @@ impl Double {
             .iter()
             .map(|folder| {
                 let mut item = template.clone();
-                merge(&mut item, &[("id", json!(folder.id)), ("uid", json!(folder.uid)), ("title", json!(folder.title))]);
+                merge(
+                    &mut item,
+                    &[("id", json!(folder.id)), ("uid", json!(folder.uid)), ("title", json!(folder.title))],
+                );
                 item
             })
             .collect();
@@ -1054,12 +1088,15 @@ impl Double {
 
     fn folder_answer(&self, step: &str, folder: &Folder) -> Response {
         let url = format!("/dashboards/f/{}/{}", folder.uid, slug(&folder.title));
-        self.with(step, &[
-            ("id", json!(folder.id)),
-            ("uid", json!(folder.uid)),
-            ("title", json!(folder.title)),
-            ("url", json!(url)),
-        ])
+        self.with(
+            step,
+            &[
+                ("id", json!(folder.id)),
+                ("uid", json!(folder.uid)),
+                ("title", json!(folder.title)),
+                ("url", json!(url)),
+            ],
+        )
     }
 
     fn create_folder(&mut self, organisation: usize, body: Option<Value>) -> Response {

@@ -128,13 +128,11 @@ fn influxdb() -> Vec<Image> {
     layer.file("/etc/passwd", 0o644, b"root:x:0:0::/:/\ninfluxdb:x:1500:1500::/var/lib/influxdb:/\n");
     layer.file("/etc/group", 0o644, b"root:x:0:\ninfluxdb:x:1500:\n");
     let layer = layer.done();
-    let env = ["META_DIR=/var/lib/influxdb/meta", "DATA_DIR=/var/lib/influxdb/data", "DATA_WAL_DIR=/var/lib/influxdb/wal"];
+    let env =
+        ["META_DIR=/var/lib/influxdb/meta", "DATA_DIR=/var/lib/influxdb/data", "DATA_WAL_DIR=/var/lib/influxdb/wal"];
     let env = env.map(|pair| format!("INFLUXDB_{pair}")).to_vec();
     let config = |user| Config { user, env: env.clone(), entrypoint: vec!["/usr/bin/influxd"], port: 8086 };
-    vec![
-        image("influxdb", "1.12.4", &layer, &config("influxdb")),
-        image("influxdb", "as-root", &layer, &config("")),
-    ]
+    vec![image("influxdb", "1.12.4", &layer, &config("influxdb")), image("influxdb", "as-root", &layer, &config(""))]
 }
 
 /// The double under the names of Grafana's images, one for each version and each misbehaviour.

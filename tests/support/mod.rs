@@ -10,6 +10,7 @@
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     clippy::disallowed_methods,
+    clippy::too_many_lines,
     reason = "a test may panic, and this is where tests wait for conditions"
 )]
 

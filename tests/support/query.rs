@@ -85,17 +85,14 @@ async fn ask(source: &Source, question: &str) -> Result<Value, String> {
 }
 
 async fn health(source: &Source, version: Version) -> Response {
-    match ask(source, "SHOW MEASUREMENTS").await {
-        Ok(result) => {
-            let count = result["series"][0]["values"].as_array().map_or(0, Vec::len);
-            let message = format!("datasource is working. {count} measurements found");
-            Response::json(200, &json!({"status": "OK", "message": message}))
-        }
-        Err(_) => {
-            let doing = if version == Version::V9 { "error performing influxQL query" } else { "error reading influxDB" };
-            let message = format!("{} {doing}", refused(source));
-            Response::json(400, &json!({"status": "ERROR", "message": message}))
-        }
+    if let Ok(result) = ask(source, "SHOW MEASUREMENTS").await {
+        let count = result["series"][0]["values"].as_array().map_or(0, Vec::len);
+        let message = format!("datasource is working. {count} measurements found");
+        Response::json(200, &json!({"status": "OK", "message": message}))
+    } else {
+        let doing = if version == Version::V9 { "error performing influxQL query" } else { "error reading influxDB" };
+        let message = format!("{} {doing}", refused(source));
+        Response::json(400, &json!({"status": "ERROR", "message": message}))
     }
 }
 
@@ -125,7 +122,9 @@ async fn panels(source: &Source, version: Version, body: &Value) -> Response {
         Ok(result) => match result["error"].as_str() {
             // A question that cannot be read is one error, a database that is not there another.
             Some(error) if error.starts_with("error parsing") && version == Version::V9 => plugin_error(),
-            Some(error) if error.starts_with("error parsing") => failed(format!("InfluxDB returned error: {error}"), 500),
+            Some(error) if error.starts_with("error parsing") => {
+                failed(format!("InfluxDB returned error: {error}"), 500)
+            }
             Some(error) => failed(error.to_string(), 500),
             None => {
                 let frames = frames(version, &result, &question, query["resultFormat"] == "table");
@@ -179,7 +178,11 @@ fn old_answer(result: &Result<Value, String>) -> Response {
         let has_time = columns.first().is_some_and(|first| first == "time");
         for (index, label) in columns.iter().enumerate().skip(usize::from(has_time)) {
             let points: Value = if has_time {
-                column(&series, index).into_iter().zip(column(&series, 0)).map(|(value, time)| json!([value, time])).collect()
+                column(&series, index)
+                    .into_iter()
+                    .zip(column(&series, 0))
+                    .map(|(value, time)| json!([value, time]))
+                    .collect()
             } else {
                 Value::Null
             };

@@ -66,7 +66,10 @@ impl Registry {
                     response.headers.push(("docker-content-digest".into(), digest(manifest)));
                     response
                 }
-                None => Response::json(404, &json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]})),
+                None => Response::json(
+                    404,
+                    &json!({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}),
+                ),
             };
         }
         if let Some((_, wanted)) = path.split_once("/blobs/")

@@ -64,7 +64,7 @@ pub fn ran(output: &Output) -> Ran {
 
 /// The program under test.
 pub fn program() -> &'static str {
-    option_env!("CARGO_BIN_EXE_clipper-metrics").expect("only tests run the program")
+    option_env!("CARGO_BIN_EXE_clipper-metrics").unwrap_or("clipper-metrics")
 }
 
 impl Ran {
@@ -90,7 +90,12 @@ pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, 
     clipper_metrics::systems::http::choose_cryptography();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(std::time::Duration::from_secs(10)).build().unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .timeout(std::time::Duration::from_secs(10))
+            .build()
+            .unwrap();
         let mut request = client.request(method.parse().unwrap(), url);
         for (name, value) in headers {
             request = request.header(*name, *value);

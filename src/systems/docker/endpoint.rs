@@ -40,9 +40,8 @@ impl Endpoint {
             Some(v6) => v6.split(']').next().unwrap_or_default(),
             None => host.split(':').next().unwrap_or_default(),
         };
-        let is_here = host.is_empty()
-            || host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_here =
+            host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         (!is_here).then(|| host.to_string())
     }
 }
@@ -57,7 +56,11 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
         return from_context(name, "--context", environment);
     }
     if let Some(host) = host {
-        return Ok(Endpoint { host: with_scheme(host), certificates: certificates(environment), chosen_by: "-H".into() });
+        return Ok(Endpoint {
+            host: with_scheme(host),
+            certificates: certificates(environment),
+            chosen_by: "-H".into(),
+        });
     }
     if let Some(host) = set("DOCKER_HOST") {
         let certificates = certificates(environment);
@@ -170,9 +173,8 @@ mod tests {
 
     #[test]
     fn only_another_machine_is_elsewhere() {
-        let at = |host: &str| {
-            Endpoint { host: host.into(), certificates: None, chosen_by: String::new() }.other_machine()
-        };
+        let at =
+            |host: &str| Endpoint { host: host.into(), certificates: None, chosen_by: String::new() }.other_machine();
         assert_eq!(at("unix:///var/run/docker.sock"), None);
         assert_eq!(at("tcp://127.0.0.1:2375"), None);
         assert_eq!(at("tcp://[::1]:2375"), None);

@@ -138,7 +138,12 @@ impl Docker {
             Err(Bollard::DockerResponseServerError { status_code, .. }) => status_code.to_string(),
             Err(error) => excerpt(&error.to_string(), 80),
         };
-        self.listener.on(Event::Request { system: "docker", request: doing, outcome: &outcome, time: started.elapsed() });
+        self.listener.on(Event::Request {
+            system: "docker",
+            request: doing,
+            outcome: &outcome,
+            time: started.elapsed(),
+        });
         result.map_err(|error| translate(doing, &error))
     }
 
@@ -158,7 +163,8 @@ impl Docker {
     pub async fn given(&self, instance: &str) -> Result<BTreeMap<String, String>> {
         let filter = HashMap::from([("label".to_string(), vec![format!("{}={instance}", labels::INSTANCE)])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
-        let containers = self.call("list the instance's containers", self.client.list_containers(Some(options))).await?;
+        let containers =
+            self.call("list the instance's containers", self.client.list_containers(Some(options))).await?;
         Ok(containers.iter().flat_map(|container| labels::given(container.labels.as_ref())).collect())
     }
 
@@ -168,11 +174,9 @@ impl Docker {
     /// When the engine does not answer.
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let all = ListContainersOptionsBuilder::default().all(true).build();
-        let (containers, network) = join(
-            self.call("list containers", self.client.list_containers(Some(all))),
-            self.network(&stack.instance),
-        )
-        .await;
+        let (containers, network) =
+            join(self.call("list containers", self.client.list_containers(Some(all))), self.network(&stack.instance))
+                .await;
         let (containers, network) = (containers?, network?);
         let (influxdb, grafana) = join(
             self.role(stack, Role::Influxdb, &containers, &network),
@@ -184,12 +188,8 @@ impl Docker {
 
     async fn role(&self, stack: &Stack, role: Role, all: &[ContainerSummary], network: &Network) -> Result<SeenRole> {
         let Some(spec) = stack.container(role) else {
-            let nothing = SeenRole {
-                image: None,
-                volume: Volume::Absent,
-                container: Container::Absent,
-                port_holder: None,
-            };
+            let nothing =
+                SeenRole { image: None, volume: Volume::Absent, container: Container::Absent, port_holder: None };
             return Ok(nothing);
         };
         let (image, volume, container) = join3(
@@ -198,12 +198,7 @@ impl Docker {
             self.container(&stack.instance, &spec.name, spec.role, network),
         )
         .await;
-        Ok(SeenRole {
-            image: image?,
-            volume: volume?,
-            container: container?,
-            port_holder: port_holder(all, spec),
-        })
+        Ok(SeenRole { image: image?, volume: volume?, container: container?, port_holder: port_holder(all, spec) })
     }
 
     /// The image, if the engine has it.
@@ -408,8 +403,7 @@ impl Docker {
             };
         }
         let all = ListContainersOptionsBuilder::default().all(true).build();
-        let containers =
-            self.call("list containers", self.client.list_containers(Some(all))).await.unwrap_or_default();
+        let containers = self.call("list containers", self.client.list_containers(Some(all))).await.unwrap_or_default();
         let (why, hint) = match port_holder(&containers, spec) {
             Some(holder) => (
                 format!("container {holder} holds that port"),
@@ -449,7 +443,7 @@ impl Docker {
         // By id: a container that somebody makes under this name meanwhile is not this one.
         let id = found.id.unwrap_or_else(|| name.to_string());
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
-        if running && !found.state.is_some_and(|state| state.paused == Some(true)) {
+        if running && found.state.is_none_or(|state| state.paused != Some(true)) {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
             self.find(&format!("stop container {name}"), self.client.stop_container(&id, Some(options))).await?;
         }
@@ -616,9 +610,14 @@ fn translate(doing: &str, error: &Bollard) -> Error {
 
 /// Every wording that engines have for "this address cannot be had".
 fn is_about_the_address(lower: &str) -> bool {
-    ["port is already allocated", "address already in use", "cannot assign requested address", "ports are not available"]
-        .iter()
-        .any(|phrase| lower.contains(phrase))
+    [
+        "port is already allocated",
+        "address already in use",
+        "cannot assign requested address",
+        "ports are not available",
+    ]
+    .iter()
+    .any(|phrase| lower.contains(phrase))
 }
 
 /// Another container that publishes what the specification wants.
@@ -678,11 +677,12 @@ fn seen_container(instance: &str, role: Role, network: &Network, found: Containe
             })
     };
     let port = format!("{}/tcp", role.port());
-    let published = settings.ports.as_ref().and_then(|ports| ports.get(&port)).cloned().flatten().and_then(|bindings| {
-        let binding = bindings.into_iter().next()?;
-        let ip = binding.host_ip.filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
-        Some(SocketAddr::new(ip.parse().ok()?, binding.host_port?.parse().ok()?))
-    });
+    let published =
+        settings.ports.as_ref().and_then(|ports| ports.get(&port)).cloned().flatten().and_then(|bindings| {
+            let binding = bindings.into_iter().next()?;
+            let ip = binding.host_ip.filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+            Some(SocketAddr::new(ip.parse().ok()?, binding.host_port?.parse().ok()?))
+        });
     Container::Ours(OurContainer {
         id: found.id.unwrap_or_default(),
         fields: labels::specification(labels.as_ref()),

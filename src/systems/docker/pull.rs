@@ -68,11 +68,7 @@ impl Progress {
 }
 
 /// Pulls an image once. `progress` is called whenever something moved.
-pub(super) async fn pull(
-    docker: &bollard::Docker,
-    image: &str,
-    mut progress: impl FnMut(&Progress),
-) -> Result<()> {
+pub(super) async fn pull(docker: &bollard::Docker, image: &str, mut progress: impl FnMut(&Progress)) -> Result<()> {
     let (name, tag) = split(image);
     let mut options = CreateImageOptionsBuilder::default().from_image(name);
     if let Some(tag) = tag {
@@ -134,9 +130,27 @@ pub fn understand(words: &str) -> PullFailure {
         PullFailure::Disk
     } else if says(&["not found", "manifest unknown", "name unknown", "denied", "unauthorized", "no basic auth"]) {
         PullFailure::NotFound
-    } else if says(&["unexpected eof", "connection reset", "short read", "broken pipe", "filesystem layer verification"]) {
+    } else if says(&[
+        "unexpected eof",
+        "connection reset",
+        "short read",
+        "broken pipe",
+        "filesystem layer verification",
+    ]) {
         PullFailure::Cut
-    } else if says(&["no such host", "connection refused", "i/o timeout", "server misbehaving", "unreachable", "deadline exceeded", "client.timeout", ": eof", "503 service", "502 bad", "500 internal"]) {
+    } else if says(&[
+        "no such host",
+        "connection refused",
+        "i/o timeout",
+        "server misbehaving",
+        "unreachable",
+        "deadline exceeded",
+        "client.timeout",
+        ": eof",
+        "503 service",
+        "502 bad",
+        "500 internal",
+    ]) {
         PullFailure::Unreachable
     } else {
         PullFailure::Other
@@ -202,7 +216,10 @@ mod tests {
             ("manifest for x:1 not found: manifest unknown", PullFailure::NotFound),
             ("pull access denied for x, repository does not exist", PullFailure::NotFound),
             ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", PullFailure::Unreachable),
-            ("Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused", PullFailure::Unreachable),
+            (
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                PullFailure::Unreachable,
+            ),
             ("write /x: no space left on device", PullFailure::Disk),
             ("unexpected EOF", PullFailure::Cut),
             ("who knows", PullFailure::Other),

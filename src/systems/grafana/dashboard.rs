@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use crate::core::observed::SeenDashboard;
-use crate::core::stack::{DataSource, Dashboard};
+use crate::core::stack::{Dashboard, DataSource};
 use crate::error::printable;
 
 /// The bundled dashboard as it lies in the repository.
@@ -34,10 +34,8 @@ fn fingerprint(bytes: &[u8]) -> String {
 /// The dashboard to send. Where Clipper's file says nothing, what the present one carries is kept.
 #[must_use]
 pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashboard>, api: Api) -> Value {
-    let objective = want
-        .objective
-        .or_else(|| carried.and_then(|seen| seen.objective))
-        .unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
+    let objective =
+        want.objective.or_else(|| carried.and_then(|seen| seen.objective)).unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
     let models = want.models.clone().or_else(|| carried.map(|seen| seen.models.clone())).unwrap_or_default();
     let mut dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
     dashboard["uid"] = json!(want.uid);
@@ -164,7 +162,12 @@ mod tests {
 
     #[test]
     fn garbage_is_edited_and_no_panic() {
-        for garbage in [json!(null), json!([]), json!({"templating": 3, "clipperMetrics": "x"}), json!({"templating": {"list": [1, {"name": "objective", "query": {}}]}})] {
+        for garbage in [
+            json!(null),
+            json!([]),
+            json!({"templating": 3, "clipperMetrics": "x"}),
+            json!({"templating": {"list": [1, {"name": "objective", "query": {}}]}}),
+        ] {
             assert!(read(&garbage).edited);
         }
     }

@@ -110,13 +110,16 @@ impl Grafana {
             },
             async {
                 match &data_source {
-                    DataSource::Ours(_) => self.ask(&want.data_source, numeric_id(&sources, &want.data_source.uid)).await,
+                    DataSource::Ours(_) => {
+                        self.ask(&want.data_source, numeric_id(&sources, &want.data_source.uid)).await
+                    }
                     _ => Ok(Query::Unasked),
                 }
             },
         )
         .await;
-        let dashboard = dashboard?.map_or(Dashboard::Missing, |json| Dashboard::Present(dashboard::read(&json["dashboard"])));
+        let dashboard =
+            dashboard?.map_or(Dashboard::Missing, |json| Dashboard::Present(dashboard::read(&json["dashboard"])));
         Ok(Seen { has_organisation: true, has_folder: folder?, data_source, dashboard, query: query? })
     }
 
@@ -257,22 +260,16 @@ impl Grafana {
 
     /// Asks through the data source the way panels ask, past Grafana's cache.
     async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
-        let answer = match (self.api.get(), id) {
-            (Api::Numeric, Some(id)) => {
-                let path = format!(
-                    "/api/datasources/proxy/{id}/query?db={}&q={}",
-                    escaped(&source.database),
-                    escaped(QUESTION)
-                );
-                self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await?
-            }
-            _ => {
-                let body = json!({"from": "now-5m", "to": "now", "queries": [{
-                    "refId": "A", "datasource": {"type": "influxdb", "uid": source.uid}, "rawQuery": true,
-                    "resultFormat": "table", "intervalMs": 15_000, "maxDataPoints": 100, "query": QUESTION,
-                }]});
-                self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await?
-            }
+        let answer = if let (Api::Numeric, Some(id)) = (self.api.get(), id) {
+            let path =
+                format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
+            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await?
+        } else {
+            let body = json!({"from": "now-5m", "to": "now", "queries": [{
+                "refId": "A", "datasource": {"type": "influxdb", "uid": source.uid}, "rawQuery": true,
+                "resultFormat": "table", "intervalMs": 15_000, "maxDataPoints": 100, "query": QUESTION,
+            }]});
+            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await?
         };
         Ok(understand(self.api.get(), &answer))
     }
@@ -282,7 +279,12 @@ impl Grafana {
     ///
     /// # Errors
     /// When the answer is still wrong after a while; the reason is Grafana's.
-    pub async fn await_query(&self, want: &stack::DataSource, password: Option<&Secret>, deadline: Instant) -> Result<()> {
+    pub async fn await_query(
+        &self,
+        want: &stack::DataSource,
+        password: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<()> {
         let started = Instant::now();
         let mut saved = started;
         let mut pause = Duration::from_millis(50);
@@ -360,7 +362,12 @@ impl Grafana {
         let path = "/api/org/preferences";
         let mut preferences = match self.get("read the preferences", path).await {
             Ok(found) => found.unwrap_or_default(),
-            Err(Error::Answer { status: 403, .. }) => return Ok(self.may_not_set_home()),
+            Err(Error::Answer { status: 403, .. }) => {
+                return {
+                    self.may_not_set_home();
+                    Ok(())
+                };
+            }
             Err(error) => return Err(error),
         };
         let has_home = preferences["homeDashboardUID"].as_str().is_some_and(|uid| !uid.is_empty())
@@ -377,7 +384,10 @@ impl Grafana {
             }
         };
         if answer.status == 403 {
-            return Ok(self.may_not_set_home());
+            return {
+                self.may_not_set_home();
+                Ok(())
+            };
         }
         self.expect_success("set the home page", &answer)
     }

@@ -50,9 +50,10 @@ impl Influxdb {
         let mut models = models.0;
         models.retain(|model| model.last_report.is_some() || model.last_demo.is_some());
         models.sort_by(|one, other| one.name.cmp(&other.name));
-        let elsewhere = match models.iter().any(|model| model.last_report.is_some()) {
-            true => Vec::new(),
-            false => self.elsewhere(database).await?,
+        let elsewhere = if models.iter().any(|model| model.last_report.is_some()) {
+            Vec::new()
+        } else {
+            self.elsewhere(database).await?
         };
         Ok(Activity { models, elsewhere })
     }

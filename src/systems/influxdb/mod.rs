@@ -165,7 +165,10 @@ fn usable_version(ping: &HttpAnswer) -> Result<String, Answer<Seen>> {
     };
     match plan::version(&version) {
         Some((1, _)) => Ok(version.trim_start_matches('v').to_string()),
-        _ => Err(Answer::Unusable(format!("InfluxDB {}, which does not speak Clipper's protocol,", excerpt(&version, 40)))),
+        _ => Err(Answer::Unusable(format!(
+            "InfluxDB {}, which does not speak Clipper's protocol,",
+            excerpt(&version, 40)
+        ))),
     }
 }
 

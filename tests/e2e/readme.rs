@@ -1,0 +1,71 @@
+//! Every command of the README, typed as a reader would type it.
+
+use std::process::Command;
+
+use crate::instance::{Instance, docker};
+use crate::support::registry;
+use crate::support::run::{program, ran};
+
+/// The commands in the README's blocks of shell, without the two that set everything up and are run
+/// by `tests/run` itself.
+fn commands() -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.trim() {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside && !line.is_empty() && !line.starts_with('#') => commands.push(line.to_string()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_command_of_the_readme_works_as_printed() {
+    let it = Instance::with_grafana("readme", "grafana/grafana:12.4.10");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("conf")).unwrap();
+    let file = format!(
+        "name = \"clipper-test\"\ninflux_dbname = \"clipper-test\"\ninflux_port = {}\n[metrics]\ngrafana_port = {}\n",
+        it.influxdb_port, it.grafana_port
+    );
+    std::fs::write(folder.path().join("conf/test.toml"), file).unwrap();
+    std::fs::write(folder.path().join("password"), "of-my-own-choice\n").unwrap();
+    // The names that a user with internet would have.
+    for image in ["influxdb:1.12.4", "grafana/grafana:12.4.10"] {
+        docker(&["pull", &format!("{}/{image}", registry::address())]).unwrap();
+        docker(&["tag", &format!("{}/{image}", registry::address()), image]).unwrap();
+    }
+    let bin = folder.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(program(), bin.join("clipper-metrics")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut checked = 0;
+    for command in commands() {
+        // Building, installing and the registry are what `tests/run` does itself.
+        if command.starts_with("tests/run") || command.starts_with("cargo install") || command.contains("--registry") {
+            continue;
+        }
+        let typed = command.replace("cargo run --release --", "clipper-metrics");
+        let output = Command::new("timeout")
+            .args(["--signal", "INT", "20", "bash", "-c", &typed])
+            .current_dir(folder.path())
+            .env("PATH", &path)
+            .env("HOME", folder.path())
+            .env("CLIPPER_METRICS_NAME", &it.name)
+            .env("CLIPPER_METRICS_INFLUXDB_PORT", it.influxdb_port.to_string())
+            .env("CLIPPER_METRICS_GRAFANA_PORT", it.grafana_port.to_string())
+            .output()
+            .unwrap();
+        let ran = ran(&output);
+        // `timeout` ends what goes on until Ctrl-C; that is 124 in its own words.
+        let fine = matches!(ran.code, 0 | 124) || (ran.code == 3 && command.contains("dry-run"));
+        assert!(fine, "{command}\n{ran:?}");
+        assert!(!ran.err.contains("panicked"), "{command}\n{ran:?}");
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked} commands were run");
+}
