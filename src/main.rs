@@ -72,6 +72,9 @@ async fn run(cli: &Cli, environment: &Environment, report: &Rc<dyn Report>) -> R
             let left = match &cli.command {
                 Command::Up(_) => "interrupted; what is done stays: run `up` again to finish it, or `down` to take it away",
                 Command::Down(_) => "interrupted; run `down` again to finish it",
+                Command::Logs(logs) if logs.follow => return Ok(Exit::Done),
+                Command::Status(status) if status.watch => return Ok(Exit::Done),
+                Command::Demo(_) => return Ok(Exit::Done),
                 _ => "interrupted",
             };
             // The shell's own ^C stands on the line.

@@ -153,9 +153,6 @@ impl Influxdb {
 
 /// The version, if it is one that speaks Clipper's protocol.
 fn usable_version(ping: &HttpAnswer) -> Result<String, Answer<Seen>> {
-    if ping.status == 401 {
-        return Err(Answer::Refusing(ping.words()));
-    }
     let Some(version) = ping.header("x-influxdb-version") else {
         // A published port accepts connections before the server behind it listens.
         if ping.status == 502 || ping.status == 503 {
@@ -163,6 +160,9 @@ fn usable_version(ping: &HttpAnswer) -> Result<String, Answer<Seen>> {
         }
         return Err(Answer::Unusable("something that is no InfluxDB".into()));
     };
+    if ping.status == 401 {
+        return Err(Answer::Refusing(ping.words()));
+    }
     match plan::version(&version) {
         Some((1, _)) => Ok(version.trim_start_matches('v').to_string()),
         _ => Err(Answer::Unusable(format!(

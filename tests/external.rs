@@ -1,0 +1,360 @@
+//! Servers that already run, without any engine: a real InfluxDB, and Grafana's double in each of
+//! its versions. Every request is one that the double knows; anything else would be 501.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::double::{Double, TOKEN, Version, handle};
+use support::influxd::Influxd;
+use support::run::{Ran, Run, basic, http_with};
+use support::server::in_background;
+
+const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+
+/// A double that listens, and an InfluxDB beside it.
+struct Servers {
+    double: Arc<Mutex<Double>>,
+    port: u16,
+    influxd: Influxd,
+}
+
+impl Servers {
+    fn start(version: Version) -> Self {
+        let double = Arc::new(Mutex::new(Double::new(version, "admin", None)));
+        let served = Arc::clone(&double);
+        let port = in_background(move |request| {
+            let double = Arc::clone(&served);
+            async move { handle(&double, request).await }
+        });
+        Self { double, port, influxd: Influxd::start() }
+    }
+
+    fn command(&self, words: &[&str]) -> Run {
+        let (influxdb, grafana) = (self.influxd.url(), format!("http://127.0.0.1:{}", self.port));
+        let urls = ["--influxdb-url", influxdb.as_str(), "--grafana-url", grafana.as_str()];
+        // No engine is needed, and none could be found. A proxy that nobody serves is never asked.
+        Run::new(words.iter().chain(urls.iter()).copied())
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            .env("http_proxy", "http://127.0.0.1:1")
+            .env("HTTP_PROXY", "http://127.0.0.1:1")
+            .env("ALL_PROXY", "http://127.0.0.1:1")
+    }
+
+    fn run(&self, words: &[&str]) -> Ran {
+        let ran = self.command(words).run();
+        let double = self.double.lock().unwrap();
+        let odd: Vec<_> = double.seen().iter().filter(|seen| seen.status == 501).collect();
+        assert!(odd.is_empty(), "requests that no Grafana is known to answer: {odd:?}");
+        ran
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let body = body.map(Value::to_string);
+        let (status, text) =
+            http_with(method, &url, body.as_deref(), &[("authorization", &basic("admin", "admin"))]).unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    fn refusals(&self) -> usize {
+        self.double.lock().unwrap().seen().iter().filter(|seen| seen.status == 401).count()
+    }
+
+    fn status(&self) -> Value {
+        self.run(&["status", "--output", "json"]).json()
+    }
+}
+
+#[test]
+fn every_version_is_configured_verified_and_then_left_alone() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let up = it.run(&["up", "--database", "it's a test"]).expect(0);
+        assert!(up.out.contains("up and verified"), "{version:?}: {}", up.out);
+        assert!(it.influxd.query("", "SHOW DATABASES").contains("it's-a-test"));
+        let (_, sources) = it.ask("GET", "/api/datasources", None);
+        assert_eq!(sources[0]["isDefault"], true, "{version:?}");
+        let (_, dashboard) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
+        assert_eq!(dashboard["meta"]["version"], 1, "{version:?}");
+        let panel = &dashboard["dashboard"]["panels"][0]["datasource"];
+        // Old versions know a data source by its name alone.
+        assert_eq!(panel.is_string(), version == Version::V7, "{version:?}: {panel}");
+        let (_, preferences) = it.ask("GET", "/api/org/preferences", None);
+        let has_home = preferences["homeDashboardUID"] == "clipper-metrics"
+            || preferences["homeDashboardId"].as_u64().is_some_and(|id| id > 0);
+        assert!(has_home, "{version:?}: {preferences}");
+        let again = it.run(&["up", "--database", "it's a test"]).expect(0);
+        assert!(again.out.contains("nothing to do"), "{version:?}: {}", again.out);
+        it.run(&["status", "--database", "it's a test"]).expect(0);
+        let (_, dashboard) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
+        assert_eq!(dashboard["meta"]["version"], 1, "{version:?}");
+    }
+}
+
+#[test]
+fn every_version_is_repaired() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        let (_, sources) = it.ask("GET", "/api/datasources", None);
+        let source = sources[0].clone();
+        let change = |name: &str, value: Value| {
+            let mut body = source.clone();
+            body[name] = value;
+            let path = match version {
+                Version::V7 => format!("/api/datasources/{}", source["id"]),
+                _ => "/api/datasources/uid/clipper-metrics".into(),
+            };
+            assert_eq!(it.ask("PUT", &path, Some(&body)).0, 200);
+        };
+        let broken = |what: &str| {
+            let state = it.run(&["status", "--output", "json"]).expect(3).json();
+            assert_eq!(state["in_sync"], false, "{version:?} {what}");
+            it.run(&["up"]).expect(0);
+            it.run(&["status"]).expect(0);
+        };
+        change("url", json!("http://127.0.0.1:1"));
+        broken("pointed elsewhere");
+        change("name", json!("Renamed"));
+        broken("renamed");
+        it.ask("DELETE", "/api/datasources/uid/clipper-metrics", None);
+        broken("the data source deleted");
+        it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
+        broken("the dashboard deleted");
+        it.influxd.query("", "DROP DATABASE clipper");
+        broken("the database dropped");
+    }
+}
+
+#[test]
+fn settings_that_grafana_does_not_use_are_saved_once_more() {
+    for version in [Version::V9, Version::V12, Version::V13] {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        let (_, sources) = it.ask("GET", "/api/datasources", None);
+        // Saved, asked and saved again within one second: the plugin keeps the settings in between.
+        let mut wrong = sources[0].clone();
+        wrong["url"] = json!("http://127.0.0.1:1");
+        let path = "/api/datasources/uid/clipper-metrics";
+        let question = json!({"from": "now-5m", "to": "now", "queries": [{"refId": "A",
+            "datasource": {"type": "influxdb", "uid": "clipper-metrics"}, "rawQuery": true, "resultFormat": "table",
+            "query": "SHOW RETENTION POLICIES"}]});
+        let url = format!("http://127.0.0.1:{}/api/ds/query", it.port);
+        let authorization = basic("admin", "admin");
+        let headers = [("authorization", authorization.as_str()), ("X-Grafana-NoCache", "true")];
+        let ask = || http_with("POST", &url, Some(&question.to_string()), &headers).unwrap().0;
+        // Where a second ends in between, or is still that of `up`, it does not come to pass.
+        support::eventually("the plugin stays behind", Duration::from_secs(20), || {
+            it.ask("PUT", path, Some(&wrong));
+            ask();
+            it.ask("PUT", path, Some(&sources[0]));
+            ask() != 200
+        });
+        let state = it.run(&["status", "--output", "json"]).expect(3).json();
+        assert_eq!(state["data_source"]["state"], "in_sync", "GET shows the right settings");
+        assert_eq!(state["data_source"]["query"], "failing", "and still the answer is wrong");
+        it.run(&["up"]).expect(0);
+        assert_eq!(it.status()["data_source"]["query"], "ok");
+    }
+}
+
+#[test]
+fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        let path = "/api/dashboards/uid/clipper-metrics";
+        // As an older clipper-metrics left it: another edition, our mark right.
+        let (_, present) = it.ask("GET", path, None);
+        let mut edited = present["dashboard"].clone();
+        edited["panels"][0]["title"] = json!("my own title");
+        let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        let state = it.run(&["status", "--output", "json"]).expect(0).json();
+        assert_eq!(state["dashboard"]["state"], "edited", "{version:?}");
+        let up = it.run(&["up"]).expect(0);
+        assert!(up.out.contains("--overwrite-dashboard"), "{}", up.out);
+        assert_eq!(it.ask("GET", path, None).1["dashboard"]["panels"][0]["title"], "my own title");
+        it.run(&["up", "--overwrite-dashboard"]).expect(0);
+        assert_ne!(it.ask("GET", path, None).1["dashboard"]["panels"][0]["title"], "my own title");
+        assert_eq!(it.status()["dashboard"]["state"], "in_sync");
+        // Another objective is an upgrade of an unedited one.
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(file.path(), "slo_micros = 7000\n[[models]]\nname = \"m1\"\n").unwrap();
+        let config = ["--config", file.path().to_str().unwrap()];
+        it.run(&["status", config[0], config[1], "--name", "clipper-metrics"]).expect(3);
+        it.run(&["up", config[0], config[1]]).expect(0);
+        let content = it.ask("GET", path, None).1["dashboard"].to_string();
+        assert!(content.contains("7000"), "{version:?}");
+        // What acts elsewhere is kept there: the objective is remembered without the file.
+        assert_eq!(it.status()["dashboard"]["objective_micros"], 7000);
+    }
+}
+
+#[test]
+fn a_dashboard_stays_in_the_folder_that_a_person_moved_it_to() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
+        let path = "/api/dashboards/uid/clipper-metrics";
+        assert_eq!(it.ask("GET", path, None).1["meta"]["folderTitle"], "Ours", "{version:?}");
+        let (_, folder) = it.ask("POST", "/api/folders", Some(&json!({"title": "Theirs", "uid": "theirs"})));
+        let (_, present) = it.ask("GET", path, None);
+        let mut save = json!({"dashboard": present["dashboard"], "overwrite": true});
+        match version {
+            Version::V7 => save["folderId"] = folder["id"].clone(),
+            _ => save["folderUid"] = json!("theirs"),
+        }
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        it.run(&["up", "--overwrite-dashboard", "--grafana-folder", "Ours"]).expect(0);
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(file.path(), "slo_micros = 7000\n").unwrap();
+        it.run(&["up", "--config", file.path().to_str().unwrap(), "--grafana-folder", "Ours"]).expect(0);
+        assert_eq!(it.ask("GET", path, None).1["meta"]["folderTitle"], "Theirs", "{version:?}");
+    }
+}
+
+#[test]
+fn an_organisation_of_its_own_is_made_and_nothing_is_put_elsewhere() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let words = ["--grafana-org", "Größe & \\ it's"];
+        it.run(&["up", words[0], words[1]]).expect(0);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: the main one is untouched");
+        it.run(&["status", words[0], words[1]]).expect(0);
+        let again = it.run(&["up", words[0], words[1]]).expect(0);
+        assert!(again.out.contains("nothing to do"), "{version:?}");
+    }
+}
+
+#[test]
+fn things_of_other_people_are_errors_and_stay_as_they_are() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let theirs = json!({"name": "Clipper Metrics", "uid": "theirs", "type": "influxdb", "access": "proxy",
+            "url": "http://theirs:8086", "database": "d", "user": "", "isDefault": true, "jsonData": {}});
+        assert_eq!(it.ask("POST", "/api/datasources", Some(&theirs)).0, 200);
+        let state = it.run(&["status", "--output", "json"]).expect(3).json();
+        assert_eq!(state["data_source"]["state"], "foreign", "{version:?}");
+        let up = it.run(&["up"]).expect(1);
+        assert!(up.err.contains("did not make") && up.err.contains("hint: "), "{}", up.err);
+        let (_, sources) = it.ask("GET", "/api/datasources", None);
+        assert_eq!((sources.as_array().unwrap().len(), &sources[0]["url"]), (1, &json!("http://theirs:8086")));
+    }
+}
+
+#[test]
+fn one_wrong_password_is_one_attempt() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let wrong = |words: &[&str]| it.command(words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "wrong");
+        let up = wrong(&["up"]).run().expect(1);
+        assert!(up.err.contains("refuses us") && up.err.contains("--grafana-password-file"), "{}", up.err);
+        assert!(!up.err.contains("wrong\n") && !up.out.contains("wrong"));
+        assert_eq!(it.refusals(), 1, "{version:?}: a whole up");
+        it.double.lock().unwrap().forget_seen();
+        let state = wrong(&["status", "--output", "json"]).run().expect(3).json();
+        assert_eq!(state["grafana"]["state"], "refusing");
+        assert_eq!(it.refusals(), 1, "{version:?}: a whole status");
+    }
+    let it = Servers::start(Version::V12);
+    let run = it.command(&["status", "--watch"]).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "wrong");
+    let mut watch = run.command().stdout(std::process::Stdio::null()).spawn().unwrap();
+    let health = || {
+        let double = it.double.lock().unwrap();
+        double.seen().iter().filter(|seen| seen.path == "/api/health").count()
+    };
+    support::eventually("it looks again and again", Duration::from_secs(60), || health() >= 4);
+    assert_eq!(it.refusals(), 1, "a whole watch");
+    let status = std::process::Command::new("kill").args(["-INT", &watch.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert_eq!(watch.wait().unwrap().code(), Some(0), "Ctrl-C is the normal end");
+}
+
+#[test]
+fn a_token_and_a_viewer_are_told_what_they_may_not() {
+    let it = Servers::start(Version::V12);
+    it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
+    it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
+    let token = |words: &[&str]| it.command(words).env("CLIPPER_METRICS_GRAFANA_TOKEN", TOKEN).run();
+    token(&["up"]).expect(0);
+    token(&["status"]).expect(0);
+    it.ask("POST", "/api/admin/users", Some(&json!({"login": "viewer", "password": "viewer-password"})));
+    it.ask("DELETE", "/api/datasources/uid/clipper-metrics", None);
+    let viewer = it
+        .command(&["up", "--grafana-user", "viewer"])
+        .env("CLIPPER_METRICS_GRAFANA_PASSWORD", "viewer-password")
+        .run()
+        .expect(1);
+    assert!(viewer.err.contains("Permissions needed") && viewer.err.contains("administrator"), "{}", viewer.err);
+}
+
+#[test]
+fn an_influxdb_with_users_wants_them() {
+    let it = Servers::start(Version::V12);
+    let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
+    locked.query("", "CREATE USER me WITH PASSWORD 'it''s' WITH ALL PRIVILEGES");
+    locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
+    let grafana = format!("http://127.0.0.1:{}", it.port);
+    let run = |words: &[&str]| {
+        let urls = ["--influxdb-url", &locked.url(), "--grafana-url", &grafana].map(String::from);
+        let words = words.iter().map(|word| (*word).to_string()).chain(urls);
+        Run::new(words).env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    };
+    let refused = run(&["up"]).run().expect(1);
+    assert!(refused.err.contains("--influxdb-user"), "{}", refused.err);
+    let up = run(&["up", "--influxdb-user", "me"]).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
+    up.run().expect(0);
+    let status = run(&["status", "--influxdb-user", "me"]).env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret");
+    status.run().expect(0);
+}
+
+#[test]
+fn servers_that_are_not_there_or_not_what_they_should_be_are_one_error_with_a_hint() {
+    let it = Servers::start(Version::V12);
+    let grafana = format!("http://127.0.0.1:{}", it.port);
+    let influxdb = it.influxd.url();
+    let run = |influxdb: &str, grafana: &str| {
+        Run::new(["up", "--influxdb-url", influxdb, "--grafana-url", grafana, "--timeout", "5s"])
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            .run()
+            .expect(1)
+    };
+    let dead = run("http://127.0.0.1:1", &grafana);
+    assert!(dead.err.contains("does not answer") && dead.err.contains("hint: "), "{}", dead.err);
+    let swapped = run(&grafana, &influxdb);
+    assert!(swapped.err.contains("no InfluxDB"), "{}", swapped.err);
+    let second = in_background(|_| async {
+        let mut response = support::server::Response::bytes(204, "application/json", Vec::new());
+        response.headers.push(("X-Influxdb-Version".into(), "v2.7.12".into()));
+        response
+    });
+    let newer = run(&format!("http://127.0.0.1:{second}"), &grafana);
+    assert!(newer.err.contains("InfluxDB v2.7.12") && newer.err.contains("influxdb:1.12.4"), "{}", newer.err);
+    let nonsense = in_background(|_| async {
+        support::server::Response::bytes(200, "text/html", b"<html>\x1b[31m</html>".to_vec())
+    });
+    let odd = run(&influxdb, &format!("http://127.0.0.1:{nonsense}"));
+    assert!(odd.err.contains("no Grafana") && !odd.err.contains('\u{1b}'), "{:?}", odd.err);
+    let endless = in_background(|_| async {
+        support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20])
+    });
+    let large = run(&influxdb, &format!("http://127.0.0.1:{endless}"));
+    assert!(large.err.contains("larger than"), "{}", large.err);
+}
