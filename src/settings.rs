@@ -486,8 +486,8 @@ fn reachable_url(external: Option<&str>, influxdb: Option<&ContainerSpec>, grafa
     }
 }
 
-/// Gives each container what it is to remember: its own settings, and Grafana's (else InfluxDB's)
-/// what concerns neither.
+/// Gives each container what it is to remember: everything that was given, since the other one may
+/// be gone; and Grafana (else InfluxDB) what concerns neither.
 fn share(
     influxdb: Option<ContainerSpec>,
     grafana: Option<ContainerSpec>,
@@ -496,25 +496,15 @@ fn share(
     user: &str,
 ) -> (Option<ContainerSpec>, Option<ContainerSpec>) {
     let only_influxdb = grafana.is_none();
-    let own = |role: Role, all: bool| -> Given {
-        let other = match role {
-            Role::Influxdb => "grafana-",
-            Role::Grafana => "influxdb-",
-        };
-        let mine = |name: &str| {
-            name.starts_with(&format!("{role}-")) || name == "registry" || (all && !name.starts_with(other))
-        };
-        given.iter().filter(|(name, _)| mine(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-    };
     let influxdb = influxdb.map(|mut spec| {
-        spec.given = own(Role::Influxdb, only_influxdb);
+        spec.given.clone_from(given);
         if only_influxdb {
             spec.settings.clone_from(settings);
         }
         spec
     });
     let grafana = grafana.map(|mut spec| {
-        spec.given = own(Role::Grafana, true);
+        spec.given.clone_from(given);
         spec.settings.clone_from(settings);
         if user != GRAFANA_USER {
             spec.env.insert("GF_SECURITY_ADMIN_USER".into(), user.into());

@@ -352,9 +352,8 @@ fn servers_that_are_not_there_or_not_what_they_should_be_are_one_error_with_a_hi
     });
     let odd = run(&influxdb, &format!("http://127.0.0.1:{nonsense}"));
     assert!(odd.err.contains("no Grafana") && !odd.err.contains('\u{1b}'), "{:?}", odd.err);
-    let endless = in_background(|_| async {
-        support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20])
-    });
+    let endless =
+        in_background(|_| async { support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20]) });
     let large = run(&influxdb, &format!("http://127.0.0.1:{endless}"));
     assert!(large.err.contains("larger than"), "{}", large.err);
 }

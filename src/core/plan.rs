@@ -183,8 +183,9 @@ impl Step {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self {
-            Self::CreateNetwork => Lane::First,
-            Self::RemoveNetwork | Self::RemoveSpareNetworks | Self::AwaitQuery => Lane::Last,
+            // No container can start where two networks have one name.
+            Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
+            Self::RemoveNetwork | Self::AwaitQuery => Lane::Last,
             Self::PullImage(role)
             | Self::CheckImage(role)
             | Self::CreateVolume(role)
@@ -427,12 +428,18 @@ fn external<S>(role: Role, url: &str, answer: &Answer<S>) -> (Finding, Vec<Step>
 }
 
 fn unusable(role: Role, url: &str, what: &str) -> (Finding, Vec<Step>) {
+    (Finding::Blocked(unusable_server(role, url, what)), vec![])
+}
+
+/// Something else than the wanted server answers.
+#[must_use]
+pub fn unusable_server(role: Role, url: &str, what: &str) -> Blocked {
     let hint = match role {
         Role::Influxdb => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or another --influxdb-url",
         Role::Grafana => "give Grafana's address, up to but without /api, with --grafana-url",
     };
     let why = format!("{} is wanted at {url}, but {what} answers there", role.title());
-    (Finding::Blocked(Blocked { kind: Obstacle::Server, why, hint: hint.into() }), vec![])
+    Blocked { kind: Obstacle::Server, why, hint: hint.into() }
 }
 
 fn refused(role: Role, url: &str, words: &str, ours: bool) -> (Finding, Vec<Step>) {

@@ -346,7 +346,7 @@ impl Systems {
                 self.docker()?.remove_container(instance, &spec(stack, role)?.name).await
             }
             Step::UnpauseContainer(role) => self.docker()?.unpause_container(&spec(stack, role)?.name).await,
-            Step::StartContainer(role) => self.docker()?.start_container(spec(stack, role)?).await,
+            Step::StartContainer(role) => self.start(spec(stack, role)?).await,
             Step::AwaitAnswer(role) => self.await_answer(stack, role, deadline).await,
             Step::CreateDatabase => self.influxdb(stack)?.create_database(&stack.database).await,
             Step::CreateOrganisation => {
@@ -390,6 +390,29 @@ impl Systems {
         let base = if loopback { format!("http://127.0.0.1:{}", spec.port) } else { spec.url() };
         self.bases.borrow_mut()[index(spec.role)] = Some(base);
         Ok(())
+    }
+
+    /// Starts a container. Where its port is taken by the very server that is wanted, the error says
+    /// how to use that one.
+    async fn start(&self, spec: &ContainerSpec) -> Result<()> {
+        let result = self.docker()?.start_container(spec).await;
+        let Err(Error::Publish { role, address, why, .. }) = &result else { return result };
+        let url = spec.url();
+        let http = Http::new(role.name(), &url, Auth::None, None, Rc::clone(&self.listener))?;
+        let answers = match role {
+            Role::Influxdb => Influxdb::new(http).observe("", PROBE).await.1.is_some(),
+            Role::Grafana => Grafana::new(http).health(PROBE).await.1.is_some(),
+        };
+        if !answers || why.starts_with("container ") {
+            return result;
+        }
+        let title = role.title();
+        Err(Error::Publish {
+            role: *role,
+            address: address.clone(),
+            why: format!("{why}; {title} answers there"),
+            hint: format!("use it with --{role}-url {url}, or choose another port with --{role}-port"),
+        })
     }
 
     /// A volume that was kept may hold a password; then the container's label must say so.
@@ -479,7 +502,8 @@ impl Systems {
                 Answer::Answering(()) => return Ok(()),
                 Answer::Silent(why) => why,
                 Answer::Unusable(what) => {
-                    return Err(self.not_ready(stack, role, format!("{what} answers at its address")).await);
+                    let blocked = plan::unusable_server(role, &self.base(stack, role), &what);
+                    return Err(Error::Blocked { resource: plan::Resource::Server(role), blocked });
                 }
                 Answer::Refusing(words) => {
                     return Err(Error::Refused { role, url: self.base(stack, role), words });

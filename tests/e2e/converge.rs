@@ -1,1 +1,249 @@
-//! Whatever state things are in, `status` names the difference and `up` ends as a first one.
+//! Whatever state things are in, `status` names the difference and `up` ends as a first one, with
+//! the data kept.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::instance::{Instance, SOON, docker};
+use crate::support::run::ran;
+use crate::support::{eventually, influxd, registry};
+
+/// Something breaks; `status` says so, `up` repairs it, and the points written before are there.
+fn repaired(it: &Instance, what: &str, break_it: impl FnOnce()) {
+    break_it();
+    let before = it.run(&["status", "--output", "json"]);
+    assert_eq!(before.code, 3, "{what}: {}{}", before.out, before.err);
+    let told = before.json();
+    assert!(!told["findings"].as_array().unwrap().is_empty(), "{what} is named: {told}");
+    let up = it.run(&["up"]);
+    assert_eq!(up.code, 0, "{what}: {}", up.err);
+    it.assert_whole();
+}
+
+#[test]
+fn containers_in_any_state_are_brought_back_with_their_data() {
+    let it = Instance::new("states");
+    it.first_up(&["--database", "d"]).expect(0);
+    influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
+    for role in ["influxdb", "grafana"] {
+        let name = it.container(role);
+        let done = |words: &[&str]| drop(docker(words).unwrap());
+        repaired(&it, "stopped", || done(&["stop", "--time", "5", &name]));
+        repaired(&it, "paused", || done(&["pause", &name]));
+        repaired(&it, "killed", || done(&["kill", &name]));
+        repaired(&it, "removed", || done(&["rm", "--force", &name]));
+        repaired(&it, "made by hand with our label and garbage in it", || {
+            done(&["rm", "--force", &name]);
+            let label = format!("clipper-metrics.instance={}", it.name);
+            let image = format!("{}/odd:exits", registry::address());
+            let words = ["create", "--name", &name, "--label", &label, "--label", "clipper-metrics.specification={{{"];
+            docker(&["pull", &image]).unwrap();
+            done(&[&words[..], &[&image]].concat());
+        });
+    }
+    assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"), "the point is still there");
+}
+
+#[test]
+fn networks_volumes_and_images_are_brought_back() {
+    let it = Instance::new("around");
+    let image = format!("cm-test-retagged:{}", std::process::id());
+    let original = format!("{}/grafana/grafana:12.4.10", registry::address());
+    docker(&["pull", &original]).unwrap();
+    docker(&["tag", &original, &image]).unwrap();
+    it.first_up(&["--database", "d", "--grafana-image", &image]).expect(0);
+    influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
+    let (influxdb, grafana) = (it.container("influxdb"), it.container("grafana"));
+    let unplug = || {
+        docker(&["stop", "--time", "5", &influxdb, &grafana]).unwrap();
+        for name in [&influxdb, &grafana] {
+            docker(&["network", "disconnect", "--force", &it.name, name]).unwrap();
+        }
+        docker(&["network", "rm", &it.name]).unwrap();
+    };
+    repaired(&it, "the network removed", unplug);
+    repaired(&it, "the network made again under the same name", || {
+        unplug();
+        docker(&["network", "create", "--label", &format!("clipper-metrics.instance={}", it.name), &it.name]).unwrap();
+    });
+    repaired(&it, "a second network of that name", || {
+        // The engine's client checks for duplicates; its API does not.
+        let label = format!("clipper-metrics.instance={}", it.name);
+        let made = crate::support::run::engine_post(
+            "/networks/create",
+            &json!({"Name": it.name, "Labels": {
+            "clipper-metrics.instance": it.name}, "Driver": "bridge"}),
+        );
+        assert!(made, "{label}");
+    });
+    let kept = it.id("influxdb");
+    repaired(&it, "the image retagged", || {
+        let other = format!("{}/grafana/grafana:13.2.3", registry::address());
+        docker(&["pull", &other]).unwrap();
+        docker(&["tag", &other, &image]).unwrap();
+    });
+    assert_eq!(kept, it.id("influxdb"), "InfluxDB is left alone");
+    repaired(&it, "Grafana's volume gone", || {
+        docker(&["rm", "--force", &grafana]).unwrap();
+        docker(&["volume", "rm", &grafana]).unwrap();
+    });
+    assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"), "the point is still there");
+    let _ = docker(&["rmi", "--force", &image]);
+}
+
+#[test]
+fn things_inside_the_servers_are_brought_back() {
+    let it = Instance::new("inside");
+    it.first_up(&["--database", "d"]).expect(0);
+    let source = format!("/api/datasources/uid/{}", it.name);
+    let dashboard = format!("/api/dashboards/uid/{}", it.name);
+    let ids = [it.id("influxdb"), it.id("grafana")];
+    repaired(&it, "the database dropped", || drop(it.query("", "DROP DATABASE d")));
+    repaired(&it, "the data source deleted", || drop(it.grafana("DELETE", &source, None)));
+    repaired(&it, "the data source pointed elsewhere", || {
+        let (_, mut body) = it.grafana("GET", &source, None);
+        body["url"] = json!("http://127.0.0.1:1");
+        assert_eq!(it.grafana("PUT", &source, Some(&body.to_string())).0, 200);
+    });
+    repaired(&it, "the dashboard deleted", || drop(it.grafana("DELETE", &dashboard, None)));
+    assert_eq!(ids, [it.id("influxdb"), it.id("grafana")], "no container was touched");
+}
+
+#[test]
+fn a_changed_port_replaces_one_container_and_says_why() {
+    let it = Instance::new("ports");
+    it.first_up(&[]).expect(0);
+    let (influxdb, grafana) = (it.id("influxdb"), it.id("grafana"));
+    let port = crate::support::free_port().to_string();
+    let plan = it.run(&["up", "--dry-run", "--grafana-port", &port]).expect(3);
+    assert!(plan.out.contains(&format!("127.0.0.1:{} -> 127.0.0.1:{port}", it.grafana_port)), "{}", plan.out);
+    assert!(!plan.out.contains("InfluxDB's container"), "{}", plan.out);
+    it.run(&["up", "--grafana-port", &port]).expect(0);
+    assert_eq!(influxdb, it.id("influxdb"));
+    assert_ne!(grafana, it.id("grafana"));
+    it.run(&["status"]).expect(0);
+}
+
+#[test]
+fn killed_after_every_single_step_it_converges() {
+    let it = Instance::new("steps");
+    let words = it.first(&["--database", "d"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut killed = 0;
+    for step in 1.. {
+        it.run(&["down", "--volumes", "--yes"]).expect(0);
+        let mut process = it.command(&words).command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let done = lines.map_while(Result::ok).filter(|line| line.contains(": done in")).take(step).count();
+        if done < step {
+            assert!(process.wait().unwrap().success());
+            break;
+        }
+        let _ = process.kill();
+        let _ = process.wait();
+        killed += 1;
+        let up = ran(&it.command(&words).command().output().unwrap());
+        assert_eq!(up.code, 0, "after step {step}: {}", up.err);
+        it.assert_whole();
+        let (_, preferences) = it.grafana("GET", "/api/org/preferences", None);
+        assert_eq!(preferences["homeDashboardUID"], it.name.as_str(), "after step {step}");
+    }
+    assert!(killed > 10, "{killed} steps");
+}
+
+#[test]
+fn killed_at_random_moments_it_converges() {
+    let it = Instance::new("random");
+    let words = it.first(&["--database", "d"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    it.command(&words).run().expect(0);
+    influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
+    let mut chance = fastrand::Rng::with_seed(7);
+    for round in 0..50 {
+        // Something to do, so that there is something to interrupt.
+        match round % 4 {
+            0 => drop(it.run(&["down"])),
+            1 => drop(docker(&["rm", "--force", &it.container("grafana")])),
+            2 => drop(docker(&["kill", &it.container("influxdb")])),
+            _ => {}
+        }
+        let mut process = it.command(&words).command().stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(chance.u64(1..900)));
+        let _ = process.kill();
+        let _ = process.wait();
+        if round % 5 == 4 {
+            it.command(&words).run().expect(0);
+            it.assert_whole();
+        }
+    }
+    it.command(&words).run().expect(0);
+    it.assert_whole();
+    assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"), "the point is still there");
+}
+
+#[test]
+fn many_at_once_all_end_well() {
+    let it = Instance::new("many");
+    let words = it.first(&[]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // Each has a home of its own, as other users have: no lock of ours keeps them apart.
+    let start =
+        |words: &[&str]| it.command(words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let ups: Vec<_> = (0..6).map(|_| start(&words)).collect();
+    for up in ups {
+        let ran = ran(&up.wait_with_output().unwrap());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+    it.assert_whole();
+    // `up` beside `down`, and `status` beside both.
+    let mixed: Vec<_> = [&words[..], &["down"], &["status"], &words[..], &["status"], &["down"]].map(start).into();
+    for process in mixed {
+        let ran = ran(&process.wait_with_output().unwrap());
+        assert!(matches!(ran.code, 0 | 1 | 3), "{ran:?}");
+        assert!(ran.code != 1 || ran.err.contains("hint: "), "a clear error: {ran:?}");
+        assert!(!ran.err.contains("panicked"), "{ran:?}");
+    }
+    it.command(&words).run().expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn two_of_one_user_wait_for_each_other() {
+    let it = Instance::new("lock");
+    let home = tempfile::tempdir().unwrap();
+    let words = it.first(&[]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let start = || {
+        let run = it.command(&words).env("HOME", home.path().to_str().unwrap());
+        run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let both = [start(), start()];
+    let outputs = both.map(|process| ran(&process.wait_with_output().unwrap()));
+    assert!(outputs.iter().all(|ran| ran.code == 0), "{outputs:?}");
+    assert!(outputs.iter().any(|ran| ran.out.contains("nothing to do")), "{outputs:?}");
+    assert!(outputs.iter().any(|ran| ran.err.contains("waiting")), "{outputs:?}");
+}
+
+#[test]
+fn interrupted_it_ends_at_once_and_says_what_was_left() {
+    let it = Instance::with_grafana("interrupt", "odd:silent");
+    for signal in ["-INT", "-TERM"] {
+        let words = it.first(&[]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("it waits for Grafana", SOON, || {
+            docker(&["inspect", "--format", "{{.State.Running}}", &it.container("grafana")])
+                .is_ok_and(|text| text == "true")
+        });
+        let started = std::time::Instant::now();
+        std::process::Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
+        let ran = ran(&process.wait_with_output().unwrap());
+        assert!(started.elapsed() < Duration::from_secs(5), "it ends soon");
+        assert_eq!(ran.code, 130, "{ran:?}");
+        assert!(ran.err.contains("run `up` again"), "{ran:?}");
+    }
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+}

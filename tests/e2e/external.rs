@@ -1,1 +1,63 @@
-//! Servers that already run: configured, never started or stopped.
+//! One server of ours, the other one somebody else's.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use crate::instance::{Instance, bridge};
+use crate::support::double::{Double, Version, handle};
+use crate::support::influxd::Influxd;
+use crate::support::server::in_background;
+
+#[test]
+fn a_grafana_that_already_runs_gets_the_published_address() {
+    let it = Instance::new("grafana-there");
+    let double = Arc::new(Mutex::new(Double::new(Version::V12, "admin", None)));
+    let port = in_background(move |request| {
+        let double = Arc::clone(&double);
+        async move { handle(&double, request).await }
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    it.first_up(&["--grafana-url", &url, "--database", "d"]).expect(0);
+    assert!(it.id("grafana").is_empty() && !it.id("influxdb").is_empty());
+    let state = it.run(&["status", "--grafana-url", &url, "--output", "json"]).expect(0).json();
+    assert_eq!((state["grafana"]["mode"].as_str(), state["database"]["name"].as_str()), (Some("external"), Some("d")));
+    // Its address is kept nowhere, and that is said.
+    let bare = it.run(&["status"]).expect(2);
+    assert!(bare.err.contains("--grafana-url"), "{}", bare.err);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
+#[test]
+fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
+    let it = Instance::new("influxdb-there");
+    let influxd = Influxd::start();
+    // Debian's influxd listens for everybody; here it is shown to the engine's bridge alone.
+    let listener = TcpListener::bind((bridge().as_str(), influxd.port)).unwrap();
+    let port = influxd.port;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            let (back, forth) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || copy(stream, forth));
+            std::thread::spawn(move || copy(server, back));
+        }
+    });
+    let url = influxd.url();
+    it.first_up(&["--influxdb-url", &url, "--database", "d"]).expect(0);
+    let (_, source) = it.grafana("GET", &format!("/api/datasources/uid/{}", it.name), None);
+    assert_eq!(source["url"], format!("http://host.docker.internal:{port}"));
+    let state = it.run(&["status", "--influxdb-url", &url, "--output", "json"]).expect(0).json();
+    assert_eq!(state["data_source"]["query"], "ok");
+    assert!(it.id("influxdb").is_empty());
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let mut buffer = [0; 4096];
+    while let Ok(count) = from.read(&mut buffer) {
+        if count == 0 || to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}

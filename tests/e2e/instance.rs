@@ -48,26 +48,22 @@ impl Instance {
         self.command(words).run()
     }
 
-    /// The words of a first `up`: ports and images.
-    pub(crate) fn first(&self, more: &[&str]) -> Vec<String> {
-        let mut words: Vec<String> = [
-            "up",
-            "--registry",
-            registry::address(),
-            "--influxdb-port",
-            &self.influxdb_port.to_string(),
-            "--grafana-port",
-            &self.grafana_port.to_string(),
-            "--timeout",
-            "60s",
-        ]
-        .map(String::from)
-        .into();
-        if let Some(image) = &self.image {
-            words.extend(["--grafana-image".into(), image.clone()]);
+    /// The words of a first `up`: ports and images, unless the test has its own.
+    pub fn first(&self, more: &[&str]) -> Vec<String> {
+        let (influxdb, grafana) = (self.influxdb_port.to_string(), self.grafana_port.to_string());
+        let image = self.image.as_deref().map(|image| ("--grafana-image", image));
+        let defaults = [
+            ("--registry", registry::address()),
+            ("--influxdb-port", influxdb.as_str()),
+            ("--grafana-port", grafana.as_str()),
+            ("--timeout", "60s"),
+        ];
+        let mut words = vec!["up"];
+        for (option, value) in defaults.into_iter().chain(image).filter(|(option, _)| !more.contains(option)) {
+            words.extend([option, value]);
         }
-        words.extend(more.iter().map(|word| (*word).to_string()));
-        words
+        words.extend(more);
+        words.into_iter().map(String::from).collect()
     }
 
     pub(crate) fn first_up(&self, more: &[&str]) -> Ran {
@@ -167,3 +163,10 @@ fn require_engine() {
 
 /// Generous, for machines that do other things too.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// An address of this machine that is not loopback: the engine's own bridge.
+pub fn bridge() -> String {
+    let subnet = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"]).unwrap();
+    let (network, _) = subnet.split_once('/').unwrap();
+    format!("{}.1", network.rsplit_once('.').unwrap().0)
+}

@@ -1,1 +1,255 @@
 //! Touches nothing else, fails well, lets nobody in.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::instance::{Instance, bridge, docker};
+use crate::support::registry;
+use crate::support::run::{Ran, Run, basic, http_with};
+
+/// An error as every one should be: the right code, a hint, no panic, no control characters.
+fn failed(ran: Ran, words: &[&str]) -> Ran {
+    let ran = ran.expect(1);
+    for word in words {
+        assert!(ran.err.contains(word), "{word:?} is not in {}", ran.err);
+    }
+    assert!(ran.err.contains("\nhint: "), "{}", ran.err);
+    assert!(!ran.err.contains("panicked") && !ran.err.contains('\u{1b}'), "{}", ran.err);
+    ran
+}
+
+#[test]
+fn what_has_our_name_but_not_our_label_is_never_touched() {
+    let it = Instance::new("foreign");
+    let image = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &image]).unwrap();
+    let name = it.container("influxdb");
+    docker(&["create", "--name", &name, &image]).unwrap();
+    let id = it.id("influxdb");
+    failed(it.first_up(&[]), &[&name, "did not make it"]);
+    assert_eq!(it.run(&["status", "--output", "json"]).expect(3).json()["influxdb"]["state"], "foreign");
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert_eq!(id, it.id("influxdb"));
+    docker(&["rm", &name]).unwrap();
+
+    docker(&["volume", "create", &name]).unwrap();
+    failed(it.first_up(&[]), &["volume", &name]);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(docker(&["volume", "inspect", &name]).is_ok());
+    docker(&["volume", "rm", &name]).unwrap();
+
+    docker(&["network", "create", &it.name]).unwrap();
+    failed(it.first_up(&[]), &["network", &it.name]);
+    it.run(&["down"]).expect(0);
+    assert!(docker(&["network", "inspect", &it.name]).is_ok());
+    docker(&["network", "rm", &it.name]).unwrap();
+}
+
+#[test]
+fn a_port_that_is_taken_names_who_has_it() {
+    let it = Instance::new("taken");
+    let other = Instance::new("holder");
+    other.first_up(&[]).expect(0);
+    let port = other.influxdb_port.to_string();
+    failed(it.first_up(&["--influxdb-port", &port]), &[&other.container("influxdb"), &port]);
+    other.assert_whole();
+    // A process outside any container.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    failed(it.first_up(&["--grafana-port", &port]), &["another process", &port, "--grafana-port"]);
+    // An InfluxDB outside any container: the hint is to use it.
+    let influxd = crate::support::influxd::Influxd::start();
+    let ran = failed(it.first_up(&["--influxdb-port", &influxd.port.to_string()]), &["InfluxDB"]);
+    assert!(ran.err.contains(&format!("--influxdb-url http://127.0.0.1:{}", influxd.port)), "{}", ran.err);
+    // An address that this machine does not have.
+    failed(it.first_up(&["--influxdb-ip", "192.0.2.7"]), &["not an address", "--influxdb-url"]);
+    // Nothing of that is in the way of a right one.
+    it.first_up(&["--influxdb-ip", "127.0.0.1"]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn images_that_cannot_be_had_are_one_error_each() {
+    let it = Instance::new("images");
+    let registry = registry::address();
+    let with = |image: &str| it.first_up(&["--influxdb-image", image]);
+    failed(with(&format!("{registry}/no/such:1")), &["cannot pull", "no/such"]);
+    failed(with("127.0.0.1:1/no/registry:1"), &["cannot pull", "refused"]);
+    let limited = failed(with(&format!("{registry}/limited/influxdb:1.12.4")), &["cannot pull"]);
+    assert!(limited.err.contains("hours"), "{}", limited.err);
+    failed(
+        it.first_up(&["--influxdb-image", "never/there:1", "--pull", "never"]),
+        &["not on the engine", "docker load"],
+    );
+    // Cut off once: the second try brings it.
+    let _ = docker(&["rmi", "--force", &format!("{registry}/cut/influxdb:1.12.4")]);
+    it.first_up(&["--influxdb-image", &format!("{registry}/cut/influxdb:1.12.4")]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn credentials_of_docker_login_reach_the_registry() {
+    let it = Instance::new("private");
+    let config = tempfile::tempdir().unwrap();
+    let private = registry::private();
+    // A password whose encoding has letters that differ between the two alphabets.
+    let auth = registry::PRIVATE.trim_start_matches("Basic ");
+    let text = format!("{{\"auths\":{{\"{private}\":{{\"auth\":\"{auth}\"}}}}}}");
+    std::fs::write(config.path().join("config.json"), text).unwrap();
+    let image = format!("{private}/influxdb:1.12.4");
+    let words = it.first(&["--influxdb-image", &image]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    failed(it.run(&words), &["cannot pull", "docker login"]);
+    it.command(&words).env("DOCKER_CONFIG", config.path().to_str().unwrap()).run().expect(0);
+}
+
+#[test]
+fn an_image_that_cannot_use_the_volume_is_refused_before_anything_is_removed() {
+    let it = Instance::with_grafana("volume", "grafana/grafana:12.4.10");
+    it.first_up(&["--database", "d"]).expect(0);
+    let ids = [it.id("influxdb"), it.id("grafana")];
+    let image = format!("{}/influxdb:as-root", registry::address());
+    failed(it.run(&["up", "--influxdb-image", &image]), &["root", &it.container("influxdb")]);
+    let older = format!("{}/grafana/grafana:9.4.0", registry::address());
+    failed(it.run(&["up", "--grafana-image", &older]), &["older"]);
+    assert_eq!(ids, [it.id("influxdb"), it.id("grafana")]);
+    it.assert_whole();
+}
+
+#[test]
+fn servers_that_do_not_come_up_bring_their_last_words() {
+    let fail = |image: &str, words: &[&str]| {
+        let it = Instance::with_grafana(&image.replace(':', "-"), image);
+        failed(it.first_up(&["--timeout", "3s"]), words);
+        it.run(&["down", "--volumes", "--yes"]).expect(0);
+    };
+    fail("odd:exits", &["did not become ready", "made to fail"]);
+    fail("odd:crashes", &["did not become ready", "made to fail"]);
+    fail("odd:silent", &["no answer within 3s", "double"]);
+    let it = Instance::new("influxdb2");
+    let image = format!("{}/odd:influxdb2", registry::address());
+    failed(it.first_up(&["--influxdb-image", &image]), &["InfluxDB v2.7.12", "influxdb:1.12.4"]);
+}
+
+#[test]
+fn everything_is_on_loopback_and_the_containers_may_do_little() {
+    let it = Instance::new("loopback");
+    it.first_up(&[]).expect(0);
+    for role in ["influxdb", "grafana"] {
+        let inspect = it.inspect(role);
+        let ports = inspect["NetworkSettings"]["Ports"].as_object().unwrap();
+        let bindings: Vec<&Value> = ports.values().flat_map(|list| list.as_array().into_iter().flatten()).collect();
+        assert_eq!(bindings.len(), 1, "{role}: {ports:?}");
+        assert_eq!(bindings[0]["HostIp"], "127.0.0.1");
+        let host = &inspect["HostConfig"];
+        assert_eq!(host["CapDrop"][0], "ALL");
+        assert_eq!(host["SecurityOpt"][0], "no-new-privileges");
+        assert_eq!(host["RestartPolicy"]["Name"], "unless-stopped");
+        assert_eq!(host["LogConfig"]["Config"]["max-size"], "10m");
+        assert_eq!(host["Privileged"], false);
+    }
+    assert_eq!(it.inspect("influxdb")["HostConfig"]["ReadonlyRootfs"], true);
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let open = |port: u16| sockets.lines().filter(|line| line.contains(&format!("00000000:{port:04X} "))).count();
+    assert_eq!(open(it.influxdb_port) + open(it.grafana_port), 0, "nothing listens for everybody");
+}
+
+#[test]
+fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_for() {
+    let it = Instance::new("secret");
+    let bridge = bridge();
+    let up = it.first_up(&["--grafana-ip", &bridge, "--influxdb-ip", &bridge, "-v"]).expect(0);
+    assert!(up.err.contains("without authentication"), "{}", up.err);
+    let shown = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
+    let password = shown["account"]["password"].as_str().unwrap().to_string();
+    assert!(password.len() >= 32 && password.chars().all(|c| c.is_ascii_hexdigit()), "128 bits");
+    let url = format!("http://{bridge}:{}/api/org", it.grafana_port);
+    let sign_in =
+        |password: &str| http_with("GET", &url, None, &[("authorization", &basic("admin", password))]).unwrap().0;
+    assert_eq!((sign_in(&password), sign_in("admin")), (200, 401));
+
+    // It is in none of these.
+    for role in ["influxdb", "grafana"] {
+        assert!(!it.inspect(role).to_string().contains(&password), "inspect of {role}");
+    }
+    let image = it.inspect("grafana")["Image"].as_str().unwrap().to_string();
+    assert!(!docker(&["history", "--no-trunc", &image]).unwrap().contains(&password));
+    assert!(!docker(&["logs", &it.container("grafana")]).unwrap().contains(&password));
+    let outputs = [up, it.run(&["up", "-v"]), it.run(&["status", "-v"]), it.run(&["status", "--output", "json"])];
+    for ran in outputs {
+        assert!(!ran.out.contains(&password) && !ran.err.contains(&password), "{ran:?}");
+    }
+    // Where it lies, only Grafana can read it.
+    let copy = tempfile::tempdir().unwrap();
+    let from = format!("{}:/var/lib/grafana/clipper-metrics/admin_password", it.container("grafana"));
+    docker(&["cp", "--archive", &from, copy.path().to_str().unwrap()]).unwrap();
+    let kept = std::fs::metadata(copy.path().join("admin_password")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&kept.permissions()) & 0o777, 0o400);
+
+    // Down and up again: the same password, and no option repeated but the addresses.
+    it.run(&["down"]).expect(0);
+    it.first_up(&["--grafana-ip", &bridge]).expect(0);
+    assert_eq!(sign_in(&password), 200);
+    let again = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
+    assert_eq!(again["account"]["password"], password.as_str());
+}
+
+#[test]
+fn moving_off_loopback_changes_the_default_password_first() {
+    let it = Instance::new("move");
+    it.first_up(&["--database", "d"]).expect(0);
+    let bridge = bridge();
+    let refused = it.command(&["up", "--grafana-ip", &bridge]).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "admin").run();
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    let up = it.run(&["up", "--grafana-ip", &bridge]).expect(0);
+    let (changed, moved) =
+        (up.err.find("replace Grafana's default password"), up.err.find("remove Grafana's container"));
+    assert!(changed.is_some() && changed < moved, "{}", up.err);
+    let url = format!("http://{bridge}:{}/api/org", it.grafana_port);
+    let status = http_with("GET", &url, None, &[("authorization", &basic("admin", "admin"))]).unwrap().0;
+    assert_eq!(status, 401, "admin/admin is shut out");
+    it.run(&["status"]).expect(0);
+    // And a volume that was kept from loopback is made safe before it is shown to anybody.
+    let other = Instance::new("kept");
+    other.first_up(&[]).expect(0);
+    other.run(&["down"]).expect(0);
+    let up = other.first_up(&["--grafana-ip", &bridge]).expect(0);
+    assert!(up.err.contains("on loopback only"), "{}", up.err);
+    let url = format!("http://{bridge}:{}/api/org", other.grafana_port);
+    let status = http_with("GET", &url, None, &[("authorization", &basic("admin", "admin"))]).unwrap().0;
+    assert_eq!(status, 401);
+    other.run(&["status"]).expect(0);
+}
+
+#[test]
+fn a_lost_password_is_set_anew_and_a_changed_one_is_told_once() {
+    for image in ["grafana/grafana:12.4.10", "grafana/grafana:7.5.5"] {
+        let it = Instance::with_grafana("lost", image);
+        it.first_up(&[]).expect(0);
+        let change = r#"{"oldPassword":"admin","newPassword":"forgotten","confirmNew":"forgotten"}"#;
+        assert_eq!(it.grafana("PUT", "/api/user/password", Some(change)).0, 200);
+        let told = it.run(&["status"]).expect(3);
+        assert!(told.out.contains("--reset-grafana-password"), "{}", told.out);
+        failed(it.run(&["up"]), &["refuses us"]);
+        it.run(&["up", "--reset-grafana-password"]).expect(0);
+        it.run(&["status"]).expect(0);
+        let chosen =
+            it.command(&["up", "--reset-grafana-password"]).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "of-my-own");
+        chosen.run().expect(0);
+        assert_eq!(it.grafana_as("admin", "of-my-own", "GET", "/api/org", None).0, 200);
+        it.run(&["up"]).expect(0);
+        it.assert_whole();
+    }
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_asked_for_loopback() {
+    let it = Instance::new("proxy");
+    let words = it.first(&[]);
+    let mut run = Run::new(words.iter().map(String::as_str).chain(["--name", &it.name]));
+    for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+        run = run.env(name, "http://127.0.0.1:1");
+    }
+    run.run().expect(0);
+}

@@ -39,11 +39,13 @@ pub fn digest(bytes: &[u8]) -> String {
 /// A layer being put together.
 struct Layer {
     archive: tar::Builder<Vec<u8>>,
+    /// Libraries that are in it already: an engine refuses a path that comes twice.
+    libraries: std::collections::HashSet<String>,
 }
 
 impl Layer {
     fn new() -> Self {
-        Self { archive: tar::Builder::new(Vec::new()) }
+        Self { archive: tar::Builder::new(Vec::new()), libraries: std::collections::HashSet::new() }
     }
 
     fn folder(&mut self, path: &str, mode: u32, owner: (u64, u64)) {
@@ -72,7 +74,9 @@ impl Layer {
         self.file(to, 0o755, &std::fs::read(from).unwrap_or_else(|why| panic!("{}: {why}", from.display())));
         let output = Command::new("ldd").arg(from).output().unwrap();
         for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
-            self.file(word, 0o755, &std::fs::read(word).unwrap());
+            if self.libraries.insert(word.to_string()) {
+                self.file(word, 0o755, &std::fs::read(word).unwrap());
+            }
         }
     }
 

@@ -36,14 +36,14 @@ impl Registry {
     }
 
     /// Answers one request. The first part of a name can ask for a failure: `limited`, `silent`,
-    /// `cut`; `mirror` and `private` are more names for the same images.
+    /// `cut`.
     pub async fn respond(&self, request: Request) -> Response {
         let path = request.path.trim_start_matches("/v2/").trim_end_matches('/');
         if path.is_empty() || path == "v2" || path == "/v2" {
             return Response::json(200, &json!({}));
         }
         let (failure, path) = match path.split_once('/') {
-            Some((first @ ("limited" | "silent" | "cut" | "private"), rest)) => (first, rest),
+            Some((first @ ("limited" | "silent" | "cut"), rest)) => (first, rest),
             _ => ("", path),
         };
         match failure {
@@ -52,11 +52,6 @@ impl Registry {
                 return Response::json(429, &json!({"errors": [error]}));
             }
             "silent" => return std::future::pending().await,
-            "private" if request.headers.get("authorization").map(String::as_str) != Some(PRIVATE) => {
-                let mut response = Response::json(401, &json!({"errors": [{"code": "UNAUTHORIZED"}]}));
-                response.headers.push(("www-authenticate".into(), "Basic realm=\"private\"".into()));
-                return response;
-            }
             _ => {}
         }
         if let Some((name, reference)) = path.split_once("/manifests/") {
@@ -102,4 +97,22 @@ pub fn address() -> &'static str {
         format!("127.0.0.1:{port}")
     });
     &ADDRESS
+}
+
+/// A registry that wants to know who asks, with the same images.
+pub fn private() -> String {
+    let registry = Registry::new(&image::all(&image::double_program()));
+    let port = in_background(move |request: Request| {
+        let registry = registry.clone();
+        async move {
+            if request.headers.get("authorization").map(String::as_str) == Some(PRIVATE) {
+                return registry.respond(request).await;
+            }
+            let mut response =
+                Response::json(401, &json!({"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]}));
+            response.headers.push(("www-authenticate".into(), "Basic realm=\"private\"".into()));
+            response
+        }
+    });
+    format!("127.0.0.1:{port}")
 }

@@ -128,3 +128,19 @@ fn base64(text: &str) -> String {
     }
     out
 }
+
+/// One POST to the engine itself; whether it said yes.
+pub fn engine_post(path: &str, body: &Value) -> bool {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    let socket = host.strip_prefix("unix://").expect("the tests speak to a local engine").to_string();
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    answer.starts_with("HTTP/1.0 20") || answer.starts_with("HTTP/1.1 20")
+}

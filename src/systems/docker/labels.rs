@@ -58,6 +58,25 @@ pub fn given(labels: Option<&Labels>) -> BTreeMap<String, String> {
     labels.and_then(|labels| texts(labels.get(GIVEN)?)).unwrap_or_default()
 }
 
+/// What the containers of an instance remember together.
+#[must_use]
+pub fn remembered<'a>(containers: impl Iterator<Item = Option<&'a Labels>> + Clone) -> BTreeMap<String, String> {
+    let role = |labels: Option<&Labels>| labels.and_then(|labels| labels.get(ROLE)).cloned().unwrap_or_default();
+    let roles: Vec<String> = containers.clone().map(role).collect();
+    let owner = |setting: &str| if setting.starts_with("influxdb-") { "influxdb" } else { "grafana" };
+    let mut all = BTreeMap::new();
+    for labels in containers {
+        let own = role(labels);
+        for (name, value) in given(labels) {
+            let owner = owner(&name);
+            if owner == own || !roles.iter().any(|role| role == owner) {
+                all.insert(name, value);
+            }
+        }
+    }
+    all
+}
+
 /// A JSON object of texts.
 fn texts(json: &str) -> Option<BTreeMap<String, String>> {
     match serde_json::from_str(json).ok()? {
@@ -80,6 +99,22 @@ mod tests {
             let _ = specification(Some(&labels));
             let _ = given(Some(&labels));
         }
+    }
+
+    #[test]
+    fn a_role_remembers_its_own_and_the_other_one_only_where_it_is_gone() {
+        let container = |role: &str, given: &str| -> Labels {
+            [(ROLE.to_string(), role.to_string()), (GIVEN.to_string(), given.to_string())].into()
+        };
+        let influxdb = container("influxdb", r#"{"influxdb-port":"1","grafana-port":"old","database":"old"}"#);
+        let grafana = container("grafana", r#"{"influxdb-port":"old","grafana-port":"2"}"#);
+        let both = remembered([Some(&influxdb), Some(&grafana)].into_iter());
+        let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+        };
+        assert_eq!(both, texts(&[("influxdb-port", "1"), ("grafana-port", "2")]));
+        let alone = remembered([Some(&grafana)].into_iter());
+        assert_eq!(alone, texts(&[("influxdb-port", "old"), ("grafana-port", "2")]));
     }
 
     #[test]

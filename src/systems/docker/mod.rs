@@ -18,8 +18,8 @@ use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
-    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest, NetworkingConfig,
-    PortBinding, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest,
+    NetworkDisconnectRequest, NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
@@ -156,7 +156,8 @@ impl Docker {
         }
     }
 
-    /// What somebody gave the instance before.
+    /// What somebody gave the instance before. Each container remembers all of it; what belongs to
+    /// one role is taken from that role's container, and from the other one only where it is gone.
     ///
     /// # Errors
     /// When the engine does not answer.
@@ -165,7 +166,7 @@ impl Docker {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filter).build();
         let containers =
             self.call("list the instance's containers", self.client.list_containers(Some(options))).await?;
-        Ok(containers.iter().flat_map(|container| labels::given(container.labels.as_ref())).collect())
+        Ok(labels::remembered(containers.iter().map(|container| container.labels.as_ref())))
     }
 
     /// What the engine knows of the stack.
@@ -283,17 +284,41 @@ impl Docker {
             labels: Some(HashMap::from([(labels::INSTANCE.into(), instance.into())])),
             ..NetworkCreateRequest::default()
         };
-        self.call(&format!("create network {instance}"), self.client.create_network(request)).await.map(drop)
+        let doing = format!("create network {instance}");
+        let made = self.call(&doing, self.client.create_network(request)).await?;
+        // The engine lets two have one name. Whoever finds that another was first takes its own back.
+        if self.network(instance).await?.id().is_some_and(|kept| kept != made.id) {
+            self.find(&doing, self.client.remove_network(&made.id)).await?;
+        }
+        Ok(())
     }
 
-    /// Removes the instance's networks; `spare` keeps the one that is in use.
+    /// Removes the instance's networks; `spare` keeps the one that is in use, and unplugs from the
+    /// others what cannot work there anyway.
     ///
     /// # Errors
     /// When the engine refuses.
     pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
         for id in ids.iter().skip(usize::from(spare)) {
-            self.find(&format!("remove network {instance}"), self.client.remove_network(id)).await?;
+            let doing = format!("remove network {instance}");
+            match self.find(&doing, self.client.remove_network(id)).await {
+                Err(Error::Docker { refusal: Refusal::Conflict, .. }) if spare => {
+                    self.unplug(id).await?;
+                    self.find(&doing, self.client.remove_network(id)).await?;
+                }
+                result => drop(result?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn unplug(&self, network: &str) -> Result<()> {
+        let doing = "unplug containers from a second network of one name";
+        let Some(found) = self.find(doing, self.client.inspect_network(network, None)).await? else { return Ok(()) };
+        for container in found.containers.into_iter().flatten().map(|(id, _)| id) {
+            let request = NetworkDisconnectRequest { container, force: Some(true) };
+            self.find(doing, self.client.disconnect_network(network, request)).await?;
         }
         Ok(())
     }
@@ -592,7 +617,9 @@ fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::Disk
             } else if *status_code == 404 {
                 Refusal::NotFound
-            } else if *status_code == 409 || text.contains("has active endpoints") || text.contains("is in use") {
+            } else if *status_code == 409
+                || ["has active endpoints", "is in use", "is ambiguous"].iter().any(|phrase| text.contains(phrase))
+            {
                 Refusal::Conflict
             } else {
                 Refusal::Other
