@@ -48,9 +48,10 @@ pub async fn up(
     }
     let mut wishes = wishes;
     let mut length = Duration::from_millis(50);
-    let mut rest = String::new();
     let mut refused = false;
-    for _ in 0..ROUNDS {
+    let mut round = 0;
+    loop {
+        round += 1;
         let seen = systems.observe(stack).await?;
         let plan = plan::up(stack, &seen, wishes);
         if dry_run {
@@ -64,25 +65,46 @@ pub async fn up(
             let status = tell(stack, systems, &seen, &plan, false).await?;
             return Ok(Outcome { planned: None, taken: systems.taken(), status });
         }
-        rest = plan.steps().map(|(step, finding)| format!("{step} ({finding})")).collect::<Vec<_>>().join(", ");
-        match systems.apply(stack, &plan, wishes).await {
-            Ok(()) => wishes = Wishes::default(),
-            // Somebody else was faster: look once more.
-            Err(Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, doing, why }) => {
-                listener.on(Event::Note(&format!("cannot {doing}: {why}; looking once more")));
+        let failure = match systems.apply(stack, &plan, wishes).await {
+            Ok(()) => {
+                wishes = Wishes::default();
+                Error::NotConverged {
+                    rest: plan
+                        .steps()
+                        .map(|(step, finding)| format!("{step} ({finding})"))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    after: started.elapsed(),
+                    hint:
+                        "`clipper-metrics status` tells what differs; something else may be changing the same objects"
+                            .into(),
+                }
+            }
+            Err(error) if is_race(&error) => {
+                listener.on(Event::Note(&format!("{error}; looking once more")));
                 pause(&mut length).await;
+                error
             }
             // A run that ended half-way may have left another password in the volume. Grafana is
             // not asked again with this one: what it said is remembered.
-            Err(Error::Refused { role: Role::Grafana, .. }) if !refused => refused = true,
+            Err(error @ Error::Refused { role: Role::Grafana, .. }) if !refused => {
+                refused = true;
+                error
+            }
             Err(error) => return Err(error),
+        };
+        if round == ROUNDS {
+            return Err(failure);
         }
     }
-    Err(Error::NotConverged {
-        rest,
-        after: started.elapsed(),
-        hint: "`clipper-metrics status` tells what differs; something else may be changing the same objects".into(),
-    })
+}
+
+/// Somebody else was faster with the same object: what remains to be done must be looked up anew.
+const fn is_race(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, .. } | Error::Answer { status: 409 | 412, .. }
+    )
 }
 
 /// InfluxDB asks nobody for a password.
@@ -143,8 +165,8 @@ pub async fn down(
             break;
         }
         match systems.apply(stack, &plan, Wishes::default()).await {
-            Err(Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, doing, why }) => {
-                listener.on(Event::Note(&format!("cannot {doing}: {why}; looking once more")));
+            Err(error) if is_race(&error) => {
+                listener.on(Event::Note(&format!("{error}; looking once more")));
                 pause(&mut length).await;
             }
             result => result?,

@@ -34,11 +34,6 @@ impl Instance {
         instance
     }
 
-    /// The double answers, not a real Grafana.
-    pub(crate) fn is_double(&self) -> bool {
-        self.image.as_ref().is_none_or(|image| image.starts_with(registry::address()))
-    }
-
     /// A command for this instance by its name alone.
     pub(crate) fn command(&self, words: &[&str]) -> Run {
         Run::new(words.iter().copied().chain(["--name", &self.name]))
