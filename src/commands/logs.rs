@@ -36,7 +36,7 @@ pub async fn logs(stack: &Stack, systems: &Systems, what: Selection, mut show: i
     let mut streams = Vec::new();
     for role in Role::ALL.into_iter().filter(|role| what.role.is_none_or(|only| only == *role)) {
         let Some(spec) = stack.container(role) else { continue };
-        if docker.run(&stack.instance, &spec.name).await?.is_some() {
+        if docker.life(&stack.instance, &spec.name).await?.is_some() {
             let lines = docker.logs(&spec.name, what.follow, what.tail, since);
             streams.push(lines.map(move |line| (role, line)).boxed_local());
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, try_join};
 
-use self::docker::{Docker, SeenRole};
+use self::docker::{Docker, Life, SeenRole};
 use self::grafana::Grafana;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
@@ -491,11 +491,7 @@ impl Systems {
 
     /// Polls until the server answers; ends at once when its container has.
     async fn await_answer(&self, stack: &Stack, role: Role, deadline: Instant) -> Result<()> {
-        let container = stack.container(role);
-        let restarts = match container {
-            Some(spec) => self.docker()?.run(&stack.instance, &spec.name).await?.map_or(0, |(_, restarts)| restarts),
-            None => 0,
-        };
+        let first = self.life(stack, role).await?;
         let mut length = Duration::from_millis(10);
         loop {
             let why = match self.probe(stack, role).await? {
@@ -510,17 +506,10 @@ impl Systems {
                 }
                 Answer::Unasked => "it was not asked".into(),
             };
-            if let Some(spec) = container {
-                let ended = match self.docker()?.run(&stack.instance, &spec.name).await? {
-                    None => Some("its container was removed".to_string()),
-                    Some((Run::Exited(code), _)) => Some(format!("its container exited with code {code}")),
-                    Some((Run::Restarting | Run::Dead, _)) => Some("its container does not stay up".into()),
-                    Some((_, now)) if now > restarts => Some("its container exited and was started again".into()),
-                    Some(_) => None,
-                };
-                if let Some(why) = ended {
-                    return Err(self.not_ready(stack, role, why).await);
-                }
+            if let Some(first) = &first
+                && let Some(why) = self.ended(stack, role, first).await?
+            {
+                return Err(self.not_ready(stack, role, why).await);
             }
             if Instant::now() >= deadline {
                 let waited = humantime::format_duration(stack.timeout);
@@ -528,6 +517,42 @@ impl Systems {
             }
             pause(&mut length).await;
         }
+    }
+
+    /// How the role's container is doing, if it is ours.
+    async fn life(&self, stack: &Stack, role: Role) -> Result<Option<Life>> {
+        match stack.container(role) {
+            Some(spec) => self.docker()?.life(&stack.instance, &spec.name).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Why the container that is waited for will not answer any more. One that somebody else
+    /// replaces is no failure of its server: it ends, and is gone a moment later.
+    async fn ended(&self, stack: &Stack, role: Role, first: &Life) -> Result<Option<String>> {
+        let mut length = Duration::from_millis(10);
+        let looks = 6;
+        for look in 1..=looks {
+            let now = self.life(stack, role).await?;
+            let Some(now) = now.filter(|now| now.id == first.id) else {
+                return Err(Error::Docker {
+                    doing: format!("wait for {}", role.title()),
+                    why: "somebody else replaced its container".into(),
+                    refusal: Refusal::Conflict,
+                });
+            };
+            let why = match now.run {
+                Run::Exited(code) => format!("its container exited with code {code}"),
+                Run::Restarting | Run::Dead => "its container does not stay up".into(),
+                _ if now.restarts > first.restarts => "its container exited and was started again".into(),
+                _ => return Ok(None),
+            };
+            if look == looks {
+                return Ok(Some(why));
+            }
+            pause(&mut length).await;
+        }
+        Ok(None)
     }
 
     async fn probe(&self, stack: &Stack, role: Role) -> Result<Answer<()>> {

@@ -66,6 +66,17 @@ pub struct SeenRole {
     pub port_holder: Option<String>,
 }
 
+/// How a container is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// The engine's id of it: another one is another container.
+    pub id: String,
+    /// How far up it is.
+    pub run: Run,
+    /// How often the engine started it again.
+    pub restarts: i64,
+}
+
 /// What the engine knows of an instance.
 #[derive(Debug)]
 pub struct Seen {
@@ -495,16 +506,19 @@ impl Docker {
         Ok(())
     }
 
-    /// How far up a container of ours is, and how often it was started again by the engine.
+    /// How a container of ours is doing.
     ///
     /// # Errors
     /// When the engine does not answer.
-    pub async fn run(&self, instance: &str, name: &str) -> Result<Option<(Run, i64)>> {
+    pub async fn life(&self, instance: &str, name: &str) -> Result<Option<Life>> {
         let inspect = self.client.inspect_container(name, None);
-        let mut found = self.find(&format!("inspect container {name}"), inspect).await?;
-        let labels = |found: &ContainerInspectResponse| found.config.as_ref().and_then(|config| config.labels.clone());
-        found = found.filter(|found| labels::belongs(labels(found).as_ref(), instance));
-        Ok(found.map(|found| (run_of(&found), found.restart_count.unwrap_or_default())))
+        let Some(found) = self.find(&format!("inspect container {name}"), inspect).await? else { return Ok(None) };
+        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+        Ok(labels::belongs(labels, instance).then(|| Life {
+            run: run_of(&found),
+            restarts: found.restart_count.unwrap_or_default(),
+            id: found.id.unwrap_or_default(),
+        }))
     }
 
     /// The last lines that a container wrote.
