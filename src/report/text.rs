@@ -54,8 +54,9 @@ impl Paint {
         self.with(Style::new().bold(), text)
     }
 
+    /// A state, padded before it is coloured: colours have no width.
     fn state(self, state: &str) -> String {
-        let words = state.replace('_', " ");
+        let words = format!("{:<11}", state.replace('_', " "));
         match state {
             "answering" | "in_sync" => self.good(&words),
             "edited" | "starting" | "unknown" => self.odd(&words),
@@ -262,7 +263,7 @@ fn others(text: &mut String, status: &Status) {
 }
 
 fn server_line(server: &ServerStatus, paint: Paint) -> String {
-    let mut line = format!("{:<11}{}", paint.state(server.state), server.url);
+    let mut line = format!("{}{}", paint.state(server.state), server.url);
     if let Some(version) = &server.version {
         let _ = write!(line, "   {version}");
     }
@@ -281,7 +282,7 @@ fn server_line(server: &ServerStatus, paint: Paint) -> String {
 fn object_line(object: &Object, paint: Paint) -> String {
     let differences: Vec<String> = object.differences.iter().map(Difference::to_string).collect();
     let differences = if differences.is_empty() { String::new() } else { format!("   {}", differences.join(", ")) };
-    format!("{:<11}{}{}", paint.state(object.state), printable(&object.name), printable(&differences))
+    format!("{}{}{}", paint.state(object.state), printable(&object.name), printable(&differences))
 }
 
 fn clipper(text: &mut String, reports: &Reports, paint: Paint) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::engine::OwnEngine;
 use crate::instance::{Instance, SOON, docker};
 use crate::support::run::ran;
 use crate::support::{eventually, influxd, registry};
@@ -246,4 +247,51 @@ fn interrupted_it_ends_at_once_and_says_what_was_left() {
         assert!(ran.err.contains("run `up` again"), "{ran:?}");
     }
     it.run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
+#[test]
+fn an_engine_that_dies_in_the_middle_is_no_harm() {
+    let mut engine = OwnEngine::start();
+    let registry = OwnEngine::registry();
+    let words = ["up", "--registry", &registry, "--timeout", "60s"];
+    let silent = ["--grafana-image", &format!("{registry}/odd:silent")].map(ToString::to_string);
+    // In the middle of a pull, of a create, of a wait. Not of a start: an engine that dies there can
+    // leave a process of its own behind that holds the port, and no client can take that away.
+    let moments: [(&str, &[&str]); 4] = [
+        ("pull", &["pull InfluxDB's image …"]),
+        ("create", &["create the network …"]),
+        ("create", &["create InfluxDB's container …"]),
+        ("wait", &["wait for Grafana …", "create the database: done"]),
+    ];
+    for (kind, signs) in moments {
+        engine.program(&["down", "--volumes", "--yes"]).output().unwrap();
+        for image in ["influxdb:1.12.4", "grafana/grafana:12.4.10"] {
+            engine.docker(&["rmi", "--force", &format!("{registry}/{image}")]);
+        }
+        let mut up = engine.program(&words);
+        if kind == "wait" {
+            up.args(&silent);
+        }
+        let mut up = up.arg("-v").stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut said = Vec::new();
+        for line in BufReader::new(up.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            let all =
+                |said: &[String]| signs.iter().all(|sign| said.iter().any(|line: &String| line.starts_with(sign)));
+            let before = all(&said);
+            said.push(line);
+            if !before && all(&said) {
+                engine.kill();
+            }
+        }
+        let code = up.wait().unwrap().code();
+        assert_eq!(code, Some(1), "{signs:?}: {said:?}");
+        assert!(said.iter().any(|line| line.starts_with("hint: ")), "{signs:?}: {said:?}");
+        engine.revive();
+        // What was given before counts, the silent image too: now another one is given.
+        let image = ["--grafana-image", &format!("{registry}/grafana/grafana:12.4.10")].map(ToString::to_string);
+        let up = ran(&engine.program(&words).args(&image).output().unwrap());
+        assert_eq!(up.code, 0, "{signs:?}: {}{}", up.err, engine.state());
+        assert_eq!(ran(&engine.program(&["status"]).output().unwrap()).code, 0, "{signs:?}");
+    }
+    engine.program(&["down", "--volumes", "--yes"]).output().unwrap();
 }

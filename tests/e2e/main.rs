@@ -19,6 +19,7 @@
 mod support;
 
 mod converge;
+mod engine;
 mod external;
 mod instance;
 mod lifecycle;

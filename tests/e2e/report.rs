@@ -114,7 +114,7 @@ fn demo_data_is_shown_apart_never_mixed_and_removed_to_the_last_point() {
     interrupt(process.id());
     let output = process.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("sent 6 points"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("in 1 reports of 2 models"), "{output:?}");
     let bad = it.run(&["demo", "--models", "a\\,b,#c"]).expect(2);
     assert!(bad.err.contains("could not report"), "{}", bad.err);
 }

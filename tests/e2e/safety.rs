@@ -89,6 +89,39 @@ fn images_that_cannot_be_had_are_one_error_each() {
 }
 
 #[test]
+fn a_silent_registry_is_given_up() {
+    let it = Instance::new("silence");
+    let started = std::time::Instant::now();
+    let ran = it.first_up(&["--influxdb-image", &format!("{}/silent/influxdb:1.12.4", registry::address())]);
+    failed(ran, &["cannot pull", "silent"]);
+    assert!(started.elapsed() < std::time::Duration::from_secs(100), "within its minute");
+}
+
+#[test]
+fn engines_that_cannot_be_used_are_one_error_each() {
+    let fake = |answer: &'static str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("docker.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+                let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+            }
+        });
+        let ran = Run::new(["up", "-H", &format!("unix://{}", path.display())]).run();
+        drop(folder);
+        ran
+    };
+    let http = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+    let old = Box::leak(format!("{http}{{\"Version\":\"1.12.6\",\"ApiVersion\":\"1.24\"}}").into_boxed_str());
+    failed(fake(old), &["API 1.24", "19.03"]);
+    let odd = Box::leak(format!("{http}<html>\u{1b}[31m no engine").into_boxed_str());
+    failed(fake(odd), &["not a Docker engine's"]);
+    failed(fake("SSH-2.0-OpenSSH\r\n"), &["cannot reach the Docker engine"]);
+}
+
+#[test]
 fn credentials_of_docker_login_reach_the_registry() {
     let it = Instance::new("private");
     let config = tempfile::tempdir().unwrap();

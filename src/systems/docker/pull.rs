@@ -110,10 +110,12 @@ fn failed(image: &str, error: &Bollard) -> Error {
     let why = match error {
         Bollard::DockerStreamError { error } => error.clone(),
         Bollard::DockerResponseServerError { message, .. } => message.clone(),
+        Bollard::RequestTimeoutError => format!("not a byte has arrived for {} s", SILENCE.as_secs()),
         other => crate::error::chain(other),
     };
     let failure = match error {
         Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => understand(&why),
+        Bollard::RequestTimeoutError => PullFailure::Silent,
         _ => PullFailure::Cut,
     };
     Error::Pull { image: image.into(), why: excerpt(&why, 300), failure }

@@ -1,0 +1,155 @@
+//! An engine of a test's own, to be killed: in a network of its own, so that it takes nothing away
+//! from the one that the other tests use.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::run::{Ran, program, ran};
+use crate::support::{eventually, image};
+
+/// Ends with its value.
+pub struct OwnEngine {
+    folder: tempfile::TempDir,
+    /// Keeps the network's namespace while the engine is dead.
+    holder: Child,
+    registry: Child,
+    engine: Option<Child>,
+}
+
+/// The registry's port in that network, where nobody else is.
+const REGISTRY: u16 = 5000;
+
+impl OwnEngine {
+    /// # Panics
+    /// When this is not root on Linux, or dockerd and ip are not there.
+    pub fn start() -> Self {
+        let holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && exec sleep 3600"])
+            .spawn()
+            .expect("this test starts an engine of its own: it needs Linux, and unshare, ip and dockerd");
+        let folder = tempfile::Builder::new().prefix("clipper-metrics-engine").tempdir_in("/var/tmp").unwrap();
+        let mut program = image::double_program();
+        program.set_file_name("test-registry");
+        eventually("the network is up", Duration::from_secs(10), || {
+            let lo = inside(holder.id(), "cat").arg("/proc/net/if_inet6").output();
+            lo.is_ok_and(|output| !output.stdout.is_empty()) || is_root_missing()
+        });
+        assert!(!is_root_missing(), "this test starts an engine of its own, which only root can");
+        let registry = inside(holder.id(), &program.to_string_lossy())
+            .arg(REGISTRY.to_string())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let listening = format!("0100007F:{REGISTRY:04X} 00000000:0000 0A");
+        eventually("the registry listens", Duration::from_secs(60), || {
+            std::fs::read_to_string(format!("/proc/{}/net/tcp", registry.id()))
+                .is_ok_and(|text| text.contains(&listening))
+        });
+        let mut it = Self { folder, holder, registry, engine: None };
+        it.revive();
+        it
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.path("docker.sock").display())
+    }
+
+    /// Starts the engine, for the first time or again.
+    pub fn revive(&mut self) {
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let mut command = inside(self.holder.id(), "dockerd");
+        command.args(["--host", &self.host(), "--iptables=false"]);
+        for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
+            command.arg(option).arg(self.path(name));
+        }
+        self.engine = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while self.docker(&["version"]).code != 0 {
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(std::time::Instant::now() < deadline, "the engine does not answer:\n{}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills the engine as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut engine) = self.engine.take() {
+            let _ = engine.kill();
+            let _ = engine.wait();
+        }
+        // What a service manager does with what is left of it: orphans would hold the ports.
+        let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+        let own = network(&self.holder.id().to_string());
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let process = entry.file_name().to_string_lossy().to_string();
+            let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+            if name.trim() == "docker-proxy" && network(&process) == own {
+                let _ = Command::new("kill").args(["-KILL", &process]).status();
+            }
+        }
+        // Its helper dies with it. Where nobody reaps that, the next engine would wait for it.
+        let _ = std::fs::remove_file(self.path("exec/containerd/containerd.pid"));
+    }
+
+    pub fn docker(&self, words: &[&str]) -> Ran {
+        ran(&inside(self.holder.id(), "docker").arg("--host").arg(self.host()).args(words).output().unwrap())
+    }
+
+    /// What the engine says of its containers, and who listens, for messages of failed tests.
+    pub fn state(&self) -> String {
+        let listening = inside(self.holder.id(), "ss").args(["-ltnp"]).output().map(|output| output.stdout);
+        format!("{}\n{}", self.docker(&["ps", "--all"]).out, String::from_utf8_lossy(&listening.unwrap_or_default()))
+    }
+
+    /// The program, where the engine's ports are.
+    pub fn program(&self, words: &[&str]) -> Command {
+        let mut command = inside(self.holder.id(), program());
+        command.args(words).arg("--host").arg(self.host()).env("HOME", self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub fn registry() -> String {
+        format!("127.0.0.1:{REGISTRY}")
+    }
+}
+
+/// A command in the network of another process.
+fn inside(process: u32, program: &str) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--net", "--target", &process.to_string(), program]);
+    command
+}
+
+fn is_root_missing() -> bool {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    output.stdout != b"0\n"
+}
+
+impl Drop for OwnEngine {
+    fn drop(&mut self) {
+        // Its containers first: an engine that ends leaves none behind.
+        let ids = self.docker(&["ps", "--all", "--quiet"]).out;
+        for id in ids.lines() {
+            self.docker(&["rm", "--force", "--volumes", id]);
+        }
+        if let Some(mut engine) = self.engine.take() {
+            let _ = Command::new("kill").arg(engine.id().to_string()).status();
+            let _ = engine.wait();
+        }
+        for process in [&mut self.registry, &mut self.holder] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        // An engine that was killed leaves its mounts.
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let ours = self.folder.path().to_string_lossy().to_string();
+        for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&ours)) {
+            let _ = Command::new("umount").args(["--lazy", mount]).status();
+        }
+    }
+}
