@@ -300,6 +300,22 @@ mod tests {
         assert_eq!(error.hint(), "did you mean `grafana_port`?");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_file_holds_it_is_read_or_refused(text in ".*", key in "[a-z_]{1,14}", value in ".{0,20}") {
+            let _ = read(&text);
+            let _ = read(&format!("{key} = {value}\n[metrics]\n{key} = {value}"));
+        }
+
+        #[test]
+        fn a_name_that_is_accepted_can_be_written_to(name in ".*") {
+            if let Ok(name) = database_name(&name) {
+                proptest::prop_assert!(!name.is_empty() && !name.contains(['/', '\\', '"', '&', '#', '+', '%', ';']));
+                proptest::prop_assert!(!name.chars().any(|c| c.is_whitespace() || c.is_control()));
+            }
+        }
+    }
+
     #[test]
     fn unknown_keys_elsewhere_are_clippers_business() {
         let file = read("cache_size = 1\n[whatever]\nx = 1\n[[models]]\nname = \"m 1\"\naddresses = []").unwrap();

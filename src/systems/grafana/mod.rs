@@ -271,7 +271,7 @@ impl Grafana {
             }]});
             self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await?
         };
-        Ok(understand(self.api.get(), &answer))
+        Ok(understand(self.api.get(), answer.status, &answer.json(), || answer.words()))
     }
 
     /// Asks through the data source until the answer is right. Where it contradicts settings that
@@ -485,9 +485,9 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
     }
 }
 
-/// What an answer to [`QUESTION`] says about the way to the database.
-fn understand(api: Api, answer: &HttpAnswer) -> Query {
-    let json = answer.json();
+/// What an answer to the question says about the way to the database.
+#[must_use]
+pub fn understand(api: Api, status: u16, json: &Value, words: impl FnOnce() -> String) -> Query {
     let result = match api {
         Api::Uid => &json["results"]["A"],
         Api::Numeric => &json["results"][0],
@@ -496,14 +496,68 @@ fn understand(api: Api, answer: &HttpAnswer) -> Query {
         Api::Uid => result["frames"].as_array().is_some_and(|frames| !frames.is_empty()),
         Api::Numeric => result["series"].as_array().is_some_and(|series| !series.is_empty()),
     };
-    if answer.status == 200 && has_rows {
+    if status == 200 && has_rows {
         return Query::Ok;
     }
     let why = match result["error"].as_str() {
         Some(error) => excerpt(error, 300),
-        None if answer.status == 502 => "Grafana cannot reach InfluxDB".into(),
-        None if answer.status == 200 => "the answer is empty".into(),
-        None => answer.words(),
+        None if status == 502 => "Grafana cannot reach InfluxDB".into(),
+        None if status == 200 => "the answer is empty".into(),
+        None => words(),
     };
     Query::Failing(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want() -> stack::DataSource {
+        stack::DataSource {
+            uid: "x".into(),
+            name: "X".into(),
+            url: "http://influxdb:8086".into(),
+            database: "d".into(),
+            user: String::new(),
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_grafana_answers_it_is_understood_or_refused(
+            json in crate::systems::arbitrary::json(&[
+                "results", "A", "frames", "series", "error", "uid", "name", "jsonData", "clipperMetrics", "templating",
+                "list", "query", "content", "edition",
+            ]),
+            status in 100_u16..600,
+        ) {
+            for api in [Api::Uid, Api::Numeric] {
+                let _ = understand(api, status, &json, String::new);
+            }
+            let list: Vec<Value> = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
+            let _ = seen_data_source(&list, &want());
+            let _ = dashboard::read(&json);
+        }
+    }
+
+    #[test]
+    fn a_data_source_of_ours_is_known_by_its_mark_and_others_by_name_or_uid() {
+        let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
+        assert!(matches!(seen_data_source(&[ours], &want()), DataSource::Ours(_)));
+        for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
+            assert!(matches!(seen_data_source(&[theirs], &want()), DataSource::Foreign(_)));
+        }
+        assert_eq!(seen_data_source(&[], &want()), DataSource::Missing);
+    }
+
+    #[test]
+    fn an_empty_answer_is_no_good_answer() {
+        let words = || "words".to_string();
+        let empty = json!({"results": {"A": {"status": 200, "frames": []}}});
+        assert!(matches!(understand(Api::Uid, 200, &empty, words), Query::Failing(_)));
+        let full = json!({"results": {"A": {"frames": [{}]}}});
+        assert_eq!(understand(Api::Uid, 200, &full, words), Query::Ok);
+        let error = json!({"results": {"A": {"error": "database not found: d"}}});
+        assert_eq!(understand(Api::Uid, 400, &error, words), Query::Failing("database not found: d".into()));
+    }
 }

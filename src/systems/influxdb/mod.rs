@@ -116,17 +116,7 @@ impl Influxdb {
         if !answer.is_success() {
             return Err(failed(answer.words()));
         }
-        let json = answer.json();
-        let results = json.get("results").and_then(Value::as_array).ok_or_else(|| failed(answer.words()))?;
-        let mut answers = Vec::new();
-        for result in results {
-            if let Some(error) = result.get("error").and_then(Value::as_str) {
-                return Err(failed(excerpt(error, 300)));
-            }
-            let list = result.get("series").and_then(Value::as_array);
-            answers.push(list.map(|list| list.iter().map(series).collect()).unwrap_or_default());
-        }
-        Ok(answers)
+        read(&answer.json()).map_err(|error| failed(error.unwrap_or_else(|| answer.words())))
     }
 
     /// Writes lines of the line protocol, whose times are nanoseconds since 1970.
@@ -172,6 +162,23 @@ fn usable_version(ping: &HttpAnswer) -> Result<String, Answer<Seen>> {
     }
 }
 
+/// The series in an answer to several statements, one list each.
+///
+/// # Errors
+/// With InfluxDB's words, which it sends with status 200; with none where it is no answer at all.
+pub fn read(json: &Value) -> Result<Vec<Vec<Series>>, Option<String>> {
+    let results = json.get("results").and_then(Value::as_array).ok_or(None)?;
+    let mut answers = Vec::new();
+    for result in results {
+        if let Some(error) = result.get("error").and_then(Value::as_str) {
+            return Err(Some(excerpt(error, 300)));
+        }
+        let list = result.get("series").and_then(Value::as_array);
+        answers.push(list.map(|list| list.iter().map(series).collect()).unwrap_or_default());
+    }
+    Ok(answers)
+}
+
 fn series(json: &Value) -> Series {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
     let list = |name: &str| json.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -203,6 +210,25 @@ mod tests {
         assert_eq!(quoted(r#"a"; DROP DATABASE "b"#), r#""a\"; DROP DATABASE \"b""#);
         assert_eq!(quoted(r"a\"), r#""a\\""#);
         assert_eq!(literal(r"it's \"), r"'it\'s \\'");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_answer_is_it_is_read_or_refused(json in crate::systems::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
+            let _ = read(&json);
+        }
+
+        #[test]
+        fn no_name_ends_its_quotes(name in ".*") {
+            let text = quoted(&name);
+            let inner = &text[1..text.len() - 1];
+            let mut escaped = false;
+            for letter in inner.chars() {
+                assert!(escaped || letter != '"');
+                escaped = letter == '\\' && !escaped;
+            }
+            assert!(!escaped, "the last quote is not escaped");
+        }
     }
 
     #[test]

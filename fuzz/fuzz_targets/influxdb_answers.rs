@@ -1,0 +1,10 @@
+//! InfluxDB's answers: read or refused.
+#![no_main]
+
+use clipper_metrics::systems::influxdb;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    if let Ok(json) = serde_json::from_slice(bytes) {
+        let _ = influxdb::read(&json);
+    }
+});
