@@ -200,7 +200,7 @@ impl Systems {
     /// replaces is no failure of its server: it ends, and is gone a moment later.
     async fn ended(&self, stack: &Stack, role: Role, first: &Life) -> Result<Option<String>> {
         let mut length = Duration::from_millis(10);
-        let looks = 6;
+        let looks = 10;
         for look in 1..=looks {
             let now = self.life(stack, role).await?;
             let Some(now) = now.filter(|now| now.id == first.id) else {

@@ -33,8 +33,8 @@ use crate::error::{Error, Result};
 
 /// How long one probe may take while waiting.
 const PROBE: Duration = Duration::from_secs(2);
-/// The longest pause between two probes.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between two looks: a look costs about a millisecond.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits a little, longer each time: for polling only, between two looks at a condition.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that pauses between two looks")]
