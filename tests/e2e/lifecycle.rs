@@ -1,10 +1,12 @@
 //! up, status, down: the main job, and nothing repeated.
 
+use std::io::{BufRead as _, BufReader};
+
 use serde_json::Value;
 
-use crate::instance::{Instance, SOON, docker};
+use crate::instance::{Instance, docker};
+use crate::support::registry;
 use crate::support::run::Run;
-use crate::support::{eventually, registry};
 
 #[test]
 fn an_empty_engine_ends_with_everything_running_configured_and_verified() {
@@ -197,10 +199,12 @@ fn the_log_of_each_server_is_shown() {
     assert!(both.out.contains("influxdb | ") && both.out.contains("grafana  | "), "{}", both.out);
     let one = it.run(&["logs", "influxdb", "--since", "1h"]).expect(0);
     assert!(one.out.contains("InfluxDB starting"), "{}", one.out);
-    let mut follower =
-        it.command(&["logs", "-f", "influxdb"]).command().stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let run = it.command(&["logs", "-f", "influxdb"]);
+    let mut follower = run.command().stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.next().is_some(), "what was there comes first");
     it.query("", "SHOW DATABASES");
-    eventually("following goes on", SOON, || follower.try_wait().unwrap().is_none());
+    assert!(lines.any(|line| line.contains("SHOW DATABASES") || line.contains("/query")), "following goes on");
     interrupt(follower.id());
     assert_eq!(follower.wait().unwrap().code(), Some(0), "Ctrl-C is the normal end");
 }
