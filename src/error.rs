@@ -122,6 +122,14 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// What the command works on is not there.
+    #[error("{what}")]
+    Absent {
+        /// What is not there, as a sentence.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// Somebody has to act before we can.
     #[error("{}", blocked.why)]
     Blocked {
@@ -238,6 +246,7 @@ impl Error {
             Self::Refused { .. } => "refused",
             Self::Answer { .. } => "answer",
             Self::NotReady { .. } => "not_ready",
+            Self::Absent { .. } => "absent",
             Self::Blocked { blocked, .. } => match blocked.kind {
                 Obstacle::Foreign => "foreign",
                 Obstacle::Refused => "refused",
@@ -260,6 +269,7 @@ impl Error {
             | Self::Engine { hint, .. }
             | Self::Publish { hint, .. }
             | Self::NotReady { hint, .. }
+            | Self::Absent { hint, .. }
             | Self::NotConverged { hint, .. }
             | Self::NotConfirmed { hint, .. } => hint.clone(),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),

@@ -27,7 +27,10 @@ use self::session::{Purpose, Session};
 fn main() -> ExitCode {
     // A killed reader such as `head` is no reason to die with a trace; errors of printing are
     // ignored where they happen.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
     http::choose_cryptography();
     let environment = environment();
     let report = report::choose(style(&cli.options, &environment));
@@ -51,6 +54,24 @@ fn main() -> ExitCode {
     // Whatever still runs in the background must not hold up the end.
     runtime.shutdown_background();
     code(exit)
+}
+
+/// A command line that makes no sense, or a wish for help: told by clap, in JSON where that was asked
+/// for.
+fn usage(error: &clap::Error) -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    let json = words.iter().any(|word| word == "--output=json")
+        || words.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    if !error.use_stderr() || !json {
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let style = Style { json: true, quiet: true, verbose: false, live: false, terminal: false, color: false };
+    let failure = Error::usage(message, "`clipper-metrics --help` lists commands and options");
+    report::choose(style).answer(&Answer::Error(&failure));
+    code(Exit::Usage)
 }
 
 fn code(exit: Exit) -> ExitCode {

@@ -114,8 +114,10 @@ fn an_absent_engine_is_one_error_with_a_hint_in_both_formats() {
         assert_eq!(json["error"]["kind"], "engine_unreachable");
         assert!(json["error"]["hint"].as_str().is_some_and(|hint| !hint.is_empty()));
     }
-    let usage = run(&["up", "--database", "..", "--output", "json"]).expect(2).json();
-    assert_eq!(usage["error"]["kind"], "usage");
+    for words in [&["up", "--database", "..", "--output", "json"][..], &["up", "--frobnicate", "--output=json"]] {
+        let usage = run(words).expect(2).json();
+        assert_eq!(usage["error"]["kind"], "usage", "{words:?}");
+    }
 }
 
 #[test]

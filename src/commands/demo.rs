@@ -153,17 +153,7 @@ async fn reachable(stack: &Stack, systems: &Systems) -> Result<crate::systems::i
     let hint = "bring it up with `clipper-metrics up`, then try again".to_string();
     match seen.influxdb.answer.stored() {
         Some(stored) if stored.has_database => systems.influxdb(stack),
-        Some(_) => Err(Error::NotReady {
-            role: Role::Influxdb,
-            why: format!("there is no database {} at {url}", stack.database),
-            log: Vec::new(),
-            hint,
-        }),
-        None => Err(Error::NotReady {
-            role: Role::Influxdb,
-            why: format!("it does not answer at {url}"),
-            log: Vec::new(),
-            hint,
-        }),
+        Some(_) => Err(Error::Absent { what: format!("there is no database {} at {url}", stack.database), hint }),
+        None => Err(Error::Absent { what: format!("InfluxDB does not answer at {url}"), hint }),
     }
 }

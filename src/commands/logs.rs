@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 
 use crate::core::stack::{Role, Stack};
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::systems::Systems;
 
 /// What to show of the logs.
@@ -42,10 +42,9 @@ pub async fn logs(stack: &Stack, systems: &Systems, what: Selection, mut show: i
         }
     }
     if streams.is_empty() {
-        return Err(Error::Docker {
-            doing: format!("show the logs of {}", stack.instance),
-            why: "there is no container of it".into(),
-            refusal: Refusal::NotFound,
+        return Err(Error::Absent {
+            what: format!("there is no container of {} whose log could be shown", stack.instance),
+            hint: "`clipper-metrics status` tells what is there, `clipper-metrics up` brings it up".into(),
         });
     }
     let mut lines = stream::select_all(streams);

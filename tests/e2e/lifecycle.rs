@@ -181,6 +181,19 @@ fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
 }
 
 #[test]
+fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
+    let it = Instance::new("always");
+    it.first_up(&[]).expect(0);
+    let id = it.id("influxdb");
+    let words = it.first(&["--pull", "always"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let again = it.run(&words).expect(0);
+    assert!(again.err.contains("pull InfluxDB's image: done"), "{}", again.err);
+    assert_eq!(id, it.id("influxdb"), "the same image, the same container");
+    it.assert_whole();
+}
+
+#[test]
 fn two_instances_live_side_by_side_and_know_of_each_other() {
     let (one, other) = (Instance::new("one"), Instance::new("other"));
     one.first_up(&[]).expect(0);
@@ -194,6 +207,8 @@ fn two_instances_live_side_by_side_and_know_of_each_other() {
 #[test]
 fn the_log_of_each_server_is_shown() {
     let it = Instance::new("logs");
+    let absent = it.run(&["logs"]).expect(1);
+    assert!(absent.err.contains("no container") && absent.err.contains("clipper-metrics up"), "{}", absent.err);
     it.first_up(&[]).expect(0);
     let both = it.run(&["logs", "--tail", "5"]).expect(0);
     assert!(both.out.contains("influxdb | ") && both.out.contains("grafana  | "), "{}", both.out);
