@@ -10,9 +10,8 @@ use std::fmt;
 
 pub use self::container::{unusable_server, version, volume_of_another_user};
 pub use self::step::{Lane, Step};
-use super::observed::Container;
 use super::observed::{
-    Dashboard, DataSource, Grafana, Influxdb, Network, Observed, Query, SeenDashboard, Server, Volume,
+    Container, Dashboard, DataSource, Grafana, Influxdb, Network, Observed, Query, SeenDashboard, Server, Volume,
 };
 use super::stack::{self, Difference, Role, Stack};
 

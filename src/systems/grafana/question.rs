@@ -1,0 +1,116 @@
+//! The question that tells whether panels will work: asked through the data source the way they ask,
+//! past Grafana's caches.
+//!
+//! Knows which answers lie. Must not know what is wanted beyond the data source.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Api, Grafana, numeric_id};
+use crate::core::observed::Query;
+use crate::core::stack::{self, Secret};
+use crate::error::{Error, Result, excerpt};
+use crate::systems::http::{Body, escaped};
+
+/// Asks past the cache in which Grafana keeps a data source's settings for 5 s.
+const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
+/// A question that a missing database cannot answer; most others it answers as if it were empty.
+const QUESTION: &str = "SHOW RETENTION POLICIES";
+/// What the data source's check is told to be patient with.
+const SETTLING: Duration = Duration::from_secs(10);
+/// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
+const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
+
+impl Grafana {
+    /// Asks through the data source the way panels ask, past Grafana's cache.
+    pub(super) async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
+        let answer = if let (Api::Numeric, Some(id)) = (self.api.get(), id) {
+            let path =
+                format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
+            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await?
+        } else {
+            let body = json!({"from": "now-5m", "to": "now", "queries": [{
+                "refId": "A", "datasource": {"type": "influxdb", "uid": source.uid}, "rawQuery": true,
+                "resultFormat": "table", "intervalMs": 15_000, "maxDataPoints": 100, "query": QUESTION,
+            }]});
+            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await?
+        };
+        Ok(understand(self.api.get(), answer.status, &answer.json(), || answer.words()))
+    }
+
+    /// Asks through the data source until the answer is right. Where it contradicts settings that
+    /// are right, they are saved once more, in a later second.
+    ///
+    /// # Errors
+    /// When the answer is still wrong after a while; the reason is Grafana's.
+    pub async fn await_query(
+        &self,
+        want: &stack::DataSource,
+        password: Option<&Secret>,
+        deadline: Instant,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let mut saved = started;
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let sources = self.data_sources().await?;
+            let why = match self.ask(want, numeric_id(&sources, &want.uid)).await? {
+                Query::Ok => return Ok(()),
+                Query::Failing(why) => why,
+                Query::Unasked => "there is no data source".into(),
+            };
+            if started.elapsed() > SETTLING || Instant::now() >= deadline {
+                return Err(Error::NotConverged {
+                    rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
+                    after: started.elapsed(),
+                    hint: "give InfluxDB's address as Grafana's server sees it with --data-source-url".into(),
+                });
+            }
+            if saved.elapsed() > BETWEEN_SAVES {
+                self.save_data_source(want, password).await?;
+                saved = Instant::now();
+            }
+            crate::systems::pause(&mut pause).await;
+        }
+    }
+}
+
+/// What an answer to the question says about the way to the database.
+#[must_use]
+pub fn understand(api: Api, status: u16, json: &Value, words: impl FnOnce() -> String) -> Query {
+    let result = match api {
+        Api::Uid => &json["results"]["A"],
+        Api::Numeric => &json["results"][0],
+    };
+    let has_rows = match api {
+        Api::Uid => result["frames"].as_array().is_some_and(|frames| !frames.is_empty()),
+        Api::Numeric => result["series"].as_array().is_some_and(|series| !series.is_empty()),
+    };
+    if status == 200 && has_rows {
+        return Query::Ok;
+    }
+    let why = match result["error"].as_str() {
+        Some(error) => excerpt(error, 300),
+        None if status == 502 => "Grafana cannot reach InfluxDB".into(),
+        None if status == 200 => "the answer is empty".into(),
+        None => words(),
+    };
+    Query::Failing(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_answer_is_no_good_answer() {
+        let words = || "words".to_string();
+        let empty = json!({"results": {"A": {"status": 200, "frames": []}}});
+        assert!(matches!(understand(Api::Uid, 200, &empty, words), Query::Failing(_)));
+        let full = json!({"results": {"A": {"frames": [{}]}}});
+        assert_eq!(understand(Api::Uid, 200, &full, words), Query::Ok);
+        let error = json!({"results": {"A": {"error": "database not found: d"}}});
+        assert_eq!(understand(Api::Uid, 400, &error, words), Query::Failing("database not found: d".into()));
+    }
+}
