@@ -21,9 +21,18 @@ pub struct OwnEngine {
 const REGISTRY: u16 = 5000;
 
 impl OwnEngine {
+    pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With a disk of so many mebibytes only.
+    pub fn start_on_a_small_disk(mebibytes: u32) -> Self {
+        Self::start_with(Some(mebibytes))
+    }
+
     /// # Panics
     /// When this is not root on Linux, or dockerd and ip are not there.
-    pub fn start() -> Self {
+    fn start_with(disk: Option<u32>) -> Self {
         let holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up && exec sleep 3600"])
             .spawn()
@@ -46,6 +55,13 @@ impl OwnEngine {
             std::fs::read_to_string(format!("/proc/{}/net/tcp", registry.id()))
                 .is_ok_and(|text| text.contains(&listening))
         });
+        if let Some(mebibytes) = disk {
+            let data = folder.path().join("data");
+            std::fs::create_dir(&data).unwrap();
+            let size = format!("size={mebibytes}m");
+            let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&data).status();
+            assert!(mount.is_ok_and(|status| status.success()), "only root can mount a small disk");
+        }
         let mut it = Self { folder, holder, registry, engine: None };
         it.revive();
         it

@@ -98,6 +98,17 @@ fn a_silent_registry_is_given_up() {
 }
 
 #[test]
+fn a_full_disk_during_a_pull_is_said_so() {
+    // InfluxDB's image fits, Grafana's beside it does not.
+    let engine = crate::engine::OwnEngine::start_on_a_small_disk(40);
+    let registry = crate::engine::OwnEngine::registry();
+    let up = engine.program(&["up", "--registry", &registry]).output().unwrap();
+    let ran = failed(crate::support::run::ran(&up), &["cannot pull", "no space left", "docker system df"]);
+    assert!(!ran.err.contains("cannot remove"), "{}", ran.err);
+    engine.program(&["down", "--volumes", "--yes"]).output().unwrap();
+}
+
+#[test]
 fn engines_that_cannot_be_used_are_one_error_each() {
     let fake = |answer: &'static str| {
         let folder = tempfile::tempdir().unwrap();
