@@ -128,10 +128,8 @@ async fn command(cli: &Cli, environment: &Environment, report: &Rc<dyn Report>) 
         Command::Up(up) => {
             let wishes =
                 Wishes { overwrite_dashboard: up.overwrite_dashboard, reset_password: up.reset_grafana_password };
-            let session =
-                Session::open(options, environment, report, Purpose::Whole { reset: wishes.reset_password }).await?;
-            let _lock = session.lock(environment, !up.dry_run).await;
-            let session = session.again(options, environment, report, wishes.reset_password).await?;
+            let purpose = Purpose::Whole { reset: wishes.reset_password };
+            let session = Session::open(options, environment, report, purpose, !up.dry_run).await?;
             let listener = session.listener.as_ref();
             let outcome = commands::up(&session.stack, &session.systems, wishes, up.dry_run, listener).await?;
             if let Some(plan) = &outcome.planned {
@@ -144,7 +142,7 @@ async fn command(cli: &Cli, environment: &Environment, report: &Rc<dyn Report>) 
         }
         Command::Down(down) => take_down(options, down, environment, report).await,
         Command::Status(wanted) => {
-            let session = Session::open(options, environment, report, Purpose::Whole { reset: false }).await?;
+            let session = Session::open(options, environment, report, Purpose::Whole { reset: false }, false).await?;
             if wanted.watch {
                 let show = |status: &clipper_metrics::core::status::Status| report.again(status);
                 let watching = commands::watch(&session.stack, &session.systems, wanted.show_secrets, show);
@@ -169,8 +167,7 @@ async fn take_down(
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
-    let session = Session::open(options, environment, report, Purpose::NameOnly).await?;
-    let _lock = session.lock(environment, !down.dry_run).await;
+    let session = Session::open(options, environment, report, Purpose::NameOnly, !down.dry_run).await?;
     let confirm = async |volumes: &[String]| confirm(volumes, down.yes).await;
     let outcome = commands::down(
         &session.stack,
@@ -196,7 +193,7 @@ async fn show_logs(
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
-    let session = Session::open(options, environment, report, Purpose::NameOnly).await?;
+    let session = Session::open(options, environment, report, Purpose::NameOnly, false).await?;
     let role = wanted.server.map(|server| match server {
         cli::Server::Influxdb => Role::Influxdb,
         cli::Server::Grafana => Role::Grafana,
@@ -245,7 +242,7 @@ async fn run_demo(
         backfill: length(&wanted.backfill, "--backfill")?,
         mix: wanted.mix,
     };
-    let session = Session::open(options, environment, report, Purpose::Whole { reset: false }).await?;
+    let session = Session::open(options, environment, report, Purpose::Whole { reset: false }, false).await?;
     let (stack, systems) = (&session.stack, &session.systems);
     if wanted.clear {
         let series = demo::clear(stack, systems).await?;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use clipper_metrics::cli::Options;
 use clipper_metrics::core::event::Listener;
-use clipper_metrics::core::stack::{Role, Secret, Stack};
+use clipper_metrics::core::stack::{Secret, Stack};
 use clipper_metrics::error::{Error, Result};
 use clipper_metrics::report::Report;
 use clipper_metrics::settings::{self, Access, Given, Inputs, Secrets, Site};
@@ -35,15 +35,19 @@ pub(crate) struct Session {
     pub(crate) stack: Stack,
     pub(crate) systems: Systems,
     pub(crate) listener: Rc<dyn Listener>,
+    /// Keeps other runs of this user off the same instance while this one changes it.
+    _lock: Option<lock::Lock>,
 }
 
 impl Session {
-    /// Reads files, finds the engine, asks what the instance was given before, and merges.
+    /// Reads files, finds the engine, asks what the instance was given before, and merges. A run that
+    /// changes things waits for others first: they may give the instance other settings.
     pub(crate) async fn open(
         options: &Options,
         environment: &Environment,
         report: &Rc<dyn Report>,
         purpose: Purpose,
+        changes: bool,
     ) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
         let file = options.config.as_deref().map(read_clipper_file).transpose()?;
@@ -58,6 +62,12 @@ impl Session {
             Some(Docker::connect(endpoint, Rc::clone(&listener)).await?)
         } else {
             None
+        };
+        let lock = match &docker {
+            Some(docker) if changes => {
+                Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await)
+            }
+            _ => None,
         };
         let site = docker.as_ref().and_then(Docker::other_machine).map_or(Site::Here, Site::Elsewhere);
         let (stack, access) = match purpose {
@@ -74,35 +84,7 @@ impl Session {
             }
         };
         let systems = Systems::new(docker, credentials(access)?, Rc::clone(&listener));
-        Ok(Self { stack, systems, listener })
-    }
-
-    /// Keeps other runs of this user off the same instance.
-    pub(crate) async fn lock(&self, environment: &Environment, wanted: bool) -> Option<lock::Lock> {
-        let docker = self.systems.docker().ok().filter(|_| wanted)?;
-        Some(lock::acquire(&docker.engine().endpoint, &self.stack.instance, environment, self.listener.as_ref()).await)
-    }
-
-    /// The same session after waiting for the lock: whoever held it may have given the instance
-    /// other settings.
-    pub(crate) async fn again(
-        self,
-        options: &Options,
-        environment: &Environment,
-        report: &Rc<dyn Report>,
-        reset: bool,
-    ) -> Result<Self> {
-        let Ok(docker) = self.systems.docker() else { return Ok(self) };
-        let remembered = docker.given(&self.stack.instance).await?;
-        let known: Given = Role::ALL
-            .into_iter()
-            .filter_map(|role| self.stack.container(role))
-            .flat_map(|spec| spec.given.clone())
-            .collect();
-        if remembered.iter().all(|(name, value)| known.get(name) == Some(value)) {
-            return Ok(self);
-        }
-        Self::open(options, environment, report, Purpose::Whole { reset }).await
+        Ok(Self { stack, systems, listener, _lock: lock })
     }
 }
 

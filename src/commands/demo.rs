@@ -6,11 +6,10 @@
 use std::time::{Duration, Instant};
 
 use crate::core::event::{Event, Listener};
-use crate::core::reports::DEMO_TAG;
+use crate::core::reports::{DEMO_TAG, is_unreportable};
 use crate::core::stack::{Role, Stack};
 use crate::error::{Error, Result};
 use crate::systems::Systems;
-use crate::systems::clipper;
 use crate::systems::influxdb::quoted;
 use crate::systems::load::{Batch, Load, STEP};
 
@@ -70,7 +69,7 @@ async fn send(
     sent: &mut Sent,
 ) -> Result<()> {
     for model in &wanted.load.models {
-        if model.is_empty() || clipper::unreportable_model(model).is_some() || model.starts_with('#') {
+        if model.is_empty() || is_unreportable(model) || model.starts_with('#') {
             return Err(Error::usage(
                 format!("--models holds {model:?}, a name that Clipper could not report"),
                 "use names without commas that do not begin with #",

@@ -8,7 +8,7 @@ pub mod logs;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::event::{Event, Listener, Taken};
-use crate::core::observed::{Container, Observed};
+use crate::core::observed::Observed;
 use crate::core::plan::{self, Plan, Step, Wishes};
 use crate::core::reports::{self, Reports};
 use crate::core::stack::{Pull, Role, Stack};
@@ -244,10 +244,7 @@ pub fn now() -> i64 {
 }
 
 async fn account(stack: &Stack, systems: &Systems, seen: &Observed, show_secrets: bool) -> Result<Account> {
-    let have = match &seen.grafana.container {
-        Container::Ours(have) => Some(have),
-        _ => None,
-    };
+    let have = seen.grafana.container.ours();
     let is_default = have.is_none_or(|have| !have.has_password_file());
     let password = if show_secrets && have.is_some() { Some(systems.grafana_password(have).await?) } else { None };
     let is_known = stack.container(Role::Grafana).is_some();

@@ -120,6 +120,17 @@ pub enum Container {
     Ours(OurContainer),
 }
 
+impl Container {
+    /// The container, if it is ours.
+    #[must_use]
+    pub const fn ours(&self) -> Option<&OurContainer> {
+        match self {
+            Self::Ours(have) => Some(have),
+            Self::Absent | Self::Foreign => None,
+        }
+    }
+}
+
 /// A container that carries our labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OurContainer {

@@ -3,7 +3,7 @@
 //! Knows Clipper's measurements and intervals. Must not know how they were read; it is told the
 //! time.
 
-use super::stack::{Role, Stack};
+use super::stack::{Role, Stack, bracketed};
 
 /// Ends the name of a model's counter; before it stands the model.
 pub const COUNTER: &str = "_prediction_counter";
@@ -123,7 +123,7 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
         let url = stack.url(Role::Influxdb);
         let published = url.rsplit_once("://").map_or(url.as_str(), |(_, rest)| rest);
         let host = if target.host == "localhost" { "127.0.0.1" } else { &target.host };
-        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+        let bracketed = bracketed(host);
         let wildcard = matches!(host, "0.0.0.0" | "::");
         let same_port = published.ends_with(&format!(":{}", target.port));
         if !(published == format!("{bracketed}:{}", target.port) || (wildcard && same_port)) {
@@ -140,11 +140,11 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
         }
     }
     let known = |name: &str| {
-        let written: String = name.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+        let written = written_name(name);
         activity.models.iter().any(|model| model.name == written && model.last_report.is_some())
     };
     let (impossible, silent): (Vec<_>, Vec<_>) =
-        named.iter().filter(|name| !known(name)).partition(|name| name.contains(','));
+        named.iter().filter(|name| !known(name)).partition(|name| is_unreportable(name));
     for name in impossible {
         hints.push(format!(
             "model {name:?} can never be seen: Clipper does not escape the comma in its name, and InfluxDB refuses it"
@@ -171,6 +171,18 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
         _ => {}
     }
     hints
+}
+
+/// What Clipper makes of a model's name in its measurements: white space becomes `_`.
+#[must_use]
+pub fn written_name(model: &str) -> String {
+    model.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect()
+}
+
+/// Clipper does not escape a comma in a model's name, and InfluxDB refuses such lines.
+#[must_use]
+pub fn is_unreportable(model: &str) -> bool {
+    model.contains(',')
 }
 
 /// A time span in the largest unit that leaves a number above one.

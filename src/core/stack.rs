@@ -272,7 +272,7 @@ impl ContainerSpec {
 }
 
 /// Puts the brackets around an IPv6 address that a URL needs.
-fn bracketed(host: &str) -> String {
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_string() }
 }
 

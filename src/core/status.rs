@@ -5,7 +5,7 @@
 use super::observed::{Answer, Container, DataSource, Engine, Observed, Query, Run, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
-use super::stack::{Difference, Role, Secret, Service, Stack};
+use super::stack::{Difference, Role, Secret, Service, Stack, bracketed};
 
 /// Everything that `status` tells.
 #[derive(Debug, Clone)]
@@ -219,17 +219,13 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
     let finding = plan.finding(Resource::Server(role)).unwrap_or(&Finding::Unknown);
     let (state, detail) = server_state(want.service(role), seen);
     let spec = want.container(role);
-    let have = match &seen.container {
-        Container::Ours(have) => Some(have),
-        _ => None,
-    };
+    let have = seen.container.ours();
     let published = have.and_then(super::observed::OurContainer::publish);
     let url = match (spec, published) {
         // Where it really is, as long as it is not as wanted.
         (Some(spec), Some(at)) if at != spec.publish() => {
             let host = if at.ip().is_unspecified() { spec.reach.clone() } else { at.ip().to_string() };
-            let host = if host.contains(':') { format!("[{host}]") } else { host };
-            format!("http://{host}:{}", at.port())
+            format!("http://{}:{}", bracketed(&host), at.port())
         }
         _ => want.url(role),
     };

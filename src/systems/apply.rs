@@ -112,10 +112,10 @@ impl Systems {
     }
 
     async fn check_image(&self, stack: &Stack, spec: &ContainerSpec) -> Result<()> {
-        let seen = self.docker()?.observe(stack).await?;
-        let role = &seen.roles[index(spec.role)];
-        let (Some(image), Volume::Ours { user: Some(owner) }) = (&role.image, &role.volume) else { return Ok(()) };
-        match plan::volume_of_another_user(spec, image, owner) {
+        let docker = self.docker()?;
+        let (image, volume) = try_join(docker.image(&spec.image), docker.volume(&stack.instance, &spec.name)).await?;
+        let (Some(image), Volume::Ours { user: Some(owner) }) = (image, volume) else { return Ok(()) };
+        match plan::volume_of_another_user(spec, &image, &owner) {
             Some(blocked) => Err(Error::Blocked { resource: plan::Resource::Server(spec.role), blocked }),
             None => Ok(()),
         }

@@ -124,12 +124,6 @@ pub fn database_name(name: &str) -> Result<String, String> {
     Ok(name)
 }
 
-/// Why Clipper could never report a model of this name, if it could not.
-#[must_use]
-pub fn unreportable_model(name: &str) -> Option<&'static str> {
-    name.contains(',').then_some("Clipper does not escape the comma in its name, and InfluxDB refuses such lines")
-}
-
 /// The file at hand, for messages with a line.
 struct File<'a> {
     path: &'a Path,

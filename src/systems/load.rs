@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-use crate::core::reports::{COUNTER, DEMO_TAG, INTERVAL, LATENCY, THROUGHPUT};
+use crate::core::reports::{COUNTER, DEMO_TAG, INTERVAL, LATENCY, THROUGHPUT, written_name};
 
 /// What a report takes longer than its interval: reports drift against the clock.
 const DRIFT: i64 = 4;
@@ -58,7 +58,7 @@ impl Load {
     }
 
     fn model(&self, index: usize, model: &str, at: i64, turn: i64, batch: &mut Batch) {
-        let name: String = model.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect();
+        let name = written_name(model);
         let time = at.saturating_mul(1_000_000);
         let count = (self.rate_at(index, turn) * seconds(STEP)).round();
         let mean_of = |reports: i64| {

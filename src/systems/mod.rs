@@ -220,10 +220,7 @@ impl Systems {
         if !may_answer(stack, Role::Grafana, container) {
             return Ok((Answer::Unasked, None, KeptPassword::NotAsked));
         }
-        let have = match container {
-            Container::Ours(have) => Some(have),
-            _ => None,
-        };
+        let have = container.ours();
         let auth = self.grafana_auth(have).await?;
         let grafana = Grafana::new(self.http(stack, Role::Grafana, auth)?);
         let known = self.refused.borrow().clone();
@@ -266,13 +263,9 @@ impl Systems {
         if let Some(grafana) = self.grafana.borrow().as_ref() {
             return Ok(Rc::clone(grafana));
         }
-        let have = match (&self.docker, stack.container(Role::Grafana)) {
-            (Some(docker), Some(_)) => docker.observe(stack).await?.roles.into_iter().nth(index(Role::Grafana)),
-            _ => None,
-        };
-        let have = match have.map(|role| role.container) {
-            Some(Container::Ours(have)) => Some(have),
-            _ => None,
+        let have = match stack.container(Role::Grafana) {
+            Some(spec) => self.docker()?.ours(&stack.instance, spec).await?,
+            None => None,
         };
         let auth = self.grafana_auth(have.as_ref()).await?;
         let grafana = Grafana::new(self.http(stack, Role::Grafana, auth)?);

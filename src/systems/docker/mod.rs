@@ -25,7 +25,7 @@ use self::container::{port_holder, seen_container};
 use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 use crate::core::event::{Event, Listener};
-use crate::core::observed::{Container, Engine, Image, Network, Volume};
+use crate::core::observed::{Container, Engine, Image, Network, OurContainer, Volume};
 use crate::core::stack::{ContainerSpec, Role, Stack};
 use crate::error::{Error, Refusal, Result, excerpt, printable};
 
@@ -204,7 +204,11 @@ impl Docker {
         }))
     }
 
-    async fn volume(&self, instance: &str, name: &str) -> Result<Volume> {
+    /// The volume of that name.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn volume(&self, instance: &str, name: &str) -> Result<Volume> {
         let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(name)).await?;
         Ok(match found {
             None => Volume::Absent,
@@ -212,6 +216,18 @@ impl Docker {
                 Volume::Ours { user: volume.labels.get(labels::USER).cloned() }
             }
             Some(_) => Volume::Foreign,
+        })
+    }
+
+    /// The container of a specification, if it is there and ours.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn ours(&self, instance: &str, spec: &ContainerSpec) -> Result<Option<OurContainer>> {
+        let network = self.network(instance).await?;
+        Ok(match self.container(instance, &spec.name, spec.role, &network).await? {
+            Container::Ours(have) => Some(have),
+            Container::Absent | Container::Foreign => None,
         })
     }
 
