@@ -1,12 +1,13 @@
-//! The command line as clap sees it: names, help, and the environment variables that stand in for
-//! options.
+//! The command line as clap sees it: commands, their options, and an option for each setting of the
+//! table in `settings::keys`.
 //!
-//! Every option is an `Option`: defaults belong to `settings`. Must not import anything of this
-//! crate.
+//! Every option is an `Option`: defaults and the environment belong to `settings`.
 
-use std::path::PathBuf;
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::clipper::file::ValueKind;
+use crate::settings::keys::{Key, TABLE, Values};
 
 /// InfluxDB and Grafana for Clipper's metrics: started, configured and verified.
 #[derive(Debug, Parser)]
@@ -25,9 +26,9 @@ pub struct Cli {
 pub enum Command {
     /// Bring InfluxDB and Grafana up, configured and verified; run it as often as you like
     Up(Up),
-    /// Take them away again; the data stays unless --volumes is given
+    /// Remove the containers again; the data stays unless --volumes is given
     Down(Down),
-    /// Tell what is there and how it differs from what is wanted (exit code 3 if it does)
+    /// Show what is there and how it differs from the settings (exit code 3 if it does)
     Status(Status),
     /// Show what a server logs
     Logs(Logs),
@@ -68,7 +69,7 @@ pub struct Down {
 /// Options of `status`.
 #[derive(Debug, Default, Args)]
 pub struct Status {
-    /// Go on telling: redraws on a terminal, one line per change elsewhere
+    /// Keep watching: redraws on a terminal, one line per change elsewhere
     #[arg(long)]
     pub watch: bool,
     /// Show Grafana's password
@@ -138,84 +139,15 @@ pub struct Completions {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Options {
-    /// Clipper's own TOML file, also read for a table [metrics]
-    #[arg(short, long, global = true, value_name = "FILE", env = "CLIPPER_METRICS_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Name of the instance; several live side by side [default: clipper-metrics]
-    #[arg(long, global = true, value_name = "NAME", env = "CLIPPER_METRICS_NAME")]
-    pub name: Option<String>,
-    /// Database that Clipper writes to [default: clipper]
-    #[arg(long, global = true, value_name = "NAME", env = "CLIPPER_METRICS_DATABASE")]
-    pub database: Option<String>,
-    /// Address that InfluxDB is published at [default: 127.0.0.1]
-    #[arg(long, global = true, value_name = "IP", env = "CLIPPER_METRICS_INFLUXDB_IP")]
-    pub influxdb_ip: Option<String>,
-    /// Port that InfluxDB is published at [default: 8086]
-    #[arg(long, global = true, value_name = "PORT", env = "CLIPPER_METRICS_INFLUXDB_PORT")]
-    pub influxdb_port: Option<String>,
-    /// Address that Grafana is published at [default: 127.0.0.1]
-    #[arg(long, global = true, value_name = "IP", env = "CLIPPER_METRICS_GRAFANA_IP")]
-    pub grafana_ip: Option<String>,
-    /// Port that Grafana is published at [default: 3000]
-    #[arg(long, global = true, value_name = "PORT", env = "CLIPPER_METRICS_GRAFANA_PORT")]
-    pub grafana_port: Option<String>,
-    /// Use the InfluxDB that already runs there instead of a container
-    #[arg(long, global = true, value_name = "URL", env = "CLIPPER_METRICS_INFLUXDB_URL")]
-    pub influxdb_url: Option<String>,
-    /// Use the Grafana that already runs there instead of a container
-    #[arg(long, global = true, value_name = "URL", env = "CLIPPER_METRICS_GRAFANA_URL")]
-    pub grafana_url: Option<String>,
-    /// InfluxDB's address as Grafana's server sees it [default: worked out]
-    #[arg(long, global = true, value_name = "URL", env = "CLIPPER_METRICS_DATA_SOURCE_URL")]
-    pub data_source_url: Option<String>,
-    /// Certificates to trust for https addresses [default: the system's]
-    #[arg(long, global = true, value_name = "FILE", env = "CLIPPER_METRICS_CA_FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// InfluxDB's image [default: influxdb:1.12.4]
-    #[arg(long, global = true, value_name = "IMAGE", env = "CLIPPER_METRICS_INFLUXDB_IMAGE")]
-    pub influxdb_image: Option<String>,
-    /// Grafana's image [default: grafana/grafana:12.4.10]
-    #[arg(long, global = true, value_name = "IMAGE", env = "CLIPPER_METRICS_GRAFANA_IMAGE")]
-    pub grafana_image: Option<String>,
-    /// Registry to pull both default images from, such as mirror.example:5000 [default: Docker Hub]
-    #[arg(long, global = true, value_name = "PREFIX", env = "CLIPPER_METRICS_REGISTRY")]
-    pub registry: Option<String>,
-    /// When to pull images [default: missing]
-    #[arg(long, global = true, value_name = "WHEN", env = "CLIPPER_METRICS_PULL")]
-    pub pull: Option<PullWhen>,
-    /// Grafana's organisation, created if missing [default: its main one]
-    #[arg(long, global = true, value_name = "NAME", env = "CLIPPER_METRICS_GRAFANA_ORG")]
-    pub grafana_org: Option<String>,
-    /// Grafana's folder for a new dashboard, created if missing [default: none]
-    #[arg(long, global = true, value_name = "NAME", env = "CLIPPER_METRICS_GRAFANA_FOLDER")]
-    pub grafana_folder: Option<String>,
-    /// Grafana's administrator [default: admin]
-    #[arg(long, global = true, value_name = "NAME", env = "CLIPPER_METRICS_GRAFANA_USER")]
-    pub grafana_user: Option<String>,
-    /// File with Grafana's administrator's password (or CLIPPER_METRICS_GRAFANA_PASSWORD)
-    #[arg(long, global = true, value_name = "FILE", env = "CLIPPER_METRICS_GRAFANA_PASSWORD_FILE")]
-    pub grafana_password_file: Option<PathBuf>,
-    /// File with a token for Grafana, instead of a password (or CLIPPER_METRICS_GRAFANA_TOKEN)
-    #[arg(long, global = true, value_name = "FILE", env = "CLIPPER_METRICS_GRAFANA_TOKEN_FILE")]
-    pub grafana_token_file: Option<PathBuf>,
-    /// User of the InfluxDB at --influxdb-url
-    #[arg(long, global = true, value_name = "NAME", env = "CLIPPER_METRICS_INFLUXDB_USER")]
-    pub influxdb_user: Option<String>,
-    /// File with that user's password (or CLIPPER_METRICS_INFLUXDB_PASSWORD)
-    #[arg(long, global = true, value_name = "FILE", env = "CLIPPER_METRICS_INFLUXDB_PASSWORD_FILE")]
-    pub influxdb_password_file: Option<PathBuf>,
+    /// The settings of the table.
+    #[command(flatten)]
+    pub settings: GivenSettings,
     /// Engine to use, as DOCKER_HOST has it [default: the one that docker would use]
     #[arg(short = 'H', long, global = true, value_name = "HOST", conflicts_with = "context")]
     pub host: Option<String>,
-    /// Docker context to use
+    /// Docker context to use [default: DOCKER_CONTEXT, else the current one]
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
-    /// How long to wait for the servers, such as 90s [default: 2m]
-    #[arg(long, global = true, value_name = "DURATION", env = "CLIPPER_METRICS_TIMEOUT")]
-    pub timeout: Option<String>,
-    /// How to answer [default: human]
-    #[arg(long, global = true, value_name = "FORMAT", env = "CLIPPER_METRICS_OUTPUT")]
-    pub output: Option<Format>,
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
@@ -227,24 +159,49 @@ pub struct Options {
     pub color: Option<Color>,
 }
 
-/// When to pull images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum PullWhen {
-    /// Only what the engine does not have
-    Missing,
-    /// Each time
-    Always,
-    /// Never
-    Never,
+/// The settings that the command line gives; an empty one takes back what was remembered.
+#[derive(Debug, Default, Clone)]
+pub struct GivenSettings(pub Values);
+
+impl FromArgMatches for GivenSettings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let value = |key: &Key| matches.get_one::<String>(key.option).cloned();
+        Ok(Self(TABLE.iter().filter_map(|key| Some((key.setting, value(key)?))).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
-/// How to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people
-    Human,
-    /// For machines: one JSON document
-    Json,
+impl Args for GivenSettings {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        TABLE.iter().fold(command, |command, key| command.arg(argument(key)))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+/// The option of one setting.
+fn argument(key: &Key) -> Arg {
+    let mut help = key.help.to_string();
+    if !key.default.is_empty() {
+        help.push_str(&format!(" [default: {}]", key.default));
+    }
+    help.push_str(&format!(" [env: {}]", key.variable));
+    let mut argument =
+        Arg::new(key.option).long(key.option).global(true).value_name(key.value_name).help(help).num_args(1);
+    if let Some(short) = key.short {
+        argument = argument.short(short);
+    }
+    match key.kind {
+        ValueKind::Word(words) => argument.value_parser(PossibleValuesParser::new(words)).hide_possible_values(false),
+        ValueKind::Path => argument.value_hint(clap::ValueHint::FilePath),
+        ValueKind::Text | ValueKind::Port | ValueKind::Host => argument,
+    }
 }
 
 /// When to use colours.

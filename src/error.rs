@@ -3,12 +3,15 @@
 //!
 //! Knows sentences. Must not know how to print them, and must never be given a secret.
 
-use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::core::address::ServerUrl;
+use crate::core::image::ImageRef;
+use crate::core::observed::PortHolder;
 use crate::core::plan::{Blocked, Obstacle, Resource};
-use crate::core::stack::Role;
+use crate::core::role::Role;
 
 /// The result of anything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -56,27 +59,35 @@ pub enum Error {
         /// What kind of refusal it was.
         refusal: Refusal,
     },
+    /// Somebody else was faster with the same object: what remains to be done must be looked up again.
+    #[error("cannot {doing}: {why}")]
+    Raced {
+        /// What we were doing, in the imperative.
+        doing: String,
+        /// Who was faster.
+        why: String,
+    },
     /// An image cannot be pulled.
     #[error("cannot pull {image}: {why}")]
     Pull {
         /// The image.
-        image: String,
+        image: ImageRef,
         /// The engine's words.
         why: String,
         /// What kind of failure it was.
         failure: PullFailure,
     },
-    /// The wanted address cannot be published.
-    #[error("cannot publish {} at {address}: {why}", role.title())]
+    /// The specified address cannot be published.
+    #[error("cannot publish {} at {address}: {}", role.title(), holder_text(holder, *role, answers.as_ref()))]
     Publish {
         /// Whose port.
         role: Role,
         /// Where.
-        address: String,
-        /// Who has it, or what is wrong with it.
-        why: String,
-        /// What to do.
-        hint: String,
+        address: SocketAddr,
+        /// Who has it.
+        holder: PortHolder,
+        /// The server of that role which answers there, in a process outside any container.
+        answers: Option<ServerUrl>,
     },
     /// A server could not be asked.
     #[error("cannot {doing} at {url}: {why}")]
@@ -88,15 +99,15 @@ pub enum Error {
         /// The reason.
         why: String,
     },
-    /// A server refuses our credentials.
-    #[error("{} at {url} refuses us: {words}", role.title())]
+    /// A server rejects the login.
+    #[error("{} at {url} rejected the login: {message}", role.title())]
     Refused {
         /// Which server.
         role: Role,
         /// Where.
         url: String,
-        /// Its words.
-        words: String,
+        /// Its message.
+        message: String,
     },
     /// A server answered what we cannot use.
     #[error("cannot {doing} at {url}: {why}")]
@@ -138,13 +149,13 @@ pub enum Error {
         /// Why and what to do.
         blocked: Blocked,
     },
-    /// Everything was done, and still something is not as wanted.
-    #[error("not everything is as wanted after {after:.1?}: {rest}")]
+    /// Everything was done, and still something differs.
+    #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1} s", after.as_secs_f64())).unwrap_or_default())]
     NotConverged {
         /// What remains.
         rest: String,
-        /// How long it was tried.
-        after: Duration,
+        /// How long it was tried, where that matters.
+        after: Option<Duration>,
         /// What to do.
         hint: String,
     },
@@ -154,6 +165,12 @@ pub enum Error {
         /// What was not done.
         message: String,
         /// How to confirm.
+        hint: String,
+    },
+    /// The user interrupted the command.
+    #[error("interrupted")]
+    Interrupted {
+        /// What is left, and how to go on.
         hint: String,
     },
     /// The machine would not let us.
@@ -173,8 +190,16 @@ pub enum Refusal {
     NotFound,
     /// It exists already, or is in use.
     Conflict,
-    /// The published address cannot be had.
-    Address,
+    /// Somebody is removing it already.
+    BeingRemoved,
+    /// It is not paused.
+    NotPaused,
+    /// The image has no such program.
+    NoSuchProgram,
+    /// The published port is taken.
+    PortTaken,
+    /// The engine's machine does not have the published address.
+    NoSuchAddress,
     /// The engine cannot be reached any more.
     Gone,
     /// The disk is full.
@@ -205,7 +230,7 @@ pub enum PullFailure {
 /// What a process that ended this way tells its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or everything as wanted.
+    /// Done, or everything in sync.
     Done = 0,
     /// Failed.
     Failed = 1,
@@ -227,7 +252,11 @@ impl Error {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Usage { .. } | Self::File { .. } | Self::NotConfirmed { .. } => Exit::Usage,
+            Self::Usage { .. }
+            | Self::File { .. }
+            | Self::NotConfirmed { .. }
+            | Self::Blocked { blocked: Blocked { kind: Obstacle::Settings, .. }, .. } => Exit::Usage,
+            Self::Interrupted { .. } => Exit::Interrupted,
             _ => Exit::Failed,
         }
     }
@@ -239,7 +268,8 @@ impl Error {
             Self::Usage { .. } => "usage",
             Self::File { .. } => "file",
             Self::Engine { .. } => "engine_unreachable",
-            Self::Docker { .. } => "engine",
+            Self::Docker { .. } | Self::Raced { .. } => "engine",
+            Self::Interrupted { .. } => "interrupted",
             Self::Pull { .. } => "pull",
             Self::Publish { .. } => "port",
             Self::Http { .. } => "unreachable",
@@ -253,6 +283,8 @@ impl Error {
                 Obstacle::PortTaken => "port",
                 Obstacle::Image => "image",
                 Obstacle::Server => "server",
+                Obstacle::Settings => "settings",
+                Obstacle::Unverifiable => "unverifiable",
             },
             Self::NotConverged { .. } => "not_converged",
             Self::NotConfirmed { .. } => "not_confirmed",
@@ -267,18 +299,20 @@ impl Error {
             Self::Usage { hint, .. }
             | Self::File { hint, .. }
             | Self::Engine { hint, .. }
-            | Self::Publish { hint, .. }
+            | Self::Interrupted { hint }
             | Self::NotReady { hint, .. }
             | Self::Absent { hint, .. }
             | Self::NotConverged { hint, .. }
             | Self::NotConfirmed { hint, .. } => hint.clone(),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
             Self::Docker { refusal, .. } => refusal.hint().into(),
+            Self::Raced { .. } => Refusal::Conflict.hint().into(),
+            Self::Publish { role, address, holder, answers } => publish_hint(*role, *address, holder, answers.as_ref()),
             Self::Pull { failure, image, .. } => failure.hint(image),
-            Self::Http { .. } => "see that the server runs, then try again; -v shows every request".into(),
+            Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
             Self::Refused { role: Role::Grafana, .. } => {
-                "give the password with --grafana-password-file FILE, or set a new one with `clipper-metrics up \
-                 --reset-grafana-password` (containers of ours only); Grafana locks a user out for 5 minutes after 5 \
+                "give the password with --grafana-password-file FILE, or set a new one with --reset-grafana-password \
+                 (containers of ours only); Grafana locks a user out for 5 minutes after 5 \
                  wrong passwords"
                     .into()
             }
@@ -286,8 +320,8 @@ impl Error {
             Self::Answer { status: 403, .. } => {
                 "use an account that may do this, an administrator's for instance".into()
             }
-            Self::Answer { .. } => "-v shows every request; `clipper-metrics logs` shows what the server says".into(),
-            Self::Io { .. } => "see that the file or directory can be used by you".into(),
+            Self::Answer { .. } => "-v shows every request; the command `logs` shows what the server says".into(),
+            Self::Io { .. } => "check that you may use the file or directory".into(),
         }
     }
 }
@@ -296,11 +330,17 @@ impl Refusal {
     const fn hint(self) -> &'static str {
         match self {
             Self::NotFound => "somebody else changed the engine meanwhile: run the same command again",
-            Self::Conflict => "somebody else works on the same objects: run the same command again",
-            Self::Address => "choose another address with --influxdb-ip/--influxdb-port or --grafana-ip/--grafana-port",
-            Self::Gone => "see that the engine still runs (docker version), then run the same command again",
+            Self::Conflict | Self::BeingRemoved => {
+                "somebody else works on the same objects: run the same command again"
+            }
+            Self::PortTaken | Self::NoSuchAddress => {
+                "choose another address with --influxdb-ip/--influxdb-port or --grafana-ip/--grafana-port"
+            }
+            Self::Gone => "check that the engine still runs (docker version), then run the same command again",
             Self::Disk => "free space on the engine's disk (docker system df), then run the same command again",
-            Self::Other => "`docker info` and the engine's log may tell more; then run the same command again",
+            Self::Other | Self::NotPaused | Self::NoSuchProgram => {
+                "`docker info` and the engine's log may tell more; then run the same command again"
+            }
         }
     }
 }
@@ -312,12 +352,18 @@ impl PullFailure {
         matches!(self, Self::Cut)
     }
 
-    fn hint(self, image: &str) -> String {
+    fn hint(self, image: &ImageRef) -> String {
         match self {
-            Self::NotFound => format!(
-                "check the name, sign in with `docker login`, or name another image or registry (--registry); \
-                 without internet: docker save / docker load {image}, then --pull never"
-            ),
+            Self::NotFound => {
+                let library = image.library_form().map(|form| {
+                    format!(", or, for a mirror of Docker Hub with full names, give --influxdb-image {form}")
+                });
+                format!(
+                    "check the name, sign in with `docker login`, or name another image or registry (--registry){}; \
+                     without internet: docker save / docker load {image}, then --pull never",
+                    library.unwrap_or_default()
+                )
+            }
             Self::RateLimited => {
                 "the registry's limit lasts hours: sign in with `docker login`, or use a mirror with --registry".into()
             }
@@ -328,6 +374,40 @@ impl PullFailure {
             Self::Disk => "free space on the engine's disk (docker system df), then run the same command again".into(),
             Self::Other => "run the same command again, or try `docker pull` by hand".into(),
         }
+    }
+}
+
+/// Who has an address.
+fn holder_text(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) -> String {
+    match holder {
+        PortHolder::Container(name) => format!("container {name} holds that port"),
+        PortHolder::OtherRole(other) => format!("this instance's {} holds that port", other.title()),
+        PortHolder::Process => {
+            let answers = answers.map(|_| format!("; {} answers there", role.title())).unwrap_or_default();
+            format!("another process on the engine's machine holds that port{answers}")
+        }
+        PortHolder::NoSuchAddress => "that is not an address of the engine's machine".into(),
+    }
+}
+
+fn publish_hint(role: Role, address: SocketAddr, holder: &PortHolder, answers: Option<&ServerUrl>) -> String {
+    match (holder, answers) {
+        (PortHolder::Container(name), _) => {
+            format!("stop it (docker stop {name}), or choose another port with --{role}-port")
+        }
+        (PortHolder::Process, Some(url)) => {
+            format!("use it with --{role}-url {url}, or choose another port with --{role}-port")
+        }
+        (PortHolder::Process, None) => {
+            format!("choose another port with --{role}-port, or find the process with `ss -ltnp`")
+        }
+        (PortHolder::OtherRole(_), _) => format!("choose another port with --{role}-port"),
+        (PortHolder::NoSuchAddress, _) => format!(
+            "if {} already runs there, give --{role}-url {}; to run the containers there, name that machine's engine \
+             with -H",
+            role.title(),
+            ServerUrl::http(address.ip().to_string(), address.port())
+        ),
     }
 }
 
@@ -344,29 +424,6 @@ fn log_lines(log: &[String]) -> String {
     text
 }
 
-/// Strips what could move a terminal's cursor from text that came from elsewhere: engines, servers
-/// and files are not trusted with the terminal.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            '\n' => '\n',
-            '\t' => ' ',
-            c if c.is_control() || ('\u{200e}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) => {
-                '\u{fffd}'
-            }
-            c => c,
-        })
-        .collect()
-}
-
-/// The beginning of a text, for a message.
-#[must_use]
-pub fn excerpt(text: &str, most: usize) -> String {
-    let text = printable(text.trim()).replace('\n', " ");
-    if text.chars().count() <= most { text } else { text.chars().take(most).chain(['…']).collect() }
-}
-
 /// One sentence out of an error and everything that caused it, without repeating itself.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -380,10 +437,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", *self as i32)
-    }
 }

@@ -58,14 +58,15 @@ fn imports_point_in_one_direction() {
     let allowed: &[(&str, &[&str])] = &[
         ("core", &["core"]),
         ("error", &["core", "error"]),
-        ("cli", &[]),
-        ("settings", &["cli", "core", "systems", "error"]),
-        ("systems", &["core", "error", "systems"]),
-        ("commands", &["core", "systems", "error", "commands"]),
+        ("clipper", &["clipper", "core", "error"]),
         ("report", &["core", "error", "report"]),
+        ("systems", &["core", "error", "systems"]),
+        ("settings", &["clipper", "core", "error", "settings", "systems"]),
+        ("cli", &["clipper", "settings"]),
+        ("commands", &["clipper", "core", "error", "commands", "systems"]),
+        ("app", &["app", "cli", "clipper", "commands", "core", "error", "report", "settings", "systems"]),
         ("lib", &[]),
         ("main", &[]),
-        ("session", &[]),
     ];
     let mut checked = 0;
     for (path, text) in sources() {
@@ -82,21 +83,22 @@ fn imports_point_in_one_direction() {
 }
 
 #[test]
-fn settings_knows_of_the_systems_only_clippers_file() {
-    let (_, text) = sources().into_iter().find(|(path, _)| path == "settings.rs").unwrap();
-    for line in code(&text).filter(|line| line.contains("crate::systems")) {
-        assert!(line.contains("crate::systems::clipper"), "{line}");
+fn settings_say_how_to_sign_in_and_know_the_systems_for_nothing_else() {
+    for (path, text) in sources().into_iter().filter(|(path, _)| part(path) == "settings") {
+        for line in code(&text).filter(|line| line.contains("crate::systems")) {
+            assert_eq!(line, "use crate::systems::{CaFile, Credentials, InfluxdbLogin};", "{path}");
+        }
     }
 }
 
 #[test]
 fn systems_share_only_http() {
-    let systems = ["clipper", "docker", "grafana", "influxdb", "load", "lock"];
+    let systems = ["docker", "grafana", "influxdb", "lock"];
     for (path, text) in sources() {
         let Some(own) = path.strip_prefix("systems/") else { continue };
         let own = own.split('/').next().unwrap().trim_end_matches(".rs");
         // These bring the systems together.
-        if ["mod", "apply", "administrator"].contains(&own) {
+        if ["mod", "apply", "login"].contains(&own) {
             continue;
         }
         for line in code(&text) {
@@ -129,13 +131,16 @@ fn every_library_stays_in_its_place() {
         ("tar", &["systems/docker/"]),
         ("reqwest", &["systems/http.rs"]),
         ("rustls", &["systems/http.rs"]),
-        ("toml", &["systems/clipper.rs"]),
-        ("strsim", &["systems/clipper.rs"]),
-        ("fastrand", &["systems/load.rs"]),
+        ("percent_encoding", &["systems/http.rs"]),
+        ("url", &["settings/mod.rs"]),
+        ("rustix", &["app/terminal.rs"]),
+        ("toml", &["clipper/file.rs"]),
+        ("strsim", &["clipper/file.rs"]),
+        ("fastrand", &["clipper/load.rs"]),
         ("indicatif", &["report/human.rs"]),
         ("console", &["report/"]),
-        ("clap", &["cli.rs", "main.rs"]),
-        ("clap_complete", &["cli.rs", "main.rs"]),
+        ("clap", &["cli.rs", "main.rs", "app/"]),
+        ("clap_complete", &["cli.rs", "app/verbs.rs"]),
     ];
     for (path, text) in sources() {
         for line in code(&text) {
@@ -151,17 +156,32 @@ fn every_library_stays_in_its_place() {
 }
 
 #[test]
-fn only_reports_and_main_print() {
+fn only_reports_and_the_terminal_print() {
     for (path, text) in sources() {
-        if part(&path) == "report" || path == "main.rs" {
+        if part(&path) == "report" || path == "app/terminal.rs" {
             continue;
         }
         for line in code(&text) {
-            for word in ["println!", "eprintln!", "print!", "stdout()", "stderr()"] {
+            for word in ["println!", "eprintln!", "print!", "io::stdout()", "io::stderr()"] {
                 assert!(!line.contains(word), "{path} prints: {line}");
             }
         }
     }
+}
+
+#[test]
+fn the_paths_that_contributing_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let mut checked = 0;
+    for word in text.split('`').skip(1).step_by(2) {
+        let is_path = ["src/", "tests/", "benches/", "assets/", "docs/"].iter().any(|start| word.starts_with(start));
+        if is_path && !word.contains(' ') {
+            assert!(root.join(word).exists(), "CONTRIBUTING.md names {word}, which does not exist");
+            checked += 1;
+        }
+    }
+    assert!(checked > 15, "{checked} paths");
 }
 
 #[test]

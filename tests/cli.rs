@@ -17,7 +17,9 @@
 mod support;
 
 use std::io::Write as _;
+use std::process::Stdio;
 
+use clipper_metrics::settings::keys::TABLE;
 use support::run::{Ran, Run};
 
 /// An engine that cannot be there.
@@ -65,7 +67,6 @@ fn wrong_usage_is_exit_code_2_and_touches_nothing() {
         &["up", "--pull", "sometimes"],
         &["up", "--influxdb-url", "ftp://x"],
         &["up", "--influxdb-url", "http://me:secret@x:8086"],
-        &["up", "--influxdb-user", "me"],
         &["up", "--influxdb-ip", "no.such.host.invalid"],
         &["up", "-H", "unix:///x", "--context", "y"],
         &["up", "--context", "no-such-context"],
@@ -147,6 +148,79 @@ fn option_beats_environment_beats_file() {
     let file = "influx_port = 1234\n[metrics]\nname = \"of-file\"\n";
     let ran = with_file(file, &["status", "--name", "-"]).expect(2);
     assert!(ran.err.contains("\"-\""), "{}", ran.err);
+}
+
+#[test]
+fn a_secret_of_the_environment_beats_one_of_the_file_and_an_empty_variable_is_none() {
+    let file = "[metrics]\ngrafana_password_file = \"/nonexistent/password\"\n";
+    // The file's would be an error.
+    with_file(file, &["status"]).expect(2);
+    let mut path = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    path.write_all(file.as_bytes()).unwrap();
+    let config = path.path().to_str().unwrap();
+    let run = |name: &str, value: &str| {
+        Run::new(["status", "--config", config]).env("DOCKER_HOST", NO_ENGINE).env(name, value).run()
+    };
+    let ran = run("CLIPPER_METRICS_GRAFANA_PASSWORD", "secret").expect(1);
+    assert!(ran.err.contains("/nonexistent/docker.sock"), "{}", ran.err);
+    for variable in ["PULL", "TIMEOUT", "INFLUXDB_URL", "GRAFANA_URL", "INFLUXDB_USER", "OUTPUT", "CONFIG", "NAME"] {
+        let name = format!("CLIPPER_METRICS_{variable}");
+        let ran = Run::new(["status"]).env("DOCKER_HOST", NO_ENGINE).env(&name, "").run().expect(1);
+        assert!(ran.err.contains("/nonexistent/docker.sock"), "{variable}: {}", ran.err);
+    }
+}
+
+#[test]
+fn usage_errors_are_json_where_only_the_environment_asks_for_it() {
+    for words in [&["up", "--frobnicate"][..], &["up", "--database", ".."]] {
+        let ran = Run::new(words).env("CLIPPER_METRICS_OUTPUT", "json").env("DOCKER_HOST", NO_ENGINE).run().expect(2);
+        assert_eq!(ran.json()["error"]["kind"], "usage", "{words:?}");
+    }
+    let ran =
+        Run::new(["up", "--frobnicate", "--output", "human"]).env("CLIPPER_METRICS_OUTPUT", "json").run().expect(2);
+    assert!(ran.err.contains("--frobnicate"), "{}", ran.err);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    for words in [&["completions", "bash"][..], &["--help"]] {
+        let mut process = Run::new(words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(process.stdout.take());
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
+    }
+}
+
+#[test]
+fn a_duration_that_no_clock_counts_is_an_error() {
+    for words in [&["up", "--timeout", "400000000000y"][..], &["demo", "--backfill", "400000000000y"]] {
+        let ran = run(words).expect(2);
+        assert!(ran.err.contains(words[1]) && !ran.err.contains("panicked"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn every_setting_of_the_table_is_an_option_with_its_variable_and_default() {
+    let help = run(&["up", "--help"]).expect(0).out;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for key in TABLE {
+        assert!(help.contains(&format!("--{} <{}>", key.option, key.value_name)), "--{}", key.option);
+        assert!(help.contains(&format!("[env: {}]", key.variable)), "{}", key.variable);
+        assert!(key.default.is_empty() || help.contains(&format!("[default: {}]", key.default)), "{}", key.option);
+    }
+}
+
+#[test]
+fn the_readmes_table_is_the_table_of_settings() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    for key in TABLE {
+        let option = format!("`--{}", key.option);
+        let row = readme.lines().find(|line| line.starts_with("| ") && line.contains(&option));
+        let row = row.unwrap_or_else(|| panic!("README has no row for {option}"));
+        assert!(row.contains(&format!("`{}`", key.variable)), "{row}");
+        assert!(key.secret_variable.is_none_or(|name| row.contains(&format!("`{name}`"))), "{row}");
+        assert!(key.key.is_none_or(|name| row.contains(&format!("`{name}`"))), "{row}");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The planner against a model of engine, InfluxDB and Grafana: from every world, and from every
-//! crash behind any step, `up` ends in the wanted state, breaks no precondition on its way, and never
-//! opens a door that nobody locked.
+//! crash behind any step, `up` ends as specified, breaks no precondition on its way, and never
+//! publishes a Grafana that admin/admin opens.
 //!
-//! The model has its own idea of "wanted": it does not ask the planner.
+//! The model has its own idea of done: it does not ask the planner.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,17 +18,38 @@
 )]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use clipper_metrics::core::image::ImageRef;
 use clipper_metrics::core::observed::{
-    Answer, Container, Dashboard as SeenDashboardState, DataSource as SeenSource, Grafana, Image, Influxdb,
-    KeptPassword, Network, Observed, OurContainer, Query, Run, SeenDashboard, Server, Volume,
+    Account, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana, Image,
+    Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe, Query, RunState,
+    SeenDashboard, SeenLogin, Server, StoredSettings, Volume,
 };
-use clipper_metrics::core::plan::{self, Finding, Lane, Plan, Step, Wishes};
-use clipper_metrics::core::stack::{ContainerSpec, Dashboard, DataSource, Password, Pull, Role, Service, Stack};
+use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step, UpOptions};
+use clipper_metrics::core::role::Role;
+use clipper_metrics::core::specification::{PasswordSource, Specification};
+use clipper_metrics::core::stack::{
+    ContainerSpec, Dashboard, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Service, Settings, Stack,
+};
+use clipper_metrics::core::version::Version;
 
-const RUNS: [Run; 6] = [Run::Created, Run::Running, Run::Paused, Run::Restarting, Run::Exited(1), Run::Dead];
+const RUNS: [RunState; 6] =
+    [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
+
+/// Passwords, by number.
+type Password = u8;
+/// Grafana's own default.
+const DEFAULT: Password = 0;
+/// One that an earlier run set.
+const OLD: Password = 1;
+/// One that an earlier run was setting when it died.
+const PENDING: Password = 2;
+/// One that the user gives to this run.
+const GIVEN: Password = 3;
+/// One that is generated.
+const NEW: Password = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spec {
@@ -42,10 +63,12 @@ struct Cont {
     spec: Spec,
     /// The network that it was made on; ids only grow.
     network: u32,
-    run: Run,
-    password: Password,
+    run: RunState,
+    password: PasswordSource,
     /// Published for everybody.
     open: bool,
+    /// Published where only its maker looks, on a port that the engine chose.
+    guarded: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +76,6 @@ struct Srv {
     image: bool,
     volume: bool,
     container: Option<Cont>,
-}
-
-/// Grafana's database: nothing is in it before the first start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Db {
-    Empty,
-    DefaultPassword,
-    OwnPassword,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,37 +93,56 @@ struct World {
     influxdb: Srv,
     grafana: Srv,
     database: bool,
-    db: Db,
-    /// The password's file lies in the volume.
-    file: bool,
-    /// A new password lies there, of which Grafana was being told when a run ended.
-    pending: bool,
+    /// The password in Grafana's database; none before the first start.
+    db: Option<Password>,
+    /// What the password's file in the volume holds.
+    file: Option<Password>,
+    /// What lies there from a run that died while it set a password.
+    pending: Option<Password>,
     dashboard: Thing,
     source: Thing,
     home: bool,
     /// Grafana answers with settings that it no longer has.
     stale: bool,
+    settings: Thing,
 }
 
-fn stack(open: bool) -> Stack {
-    let spec = |role: Role, address: &str| ContainerSpec {
-        role,
-        name: format!("x-{role}"),
-        network: "x".into(),
-        image: format!("{role}:1"),
-        env: BTreeMap::new(),
-        address: address.parse::<IpAddr>().unwrap(),
-        port: role.port(),
-        reach: "127.0.0.1".into(),
-        read_only: true,
-        password: if open && role == Role::Grafana { Password::File } else { Password::Default },
-        settings: BTreeMap::new(),
-        given: BTreeMap::new(),
+/// What this run is given.
+#[derive(Debug, Clone, Copy, Default)]
+struct Case {
+    /// Grafana is to be published for everybody.
+    open: bool,
+    /// A password is given.
+    given: Option<Password>,
+    /// A new password is asked for.
+    reset: bool,
+}
+
+fn stack(case: Case) -> Stack {
+    let spec = |role: Role, address: &str| {
+        let own = case.given.is_some_and(|given| given != DEFAULT);
+        let file = role == Role::Grafana && (case.open || own);
+        ContainerSpec {
+            role,
+            name: role.object_name("x"),
+            specification: Specification {
+                image: ImageRef::parse(&format!("{role}:1.2")).unwrap(),
+                publish: SocketAddr::new(address.parse().unwrap(), role.port()),
+                network: "x".into(),
+                volume: role.object_name("x"),
+                read_only: true,
+                password: if file { PasswordSource::File } else { PasswordSource::Default },
+                host_gateway: false,
+                environment: BTreeMap::new(),
+            },
+            public_host: "127.0.0.1".into(),
+        }
     };
+    let remembered = Remembered { value: "d".into(), of_file: false };
     Stack {
         instance: "x".into(),
         influxdb: Service::Container(spec(Role::Influxdb, "127.0.0.1")),
-        grafana: Service::Container(spec(Role::Grafana, if open { "0.0.0.0" } else { "127.0.0.1" })),
+        grafana: Service::Container(spec(Role::Grafana, if case.open { "0.0.0.0" } else { "127.0.0.1" })),
         database: "d".into(),
         organisation: None,
         folder: None,
@@ -126,9 +160,13 @@ fn stack(open: bool) -> Stack {
             objective: None,
             models: None,
         },
+        login: Login { user: "admin".into(), token: false, given: case.given.is_some() },
+        settings: Some(Settings { values: [("database".to_string(), remembered)].into(), lost: None }),
         pull: Pull::Missing,
         timeout: Duration::from_secs(1),
+        engine: EngineLocation::Here,
         clipper: None,
+        invocation: String::new(),
     }
 }
 
@@ -144,105 +182,146 @@ impl World {
         self.networks.first().copied()
     }
 
+    /// What is tried to sign in, in order: as the user would, told only what lies around.
+    fn candidates(&self, case: Case) -> Vec<Password> {
+        let have = self.grafana.container.unwrap();
+        let files: Vec<Password> = self.pending.into_iter().chain(self.file).collect();
+        let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
+        match case.given {
+            // On the way off loopback, the default one may still be in force.
+            Some(given) if case.open && !have.open && have.spec != Spec::Unreadable => vec![given, DEFAULT],
+            Some(given) => vec![given],
+            None if labelled && !files.is_empty() => files,
+            None => [vec![DEFAULT], files].concat(),
+        }
+    }
+
+    fn signed_in(&self, case: Case) -> Option<Password> {
+        self.candidates(case).into_iter().find(|password| Some(*password) == self.db)
+    }
+
+    fn seen_login(&self, password: Password) -> SeenLogin {
+        let have = self.grafana.container.unwrap();
+        let account = if password == DEFAULT { Account::DefaultPassword } else { Account::OwnPassword };
+        let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
+        let settled = self.pending.is_none_or(|pending| pending == password);
+        let file = match self.file {
+            _ if password == DEFAULT && !labelled => PasswordFile::NotRead,
+            None if password == DEFAULT && settled => PasswordFile::NotRead,
+            None => PasswordFile::Missing,
+            Some(file) if file == password && settled => PasswordFile::Accepted,
+            Some(_) => PasswordFile::Outdated,
+        };
+        SeenLogin { account, file }
+    }
+
     /// What the systems would see.
-    fn observe(&self, want: &Stack) -> Observed {
+    fn observe(&self, want: &Stack, case: Case) -> Observed {
         let network = match self.networks.as_slice() {
             [] => Network::Free,
             ids => Network::Ours(ids.iter().map(ToString::to_string).collect()),
         };
         let container = |srv: &Srv, spec: &ContainerSpec| match srv.container {
-            None => Container::Absent,
+            None => ContainerState::Absent,
             Some(have) => {
-                let mut fields = spec.fields();
-                fields.insert("password".into(), have.password.name().into());
+                let mut specification = Specification { password: have.password, ..spec.specification.clone() };
                 let host = if have.open { "0.0.0.0" } else { "127.0.0.1" };
-                fields.insert("publish".into(), format!("{host}:{}", spec.port));
+                let port = if have.guarded { 0 } else { spec.role.port() };
+                specification.publish = SocketAddr::new(host.parse().unwrap(), port);
                 if have.spec == Spec::Wrong {
-                    fields.insert("env OLD".into(), "1".into());
+                    specification.environment.insert("OLD".into(), "1".into());
                 }
-                Container::Ours(OurContainer {
+                ContainerState::Ours(Box::new(OurContainer {
                     id: "c".into(),
-                    fields: (have.spec != Spec::Unreadable).then_some(fields),
+                    name: spec.name.clone(),
+                    name_taken: false,
+                    specification: (have.spec != Spec::Unreadable).then_some(specification),
                     image_id: "i".into(),
                     on_network: self.kept() == Some(have.network),
                     run: have.run,
                     started_at: None,
                     published: None,
-                })
+                }))
             }
         };
-        let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == Run::Running);
+        let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
         let image = |srv: &Srv| srv.image.then(|| Image { id: "i".into(), user: String::new() });
-        let volume = |srv: &Srv| if srv.volume { Volume::Ours { user: Some(String::new()) } } else { Volume::Absent };
-        let labelled = self.grafana.container.is_some_and(|have| have.password == Password::File);
-        let unreadable = self.grafana.container.is_some_and(|have| have.spec == Spec::Unreadable);
-        // The known password is the file's where the label says so, else the default one.
-        let opens = if labelled && !unreadable { self.db == Db::OwnPassword } else { self.db == Db::DefaultPassword };
+        let volume = |srv: &Srv| {
+            if srv.volume {
+                Volume::Ours { user: Some(String::new()), version: Some(Version(1, 2)) }
+            } else {
+                Volume::Absent
+            }
+        };
         let query = match self.source {
             Thing::Missing => Query::Unasked,
             Thing::Right if self.database && runs(&self.influxdb) && !self.stale => Query::Ok,
             _ => Query::Failing("no".into()),
         };
-        let answer = if !runs(&self.grafana) {
-            Answer::Unasked
-        } else if opens {
-            Answer::Answering(Grafana {
-                has_organisation: true,
-                has_folder: true,
+        let signed_in = if runs(&self.grafana) { self.signed_in(case) } else { None };
+        let probe = match signed_in {
+            _ if !runs(&self.grafana) => Probe::Unasked,
+            None => Probe::Refusing("wrong password".into()),
+            Some(_) => Probe::Answering(Grafana {
+                organisation: Organisation::Present,
+                folder: Folder::NotWanted,
                 data_source: match self.source {
                     Thing::Missing => SeenSource::Missing,
-                    Thing::Right => SeenSource::Ours(want.data_source.fields()),
-                    Thing::Wrong => SeenSource::Ours(BTreeMap::new()),
+                    Thing::Right => SeenSource::Ours { fields: want.data_source.fields(), provisioned: false },
+                    Thing::Wrong => SeenSource::Ours { fields: BTreeMap::new(), provisioned: false },
                 },
                 dashboard: match self.dashboard {
                     Thing::Missing => SeenDashboardState::Missing,
                     other => SeenDashboardState::Present(SeenDashboard {
                         edited: false,
+                        provisioned: false,
                         edition: Some(if other == Thing::Right { "new" } else { "old" }.into()),
                         objective: None,
                         models: vec![],
                     }),
                 },
                 query,
-            })
-        } else {
-            Answer::Refusing("wrong password".into())
+            }),
         };
-        let kept = self.file || self.pending;
-        let refused_with_file = matches!(answer, Answer::Refusing(_)) && kept && (!labelled || unreadable);
+        let values = match self.settings {
+            Thing::Missing => None,
+            Thing::Wrong => Some(BTreeMap::new()),
+            Thing::Right => Some(want.settings.as_ref().unwrap().values.clone()),
+        };
         Observed {
             engine: None,
             network,
+            settings: StoredSettings { numbers: values.iter().map(|_| 1).collect(), values },
             influxdb: Server {
                 image: image(&self.influxdb),
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
                 port_holder: None,
-                answer: if runs(&self.influxdb) {
-                    Answer::Answering(Influxdb { has_database: self.database })
+                probe: if runs(&self.influxdb) {
+                    Probe::Answering(Influxdb { has_database: self.database })
                 } else {
-                    Answer::Unasked
+                    Probe::Unasked
                 },
                 version: None,
-                kept_password: KeptPassword::NotAsked,
+                login: SeenLogin::default(),
             },
             grafana: Server {
                 image: image(&self.grafana),
                 volume: volume(&self.grafana),
                 container: container(&self.grafana, want.container(Role::Grafana).unwrap()),
                 port_holder: None,
-                answer,
+                probe,
                 version: None,
-                kept_password: if refused_with_file { KeptPassword::Unlabelled } else { KeptPassword::NotAsked },
+                login: signed_in.map(|password| self.seen_login(password)).unwrap_or_default(),
             },
             others: vec![],
         }
     }
 
-    /// One step, as the real systems would take it; a broken precondition is a failure. `false` if
-    /// Grafana refuses the password that we know, which ends the run.
+    /// One step, as the real systems would execute it; a broken precondition is a failure. `false` if
+    /// Grafana rejects what is known, which ends the run.
     #[must_use]
-    fn take(&mut self, want: &Stack, step: Step) -> bool {
+    fn execute(&mut self, case: Case, step: Step) -> bool {
         match step {
             Step::PullImage(role) => self.server(role).image = true,
             Step::CheckImage(role) => assert!(self.server(role).image),
@@ -252,10 +331,12 @@ impl World {
             }
             Step::RemoveSpareNetworks => self.networks.truncate(1),
             Step::RemoveNetwork => {
-                let attached = |srv: &Srv| srv.container.is_some_and(|have| have.run == Run::Running);
+                let attached = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
                 assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
                 self.networks.clear();
             }
+            Step::SaveSettings => self.settings = Thing::Right,
+            Step::RemoveSettings => self.settings = Thing::Missing,
             Step::CreateVolume(role) => self.server(role).volume = true,
             Step::RemoveVolume(role) => {
                 assert!(self.server(role).container.is_none(), "the volume is in use");
@@ -263,40 +344,79 @@ impl World {
                 self.empty(role);
             }
             Step::CreateContainer(role, password) => {
-                let open = !want.container(role).unwrap().address.is_loopback();
-                self.create(role, password, open);
+                let source = match password {
+                    NewPassword::Known(source) => source,
+                    NewPassword::AsVolume if self.file.is_some() => PasswordSource::File,
+                    NewPassword::AsVolume => PasswordSource::Default,
+                };
+                self.create(role, source, role == Role::Grafana && case.open, false);
             }
-            Step::CreateGuarded => {
-                self.create(Role::Grafana, Password::Default, false);
-                self.adopt();
+            Step::CreateOnLoopback => {
+                if self.db.is_none() && case.given.is_some() {
+                    self.file = case.given;
+                }
+                let source = if self.file.is_some() { PasswordSource::File } else { PasswordSource::Default };
+                self.create(Role::Grafana, source, false, true);
             }
-            Step::AdoptPassword => self.adopt(),
-            Step::EnsurePassword | Step::StorePassword | Step::ResetPassword => {
+            Step::WritePassword => {
+                assert!(
+                    self.db.is_none() || self.file.is_some(),
+                    "written before the first start, else after Grafana accepted it"
+                );
+                self.file = self.file.or(Some(case.given.unwrap_or(NEW)));
+            }
+            Step::TryPassword => {
+                assert_eq!(self.grafana.container.unwrap().run, RunState::Running);
+                if self.db != case.given {
+                    return false;
+                }
+            }
+            Step::StorePassword => {
                 assert!(self.grafana.container.is_some());
-                self.file = true;
+                let accepted = if case.given == self.db { case.given } else { self.signed_in(case) };
+                assert_eq!(accepted, self.db, "only what Grafana accepted is stored");
+                if self.file.is_some() || self.pending.is_some() || accepted != Some(DEFAULT) {
+                    self.file = accepted;
+                    self.pending = self.pending.and(accepted);
+                }
             }
             Step::SecurePassword => {
                 let have = self.grafana.container.unwrap();
-                assert!(have.run == Run::Running && !have.open, "only on loopback");
-                self.file = true;
-                self.db = Db::OwnPassword;
+                assert!(have.run == RunState::Running && !have.open, "only on loopback");
+                let known: Vec<Password> = match case.given {
+                    Some(given) => vec![given],
+                    None => self.pending.into_iter().chain(self.file).collect(),
+                };
+                let accepted = known.into_iter().find(|one| *one != DEFAULT && Some(*one) == self.db);
+                let new = match accepted {
+                    Some(accepted) => accepted,
+                    None if self.db == Some(DEFAULT) => case.given.unwrap_or(NEW),
+                    None => return false,
+                };
+                (self.db, self.file, self.pending) = (Some(new), Some(new), Some(new));
             }
+            Step::ResetPassword => {
+                assert_eq!(self.grafana.container.unwrap().run, RunState::Running);
+                let new = Some(case.given.unwrap_or(NEW));
+                (self.db, self.file, self.pending) = (new, new, new);
+            }
+            Step::RecordVersion => assert!(self.grafana.container.is_some()),
             Step::RemoveContainer(role) => self.server(role).container = None,
-            Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = Run::Running,
+            Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
             Step::StartContainer(role) => self.start(role),
             Step::AwaitAnswer(role) => {
-                assert_eq!(self.server(role).container.unwrap().run, Run::Running, "{role} must run to answer");
+                assert_eq!(self.server(role).container.unwrap().run, RunState::Running, "{role} must run to answer");
             }
             Step::CreateDatabase => {
-                assert_eq!(self.influxdb.container.unwrap().run, Run::Running);
+                assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
                 self.database = true;
             }
-            Step::SaveDashboard | Step::SetHome | Step::SaveDataSource | Step::AwaitQuery if !self.signed_in() => {
+            Step::SaveDashboard { .. } | Step::SetHome | Step::SaveDataSource | Step::AwaitQuery
+                if self.signed_in(case).is_none() =>
+            {
                 return false;
             }
-            Step::SaveDashboard => {
-                self.dashboard = Thing::Right;
-            }
+            Step::SaveDashboard { .. } => self.dashboard = Thing::Right,
             Step::SetHome => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;
@@ -305,52 +425,36 @@ impl World {
             Step::AwaitQuery => {
                 assert!(
                     self.database
-                        && self.influxdb.container.unwrap().run == Run::Running
+                        && self.influxdb.container.unwrap().run == RunState::Running
                         && self.source == Thing::Right
                 );
                 self.stale = false;
             }
-            Step::CreateOrganisation | Step::CreateFolder => unreachable!("not wanted"),
+            Step::CreateOrganisation | Step::CreateFolder => unreachable!("not specified"),
         }
-        let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == Run::Running);
-        assert!(!exposed || self.db == Db::OwnPassword, "admin/admin is open to everybody after {step:?}");
+        let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == RunState::Running);
+        assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is open to everybody after {step:?}");
         true
-    }
-
-    /// Grafana takes the password that we know: the file's where the label says so.
-    fn signed_in(&self) -> bool {
-        let have = self.grafana.container.unwrap();
-        assert_eq!(have.run, Run::Running);
-        let known = if have.password == Password::File { Db::OwnPassword } else { Db::DefaultPassword };
-        self.db == known
     }
 
     fn empty(&mut self, role: Role) {
         match role {
             Role::Influxdb => self.database = false,
             Role::Grafana => {
-                (self.db, self.file, self.pending) = (Db::Empty, false, false);
+                (self.db, self.file, self.pending) = (None, None, None);
                 (self.home, self.stale) = (false, false);
                 (self.dashboard, self.source) = (Thing::Missing, Thing::Missing);
             }
         }
     }
 
-    fn create(&mut self, role: Role, password: Password, open: bool) {
+    fn create(&mut self, role: Role, password: PasswordSource, open: bool, guarded: bool) {
         let network = self.kept().expect("there is no network to attach to");
         let srv = self.server(role);
         assert!(srv.container.is_none(), "the name is taken");
         assert!(srv.image, "there is no image");
         assert!(srv.volume, "there is no volume");
-        srv.container = Some(Cont { spec: Spec::Right, network, run: Run::Created, password, open });
-    }
-
-    fn adopt(&mut self) {
-        if self.file
-            && let Some(have) = &mut self.grafana.container
-        {
-            have.password = Password::File;
-        }
+        srv.container = Some(Cont { spec: Spec::Right, network, run: RunState::Created, password, open, guarded });
     }
 
     fn start(&mut self, role: Role) {
@@ -358,67 +462,113 @@ impl World {
         let file = self.file;
         let have = self.server(role).container.as_mut().expect("nothing to start");
         assert_eq!(Some(have.network), kept, "attached to a network that is gone");
-        have.run = Run::Running;
+        have.run = RunState::Running;
         let password = have.password;
-        if role == Role::Grafana && self.db == Db::Empty {
-            if password == Password::File {
-                assert!(file, "Grafana ends when its password's file is missing");
+        if role == Role::Grafana {
+            let with_file = password == PasswordSource::File;
+            assert!(!with_file || file.is_some(), "Grafana ends when its password's file is missing");
+            if self.db.is_none() {
+                self.db = if with_file { file } else { Some(DEFAULT) };
             }
-            self.db = if password == Password::File { Db::OwnPassword } else { Db::DefaultPassword };
         }
     }
 
     /// The model's own idea of done.
-    fn is_wanted(&self, open: bool) -> bool {
+    fn is_done(&self, case: Case) -> bool {
         let fine = |srv: &Srv| {
             srv.container.is_some_and(|have| {
-                have.spec == Spec::Right && have.run == Run::Running && Some(have.network) == self.kept()
+                have.spec == Spec::Right
+                    && !have.guarded
+                    && have.run == RunState::Running
+                    && Some(have.network) == self.kept()
             })
         };
-        let have = self.grafana.container;
-        let door = have
-            .is_some_and(|have| have.open == open && (have.password == Password::File) == (self.db == Db::OwnPassword));
+        let door = self.grafana.container.is_some_and(|have| {
+            let own = self.db != Some(DEFAULT);
+            let labelled = have.password == PasswordSource::File;
+            // Where a password of its own is in force, the label sends the next run to the file.
+            let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
+            have.open == case.open && found && (own || !case.open)
+        });
+        let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
+        let labelled = self.grafana.container.is_some_and(|have| have.password == PasswordSource::File);
+        let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
         let inside = self.database && self.source == Thing::Right && self.dashboard == Thing::Right && !self.stale;
-        self.networks.len() == 1 && fine(&self.influxdb) && fine(&self.grafana) && door && inside
+        let servers = fine(&self.influxdb) && fine(&self.grafana);
+        self.networks.len() == 1 && servers && door && settled && inside && self.settings == Thing::Right
     }
 }
 
 /// Steps in an order in which they may happen: the two roles side by side, so one lane after the
 /// other and the other way round.
 fn orders(plan: &Plan) -> [Vec<Step>; 2] {
+    let prepare = |role| {
+        plan.preparation()
+            .map(|(step, _)| step)
+            .filter(move |step| step.lane() == Lane::Beside(role))
+            .collect::<Vec<_>>()
+    };
     let of =
-        |lane: Lane| plan.steps().map(|(step, _)| step).filter(move |step| step.lane() == lane).collect::<Vec<_>>();
-    let (one, other) = (of(Lane::Beside(Role::Influxdb)), of(Lane::Beside(Role::Grafana)));
-    [
-        [of(Lane::First), one.clone(), other.clone(), of(Lane::Last)].concat(),
-        [of(Lane::First), other, one, of(Lane::Last)].concat(),
-    ]
+        |lane: Lane| plan.changes().map(|(step, _)| step).filter(move |step| step.lane() == lane).collect::<Vec<_>>();
+    let order = |one: Role, other: Role| {
+        let before = [of(Lane::First), prepare(one), prepare(other), of(Lane::Settings)].concat();
+        [before, of(Lane::Beside(one)), of(Lane::Beside(other)), of(Lane::Last)].concat()
+    };
+    [order(Role::Influxdb, Role::Grafana), order(Role::Grafana, Role::Influxdb)]
 }
 
-fn finish(mut world: World, want: &Stack, open: bool) {
-    for _ in 0..3 {
-        let plan = plan::up(want, &world.observe(want), Wishes::default());
-        assert!(plan.blocked().is_none(), "blocked: {:?}\nin {world:?}", plan.blocked());
-        if plan.in_sync() {
-            assert!(world.is_wanted(open), "called done, but is not: {world:?}");
+/// Runs on until nothing remains; what a person would do where the given password is rejected is to
+/// give none.
+fn finish(mut world: World, want: &Stack, case: Case) {
+    let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
+    for _ in 0..6 {
+        let plan = plan::up(want, &world.observe(want, case), options);
+        if let Some((_, blocked)) = plan.blocked() {
+            assert!(
+                case.given.is_some() && blocked.kind == plan::Obstacle::Refused,
+                "blocked: {blocked:?}\nin {world:?}"
+            );
             return;
         }
+        if plan.in_sync() {
+            assert!(world.is_done(case), "called done, but is not: {world:?}");
+            return;
+        }
+        let mut ended = false;
         for step in orders(&plan)[0].clone() {
-            if !world.take(want, step) {
+            let before = world.clone();
+            if !world.execute(case, step) {
+                ended = true;
+                if step == Step::TryPassword {
+                    assert_eq!(
+                        (before.file, before.settings),
+                        (world.file, world.settings),
+                        "nothing was changed for it"
+                    );
+                    return;
+                }
                 break;
             }
+        }
+        if !ended {
+            options = UpOptions::default();
+        } else if case.given.is_some() {
+            return;
         }
     }
     panic!("does not converge: {world:?}");
 }
 
 /// Runs to the end, and from every crash behind any step.
-fn check(world: &World, want: &Stack, open: bool) -> usize {
-    let plan = plan::up(want, &world.observe(want), Wishes::default());
+fn check(world: &World, want: &Stack, case: Case) -> usize {
+    let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
+    let plan = plan::up(want, &world.observe(want, case), options);
     if plan.blocked().is_some() {
         return 0;
     }
-    assert_eq!(plan.in_sync(), world.is_wanted(open), "{world:?}\n{plan:?}");
+    if !case.reset {
+        assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
+    }
     let mut runs = 0;
     for (index, order) in orders(&plan).into_iter().enumerate() {
         // The other order of the lanes is tried whole: what it leaves half-way is a world of its own.
@@ -426,15 +576,18 @@ fn check(world: &World, want: &Stack, open: bool) -> usize {
             let run = || {
                 let mut world = world.clone();
                 for step in &order[..interrupted] {
-                    if !world.take(want, *step) {
+                    if !world.execute(case, *step) {
                         break;
                     }
                 }
-                finish(world, want, open);
+                finish(world.clone(), want, case);
+                // The next run may be a bare one.
+                let bare = Case { given: None, reset: false, ..case };
+                finish(world, &stack(bare), bare);
             };
             assert!(
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok(),
-                "from {world:?}\nwith {order:?}\ninterrupted after {interrupted}"
+                "{case:?} from {world:?}\nwith {order:?}\ninterrupted after {interrupted}"
             );
             runs += 1;
         }
@@ -442,14 +595,19 @@ fn check(world: &World, want: &Stack, open: bool) -> usize {
     runs
 }
 
-fn containers(passwords: &[Password], opens: &[bool]) -> Vec<Option<Cont>> {
+fn containers(passwords: &[PasswordSource], opens: &[bool]) -> Vec<Option<Cont>> {
     let mut all = vec![None];
     for spec in [Spec::Right, Spec::Wrong, Spec::Unreadable] {
         for network in [1, 9] {
             for run in RUNS {
                 for password in passwords {
                     for open in opens {
-                        all.push(Some(Cont { spec, network, run, password: *password, open: *open }));
+                        let guarded = false;
+                        all.push(Some(Cont { spec, network, run, password: *password, open: *open, guarded }));
+                    }
+                    if opens.len() > 1 && spec == Spec::Right {
+                        let guarded = true;
+                        all.push(Some(Cont { spec, network, run, password: *password, open: false, guarded }));
                     }
                 }
             }
@@ -458,7 +616,7 @@ fn containers(passwords: &[Password], opens: &[bool]) -> Vec<Option<Cont>> {
     all
 }
 
-fn servers(passwords: &[Password], opens: &[bool]) -> Vec<Srv> {
+fn servers(passwords: &[PasswordSource], opens: &[bool]) -> Vec<Srv> {
     let mut all = Vec::new();
     for container in containers(passwords, opens) {
         for (image, volume) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -479,40 +637,52 @@ fn some(all: &[Srv]) -> Vec<Srv> {
     all.iter().step_by(all.len().div_ceil(2)).copied().chain(all.last().copied()).collect()
 }
 
+/// Passwords in Grafana's database, in its file, and beside it.
+type Door = (Option<Password>, Option<Password>, Option<Password>);
+
+/// Those that may be found.
+const DOORS: [Door; 9] = [
+    (None, None, None),
+    (None, Some(OLD), None),
+    (Some(DEFAULT), None, None),
+    (Some(DEFAULT), None, Some(PENDING)),
+    // Somebody reset the password to the default one.
+    (Some(DEFAULT), Some(DEFAULT), Some(DEFAULT)),
+    (Some(PENDING), None, Some(PENDING)),
+    (Some(PENDING), Some(OLD), Some(PENDING)),
+    (Some(OLD), Some(OLD), Some(PENDING)),
+    (Some(OLD), Some(OLD), None),
+];
+
 /// A world that can be: nothing is stored without a volume.
-fn worlds(influxdbs: &[Srv], grafanas: &[Srv], mut each: impl FnMut(World)) {
+fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door], mut each: impl FnMut(World)) {
     let things = [Thing::Missing, Thing::Wrong, Thing::Right];
-    for networks in networks() {
+    for networks in networks {
         for influxdb in influxdbs {
             for grafana in grafanas {
                 for database in [false, true] {
-                    for (db, file, pending) in [
-                        (Db::Empty, false, false),
-                        (Db::Empty, true, false),
-                        (Db::DefaultPassword, false, false),
-                        (Db::DefaultPassword, false, true),
-                        (Db::OwnPassword, false, true),
-                        (Db::OwnPassword, true, true),
-                    ] {
+                    for (door, (db, file, pending)) in doors.iter().copied().enumerate() {
                         for (index, dashboard) in things.into_iter().enumerate() {
                             // Nothing is stored where no database is: one such world is enough.
-                            if (db == Db::Empty || !grafana.volume) && index > 0 {
+                            if (db.is_none() || !grafana.volume) && index > 0 {
                                 continue;
                             }
                             let source = things[(index + usize::from(database)) % 3];
+                            let stored = grafana.volume && db.is_some();
                             let world = World {
                                 networks: networks.clone(),
                                 next_network: 20,
                                 influxdb: *influxdb,
                                 grafana: *grafana,
                                 database: database && influxdb.volume,
-                                db: if grafana.volume { db } else { Db::Empty },
-                                file: file && grafana.volume,
-                                pending: pending && grafana.volume,
-                                dashboard: if grafana.volume && db != Db::Empty { dashboard } else { Thing::Missing },
-                                source: if grafana.volume && db != Db::Empty { source } else { Thing::Missing },
+                                db: if grafana.volume { db } else { None },
+                                file: if grafana.volume { file } else { None },
+                                pending: if grafana.volume { pending } else { None },
+                                dashboard: if stored { dashboard } else { Thing::Missing },
+                                source: if stored { source } else { Thing::Missing },
                                 home: false,
                                 stale: database && source == Thing::Right,
+                                settings: things[(index + door) % 3],
                             };
                             if can_be(&world) {
                                 each(world);
@@ -528,135 +698,359 @@ fn worlds(influxdbs: &[Srv], grafanas: &[Srv], mut each: impl FnMut(World)) {
 /// Leaves out what no run of ours and no user can bring about without losing a password.
 fn can_be(world: &World) -> bool {
     let Some(have) = world.grafana.container else { return true };
-    let labelled = have.password == Password::File;
-    let safe = !have.open || labelled;
-    // Only a container that was never started has an empty database beside it, and a running one
-    // that was made with the file has the file's password.
-    let started = have.run != Run::Created;
-    let db = match world.db {
-        Db::Empty => !started,
-        Db::DefaultPassword => !labelled,
-        Db::OwnPassword => true,
-    };
-    safe && db
+    let labelled = have.password == PasswordSource::File;
+    // Only a container that was never started has an empty database beside it, and one is made with
+    // the file only where there is one, or for an empty database.
+    let started = have.run != RunState::Created;
+    let ran = !started || world.db.is_some();
+    let with_file = !labelled || world.file.is_some() || (!started && world.db.is_none());
+    // Nobody published admin/admin.
+    let safe = !have.open || (labelled && world.db != Some(DEFAULT));
+    ran && with_file && safe
 }
 
-fn everywhere(open: bool) -> (usize, usize) {
-    let want = stack(open);
-    let influxdbs = servers(&[Password::Default], &[false]);
-    let grafanas = servers(&[Password::Default, Password::File], &[false, true]);
+fn everywhere(case: Case) -> (usize, usize) {
+    let want = stack(case);
+    let influxdbs = servers(&[PasswordSource::Default], &[false]);
+    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true]);
     let (mut worlds_seen, mut runs) = (0, 0);
     let mut each = |world: World| {
         worlds_seen += 1;
-        runs += check(&world, &want, open);
+        runs += check(&world, &want, case);
     };
-    worlds(&some(&influxdbs), &grafanas, &mut each);
-    worlds(&influxdbs, &some(&grafanas), &mut each);
+    if case.given.is_some() || case.reset {
+        // The doors are what matters here; the rest was tried without.
+        worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
+    } else {
+        worlds(&networks(), &some(&influxdbs)[2..], &grafanas, &DOORS, &mut each);
+        worlds(&networks(), &influxdbs, &some(&grafanas), &DOORS[1..3], &mut each);
+    }
     (worlds_seen, runs)
+}
+
+fn check_everywhere(case: Case) {
+    let (worlds, runs) = everywhere(case);
+    assert!(worlds > 2_000 && runs > 20_000, "{worlds} worlds, {runs} runs");
 }
 
 #[test]
 fn on_loopback_every_world_and_every_crash_converges() {
-    let (worlds, runs) = everywhere(false);
-    assert!(worlds > 10_000 && runs > 100_000, "{worlds} worlds, {runs} runs");
+    check_everywhere(Case::default());
 }
 
 #[test]
-fn for_everybody_every_world_and_every_crash_converges_and_no_door_is_ever_open() {
-    let (worlds, runs) = everywhere(true);
-    assert!(worlds > 10_000 && runs > 100_000, "{worlds} worlds, {runs} runs");
+fn for_everybody_every_world_and_every_crash_converges_and_admin_admin_is_never_open() {
+    check_everywhere(Case { open: true, ..Case::default() });
 }
 
 #[test]
-fn down_leaves_nothing_of_ours_and_keeps_the_data_unless_told_otherwise() {
-    let want = stack(false);
+fn a_given_password_is_tried_first_and_nothing_changes_where_it_is_rejected() {
+    for given in [GIVEN, OLD, DEFAULT] {
+        check_everywhere(Case { given: Some(given), ..Case::default() });
+    }
+}
+
+#[test]
+fn a_given_password_never_lets_admin_admin_be_open() {
+    for given in [GIVEN, OLD] {
+        check_everywhere(Case { open: true, given: Some(given), ..Case::default() });
+    }
+}
+
+#[test]
+fn a_reset_converges_from_everywhere() {
+    for (open, given) in [(false, None), (false, Some(DEFAULT)), (true, None), (true, Some(GIVEN))] {
+        check_everywhere(Case { open, given, reset: true });
+    }
+}
+
+#[test]
+fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise() {
+    let case = Case::default();
+    let want = stack(case);
     let mut checked = 0;
-    let servers = servers(&[Password::Default], &[false]);
-    worlds(&some(&servers), &servers, |world| {
+    let servers = servers(&[PasswordSource::Default], &[false]);
+    worlds(&networks(), &some(&servers), &servers, &DOORS[1..3], |world| {
         for volumes in [false, true] {
-            let plan = plan::down(&want, &world.observe(&want), volumes);
+            let plan = plan::down(&world.observe(&want, case), volumes);
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for step in order {
-                    assert!(world.take(&want, step));
+                    assert!(world.execute(case, step));
                 }
                 assert!(world.influxdb.container.is_none() && world.grafana.container.is_none());
                 assert!(world.networks.is_empty());
                 assert!(!volumes || !(world.influxdb.volume || world.grafana.volume));
-                assert!(plan::down(&want, &world.observe(&want), volumes).steps().next().is_none());
+                assert!(!volumes || world.settings == Thing::Missing);
+                assert!(plan::down(&world.observe(&want, case), volumes).is_idle());
                 checked += 1;
             }
             if !volumes {
-                assert!(!plan.steps().any(|(step, _)| matches!(step, Step::RemoveVolume(_))));
+                let deletes = |step| matches!(step, Step::RemoveVolume(_) | Step::RemoveSettings);
+                assert!(!plan.steps().any(|(step, _)| deletes(step)));
             }
         }
     });
     assert!(checked > 1_000);
 }
 
-#[test]
-fn what_is_not_ours_blocks_and_is_never_touched() {
-    let want = stack(false);
+fn empty_world() -> World {
     let empty = Srv { image: true, volume: false, container: None };
-    let world = World {
+    World {
         networks: vec![],
         next_network: 1,
         influxdb: empty,
         grafana: empty,
         database: false,
-        db: Db::Empty,
-        file: false,
-        pending: false,
+        db: None,
+        file: None,
+        pending: None,
         dashboard: Thing::Missing,
         source: Thing::Missing,
         home: false,
         stale: false,
-    };
-    let seen = world.observe(&want);
-    let foreign: [fn(&mut Observed); 4] = [
-        |seen| seen.network = Network::Foreign,
-        |seen| seen.influxdb.container = Container::Foreign,
-        |seen| seen.grafana.volume = Volume::Foreign,
-        |seen| seen.grafana.port_holder = Some("somebody".into()),
-    ];
-    for change in foreign {
-        let mut seen = seen.clone();
-        change(&mut seen);
-        let plan = plan::up(&want, &seen, Wishes::default());
-        assert!(plan.blocked().is_some(), "{plan:?}");
-        let down = plan::down(&want, &seen, true);
-        assert!(down.steps().next().is_none(), "{down:?}");
+        settings: Thing::Missing,
     }
 }
 
-#[test]
-fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
-    let want = stack(false);
-    let have = Cont { spec: Spec::Right, network: 1, run: Run::Running, password: Password::Default, open: false };
+/// Everything is as a first `up` leaves it.
+fn whole_world() -> World {
+    let have = Cont {
+        spec: Spec::Right,
+        network: 1,
+        run: RunState::Running,
+        password: PasswordSource::Default,
+        open: false,
+        guarded: false,
+    };
     let srv = Srv { image: true, volume: true, container: Some(have) };
-    let world = World {
+    World {
         networks: vec![1],
         next_network: 2,
         influxdb: srv,
         grafana: srv,
         database: true,
-        db: Db::DefaultPassword,
-        file: false,
-        pending: false,
-        dashboard: Thing::Wrong,
+        db: Some(DEFAULT),
+        dashboard: Thing::Right,
         source: Thing::Right,
         home: true,
-        stale: false,
-    };
-    let mut seen = world.observe(&want);
-    if let Answer::Answering(grafana) = &mut seen.grafana.answer
+        settings: Thing::Right,
+        ..empty_world()
+    }
+}
+
+/// The plan for a changed snapshot of the whole world.
+fn plan_with(stack: &Stack, change: impl FnOnce(&mut Observed)) -> Plan {
+    let mut seen = whole_world().observe(&self::stack(Case::default()), Case::default());
+    change(&mut seen);
+    plan::up(stack, &seen, UpOptions::default())
+}
+
+fn steps(plan: &Plan) -> Vec<Step> {
+    plan.steps().map(|(step, _)| step).collect()
+}
+
+#[test]
+fn what_is_not_ours_blocks_and_is_never_touched() {
+    let want = stack(Case::default());
+    let seen = empty_world().observe(&want, Case::default());
+    let foreign: [fn(&mut Observed); 5] = [
+        |seen| seen.network = Network::Foreign,
+        |seen| seen.influxdb.container = ContainerState::Foreign,
+        |seen| seen.grafana.volume = Volume::Foreign,
+        |seen| seen.grafana.port_holder = Some(PortHolder::Container("somebody".into())),
+        |seen| seen.grafana.container = ContainerState::Duplicated(vec!["a".into(), "b".into()]),
+    ];
+    for change in foreign {
+        let mut seen = seen.clone();
+        change(&mut seen);
+        let plan = plan::up(&want, &seen, UpOptions::default());
+        assert!(plan.blocked().is_some(), "{plan:?}");
+        assert!(plan::down(&seen, true).is_idle());
+    }
+}
+
+#[test]
+fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
+    let want = stack(Case::default());
+    let clashes: [fn(&mut Grafana); 5] = [
+        |grafana| grafana.data_source = SeenSource::Foreign("a data source".into()),
+        |grafana| grafana.dashboard = SeenDashboardState::Clash { what: "a folder".into(), has_uid: true },
+        |grafana| grafana.organisation = Organisation::Ambiguous(vec!["a".into(), "b".into()]),
+        |grafana| {
+            grafana.data_source = SeenSource::Ours { fields: BTreeMap::new(), provisioned: true };
+        },
+        |grafana| {
+            if let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard {
+                (dashboard.provisioned, dashboard.edition) = (true, None);
+            }
+        },
+    ];
+    for clash in clashes {
+        let plan = plan_with(&want, |seen| {
+            let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+            clash(grafana);
+        });
+        assert!(plan.blocked().is_some(), "{plan:?}");
+    }
+    // What a file provides as it is to be is fine.
+    let plan = plan_with(&want, |seen| {
+        let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+        let SeenSource::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
+        *provisioned = true;
+    });
+    assert!(plan.in_sync(), "{plan:?}");
+}
+
+#[test]
+fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
+    let want = stack(Case::default());
+    let mut seen = whole_world().observe(&want, Case::default());
+    if let Probe::Answering(grafana) = &mut seen.grafana.probe
         && let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard
     {
         dashboard.edited = true;
     }
-    let kept = plan::up(&want, &seen, Wishes::default());
-    assert!(kept.in_sync() && kept.finding(plan::Resource::Dashboard) == Some(&Finding::Edited));
-    let wishes = Wishes { overwrite_dashboard: true, ..Wishes::default() };
-    let replaced = plan::up(&want, &seen, wishes);
-    assert_eq!(replaced.steps().map(|(step, _)| step).collect::<Vec<_>>(), [Step::SaveDashboard]);
+    let kept = plan::up(&want, &seen, UpOptions::default());
+    assert!(kept.in_sync() && kept.finding(Resource::Dashboard) == Some(&Finding::Edited));
+    let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
+    let replaced = plan::up(&want, &seen, options);
+    assert_eq!(steps(&replaced), [Step::SaveDashboard { overwrite: true }]);
+}
+
+#[test]
+fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
+    let mut want = stack(Case::default());
+    if let Service::Container(spec) = &mut want.grafana {
+        spec.specification.image = ImageRef::parse("grafana:1.1").unwrap();
+    }
+    // The volume's label, the version that runs, and the image of the present container each tell.
+    let made_before = plan_with(&want, |_| {});
+    assert!(made_before.blocked().is_some(), "{made_before:?}");
+    let after_down = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
+    assert!(after_down.blocked().is_some(), "{after_down:?}");
+    let running = plan_with(&want, |seen| {
+        seen.grafana.volume = Volume::Ours { user: None, version: None };
+        seen.grafana.version = Some("1.2.3".into());
+    });
+    assert!(running.blocked().is_some(), "{running:?}");
+    // Where nothing tells, the volume's files are read before the container is removed.
+    let unknown = plan_with(&want, |seen| {
+        seen.grafana.volume = Volume::Ours { user: None, version: None };
+        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
+        have.specification = None;
+        seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+    });
+    let checked = steps(&unknown).iter().position(|step| *step == Step::CheckImage(Role::Grafana));
+    let removed = steps(&unknown).iter().position(|step| *step == Step::RemoveContainer(Role::Grafana));
+    assert!(checked.is_some() && checked < removed, "{unknown:?}");
+}
+
+#[test]
+fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
+    let mut want = stack(Case::default());
+    if let Service::Container(spec) = &mut want.grafana {
+        spec.specification.image = ImageRef::parse("grafana:1.3").unwrap();
+    }
+    let plan = steps(&plan_with(&want, |seen| {
+        seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+    }));
+    let at = |step: Step| plan.iter().positions_of(step);
+    let (recorded, started) = (at(Step::RecordVersion), at(Step::StartContainer(Role::Grafana)));
+    assert_eq!((recorded.len(), started.len()), (2, 1), "{plan:?}");
+    assert!(recorded[0] < started[0] && started[0] < recorded[1], "{plan:?}");
+}
+
+/// Where a step stands in a list.
+trait Positions<'a> {
+    fn positions_of(self, step: Step) -> Vec<usize>;
+}
+
+impl<'a, I: Iterator<Item = &'a Step>> Positions<'a> for I {
+    fn positions_of(self, step: Step) -> Vec<usize> {
+        self.enumerate().filter(|(_, one)| **one == step).map(|(index, _)| index).collect()
+    }
+}
+
+#[test]
+fn roles_that_swap_ports_give_theirs_up_before_either_takes_one() {
+    let mut want = stack(Case::default());
+    for (service, port) in [(&mut want.influxdb, 3000), (&mut want.grafana, 8086)] {
+        if let Service::Container(spec) = service {
+            spec.specification.publish.set_port(port);
+        }
+    }
+    let plan = plan_with(&want, |seen| {
+        seen.influxdb.port_holder = Some(PortHolder::OtherRole(Role::Grafana));
+        seen.grafana.port_holder = Some(PortHolder::OtherRole(Role::Influxdb));
+    });
+    assert!(plan.blocked().is_none(), "{plan:?}");
+    let prepared: Vec<Step> = plan.preparation().map(|(step, _)| step).collect();
+    for role in Role::ALL {
+        assert!(prepared.contains(&Step::RemoveContainer(role)), "{plan:?}");
+    }
+}
+
+#[test]
+fn a_container_goes_once_the_server_that_is_used_instead_has_answered() {
+    let mut want = stack(Case::default());
+    want.influxdb = Service::External { url: clipper_metrics::core::address::ServerUrl::http("db", 8086) };
+    let answering = plan_with(&want, |_| {});
+    assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
+    let silent = plan_with(&want, |seen| seen.influxdb.probe = Probe::Silent("down".into()));
+    assert!(silent.blocked().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
+    // With both elsewhere, the network goes too.
+    want.grafana = want.influxdb.clone();
+    let both = steps(&plan_with(&want, |_| {}));
+    assert!(both.contains(&Step::RemoveNetwork) && both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
+}
+
+#[test]
+fn lost_settings_are_asked_for_where_nothing_else_knows_them() {
+    let mut want = stack(Case::default());
+    let settings = want.settings.as_mut().unwrap();
+    settings.lost = Some(Lost { why: "lost".into(), unknown_database: true });
+    let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
+    let (resource, blocked) = plan.blocked().unwrap();
+    assert_eq!((resource, blocked.kind), (Resource::Settings, plan::Obstacle::Settings));
+    assert!(blocked.hint.contains("up --database NAME"), "{}", blocked.hint);
+    want.settings.as_mut().unwrap().lost = Some(Lost { why: "lost".into(), unknown_database: false });
+    let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
+    assert_eq!(steps(&plan), [Step::SaveSettings]);
+}
+
+#[test]
+fn settings_are_saved_after_what_is_prepared_and_before_a_container_changes() {
+    let mut want = stack(Case { given: Some(GIVEN), ..Case::default() });
+    want.settings = Some(Settings::default());
+    let stopped = |seen: &mut Observed| {
+        seen.settings.values.as_mut().unwrap().clear();
+        seen.settings
+            .values
+            .as_mut()
+            .unwrap()
+            .insert("registry".into(), Remembered { value: "r".into(), of_file: true });
+        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
+        have.run = RunState::Exited(0);
+        seen.grafana.probe = Probe::Unasked;
+    };
+    let plan = plan_with(&want, stopped);
+    let [order, _] = orders(&plan);
+    let at = |step| order.iter().position(|one| *one == step).unwrap();
+    assert!(at(Step::TryPassword) < at(Step::SaveSettings), "{order:?}");
+    assert!(at(Step::SaveSettings) < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");
+}
+
+#[test]
+fn where_the_engines_loopback_is_out_of_reach_nothing_unproven_is_published() {
+    let mut want = stack(Case { open: true, ..Case::default() });
+    want.engine = EngineLocation::Elsewhere("far".into());
+    let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
+    assert_eq!(plan.blocked().map(|(_, blocked)| blocked.kind), Some(plan::Obstacle::Unverifiable));
+    // On a new volume there is nothing to prove.
+    let plan = plan_with(&want, |seen| {
+        seen.grafana.container = ContainerState::Absent;
+        seen.grafana.volume = Volume::Absent;
+    });
+    assert!(plan.blocked().is_none(), "{plan:?}");
 }

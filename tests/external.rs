@@ -265,7 +265,7 @@ fn one_wrong_password_is_one_attempt() {
         let it = Servers::start(version);
         let wrong = |words: &[&str]| it.command(words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "wrong");
         let up = wrong(&["up"]).run().expect(1);
-        assert!(up.err.contains("refuses us") && up.err.contains("--grafana-password-file"), "{}", up.err);
+        assert!(up.err.contains("rejected the login") && up.err.contains("--grafana-password-file"), "{}", up.err);
         assert!(!up.err.contains("wrong\n") && !up.out.contains("wrong"));
         assert_eq!(it.refusals(), 1, "{version:?}: a whole up");
         it.double.lock().unwrap().forget_seen();
@@ -356,4 +356,187 @@ fn servers_that_are_not_there_or_not_what_they_should_be_are_one_error_with_a_hi
         in_background(|_| async { support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20]) });
     let large = run(&influxdb, &format!("http://127.0.0.1:{endless}"));
     assert!(large.err.contains("larger than"), "{}", large.err);
+}
+
+/// A dashboard of somebody else.
+fn their_dashboard(uid: &str, title: &str) -> Value {
+    json!({"dashboard": {"uid": uid, "title": title, "panels": [], "schemaVersion": 27, "description": "theirs"}})
+}
+
+#[test]
+fn a_folder_gets_the_dashboard_and_neither_takes_the_others_uid() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
+        let (_, dashboard) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
+        assert_eq!(dashboard["meta"]["folderTitle"], "Ours", "{version:?}");
+        assert_eq!(dashboard["meta"]["isFolder"], false, "{version:?}");
+        it.run(&["status", "--grafana-folder", "Ours"]).expect(0);
+    }
+}
+
+#[test]
+fn a_dashboard_of_somebody_else_with_our_title_is_never_replaced() {
+    for version in ALL {
+        for words in [&["up"][..], &["up", "--overwrite-dashboard"]] {
+            let it = Servers::start(version);
+            let save = their_dashboard("theirs", "Clipper Metrics");
+            assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+            let up = it.run(words);
+            let (_, theirs) = it.ask("GET", "/api/dashboards/uid/theirs", None);
+            assert_eq!(theirs["dashboard"]["description"], "theirs", "{version:?} {words:?}");
+            let side_by_side = version >= Version::V12;
+            assert_eq!(up.code, i32::from(!side_by_side), "{version:?} {words:?}: {}", up.err);
+            if !side_by_side {
+                assert_eq!(up.err.matches("Clipper Metrics").count(), 1, "named once: {}", up.err);
+                assert!(up.err.contains("\"theirs\"") && up.err.contains("--grafana-folder"), "{}", up.err);
+                let (_, sources) = it.ask("GET", "/api/datasources", None);
+                assert_eq!(sources, json!([]), "{version:?}: nothing was written");
+                // The way out that was named.
+                it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_with_the_uid_or_the_title_that_we_want_is_an_obstacle() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let folder = json!({"uid": "clipper-metrics", "title": "Ops"});
+        assert_eq!(it.ask("POST", "/api/folders", Some(&folder)).0, 200);
+        let status = it.run(&["status"]).expect(3);
+        assert!(status.out.contains("Ops"), "{version:?}: {}", status.out);
+        let up = it.run(&["up"]).expect(1);
+        assert!(up.err.contains("folder called \"Ops\""), "{version:?}: {}", up.err);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: nothing was written");
+        it.run(&["up", "--name", "another"]).expect(0);
+        // The title of a dashboard in General is no folder's before 12.
+        let it = Servers::start(version);
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&their_dashboard("theirs", "Team"))).0, 200);
+        let up = it.run(&["up", "--grafana-folder", "Team"]);
+        assert_eq!(up.code, i32::from(version < Version::V12), "{version:?}: {}", up.err);
+        assert!(up.code == 0 || up.err.contains("another --grafana-folder"), "{version:?}: {}", up.err);
+    }
+}
+
+#[test]
+fn what_a_file_provides_is_left_as_it_is() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let source = |mark: &str, url: &str| {
+            json!({"name": "Clipper Metrics", "uid": "clipper-metrics", "type": "influxdb", "access": "proxy", "url": url,
+                "user": "", "database": "clipper", "isDefault": false, "jsonData": {"dbName": "clipper",
+                "httpMode": "POST", "timeInterval": "15s", mark: "clipper-metrics"}})
+        };
+        it.double.lock().unwrap().provision_data_source(&source("theirMark", "http://theirs:8086"));
+        let up = it.run(&["up"]).expect(1);
+        assert!(up.err.contains("provisioned data source"), "{version:?}: {}", up.err);
+        // With our mark and as it is to be, it is in sync.
+        let it = Servers::start(version);
+        it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", &it.influxd.url()));
+        it.run(&["up"]).expect(0);
+        it.run(&["status"]).expect(0);
+        // With our mark, but otherwise, it says what differs.
+        let it = Servers::start(version);
+        it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", "http://elsewhere:8086"));
+        let up = it.run(&["up"]).expect(1);
+        assert!(up.err.contains("http://elsewhere:8086") && up.err.contains("file"), "{version:?}: {}", up.err);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1[0]["url"], "http://elsewhere:8086");
+        // A provided dashboard under our uid is not edited over.
+        let it = Servers::start(version);
+        let dashboard =
+            json!({"uid": "clipper-metrics", "title": "Clipper Metrics", "panels": [], "schemaVersion": 27});
+        it.double.lock().unwrap().provision_dashboard(&dashboard);
+        let up = it.run(&["up", "--overwrite-dashboard"]).expect(1);
+        assert!(up.err.contains("which a file provides"), "{version:?}: {}", up.err);
+    }
+}
+
+#[test]
+fn the_accounts_active_organisation_is_not_relied_on() {
+    for version in ALL {
+        let it = Servers::start(version);
+        assert_eq!(it.ask("POST", "/api/orgs", Some(&json!({"name": "Other"}))).0, 200);
+        assert_eq!(it.ask("POST", "/api/user/using/2", None).0, 200);
+        it.run(&["up"]).expect(0);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: not in the active one");
+        it.ask("POST", "/api/user/using/1", None);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1.as_array().unwrap().len(), 1, "{version:?}");
+        // Switched again, nothing differs.
+        it.ask("POST", "/api/user/using/2", None);
+        it.run(&["status"]).expect(0);
+    }
+}
+
+#[test]
+fn what_clipper_cannot_use_is_said_and_no_lines_are_printed_for_it() {
+    let it = Servers::start(Version::V12);
+    let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
+    locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
+    let grafana = format!("http://127.0.0.1:{}", it.port);
+    let words =
+        ["up", "--influxdb-url", &locked.url(), "--grafana-url", &grafana, "--influxdb-user", "me"].map(String::from);
+    let run = || {
+        Run::new(&words)
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            .env("CLIPPER_METRICS_INFLUXDB_PASSWORD", "secret")
+            .run()
+    };
+    let up = run().expect(0);
+    assert!(up.out.contains("without credentials") && !up.out.contains("influx_port"), "{}", up.out);
+}
+
+#[test]
+fn a_name_that_does_not_resolve_ends_the_waiting_at_once() {
+    let it = Servers::start(Version::V12);
+    let started = std::time::Instant::now();
+    let up = it.run(&["up", "--data-source-url", "http://no.such.host.invalid:8086", "--timeout", "1m"]).expect(1);
+    assert!(up.err.contains("--data-source-url"), "{}", up.err);
+    assert!(started.elapsed() < Duration::from_secs(40), "long before the timeout");
+}
+
+#[test]
+fn a_body_that_stalls_is_given_up() {
+    let it = Servers::start(Version::V12);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
+                let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+                let _ = std::io::Write::write_all(&mut stream, head.as_bytes());
+                // Held open until the client has had enough.
+                let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
+            });
+        }
+    });
+    let up =
+        Run::new(["up", "--influxdb-url", &it.influxd.url(), "--grafana-url", &format!("http://127.0.0.1:{port}")])
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            .run()
+            .expect(1);
+    assert!(up.err.contains("does not answer") && up.err.contains("in time"), "{}", up.err);
+}
+
+#[test]
+fn a_watch_whose_reader_has_gone_ends_quietly() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    let mut watch = it.command(&["status", "--watch"]).command();
+    let mut watch = watch.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut reader = std::io::BufReader::new(watch.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+    // Nothing changes any more, so nothing would be printed.
+    drop(reader);
+    let mut code = None;
+    support::eventually("it ends", Duration::from_secs(20), || {
+        code = watch.try_wait().unwrap();
+        code.is_some()
+    });
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut watch.stderr.take().unwrap(), &mut told).unwrap();
+    assert_eq!((code.unwrap().code(), told.as_str()), (Some(0), ""));
 }

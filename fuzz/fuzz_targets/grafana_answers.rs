@@ -1,12 +1,12 @@
 //! Grafana's answers: understood or refused.
 #![no_main]
 
-use clipper_metrics::systems::grafana::{Api, dashboard, understand};
+use clipper_metrics::systems::grafana::{Api, dashboard, classify};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(json) = serde_json::from_slice(bytes) {
         for api in [Api::Uid, Api::Numeric] {
-            let _ = understand(api, 200, &json, String::new);
+            let _ = classify(api, 200, &json, String::new);
         }
         let _ = dashboard::read(&json);
     }

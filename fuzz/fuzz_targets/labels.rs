@@ -1,18 +1,20 @@
-//! Labels of containers: read, or nothing.
+//! Labels: read, or nothing.
 #![no_main]
 
 use std::collections::HashMap;
 
+use clipper_metrics::core::role::Role;
 use clipper_metrics::systems::docker::labels;
 
 libfuzzer_sys::fuzz_target!(|texts: (String, String, String)| {
-    let (role, specification, given) = texts;
+    let (role, specification, settings) = texts;
     let all: HashMap<String, String> = [
         (labels::ROLE.to_string(), role),
         ("clipper-metrics.specification".to_string(), specification),
-        ("clipper-metrics.given".to_string(), given),
+        (labels::SETTINGS.to_string(), settings),
     ]
     .into();
     let _ = labels::specification(Some(&all));
-    let _ = labels::remembered([Some(&all), None].into_iter());
+    let _ = labels::settings(&all);
+    let _ = labels::serves(Some(&all), "x", Role::Grafana, "x-grafana");
 });

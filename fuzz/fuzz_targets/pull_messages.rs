@@ -1,7 +1,7 @@
 //! Messages of a pull: counted without overflow, whatever they say.
 #![no_main]
 
-use clipper_metrics::systems::docker::pull::{Progress, understand};
+use clipper_metrics::systems::docker::pull::{Progress, classify};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let mut progress = Progress::default();
@@ -9,7 +9,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         if let Ok(message) = serde_json::from_str::<bollard::models::CreateImageInfo>(line) {
             progress.note(&message);
         }
-        let _ = understand(line);
+        let _ = classify(line);
     }
     assert!(progress.layers().0 <= progress.layers().1);
     assert!(progress.bytes().0 <= progress.bytes().1);

@@ -1,24 +1,24 @@
 //! `demo`: what Clipper would send, so that the dashboard can be seen without it.
 //!
-//! Writes into the instance's database, and never beside real reports unless that is wanted. Must
+//! Writes into the instance's database, and never beside real reports unless that is asked for. Must
 //! not know how a summary is shown.
 
 use std::time::{Duration, Instant};
 
+use crate::clipper::load::{Batch, Load, STEP};
 use crate::core::event::{Event, Listener};
 use crate::core::reports::{DEMO_TAG, is_unreportable};
-use crate::core::stack::{Role, Stack};
+use crate::core::role::Role;
 use crate::error::{Error, Result};
-use crate::systems::Systems;
-use crate::systems::influxdb::quoted;
-use crate::systems::load::{Batch, Load, STEP};
+use crate::systems::influxdb::{Influxdb, quoted};
+use crate::systems::{Depth, Systems};
 
 /// Points that go into one request.
 const BATCH: usize = 5_000;
 
 /// What to send.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct DemoOptions {
     /// Who predicts, and how much.
     pub load: Load,
     /// How long to send as time passes; `None` is until told to stop.
@@ -45,30 +45,23 @@ pub struct Sent {
 /// # Errors
 /// When InfluxDB does not take it, or the database holds real reports.
 pub async fn run(
-    stack: &Stack,
     systems: &Systems,
-    wanted: &Wanted,
+    options: &DemoOptions,
     listener: &dyn Listener,
     stop: impl Future<Output = ()>,
 ) -> Result<Sent> {
     let started = Instant::now();
     let mut sent = Sent::default();
     let result = tokio::select! {
-        result = send(stack, systems, wanted, listener, &mut sent) => result,
+        result = send(systems, options, listener, &mut sent) => result,
         () = stop => Ok(()),
     };
     sent.time = started.elapsed();
     result.map(|()| sent)
 }
 
-async fn send(
-    stack: &Stack,
-    systems: &Systems,
-    wanted: &Wanted,
-    listener: &dyn Listener,
-    sent: &mut Sent,
-) -> Result<()> {
-    for model in &wanted.load.models {
+async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener, sent: &mut Sent) -> Result<()> {
+    for model in &options.load.models {
         if model.is_empty() || is_unreportable(model) || model.starts_with('#') {
             return Err(Error::usage(
                 format!("--models holds {model:?}, a name that Clipper could not report"),
@@ -76,9 +69,10 @@ async fn send(
             ));
         }
     }
-    let influxdb = reachable(stack, systems).await?;
+    let stack = systems.stack();
+    let influxdb = reachable(systems).await?;
     let activity = influxdb.activity(&stack.database).await?;
-    if !wanted.mix
+    if !options.mix
         && let Some(model) = activity.models.iter().find(|model| model.last_report.is_some())
     {
         return Err(Error::NotConfirmed {
@@ -86,17 +80,17 @@ async fn send(
                 "database {} holds reports of a real Clipper (model {}); demo data would stand beside them",
                 stack.database, model.name
             ),
-            hint: "add --mix if that is meant; `clipper-metrics demo --clear` removes demo data again".into(),
+            hint: format!("add --mix if that is meant; `{}` removes demo data again", stack.command("demo --clear")),
         });
     }
     let now = super::now();
-    if let Some(past) = wanted.backfill {
+    if let Some(past) = options.backfill {
         let past = i64::try_from(past.as_millis()).unwrap_or(i64::MAX);
         let first = now.saturating_sub(past).max(0);
         let mut batch = Batch::default();
         let mut at = first;
         while at <= now {
-            wanted.load.report(at, &mut batch);
+            options.load.report(at, &mut batch);
             sent.reports += 1;
             at += STEP;
             if batch.points >= BATCH || at > now {
@@ -105,12 +99,12 @@ async fn send(
                 sent.points += full.points;
             }
         }
-        if wanted.duration.is_none() {
+        if options.duration.is_none() {
             return Ok(());
         }
     }
     listener.on(Event::Note(&format!("sending demo data to database {} every 15 s; Ctrl-C ends it", stack.database)));
-    let deadline = wanted.duration.map(|duration| Instant::now() + duration);
+    let deadline = options.duration.map(|duration| Instant::now() + duration);
     let mut ticks = tokio::time::interval(Duration::from_millis(STEP.unsigned_abs()));
     loop {
         match deadline {
@@ -122,7 +116,7 @@ async fn send(
             None => drop(ticks.tick().await),
         }
         let mut batch = Batch::default();
-        wanted.load.report(super::now(), &mut batch);
+        options.load.report(super::now(), &mut batch);
         influxdb.write(&stack.database, batch.lines).await?;
         sent.reports += 1;
         sent.points += batch.points;
@@ -133,9 +127,9 @@ async fn send(
 ///
 /// # Errors
 /// When InfluxDB refuses.
-pub async fn clear(stack: &Stack, systems: &Systems) -> Result<usize> {
-    let influxdb = reachable(stack, systems).await?;
-    let database = Some(stack.database.as_str());
+pub async fn clear(systems: &Systems) -> Result<usize> {
+    let influxdb = reachable(systems).await?;
+    let database = Some(systems.stack().database.as_str());
     let condition = format!("{} != ''", quoted(DEMO_TAG));
     let series = influxdb.query(database, &format!("SHOW SERIES WHERE {condition}")).await?;
     let count = series.iter().map(|series| series.rows.len()).sum();
@@ -146,12 +140,13 @@ pub async fn clear(stack: &Stack, systems: &Systems) -> Result<usize> {
 }
 
 /// InfluxDB, if it answers and has the database.
-async fn reachable(stack: &Stack, systems: &Systems) -> Result<crate::systems::influxdb::Influxdb> {
-    let seen = systems.observe(stack).await?;
+async fn reachable(systems: &Systems) -> Result<Influxdb> {
+    let stack = systems.stack();
+    let seen = systems.observe(Depth::Servers).await?;
     let url = stack.url(Role::Influxdb);
-    let hint = "bring it up with `clipper-metrics up`, then try again".to_string();
-    match seen.influxdb.answer.stored() {
-        Some(stored) if stored.has_database => systems.influxdb(stack),
+    let hint = format!("bring it up with `{}`, then try again", stack.command("up"));
+    match seen.influxdb.probe.stored() {
+        Some(stored) if stored.has_database => Ok(systems.influxdb()),
         Some(_) => Err(Error::Absent { what: format!("there is no database {} at {url}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB does not answer at {url}"), hint }),
     }

@@ -7,194 +7,233 @@ pub mod logs;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::core::event::{Event, Listener, Taken};
+use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::observed::Observed;
-use crate::core::plan::{self, Plan, Step, Wishes};
+use crate::core::plan::{self, Plan, Step, UpOptions};
 use crate::core::reports::{self, Reports};
-use crate::core::stack::{Pull, Role, Stack};
+use crate::core::role::Role;
+use crate::core::stack::Stack;
 use crate::core::status::{self, Account, Status};
 use crate::error::{Error, Refusal, Result};
-use crate::systems::{Systems, pause};
+use crate::systems::{Depth, Systems, pause};
 
-/// How often a plan is made anew because somebody else changed the engine meanwhile.
-const ROUNDS: usize = 6;
+/// How often a plan is made again because somebody else changed the engine meanwhile.
+const MAX_ATTEMPTS: usize = 6;
 
-/// What a verb that changes things has to tell.
+/// What a verb that changes things reports.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What would be done; `None` if it was done.
-    pub planned: Option<Plan>,
     /// What was done.
-    pub taken: Vec<Taken>,
+    pub executed: Vec<ExecutedStep>,
     /// How things are now.
     pub status: Status,
 }
 
-/// Makes the world as wanted and verifies it.
+/// What the user asked of `down`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DownOptions {
+    /// Delete the volumes, with all data and settings.
+    pub volumes: bool,
+}
+
+/// Brings the stack up and verifies it.
 ///
 /// # Errors
-/// When something blocks, fails, or remains to be done afterwards.
-pub async fn up(
-    stack: &Stack,
-    systems: &Systems,
-    wishes: Wishes,
-    dry_run: bool,
-    listener: &dyn Listener,
-) -> Result<Outcome> {
+/// [`Error::Blocked`] when somebody has to act first, [`Error::NotConverged`] when something remains
+/// to be done afterwards, else what a step failed with.
+pub async fn up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Outcome> {
     let started = Instant::now();
-    warn_of_open_doors(stack, listener);
-    if stack.pull == Pull::Always && !dry_run {
-        pull_always(stack, systems).await?;
-    }
-    let mut wishes = wishes;
-    let mut length = Duration::from_millis(50);
-    let mut refused = false;
-    let mut round = 0;
+    check_reset(systems.stack(), options)?;
+    warn_about_open_access(systems.stack(), listener);
+    let mut options = options;
+    let mut executed = Vec::new();
+    let mut retries = Retries::new(listener);
     loop {
-        round += 1;
-        let seen = systems.observe(stack).await?;
-        let plan = plan::up(stack, &seen, wishes);
-        if dry_run {
-            let status = tell(stack, systems, &seen, &plan, false).await?;
-            return Ok(Outcome { planned: Some(plan), taken: Vec::new(), status });
-        }
+        let seen = systems.observe(Depth::Servers).await?;
+        let plan = plan::up(systems.stack(), &seen, options);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
         if plan.in_sync() {
-            let status = tell(stack, systems, &seen, &plan, false).await?;
-            return Ok(Outcome { planned: None, taken: systems.taken(), status });
+            let status = summarize(systems, &seen, &plan, false).await?;
+            return Ok(Outcome { executed, status });
         }
-        let failure = match systems.apply(stack, &plan, wishes).await {
+        match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
-                wishes = Wishes::default();
-                Error::NotConverged {
-                    rest: plan
-                        .steps()
-                        .map(|(step, finding)| format!("{step} ({finding})"))
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    after: started.elapsed(),
-                    hint:
-                        "`clipper-metrics status` tells what differs; something else may be changing the same objects"
-                            .into(),
-                }
+                options = UpOptions::default();
+                retries.spend(not_converged(systems.stack(), &plan, started))?;
             }
-            Err(error) if is_race(&error) => {
-                listener.on(Event::Note(&format!("{error}; looking once more")));
-                pause(&mut length).await;
-                error
-            }
-            // A run that ended half-way may have left another password in the volume. Grafana is
-            // not asked again with this one: what it said is remembered.
-            Err(error @ Error::Refused { role: Role::Grafana, .. }) if !refused => {
-                refused = true;
-                error
-            }
-            Err(error) => return Err(error),
-        };
-        if round == ROUNDS {
-            return Err(failure);
+            Err(error) => retries.after(error).await?,
         }
     }
 }
 
-/// Somebody else was faster with the same object: what remains to be done must be looked up anew.
-const fn is_race(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, .. } | Error::Answer { status: 409 | 412, .. }
-    )
+/// Grafana's command resets the password of its first administrator, whoever signs in.
+fn check_reset(stack: &Stack, options: UpOptions) -> Result<()> {
+    if !options.reset_password || (stack.login.is_admin() && stack.container(Role::Grafana).is_some()) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "--reset-grafana-password sets the password of admin, in a container of clipper-metrics only",
+        "omit --grafana-user, the token and --grafana-url (--grafana-user '' takes back a remembered one)",
+    ))
 }
 
-/// InfluxDB asks nobody for a password.
-fn warn_of_open_doors(stack: &Stack, listener: &dyn Listener) {
-    if let Some(spec) = stack.container(Role::Influxdb)
-        && !spec.address.is_loopback()
-    {
+/// Decides whether a plan is made again.
+struct Retries<'a> {
+    listener: &'a dyn Listener,
+    left: usize,
+    backoff: Duration,
+    refused: bool,
+}
+
+impl<'a> Retries<'a> {
+    const fn new(listener: &'a dyn Listener) -> Self {
+        Self { listener, left: MAX_ATTEMPTS, backoff: Duration::from_millis(50), refused: false }
+    }
+
+    /// One attempt less; the error where none is left.
+    fn spend(&mut self, error: Error) -> Result<()> {
+        self.left -= 1;
+        if self.left == 0 { Err(error) } else { Ok(()) }
+    }
+
+    /// Lets a race pass, and one rejected login: a run that ended half-way may have left another
+    /// password in the volume. What Grafana rejected is not tried again.
+    async fn after(&mut self, error: Error) -> Result<()> {
+        let is_login = matches!(error, Error::Refused { role: Role::Grafana, .. });
+        if is_race(&error) {
+            self.listener.on(Event::Note(&format!("{error}; trying again")));
+            pause(&mut self.backoff).await;
+        } else if is_login && !self.refused {
+            self.refused = true;
+        } else {
+            return Err(error);
+        }
+        self.spend(error)
+    }
+}
+
+/// Somebody else was faster with the same object: what remains to be done must be looked up again.
+const fn is_race(error: &Error) -> bool {
+    matches!(error, Error::Raced { .. } | Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, .. })
+}
+
+fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
+    let rest: Vec<String> = plan.steps().map(|(step, finding)| format!("{step} ({finding})")).collect();
+    Error::NotConverged {
+        rest: rest.join(", "),
+        after: Some(started.elapsed()),
+        hint: format!(
+            "`{}` shows what differs; something else may be changing the same objects",
+            stack.command("status")
+        ),
+    }
+}
+
+/// What `up` would do.
+///
+/// # Errors
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn plan_up(systems: &Systems, options: UpOptions) -> Result<(Plan, Status)> {
+    let seen = systems.observe(Depth::Servers).await?;
+    let plan = plan::up(systems.stack(), &seen, options);
+    let status = summarize(systems, &seen, &plan, false).await?;
+    Ok((plan, status))
+}
+
+/// Says in one line each who could use what is published.
+fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
+    let open = |role| {
+        let specification = &stack.container(role)?.specification;
+        specification.is_open().then_some(specification.publish)
+    };
+    if let Some(at) = open(Role::Influxdb) {
         listener.on(Event::Warning(&format!(
-            "InfluxDB listens on {} without authentication: whoever reaches that address can read and write metrics",
-            spec.publish()
+            "InfluxDB listens on {at} without authentication: whoever reaches that address can read and write metrics"
+        )));
+    }
+    if let Some(at) = open(Role::Grafana) {
+        listener.on(Event::Warning(&format!(
+            "Grafana listens on {at} over plain http: passwords can be read on the way there"
         )));
     }
 }
 
-/// Fetches the images whether they are here or not, side by side.
-async fn pull_always(stack: &Stack, systems: &Systems) -> Result<()> {
-    let ours = Role::ALL.into_iter().filter(|role| stack.container(*role).is_some());
-    let items = ours.map(|role| plan::Item {
-        resource: plan::Resource::Server(role),
-        finding: plan::Finding::Asked("--pull always"),
-        steps: vec![Step::PullImage(role)],
-    });
-    systems.apply(stack, &Plan(items.collect()), Wishes::default()).await
-}
-
-/// Takes away what is the instance's. `confirm` is asked before volumes go.
+/// Removes what is the instance's. `confirm` is asked before volumes go.
 ///
 /// # Errors
-/// When something fails or is not confirmed.
+/// [`Error::Blocked`] when somebody has to act first, what `confirm` says, else what a step failed with.
 pub async fn down(
-    stack: &Stack,
     systems: &Systems,
-    volumes: bool,
-    dry_run: bool,
+    options: DownOptions,
     confirm: impl AsyncFnOnce(&[String]) -> Result<()>,
     listener: &dyn Listener,
 ) -> Result<Outcome> {
-    let mut seen = systems.observe(stack).await?;
-    let mut plan = plan::down(stack, &seen, volumes);
-    if dry_run {
-        let up = plan::up(stack, &seen, Wishes::default());
-        let status = tell(stack, systems, &seen, &up, false).await?;
-        return Ok(Outcome { planned: Some(plan), taken: Vec::new(), status });
-    }
-    let doomed: Vec<String> = plan
-        .steps()
-        .filter_map(|(step, _)| match step {
-            Step::RemoveVolume(role) => stack.container(role).map(|spec| spec.name.clone()),
-            _ => None,
-        })
-        .collect();
-    if !doomed.is_empty() {
-        confirm(&doomed).await?;
-    }
-    let mut length = Duration::from_millis(50);
-    for _ in 0..ROUNDS {
-        if plan.steps().next().is_none() {
-            break;
+    let mut executed = Vec::new();
+    let mut retries = Retries::new(listener);
+    let mut confirm = Some(confirm);
+    loop {
+        let seen = systems.observe(Depth::EngineOnly).await?;
+        let plan = plan::down(&seen, options.volumes);
+        if let Some((resource, blocked)) = plan.blocked() {
+            return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
-        match systems.apply(stack, &plan, Wishes::default()).await {
-            Err(error) if is_race(&error) => {
-                listener.on(Event::Note(&format!("{error}; looking once more")));
-                pause(&mut length).await;
-            }
-            result => result?,
+        if plan.is_idle() {
+            let up = plan::up(systems.stack(), &seen, UpOptions::default());
+            let status = summarize(systems, &seen, &up, false).await?;
+            return Ok(Outcome { executed, status });
         }
-        seen = systems.observe(stack).await?;
-        plan = plan::down(stack, &seen, volumes);
+        let volumes = volumes_to_delete(systems.stack(), &plan);
+        if !volumes.is_empty()
+            && let Some(confirm) = confirm.take()
+        {
+            confirm(&volumes).await?;
+        }
+        match systems.apply(&plan, &mut executed).await {
+            Ok(()) => retries.spend(still_there(&plan))?,
+            Err(error) => retries.after(error).await?,
+        }
     }
-    if plan.steps().next().is_some() {
-        let rest = plan.steps().map(|(step, _)| step.to_string()).collect::<Vec<_>>().join(", ");
-        return Err(Error::NotConverged {
-            rest,
-            after: Duration::ZERO,
-            hint: "something else uses them: `docker ps -a` and `docker network inspect` tell what".into(),
-        });
-    }
-    let up = plan::up(stack, &seen, Wishes::default());
-    let status = tell(stack, systems, &seen, &up, false).await?;
-    Ok(Outcome { planned: None, taken: systems.taken(), status })
 }
 
-/// Tells what is there and how it differs.
+fn volumes_to_delete(stack: &Stack, plan: &Plan) -> Vec<String> {
+    plan.steps()
+        .filter_map(|(step, _)| match step {
+            Step::RemoveVolume(role) => Some(role.object_name(&stack.instance)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn still_there(plan: &Plan) -> Error {
+    Error::NotConverged {
+        rest: plan.steps().map(|(step, _)| step.to_string()).collect::<Vec<_>>().join(", "),
+        after: None,
+        hint: "something else uses them: `docker ps -a` and `docker network inspect` show what".into(),
+    }
+}
+
+/// What `down` would do.
 ///
 /// # Errors
-/// When the engine does not answer.
-pub async fn status(stack: &Stack, systems: &Systems, show_secrets: bool) -> Result<Status> {
-    let seen = systems.observe(stack).await?;
-    let plan = plan::up(stack, &seen, Wishes::default());
-    tell(stack, systems, &seen, &plan, show_secrets).await
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<(Plan, Status)> {
+    let seen = systems.observe(Depth::EngineOnly).await?;
+    let plan = plan::down(&seen, options.volumes);
+    let up = plan::up(systems.stack(), &seen, UpOptions::default());
+    let status = summarize(systems, &seen, &up, false).await?;
+    Ok((plan, status))
+}
+
+/// Reports what is there and how it differs.
+///
+/// # Errors
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
+    let seen = systems.observe(Depth::Servers).await?;
+    let plan = plan::up(systems.stack(), &seen, UpOptions::default());
+    summarize(systems, &seen, &plan, show_secrets).await
 }
 
 /// How often `status --watch` looks.
@@ -203,31 +242,54 @@ const WATCH: Duration = Duration::from_secs(3);
 /// Looks again and again and shows each status, until `show` has had enough.
 ///
 /// # Errors
-/// When the engine does not answer.
-pub async fn watch(stack: &Stack, systems: &Systems, show_secrets: bool, mut show: impl FnMut(&Status)) -> Result<()> {
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn watch(systems: &Systems, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
     let mut ticks = tokio::time::interval(WATCH);
     loop {
         ticks.tick().await;
-        show(&status(stack, systems, show_secrets).await?);
+        if !show(&status(systems, show_secrets).await?) {
+            return Ok(());
+        }
     }
 }
 
-async fn tell(stack: &Stack, systems: &Systems, seen: &Observed, plan: &Plan, show_secrets: bool) -> Result<Status> {
-    let reports = reports(stack, systems, seen).await;
-    let account = account(stack, systems, seen, show_secrets).await?;
-    Ok(status::tell(stack, seen, plan, reports, account))
+/// Outlives an engine that restarts: tells of it once, and opens again until that works.
+///
+/// # Errors
+/// Any error that is not the engine's.
+pub async fn reopen<T, F: Future<Output = Result<T>>>(
+    error: Error,
+    open: impl Fn() -> F,
+    tell: impl Fn(&Error),
+) -> Result<T> {
+    let passes = |error: &Error| matches!(error, Error::Engine { .. } | Error::Docker { .. } | Error::Raced { .. });
+    if !passes(&error) {
+        return Err(error);
+    }
+    tell(&error);
+    let mut ticks = tokio::time::interval(WATCH);
+    loop {
+        ticks.tick().await;
+        match open().await {
+            Err(error) if passes(&error) => {}
+            result => return result,
+        }
+    }
+}
+
+async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, show_secrets: bool) -> Result<Status> {
+    let reports = reports(systems, seen).await;
+    let account = account(systems, seen, show_secrets).await?;
+    Ok(status::summarize(systems.stack(), seen, plan, reports, account))
 }
 
 /// What Clipper reports, as far as InfluxDB can be asked. A failure here is no failure of the stack.
-async fn reports(stack: &Stack, systems: &Systems, seen: &Observed) -> Reports {
-    if seen.influxdb.answer.stored().is_none_or(|influxdb| !influxdb.has_database) {
+async fn reports(systems: &Systems, seen: &Observed) -> Reports {
+    let stack = systems.stack();
+    if seen.influxdb.probe.stored().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
-    let activity = match systems.influxdb(stack) {
-        Ok(influxdb) => influxdb.activity(&stack.database).await,
-        Err(error) => Err(error),
-    };
-    match activity {
+    match systems.influxdb().activity(&stack.database).await {
         Ok(activity) => {
             let (objective, named) = (status::objective(stack, seen), status::named_models(stack, seen));
             reports::analyse(&activity, stack, objective, &named, now())
@@ -243,10 +305,19 @@ pub fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-async fn account(stack: &Stack, systems: &Systems, seen: &Observed, show_secrets: bool) -> Result<Account> {
-    let have = seen.grafana.container.ours();
-    let is_default = have.is_none_or(|have| !have.has_password_file());
-    let password = if show_secrets && have.is_some() { Some(systems.grafana_password(have).await?) } else { None };
+async fn account(systems: &Systems, seen: &Observed, show_secrets: bool) -> Result<Account> {
+    let stack = systems.stack();
     let is_known = stack.container(Role::Grafana).is_some();
-    Ok(Account { user: systems.grafana_user().into(), password, is_default, is_known })
+    let have = seen.grafana.container.ours().filter(|_| is_known);
+    let is_default = match seen.grafana.login.account {
+        crate::core::observed::Account::DefaultPassword => true,
+        crate::core::observed::Account::OwnPassword | crate::core::observed::Account::Other => false,
+        crate::core::observed::Account::Nobody => have.is_none_or(|have| {
+            have.specification.as_ref().is_none_or(|specification| {
+                specification.password == crate::core::specification::PasswordSource::Default
+            })
+        }),
+    };
+    let password = if show_secrets && have.is_some() { Some(systems.grafana_password(have).await?) } else { None };
+    Ok(Account { user: stack.login.user.clone(), password, is_default, is_known })
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::plan::Step;
-use super::stack::Role;
+use super::role::Role;
 
 /// One thing that happened.
 #[derive(Debug, Clone)]
@@ -49,9 +49,9 @@ pub trait Listener {
     fn on(&self, event: Event<'_>);
 }
 
-/// A step that was taken.
+/// A step that was executed.
 #[derive(Debug, Clone)]
-pub struct Taken {
+pub struct ExecutedStep {
     /// The step.
     pub step: Step,
     /// Why it was needed.

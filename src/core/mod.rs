@@ -1,11 +1,16 @@
-//! Decides. Knows what a stack is, what was seen, and what follows from the difference.
+//! Decides: what a stack is, what was observed, what follows from comparing the two.
 //!
-//! Must not know how anything is reached or shown: it imports nothing but `std`, prints nothing,
-//! reads no clock and no environment.
+//! Imports nothing but `std`, prints nothing, reads no clock and no environment.
 
+pub mod address;
 pub mod event;
+pub mod image;
 pub mod observed;
 pub mod plan;
 pub mod reports;
+pub mod role;
+pub mod specification;
 pub mod stack;
 pub mod status;
+pub mod text;
+pub mod version;

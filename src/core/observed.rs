@@ -1,18 +1,25 @@
 //! The observed state: one snapshot, taken before deciding.
 //!
-//! What a server stores is nested inside [`Answer::Answering`], so a snapshot cannot claim to know
-//! a database of a server that did not answer. Must not know what is wanted.
+//! What a server stores is nested inside [`Probe::Answering`], so a snapshot cannot claim to know
+//! a database of a server that did not answer. Must not know what is to be.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+
+use super::role::Role;
+use super::specification::Specification;
+use super::stack::Remembered;
+use super::version::Version;
 
 /// A snapshot of everything that a stack describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// The engine, where the stack needs one.
+    /// The engine, where one was asked.
     pub engine: Option<Engine>,
     /// The network that the containers share.
     pub network: Network,
+    /// The settings that are remembered with the instance.
+    pub settings: StoredSettings,
     /// The InfluxDB role.
     pub influxdb: Server<Influxdb>,
     /// The Grafana role.
@@ -54,36 +61,83 @@ impl Network {
     }
 }
 
+/// The settings that are remembered with an instance. Where there are several, a run died while it
+/// replaced one by the next: the newest holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredSettings {
+    /// The numbers of all of them, the newest last.
+    pub numbers: Vec<u64>,
+    /// What the newest says, by the option's name; `None` if there is none or it cannot be read.
+    pub values: Option<BTreeMap<String, Remembered>>,
+}
+
 /// One role: image, volume, container, and the server inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server<S> {
-    /// The wanted image, if the engine has it.
+    /// The specified image, if the engine has it.
     pub image: Option<Image>,
-    /// The volume with the wanted name.
+    /// The volume of that name.
     pub volume: Volume,
-    /// The container with the wanted name.
-    pub container: Container,
-    /// Who else publishes the wanted port: a container's name.
-    pub port_holder: Option<String>,
+    /// The role's container.
+    pub container: ContainerState,
+    /// Who else publishes the specified port.
+    pub port_holder: Option<PortHolder>,
     /// What the server says.
-    pub answer: Answer<S>,
+    pub probe: Probe<S>,
     /// Its version, as soon as it is known.
     pub version: Option<String>,
-    /// What is known of Grafana's password in its volume.
-    pub kept_password: KeptPassword,
+    /// Who is signed in; of Grafana only.
+    pub login: SeenLogin,
 }
 
-/// What is known of Grafana's password in its volume; it is only looked for where that matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeptPassword {
-    /// Nobody looked.
-    NotAsked,
-    /// There is one although the container's label does not say so: a run ended half-way.
-    Unlabelled,
-    /// It is the one that was given.
-    AsGiven,
-    /// It is another one than was given.
-    NotAsGiven,
+/// Who holds a published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortHolder {
+    /// A container that is not ours, by its name.
+    Container(String),
+    /// Our container of the other role.
+    OtherRole(Role),
+    /// A process of the engine's machine outside any container.
+    Process,
+    /// Nobody: the engine's machine does not have that address.
+    NoSuchAddress,
+}
+
+/// What signing in to Grafana has shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeenLogin {
+    /// As whom.
+    pub account: Account,
+    /// What the volume's file holds, compared with what Grafana accepted.
+    pub file: PasswordFile,
+}
+
+/// Who is signed in to Grafana.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Account {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// `admin` with Grafana's own default password: it lets anybody in.
+    DefaultPassword,
+    /// `admin` with another password: admin/admin is shut out.
+    OwnPassword,
+    /// Somebody else, which says nothing about admin/admin.
+    Other,
+}
+
+/// What the password's file in Grafana's volume holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PasswordFile {
+    /// Nobody looked, since nothing depends on it.
+    #[default]
+    NotRead,
+    /// There is none.
+    Missing,
+    /// What Grafana accepted.
+    Accepted,
+    /// Something else than what Grafana accepted.
+    Outdated,
 }
 
 /// An image that the engine has.
@@ -95,7 +149,7 @@ pub struct Image {
     pub user: String,
 }
 
-/// The volume with the wanted name.
+/// The volume of the specified name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Volume {
     /// There is none.
@@ -106,27 +160,32 @@ pub enum Volume {
     Ours {
         /// The user of the image that it was made for, if that was noted; empty is root.
         user: Option<String>,
+        /// The version of the server that it was made for, if the image's tag named it. A later
+        /// one is noted in a file inside.
+        version: Option<Version>,
     },
 }
 
-/// The container with the wanted name.
+/// The container of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Container {
+pub enum ContainerState {
     /// There is none.
     Absent,
-    /// There is one without our label: never touched.
+    /// One without our label has its name: never touched.
     Foreign,
-    /// Ours.
-    Ours(OurContainer),
+    /// Several carry the labels of this role; their names.
+    Duplicated(Vec<String>),
+    /// Ours, whatever it is called by now.
+    Ours(Box<OurContainer>),
 }
 
-impl Container {
+impl ContainerState {
     /// The container, if it is ours.
     #[must_use]
     pub const fn ours(&self) -> Option<&OurContainer> {
         match self {
             Self::Ours(have) => Some(have),
-            Self::Absent | Self::Foreign => None,
+            Self::Absent | Self::Foreign | Self::Duplicated(_) => None,
         }
     }
 }
@@ -136,15 +195,19 @@ impl Container {
 pub struct OurContainer {
     /// The engine's id of it.
     pub id: String,
-    /// The specification that it was created from; `None` if its label cannot be read.
-    pub fields: Option<BTreeMap<String, String>>,
+    /// Its name, which a person may have changed.
+    pub name: String,
+    /// Its own name was taken by somebody else's container after it was renamed.
+    pub name_taken: bool,
+    /// What it was made from; `None` if its label cannot be read.
+    pub specification: Option<Specification>,
     /// The image that it was created from.
     pub image_id: String,
     /// It is attached to the network that is kept, compared by id: a network that was made again
     /// under the same name is a different one, and such a container can never start.
     pub on_network: bool,
     /// How far up it is.
-    pub run: Run,
+    pub run: RunState,
     /// When it was started last, RFC 3339.
     pub started_at: Option<String>,
     /// What is really published, while it runs.
@@ -152,22 +215,16 @@ pub struct OurContainer {
 }
 
 impl OurContainer {
-    /// Where its port is published according to its specification.
+    /// Nobody but this machine can reach it.
     #[must_use]
-    pub fn publish(&self) -> Option<SocketAddr> {
-        self.fields.as_ref()?.get("publish")?.parse().ok()
-    }
-
-    /// Grafana's first password came from a file.
-    #[must_use]
-    pub fn has_password_file(&self) -> bool {
-        self.fields.as_ref().and_then(|f| f.get("password")).is_some_and(|kind| kind == "file")
+    pub fn is_on_loopback(&self) -> bool {
+        self.specification.as_ref().is_some_and(|specification| !specification.is_open())
     }
 }
 
 /// How far up a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Run {
+pub enum RunState {
     /// Made, never started.
     Created,
     /// Running.
@@ -182,14 +239,14 @@ pub enum Run {
     Dead,
 }
 
-/// What a server says when it is asked.
+/// What asking a server gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer<S> {
-    /// Nothing was asked, since nothing runs.
+pub enum Probe<S> {
+    /// Nothing was asked: nothing runs, or it cannot be reached from here.
     Unasked,
     /// It does not answer (yet); why.
     Silent(String),
-    /// It answers but refuses us; its words.
+    /// It answers but rejects the login; its message.
     Refusing(String),
     /// It is something that Clipper or we cannot use; what.
     Unusable(String),
@@ -197,20 +254,19 @@ pub enum Answer<S> {
     Answering(S),
 }
 
-impl<S> Answer<S> {
-    /// The same answer about something else; one that told what it stores becomes
-    /// [`Answer::Unasked`].
+impl<S> Probe<S> {
+    /// The same answer without what it stores; one that said that becomes [`Probe::Unasked`].
     #[must_use]
-    pub fn of_nothing<T>(self) -> Answer<T> {
+    pub fn discard<T>(self) -> Probe<T> {
         match self {
-            Self::Silent(why) => Answer::Silent(why),
-            Self::Refusing(words) => Answer::Refusing(words),
-            Self::Unusable(what) => Answer::Unusable(what),
-            Self::Unasked | Self::Answering(_) => Answer::Unasked,
+            Self::Silent(why) => Probe::Silent(why),
+            Self::Refusing(message) => Probe::Refusing(message),
+            Self::Unusable(what) => Probe::Unusable(what),
+            Self::Unasked | Self::Answering(_) => Probe::Unasked,
         }
     }
 
-    /// What it stores, if it told.
+    /// What it stores, if it said so.
     #[must_use]
     pub const fn stored(&self) -> Option<&S> {
         match self {
@@ -223,17 +279,17 @@ impl<S> Answer<S> {
 /// What InfluxDB stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Influxdb {
-    /// The wanted database exists.
+    /// The stack's database exists.
     pub has_database: bool,
 }
 
 /// What Grafana stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grafana {
-    /// The wanted organisation exists.
-    pub has_organisation: bool,
-    /// The wanted folder exists.
-    pub has_folder: bool,
+    /// The organisation that everything is to be in.
+    pub organisation: Organisation,
+    /// The folder.
+    pub folder: Folder,
     /// The data source.
     pub data_source: DataSource,
     /// The dashboard.
@@ -242,22 +298,58 @@ pub struct Grafana {
     pub query: Query,
 }
 
-/// The data source with the wanted uid or name.
+/// Grafana's organisation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Organisation {
+    /// It is there, and the account belongs to it.
+    Present,
+    /// There is none of that name.
+    Missing,
+    /// Which one is meant cannot be told; those that the account belongs to.
+    Ambiguous(Vec<String>),
+}
+
+/// Grafana's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Folder {
+    /// None is specified.
+    NotWanted,
+    /// It is there.
+    Present,
+    /// There is none of that title.
+    Missing,
+    /// A dashboard has that title, and this version lets no folder have it too.
+    TitleTaken,
+}
+
+/// The data source with the specified uid or name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSource {
     /// There is none.
     Missing,
     /// There is one that we did not make; what it is.
     Foreign(String),
-    /// Ours, as stored.
-    Ours(BTreeMap<String, String>),
+    /// One with our mark, as stored.
+    Ours {
+        /// What is stored, one text for each field that we set.
+        fields: BTreeMap<String, String>,
+        /// A file provides it: it cannot be saved.
+        provisioned: bool,
+    },
 }
 
-/// The dashboard with the wanted uid.
+/// The dashboard with the specified uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dashboard {
-    /// There is none.
+    /// There is none, and nothing is in its way.
     Missing,
+    /// There is none, and something else is in its place.
+    Clash {
+        /// What it is.
+        what: String,
+        /// It has the uid that the dashboard is to have, so that no folder helps.
+        has_uid: bool,
+    },
     /// There is one.
     Present(SeenDashboard),
 }
@@ -267,6 +359,8 @@ pub enum Dashboard {
 pub struct SeenDashboard {
     /// Its content is not what we sent, or carries no mark of ours.
     pub edited: bool,
+    /// A file provides it: it cannot be saved.
+    pub provisioned: bool,
     /// Fingerprint of the bundled file that it was made from.
     pub edition: Option<String>,
     /// The latency objective that it shows, in microseconds.
@@ -284,11 +378,4 @@ pub enum Query {
     Ok,
     /// It does not; why.
     Failing(String),
-}
-
-/// Two published addresses that cannot both be had.
-#[must_use]
-pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let wild = |ip: IpAddr| ip.is_unspecified();
-    one.port() == other.port() && (one.ip() == other.ip() || wild(one.ip()) || wild(other.ip()))
 }

@@ -3,7 +3,10 @@
 //! Knows Clipper's measurements and intervals. Must not know how they were read; it is told the
 //! time.
 
-use super::stack::{Role, Stack, bracketed};
+use super::address::bracketed;
+use super::role::Role;
+use super::stack::Stack;
+use super::status::beyond_clipper;
 
 /// Ends the name of a model's counter; before it stands the model.
 pub const COUNTER: &str = "_prediction_counter";
@@ -13,7 +16,7 @@ pub const THROUGHPUT: &str = "_model_thruput";
 pub const LATENCY: &str = "_model_latency";
 /// The tag that tells demo points from reports.
 pub const DEMO_TAG: &str = "clipper_metrics_demo";
-/// Clipper reports so often, in milliseconds.
+/// Clipper's report interval, in milliseconds.
 pub const INTERVAL: i64 = 15_000;
 /// After so many missed reports a model counts as silent.
 const MISSED: i64 = 3;
@@ -119,25 +122,28 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
             activity.elsewhere.join(", ")
         ));
     }
-    if let Some(target) = &stack.clipper {
+    if let Some(why) = beyond_clipper(stack) {
+        hints.push(why);
+    } else if let Some(target) = &stack.clipper
+        && !target.reaches(stack)
+    {
         let url = stack.url(Role::Influxdb);
-        let published = url.rsplit_once("://").map_or(url.as_str(), |(_, rest)| rest);
-        let host = if target.host == "localhost" { "127.0.0.1" } else { &target.host };
-        let bracketed = bracketed(host);
-        let wildcard = matches!(host, "0.0.0.0" | "::");
-        let same_port = published.ends_with(&format!(":{}", target.port));
-        if !(published == format!("{bracketed}:{}", target.port) || (wildcard && same_port)) {
-            hints.push(format!(
-                "Clipper's file says {host}:{}, but InfluxDB is at {published}: set influx_ip and influx_port to that",
-                target.port
-            ));
-        }
-        if !target.database.is_empty() && target.database != *database {
-            hints.push(format!(
-                "Clipper's file says database {}, but the dashboard shows {database}: set influx_dbname to that",
-                target.database
-            ));
-        }
+        hints.push(format!(
+            "Clipper's file says {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that",
+            bracketed(&target.host),
+            target.port,
+            bracketed(&url.host),
+            url.port
+        ));
+    }
+    if let Some(target) = &stack.clipper
+        && !target.database.is_empty()
+        && target.database != *database
+    {
+        hints.push(format!(
+            "Clipper's file says database {}, but the dashboard shows {database}: set influx_dbname to that",
+            target.database
+        ));
     }
     let known = |name: &str| {
         let written = written_name(name);
@@ -160,13 +166,14 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
             span(at - now)
         )),
         Some(at) if at < now - MISSED * INTERVAL => hints.push(format!(
-            "the newest report is {} old: see whether Clipper runs, and whether its machine's clock is right",
+            "the newest report is {} old: check that Clipper runs and that its machine's clock is right",
             span(now - at)
         )),
         None if activity.elsewhere.is_empty() => hints.push(format!(
-            "nothing has arrived from Clipper yet: it writes to {}, database {database}, every 15 s once it runs; \
-             `clipper-metrics demo` shows the dashboard without it",
-            stack.url(Role::Influxdb)
+            "nothing has arrived from Clipper yet: it writes to {}, database {database}, every 15 s once it runs; `{}` \
+             shows the dashboard without it",
+            stack.url(Role::Influxdb),
+            stack.command("demo")
         )),
         _ => {}
     }

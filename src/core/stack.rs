@@ -1,68 +1,16 @@
-//! The wanted state: built once from the settings, never changed afterwards.
+//! What `up` is to bring about: built once from the settings, never changed afterwards.
 //!
-//! Knows what identifies and what distinguishes each thing that `up` brings about. Must not know
-//! where a setting came from, nor how the engine or Grafana spell it.
+//! Knows what identifies and what distinguishes each thing. Must not know where a setting came
+//! from, nor how the engine or Grafana spell it.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-/// The two servers of a stack, in the order in which they are reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Stores the metrics.
-    Influxdb,
-    /// Shows the metrics.
-    Grafana,
-}
-
-impl Role {
-    /// Both roles.
-    pub const ALL: [Self; 2] = [Self::Influxdb, Self::Grafana];
-
-    /// The role's name in labels, options, container names and on the network.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Influxdb => "influxdb",
-            Self::Grafana => "grafana",
-        }
-    }
-
-    /// The product's name, for sentences.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Influxdb => "InfluxDB",
-            Self::Grafana => "Grafana",
-        }
-    }
-
-    /// The TCP port inside the container; the published one is a setting.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::Influxdb => 8086,
-            Self::Grafana => 3000,
-        }
-    }
-
-    /// Where the image keeps its data.
-    #[must_use]
-    pub const fn data_path(self) -> &'static str {
-        match self {
-            Self::Influxdb => "/var/lib/influxdb",
-            Self::Grafana => "/var/lib/grafana",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use super::address::{ServerUrl, reachable};
+use super::role::Role;
+use super::specification::Specification;
 
 /// A password or token: never shown by `Debug`, so that it cannot slip into a message.
 #[derive(Clone, PartialEq, Eq)]
@@ -93,9 +41,9 @@ impl fmt::Debug for Secret {
 pub struct Stack {
     /// The instance's name.
     pub instance: String,
-    /// Who plays InfluxDB.
+    /// Who serves as InfluxDB.
     pub influxdb: Service,
-    /// Who plays Grafana.
+    /// Who serves as Grafana.
     pub grafana: Service,
     /// The database that Clipper writes to, by Clipper's own rule.
     pub database: String,
@@ -107,27 +55,31 @@ pub struct Stack {
     pub data_source: DataSource,
     /// The bundled dashboard.
     pub dashboard: Dashboard,
+    /// Who signs in to Grafana.
+    pub login: Login,
+    /// What is to be remembered with the instance; `None` where no engine is asked.
+    pub settings: Option<Settings>,
     /// When images are pulled.
     pub pull: Pull,
     /// Bounds the waiting for servers, counted after pulls.
     pub timeout: Duration,
+    /// Where the engine runs.
+    pub engine: EngineLocation,
     /// Where Clipper's file says that Clipper will write, if a file was given.
     pub clipper: Option<ClipperTarget>,
-}
-
-/// Where Clipper itself will write, according to its file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClipperTarget {
-    /// Host name or address, as written there.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Database, after Clipper's rule for white space.
-    pub database: String,
+    /// The options that make a suggested command reach this instance: `--name`, `-c`, `-H`, `--context`
+    /// as they were given, each with a space before it.
+    pub invocation: String,
 }
 
 impl Stack {
-    /// Who plays `role`.
+    /// A command to suggest, complete: typed as it stands, it reaches the same instance.
+    #[must_use]
+    pub fn command(&self, words: &str) -> String {
+        format!("clipper-metrics {words}{}", self.invocation)
+    }
+
+    /// Who serves as `role`.
     #[must_use]
     pub const fn service(&self, role: Role) -> &Service {
         match role {
@@ -136,7 +88,7 @@ impl Stack {
         }
     }
 
-    /// The container that plays `role`, unless a server that is already there does.
+    /// The container that serves as `role`, unless a server that is already there does.
     #[must_use]
     pub const fn container(&self, role: Role) -> Option<&ContainerSpec> {
         match self.service(role) {
@@ -147,30 +99,39 @@ impl Stack {
 
     /// The address that a browser or Clipper uses for `role`.
     #[must_use]
-    pub fn url(&self, role: Role) -> String {
+    pub fn url(&self, role: Role) -> ServerUrl {
         match self.service(role) {
             Service::Container(spec) => spec.url(),
             Service::External { url } => url.clone(),
         }
     }
 
-    /// At least one role is played by a container of ours.
+    /// At least one role is served by a container of ours.
     #[must_use]
     pub fn needs_engine(&self) -> bool {
         Role::ALL.iter().any(|role| self.container(*role).is_some())
     }
 }
 
-/// Who plays a role.
+/// Who serves as a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
     /// A container of ours.
     Container(ContainerSpec),
     /// A server that is already there: configured, never started or stopped.
     External {
-        /// Its base address, without a slash at the end.
-        url: String,
+        /// Its base address.
+        url: ServerUrl,
     },
+}
+
+/// Where the engine's published ports appear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineLocation {
+    /// On this machine.
+    Here,
+    /// On another one, of this name: its loopback is not ours.
+    Elsewhere(String),
 }
 
 /// When an image is pulled.
@@ -184,96 +145,98 @@ pub enum Pull {
     Never,
 }
 
-/// Where Grafana's administrator gets the first password from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Password {
-    /// Grafana's own default, `admin`; on loopback only.
-    Default,
-    /// A file in the data volume.
-    File,
-}
-
-impl Password {
-    /// The word in the specification.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::File => "file",
-        }
-    }
-}
-
-/// What we ask the engine for.
+/// A container to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
     /// Which server runs inside.
     pub role: Role,
-    /// Container name, also the name of its volume.
+    /// Container name.
     pub name: String,
-    /// The network that both containers share.
-    pub network: String,
-    /// Image reference, tag or digest included.
-    pub image: String,
-    /// Environment, without secrets.
-    pub env: BTreeMap<String, String>,
-    /// The one address that the port is published at.
-    pub address: IpAddr,
-    /// The published port.
-    pub port: u16,
-    /// Host name or address to reach the published port at, where `address` is a wildcard or the
-    /// engine is another machine's.
-    pub reach: String,
-    /// The root file system cannot be written: where it is our own default image.
-    pub read_only: bool,
-    /// Grafana's first password.
-    pub password: Password,
-    /// Settings that act inside the servers but are remembered here: name to value in force.
-    pub settings: BTreeMap<String, String>,
-    /// The settings that somebody gave, name to value; what a later bare run goes by.
-    pub given: BTreeMap<String, String>,
+    /// What it is made from.
+    pub specification: Specification,
+    /// Host name or address at which the published port is reached from here.
+    pub public_host: String,
 }
 
 impl ContainerSpec {
-    /// The setting that gives Grafana's container a name for the machine that it runs on.
-    pub const HOST_GATEWAY: &str = "host gateway";
-    /// That name.
-    pub const HOST_NAME: &str = "host.docker.internal";
-
     /// The address to open or to write to.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("http://{}:{}", bracketed(&self.reach), self.port)
+    pub fn url(&self) -> ServerUrl {
+        ServerUrl::http(&self.public_host, self.specification.publish.port())
     }
 
-    /// The address and port that the engine publishes.
+    /// The address at which a container is reached from here that is published at `ip`, which need
+    /// not be where this specification would publish it.
     #[must_use]
-    pub fn publish(&self) -> SocketAddr {
-        SocketAddr::new(self.address, self.port)
-    }
-
-    /// Everything whose change needs a new container, one line each, as the label keeps it.
-    #[must_use]
-    pub fn fields(&self) -> BTreeMap<String, String> {
-        let mut fields: BTreeMap<String, String> = [
-            ("image", self.image.clone()),
-            ("publish", self.publish().to_string()),
-            ("network", self.network.clone()),
-            ("volume", self.name.clone()),
-            ("read-only", self.read_only.to_string()),
-            ("password", self.password.name().to_string()),
-        ]
-        .map(|(name, value)| (name.to_string(), value))
-        .into();
-        fields.extend(self.env.iter().map(|(name, value)| (format!("env {name}"), value.clone())));
-        fields.extend(self.settings.clone());
-        fields
+    pub fn url_at(&self, ip: IpAddr, port: u16) -> ServerUrl {
+        if ip == self.specification.publish.ip() {
+            return ServerUrl::http(&self.public_host, port);
+        }
+        ServerUrl::http(reachable(ip).to_string(), port)
     }
 }
 
-/// Puts the brackets around an IPv6 address that a URL needs.
-pub(super) fn bracketed(host: &str) -> String {
-    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_string() }
+/// Who signs in to Grafana; secrets are kept elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user, unless a token stands for one.
+    pub user: String,
+    /// A token is used.
+    pub token: bool,
+    /// A password or another user than before was given to this run: it is tried before anything
+    /// is changed for it.
+    pub given: bool,
+}
+
+impl Login {
+    /// Grafana's own default administrator.
+    pub const ADMIN: &str = "admin";
+
+    /// Signing in says whether admin/admin is shut out.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        !self.token && self.user == Self::ADMIN
+    }
+}
+
+/// What somebody gave to this instance, to be remembered with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// By the option's name.
+    pub values: BTreeMap<String, Remembered>,
+    /// What was remembered is gone although the instance exists.
+    pub lost: Option<Lost>,
+}
+
+/// A remembered setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// As it was given.
+    pub value: String,
+    /// A file gave it: the next run with a file that says nothing of it drops it.
+    pub of_file: bool,
+}
+
+/// Remembered settings that are gone or cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// What happened to them.
+    pub why: String,
+    /// This run was not told the database either, which no container knows.
+    pub unknown_database: bool,
+}
+
+/// Where Clipper itself will write, according to its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClipperTarget {
+    /// Host name or address, as written there.
+    pub host: String,
+    /// What the host resolves to here; empty if it does not.
+    pub addresses: Vec<IpAddr>,
+    /// Port.
+    pub port: u16,
+    /// Database, after Clipper's rule for white space.
+    pub database: String,
 }
 
 /// The data source, reduced to what we set.
@@ -295,7 +258,7 @@ impl DataSource {
     /// The smallest interval worth asking for: Clipper reports every 15 s.
     pub const INTERVAL: &'static str = "15s";
 
-    /// What Grafana must have stored, one line each.
+    /// What Grafana must have stored, one text for each field.
     #[must_use]
     pub fn fields(&self) -> BTreeMap<String, String> {
         [
@@ -330,39 +293,4 @@ pub struct Dashboard {
 impl Dashboard {
     /// Clipper's own default for `slo_micros`, in microseconds.
     pub const DEFAULT_OBJECTIVE: u64 = 20_000;
-}
-
-/// One field that is not as wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// Field name as the user knows it.
-    pub field: String,
-    /// Value found; empty if there is none.
-    pub have: String,
-    /// Wanted value; empty if there is to be none.
-    pub want: String,
-}
-
-impl Difference {
-    /// Compares two descriptions field by field.
-    #[must_use]
-    pub fn between(have: &BTreeMap<String, String>, want: &BTreeMap<String, String>) -> Vec<Self> {
-        let names: std::collections::BTreeSet<&String> = have.keys().chain(want.keys()).collect();
-        names
-            .into_iter()
-            .map(|name| Self {
-                field: name.clone(),
-                have: have.get(name).cloned().unwrap_or_default(),
-                want: want.get(name).cloned().unwrap_or_default(),
-            })
-            .filter(|difference| difference.have != difference.want)
-            .collect()
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_none = |text: &str| if text.is_empty() { "(none)".to_string() } else { text.to_string() };
-        write!(f, "{}: {} -> {}", self.field, or_none(&self.have), or_none(&self.want))
-    }
 }

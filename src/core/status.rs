@@ -2,10 +2,12 @@
 //!
 //! Knows the words of the JSON. Must not know how they are laid out.
 
-use super::observed::{Answer, Container, DataSource, Engine, Observed, Query, Run, Server, Volume};
+use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
-use super::stack::{Difference, Role, Secret, Service, Stack, bracketed};
+use super::role::Role;
+use super::specification::Difference;
+use super::stack::{ClipperTarget, Secret, Service, Stack};
 
 /// Everything that `status` tells.
 #[derive(Debug, Clone)]
@@ -22,7 +24,7 @@ pub struct Status {
     pub grafana: ServerStatus,
     /// The database.
     pub database: Object,
-    /// Grafana's organisation, if one is wanted.
+    /// Grafana's organisation, if one is specified.
     pub organisation: Option<Object>,
     /// The data source.
     pub data_source: Object,
@@ -40,14 +42,41 @@ pub struct Status {
     pub objective: Option<u64>,
     /// Grafana's account, with the password only where it was asked for.
     pub account: Account,
-    /// The lines that Clipper's file must hold, if it does not.
-    pub clipper_lines: Vec<String>,
+    /// What Clipper's file must say for its reports to arrive.
+    pub clipper_file: ClipperSettings,
     /// Everything that does not match, a line each.
     pub findings: Vec<String>,
     /// What the user can do.
     pub hints: Vec<String>,
     /// Other instances on this engine.
     pub others: Vec<String>,
+    /// What stands in the way of `up`, and what to do about it.
+    pub obstacle: Option<(String, String)>,
+    /// Commands to suggest.
+    pub commands: Commands,
+}
+
+/// Commands to suggest, complete: typed as they stand, they reach the same instance.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    /// `up`.
+    pub up: String,
+    /// `down`.
+    pub down: String,
+    /// `status`.
+    pub status: String,
+}
+
+/// What Clipper's file must say for its reports to arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClipperSettings {
+    /// The file that was given says it.
+    Agree,
+    /// These lines.
+    Lines([String; 3]),
+    /// Nothing would help: Clipper speaks plain HTTP to a host and port, without credentials; why
+    /// that is not enough.
+    Impossible(String),
 }
 
 /// How to sign in to Grafana.
@@ -78,13 +107,13 @@ pub struct ServerStatus {
     pub url: String,
     /// Its version.
     pub version: Option<String>,
-    /// The image of the container that is there, else the wanted one.
+    /// The image of the container that is there, else the specified one.
     pub image: Option<String>,
     /// The container that is there.
     pub container: Option<ContainerStatus>,
     /// The volume with its data, and whether it is there.
     pub volume: Option<(String, bool)>,
-    /// How it differs from what is wanted.
+    /// How it differs from the stack.
     pub differences: Vec<Difference>,
 }
 
@@ -106,35 +135,38 @@ pub struct Object {
     pub name: String,
     /// `missing`, `in_sync`, `differs`, `edited`, `foreign` or `unknown`.
     pub state: &'static str,
-    /// How it differs from what is wanted.
+    /// How it differs from the stack.
     pub differences: Vec<Difference>,
 }
 
-/// What is told of a stack.
+/// Puts together what `status` reports.
 #[must_use]
-pub fn tell(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: Account) -> Status {
+pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: Account) -> Status {
     let object = |resource, name: &str| {
         let finding = plan.finding(resource).unwrap_or(&Finding::Unknown);
         Object { name: name.to_string(), state: object_state(finding), differences: differences(finding) }
     };
     let influxdb = server(want, Role::Influxdb, &seen.influxdb, plan);
     let grafana = server(want, Role::Grafana, &seen.grafana, plan);
-    let (query, query_error) = match seen.grafana.answer.stored().map(|grafana| &grafana.query) {
+    let (query, query_error) = match seen.grafana.probe.stored().map(|grafana| &grafana.query) {
         Some(Query::Ok) => (Some("ok"), None),
         Some(Query::Failing(why)) => (Some("failing"), Some(why.clone())),
         _ => (None, None),
     };
     let mut data_source = object(Resource::DataSource, &want.data_source.uid);
-    if matches!(seen.grafana.answer.stored().map(|grafana| &grafana.data_source), Some(DataSource::Foreign(_))) {
+    if matches!(seen.grafana.probe.stored().map(|grafana| &grafana.data_source), Some(DataSource::Foreign(_))) {
         data_source.state = "foreign";
     }
     let dashboard_url = format!("{}/d/{}", grafana.url, want.dashboard.uid);
     let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(&item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
-        hints.push("`clipper-metrics up` puts this right".into());
+        hints.push(format!("`{}` repairs this", want.command("up")));
     }
     if plan.0.iter().any(|item| item.finding == Finding::Edited) {
-        hints.push("the dashboard was edited and is left alone; `up --overwrite-dashboard` replaces it".into());
+        hints.push(format!(
+            "the dashboard was edited and is left alone; `{}` replaces it",
+            want.command("up --overwrite-dashboard")
+        ));
     }
     hints.extend(reports.hints.iter().cloned());
     hints.dedup();
@@ -152,10 +184,12 @@ pub fn tell(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, accoun
         reports,
         objective: objective(want, seen),
         account,
-        clipper_lines: clipper_lines(want, &influxdb.url),
+        clipper_file: clipper_file(want),
         findings: findings(plan),
         hints,
         others: seen.others.clone(),
+        obstacle: plan.blocked().map(|(_, blocked)| (blocked.why.clone(), blocked.hint.clone())),
+        commands: Commands { up: want.command("up"), down: want.command("down"), status: want.command("status") },
         influxdb,
         grafana,
     }
@@ -175,9 +209,9 @@ pub fn named_models(want: &Stack, seen: &Observed) -> Vec<String> {
 }
 
 fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
-    match &seen.grafana.answer.stored()?.dashboard {
+    match &seen.grafana.probe.stored()?.dashboard {
         super::observed::Dashboard::Present(dashboard) => Some(dashboard),
-        super::observed::Dashboard::Missing => None,
+        super::observed::Dashboard::Missing | super::observed::Dashboard::Clash { .. } => None,
     }
 }
 
@@ -202,7 +236,7 @@ fn object_state(finding: &Finding) -> &'static str {
         Finding::InSync => "in_sync",
         Finding::Edited => "edited",
         Finding::Missing => "missing",
-        Finding::Differs(_) | Finding::Contradicts(_) | Finding::Asked(_) => "differs",
+        Finding::Differs(_) | Finding::Contradicts(_) | Finding::Requested(_) => "differs",
         Finding::Blocked(Blocked { kind: Obstacle::Foreign, .. }) => "foreign",
         Finding::Stopped(_) | Finding::Silent(_) | Finding::Unknown | Finding::Blocked(_) => "unknown",
     }
@@ -220,16 +254,13 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
     let (state, detail) = server_state(want.service(role), seen);
     let spec = want.container(role);
     let have = seen.container.ours();
-    let published = have.and_then(super::observed::OurContainer::publish);
+    let published = have.and_then(|have| have.published.or(Some(have.specification.as_ref()?.publish)));
     let url = match (spec, published) {
-        // Where it really is, as long as it is not as wanted.
-        (Some(spec), Some(at)) if at != spec.publish() => {
-            let host = if at.ip().is_unspecified() { spec.reach.clone() } else { at.ip().to_string() };
-            format!("http://{}:{}", bracketed(&host), at.port())
-        }
+        // Where it really is, as long as that is another place than the specified one.
+        (Some(spec), Some(at)) if at != spec.specification.publish => spec.url_at(at.ip(), at.port()),
         _ => want.url(role),
     };
-    let image = have.and_then(|have| have.fields.as_ref()?.get("image").cloned());
+    let image = have.and_then(|have| Some(have.specification.as_ref()?.image.to_string()));
     ServerStatus {
         role,
         mode: if spec.is_some() { "container" } else { "external" },
@@ -238,15 +269,16 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
             Finding::Blocked(blocked) => Some(blocked.why.clone()),
             _ => detail,
         },
-        url,
+        url: url.to_string(),
         version: seen.version.clone(),
-        image: image.or_else(|| spec.map(|spec| spec.image.clone())),
-        container: have.zip(spec).map(|(have, spec)| ContainerStatus {
-            name: spec.name.clone(),
+        image: image.or_else(|| spec.map(|spec| spec.specification.image.to_string())),
+        container: have.map(|have| ContainerStatus {
+            name: have.name.clone(),
             id: have.id.clone(),
             started_at: have.started_at.clone(),
         }),
-        volume: spec.map(|spec| (spec.name.clone(), matches!(seen.volume, Volume::Ours { .. }))),
+        volume: (spec.is_some() || seen.volume != Volume::Absent)
+            .then(|| (role.object_name(&want.instance), matches!(seen.volume, Volume::Ours { .. }))),
         differences: differences(finding),
     }
 }
@@ -254,49 +286,86 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
 fn server_state<S>(service: &Service, seen: &Server<S>) -> (&'static str, Option<String>) {
     if let (Service::Container(_), container) = (service, &seen.container) {
         match container {
-            Container::Absent => return ("absent", None),
-            Container::Foreign => return ("foreign", None),
-            Container::Ours(have) => match have.run {
-                Run::Running => {}
-                Run::Created => return ("stopped", Some("never started".into())),
-                Run::Paused => return ("stopped", Some("paused".into())),
-                Run::Restarting => return ("starting", Some("restarting again and again".into())),
-                Run::Exited(code) => return ("stopped", Some(format!("exit code {code}"))),
-                Run::Dead => return ("stopped", Some("dead".into())),
+            ContainerState::Absent => return ("absent", None),
+            ContainerState::Foreign => return ("foreign", None),
+            ContainerState::Duplicated(names) => return ("foreign", Some(names.join(", "))),
+            ContainerState::Ours(have) => match have.run {
+                RunState::Running => {}
+                RunState::Created => return ("stopped", Some("never started".into())),
+                RunState::Paused => return ("stopped", Some("paused".into())),
+                RunState::Restarting => return ("starting", Some("restarting again and again".into())),
+                RunState::Exited(code) => return ("stopped", Some(format!("exit code {code}"))),
+                RunState::Dead => return ("stopped", Some("dead".into())),
             },
         }
     }
     let is_container = matches!(service, Service::Container(_));
-    match &seen.answer {
-        Answer::Answering(_) => ("answering", None),
-        Answer::Refusing(words) => ("refusing", Some(words.clone())),
-        Answer::Unusable(what) => ("foreign", Some(what.clone())),
-        Answer::Silent(why) if is_container => ("starting", Some(why.clone())),
-        Answer::Silent(why) => ("unknown", Some(why.clone())),
-        Answer::Unasked => ("unknown", None),
+    match &seen.probe {
+        Probe::Answering(_) => ("answering", None),
+        Probe::Refusing(words) => ("refusing", Some(words.clone())),
+        Probe::Unusable(what) => ("foreign", Some(what.clone())),
+        Probe::Silent(why) if is_container => ("starting", Some(why.clone())),
+        Probe::Silent(why) => ("unknown", Some(why.clone())),
+        Probe::Unasked => ("unknown", None),
     }
 }
 
-/// The lines that Clipper's file must hold, unless the one that was given holds them.
-fn clipper_lines(want: &Stack, url: &str) -> Vec<String> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "80"));
-    let port = port.trim_end_matches('/');
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let agrees = want.clipper.as_ref().is_some_and(|target| {
-        let same_host = target.host == host
-            || (target.host == "localhost" && host == "127.0.0.1")
-            || matches!(target.host.as_str(), "0.0.0.0" | "::");
-        same_host && target.port.to_string() == port && target.database == want.database
-    });
-    if agrees {
-        return Vec::new();
+/// What Clipper's file must say, compared with the file that was given.
+fn clipper_file(want: &Stack) -> ClipperSettings {
+    if let Some(why) = beyond_clipper(want) {
+        return ClipperSettings::Impossible(why);
     }
-    vec![
+    let url = want.url(Role::Influxdb);
+    if want.clipper.as_ref().is_some_and(|target| target.agrees(want)) {
+        return ClipperSettings::Agree;
+    }
+    ClipperSettings::Lines([
         format!("influx_dbname = {}", toml_string(&want.database)),
-        format!("influx_ip = {}", toml_string(host)),
-        format!("influx_port = {port}"),
-    ]
+        format!("influx_ip = {}", toml_string(&url.host)),
+        format!("influx_port = {}", url.port),
+    ])
+}
+
+/// Why Clipper cannot write to the stack's InfluxDB, if it cannot.
+#[must_use]
+pub fn beyond_clipper(want: &Stack) -> Option<String> {
+    let url = want.url(Role::Influxdb);
+    let what = if url.tls {
+        "https"
+    } else if !url.path.is_empty() {
+        "a path"
+    } else if !want.data_source.user.is_empty() {
+        "a user and password"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "InfluxDB at {url} needs {what}, but Clipper sends its reports over plain http to a host and port, without \
+         credentials: put a proxy in between that Clipper can reach, or use an InfluxDB without"
+    ))
+}
+
+impl ClipperTarget {
+    /// What Clipper writes arrives in the stack's database.
+    #[must_use]
+    pub fn agrees(&self, stack: &Stack) -> bool {
+        self.reaches(stack) && self.database == stack.database
+    }
+
+    /// The address in Clipper's file is the one of the stack's InfluxDB.
+    #[must_use]
+    pub fn reaches(&self, stack: &Stack) -> bool {
+        let url = stack.url(Role::Influxdb);
+        let published = stack.container(Role::Influxdb).map(|spec| spec.specification.publish.ip());
+        let same_host = self.host == url.host
+            || self.addresses.iter().any(|ip| {
+                published.is_some_and(|published| {
+                    published == *ip || published.is_unspecified() || (ip.is_unspecified() && published.is_loopback())
+                }) || url.host.parse() == Ok(*ip)
+                    || (url.is_loopback() && ip.is_loopback())
+            });
+        same_host && self.port == url.port
+    }
 }
 
 /// A basic string of TOML. The names that get here hold no control characters.

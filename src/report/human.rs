@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::plain::Plain;
 use super::text::{self, Paint, bytes};
-use super::{Answer, Report, Style, print, print_error};
+use super::{Output, Report, Style, print, print_error};
 use crate::core::event::{Event, Listener};
 use crate::core::plan::{Lane, Step};
-use crate::core::stack::Role;
+use crate::core::role::Role;
 use crate::core::status::Status;
+use crate::error::Error;
 
 /// Live lines on standard error.
 pub(super) struct Human {
@@ -22,13 +24,21 @@ pub(super) struct Human {
     lines: MultiProgress,
     running: RefCell<HashMap<&'static str, ProgressBar>>,
     drawn: RefCell<usize>,
+    /// Where standard output is no terminal, a watch is one line per change.
+    lines_of_changes: Plain,
 }
 
 impl Human {
     /// A report of this style.
     #[must_use]
     pub(super) fn new(style: Style) -> Self {
-        Self { style, lines: MultiProgress::new(), running: RefCell::default(), drawn: RefCell::new(0) }
+        Self {
+            style,
+            lines: MultiProgress::new(),
+            running: RefCell::default(),
+            drawn: RefCell::new(0),
+            lines_of_changes: Plain::new(style),
+        }
     }
 
     /// The live line of a lane, made when it is first needed.
@@ -67,7 +77,7 @@ impl Human {
 
 fn lane(step: &Step) -> &'static str {
     match step.lane() {
-        Lane::First | Lane::Last => "",
+        Lane::First | Lane::Settings | Lane::Last => "",
         Lane::Beside(Role::Influxdb) => "InfluxDB",
         Lane::Beside(Role::Grafana) => "Grafana",
     }
@@ -98,25 +108,33 @@ impl Listener for Human {
 }
 
 impl Report for Human {
-    fn answer(&self, answer: &Answer<'_>) {
+    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
         self.clear();
-        let text = text::answer(answer, Paint::new(self.style.color));
-        match answer {
-            Answer::Error(_) => print_error(&text),
+        let text = text::output(output, Paint::new(self.style.color));
+        match output {
+            Output::Error(_) => {
+                print_error(&text);
+                Ok(())
+            }
             _ => print(&text),
         }
     }
 
-    fn again(&self, status: &Status) {
+    fn again(&self, status: &Status) -> std::io::Result<()> {
         self.clear();
-        let text = text::status(status, Paint::new(self.style.color));
         if !self.style.terminal {
-            return print(&text);
+            return self.lines_of_changes.again(status);
         }
+        let text = text::status(status, Paint::new(self.style.color));
         let up = self.drawn.replace(text.lines().count());
         // Up over the last table, then clear from there to the end of the screen.
         let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };
-        print(&format!("{back}{text}"));
+        print(&format!("{back}{text}"))
+    }
+
+    fn trouble(&self, error: &Error) {
+        self.lines_of_changes.trouble(error);
+        *self.drawn.borrow_mut() = 0;
     }
 
     fn clear(&self) {

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 
 use super::plain::Plain;
-use super::{Answer, Field, Report, Style, print};
-use crate::core::event::{Event, Listener, Taken};
+use super::{Field, Output, Report, Style, print};
+use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::plan::Plan;
 use crate::core::reports::Reports;
-use crate::core::stack::Difference;
+use crate::core::specification::Difference;
 use crate::core::status::{Object, ServerStatus, Status};
+use crate::core::text::printable_json;
 use crate::error::Error;
 
 /// Answers on standard output; progress goes to standard error, as plain lines.
@@ -34,35 +35,36 @@ impl Listener for Json {
 }
 
 impl Report for Json {
-    fn answer(&self, answer: &Answer<'_>) {
-        let document = document(answer);
-        print(&format!("{}\n", serde_json::to_string_pretty(&document).unwrap_or_default()));
+    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+        let text = serde_json::to_string_pretty(&document(output)).unwrap_or_default();
+        print(&format!("{}\n", printable_json(&text)))
     }
 
-    fn again(&self, status: &Status) {
-        print(&format!("{}\n", document(&Answer::Status(status))));
+    fn again(&self, status: &Status) -> std::io::Result<()> {
+        print(&format!("{}\n", printable_json(&document(&Output::Status(status)).to_string())))
     }
 
     fn clear(&self) {}
 }
 
-fn document(answer: &Answer<'_>) -> Value {
-    match answer {
-        Answer::Up { status, taken } | Answer::Down { status, taken } => {
+fn document(output: &Output<'_>) -> Value {
+    match output {
+        Output::Up { status, executed } | Output::Down { status, executed } => {
             let mut document = state(status);
-            document["steps"] = taken.iter().map(step).collect();
+            document["steps"] = executed.iter().map(step).collect();
             document
         }
-        Answer::Planned { status, plan } => {
+        Output::Planned { status, plan } => {
             let mut document = state(status);
             document["steps"] = planned(plan);
             document
         }
-        Answer::Status(status) => state(status),
-        Answer::Summary { fields, .. } => {
+        Output::Status(status) => state(status),
+        Output::Summary { fields, .. } => {
             let mut document = Map::from_iter([("schema".to_string(), json!(1))]);
             for (name, field) in *fields {
                 let value = match field {
+                    Field::Count(count) => json!(count),
                     Field::Number(number) => json!(number),
                     Field::Text(text) => json!(text),
                 };
@@ -70,7 +72,7 @@ fn document(answer: &Answer<'_>) -> Value {
             }
             Value::Object(document)
         }
-        Answer::Error(error) => failure(error),
+        Output::Error(error) => failure(error),
     }
 }
 
@@ -78,12 +80,12 @@ fn failure(error: &Error) -> Value {
     json!({"schema": 1, "error": {"kind": error.kind(), "message": error.to_string(), "hint": error.hint()}})
 }
 
-fn step(taken: &Taken) -> Value {
+fn step(executed: &ExecutedStep) -> Value {
     json!({
-        "resource": taken.step.resource().to_string(),
-        "action": taken.step.action(),
-        "reason": taken.reason,
-        "seconds": seconds(taken.time),
+        "resource": executed.step.resource().to_string(),
+        "action": executed.step.action(),
+        "reason": executed.reason,
+        "seconds": seconds(executed.time),
     })
 }
 

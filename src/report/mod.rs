@@ -9,26 +9,28 @@ mod text;
 
 use std::rc::Rc;
 
-use crate::core::event::{Listener, Taken};
+use crate::core::event::{ExecutedStep, Listener};
 use crate::core::plan::Plan;
+use crate::core::role::Role;
 use crate::core::status::Status;
+use crate::core::text::printable;
 use crate::error::Error;
 
-/// What a command answers.
-pub enum Answer<'a> {
+/// What a command reports at its end.
+pub enum Output<'a> {
     /// `up` has done its work.
     Up {
         /// How things are now.
         status: &'a Status,
         /// What was done.
-        taken: &'a [Taken],
+        executed: &'a [ExecutedStep],
     },
     /// `down` has done its work.
     Down {
         /// How things are now.
         status: &'a Status,
         /// What was done.
-        taken: &'a [Taken],
+        executed: &'a [ExecutedStep],
     },
     /// What would be done.
     Planned {
@@ -52,18 +54,31 @@ pub enum Answer<'a> {
 
 /// A value in a summary.
 pub enum Field {
+    /// How many.
+    Count(usize),
     /// A number.
     Number(f64),
     /// A text.
     Text(String),
 }
 
-/// Shows events and answers.
+/// Shows events and output. That standard output cannot be written to is an error only for who goes
+/// on writing: nobody reads any more.
 pub trait Report: Listener {
-    /// Shows an answer. Answers go to standard output, errors to standard error.
-    fn answer(&self, answer: &Answer<'_>);
+    /// Shows output: errors on standard error, all else on standard output.
+    ///
+    /// # Errors
+    /// When nobody reads it.
+    fn answer(&self, output: &Output<'_>) -> std::io::Result<()>;
     /// Shows the status once more, in place of the last one where that can be done.
-    fn again(&self, status: &Status);
+    ///
+    /// # Errors
+    /// When nobody reads it.
+    fn again(&self, status: &Status) -> std::io::Result<()>;
+    /// Shows an error that does not end the command. What is shown next counts as new.
+    fn trouble(&self, error: &Error) {
+        print_error(&format!("note: {}; trying again\n", printable(&error.to_string())));
+    }
     /// Takes everything transient off the terminal.
     fn clear(&self);
 }
@@ -97,11 +112,26 @@ pub fn choose(style: Style) -> Rc<dyn Report> {
     }
 }
 
-/// Writes to standard output. A reader that went away is no error worth a word.
-pub(crate) fn print(text: &str) {
+/// Writes to standard output.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn print(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Prints a line of a server's log, with the server's name where several are shown.
+///
+/// # Errors
+/// When nobody reads it.
+pub fn print_log_line(role: Option<Role>, line: &str) -> std::io::Result<()> {
+    match role {
+        None => print(&format!("{line}\n")),
+        Some(role) => print(&format!("{:<9}| {line}\n", role.name())),
+    }
 }
 
 /// Writes to standard error.

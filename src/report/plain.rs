@@ -4,9 +4,11 @@
 use std::cell::RefCell;
 
 use super::text::{self, Paint};
-use super::{Answer, Report, Style, print, print_error};
+use super::{Output, Report, Style, print, print_error};
 use crate::core::event::{Event, Listener};
 use crate::core::status::Status;
+use crate::core::text::printable_line;
+use crate::error::Error;
 
 /// Plain lines, or errors only.
 pub(super) struct Plain {
@@ -34,24 +36,27 @@ impl Listener for Plain {
 }
 
 impl Report for Plain {
-    fn answer(&self, answer: &Answer<'_>) {
-        let text = text::answer(answer, Paint::new(self.style.color));
-        match answer {
-            Answer::Error(_) => print_error(&text),
-            _ if self.style.quiet => {}
+    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+        let text = text::output(output, Paint::new(self.style.color));
+        match output {
+            Output::Error(_) => {
+                print_error(&text);
+                Ok(())
+            }
+            _ if self.style.quiet => Ok(()),
             _ => print(&text),
         }
     }
 
     /// One line per change: what is worth knowing at a glance.
-    fn again(&self, status: &Status) {
+    fn again(&self, status: &Status) -> std::io::Result<()> {
         let servers = [&status.influxdb, &status.grafana].map(|server| format!("{} {}", server.role, server.state));
         let clipper = match status.reports.reporting {
             Some(true) => "clipper reporting",
             Some(false) => "clipper not reporting",
             None => "clipper unknown",
         };
-        let sync = if status.in_sync { "as wanted" } else { "not as wanted" };
+        let sync = if status.in_sync { "in sync" } else { "out of sync" };
         let mut line = format!("{} {sync}: {}, {clipper}", status.instance, servers.join(", "));
         for model in &status.reports.models {
             let state = match (model.reporting, model.above_objective) {
@@ -64,10 +69,18 @@ impl Report for Plain {
         for finding in &status.findings {
             line.push_str(&format!("; {finding}"));
         }
-        if *self.last.borrow() != line && !self.style.quiet {
-            print(&format!("{line}\n"));
-            *self.last.borrow_mut() = line;
+        let line = printable_line(&line);
+        if *self.last.borrow() == line || self.style.quiet {
+            return Ok(());
         }
+        let result = print(&format!("{line}\n"));
+        *self.last.borrow_mut() = line;
+        result
+    }
+
+    fn trouble(&self, error: &Error) {
+        self.last.borrow_mut().clear();
+        print_error(&format!("note: {}; trying again\n", printable_line(&error.to_string())));
     }
 
     fn clear(&self) {}

@@ -6,13 +6,14 @@ use std::fmt::Write as _;
 
 use console::Style;
 
-use super::Answer;
-use crate::core::event::{Event, Taken};
+use super::Output;
+use crate::core::event::{Event, ExecutedStep};
 use crate::core::plan::{Finding, Plan};
 use crate::core::reports::{Reports, span};
-use crate::core::stack::Difference;
-use crate::core::status::{Object, ServerStatus, Status};
-use crate::error::{Error, printable};
+use crate::core::specification::Difference;
+use crate::core::status::{ClipperSettings, Object, ServerStatus, Status};
+use crate::core::text::{printable, printable_line};
+use crate::error::Error;
 
 /// Width of the first column.
 const LABEL: usize = 13;
@@ -65,16 +66,16 @@ impl Paint {
     }
 }
 
-/// An answer as text, with a line end at its end.
+/// Output as text, with a line end at its end.
 #[must_use]
-pub(crate) fn answer(answer: &Answer<'_>, paint: Paint) -> String {
-    match answer {
-        Answer::Up { status, taken } => up(status, taken, paint),
-        Answer::Down { status, taken } => down(status, taken),
-        Answer::Planned { plan, .. } => plan_text(plan),
-        Answer::Status(told) => status(told, paint),
-        Answer::Summary { sentence, .. } => format!("{sentence}\n"),
-        Answer::Error(failure) => error(failure, paint),
+pub(crate) fn output(output: &Output<'_>, paint: Paint) -> String {
+    match output {
+        Output::Up { status, executed } => up(status, executed, paint),
+        Output::Down { status, executed } => down(status, executed),
+        Output::Planned { plan, .. } => plan_text(plan),
+        Output::Status(told) => status(told, paint),
+        Output::Summary { sentence, .. } => format!("{}\n", printable(sentence)),
+        Output::Error(failure) => error(failure, paint),
     }
 }
 
@@ -119,21 +120,31 @@ fn row(text: &mut String, label: &str, value: &str) {
     let _ = writeln!(text, "  {label:LABEL$}{value}");
 }
 
-fn up(status: &Status, taken: &[Taken], paint: Paint) -> String {
+fn up(status: &Status, executed: &[ExecutedStep], paint: Paint) -> String {
     let mut text = String::new();
-    let headline = if taken.is_empty() {
-        format!("{} is as wanted: nothing to do", status.instance)
+    let headline = if executed.is_empty() {
+        format!("{} is in sync: nothing to do", status.instance)
     } else {
         format!("{} is up and verified", status.instance)
     };
     let _ = writeln!(text, "{}\n", paint.good(&headline));
     row(&mut text, "Dashboard", &paint.strong(&status.dashboard_url));
     row(&mut text, "Grafana", &format!("{}   {}", status.grafana.url, account(status)));
-    row(&mut text, "InfluxDB", &format!("{}   database {}", status.influxdb.url, status.database.name));
-    if !status.clipper_lines.is_empty() {
-        text.push_str("\nClipper's configuration file must hold:\n");
-        for line in &status.clipper_lines {
-            let _ = writeln!(text, "  {line}");
+    row(
+        &mut text,
+        "InfluxDB",
+        &format!("{}   database {}", status.influxdb.url, printable_line(&status.database.name)),
+    );
+    match &status.clipper_file {
+        ClipperSettings::Agree => {}
+        ClipperSettings::Lines(lines) => {
+            text.push_str("\nClipper's configuration file must hold:\n");
+            for line in lines {
+                let _ = writeln!(text, "  {}", printable_line(line));
+            }
+        }
+        ClipperSettings::Impossible(why) => {
+            let _ = writeln!(text, "\n{} {}", paint.odd("note:"), printable_line(why));
         }
     }
     if status.dashboard.state == "edited" {
@@ -148,17 +159,18 @@ fn up(status: &Status, taken: &[Taken], paint: Paint) -> String {
 
 fn account(status: &Status) -> String {
     let account = &status.account;
+    let user = printable_line(&account.user);
     match &account.password {
-        _ if !account.is_known => format!("sign in as {}", account.user),
-        Some(password) => format!("sign in as {} / {}", account.user, printable(password.reveal())),
-        None if account.is_default => format!("sign in as {} / admin", account.user),
-        None => format!("sign in as {}; `clipper-metrics status --show-secrets` shows the password", account.user),
+        _ if !account.is_known => format!("sign in as {user}"),
+        Some(password) => format!("sign in as {user} / {}", printable(password.reveal())),
+        None if account.is_default => format!("sign in as {user} / admin"),
+        None => format!("sign in as {user}; `{} --show-secrets` shows the password", status.commands.status),
     }
 }
 
-fn down(status: &Status, taken: &[Taken]) -> String {
-    let mut text = if taken.is_empty() {
-        format!("{}: nothing to take away\n", status.instance)
+fn down(status: &Status, executed: &[ExecutedStep]) -> String {
+    let mut text = if executed.is_empty() {
+        format!("{}: nothing to remove\n", status.instance)
     } else {
         format!("{} is down\n", status.instance)
     };
@@ -171,9 +183,10 @@ fn down(status: &Status, taken: &[Taken]) -> String {
     if !kept.is_empty() {
         let _ = writeln!(
             text,
-            "The data stays in the volumes {}; `clipper-metrics up` uses them again, `clipper-metrics down --volumes` \
-             deletes them.",
-            kept.join(" and ")
+            "The data stays in the volumes {}; `{up}` uses them again, `{down} --volumes` deletes them.",
+            kept.join(" and "),
+            up = status.commands.up,
+            down = status.commands.down,
         );
     }
     text
@@ -186,14 +199,19 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
     for item in &plan.0 {
         match &item.finding {
             Finding::Blocked(blocked) => {
-                let _ = writeln!(text, "blocked: {}\nhint: {}", printable(&blocked.why), printable(&blocked.hint));
+                let _ = writeln!(
+                    text,
+                    "blocked: {}\nhint: {}",
+                    printable_line(&blocked.why),
+                    printable_line(&blocked.hint)
+                );
             }
             Finding::Edited => text.push_str("leave the dashboard alone: edited\n"),
             _ => {}
         }
-        for step in &item.steps {
-            let _ = writeln!(text, "{step} ({})", printable(&item.finding.to_string()));
-        }
+    }
+    for (step, finding) in plan.steps() {
+        let _ = writeln!(text, "{step} ({})", printable_line(&finding.to_string()));
     }
     if text.is_empty() {
         text.push_str("nothing to do\n");
@@ -207,7 +225,20 @@ pub(crate) fn status(status: &Status, paint: Paint) -> String {
     let mut text = String::new();
     let servers = [&status.influxdb, &status.grafana];
     if servers.iter().all(|server| server.mode == "container" && server.state == "absent") {
-        let _ = writeln!(text, "{} is not up: `clipper-metrics up` brings it up", status.instance);
+        match &status.obstacle {
+            None => {
+                let _ = writeln!(text, "{} is not running: `{}` brings it up", status.instance, status.commands.up);
+            }
+            Some((why, hint)) => {
+                let _ = writeln!(
+                    text,
+                    "{} is not running, and cannot be brought up: {}",
+                    status.instance,
+                    printable_line(why)
+                );
+                let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable_line(hint));
+            }
+        }
         let kept: Vec<&str> = servers
             .into_iter()
             .filter_map(|server| server.volume.as_ref().filter(|(_, exists)| *exists))
@@ -219,7 +250,7 @@ pub(crate) fn status(status: &Status, paint: Paint) -> String {
         others(&mut text, status);
         return text;
     }
-    let headline = if status.in_sync { paint.good("as wanted") } else { paint.bad("not as wanted") };
+    let headline = if status.in_sync { paint.good("in sync") } else { paint.bad("out of sync") };
     let _ = writeln!(text, "{} is {headline}\n", paint.strong(&status.instance));
     for server in servers {
         row(&mut text, server.role.title(), &server_line(server, paint));
@@ -230,26 +261,30 @@ pub(crate) fn status(status: &Status, paint: Paint) -> String {
     }
     let query = match (status.query, &status.query_error) {
         (Some("ok"), _) => paint.faint("   queries reach the database"),
-        (_, Some(why)) => format!("   {}", paint.bad(&format!("queries fail: {}", printable(why)))),
+        (_, Some(why)) => format!("   {}", paint.bad(&format!("queries fail: {}", printable_line(why)))),
         _ => String::new(),
     };
     row(&mut text, "data source", &format!("{}{query}", object_line(&status.data_source, paint)));
     let address = paint.faint(&format!("   {}", status.dashboard_url));
     row(&mut text, "dashboard", &format!("{}{address}", object_line(&status.dashboard, paint)));
     if let Some(password) = &status.account.password {
-        row(&mut text, "account", &format!("{} / {}", status.account.user, printable(password.reveal())));
+        row(
+            &mut text,
+            "account",
+            &format!("{} / {}", printable_line(&status.account.user), printable(password.reveal())),
+        );
     }
     clipper(&mut text, &status.reports, paint);
     if !status.findings.is_empty() {
         text.push_str("\nWhat differs:\n");
         for line in &status.findings {
-            let _ = writeln!(text, "  {}", printable(line));
+            let _ = writeln!(text, "  {}", printable_line(line));
         }
     }
     if !status.hints.is_empty() {
         text.push('\n');
         for line in &status.hints {
-            let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable(line));
+            let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable_line(line));
         }
     }
     others(&mut text, status);
@@ -268,13 +303,13 @@ fn server_line(server: &ServerStatus, paint: Paint) -> String {
         let _ = write!(line, "   {version}");
     }
     if let Some(image) = server.image.as_ref().filter(|_| server.mode == "container") {
-        let _ = write!(line, "{}", paint.faint(&format!("   {image}")));
+        let _ = write!(line, "{}", paint.faint(&format!("   {}", printable_line(image))));
     }
     if let Some(detail) = &server.detail {
-        let _ = write!(line, "   ({})", printable(detail));
+        let _ = write!(line, "   ({})", printable_line(detail));
     }
     for difference in &server.differences {
-        let _ = write!(line, "\n{:width$}{}", "", printable(&difference.to_string()), width = LABEL + 2);
+        let _ = write!(line, "\n{:width$}{}", "", printable_line(&difference.to_string()), width = LABEL + 2);
     }
     line
 }
@@ -282,7 +317,7 @@ fn server_line(server: &ServerStatus, paint: Paint) -> String {
 fn object_line(object: &Object, paint: Paint) -> String {
     let differences: Vec<String> = object.differences.iter().map(Difference::to_string).collect();
     let differences = if differences.is_empty() { String::new() } else { format!("   {}", differences.join(", ")) };
-    format!("{}{}{}", paint.state(object.state), printable(&object.name), printable(&differences))
+    format!("{}{}{}", paint.state(object.state), printable_line(&object.name), printable_line(&differences))
 }
 
 fn clipper(text: &mut String, reports: &Reports, paint: Paint) {
@@ -316,6 +351,6 @@ fn clipper(text: &mut String, reports: &Reports, paint: Paint) {
         if model.above_objective == Some(true) {
             let _ = write!(line, " {}", paint.bad("above the objective"));
         }
-        row(text, "", &format!("{}: {line}", printable(&model.name)));
+        row(text, "", &format!("{}: {line}", printable_line(&model.name)));
     }
 }

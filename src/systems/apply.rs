@@ -2,258 +2,378 @@
 //!
 //! One match without decisions: what is to be done is in the plan.
 
-use std::rc::Rc;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join;
 
-use super::docker::Life;
+use super::docker::{Creation, RunInfo};
 use super::grafana::Grafana;
-use super::http::{Auth, Http};
-use super::influxdb::Influxdb;
-use super::{PROBE, Systems, index, pause};
-use crate::core::event::{Event, Taken};
-use crate::core::observed::{Answer, Run, Volume};
-use crate::core::plan::{self, Finding, Lane, Plan, Step};
-use crate::core::stack::{ContainerSpec, Password, Role, Stack};
-use crate::error::{Error, Refusal, Result, excerpt};
+use super::http::Auth;
+use super::{PROBE, Systems, pause};
+use crate::core::address::ServerUrl;
+use crate::core::event::{Event, ExecutedStep};
+use crate::core::observed::{PortHolder, Probe, RunState, Volume};
+use crate::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step};
+use crate::core::role::Role;
+use crate::core::specification::{PasswordSource, Specification};
+use crate::core::stack::{ContainerSpec, EngineLocation, Login};
+use crate::core::text::excerpt;
+use crate::core::version::Version;
+use crate::error::{Error, Refusal, Result};
 
 impl Systems {
-    /// Carries a plan out: what comes first, then the two roles side by side, then what comes last.
+    /// Carries a plan out: what comes first, what both roles prepare side by side, the settings,
+    /// the two roles side by side, and what comes last. What was executed is added to `executed`,
+    /// also where a later step fails.
     ///
     /// # Errors
     /// The first that occurs; what was done until then stays, and a later run goes on from there.
-    pub async fn apply(&self, stack: &Stack, plan: &Plan, wishes: plan::Wishes) -> Result<()> {
-        self.overwrite_dashboard.set(wishes.overwrite_dashboard);
-        let of = |lane: Lane| plan.steps().filter(move |(step, _)| step.lane() == lane);
-        self.run_lane(stack, of(Lane::First)).await?;
-        try_join(
-            self.run_lane(stack, of(Lane::Beside(Role::Influxdb))),
-            self.run_lane(stack, of(Lane::Beside(Role::Grafana))),
-        )
-        .await?;
-        self.run_lane(stack, of(Lane::Last)).await
+    pub async fn apply(&self, plan: &Plan, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+        let done = std::cell::RefCell::new(std::mem::take(executed));
+        let result = self.apply_phases(plan, &done).await;
+        *executed = done.into_inner();
+        result
     }
 
-    async fn run_lane<'a>(&self, stack: &Stack, steps: impl Iterator<Item = (Step, &'a Finding)>) -> Result<()> {
-        let mut deadline = Instant::now() + stack.timeout;
+    async fn apply_phases(&self, plan: &Plan, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<()> {
+        let prepare = |role| plan.preparation().filter(move |(step, _)| step.lane() == Lane::Beside(role));
+        let of = |lane: Lane| plan.changes().filter(move |(step, _)| step.lane() == lane);
+        let run = |steps| self.run_lane(steps, done);
+        run(of(Lane::First).collect()).await?;
+        try_join(run(prepare(Role::Influxdb).collect()), run(prepare(Role::Grafana).collect())).await?;
+        run(of(Lane::Settings).collect()).await?;
+        let beside = |role| of(Lane::Beside(role)).collect();
+        try_join(run(beside(Role::Influxdb)), run(beside(Role::Grafana))).await?;
+        run(of(Lane::Last).collect()).await
+    }
+
+    async fn run_lane(&self, steps: Vec<(Step, &Finding)>, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<()> {
+        let timeout = self.stack.timeout;
+        let mut deadline = Instant::now() + timeout;
         for (step, finding) in steps {
             let started = Instant::now();
             self.listener.on(Event::Started(&step));
-            let result = self.take(stack, step, deadline).await;
-            if let Err(Error::Refused { role: Role::Grafana, words, .. }) = &result {
-                *self.refused.borrow_mut() = Some(words.clone());
+            let result = self.execute(step, deadline).await;
+            if let Err(Error::Refused { role: Role::Grafana, message, .. }) = &result {
+                self.login.reject(message);
             }
             result?;
             let time = started.elapsed();
             self.listener.on(Event::Done(&step, time));
-            self.taken.borrow_mut().push(Taken { step, reason: finding.to_string(), time });
+            done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
             if matches!(step, Step::PullImage(_)) {
                 // The time for waiting begins when everything is here.
-                deadline = Instant::now() + stack.timeout;
+                deadline = Instant::now() + timeout;
             }
         }
         Ok(())
     }
 
-    /// One step.
-    async fn take(&self, stack: &Stack, step: Step, deadline: Instant) -> Result<()> {
+    /// One step, which may wait for a server until `deadline`.
+    async fn execute(&self, step: Step, deadline: Instant) -> Result<()> {
+        let stack = &self.stack;
         let instance = &stack.instance;
-        let password = self.credentials.influxdb.as_ref().map(|(_, password)| password);
+        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         match step {
-            Step::PullImage(role) => self.docker()?.pull(role, &spec(stack, role)?.image).await,
-            Step::CheckImage(role) => self.check_image(stack, spec(stack, role)?).await,
+            Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
+            Step::CheckImage(role) => self.check_image(self.spec(role)?).await,
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveSpareNetworks => self.docker()?.remove_networks(instance, true).await,
-            Step::CreateVolume(role) => self.docker()?.create_volume(instance, spec(stack, role)?).await,
-            Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, &spec(stack, role)?.name).await,
-            Step::CreateContainer(role, kind) => self.create(stack, spec(stack, role)?, kind, false).await,
-            Step::CreateGuarded => {
-                self.create(stack, spec(stack, Role::Grafana)?, Password::Default, true).await?;
-                self.adopt_password(stack, true).await
-            }
-            Step::AdoptPassword => self.adopt_password(stack, false).await,
-            Step::EnsurePassword => self.ensure_password(spec(stack, Role::Grafana)?).await,
-            Step::StorePassword => self.store_given_password(spec(stack, Role::Grafana)?).await,
-            Step::SecurePassword => self.secure_password(stack).await,
-            Step::ResetPassword => self.reset_password(spec(stack, Role::Grafana)?).await,
+            Step::SaveSettings => match &stack.settings {
+                Some(settings) => self.docker()?.save_settings(instance, &settings.values).await,
+                None => Ok(()),
+            },
+            Step::RemoveSettings => self.docker()?.remove_settings(instance).await,
+            Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
+            Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
+            Step::CreateContainer(role, password) => self.create(self.spec(role)?, password).await,
+            Step::CreateOnLoopback => self.create_on_loopback(self.spec(Role::Grafana)?).await,
+            Step::WritePassword => self.write_password().await,
+            Step::TryPassword => self.try_password().await,
+            Step::StorePassword => self.store_password().await,
+            Step::SecurePassword => self.secure_password().await,
+            Step::ResetPassword => self.reset_password(deadline).await,
+            Step::RecordVersion => self.record_version(self.spec(Role::Grafana)?).await,
             Step::RemoveContainer(role) => {
-                self.forget(role);
-                self.docker()?.remove_container(instance, &spec(stack, role)?.name).await
+                self.set_container(role, None);
+                self.docker()?.remove_container(instance, role).await
             }
-            Step::UnpauseContainer(role) => self.docker()?.unpause_container(&spec(stack, role)?.name).await,
-            Step::StartContainer(role) => self.start(spec(stack, role)?).await,
-            Step::AwaitAnswer(role) => self.await_answer(stack, role, deadline).await,
-            Step::CreateDatabase => self.influxdb(stack)?.create_database(&stack.database).await,
+            Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, &self.container_of(role)?).await,
+            Step::StartContainer(role) => self.start(role).await,
+            Step::AwaitAnswer(role) => self.await_answer(role, deadline).await,
+            Step::CreateDatabase => self.influxdb().create_database(&stack.database).await,
             Step::CreateOrganisation => {
                 let name = stack.organisation.as_deref().unwrap_or_default();
-                self.grafana(stack).await?.create_organisation(name).await
+                self.grafana().await?.create_organisation(name).await
             }
-            Step::CreateFolder => {
-                let title = stack.folder.as_deref().unwrap_or_default();
-                self.grafana(stack).await?.create_folder(title, &stack.dashboard.uid).await
-            }
-            Step::SaveDataSource => self.grafana(stack).await?.save_data_source(&stack.data_source, password).await,
-            Step::SaveDashboard => {
-                self.grafana(stack).await?.save_dashboard(stack, self.overwrite_dashboard.get()).await
-            }
-            Step::SetHome => self.grafana(stack).await?.set_home(&stack.dashboard.uid).await,
-            Step::AwaitQuery => self.grafana(stack).await?.await_query(&stack.data_source, password, deadline).await,
+            Step::CreateFolder => self.grafana().await?.create_folder(stack).await,
+            Step::SaveDataSource => self.grafana().await?.save_data_source(&stack.data_source, password).await,
+            Step::SaveDashboard { overwrite } => self.grafana().await?.save_dashboard(stack, overwrite).await,
+            Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
+            Step::AwaitQuery => self.grafana().await?.await_query(&stack.data_source, password, deadline).await,
         }
     }
 
-    /// The role's container is about to change: what was known of it no longer holds.
-    pub(super) fn forget(&self, role: Role) {
-        if role == Role::Grafana {
-            *self.grafana.borrow_mut() = None;
-            *self.refused.borrow_mut() = None;
-        }
-    }
-
-    async fn check_image(&self, stack: &Stack, spec: &ContainerSpec) -> Result<()> {
-        let docker = self.docker()?;
-        let (image, volume) = try_join(docker.image(&spec.image), docker.volume(&stack.instance, &spec.name)).await?;
-        let (Some(image), Volume::Ours { user: Some(owner) }) = (image, volume) else { return Ok(()) };
-        match plan::volume_of_another_user(spec, &image, &owner) {
-            Some(blocked) => Err(Error::Blocked { resource: plan::Resource::Server(spec.role), blocked }),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) async fn create(
-        &self,
-        stack: &Stack,
-        spec: &ContainerSpec,
-        kind: Password,
-        loopback: bool,
-    ) -> Result<()> {
-        self.forget(spec.role);
-        self.docker()?.create_container(&stack.instance, spec, kind, loopback).await?;
-        let base = if loopback { format!("http://127.0.0.1:{}", spec.port) } else { spec.url() };
-        self.bases.borrow_mut()[index(spec.role)] = Some(base);
-        Ok(())
-    }
-
-    /// Starts a container. Where its port is taken by the very server that is wanted, the error says
-    /// how to use that one.
-    async fn start(&self, spec: &ContainerSpec) -> Result<()> {
-        let result = self.docker()?.start_container(spec).await;
-        let Err(Error::Publish { role, address, why, .. }) = &result else { return result };
-        let url = spec.url();
-        let http = Http::new(role.name(), &url, Auth::None, None, Rc::clone(&self.listener))?;
-        let answers = match role {
-            Role::Influxdb => Influxdb::new(http).observe("", PROBE).await.1.is_some(),
-            Role::Grafana => Grafana::new(http).health(PROBE).await.1.is_some(),
-        };
-        if !answers || why.starts_with("container ") {
-            return result;
-        }
-        let title = role.title();
-        Err(Error::Publish {
-            role: *role,
-            address: address.clone(),
-            why: format!("{why}; {title} answers there"),
-            hint: format!("use it with --{role}-url {url}, or choose another port with --{role}-port"),
+    fn spec(&self, role: Role) -> Result<&ContainerSpec> {
+        self.stack.container(role).ok_or_else(|| Error::Docker {
+            doing: format!("work on a container of {}", role.title()),
+            why: "it is not ours".into(),
+            refusal: Refusal::Other,
         })
     }
 
-    /// Polls until the server answers; ends at once when its container has.
-    async fn await_answer(&self, stack: &Stack, role: Role, deadline: Instant) -> Result<()> {
-        let first = self.life(stack, role).await?;
-        let mut length = Duration::from_millis(10);
-        loop {
-            let why = match self.probe(stack, role).await? {
-                Answer::Answering(()) => return Ok(()),
-                Answer::Silent(why) => why,
-                Answer::Unusable(what) => {
-                    let blocked = plan::unusable_server(role, &self.base(stack, role), &what);
-                    return Err(Error::Blocked { resource: plan::Resource::Server(role), blocked });
-                }
-                Answer::Refusing(words) => {
-                    return Err(Error::Refused { role, url: self.base(stack, role), words });
-                }
-                Answer::Unasked => "it was not asked".into(),
+    async fn check_image(&self, spec: &ContainerSpec) -> Result<()> {
+        let docker = self.docker()?;
+        let (image, volume) = try_join(docker.image(spec), docker.volume(&self.stack.instance, spec.role)).await?;
+        let Volume::Ours { user, version } = volume else { return Ok(()) };
+        let blocked = match (image, user) {
+            (Some(image), Some(owner)) => plan::volume_of_another_user(&self.stack, spec, &image, &owner),
+            _ => None,
+        };
+        let have = self.containers.borrow()[spec.role as usize].clone();
+        let recorded = match have {
+            Some(id) if spec.role == Role::Grafana => docker.read_files(&id).await?.newest_version(),
+            _ => None,
+        };
+        let blocked = blocked.or_else(|| plan::older_version(spec, version.max(recorded)?));
+        blocked.map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Server(spec.role), blocked }))
+    }
+
+    async fn create(&self, spec: &ContainerSpec, password: NewPassword) -> Result<()> {
+        let (source, adopts) = match password {
+            NewPassword::Known(source) => (source, false),
+            NewPassword::AsVolume => (PasswordSource::Default, true),
+        };
+        let specification = Specification { password: source, ..spec.specification.clone() };
+        self.create_as(spec, specification, adopts, false).await
+    }
+
+    /// On a port of loopback that the engine chooses. A volume that Grafana never ran on gets the
+    /// given password: there is no other to try.
+    async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
+        let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let specification = Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() };
+        self.create_as(spec, specification.clone(), true, true).await?;
+        let id = self.container_of(spec.role)?;
+        let docker = self.docker()?;
+        if self.credentials.grafana_password.is_some() && !docker.has_database(&id).await? {
+            self.write_password().await?;
+            self.replace_as(spec, Specification { password: PasswordSource::File, ..specification }, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the container. With `adopts`, a password that lies in the volume is taken over, and a
+    /// volume that an image is too old for is refused before anything is started on it.
+    async fn create_as(
+        &self,
+        spec: &ContainerSpec,
+        specification: Specification,
+        adopts: bool,
+        without_lockout: bool,
+    ) -> Result<()> {
+        let docker = self.docker()?;
+        let user = &self.stack.login.user;
+        let creation = Creation {
+            instance: &self.stack.instance,
+            grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
+            without_lockout,
+        };
+        let id = docker.create_container(creation, spec, &specification).await?;
+        self.set_container(spec.role, Some(id.clone()));
+        self.set_base(spec.role, &spec.url().to_string());
+        if !adopts || spec.role != Role::Grafana {
+            return Ok(());
+        }
+        let files = docker.read_files(&id).await?;
+        if let Some(blocked) = files.newest_version().and_then(|version| plan::older_version(spec, version)) {
+            docker.remove_container(&self.stack.instance, spec.role).await?;
+            self.set_container(spec.role, None);
+            return Err(Error::Blocked { resource: Resource::Server(spec.role), blocked });
+        }
+        if files.password.is_some() {
+            let specification = Specification { password: PasswordSource::File, ..specification };
+            self.replace_as(spec, specification, without_lockout).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a container that was never started once more.
+    async fn replace_as(
+        &self,
+        spec: &ContainerSpec,
+        specification: Specification,
+        without_lockout: bool,
+    ) -> Result<()> {
+        self.docker()?.remove_container(&self.stack.instance, spec.role).await?;
+        Box::pin(self.create_as(spec, specification, false, without_lockout)).await
+    }
+
+    /// Starts a container and notes where it is reached. Where its port is taken by a server of the
+    /// same kind outside any container, the error says how to use that one.
+    async fn start(&self, role: Role) -> Result<()> {
+        let docker = self.docker()?;
+        let id = self.container_of(role)?;
+        let spec = self.spec(role)?;
+        let have = docker.ours(role, &id).await?.and_then(|have| have.specification);
+        let publish = have.map_or(spec.specification.publish, |have| have.publish);
+        let result = docker.start_container(&self.stack.instance, role, &id, publish).await;
+        if let Err(Error::Publish { role, address, holder: PortHolder::Process, .. }) = result {
+            let answers = self.answers_instead(role).await.then(|| spec.url());
+            return Err(Error::Publish { role, address, holder: PortHolder::Process, answers });
+        }
+        result?;
+        let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
+        // One that has ended already publishes nothing: at its address, somebody else may answer.
+        let nowhere = || ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0);
+        let url = published.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
+        self.set_base(role, &url.to_string());
+        Ok(())
+    }
+
+    /// A server of that role answers where the container was to be published. Only this machine is
+    /// asked.
+    async fn answers_instead(&self, role: Role) -> bool {
+        if self.stack.engine != EngineLocation::Here {
+            return false;
+        }
+        match role {
+            Role::Influxdb => self.influxdb().observe("", PROBE).await.1.is_some(),
+            Role::Grafana => self.grafana_client(Auth::None).health(PROBE).await.1.is_some(),
+        }
+    }
+
+    /// Notes the version that runs, else the one that is about to: never an older one.
+    async fn record_version(&self, spec: &ContainerSpec) -> Result<()> {
+        let docker = self.docker()?;
+        let id = self.container_of(Role::Grafana)?;
+        let running = match docker.run_info(Role::Grafana, &id).await? {
+            Some(RunInfo { run: RunState::Running, .. }) => {
+                self.grafana_client(Auth::None).health(PROBE).await.1.as_deref().and_then(Version::parse)
+            }
+            _ => None,
+        };
+        let Some(version) = running.or(spec.specification.image.version()) else { return Ok(()) };
+        let volume = match docker.volume(&self.stack.instance, Role::Grafana).await? {
+            Volume::Ours { version, .. } => version,
+            _ => None,
+        };
+        let files = docker.read_files(&id).await?;
+        let proven = volume.max(files.version);
+        if running.is_none() {
+            // What the image's tag promises counts until the server itself says it.
+            return if proven.max(files.promised) < Some(version) {
+                docker.write_version(&id, files.version, Some(version)).await
+            } else {
+                Ok(())
             };
-            if let Some(first) = &first
-                && let Some(why) = self.ended(stack, role, first).await?
+        }
+        if let Some(newer) = files.version.filter(|newer| *newer > version) {
+            return Err(Error::NotReady {
+                role: Role::Grafana,
+                why: format!("{version} runs on a database that Grafana {newer} has migrated"),
+                log: Vec::new(),
+                hint: format!("use an image of Grafana {newer} or newer with --grafana-image"),
+            });
+        }
+        if files.version != Some(version) || files.promised.is_some() {
+            docker.write_version(&id, Some(version), None).await?;
+        }
+        Ok(())
+    }
+
+    /// Polls until the server answers; ends at once when its container has ended, or when waiting
+    /// cannot help.
+    async fn await_answer(&self, role: Role, deadline: Instant) -> Result<()> {
+        let first = self.run_info(role).await?;
+        let mut backoff = Duration::from_millis(10);
+        loop {
+            let base = || self.http(role, Auth::None).base().to_string();
+            let why = match self.probe(role).await {
+                Probe::Answering(()) => return Ok(()),
+                Probe::Silent(why) => why,
+                Probe::Unusable(what) => {
+                    let blocked = plan::unusable_server(role, &base(), &what);
+                    return Err(Error::Blocked { resource: Resource::Server(role), blocked });
+                }
+                Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
+                Probe::Unasked => "it was not asked".into(),
+            };
+            if let Some((id, first)) = &first
+                && let Some(why) = self.ended(role, id, first).await?
             {
-                return Err(self.not_ready(stack, role, why).await);
+                return Err(self.not_ready(role, why).await);
             }
             if Instant::now() >= deadline {
-                let waited = humantime::format_duration(stack.timeout);
-                return Err(self.not_ready(stack, role, format!("no answer within {waited} ({why})")).await);
+                let waited = humantime::format_duration(self.stack.timeout);
+                return Err(self.not_ready(role, format!("no answer within {waited} ({why})")).await);
             }
-            pause(&mut length).await;
+            pause(&mut backoff).await;
         }
     }
 
     /// How the role's container is doing, if it is ours.
-    async fn life(&self, stack: &Stack, role: Role) -> Result<Option<Life>> {
-        match stack.container(role) {
-            Some(spec) => self.docker()?.life(&stack.instance, &spec.name).await,
-            None => Ok(None),
+    async fn run_info(&self, role: Role) -> Result<Option<(String, RunInfo)>> {
+        if self.stack.container(role).is_none() {
+            return Ok(None);
         }
+        let id = self.container_of(role)?;
+        Ok(self.docker()?.run_info(role, &id).await?.map(|info| (id, info)))
     }
 
     /// Why the container that is waited for will not answer any more. One that somebody else
     /// replaces is no failure of its server: it ends, and is gone a moment later.
-    async fn ended(&self, stack: &Stack, role: Role, first: &Life) -> Result<Option<String>> {
-        let mut length = Duration::from_millis(10);
+    async fn ended(&self, role: Role, id: &str, first: &RunInfo) -> Result<Option<String>> {
+        let mut backoff = Duration::from_millis(10);
         let looks = 10;
         for look in 1..=looks {
-            let now = self.life(stack, role).await?;
-            let Some(now) = now.filter(|now| now.id == first.id) else {
-                return Err(Error::Docker {
-                    doing: format!("wait for {}", role.title()),
-                    why: "somebody else replaced its container".into(),
-                    refusal: Refusal::Conflict,
-                });
+            let Some(now) = self.docker()?.run_info(role, id).await? else {
+                let why = "somebody else replaced its container".into();
+                return Err(Error::Raced { doing: format!("wait for {}", role.title()), why });
             };
             let why = match now.run {
-                Run::Exited(code) => format!("its container exited with code {code}"),
-                Run::Restarting | Run::Dead => "its container does not stay up".into(),
+                RunState::Exited(code) => format!("its container exited with code {code}"),
+                RunState::Restarting | RunState::Dead => "its container does not stay up".into(),
                 _ if now.restarts > first.restarts => "its container exited and was started again".into(),
                 _ => return Ok(None),
             };
             if look == looks {
                 return Ok(Some(why));
             }
-            pause(&mut length).await;
+            pause(&mut backoff).await;
         }
         Ok(None)
     }
 
-    async fn probe(&self, stack: &Stack, role: Role) -> Result<Answer<()>> {
-        Ok(match role {
-            Role::Influxdb => match self.influxdb(stack)?.observe(&stack.database, PROBE).await.0 {
-                Answer::Answering(_) => Answer::Answering(()),
-                answer => answer.of_nothing(),
+    async fn probe(&self, role: Role) -> Probe<()> {
+        match role {
+            Role::Influxdb => match self.influxdb().observe(&self.stack.database, PROBE).await.0 {
+                Probe::Answering(_) => Probe::Answering(()),
+                probe => probe.discard(),
             },
-            Role::Grafana => Grafana::new(self.http(stack, role, Auth::None)?).health(PROBE).await.0,
-        })
+            Role::Grafana => {
+                let grafana: Grafana = self.grafana_client(Auth::None);
+                grafana.health(PROBE).await.0
+            }
+        }
     }
 
     /// The error for a server that is not ready, with the last lines of its log.
-    async fn not_ready(&self, stack: &Stack, role: Role, why: String) -> Error {
-        let (log, name) = match (&self.docker, stack.container(role)) {
-            (Some(docker), Some(spec)) => (docker.last_lines(&spec.name).await, spec.name.clone()),
-            _ => (Vec::new(), String::new()),
+    async fn not_ready(&self, role: Role, why: String) -> Error {
+        let id = self.containers.borrow()[role as usize].clone();
+        let log = match (&self.docker, &id) {
+            (Some(docker), Some(id)) => docker.last_lines(id).await,
+            _ => Vec::new(),
         };
-        let hint = if name.is_empty() {
-            "see that the server runs and that its address is right".to_string()
+        let hint = if id.is_none() {
+            "check that the server runs and that its address is right".to_string()
         } else {
-            format!("`clipper-metrics logs {role}` shows more; --timeout gives it longer; then run `up` again")
+            let logs = self.stack.command(&format!("logs {role}"));
+            format!("`{logs}` shows more; --timeout gives it longer; then run `up` again")
         };
         let log = log.iter().map(|line| excerpt(line, 400)).collect();
         Error::NotReady { role, why, log, hint }
     }
-}
-
-pub(super) fn spec(stack: &Stack, role: Role) -> Result<&ContainerSpec> {
-    stack.container(role).ok_or_else(|| Error::Docker {
-        doing: format!("work on a container of {}", role.title()),
-        why: "it is not ours".into(),
-        refusal: Refusal::Other,
-    })
 }

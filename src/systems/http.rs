@@ -2,7 +2,7 @@
 //!
 //! The only file that knows `reqwest` and `rustls`. Must not know what a status means to anyone.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::core::event::{Event, Listener};
 use crate::core::stack::Secret;
-use crate::error::{Error, Result, chain, excerpt, printable};
+use crate::core::text::{excerpt, printable};
+use crate::error::{Error, Result, chain};
 
 /// The most that is read of any answer; a dashboard of thirty models is a hundredth of it.
 const LIMIT: usize = 16 << 20;
@@ -20,8 +21,17 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How to sign in.
+/// Certificates to trust, already read.
 #[derive(Debug, Clone)]
+pub struct CaFile {
+    /// Where they were read.
+    pub path: PathBuf,
+    /// The file's content, PEM.
+    pub pem: Vec<u8>,
+}
+
+/// How to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// Not at all.
     None,
@@ -46,7 +56,7 @@ pub enum Body<'a> {
 
 /// An answer, read whole.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// The HTTP status.
     pub status: u16,
     /// The headers that somebody asks for, with small names.
@@ -55,7 +65,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     /// It is a 2xx.
     #[must_use]
     pub const fn is_success(&self) -> bool {
@@ -74,9 +84,9 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
     }
 
-    /// What the server said, for a message.
+    /// What the server said, for an error.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn message(&self) -> String {
         let json = self.json();
         let said = json.get("message").or_else(|| json.get("error")).and_then(Value::as_str);
         match said {
@@ -89,7 +99,7 @@ impl Answer {
 
 /// Makes the one choice of cryptography that both `reqwest` and the engine's client need. Without
 /// it the first TLS connection would panic, since two providers are linked.
-pub fn choose_cryptography() {
+pub fn install_crypto_provider() {
     // An error means that the choice was already made.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
@@ -105,15 +115,16 @@ pub struct Http {
 }
 
 impl Http {
-    /// A client for the server at `base`, which has no slash at its end.
+    /// A client for the server at `base`, which has no slash at its end. A proxy of the environment
+    /// is asked only for a server that is not `near`.
     ///
     /// # Errors
-    /// When the certificates cannot be read.
+    /// [`Error::File`] when the certificates cannot be used.
     pub fn new(
         system: &'static str,
         base: &str,
-        auth: Auth,
-        ca_file: Option<&Path>,
+        near: bool,
+        ca_file: Option<&CaFile>,
         listener: Rc<dyn Listener>,
     ) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
@@ -121,23 +132,22 @@ impl Http {
             .timeout(REQUEST)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("clipper-metrics/", env!("CARGO_PKG_VERSION")));
-        if is_near(base) {
+        if near || bypasses_proxy(base) {
             // A proxy of the environment knows another machine's loopback, not ours.
             builder = builder.no_proxy();
         }
         if base.starts_with("http://") {
             // Nothing to verify: the system's certificates need not be there, nor be read.
             builder = builder.tls_certs_only([]);
-        } else if let Some(path) = ca_file {
+        } else if let Some(file) = ca_file {
             let bad = |message: String| Error::File {
-                path: path.to_path_buf(),
+                path: file.path.clone(),
                 line: None,
                 message,
                 hint: "give certificates in PEM format with --ca-file".into(),
             };
-            let pem = std::fs::read(path).map_err(|why| bad(format!("cannot be read: {why}")))?;
-            let certificates =
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(|why| bad(format!("is no certificate: {why}")))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&file.pem)
+                .map_err(|why| bad(format!("is not a certificate: {why}")))?;
             if certificates.is_empty() {
                 return Err(bad("holds no certificate".into()));
             }
@@ -148,7 +158,13 @@ impl Http {
             url: base.into(),
             why: chain(&why),
         })?;
-        Ok(Self { system, client, base: base.into(), auth, listener })
+        Ok(Self { system, client, base: base.into(), auth: Auth::None, listener })
+    }
+
+    /// The same server, which has moved.
+    #[must_use]
+    pub fn at(&self, base: &str) -> Self {
+        Self { base: base.into(), ..self.clone() }
     }
 
     /// The server's address.
@@ -169,7 +185,7 @@ impl Http {
         self.with_auth(Auth::None)
     }
 
-    /// Reports something about this server that is worth a line.
+    /// Reports something about this server.
     pub fn note(&self, text: &str) {
         self.listener.on(Event::Note(text));
     }
@@ -186,7 +202,7 @@ impl Http {
         headers: &[(&str, &str)],
         body: Body<'_>,
         within: Option<Duration>,
-    ) -> Result<Answer> {
+    ) -> Result<Response> {
         let started = Instant::now();
         let outcome = self.exchange(method, path, headers, body, within).await;
         let text = match &outcome {
@@ -210,7 +226,7 @@ impl Http {
         headers: &[(&str, &str)],
         body: Body<'_>,
         within: Option<Duration>,
-    ) -> Result<Answer> {
+    ) -> Result<Response> {
         let failed = |why: String| Error::Http { doing: format!("ask {}", self.system), url: self.base.clone(), why };
         let method = method.parse().map_err(|_| failed(format!("{method} is no method")))?;
         let mut request = self.client.request(method, format!("{}{path}", self.base));
@@ -242,7 +258,7 @@ impl Http {
             }
             read.extend_from_slice(&chunk);
         }
-        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body: read })
+        Ok(Response { status: response.status().as_u16(), headers: response.headers().clone(), body: read })
     }
 }
 
@@ -260,7 +276,7 @@ fn reason(error: &reqwest::Error) -> String {
 }
 
 /// The address is this machine's, or one of a network that no proxy serves.
-fn is_near(base: &str) -> bool {
+fn bypasses_proxy(base: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(base) else { return true };
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     match host.parse::<std::net::IpAddr>() {
@@ -270,20 +286,14 @@ fn is_near(base: &str) -> bool {
     }
 }
 
+/// What may stand in a path or a query as it is.
+const PLAIN: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Escapes one segment of a path or one value of a query.
 #[must_use]
 pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => {
-                out.push('%');
-                out.push_str(&format!("{byte:02X}"));
-            }
-        }
-    }
-    out
+    percent_encoding::utf8_percent_encode(text, PLAIN).to_string()
 }
 
 #[cfg(test)]
@@ -293,9 +303,9 @@ mod tests {
     #[test]
     fn a_proxy_is_never_asked_for_near_addresses() {
         for near in ["http://127.0.0.1:1", "http://[::1]:3000", "http://localhost", "http://192.168.1.2:8086"] {
-            assert!(is_near(near), "{near}");
+            assert!(bypasses_proxy(near), "{near}");
         }
-        assert!(!is_near("https://grafana.example.com"));
+        assert!(!bypasses_proxy("https://grafana.example.com"));
     }
 
     #[test]

@@ -1,20 +1,19 @@
-//! Talks: observes a stack through its systems. What changes things is in `apply`.
+//! Talks: one object that owns the stack and a client for each server, and observes them. What
+//! changes things is in `apply`, signing in is in `login`.
 //!
-//! Must not decide what is wanted, nor show anything.
+//! Must not decide what is to be done, nor show anything.
 
-mod administrator;
 mod apply;
 #[cfg(test)]
 mod arbitrary;
-pub mod clipper;
 pub mod docker;
 pub mod grafana;
 pub mod http;
 pub mod influxdb;
-pub mod load;
 pub mod lock;
+mod login;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,13 +21,16 @@ use futures_util::future::join;
 
 use self::docker::{Docker, SeenRole};
 use self::grafana::Grafana;
+pub use self::http::CaFile;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
-use crate::core::event::{Listener, Taken};
+use self::login::LoginState;
+use crate::core::event::Listener;
 use crate::core::observed::{
-    self, Answer, Container, KeptPassword, Network, Observed, OurContainer, Run, Server, Volume,
+    self, ContainerState, Network, Observed, OurContainer, Probe, RunState, SeenLogin, Server, StoredSettings, Volume,
 };
-use crate::core::stack::{ContainerSpec, Role, Secret, Service, Stack};
+use crate::core::role::Role;
+use crate::core::stack::{EngineLocation, Secret, Service, Stack};
 use crate::error::{Error, Result};
 
 /// How long one probe may take while waiting.
@@ -38,15 +40,15 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits a little, longer each time: for polling only, between two looks at a condition.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that pauses between two looks")]
-pub(crate) async fn pause(length: &mut Duration) {
-    tokio::time::sleep(*length).await;
-    *length = (*length * 2).min(LONGEST_PAUSE);
+pub(crate) async fn pause(backoff: &mut Duration) {
+    tokio::time::sleep(*backoff).await;
+    *backoff = (*backoff * 2).min(LONGEST_PAUSE);
 }
 
-/// How to get in.
+/// How to sign in, and whom to trust.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// Grafana's administrator.
+    /// Grafana's user.
     pub grafana_user: String,
     /// The password that was given for it.
     pub grafana_password: Option<Secret>,
@@ -54,261 +56,248 @@ pub struct Credentials {
     pub default_password: Secret,
     /// A token for Grafana, instead of user and password.
     pub grafana_token: Option<Secret>,
-    /// User and password of an InfluxDB that is not ours.
-    pub influxdb: Option<(String, Secret)>,
+    /// For an InfluxDB that is not ours.
+    pub influxdb: Option<InfluxdbLogin>,
     /// Certificates to trust.
-    pub ca_file: Option<std::path::PathBuf>,
+    pub ca_file: Option<CaFile>,
+}
+
+/// How to sign in to an InfluxDB that wants it.
+#[derive(Debug, Clone)]
+pub struct InfluxdbLogin {
+    /// The user.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// How much is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The engine, and what the servers say.
+    Servers,
+    /// The engine alone: nobody is signed in to.
+    EngineOnly,
 }
 
 /// Everything that a stack lives in.
 pub struct Systems {
+    stack: Stack,
     docker: Option<Docker>,
     credentials: Credentials,
     listener: Rc<dyn Listener>,
-    /// The password in the volume's file, once it was read or written.
-    stored_password: RefCell<Option<Secret>>,
-    /// Where each role is reached at the moment; a container may be about to move.
-    bases: RefCell<[Option<String>; 2]>,
-    /// A signed-in client for the Grafana that runs at the moment.
-    grafana: RefCell<Option<Rc<Grafana>>>,
-    /// Grafana has refused us; asking again would count as another wrong password.
-    refused: RefCell<Option<String>>,
-    taken: RefCell<Vec<Taken>>,
-    overwrite_dashboard: Cell<bool>,
+    /// One client for each role, in the order of [`Role::ALL`], at the address where the role is
+    /// reached at the moment: a container may be about to move.
+    clients: [RefCell<Http>; 2],
+    /// The role's container at the moment, by the engine's id.
+    containers: RefCell<[Option<String>; 2]>,
+    login: LoginState,
 }
 
 impl Systems {
-    /// The systems, with an engine if the stack needs one.
-    #[must_use]
-    pub fn new(docker: Option<Docker>, credentials: Credentials, listener: Rc<dyn Listener>) -> Self {
-        Self {
+    /// The systems of a stack, with an engine if one is asked.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the certificates cannot be used.
+    pub fn new(
+        stack: Stack,
+        docker: Option<Docker>,
+        credentials: Credentials,
+        listener: Rc<dyn Listener>,
+    ) -> Result<Self> {
+        let client = |role: Role| -> Result<RefCell<Http>> {
+            // What this machine's engine publishes is near, at whatever address.
+            let near = stack.container(role).is_some() && stack.engine == EngineLocation::Here;
+            let base = stack.url(role).to_string();
+            let ca_file = credentials.ca_file.as_ref();
+            Ok(RefCell::new(Http::new(role.name(), &base, near, ca_file, Rc::clone(&listener))?))
+        };
+        let clients = [client(Role::Influxdb)?, client(Role::Grafana)?];
+        Ok(Self {
+            stack,
             docker,
             credentials,
             listener,
-            stored_password: RefCell::default(),
-            bases: RefCell::default(),
-            grafana: RefCell::default(),
-            refused: RefCell::default(),
-            taken: RefCell::default(),
-            overwrite_dashboard: Cell::new(false),
-        }
+            clients,
+            containers: RefCell::default(),
+            login: LoginState::default(),
+        })
+    }
+
+    /// The stack.
+    #[must_use]
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// The engine.
     ///
     /// # Errors
-    /// When there is none, which cannot be where a container is wanted.
+    /// [`Error::Usage`] when there is none, which cannot be where a container is specified.
     pub fn docker(&self) -> Result<&Docker> {
         self.docker.as_ref().ok_or_else(|| {
-            Error::usage(
-                "both servers run elsewhere, so there is nothing to do with an engine",
-                "leave one --…-url away",
-            )
+            Error::usage("both servers run elsewhere, so there is nothing to do with an engine", "omit one --…-url")
         })
-    }
-
-    /// The user who signs in to Grafana.
-    #[must_use]
-    pub fn grafana_user(&self) -> &str {
-        &self.credentials.grafana_user
-    }
-
-    /// The steps that were taken so far.
-    #[must_use]
-    pub fn taken(&self) -> Vec<Taken> {
-        self.taken.borrow().clone()
-    }
-
-    /// The password that opens Grafana, as far as it is known without asking Grafana.
-    ///
-    /// # Errors
-    /// When the engine does not answer.
-    pub async fn grafana_password(&self, have: Option<&OurContainer>) -> Result<Secret> {
-        if let Some(given) = &self.credentials.grafana_password {
-            return Ok(given.clone());
-        }
-        let stored = match have {
-            Some(have) if have.has_password_file() => self.stored_password(&have.id).await?,
-            _ => self.stored_password.borrow().clone(),
-        };
-        Ok(stored.unwrap_or_else(|| self.credentials.default_password.clone()))
-    }
-
-    async fn stored_password(&self, container: &str) -> Result<Option<Secret>> {
-        if self.stored_password.borrow().is_none() {
-            let read = self.docker()?.read_password(container).await?;
-            *self.stored_password.borrow_mut() = read;
-        }
-        Ok(self.stored_password.borrow().clone())
     }
 
     /// One snapshot.
     ///
     /// # Errors
-    /// When the engine does not answer. Servers that do not are part of the snapshot.
-    pub async fn observe(&self, stack: &Stack) -> Result<Observed> {
+    /// [`Error::Docker`] when the engine does not answer. Servers that do not are part of the snapshot.
+    pub async fn observe(&self, depth: Depth) -> Result<Observed> {
         let nothing =
-            || SeenRole { image: None, volume: Volume::Absent, container: Container::Absent, port_holder: None };
-        let (network, [influxdb, grafana], others) = match &self.docker {
+            || SeenRole { image: None, volume: Volume::Absent, container: ContainerState::Absent, port_holder: None };
+        let (network, settings, [influxdb, grafana], others) = match &self.docker {
             Some(docker) => {
-                let seen = docker.observe(stack).await?;
-                (seen.network, seen.roles, seen.others)
+                let seen = docker.observe(&self.stack).await?;
+                (seen.network, seen.settings, seen.roles, seen.others)
             }
-            None => (Network::Free, [nothing(), nothing()], Vec::new()),
+            None => (Network::Free, StoredSettings::default(), [nothing(), nothing()], Vec::new()),
         };
-        self.locate(stack, Role::Influxdb, &influxdb.container);
-        self.locate(stack, Role::Grafana, &grafana.container);
-        let ((influxdb_answer, influxdb_version), grafana_answer) =
-            join(self.ask_influxdb(stack, &influxdb.container), self.ask_grafana(stack, &grafana.container)).await;
-        let (grafana_answer, grafana_version, kept) = grafana_answer?;
+        self.locate(Role::Influxdb, &influxdb.container);
+        self.locate(Role::Grafana, &grafana.container);
+        let (influxdb_probe, grafana_probe) = match depth {
+            Depth::EngineOnly => ((Probe::Unasked, None), Ok((Probe::Unasked, None, SeenLogin::default()))),
+            Depth::Servers => join(self.ask_influxdb(&influxdb.container), self.ask_grafana(&grafana.container)).await,
+        };
+        let (grafana_probe, grafana_version, login) = grafana_probe?;
+        let (influxdb_probe, influxdb_version) = influxdb_probe;
         Ok(Observed {
             engine: self.docker.as_ref().map(|docker| docker.engine().clone()),
             network,
-            influxdb: server(influxdb, influxdb_answer, influxdb_version, KeptPassword::NotAsked),
-            grafana: server(grafana, grafana_answer, grafana_version, kept),
+            settings,
+            influxdb: server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default()),
+            grafana: server(grafana, grafana_probe, grafana_version, login),
             others,
         })
     }
 
     /// Notes where a role is reached: where it really is while it runs, else where it will be.
-    fn locate(&self, stack: &Stack, role: Role, container: &Container) {
-        let actual = match (stack.service(role), container) {
-            (Service::Container(spec), Container::Ours(have)) => {
-                have.published.filter(|_| have.run == Run::Running).map(|at| base(spec, at))
-            }
-            _ => None,
+    fn locate(&self, role: Role, container: &ContainerState) {
+        let have = container.ours();
+        self.set_container(role, have.map(|have| have.id.clone()));
+        let actual = match self.stack.service(role) {
+            Service::Container(spec) => have
+                .filter(|have| have.run == RunState::Running)
+                .and_then(|have| have.published)
+                .map(|at| spec.url_at(at.ip(), at.port())),
+            Service::External { .. } => None,
         };
-        self.bases.borrow_mut()[index(role)] = Some(actual.unwrap_or_else(|| stack.url(role)));
+        self.set_base(role, &actual.unwrap_or_else(|| self.stack.url(role)).to_string());
     }
 
-    fn base(&self, stack: &Stack, role: Role) -> String {
-        self.bases.borrow()[index(role)].clone().unwrap_or_else(|| stack.url(role))
+    fn set_base(&self, role: Role, base: &str) {
+        let client = &self.clients[role as usize];
+        if client.borrow().base() != base {
+            let moved = client.borrow().at(base);
+            *client.borrow_mut() = moved;
+        }
     }
 
-    fn http(&self, stack: &Stack, role: Role, auth: Auth) -> Result<Http> {
-        let base = self.base(stack, role);
-        Http::new(role.name(), &base, auth, self.credentials.ca_file.as_deref(), Rc::clone(&self.listener))
+    fn set_container(&self, role: Role, id: Option<String>) {
+        let mut containers = self.containers.borrow_mut();
+        if containers[role as usize] != id {
+            containers[role as usize] = id;
+            if role == Role::Grafana {
+                self.login.forget();
+            }
+        }
+    }
+
+    /// The role's container at the moment.
+    fn container_of(&self, role: Role) -> Result<String> {
+        let id = self.containers.borrow()[role as usize].clone();
+        id.ok_or_else(|| Error::Raced {
+            doing: format!("work on the container of {}", role.title()),
+            why: "somebody else removed it".into(),
+        })
+    }
+
+    fn http(&self, role: Role, auth: Auth) -> Http {
+        self.clients[role as usize].borrow().with_auth(auth)
     }
 
     /// A client for InfluxDB.
-    ///
-    /// # Errors
-    /// When the certificates cannot be read.
-    pub fn influxdb(&self, stack: &Stack) -> Result<Influxdb> {
+    #[must_use]
+    pub fn influxdb(&self) -> Influxdb {
         let auth = match &self.credentials.influxdb {
-            Some((user, password)) => Auth::Basic(user.clone(), password.clone()),
+            Some(login) => Auth::Basic(login.user.clone(), login.password.clone()),
             None => Auth::None,
         };
-        Ok(Influxdb::new(self.http(stack, Role::Influxdb, auth)?))
+        Influxdb::new(self.http(Role::Influxdb, auth))
     }
 
-    async fn ask_influxdb(&self, stack: &Stack, container: &Container) -> (Answer<observed::Influxdb>, Option<String>) {
-        if !may_answer(stack, Role::Influxdb, container) {
-            return (Answer::Unasked, None);
-        }
-        match self.influxdb(stack) {
-            Ok(influxdb) => influxdb.observe(&stack.database, PROBE).await,
-            Err(error) => (Answer::Silent(error.to_string()), None),
+    async fn ask_influxdb(&self, container: &ContainerState) -> (Probe<observed::Influxdb>, Option<String>) {
+        match self.may_answer(Role::Influxdb, container) {
+            Answerable::No => (Probe::Unasked, None),
+            Answerable::OutOfReach(why) => (Probe::Silent(why), None),
+            Answerable::Yes => self.influxdb().observe(&self.stack.database, PROBE).await,
         }
     }
 
     async fn ask_grafana(
         &self,
-        stack: &Stack,
-        container: &Container,
-    ) -> Result<(Answer<observed::Grafana>, Option<String>, KeptPassword)> {
-        if !may_answer(stack, Role::Grafana, container) {
-            return Ok((Answer::Unasked, None, KeptPassword::NotAsked));
+        container: &ContainerState,
+    ) -> Result<(Probe<observed::Grafana>, Option<String>, SeenLogin)> {
+        match self.may_answer(Role::Grafana, container) {
+            Answerable::No => return Ok((Probe::Unasked, None, SeenLogin::default())),
+            Answerable::OutOfReach(why) => return Ok((Probe::Silent(why), None, SeenLogin::default())),
+            Answerable::Yes => {}
         }
-        let have = container.ours();
-        let auth = self.grafana_auth(have).await?;
-        let grafana = Grafana::new(self.http(stack, Role::Grafana, auth)?);
-        let known = self.refused.borrow().clone();
-        let (answer, version) = match known {
-            Some(words) => {
-                let (health, version) = grafana.health(PROBE).await;
-                (if health == Answer::Answering(()) { Answer::Refusing(words) } else { health.of_nothing() }, version)
-            }
-            None => grafana.observe(stack, PROBE).await,
-        };
-        if let Answer::Refusing(words) = &answer {
-            *self.refused.borrow_mut() = Some(words.clone());
+        let anonymous = self.grafana_client(Auth::None);
+        let (health, version) = anonymous.health(PROBE).await;
+        if !matches!(health, Probe::Answering(())) {
+            return Ok((health.discard(), version, SeenLogin::default()));
         }
-        let kept = match (have, &self.credentials.grafana_password) {
-            _ if self.credentials.grafana_token.is_some() => KeptPassword::NotAsked,
-            (Some(have), Some(given)) if have.has_password_file() => match self.stored_password(&have.id).await? {
-                Some(stored) if stored == *given => KeptPassword::AsGiven,
-                _ => KeptPassword::NotAsGiven,
-            },
-            (Some(have), None) if !have.has_password_file() && matches!(answer, Answer::Refusing(_)) => {
-                let docker = self.docker()?;
-                let kept = self.stored_password(&have.id).await?.is_some()
-                    || docker.read_pending_password(&have.id).await?.is_some();
-                if kept { KeptPassword::Unlabelled } else { KeptPassword::NotAsked }
-            }
-            _ => KeptPassword::NotAsked,
-        };
-        Ok((answer, version, kept))
+        // A container that another server has replaced has nothing to say about that server's login.
+        let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
+        let (probe, login) = self.observe_signed_in(anonymous, have).await?;
+        Ok((probe, version, login))
     }
 
-    async fn grafana_auth(&self, have: Option<&OurContainer>) -> Result<Auth> {
-        if let Some(token) = &self.credentials.grafana_token {
-            return Ok(Auth::Bearer(token.clone()));
-        }
-        Ok(Auth::Basic(self.credentials.grafana_user.clone(), self.grafana_password(have).await?))
+    /// A client for Grafana that signs in like this.
+    fn grafana_client(&self, auth: Auth) -> Grafana {
+        let choice = match (&auth, self.stack.service(Role::Grafana)) {
+            (Auth::Bearer(_), _) => grafana::Choice::OfToken,
+            (_, Service::Container(_)) => grafana::Choice::First,
+            (_, Service::External { .. }) => grafana::Choice::OfAccount,
+        };
+        Grafana::new(self.http(Role::Grafana, auth), choice)
     }
 
-    /// A signed-in client for the Grafana that runs at the moment.
-    async fn grafana(&self, stack: &Stack) -> Result<Rc<Grafana>> {
-        if let Some(grafana) = self.grafana.borrow().as_ref() {
-            return Ok(Rc::clone(grafana));
+    /// Something may be listening: a server that is not ours, or a container of ours that runs. What
+    /// another machine's engine publishes on its loopback is out of reach: at that address here,
+    /// somebody else may answer.
+    fn may_answer(&self, role: Role, container: &ContainerState) -> Answerable {
+        match (self.stack.service(role), container) {
+            (Service::External { .. }, _) => Answerable::Yes,
+            (Service::Container(_), ContainerState::Ours(have)) if have.run == RunState::Running => {
+                match (&self.stack.engine, is_published_on_loopback(have)) {
+                    // At the address that it is to have, somebody else may answer.
+                    _ if have.published.is_none() => Answerable::OutOfReach("it publishes no port".into()),
+                    (EngineLocation::Elsewhere(host), true) => {
+                        Answerable::OutOfReach(format!("it is published on the loopback of {host} only"))
+                    }
+                    _ => Answerable::Yes,
+                }
+            }
+            _ => Answerable::No,
         }
-        let have = match stack.container(Role::Grafana) {
-            Some(spec) => self.docker()?.ours(&stack.instance, spec).await?,
-            None => None,
-        };
-        let auth = self.grafana_auth(have.as_ref()).await?;
-        let grafana = Grafana::new(self.http(stack, Role::Grafana, auth)?);
-        grafana.health(PROBE).await;
-        if stack.organisation.is_some() {
-            grafana.enter(stack.organisation.as_deref()).await?;
-        }
-        let grafana = Rc::new(grafana);
-        *self.grafana.borrow_mut() = Some(Rc::clone(&grafana));
-        Ok(grafana)
     }
 }
 
-fn server<S>(seen: SeenRole, answer: Answer<S>, version: Option<String>, kept_password: KeptPassword) -> Server<S> {
+/// Whether it makes sense to ask a server.
+enum Answerable {
+    Yes,
+    No,
+    OutOfReach(String),
+}
+
+fn is_published_on_loopback(have: &OurContainer) -> bool {
+    have.published.map_or_else(|| have.is_on_loopback(), |at| at.ip().is_loopback())
+}
+
+fn server<S>(seen: SeenRole, probe: Probe<S>, version: Option<String>, login: SeenLogin) -> Server<S> {
     let SeenRole { image, volume, container, port_holder } = seen;
-    Server { image, volume, container, port_holder, answer, version, kept_password }
-}
-
-const fn index(role: Role) -> usize {
-    match role {
-        Role::Influxdb => 0,
-        Role::Grafana => 1,
-    }
-}
-
-/// Something may be listening: a server that is not ours, or a container of ours that runs.
-fn may_answer(stack: &Stack, role: Role, container: &Container) -> bool {
-    match (stack.service(role), container) {
-        (Service::External { .. }, _) => true,
-        (Service::Container(_), Container::Ours(have)) => have.run == Run::Running,
-        _ => false,
-    }
-}
-
-/// Where a published address is reached from here.
-fn base(spec: &ContainerSpec, at: std::net::SocketAddr) -> String {
-    if at.ip().is_unspecified() && at.port() == spec.port && spec.address.is_unspecified() {
-        return spec.url();
-    }
-    let ip = match at.ip() {
-        std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    format!("http://{}", std::net::SocketAddr::new(ip, at.port()))
+    Server { image, volume, container, port_holder, probe, version, login }
 }

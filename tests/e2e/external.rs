@@ -22,9 +22,9 @@ fn a_grafana_that_already_runs_gets_the_published_address() {
     assert!(it.id("grafana").is_empty() && !it.id("influxdb").is_empty());
     let state = it.run(&["status", "--grafana-url", &url, "--output", "json"]).expect(0).json();
     assert_eq!((state["grafana"]["mode"].as_str(), state["database"]["name"].as_str()), (Some("external"), Some("d")));
-    // Its address is kept nowhere, and that is said.
-    let bare = it.run(&["status"]).expect(2);
-    assert!(bare.err.contains("--grafana-url"), "{}", bare.err);
+    // Its address is remembered like every other setting.
+    let bare = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!(bare["grafana"]["url"], url.as_str());
     it.run(&["down", "--volumes", "--yes"]).expect(0);
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::run::{Ran, Run, http_with};
 use crate::support::{free_port, influxd, registry};
 
-/// Taken down, data and all, when the test is over.
+/// ExecutedStep down, data and all, when the test is over.
 pub(crate) struct Instance {
     pub name: String,
     pub influxdb_port: u16,
@@ -97,6 +97,49 @@ impl Instance {
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
+    /// Which Grafana it is; what some versions cannot do is asserted for the others only.
+    pub(crate) fn grafana_major(&self) -> u64 {
+        let (_, health) = self.grafana("GET", "/api/health", None);
+        health["version"].as_str().unwrap().split('.').next().unwrap().parse().unwrap()
+    }
+
+    /// The dashboard is the organisation's home page.
+    pub(crate) fn is_home(&self) -> bool {
+        let (_, preferences) = self.grafana("GET", "/api/org/preferences", None);
+        match preferences["homeDashboardId"].as_u64() {
+            Some(id) if id > 0 => {
+                let (_, dashboard) = self.grafana("GET", &format!("/api/dashboards/uid/{}", self.name), None);
+                dashboard["dashboard"]["id"] == id
+            }
+            _ => preferences["homeDashboardUID"] == self.name.as_str(),
+        }
+    }
+
+    /// Saves the data source, as this version wants it addressed.
+    pub(crate) fn put_source(&self, body: &Value) -> u16 {
+        let path = match self.grafana_major() {
+            7 | 8 => format!("/api/datasources/{}", body["id"]),
+            _ => format!("/api/datasources/uid/{}", self.name),
+        };
+        self.grafana("PUT", &path, Some(&body.to_string())).0
+    }
+
+    /// Asks InfluxDB through Grafana's data source, the way this version's panels do.
+    pub(crate) fn ask_through_grafana(&self, database: &str, query: &str) -> Value {
+        if self.grafana_major() < 9 {
+            let (_, source) = self.grafana("GET", &format!("/api/datasources/uid/{}", self.name), None);
+            let escape = clipper_metrics::systems::http::escaped;
+            let id = &source["id"];
+            let path = format!("/api/datasources/proxy/{id}/query?db={}&q={}", escape(database), escape(query));
+            return self.grafana("GET", &path, None).1;
+        }
+        let body = serde_json::json!({"from": "now-5m", "to": "now", "queries": [{
+            "refId": "A", "datasource": {"type": "influxdb", "uid": self.name}, "rawQuery": true,
+            "resultFormat": "time_series", "intervalMs": 15000, "maxDataPoints": 100, "query": query,
+        }]});
+        self.grafana("POST", "/api/ds/query", Some(&body.to_string())).1
+    }
+
     pub(crate) fn container(&self, role: &str) -> String {
         format!("{}-{role}", self.name)
     }
@@ -135,11 +178,21 @@ impl Drop for Instance {
             let _ = docker(&["rm", "--force", &self.container(role)]);
             let _ = docker(&["volume", "rm", "--force", &self.container(role)]);
         }
+        for name in settings_volumes(&self.name) {
+            let _ = docker(&["volume", "rm", "--force", &name]);
+        }
         let filter = format!("name=^{}$", self.name);
         for id in docker(&["network", "ls", "--filter", &filter, "--format", "{{.ID}}"]).unwrap_or_default().lines() {
             let _ = docker(&["network", "rm", id]);
         }
     }
+}
+
+/// The volumes that remember an instance's settings.
+pub(crate) fn settings_volumes(name: &str) -> Vec<String> {
+    let filter = format!("name={name}-settings-");
+    let found = docker(&["volume", "ls", "--filter", &filter, "--format", "{{.Name}}"]).unwrap_or_default();
+    found.lines().map(String::from).collect()
 }
 
 /// Runs the engine's own client; what it printed, or its error.

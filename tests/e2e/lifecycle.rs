@@ -30,8 +30,7 @@ fn an_empty_engine_ends_with_everything_running_configured_and_verified() {
     let (code, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
     assert_eq!(code, 200);
     assert_eq!(dashboard["meta"]["version"], 1);
-    let (_, preferences) = it.grafana("GET", "/api/org/preferences", None);
-    assert_eq!(preferences["homeDashboardUID"], it.name.as_str());
+    assert!(it.is_home());
     let state = it.run(&["status", "--output", "json"]).expect(0).json();
     assert_eq!(state["grafana"]["state"], "answering");
     assert_eq!(state["data_source"]["query"], "ok");
@@ -118,10 +117,10 @@ fn a_bare_command_means_the_same_stack() {
     assert_eq!(id, it.id("grafana"));
     // Another option is a difference, and an `up` with it replaces only what must be.
     let differs = it.run(&["status", "--database", "other", "--output", "json"]).expect(3).json();
-    assert_eq!(differs["grafana"]["differences"][0]["have"], "remembered");
-    let influxdb = it.id("influxdb");
+    assert_eq!(differs["data_source"]["differences"][0]["have"], "remembered");
+    let ids = [it.id("influxdb"), it.id("grafana")];
     it.run(&["up", "--database", "other"]).expect(0);
-    assert_eq!(influxdb, it.id("influxdb"), "InfluxDB is left alone");
+    assert_eq!(ids, [it.id("influxdb"), it.id("grafana")], "what acts inside the servers replaces none");
     assert_eq!(it.status()["database"]["name"], "other");
 }
 
@@ -161,13 +160,8 @@ fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
     );
     let database = "it's-a-größe-test";
     crate::support::influxd::write(&it.influxdb(), database, &report);
-    let body = serde_json::json!({"from": "now-5m", "to": "now", "queries": [{
-        "refId": "A", "datasource": {"type": "influxdb", "uid": it.name}, "rawQuery": true, "resultFormat": "time_series",
-        "intervalMs": 15000, "maxDataPoints": 100, "query": "SELECT \"p99\" FROM \"m1_model_latency\" WHERE $timeFilter",
-    }]});
-    let (code, answer) = it.grafana("POST", "/api/ds/query", Some(&body.to_string()));
-    assert_eq!(code, 200, "{answer}");
-    assert_eq!(answer["results"]["A"]["frames"][0]["data"]["values"][1][0], 4100, "{answer}");
+    let answer = it.ask_through_grafana(database, "SELECT \"p99\" FROM \"m1_model_latency\"");
+    assert!(answer.to_string().contains("4100"), "{answer}");
 
     let state = it.status();
     assert_eq!(state["clipper"]["reporting"], true);
@@ -182,8 +176,10 @@ fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
 
 #[test]
 fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
-    let it = Instance::new("always");
+    let it = Instance::with_grafana("always", "grafana/grafana:12.4.10");
     it.first_up(&[]).expect(0);
+    let plan = it.run(&["up", "--pull", "always", "--dry-run"]).expect(3);
+    assert!(plan.out.contains("pull InfluxDB's image (--pull always)"), "{}", plan.out);
     let id = it.id("influxdb");
     let words = it.first(&["--pull", "always"]);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

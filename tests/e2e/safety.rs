@@ -62,8 +62,9 @@ fn a_port_that_is_taken_names_who_has_it() {
     let influxd = crate::support::influxd::Influxd::start();
     let ran = failed(it.first_up(&["--influxdb-port", &influxd.port.to_string()]), &["InfluxDB"]);
     assert!(ran.err.contains(&format!("--influxdb-url http://127.0.0.1:{}", influxd.port)), "{}", ran.err);
-    // An address that this machine does not have.
-    failed(it.first_up(&["--influxdb-ip", "192.0.2.7"]), &["not an address", "--influxdb-url"]);
+    // An address that this machine does not have, in the network of the engine's own bridge.
+    let absent = format!("{}.254", bridge().rsplit_once('.').unwrap().0);
+    failed(it.first_up(&["--influxdb-ip", &absent]), &["not an address", "--influxdb-url"]);
     // Nothing of that is in the way of a right one.
     it.first_up(&["--influxdb-ip", "127.0.0.1"]).expect(0);
     it.assert_whole();
@@ -275,7 +276,7 @@ fn a_lost_password_is_set_anew_and_a_changed_one_is_told_once() {
         assert_eq!(it.grafana("PUT", "/api/user/password", Some(change)).0, 200);
         let told = it.run(&["status"]).expect(3);
         assert!(told.out.contains("--reset-grafana-password"), "{}", told.out);
-        failed(it.run(&["up"]), &["refuses us"]);
+        failed(it.run(&["up"]), &["rejected the login"]);
         it.run(&["up", "--reset-grafana-password"]).expect(0);
         it.run(&["status"]).expect(0);
         let chosen =

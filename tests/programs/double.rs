@@ -25,7 +25,7 @@ use support::double::{Double, Version, handle};
 use support::server::{Response, serve};
 
 /// Where the state lies, beside the password.
-const STATE: &str = "/var/lib/grafana/double.json";
+const STATE: &str = "/var/lib/grafana/grafana.db";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();

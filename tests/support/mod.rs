@@ -17,7 +17,6 @@
 pub mod double;
 pub mod image;
 pub mod influxd;
-pub mod query;
 pub mod registry;
 pub mod run;
 pub mod server;

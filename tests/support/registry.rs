@@ -42,6 +42,12 @@ impl Registry {
         if path.is_empty() || path == "v2" || path == "/v2" {
             return Response::json(200, &json!({}));
         }
+        // A mirror that keeps Docker Hub's full names.
+        let path = match path.strip_prefix("hub/") {
+            Some(rest) if rest.starts_with("influxdb/") => "unknown/manifests/unknown",
+            Some(rest) => rest.strip_prefix("library/").unwrap_or(rest),
+            None => path,
+        };
         let (failure, path) = match path.split_once('/') {
             Some((first @ ("limited" | "silent" | "cut"), rest)) => (first, rest),
             _ => ("", path),

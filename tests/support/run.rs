@@ -87,7 +87,7 @@ pub fn http(method: &str, url: &str, body: Option<&str>) -> Option<(u16, String)
 
 /// One HTTP request with headers.
 pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, &str)]) -> Option<(u16, String)> {
-    clipper_metrics::systems::http::choose_cryptography();
+    clipper_metrics::systems::http::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = reqwest::Client::builder()

@@ -1,213 +1,323 @@
 //! One server: what stands in the way of it, how it differs, and the steps in the order that loses
-//! nothing and opens no door.
+//! nothing and lets nobody in.
 //!
 //! Must not know what is inside the servers.
 
-use super::{Blocked, Finding, Item, Obstacle, Resource, Step, Wishes, foreign};
-use crate::core::observed::{Answer, Container, Image, KeptPassword, OurContainer, Run, Server, Volume};
-use crate::core::stack::{ContainerSpec, Difference, Password, Pull, Role, Service, Stack};
+use super::login::{
+    is_in_place, is_made_with_file, must_store, new_password, password, private_start, task, unverifiable,
+};
+use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
+use crate::core::observed::{
+    Account, ContainerState, Image, OurContainer, PortHolder, Probe, RunState, Server, Volume,
+};
+use crate::core::role::Role;
+use crate::core::specification::{Difference, PasswordSource, Specification};
+use crate::core::stack::{ContainerSpec, EngineLocation, Pull, Service, Stack};
+use crate::core::version::Version;
 
-pub(super) fn server<S>(want: &Stack, role: Role, seen: &Server<S>, wishes: Wishes) -> Item {
-    let (finding, steps) = match want.service(role) {
-        Service::External { url } => external(role, url, &seen.answer),
-        Service::Container(spec) => container(want, spec, seen, wishes),
-    };
-    Item { resource: Resource::Server(role), finding, steps }
+/// What is known while one server is planned.
+pub(super) struct Context<'a, S> {
+    pub(super) stack: &'a Stack,
+    pub(super) spec: &'a ContainerSpec,
+    pub(super) seen: &'a Server<S>,
+    pub(super) options: UpOptions,
+    /// The container goes first, since the other role is to get its port.
+    pub(super) released: bool,
 }
 
-fn external<S>(role: Role, url: &str, answer: &Answer<S>) -> (Finding, Vec<Step>) {
+/// Finding, preparation and steps.
+type Work = (Finding, Vec<Step>, Vec<Step>);
+
+pub(super) fn server<S>(stack: &Stack, role: Role, seen: &Server<S>, options: UpOptions, released: bool) -> Item {
+    let (finding, preparation, steps) = match stack.service(role) {
+        Service::External { url } => external(stack, role, &url.to_string(), seen, released),
+        Service::Container(spec) => container(&Context { stack, spec, seen, options, released }),
+    };
+    Item { resource: Resource::Server(role), finding, preparation, steps }
+}
+
+fn blocked(blocked: Blocked) -> Work {
+    (Finding::Blocked(blocked), vec![], vec![])
+}
+
+/// A server that is already there. A container of ours that it replaces goes once it has answered.
+fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
     let title = role.title();
-    let blocked = |kind, why, hint| (Finding::Blocked(Blocked { kind, why, hint }), vec![]);
-    match answer {
-        Answer::Answering(_) => (Finding::InSync, vec![]),
-        Answer::Unasked => (Finding::Unknown, vec![Step::AwaitAnswer(role)]),
-        Answer::Silent(why) => blocked(
-            Obstacle::Server,
-            format!("{title} at {url} does not answer: {why}"),
-            format!("start it, or leave --{role}-url away to have a container started"),
-        ),
-        Answer::Unusable(what) => unusable(role, url, what),
-        Answer::Refusing(words) => refused(role, url, words, false),
+    match &seen.probe {
+        Probe::Answering(_) => match &seen.container {
+            ContainerState::Ours(_) => {
+                let removal = vec![Step::RemoveContainer(role)];
+                let (before, after) = if released { (removal, vec![]) } else { (vec![], removal) };
+                (Finding::Requested("another server is used instead of the container"), before, after)
+            }
+            _ => (Finding::InSync, vec![], vec![]),
+        },
+        Probe::Unasked => (Finding::Unknown, vec![], vec![Step::AwaitAnswer(role)]),
+        Probe::Silent(why) => blocked(Blocked {
+            kind: Obstacle::Server,
+            why: format!("{title} at {url} does not answer: {why}"),
+            hint: format!(
+                "start it, or omit --{role}-url to have a container started (--{role}-url '' takes back a remembered one)"
+            ),
+        }),
+        Probe::Unusable(what) => blocked(unusable_server(role, url, what)),
+        Probe::Refusing(message) => blocked(refused(stack, role, url, message)),
     }
 }
 
-fn unusable(role: Role, url: &str, what: &str) -> (Finding, Vec<Step>) {
-    (Finding::Blocked(unusable_server(role, url, what)), vec![])
-}
-
-/// Something else than the wanted server answers.
+/// Something else than the server answers.
 #[must_use]
 pub fn unusable_server(role: Role, url: &str, what: &str) -> Blocked {
     let hint = match role {
         Role::Influxdb => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or another --influxdb-url",
         Role::Grafana => "give Grafana's address, up to but without /api, with --grafana-url",
     };
-    let why = format!("{} is wanted at {url}, but {what} answers there", role.title());
+    let why = format!("{} is expected at {url}, but {what} answers there", role.title());
     Blocked { kind: Obstacle::Server, why, hint: hint.into() }
 }
 
-fn refused(role: Role, url: &str, words: &str, ours: bool) -> (Finding, Vec<Step>) {
+fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
     let hint = match role {
-        Role::Influxdb => "give --influxdb-user and --influxdb-password-file",
-        Role::Grafana if ours => {
-            "give the password with --grafana-password-file FILE, or set a new one with \
-             `clipper-metrics up --reset-grafana-password`"
-        }
-        Role::Grafana => "give --grafana-user and --grafana-password-file, or --grafana-token-file",
+        Role::Influxdb => "give --influxdb-user and --influxdb-password-file".to_string(),
+        Role::Grafana if stack.container(role).is_some() => format!(
+            "give the password with `{}`, or set a new one with `{}`",
+            stack.command("up --grafana-password-file FILE"),
+            stack.command("up --reset-grafana-password")
+        ),
+        Role::Grafana => "give --grafana-user and --grafana-password-file, or --grafana-token-file".to_string(),
     };
-    let why = format!("{} at {url} refuses us: {words}", role.title());
-    (Finding::Blocked(Blocked { kind: Obstacle::Refused, why, hint: hint.into() }), vec![])
+    let why = format!("{} at {url} rejected the login: {message}", role.title());
+    Blocked { kind: Obstacle::Refused, why, hint }
+}
+
+/// Two containers with the labels of one role: a tool has copied one of them.
+pub(super) fn duplicated(role: Role, names: &[String]) -> Blocked {
+    Blocked {
+        kind: Obstacle::Foreign,
+        why: format!(
+            "the containers {} both carry the labels of this instance's {}",
+            names.join(" and "),
+            role.title()
+        ),
+        hint: format!(
+            "remove the one that is a copy: docker rm --force {}",
+            names.last().map_or("NAME", String::as_str)
+        ),
+    }
 }
 
 /// A container of ours: what differs, and the steps in the order that loses nothing.
-fn container<S>(want: &Stack, spec: &ContainerSpec, seen: &Server<S>, wishes: Wishes) -> (Finding, Vec<Step>) {
-    if let Some(blocked) = obstacle(want, spec, seen) {
-        return (Finding::Blocked(blocked), vec![]);
+fn container<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, seen, options, released } = context;
+    if let Some(obstacle) = obstacle(context) {
+        return blocked(obstacle);
     }
-    let (finding, mut steps) = match &seen.container {
-        Container::Foreign => (foreign("container", &spec.name, &want.instance), vec![]),
-        Container::Absent => (Finding::Missing, create(spec, seen)),
-        Container::Ours(have) => {
-            let differences = differences(want, spec, seen, have);
+    let resets = options.reset_password && spec.role == Role::Grafana;
+    let (finding, mut preparation, steps) = match &seen.container {
+        ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
+        ContainerState::Duplicated(names) => return blocked(duplicated(spec.role, names)),
+        ContainerState::Absent => rebuild(context, Finding::Missing, None),
+        ContainerState::Ours(have) => {
+            if let Probe::Refusing(message) = &seen.probe
+                && !resets
+            {
+                return blocked(refused(stack, spec.role, &spec.url().to_string(), message));
+            }
+            let differences = differences(context, have);
             match have.run {
-                _ if !differences.is_empty() => (Finding::Differs(differences), replace(spec, seen, have)),
-                Run::Running => running(spec, seen, wishes),
-                Run::Restarting => (Finding::Stopped("restarting again and again".into()), replace(spec, seen, have)),
-                Run::Dead => (Finding::Stopped("dead".into()), replace(spec, seen, have)),
-                Run::Paused => (
+                _ if !differences.is_empty() || *released => {
+                    rebuild(context, Finding::Differs(differences), Some(have))
+                }
+                RunState::Running => running(context),
+                RunState::Restarting => {
+                    rebuild(context, Finding::Stopped("restarting again and again".into()), Some(have))
+                }
+                RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
+                RunState::Paused if stack.login.given && spec.role == Role::Grafana => {
+                    let preparation =
+                        vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role), Step::TryPassword];
+                    (Finding::Stopped("paused".into()), preparation, vec![Step::StorePassword])
+                }
+                RunState::Paused if resets => rebuild(context, Finding::Stopped("paused".into()), Some(have)),
+                RunState::Paused => (
                     Finding::Stopped("paused".into()),
+                    vec![],
                     vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)],
                 ),
-                Run::Created => (Finding::Stopped("created but never started".into()), start(spec, have)),
-                Run::Exited(code) => (Finding::Stopped(format!("stopped (exit code {code})")), start(spec, have)),
+                RunState::Created | RunState::Exited(_) => {
+                    let finding = Finding::Stopped(match have.run {
+                        RunState::Exited(code) => format!("stopped (exit code {code})"),
+                        _ => "created but never started".into(),
+                    });
+                    if task(context, Some(have)).is_some() {
+                        rebuild(context, finding, Some(have))
+                    } else {
+                        (finding, vec![], start(have, spec.role))
+                    }
+                }
             }
         }
     };
-    if spec.role == Role::Grafana && wishes.reset_password && !matches!(finding, Finding::Blocked(_)) {
-        steps.push(Step::ResetPassword);
+    if options.pull && !preparation.contains(&Step::PullImage(spec.role)) {
+        preparation.insert(0, Step::PullImage(spec.role));
     }
-    (finding, steps)
+    let finding = match finding {
+        Finding::InSync if options.pull => Finding::Requested("--pull always"),
+        Finding::Differs(differences) if differences.is_empty() => {
+            Finding::Requested("its port goes to the other server")
+        }
+        finding => finding,
+    };
+    (finding, preparation, steps)
 }
 
-fn running<S>(spec: &ContainerSpec, seen: &Server<S>, wishes: Wishes) -> (Finding, Vec<Step>) {
-    let role = spec.role;
-    if role == Role::Grafana && wishes.reset_password {
-        return (Finding::Asked("a new password is asked for"), vec![Step::AwaitAnswer(role)]);
+/// The steps that start a container as it is. The run that made it may have died before it wrote the
+/// password.
+pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
+    let mut steps = vec![Step::StartContainer(role), Step::AwaitAnswer(role)];
+    if have.run == RunState::Created && is_made_with_file(have) {
+        steps.insert(0, Step::WritePassword);
     }
-    match &seen.answer {
-        Answer::Answering(_) if seen.kept_password == KeptPassword::NotAsGiven => {
-            (Finding::Asked("the given password is not the one that is kept"), vec![Step::StorePassword])
+    steps
+}
+
+/// A running container that equals its specification.
+fn running<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, seen, options, .. } = context;
+    let role = spec.role;
+    if role == Role::Grafana && options.reset_password {
+        let steps = vec![Step::AwaitAnswer(role), Step::ResetPassword];
+        return (Finding::Requested("a new password was requested"), vec![], steps);
+    }
+    match &seen.probe {
+        Probe::Answering(_) if spec.specification.is_open() && seen.login.account == Account::DefaultPassword => (
+            Finding::Differs(vec![Difference {
+                field: "password".into(),
+                have: "Grafana's default".into(),
+                want: "another".into(),
+            }]),
+            vec![],
+            vec![Step::SecurePassword],
+        ),
+        Probe::Answering(_) if must_store(context) => (
+            Finding::Requested("Grafana accepted another password than the stored one"),
+            vec![],
+            vec![Step::StorePassword],
+        ),
+        Probe::Answering(_) => (Finding::InSync, vec![], vec![]),
+        Probe::Unasked | Probe::Silent(_) => {
+            let finding = match &seen.probe {
+                Probe::Silent(why) => Finding::Silent(why.clone()),
+                _ => Finding::Unknown,
+            };
+            if stack.login.given && role == Role::Grafana {
+                (finding, vec![Step::AwaitAnswer(role), Step::TryPassword], vec![Step::StorePassword])
+            } else {
+                (finding, vec![], vec![Step::AwaitAnswer(role)])
+            }
         }
-        Answer::Answering(_) => (Finding::InSync, vec![]),
-        Answer::Unasked => (Finding::Unknown, vec![Step::AwaitAnswer(role)]),
-        Answer::Silent(why) => (Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
-        Answer::Refusing(words) => refused(role, &spec.url(), words, true),
-        Answer::Unusable(what) => unusable(role, &spec.url(), what),
+        Probe::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
+        Probe::Unusable(what) => blocked(unusable_server(role, &spec.url().to_string(), what)),
     }
 }
 
 /// What stands in the way of working on the container at all.
-fn obstacle<S>(want: &Stack, spec: &ContainerSpec, seen: &Server<S>) -> Option<Blocked> {
-    if seen.volume == Volume::Foreign
-        && let Finding::Blocked(blocked) = foreign("volume", &spec.name, &want.instance)
-    {
-        return Some(blocked);
+fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
+    let Context { stack, spec, seen, .. } = context;
+    if seen.volume == Volume::Foreign {
+        return Some(foreign("volume", &spec.specification.volume, stack));
     }
-    if let Some(holder) = &seen.port_holder {
-        let (role, port) = (spec.role, spec.publish());
+    if let Some(PortHolder::Container(holder)) = &seen.port_holder {
+        let (role, port) = (spec.role, spec.specification.publish);
         return Some(Blocked {
             kind: Obstacle::PortTaken,
             why: format!("cannot publish {} at {port}: container {holder} holds that port", role.title()),
             hint: format!("stop it (docker stop {holder}), or choose another port with --{role}-port"),
         });
     }
-    if seen.image.is_none() && want.pull == Pull::Never {
+    if seen.image.is_none() && stack.pull == Pull::Never {
         return Some(Blocked {
             kind: Obstacle::Image,
-            why: format!("image {} is not on the engine, and --pull never forbids to fetch it", spec.image),
-            hint: format!("load it with `docker load`, or leave --pull away (image of {})", spec.role.title()),
+            why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
+            hint: format!("load it with `docker load`, or omit --pull (image of {})", spec.role.title()),
         });
     }
-    if let (Some(image), Volume::Ours { user: Some(owner) }) = (&seen.image, &seen.volume) {
-        return volume_of_another_user(spec, image, owner);
+    if let (Some(image), Volume::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume)
+        && let Some(obstacle) = volume_of_another_user(stack, spec, image, owner)
+    {
+        return Some(obstacle);
     }
-    older_grafana(spec, seen)
+    older_version(spec, known_version(seen)?)
 }
 
 /// An image that runs as another user cannot use what the first one wrote: no container of ours
 /// may override file permissions.
 #[must_use]
-pub fn volume_of_another_user(spec: &ContainerSpec, image: &Image, owner: &str) -> Option<Blocked> {
+pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image, owner: &str) -> Option<Blocked> {
     let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
     (image.user != owner).then(|| Blocked {
         kind: Obstacle::Image,
         why: format!(
             "image {} runs as {}, but volume {} was made for {}",
-            spec.image,
+            spec.specification.image,
             name(&image.user),
-            spec.name,
+            spec.specification.volume,
             name(owner)
         ),
         hint: format!(
-            "use an image that runs as {}, start a second instance with --name, or delete the data with \
-             `clipper-metrics down --volumes`",
-            name(owner)
+            "use an image that runs as {}, start a second instance with --name, or delete the data with `{}`",
+            name(owner),
+            stack.command("down --volumes")
         ),
     })
 }
 
-/// Grafana migrates its database upwards only.
-fn older_grafana<S>(spec: &ContainerSpec, seen: &Server<S>) -> Option<Blocked> {
-    let Container::Ours(have) = &seen.container else { return None };
+/// The newest version that is known to have run on the volume, as far as nothing need be read for
+/// it: what the volume was made for, what runs, and what the present container was made from.
+fn known_version<S>(seen: &Server<S>) -> Option<Version> {
+    let label = match &seen.volume {
+        Volume::Ours { version, .. } => *version,
+        _ => None,
+    };
+    let runs = seen.version.as_deref().and_then(Version::parse);
+    let made = seen.container.ours().and_then(|have| have.specification.as_ref()?.image.version());
+    [label, runs, made].into_iter().flatten().max()
+}
+
+/// Grafana migrates its database upwards only: an older one must not run on it.
+#[must_use]
+pub fn older_version(spec: &ContainerSpec, on_volume: Version) -> Option<Blocked> {
     if spec.role != Role::Grafana {
         return None;
     }
-    let have_image = have.fields.as_ref().and_then(|fields| fields.get("image"));
-    let old = seen.version.as_deref().and_then(version).or_else(|| have_image.and_then(|image| tag_version(image)))?;
-    let new = tag_version(&spec.image)?;
-    (new < old).then(|| Blocked {
+    let new = spec.specification.image.version()?;
+    (new < on_volume).then(|| Blocked {
         kind: Obstacle::Image,
         why: format!(
-            "image {} is older than Grafana {}.{}, which has already migrated the database in volume {}",
-            spec.image, old.0, old.1, spec.name
+            "image {} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
+            spec.specification.image, spec.specification.volume
         ),
         hint: "keep the newer --grafana-image, or start a second instance with --name".into(),
     })
 }
 
-/// Major and minor of an image's tag.
-fn tag_version(image: &str) -> Option<(u64, u64)> {
-    let (_, tag) = image.split('@').next()?.rsplit_once(':')?;
-    version(tag)
-}
-
-/// Major and minor of a version such as `12.4.10` or `v9.4.0-pre`.
-#[must_use]
-pub fn version(text: &str) -> Option<(u64, u64)> {
-    let mut numbers = text.trim_start_matches('v').split(['.', '-', '~', '+']);
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// What the container was made from against what it should be made from.
-fn differences<S>(want: &Stack, spec: &ContainerSpec, seen: &Server<S>, have: &OurContainer) -> Vec<Difference> {
-    let Some(fields) = &have.fields else {
+/// What the container was made from against what it is to be made from.
+pub(super) fn differences<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Difference> {
+    let Context { stack, spec, seen, .. } = context;
+    let Some(specification) = &have.specification else {
         return vec![Difference {
             field: "specification".into(),
             have: "unreadable".into(),
             want: "this version's".into(),
         }];
     };
-    let mut wanted = spec.fields();
-    if password(spec, seen) == Password::File {
-        // A password in the volume stays: no option need be repeated for it.
-        wanted.insert("password".into(), Password::File.name().into());
-    }
-    let mut differences = Difference::between(fields, &wanted);
+    let want = Specification { password: password(context, Some(have)), ..spec.specification.clone() };
+    let mut differences = Difference::between(&specification.fields(), &want.fields());
     if !have.on_network {
         differences.push(Difference {
             field: "network".into(),
             have: "a removed network".into(),
-            want: want.instance.clone(),
+            want: stack.instance.clone(),
         });
     }
     if let Some(image) = &seen.image
@@ -224,94 +334,84 @@ fn short(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
-/// Which password the new container starts with.
-fn password<S>(spec: &ContainerSpec, seen: &Server<S>) -> Password {
-    match &seen.container {
-        Container::Ours(have) if have.has_password_file() => Password::File,
-        _ if seen.kept_password == KeptPassword::Unlabelled => Password::File,
-        _ => spec.password,
-    }
-}
-
-/// Grafana is to be reachable from elsewhere, and its password may be the default one: only a new
-/// volume, or one whose container was made with a password file, is known to be safe.
-fn needs_guard<S>(spec: &ContainerSpec, seen: &Server<S>) -> bool {
-    let known = match &seen.container {
-        Container::Ours(have) => have.has_password_file() || seen.volume == Volume::Absent,
-        _ => seen.volume == Volume::Absent,
-    };
-    spec.role == Role::Grafana && !spec.address.is_loopback() && !known
-}
-
-fn pull<S>(spec: &ContainerSpec, seen: &Server<S>) -> Vec<Step> {
-    if seen.image.is_some() {
-        return vec![];
-    }
-    let mut steps = vec![Step::PullImage(spec.role)];
-    if matches!(seen.volume, Volume::Ours { .. }) {
-        steps.push(Step::CheckImage(spec.role));
-    }
-    steps
-}
-
-fn create<S>(spec: &ContainerSpec, seen: &Server<S>) -> Vec<Step> {
+/// The steps to a new container as specified, on a volume that may hold data.
+fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurContainer>) -> Work {
+    let Context { stack, spec, seen, released, .. } = context;
     let role = spec.role;
-    let mut steps = pull(spec, seen);
+    if have.is_some_and(|have| have.name_taken) {
+        return blocked(foreign("container", &spec.name, stack));
+    }
+    let (mut preparation, mut steps) = (pull(context, have), Vec::new());
+    let stores_first = *released && role == Role::Grafana && must_store(context);
+    if stores_first {
+        preparation.push(Step::StorePassword);
+    }
+    if *released && have.is_some() {
+        preparation.push(Step::RemoveContainer(role));
+    }
+    let there = have.filter(|_| !*released);
+    let task = task(context, there);
+    if let Some(task) = task {
+        if let EngineLocation::Elsewhere(host) = &stack.engine
+            && !is_in_place(context, there, task)
+        {
+            return blocked(unverifiable(stack, host));
+        }
+        preparation.extend(private_start(context, there, task));
+        preparation.push(task);
+    }
     if seen.volume == Volume::Absent {
         steps.push(Step::CreateVolume(role));
     }
-    if needs_guard(spec, seen) {
-        steps.extend([Step::CreateGuarded, Step::StartContainer(role), Step::AwaitAnswer(role)]);
-        steps.extend([Step::SecurePassword, Step::RemoveContainer(role)]);
+    let stores = task == Some(Step::TryPassword) || (task.is_none() && must_store(context) && !stores_first);
+    if role == Role::Grafana && stores {
+        steps.push(Step::StorePassword);
     }
-    steps.extend(create_and_start(spec, seen));
-    steps
-}
-
-fn create_and_start<S>(spec: &ContainerSpec, seen: &Server<S>) -> Vec<Step> {
-    let role = spec.role;
-    let password = password(spec, seen);
-    let mut steps = vec![Step::CreateContainer(role, password)];
-    if role == Role::Grafana {
-        match password {
-            Password::File => steps.push(Step::EnsurePassword),
-            Password::Default if seen.volume != Volume::Absent => steps.push(Step::AdoptPassword),
-            Password::Default => {}
-        }
+    if there.is_some() || task.is_some() {
+        steps.push(Step::RemoveContainer(role));
+    }
+    let password = new_password(context, there, task);
+    // Only a container can say which version ran last on the volume that it is made for, so one is
+    // made before anything is changed for good.
+    let reads_volume = password == NewPassword::AsVolume && there.is_none() && task.is_none();
+    if reads_volume { &mut preparation } else { &mut steps }.push(Step::CreateContainer(role, password));
+    if role == Role::Grafana && seen.volume == Volume::Absent && password == NewPassword::Known(PasswordSource::File) {
+        steps.push(Step::WritePassword);
+    }
+    let records = records_version(context);
+    if records && seen.volume != Volume::Absent && spec.specification.image.version().is_some() {
+        steps.push(Step::RecordVersion);
     }
     steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
-    steps
+    if records {
+        steps.push(Step::RecordVersion);
+    }
+    (finding, preparation, steps)
 }
 
-fn replace<S>(spec: &ContainerSpec, seen: &Server<S>, have: &OurContainer) -> Vec<Step> {
-    let role = spec.role;
-    let mut steps = pull(spec, seen);
-    if seen.volume == Volume::Absent {
-        steps.push(Step::CreateVolume(role));
-    }
-    if needs_guard(spec, seen) {
-        let on_loopback = have.publish().is_some_and(|publish| publish.ip().is_loopback());
-        match have.run {
-            Run::Running if on_loopback => {}
-            Run::Created | Run::Exited(_) if on_loopback && have.on_network => {
-                steps.push(Step::StartContainer(role));
-            }
-            _ => steps.extend([Step::RemoveContainer(role), Step::CreateGuarded, Step::StartContainer(role)]),
+/// The volume was made for another version than the image's, or for one that is not known.
+fn records_version<S>(context: &Context<'_, S>) -> bool {
+    let Context { spec, seen, .. } = context;
+    let image = spec.specification.image.version();
+    spec.role == Role::Grafana
+        && match &seen.volume {
+            Volume::Ours { version, .. } => version.is_none() || *version != image,
+            _ => image.is_none(),
         }
-        steps.extend([Step::AwaitAnswer(role), Step::SecurePassword]);
-    }
-    steps.push(Step::RemoveContainer(role));
-    steps.extend(create_and_start(spec, seen));
-    steps
 }
 
-fn start(spec: &ContainerSpec, have: &OurContainer) -> Vec<Step> {
+/// The image, where it is not there, and the check whether it fits the volume, where it is another
+/// one than before.
+fn pull<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Vec<Step> {
+    let Context { spec, seen, options, .. } = context;
     let role = spec.role;
     let mut steps = Vec::new();
-    if have.run == Run::Created && role == Role::Grafana {
-        // The run that made it may have died before it saw to the password.
-        steps.push(if have.has_password_file() { Step::EnsurePassword } else { Step::AdoptPassword });
+    if seen.image.is_none() || options.pull {
+        steps.push(Step::PullImage(role));
     }
-    steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
+    let is_same = seen.image.as_ref().zip(have).is_some_and(|(image, have)| image.id == have.image_id);
+    if matches!(seen.volume, Volume::Ours { .. }) && (seen.image.is_none() || (have.is_some() && !is_same)) {
+        steps.push(Step::CheckImage(role));
+    }
     steps
 }

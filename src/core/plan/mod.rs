@@ -1,30 +1,36 @@
-//! Wanted against observed: findings for `status`, steps for `up`, both from one comparison.
+//! The stack against what was observed: findings for `status`, steps for `up`, both from one
+//! comparison.
 //!
 //! Every step is idempotent, so a plan made on a stale or partial snapshot is safe: what cannot be
 //! known yet keeps its step. Must not know how a step is carried out.
 
 mod container;
+mod grafana;
+mod login;
 mod step;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-pub use self::container::{unusable_server, version, volume_of_another_user};
-pub use self::step::{Lane, Step};
-use super::observed::{
-    Container, Dashboard, DataSource, Grafana, Influxdb, Network, Observed, Query, SeenDashboard, Server, Volume,
-};
-use super::stack::{self, Difference, Role, Stack};
+pub use self::container::{older_version, unusable_server, volume_of_another_user};
+pub use self::step::{Lane, NewPassword, Step};
+use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, Server, Volume};
+use super::role::Role;
+use super::specification::Difference;
+use super::stack::{Remembered, Stack};
 
-/// What the user asked for beyond the stack itself.
+/// What the user asked of `up` beyond the stack itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct UpOptions {
     /// Replace a dashboard that somebody edited.
     pub overwrite_dashboard: bool,
     /// Set Grafana's administrator's password inside the container.
     pub reset_password: bool,
+    /// Fetch images that are here, too.
+    pub pull: bool,
 }
 
-/// One line per resource, in the order in which they are reported.
+/// One line per resource, in the order of reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan(pub Vec<Item>);
 
@@ -35,6 +41,9 @@ pub struct Item {
     pub resource: Resource,
     /// How it compares.
     pub finding: Finding,
+    /// What comes before anything is changed for good: pulls, checks, logins that are tried. Both
+    /// roles finish these before the settings are saved.
+    pub preparation: Vec<Step>,
     /// What brings it in sync; empty if nothing is needed or nothing can be done.
     pub steps: Vec<Step>,
 }
@@ -44,6 +53,8 @@ pub struct Item {
 pub enum Resource {
     /// The network of the containers.
     Network,
+    /// The remembered settings.
+    Settings,
     /// A server: its image, volume and container, or a server that is already there.
     Server(Role),
     /// A data volume, on its own only in `down`.
@@ -62,18 +73,18 @@ pub enum Resource {
     Query,
 }
 
-/// How a resource compares with what is wanted.
+/// How a resource compares with the stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// As wanted.
+    /// Nothing to do.
     InSync,
     /// As a person made it, and left alone for that.
     Edited,
     /// Not there.
     Missing,
-    /// There, but not as wanted.
+    /// There, and different.
     Differs(Vec<Difference>),
-    /// As wanted, but not running; what state it is in.
+    /// Equal, but not running; what state it is in.
     Stopped(String),
     /// Running, but not answering (yet); why.
     Silent(String),
@@ -83,8 +94,8 @@ pub enum Finding {
     Unknown,
     /// Somebody has to act; we never do.
     Blocked(Blocked),
-    /// The user wants it removed or changed.
-    Asked(&'static str),
+    /// The user asked for a change or a removal.
+    Requested(&'static str),
 }
 
 /// Why nothing can be done without the user, and what the user can do.
@@ -98,12 +109,18 @@ pub struct Blocked {
     pub hint: String,
 }
 
+impl From<Blocked> for Finding {
+    fn from(blocked: Blocked) -> Self {
+        Self::Blocked(blocked)
+    }
+}
+
 /// Kinds of obstacles, so that reports need not read sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// Something with our name that is not ours.
     Foreign,
-    /// Credentials are refused.
+    /// The login is rejected.
     Refused,
     /// The published address is taken.
     PortTaken,
@@ -111,12 +128,17 @@ pub enum Obstacle {
     Image,
     /// A server that we cannot use, or that does not answer and is not ours to start.
     Server,
+    /// A setting is needed that nobody gave.
+    Settings,
+    /// Whether admin/admin is shut out cannot be seen from here.
+    Unverifiable,
 }
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network => f.write_str("network"),
+            Self::Settings => f.write_str("settings"),
             Self::Server(role) => f.write_str(role.name()),
             Self::Volume(role) => write!(f, "volume of {role}"),
             Self::Database => f.write_str("database"),
@@ -147,24 +169,61 @@ impl fmt::Display for Finding {
             Self::Contradicts(why) => write!(f, "fails although its settings are right: {why}"),
             Self::Unknown => f.write_str("not known yet"),
             Self::Blocked(blocked) => f.write_str(&blocked.why),
-            Self::Asked(what) => f.write_str(what),
+            Self::Requested(what) => f.write_str(what),
         }
     }
 }
 
+impl Item {
+    /// An item without preparation.
+    fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
+        Self { resource, finding, preparation: vec![], steps }
+    }
+
+    /// An item whose one step is needed unless it is in sync or blocked.
+    fn with_step(resource: Resource, finding: Finding, step: Step) -> Self {
+        let steps = match finding {
+            Finding::InSync | Finding::Blocked(_) => vec![],
+            _ => vec![step],
+        };
+        Self::new(resource, finding, steps)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.preparation.is_empty() && self.steps.is_empty()
+    }
+}
+
 impl Plan {
-    /// The steps of all items with the reason for each, in order.
+    /// All steps with the reason for each: what is prepared first, then the rest, in the order of
+    /// reports.
     pub fn steps(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
+        self.preparation().chain(self.changes())
+    }
+
+    /// The steps before anything is changed for good.
+    pub fn preparation(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
+        self.0.iter().flat_map(|item| item.preparation.iter().map(|step| (*step, &item.finding)))
+    }
+
+    /// The other steps.
+    pub fn changes(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
         self.0.iter().flat_map(|item| item.steps.iter().map(|step| (*step, &item.finding)))
+    }
+
+    /// There is nothing to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.0.iter().all(Item::is_idle)
     }
 
     /// Nothing to do and nothing in the way.
     #[must_use]
     pub fn in_sync(&self) -> bool {
-        self.0.iter().all(|item| matches!(item.finding, Finding::InSync | Finding::Edited) && item.steps.is_empty())
+        self.is_idle() && self.0.iter().all(|item| matches!(item.finding, Finding::InSync | Finding::Edited))
     }
 
-    /// The first item that needs a human; `up` refuses to start while there is one.
+    /// The first item that needs a human; nothing is done while there is one.
     #[must_use]
     pub fn blocked(&self) -> Option<(Resource, &Blocked)> {
         self.0.iter().find_map(|item| match &item.finding {
@@ -180,41 +239,91 @@ impl Plan {
     }
 }
 
-/// What would make the observed state the wanted one.
+/// What would make the stack of what was observed.
 #[must_use]
-pub fn up(want: &Stack, seen: &Observed, wishes: Wishes) -> Plan {
+pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut items = Vec::new();
-    if want.needs_engine() {
-        items.push(network(want, &seen.network));
-    }
-    let influxdb = container::server(want, Role::Influxdb, &seen.influxdb, wishes);
-    let grafana = container::server(want, Role::Grafana, &seen.grafana, wishes);
-    let database = database(stored(&influxdb, &seen.influxdb));
-    let inside = inside_grafana(want, stored(&grafana, &seen.grafana), wishes);
-    let query = query(stored(&grafana, &seen.grafana), &database, &inside);
+    items.extend(network(stack, &seen.network));
+    items.extend(settings(stack, seen));
+    let influxdb =
+        container::server(stack, Role::Influxdb, &seen.influxdb, options, is_released(stack, seen, Role::Influxdb));
+    let grafana =
+        container::server(stack, Role::Grafana, &seen.grafana, options, is_released(stack, seen, Role::Grafana));
+    let unknown_database = stack.settings.as_ref().and_then(|settings| settings.lost.as_ref());
+    let unknown_database = unknown_database.is_some_and(|lost| lost.unknown_database);
+    let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| !unknown_database);
+    let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| !unknown_database);
+    let database = database(influxdb_stores);
+    let inside = grafana::inside(stack, grafana_stores, options);
+    let query = grafana::query(grafana_stores, &database, &inside);
     items.extend([influxdb, grafana, database]);
     items.extend(inside);
     items.push(query);
     Plan(items)
 }
 
-fn network(want: &Stack, seen: &Network) -> Item {
+/// The other role's container holds the port that this role is to get, so it goes first.
+fn is_released(stack: &Stack, seen: &Observed, role: Role) -> bool {
+    let (other, holder) = match role {
+        Role::Influxdb => (Role::Grafana, &seen.grafana.port_holder),
+        Role::Grafana => (Role::Influxdb, &seen.influxdb.port_holder),
+    };
+    stack.container(other).is_some() && *holder == Some(PortHolder::OtherRole(role))
+}
+
+fn network(stack: &Stack, seen: &Network) -> Option<Item> {
     let (finding, steps) = match seen {
+        Network::Ours(_) if !stack.needs_engine() => {
+            (Finding::Requested("no container is left that needs it"), vec![Step::RemoveNetwork])
+        }
+        _ if !stack.needs_engine() => return None,
         Network::Ours(ids) if ids.len() > 1 => {
             let difference = Difference { field: "networks".into(), have: ids.len().to_string(), want: "1".into() };
             (Finding::Differs(vec![difference]), vec![Step::RemoveSpareNetworks])
         }
         Network::Ours(_) => (Finding::InSync, vec![]),
         Network::Free => (Finding::Missing, vec![Step::CreateNetwork]),
-        Network::Foreign => (foreign("network", &want.instance, &want.instance), vec![]),
+        Network::Foreign => (foreign("network", &stack.instance, stack).into(), vec![]),
     };
-    Item { resource: Resource::Network, finding, steps }
+    Some(Item::new(Resource::Network, finding, steps))
+}
+
+fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
+    let settings = stack.settings.as_ref()?;
+    let stored = &seen.settings;
+    let finding = match (&settings.lost, &stored.values) {
+        (_, Some(values)) if *values == settings.values && stored.numbers.len() == 1 => Finding::InSync,
+        (Some(lost), _) if lost.unknown_database => Finding::Blocked(Blocked {
+            kind: Obstacle::Settings,
+            why: format!("the settings of {} are {}, and nothing else knows its database", stack.instance, lost.why),
+            hint: format!("give the database again: {}", stack.command("up --database NAME")),
+        }),
+        (Some(lost), _) => Finding::Stopped(lost.why.clone()),
+        (None, None) => Finding::Missing,
+        (None, Some(values)) => {
+            let differences = Difference::between(&texts(values), &texts(&settings.values));
+            if !differences.is_empty() {
+                Finding::Differs(differences)
+            } else if *values != settings.values {
+                Finding::Requested("they come from elsewhere now")
+            } else {
+                Finding::Requested("an older copy is left")
+            }
+        }
+    };
+    Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings))
+}
+
+fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
+    values.iter().map(|(name, remembered)| (name.clone(), remembered.value.clone())).collect()
 }
 
 /// What the server stores, if that is known and will still hold when its turn comes: a server that
 /// is about to be started or replaced may come back empty.
 fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
-    if server.steps.is_empty() { seen.answer.stored() } else { None }
+    let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
+    let replaced = server.steps.iter().chain(&server.preparation).any(|step| matches!(step, Step::CreateContainer(..)));
+    if keeps && !replaced { seen.probe.stored() } else { None }
 }
 
 fn database(stored: Option<&Influxdb>) -> Item {
@@ -223,143 +332,41 @@ fn database(stored: Option<&Influxdb>) -> Item {
         Some(influxdb) if influxdb.has_database => Finding::InSync,
         Some(_) => Finding::Missing,
     };
-    with_step(Resource::Database, finding, Step::CreateDatabase)
+    Item::with_step(Resource::Database, finding, Step::CreateDatabase)
 }
 
-/// The things inside Grafana. The data source comes last: that it exists tells that everything
-/// before it, the home page too, was once done.
-fn inside_grafana(want: &Stack, stored: Option<&Grafana>, wishes: Wishes) -> Vec<Item> {
-    let mut items = Vec::new();
-    let dashboard = dashboard(want, stored, wishes);
-    let exists = |known: Option<bool>| match known {
-        None => Finding::Unknown,
-        Some(true) => Finding::InSync,
-        Some(false) => Finding::Missing,
-    };
-    if want.organisation.is_some() {
-        let finding = exists(stored.map(|grafana| grafana.has_organisation));
-        items.push(with_step(Resource::Organisation, finding, Step::CreateOrganisation));
-    }
-    if want.folder.is_some() && matches!(dashboard.finding, Finding::Missing | Finding::Unknown) {
-        let finding = exists(stored.map(|grafana| grafana.has_folder));
-        items.push(with_step(Resource::Folder, finding, Step::CreateFolder));
-    }
-    items.push(dashboard);
-    items.push(data_source(want, stored));
-    items
-}
-
-fn dashboard(want: &Stack, stored: Option<&Grafana>, wishes: Wishes) -> Item {
-    let never_finished = stored.is_some_and(|grafana| grafana.data_source == DataSource::Missing);
-    let (finding, mut steps) = match stored.map(|grafana| &grafana.dashboard) {
-        None => (Finding::Unknown, vec![Step::SaveDashboard, Step::SetHome]),
-        Some(Dashboard::Missing) => (Finding::Missing, vec![Step::SaveDashboard, Step::SetHome]),
-        Some(Dashboard::Present(have)) if have.edited => {
-            if wishes.overwrite_dashboard {
-                (Finding::Asked("edited, and to be overwritten"), vec![Step::SaveDashboard])
-            } else {
-                (Finding::Edited, vec![])
-            }
-        }
-        Some(Dashboard::Present(have)) => {
-            let differences = dashboard_differences(&want.dashboard, have);
-            if differences.is_empty() {
-                (Finding::InSync, vec![])
-            } else {
-                (Finding::Differs(differences), vec![Step::SaveDashboard])
-            }
-        }
-    };
-    if never_finished && !steps.contains(&Step::SetHome) {
-        steps.push(Step::SetHome);
-    }
-    Item { resource: Resource::Dashboard, finding, steps }
-}
-
-fn dashboard_differences(want: &stack::Dashboard, have: &SeenDashboard) -> Vec<Difference> {
-    let mut differences = Vec::new();
-    let mut compare = |field: &str, have: String, want: String| {
-        if have != want {
-            differences.push(Difference { field: field.into(), have, want });
-        }
-    };
-    compare("edition", have.edition.clone().unwrap_or_default(), want.edition.clone());
-    if let Some(objective) = want.objective {
-        compare(
-            "objective",
-            have.objective.map(|micros| format!("{micros} µs")).unwrap_or_default(),
-            format!("{objective} µs"),
-        );
-    }
-    if let Some(models) = &want.models {
-        compare("models", have.models.join(", "), models.join(", "));
-    }
-    differences
-}
-
-fn data_source(want: &Stack, stored: Option<&Grafana>) -> Item {
-    let finding = match stored.map(|grafana| &grafana.data_source) {
-        None => Finding::Unknown,
-        Some(DataSource::Missing) => Finding::Missing,
-        Some(DataSource::Foreign(what)) => Finding::Blocked(Blocked {
-            kind: Obstacle::Foreign,
-            why: format!("Grafana already has {what}, which clipper-metrics did not make"),
-            hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
-        }),
-        Some(DataSource::Ours(have)) => {
-            let differences = Difference::between(have, &want.data_source.fields());
-            if differences.is_empty() { Finding::InSync } else { Finding::Differs(differences) }
-        }
-    };
-    with_step(Resource::DataSource, finding, Step::SaveDataSource)
-}
-
-fn query(stored: Option<&Grafana>, database: &Item, inside: &[Item]) -> Item {
-    let settled = database.steps.is_empty()
-        && database.finding == Finding::InSync
-        && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);
-    let finding = match stored.map(|grafana| &grafana.query) {
-        Some(Query::Ok) if settled => Finding::InSync,
-        Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
-        _ => Finding::Unknown,
-    };
-    with_step(Resource::Query, finding, Step::AwaitQuery)
-}
-
-fn with_step(resource: Resource, finding: Finding, step: Step) -> Item {
-    let steps = match finding {
-        Finding::InSync | Finding::Blocked(_) => vec![],
-        _ => vec![step],
-    };
-    Item { resource, finding, steps }
-}
-
-fn foreign(kind: &str, name: &str, instance: &str) -> Finding {
+/// Something with our name that is not ours.
+fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     let remove = match kind {
         "container" => format!("docker rm {name}"),
         _ => format!("docker {kind} rm {name}"),
     };
-    Finding::Blocked(Blocked {
+    Blocked {
         kind: Obstacle::Foreign,
         why: format!("{kind} {name} exists, but clipper-metrics did not make it"),
-        hint: format!("choose another --name than {instance}, or remove it yourself: {remove}"),
-    })
+        hint: format!("choose another --name than {}, or remove it yourself: {remove}", stack.instance),
+    }
 }
 
-/// What would leave nothing of ours behind, except the volumes unless asked.
+/// What would leave nothing of ours behind, except volumes and settings unless asked.
 #[must_use]
-pub fn down(want: &Stack, seen: &Observed, volumes: bool) -> Plan {
+pub fn down(seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
     for role in [Role::Grafana, Role::Influxdb] {
-        if want.container(role).is_none() {
-            continue;
-        }
         let (container, volume) = match role {
             Role::Influxdb => (&seen.influxdb.container, &seen.influxdb.volume),
             Role::Grafana => (&seen.grafana.container, &seen.grafana.volume),
         };
-        let found = matches!(container, Container::Ours(_));
-        items.push(removal(Resource::Server(role), found, Step::RemoveContainer(role)));
+        items.push(match container {
+            ContainerState::Duplicated(names) => {
+                Item::new(Resource::Server(role), container::duplicated(role, names).into(), vec![])
+            }
+            container => removal(
+                Resource::Server(role),
+                matches!(container, ContainerState::Ours(_)),
+                Step::RemoveContainer(role),
+            ),
+        });
         if volumes {
             let found = matches!(volume, Volume::Ours { .. });
             items.push(removal(Resource::Volume(role), found, Step::RemoveVolume(role)));
@@ -367,10 +374,13 @@ pub fn down(want: &Stack, seen: &Observed, volumes: bool) -> Plan {
     }
     let found = matches!(seen.network, Network::Ours(_));
     items.push(removal(Resource::Network, found, Step::RemoveNetwork));
+    if volumes {
+        items.push(removal(Resource::Settings, !seen.settings.numbers.is_empty(), Step::RemoveSettings));
+    }
     Plan(items)
 }
 
 fn removal(resource: Resource, found: bool, step: Step) -> Item {
-    let finding = if found { Finding::Asked("to be removed") } else { Finding::Missing };
-    Item { resource, finding, steps: found.then_some(step).into_iter().collect() }
+    let finding = if found { Finding::Requested("to be removed") } else { Finding::Missing };
+    Item::new(resource, finding, found.then_some(step).into_iter().collect())
 }

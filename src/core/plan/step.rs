@@ -5,12 +5,13 @@
 use std::fmt;
 
 use super::Resource;
-use crate::core::stack::{Password, Role};
+use crate::core::role::Role;
+use crate::core::specification::PasswordSource;
 
 /// One idempotent action; each is one arm of `apply`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Fetch the wanted image.
+    /// Fetch the image.
     PullImage(Role),
     /// Make sure that the image can use the volume, before anything is removed for it.
     CheckImage(Role),
@@ -20,29 +21,35 @@ pub enum Step {
     RemoveNetwork,
     /// Remove the networks of the instance except the one that is kept.
     RemoveSpareNetworks,
+    /// Write the given settings as a whole, and remove what was remembered before.
+    SaveSettings,
+    /// Remove the remembered settings.
+    RemoveSettings,
     /// Make the volume.
     CreateVolume(Role),
     /// Remove the volume and all data in it.
     RemoveVolume(Role),
     /// Make the container as specified.
-    CreateContainer(Role, Password),
-    /// Make Grafana's container on loopback, whatever the specification says, since its password
-    /// may still be the default.
-    CreateGuarded,
-    /// Look for a password in the volume that a container was made for, and make the container
-    /// anew if there is one.
-    AdoptPassword,
-    /// See to it that the password file exists before Grafana starts.
-    EnsurePassword,
-    /// Keep the given password, which Grafana has accepted.
+    CreateContainer(Role, NewPassword),
+    /// Make Grafana's container on a loopback port that the engine chooses, with Grafana's lockout
+    /// switched off, since nobody else reaches it there.
+    CreateOnLoopback,
+    /// Write the given password, else a generated one, before Grafana's first start.
+    WritePassword,
+    /// Sign in once with what was given, before anything is changed for it.
+    TryPassword,
+    /// Keep the password that Grafana has accepted.
     StorePassword,
-    /// Replace the default password, while Grafana is on loopback.
+    /// Sign in as `admin` with another password than Grafana's default, which is replaced if it is
+    /// in force; or, for another account, check that admin/admin is rejected.
     SecurePassword,
     /// Set the password with Grafana's own command inside the container.
     ResetPassword,
+    /// Note the server's version in its volume.
+    RecordVersion,
     /// Stop and remove the container.
     RemoveContainer(Role),
-    /// Thaw the container.
+    /// Unpause the container.
     UnpauseContainer(Role),
     /// Start the container.
     StartContainer(Role),
@@ -57,7 +64,10 @@ pub enum Step {
     /// Create or update the data source.
     SaveDataSource,
     /// Create or update the dashboard.
-    SaveDashboard,
+    SaveDashboard {
+        /// Replace one that somebody edited.
+        overwrite: bool,
+    },
     /// Make the dashboard the organisation's home page, if it has none.
     SetHome,
     /// Ask through the data source until the answer is right, saving it again where Grafana
@@ -65,14 +75,26 @@ pub enum Step {
     AwaitQuery,
 }
 
+/// Which password a new container of Grafana starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NewPassword {
+    /// As the specification says.
+    Known(PasswordSource),
+    /// The volume's file where there is one, else Grafana's default: the volume was kept, and no
+    /// container is left that says so.
+    AsVolume,
+}
+
 /// Where a step runs: the two roles are worked on side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Before the others.
+    /// Before the roles.
     First,
+    /// When both roles are prepared, before a container changes.
+    Settings,
     /// Beside the other role.
     Beside(Role),
-    /// After the others.
+    /// After the roles.
     Last,
 }
 
@@ -83,28 +105,13 @@ impl Step {
         match self {
             // No container can start where two networks have one name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
-            Self::RemoveNetwork | Self::AwaitQuery => Lane::Last,
-            Self::PullImage(role)
-            | Self::CheckImage(role)
-            | Self::CreateVolume(role)
-            | Self::RemoveVolume(role)
-            | Self::CreateContainer(role, _)
-            | Self::RemoveContainer(role)
-            | Self::UnpauseContainer(role)
-            | Self::StartContainer(role)
-            | Self::AwaitAnswer(role) => Lane::Beside(*role),
-            Self::CreateDatabase => Lane::Beside(Role::Influxdb),
-            Self::CreateGuarded
-            | Self::AdoptPassword
-            | Self::EnsurePassword
-            | Self::StorePassword
-            | Self::SecurePassword
-            | Self::ResetPassword
-            | Self::CreateOrganisation
-            | Self::CreateFolder
-            | Self::SaveDataSource
-            | Self::SaveDashboard
-            | Self::SetHome => Lane::Beside(Role::Grafana),
+            Self::SaveSettings => Lane::Settings,
+            Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery => Lane::Last,
+            _ => match self.resource() {
+                Resource::Server(role) | Resource::Volume(role) => Lane::Beside(role),
+                Resource::Database => Lane::Beside(Role::Influxdb),
+                _ => Lane::Beside(Role::Grafana),
+            },
         }
     }
 
@@ -113,6 +120,7 @@ impl Step {
     pub const fn resource(&self) -> Resource {
         match self {
             Self::CreateNetwork | Self::RemoveNetwork | Self::RemoveSpareNetworks => Resource::Network,
+            Self::SaveSettings | Self::RemoveSettings => Resource::Settings,
             Self::RemoveVolume(role) => Resource::Volume(*role),
             Self::PullImage(role)
             | Self::CheckImage(role)
@@ -122,22 +130,23 @@ impl Step {
             | Self::UnpauseContainer(role)
             | Self::StartContainer(role)
             | Self::AwaitAnswer(role) => Resource::Server(*role),
-            Self::CreateGuarded
-            | Self::AdoptPassword
-            | Self::EnsurePassword
+            Self::CreateOnLoopback
+            | Self::WritePassword
+            | Self::TryPassword
             | Self::StorePassword
             | Self::SecurePassword
-            | Self::ResetPassword => Resource::Server(Role::Grafana),
+            | Self::ResetPassword
+            | Self::RecordVersion => Resource::Server(Role::Grafana),
             Self::CreateDatabase => Resource::Database,
             Self::CreateOrganisation => Resource::Organisation,
             Self::CreateFolder => Resource::Folder,
             Self::SaveDataSource => Resource::DataSource,
-            Self::SaveDashboard | Self::SetHome => Resource::Dashboard,
+            Self::SaveDashboard { .. } | Self::SetHome => Resource::Dashboard,
             Self::AwaitQuery => Resource::Query,
         }
     }
 
-    /// The action in one word, for machines.
+    /// The action in one word, for machines; never renamed.
     #[must_use]
     pub const fn action(&self) -> &'static str {
         match self {
@@ -146,15 +155,18 @@ impl Step {
             Self::CreateNetwork => "create_network",
             Self::RemoveNetwork => "remove_network",
             Self::RemoveSpareNetworks => "remove_spare_networks",
+            Self::SaveSettings => "save_settings",
+            Self::RemoveSettings => "remove_settings",
             Self::CreateVolume(_) => "create_volume",
             Self::RemoveVolume(_) => "remove_volume",
             Self::CreateContainer(..) => "create_container",
-            Self::CreateGuarded => "create_container_on_loopback",
-            Self::AdoptPassword => "adopt_password",
-            Self::EnsurePassword => "ensure_password",
+            Self::CreateOnLoopback => "create_container_on_loopback",
+            Self::WritePassword => "ensure_password",
+            Self::TryPassword => "try_password",
             Self::StorePassword => "store_password",
             Self::SecurePassword => "secure_password",
             Self::ResetPassword => "reset_password",
+            Self::RecordVersion => "record_version",
             Self::RemoveContainer(_) => "remove_container",
             Self::UnpauseContainer(_) => "unpause_container",
             Self::StartContainer(_) => "start_container",
@@ -163,7 +175,7 @@ impl Step {
             Self::CreateOrganisation => "create_organisation",
             Self::CreateFolder => "create_folder",
             Self::SaveDataSource => "save_data_source",
-            Self::SaveDashboard => "save_dashboard",
+            Self::SaveDashboard { .. } => "save_dashboard",
             Self::SetHome => "set_home",
             Self::AwaitQuery => "await_query",
         }
@@ -179,15 +191,18 @@ impl fmt::Display for Step {
             Self::CreateNetwork => f.write_str("create the network"),
             Self::RemoveNetwork => f.write_str("remove the network"),
             Self::RemoveSpareNetworks => f.write_str("remove a second network of that name"),
+            Self::SaveSettings => f.write_str("save the settings"),
+            Self::RemoveSettings => f.write_str("delete the settings"),
             Self::CreateVolume(role) => write!(f, "create {}'s volume", role.title()),
             Self::RemoveVolume(role) => write!(f, "delete {}'s volume", role.title()),
             Self::CreateContainer(role, _) => write!(f, "create {}'s container", role.title()),
-            Self::CreateGuarded => f.write_str("create Grafana's container on loopback only"),
-            Self::AdoptPassword => f.write_str("look for Grafana's password in its volume"),
-            Self::EnsurePassword => f.write_str("put Grafana's password into its volume"),
-            Self::StorePassword => f.write_str("keep Grafana's new password in its volume"),
+            Self::CreateOnLoopback => f.write_str("create Grafana's container on loopback only"),
+            Self::WritePassword => f.write_str("put Grafana's password into its volume"),
+            Self::TryPassword => f.write_str("try the given login"),
+            Self::StorePassword => f.write_str("store Grafana's password in its volume"),
             Self::SecurePassword => f.write_str("replace Grafana's default password"),
             Self::ResetPassword => f.write_str("reset Grafana's password"),
+            Self::RecordVersion => f.write_str("record Grafana's version in its volume"),
             Self::RemoveContainer(role) => write!(f, "remove {}'s container", role.title()),
             Self::UnpauseContainer(role) => write!(f, "unpause {}'s container", role.title()),
             Self::StartContainer(role) => write!(f, "start {}", role.title()),
@@ -196,7 +211,7 @@ impl fmt::Display for Step {
             Self::CreateOrganisation => f.write_str("create Grafana's organisation"),
             Self::CreateFolder => f.write_str("create Grafana's folder"),
             Self::SaveDataSource => f.write_str("save the data source"),
-            Self::SaveDashboard => f.write_str("save the dashboard"),
+            Self::SaveDashboard { .. } => f.write_str("save the dashboard"),
             Self::SetHome => f.write_str("make the dashboard the home page if there is none"),
             Self::AwaitQuery => f.write_str("verify that Grafana reaches the database"),
         }

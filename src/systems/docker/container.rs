@@ -1,7 +1,7 @@
-//! Containers: a specification in the engine's words, one that is there in ours, and everything that
+//! Containers: a specification in the engine's terms, one that is there in ours, and everything that
 //! can be done to one.
 //!
-//! Touches only what carries the instance's label.
+//! Touches only what carries the instance's label, and always by id: names can be changed.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,64 +10,74 @@ use std::time::{Duration, Instant};
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
-    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkingConfig, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
+    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions, NetworkSettings,
+    NetworkingConfig, PortBinding, PortSummaryTypeEnum, RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    StartContainerOptions, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
 use futures_util::{Stream, StreamExt};
 
 use super::errors::translate;
 use super::labels::{self, Labels};
-use super::{Docker, password};
-use crate::core::observed::{Container, Network, OurContainer, Run, collide};
-use crate::core::stack::{ContainerSpec, Password, Role};
-use crate::error::{Error, Refusal, Result, excerpt, printable};
+use super::{Docker, files};
+use crate::core::address::collide;
+use crate::core::observed::{ContainerState, Network, OurContainer, PortHolder, RunState};
+use crate::core::role::Role;
+use crate::core::specification::{PasswordSource, Specification};
+use crate::core::stack::ContainerSpec;
+use crate::core::text::{excerpt, printable};
+use crate::error::{Error, Refusal, Result};
 
 /// How long a server may take to stop by itself.
 const STOP_SECONDS: i32 = 10;
 /// The last lines of a log that come with an error.
 const LOG_LINES: usize = 20;
+/// How long reading them may take.
+const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a container is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
-    /// The engine's id of it: another one is another container.
-    pub id: String,
+pub struct RunInfo {
     /// How far up it is.
-    pub run: Run,
+    pub run: RunState,
     /// How often the engine started it again.
     pub restarts: i64,
+    /// Where its port is really published, while it runs.
+    pub published: Option<SocketAddr>,
+}
+
+/// How a container is made beyond its specification.
+#[derive(Debug, Clone, Copy)]
+pub struct Creation<'a> {
+    /// The instance that it belongs to.
+    pub instance: &'a str,
+    /// Grafana's first administrator, where it is not Grafana's default.
+    pub grafana_user: Option<&'a str>,
+    /// Grafana's lockout after wrong passwords is off.
+    pub without_lockout: bool,
 }
 
 impl Docker {
-    /// Makes a container as specified. `loopback` publishes it there whatever the specification
-    /// says, under a label that says so.
+    /// Makes a container; the engine's id of it.
     ///
     /// # Errors
-    /// When the engine refuses.
+    /// [`Error::Raced`] where the network is gone, [`Error::Docker`] when the engine refuses.
     pub async fn create_container(
         &self,
-        instance: &str,
+        creation: Creation<'_>,
         spec: &ContainerSpec,
-        password: Password,
-        loopback: bool,
-    ) -> Result<()> {
-        let mut spec = spec.clone();
-        if loopback {
-            spec.address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        }
+        specification: &Specification,
+    ) -> Result<String> {
+        let instance = creation.instance;
         let network = self.network(instance).await?;
+        let doing = format!("create container {}", spec.name);
         let Some(network) = network.id() else {
-            return Err(Error::Docker {
-                doing: format!("create container {}", spec.name),
-                why: format!("network {instance} is gone"),
-                refusal: Refusal::NotFound,
-            });
+            return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
         };
-        let mut body = creation(instance, &spec, password, network);
+        let volume = self.volume_labels(instance, spec).await?;
+        let mut body = body(creation, spec.role, specification, network, volume);
         if self.is_podman
             && let Some(host) = &mut body.host_config
         {
@@ -75,89 +85,59 @@ impl Docker {
             host.extra_hosts = None;
         }
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let doing = format!("create container {}", spec.name);
-        self.call(&doing, self.client.create_container(Some(options), body)).await.map(drop)
+        Ok(self.call(&doing, self.client.create_container(Some(options), body)).await?.id)
     }
 
     /// Starts a container; one that runs is fine.
     ///
     /// # Errors
-    /// When the engine refuses; [`Error::Publish`] where the address cannot be had.
-    pub async fn start_container(&self, spec: &ContainerSpec) -> Result<()> {
-        let doing = format!("start container {}", spec.name);
-        match self.call(&doing, self.client.start_container(&spec.name, None::<StartContainerOptions>)).await {
-            Err(Error::Docker { refusal: Refusal::Address, why, .. }) => Err(self.address_error(spec, &why).await),
+    /// [`Error::Publish`] where the address cannot be had, else [`Error::Docker`].
+    pub async fn start_container(&self, instance: &str, role: Role, id: &str, publish: SocketAddr) -> Result<()> {
+        let doing = format!("start the container of {}", role.title());
+        match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
+            Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => {
+                let containers = self.containers().await.unwrap_or_default();
+                let holder = port_holder(&containers, instance, role, publish).unwrap_or(PortHolder::Process);
+                Err(Error::Publish { role, address: publish, holder, answers: None })
+            }
+            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => {
+                Err(Error::Publish { role, address: publish, holder: PortHolder::NoSuchAddress, answers: None })
+            }
             result => result,
         }
     }
 
-    /// Who has the address, or what is wrong with it.
-    async fn address_error(&self, spec: &ContainerSpec, words: &str) -> Error {
-        let role = spec.role;
-        let address = spec.publish().to_string();
-        if words.contains("cannot assign requested address") {
-            return Error::Publish {
-                role,
-                why: "that is not an address of the engine's machine".into(),
-                hint: format!(
-                    "if {} already runs there, give --{role}-url http://{address}; to run the containers there, name \
-                     that machine's engine with -H",
-                    role.title()
-                ),
-                address,
-            };
-        }
-        let all = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = self.call("list containers", self.client.list_containers(Some(all))).await.unwrap_or_default();
-        let (why, hint) = match port_holder(&containers, spec) {
-            Some(holder) => (
-                format!("container {holder} holds that port"),
-                format!("stop it (docker stop {holder}), or choose another port with --{role}-port"),
-            ),
-            None => (
-                "another process on the engine's machine holds that port".to_string(),
-                format!("choose another port with --{role}-port, or find the process with `ss -ltnp`"),
-            ),
-        };
-        Error::Publish { role, address, why, hint }
-    }
-
-    /// Thaws a container.
+    /// Unpauses a container.
     ///
     /// # Errors
-    /// When the engine refuses.
-    pub async fn unpause_container(&self, name: &str) -> Result<()> {
-        let doing = format!("unpause container {name}");
-        match self.call(&doing, self.client.unpause_container(name)).await {
-            Err(Error::Docker { why, .. }) if why.contains("not paused") => Ok(()),
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn unpause_container(&self, role: Role, id: &str) -> Result<()> {
+        let doing = format!("unpause the container of {}", role.title());
+        match self.call(&doing, self.client.unpause_container(id)).await {
+            Err(Error::Docker { refusal: Refusal::NotPaused, .. }) => Ok(()),
             result => result,
         }
     }
 
-    /// Stops and removes a container that is ours, in whatever state it is; its volume stays.
+    /// Stops and removes the role's container, in whatever state it is and whatever it is called;
+    /// its volume stays.
     ///
     /// # Errors
-    /// When the engine refuses.
-    pub async fn remove_container(&self, instance: &str, name: &str) -> Result<()> {
-        let inspect = self.client.inspect_container(name, None);
-        let Some(found) = self.find(&format!("inspect container {name}"), inspect).await? else { return Ok(()) };
-        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
-        if !labels::belongs(labels, instance) {
-            return Ok(());
-        }
-        // By id: a container that somebody makes under this name meanwhile is not this one.
-        let id = found.id.unwrap_or_else(|| name.to_string());
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
+        let Ok(id) = find_container(&self.containers().await?, instance, role) else { return Ok(()) };
+        let doing = format!("inspect the container of {}", role.title());
+        let Some(found) = self.find(&doing, self.client.inspect_container(&id, None)).await? else { return Ok(()) };
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
         if running && found.state.is_none_or(|state| state.paused != Some(true)) {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
-            self.find(&format!("stop container {name}"), self.client.stop_container(&id, Some(options))).await?;
+            let doing = format!("stop the container of {}", role.title());
+            self.find(&doing, self.client.stop_container(&id, Some(options))).await?;
         }
         let options = RemoveContainerOptionsBuilder::default().force(true).build();
         let removal = self.client.remove_container(&id, Some(options));
-        match self.find(&format!("remove container {name}"), removal).await {
-            Err(Error::Docker { refusal: Refusal::Conflict, why, .. }) if why.contains("already in progress") => {
-                self.await_removal(&id).await
-            }
+        match self.find(&format!("remove the container of {}", role.title()), removal).await {
+            Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(&id).await,
             result => result.map(drop),
         }
     }
@@ -165,35 +145,43 @@ impl Docker {
     /// Somebody else is removing it: that is as good once it is gone.
     async fn await_removal(&self, id: &str) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(u64::from(STOP_SECONDS.unsigned_abs()));
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Duration::from_millis(20);
         while Instant::now() < deadline {
-            if self.find("see whether it is gone", self.client.inspect_container(id, None)).await?.is_none() {
+            if self.find("check that it is gone", self.client.inspect_container(id, None)).await?.is_none() {
                 return Ok(());
             }
-            crate::systems::pause(&mut pause).await;
+            crate::systems::pause(&mut backoff).await;
         }
         Ok(())
     }
 
-    /// How a container of ours is doing.
+    /// The id of the role's container, if there is exactly one.
     ///
     /// # Errors
-    /// When the engine does not answer.
-    pub async fn life(&self, instance: &str, name: &str) -> Result<Option<Life>> {
-        let inspect = self.client.inspect_container(name, None);
-        let Some(found) = self.find(&format!("inspect container {name}"), inspect).await? else { return Ok(None) };
-        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
-        Ok(labels::belongs(labels, instance).then(|| Life {
-            run: run_of(&found),
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
+        Ok(find_container(&self.containers().await?, instance, role).ok())
+    }
+
+    /// How a container is doing; `None` if it is gone.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn run_info(&self, role: Role, id: &str) -> Result<Option<RunInfo>> {
+        let doing = format!("inspect the container of {}", role.title());
+        let found = self.find(&doing, self.client.inspect_container(id, None)).await?;
+        Ok(found.map(|found| RunInfo {
+            run: run_state(&found),
             restarts: found.restart_count.unwrap_or_default(),
-            id: found.id.unwrap_or_default(),
+            published: found.network_settings.as_ref().and_then(|settings| published(settings, role)),
         }))
     }
 
     /// The last lines that a container wrote.
     pub async fn last_lines(&self, name: &str) -> Vec<String> {
         let stream = self.logs(name, false, Some(LOG_LINES), 0);
-        let lines: Vec<String> = stream.filter_map(|line| async { line.ok() }).collect().await;
+        let read = stream.filter_map(|line| async { line.ok() }).collect();
+        let lines: Vec<String> = tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default();
         let from = lines.len().saturating_sub(LOG_LINES);
         lines[from..].iter().map(|line| excerpt(line, 400)).collect()
     }
@@ -209,7 +197,7 @@ impl Docker {
         let tail = tail.map_or_else(|| "all".to_string(), |lines| lines.to_string());
         let options =
             LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).since(since).build();
-        let doing = format!("read the log of {name}");
+        let doing = "read the log of a container";
         self.client.logs(name, Some(options)).map(move |output| match output {
             Ok(
                 LogOutput::StdOut { message }
@@ -217,38 +205,100 @@ impl Docker {
                 | LogOutput::Console { message }
                 | LogOutput::StdIn { message },
             ) => Ok(printable(String::from_utf8_lossy(&message).trim_end())),
-            Err(error) => Err(translate(&doing, &error)),
+            Err(error) => Err(translate(doing, &error)),
         })
     }
 }
 
-/// Another container that publishes what the specification wants.
-pub(super) fn port_holder(all: &[ContainerSummary], spec: &ContainerSpec) -> Option<String> {
-    let name_of = |container: &ContainerSummary| {
-        let name = container.names.as_ref()?.first()?;
-        Some(printable(name.trim_start_matches('/')))
-    };
-    all.iter()
-        .filter(|container| {
-            container.ports.iter().flatten().any(|port| {
-                let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-                port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), spec.publish()))
-            })
-        })
-        .filter_map(name_of)
-        .find(|name| *name != spec.name)
+/// The container belongs to the instance and serves as the role.
+pub(super) fn serves(container: &ContainerSummary, instance: &str, role: Role) -> bool {
+    labels::serves(container.labels.as_ref(), instance, role, &name_of(container))
 }
 
-fn run_of(found: &ContainerInspectResponse) -> Run {
+fn name_of(container: &ContainerSummary) -> String {
+    let names = container.names.iter().flatten();
+    // Links add names with several parts; the container's own has one.
+    let own = names.map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
+    own.unwrap_or_default().to_string()
+}
+
+/// The id of the role's container among all of the engine.
+///
+/// # Errors
+/// With the state where there is not exactly one of ours.
+pub(super) fn find_container(
+    all: &[ContainerSummary],
+    instance: &str,
+    role: Role,
+) -> std::result::Result<String, ContainerState> {
+    let ours: Vec<&ContainerSummary> = all.iter().filter(|container| serves(container, instance, role)).collect();
+    match ours.as_slice() {
+        [one] => Ok(one.id.clone().unwrap_or_default()),
+        [] => {
+            let taken = is_name_taken(all, instance, role);
+            Err(if taken { ContainerState::Foreign } else { ContainerState::Absent })
+        }
+        several => {
+            let mut names: Vec<String> = several.iter().map(|container| printable(&name_of(container))).collect();
+            // The one that has our name is the original.
+            names.sort_by_key(|name| (*name != role.object_name(instance), name.clone()));
+            Err(ContainerState::Duplicated(names))
+        }
+    }
+}
+
+/// Somebody else's container has the name of the role's container.
+pub(super) fn is_name_taken(all: &[ContainerSummary], instance: &str, role: Role) -> bool {
+    let name = role.object_name(instance);
+    all.iter().any(|container| name_of(container) == name && !serves(container, instance, role))
+}
+
+/// Who else publishes an address, among containers that hold their ports.
+pub(super) fn port_holder(
+    all: &[ContainerSummary],
+    instance: &str,
+    role: Role,
+    publish: SocketAddr,
+) -> Option<PortHolder> {
+    let holds = |container: &&ContainerSummary| {
+        container.ports.iter().flatten().any(|port| {
+            let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+            let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
+            is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
+        })
+    };
+    // Two containers can hold one port of different addresses: a stranger is the obstacle.
+    let mut holders: Vec<PortHolder> = all
+        .iter()
+        .filter(holds)
+        .filter(|container| !serves(container, instance, role))
+        .map(|container| {
+            let other = Role::ALL.into_iter().find(|other| serves(container, instance, *other));
+            other.map_or_else(|| PortHolder::Container(printable(&name_of(container))), PortHolder::OtherRole)
+        })
+        .collect();
+    holders.sort_by_key(|holder| matches!(holder, PortHolder::OtherRole(_)));
+    holders.into_iter().next()
+}
+
+fn run_state(found: &ContainerInspectResponse) -> RunState {
     let state = found.state.clone().unwrap_or_default();
     match state.status {
-        Some(Status::RUNNING | Status::STOPPING) => Run::Running,
-        Some(Status::PAUSED) => Run::Paused,
-        Some(Status::RESTARTING) => Run::Restarting,
-        Some(Status::EXITED) => Run::Exited(state.exit_code.unwrap_or_default()),
-        Some(Status::DEAD | Status::REMOVING) => Run::Dead,
-        Some(Status::CREATED | Status::EMPTY) | None => Run::Created,
+        Some(Status::RUNNING | Status::STOPPING) => RunState::Running,
+        Some(Status::PAUSED) => RunState::Paused,
+        Some(Status::RESTARTING) => RunState::Restarting,
+        Some(Status::EXITED) => RunState::Exited(state.exit_code.unwrap_or_default()),
+        Some(Status::DEAD | Status::REMOVING) => RunState::Dead,
+        Some(Status::CREATED | Status::EMPTY) | None => RunState::Created,
     }
+}
+
+/// Where a role's port is really published.
+fn published(settings: &NetworkSettings, role: Role) -> Option<SocketAddr> {
+    let bindings = settings.ports.as_ref()?.get(&format!("{}/tcp", role.port()))?.clone()?;
+    let binding = bindings.into_iter().next()?;
+    let ip = binding.host_ip.filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
+    Some(SocketAddr::new(ip.parse().ok()?, binding.host_port?.parse().ok()?))
 }
 
 pub(super) fn seen_container(
@@ -256,12 +306,9 @@ pub(super) fn seen_container(
     role: Role,
     network: &Network,
     found: ContainerInspectResponse,
-) -> Container {
-    let run = run_of(&found);
+) -> ContainerState {
+    let run = run_state(&found);
     let labels: Option<Labels> = found.config.and_then(|config| config.labels);
-    if !labels::belongs(labels.as_ref(), instance) {
-        return Container::Foreign;
-    }
     let settings = found.network_settings.unwrap_or_default();
     let mode = found.host_config.and_then(|host| host.network_mode).unwrap_or_default();
     let attached = |id: &str| {
@@ -272,31 +319,42 @@ pub(super) fn seen_container(
                     || (name == instance && endpoint.network_id.as_deref() == Some(instance))
             })
     };
-    let port = format!("{}/tcp", role.port());
-    let published =
-        settings.ports.as_ref().and_then(|ports| ports.get(&port)).cloned().flatten().and_then(|bindings| {
-            let binding = bindings.into_iter().next()?;
-            let ip = binding.host_ip.filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".into());
-            Some(SocketAddr::new(ip.parse().ok()?, binding.host_port?.parse().ok()?))
-        });
-    Container::Ours(OurContainer {
+    ContainerState::Ours(Box::new(OurContainer {
         id: found.id.unwrap_or_default(),
-        fields: labels::specification(labels.as_ref()),
+        name: found.name.unwrap_or_default().trim_start_matches('/').to_string(),
+        name_taken: false,
+        specification: labels::specification(labels.as_ref()),
         image_id: found.image.unwrap_or_default(),
         on_network: network.id().is_some_and(attached),
         run,
         started_at: found.state.and_then(|state| state.started_at).filter(|at| !at.starts_with("0001")),
-        published,
-    })
+        published: published(&settings, role),
+    }))
 }
 
-/// What the engine is asked for.
-fn creation(instance: &str, spec: &ContainerSpec, password: Password, network: &str) -> ContainerCreateBody {
-    let port = format!("{}/tcp", spec.role.port());
-    let binding = PortBinding { host_ip: Some(spec.address.to_string()), host_port: Some(spec.port.to_string()) };
-    let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    if spec.role == Role::Grafana && password == Password::File {
-        env.push(format!("GF_SECURITY_ADMIN_PASSWORD=$__file{{{}}}", password::PATH));
+/// What the engine is asked for. `volume` labels the volume where it has vanished since it was
+/// looked at: the engine would make one without.
+fn body(
+    creation: Creation<'_>,
+    role: Role,
+    specification: &Specification,
+    network: &str,
+    volume: Labels,
+) -> ContainerCreateBody {
+    let port = format!("{}/tcp", role.port());
+    let publish = specification.publish;
+    let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
+    let binding = PortBinding { host_ip: Some(publish.ip().to_string()), host_port: Some(host_port) };
+    let mut env: Vec<String> =
+        specification.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if role == Role::Grafana {
+        if specification.password == PasswordSource::File {
+            env.push(format!("GF_SECURITY_ADMIN_PASSWORD=$__file{{{}}}", files::PASSWORD_PATH));
+        }
+        env.extend(creation.grafana_user.map(|user| format!("GF_SECURITY_ADMIN_USER={user}")));
+        if creation.without_lockout {
+            env.push("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true".into());
+        }
     }
     let text = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
@@ -306,8 +364,9 @@ fn creation(instance: &str, spec: &ContainerSpec, password: Password, network: &
         network_mode: Some(network.to_string()),
         mounts: Some(vec![Mount {
             typ: Some(MountType::VOLUME),
-            source: Some(spec.name.clone()),
-            target: Some(spec.role.data_path().into()),
+            source: Some(specification.volume.clone()),
+            target: Some(role.data_path().into()),
+            volume_options: Some(MountVolumeOptions { labels: Some(volume), ..MountVolumeOptions::default() }),
             ..Mount::default()
         }]),
         restart_policy: Some(RestartPolicy {
@@ -320,25 +379,98 @@ fn creation(instance: &str, spec: &ContainerSpec, password: Password, network: &
         }),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),
-        readonly_rootfs: Some(spec.read_only),
-        tmpfs: spec.read_only.then(|| text(&[("/tmp", "")])),
-        extra_hosts: spec
-            .settings
-            .contains_key(ContainerSpec::HOST_GATEWAY)
-            .then(|| vec![format!("{}:host-gateway", ContainerSpec::HOST_NAME)]),
+        readonly_rootfs: Some(specification.read_only),
+        tmpfs: specification.read_only.then(|| text(&[("/tmp", "")])),
+        extra_hosts: specification.host_gateway.then(|| vec![format!("{}:host-gateway", Specification::HOST_NAME)]),
         ..HostConfig::default()
     };
-    let endpoint =
-        EndpointSettings { aliases: Some(vec![spec.role.name().to_string()]), ..EndpointSettings::default() };
+    let endpoint = EndpointSettings { aliases: Some(vec![role.name().to_string()]), ..EndpointSettings::default() };
     ContainerCreateBody {
-        image: Some(spec.image.clone()),
+        image: Some(specification.image.to_string()),
         env: Some(env),
-        labels: Some(labels::of_container(instance, spec, password)),
+        labels: Some(labels::of_container(creation.instance, role, specification)),
         exposed_ports: Some(vec![port]),
         host_config: Some(host_config),
         networking_config: Some(NetworkingConfig {
             endpoints_config: Some(HashMap::from([(network.to_string(), endpoint)])),
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::PortSummary;
+
+    fn container(name: &str, labels: &[(&str, &str)], ports: &[(&str, u16, PortSummaryTypeEnum)]) -> ContainerSummary {
+        ContainerSummary {
+            id: Some(format!("id of {name}")),
+            names: Some(vec![format!("/{name}")]),
+            labels: Some(labels.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()),
+            ports: Some(
+                ports
+                    .iter()
+                    .map(|(ip, port, typ)| PortSummary {
+                        ip: Some((*ip).to_string()),
+                        private_port: 1,
+                        public_port: Some(*port),
+                        typ: Some(*typ),
+                    })
+                    .collect(),
+            ),
+            ..ContainerSummary::default()
+        }
+    }
+
+    const GRAFANA: [(&str, &str); 2] = [(labels::INSTANCE, "x"), (labels::ROLE, "grafana")];
+    const INFLUXDB: [(&str, &str); 2] = [(labels::INSTANCE, "x"), (labels::ROLE, "influxdb")];
+
+    #[test]
+    fn a_container_is_found_by_its_labels_and_a_copy_of_it_is_seen() {
+        let renamed = container("odd", &GRAFANA, &[]);
+        let find = |all: &[ContainerSummary]| find_container(all, "x", Role::Grafana);
+        assert_eq!(find(std::slice::from_ref(&renamed)), Ok("id of odd".into()));
+        assert_eq!(find(&[container("x-grafana", &[], &[])]), Err(ContainerState::Foreign));
+        assert_eq!(find(&[]), Err(ContainerState::Absent));
+        let both = [renamed, container("x-grafana", &GRAFANA, &[])];
+        assert_eq!(find(&both), Err(ContainerState::Duplicated(vec!["x-grafana".into(), "odd".into()])));
+    }
+
+    #[test]
+    fn a_volume_that_has_vanished_comes_back_with_its_labels() {
+        let specification = Specification {
+            image: crate::core::image::ImageRef::parse("grafana:1").unwrap(),
+            publish: "127.0.0.1:0".parse().unwrap(),
+            network: "x".into(),
+            volume: "x-grafana".into(),
+            read_only: false,
+            password: PasswordSource::File,
+            host_gateway: false,
+            environment: std::collections::BTreeMap::new(),
+        };
+        let creation = Creation { instance: "x", grafana_user: Some("me"), without_lockout: true };
+        let labels = labels::of_volume("x", Role::Grafana, Some("472"), None);
+        let body = body(creation, Role::Grafana, &specification, "n", labels.clone());
+        let host = body.host_config.unwrap();
+        let mount = host.mounts.unwrap().remove(0);
+        assert_eq!(mount.volume_options.unwrap().labels, Some(labels));
+        // The engine chooses the port, and no secret is in the environment.
+        assert_eq!(host.port_bindings.unwrap()["3000/tcp"].as_ref().unwrap()[0].host_port.as_deref(), Some(""));
+        let environment = body.env.unwrap().join(" ");
+        assert!(environment.contains("GF_SECURITY_ADMIN_USER=me") && environment.contains("$__file{/var/lib/grafana/"));
+    }
+
+    #[test]
+    fn only_a_published_tcp_port_of_somebody_else_is_in_the_way() {
+        let at: SocketAddr = "127.0.0.1:3000".parse().unwrap();
+        let holder = |one: ContainerSummary| port_holder(&[one], "x", Role::Grafana, at);
+        let tcp = PortSummaryTypeEnum::TCP;
+        assert_eq!(holder(container("a", &[], &[("0.0.0.0", 3000, tcp)])), Some(PortHolder::Container("a".into())));
+        assert_eq!(holder(container("a", &[], &[("127.0.0.1", 3000, PortSummaryTypeEnum::UDP)])), None);
+        assert_eq!(holder(container("a", &[], &[("127.0.0.2", 3000, tcp)])), None);
+        assert_eq!(holder(container("renamed", &GRAFANA, &[("127.0.0.1", 3000, tcp)])), None);
+        let other = container("x-influxdb", &INFLUXDB, &[("127.0.0.1", 3000, tcp)]);
+        assert_eq!(holder(other), Some(PortHolder::OtherRole(Role::Influxdb)));
     }
 }

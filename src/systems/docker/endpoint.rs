@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{Error, Result, excerpt};
+use crate::core::text::excerpt;
+use crate::error::{Error, Result};
 
 /// The environment, as it was when the program started.
 pub type Environment = BTreeMap<String, String>;

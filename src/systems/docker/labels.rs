@@ -1,43 +1,73 @@
 //! The labels by which our objects are known, and what they say.
 //!
 //! Knows their names and their JSON. Whatever is read here may come from another version, or from
-//! anybody: what cannot be read is `None`, never an error.
+//! anybody: what cannot be read is `None`, never an error. Nothing is changed on the way in, since
+//! it is compared; reports make it printable.
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::core::stack::{ContainerSpec, Password};
-use crate::error::printable;
+use crate::core::role::Role;
+use crate::core::specification::Specification;
+use crate::core::stack::Remembered;
+use crate::core::version::Version;
 
 /// On everything: the instance that it belongs to.
 pub const INSTANCE: &str = "clipper-metrics.instance";
-/// On containers and volumes: the role that it plays.
+/// On containers and volumes: the role that it serves.
 pub const ROLE: &str = "clipper-metrics.role";
 /// On containers: the specification that it was made from.
 const SPECIFICATION: &str = "clipper-metrics.specification";
-/// On containers: the settings that somebody gave.
-const GIVEN: &str = "clipper-metrics.given";
+/// On the volume that remembers settings: all of them.
+pub const SETTINGS: &str = "clipper-metrics.settings";
 /// On volumes: the user of the image that it was made for.
-pub const USER: &str = "clipper-metrics.user";
+const USER: &str = "clipper-metrics.user";
+/// On volumes: the version that the tag of the image names which it was made for.
+const VERSION: &str = "clipper-metrics.version";
 
 /// The engine's labels.
 pub type Labels = HashMap<String, String>;
 
+/// The label that all objects of an instance carry.
+#[must_use]
+pub fn of_instance(instance: &str) -> Labels {
+    [(INSTANCE.to_string(), instance.to_string())].into()
+}
+
 /// The labels of a container.
 #[must_use]
-pub fn of_container(instance: &str, spec: &ContainerSpec, password: Password) -> Labels {
-    let mut fields = spec.fields();
-    fields.insert("password".into(), password.name().into());
-    let json = |map: &BTreeMap<String, String>| serde_json::to_string(map).unwrap_or_default();
-    [
-        (INSTANCE, instance.to_string()),
-        (ROLE, spec.role.name().to_string()),
-        (SPECIFICATION, json(&fields)),
-        (GIVEN, json(&spec.given)),
-    ]
-    .map(|(name, value)| (name.to_string(), value))
-    .into()
+pub fn of_container(instance: &str, role: Role, specification: &Specification) -> Labels {
+    let json = serde_json::to_string(&specification.fields()).unwrap_or_default();
+    let mut labels = of_instance(instance);
+    labels.insert(ROLE.into(), role.name().into());
+    labels.insert(SPECIFICATION.into(), json);
+    labels
+}
+
+/// The labels of a volume with data.
+#[must_use]
+pub fn of_volume(instance: &str, role: Role, user: Option<&str>, version: Option<&str>) -> Labels {
+    let mut labels = of_instance(instance);
+    labels.insert(ROLE.into(), role.name().into());
+    labels.extend(user.map(|user| (USER.to_string(), user.to_string())));
+    labels.extend(version.map(|version| (VERSION.to_string(), version.to_string())));
+    labels
+}
+
+/// The labels of the volume that remembers settings.
+#[must_use]
+pub fn of_settings(instance: &str, values: &BTreeMap<String, Remembered>) -> Labels {
+    let fields: Map<String, Value> = values
+        .iter()
+        .map(|(name, remembered)| {
+            let from = if remembered.of_file { "file" } else { "user" };
+            (name.clone(), json!({"value": remembered.value, "from": from}))
+        })
+        .collect();
+    let mut labels = of_instance(instance);
+    labels.insert(SETTINGS.into(), Value::Object(fields).to_string());
+    labels
 }
 
 /// The object carries the instance's label.
@@ -46,45 +76,53 @@ pub fn belongs(labels: Option<&Labels>, instance: &str) -> bool {
     labels.and_then(|labels| labels.get(INSTANCE)).is_some_and(|name| name == instance)
 }
 
+/// The object is the instance's container of that role. One made by hand may lack the role's label;
+/// then its name decides.
+#[must_use]
+pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -> bool {
+    belongs(labels, instance)
+        && match labels.and_then(|labels| labels.get(ROLE)) {
+            Some(label) => label == role.name(),
+            None => name == role.object_name(instance),
+        }
+}
+
 /// The specification that a container was made from.
 #[must_use]
-pub fn specification(labels: Option<&Labels>) -> Option<BTreeMap<String, String>> {
-    texts(labels?.get(SPECIFICATION)?)
+pub fn specification(labels: Option<&Labels>) -> Option<Specification> {
+    let Value::Object(fields) = serde_json::from_str(labels?.get(SPECIFICATION)?).ok()? else { return None };
+    let texts: Option<BTreeMap<String, String>> =
+        fields.into_iter().map(|(name, value)| Some((name, value.as_str()?.to_string()))).collect();
+    Specification::from_fields(&texts?)
 }
 
 /// The settings that somebody gave.
 #[must_use]
-pub fn given(labels: Option<&Labels>) -> BTreeMap<String, String> {
-    labels.and_then(|labels| texts(labels.get(GIVEN)?)).unwrap_or_default()
+pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
+    let Value::Object(fields) = serde_json::from_str(labels.get(SETTINGS)?).ok()? else { return None };
+    fields
+        .into_iter()
+        .map(|(name, field)| {
+            let of_file = match field["from"].as_str()? {
+                "file" => true,
+                "user" => false,
+                _ => return None,
+            };
+            Some((name, Remembered { value: field["value"].as_str()?.to_string(), of_file }))
+        })
+        .collect()
 }
 
-/// What the containers of an instance remember together.
+/// The user of the image that a volume was made for; empty is root.
 #[must_use]
-pub fn remembered<'a>(containers: impl Iterator<Item = Option<&'a Labels>> + Clone) -> BTreeMap<String, String> {
-    let role = |labels: Option<&Labels>| labels.and_then(|labels| labels.get(ROLE)).cloned().unwrap_or_default();
-    let roles: Vec<String> = containers.clone().map(role).collect();
-    let owner = |setting: &str| if setting.starts_with("influxdb-") { "influxdb" } else { "grafana" };
-    let mut all = BTreeMap::new();
-    for labels in containers {
-        let own = role(labels);
-        for (name, value) in given(labels) {
-            let owner = owner(&name);
-            if owner == own || !roles.iter().any(|role| role == owner) {
-                all.insert(name, value);
-            }
-        }
-    }
-    all
+pub fn user(labels: &Labels) -> Option<String> {
+    labels.get(USER).cloned()
 }
 
-/// A JSON object of texts.
-fn texts(json: &str) -> Option<BTreeMap<String, String>> {
-    match serde_json::from_str(json).ok()? {
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, value)| Some((printable(&name), printable(value.as_str()?)))).collect()
-        }
-        _ => None,
-    }
+/// The version that a volume was made for.
+#[must_use]
+pub fn version(labels: &Labels) -> Option<Version> {
+    Version::parse(labels.get(VERSION)?)
 }
 
 #[cfg(test)]
@@ -95,31 +133,32 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_label_holds_is_read_or_nothing(text in ".*") {
-            let labels: Labels = [(SPECIFICATION.to_string(), text.clone()), (GIVEN.to_string(), text)].into();
+            let names = [SPECIFICATION, SETTINGS, VERSION, USER, ROLE];
+            let labels: Labels = names.map(|name| (name.to_string(), text.clone())).into();
             let _ = specification(Some(&labels));
-            let _ = given(Some(&labels));
+            let _ = settings(&labels);
+            let _ = version(&labels);
+        }
+
+        #[test]
+        fn settings_are_read_as_they_were_written(name in ".*", value in ".*", of_file in any::<bool>()) {
+            let values = BTreeMap::from([(name, Remembered { value, of_file })]);
+            prop_assert_eq!(settings(&of_settings("x", &values)), Some(values));
         }
     }
 
     #[test]
-    fn a_role_remembers_its_own_and_the_other_one_only_where_it_is_gone() {
-        let container = |role: &str, given: &str| -> Labels {
-            [(ROLE.to_string(), role.to_string()), (GIVEN.to_string(), given.to_string())].into()
-        };
-        let influxdb = container("influxdb", r#"{"influxdb-port":"1","grafana-port":"old","database":"old"}"#);
-        let grafana = container("grafana", r#"{"influxdb-port":"old","grafana-port":"2"}"#);
-        let both = remembered([Some(&influxdb), Some(&grafana)].into_iter());
-        let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+    fn labels_decide_whose_a_container_is_and_its_name_only_where_they_say_nothing() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
             pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
         };
-        assert_eq!(both, texts(&[("influxdb-port", "1"), ("grafana-port", "2")]));
-        let alone = remembered([Some(&grafana)].into_iter());
-        assert_eq!(alone, texts(&[("influxdb-port", "old"), ("grafana-port", "2")]));
-    }
-
-    #[test]
-    fn control_characters_do_not_get_through() {
-        let labels: Labels = [(GIVEN.to_string(), "{\"a\":\"\\u001b[31m\"}".to_string())].into();
-        assert_eq!(given(Some(&labels))["a"], "\u{fffd}[31m");
+        let ours = labels(&[(INSTANCE, "x"), (ROLE, "grafana")]);
+        assert!(serves(Some(&ours), "x", Role::Grafana, "renamed"));
+        assert!(!serves(Some(&ours), "x", Role::Influxdb, "x-influxdb"));
+        assert!(!serves(Some(&ours), "y", Role::Grafana, "y-grafana"));
+        let by_hand = labels(&[(INSTANCE, "x")]);
+        assert!(serves(Some(&by_hand), "x", Role::Grafana, "x-grafana"));
+        assert!(!serves(Some(&by_hand), "x", Role::Grafana, "other"));
+        assert!(!serves(None, "x", Role::Grafana, "x-grafana"));
     }
 }

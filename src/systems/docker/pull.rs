@@ -1,4 +1,4 @@
-//! Fetching an image: credentials, progress, patience, and what the engine's words mean.
+//! Fetching an image: credentials, progress, time-outs, and what the engine's errors mean.
 //!
 //! Must not know whose image it is or what it is for.
 
@@ -12,10 +12,12 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use docker_credential::DockerCredential;
 use futures_util::StreamExt;
 
-use crate::error::{Error, PullFailure, Result, excerpt};
+use crate::core::image::ImageRef;
+use crate::core::text::excerpt;
+use crate::error::{Error, PullFailure, Result};
 
 /// A pull that brings no byte for so long has failed.
-const SILENCE: Duration = Duration::from_secs(60);
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How far a pull has come.
 #[derive(Debug, Default)]
@@ -68,17 +70,20 @@ impl Progress {
 }
 
 /// Pulls an image once. `progress` is called whenever something moved.
-pub(super) async fn pull(docker: &bollard::Docker, image: &str, mut progress: impl FnMut(&Progress)) -> Result<()> {
-    let (name, tag) = split(image);
-    let mut options = CreateImageOptionsBuilder::default().from_image(name);
-    if let Some(tag) = tag {
+pub(super) async fn pull(
+    docker: &bollard::Docker,
+    image: &ImageRef,
+    mut progress: impl FnMut(&Progress),
+) -> Result<()> {
+    let mut options = CreateImageOptionsBuilder::default().from_image(&image.name_for_pull());
+    if let Some(tag) = image.tag_for_pull() {
         options = options.tag(tag);
     }
-    let credentials = credentials(name).await;
+    let credentials = credentials(image).await;
     let mut messages = docker.create_image(Some(options.build()), None, credentials);
     let mut so_far = Progress::default();
     loop {
-        match tokio::time::timeout(SILENCE, messages.next()).await {
+        match tokio::time::timeout(STALL_TIMEOUT, messages.next()).await {
             Ok(Some(Ok(info))) => {
                 if so_far.note(&info) {
                     progress(&so_far);
@@ -88,7 +93,7 @@ pub(super) async fn pull(docker: &bollard::Docker, image: &str, mut progress: im
                 // A pull that succeeded can still end in an error of the stream; the engine's
                 // list of images is the truth.
                 if !matches!(error, Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. })
-                    && docker.inspect_image(image).await.is_ok()
+                    && docker.inspect_image(&image.to_string()).await.is_ok()
                 {
                     return Ok(());
                 }
@@ -97,8 +102,8 @@ pub(super) async fn pull(docker: &bollard::Docker, image: &str, mut progress: im
             Ok(None) => return Ok(()),
             Err(_) => {
                 return Err(Error::Pull {
-                    image: image.into(),
-                    why: format!("not a byte has arrived for {} s", SILENCE.as_secs()),
+                    image: image.clone(),
+                    why: format!("not a byte has arrived for {} s", STALL_TIMEOUT.as_secs()),
                     failure: PullFailure::Silent,
                 });
             }
@@ -106,24 +111,24 @@ pub(super) async fn pull(docker: &bollard::Docker, image: &str, mut progress: im
     }
 }
 
-fn failed(image: &str, error: &Bollard) -> Error {
+fn failed(image: &ImageRef, error: &Bollard) -> Error {
     let why = match error {
         Bollard::DockerStreamError { error } => error.clone(),
         Bollard::DockerResponseServerError { message, .. } => message.clone(),
-        Bollard::RequestTimeoutError => format!("not a byte has arrived for {} s", SILENCE.as_secs()),
+        Bollard::RequestTimeoutError => format!("not a byte has arrived for {} s", STALL_TIMEOUT.as_secs()),
         other => crate::error::chain(other),
     };
     let failure = match error {
-        Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => understand(&why),
+        Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => classify(&why),
         Bollard::RequestTimeoutError => PullFailure::Silent,
         _ => PullFailure::Cut,
     };
-    Error::Pull { image: image.into(), why: excerpt(&why, 300), failure }
+    Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }
 }
 
 /// What the engine's words about a failed pull mean.
 #[must_use]
-pub fn understand(words: &str) -> PullFailure {
+pub fn classify(words: &str) -> PullFailure {
     let words = words.to_lowercase();
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
     if says(&["toomanyrequests", "too many requests", "rate limit"]) {
@@ -159,31 +164,18 @@ pub fn understand(words: &str) -> PullFailure {
     }
 }
 
-/// A reference's name and its tag; one with a digest needs none.
-fn split(image: &str) -> (&str, Option<&str>) {
-    if image.contains('@') {
-        return (image, None);
-    }
-    match image.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (image, Some("latest")),
-    }
-}
-
-/// The registry that a reference's name belongs to, as the Docker client's files call it.
-fn registry(name: &str) -> &str {
-    match name.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "https://index.docker.io/v1/",
-    }
-}
+/// How long a credential helper may take.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Docker Hub, as the Docker client's files call it.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// What `docker login` keeps for the image's registry. Without any, the pull is anonymous.
-async fn credentials(name: &str) -> Option<DockerCredentials> {
-    let server = registry(name).to_string();
+async fn credentials(image: &ImageRef) -> Option<DockerCredentials> {
+    let server = image.registry().unwrap_or(DOCKER_HUB).to_string();
     let for_lookup = server.clone();
-    // A helper is a process of its own, which may take its time.
-    let found = tokio::task::spawn_blocking(move || docker_credential::get_credential(&for_lookup)).await;
+    // A helper is a process of its own, which may ask somebody who does not answer.
+    let lookup = tokio::task::spawn_blocking(move || docker_credential::get_credential(&for_lookup));
+    let found = tokio::time::timeout(HELPER_TIMEOUT, lookup).await.ok()?;
     let (username, password, identitytoken) = match found.ok()?.ok()? {
         DockerCredential::IdentityToken(token) => (None, None, Some(token)),
         DockerCredential::UsernamePassword(user, password) => (Some(user), Some(password), None),
@@ -203,15 +195,6 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_tags_and_registries_are_told_apart() {
-        assert_eq!(split("influxdb:1.8"), ("influxdb", Some("1.8")));
-        assert_eq!(split("127.0.0.1:5000/a/b"), ("127.0.0.1:5000/a/b", Some("latest")));
-        assert_eq!(split("a@sha256:00"), ("a@sha256:00", None));
-        assert_eq!(registry("grafana/grafana"), "https://index.docker.io/v1/");
-        assert_eq!(registry("127.0.0.1:5000/a"), "127.0.0.1:5000");
-    }
-
-    #[test]
     fn the_engines_words_are_understood() {
         for (words, failure) in [
             ("toomanyrequests: You have reached your pull rate limit", PullFailure::RateLimited),
@@ -226,7 +209,7 @@ mod tests {
             ("unexpected EOF", PullFailure::Cut),
             ("who knows", PullFailure::Other),
         ] {
-            assert_eq!(understand(words), failure, "{words}");
+            assert_eq!(classify(words), failure, "{words}");
         }
     }
 

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::Api;
 use crate::core::observed::SeenDashboard;
 use crate::core::stack::{Dashboard, DataSource};
-use crate::error::printable;
 
 /// The bundled dashboard as it lies in the repository.
 const BUNDLED: &str = include_str!("../../../assets/dashboard.json");
@@ -26,7 +25,7 @@ pub fn edition() -> String {
 }
 
 /// Twelve hexadecimal digits of a SHA-256.
-fn fingerprint(bytes: &[u8]) -> String {
+pub(super) fn fingerprint(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -94,6 +93,13 @@ fn content_fingerprint(dashboard: &Value) -> String {
     fingerprint(content.to_string().as_bytes())
 }
 
+/// Somebody made it of ours: it carries our mark, or the hidden variables that a person's save keeps.
+#[must_use]
+pub fn is_ours(dashboard: &Value) -> bool {
+    let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
+    dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS)
+}
+
 /// What can be read from a dashboard that is there.
 #[must_use]
 pub fn read(dashboard: &Value) -> SeenDashboard {
@@ -104,10 +110,11 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
     };
     let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     SeenDashboard {
+        provisioned: false,
         edited: mark["content"].as_str() != Some(content_fingerprint(dashboard).as_str()),
-        edition: mark["edition"].as_str().map(printable),
+        edition: mark["edition"].as_str().map(String::from),
         objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
-        models: models.iter().map(|name| printable(name)).collect(),
+        models,
     }
 }
 

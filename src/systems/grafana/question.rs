@@ -10,22 +10,23 @@ use serde_json::{Value, json};
 use super::{Api, Grafana, numeric_id};
 use crate::core::observed::Query;
 use crate::core::stack::{self, Secret};
-use crate::error::{Error, Result, excerpt};
+use crate::core::text::excerpt;
+use crate::error::{Error, Result};
 use crate::systems::http::{Body, escaped};
 
 /// Asks past the cache in which Grafana keeps a data source's settings for 5 s.
 const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
 /// A question that a missing database cannot answer; most others it answers as if it were empty.
 const QUESTION: &str = "SHOW RETENTION POLICIES";
-/// What the data source's check is told to be patient with.
-const SETTLING: Duration = Duration::from_secs(10);
 /// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
+/// How often settings that are right are saved once more.
+const MAX_SAVES: usize = 3;
 
 impl Grafana {
     /// Asks through the data source the way panels ask, past Grafana's cache.
     pub(super) async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
-        let answer = if let (Api::Numeric, Some(id)) = (self.api.get(), id) {
+        let answer = if let (Api::Numeric, Some(id)) = (self.api(), id) {
             let path =
                 format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
             self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await?
@@ -36,14 +37,15 @@ impl Grafana {
             }]});
             self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await?
         };
-        Ok(understand(self.api.get(), answer.status, &answer.json(), || answer.words()))
+        Ok(classify(self.api(), answer.status, &answer.json(), || answer.message()))
     }
 
     /// Asks through the data source until the answer is right. Where it contradicts settings that
     /// are right, they are saved once more, in a later second.
     ///
     /// # Errors
-    /// When the answer is still wrong after a while; the reason is Grafana's.
+    /// [`Error::NotConverged`] with Grafana's reason when the answer is still wrong at the deadline, or
+    /// at once where waiting cannot help.
     pub async fn await_query(
         &self,
         want: &stack::DataSource,
@@ -52,7 +54,8 @@ impl Grafana {
     ) -> Result<()> {
         let started = Instant::now();
         let mut saved = started;
-        let mut pause = Duration::from_millis(50);
+        let mut saves = 0;
+        let mut backoff = Duration::from_millis(50);
         loop {
             let sources = self.data_sources().await?;
             let why = match self.ask(want, numeric_id(&sources, &want.uid)).await? {
@@ -60,25 +63,36 @@ impl Grafana {
                 Query::Failing(why) => why,
                 Query::Unasked => "there is no data source".into(),
             };
-            if started.elapsed() > SETTLING || Instant::now() >= deadline {
+            let hopeless = saves > 0 && is_permanent(&why);
+            if hopeless || Instant::now() >= deadline {
                 return Err(Error::NotConverged {
                     rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
-                    after: started.elapsed(),
+                    after: Some(started.elapsed()),
                     hint: "give InfluxDB's address as Grafana's server sees it with --data-source-url".into(),
                 });
             }
-            if saved.elapsed() > BETWEEN_SAVES {
+            if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
                 self.save_data_source(want, password).await?;
                 saved = Instant::now();
+                saves += 1;
             }
-            crate::systems::pause(&mut pause).await;
+            crate::systems::pause(&mut backoff).await;
         }
     }
 }
 
+/// Waiting does not change this: the name of InfluxDB's host is unknown, or its login is rejected.
+/// Grafana's answers carry the reason in no other form.
+fn is_permanent(why: &str) -> bool {
+    let why = why.to_lowercase();
+    ["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]
+        .iter()
+        .any(|phrase| why.contains(phrase))
+}
+
 /// What an answer to the question says about the way to the database.
 #[must_use]
-pub fn understand(api: Api, status: u16, json: &Value, words: impl FnOnce() -> String) -> Query {
+pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> String) -> Query {
     let result = match api {
         Api::Uid => &json["results"]["A"],
         Api::Numeric => &json["results"][0],
@@ -94,7 +108,7 @@ pub fn understand(api: Api, status: u16, json: &Value, words: impl FnOnce() -> S
         Some(error) => excerpt(error, 300),
         None if status == 502 => "Grafana cannot reach InfluxDB".into(),
         None if status == 200 => "the answer is empty".into(),
-        None => words(),
+        None => message(),
     };
     Query::Failing(why)
 }
@@ -107,10 +121,10 @@ mod tests {
     fn an_empty_answer_is_no_good_answer() {
         let words = || "words".to_string();
         let empty = json!({"results": {"A": {"status": 200, "frames": []}}});
-        assert!(matches!(understand(Api::Uid, 200, &empty, words), Query::Failing(_)));
+        assert!(matches!(classify(Api::Uid, 200, &empty, words), Query::Failing(_)));
         let full = json!({"results": {"A": {"frames": [{}]}}});
-        assert_eq!(understand(Api::Uid, 200, &full, words), Query::Ok);
+        assert_eq!(classify(Api::Uid, 200, &full, words), Query::Ok);
         let error = json!({"results": {"A": {"error": "database not found: d"}}});
-        assert_eq!(understand(Api::Uid, 400, &error, words), Query::Failing("database not found: d".into()));
+        assert_eq!(classify(Api::Uid, 400, &error, words), Query::Failing("database not found: d".into()));
     }
 }

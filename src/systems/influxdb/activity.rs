@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Influxdb, Series, quoted};
 use crate::core::reports::{Activity, COUNTER, DEMO_TAG, LATENCY, Model, THROUGHPUT};
-use crate::error::{Result, printable};
+use crate::error::Result;
 
 /// InfluxDB's own database.
 const INTERNAL: &str = "_internal";
@@ -73,7 +73,7 @@ impl Influxdb {
         let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
         let answers = self.query_all(None, &statements).await?;
         let found = others.into_iter().zip(answers).filter(|(_, series)| !series.is_empty());
-        Ok(found.map(|(name, _)| printable(&name)).collect())
+        Ok(found.map(|(name, _)| name).collect())
     }
 }
 
@@ -88,7 +88,7 @@ impl Models {
         let Some(row) = series.rows.first() else { return };
         let at = series.cell(row, "time").and_then(Value::as_i64);
         let value = row.get(1).and_then(Value::as_f64);
-        let name = printable(name);
+        let name = name.to_string();
         let index = self.0.iter().position(|model| model.name == name).unwrap_or_else(|| {
             self.0.push(Model { name, ..Model::default() });
             self.0.len() - 1

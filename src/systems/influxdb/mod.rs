@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::http::{Answer as HttpAnswer, Body, Http, escaped};
-use crate::core::observed::{Answer, Influxdb as Seen};
-use crate::core::plan;
-use crate::core::stack::Role;
-use crate::error::{Error, Result, excerpt};
+use super::http::{Body, Http, Response, escaped};
+use crate::core::observed::{Influxdb as Seen, Probe};
+use crate::core::role::Role;
+use crate::core::text::excerpt;
+use crate::core::version::Version;
+use crate::error::{Error, Result};
 
 /// An InfluxDB server.
 #[derive(Clone)]
@@ -49,20 +50,20 @@ impl Influxdb {
     }
 
     /// What the server says and stores, with its version.
-    pub async fn observe(&self, database: &str, within: Duration) -> (Answer<Seen>, Option<String>) {
+    pub async fn observe(&self, database: &str, within: Duration) -> (Probe<Seen>, Option<String>) {
         let ping = match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
             Ok(answer) => answer,
-            Err(Error::Http { why, .. }) => return (Answer::Silent(why), None),
-            Err(error) => return (Answer::Silent(error.to_string()), None),
+            Err(Error::Http { why, .. }) => return (Probe::Silent(why), None),
+            Err(error) => return (Probe::Silent(error.to_string()), None),
         };
         let version = match usable_version(&ping) {
             Ok(version) => version,
             Err(answer) => return (answer, None),
         };
         let answer = match self.databases().await {
-            Ok(names) => Answer::Answering(Seen { has_database: names.iter().any(|name| name == database) }),
-            Err(Error::Refused { words, .. }) => Answer::Refusing(words),
-            Err(error) => Answer::Silent(error.to_string()),
+            Ok(names) => Probe::Answering(Seen { has_database: names.iter().any(|name| name == database) }),
+            Err(Error::Refused { message, .. }) => Probe::Refusing(message),
+            Err(error) => Probe::Silent(error.to_string()),
         };
         (answer, Some(version))
     }
@@ -111,12 +112,16 @@ impl Influxdb {
             why,
         };
         if answer.status == 401 || answer.status == 403 {
-            return Err(Error::Refused { role: Role::Influxdb, url: self.http.base().into(), words: answer.words() });
+            return Err(Error::Refused {
+                role: Role::Influxdb,
+                url: self.http.base().into(),
+                message: answer.message(),
+            });
         }
         if !answer.is_success() {
-            return Err(failed(answer.words()));
+            return Err(failed(answer.message()));
         }
-        read(&answer.json()).map_err(|error| failed(error.unwrap_or_else(|| answer.words())))
+        read(&answer.json()).map_err(|error| failed(error.unwrap_or_else(|| answer.message())))
     }
 
     /// Writes lines of the line protocol, whose times are nanoseconds since 1970.
@@ -129,33 +134,33 @@ impl Influxdb {
         match answer.status {
             204 => Ok(()),
             401 | 403 => {
-                Err(Error::Refused { role: Role::Influxdb, url: self.http.base().into(), words: answer.words() })
+                Err(Error::Refused { role: Role::Influxdb, url: self.http.base().into(), message: answer.message() })
             }
             status => Err(Error::Answer {
                 doing: format!("write to database {database}"),
                 url: self.http.base().into(),
                 status,
-                why: answer.words(),
+                why: answer.message(),
             }),
         }
     }
 }
 
 /// The version, if it is one that speaks Clipper's protocol.
-fn usable_version(ping: &HttpAnswer) -> Result<String, Answer<Seen>> {
+fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
     let Some(version) = ping.header("x-influxdb-version") else {
         // A published port accepts connections before the server behind it listens.
         if ping.status == 502 || ping.status == 503 {
-            return Err(Answer::Silent(format!("status {}", ping.status)));
+            return Err(Probe::Silent(format!("status {}", ping.status)));
         }
-        return Err(Answer::Unusable("something that is no InfluxDB".into()));
+        return Err(Probe::Unusable("something that is no InfluxDB".into()));
     };
     if ping.status == 401 {
-        return Err(Answer::Refusing(ping.words()));
+        return Err(Probe::Refusing(ping.message()));
     }
-    match plan::version(&version) {
-        Some((1, _)) => Ok(version.trim_start_matches('v').to_string()),
-        _ => Err(Answer::Unusable(format!(
+    match Version::parse(&version) {
+        Some(Version(1, _)) => Ok(version.trim_start_matches('v').to_string()),
+        _ => Err(Probe::Unusable(format!(
             "InfluxDB {}, which does not speak Clipper's protocol,",
             excerpt(&version, 40)
         ))),

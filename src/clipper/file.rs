@@ -1,7 +1,7 @@
-//! Clipper's own conventions: its TOML file, its rules for names, and the line protocol that it
-//! writes.
+//! Clipper's TOML file and its rule for the database's name.
 //!
-//! The only file that knows `toml`. Must not know defaults, options, or what is done with a value.
+//! The only file that knows `toml`. It is told which keys `[metrics]` may hold. Must not know
+//! defaults, options, or what is done with a value.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{Error, Result, excerpt};
+use crate::core::text::excerpt;
+use crate::error::{Error, Result};
 
 /// What the file says, as far as metrics are concerned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct ClipperFile {
     /// The host that Clipper will write to.
     pub influx_ip: Option<String>,
     /// The port that Clipper will write to.
-    pub influx_port: Option<u16>,
+    pub influx_port: Option<String>,
     /// Clipper's latency objective in microseconds.
     pub slo_micros: Option<u64>,
     /// The models that Clipper will report of; empty if the file names none.
@@ -31,30 +32,20 @@ pub struct ClipperFile {
     pub metrics: BTreeMap<String, String>,
 }
 
-/// The keys of the table `[metrics]`.
-const METRICS_KEYS: [&str; 18] = [
-    "name",
-    "grafana_ip",
-    "grafana_port",
-    "influxdb_url",
-    "grafana_url",
-    "data_source_url",
-    "ca_file",
-    "influxdb_image",
-    "grafana_image",
-    "registry",
-    "pull",
-    "grafana_org",
-    "grafana_folder",
-    "grafana_user",
-    "grafana_password_file",
-    "grafana_token_file",
-    "influxdb_user",
-    "influxdb_password_file",
-];
-
-/// The one key of `[metrics]` that is a duration.
-const TIMEOUT: &str = "timeout";
+/// What the value of a key in `[metrics]` is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// A string.
+    Text,
+    /// An integer from 1 to 65535.
+    Port,
+    /// An address or a host name.
+    Host,
+    /// A path, relative to the file that names it.
+    Path,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
 
 /// Characters that Clipper puts into an address without escaping them: nothing that it writes to
 /// such a database ever arrives (each was tried).
@@ -63,10 +54,10 @@ const UNWRITABLE: [char; 6] = ['&', '#', '+', '%', ';', '"'];
 /// Reads Clipper's file.
 ///
 /// # Errors
-/// When it is no TOML, when a value that concerns us has the wrong type or cannot work, or when
-/// `[metrics]` has a key that nobody knows: always with the line.
-pub fn parse(path: &Path, text: &str) -> Result<ClipperFile> {
-    let file = File { path, text };
+/// [`Error::File`] with the line, when it is no TOML, when a value that concerns us has the wrong
+/// type or cannot work, or when `[metrics]` has another key than `keys`.
+pub fn parse(path: &Path, text: &str, keys: &[(&'static str, ValueKind)]) -> Result<ClipperFile> {
+    let file = File { path, text, keys };
     let table = DeTable::parse(text).map_err(|error| {
         file.error(error.span(), format!("is not valid TOML: {}", excerpt(error.message(), 200)), "correct that line")
     })?;
@@ -84,7 +75,7 @@ pub fn parse(path: &Path, text: &str) -> Result<ClipperFile> {
         found.influx_ip = Some(file.host("influx_ip", value)?);
     }
     if let Some(value) = table.get("influx_port") {
-        found.influx_port = Some(file.port("influx_port", value)?);
+        found.influx_port = Some(file.port("influx_port", value)?.to_string());
     }
     if let Some(value) = table.get("slo_micros") {
         found.slo_micros = Some(file.positive("slo_micros", value)?);
@@ -128,6 +119,8 @@ pub fn database_name(name: &str) -> Result<String, String> {
 struct File<'a> {
     path: &'a Path,
     text: &'a str,
+    /// The keys that `[metrics]` may hold.
+    keys: &'a [(&'static str, ValueKind)],
 }
 
 impl File<'_> {
@@ -209,34 +202,51 @@ impl File<'_> {
         let mut found = BTreeMap::new();
         for (key, value) in table {
             let name: &str = key.get_ref();
-            let text = match name {
-                "grafana_port" => self.port(name, value)?.to_string(),
-                "grafana_ip" => self.host(name, value)?,
-                _ if name == TIMEOUT || METRICS_KEYS.contains(&name) => self.string(name, value)?,
-                _ => {
-                    let hint = match nearest(name) {
-                        Some(known) => format!("did you mean `{known}`?"),
-                        None => format!("known keys: {}", METRICS_KEYS.join(", ")),
-                    };
-                    let message = format!("unknown key `{}` in [metrics]", excerpt(name, 60));
-                    return Err(self.error(Some(key.span()), message, &hint));
+            let Some((_, kind)) = self.keys.iter().find(|(known, _)| *known == name) else {
+                let hint = if let Some(known) = self.nearest(name) {
+                    format!("did you mean `{known}`?")
+                } else {
+                    let known: Vec<&str> = self.keys.iter().map(|(known, _)| *known).collect();
+                    format!("known keys: {}", known.join(", "))
+                };
+                let message = format!("unknown key `{}` in [metrics]", excerpt(name, 60));
+                return Err(self.error(Some(key.span()), message, &hint));
+            };
+            let text = match kind {
+                ValueKind::Port => self.port(name, value)?.to_string(),
+                ValueKind::Host => self.host(name, value)?,
+                ValueKind::Text => self.string(name, value)?,
+                ValueKind::Path => {
+                    let path = self.string(name, value)?;
+                    if path.is_empty() {
+                        continue;
+                    }
+                    self.path.parent().map_or(path.clone(), |folder| folder.join(&path).to_string_lossy().into_owned())
+                }
+                ValueKind::Word(words) => {
+                    let word = self.string(name, value)?;
+                    if !words.contains(&word.as_str()) {
+                        let message = format!("{name} = {word:?} is not a value of this key");
+                        let hint = format!("write one of {}", words.join(", "));
+                        return Err(self.error(Some(value.span()), message, &hint));
+                    }
+                    word
                 }
             };
             found.insert(name.to_string(), text);
         }
         Ok(found)
     }
-}
 
-/// The known key that was probably meant.
-fn nearest(key: &str) -> Option<&'static str> {
-    METRICS_KEYS
-        .into_iter()
-        .chain([TIMEOUT])
-        .map(|known| (strsim::jaro_winkler(known, key), known))
-        .filter(|(likeness, _)| *likeness > 0.7)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, known)| known)
+    /// The known key that was probably meant.
+    fn nearest(&self, key: &str) -> Option<&'static str> {
+        self.keys
+            .iter()
+            .map(|(known, _)| (strsim::jaro_winkler(known, key), *known))
+            .filter(|(likeness, _)| *likeness > 0.7)
+            .max_by(|one, other| one.0.total_cmp(&other.0))
+            .map(|(_, known)| known)
+    }
 }
 
 #[cfg(test)]
@@ -244,7 +254,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<ClipperFile> {
-        parse(Path::new("test.toml"), text)
+        parse(Path::new("test.toml"), text, &[("name", ValueKind::Text), ("grafana_port", ValueKind::Port)])
     }
 
     #[test]

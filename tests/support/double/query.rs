@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::double::{Ask, Asking, Version};
-use super::server::Response;
+use super::{Ask, Asking, Version};
+use crate::support::server::Response;
 
 /// A data source's settings in use.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub async fn influxql(ask: Ask) -> Response {
 }
 
 fn client() -> reqwest::Client {
-    clipper_metrics::systems::http::choose_cryptography();
+    clipper_metrics::systems::http::install_crypto_provider();
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(std::time::Duration::from_secs(5)).build().unwrap()
 }
 
@@ -65,12 +65,15 @@ async fn proxy(source: &Source, version: Version, query: &str) -> Response {
 }
 
 /// The words in which Grafana tells that InfluxDB cannot be reached.
-fn refused(source: &Source) -> String {
-    let host = source.shown_url.trim_start_matches("http://");
-    format!(
-        "Post \"{}/query?db={}&epoch=ms\": dial tcp {host}: connect: connection refused",
-        source.shown_url, source.database
-    )
+fn unreachable(source: &Source, why: &str) -> String {
+    let address = source.shown_url.trim_start_matches("http://");
+    let host = address.split(':').next().unwrap_or_default();
+    let reason = if why.contains("lookup") {
+        format!("dial tcp: lookup {host}: no such host")
+    } else {
+        format!("dial tcp {address}: connect: connection refused")
+    };
+    format!("Post \"{}/query?db={}&epoch=ms\": {reason}", source.shown_url, source.database)
 }
 
 async fn ask(source: &Source, question: &str) -> Result<Value, String> {
@@ -85,14 +88,18 @@ async fn ask(source: &Source, question: &str) -> Result<Value, String> {
 }
 
 async fn health(source: &Source, version: Version) -> Response {
-    if let Ok(result) = ask(source, "SHOW MEASUREMENTS").await {
-        let count = result["series"][0]["values"].as_array().map_or(0, Vec::len);
-        let message = format!("datasource is working. {count} measurements found");
-        Response::json(200, &json!({"status": "OK", "message": message}))
-    } else {
-        let doing = if version == Version::V9 { "error performing influxQL query" } else { "error reading influxDB" };
-        let message = format!("{} {doing}", refused(source));
-        Response::json(400, &json!({"status": "ERROR", "message": message}))
+    match ask(source, "SHOW MEASUREMENTS").await {
+        Ok(result) => {
+            let count = result["series"][0]["values"].as_array().map_or(0, Vec::len);
+            let message = format!("datasource is working. {count} measurements found");
+            Response::json(200, &json!({"status": "OK", "message": message}))
+        }
+        Err(why) => {
+            let doing =
+                if version == Version::V9 { "error performing influxQL query" } else { "error reading influxDB" };
+            let message = format!("{} {doing}", unreachable(source, &why));
+            Response::json(400, &json!({"status": "ERROR", "message": message}))
+        }
     }
 }
 
@@ -118,7 +125,7 @@ async fn panels(source: &Source, version: Version, body: &Value) -> Response {
     };
     match result {
         Err(_) if version == Version::V9 => plugin_error(),
-        Err(_) => failed(refused(source), 502),
+        Err(why) => failed(unreachable(source, &why), 502),
         Ok(result) => match result["error"].as_str() {
             // A question that cannot be read is one error, a database that is not there another.
             Some(error) if error.starts_with("error parsing") && version == Version::V9 => plugin_error(),

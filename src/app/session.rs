@@ -1,0 +1,258 @@
+//! Everything a command works with: inputs read once, the engine found, what the instance remembers
+//! asked for, and all of it merged into a stack and its systems.
+//!
+//! Must not decide anything about a stack.
+
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::cli::Options;
+use crate::clipper::file::{self, ClipperFile};
+use crate::core::event::Listener;
+use crate::core::stack::{EngineLocation, Secret};
+use crate::error::{Error, Result};
+use crate::report::Report;
+use crate::settings::keys::{Setting, Values, file_keys, from_environment};
+use crate::settings::{self, Inputs, Memory, Secrets};
+use crate::systems::docker::Docker;
+use crate::systems::docker::endpoint::{self, Environment};
+use crate::systems::{CaFile, Systems, grafana, lock};
+
+/// The most bytes that are read of any file that the user names.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// What a command needs to know of the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All settings.
+    Whole,
+    /// The instance's name; what it remembers only says how to print it.
+    NameOnly,
+}
+
+/// A stack's systems, and who listens.
+pub(super) struct Session {
+    pub(super) systems: Systems,
+    pub(super) listener: Rc<dyn Listener>,
+    /// Keeps other runs of this user off the same instance while this one changes it.
+    _lock: Option<lock::Lock>,
+}
+
+impl Session {
+    /// Reads the inputs, finds the engine, asks what the instance remembers, and merges. A run that
+    /// changes things waits for others first: they may give the instance other settings.
+    pub(super) async fn open(
+        options: &Options,
+        environment: &Environment,
+        report: &Rc<dyn Report>,
+        purpose: Purpose,
+        changes: bool,
+    ) -> Result<Self> {
+        let inputs = read_inputs(options, environment, purpose, changes)?;
+        Self::open_with(inputs, options, environment, report, purpose, changes).await
+    }
+
+    /// The same with inputs that were read before.
+    pub(super) async fn open_with(
+        mut inputs: Inputs,
+        options: &Options,
+        environment: &Environment,
+        report: &Rc<dyn Report>,
+        purpose: Purpose,
+        changes: bool,
+    ) -> Result<Self> {
+        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
+        let name = inputs.instance()?;
+        if purpose == Purpose::Whole {
+            // What is wrong with what was given is reported before anything is asked.
+            settings::check(&inputs)?;
+        }
+        if purpose == Purpose::Whole && inputs.needs_no_engine() {
+            inputs.repeats_options = true;
+            let (stack, credentials) = settings::merge(&inputs, &Memory::default())?;
+            let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
+            return Ok(Self { systems, listener, _lock: None });
+        }
+        let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
+        let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
+        let lock = if changes {
+            Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await)
+        } else {
+            None
+        };
+        if let Some(host) = docker.other_machine() {
+            inputs.engine = EngineLocation::Elsewhere(host);
+        }
+        let memory = remembered(&docker, &name).await?;
+        let merged = settings::merge(&inputs, &memory);
+        let (stack, credentials) = match (merged, purpose) {
+            (Ok(merged), _) => merged,
+            (Err(error), Purpose::Whole) => return Err(error),
+            // Whatever is wrong with other settings, an instance can be removed and its logs read.
+            (Err(_), Purpose::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
+        };
+        let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
+        Ok(Self { systems, listener, _lock: lock })
+    }
+}
+
+/// What an instance remembers. Only where that is lost, its containers are asked.
+async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
+    let mut stored = docker.stored_settings(name).await?;
+    stored.values = stored.values.filter(settings::is_readable);
+    let containers = if stored.values.is_some() { Vec::new() } else { docker.specifications(name).await? };
+    Ok(Memory { stored: Some(stored), containers })
+}
+
+/// Inputs that name an instance and nothing else.
+fn by_name(name: String, inputs: &Inputs) -> Inputs {
+    Inputs {
+        options: [(Setting::Name, name)].into(),
+        environment: Values::new(),
+        file: None,
+        secrets: Secrets::default(),
+        ca_file: None,
+        edition: inputs.edition.clone(),
+        engine: EngineLocation::Here,
+        engine_options: inputs.engine_options.clone(),
+        repeats_options: false,
+        resolve: inputs.resolve,
+    }
+}
+
+/// Reads everything that was given to this run, each thing once: a secret may come from a pipe.
+pub(super) fn read_inputs(
+    options: &Options,
+    environment: &Environment,
+    purpose: Purpose,
+    changes: bool,
+) -> Result<Inputs> {
+    let given = options.settings.0.clone();
+    let variables = from_environment(|name| environment.get(name).cloned());
+    let path =
+        |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
+    let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
+    let of_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
+    let (mut secrets, mut ca_file) = (Secrets::default(), None);
+    if purpose == Purpose::Whole {
+        let secret = |setting| secret(setting, &given, &variables, of_file(setting), environment);
+        secrets = Secrets {
+            grafana_password: secret(Setting::GrafanaPasswordFile)?,
+            grafana_token: secret(Setting::GrafanaTokenFile)?,
+            influxdb_password: secret(Setting::InfluxdbPasswordFile)?,
+        };
+        let of_file = || of_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
+        ca_file = path(Setting::CaFile).or_else(of_file).map(|path| read_ca_file(path)).transpose()?;
+    }
+    Ok(Inputs {
+        options: given,
+        environment: variables,
+        file,
+        secrets,
+        ca_file,
+        edition: grafana::dashboard::edition(),
+        engine: EngineLocation::Here,
+        engine_options: engine_options(options),
+        repeats_options: purpose == Purpose::Whole && !changes,
+        resolve,
+    })
+}
+
+/// The engine that was chosen on the command line, for suggested commands.
+fn engine_options(options: &Options) -> String {
+    match (&options.host, &options.context) {
+        (Some(host), _) => format!(" -H {}", settings::shell_word(host)),
+        (None, Some(context)) => format!(" --context {}", settings::shell_word(context)),
+        (None, None) => String::new(),
+    }
+}
+
+/// Secrets come from files or variables, never from options: those show in process lists. Each
+/// source goes before the next as for any setting; of one source, the file before the variable.
+fn secret(
+    setting: Setting,
+    options: &Values,
+    variables: &Values,
+    of_file: Option<&String>,
+    environment: &Environment,
+) -> Result<Option<Secret>> {
+    let of_container = setting != Setting::InfluxdbPasswordFile;
+    if let Some(path) = options.get(&setting) {
+        return if path.is_empty() { Ok(None) } else { read_secret(path, of_container).map(Some) };
+    }
+    if let Some(path) = variables.get(&setting) {
+        return read_secret(path, of_container).map(Some);
+    }
+    let direct =
+        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, of_container));
+    if let Some(text) = direct.filter(|text| !text.is_empty()) {
+        return Ok(Some(Secret::new(text)));
+    }
+    of_file.map(|path| read_secret(path, of_container)).transpose()
+}
+
+fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
+    let text = read(Path::new(path), "a file that holds the secret alone")?;
+    let text = trimmed(&text, of_grafana);
+    if text.is_empty() {
+        return Err(Error::File {
+            path: path.into(),
+            line: None,
+            message: "is empty".into(),
+            hint: "put the secret into it, alone on one line".into(),
+        });
+    }
+    Ok(Secret::new(text))
+}
+
+/// Grafana's own file provider trims what it reads, so a secret for Grafana is the same with and
+/// without white space at its ends; of others only the line's end is cut.
+fn trimmed(text: &str, of_grafana: bool) -> &str {
+    if of_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
+}
+
+fn read(path: &Path, what: &str) -> Result<String> {
+    String::from_utf8(read_bytes(path, what)?).map_err(|_| Error::File {
+        path: path.to_path_buf(),
+        line: None,
+        message: "is not text".into(),
+        hint: format!("give the path of {what}"),
+    })
+}
+
+fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
+    let failed = |message: String| Error::File {
+        path: path.to_path_buf(),
+        line: None,
+        message,
+        hint: format!("give the path of {what}"),
+    };
+    let file = std::fs::File::open(path).map_err(|why| failed(format!("cannot be read: {why}")))?;
+    let mut bytes = Vec::new();
+    let mut limited = std::io::Read::take(file, FILE_LIMIT + 1);
+    std::io::Read::read_to_end(&mut limited, &mut bytes).map_err(|why| failed(format!("cannot be read: {why}")))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(failed("is larger than 1 MiB".into()));
+    }
+    Ok(bytes)
+}
+
+fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
+    file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())
+}
+
+fn read_ca_file(path: &str) -> Result<CaFile> {
+    let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file")?;
+    Ok(CaFile { path: path.into(), pem })
+}
+
+/// The addresses of a host name, those of version 4 first. The engine would open everything for the
+/// name itself.
+fn resolve(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let mut addresses: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.dedup();
+    addresses
+}

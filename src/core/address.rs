@@ -1,0 +1,80 @@
+//! Addresses of servers: parsed by `settings`, held here, printed in one place.
+//!
+//! Must not know how a text is parsed, nor resolve a name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Where a server is reached over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// Over TLS.
+    pub tls: bool,
+    /// Host name or IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path below which the server answers, without a slash at its end; mostly empty.
+    pub path: String,
+}
+
+impl ServerUrl {
+    /// Plain HTTP at a host and port.
+    #[must_use]
+    pub fn http(host: impl Into<String>, port: u16) -> Self {
+        Self { tls: false, host: host.into(), port, path: String::new() }
+    }
+
+    /// The server is on the machine that reads the address.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, default) = if self.tls { ("https", 443) } else { ("http", 80) };
+        write!(f, "{scheme}://{}", bracketed(&self.host))?;
+        if self.port != default {
+            write!(f, ":{}", self.port)?;
+        }
+        f.write_str(&self.path)
+    }
+}
+
+/// Puts the brackets around an IPv6 address that a URL needs.
+#[must_use]
+pub fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_string() }
+}
+
+/// The address at which this machine reaches one that may be a wildcard.
+#[must_use]
+pub const fn reachable(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    }
+}
+
+/// Two published addresses that cannot both be had.
+#[must_use]
+pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let wild = |ip: IpAddr| ip.is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || wild(one.ip()) || wild(other.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_printed_as_it_is_typed() {
+        assert_eq!(ServerUrl::http("::1", 3000).to_string(), "http://[::1]:3000");
+        assert_eq!(ServerUrl::http("db", 80).to_string(), "http://db");
+        let below = ServerUrl { tls: true, path: "/grafana".into(), ..ServerUrl::http("g", 443) };
+        assert_eq!(below.to_string(), "https://g/grafana");
+    }
+}

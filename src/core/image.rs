@@ -1,0 +1,134 @@
+//! References to images: parsed once, printed in one place.
+//!
+//! Must not know which images are ours.
+
+use std::fmt;
+
+use super::version::Version;
+
+/// The official images of Docker Hub that we know.
+const OFFICIAL: [&str; 1] = ["influxdb"];
+
+/// A reference such as `grafana/grafana:12.4.10`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ImageRef {
+    /// Registry and repository.
+    name: String,
+    /// Tag and digest, with the characters in front of them.
+    tag: Option<String>,
+    digest: Option<String>,
+}
+
+impl ImageRef {
+    /// Reads a reference. One with neither tag nor digest means `latest`: some engines would take
+    /// it for all tags.
+    ///
+    /// # Errors
+    /// With the reason, when no engine accepts it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err("an image's name holds no white space");
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.to_string())),
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_string())),
+            _ => (rest, None),
+        };
+        if name.is_empty() || tag.as_deref() == Some("") || digest.as_deref() == Some("") {
+            return Err("an image is written as name:tag");
+        }
+        let tag = tag.or_else(|| digest.is_none().then(|| "latest".into()));
+        Ok(Self { name: name.into(), tag, digest })
+    }
+
+    /// The same image in a registry of this prefix.
+    #[must_use]
+    pub fn within(&self, prefix: &str) -> Self {
+        Self { name: format!("{}/{}", prefix.trim_end_matches('/'), self.name), ..self.clone() }
+    }
+
+    /// What stands before the repository of `other`, if this is the same repository elsewhere.
+    #[must_use]
+    pub fn prefix_before(&self, other: &Self) -> Option<&str> {
+        self.name.strip_suffix(&other.name)?.strip_suffix('/')
+    }
+
+    /// Registry and repository, without tag; with the digest, as the engine's API wants it.
+    #[must_use]
+    pub fn name_for_pull(&self) -> String {
+        match &self.digest {
+            Some(_) => self.to_string(),
+            None => self.name.clone(),
+        }
+    }
+
+    /// The tag to ask for; none beside a digest.
+    #[must_use]
+    pub fn tag_for_pull(&self) -> Option<&str> {
+        if self.digest.is_some() { None } else { self.tag.as_deref() }
+    }
+
+    /// The registry's host, if the reference names one: without, it is Docker Hub.
+    #[must_use]
+    pub fn registry(&self) -> Option<&str> {
+        let (first, _) = self.name.split_once('/')?;
+        (first.contains(['.', ':']) || first == "localhost").then_some(first)
+    }
+
+    /// The same image as a mirror may have it that keeps Docker Hub's full names: official images,
+    /// whose name is one word, are under `library/` there.
+    #[must_use]
+    pub fn library_form(&self) -> Option<Self> {
+        let (prefix, last) = self.name.rsplit_once('/')?;
+        self.registry()?;
+        let is_official = OFFICIAL.contains(&last) && !prefix.ends_with("/library");
+        is_official.then(|| Self { name: format!("{prefix}/library/{last}"), ..self.clone() })
+    }
+
+    /// The version that the tag names.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        Version::parse(self.tag.as_deref()?)
+    }
+}
+
+impl fmt::Display for ImageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tags_and_registries_are_told_apart() {
+        let parse = |text: &str| ImageRef::parse(text).unwrap();
+        assert_eq!(parse("influxdb:1.8").tag_for_pull(), Some("1.8"));
+        assert_eq!(parse("127.0.0.1:5000/a/b").to_string(), "127.0.0.1:5000/a/b:latest");
+        assert_eq!(parse("127.0.0.1:5000/a/b").registry(), Some("127.0.0.1:5000"));
+        assert_eq!(parse("grafana/grafana:1.2").registry(), None);
+        let digest = parse("a:1.2@sha256:00");
+        assert_eq!((digest.to_string().as_str(), digest.tag_for_pull()), ("a:1.2@sha256:00", None));
+        assert_eq!(parse("m:5000/x").within("p/").to_string(), "p/m:5000/x:latest");
+        assert_eq!(parse("m:5000/influxdb:1.8").prefix_before(&parse("influxdb:1.12.4")), Some("m:5000"));
+        assert_eq!(parse("influxdb:1.8").prefix_before(&parse("influxdb:1.12.4")), None);
+        assert_eq!(parse("m:5000/influxdb:1.8").library_form().unwrap().to_string(), "m:5000/library/influxdb:1.8");
+        assert_eq!(parse("influxdb:1.8").library_form(), None);
+        assert_eq!(parse("m:5000/grafana/grafana:1.8").library_form(), None);
+        for bad in ["", ":x", "a:", "a b", "a@"] {
+            assert!(ImageRef::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

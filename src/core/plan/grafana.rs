@@ -1,0 +1,185 @@
+//! What is inside Grafana: organisation, folder, dashboard, data source, and the query that tells
+//! whether panels work.
+//!
+//! Must not know how Grafana is started or signed in to.
+
+use super::{Blocked, Finding, Item, Obstacle, Resource, Step, UpOptions};
+use crate::core::observed::{Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenDashboard};
+use crate::core::specification::Difference;
+use crate::core::stack::{self, Stack};
+
+/// The things inside Grafana. The data source comes last: that it exists tells that everything
+/// before it, the home page too, was once done.
+pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Vec<Item> {
+    let mut items = Vec::new();
+    items.extend(organisation(stack, stored));
+    // Where nobody knows in which organisation to look, nothing was looked at.
+    let stored = stored.filter(|grafana| !matches!(grafana.organisation, Organisation::Ambiguous(_)));
+    let dashboard = dashboard(stack, stored, options);
+    if stack.folder.is_some() && matches!(dashboard.finding, Finding::Missing | Finding::Unknown) {
+        items.push(folder(stack, stored));
+    }
+    items.push(dashboard);
+    items.push(data_source(stack, stored));
+    items
+}
+
+fn organisation(stack: &Stack, stored: Option<&Grafana>) -> Option<Item> {
+    let finding = match stored.map(|grafana| &grafana.organisation) {
+        Some(Organisation::Ambiguous(names)) => Finding::Blocked(Blocked {
+            kind: Obstacle::Settings,
+            why: if names.is_empty() {
+                "the account belongs to no organisation of Grafana".into()
+            } else {
+                format!("the account belongs to several organisations of Grafana: {}", names.join(", "))
+            },
+            hint: format!("name one with `{}`", stack.command("up --grafana-org NAME")),
+        }),
+        _ if stack.organisation.is_none() => return None,
+        None => Finding::Unknown,
+        Some(Organisation::Present) => Finding::InSync,
+        Some(Organisation::Missing) => Finding::Missing,
+    };
+    Some(Item::with_step(Resource::Organisation, finding, Step::CreateOrganisation))
+}
+
+fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
+    let finding = match stored.map(|grafana| grafana.folder.clone()) {
+        None => Finding::Unknown,
+        Some(Folder::Present | Folder::NotWanted) => Finding::InSync,
+        Some(Folder::Missing) => Finding::Missing,
+        Some(Folder::TitleTaken) => {
+            let title = stack.folder.as_deref().unwrap_or_default();
+            Finding::Blocked(Blocked {
+                kind: Obstacle::Foreign,
+                why: format!(
+                    "Grafana has a dashboard called {title:?}, and this version lets no folder have that name too"
+                ),
+                hint: "choose another --grafana-folder, or rename that dashboard in Grafana".into(),
+            })
+        }
+    };
+    Item::with_step(Resource::Folder, finding, Step::CreateFolder)
+}
+
+fn dashboard(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Item {
+    let never_finished = stored.is_some_and(|grafana| grafana.data_source == DataSource::Missing);
+    let save = Step::SaveDashboard { overwrite: options.overwrite_dashboard };
+    let (finding, mut steps) = match stored.map(|grafana| &grafana.dashboard) {
+        None => (Finding::Unknown, vec![save, Step::SetHome]),
+        Some(Dashboard::Missing) => (Finding::Missing, vec![save, Step::SetHome]),
+        Some(Dashboard::Clash { what, has_uid }) => {
+            return Item::new(Resource::Dashboard, clash(stack, what, *has_uid), vec![]);
+        }
+        Some(Dashboard::Present(have)) if have.edited => {
+            if have.provisioned {
+                let why =
+                    format!("Grafana provides the dashboard {} from a file, not as it is here", stack.dashboard.uid);
+                return Item::new(Resource::Dashboard, provisioned(stack, why), vec![]);
+            }
+            if options.overwrite_dashboard {
+                (Finding::Requested("edited, and to be overwritten"), vec![save])
+            } else {
+                (Finding::Edited, vec![])
+            }
+        }
+        Some(Dashboard::Present(have)) => {
+            let differences = dashboard_differences(&stack.dashboard, have);
+            if differences.is_empty() {
+                (Finding::InSync, vec![])
+            } else if have.provisioned {
+                let why =
+                    format!("Grafana provides the dashboard {} from a file, of another edition", stack.dashboard.uid);
+                return Item::new(Resource::Dashboard, provisioned(stack, why), vec![]);
+            } else {
+                (Finding::Differs(differences), vec![save])
+            }
+        }
+    };
+    if never_finished && !steps.contains(&Step::SetHome) {
+        steps.push(Step::SetHome);
+    }
+    Item::new(Resource::Dashboard, finding, steps)
+}
+
+fn clash(stack: &Stack, what: &str, has_uid: bool) -> Finding {
+    let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
+    Finding::Blocked(Blocked {
+        kind: Obstacle::Foreign,
+        why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+        hint: format!(
+            "{folder}choose another --name than {}, or rename or delete the other one in Grafana",
+            stack.instance
+        ),
+    })
+}
+
+fn provisioned(stack: &Stack, why: String) -> Finding {
+    Finding::Blocked(Blocked {
+        kind: Obstacle::Foreign,
+        why,
+        hint: format!("update the provisioning file, or choose another --name than {}", stack.instance),
+    })
+}
+
+fn dashboard_differences(want: &stack::Dashboard, have: &SeenDashboard) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut compare = |field: &str, have: String, want: String| {
+        if have != want {
+            differences.push(Difference { field: field.into(), have, want });
+        }
+    };
+    compare("edition", have.edition.clone().unwrap_or_default(), want.edition.clone());
+    if let Some(objective) = want.objective {
+        compare(
+            "objective",
+            have.objective.map(|micros| format!("{micros} µs")).unwrap_or_default(),
+            format!("{objective} µs"),
+        );
+    }
+    if let Some(models) = &want.models {
+        compare("models", have.models.join(", "), models.join(", "));
+    }
+    differences
+}
+
+fn data_source(stack: &Stack, stored: Option<&Grafana>) -> Item {
+    let finding = match stored.map(|grafana| &grafana.data_source) {
+        None => Finding::Unknown,
+        Some(DataSource::Missing) => Finding::Missing,
+        Some(DataSource::Foreign(what)) => Finding::Blocked(Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+            hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
+        }),
+        Some(DataSource::Ours { fields, provisioned: is_provisioned }) => {
+            let differences = Difference::between(fields, &stack.data_source.fields());
+            if differences.is_empty() {
+                Finding::InSync
+            } else if *is_provisioned {
+                let list: Vec<String> = differences.iter().map(Difference::to_string).collect();
+                let why = format!(
+                    "Grafana provides the data source {} from a file, and it differs: {}",
+                    stack.data_source.uid,
+                    list.join(", ")
+                );
+                provisioned(stack, why)
+            } else {
+                Finding::Differs(differences)
+            }
+        }
+    };
+    Item::with_step(Resource::DataSource, finding, Step::SaveDataSource)
+}
+
+pub(super) fn query(stored: Option<&Grafana>, database: &Item, inside: &[Item]) -> Item {
+    let settled = database.steps.is_empty()
+        && database.finding == Finding::InSync
+        && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);
+    let finding = match stored.map(|grafana| &grafana.query) {
+        Some(Query::Ok) if settled => Finding::InSync,
+        Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
+        _ => Finding::Unknown,
+    };
+    Item::with_step(Resource::Query, finding, Step::AwaitQuery)
+}

@@ -1,0 +1,162 @@
+//! What a container is made from: the fields whose change needs a new container, and the one place
+//! that turns them into texts for a label and back.
+//!
+//! Must not know how the engine is asked for them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::image::ImageRef;
+
+/// Where Grafana's administrator gets the first password from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PasswordSource {
+    /// Grafana's own default, `admin`; on loopback only.
+    Default,
+    /// A file in the data volume.
+    File,
+}
+
+impl PasswordSource {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::File => "file",
+        }
+    }
+}
+
+/// Everything whose change needs a new container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Specification {
+    /// The image.
+    pub image: ImageRef,
+    /// The one address and port that the engine publishes; port 0 lets the engine choose.
+    pub publish: SocketAddr,
+    /// The network that both containers share.
+    pub network: String,
+    /// The volume with the data.
+    pub volume: String,
+    /// The root file system cannot be written.
+    pub read_only: bool,
+    /// Where Grafana's first password comes from.
+    pub password: PasswordSource,
+    /// The container gets a name for the machine that it runs on.
+    pub host_gateway: bool,
+    /// Environment, without secrets.
+    pub environment: BTreeMap<String, String>,
+}
+
+impl Specification {
+    /// The name that `host_gateway` gives to the engine's machine.
+    pub const HOST_NAME: &str = "host.docker.internal";
+    /// What stands before the name of a variable.
+    const VARIABLE: &str = "env ";
+
+    /// Other machines can reach what is published.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        !self.publish.ip().is_loopback()
+    }
+
+    /// One text for each field, as the label keeps it.
+    #[must_use]
+    pub fn fields(&self) -> BTreeMap<String, String> {
+        let mut fields: BTreeMap<String, String> = [
+            ("image", self.image.to_string()),
+            ("publish", self.publish.to_string()),
+            ("network", self.network.clone()),
+            ("volume", self.volume.clone()),
+            ("read-only", self.read_only.to_string()),
+            ("password", self.password.name().to_string()),
+            ("host-gateway", self.host_gateway.to_string()),
+        ]
+        .map(|(name, value)| (name.to_string(), value))
+        .into();
+        let variables = self.environment.iter();
+        fields.extend(variables.map(|(name, value)| (format!("{}{name}", Self::VARIABLE), value.clone())));
+        fields
+    }
+
+    /// Reads what [`Self::fields`] gave; `None` for anything else, whoever wrote it.
+    #[must_use]
+    pub fn from_fields(fields: &BTreeMap<String, String>) -> Option<Self> {
+        let get = |name: &str| fields.get(name);
+        let variable = |name: &str| name.strip_prefix(Self::VARIABLE).map(String::from);
+        Some(Self {
+            image: ImageRef::parse(get("image")?).ok()?,
+            publish: get("publish")?.parse().ok()?,
+            network: get("network")?.clone(),
+            volume: get("volume")?.clone(),
+            read_only: get("read-only")?.parse().ok()?,
+            password: match get("password")?.as_str() {
+                "default" => PasswordSource::Default,
+                "file" => PasswordSource::File,
+                _ => return None,
+            },
+            host_gateway: get("host-gateway")?.parse().ok()?,
+            environment: fields.iter().filter_map(|(name, value)| Some((variable(name)?, value.clone()))).collect(),
+        })
+    }
+}
+
+/// One field that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Field name as the user knows it.
+    pub field: String,
+    /// Value found; empty if there is none.
+    pub have: String,
+    /// Value that it is to have; empty if there is to be none.
+    pub want: String,
+}
+
+impl Difference {
+    /// Compares two descriptions field by field.
+    #[must_use]
+    pub fn between(have: &BTreeMap<String, String>, want: &BTreeMap<String, String>) -> Vec<Self> {
+        let names: std::collections::BTreeSet<&String> = have.keys().chain(want.keys()).collect();
+        names
+            .into_iter()
+            .map(|name| Self {
+                field: name.clone(),
+                have: have.get(name).cloned().unwrap_or_default(),
+                want: want.get(name).cloned().unwrap_or_default(),
+            })
+            .filter(|difference| difference.have != difference.want)
+            .collect()
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_none = |text: &str| if text.is_empty() { "(none)".to_string() } else { text.to_string() };
+        write!(f, "{}: {} -> {}", self.field, or_none(&self.have), or_none(&self.want))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let specification = Specification {
+            image: ImageRef::parse("m:5000/grafana/grafana:12.4.10").unwrap(),
+            publish: "[::1]:3000".parse().unwrap(),
+            network: "x".into(),
+            volume: "x-grafana".into(),
+            read_only: true,
+            password: PasswordSource::File,
+            host_gateway: false,
+            environment: [("GF_A".to_string(), "b=c".to_string())].into(),
+        };
+        assert_eq!(Specification::from_fields(&specification.fields()), Some(specification.clone()));
+        for name in specification.fields().keys().filter(|name| !name.starts_with(Specification::VARIABLE)) {
+            let mut broken = specification.fields();
+            broken.remove(name);
+            assert_eq!(Specification::from_fields(&broken), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Text that came from elsewhere, made fit for a terminal.
+//!
+//! For what is printed only: what is compared stays as it came. Must not know where it is printed.
+
+/// Whether a character could move the cursor or turn the direction of a line.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || ('\u{200e}'..='\u{200f}').contains(&c)
+        || ('\u{202a}'..='\u{202e}').contains(&c)
+        || ('\u{2066}'..='\u{2069}').contains(&c)
+        || matches!(c, '\u{061c}' | '\u{2028}' | '\u{2029}')
+}
+
+/// Replaces what could move a terminal's cursor; line ends stay, tabs become spaces.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' => '\n',
+            '\t' => ' ',
+            c if is_unprintable(c) => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// The same on one line: what came from elsewhere must not look like lines of ours.
+#[must_use]
+pub fn printable_line(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
+/// Escapes, as JSON does, what `serde_json` leaves as it is and a terminal would obey. Such
+/// characters stand in JSON only inside of strings.
+#[must_use]
+pub fn printable_json(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_unprintable(c) {
+            out.push_str(&format!("\\u{:04x}", c as u32));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The beginning of a text on one line, at most `most` characters.
+#[must_use]
+pub fn excerpt(text: &str, most: usize) -> String {
+    let text = printable(text.trim()).replace('\n', " ");
+    if text.chars().count() <= most { text } else { text.chars().take(most).chain(['…']).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_moves_the_cursor() {
+        assert_eq!(printable("a\u{1b}[31m\tb\u{202e}\u{2067}"), "a\u{fffd}[31m b\u{fffd}\u{fffd}");
+        assert_eq!(printable_json("\"a\u{9b}\u{202e}ü\"\n"), "\"a\\u009b\\u202eü\"\n");
+        assert_eq!(excerpt(" a\nb c ", 3), "a b…");
+    }
+}

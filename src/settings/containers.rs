@@ -1,0 +1,199 @@
+//! Containers: images, environment, addresses, and where Grafana's first password comes from.
+//!
+//! The only place that knows our default images. Must not know precedence.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Resolved;
+use super::keys::Setting;
+use crate::core::address::{ServerUrl, reachable};
+use crate::core::image::ImageRef;
+use crate::core::role::Role;
+use crate::core::specification::{PasswordSource, Specification};
+use crate::core::stack::{ContainerSpec, EngineLocation, Service};
+use crate::error::{Error, Result};
+
+/// Grafana's own default password.
+pub(super) const GRAFANA_PASSWORD: &str = "admin";
+
+/// Grafana accepts no shorter password, in characters.
+const SHORTEST: usize = 4;
+
+/// The settings of one role's container.
+pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {
+    match role {
+        Role::Influxdb => (Setting::InfluxdbIp, Setting::InfluxdbPort, Setting::InfluxdbImage),
+        Role::Grafana => (Setting::GrafanaIp, Setting::GrafanaPort, Setting::GrafanaImage),
+    }
+}
+
+/// The specification of one container, as far as it does not depend on the other role.
+pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str) -> Result<ContainerSpec> {
+    let (ip, port, image) = settings_of(role);
+    let address = address(resolved, role, ip)?;
+    let port = self::port(resolved, role, port)?;
+    let (image, is_default) = self::image(resolved, image)?;
+    let password = match role {
+        Role::Influxdb => PasswordSource::Default,
+        Role::Grafana => password(resolved, address)?,
+    };
+    let name = role.object_name(instance);
+    Ok(ContainerSpec {
+        role,
+        specification: Specification {
+            image,
+            publish: SocketAddr::new(address, port),
+            network: instance.into(),
+            volume: name.clone(),
+            read_only: is_default,
+            password,
+            host_gateway: false,
+            environment: environment(role),
+        },
+        name,
+        public_host: public_host(role, address, &resolved.inputs.engine)?,
+    })
+}
+
+/// A published address: text as given, one IP address for the engine.
+fn address(resolved: &mut Resolved<'_>, role: Role, setting: Setting) -> Result<IpAddr> {
+    let Some(text) = resolved.pick(setting) else { return Ok(IpAddr::from([127, 0, 0, 1])) };
+    let text = text.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = text.parse() {
+        return Ok(ip);
+    }
+    let addresses = (resolved.inputs.resolve)(text);
+    addresses.into_iter().next().ok_or_else(|| {
+        Error::usage(
+            format!("cannot publish {} at {text}: that name has no address", role.title()),
+            format!(
+                "give an address of this machine with {}, or use the server there with --{role}-url",
+                setting.option()
+            ),
+        )
+    })
+}
+
+fn port(resolved: &mut Resolved<'_>, role: Role, setting: Setting) -> Result<u16> {
+    let Some(text) = resolved.pick(setting) else { return Ok(role.port()) };
+    text.parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| Error::usage(format!("{} is {text:?}", setting.option()), "a port is a number from 1 to 65535"))
+}
+
+/// The image of a role, and whether it is our own default.
+fn image(resolved: &mut Resolved<'_>, setting: Setting) -> Result<(ImageRef, bool)> {
+    let parse = |text: &str| {
+        ImageRef::parse(text)
+            .map_err(|why| Error::usage(format!("{} is {text:?}: {why}", setting.option()), "write it as name:tag"))
+    };
+    if let Some(image) = resolved.pick(setting) {
+        return Ok((parse(&image)?, false));
+    }
+    let default = parse(setting.key().default)?;
+    Ok(match resolved.pick(Setting::Registry) {
+        Some(prefix) => {
+            let image = default.within(&prefix);
+            // What was typed as a prefix may hold anything.
+            (parse(&image.to_string())?, true)
+        }
+        None => (default, true),
+    })
+}
+
+/// Where Grafana's first password comes from; the default one is for loopback alone.
+fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> {
+    let given = resolved.inputs.secrets.grafana_password.as_ref();
+    if given
+        .is_some_and(|secret| secret.reveal().chars().count() < SHORTEST || secret.reveal().contains(char::is_control))
+    {
+        return Err(Error::usage(
+            "the given password of Grafana is too short, or holds a line break or another control character",
+            format!("give one of at least {SHORTEST} characters on one line"),
+        ));
+    }
+    let is_default = given.is_some_and(|secret| secret.reveal() == GRAFANA_PASSWORD);
+    if !address.is_loopback() && is_default {
+        return Err(Error::usage(
+            format!("the password {GRAFANA_PASSWORD:?} is known to everybody, and Grafana would listen on {address}"),
+            "give another password, or none to have one generated",
+        ));
+    }
+    let in_file = !address.is_loopback() || (given.is_some() && !is_default);
+    Ok(if in_file { PasswordSource::File } else { PasswordSource::Default })
+}
+
+/// The host under which a published port is reached.
+fn public_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<String> {
+    match engine {
+        EngineLocation::Elsewhere(host) if address.is_loopback() => Err(Error::usage(
+            format!(
+                "the engine runs on {host}, and {} would listen on that machine's loopback {address}, where nothing here \
+                 reaches it",
+                role.title()
+            ),
+            format!("publish it on an address of {host} with --{role}-ip, or use another engine with -H or --context"),
+        )),
+        EngineLocation::Elsewhere(host) if address.is_unspecified() => Ok(host.clone()),
+        _ => Ok(reachable(address).to_string()),
+    }
+}
+
+/// Settings of the servers that we choose: no calls home, no downloads at the start.
+fn environment(role: Role) -> BTreeMap<String, String> {
+    let pairs: &[(&str, &str)] = match role {
+        Role::Influxdb => &[("INFLUXDB_REPORTING_DISABLED", "true")],
+        Role::Grafana => &[
+            ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false"),
+            ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false"),
+            ("GF_ANALYTICS_REPORTING_ENABLED", "false"),
+            ("GF_DATABASE_TRANSACTION_RETRIES", "30"),
+            ("GF_DATABASE_WAL", "true"),
+            ("GF_NEWS_NEWS_FEED_ENABLED", "false"),
+            ("GF_PLUGINS_PREINSTALL_AUTO_UPDATE", "false"),
+            ("GF_PLUGINS_PREINSTALL_DISABLED", "true"),
+            ("GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED", "true"),
+            ("GF_SECURITY_DISABLE_GRAVATAR", "true"),
+            ("GF_SNAPSHOTS_EXTERNAL_ENABLED", "false"),
+            ("GF_USERS_ALLOW_SIGN_UP", "false"),
+        ],
+    };
+    pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+}
+
+/// InfluxDB's address as Grafana's server sees it, and whether that needs a name for the host.
+pub(super) fn data_source_url(influxdb: &Service, grafana: &Service) -> (String, bool) {
+    let grafana_is_ours = matches!(grafana, Service::Container(_));
+    match influxdb {
+        Service::External { url } if grafana_is_ours && url.is_loopback() => {
+            let there = ServerUrl { host: Specification::HOST_NAME.into(), ..url.clone() };
+            (there.to_string(), true)
+        }
+        Service::External { url } => (url.to_string(), false),
+        Service::Container(_) if grafana_is_ours => {
+            (ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string(), false)
+        }
+        Service::Container(spec) => (spec.url().to_string(), false),
+    }
+}
+
+/// What a container was made from, as the settings that would make it again: for remembered
+/// settings that were lost.
+pub(super) fn settings_from(role: Role, have: &Specification) -> Vec<(Setting, String)> {
+    let (ip, port, image) = settings_of(role);
+    let mut found = Vec::new();
+    // A container that was made to try a login is published where the engine chose.
+    if have.publish.port() != 0 {
+        found.push((ip, have.publish.ip().to_string()));
+        found.push((port, have.publish.port().to_string()));
+    }
+    let default = ImageRef::parse(image.key().default).ok();
+    if !have.read_only {
+        found.push((image, have.image.to_string()));
+    } else if let Some(prefix) = default.as_ref().and_then(|default| have.image.prefix_before(default)) {
+        found.push((Setting::Registry, prefix.to_string()));
+    }
+    found
+}

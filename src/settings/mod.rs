@@ -1,0 +1,769 @@
+//! Options, environment, Clipper's file and remembered settings, merged into one stack.
+//!
+//! The only place that knows precedence. Pure: it is told what it needs to know of files, names and
+//! the engine, and must not ask for it.
+
+mod containers;
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::containers::{GRAFANA_PASSWORD, container, data_source_url, settings_from};
+use self::keys::{Setting, Values};
+use crate::clipper::file::{ClipperFile, database_name};
+use crate::core::address::{ServerUrl, collide};
+use crate::core::image::ImageRef;
+use crate::core::observed::StoredSettings;
+use crate::core::role::Role;
+use crate::core::specification::Specification;
+use crate::core::stack::{
+    ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Secret, Service, Settings,
+    Stack,
+};
+use crate::error::{Error, Result};
+use crate::systems::{CaFile, Credentials, InfluxdbLogin};
+
+/// Longer than anybody waits or looks back; the clock could not count some of what can be typed.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Secrets that were given, already read from their files or variables.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// Grafana's user's password.
+    pub grafana_password: Option<Secret>,
+    /// A token for Grafana.
+    pub grafana_token: Option<Secret>,
+    /// The password of InfluxDB's user.
+    pub influxdb_password: Option<Secret>,
+}
+
+/// What was given to this run, everything already read.
+#[derive(Clone)]
+pub struct Inputs {
+    /// The command line; an empty value takes back what was remembered.
+    pub options: Values,
+    /// The environment, without empty variables.
+    pub environment: Values,
+    /// Clipper's file.
+    pub file: Option<ClipperFile>,
+    /// Secrets.
+    pub secrets: Secrets,
+    /// Certificates to trust.
+    pub ca_file: Option<CaFile>,
+    /// Fingerprint of the bundled dashboard.
+    pub edition: String,
+    /// Where published ports appear.
+    pub engine: EngineLocation,
+    /// The engine that was chosen on the command line, as options for a suggested command.
+    pub engine_options: String,
+    /// What this run is given is not remembered, so a suggested command repeats it.
+    pub repeats_options: bool,
+    /// Turns a host name into its addresses, those of version 4 first.
+    pub resolve: fn(&str) -> Vec<IpAddr>,
+}
+
+/// What is remembered with an instance.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The settings; `None` where no engine is asked.
+    pub stored: Option<StoredSettings>,
+    /// What the instance's containers were made from, looked up only where the settings are lost.
+    pub containers: Vec<(Role, Option<Specification>)>,
+}
+
+impl Inputs {
+    /// Option over environment over file.
+    fn given(&self, setting: Setting) -> Option<&String> {
+        self.options.get(&setting).or_else(|| self.environment.get(&setting)).or_else(|| self.of_file(setting))
+    }
+
+    fn of_file(&self, setting: Setting) -> Option<&String> {
+        let file = self.file.as_ref()?;
+        match setting {
+            Setting::Database => file.database.as_ref(),
+            Setting::InfluxdbIp => file.influx_ip.as_ref(),
+            Setting::InfluxdbPort => file.influx_port.as_ref(),
+            setting => file.metrics.get(setting.key().key?),
+        }
+        .filter(|value| !value.is_empty())
+    }
+
+    /// The instance's name, which is needed before anything can be asked of the engine.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the name could not be a container's.
+    pub fn instance(&self) -> Result<String> {
+        let given = self.given(Setting::Name).filter(|name| !name.is_empty());
+        let name = given.map_or(Setting::Name.key().default, String::as_str);
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.len() > 40 || !name.chars().all(letters) || name.starts_with('-') {
+            return Err(Error::usage(
+                format!("{name:?} cannot be the name of an instance"),
+                "use up to 40 small letters, digits and dashes, beginning with a letter or digit",
+            ));
+        }
+        Ok(name.to_string())
+    }
+
+    /// This run itself says that both servers already run, so no engine is asked.
+    #[must_use]
+    pub fn needs_no_engine(&self) -> bool {
+        [Setting::InfluxdbUrl, Setting::GrafanaUrl]
+            .into_iter()
+            .all(|setting| self.given(setting).is_some_and(|url| !url.is_empty()))
+    }
+
+    /// The options that make a suggested command reach the same instance.
+    fn invocation(&self) -> String {
+        let mut text = String::new();
+        for setting in [Setting::Config, Setting::Name] {
+            if let Some(value) = self.options.get(&setting).or_else(|| self.environment.get(&setting))
+                && !value.is_empty()
+            {
+                text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
+            }
+        }
+        let repeated = |setting: &Setting| {
+            self.repeats_options && !matches!(setting, Setting::Config | Setting::Name | Setting::Output)
+        };
+        for (setting, value) in self.options.iter().filter(|(setting, _)| repeated(setting)) {
+            text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
+        }
+        text + &self.engine_options
+    }
+}
+
+/// A word as a shell takes it whole.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@=,+%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// One merge in progress: every setting passes through [`Resolved::pick`].
+struct Resolved<'a> {
+    inputs: &'a Inputs,
+    remembered: &'a BTreeMap<String, Remembered>,
+    /// What is to be remembered from now on.
+    values: BTreeMap<String, Remembered>,
+}
+
+impl Resolved<'_> {
+    /// The value in force, by precedence; what somebody gave is noted, to be remembered.
+    fn pick(&mut self, setting: Setting) -> Option<String> {
+        let key = setting.key();
+        let name = key.option;
+        let note = |value: &str, of_file| Remembered { value: value.into(), of_file };
+        let inputs = self.inputs;
+        let found = if let Some(value) = inputs.options.get(&setting) {
+            // An empty option is no value, and overrides the places below it.
+            (!value.is_empty()).then(|| note(value, false))?
+        } else if let Some(value) = inputs.environment.get(&setting) {
+            note(value, false)
+        } else if let Some(value) = inputs.of_file(setting) {
+            note(value, true)
+        } else {
+            let remembered = self.remembered.get(name).filter(|_| key.remembered)?;
+            if remembered.of_file && inputs.file.is_some() {
+                return None;
+            }
+            remembered.clone()
+        };
+        if key.remembered {
+            self.values.insert(name.to_string(), found.clone());
+        }
+        Some(found.value)
+    }
+
+    /// A setting that is a credential of the moment: given to this run, remembered never.
+    fn credential(&self, setting: Setting) -> Option<String> {
+        self.inputs.given(setting).filter(|value| !value.is_empty()).cloned()
+    }
+
+    fn url(&mut self, setting: Setting) -> Result<Option<ServerUrl>> {
+        self.pick(setting).map(|text| server_url(&text, setting)).transpose()
+    }
+}
+
+/// Checks the address of a server.
+fn server_url(text: &str, setting: Setting) -> Result<ServerUrl> {
+    let option = setting.option();
+    let bad = |why: &str| Error::usage(format!("{option} is {text:?}: {why}"), "write it as http://host:port");
+    let url = url::Url::parse(text).map_err(|_| bad("that is not a server's address"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("it begins neither with http:// nor with https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Error::usage(
+            format!("{option} holds a user or password"),
+            "give them with --grafana-user, --influxdb-user and the files for passwords, so that they show nowhere",
+        ));
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("there is no host in it"))?;
+    if url.query().is_some() || url.fragment().is_some() || text.chars().any(char::is_whitespace) {
+        return Err(bad("that is not a server's address"));
+    }
+    Ok(ServerUrl {
+        tls: url.scheme() == "https",
+        host: host.trim_start_matches('[').trim_end_matches(']').to_string(),
+        port: url.port_or_known_default().ok_or_else(|| bad("there is no port in it"))?,
+        path: url.path().trim_end_matches('/').to_string(),
+    })
+}
+
+/// Merges everything into one stack, and says how to sign in.
+///
+/// # Errors
+/// [`Error::Usage`] when a setting cannot work, with its option's name.
+pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
+    let Some(stored) = &memory.stored else { return merge_with(inputs, &BTreeMap::new(), Remembering::Nothing) };
+    match &stored.values {
+        Some(values) => merge_with(inputs, values, Remembering::Known),
+        None if stored.numbers.is_empty() && memory.containers.is_empty() => {
+            merge_with(inputs, &BTreeMap::new(), Remembering::Known)
+        }
+        None if stored.numbers.is_empty() => merge_without(inputs, memory, "lost"),
+        None => merge_without(inputs, memory, "unreadable"),
+    }
+}
+
+/// What is remembered can be read. Nobody typed what somebody wrote into a label: a value that no
+/// option would take makes all of it unreadable.
+#[must_use]
+pub fn is_readable(values: &BTreeMap<String, Remembered>) -> bool {
+    values.iter().all(|(name, remembered)| {
+        let text = remembered.value.as_str();
+        let Some(key) = keys::TABLE.iter().find(|key| key.option == name) else { return true };
+        !text.is_empty()
+            && match key.setting {
+                Setting::InfluxdbPort | Setting::GrafanaPort => text.parse::<u16>().is_ok_and(|port| port != 0),
+                Setting::InfluxdbUrl | Setting::GrafanaUrl | Setting::DataSourceUrl => {
+                    server_url(text, key.setting).is_ok()
+                }
+                Setting::InfluxdbImage | Setting::GrafanaImage => ImageRef::parse(text).is_ok(),
+                Setting::Registry => ImageRef::parse(&format!("{text}/x")).is_ok(),
+                Setting::Database => database_name(text).is_ok(),
+                _ => true,
+            }
+    })
+}
+
+/// Checks what was given to this run, as far as that does not depend on what is remembered.
+///
+/// # Errors
+/// [`Error::Usage`] as [`merge`].
+pub fn check(inputs: &Inputs) -> Result<()> {
+    let mut inputs = inputs.clone();
+    // Credentials may be for a server whose address is remembered, and what the file says of a
+    // container is nothing to such a server.
+    inputs.secrets = Secrets::default();
+    inputs.options.insert(Setting::InfluxdbUser, String::new());
+    if let Some(file) = &mut inputs.file {
+        file.influx_ip = None;
+        file.metrics.remove("grafana_ip");
+    }
+    merge_with(&inputs, &BTreeMap::new(), Remembering::Nothing).map(drop)
+}
+
+/// What the containers were made from stands in for remembered settings.
+fn merge_without(inputs: &Inputs, memory: &Memory, why: &str) -> Result<(Stack, Credentials)> {
+    let mut values = BTreeMap::new();
+    for (role, specification) in &memory.containers {
+        for (setting, value) in specification.iter().flat_map(|have| settings_from(*role, have)) {
+            values.insert(setting.key().option.to_string(), Remembered { value, of_file: false });
+        }
+    }
+    let unknown_database = inputs.given(Setting::Database).is_none();
+    merge_with(inputs, &values, Remembering::Lost(Lost { why: why.into(), unknown_database }))
+}
+
+/// Whether settings are remembered.
+enum Remembering {
+    /// No engine is asked.
+    Nothing,
+    /// They are, and what was remembered before is known.
+    Known,
+    /// They are, but what was remembered before is gone.
+    Lost(Lost),
+}
+
+/// The merge itself.
+fn merge_with(
+    inputs: &Inputs,
+    remembered: &BTreeMap<String, Remembered>,
+    remembering: Remembering,
+) -> Result<(Stack, Credentials)> {
+    let name = inputs.instance()?;
+    let mut resolved = Resolved { inputs, remembered, values: BTreeMap::new() };
+    let influxdb_url = resolved.url(Setting::InfluxdbUrl)?;
+    let grafana_url = resolved.url(Setting::GrafanaUrl)?;
+    // A registry is remembered also while no default image is used.
+    resolved.pick(Setting::Registry);
+    let mut serve = |role, url: &Option<ServerUrl>| -> Result<Service> {
+        // Settings of a container that is not used now are kept for the way back.
+        let spec = container(&mut resolved, role, &name);
+        match url {
+            Some(url) => Ok(Service::External { url: url.clone() }),
+            None => Ok(Service::Container(spec?)),
+        }
+    };
+    let influxdb = serve(Role::Influxdb, &influxdb_url)?;
+    let mut grafana = serve(Role::Grafana, &grafana_url)?;
+    // Before what is remembered is known, the other port may be another one.
+    if let (Service::Container(one), Service::Container(other)) = (&influxdb, &grafana)
+        && !matches!(remembering, Remembering::Nothing)
+        && collide(one.specification.publish, other.specification.publish)
+    {
+        return Err(Error::usage(
+            format!("InfluxDB and Grafana cannot both be published at port {}", one.specification.publish.port()),
+            "give one of them another port with --influxdb-port or --grafana-port",
+        ));
+    }
+    let database = resolved.pick(Setting::Database);
+    let database = database.unwrap_or_else(|| Setting::Database.key().default.into());
+    let database = database_name(&database).map_err(|why| {
+        Error::usage(format!("--database is {database:?}: {why}"), "choose another name, in Clipper's file too")
+    })?;
+    let organisation = resolved.pick(Setting::GrafanaOrg);
+    let folder = resolved.pick(Setting::GrafanaFolder);
+    let chosen_url = resolved.url(Setting::DataSourceUrl)?;
+    let influxdb_user = resolved.credential(Setting::InfluxdbUser);
+    if influxdb_url.is_none() && (influxdb_user.is_some() || inputs.secrets.influxdb_password.is_some()) {
+        return Err(Error::usage(
+            "--influxdb-user and its password are for an InfluxDB that already runs",
+            "give --influxdb-url too, or omit them: Clipper speaks to the container without credentials",
+        ));
+    }
+    let (worked_out, host_gateway) = data_source_url(&influxdb, &grafana);
+    if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
+        spec.specification.host_gateway = host_gateway;
+    }
+    if let (EngineLocation::Elsewhere(host), true, None) = (&inputs.engine, host_gateway, &chosen_url) {
+        return Err(Error::usage(
+            format!(
+                "InfluxDB's address is a loopback address of this machine, where Grafana on {host} cannot reach it"
+            ),
+            "give the address under which Grafana's server reaches InfluxDB with --data-source-url",
+        ));
+    }
+    let title = if name == Setting::Name.key().default {
+        "Clipper Metrics".into()
+    } else {
+        format!("Clipper Metrics ({name})")
+    };
+    let login = login(&mut resolved, grafana_url.is_none());
+    let stack = Stack {
+        influxdb,
+        grafana,
+        data_source: DataSource {
+            uid: name.clone(),
+            name: title.clone(),
+            url: chosen_url.map_or(worked_out, |url| url.to_string()),
+            database: database.clone(),
+            user: influxdb_user.clone().unwrap_or_default(),
+        },
+        dashboard: Dashboard {
+            uid: name.clone(),
+            title,
+            edition: inputs.edition.clone(),
+            objective: inputs.file.as_ref().and_then(|file| file.slo_micros),
+            models: inputs.file.as_ref().map(|file| file.models.clone()),
+        },
+        instance: name,
+        database,
+        organisation,
+        folder,
+        pull: pull(&mut resolved)?,
+        timeout: timeout(&mut resolved)?,
+        engine: inputs.engine.clone(),
+        clipper: inputs.file.as_ref().map(|file| target(file, inputs)),
+        invocation: inputs.invocation(),
+        settings: match remembering {
+            Remembering::Nothing => None,
+            Remembering::Known => Some(Settings { values: std::mem::take(&mut resolved.values), lost: None }),
+            Remembering::Lost(lost) => {
+                Some(Settings { values: std::mem::take(&mut resolved.values), lost: Some(lost) })
+            }
+        },
+        login,
+    };
+    let credentials = credentials(inputs, &stack.login, influxdb_user)?;
+    Ok((stack, credentials))
+}
+
+/// Who signs in. Of a Grafana that is not ours the user is a credential, and not remembered.
+fn login(resolved: &mut Resolved<'_>, is_ours: bool) -> Login {
+    let before = resolved.remembered.get(Setting::GrafanaUser.key().option).map(|remembered| remembered.value.clone());
+    let user = if is_ours {
+        resolved.pick(Setting::GrafanaUser)
+    } else {
+        // That of the container is kept for the way back.
+        let name = Setting::GrafanaUser.key().option;
+        let kept = resolved.remembered.get(name).cloned();
+        resolved.values.extend(kept.map(|kept| (name.to_string(), kept)));
+        resolved.credential(Setting::GrafanaUser)
+    };
+    let default = || Login::ADMIN.to_string();
+    let is_new = user.as_deref().unwrap_or(Login::ADMIN) != before.as_deref().unwrap_or(Login::ADMIN);
+    let secrets = &resolved.inputs.secrets;
+    let token = secrets.grafana_token.is_some();
+    Login { user: user.unwrap_or_else(default), token, given: !token && (secrets.grafana_password.is_some() || is_new) }
+}
+
+fn credentials(inputs: &Inputs, login: &Login, influxdb_user: Option<String>) -> Result<Credentials> {
+    let secrets = inputs.secrets.clone();
+    let influxdb = match (influxdb_user, secrets.influxdb_password) {
+        (Some(user), password) => Some(InfluxdbLogin { user, password: password.unwrap_or_else(|| Secret::new("")) }),
+        (None, Some(_)) => {
+            return Err(Error::usage("a password for InfluxDB is given, but no user", "give --influxdb-user too"));
+        }
+        (None, None) => None,
+    };
+    Ok(Credentials {
+        grafana_user: login.user.clone(),
+        grafana_password: secrets.grafana_password,
+        default_password: Secret::new(GRAFANA_PASSWORD),
+        grafana_token: secrets.grafana_token,
+        influxdb,
+        ca_file: inputs.ca_file.clone(),
+    })
+}
+
+/// Where Clipper will write by its own file and its own defaults.
+fn target(file: &ClipperFile, inputs: &Inputs) -> ClipperTarget {
+    let host = file.influx_ip.clone().unwrap_or_else(|| "127.0.0.1".into());
+    let addresses = match host.parse() {
+        Ok(ip) => vec![ip],
+        Err(_) => (inputs.resolve)(&host),
+    };
+    ClipperTarget {
+        addresses,
+        host,
+        port: file.influx_port.as_ref().and_then(|port| port.parse().ok()).unwrap_or(Role::Influxdb.port()),
+        database: file.database.clone().unwrap_or_default(),
+    }
+}
+
+fn pull(resolved: &mut Resolved<'_>) -> Result<Pull> {
+    match resolved.pick(Setting::Pull).as_deref() {
+        None | Some("missing") => Ok(Pull::Missing),
+        Some("always") => Ok(Pull::Always),
+        Some("never") => Ok(Pull::Never),
+        Some(other) => Err(Error::usage(format!("--pull is {other:?}"), "give missing, always or never")),
+    }
+}
+
+fn timeout(resolved: &mut Resolved<'_>) -> Result<Duration> {
+    let text = resolved.pick(Setting::Timeout).unwrap_or_else(|| Setting::Timeout.key().default.into());
+    duration(&text, "--timeout")
+}
+
+/// A duration as a person types it.
+///
+/// # Errors
+/// [`Error::Usage`] when it is none, nothing, or longer than a clock can count.
+pub fn duration(text: &str, option: &str) -> Result<Duration> {
+    let hint = "write it as 90s, 10m, 6h or 1d";
+    let duration =
+        humantime::parse_duration(text).map_err(|why| Error::usage(format!("{option} is {text:?}: {why}"), hint))?;
+    if duration.is_zero() {
+        return Err(Error::usage(format!("{option} is {text:?}"), "it must be longer than nothing"));
+    }
+    if duration > LONGEST {
+        return Err(Error::usage(format!("{option} is {text:?}: longer than 100 years"), hint));
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::specification::PasswordSource;
+    use crate::core::stack::ContainerSpec;
+
+    fn inputs() -> Inputs {
+        Inputs {
+            options: Values::new(),
+            environment: Values::new(),
+            file: None,
+            secrets: Secrets::default(),
+            ca_file: None,
+            edition: "e".into(),
+            engine: EngineLocation::Here,
+            engine_options: String::new(),
+            repeats_options: false,
+            resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
+        }
+    }
+
+    /// Nothing is remembered yet.
+    fn fresh() -> Memory {
+        Memory { stored: Some(StoredSettings::default()), containers: Vec::new() }
+    }
+
+    /// What a stack remembers, as the next run finds it.
+    fn memory_of(stack: &Stack) -> Memory {
+        let values = Some(stack.settings.as_ref().unwrap().values.clone());
+        Memory { stored: Some(StoredSettings { numbers: vec![1], values }), containers: Vec::new() }
+    }
+
+    fn merged(inputs: &Inputs, memory: &Memory) -> Result<Stack> {
+        merge(inputs, memory).map(|(stack, _)| stack)
+    }
+
+    fn with(setting: Setting, value: &str) -> Inputs {
+        Inputs { options: [(setting, value.to_string())].into(), ..inputs() }
+    }
+
+    fn spec(stack: &Stack, role: Role) -> &ContainerSpec {
+        stack.container(role).unwrap()
+    }
+
+    #[test]
+    fn defaults_are_clippers_and_grafanas_own_and_none_is_remembered() {
+        let stack = merged(&inputs(), &fresh()).unwrap();
+        assert_eq!(stack.url(Role::Influxdb).to_string(), "http://127.0.0.1:8086");
+        assert_eq!(stack.url(Role::Grafana).to_string(), "http://127.0.0.1:3000");
+        assert_eq!((stack.database.as_str(), stack.data_source.url.as_str()), ("clipper", "http://influxdb:8086"));
+        assert_eq!(spec(&stack, Role::Influxdb).specification.image.to_string(), "influxdb:1.12.4");
+        assert_eq!(stack.settings, Some(Settings::default()));
+    }
+
+    #[test]
+    fn option_beats_environment_beats_file_beats_what_is_remembered() {
+        let remembered = memory_of(&merged(&with(Setting::Database, "remembered"), &fresh()).unwrap());
+        let mut it = inputs();
+        assert_eq!(merged(&it, &remembered).unwrap().database, "remembered");
+        let port = Some("8087".into());
+        it.file = Some(ClipperFile { database: Some("file".into()), influx_port: port, ..ClipperFile::default() });
+        assert_eq!(merged(&it, &remembered).unwrap().database, "file");
+        it.environment = [(Setting::Database, "environment".to_string())].into();
+        assert_eq!(merged(&it, &remembered).unwrap().database, "environment");
+        it.options = [(Setting::Database, "an option".to_string())].into();
+        let stack = merged(&it, &remembered).unwrap();
+        assert_eq!(stack.database, "an-option");
+        assert_eq!(stack.url(Role::Influxdb).port, 8087);
+        let values = stack.settings.unwrap().values;
+        assert_eq!((values["database"].value.as_str(), values["database"].of_file), ("an option", false));
+        assert_eq!((values["influxdb-port"].value.as_str(), values["influxdb-port"].of_file), ("8087", true));
+    }
+
+    #[test]
+    fn an_empty_option_takes_back_and_a_file_takes_back_what_a_file_gave() {
+        let mut it = with(Setting::GrafanaIp, "0.0.0.0");
+        it.file = Some(ClipperFile { influx_port: Some("8087".into()), ..ClipperFile::default() });
+        let memory = memory_of(&merged(&it, &fresh()).unwrap());
+        let bare = merged(&inputs(), &memory).unwrap();
+        assert_eq!((bare.url(Role::Influxdb).port, is_open(&bare)), (8087, true));
+        // The next file says nothing of a port.
+        let other = Inputs { file: Some(ClipperFile::default()), ..inputs() };
+        let dropped = merged(&other, &memory).unwrap();
+        assert_eq!((dropped.url(Role::Influxdb).port, is_open(&dropped)), (8086, true));
+        let back = merged(&with(Setting::GrafanaIp, ""), &memory).unwrap();
+        assert!(!is_open(&back));
+        assert!(!is_open(&merged(&inputs(), &memory_of(&back)).unwrap()), "for good");
+    }
+
+    fn is_open(stack: &Stack) -> bool {
+        !spec(stack, Role::Grafana).specification.publish.ip().is_loopback()
+    }
+
+    #[test]
+    fn what_belongs_to_one_run_is_remembered_never() {
+        let mut it = inputs();
+        it.options = [
+            (Setting::Pull, "always"),
+            (Setting::Timeout, "7s"),
+            (Setting::InfluxdbUrl, "http://db:8086"),
+            (Setting::GrafanaUrl, "http://g:3000"),
+            (Setting::InfluxdbUser, "me"),
+            (Setting::GrafanaUser, "me"),
+        ]
+        .map(|(setting, value)| (setting, value.to_string()))
+        .into();
+        it.secrets.grafana_password = Some(Secret::new("secret"));
+        let values = merged(&it, &fresh()).unwrap().settings.unwrap().values;
+        assert_eq!(values.keys().collect::<Vec<_>>(), ["grafana-url", "influxdb-url"]);
+    }
+
+    #[test]
+    fn a_server_of_somebody_else_is_remembered_and_taken_back() {
+        let mut it = with(Setting::InfluxdbUrl, "http://db.example:8086");
+        it.options.insert(Setting::InfluxdbPort, "8099".into());
+        let memory = memory_of(&merged(&it, &fresh()).unwrap());
+        let bare = merged(&inputs(), &memory).unwrap();
+        assert_eq!(bare.url(Role::Influxdb).to_string(), "http://db.example:8086");
+        // And its user can be given without the address.
+        assert_eq!(merged(&with(Setting::InfluxdbUser, "me"), &memory).unwrap().data_source.user, "me");
+        assert!(merged(&with(Setting::InfluxdbUser, "me"), &fresh()).is_err());
+        let back = merged(&with(Setting::InfluxdbUrl, ""), &memory).unwrap();
+        assert_eq!(back.url(Role::Influxdb).to_string(), "http://127.0.0.1:8099");
+    }
+
+    #[test]
+    fn where_settings_are_lost_containers_stand_in_for_their_own_role() {
+        let mut it = with(Setting::Registry, "mirror:5000");
+        it.options.insert(Setting::GrafanaPort, "3003".into());
+        it.options.insert(Setting::Database, "d".into());
+        let stack = merged(&it, &fresh()).unwrap();
+        let made = Role::ALL.map(|role| (role, Some(spec(&stack, role).specification.clone())));
+        let memory = Memory { stored: Some(StoredSettings::default()), containers: made.to_vec() };
+        let bare = merged(&inputs(), &memory).unwrap();
+        assert_eq!(bare.url(Role::Grafana).port, 3003);
+        assert_eq!(spec(&bare, Role::Influxdb).specification, spec(&stack, Role::Influxdb).specification);
+        assert!(bare.settings.unwrap().lost.unwrap().unknown_database);
+        let told = merged(&with(Setting::Database, "d"), &memory).unwrap();
+        assert!(!told.settings.unwrap().lost.unwrap().unknown_database);
+    }
+
+    #[test]
+    fn what_somebody_wrote_into_the_label_is_nobodys_usage_error() {
+        let values = |name: &str, value: &str| {
+            BTreeMap::from([(name.to_string(), Remembered { value: value.into(), of_file: false })])
+        };
+        for (name, value) in [("influxdb-port", "x"), ("grafana-url", "ftp://x"), ("grafana-image", "a b")] {
+            assert!(!is_readable(&values(name, value)), "{name}");
+        }
+        assert!(is_readable(&values("grafana-ip", "a-name-that-does-not-resolve-today")));
+        let memory = Memory { stored: Some(StoredSettings { numbers: vec![1], values: None }), containers: Vec::new() };
+        let stack = merged(&inputs(), &memory).unwrap();
+        assert_eq!(stack.settings.unwrap().lost.unwrap().why, "unreadable");
+        // What somebody typed still is, and what only clashes with it is no reason to forget.
+        assert!(merged(&with(Setting::GrafanaPort, "x"), &memory).is_err());
+        let open = memory_of(&merged(&with(Setting::GrafanaIp, "0.0.0.0"), &fresh()).unwrap());
+        let mut it = inputs();
+        it.secrets.grafana_password = Some(Secret::new("admin"));
+        assert!(merged(&it, &open).is_err());
+    }
+
+    #[test]
+    fn both_servers_cannot_have_one_address() {
+        assert!(merged(&with(Setting::GrafanaPort, "8086"), &fresh()).is_err());
+        let moved = memory_of(&merged(&with(Setting::InfluxdbPort, "9000"), &fresh()).unwrap());
+        assert!(check(&with(Setting::GrafanaPort, "8086")).is_ok(), "the other one may have moved");
+        assert!(merged(&with(Setting::GrafanaPort, "8086"), &moved).is_ok());
+        let mut it = with(Setting::GrafanaPort, "8086");
+        it.options.insert(Setting::GrafanaIp, "127.0.0.2".into());
+        assert!(merged(&it, &fresh()).is_ok());
+    }
+
+    #[test]
+    fn the_containers_user_is_kept_while_another_grafana_is_used() {
+        let first = memory_of(&merged(&with(Setting::GrafanaUser, "alice"), &fresh()).unwrap());
+        let away = memory_of(&merged(&with(Setting::GrafanaUrl, "http://g:3000"), &first).unwrap());
+        let back = merged(&with(Setting::GrafanaUrl, ""), &away).unwrap();
+        assert_eq!((back.login.user.as_str(), back.login.given), ("alice", false));
+    }
+
+    #[test]
+    fn a_registry_stands_before_both_default_images_and_no_others() {
+        let mut it = with(Setting::Registry, "mirror:5000/");
+        it.options.insert(Setting::GrafanaImage, "own/grafana".into());
+        let stack = merged(&it, &fresh()).unwrap();
+        assert_eq!(spec(&stack, Role::Influxdb).specification.image.to_string(), "mirror:5000/influxdb:1.12.4");
+        let grafana = &spec(&stack, Role::Grafana).specification;
+        assert_eq!((grafana.image.to_string().as_str(), grafana.read_only), ("own/grafana:latest", false));
+    }
+
+    #[test]
+    fn a_host_name_becomes_one_address() {
+        let stack = merged(&with(Setting::InfluxdbIp, "localhost"), &fresh()).unwrap();
+        assert_eq!(spec(&stack, Role::Influxdb).specification.publish.ip(), IpAddr::from([127, 0, 0, 1]));
+        assert!(merged(&with(Setting::InfluxdbIp, "nowhere"), &fresh()).is_err());
+    }
+
+    #[test]
+    fn a_wildcard_is_reached_on_loopback_and_an_engine_elsewhere_by_its_name() {
+        let mut it = with(Setting::InfluxdbIp, "0.0.0.0");
+        it.options.insert(Setting::GrafanaIp, "::".into());
+        let stack = merged(&it, &fresh()).unwrap();
+        assert_eq!(stack.url(Role::Influxdb).to_string(), "http://127.0.0.1:8086");
+        assert_eq!(stack.url(Role::Grafana).to_string(), "http://[::1]:3000");
+        it.engine = EngineLocation::Elsewhere("box".into());
+        assert_eq!(merged(&it, &fresh()).unwrap().url(Role::Influxdb).to_string(), "http://box:8086");
+        it.options.remove(&Setting::GrafanaIp);
+        let error = merged(&it, &fresh()).unwrap_err();
+        assert_eq!(error.exit(), crate::error::Exit::Usage);
+        assert!(error.hint().contains("--grafana-ip"), "{}", error.hint());
+    }
+
+    #[test]
+    fn the_default_password_is_for_loopback_alone() {
+        let mut it = inputs();
+        let source = |it: &Inputs| merged(it, &fresh()).map(|stack| spec(&stack, Role::Grafana).specification.password);
+        assert_eq!(source(&it).unwrap(), PasswordSource::Default);
+        it.secrets.grafana_password = Some(Secret::new("admin"));
+        assert_eq!(source(&it).unwrap(), PasswordSource::Default);
+        it.options.insert(Setting::GrafanaIp, "0.0.0.0".into());
+        assert!(source(&it).is_err(), "admin/admin for everybody");
+        it.secrets.grafana_password = None;
+        assert_eq!(source(&it).unwrap(), PasswordSource::File);
+    }
+
+    #[test]
+    fn the_data_source_gets_the_address_that_grafana_can_reach() {
+        let url = |influxdb: &str, grafana: &str| {
+            let mut it = with(Setting::InfluxdbUrl, influxdb);
+            it.options.insert(Setting::GrafanaUrl, grafana.into());
+            merged(&it, &fresh()).unwrap().data_source.url
+        };
+        assert_eq!(url("", ""), "http://influxdb:8086");
+        assert_eq!(url("http://127.0.0.1:8086/", ""), "http://host.docker.internal:8086");
+        assert_eq!(url("http://[::1]:8086", ""), "http://host.docker.internal:8086");
+        assert_eq!(url("https://db.example:8086", ""), "https://db.example:8086");
+        assert_eq!(url("", "http://localhost:3000"), "http://127.0.0.1:8086");
+        assert_eq!(url("http://localhost:8086", "http://localhost:3000"), "http://localhost:8086");
+    }
+
+    #[test]
+    fn only_another_user_than_before_counts_as_given() {
+        let first = merged(&with(Setting::GrafanaUser, "me"), &fresh()).unwrap();
+        assert!(first.login.given);
+        let memory = memory_of(&first);
+        let bare = merged(&inputs(), &memory).unwrap();
+        assert_eq!((bare.login.user.as_str(), bare.login.given), ("me", false));
+        assert!(merged(&with(Setting::GrafanaUser, ""), &memory).unwrap().login.given, "back to admin");
+    }
+
+    #[test]
+    fn clippers_file_agrees_by_address_name_or_wildcard() {
+        use crate::core::status::beyond_clipper;
+        let target = |host: &str| {
+            let file = ClipperFile {
+                database: Some("clipper".into()),
+                influx_ip: Some(host.into()),
+                ..ClipperFile::default()
+            };
+            let mut it = with(Setting::InfluxdbIp, "127.0.0.1");
+            it.file = Some(file);
+            let stack = merged(&it, &fresh()).unwrap();
+            stack.clipper.as_ref().unwrap().agrees(&stack)
+        };
+        assert!(target("127.0.0.1") && target("localhost") && target("0.0.0.0"));
+        assert!(!target("10.0.0.7") && !target("elsewhere"));
+        let beyond = |url: &str| beyond_clipper(&merged(&with(Setting::InfluxdbUrl, url), &fresh()).unwrap());
+        assert_eq!(beyond("http://db:8086"), None);
+        assert!(
+            beyond("https://db").unwrap().contains("https") && beyond("http://db/influx").unwrap().contains("path")
+        );
+    }
+
+    #[test]
+    fn a_duration_is_bounded() {
+        for bad in ["0s", "soon", "400000000000y", "101y"] {
+            assert!(duration(bad, "--timeout").is_err(), "{bad}");
+        }
+        assert_eq!(duration("90s", "--timeout").unwrap(), Duration::from_secs(90));
+    }
+
+    #[test]
+    fn a_suggested_command_reaches_the_same_instance() {
+        let mut it = with(Setting::Name, "x");
+        it.options.insert(Setting::Config, "a b.toml".into());
+        it.engine_options = " -H ssh://me@box".into();
+        let stack = merged(&it, &fresh()).unwrap();
+        assert_eq!(stack.command("up"), "clipper-metrics up --config 'a b.toml' --name x -H ssh://me@box");
+    }
+}

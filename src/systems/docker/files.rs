@@ -1,0 +1,284 @@
+//! What lies beside Grafana's database in its volume: the password that opens it and the version
+//! that ran last; and Grafana's own command, which sets a password.
+//!
+//! Written and read through the engine, also in containers that never ran. Must not know what the
+//! password is for or when it changes.
+
+use std::io::Read as _;
+use std::time::Instant;
+
+use bollard::exec::StartExecResults;
+use bollard::models::ExecConfig;
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+use tokio::io::AsyncWriteExt as _;
+
+use super::{Docker, REQUEST_TIMEOUT};
+use crate::core::role::Role;
+use crate::core::stack::Secret;
+use crate::core::text::excerpt;
+use crate::core::version::Version;
+use crate::error::{Error, Refusal, Result};
+
+/// Where the password lies inside the container. It lives exactly as long as the database that it
+/// opens, which is next to it, and holds what Grafana accepts.
+pub(super) const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
+/// The folder of our files.
+const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
+/// The password's file.
+const PASSWORD: &str = "admin_password";
+/// Where a new password lies while Grafana is being told of it.
+const PENDING: &str = "admin_password.new";
+/// The version of Grafana that ran last.
+const VERSION: &str = "version";
+/// The version that is about to run, by its image's tag.
+const PROMISED: &str = "version.new";
+/// Grafana's database, which is there once Grafana has run.
+const DATABASE: &str = "/var/lib/grafana/grafana.db";
+/// The volume, in which archives are unpacked.
+const VOLUME: &str = "/var/lib/grafana";
+/// The user that Grafana's image runs as, and its group.
+const OWNER: (u64, u64) = (472, 0);
+/// The most bytes that are read: a password is a line.
+const LIMIT: usize = 64 << 10;
+
+/// Our files in Grafana's volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeFiles {
+    /// The password that Grafana accepts.
+    pub password: Option<Secret>,
+    /// A password that Grafana was being told of when a run ended.
+    pub pending: Option<Secret>,
+    /// The version that ran last, where it is another than the volume was made for.
+    pub version: Option<Version>,
+    /// The version that an image's tag promised, before its server said its own.
+    pub promised: Option<Version>,
+}
+
+impl VolumeFiles {
+    /// The newest version that may have run on the volume.
+    #[must_use]
+    pub fn newest_version(&self) -> Option<Version> {
+        self.version.max(self.promised)
+    }
+}
+
+impl Docker {
+    /// Reads our files. Works on containers that never ran.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
+        let doing = "read clipper-metrics's files in Grafana's volume";
+        let options = DownloadFromContainerOptionsBuilder::default().path(FOLDER).build();
+        let read = async {
+            let mut stream = self.client.download_from_container(container, Some(options));
+            let mut archive = Vec::new();
+            while let Some(chunk) = stream.next().await {
+                archive.extend_from_slice(&chunk?);
+                if archive.len() > LIMIT {
+                    break;
+                }
+            }
+            Ok(archive)
+        };
+        let Some(archive) = self.find(doing, read).await? else { return Ok(VolumeFiles::default()) };
+        unpacked(&archive).map_err(|source| Error::Io { doing: doing.into(), source })
+    }
+
+    /// Grafana has run on the container's volume.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn has_database(&self, container: &str) -> Result<bool> {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(DATABASE).build();
+        let request = self.client.get_container_archive_info(container, Some(options));
+        Ok(self.find("look for Grafana's database", request).await?.is_some())
+    }
+
+    /// Puts the password that Grafana accepts into the volume, readable by Grafana alone. With
+    /// `settle`, also in the place of one that was being set.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn write_password(&self, container: &str, password: &Secret, settle: bool) -> Result<()> {
+        let text = password.reveal();
+        let files = [(PASSWORD, text), (PENDING, text)];
+        self.write_files(container, if settle { &files } else { &files[..1] }).await
+    }
+
+    /// Puts a password that Grafana is about to be told of beside the one in force.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn write_pending_password(&self, container: &str, password: &Secret) -> Result<()> {
+        self.write_files(container, &[(PENDING, password.reveal())]).await
+    }
+
+    /// Notes the version that runs on the volume, and one that is about to.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn write_version(&self, container: &str, ran: Option<Version>, promised: Option<Version>) -> Result<()> {
+        let text = |version: Option<Version>| version.map(|version| version.to_string()).unwrap_or_default();
+        self.write_files(container, &[(VERSION, &text(ran)), (PROMISED, &text(promised))]).await
+    }
+
+    async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
+        let doing = "write clipper-metrics's files into Grafana's volume";
+        let archive = packed(files).map_err(|source| Error::Io { doing: doing.into(), source })?;
+        let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
+        let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
+        self.call(doing, upload).await
+    }
+
+    /// Sets the password with Grafana's own command inside the running container. It goes through
+    /// standard input, so that no process list shows it.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the command fails or does not end before the deadline.
+    pub async fn reset_password(&self, container: &str, password: &Secret, deadline: Instant) -> Result<()> {
+        let common = ["--homepath", "/usr/share/grafana", "--config", "/etc/grafana/grafana.ini"];
+        let action = ["admin", "reset-admin-password", "--password-from-stdin"];
+        let new = [&["grafana", "cli"][..], &common, &action].concat();
+        // Up to 8, the command was a program of its own.
+        let old = [&["grafana-cli"][..], &common, &action].concat();
+        let doing = format!("reset the password of {} in its container", Role::Grafana.title());
+        let failed = |why: String| Error::Docker { doing: doing.clone(), why, refusal: Refusal::Other };
+        let run = async {
+            match self.exec(container, &new, password).await? {
+                (126 | 127, _) => self.exec(container, &old, password).await,
+                result => Ok(result),
+            }
+        };
+        let (code, output) = match tokio::time::timeout_at(deadline.into(), run).await {
+            Ok(result) => result?,
+            Err(_) => return Err(failed("its own command did not end in time; --timeout gives it longer".into())),
+        };
+        if code == 0 {
+            return Ok(());
+        }
+        let output = output.replace(password.reveal(), "…");
+        // What went wrong comes last.
+        let from = output.char_indices().rev().nth(300).map_or(0, |(at, _)| at);
+        Err(failed(format!("its own command ended with {code}: {}", excerpt(&output[from..], 300))))
+    }
+
+    /// Runs a command with a secret on its standard input; its exit code and what it printed.
+    async fn exec(&self, container: &str, command: &[&str], input: &Secret) -> Result<(i64, String)> {
+        let doing = "run Grafana's command in its container";
+        let config = ExecConfig {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(|word| (*word).to_string()).collect()),
+            ..ExecConfig::default()
+        };
+        let exec = self.call(doing, self.client.create_exec(container, config)).await?;
+        let started = self.call(doing, self.client.start_exec(&exec.id, None)).await;
+        let mut printed = String::new();
+        match started {
+            Ok(StartExecResults::Attached { mut output, input: mut stdin }) => {
+                let line = format!("{}\n", input.reveal());
+                let sent = async {
+                    stdin.write_all(line.as_bytes()).await?;
+                    stdin.shutdown().await
+                };
+                // A command that is not there reads nothing; its exit code tells.
+                let _ = sent.await;
+                while let Some(Ok(part)) = output.next().await {
+                    if printed.len() < LIMIT {
+                        printed.push_str(&part.to_string());
+                    }
+                }
+            }
+            Ok(StartExecResults::Detached) => {}
+            Err(Error::Docker { refusal: Refusal::NoSuchProgram, why, .. }) => return Ok((127, why)),
+            Err(error) => return Err(error),
+        }
+        let mut backoff = std::time::Duration::from_millis(10);
+        loop {
+            let state = self.call(doing, self.client.inspect_exec(&exec.id)).await?;
+            if state.running != Some(true) {
+                return Ok((state.exit_code.unwrap_or(-1), printed));
+            }
+            crate::systems::pause(&mut backoff).await;
+        }
+    }
+
+    /// The longest time for one exchange with the engine that is not a pull.
+    pub(super) async fn bounded<T, E>(
+        request: impl Future<Output = Result<T, E>>,
+        late: impl FnOnce() -> E,
+    ) -> Result<T, E> {
+        tokio::time::timeout(REQUEST_TIMEOUT, request).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// The files in an archive of our folder.
+fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
+    let mut found = VolumeFiles::default();
+    for entry in tar::Archive::new(archive).entries()? {
+        let entry = entry?;
+        let path = entry.path()?.to_path_buf();
+        let mut text = String::new();
+        if !entry.header().entry_type().is_file() || entry.take(LIMIT as u64).read_to_string(&mut text).is_err() {
+            continue;
+        }
+        let secret = || {
+            let text = text.trim_end_matches(['\n', '\r']);
+            (!text.is_empty()).then(|| Secret::new(text))
+        };
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some(PASSWORD) => found.password = secret(),
+            Some(PENDING) => found.pending = secret(),
+            Some(VERSION) => found.version = Version::parse(&text),
+            Some(PROMISED) => found.promised = Version::parse(&text),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// An archive with the folder and the files in it.
+fn packed(files: &[(&str, &str)]) -> std::io::Result<Vec<u8>> {
+    let folder_name = FOLDER.trim_start_matches(VOLUME).trim_start_matches('/');
+    let entry = |path: &str, mode: u32, size: u64| -> std::io::Result<tar::Header> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(path)?;
+        header.set_mode(mode);
+        header.set_uid(OWNER.0);
+        header.set_gid(OWNER.1);
+        header.set_size(size);
+        Ok(header)
+    };
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut folder = entry(&format!("{folder_name}/"), 0o700, 0)?;
+    folder.set_entry_type(tar::EntryType::Directory);
+    folder.set_cksum();
+    builder.append(&folder, std::io::empty())?;
+    for (name, text) in files {
+        let bytes = text.as_bytes();
+        let mut file = entry(&format!("{folder_name}/{name}"), 0o400, bytes.len() as u64)?;
+        file.set_cksum();
+        builder.append(&file, bytes)?;
+    }
+    builder.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_packed_is_read_back() {
+        let archive = packed(&[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4")]).unwrap();
+        let files = unpacked(&archive).unwrap();
+        assert_eq!(files.password, Some(Secret::new("a b ")));
+        assert_eq!(files.pending, Some(Secret::new("c")));
+        assert_eq!(files.version, Some(Version(12, 4)));
+        assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
+    }
+}

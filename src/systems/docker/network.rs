@@ -1,0 +1,127 @@
+//! The instance's network: found by name and label, made once, removed only when nobody else uses it.
+//!
+//! Names of networks are not unique, so everything works with ids.
+
+use std::collections::HashMap;
+
+use bollard::models::{NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::query_parameters::ListNetworksOptionsBuilder;
+
+use super::{Docker, labels};
+use crate::core::observed::Network;
+use crate::core::plan::{Blocked, Obstacle, Resource};
+use crate::core::text::printable;
+use crate::error::{Error, Refusal, Result};
+
+impl Docker {
+    pub(super) async fn network(&self, instance: &str) -> Result<Network> {
+        let found = self.networks(instance).await?;
+        let mut ours: Vec<_> =
+            found.iter().filter(|network| labels::belongs(network.labels.as_ref(), instance)).collect();
+        ours.sort_by_key(|network| (network.created.clone(), network.id.clone()));
+        Ok(match (ours.is_empty(), found.is_empty()) {
+            (false, _) => Network::Ours(ours.into_iter().filter_map(|network| network.id.clone()).collect()),
+            (true, false) => Network::Foreign,
+            (true, true) => Network::Free,
+        })
+    }
+
+    /// Networks of exactly that name: the engine's filter finds parts of names too, and names are
+    /// not unique.
+    async fn networks(&self, name: &str) -> Result<Vec<bollard::models::Network>> {
+        let filter = HashMap::from([("name".to_string(), vec![name.to_string()])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filter).build();
+        let mut found = self.call("list networks", self.client.list_networks(Some(options))).await?;
+        found.retain(|network| network.name.as_deref() == Some(name));
+        Ok(found)
+    }
+
+    /// Makes the instance's network.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn create_network(&self, instance: &str) -> Result<()> {
+        let request = NetworkCreateRequest {
+            name: instance.into(),
+            driver: Some("bridge".into()),
+            labels: Some(labels::of_instance(instance)),
+            ..NetworkCreateRequest::default()
+        };
+        let doing = format!("create network {instance}");
+        let made = self.call(&doing, self.client.create_network(request)).await?;
+        // The engine lets two have one name. Whoever finds that another was first takes its own back.
+        if self.network(instance).await?.id().is_some_and(|kept| kept != made.id) {
+            self.find(&doing, self.client.remove_network(&made.id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the instance's networks; `spare` keeps the one that is in use, and unplugs from the
+    /// others what cannot work there anyway.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] where a container of somebody else is attached, [`Error::Docker`] when the
+    /// engine refuses.
+    pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
+        let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
+        for id in ids.iter().skip(usize::from(spare)) {
+            let doing = format!("remove network {instance}");
+            match self.find(&doing, self.client.remove_network(id)).await {
+                Err(Error::Docker { refusal: Refusal::Conflict, .. }) if spare => {
+                    if let Some(error) = self.strangers(instance, id).await? {
+                        return Err(error);
+                    }
+                    self.unplug(id).await?;
+                    self.find(&doing, self.client.remove_network(id)).await?;
+                }
+                Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
+                    return Err(self.strangers(instance, id).await?.unwrap_or(error));
+                }
+                result => drop(result?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Who else is attached to the instance's network, as an error that names them.
+    async fn strangers(&self, instance: &str, network: &str) -> Result<Option<Error>> {
+        let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
+        let attached = attached.and_then(|network| network.containers).unwrap_or_default();
+        let all = self.containers().await?;
+        let ours = |id: &str| {
+            all.iter().any(|one| one.id.as_deref() == Some(id) && labels::belongs(one.labels.as_ref(), instance))
+        };
+        let mut names: Vec<String> = attached
+            .into_iter()
+            .filter(|(id, _)| !ours(id))
+            .map(|(id, endpoint)| printable(&endpoint.name.unwrap_or(id)))
+            .collect();
+        names.sort();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let blocked = Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("cannot remove network {instance}: {} still attached to it", are(&names)),
+            hint: format!("docker network disconnect {instance} {}, then run the same command again", names[0]),
+        };
+        Ok(Some(Error::Blocked { resource: Resource::Network, blocked }))
+    }
+
+    async fn unplug(&self, network: &str) -> Result<()> {
+        let doing = "unplug containers from a second network of one name";
+        let Some(found) = self.find(doing, self.client.inspect_network(network, None)).await? else { return Ok(()) };
+        for container in found.containers.into_iter().flatten().map(|(id, _)| id) {
+            let request = NetworkDisconnectRequest { container, force: Some(true) };
+            self.find(doing, self.client.disconnect_network(network, request)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn are(names: &[String]) -> String {
+    match names {
+        [one] => format!("container {one} is"),
+        names => format!("the containers {} are", names.join(" and ")),
+    }
+}

@@ -1,0 +1,92 @@
+//! The volumes with the servers' data.
+//!
+//! The engine answers "made" for one that exists, whoever owns it, so labels are looked at each time.
+
+use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
+use bollard::query_parameters::RemoveVolumeOptions;
+
+use super::{Docker, labels};
+use crate::core::observed::Volume;
+use crate::core::role::Role;
+use crate::core::stack::ContainerSpec;
+use crate::error::{Error, Result};
+
+impl Docker {
+    /// The volume with a role's data.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn volume(&self, instance: &str, role: Role) -> Result<Volume> {
+        let name = role.object_name(instance);
+        let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(&name)).await?;
+        Ok(found.map_or(Volume::Absent, |volume| seen_volume(&volume, instance)))
+    }
+
+    /// The same, from the list of the instance's volumes. One that is not in it is asked for only
+    /// where somebody else's would be in the way.
+    pub(super) async fn volume_among(
+        &self,
+        all: &[EngineVolume],
+        instance: &str,
+        role: Role,
+        needed: bool,
+    ) -> Result<Volume> {
+        let name = role.object_name(instance);
+        match all.iter().find(|volume| volume.name == name) {
+            Some(volume) => Ok(seen_volume(volume, instance)),
+            None if needed => self.volume(instance, role).await,
+            None => Ok(Volume::Absent),
+        }
+    }
+
+    /// Makes a volume, and checks that it is really ours: the engine says yes to one that exists,
+    /// whoever owns it.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] when somebody else has a volume of that name, [`Error::Docker`] when the engine
+    /// refuses.
+    pub async fn create_volume(&self, instance: &str, spec: &ContainerSpec) -> Result<()> {
+        let doing = format!("create volume {}", spec.specification.volume);
+        if self.volume(instance, spec.role).await? != Volume::Absent {
+            // What is in it decides what comes next.
+            return Err(Error::Raced { doing, why: "somebody else has just made it".into() });
+        }
+        let request = VolumeCreateRequest {
+            name: Some(spec.specification.volume.clone()),
+            labels: Some(self.volume_labels(instance, spec).await?),
+            ..VolumeCreateRequest::default()
+        };
+        let volume = self.call(&doing, self.client.create_volume(request)).await?;
+        if labels::belongs(Some(&volume.labels), instance) {
+            return Ok(());
+        }
+        Err(Error::Raced { doing, why: "somebody else has just made one of that name".into() })
+    }
+
+    pub(super) async fn volume_labels(&self, instance: &str, spec: &ContainerSpec) -> Result<labels::Labels> {
+        let user = self.image(spec).await?.map(|image| image.user);
+        let version = spec.specification.image.version().map(|version| version.to_string());
+        Ok(labels::of_volume(instance, spec.role, user.as_deref(), version.as_deref()))
+    }
+
+    /// Removes a volume that is ours.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
+        if !matches!(self.volume(instance, role).await?, Volume::Ours { .. }) {
+            return Ok(());
+        }
+        let name = role.object_name(instance);
+        let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
+        self.find(&format!("delete volume {name}"), request).await.map(drop)
+    }
+}
+
+fn seen_volume(volume: &EngineVolume, instance: &str) -> Volume {
+    if labels::belongs(Some(&volume.labels), instance) {
+        Volume::Ours { user: labels::user(&volume.labels), version: labels::version(&volume.labels) }
+    } else {
+        Volume::Foreign
+    }
+}

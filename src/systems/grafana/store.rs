@@ -1,0 +1,195 @@
+//! Dashboards and folders as Grafana keeps them: whether one is there, what else has its uid or its
+//! title, and how one is saved without replacing anything of other people.
+//!
+//! Must not know what is in a dashboard.
+
+use serde_json::{Value, json};
+
+use super::{Api, Grafana, dashboard, foreign, path, text};
+use crate::core::observed::{Dashboard, Folder};
+use crate::core::plan::Resource;
+use crate::core::stack::Stack;
+use crate::error::{Error, Result};
+
+/// Up to here, a folder and the dashboards in it have different titles; what came between this and
+/// the versions that were tried is learned from the answer to a save.
+const TITLES_CLASH_BEFORE: u64 = 10;
+
+impl Grafana {
+    /// The stack's dashboard, or what is in its place.
+    pub(super) async fn seen_dashboard(&self, stack: &Stack) -> Result<Dashboard> {
+        let uid = &stack.dashboard.uid;
+        let Some(found) = self.dashboard(uid).await? else {
+            let clash = self.clash(stack).await?;
+            return Ok(clash.map_or(Dashboard::Missing, |(what, has_uid)| Dashboard::Clash { what, has_uid }));
+        };
+        if found["meta"]["isFolder"] == true {
+            let what = folder_with_uid(&text(&found["dashboard"]["title"]), uid);
+            return Ok(Dashboard::Clash { what, has_uid: true });
+        }
+        if !dashboard::is_ours(&found["dashboard"]) {
+            let what = format!("a dashboard called {:?} with the uid {uid:?}", text(&found["dashboard"]["title"]));
+            let provisioned = if found["meta"]["provisioned"] == true { ", which a file provides" } else { "" };
+            return Ok(Dashboard::Clash { what: format!("{what}{provisioned}"), has_uid: true });
+        }
+        let mut seen = dashboard::read(&found["dashboard"]);
+        seen.provisioned = found["meta"]["provisioned"] == true;
+        Ok(Dashboard::Present(seen))
+    }
+
+    /// What has the uid or the title of a dashboard that is not there, and whether it is the uid.
+    async fn clash(&self, stack: &Stack) -> Result<Option<(String, bool)>> {
+        let want = &stack.dashboard;
+        if !self.is_before(TITLES_CLASH_BEFORE) {
+            let folder = self.get("look for a folder of that uid", &path(&["api", "folders", &want.uid])).await?;
+            return Ok(folder.map(|folder| (folder_with_uid(&text(&folder["title"]), &want.uid), true)));
+        }
+        let folder = match &stack.folder {
+            Some(title) => self.folder(title).await?,
+            None => None,
+        };
+        if stack.folder.is_some() && folder.is_none() {
+            // A new folder holds nothing yet.
+            return Ok(None);
+        }
+        let folder = folder.map(|folder| text(&folder["uid"]));
+        let found = self.search().await?;
+        let slug = slug(&want.title);
+        let namesake = found.iter().find(|entry| {
+            let is_folder = entry["type"] == "dash-folder";
+            let in_folder = entry["folderUid"].as_str().filter(|uid| !uid.is_empty()).map(String::from);
+            let clashes = if is_folder { folder.is_none() } else { in_folder == folder };
+            clashes && entry["uid"] != want.uid.as_str() && self::slug(&text(&entry["title"])) == slug
+        });
+        Ok(namesake.map(|entry| {
+            let kind = if entry["type"] == "dash-folder" { "folder" } else { "dashboard" };
+            (format!("a {kind} called {:?} with the uid {:?}", text(&entry["title"]), text(&entry["uid"])), false)
+        }))
+    }
+
+    /// Folders and dashboards of the organisation.
+    async fn search(&self) -> Result<Vec<Value>> {
+        let doing = "look for dashboards of that title";
+        let list = self.get(doing, "/api/search?limit=5000").await?;
+        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
+    }
+
+    /// The dashboard with that uid, with what Grafana knows about it.
+    pub(super) async fn dashboard(&self, uid: &str) -> Result<Option<Value>> {
+        self.get("read the dashboard", &path(&["api", "dashboards", "uid", uid])).await
+    }
+
+    /// Creates or updates the dashboard. One that is there stays in its folder, and is replaced
+    /// only as it was read: Grafana would follow `overwrite` to a namesake of somebody else.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when something of somebody else is in its place, [`Error::Raced`] when
+    /// somebody changed it meanwhile, else as the server answers.
+    pub async fn save_dashboard(&self, stack: &Stack, overwrite: bool) -> Result<()> {
+        self.expect_no_clash(stack).await?;
+        let present = self.dashboard(&stack.dashboard.uid).await?;
+        let carried = present.as_ref().map(|json| dashboard::read(&json["dashboard"]));
+        let provisioned = present.as_ref().is_some_and(|json| json["meta"]["provisioned"] == true);
+        if provisioned || (carried.as_ref().is_some_and(|seen| seen.edited) && !overwrite) {
+            // Somebody saved or provided it after we looked.
+            return Ok(());
+        }
+        let mut content = dashboard::render(&stack.dashboard, &stack.data_source, carried.as_ref(), self.api());
+        let mut body = json!({"overwrite": false, "message": "clipper-metrics"});
+        match (&present, &stack.folder) {
+            (Some(json), _) => {
+                content["version"] = json["meta"]["version"].clone();
+                content["id"] = json["dashboard"]["id"].clone();
+                match self.api() {
+                    Api::Uid => body["folderUid"] = json["meta"]["folderUid"].clone(),
+                    Api::Numeric => body["folderId"] = json["meta"]["folderId"].clone(),
+                }
+            }
+            (None, Some(title)) => {
+                if let Some(folder) = self.folder(title).await? {
+                    match self.api() {
+                        Api::Uid => body["folderUid"] = folder["uid"].clone(),
+                        Api::Numeric => body["folderId"] = folder["id"].clone(),
+                    }
+                }
+            }
+            (None, None) => {}
+        }
+        body["dashboard"] = content;
+        let doing = "save the dashboard";
+        let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
+        match answer.status {
+            // A title that is taken stays taken, however often it is looked at.
+            412 if answer.json()["status"] == "name-exists" => {
+                let what = format!("another dashboard called {:?} in the same folder", stack.dashboard.title);
+                Err(foreign(Resource::Dashboard, &what))
+            }
+            409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            _ => self.expect_success(doing, &answer),
+        }
+    }
+
+    /// The stack's folder.
+    pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<Folder> {
+        let Some(title) = &stack.folder else { return Ok(Folder::NotWanted) };
+        if self.folder(title).await?.is_some() {
+            return Ok(Folder::Present);
+        }
+        if self.is_before(TITLES_CLASH_BEFORE) {
+            let slug = slug(title);
+            let taken = self.search().await?.iter().any(|entry| {
+                entry["type"] == "dash-db"
+                    && entry["folderUid"].as_str().is_none_or(str::is_empty)
+                    && self::slug(&text(&entry["title"])) == slug
+            });
+            if taken {
+                return Ok(Folder::TitleTaken);
+            }
+        }
+        Ok(Folder::Missing)
+    }
+
+    /// Makes the folder; one that exists is fine. Its uid is its own: the dashboard's would be taken
+    /// from the dashboard.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when something of somebody else is in the place of what comes next, else as
+    /// the server answers.
+    pub async fn create_folder(&self, stack: &Stack) -> Result<()> {
+        let title = stack.folder.as_deref().unwrap_or_default();
+        if self.folder(title).await?.is_some() {
+            return Ok(());
+        }
+        self.expect_no_clash(stack).await?;
+        let doing = "create the folder";
+        let uid = dashboard::fingerprint(format!("{} {title}", stack.instance).as_bytes());
+        let body = json!({"title": title, "uid": format!("folder-{uid}")});
+        let answer = self.send(doing, "POST", "/api/folders", Some(&body)).await?;
+        match answer.status {
+            // Somebody made it at the same time, or renamed the one that we made before.
+            409 | 412 if self.folder(title).await?.is_some() => Ok(()),
+            409 | 412 => {
+                let answer = self.send(doing, "POST", "/api/folders", Some(&json!({"title": title}))).await?;
+                self.expect_success(doing, &answer)
+            }
+            _ => self.expect_success(doing, &answer),
+        }
+    }
+
+    /// The folder with that title.
+    async fn folder(&self, title: &str) -> Result<Option<Value>> {
+        let folders = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
+        Ok(folders.as_array().into_iter().flatten().find(|folder| folder["title"] == title).cloned())
+    }
+}
+
+fn folder_with_uid(title: &str, uid: &str) -> String {
+    format!("a folder called {title:?} with the uid {uid:?}, which the dashboard is to have")
+}
+
+/// What versions that compare titles make of one.
+fn slug(title: &str) -> String {
+    let lower = title.to_lowercase();
+    let words = lower.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-")
+}

@@ -1,0 +1,214 @@
+//! Grafana's administrator: a password that is given is tried before anything is changed for it, and
+//! what is published for others was seen to be shut to admin/admin.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use crate::instance::{Instance, bridge, docker};
+use crate::support::run::{Ran, basic, http_with, ran};
+
+fn with_password(it: &Instance, words: &[&str], password: &str) -> Ran {
+    it.command(words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", password).run()
+}
+
+/// What Grafana says to a login, where others reach it.
+fn sign_in(address: &str, port: u16, user: &str, password: &str) -> u16 {
+    let url = format!("http://{address}:{port}/api/org");
+    http_with("GET", &url, None, &[("authorization", &basic(user, password))]).unwrap().0
+}
+
+fn change_password(it: &Instance, old: &str, new: &str) {
+    let body = format!(r#"{{"oldPassword":"{old}","newPassword":"{new}","confirmNew":"{new}"}}"#);
+    assert_eq!(it.grafana_as("admin", old, "PUT", "/api/user/password", Some(&body)).0, 200);
+}
+
+#[test]
+fn a_wrong_password_spoils_nothing() {
+    let it = Instance::new("wrong");
+    it.first_up(&[]).expect(0);
+    let id = it.id("grafana");
+    let up = with_password(&it, &["up"], "any-other-word").expect(1);
+    assert!(up.err.contains("rejected the login"), "{}", up.err);
+    assert_eq!(id, it.id("grafana"), "no container is replaced");
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+    // Another user, too.
+    it.run(&["up", "--grafana-user", "nobody"]).expect(1);
+    it.run(&["up"]).expect(0);
+    assert_eq!(id, it.id("grafana"));
+    // Nor where Grafana does not run.
+    for stop in [&["stop", "--time", "5"][..], &["rm", "--force"]] {
+        docker(&[stop, &[&it.container("grafana")]].concat()).unwrap();
+        with_password(&it, &["up", "--grafana-port", "1"], "any-other-word").expect(1);
+        it.run(&["up"]).expect(0);
+        it.assert_whole();
+        assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", "admin"), 200, "the password is the old one");
+    }
+    // And off loopback it is replaced afterwards, not published.
+    let bridge = bridge();
+    it.run(&["up", "--grafana-ip", &bridge]).expect(0);
+    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "admin"), 401);
+}
+
+#[test]
+fn a_right_password_is_stored_and_found_again() {
+    let it = Instance::new("right");
+    it.first_up(&[]).expect(0);
+    change_password(&it, "admin", "of-my-own");
+    with_password(&it, &["up"], "of-my-own").expect(0);
+    it.run(&["status"]).expect(0);
+    it.run(&["down"]).expect(0);
+    it.run(&["up"]).expect(0);
+    // It changed again while nothing ran: tried where nobody else is, stored, found again.
+    change_password(&it, "of-my-own", "another-one");
+    it.run(&["down"]).expect(0);
+    with_password(&it, &["up"], "another-one").expect(0);
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn admin_as_a_given_password_is_no_proof_that_admin_admin_is_shut_out() {
+    let it = Instance::new("proof");
+    it.first_up(&[]).expect(0);
+    with_password(&it, &["up", "--reset-grafana-password"], "admin").expect(0);
+    let bridge = bridge();
+    it.run(&["up", "--grafana-ip", &bridge]).expect(0);
+    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "admin"), 401, "admin/admin is shut out");
+    let shown = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
+    let password = shown["account"]["password"].as_str().unwrap();
+    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", password), 200);
+}
+
+#[test]
+fn moving_off_loopback_sets_a_given_password_while_grafana_stands_still() {
+    let it = Instance::new("still");
+    it.first_up(&[]).expect(0);
+    let bridge = bridge();
+    docker(&["stop", "--time", "5", &it.container("grafana")]).unwrap();
+    // Somebody else listens where the guarded start might have wanted to.
+    let holder = std::net::TcpListener::bind(("127.0.0.1", it.grafana_port)).unwrap();
+    with_password(&it, &["up", "--grafana-ip", &bridge], "of-my-own").expect(0);
+    drop(holder);
+    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "of-my-own"), 200);
+    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "admin"), 401);
+    it.run(&["up"]).expect(0);
+}
+
+#[test]
+fn another_account_does_not_hide_admin_admin() {
+    let it = Instance::new("account");
+    it.first_up(&[]).expect(0);
+    let user = r#"{"login":"me","password":"me-me-me-me","email":"me@localhost","name":"me"}"#;
+    let (code, made) = it.grafana("POST", "/api/admin/users", Some(user));
+    assert_eq!(code, 200, "{made}");
+    let path = format!("/api/org/users/{}", made["id"]);
+    assert_eq!(it.grafana("PATCH", &path, Some(r#"{"role":"Admin"}"#)).0, 200);
+    let bridge = bridge();
+    let words = ["up", "--grafana-user", "me", "--grafana-ip", &bridge];
+    let up = with_password(&it, &words, "me-me-me-me");
+    assert_ne!(up.code, 0, "{}", up.out);
+    assert!(up.err.contains("admin still has the password admin"), "{}", up.err);
+    let published =
+        docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
+    assert!(!published.unwrap().contains(&bridge), "it is not published");
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+    // On loopback it signs in, is stored, and is found again.
+    let words = ["up", "--grafana-user", "me"];
+    with_password(&it, &words, "me-me-me-me").expect(0);
+    it.run(&["up"]).expect(0);
+    it.run(&["down"]).expect(0);
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+    let reset = it.run(&["up", "--reset-grafana-password"]).expect(2);
+    assert!(reset.err.contains("--grafana-user"), "{}", reset.err);
+    it.run(&["up", "--grafana-user", ""]).expect(1);
+    with_password(&it, &["up", "--grafana-user", ""], "admin").expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn a_password_of_ours_never_goes_to_another_grafana() {
+    use std::sync::{Arc, Mutex};
+
+    use crate::support::double::{Double, Version, handle};
+    use crate::support::server::in_background;
+    let it = Instance::new("elsewhere");
+    it.first_up(&[]).expect(0);
+    with_password(&it, &["up", "--reset-grafana-password"], "our-secret").expect(0);
+    let headers = Arc::new(Mutex::new(Vec::new()));
+    let double = Arc::new(Mutex::new(Double::new(Version::V12, "theirs", None)));
+    let heard = Arc::clone(&headers);
+    let port = in_background(move |request| {
+        let double = Arc::clone(&double);
+        heard.lock().unwrap().extend(request.headers.get("authorization").cloned());
+        async move { handle(&double, request).await }
+    });
+    let url = format!("http://127.0.0.1:{port}");
+    for words in [["status", "--grafana-url", &url], ["up", "--grafana-url", &url]] {
+        assert_ne!(it.run(&words).code, 0);
+    }
+    let headers = headers.lock().unwrap();
+    assert!(!headers.is_empty() && headers.iter().all(|header| *header == basic("admin", "admin")), "{headers:?}");
+}
+
+#[test]
+fn secrets_come_from_pipes_and_are_what_grafana_makes_of_them() {
+    let it = Instance::new("pipe");
+    let words = it.first(&["--grafana-password-file", "/dev/stdin"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut command = it.command(&words).command();
+    let mut up = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    up.stdin.take().unwrap().write_all(b"  through a pipe \n").unwrap();
+    let up = ran(&up.wait_with_output().unwrap()).expect(0);
+    assert!(!up.out.contains("through a pipe") && !up.err.contains("through a pipe"));
+    assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", "through a pipe"), 200);
+    it.run(&["up"]).expect(0);
+    with_password(&it, &["up"], " through a pipe\n").expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn a_reset_that_was_interrupted_is_finished_by_the_next_run() {
+    let it = Instance::new("pending");
+    it.first_up(&[]).expect(0);
+    with_password(&it, &["up", "--reset-grafana-password"], "the-first").expect(0);
+    // As a run leaves it that died between telling Grafana and keeping the password.
+    change_password(&it, "the-first", "the-second");
+    let folder = tempfile::tempdir().unwrap();
+    let pending = folder.path().join("admin_password.new");
+    std::fs::write(&pending, "the-second").unwrap();
+    let to = format!("{}:/var/lib/grafana/clipper-metrics/admin_password.new", it.container("grafana"));
+    docker(&["cp", pending.to_str().unwrap(), &to]).unwrap();
+    it.run(&["up"]).expect(0);
+    let shown = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
+    assert_eq!(shown["account"]["password"], "the-second");
+    it.assert_whole();
+}
+
+#[test]
+fn an_older_grafana_never_starts_on_a_newer_ones_database() {
+    let it = Instance::with_grafana("older", "grafana/grafana:12.4.10");
+    it.first_up(&[]).expect(0);
+    let older = format!("{}/grafana/grafana:9.4.0", crate::support::registry::address());
+    docker(&["pull", &older]).unwrap();
+    let refused = |it: &Instance, image: &str| {
+        let up = it.run(&["up", "--grafana-image", image]).expect(1);
+        assert!(up.err.contains("older"), "{}", up.err);
+    };
+    refused(&it, &older);
+    it.assert_whole();
+    it.run(&["down"]).expect(0);
+    refused(&it, &older);
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+    // A newer one leaves its mark in the volume, which the label does not know.
+    let newer = format!("{}/grafana/grafana:13.2.3", crate::support::registry::address());
+    it.run(&["up", "--grafana-image", &newer]).expect(0);
+    it.run(&["down"]).expect(0);
+    let before = format!("{}/grafana/grafana:12.4.10", crate::support::registry::address());
+    refused(&it, &before);
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+}

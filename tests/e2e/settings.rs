@@ -1,0 +1,125 @@
+//! What was given to an instance is remembered with it: as a whole, in one place, and never against
+//! somebody who took it back.
+
+use crate::instance::{Instance, bridge, docker, settings_volumes};
+use crate::support::influxd::{self, Influxd};
+use crate::support::registry;
+
+#[test]
+fn after_down_a_bare_up_is_the_same_stack() {
+    let it = Instance::new("after-down");
+    it.first_up(&["--database", "d"]).expect(0);
+    influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
+    it.run(&["down"]).expect(0);
+    let up = it.run(&["up", "--output", "json"]).expect(0).json();
+    assert_eq!(up["influxdb"]["url"], it.influxdb());
+    assert_eq!(up["grafana"]["url"], format!("http://127.0.0.1:{}", it.grafana_port));
+    assert_eq!(up["database"]["name"], "d");
+    assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"));
+    // However often something changes, there is one memory.
+    for database in ["e", "f", "d"] {
+        it.run(&["up", "--database", database]).expect(0);
+        assert_eq!(settings_volumes(&it.name).len(), 1, "{database}");
+    }
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(settings_volumes(&it.name).is_empty());
+}
+
+#[test]
+fn an_address_that_was_taken_back_is_never_published_again() {
+    let it = Instance::new("taken-back");
+    let bridge = bridge();
+    it.first_up(&["--influxdb-ip", &bridge]).expect(0);
+    it.run(&["up", "--influxdb-ip", ""]).expect(0);
+    let published = |it: &Instance| it.inspect("influxdb")["NetworkSettings"]["Ports"]["8086/tcp"][0]["HostIp"].clone();
+    assert_eq!(published(&it), "127.0.0.1");
+    for lost in ["influxdb", "grafana"] {
+        docker(&["rm", "--force", &it.container(lost)]).unwrap();
+        it.run(&["up"]).expect(0);
+        assert_eq!(published(&it), "127.0.0.1", "after the loss of {lost}");
+    }
+    it.run(&["down"]).expect(0);
+    it.run(&["up"]).expect(0);
+    assert_eq!(published(&it), "127.0.0.1", "after down");
+}
+
+#[test]
+fn from_a_container_to_another_server_and_back() {
+    let it = Instance::new("there-and-back");
+    it.first_up(&["--database", "d"]).expect(0);
+    influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
+    // One that does not answer changes nothing.
+    let id = it.id("influxdb");
+    it.run(&["up", "--influxdb-url", "http://127.0.0.1:1"]).expect(1);
+    assert_eq!(id, it.id("influxdb"));
+    assert_eq!(it.status()["influxdb"]["mode"], "container");
+    let influxd = Influxd::start();
+    // Grafana's container reaches this machine's loopback not at all; its own address will do here.
+    let source = format!("http://127.0.0.1:{}", influxd.port);
+    let url = influxd.url();
+    let plan = it.run(&["up", "--influxdb-url", &url, "--dry-run"]).expect(3);
+    assert!(plan.out.contains("remove InfluxDB's container"), "{}", plan.out);
+    let up = it.run(&["up", "--influxdb-url", &url, "--data-source-url", &source, "--timeout", "5s"]);
+    assert!(up.code == 1 && up.err.contains("--data-source-url"), "it cannot be queried from there: {}", up.err);
+    assert!(it.id("influxdb").is_empty(), "the container is taken down");
+    assert!(docker(&["volume", "inspect", &it.container("influxdb")]).is_ok(), "its volume stays");
+    assert_eq!(it.status()["influxdb"]["url"], url.as_str(), "a bare command means the same");
+    it.run(&["up", "--influxdb-url", "", "--data-source-url", ""]).expect(0);
+    assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"), "the data is back");
+    it.assert_whole();
+}
+
+#[test]
+fn lost_settings_are_said_and_asked_for() {
+    let it = Instance::new("lost-settings");
+    it.first_up(&["--database", "d"]).expect(0);
+    let ids = [it.id("influxdb"), it.id("grafana")];
+    for corrupt in [false, true] {
+        for name in settings_volumes(&it.name) {
+            docker(&["volume", "rm", &name]).unwrap();
+            if corrupt {
+                let labels = [format!("clipper-metrics.instance={}", it.name), "clipper-metrics.settings={{".into()];
+                let words = ["volume", "create", "--label", &labels[0], "--label", &labels[1], &name];
+                docker(&words).unwrap();
+            }
+        }
+        let status = it.run(&["status"]).expect(3);
+        let word = if corrupt { "unreadable" } else { "lost" };
+        assert!(status.out.contains(word), "{}", status.out);
+        let up = it.run(&["up"]).expect(2);
+        let hint = format!("clipper-metrics up --database NAME --name {}", it.name);
+        assert!(up.err.contains(&hint), "{}", up.err);
+        it.run(&["up", "--database", "d"]).expect(0);
+        assert_eq!(ids, [it.id("influxdb"), it.id("grafana")], "ports and images came from the containers");
+        it.assert_whole();
+    }
+}
+
+#[test]
+fn a_file_takes_back_what_a_file_gave() {
+    let it = Instance::new("of-file");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.toml");
+    let file = |folder: &str| std::fs::write(&path, format!("influx_dbname = \"d\"\n[metrics]\n{folder}")).unwrap();
+    let config = ["--config", path.to_str().unwrap()];
+    file("grafana_folder = \"Ours\"\n");
+    it.first_up(&config).expect(0);
+    let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    assert_eq!(dashboard["meta"]["folderTitle"], "Ours");
+    it.run(&["status"]).expect(0);
+    file("");
+    let differs = it.run(&["status", config[0], config[1]]).expect(3);
+    assert!(differs.out.contains("grafana-folder: Ours -> (none)"), "{}", differs.out);
+    it.run(&["up", config[0], config[1]]).expect(0);
+    it.run(&["status", config[0], config[1]]).expect(0);
+}
+
+#[test]
+fn a_registry_that_wants_library_written_is_told_how() {
+    let it = Instance::new("library");
+    let prefix = format!("{}/hub", registry::address());
+    let up = it.first_up(&["--registry", &prefix]).expect(1);
+    let image = format!("{prefix}/library/influxdb:1.12.4");
+    assert!(up.err.contains(&format!("--influxdb-image {image}")), "{}", up.err);
+    it.first_up(&["--registry", &prefix, "--influxdb-image", &image]).expect(0);
+}

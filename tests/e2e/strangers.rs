@@ -1,0 +1,114 @@
+//! Containers of ours that somebody renamed, copied or moved, and those of others that are in the way.
+
+use std::process::Stdio;
+
+use crate::instance::{Instance, docker};
+use crate::support::run::ran;
+use crate::support::{free_port, registry};
+
+#[test]
+fn a_stranger_in_our_network_is_named_once() {
+    let it = Instance::new("network");
+    it.first_up(&[]).expect(0);
+    let image = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &image]).unwrap();
+    let stranger = format!("{}-stranger", it.name);
+    docker(&["run", "--detach", "--name", &stranger, "--network", &it.name, &image]).unwrap();
+    let down = it.run(&["down"]).expect(1);
+    assert_eq!(down.err.matches(&stranger).count(), 2, "once in the error and once in the hint: {}", down.err);
+    assert!(down.err.contains(&format!("docker network disconnect {} {stranger}", it.name)), "{}", down.err);
+    assert!(!down.err.contains("0.0"), "{}", down.err.lines().last().unwrap_or_default());
+    docker(&["network", "disconnect", &it.name, &stranger]).unwrap();
+    it.run(&["down"]).expect(0);
+    docker(&["rm", "--force", &stranger]).unwrap();
+}
+
+#[test]
+fn a_renamed_container_is_still_ours() {
+    let it = Instance::new("renamed");
+    it.first_up(&[]).expect(0);
+    let odd = format!("{}-odd", it.name);
+    docker(&["rename", &it.container("grafana"), &odd]).unwrap();
+    it.run(&["up"]).expect(0);
+    let status = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!(status["grafana"]["container"]["name"], odd.as_str());
+    it.run(&["logs", "grafana"]).expect(0);
+    // Replaced, it gets its name back.
+    let port = free_port().to_string();
+    it.run(&["up", "--grafana-port", &port]).expect(0);
+    assert!(!it.id("grafana").is_empty() && docker(&["inspect", &odd]).is_err());
+    docker(&["rename", &it.container("influxdb"), &odd]).unwrap();
+    it.run(&["down"]).expect(0);
+    assert!(docker(&["inspect", "--type", "container", &odd]).is_err(), "down removes it, too");
+}
+
+#[test]
+fn a_copy_of_a_container_is_an_obstacle_that_is_named() {
+    let it = Instance::new("copy");
+    it.first_up(&[]).expect(0);
+    let copy = format!("{}-copy", it.name);
+    let labels = [format!("clipper-metrics.instance={}", it.name), "clipper-metrics.role=grafana".to_string()];
+    let image = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &image]).unwrap();
+    docker(&["create", "--name", &copy, "--label", &labels[0], "--label", &labels[1], &image]).unwrap();
+    for words in [&["up"][..], &["down"]] {
+        let ran = it.run(words).expect(1);
+        assert!(ran.err.contains(&copy) && ran.err.contains(&it.container("grafana")), "{words:?}: {}", ran.err);
+    }
+    let status = it.run(&["status"]).expect(3);
+    assert!(status.out.contains(&copy), "{}", status.out);
+    docker(&["rm", &copy]).unwrap();
+    it.assert_whole();
+}
+
+#[test]
+fn the_two_servers_can_swap_their_ports() {
+    let it = Instance::new("swap");
+    it.first_up(&[]).expect(0);
+    let (influxdb, grafana) = (it.influxdb_port.to_string(), it.grafana_port.to_string());
+    it.run(&["up", "--influxdb-port", &grafana, "--grafana-port", &influxdb]).expect(0);
+    let status = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!(status["influxdb"]["url"], format!("http://127.0.0.1:{grafana}"));
+    assert_eq!(status["grafana"]["url"], format!("http://127.0.0.1:{influxdb}"));
+}
+
+#[test]
+fn a_udp_port_is_in_nobodys_way() {
+    let it = Instance::new("udp");
+    let image = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &image]).unwrap();
+    let stranger = format!("{}-udp", it.name);
+    let publish = format!("127.0.0.1:{}:9/udp", it.influxdb_port);
+    docker(&["run", "--detach", "--name", &stranger, "--publish", &publish, &image]).unwrap();
+    let up = it.first_up(&[]);
+    docker(&["rm", "--force", &stranger]).unwrap();
+    up.expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn status_says_what_is_in_the_way_of_up() {
+    let it = Instance::new("in-the-way");
+    docker(&["volume", "create", &it.container("influxdb")]).unwrap();
+    let status = it.run(&["status"]).expect(3);
+    assert!(status.out.contains("did not make it") && status.out.contains("docker volume rm"), "{}", status.out);
+    assert!(!status.out.contains("brings it up"), "{}", status.out);
+    docker(&["volume", "rm", &it.container("influxdb")]).unwrap();
+}
+
+#[test]
+fn an_interrupted_up_is_one_json_document() {
+    let it = Instance::with_grafana("interrupted-json", "odd:silent");
+    let words = it.first(&["--output", "json"]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    crate::support::eventually("it waits for Grafana", crate::instance::SOON, || {
+        docker(&["inspect", "--format", "{{.State.Running}}", &it.container("grafana")])
+            .is_ok_and(|text| text == "true")
+    });
+    crate::lifecycle::interrupt(process.id());
+    let ran = ran(&process.wait_with_output().unwrap());
+    assert_eq!(ran.code, 130, "{ran:?}");
+    assert_eq!(ran.json()["error"]["kind"], "interrupted");
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+}

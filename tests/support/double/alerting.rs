@@ -1,0 +1,121 @@
+//! Alert rules and the groups that they are evaluated in, as far as they were recorded. 7.5 has none.
+
+use serde_json::{Value, json};
+
+use super::{Double, Version, Who, answer, merge, text};
+use crate::support::server::Response;
+
+/// A group's interval is a multiple of this, in seconds.
+const INTERVAL: u64 = 10;
+
+impl Double {
+    pub(super) fn alerting(
+        &mut self,
+        who: &Who,
+        organisation: usize,
+        method: &str,
+        segments: &[&str],
+        body: Option<&Value>,
+    ) -> Response {
+        if self.version == Version::V7 {
+            // Its ruler is a plugin's, which nobody looked at.
+            return match segments {
+                ["api", "ruler", ..] => self.as_recorded("alert rule as somebody edits it in the browser"),
+                ["api", "prometheus", ..] => self.as_recorded("state of the rules"),
+                _ => self.as_recorded("alert rules"),
+            };
+        }
+        match (method, &segments[2..]) {
+            ("GET", ["provisioning", "alert-rules"]) => self.alert_rules(who, organisation),
+            ("POST", ["provisioning", "alert-rules"]) => self.create_rule(organisation, body),
+            ("GET", ["provisioning", "alert-rules", uid]) => self.rule(organisation, uid),
+            ("PUT", ["provisioning", "alert-rules", uid]) => self.update_rule(organisation, uid, body),
+            ("DELETE", ["provisioning", "alert-rules", uid]) => {
+                self.state.organisations[organisation].rules.retain(|rule| rule["uid"] != *uid);
+                self.as_recorded("delete alert rule")
+            }
+            ("GET", ["provisioning", "folder", _, "rule-groups", name]) => self.group(organisation, name),
+            ("PUT", ["provisioning", "folder", _, "rule-groups", name]) => self.set_group(organisation, name, body),
+            ("GET", ["provisioning", "contact-points"]) => self.as_recorded("contact points"),
+            ("GET", ["grafana", "api", "v1", "rules"]) => self.as_recorded("state of the rules"),
+            ("GET", ["grafana", "api", "v1", "rules", _, _]) => {
+                self.as_recorded("alert rule as somebody edits it in the browser")
+            }
+            _ => Response::json(501, &json!({"message": "neither recorded nor documented"})),
+        }
+    }
+
+    fn alert_rules(&self, who: &Who, organisation: usize) -> Response {
+        if who.role == "Editor" {
+            let recorded = self.like("alert rules as an editor");
+            if recorded.status != 200 {
+                return answer(recorded.status, &recorded.body);
+            }
+        }
+        Response::json(200, &json!(self.state.organisations[organisation].rules))
+    }
+
+    fn create_rule(&mut self, organisation: usize, body: Option<&Value>) -> Response {
+        let body = body.cloned().unwrap_or_default();
+        let org = &self.state.organisations[organisation];
+        if org.rules.iter().any(|rule| rule["uid"] == body["uid"]) {
+            return self.as_recorded("create alert rule again");
+        }
+        let has_folder = org.folders.iter().any(|folder| body["folderUID"] == folder.uid.as_str());
+        if !has_folder && self.version >= Version::V12 {
+            return self.as_recorded("alert rule into an absent folder");
+        }
+        let mut recorded = self.like(if has_folder { "create alert rule" } else { "alert rule into an absent folder" });
+        let id = json!(self.state.organisations[organisation].rules.len() + 1);
+        let fields = body.as_object().cloned().unwrap_or_default();
+        let known: Vec<(&str, Value)> = fields
+            .iter()
+            .filter(|(name, _)| recorded.body.get(name.as_str()).is_some() && *name != "data")
+            .map(|(name, value)| (name.as_str(), value.clone()))
+            .collect();
+        merge(&mut recorded.body, &known);
+        merge(&mut recorded.body, &[("id", id)]);
+        self.state.organisations[organisation].rules.push(recorded.body.clone());
+        answer(recorded.status, &recorded.body)
+    }
+
+    fn rule(&self, organisation: usize, uid: &str) -> Response {
+        let rules = &self.state.organisations[organisation].rules;
+        match rules.iter().find(|rule| rule["uid"] == uid) {
+            Some(rule) => Response::json(200, rule),
+            None => Response::json(404, &json!({"message": "not found"})),
+        }
+    }
+
+    fn update_rule(&mut self, organisation: usize, uid: &str, body: Option<&Value>) -> Response {
+        let body = body.cloned().unwrap_or_default();
+        let rules = &mut self.state.organisations[organisation].rules;
+        let Some(rule) = rules.iter_mut().find(|rule| rule["uid"] == uid) else {
+            return Response::json(404, &json!({"message": "not found"}));
+        };
+        let fields = body.as_object().cloned().unwrap_or_default();
+        for (name, value) in fields.into_iter().filter(|(name, _)| name != "data") {
+            if rule.get(&name).is_some() {
+                rule[name] = value;
+            }
+        }
+        Response::json(200, rule)
+    }
+
+    fn group(&self, organisation: usize, name: &str) -> Response {
+        let org = &self.state.organisations[organisation];
+        let rules: Vec<&Value> =
+            org.rules.iter().filter(|rule| rule["ruleGroup"] == name && text(&rule["uid"]) != "lost").collect();
+        let interval = org.intervals.get(name).copied().unwrap_or(60);
+        self.with("group", &[("interval", json!(interval)), ("rules", json!(rules))])
+    }
+
+    fn set_group(&mut self, organisation: usize, name: &str, body: Option<&Value>) -> Response {
+        let interval = body.and_then(|body| body["interval"].as_u64()).unwrap_or_default();
+        if interval == 0 || !interval.is_multiple_of(INTERVAL) {
+            return self.as_recorded("set the interval of the group");
+        }
+        self.state.organisations[organisation].intervals.insert(name.into(), interval);
+        self.with("set the interval of the group to 10 s", &[("interval", json!(interval))])
+    }
+}

@@ -1,0 +1,448 @@
+//! Dashboards, folders, stars and home pages. Before 12, folders and dashboards share one world of
+//! uids and titles.
+
+use serde_json::{Value, json};
+
+use super::{Double, Folder, StoredDashboard, Version, Who, answer, merge, slug, text};
+use crate::support::server::Response;
+
+impl Double {
+    pub(super) fn save_dashboard(&mut self, who: &Who, organisation: usize, body: Option<Value>) -> Response {
+        if !who.may_edit() {
+            return self.as_recorded("save dashboard as a viewer");
+        }
+        let Some(body) = body else { return self.as_recorded("save dashboard, body not JSON") };
+        let mut content = body["dashboard"].clone();
+        if !content.is_object() {
+            return self.as_recorded("save dashboard, empty body");
+        }
+        let title = text(&content["title"]);
+        if title.is_empty() {
+            return self.as_recorded("save dashboard, no title");
+        }
+        let folder = match self.folder_of(organisation, &body) {
+            Ok(folder) => folder,
+            Err(response) => return response,
+        };
+        let overwrite = body["overwrite"] == true;
+        let org = &self.state.organisations[organisation];
+        let mut uid = match text(&content["uid"]) {
+            uid if uid.is_empty() => format!("generated{}", self.state.next_id),
+            uid => uid,
+        };
+        if org.folders.iter().any(|folder| folder.uid == uid) {
+            // Folders and dashboards live in one world.
+            return self.with_uid("save a dashboard with the uid of a folder", "shared-uid", &uid);
+        }
+        let mut present = org.dashboards.iter().position(|dashboard| dashboard.uid == uid);
+        if let Some(index) = present {
+            if org.dashboards[index].provisioned {
+                return self.as_recorded("save over the provisioned dashboard");
+            }
+            let version = org.dashboards[index].messages.len() as u64;
+            if !overwrite && content["version"].as_u64() != Some(version) {
+                return if self.version == Version::V13 {
+                    Response::json(409, &json!({"message": "Dashboard already exists. Use overwrite flag to update."}))
+                } else {
+                    self.as_recorded("save dashboard again without overwrite")
+                };
+            }
+        }
+        if self.version < Version::V12 {
+            let taken = |other: &str| slug(other) == slug(&title);
+            if folder.is_none() && org.folders.iter().any(|folder| taken(&folder.title)) {
+                return self.as_recorded("save a dashboard with the title of a folder");
+            }
+            let namesake = org
+                .dashboards
+                .iter()
+                .position(|other| other.uid != uid && taken(&text(&other.content["title"])) && other.folder == folder);
+            match namesake {
+                Some(_) if !overwrite => return self.as_recorded("save another with the same title"),
+                // The save goes to the one of that title, whoever's it is.
+                Some(index) => {
+                    uid.clone_from(&org.dashboards[index].uid);
+                    present = Some(index);
+                }
+                None => {}
+            }
+        }
+        if let Some(fields) = content.as_object_mut() {
+            fields.remove("id");
+            fields.remove("version");
+            fields.insert("uid".into(), json!(uid));
+        }
+        let message = text(&body["message"]);
+        let (id, version) = if let Some(index) = present {
+            let dashboard = &mut self.state.organisations[organisation].dashboards[index];
+            dashboard.content = content;
+            dashboard.folder.clone_from(&folder);
+            dashboard.messages.push(message);
+            (dashboard.id, dashboard.messages.len())
+        } else {
+            let id = self.new_id();
+            let new = StoredDashboard {
+                id,
+                uid: uid.clone(),
+                content,
+                folder: folder.clone(),
+                messages: vec![message],
+                provisioned: false,
+            };
+            self.state.organisations[organisation].dashboards.push(new);
+            (id, 1)
+        };
+        let slug = slug(&title);
+        let mut fields = vec![
+            ("id", json!(id)),
+            ("uid", json!(uid)),
+            ("slug", json!(slug)),
+            ("url", json!(format!("/d/{uid}/{slug}"))),
+            ("version", json!(version)),
+        ];
+        if self.version >= Version::V12 {
+            fields.push(("folderUid", json!(folder.unwrap_or_default())));
+        }
+        self.with("save dashboard", &fields)
+    }
+
+    /// The folder that a save names: by number everywhere, by uid from 9 on.
+    pub(super) fn folder_of(&self, organisation: usize, body: &Value) -> Result<Option<String>, Response> {
+        let folders = &self.state.organisations[organisation].folders;
+        if let Some(id) = body["folderId"].as_u64().filter(|id| *id > 0) {
+            return Ok(folders.iter().find(|folder| folder.id == id).map(|folder| folder.uid.clone()));
+        }
+        match text(&body["folderUid"]) {
+            uid if uid.is_empty() || self.version == Version::V7 => Ok(None),
+            uid if folders.iter().any(|folder| folder.uid == uid) => Ok(Some(uid)),
+            _ => Err(self.as_recorded("save dashboard into an absent folder")),
+        }
+    }
+
+    pub(super) fn import(&mut self, organisation: usize, body: Option<Value>) -> Response {
+        let content = body.unwrap_or_default()["dashboard"].clone();
+        let (uid, title) = (text(&content["uid"]), text(&content["title"]));
+        let id = self.new_id();
+        let messages = vec![String::new()];
+        self.state.organisations[organisation].dashboards.push(StoredDashboard {
+            id,
+            uid,
+            content,
+            folder: None,
+            messages,
+            provisioned: false,
+        });
+        self.with("import dashboard with inputs", &[("dashboardId", json!(id)), ("title", json!(title))])
+    }
+
+    pub(super) fn dashboard(&self, organisation: usize, uid: &str) -> Response {
+        let org = &self.state.organisations[organisation];
+        let folder = org.folders.iter().find(|folder| folder.uid == uid);
+        if let Some(folder) = folder.filter(|_| self.version < Version::V12) {
+            return self.folder_as_dashboard(folder);
+        }
+        let Some(dashboard) = org.dashboards.iter().find(|dashboard| dashboard.uid == uid) else {
+            return self.as_recorded("dashboard by uid, absent");
+        };
+        let folder = dashboard.folder.as_ref().and_then(|uid| org.folders.iter().find(|folder| folder.uid == *uid));
+        let step = match (folder, dashboard.provisioned) {
+            (_, true) => "the provisioned dashboard",
+            (Some(_), false) => "dashboard in a folder",
+            (None, false) => "dashboard by uid",
+        };
+        let mut recorded = self.like(step);
+        let version = dashboard.messages.len();
+        let slug = slug(&text(&dashboard.content["title"]));
+        let meta = &mut recorded.body["meta"];
+        merge(meta, &[("version", json!(version)), ("slug", json!(slug)), ("url", json!(format!("/d/{uid}/{slug}")))]);
+        if let Some(folder) = folder {
+            let url = format!("/dashboards/f/{}/{}", folder.uid, self::slug(&folder.title));
+            merge(
+                meta,
+                &[("folderId", json!(folder.id)), ("folderTitle", json!(folder.title)), ("folderUrl", json!(url))],
+            );
+            if meta.get("folderUid").is_some() {
+                meta["folderUid"] = json!(folder.uid);
+            }
+        }
+        let mut content = dashboard.content.clone();
+        content["id"] = json!(dashboard.id);
+        content["version"] = json!(version);
+        recorded.body["dashboard"] = content;
+        answer(recorded.status, &recorded.body)
+    }
+
+    /// Before 12, a folder is a dashboard of its own kind.
+    pub(super) fn folder_as_dashboard(&self, folder: &Folder) -> Response {
+        let mut recorded = self.like("dashboard by that uid: it is the folder");
+        let slug = slug(&folder.title);
+        let url = format!("/dashboards/f/{}/{slug}", folder.uid);
+        merge(&mut recorded.body["meta"], &[("slug", json!(slug)), ("url", json!(url))]);
+        let fields = [("id", json!(folder.id)), ("title", json!(folder.title)), ("uid", json!(folder.uid))];
+        merge(&mut recorded.body["dashboard"], &fields);
+        answer(recorded.status, &recorded.body)
+    }
+
+    /// A recorded answer with another uid in its texts.
+    pub(super) fn with_uid(&self, step: &str, recorded_uid: &str, uid: &str) -> Response {
+        let recorded = self.like(step);
+        let message = text(&recorded.body["message"]).replace(recorded_uid, uid);
+        self.with(step, &[("message", json!(message))])
+    }
+
+    pub(super) fn delete_dashboard(&mut self, organisation: usize, uid: &str) -> Response {
+        let dashboards = &mut self.state.organisations[organisation].dashboards;
+        let Some(index) = dashboards.iter().position(|dashboard| dashboard.uid == uid) else {
+            return self.as_recorded("delete dashboard by uid again");
+        };
+        let dashboard = dashboards.remove(index);
+        let org = &mut self.state.organisations[organisation];
+        org.home = org.home.take().filter(|home| home != uid);
+        let title = text(&dashboard.content["title"]);
+        let mut fields = vec![("title", json!(title)), ("message", json!(format!("Dashboard {title} deleted")))];
+        if self.version >= Version::V12 {
+            fields.push(("uid", json!(uid)));
+        }
+        self.with("delete dashboard by uid", &fields)
+    }
+
+    pub(super) fn versions(&self, organisation: usize, uid: &str, step: &str) -> Response {
+        let recorded = self.like(step);
+        let dashboards = &self.state.organisations[organisation].dashboards;
+        let Some(dashboard) = dashboards.iter().find(|dashboard| dashboard.uid == uid) else {
+            return self.as_recorded("dashboard by uid, absent");
+        };
+        if recorded.status != 200 {
+            return answer(recorded.status, &recorded.body);
+        }
+        let template = match recorded.body.get("versions") {
+            Some(list) => list[0].clone(),
+            None => recorded.body[0].clone(),
+        };
+        let list: Vec<Value> = (1..=dashboard.messages.len())
+            .rev()
+            .map(|version| {
+                let mut item = template.clone();
+                let message = match (version, dashboard.messages[version - 1].as_str()) {
+                    (1, _) => "Initial save",
+                    (_, message) => message,
+                };
+                merge(
+                    &mut item,
+                    &[("version", json!(version)), ("parentVersion", json!(version - 1)), ("message", json!(message))],
+                );
+                if item["data"].get("version").is_some() {
+                    item["data"]["version"] = json!(version);
+                }
+                item
+            })
+            .collect();
+        match recorded.body.get("versions") {
+            Some(_) => {
+                let mut body = recorded.body.clone();
+                body["versions"] = json!(list);
+                answer(200, &body)
+            }
+            None => answer(200, &json!(list)),
+        }
+    }
+
+    pub(super) fn search(&self, organisation: usize, query: &str) -> Response {
+        let org = &self.state.organisations[organisation];
+        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let (by_tag, by_uid, by_type) = (value("tag"), value("dashboardUIDs"), value("type"));
+        let step = if by_tag.is_some() { "search by tag" } else { "search by uid" };
+        let dashboard_item = self.like(step).body[0].clone();
+        let folder_item = self.like("search").body[0].clone();
+        let mut list = Vec::new();
+        for folder in org.folders.iter().filter(|_| by_tag.is_none() && by_type != Some("dash-db")) {
+            let slug = slug(&folder.title);
+            let url = format!("/dashboards/f/{}/{slug}", folder.uid);
+            let mut item = folder_item.clone();
+            merge(
+                &mut item,
+                &[
+                    ("id", json!(folder.id)),
+                    ("uid", json!(folder.uid)),
+                    ("title", json!(folder.title)),
+                    ("uri", json!(format!("db/{slug}"))),
+                    ("url", json!(url)),
+                ],
+            );
+            list.push(item);
+        }
+        let mut dashboards: Vec<&StoredDashboard> = org.dashboards.iter().collect();
+        dashboards.sort_by_key(|dashboard| text(&dashboard.content["title"]));
+        for dashboard in dashboards {
+            let tags = dashboard.content["tags"].as_array().cloned().unwrap_or_default();
+            let tagged = |tag: &str| tags.contains(&json!(tag));
+            let is_it = by_uid.is_none_or(|uid| self.version == Version::V7 || dashboard.uid == uid);
+            if !by_tag.is_none_or(tagged) || !is_it {
+                continue;
+            }
+            let title = text(&dashboard.content["title"]);
+            let slug = slug(&title);
+            let mut item = dashboard_item.clone();
+            merge(
+                &mut item,
+                &[
+                    ("id", json!(dashboard.id)),
+                    ("uid", json!(dashboard.uid)),
+                    ("title", json!(title)),
+                    ("uri", json!(format!("db/{slug}"))),
+                    ("url", json!(format!("/d/{}/{slug}", dashboard.uid))),
+                    ("isStarred", json!(org.stars.contains(&dashboard.uid))),
+                ],
+            );
+            if by_uid.is_none() {
+                item["tags"] = json!(tags);
+            }
+            let folder = dashboard.folder.as_ref().and_then(|uid| org.folders.iter().find(|folder| folder.uid == *uid));
+            if let Some(folder) = folder {
+                let url = format!("/dashboards/f/{}/{}", folder.uid, self::slug(&folder.title));
+                item["folderId"] = json!(folder.id);
+                item["folderUid"] = json!(folder.uid);
+                item["folderTitle"] = json!(folder.title);
+                item["folderUrl"] = json!(url);
+            }
+            list.push(item);
+        }
+        Response::json(200, &json!(list))
+    }
+
+    pub(super) fn star(&mut self, who: &Who, organisation: usize, uid: &str) -> Response {
+        let stars = &mut self.state.organisations[organisation].stars;
+        let again = stars.iter().any(|star| star == uid);
+        if !again {
+            stars.push(uid.to_string());
+        }
+        if who.is_token {
+            return self.as_recorded("star by uid with a service account token");
+        }
+        self.as_recorded(if again { "star by uid again" } else { "star by uid" })
+    }
+
+    pub(super) fn preferences(&self, who: &Who, organisation: usize) -> Response {
+        if !who.may_administer() {
+            return self.as_recorded("preferences as an editor");
+        }
+        let org = &self.state.organisations[organisation];
+        let mut recorded = self.like("org preferences");
+        let id = org.home.as_ref().and_then(|uid| org.dashboards.iter().find(|d| d.uid == *uid)).map_or(0, |d| d.id);
+        if let Some(fields) = recorded.body.as_object_mut() {
+            match &org.home {
+                Some(home) if fields.contains_key("homeDashboardUID") => {
+                    fields.insert("homeDashboardUID".into(), json!(home));
+                }
+                None => drop(fields.remove("homeDashboardUID")),
+                Some(_) => {}
+            }
+            if fields.contains_key("homeDashboardId") {
+                fields.insert("homeDashboardId".into(), json!(id));
+            }
+        }
+        answer(200, &recorded.body)
+    }
+
+    pub(super) fn set_preferences(
+        &mut self,
+        who: &Who,
+        method: &str,
+        organisation: usize,
+        body: Option<Value>,
+    ) -> Response {
+        if !who.may_administer() {
+            let step =
+                if who.role == "Editor" { "home page as an editor" } else { "home dashboard by uid as a viewer" };
+            return self.as_recorded(step);
+        }
+        if method == "PATCH" && self.version == Version::V7 {
+            return self.as_recorded("home dashboard by uid");
+        }
+        let body = body.unwrap_or_default();
+        let org = &mut self.state.organisations[organisation];
+        let wanted = |dashboard: &&StoredDashboard| {
+            body["homeDashboardUID"] == dashboard.uid.as_str() || body["homeDashboardId"] == dashboard.id
+        };
+        match org.dashboards.iter().find(wanted) {
+            Some(dashboard) => org.home = Some(dashboard.uid.clone()),
+            None => return self.as_recorded("dashboard by uid, absent"),
+        }
+        self.as_recorded(if method == "PATCH" { "home dashboard by uid" } else { "home dashboard by numeric id" })
+    }
+
+    pub(super) fn folders(&self, organisation: usize) -> Response {
+        let template = self.like("folders").body[0].clone();
+        let list: Vec<Value> = self.state.organisations[organisation]
+            .folders
+            .iter()
+            .map(|folder| {
+                let mut item = template.clone();
+                merge(
+                    &mut item,
+                    &[("id", json!(folder.id)), ("uid", json!(folder.uid)), ("title", json!(folder.title))],
+                );
+                item
+            })
+            .collect();
+        Response::json(200, &json!(list))
+    }
+
+    pub(super) fn folder_answer(&self, step: &str, folder: &Folder) -> Response {
+        let url = format!("/dashboards/f/{}/{}", folder.uid, slug(&folder.title));
+        self.with(
+            step,
+            &[
+                ("id", json!(folder.id)),
+                ("uid", json!(folder.uid)),
+                ("title", json!(folder.title)),
+                ("url", json!(url)),
+            ],
+        )
+    }
+
+    pub(super) fn create_folder(&mut self, who: &Who, organisation: usize, body: Option<Value>) -> Response {
+        if !who.may_edit() {
+            return self.as_recorded("save dashboard as a viewer");
+        }
+        let body = body.unwrap_or_default();
+        let id = self.state.next_id;
+        let uid = match text(&body["uid"]) {
+            uid if uid.is_empty() => format!("folder{id}"),
+            uid => uid,
+        };
+        if self.state.organisations[organisation].folders.iter().any(|folder| folder.uid == uid) {
+            return self.as_recorded("create folder again");
+        }
+        let org = &self.state.organisations[organisation];
+        let title = slug(&text(&body["title"]));
+        let clash = |other: &StoredDashboard| other.folder.is_none() && slug(&text(&other.content["title"])) == title;
+        if self.version < Version::V12 && org.dashboards.iter().any(clash) {
+            return self.as_recorded("create a folder with the title of a dashboard");
+        }
+        if org.dashboards.iter().any(|other| other.uid == uid) {
+            return self.as_recorded("create folder again");
+        }
+        let folder = Folder { id: self.new_id(), uid, title: text(&body["title"]) };
+        self.state.organisations[organisation].folders.push(folder.clone());
+        let step = if who.role == "Editor" { "create folder as an editor" } else { "create folder" };
+        self.folder_answer(step, &folder)
+    }
+
+    /// Removes a folder with everything in it.
+    pub(super) fn delete_folder(&mut self, organisation: usize, uid: &str) -> Response {
+        let org = &mut self.state.organisations[organisation];
+        let Some(index) = org.folders.iter().position(|folder| folder.uid == uid) else {
+            return self.as_recorded("folder by uid, absent");
+        };
+        let folder = org.folders.remove(index);
+        org.dashboards.retain(|dashboard| dashboard.folder.as_deref() != Some(uid));
+        let recorded = self.like("delete a folder that holds nothing");
+        if self.version > Version::V7 {
+            return answer(recorded.status, &recorded.body);
+        }
+        let message = format!("Folder {} deleted", folder.title);
+        let fields = [("id", json!(folder.id)), ("title", json!(folder.title)), ("message", json!(message))];
+        self.with("delete a folder that holds nothing", &fields)
+    }
+}

@@ -1,0 +1,626 @@
+//! Grafana's double: answers like the recorded exchanges, keeps what it is told, has Grafana's two
+//! caches and its lockout, and is stricter than the real one: what nobody recorded or documented is
+//! 501.
+//!
+//! Every answer is a recorded one with the state at hand filled in, so the versions differ here
+//! only where their behaviour does. It must not know the program that it is used to test.
+
+mod accounts;
+mod alerting;
+mod dashboards;
+mod query;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use self::query::{Source, influxql};
+use super::server::{Request, Response, unescaped};
+
+/// Which Grafana to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    V7,
+    V9,
+    V12,
+    /// As 12, but without numbers in addresses, and with another word for conflicts. Documented,
+    /// not recorded.
+    V13,
+}
+
+impl Version {
+    pub fn parse(text: &str) -> Self {
+        match text.split('.').next() {
+            Some("7") => Self::V7,
+            Some("9") => Self::V9,
+            Some("13") => Self::V13,
+            _ => Self::V12,
+        }
+    }
+
+    /// The name of the recordings that it answers like.
+    const fn recorded_as(self) -> &'static str {
+        match self {
+            Self::V7 => "grafana-7.5.5",
+            Self::V9 => "grafana-9.4.0-pre",
+            Self::V12 | Self::V13 => "grafana-12.2.0",
+        }
+    }
+
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V7 => "7.5.5",
+            Self::V9 => "9.4.0-pre",
+            Self::V12 => "12.2.0",
+            Self::V13 => "13.2.3",
+        }
+    }
+}
+
+/// One recorded exchange.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Exchange {
+    pub step: String,
+    pub request: RecordedRequest,
+    pub response: RecordedResponse,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecordedRequest {
+    pub method: String,
+    pub path: String,
+    pub auth: Option<String>,
+    pub headers: BTreeMap<String, String>,
+    pub body: Value,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct RecordedResponse {
+    pub status: u16,
+    pub content_type: Option<String>,
+    pub body: Value,
+}
+
+/// All recordings, by the names of their files.
+static RECORDINGS: include_dir::Dir<'_> = include_dir::include_dir!("$CARGO_MANIFEST_DIR/tests/recordings");
+
+/// The exchanges of one recording, in order: those of every day, or the clashes.
+pub fn recording(version: Version, part: &str) -> Vec<Exchange> {
+    let name = format!("{}{part}.json", version.recorded_as());
+    let file = RECORDINGS.get_file(&name).unwrap_or_else(|| panic!("there is no recording {name}"));
+    serde_json::from_slice(file.contents()).unwrap()
+}
+
+/// A token that the double issues and accepts.
+pub const TOKEN: &str = "glsa_of_the_double";
+/// A data source's settings are cached for so long.
+const SETTINGS_CACHE: Duration = Duration::from_secs(5);
+/// Wrong passwords before a user is locked out.
+const ATTEMPTS: usize = 5;
+
+/// What it keeps across restarts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct State {
+    users: Vec<User>,
+    organisations: Vec<Organisation>,
+    next_id: u64,
+    next_source: u64,
+    service_account: bool,
+    tokens: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct User {
+    login: String,
+    password: String,
+    /// The server's administrator, who may work in every organisation.
+    is_admin: bool,
+    /// What the user may do in an organisation: `Admin`, `Editor` or `Viewer`.
+    role: String,
+    /// Numbers of the organisations that the user belongs to.
+    organisations: Vec<u64>,
+    /// The one that requests without a header go to.
+    active: u64,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Organisation {
+    id: u64,
+    name: String,
+    sources: Vec<StoredSource>,
+    dashboards: Vec<StoredDashboard>,
+    folders: Vec<Folder>,
+    home: Option<String>,
+    stars: Vec<String>,
+    rules: Vec<Value>,
+    /// Seconds between the evaluations of a group of rules.
+    intervals: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StoredSource {
+    id: u64,
+    body: Value,
+    /// The second of the last save, by which plugin instances are told apart.
+    saved: u64,
+    /// A file provides it.
+    provisioned: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StoredDashboard {
+    id: u64,
+    uid: String,
+    content: Value,
+    folder: Option<String>,
+    /// Messages of all saves; as many as versions.
+    messages: Vec<String>,
+    /// A file provides it.
+    provisioned: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Folder {
+    id: u64,
+    uid: String,
+    title: String,
+}
+
+/// Settings as they were, for a while or for good.
+#[derive(Debug, Clone)]
+struct Cached {
+    settings: Value,
+    saved: u64,
+    at: Instant,
+}
+
+/// A request as a test may want to look at it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub signed_in: bool,
+    pub status: u16,
+}
+
+/// The double.
+pub struct Double {
+    version: Version,
+    recording: Vec<Exchange>,
+    state: State,
+    file: Option<PathBuf>,
+    read_at: Option<SystemTime>,
+    failures: BTreeMap<String, usize>,
+    settings: BTreeMap<(u64, String), Cached>,
+    instances: BTreeMap<(u64, String), Cached>,
+    seen: Vec<Seen>,
+    /// Where a host name of a data source really is: tests have no name server.
+    hosts: BTreeMap<String, String>,
+    /// Seconds by which its clock is ahead.
+    ahead: u64,
+}
+
+/// What a request turned into: an answer, or a question to InfluxDB whose answer becomes one.
+pub enum Reply {
+    Now(Response),
+    Ask(Ask),
+}
+
+/// A question to InfluxDB on somebody's behalf.
+pub struct Ask {
+    pub source: Source,
+    pub version: Version,
+    pub kind: Asking,
+}
+
+/// How the question came.
+pub enum Asking {
+    /// Through the proxy, as it is.
+    Proxy { query: String },
+    /// Through `/api/ds/query`.
+    Query { body: Value },
+    /// By "Save & Test".
+    Health,
+}
+
+/// Who asks.
+struct Who {
+    login: String,
+    is_admin: bool,
+    is_token: bool,
+    role: String,
+}
+
+impl Who {
+    /// May change data sources and preferences.
+    fn may_administer(&self) -> bool {
+        self.is_admin || self.is_token || self.role == "Admin"
+    }
+
+    /// May change dashboards and folders.
+    fn may_edit(&self) -> bool {
+        self.may_administer() || self.role == "Editor"
+    }
+}
+
+impl Double {
+    /// An empty Grafana whose administrator has this password. With a file, it keeps its state
+    /// there, and what is already there wins.
+    pub fn new(version: Version, password: &str, file: Option<PathBuf>) -> Self {
+        let main = Organisation { id: 1, name: "Main Org.".into(), ..Organisation::default() };
+        let state = State {
+            users: vec![User {
+                login: "admin".into(),
+                password: password.into(),
+                is_admin: true,
+                role: "Admin".into(),
+                organisations: vec![1],
+                active: 1,
+            }],
+            organisations: vec![main],
+            next_id: 1,
+            next_source: 1,
+            service_account: false,
+            tokens: 0,
+        };
+        let mut double = Self {
+            version,
+            recording: [recording(version, ""), recording(version, "-clashes")].concat(),
+            state,
+            file,
+            read_at: None,
+            failures: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            seen: Vec::new(),
+            hosts: BTreeMap::new(),
+            ahead: 0,
+        };
+        double.read();
+        double.write();
+        double
+    }
+
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Makes a host and port of a data source's address mean another one.
+    pub fn map_host(&mut self, from: &str, to: &str) {
+        self.hosts.insert(from.into(), to.into());
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> &[Seen] {
+        &self.seen
+    }
+
+    pub fn forget_seen(&mut self) {
+        self.seen.clear();
+    }
+
+    /// Changes the administrator's password as Grafana's own command does.
+    pub fn reset_password(&mut self, password: &str) {
+        self.read();
+        self.state.users[0].password = password.into();
+        self.write();
+    }
+
+    /// Provides a data source from a file, as an operator does.
+    pub fn provision_data_source(&mut self, body: &Value) {
+        let mut body = body.clone();
+        complete(&mut body);
+        let source = StoredSource { id: self.state.next_source, body, saved: self.second(), provisioned: true };
+        self.state.next_source += 1;
+        self.state.organisations[0].sources.push(source);
+        self.write();
+    }
+
+    /// Provides a dashboard from a file, as an operator does.
+    pub fn provision_dashboard(&mut self, content: &Value) {
+        let id = self.new_id();
+        let (uid, content, messages) = (text(&content["uid"]), content.clone(), vec![String::new()]);
+        let new = StoredDashboard { id, uid, content, folder: None, messages, provisioned: true };
+        self.state.organisations[0].dashboards.push(new);
+        self.write();
+    }
+
+    /// As if five minutes had passed since the last wrong password.
+    pub fn forgive(&mut self) {
+        self.failures.clear();
+    }
+
+    /// As if the next save fell into a later second.
+    pub fn next_second(&mut self) {
+        self.ahead += 1;
+    }
+
+    fn read(&mut self) {
+        let Some(file) = &self.file else { return };
+        let Ok(changed) = std::fs::metadata(file).and_then(|meta| meta.modified()) else { return };
+        if self.read_at != Some(changed)
+            && let Some(state) = std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok())
+        {
+            self.state = state;
+            self.read_at = Some(changed);
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(file) = &self.file else { return };
+        let text = serde_json::to_vec(&self.state).unwrap();
+        let new = file.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(&new, file).unwrap();
+        self.read_at = std::fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    }
+
+    /// Answers one request, or says what InfluxDB is to be asked for it.
+    pub fn respond(&mut self, request: &Request) -> Reply {
+        self.read();
+        let path = request.path.clone();
+        if request.method == "GET" && path == "/_double/requests" {
+            return Reply::Now(Response::json(200, &json!(self.seen)));
+        }
+        let signed_in = request.headers.contains_key("authorization");
+        let reply = match self.route(request) {
+            Ok(reply) => reply,
+            Err(response) => Reply::Now(response),
+        };
+        if request.method != "GET" {
+            self.write();
+        }
+        let status = match &reply {
+            Reply::Now(response) => response.status,
+            Reply::Ask(_) => 200,
+        };
+        self.seen.push(Seen { method: request.method.clone(), path, signed_in, status });
+        reply
+    }
+
+    /// A recorded answer.
+    fn like(&self, step: &str) -> RecordedResponse {
+        let found = self.recording.iter().find(|exchange| exchange.step == step);
+        found.unwrap_or_else(|| panic!("{step:?} is not recorded for {}", self.version.name())).response.clone()
+    }
+
+    /// A recorded answer with some of its body's fields replaced.
+    fn with(&self, step: &str, fields: &[(&str, Value)]) -> Response {
+        let mut recorded = self.like(step);
+        merge(&mut recorded.body, fields);
+        answer(recorded.status, &recorded.body)
+    }
+
+    fn as_recorded(&self, step: &str) -> Response {
+        self.with(step, &[])
+    }
+
+    fn route(&mut self, request: &Request) -> Result<Reply, Response> {
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        let segments: Vec<String> = path.trim_matches('/').split('/').map(unescaped).collect();
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        if (request.method.as_str(), segments.as_slice()) == ("GET", &["api", "health"]) {
+            let version = if self.version == Version::V13 { Version::V13.name() } else { self.recorded_version() };
+            return Ok(Reply::Now(self.with("health", &[("version", json!(version))])));
+        }
+        let who = self.who(request)?;
+        let organisation = self.organisation(request, &who)?;
+        let body = if request.body.is_empty() { None } else { serde_json::from_slice::<Value>(&request.body).ok() };
+        let method = request.method.as_str();
+        let numbers = self.version < Version::V13;
+        let reply = match (method, segments.as_slice()) {
+            ("GET", ["api", "org"]) => {
+                let org = &self.state.organisations[organisation];
+                self.with("org", &[("id", json!(org.id)), ("name", json!(org.name))])
+            }
+            ("GET", ["api", "user"]) => self.user(&who),
+            ("GET", ["api", "user", "orgs"]) => self.own_organisations(&who),
+            ("GET", ["api", "no-such-route"]) => self.as_recorded("unknown route"),
+            ("GET", ["api", "orgs"]) => {
+                let list: Vec<Value> =
+                    self.state.organisations.iter().map(|org| json!({"id": org.id, "name": org.name})).collect();
+                Response::json(200, &json!(list))
+            }
+            ("GET", ["api", "orgs", "name", name]) => self.organisation_by_name(&who, name),
+            ("POST", ["api", "orgs"]) => self.create_organisation(&who, body.as_ref()),
+            ("GET", ["api", "orgs", id]) => self.organisation_by_id(id),
+            ("POST", ["api", "user", "using", id]) => self.switch_organisation(&who, id),
+            ("GET", ["api", "users", "lookup"]) => self.look_up_user(query),
+            ("PATCH", ["api", "org", "users", id]) => self.change_role(id, body.as_ref()),
+            ("PUT", ["api", "user", "password"]) => self.change_password(&who, body.as_ref()),
+            ("POST", ["api", "admin", "users"]) => self.create_user(body.as_ref()),
+            ("POST", ["api", "auth", "keys"]) => self.as_recorded("create API key"),
+            ("POST", ["api", "serviceaccounts"]) => {
+                self.state.service_account = true;
+                self.as_recorded("create service account")
+            }
+            ("POST", ["api", "serviceaccounts", _, "tokens"]) => {
+                self.state.tokens += 1;
+                let recorded = self.like("create service account token");
+                let mut body = recorded.body;
+                if recorded.status == 200 {
+                    body["key"] = json!(TOKEN);
+                }
+                answer(recorded.status, &body)
+            }
+            ("GET", ["api", "datasources"]) => self.data_sources(&who, organisation),
+            ("POST", ["api", "datasources"]) => self.create_data_source(&who, organisation, body),
+            ("GET", ["api", "datasources", "name", name]) => {
+                let found = self.source(organisation, |source| source.body["name"] == *name);
+                found.map_or_else(
+                    || self.no_source(),
+                    |source| self.source_answer("data source by name", &source, organisation),
+                )
+            }
+            ("GET", ["api", "datasources", "uid", uid]) => {
+                let found = self.source(organisation, |source| source.body["uid"] == *uid);
+                found.map_or_else(
+                    || self.no_source(),
+                    |source| self.source_answer("data source by uid", &source, organisation),
+                )
+            }
+            ("PUT", ["api", "datasources", "uid", uid]) => self.update_by_uid(&who, organisation, uid, body),
+            ("DELETE", ["api", "datasources", "uid" | "name", key]) => {
+                self.delete_source(organisation, segments[2], key)
+            }
+            ("GET", ["api", "datasources", "uid", uid, "health"]) => return self.health(organisation, uid, request),
+            ("GET", ["api", "datasources", "proxy", "uid", uid, "query"]) => {
+                return self.proxy_by_uid(organisation, uid, query, request);
+            }
+            ("GET", ["api", "datasources", "proxy", id, "query"]) if numbers => {
+                let uid = self.uid_of(organisation, id)?;
+                let source = self.settings_for(organisation, &uid, request)?;
+                let kind = Asking::Proxy { query: query.to_string() };
+                return Ok(Reply::Ask(Ask { source, version: self.version, kind }));
+            }
+            ("GET", ["api", "datasources", id, "health"]) if numbers => {
+                let uid = self.uid_of(organisation, id)?;
+                if self.version == Version::V7 {
+                    return Ok(Reply::Now(self.as_recorded("data source health by numeric id")));
+                }
+                return self.health(organisation, &uid, request);
+            }
+            ("GET", ["api", "datasources", id]) if numbers => {
+                let uid = self.uid_of(organisation, id)?;
+                let found = self.source(organisation, |source| source.body["uid"] == uid.as_str());
+                found.map_or_else(
+                    || self.no_source(),
+                    |source| self.source_answer("data source by numeric id", &source, organisation),
+                )
+            }
+            ("PUT", ["api", "datasources", id]) if numbers => {
+                let uid = self.uid_of(organisation, id)?;
+                self.update_source(&who, organisation, &uid, body, "update data source by numeric id")
+            }
+            ("GET" | "PUT" | "DELETE", ["api", "datasources", ..]) if !numbers => {
+                Response::json(404, &json!({"message": "Not found"}))
+            }
+            ("POST", ["api", "ds", "query"]) => return self.ds_query(organisation, body, request),
+            ("GET", ["api", "plugins", "influxdb", "settings"]) => self.as_recorded("influxdb plugin settings"),
+            ("POST", ["api", "dashboards", "db"]) => self.save_dashboard(&who, organisation, body),
+            ("POST", ["api", "dashboards", "import"]) => self.import(organisation, body),
+            ("GET", ["api", "dashboards", "home"]) => self.as_recorded("home dashboard"),
+            ("GET", ["api", "dashboards", "uid", uid]) => self.dashboard(organisation, uid),
+            ("DELETE", ["api", "dashboards", "uid", uid]) => self.delete_dashboard(organisation, uid),
+            ("GET", ["api", "dashboards", "uid", uid, "versions"]) => {
+                self.versions(organisation, uid, "dashboard versions by uid")
+            }
+            ("GET", ["api", "dashboards", "id", id, "versions"]) if numbers => {
+                let uid = self.state.organisations[organisation].dashboards.iter().find(|d| d.id.to_string() == *id);
+                let uid = uid.map(|dashboard| dashboard.uid.clone()).unwrap_or_default();
+                self.versions(organisation, &uid, "dashboard versions by numeric id")
+            }
+            ("GET", ["apis", "dashboard.grafana.app", "v1beta1", "namespaces", "default", "dashboards", _]) => {
+                self.as_recorded("dashboard through /apis")
+            }
+            ("GET", ["api", "search"]) => self.search(organisation, query),
+            ("POST", ["api", "user", "stars", "dashboard", "uid", uid]) => self.star(&who, organisation, uid),
+            ("POST", ["api", "user", "stars", "dashboard", _]) => self.as_recorded("star by numeric id"),
+            ("GET", ["api", "user", "stars"]) => self.as_recorded("stars of the user"),
+            ("GET", ["api", "org", "preferences"]) => self.preferences(&who, organisation),
+            ("PATCH" | "PUT", ["api", "org", "preferences"]) => self.set_preferences(&who, method, organisation, body),
+            ("GET", ["api", "folders"]) => self.folders(organisation),
+            ("GET", ["api", "folders", uid]) => {
+                let found = self.state.organisations[organisation].folders.iter().find(|folder| folder.uid == *uid);
+                match found {
+                    Some(folder) => self.folder_answer("folder by uid", folder),
+                    None => self.as_recorded("folder by uid, absent"),
+                }
+            }
+            ("POST", ["api", "folders"]) => self.create_folder(&who, organisation, body),
+            ("DELETE", ["api", "folders", uid]) => self.delete_folder(organisation, uid),
+            ("POST", ["api", "annotations"]) => self.as_recorded("annotation on a dashboard"),
+            (_, ["api", "v1", "provisioning", ..] | ["api", "ruler" | "prometheus", ..]) => {
+                self.alerting(&who, organisation, method, &segments, body.as_ref())
+            }
+            _ => {
+                let message = format!("{method} {path} is neither recorded nor documented");
+                Response::json(501, &json!({"message": message}))
+            }
+        };
+        Ok(Reply::Now(reply))
+    }
+
+    fn recorded_version(&self) -> &'static str {
+        self.version.name()
+    }
+
+    fn second(&self) -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + self.ahead
+    }
+
+    fn new_id(&mut self) -> u64 {
+        self.state.next_id += 1;
+        self.state.next_id - 1
+    }
+}
+
+/// Answers a request whole, asking InfluxDB where that is needed.
+pub async fn handle(double: &std::sync::Mutex<Double>, request: Request) -> Response {
+    let reply = double.lock().unwrap_or_else(std::sync::PoisonError::into_inner).respond(&request);
+    match reply {
+        Reply::Now(response) => response,
+        Reply::Ask(ask) => influxql(ask).await,
+    }
+}
+
+/// Replaces fields of a recorded body.
+fn merge(body: &mut Value, fields: &[(&str, Value)]) {
+    if let Some(object) = body.as_object_mut() {
+        for (name, value) in fields {
+            object.insert((*name).to_string(), value.clone());
+        }
+    }
+}
+
+/// Fields that Grafana adds to a data source which was sent without them.
+fn complete(body: &mut Value) {
+    let defaults: Map<String, Value> =
+        [("user", json!("")), ("database", json!("")), ("isDefault", json!(false)), ("jsonData", json!({}))]
+            .map(|(name, value)| (name.to_string(), value))
+            .into_iter()
+            .collect();
+    if let Some(fields) = body.as_object_mut() {
+        for (name, value) in defaults {
+            fields.entry(name).or_insert(value);
+        }
+    }
+}
+
+fn answer(status: u16, body: &Value) -> Response {
+    match body {
+        Value::String(text) => Response::bytes(status, "text/plain", text.clone().into_bytes()),
+        body => Response::json(status, body),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_string()
+}
+
+fn slug(title: &str) -> String {
+    let dashed: String = title.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+/// Enough of base64 to read a header.
+pub fn base64_decoded(text: &str) -> String {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut bits = 0_u32;
+    let mut count = 0;
+    let mut out = Vec::new();
+    for byte in text.bytes().filter_map(|byte| LETTERS.iter().position(|letter| *letter == byte)) {
+        bits = (bits << 6) | u32::try_from(byte).unwrap();
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push(u8::try_from((bits >> count) & 0xff).unwrap());
+        }
+    }
+    String::from_utf8_lossy(&out).to_string()
+}
