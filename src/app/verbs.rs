@@ -16,7 +16,7 @@ use crate::core::role::Role;
 use crate::core::stack::Pull;
 use crate::core::status::Status;
 use crate::error::{Error, Exit, Result};
-use crate::report::{self, Field, Output, Report};
+use crate::report::{self, Output, Report};
 use crate::settings;
 use crate::systems::docker::endpoint::Environment;
 
@@ -143,37 +143,23 @@ async fn run_demo(
     let demo_options = demo_options(verb)?;
     let session = Session::open(options, environment, report, Purpose::Whole, false).await?;
     let stack = session.systems.stack();
-    let database = || ("database", Field::Text(stack.database.clone()));
+    let database = &stack.database;
     if verb.clear {
         let series = demo::clear(&session.systems).await?;
-        let sentence = match series {
-            0 => format!("there is no demo data in database {}", stack.database),
-            _ => format!("removed all demo data from database {} ({series} series)", stack.database),
-        };
-        let fields = [("removed_series", Field::Count(series)), database()];
-        let _ = report.answer(&Output::Summary { sentence: &sentence, fields: &fields });
+        let _ = report.answer(&Output::Cleared { series, database });
         return Ok(Exit::Done);
     }
     let sent = demo::run(&session.systems, &demo_options, session.listener.as_ref(), interrupted()).await?;
     report.clear();
-    let sentence = format!(
-        "sent {} points in {} reports of {} models to database {} in {:.1} s\nSee them at {}/d/{}; `{}` removes them.",
-        sent.points,
-        sent.reports,
-        demo_options.load.models.len(),
-        stack.database,
-        sent.time.as_secs_f64(),
-        stack.url(Role::Grafana),
-        stack.dashboard.uid,
-        stack.command("demo --clear"),
-    );
-    let fields = [
-        ("points", Field::Count(sent.points)),
-        ("reports", Field::Count(sent.reports)),
-        ("seconds", Field::Number(sent.time.as_secs_f64())),
-        database(),
-    ];
-    let _ = report.answer(&Output::Summary { sentence: &sentence, fields: &fields });
+    let _ = report.answer(&Output::Sent {
+        points: sent.points,
+        reports: sent.reports,
+        models: demo_options.load.models.len(),
+        time: sent.time,
+        database,
+        dashboard_url: &stack.dashboard_url(),
+        clear: &stack.command("demo --clear"),
+    });
     Ok(Exit::Done)
 }
 

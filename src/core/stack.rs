@@ -106,6 +106,12 @@ impl Stack {
         }
     }
 
+    /// Where the dashboard is opened.
+    #[must_use]
+    pub fn dashboard_url(&self) -> String {
+        format!("{}/d/{}", self.url(Role::Grafana), self.dashboard.uid)
+    }
+
     /// At least one role is served by a container of ours.
     #[must_use]
     pub fn needs_engine(&self) -> bool {

@@ -28,10 +28,8 @@ pub struct Status {
     pub organisation: Option<Object>,
     /// The data source.
     pub data_source: Object,
-    /// What a query through the data source says: `ok`, `failing`, or unknown.
-    pub query: Option<&'static str>,
-    /// Why it fails.
-    pub query_error: Option<String>,
+    /// What a query through the data source says.
+    pub query: QueryState,
     /// The dashboard.
     pub dashboard: Object,
     /// Where the dashboard is opened.
@@ -92,15 +90,71 @@ pub struct Account {
     pub is_known: bool,
 }
 
+/// Who serves as a role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A container of ours.
+    Container,
+    /// A server that is already there.
+    External,
+}
+
+/// How far up a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// There is no container.
+    Absent,
+    /// The container does not run.
+    Stopped,
+    /// It runs, but does not answer yet.
+    Starting,
+    /// It answers.
+    Answering,
+    /// It rejects the login.
+    Refusing,
+    /// Something else is in its place.
+    Foreign,
+    /// It was not asked, or an external server does not answer.
+    Unknown,
+}
+
+/// How one thing inside a server compares with the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectState {
+    /// It is not there.
+    Missing,
+    /// It is as specified.
+    InSync,
+    /// It is there, and different.
+    Differs,
+    /// A person changed it, and it is left alone.
+    Edited,
+    /// Something else is in its place.
+    Foreign,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// What a query through the data source says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryState {
+    /// It was not asked.
+    Unknown,
+    /// It reaches the database.
+    Ok,
+    /// It does not; why.
+    Failing(String),
+}
+
 /// One server.
 #[derive(Debug, Clone)]
 pub struct ServerStatus {
     /// Which.
     pub role: Role,
-    /// `container` or `external`.
-    pub mode: &'static str,
-    /// `absent`, `stopped`, `starting`, `answering`, `refusing`, `foreign` or `unknown`.
-    pub state: &'static str,
+    /// Who serves.
+    pub mode: Mode,
+    /// How far up it is.
+    pub state: ServerState,
     /// Why it is in that state, where that is worth a word.
     pub detail: Option<String>,
     /// The address to use.
@@ -133,8 +187,8 @@ pub struct ContainerStatus {
 pub struct Object {
     /// Its name or uid.
     pub name: String,
-    /// `missing`, `in_sync`, `differs`, `edited`, `foreign` or `unknown`.
-    pub state: &'static str,
+    /// How it compares with the stack.
+    pub state: ObjectState,
     /// How it differs from the stack.
     pub differences: Vec<Difference>,
 }
@@ -148,14 +202,14 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     };
     let influxdb = server(want, Role::Influxdb, &seen.influxdb, plan);
     let grafana = server(want, Role::Grafana, &seen.grafana, plan);
-    let (query, query_error) = match seen.grafana.probe.stored().map(|grafana| &grafana.query) {
-        Some(Query::Ok) => (Some("ok"), None),
-        Some(Query::Failing(why)) => (Some("failing"), Some(why.clone())),
-        _ => (None, None),
+    let query = match seen.grafana.probe.stored().map(|grafana| &grafana.query) {
+        Some(Query::Ok) => QueryState::Ok,
+        Some(Query::Failing(why)) => QueryState::Failing(why.clone()),
+        Some(Query::Unasked) | None => QueryState::Unknown,
     };
     let mut data_source = object(Resource::DataSource, &want.data_source.uid);
     if matches!(seen.grafana.probe.stored().map(|grafana| &grafana.data_source), Some(DataSource::Foreign(_))) {
-        data_source.state = "foreign";
+        data_source.state = ObjectState::Foreign;
     }
     let dashboard_url = format!("{}/d/{}", grafana.url, want.dashboard.uid);
     let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(&item.finding)).collect();
@@ -178,7 +232,6 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         organisation: want.organisation.as_ref().map(|name| object(Resource::Organisation, name)),
         data_source,
         query,
-        query_error,
         dashboard: object(Resource::Dashboard, &want.dashboard.uid),
         dashboard_url,
         reports,
@@ -231,14 +284,14 @@ fn hint(finding: &Finding) -> Option<String> {
     }
 }
 
-fn object_state(finding: &Finding) -> &'static str {
+const fn object_state(finding: &Finding) -> ObjectState {
     match finding {
-        Finding::InSync => "in_sync",
-        Finding::Edited => "edited",
-        Finding::Missing => "missing",
-        Finding::Differs(_) | Finding::Contradicts(_) | Finding::Requested(_) => "differs",
-        Finding::Blocked(Blocked { kind: Obstacle::Foreign, .. }) => "foreign",
-        Finding::Stopped(_) | Finding::Silent(_) | Finding::Unknown | Finding::Blocked(_) => "unknown",
+        Finding::InSync => ObjectState::InSync,
+        Finding::Edited => ObjectState::Edited,
+        Finding::Missing => ObjectState::Missing,
+        Finding::Differs(_) | Finding::Contradicts(_) | Finding::Requested(_) => ObjectState::Differs,
+        Finding::Blocked(Blocked { kind: Obstacle::Foreign, .. }) => ObjectState::Foreign,
+        Finding::Stopped(_) | Finding::Silent(_) | Finding::Unknown | Finding::Blocked(_) => ObjectState::Unknown,
     }
 }
 
@@ -263,7 +316,7 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
     let image = have.and_then(|have| Some(have.specification.as_ref()?.image.to_string()));
     ServerStatus {
         role,
-        mode: if spec.is_some() { "container" } else { "external" },
+        mode: if spec.is_some() { Mode::Container } else { Mode::External },
         state,
         detail: match finding {
             Finding::Blocked(blocked) => Some(blocked.why.clone()),
@@ -283,30 +336,30 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
     }
 }
 
-fn server_state<S>(service: &Service, seen: &Server<S>) -> (&'static str, Option<String>) {
+fn server_state<S>(service: &Service, seen: &Server<S>) -> (ServerState, Option<String>) {
     if let (Service::Container(_), container) = (service, &seen.container) {
         match container {
-            ContainerState::Absent => return ("absent", None),
-            ContainerState::Foreign => return ("foreign", None),
-            ContainerState::Duplicated(names) => return ("foreign", Some(names.join(", "))),
+            ContainerState::Absent => return (ServerState::Absent, None),
+            ContainerState::Foreign => return (ServerState::Foreign, None),
+            ContainerState::Duplicated(names) => return (ServerState::Foreign, Some(names.join(", "))),
             ContainerState::Ours(have) => match have.run {
                 RunState::Running => {}
-                RunState::Created => return ("stopped", Some("never started".into())),
-                RunState::Paused => return ("stopped", Some("paused".into())),
-                RunState::Restarting => return ("starting", Some("restarting again and again".into())),
-                RunState::Exited(code) => return ("stopped", Some(format!("exit code {code}"))),
-                RunState::Dead => return ("stopped", Some("dead".into())),
+                RunState::Created => return (ServerState::Stopped, Some("never started".into())),
+                RunState::Paused => return (ServerState::Stopped, Some("paused".into())),
+                RunState::Restarting => return (ServerState::Starting, Some("restarting again and again".into())),
+                RunState::Exited(code) => return (ServerState::Stopped, Some(format!("exit code {code}"))),
+                RunState::Dead => return (ServerState::Stopped, Some("dead".into())),
             },
         }
     }
     let is_container = matches!(service, Service::Container(_));
     match &seen.probe {
-        Probe::Answering(_) => ("answering", None),
-        Probe::Refusing(words) => ("refusing", Some(words.clone())),
-        Probe::Unusable(what) => ("foreign", Some(what.clone())),
-        Probe::Silent(why) if is_container => ("starting", Some(why.clone())),
-        Probe::Silent(why) => ("unknown", Some(why.clone())),
-        Probe::Unasked => ("unknown", None),
+        Probe::Answering(_) => (ServerState::Answering, None),
+        Probe::Refusing(words) => (ServerState::Refusing, Some(words.clone())),
+        Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
+        Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
+        Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),
+        Probe::Unasked => (ServerState::Unknown, None),
     }
 }
 

@@ -5,9 +5,12 @@
 mod human;
 mod json;
 mod plain;
+mod schema;
 mod text;
+mod words;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::core::event::{ExecutedStep, Listener};
 use crate::core::plan::Plan;
@@ -41,25 +44,32 @@ pub enum Output<'a> {
     },
     /// `status` tells.
     Status(&'a Status),
-    /// A sentence, such as the summary of `demo`; its fields are for machines.
-    Summary {
-        /// For people.
-        sentence: &'a str,
-        /// For machines: names and numbers.
-        fields: &'a [(&'static str, Field)],
+    /// `demo` has sent points.
+    Sent {
+        /// How many.
+        points: usize,
+        /// In how many reports, one for each time.
+        reports: usize,
+        /// Of how many models.
+        models: usize,
+        /// How long it took.
+        time: Duration,
+        /// To which database.
+        database: &'a str,
+        /// Where they can be seen.
+        dashboard_url: &'a str,
+        /// The command that removes them.
+        clear: &'a str,
+    },
+    /// `demo --clear` has removed points.
+    Cleared {
+        /// How many series.
+        series: usize,
+        /// From which database.
+        database: &'a str,
     },
     /// It failed.
     Error(&'a Error),
-}
-
-/// A value in a summary.
-pub enum Field {
-    /// How many.
-    Count(usize),
-    /// A number.
-    Number(f64),
-    /// A text.
-    Text(String),
 }
 
 /// Shows events and output. That standard output cannot be written to is an error only for who goes

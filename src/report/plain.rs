@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use super::text::{self, Paint};
-use super::{Output, Report, Style, print, print_error};
+use super::{Output, Report, Style, print, print_error, words};
 use crate::core::event::{Event, Listener};
 use crate::core::status::Status;
 use crate::core::text::printable_line;
@@ -50,7 +50,8 @@ impl Report for Plain {
 
     /// One line per change: what is worth knowing at a glance.
     fn again(&self, status: &Status) -> std::io::Result<()> {
-        let servers = [&status.influxdb, &status.grafana].map(|server| format!("{} {}", server.role, server.state));
+        let servers = [&status.influxdb, &status.grafana]
+            .map(|server| format!("{} {}", server.role, words::server_state(server.state)));
         let clipper = match status.reports.reporting {
             Some(true) => "clipper reporting",
             Some(false) => "clipper not reporting",

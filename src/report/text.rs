@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 
 use console::Style;
 
-use super::Output;
+use super::{Output, words};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::plan::{Finding, Plan};
 use crate::core::reports::{Reports, span};
 use crate::core::specification::Difference;
-use crate::core::status::{ClipperSettings, Object, ServerStatus, Status};
+use crate::core::status::{ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status};
 use crate::core::text::{printable, printable_line};
 use crate::error::Error;
 
@@ -55,15 +55,30 @@ impl Paint {
         self.with(Style::new().bold(), text)
     }
 
-    /// A state, padded before it is coloured: colours have no width.
-    fn state(self, state: &str) -> String {
-        let words = format!("{:<11}", state.replace('_', " "));
+    fn server_state(self, state: ServerState) -> String {
+        let word = column(words::server_state(state));
         match state {
-            "answering" | "in_sync" => self.good(&words),
-            "edited" | "starting" | "unknown" => self.odd(&words),
-            _ => self.bad(&words),
+            ServerState::Answering => self.good(&word),
+            ServerState::Starting | ServerState::Unknown => self.odd(&word),
+            ServerState::Absent | ServerState::Stopped | ServerState::Refusing | ServerState::Foreign => {
+                self.bad(&word)
+            }
         }
     }
+
+    fn object_state(self, state: ObjectState) -> String {
+        let word = column(words::object_state(state));
+        match state {
+            ObjectState::InSync => self.good(&word),
+            ObjectState::Edited | ObjectState::Unknown => self.odd(&word),
+            ObjectState::Missing | ObjectState::Differs | ObjectState::Foreign => self.bad(&word),
+        }
+    }
+}
+
+/// A state as people read it, padded before it is coloured: colours have no width.
+fn column(word: &str) -> String {
+    format!("{:<11}", word.replace('_', " "))
 }
 
 /// Output as text, with a line end at its end.
@@ -74,7 +89,17 @@ pub(crate) fn output(output: &Output<'_>, paint: Paint) -> String {
         Output::Down { status, executed } => down(status, executed),
         Output::Planned { plan, .. } => plan_text(plan),
         Output::Status(told) => status(told, paint),
-        Output::Summary { sentence, .. } => format!("{}\n", printable(sentence)),
+        Output::Sent { points, reports, models, time, database, dashboard_url, clear } => printable(&format!(
+            "sent {points} points in {reports} reports of {models} models to database {database} in {:.1} s\n\
+             See them at {dashboard_url}; `{clear}` removes them.\n",
+            time.as_secs_f64(),
+        )),
+        Output::Cleared { series: 0, database } => {
+            printable(&format!("there is no demo data in database {database}\n"))
+        }
+        Output::Cleared { series, database } => {
+            printable(&format!("removed all demo data from database {database} ({series} series)\n"))
+        }
         Output::Error(failure) => error(failure, paint),
     }
 }
@@ -147,7 +172,7 @@ fn up(status: &Status, executed: &[ExecutedStep], paint: Paint) -> String {
             let _ = writeln!(text, "\n{} {}", paint.odd("note:"), printable_line(why));
         }
     }
-    if status.dashboard.state == "edited" {
+    if status.dashboard.state == ObjectState::Edited {
         let _ = writeln!(
             text,
             "\n{} the dashboard was edited and is left alone; --overwrite-dashboard replaces it",
@@ -224,7 +249,7 @@ pub(crate) fn plan_text(plan: &Plan) -> String {
 pub(crate) fn status(status: &Status, paint: Paint) -> String {
     let mut text = String::new();
     let servers = [&status.influxdb, &status.grafana];
-    if servers.iter().all(|server| server.mode == "container" && server.state == "absent") {
+    if servers.iter().all(|server| server.mode == Mode::Container && server.state == ServerState::Absent) {
         match &status.obstacle {
             None => {
                 let _ = writeln!(text, "{} is not running: `{}` brings it up", status.instance, status.commands.up);
@@ -259,10 +284,10 @@ pub(crate) fn status(status: &Status, paint: Paint) -> String {
     if let Some(organisation) = &status.organisation {
         row(&mut text, "organisation", &object_line(organisation, paint));
     }
-    let query = match (status.query, &status.query_error) {
-        (Some("ok"), _) => paint.faint("   queries reach the database"),
-        (_, Some(why)) => format!("   {}", paint.bad(&format!("queries fail: {}", printable_line(why)))),
-        _ => String::new(),
+    let query = match &status.query {
+        QueryState::Ok => paint.faint("   queries reach the database"),
+        QueryState::Failing(why) => format!("   {}", paint.bad(&format!("queries fail: {}", printable_line(why)))),
+        QueryState::Unknown => String::new(),
     };
     row(&mut text, "data source", &format!("{}{query}", object_line(&status.data_source, paint)));
     let address = paint.faint(&format!("   {}", status.dashboard_url));
@@ -298,11 +323,11 @@ fn others(text: &mut String, status: &Status) {
 }
 
 fn server_line(server: &ServerStatus, paint: Paint) -> String {
-    let mut line = format!("{}{}", paint.state(server.state), server.url);
+    let mut line = format!("{}{}", paint.server_state(server.state), server.url);
     if let Some(version) = &server.version {
         let _ = write!(line, "   {version}");
     }
-    if let Some(image) = server.image.as_ref().filter(|_| server.mode == "container") {
+    if let Some(image) = server.image.as_ref().filter(|_| server.mode == Mode::Container) {
         let _ = write!(line, "{}", paint.faint(&format!("   {}", printable_line(image))));
     }
     if let Some(detail) = &server.detail {
@@ -317,7 +342,7 @@ fn server_line(server: &ServerStatus, paint: Paint) -> String {
 fn object_line(object: &Object, paint: Paint) -> String {
     let differences: Vec<String> = object.differences.iter().map(Difference::to_string).collect();
     let differences = if differences.is_empty() { String::new() } else { format!("   {}", differences.join(", ")) };
-    format!("{}{}{}", paint.state(object.state), printable_line(&object.name), printable_line(&differences))
+    format!("{}{}{}", paint.object_state(object.state), printable_line(&object.name), printable_line(&differences))
 }
 
 fn clipper(text: &mut String, reports: &Reports, paint: Paint) {

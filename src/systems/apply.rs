@@ -54,11 +54,9 @@ impl Systems {
         for (step, finding) in steps {
             let started = Instant::now();
             self.listener.on(Event::Started(&step));
-            let result = self.execute(step, deadline).await;
-            if let Err(Error::Refused { role: Role::Grafana, message, .. }) = &result {
-                self.login.reject(message);
+            if let Err(error) = self.execute(step, deadline).await {
+                return Err(self.explain(step, error).await);
             }
-            result?;
             let time = started.elapsed();
             self.listener.on(Event::Done(&step, time));
             done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
@@ -66,6 +64,43 @@ impl Systems {
                 // The time for waiting begins when everything is here.
                 deadline = Instant::now() + timeout;
             }
+        }
+        Ok(())
+    }
+
+    /// What really went wrong where a step failed: a server that cannot be reached may be one that
+    /// somebody else is just removing, or one that has crashed.
+    async fn explain(&self, step: Step, error: Error) -> Error {
+        match error {
+            Error::Refused { role: Role::Grafana, ref message, .. } => self.login.reject(message),
+            Error::Http { doing, url, why } => {
+                return match self.lost_container(step.role(), &doing).await {
+                    Ok(()) => Error::Http { doing, url, why },
+                    Err(error) => error,
+                };
+            }
+            _ => {}
+        }
+        error
+    }
+
+    /// Looks for a moment whether the container behind a broken connection ends, or answers again.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] when the container is gone or its server answers after all,
+    /// [`Error::NotReady`] when it has ended by itself.
+    async fn lost_container(&self, role: Role, doing: &str) -> Result<()> {
+        let Some((id, first)) = self.run_info(role).await? else { return Ok(()) };
+        let deadline = Instant::now() + PROBE;
+        let mut backoff = Duration::from_millis(10);
+        while Instant::now() < deadline {
+            if let Some(why) = self.ended(role, &id, &first).await? {
+                return Err(self.not_ready(role, why).await);
+            }
+            if matches!(self.probe(role).await, Probe::Answering(())) {
+                return Err(Error::Raced { doing: doing.into(), why: "the connection broke".into() });
+            }
+            pause(&mut backoff).await;
         }
         Ok(())
     }
@@ -320,7 +355,10 @@ impl Systems {
             return Ok(None);
         }
         let id = self.container_of(role)?;
-        Ok(self.docker()?.run_info(role, &id).await?.map(|info| (id, info)))
+        match self.docker()?.run_info(role, &id).await? {
+            Some(info) => Ok(Some((id, info))),
+            None => Err(replaced(role)),
+        }
     }
 
     /// Why the container that is waited for will not answer any more. One that somebody else
@@ -329,10 +367,7 @@ impl Systems {
         let mut backoff = Duration::from_millis(10);
         let looks = 10;
         for look in 1..=looks {
-            let Some(now) = self.docker()?.run_info(role, id).await? else {
-                let why = "somebody else replaced its container".into();
-                return Err(Error::Raced { doing: format!("wait for {}", role.title()), why });
-            };
+            let Some(now) = self.docker()?.run_info(role, id).await? else { return Err(replaced(role)) };
             let why = match now.run {
                 RunState::Exited(code) => format!("its container exited with code {code}"),
                 RunState::Restarting | RunState::Dead => "its container does not stay up".into(),
@@ -376,4 +411,9 @@ impl Systems {
         let log = log.iter().map(|line| excerpt(line, 400)).collect();
         Error::NotReady { role, why, log, hint }
     }
+}
+
+/// Somebody else removed the container that a step works on.
+fn replaced(role: Role) -> Error {
+    Error::Raced { doing: format!("wait for {}", role.title()), why: "somebody else replaced its container".into() }
 }

@@ -107,11 +107,17 @@ impl Step {
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
             Self::SaveSettings => Lane::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery => Lane::Last,
-            _ => match self.resource() {
-                Resource::Server(role) | Resource::Volume(role) => Lane::Beside(role),
-                Resource::Database => Lane::Beside(Role::Influxdb),
-                _ => Lane::Beside(Role::Grafana),
-            },
+            _ => Lane::Beside(self.role()),
+        }
+    }
+
+    /// The server that the step has to do with; what belongs to neither counts as Grafana's.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        match self.resource() {
+            Resource::Server(role) | Resource::Volume(role) => role,
+            Resource::Database => Role::Influxdb,
+            _ => Role::Grafana,
         }
     }
 

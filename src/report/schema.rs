@@ -1,0 +1,430 @@
+//! The JSON documents, schema 1, as types: fields may be added, never renamed, and appear in the order
+//! in which they are declared. What is not known is `null`.
+//!
+//! Must not know where a document is printed.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::words;
+use crate::core::event::ExecutedStep;
+use crate::core::plan::{Plan, Step as PlanStep};
+use crate::core::reports::{ModelReport, Reports};
+use crate::core::specification;
+use crate::core::stack::Secret;
+use crate::core::status::{self, Mode, QueryState, ServerStatus};
+use crate::error::Error;
+
+/// The number of this schema.
+const SCHEMA: u32 = 1;
+
+/// One document, whatever the command.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "clipper-metrics --output json"))]
+#[serde(untagged)]
+pub(super) enum Document<'a> {
+    /// `status`, `up` and `down`.
+    State(Box<State<'a>>),
+    /// `demo`.
+    Sent(Sent<'a>),
+    /// `demo --clear`.
+    Cleared(Cleared<'a>),
+    /// Any command that failed.
+    Failure(Failure),
+}
+
+/// How an instance is.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct State<'a> {
+    /// Always 1.
+    schema: u32,
+    /// The instance's name.
+    instance: &'a str,
+    /// Nothing to do and nothing in the way.
+    in_sync: bool,
+    /// The engine; `null` where none was asked.
+    engine: Option<Engine<'a>>,
+    influxdb: Server<'a>,
+    grafana: Server<'a>,
+    /// Clipper's database.
+    database: Named<'a>,
+    /// Grafana's organisation; `null` where none is named.
+    organisation: Option<Named<'a>>,
+    data_source: DataSource<'a>,
+    dashboard: Dashboard<'a>,
+    account: Account<'a>,
+    clipper: Clipper<'a>,
+    /// Everything that does not match, a sentence each.
+    findings: &'a [String],
+    /// What the user can do.
+    hints: &'a [String],
+    /// Other instances on this engine.
+    other_instances: &'a [String],
+    /// What was done, or would be; `up` and `down` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<Step>>,
+}
+
+/// The engine that answered.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Engine<'a> {
+    endpoint: &'a str,
+    version: &'a str,
+    api_version: &'a str,
+}
+
+/// InfluxDB or Grafana.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Server<'a> {
+    #[cfg_attr(test, schemars(schema_with = "words::schema::modes"))]
+    mode: &'static str,
+    #[cfg_attr(test, schemars(schema_with = "words::schema::server_states"))]
+    state: &'static str,
+    /// Why it is in that state.
+    detail: Option<&'a str>,
+    url: &'a str,
+    version: Option<&'a str>,
+    image: Option<&'a str>,
+    container: Option<Container<'a>>,
+    volume: Option<Volume<'a>>,
+    differences: Vec<Difference<'a>>,
+}
+
+/// The container of a server.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Container<'a> {
+    name: &'a str,
+    id: &'a str,
+    /// RFC 3339.
+    started_at: Option<&'a str>,
+}
+
+/// The volume with a server's data.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Volume<'a> {
+    name: &'a str,
+    exists: bool,
+}
+
+/// A field that differs; `null` where there is no value.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Difference<'a> {
+    field: &'a str,
+    have: Option<&'a str>,
+    want: Option<&'a str>,
+}
+
+/// One thing inside a server.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Named<'a> {
+    name: &'a str,
+    #[cfg_attr(test, schemars(schema_with = "words::schema::object_states"))]
+    state: &'static str,
+    differences: Vec<Difference<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct DataSource<'a> {
+    uid: &'a str,
+    #[cfg_attr(test, schemars(schema_with = "words::schema::object_states"))]
+    state: &'static str,
+    /// What a query through it says: `ok` or `failing`; `null` where it was not asked.
+    query: Option<&'static str>,
+    query_error: Option<&'a str>,
+    differences: Vec<Difference<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Dashboard<'a> {
+    uid: &'a str,
+    #[cfg_attr(test, schemars(schema_with = "words::schema::object_states"))]
+    state: &'static str,
+    url: &'a str,
+    /// The latency objective that it shows, in microseconds.
+    objective_micros: Option<u64>,
+    differences: Vec<Difference<'a>>,
+}
+
+/// Who signs in to Grafana.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Account<'a> {
+    user: &'a str,
+    /// With `--show-secrets` only.
+    password: Option<&'a str>,
+}
+
+/// What Clipper reports.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Clipper<'a> {
+    /// Within the last three intervals.
+    reporting: Option<bool>,
+    /// RFC 3339.
+    last_report: Option<String>,
+    /// There is demo data.
+    demo: bool,
+    models: Vec<Model<'a>>,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Model<'a> {
+    name: &'a str,
+    /// RFC 3339.
+    last_report: Option<String>,
+    reporting: bool,
+    predictions_per_second: Option<f64>,
+    /// The 99th percentile of the last predictions, in microseconds.
+    p99_micros: Option<f64>,
+    above_objective: Option<bool>,
+    /// Only demo data carries its name.
+    demo: bool,
+}
+
+/// A step that was executed, or would be.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Step {
+    resource: String,
+    action: &'static str,
+    reason: String,
+    /// How long it took; `null` for one that was not executed.
+    seconds: Option<f64>,
+}
+
+/// What `demo` sent.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Sent<'a> {
+    /// Always 1.
+    schema: u32,
+    points: usize,
+    reports: usize,
+    seconds: f64,
+    database: &'a str,
+}
+
+/// What `demo --clear` removed.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Cleared<'a> {
+    /// Always 1.
+    schema: u32,
+    removed_series: usize,
+    database: &'a str,
+}
+
+/// A command that failed.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Failure {
+    /// Always 1.
+    schema: u32,
+    error: Failed,
+}
+
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Failed {
+    kind: &'static str,
+    message: String,
+    /// What to type next; empty where nothing helps.
+    hint: String,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn status(status: &'a status::Status) -> Self {
+        Self::State(Box::new(State::new(status, None)))
+    }
+
+    pub(super) fn executed(status: &'a status::Status, executed: &[ExecutedStep]) -> Self {
+        let steps = executed
+            .iter()
+            .map(|executed| Step::new(executed.step, executed.reason.clone(), Some(seconds(executed.time))));
+        Self::State(Box::new(State::new(status, Some(steps.collect()))))
+    }
+
+    pub(super) fn planned(status: &'a status::Status, plan: &Plan) -> Self {
+        let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
+        Self::State(Box::new(State::new(status, Some(steps.collect()))))
+    }
+
+    pub(super) fn sent(points: usize, reports: usize, time: Duration, database: &'a str) -> Self {
+        Self::Sent(Sent { schema: SCHEMA, points, reports, seconds: seconds(time), database })
+    }
+
+    pub(super) const fn cleared(removed_series: usize, database: &'a str) -> Self {
+        Self::Cleared(Cleared { schema: SCHEMA, removed_series, database })
+    }
+
+    pub(super) fn failure(error: &Error) -> Self {
+        let error = Failed { kind: error.kind(), message: error.to_string(), hint: error.hint() };
+        Self::Failure(Failure { schema: SCHEMA, error })
+    }
+}
+
+impl<'a> State<'a> {
+    fn new(status: &'a status::Status, steps: Option<Vec<Step>>) -> Self {
+        let named = |object: &'a status::Object| Named {
+            name: &object.name,
+            state: words::object_state(object.state),
+            differences: differences(&object.differences),
+        };
+        let (query, query_error) = match &status.query {
+            QueryState::Unknown => (None, None),
+            QueryState::Ok => (Some("ok"), None),
+            QueryState::Failing(why) => (Some("failing"), Some(why.as_str())),
+        };
+        Self {
+            schema: SCHEMA,
+            instance: &status.instance,
+            in_sync: status.in_sync,
+            engine: status.engine.as_ref().map(|engine| Engine {
+                endpoint: &engine.endpoint,
+                version: &engine.version,
+                api_version: &engine.api_version,
+            }),
+            influxdb: Server::new(&status.influxdb),
+            grafana: Server::new(&status.grafana),
+            database: named(&status.database),
+            organisation: status.organisation.as_ref().map(named),
+            data_source: DataSource {
+                uid: &status.data_source.name,
+                state: words::object_state(status.data_source.state),
+                query,
+                query_error,
+                differences: differences(&status.data_source.differences),
+            },
+            dashboard: Dashboard {
+                uid: &status.dashboard.name,
+                state: words::object_state(status.dashboard.state),
+                url: &status.dashboard_url,
+                objective_micros: status.objective,
+                differences: differences(&status.dashboard.differences),
+            },
+            account: Account {
+                user: &status.account.user,
+                password: status.account.password.as_ref().map(Secret::reveal),
+            },
+            clipper: Clipper::new(&status.reports),
+            findings: &status.findings,
+            hints: &status.hints,
+            other_instances: &status.others,
+            steps,
+        }
+    }
+}
+
+impl<'a> Server<'a> {
+    fn new(server: &'a ServerStatus) -> Self {
+        Self {
+            mode: match server.mode {
+                Mode::Container => "container",
+                Mode::External => "external",
+            },
+            state: words::server_state(server.state),
+            detail: server.detail.as_deref(),
+            url: &server.url,
+            version: server.version.as_deref(),
+            image: server.image.as_deref(),
+            container: server.container.as_ref().map(|container| Container {
+                name: &container.name,
+                id: &container.id,
+                started_at: container.started_at.as_deref(),
+            }),
+            volume: server.volume.as_ref().map(|(name, exists)| Volume { name, exists: *exists }),
+            differences: differences(&server.differences),
+        }
+    }
+}
+
+impl<'a> Clipper<'a> {
+    fn new(reports: &'a Reports) -> Self {
+        let model = |model: &'a ModelReport| Model {
+            name: &model.name,
+            last_report: model.last_report.and_then(date),
+            reporting: model.reporting,
+            predictions_per_second: model.predictions_per_second,
+            p99_micros: model.p99_micros,
+            above_objective: model.above_objective,
+            demo: model.demo,
+        };
+        Self {
+            reporting: reports.reporting,
+            last_report: reports.last_report.and_then(date),
+            demo: reports.demo,
+            models: reports.models.iter().map(model).collect(),
+        }
+    }
+}
+
+impl Step {
+    fn new(step: PlanStep, reason: String, seconds: Option<f64>) -> Self {
+        Self { resource: step.resource().to_string(), action: step.action(), reason, seconds }
+    }
+}
+
+fn differences(differences: &[specification::Difference]) -> Vec<Difference<'_>> {
+    fn value(text: &str) -> Option<&str> {
+        (!text.is_empty()).then_some(text)
+    }
+    differences
+        .iter()
+        .map(|difference| Difference {
+            field: &difference.field,
+            have: value(&difference.have),
+            want: value(&difference.want),
+        })
+        .collect()
+}
+
+/// Seconds, to the millisecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
+}
+
+/// Milliseconds since 1970 as RFC 3339; nothing for a time that cannot be written.
+fn date(millis: i64) -> Option<String> {
+    let since = Duration::from_millis(u64::try_from(millis).ok()?);
+    // The year 9999 is the last that the format can write.
+    (since < Duration::from_secs(253_402_300_800))
+        .then(|| humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The schema in the repository. To change it with the types:
+    /// `UPDATE_SCHEMA=1 cargo test --lib schema`.
+    #[test]
+    fn the_schema_in_the_repository_is_the_one_of_these_types() {
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<Document<'_>>();
+        let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/output.schema.json");
+        #[expect(clippy::disallowed_methods, reason = "a test that writes what it checks when asked to")]
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), text, "UPDATE_SCHEMA=1 cargo test --lib schema");
+    }
+
+    #[test]
+    fn times_that_cannot_be_written_are_not_known() {
+        assert_eq!(date(0).as_deref(), Some("1970-01-01T00:00:00Z"));
+        assert_eq!(date(-1), None);
+        assert_eq!(date(i64::MAX), None);
+    }
+}

@@ -1,0 +1,52 @@
+//! States in words: the ones that JSON promises, which people read with spaces.
+//!
+//! The only place that spells a state.
+
+use crate::core::status::{ObjectState, ServerState};
+
+pub(super) const fn server_state(state: ServerState) -> &'static str {
+    match state {
+        ServerState::Absent => "absent",
+        ServerState::Stopped => "stopped",
+        ServerState::Starting => "starting",
+        ServerState::Answering => "answering",
+        ServerState::Refusing => "refusing",
+        ServerState::Foreign => "foreign",
+        ServerState::Unknown => "unknown",
+    }
+}
+
+pub(super) const fn object_state(state: ObjectState) -> &'static str {
+    match state {
+        ObjectState::Missing => "missing",
+        ObjectState::InSync => "in_sync",
+        ObjectState::Differs => "differs",
+        ObjectState::Edited => "edited",
+        ObjectState::Foreign => "foreign",
+        ObjectState::Unknown => "unknown",
+    }
+}
+
+/// The words as the JSON Schema lists them.
+#[cfg(test)]
+pub(super) mod schema {
+    use schemars::{Schema, SchemaGenerator, json_schema};
+
+    use super::{ObjectState, ServerState, object_state, server_state};
+
+    pub(crate) fn modes(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "enum": ["container", "external"]})
+    }
+
+    pub(crate) fn server_states(_: &mut SchemaGenerator) -> Schema {
+        use ServerState::{Absent, Answering, Foreign, Refusing, Starting, Stopped, Unknown};
+        let all = [Absent, Stopped, Starting, Answering, Refusing, Foreign, Unknown].map(server_state);
+        json_schema!({"type": "string", "enum": all})
+    }
+
+    pub(crate) fn object_states(_: &mut SchemaGenerator) -> Schema {
+        use ObjectState::{Differs, Edited, Foreign, InSync, Missing, Unknown};
+        let all = [Missing, InSync, Differs, Edited, Foreign, Unknown].map(object_state);
+        json_schema!({"type": "string", "enum": all})
+    }
+}
