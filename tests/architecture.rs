@@ -1,19 +1,6 @@
 //! The rules of the architecture, read from the sources: who may import whom, and which file alone
 //! knows a library.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    clippy::too_many_lines,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -182,6 +169,42 @@ fn the_paths_that_contributing_names_exist() {
         }
     }
     assert!(checked > 15, "{checked} paths");
+}
+
+/// Names of test functions, from all files of tests.
+fn test_names() -> String {
+    let mut all = String::new();
+    for folder in ["src", "tests", "tests/e2e"] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        for entry in fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+            all.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
+        }
+    }
+    all
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let promises = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md")).unwrap();
+    let tests = test_names();
+    let mut checked = 0;
+    for line in promises.lines().filter(|line| line.starts_with("| ")) {
+        for word in line.split('`').skip(1).step_by(2) {
+            let name = word.rsplit("::").next().unwrap();
+            let is_test = name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '…');
+            if !is_test {
+                continue;
+            }
+            // A long name may be cut.
+            let found = match name.strip_suffix('…') {
+                Some(start) => tests.contains(&format!("fn {start}")),
+                None => tests.contains(&format!("fn {name}(")),
+            };
+            assert!(found, "docs/reliability.md names {word}, which no test is called");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "{checked} names");
 }
 
 #[test]

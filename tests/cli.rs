@@ -1,26 +1,11 @@
 //! The program without an engine: help, usage, files, precedence. Nothing is touched before the
 //! settings are known to make sense.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    clippy::too_many_lines,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
-
-mod support;
-
 use std::io::Write as _;
 use std::process::Stdio;
 
+use crate::support::run::{Ran, Run};
 use clipper_metrics::settings::keys::TABLE;
-use support::run::{Ran, Run};
 
 /// An engine that cannot be there.
 const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";

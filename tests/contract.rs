@@ -1,26 +1,11 @@
 //! Grafana: the double answers like every recorded exchange.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    clippy::too_many_lines,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
-
-mod support;
-
 use std::sync::Mutex;
 
+use crate::support::double::{Double, Exchange, TOKEN, Version, handle, recording};
+use crate::support::influxd::Influxd;
+use crate::support::server::Request;
 use serde_json::{Value, json};
-use support::double::{Double, Exchange, TOKEN, Version, handle, recording};
-use support::influxd::Influxd;
-use support::server::Request;
 
 /// The databases and points that were there when the exchanges were recorded.
 fn recorded_influxdb() -> Influxd {
@@ -54,7 +39,7 @@ fn request(exchange: &Exchange) -> Request {
         }
         Some(basic) => {
             let (user, password) = basic.split_once(':').unwrap();
-            request.headers.insert("authorization".into(), support::run::basic(user, password));
+            request.headers.insert("authorization".into(), crate::support::run::basic(user, password));
         }
     }
     request.body = match &recorded.body {

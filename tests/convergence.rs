@@ -4,19 +4,6 @@
 //!
 //! The model has its own idea of done: it does not ask the planner.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    clippy::too_many_lines,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,29 +1,14 @@
 //! Servers that already run, without any engine: a real InfluxDB, and Grafana's double in each of
 //! its versions. Every request is one that the double knows; anything else would be 501.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::print_stderr,
-    clippy::exit,
-    clippy::too_many_lines,
-    clippy::disallowed_methods,
-    missing_docs,
-    unreachable_pub,
-    reason = "a test may panic"
-)]
-
-mod support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::double::{Double, TOKEN, Version, handle};
+use crate::support::influxd::Influxd;
+use crate::support::run::{Ran, Run, basic, http_with};
+use crate::support::server::in_background;
 use serde_json::{Value, json};
-use support::double::{Double, TOKEN, Version, handle};
-use support::influxd::Influxd;
-use support::run::{Ran, Run, basic, http_with};
-use support::server::in_background;
 
 const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
 
@@ -160,7 +145,7 @@ fn settings_that_grafana_does_not_use_are_saved_once_more() {
         let headers = [("authorization", authorization.as_str()), ("X-Grafana-NoCache", "true")];
         let ask = || http_with("POST", &url, Some(&question.to_string()), &headers).unwrap().0;
         // Where a second ends in between, or is still that of `up`, it does not come to pass.
-        support::eventually("the plugin stays behind", Duration::from_secs(20), || {
+        crate::support::eventually("the plugin stays behind", Duration::from_secs(20), || {
             it.ask("PUT", path, Some(&wrong));
             ask();
             it.ask("PUT", path, Some(&sources[0]));
@@ -280,7 +265,7 @@ fn one_wrong_password_is_one_attempt() {
         let double = it.double.lock().unwrap();
         double.seen().iter().filter(|seen| seen.path == "/api/health").count()
     };
-    support::eventually("it looks again and again", Duration::from_secs(60), || health() >= 4);
+    crate::support::eventually("it looks again and again", Duration::from_secs(60), || health() >= 4);
     assert_eq!(it.refusals(), 1, "a whole watch");
     let status = std::process::Command::new("kill").args(["-INT", &watch.id().to_string()]).status().unwrap();
     assert!(status.success());
@@ -341,19 +326,20 @@ fn servers_that_are_not_there_or_not_what_they_should_be_are_one_error_with_a_hi
     let swapped = run(&grafana, &influxdb);
     assert!(swapped.err.contains("no InfluxDB"), "{}", swapped.err);
     let second = in_background(|_| async {
-        let mut response = support::server::Response::bytes(204, "application/json", Vec::new());
+        let mut response = crate::support::server::Response::bytes(204, "application/json", Vec::new());
         response.headers.push(("X-Influxdb-Version".into(), "v2.7.12".into()));
         response
     });
     let newer = run(&format!("http://127.0.0.1:{second}"), &grafana);
     assert!(newer.err.contains("InfluxDB v2.7.12") && newer.err.contains("influxdb:1.12.4"), "{}", newer.err);
     let nonsense = in_background(|_| async {
-        support::server::Response::bytes(200, "text/html", b"<html>\x1b[31m</html>".to_vec())
+        crate::support::server::Response::bytes(200, "text/html", b"<html>\x1b[31m</html>".to_vec())
     });
     let odd = run(&influxdb, &format!("http://127.0.0.1:{nonsense}"));
     assert!(odd.err.contains("no Grafana") && !odd.err.contains('\u{1b}'), "{:?}", odd.err);
-    let endless =
-        in_background(|_| async { support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20]) });
+    let endless = in_background(|_| async {
+        crate::support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20])
+    });
     let large = run(&influxdb, &format!("http://127.0.0.1:{endless}"));
     assert!(large.err.contains("larger than"), "{}", large.err);
 }
@@ -532,7 +518,7 @@ fn a_watch_whose_reader_has_gone_ends_quietly() {
     // Nothing changes any more, so nothing would be printed.
     drop(reader);
     let mut code = None;
-    support::eventually("it ends", Duration::from_secs(20), || {
+    crate::support::eventually("it ends", Duration::from_secs(20), || {
         code = watch.try_wait().unwrap();
         code.is_some()
     });

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::engine::OwnEngine;
-use crate::instance::{Instance, SOON, docker};
-use crate::support::run::ran;
+use super::engine::OwnEngine;
+use super::instance::{Instance, SOON, docker};
+use crate::support::run::{Run, ran};
 use crate::support::{eventually, influxd, registry};
 
 /// Something breaks; `status` says so, `up` repairs it, and the points written before are there.
@@ -131,7 +131,6 @@ fn a_changed_port_replaces_one_container_and_says_why() {
 fn killed_after_every_single_step_it_converges() {
     let it = Instance::new("steps");
     let words = it.first(&["--database", "d"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut killed = 0;
     for step in 1.. {
         it.run(&["down", "--volumes", "--yes"]).expect(0);
@@ -157,7 +156,6 @@ fn killed_after_every_single_step_it_converges() {
 fn killed_at_random_moments_it_converges() {
     let it = Instance::new("random");
     let words = it.first(&["--database", "d"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     it.command(&words).run().expect(0);
     influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
     let mut chance = fastrand::Rng::with_seed(7);
@@ -187,18 +185,18 @@ fn killed_at_random_moments_it_converges() {
 fn many_at_once_all_end_well() {
     let it = Instance::new("many");
     let words = it.first(&[]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     // Each has a home of its own, as other users have: no lock of ours keeps them apart.
-    let start =
-        |words: &[&str]| it.command(words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let ups: Vec<_> = (0..6).map(|_| start(&words)).collect();
+    let start = |run: Run| run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let up = || it.command(&words);
+    let ups: Vec<_> = (0..6).map(|_| start(up())).collect();
     for up in ups {
         let ran = ran(&up.wait_with_output().unwrap());
         assert_eq!(ran.code, 0, "{}", ran.err);
     }
     it.assert_whole();
     // `up` beside `down`, and `status` beside both.
-    let mixed: Vec<_> = [&words[..], &["down"], &["status"], &words[..], &["status"], &["down"]].map(start).into();
+    let (down, status) = (|| it.command(&["down"]), || it.command(&["status"]));
+    let mixed = [up(), down(), status(), up(), status(), down()].map(start);
     for process in mixed {
         let ran = ran(&process.wait_with_output().unwrap());
         assert!(matches!(ran.code, 0 | 1 | 3), "{ran:?}");
@@ -214,7 +212,6 @@ fn two_of_one_user_wait_for_each_other() {
     let it = Instance::new("lock");
     let home = tempfile::tempdir().unwrap();
     let words = it.first(&[]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let start = || {
         let run = it.command(&words).env("HOME", home.path().to_str().unwrap());
         run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -231,7 +228,6 @@ fn interrupted_it_ends_at_once_and_says_what_was_left() {
     let it = Instance::with_grafana("interrupt", "odd:silent");
     for signal in ["-INT", "-TERM"] {
         let words = it.first(&[]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         eventually("it waits for Grafana", SOON, || {
             docker(&["inspect", "--format", "{{.State.Running}}", &it.container("grafana")])
@@ -311,7 +307,7 @@ fn a_watch_outlives_an_engine_that_restarts() {
     // Whatever state the servers come back in, it goes on telling.
     ran(&engine.program(&["up"]).output().unwrap());
     assert!(lines.any(|line| line.contains("clipper-metrics in sync")), "it goes on");
-    crate::lifecycle::interrupt(watch.id());
+    super::lifecycle::interrupt(watch.id());
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     engine.program(&["down", "--volumes", "--yes"]).output().unwrap();
 }

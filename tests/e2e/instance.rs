@@ -35,11 +35,11 @@ impl Instance {
     }
 
     /// A command for this instance by its name alone.
-    pub(crate) fn command(&self, words: &[&str]) -> Run {
-        Run::new(words.iter().copied().chain(["--name", &self.name]))
+    pub(crate) fn command<S: AsRef<str>>(&self, words: &[S]) -> Run {
+        Run::new(words.iter().map(AsRef::as_ref).chain(["--name", &self.name]))
     }
 
-    pub(crate) fn run(&self, words: &[&str]) -> Ran {
+    pub(crate) fn run<S: AsRef<str>>(&self, words: &[S]) -> Ran {
         self.command(words).run()
     }
 
@@ -62,8 +62,7 @@ impl Instance {
     }
 
     pub(crate) fn first_up(&self, more: &[&str]) -> Ran {
-        let words = self.first(more);
-        self.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+        self.run(&self.first(more))
     }
 
     pub(crate) fn status(&self) -> Value {

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 
 use serde_json::Value;
 
-use crate::instance::{Instance, docker};
+use super::instance::{Instance, docker};
 use crate::support::registry;
 use crate::support::run::Run;
 
@@ -57,7 +57,6 @@ fn a_dry_run_prints_the_plan_and_causes_no_event() {
     let it = Instance::new("dry");
     let since = docker(&["info", "--format", "{{.SystemTime}}"]).unwrap();
     let words = it.first(&["--dry-run"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let plan = it.run(&words).expect(3);
     assert!(plan.out.contains("create InfluxDB's container (missing)"), "{}", plan.out);
     let until = docker(&["info", "--format", "{{.SystemTime}}"]).unwrap();
@@ -90,7 +89,6 @@ fn down_keeps_the_data_and_down_with_volumes_does_not() {
 
     // The password was changed in Grafana: the one that we know is refused, and we say so.
     let words = it.first(&["--database", "kept"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let refused = it.run(&words).expect(1);
     assert!(refused.err.contains("--grafana-password-file"), "{}", refused.err);
     let up = it.command(&["up"]).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "of-my-own").run();
@@ -182,7 +180,6 @@ fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
     assert!(plan.out.contains("pull InfluxDB's image (--pull always)"), "{}", plan.out);
     let id = it.id("influxdb");
     let words = it.first(&["--pull", "always"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let again = it.run(&words).expect(0);
     assert!(again.err.contains("pull InfluxDB's image: done"), "{}", again.err);
     assert_eq!(id, it.id("influxdb"), "the same image, the same container");

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use crate::instance::{Instance, bridge, docker};
+use super::instance::{Instance, bridge, docker};
 use crate::support::run::{Ran, basic, http_with, ran};
 
 fn with_password(it: &Instance, words: &[&str], password: &str) -> Ran {
@@ -157,7 +157,6 @@ fn a_password_of_ours_never_goes_to_another_grafana() {
 fn secrets_come_from_pipes_and_are_what_grafana_makes_of_them() {
     let it = Instance::new("pipe");
     let words = it.first(&["--grafana-password-file", "/dev/stdin"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut command = it.command(&words).command();
     let mut up = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     up.stdin.take().unwrap().write_all(b"  through a pipe \n").unwrap();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::instance::{Instance, docker};
+use super::instance::{Instance, docker};
 use crate::support::registry;
 use crate::support::run::{program, ran};
 

@@ -6,8 +6,8 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::instance::{Instance, SOON};
-use crate::lifecycle::interrupt;
+use super::instance::{Instance, SOON};
+use super::lifecycle::interrupt;
 use crate::support::{eventually, influxd};
 
 fn nanos_ago(seconds: i64) -> i64 {

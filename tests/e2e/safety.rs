@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::instance::{Instance, bridge, docker};
+use super::instance::{Instance, bridge, docker};
 use crate::support::registry;
 use crate::support::run::{Ran, Run, basic, http_with};
 
@@ -101,8 +101,8 @@ fn a_silent_registry_is_given_up() {
 #[test]
 fn a_full_disk_during_a_pull_is_said_so() {
     // InfluxDB's image fits, Grafana's beside it does not.
-    let engine = crate::engine::OwnEngine::start_on_a_small_disk(40);
-    let registry = crate::engine::OwnEngine::registry();
+    let engine = super::engine::OwnEngine::start_on_a_small_disk(40);
+    let registry = super::engine::OwnEngine::registry();
     let up = engine.program(&["up", "--registry", &registry]).output().unwrap();
     let ran = failed(crate::support::run::ran(&up), &["cannot pull", "no space left", "docker system df"]);
     assert!(!ran.err.contains("cannot remove"), "{}", ran.err);
@@ -144,7 +144,6 @@ fn credentials_of_docker_login_reach_the_registry() {
     std::fs::write(config.path().join("config.json"), text).unwrap();
     let image = format!("{private}/influxdb:1.12.4");
     let words = it.first(&["--influxdb-image", &image]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     failed(it.run(&words), &["cannot pull", "docker login"]);
     it.command(&words).env("DOCKER_CONFIG", config.path().to_str().unwrap()).run().expect(0);
 }

@@ -1,7 +1,7 @@
 //! What was given to an instance is remembered with it: as a whole, in one place, and never against
 //! somebody who took it back.
 
-use crate::instance::{Instance, bridge, docker, settings_volumes};
+use super::instance::{Instance, bridge, docker, settings_volumes};
 use crate::support::influxd::{self, Influxd};
 use crate::support::registry;
 

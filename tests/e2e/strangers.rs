@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::instance::{Instance, docker};
+use super::instance::{Instance, docker};
 use crate::support::run::ran;
 use crate::support::{free_port, registry};
 
@@ -100,13 +100,12 @@ fn status_says_what_is_in_the_way_of_up() {
 fn an_interrupted_up_is_one_json_document() {
     let it = Instance::with_grafana("interrupted-json", "odd:silent");
     let words = it.first(&["--output", "json"]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    crate::support::eventually("it waits for Grafana", crate::instance::SOON, || {
+    crate::support::eventually("it waits for Grafana", super::instance::SOON, || {
         docker(&["inspect", "--format", "{{.State.Running}}", &it.container("grafana")])
             .is_ok_and(|text| text == "true")
     });
-    crate::lifecycle::interrupt(process.id());
+    super::lifecycle::interrupt(process.id());
     let ran = ran(&process.wait_with_output().unwrap());
     assert_eq!(ran.code, 130, "{ran:?}");
     assert_eq!(ran.json()["error"]["kind"], "interrupted");

@@ -124,102 +124,58 @@ impl Step {
     /// The resource that the step works on.
     #[must_use]
     pub const fn resource(&self) -> Resource {
-        match self {
-            Self::CreateNetwork | Self::RemoveNetwork | Self::RemoveSpareNetworks => Resource::Network,
-            Self::SaveSettings | Self::RemoveSettings => Resource::Settings,
-            Self::RemoveVolume(role) => Resource::Volume(*role),
-            Self::PullImage(role)
-            | Self::CheckImage(role)
-            | Self::CreateVolume(role)
-            | Self::CreateContainer(role, _)
-            | Self::RemoveContainer(role)
-            | Self::UnpauseContainer(role)
-            | Self::StartContainer(role)
-            | Self::AwaitAnswer(role) => Resource::Server(*role),
-            Self::CreateOnLoopback
-            | Self::WritePassword
-            | Self::TryPassword
-            | Self::StorePassword
-            | Self::SecurePassword
-            | Self::ResetPassword
-            | Self::RecordVersion => Resource::Server(Role::Grafana),
-            Self::CreateDatabase => Resource::Database,
-            Self::CreateOrganisation => Resource::Organisation,
-            Self::CreateFolder => Resource::Folder,
-            Self::SaveDataSource => Resource::DataSource,
-            Self::SaveDashboard { .. } | Self::SetHome => Resource::Dashboard,
-            Self::AwaitQuery => Resource::Query,
-        }
+        self.facts().0
     }
 
     /// The action in one word, for machines; never renamed.
     #[must_use]
     pub const fn action(&self) -> &'static str {
-        match self {
-            Self::PullImage(_) => "pull_image",
-            Self::CheckImage(_) => "check_image",
-            Self::CreateNetwork => "create_network",
-            Self::RemoveNetwork => "remove_network",
-            Self::RemoveSpareNetworks => "remove_spare_networks",
-            Self::SaveSettings => "save_settings",
-            Self::RemoveSettings => "remove_settings",
-            Self::CreateVolume(_) => "create_volume",
-            Self::RemoveVolume(_) => "remove_volume",
-            Self::CreateContainer(..) => "create_container",
-            Self::CreateOnLoopback => "create_container_on_loopback",
-            Self::WritePassword => "ensure_password",
-            Self::TryPassword => "try_password",
-            Self::StorePassword => "store_password",
-            Self::SecurePassword => "secure_password",
-            Self::ResetPassword => "reset_password",
-            Self::RecordVersion => "record_version",
-            Self::RemoveContainer(_) => "remove_container",
-            Self::UnpauseContainer(_) => "unpause_container",
-            Self::StartContainer(_) => "start_container",
-            Self::AwaitAnswer(_) => "await_answer",
-            Self::CreateDatabase => "create_database",
-            Self::CreateOrganisation => "create_organisation",
-            Self::CreateFolder => "create_folder",
-            Self::SaveDataSource => "save_data_source",
-            Self::SaveDashboard { .. } => "save_dashboard",
-            Self::SetHome => "set_home",
-            Self::AwaitQuery => "await_query",
+        self.facts().1
+    }
+
+    /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server.
+    const fn facts(&self) -> (Resource, &'static str, &'static str) {
+        use Resource::{
+            Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
+        };
+        let grafana = Server(Role::Grafana);
+        match *self {
+            Self::PullImage(role) => (Server(role), "pull_image", "pull {}'s image"),
+            Self::CheckImage(role) => (Server(role), "check_image", "check {}'s image against its volume"),
+            Self::CreateNetwork => (Network, "create_network", "create the network"),
+            Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
+            Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove a second network of that name"),
+            Self::SaveSettings => (Settings, "save_settings", "save the settings"),
+            Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
+            Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
+            Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
+            Self::CreateContainer(role, _) => (Server(role), "create_container", "create {}'s container"),
+            Self::CreateOnLoopback => {
+                (grafana, "create_container_on_loopback", "create {}'s container on loopback only")
+            }
+            Self::WritePassword => (grafana, "ensure_password", "put {}'s password into its volume"),
+            Self::TryPassword => (grafana, "try_password", "try the given login"),
+            Self::StorePassword => (grafana, "store_password", "store {}'s password in its volume"),
+            Self::SecurePassword => (grafana, "secure_password", "replace {}'s default password"),
+            Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
+            Self::RecordVersion => (grafana, "record_version", "record {}'s version in its volume"),
+            Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
+            Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
+            Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
+            Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
+            Self::CreateDatabase => (Database, "create_database", "create the database"),
+            Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
+            Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
+            Self::SaveDataSource => (DataSource, "save_data_source", "save the data source"),
+            Self::SaveDashboard { .. } => (Dashboard, "save_dashboard", "save the dashboard"),
+            Self::SetHome => (Dashboard, "set_home", "make the dashboard the home page if there is none"),
+            Self::AwaitQuery => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }
 }
 
 impl fmt::Display for Step {
-    /// The step as a person reads it, in the imperative.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PullImage(role) => write!(f, "pull {}'s image", role.title()),
-            Self::CheckImage(role) => write!(f, "check {}'s image against its volume", role.title()),
-            Self::CreateNetwork => f.write_str("create the network"),
-            Self::RemoveNetwork => f.write_str("remove the network"),
-            Self::RemoveSpareNetworks => f.write_str("remove a second network of that name"),
-            Self::SaveSettings => f.write_str("save the settings"),
-            Self::RemoveSettings => f.write_str("delete the settings"),
-            Self::CreateVolume(role) => write!(f, "create {}'s volume", role.title()),
-            Self::RemoveVolume(role) => write!(f, "delete {}'s volume", role.title()),
-            Self::CreateContainer(role, _) => write!(f, "create {}'s container", role.title()),
-            Self::CreateOnLoopback => f.write_str("create Grafana's container on loopback only"),
-            Self::WritePassword => f.write_str("put Grafana's password into its volume"),
-            Self::TryPassword => f.write_str("try the given login"),
-            Self::StorePassword => f.write_str("store Grafana's password in its volume"),
-            Self::SecurePassword => f.write_str("replace Grafana's default password"),
-            Self::ResetPassword => f.write_str("reset Grafana's password"),
-            Self::RecordVersion => f.write_str("record Grafana's version in its volume"),
-            Self::RemoveContainer(role) => write!(f, "remove {}'s container", role.title()),
-            Self::UnpauseContainer(role) => write!(f, "unpause {}'s container", role.title()),
-            Self::StartContainer(role) => write!(f, "start {}", role.title()),
-            Self::AwaitAnswer(role) => write!(f, "wait for {}", role.title()),
-            Self::CreateDatabase => f.write_str("create the database"),
-            Self::CreateOrganisation => f.write_str("create Grafana's organisation"),
-            Self::CreateFolder => f.write_str("create Grafana's folder"),
-            Self::SaveDataSource => f.write_str("save the data source"),
-            Self::SaveDashboard { .. } => f.write_str("save the dashboard"),
-            Self::SetHome => f.write_str("make the dashboard the home page if there is none"),
-            Self::AwaitQuery => f.write_str("verify that Grafana reaches the database"),
-        }
+        f.write_str(&self.facts().2.replace("{}", self.role().title()))
     }
 }

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::instance::{Instance, bridge};
+use super::instance::{Instance, bridge};
 use crate::support::double::{Double, Version, handle};
 use crate::support::influxd::Influxd;
 use crate::support::server::in_background;

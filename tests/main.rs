@@ -1,0 +1,22 @@
+//! Every integration test, as one program: what each module shows stands at its head.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::too_many_lines,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test may panic"
+)]
+
+mod architecture;
+mod cli;
+mod contract;
+mod convergence;
+mod e2e;
+mod external;
+mod support;
