@@ -52,7 +52,7 @@ fn wrong_usage_is_exit_code_2_and_touches_nothing() {
         &["up", "--pull", "sometimes"],
         &["up", "--influxdb-url", "ftp://x"],
         &["up", "--influxdb-url", "http://me:secret@x:8086"],
-        &["up", "--influxdb-ip", "no.such.host.invalid"],
+        &["up", "--influxdb-ip", &"long-label".repeat(9)],
         &["up", "-H", "unix:///x", "--context", "y"],
         &["up", "--context", "no-such-context"],
         &["demo", "--rate", "-1"],
@@ -173,6 +173,7 @@ fn a_reader_that_goes_away_is_no_panic() {
         drop(process.stdout.take());
         let output = process.wait_with_output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{words:?}");
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
     }
 }
 

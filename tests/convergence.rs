@@ -55,7 +55,11 @@ struct Cont {
     /// Published for everybody.
     open: bool,
     /// Published where only its maker looks, on a port that the engine chose.
-    guarded: bool,
+    private: bool,
+    /// The version of its image.
+    version: u64,
+    /// The engine's number of it.
+    id: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +80,8 @@ enum Thing {
 struct World {
     /// Ids of networks with our name and label.
     networks: Vec<u32>,
-    next_network: u32,
+    /// The next id of a network or container.
+    next_id: u32,
     influxdb: Srv,
     grafana: Srv,
     database: bool,
@@ -86,6 +91,15 @@ struct World {
     file: Option<Password>,
     /// What lies there from a run that died while it set a password.
     pending: Option<Password>,
+    /// The newest version that has run on Grafana's database.
+    ran: u64,
+    /// The version that a file in the volume names, and one that was about to run.
+    recorded: Option<u64>,
+    promised: Option<u64>,
+    /// The container that it was promised for.
+    promised_for: u32,
+    /// The version of the container that was removed in this run.
+    removed: Option<u64>,
     dashboard: Thing,
     source: Thing,
     home: bool,
@@ -103,6 +117,22 @@ struct Case {
     given: Option<Password>,
     /// A new password is asked for.
     reset: bool,
+    /// The image is a newer one than before.
+    upgrade: bool,
+}
+
+/// The version that volumes were made for, by their label.
+const LABEL: u64 = 2;
+
+impl Case {
+    /// The version of the specified image.
+    const fn version(self) -> u64 {
+        if self.upgrade { LABEL + 1 } else { LABEL }
+    }
+}
+
+fn image_of(role: Role, version: u64) -> ImageRef {
+    ImageRef::parse(&format!("{role}:1.{version}")).unwrap()
 }
 
 fn stack(case: Case) -> Stack {
@@ -113,7 +143,7 @@ fn stack(case: Case) -> Stack {
             role,
             name: role.object_name("x"),
             specification: Specification {
-                image: ImageRef::parse(&format!("{role}:1.2")).unwrap(),
+                image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
                 publish: SocketAddr::new(address.parse().unwrap(), role.port()),
                 network: "x".into(),
                 volume: role.object_name("x"),
@@ -122,7 +152,7 @@ fn stack(case: Case) -> Stack {
                 host_gateway: false,
                 environment: BTreeMap::new(),
             },
-            public_host: "127.0.0.1".into(),
+            engine_host: None,
         }
     };
     let remembered = Remembered { value: "d".into(), of_file: false };
@@ -213,7 +243,8 @@ impl World {
             Some(have) => {
                 let mut specification = Specification { password: have.password, ..spec.specification.clone() };
                 let host = if have.open { "0.0.0.0" } else { "127.0.0.1" };
-                let port = if have.guarded { 0 } else { spec.role.port() };
+                let port = if have.private { 0 } else { spec.role.port() };
+                specification.image = image_of(spec.role, have.version);
                 specification.publish = SocketAddr::new(host.parse().unwrap(), port);
                 if have.spec == Spec::Wrong {
                     specification.environment.insert("OLD".into(), "1".into());
@@ -223,19 +254,21 @@ impl World {
                     name: spec.name.clone(),
                     name_taken: false,
                     specification: (have.spec != Spec::Unreadable).then_some(specification),
-                    image_id: "i".into(),
+                    image_id: have.version.to_string(),
                     on_network: self.kept() == Some(have.network),
                     run: have.run,
                     started_at: None,
                     published: None,
+                    has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
                 }))
             }
         };
         let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
-        let image = |srv: &Srv| srv.image.then(|| Image { id: "i".into(), user: String::new() });
+        let image = |srv: &Srv, version: u64| srv.image.then(|| Image { id: version.to_string(), user: String::new() });
+        let runs_version = self.grafana.container.filter(|_| runs(&self.grafana)).map(|have| have.version);
         let volume = |srv: &Srv| {
             if srv.volume {
-                Volume::Ours { user: Some(String::new()), version: Some(Version(1, 2)) }
+                Volume::Ours { user: Some(String::new()), version: Some(Version(1, 2)), image: None }
             } else {
                 Volume::Absent
             }
@@ -280,7 +313,7 @@ impl World {
             network,
             settings: StoredSettings { numbers: values.iter().map(|_| 1).collect(), values },
             influxdb: Server {
-                image: image(&self.influxdb),
+                image: image(&self.influxdb, LABEL),
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
                 port_holder: None,
@@ -291,15 +324,22 @@ impl World {
                 },
                 version: None,
                 login: SeenLogin::default(),
+                recorded: None,
             },
             grafana: Server {
-                image: image(&self.grafana),
+                image: image(&self.grafana, case.version()),
                 volume: volume(&self.grafana),
                 container: container(&self.grafana, want.container(Role::Grafana).unwrap()),
                 port_holder: None,
                 probe,
-                version: None,
+                version: runs_version.map(|version| format!("1.{version}.0")),
                 login: signed_in.map(|password| self.seen_login(password)).unwrap_or_default(),
+                recorded: match runs_version {
+                    _ if !self.grafana.volume => None,
+                    Some(version) if version != LABEL => self.recorded,
+                    _ => Some(LABEL),
+                }
+                .map(|version| Version(1, version)),
             },
             others: vec![],
         }
@@ -311,10 +351,21 @@ impl World {
     fn execute(&mut self, case: Case, step: Step) -> bool {
         match step {
             Step::PullImage(role) => self.server(role).image = true,
-            Step::CheckImage(role) => assert!(self.server(role).image),
+            Step::CheckImage(role) => {
+                assert!(self.server(role).image);
+                let waits = self
+                    .grafana
+                    .container
+                    .is_some_and(|have| have.run == RunState::Created && have.id == self.promised_for);
+                let promised = self.promised.filter(|_| !waits);
+                if role == Role::Grafana && case.version() < self.newest(promised) {
+                    assert!(self.ran > case.version(), "refused for nothing");
+                    return false;
+                }
+            }
             Step::CreateNetwork => {
-                self.networks.push(self.next_network);
-                self.next_network += 1;
+                self.networks.push(self.next_id);
+                self.next_id += 1;
             }
             Step::RemoveSpareNetworks => self.networks.truncate(1),
             Step::RemoveNetwork => {
@@ -336,14 +387,28 @@ impl World {
                     NewPassword::AsVolume if self.file.is_some() => PasswordSource::File,
                     NewPassword::AsVolume => PasswordSource::Default,
                 };
-                self.create(role, source, role == Role::Grafana && case.open, false);
+                if role == Role::Grafana
+                    && password == NewPassword::AsVolume
+                    && case.version() < self.newest(self.promised)
+                {
+                    assert!(self.ran > case.version(), "refused for nothing");
+                    return false;
+                }
+                let version = if role == Role::Grafana { case.version() } else { LABEL };
+                self.create(role, source, role == Role::Grafana && case.open, false, version);
             }
             Step::CreateOnLoopback => {
                 if self.db.is_none() && case.given.is_some() {
                     self.file = case.given;
                 }
                 let source = if self.file.is_some() { PasswordSource::File } else { PasswordSource::Default };
-                self.create(Role::Grafana, source, false, true);
+                // From the image that ran last.
+                let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
+                let version = if self.db.is_some() { last } else { case.version() };
+                self.create(Role::Grafana, source, false, true, version);
+                if self.db.is_none() && version > self.newest(self.promised) {
+                    (self.promised, self.promised_for) = (Some(version), self.grafana.container.unwrap().id);
+                }
             }
             Step::WritePassword => {
                 assert!(
@@ -387,8 +452,26 @@ impl World {
                 let new = Some(case.given.unwrap_or(NEW));
                 (self.db, self.file, self.pending) = (new, new, new);
             }
-            Step::RecordVersion => assert!(self.grafana.container.is_some()),
-            Step::RemoveContainer(role) => self.server(role).container = None,
+            Step::RecordVersion => {
+                let have = self.grafana.container.unwrap();
+                if have.run == RunState::Running {
+                    (self.recorded, self.promised) = (Some(have.version), None);
+                } else if have.version < self.newest(self.promised) {
+                    assert!(self.ran > have.version, "refused for nothing");
+                    return false;
+                } else if have.version > self.newest(self.promised) {
+                    (self.promised, self.promised_for) = (Some(have.version), have.id);
+                }
+            }
+            Step::RemoveContainer(role) => {
+                let had = self.server(role).container.take();
+                if role == Role::Grafana {
+                    self.removed = had.filter(|had| had.run != RunState::Created).map(|had| had.version);
+                    // What was never started has migrated nothing.
+                    let waits = had.is_some_and(|had| had.run == RunState::Created && had.id == self.promised_for);
+                    self.promised = self.promised.filter(|_| !waits);
+                }
+            }
             Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
             Step::StartContainer(role) => self.start(role),
             Step::AwaitAnswer(role) => {
@@ -429,19 +512,28 @@ impl World {
             Role::Influxdb => self.database = false,
             Role::Grafana => {
                 (self.db, self.file, self.pending) = (None, None, None);
+                (self.ran, self.recorded, self.promised) = (0, None, None);
                 (self.home, self.stale) = (false, false);
                 (self.dashboard, self.source) = (Thing::Missing, Thing::Missing);
             }
         }
     }
 
-    fn create(&mut self, role: Role, password: PasswordSource, open: bool, guarded: bool) {
+    /// The newest version that may have run on Grafana's database.
+    fn newest(&self, promised: Option<u64>) -> u64 {
+        self.recorded.unwrap_or(LABEL).max(promised.unwrap_or_default())
+    }
+
+    fn create(&mut self, role: Role, password: PasswordSource, open: bool, private: bool, version: u64) {
         let network = self.kept().expect("there is no network to attach to");
+        let id = self.next_id;
+        self.next_id += 1;
         let srv = self.server(role);
         assert!(srv.container.is_none(), "the name is taken");
         assert!(srv.image, "there is no image");
         assert!(srv.volume, "there is no volume");
-        srv.container = Some(Cont { spec: Spec::Right, network, run: RunState::Created, password, open, guarded });
+        let (spec, run) = (Spec::Right, RunState::Created);
+        srv.container = Some(Cont { spec, network, run, password, open, private, version, id });
     }
 
     fn start(&mut self, role: Role) {
@@ -450,13 +542,15 @@ impl World {
         let have = self.server(role).container.as_mut().expect("nothing to start");
         assert_eq!(Some(have.network), kept, "attached to a network that is gone");
         have.run = RunState::Running;
-        let password = have.password;
+        let (password, version) = (have.password, have.version);
         if role == Role::Grafana {
             let with_file = password == PasswordSource::File;
             assert!(!with_file || file.is_some(), "Grafana ends when its password's file is missing");
             if self.db.is_none() {
                 self.db = if with_file { file } else { Some(DEFAULT) };
             }
+            assert!(version >= self.ran, "an older Grafana starts on a migrated database");
+            self.ran = version;
         }
     }
 
@@ -465,7 +559,7 @@ impl World {
         let fine = |srv: &Srv| {
             srv.container.is_some_and(|have| {
                 have.spec == Spec::Right
-                    && !have.guarded
+                    && !have.private
                     && have.run == RunState::Running
                     && Some(have.network) == self.kept()
             })
@@ -477,12 +571,15 @@ impl World {
             let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
             have.open == case.open && found && (own || !case.open)
         });
+        let version = case.version();
+        let is_version = self.grafana.container.is_some_and(|have| have.version == version)
+            && (version == LABEL || (self.recorded == Some(version) && self.promised.is_none()));
         let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
         let labelled = self.grafana.container.is_some_and(|have| have.password == PasswordSource::File);
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
         let inside = self.database && self.source == Thing::Right && self.dashboard == Thing::Right && !self.stale;
         let servers = fine(&self.influxdb) && fine(&self.grafana);
-        self.networks.len() == 1 && servers && door && settled && inside && self.settings == Thing::Right
+        self.networks.len() == 1 && servers && is_version && door && settled && inside && self.settings == Thing::Right
     }
 }
 
@@ -509,12 +606,12 @@ fn orders(plan: &Plan) -> [Vec<Step>; 2] {
 fn finish(mut world: World, want: &Stack, case: Case) {
     let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     for _ in 0..6 {
+        world.removed = None;
         let plan = plan::up(want, &world.observe(want, case), options);
         if let Some((_, blocked)) = plan.blocked() {
-            assert!(
-                case.given.is_some() && blocked.kind == plan::Obstacle::Refused,
-                "blocked: {blocked:?}\nin {world:?}"
-            );
+            let migrated = blocked.kind == plan::Obstacle::Image && world.ran > case.version();
+            let refused = case.given.is_some() && blocked.kind == plan::Obstacle::Refused;
+            assert!(migrated || refused, "blocked: {blocked:?}\nin {world:?}");
             return;
         }
         if plan.in_sync() {
@@ -539,7 +636,7 @@ fn finish(mut world: World, want: &Stack, case: Case) {
         }
         if !ended {
             options = UpOptions::default();
-        } else if case.given.is_some() {
+        } else if case.given.is_some() || world.ran > case.version() {
             return;
         }
     }
@@ -568,9 +665,13 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
                     }
                 }
                 finish(world.clone(), want, case);
-                // The next run may be a bare one.
+                // The next run may be a bare one, or go back to the image of before.
                 let bare = Case { given: None, reset: false, ..case };
-                finish(world, &stack(bare), bare);
+                finish(world.clone(), &stack(bare), bare);
+                if case.upgrade {
+                    let back = Case { upgrade: false, ..bare };
+                    finish(world, &stack(back), back);
+                }
             };
             assert!(
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_ok(),
@@ -589,12 +690,14 @@ fn containers(passwords: &[PasswordSource], opens: &[bool]) -> Vec<Option<Cont>>
             for run in RUNS {
                 for password in passwords {
                     for open in opens {
-                        let guarded = false;
-                        all.push(Some(Cont { spec, network, run, password: *password, open: *open, guarded }));
+                        let (open, private) = (*open, false);
+                        let password = *password;
+                        all.push(Some(Cont { spec, network, run, password, open, private, version: LABEL, id: 0 }));
                     }
                     if opens.len() > 1 && spec == Spec::Right {
-                        let guarded = true;
-                        all.push(Some(Cont { spec, network, run, password: *password, open: false, guarded }));
+                        let (open, private) = (false, true);
+                        let password = *password;
+                        all.push(Some(Cont { spec, network, run, password, open, private, version: LABEL, id: 0 }));
                     }
                 }
             }
@@ -658,13 +761,18 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                             let stored = grafana.volume && db.is_some();
                             let world = World {
                                 networks: networks.clone(),
-                                next_network: 20,
+                                next_id: 20,
                                 influxdb: *influxdb,
                                 grafana: *grafana,
                                 database: database && influxdb.volume,
                                 db: if grafana.volume { db } else { None },
                                 file: if grafana.volume { file } else { None },
                                 pending: if grafana.volume { pending } else { None },
+                                ran: if grafana.volume && db.is_some() { LABEL } else { 0 },
+                                recorded: None,
+                                promised: None,
+                                promised_for: 0,
+                                removed: None,
                                 dashboard: if stored { dashboard } else { Thing::Missing },
                                 source: if stored { source } else { Thing::Missing },
                                 home: false,
@@ -705,7 +813,7 @@ fn everywhere(case: Case) -> (usize, usize) {
         worlds_seen += 1;
         runs += check(&world, &want, case);
     };
-    if case.given.is_some() || case.reset {
+    if case.given.is_some() || case.reset || case.upgrade {
         // The doors are what matters here; the rest was tried without.
         worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
     } else {
@@ -747,7 +855,14 @@ fn a_given_password_never_lets_admin_admin_be_open() {
 #[test]
 fn a_reset_converges_from_everywhere() {
     for (open, given) in [(false, None), (false, Some(DEFAULT)), (true, None), (true, Some(GIVEN))] {
-        check_everywhere(Case { open, given, reset: true });
+        check_everywhere(Case { open, given, reset: true, upgrade: false });
+    }
+}
+
+#[test]
+fn no_older_grafana_ever_starts_on_what_a_newer_one_migrated() {
+    for (open, given) in [(false, None), (true, None), (false, Some(GIVEN)), (false, Some(OLD)), (true, Some(OLD))] {
+        check_everywhere(Case { open, given, reset: false, upgrade: true });
     }
 }
 
@@ -759,7 +874,7 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
     let servers = servers(&[PasswordSource::Default], &[false]);
     worlds(&networks(), &some(&servers), &servers, &DOORS[1..3], |world| {
         for volumes in [false, true] {
-            let plan = plan::down(&world.observe(&want, case), volumes);
+            let plan = plan::down("x", &world.observe(&want, case), volumes);
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for step in order {
@@ -769,7 +884,7 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
                 assert!(world.networks.is_empty());
                 assert!(!volumes || !(world.influxdb.volume || world.grafana.volume));
                 assert!(!volumes || world.settings == Thing::Missing);
-                assert!(plan::down(&world.observe(&want, case), volumes).is_idle());
+                assert!(plan::down("x", &world.observe(&want, case), volumes).is_idle());
                 checked += 1;
             }
             if !volumes {
@@ -785,13 +900,18 @@ fn empty_world() -> World {
     let empty = Srv { image: true, volume: false, container: None };
     World {
         networks: vec![],
-        next_network: 1,
+        next_id: 1,
         influxdb: empty,
         grafana: empty,
         database: false,
         db: None,
         file: None,
         pending: None,
+        ran: 0,
+        recorded: None,
+        promised: None,
+        promised_for: 0,
+        removed: None,
         dashboard: Thing::Missing,
         source: Thing::Missing,
         home: false,
@@ -808,16 +928,19 @@ fn whole_world() -> World {
         run: RunState::Running,
         password: PasswordSource::Default,
         open: false,
-        guarded: false,
+        private: false,
+        version: LABEL,
+        id: 0,
     };
     let srv = Srv { image: true, volume: true, container: Some(have) };
     World {
         networks: vec![1],
-        next_network: 2,
+        next_id: 2,
         influxdb: srv,
         grafana: srv,
         database: true,
         db: Some(DEFAULT),
+        ran: LABEL,
         dashboard: Thing::Right,
         source: Thing::Right,
         home: true,
@@ -853,7 +976,7 @@ fn what_is_not_ours_blocks_and_is_never_touched() {
         change(&mut seen);
         let plan = plan::up(&want, &seen, UpOptions::default());
         assert!(plan.blocked().is_some(), "{plan:?}");
-        assert!(plan::down(&seen, true).is_idle());
+        assert!(plan::down("x", &seen, true).is_idle());
     }
 }
 
@@ -917,13 +1040,15 @@ fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
     let after_down = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
     assert!(after_down.blocked().is_some(), "{after_down:?}");
     let running = plan_with(&want, |seen| {
-        seen.grafana.volume = Volume::Ours { user: None, version: None };
+        seen.grafana.recorded = None;
+        seen.grafana.volume = Volume::Ours { user: None, version: None, image: None };
         seen.grafana.version = Some("1.2.3".into());
     });
     assert!(running.blocked().is_some(), "{running:?}");
     // Where nothing tells, the volume's files are read before the container is removed.
     let unknown = plan_with(&want, |seen| {
-        seen.grafana.volume = Volume::Ours { user: None, version: None };
+        (seen.grafana.recorded, seen.grafana.version) = (None, None);
+        seen.grafana.volume = Volume::Ours { user: None, version: None, image: None };
         let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
         have.specification = None;
         seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
@@ -1032,8 +1157,35 @@ fn settings_are_saved_after_what_is_prepared_and_before_a_container_changes() {
 fn where_the_engines_loopback_is_out_of_reach_nothing_unproven_is_published() {
     let mut want = stack(Case { open: true, ..Case::default() });
     want.engine = EngineLocation::Elsewhere("far".into());
+    // Whether the volume holds anything is looked up in a container that is not started.
     let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
-    assert_eq!(plan.blocked().map(|(_, blocked)| blocked.kind), Some(plan::Obstacle::Unverifiable));
+    let steps = steps(&plan);
+    assert!(steps.contains(&Step::CreateContainer(Role::Grafana, NewPassword::AsVolume)), "{plan:?}");
+    assert!(!steps.contains(&Step::StartContainer(Role::Grafana)), "{plan:?}");
+    let made = |has_data: bool| {
+        plan_with(&want, |seen| {
+            let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
+            (have.run, have.has_data) = (RunState::Created, Some(has_data));
+            seen.grafana.probe = Probe::Unasked;
+        })
+    };
+    assert_eq!(made(true).blocked().map(|(_, blocked)| blocked.kind), Some(plan::Obstacle::Unverifiable));
+    let empty = made(false);
+    assert!(empty.blocked().is_none(), "{empty:?}");
+    assert!(self::steps(&empty).contains(&Step::WritePassword), "{empty:?}");
+    // A stopped one that was proven when it was made is started as it is, and the login tried on it.
+    want.login.given = true;
+    let stopped = plan_with(&want, |seen| {
+        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
+        have.run = RunState::Exited(0);
+        have.specification = Some(want.container(Role::Grafana).unwrap().specification.clone());
+        seen.grafana.probe = Probe::Unasked;
+    });
+    let order = self::steps(&stopped);
+    let at = |step| order.iter().position(|one| *one == step);
+    assert!(at(Step::StartContainer(Role::Grafana)) < at(Step::TryPassword), "{stopped:?}");
+    assert!(at(Step::TryPassword).is_some() && stopped.blocked().is_none(), "{stopped:?}");
+    want.login.given = false;
     // On a new volume there is nothing to prove.
     let plan = plan_with(&want, |seen| {
         seen.grafana.container = ContainerState::Absent;

@@ -7,14 +7,19 @@ use std::time::Duration;
 use crate::support::double::{Double, TOKEN, Version, handle};
 use crate::support::influxd::Influxd;
 use crate::support::run::{Ran, Run, basic, http_with};
-use crate::support::server::in_background;
+use crate::support::server::{Request, in_background};
 use serde_json::{Value, json};
 
 const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
 
+/// A name that no resolver looks up: a label has 63 letters at most.
+const UNRESOLVABLE: &str = "no-such-host-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
 /// A double that listens, and an InfluxDB beside it.
 struct Servers {
     double: Arc<Mutex<Double>>,
+    /// The dashboards that the program saved.
+    saved: Arc<Mutex<Vec<Value>>>,
     port: u16,
     influxd: Influxd,
 }
@@ -23,11 +28,17 @@ impl Servers {
     fn start(version: Version) -> Self {
         let double = Arc::new(Mutex::new(Double::new(version, "admin", None)));
         let served = Arc::clone(&double);
-        let port = in_background(move |request| {
+        let saved = Arc::new(Mutex::new(Vec::new()));
+        let saves = Arc::clone(&saved);
+        let port = in_background(move |request: Request| {
             let double = Arc::clone(&served);
+            let is_ours = request.headers.get("user-agent").is_some_and(|agent| agent.starts_with("clipper-metrics/"));
+            if is_ours && request.method == "POST" && request.path == "/api/dashboards/db" {
+                saves.lock().unwrap().push(serde_json::from_slice(&request.body).unwrap());
+            }
             async move { handle(&double, request).await }
         });
-        Self { double, port, influxd: Influxd::start() }
+        Self { double, saved, port, influxd: Influxd::start() }
     }
 
     fn command(&self, words: &[&str]) -> Run {
@@ -46,6 +57,11 @@ impl Servers {
         let double = self.double.lock().unwrap();
         let odd: Vec<_> = double.seen().iter().filter(|seen| seen.status == 501).collect();
         assert!(odd.is_empty(), "requests that no Grafana is known to answer: {odd:?}");
+        for save in self.saved.lock().unwrap().iter() {
+            assert_eq!(save["overwrite"], false, "Grafana would follow it to somebody else's dashboard");
+            let dashboard = &save["dashboard"];
+            assert_eq!(dashboard["version"].is_u64(), dashboard["id"].is_u64(), "saved as it was read");
+        }
         ran
     }
 
@@ -178,6 +194,18 @@ fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
         assert_eq!(it.ask("GET", path, None).1["dashboard"]["panels"][0]["title"], "my own title");
         it.run(&["up", "--overwrite-dashboard"]).expect(0);
         assert_ne!(it.ask("GET", path, None).1["dashboard"]["panels"][0]["title"], "my own title");
+        assert_eq!(it.status()["dashboard"]["state"], "in_sync");
+        let last = it.saved.lock().unwrap().last().unwrap().clone();
+        assert_eq!(last["dashboard"]["version"], 2, "{version:?}: the version that was read");
+        // As a browser saves it: without our mark, everything else spelled out.
+        let (_, present) = it.ask("GET", path, None);
+        let mut saved = present["dashboard"].clone();
+        saved.as_object_mut().unwrap().remove("clipperMetrics");
+        saved["schemaVersion"] = json!(42);
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&json!({"dashboard": saved, "folderUid": ""}))).0, 200);
+        assert_eq!(it.status()["dashboard"]["state"], "edited", "{version:?}");
+        it.run(&["up"]).expect(0);
+        it.run(&["up", "--overwrite-dashboard"]).expect(0);
         assert_eq!(it.status()["dashboard"]["state"], "in_sync");
         // Another objective is an upgrade of an unedited one.
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
@@ -386,6 +414,37 @@ fn a_dashboard_of_somebody_else_with_our_title_is_never_replaced() {
 }
 
 #[test]
+fn a_dashboard_of_somebody_else_with_our_uid_is_an_obstacle() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let save = their_dashboard("clipper-metrics", "Theirs");
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        for words in [&["up"][..], &["up", "--overwrite-dashboard"]] {
+            let up = it.run(words).expect(1);
+            assert!(up.err.contains("\"Theirs\""), "{version:?}: {}", up.err);
+        }
+        assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).1["dashboard"]["title"], "Theirs");
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: nothing was written");
+    }
+}
+
+#[test]
+fn odd_characters_in_names_do_not_differ_for_ever() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(file.path(), "[[models]]\nname = \"a\\tb\\u202Ec\"\n").unwrap();
+        let words = ["--grafana-folder", "tab\there", "--grafana-org", "bidi\u{202e}mark", "--config"];
+        let words = |command| [&[command], &words[..], &[file.path().to_str().unwrap()]].concat();
+        it.run(&words("up")).expect(0);
+        let again = it.run(&words("up")).expect(0);
+        assert!(again.out.contains("nothing to do"), "{version:?}: {}{}", again.out, again.err);
+        let status = it.run(&words("status")).expect(0);
+        assert!(!status.out.contains(['\t', '\u{202e}']), "{version:?}: {:?}", status.out);
+    }
+}
+
+#[test]
 fn a_folder_with_the_uid_or_the_title_that_we_want_is_an_obstacle() {
     for version in ALL {
         let it = Servers::start(version);
@@ -425,10 +484,10 @@ fn what_a_file_provides_is_left_as_it_is() {
         it.run(&["status"]).expect(0);
         // With our mark, but otherwise, it says what differs.
         let it = Servers::start(version);
-        it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", "http://elsewhere:8086"));
+        it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", "http://127.0.0.1:1"));
         let up = it.run(&["up"]).expect(1);
-        assert!(up.err.contains("http://elsewhere:8086") && up.err.contains("file"), "{version:?}: {}", up.err);
-        assert_eq!(it.ask("GET", "/api/datasources", None).1[0]["url"], "http://elsewhere:8086");
+        assert!(up.err.contains("http://127.0.0.1:1") && up.err.contains("file"), "{version:?}: {}", up.err);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1[0]["url"], "http://127.0.0.1:1");
         // A provided dashboard under our uid is not edited over.
         let it = Servers::start(version);
         let dashboard =
@@ -476,10 +535,9 @@ fn what_clipper_cannot_use_is_said_and_no_lines_are_printed_for_it() {
 #[test]
 fn a_name_that_does_not_resolve_ends_the_waiting_at_once() {
     let it = Servers::start(Version::V12);
-    let started = std::time::Instant::now();
-    let up = it.run(&["up", "--data-source-url", "http://no.such.host.invalid:8086", "--timeout", "1m"]).expect(1);
+    let up = it.run(&["up", "--data-source-url", &format!("http://{UNRESOLVABLE}:8086"), "--timeout", "1m"]).expect(1);
     assert!(up.err.contains("--data-source-url"), "{}", up.err);
-    assert!(started.elapsed() < Duration::from_secs(40), "long before the timeout");
+    assert!(!up.err.contains("after 60"), "long before the timeout: {}", up.err);
 }
 
 #[test]
@@ -504,6 +562,70 @@ fn a_body_that_stalls_is_given_up() {
             .run()
             .expect(1);
     assert!(up.err.contains("does not answer") && up.err.contains("in time"), "{}", up.err);
+}
+
+#[test]
+fn a_clear_that_is_interrupted_does_not_claim_success() {
+    let real = Influxd::start();
+    real.query("", "CREATE DATABASE clipper");
+    real.write("clipper", "m1_prediction_counter,clipper_metrics_demo=true value=1\n");
+    let url = real.url();
+    let reached = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let noted = Arc::clone(&reached);
+    // The way to InfluxDB, on which removing takes for ever.
+    let port = in_background(move |request: Request| {
+        let (url, noted) = (url.clone(), Arc::clone(&noted));
+        async move {
+            let body = String::from_utf8_lossy(&request.body).to_string();
+            if body.contains("DROP") {
+                noted.store(true, std::sync::atomic::Ordering::SeqCst);
+                return std::future::pending().await;
+            }
+            let answer = tokio::task::spawn_blocking(move || {
+                let form = [("content-type", "application/x-www-form-urlencoded")];
+                http_with(&request.method, &format!("{url}{}", request.path), Some(&body), &form).unwrap()
+            });
+            let (status, text) = answer.await.unwrap();
+            let mut response = crate::support::server::Response::bytes(status, "application/json", text.into_bytes());
+            response.headers.push(("X-Influxdb-Version".into(), "1.6.7".into()));
+            response
+        }
+    });
+    let it = Servers::start(Version::V12);
+    let (influxdb, grafana) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", it.port));
+    let run = Run::new(["demo", "--clear", "--influxdb-url", &influxdb, "--grafana-url", &grafana])
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock");
+    let clear =
+        run.command().stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    crate::support::eventually("it removes", Duration::from_secs(20), || {
+        reached.load(std::sync::atomic::Ordering::SeqCst)
+    });
+    std::process::Command::new("kill").args(["-INT", &clear.id().to_string()]).status().unwrap();
+    let ran = crate::support::run::ran(&clear.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.out.as_str()), (130, ""), "{ran:?}");
+    assert!(ran.err.contains("demo --clear"), "{}", ran.err);
+}
+
+#[test]
+fn a_watch_on_a_terminal_writes_lines_into_a_file() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run = it.command(&["status", "--watch"]);
+    let words: Vec<String> = run.arguments.iter().map(|word| format!("'{word}'")).collect();
+    let typed = format!("exec {} {} > {}", crate::support::run::program(), words.join(" "), out.display());
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &typed, "/dev/null"]).envs(&run.environment);
+    terminal.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let mut terminal = terminal.spawn().unwrap();
+    let text = || std::fs::read_to_string(&out).unwrap_or_default();
+    crate::support::eventually("a line", Duration::from_secs(20), || text().lines().count() == 1);
+    it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
+    crate::support::eventually("the change", Duration::from_secs(20), || text().lines().count() == 2);
+    assert!(!text().contains('\u{1b}') && text().contains("dashboard"), "{:?}", text());
+    let _ = terminal.kill();
+    let _ = terminal.wait();
 }
 
 #[test]

@@ -88,6 +88,8 @@ pub struct Server<S> {
     pub version: Option<String>,
     /// Who is signed in; of Grafana only.
     pub login: SeenLogin,
+    /// The version that is known to have run on the volume; of Grafana only.
+    pub recorded: Option<Version>,
 }
 
 /// Who holds a published port.
@@ -160,9 +162,11 @@ pub enum Volume {
     Ours {
         /// The user of the image that it was made for, if that was noted; empty is root.
         user: Option<String>,
-        /// The version of the server that it was made for, if the image's tag named it. A later
-        /// one is noted in a file inside.
+        /// The version of the server that it was made for, if the image's tag named it. Another
+        /// one that ran since is noted in a file inside.
         version: Option<Version>,
+        /// The image that it was made for, if that was noted.
+        image: Option<String>,
     },
 }
 
@@ -212,9 +216,17 @@ pub struct OurContainer {
     pub started_at: Option<String>,
     /// What is really published, while it runs.
     pub published: Option<SocketAddr>,
+    /// A server has run on its volume; looked up for a Grafana that was never started.
+    pub has_data: Option<bool>,
 }
 
 impl OurContainer {
+    /// It was never started, and neither was any other on its volume.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.run == RunState::Created && self.has_data == Some(false)
+    }
+
     /// Nobody but this machine can reach it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {

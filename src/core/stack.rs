@@ -160,25 +160,26 @@ pub struct ContainerSpec {
     pub name: String,
     /// What it is made from.
     pub specification: Specification,
-    /// Host name or address at which the published port is reached from here.
-    pub public_host: String,
+    /// The engine's machine, unless it is this one.
+    pub engine_host: Option<String>,
 }
 
 impl ContainerSpec {
     /// The address to open or to write to.
     #[must_use]
     pub fn url(&self) -> ServerUrl {
-        ServerUrl::http(&self.public_host, self.specification.publish.port())
+        let publish = self.specification.publish;
+        self.url_at(publish.ip(), publish.port())
     }
 
     /// The address at which a container is reached from here that is published at `ip`, which need
     /// not be where this specification would publish it.
     #[must_use]
     pub fn url_at(&self, ip: IpAddr, port: u16) -> ServerUrl {
-        if ip == self.specification.publish.ip() {
-            return ServerUrl::http(&self.public_host, port);
+        match &self.engine_host {
+            Some(host) if ip.is_unspecified() => ServerUrl::http(host, port),
+            _ => ServerUrl::http(reachable(ip).to_string(), port),
         }
-        ServerUrl::http(reachable(ip).to_string(), port)
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Resolved;
 use super::keys::Setting;
-use crate::core::address::{ServerUrl, reachable};
+use crate::core::address::ServerUrl;
 use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
@@ -52,7 +52,7 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
             environment: environment(role),
         },
         name,
-        public_host: public_host(role, address, &resolved.inputs.engine)?,
+        engine_host: engine_host(role, address, &resolved.inputs.engine)?,
     })
 }
 
@@ -125,8 +125,8 @@ fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> 
     Ok(if in_file { PasswordSource::File } else { PasswordSource::Default })
 }
 
-/// The host under which a published port is reached.
-fn public_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<String> {
+/// The engine's machine, unless it is this one. Its loopback is nobody's who is not there.
+fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<Option<String>> {
     match engine {
         EngineLocation::Elsewhere(host) if address.is_loopback() => Err(Error::usage(
             format!(
@@ -136,8 +136,8 @@ fn public_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<S
             ),
             format!("publish it on an address of {host} with --{role}-ip, or use another engine with -H or --context"),
         )),
-        EngineLocation::Elsewhere(host) if address.is_unspecified() => Ok(host.clone()),
-        _ => Ok(reachable(address).to_string()),
+        EngineLocation::Elsewhere(host) => Ok(Some(host.clone())),
+        EngineLocation::Here => Ok(None),
     }
 }
 

@@ -5,16 +5,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join3};
 
-use super::docker::{Creation, RunInfo};
+use super::docker::{Creation, RunInfo, VolumeFiles};
 use super::grafana::Grafana;
 use super::http::Auth;
-use super::{PROBE, Systems, pause};
-use crate::core::address::ServerUrl;
+use super::{PROBE, Systems, nowhere, pause};
 use crate::core::event::{Event, ExecutedStep};
+use crate::core::image::ImageRef;
 use crate::core::observed::{PortHolder, Probe, RunState, Volume};
-use crate::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step};
+use crate::core::plan::{self, Blocked, Finding, Lane, NewPassword, Plan, Resource, Step};
 use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
 use crate::core::stack::{ContainerSpec, EngineLocation, Login};
@@ -132,6 +132,12 @@ impl Systems {
             Step::ResetPassword => self.reset_password(deadline).await,
             Step::RecordVersion => self.record_version(self.spec(Role::Grafana)?).await,
             Step::RemoveContainer(role) => {
+                if role == Role::Grafana
+                    && let Ok(id) = self.container_of(role)
+                    && self.was_never_started(&id).await?
+                {
+                    self.withdraw_promise(&id).await?;
+                }
                 self.set_container(role, None);
                 self.docker()?.remove_container(instance, role).await
             }
@@ -162,17 +168,24 @@ impl Systems {
     async fn check_image(&self, spec: &ContainerSpec) -> Result<()> {
         let docker = self.docker()?;
         let (image, volume) = try_join(docker.image(spec), docker.volume(&self.stack.instance, spec.role)).await?;
-        let Volume::Ours { user, version } = volume else { return Ok(()) };
+        let Volume::Ours { user, version, .. } = volume else { return Ok(()) };
         let blocked = match (image, user) {
             (Some(image), Some(owner)) => plan::volume_of_another_user(&self.stack, spec, &image, &owner),
             _ => None,
         };
         let have = self.containers.borrow()[spec.role as usize].clone();
-        let recorded = match have {
-            Some(id) if spec.role == Role::Grafana => docker.read_files(&id).await?.newest_version(),
-            _ => None,
+        let older = match have {
+            Some(id) if spec.role == Role::Grafana => {
+                let mut files = docker.read_files(&id).await?;
+                if files.is_promised_for(&id) && self.was_never_started(&id).await? {
+                    // What was promised for it has not come to pass.
+                    files.promised = None;
+                }
+                older(spec, &spec.specification.image, &files, version)
+            }
+            _ => version.and_then(|version| plan::older_version(spec, &spec.specification.image, version)),
         };
-        let blocked = blocked.or_else(|| plan::older_version(spec, version.max(recorded)?));
+        let blocked = blocked.or(older);
         blocked.map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Server(spec.role), blocked }))
     }
 
@@ -182,68 +195,98 @@ impl Systems {
             NewPassword::AsVolume => (PasswordSource::Default, true),
         };
         let specification = Specification { password: source, ..spec.specification.clone() };
-        self.create_as(spec, specification, adopts, false).await
+        self.create_as(spec, specification, Making { adopts, ..Making::default() }).await
     }
 
-    /// On a port of loopback that the engine chooses. A volume that Grafana never ran on gets the
-    /// given password: there is no other to try.
+    /// On a port of loopback that the engine chooses, from the image that ran last: a login that is
+    /// rejected must not leave a migrated database behind. A volume that Grafana never ran on gets
+    /// the given password: there is no other to try.
     async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
         let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let specification = Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() };
-        self.create_as(spec, specification.clone(), true, true).await?;
+        let image = self.last_image.borrow().clone();
+        let mut making = Making { adopts: true, private: true, image };
+        self.create_as(spec, specification.clone(), making.clone()).await?;
         let id = self.container_of(spec.role)?;
         let docker = self.docker()?;
-        if self.credentials.grafana_password.is_some() && !docker.has_database(&id).await? {
-            self.write_password().await?;
-            self.replace_as(spec, Specification { password: PasswordSource::File, ..specification }, true).await?;
+        making.adopts = false;
+        if docker.has_database(&id).await? {
+            if making.image.is_none()
+                && let Some(last) = self.last_image_of(spec, &id).await?
+            {
+                let Some(found) = docker.image_called(&last).await? else {
+                    docker.remove_container(&self.stack.instance, spec.role).await?;
+                    self.set_container(spec.role, None);
+                    return Err(Error::Blocked {
+                        resource: Resource::Server(spec.role),
+                        blocked: plan::needs_last_image(&self.stack, spec, &last),
+                    });
+                };
+                making.image = Some(found.id);
+                let password = docker.ours(spec.role, &id).await?.and_then(|have| have.specification);
+                let password = password.map_or(PasswordSource::Default, |made| made.password);
+                self.replace_as(spec, Specification { password, ..specification }, making).await?;
+            }
+            return Ok(());
         }
-        Ok(())
+        if self.credentials.grafana_password.is_some() {
+            self.write_password().await?;
+            let specification = Specification { password: PasswordSource::File, ..specification };
+            self.replace_as(spec, specification, making).await?;
+        }
+        // The volume may have been made for another version.
+        self.record_version(spec).await
+    }
+
+    /// The image that ran last on the volume, where it is another than the specified one.
+    async fn last_image_of(&self, spec: &ContainerSpec, id: &str) -> Result<Option<String>> {
+        let docker = self.docker()?;
+        let (files, volume) = try_join(docker.read_files(id), docker.volume(&self.stack.instance, spec.role)).await?;
+        let Volume::Ours { image: label, .. } = volume else { return Ok(None) };
+        Ok(files.last_image(label).filter(|last| *last != spec.specification.image.to_string()))
     }
 
     /// Makes the container. With `adopts`, a password that lies in the volume is taken over, and a
     /// volume that an image is too old for is refused before anything is started on it.
-    async fn create_as(
-        &self,
-        spec: &ContainerSpec,
-        specification: Specification,
-        adopts: bool,
-        without_lockout: bool,
-    ) -> Result<()> {
+    async fn create_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
         let docker = self.docker()?;
         let user = &self.stack.login.user;
         let creation = Creation {
             instance: &self.stack.instance,
             grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
-            without_lockout,
+            without_lockout: making.private,
+            image: making.image.as_deref(),
         };
         let id = docker.create_container(creation, spec, &specification).await?;
         self.set_container(spec.role, Some(id.clone()));
         self.set_base(spec.role, &spec.url().to_string());
-        if !adopts || spec.role != Role::Grafana {
+        if !making.adopts || spec.role != Role::Grafana {
             return Ok(());
         }
-        let files = docker.read_files(&id).await?;
-        if let Some(blocked) = files.newest_version().and_then(|version| plan::older_version(spec, version)) {
+        let (files, volume) = try_join(docker.read_files(&id), docker.volume(creation.instance, spec.role)).await?;
+        let label = match volume {
+            Volume::Ours { version, .. } => version,
+            _ => None,
+        };
+        // A private one is not started before its image is the one that ran last.
+        if !making.private
+            && let Some(blocked) = older(spec, &spec.specification.image, &files, label)
+        {
             docker.remove_container(&self.stack.instance, spec.role).await?;
             self.set_container(spec.role, None);
             return Err(Error::Blocked { resource: Resource::Server(spec.role), blocked });
         }
         if files.password.is_some() {
             let specification = Specification { password: PasswordSource::File, ..specification };
-            self.replace_as(spec, specification, without_lockout).await?;
+            self.replace_as(spec, specification, Making { adopts: false, ..making }).await?;
         }
         Ok(())
     }
 
     /// Makes a container that was never started once more.
-    async fn replace_as(
-        &self,
-        spec: &ContainerSpec,
-        specification: Specification,
-        without_lockout: bool,
-    ) -> Result<()> {
+    async fn replace_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
         self.docker()?.remove_container(&self.stack.instance, spec.role).await?;
-        Box::pin(self.create_as(spec, specification, false, without_lockout)).await
+        Box::pin(self.create_as(spec, specification, making)).await
     }
 
     /// Starts a container and notes where it is reached. Where its port is taken by a server of the
@@ -255,6 +298,9 @@ impl Systems {
         let have = docker.ours(role, &id).await?.and_then(|have| have.specification);
         let publish = have.map_or(spec.specification.publish, |have| have.publish);
         let result = docker.start_container(&self.stack.instance, role, &id, publish).await;
+        if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
+            self.withdraw_promise(&id).await?;
+        }
         if let Err(Error::Publish { role, address, holder: PortHolder::Process, .. }) = result {
             let answers = self.answers_instead(role).await.then(|| spec.url());
             return Err(Error::Publish { role, address, holder: PortHolder::Process, answers });
@@ -262,7 +308,6 @@ impl Systems {
         result?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
         // One that has ended already publishes nothing: at its address, somebody else may answer.
-        let nowhere = || ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0);
         let url = published.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
         self.set_base(role, &url.to_string());
         Ok(())
@@ -280,7 +325,8 @@ impl Systems {
         }
     }
 
-    /// Notes the version that runs, else the one that is about to: never an older one.
+    /// Before a start: refuses an image that is older than what has run on the volume, and notes the
+    /// version that its tag names. While it runs: notes the version that the server says.
     async fn record_version(&self, spec: &ContainerSpec) -> Result<()> {
         let docker = self.docker()?;
         let id = self.container_of(Role::Grafana)?;
@@ -290,22 +336,30 @@ impl Systems {
             }
             _ => None,
         };
-        let Some(version) = running.or(spec.specification.image.version()) else { return Ok(()) };
-        let volume = match docker.volume(&self.stack.instance, Role::Grafana).await? {
-            Volume::Ours { version, .. } => version,
-            _ => None,
-        };
-        let files = docker.read_files(&id).await?;
-        let proven = volume.max(files.version);
-        if running.is_none() {
-            // What the image's tag promises counts until the server itself says it.
-            return if proven.max(files.promised) < Some(version) {
-                docker.write_version(&id, files.version, Some(version)).await
-            } else {
-                Ok(())
+        let (files, have, volume) = try_join3(
+            docker.read_files(&id),
+            docker.ours(Role::Grafana, &id),
+            docker.volume(&self.stack.instance, Role::Grafana),
+        )
+        .await?;
+        let made = have.and_then(|have| have.specification);
+        let image = made.map_or_else(|| spec.specification.image.clone(), |made| made.image);
+        let Some(version) = running else {
+            let label = match volume {
+                Volume::Ours { version, .. } => version,
+                _ => None,
             };
-        }
-        if let Some(newer) = files.version.filter(|newer| *newer > version) {
+            if let Some(blocked) = older(spec, &image, &files, label) {
+                return Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocked });
+            }
+            let promised = image.version().filter(|version| files.newest_version(label) < Some(*version));
+            return match promised {
+                Some(version) => docker.promise_version(&id, version, &image).await,
+                None => Ok(()),
+            };
+        };
+        let recorded = files.ran.as_ref().map(|ran| ran.version);
+        if let Some(newer) = recorded.filter(|newer| *newer > version) {
             return Err(Error::NotReady {
                 role: Role::Grafana,
                 why: format!("{version} runs on a database that Grafana {newer} has migrated"),
@@ -313,8 +367,23 @@ impl Systems {
                 hint: format!("use an image of Grafana {newer} or newer with --grafana-image"),
             });
         }
-        if files.version != Some(version) || files.promised.is_some() {
-            docker.write_version(&id, Some(version), None).await?;
+        if recorded != Some(version) || !files.ran_last(&image) {
+            self.login.forget_files();
+            docker.write_version(&id, version, &image).await?;
+        }
+        Ok(())
+    }
+
+    async fn was_never_started(&self, id: &str) -> Result<bool> {
+        let info = self.docker()?.run_info(Role::Grafana, id).await?;
+        Ok(info.is_some_and(|info| info.run == RunState::Created))
+    }
+
+    /// A start that never happened has migrated nothing.
+    async fn withdraw_promise(&self, id: &str) -> Result<()> {
+        let docker = self.docker()?;
+        if docker.read_files(id).await?.is_promised_for(id) {
+            docker.withdraw_promise(id).await?;
         }
         Ok(())
     }
@@ -330,7 +399,7 @@ impl Systems {
                 Probe::Answering(()) => return Ok(()),
                 Probe::Silent(why) => why,
                 Probe::Unusable(what) => {
-                    let blocked = plan::unusable_server(role, &base(), &what);
+                    let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
                     return Err(Error::Blocked { resource: Resource::Server(role), blocked });
                 }
                 Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
@@ -416,4 +485,23 @@ impl Systems {
 /// Somebody else removed the container that a step works on.
 fn replaced(role: Role) -> Error {
     Error::Raced { doing: format!("wait for {}", role.title()), why: "somebody else replaced its container".into() }
+}
+
+/// How a container is made beyond its specification.
+#[derive(Clone, Default)]
+struct Making {
+    /// A password that lies in the volume is taken over, and an image that is too old is refused.
+    adopts: bool,
+    /// Nobody else reaches it: Grafana's lockout is off.
+    private: bool,
+    /// The engine's id of another image than the specified one.
+    image: Option<String>,
+}
+
+/// The image is older than what has run on the volume.
+fn older(spec: &ContainerSpec, image: &ImageRef, files: &VolumeFiles, label: Option<Version>) -> Option<Blocked> {
+    if files.ran_last(image) {
+        return None;
+    }
+    plan::older_version(spec, image, files.newest_version(label)?)
 }

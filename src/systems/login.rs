@@ -54,6 +54,11 @@ impl LoginState {
         *self.known.borrow_mut() = Known::default();
     }
 
+    /// Our files in the volume have changed.
+    pub(super) fn forget_files(&self) {
+        self.known.borrow_mut().files = None;
+    }
+
     fn accept(&self, auth: Auth) {
         let mut known = self.known.borrow_mut();
         known.client = None;
@@ -92,7 +97,7 @@ impl Systems {
     }
 
     /// Our files in the volume of Grafana's container.
-    async fn files(&self) -> Result<VolumeFiles> {
+    pub(super) async fn files(&self) -> Result<VolumeFiles> {
         if let Some(files) = self.login.known.borrow().files.clone() {
             return Ok(files);
         }
@@ -180,9 +185,10 @@ impl Systems {
                     rejected = message;
                 }
                 probe => {
-                    if matches!(probe, Probe::Answering(_)) {
-                        self.login.accept(auth.clone());
+                    if !matches!(probe, Probe::Answering(_)) {
+                        return Ok((probe, SeenLogin::default()));
                     }
+                    self.login.accept(auth.clone());
                     return Ok((probe, self.seen_login(&auth, have).await?));
                 }
             }
@@ -199,8 +205,10 @@ impl Systems {
         self.login.known.borrow_mut().files = None;
         let files = self.files().await?;
         let mut known = self.login.known.borrow_mut();
-        if rejected.files.as_ref() == Some(&files) {
-            known.rejected = Some(Rejected { at: Instant::now(), ..rejected.clone() });
+        // Where nobody had looked at the files, this is only the first look.
+        if rejected.files.is_none() || rejected.files.as_ref() == Some(&files) {
+            known.rejected =
+                Some(Rejected { at: Instant::now(), files: Some(files), message: rejected.message.clone() });
             return Ok(Some(rejected.message));
         }
         known.rejected = None;
@@ -311,11 +319,12 @@ impl Systems {
         let given = self.credentials.grafana_password.as_ref();
         if stored.is_none() || given.is_some_and(|given| stored.as_ref() != Some(given)) {
             if self.docker()?.has_database(&container).await? {
-                // Another run has started Grafana meanwhile: what opens it must be found out.
-                if stored.is_none() {
-                    self.docker()?.remove_container(&self.stack.instance, Role::Grafana).await?;
-                    self.set_container(Role::Grafana, None);
+                // A Grafana has run here: what opens it must be found out.
+                if stored.is_some() {
+                    return Ok(());
                 }
+                self.docker()?.remove_container(&self.stack.instance, Role::Grafana).await?;
+                self.set_container(Role::Grafana, None);
                 let why = "Grafana has run on its volume meanwhile".into();
                 return Err(Error::Raced { doing: "write Grafana's password".into(), why });
             }

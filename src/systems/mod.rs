@@ -14,6 +14,7 @@ pub mod lock;
 mod login;
 
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,12 +26,14 @@ pub use self::http::CaFile;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
 use self::login::LoginState;
+use crate::core::address::ServerUrl;
 use crate::core::event::Listener;
 use crate::core::observed::{
     self, ContainerState, Network, Observed, OurContainer, Probe, RunState, SeenLogin, Server, StoredSettings, Volume,
 };
 use crate::core::role::Role;
 use crate::core::stack::{EngineLocation, Secret, Service, Stack};
+use crate::core::version::Version;
 use crate::error::{Error, Result};
 
 /// How long one probe may take while waiting.
@@ -91,6 +94,8 @@ pub struct Systems {
     clients: [RefCell<Http>; 2],
     /// The role's container at the moment, by the engine's id.
     containers: RefCell<[Option<String>; 2]>,
+    /// The engine's id of the image that Grafana's container had when it was last observed.
+    last_image: RefCell<Option<String>>,
     login: LoginState,
 }
 
@@ -120,6 +125,7 @@ impl Systems {
             listener,
             clients,
             containers: RefCell::default(),
+            last_image: RefCell::default(),
             login: LoginState::default(),
         })
     }
@@ -162,28 +168,45 @@ impl Systems {
         };
         let (grafana_probe, grafana_version, login) = grafana_probe?;
         let (influxdb_probe, influxdb_version) = influxdb_probe;
+        let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
         Ok(Observed {
             engine: self.docker.as_ref().map(|docker| docker.engine().clone()),
             network,
             settings,
-            influxdb: server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default()),
-            grafana: server(grafana, grafana_probe, grafana_version, login),
+            influxdb: server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default(), None),
+            grafana: server(grafana, grafana_probe, grafana_version, login, recorded),
             others,
         })
+    }
+
+    /// The version that is known to have run on Grafana's volume. The file is read only where the
+    /// volume was made for another version than the one that runs.
+    async fn recorded_version(&self, seen: &SeenRole, runs: Option<&str>) -> Result<Option<Version>> {
+        let Volume::Ours { version: label, .. } = seen.volume else { return Ok(None) };
+        let runs = runs.and_then(Version::parse);
+        let is_ours = self.stack.container(Role::Grafana).is_some() && seen.container.ours().is_some();
+        if !is_ours || runs.is_none() || runs == label {
+            return Ok(label);
+        }
+        Ok(self.files().await?.ran.map(|ran| ran.version))
     }
 
     /// Notes where a role is reached: where it really is while it runs, else where it will be.
     fn locate(&self, role: Role, container: &ContainerState) {
         let have = container.ours();
         self.set_container(role, have.map(|have| have.id.clone()));
-        let actual = match self.stack.service(role) {
-            Service::Container(spec) => have
-                .filter(|have| have.run == RunState::Running)
-                .and_then(|have| have.published)
-                .map(|at| spec.url_at(at.ip(), at.port())),
-            Service::External { .. } => None,
+        if role == Role::Grafana {
+            let ran = have.filter(|have| have.run != RunState::Created);
+            *self.last_image.borrow_mut() = ran.map(|have| have.image_id.clone());
+        }
+        let url = match (self.stack.service(role), have) {
+            (Service::Container(spec), Some(have)) if have.run == RunState::Running => {
+                // At the address that it is to have, somebody else may answer.
+                have.published.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()))
+            }
+            _ => self.stack.url(role),
         };
-        self.set_base(role, &actual.unwrap_or_else(|| self.stack.url(role)).to_string());
+        self.set_base(role, &url.to_string());
     }
 
     fn set_base(&self, role: Role, base: &str) {
@@ -273,7 +296,6 @@ impl Systems {
             (Service::External { .. }, _) => Answerable::Yes,
             (Service::Container(_), ContainerState::Ours(have)) if have.run == RunState::Running => {
                 match (&self.stack.engine, is_published_on_loopback(have)) {
-                    // At the address that it is to have, somebody else may answer.
                     _ if have.published.is_none() => Answerable::OutOfReach("it publishes no port".into()),
                     (EngineLocation::Elsewhere(host), true) => {
                         Answerable::OutOfReach(format!("it is published on the loopback of {host} only"))
@@ -297,7 +319,18 @@ fn is_published_on_loopback(have: &OurContainer) -> bool {
     have.published.map_or_else(|| have.is_on_loopback(), |at| at.ip().is_loopback())
 }
 
-fn server<S>(seen: SeenRole, probe: Probe<S>, version: Option<String>, login: SeenLogin) -> Server<S> {
+/// Where nobody listens.
+fn nowhere() -> ServerUrl {
+    ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0)
+}
+
+fn server<S>(
+    seen: SeenRole,
+    probe: Probe<S>,
+    version: Option<String>,
+    login: SeenLogin,
+    recorded: Option<Version>,
+) -> Server<S> {
     let SeenRole { image, volume, container, port_holder } = seen;
-    Server { image, volume, container, port_holder, probe, version, login }
+    Server { image, volume, container, port_holder, probe, version, login, recorded }
 }

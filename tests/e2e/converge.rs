@@ -227,6 +227,7 @@ fn two_of_one_user_wait_for_each_other() {
 fn interrupted_it_ends_at_once_and_says_what_was_left() {
     let it = Instance::with_grafana("interrupt", "odd:silent");
     for signal in ["-INT", "-TERM"] {
+        it.run(&["down"]).expect(0);
         let words = it.first(&[]);
         let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         eventually("it waits for Grafana", SOON, || {
@@ -305,7 +306,7 @@ fn a_watch_outlives_an_engine_that_restarts() {
     assert!(notes.next().unwrap().contains("trying again"), "it says so");
     engine.revive();
     // Whatever state the servers come back in, it goes on telling.
-    ran(&engine.program(&["up"]).output().unwrap());
+    assert_eq!(ran(&engine.program(&["up"]).output().unwrap()).code, 0);
     assert!(lines.any(|line| line.contains("clipper-metrics in sync")), "it goes on");
     super::lifecycle::interrupt(watch.id());
     assert_eq!(watch.wait().unwrap().code(), Some(0));

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::run::{Ran, Run, http_with};
 use crate::support::{free_port, influxd, registry};
 
-/// ExecutedStep down, data and all, when the test is over.
+/// Removed, data and all, when the test is over.
 pub(crate) struct Instance {
     pub name: String,
     pub influxdb_port: u16,
@@ -23,7 +23,7 @@ impl Instance {
             name: format!("cm-test-{name}-{}", std::process::id()),
             influxdb_port: free_port(),
             grafana_port: free_port(),
-            image: std::env::var("CLIPPER_METRICS_TEST_GRAFANA_IMAGE").ok(),
+            image: std::env::var("CLIPPER_METRICS_TEST_GRAFANA_IMAGE").ok().filter(|image| !image.is_empty()),
         }
     }
 
@@ -199,6 +199,12 @@ pub(crate) fn docker(words: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(words).output().expect("the tests need the program docker");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// The same; what it printed on both streams.
+pub(crate) fn both_streams(words: &[&str]) -> String {
+    let output = Command::new("docker").args(words).output().expect("the tests need the program docker");
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// Without an engine these tests fail; they do not skip.

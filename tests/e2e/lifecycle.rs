@@ -1,12 +1,14 @@
 //! up, status, down: the main job, and nothing repeated.
 
 use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use super::instance::{Instance, docker};
+use super::instance::{Instance, SOON, docker};
+use crate::support::eventually;
 use crate::support::registry;
-use crate::support::run::Run;
+use crate::support::run::{Run, ran};
 
 #[test]
 fn an_empty_engine_ends_with_everything_running_configured_and_verified() {
@@ -60,10 +62,15 @@ fn a_dry_run_prints_the_plan_and_causes_no_event() {
     let plan = it.run(&words).expect(3);
     assert!(plan.out.contains("create InfluxDB's container (missing)"), "{}", plan.out);
     let until = docker(&["info", "--format", "{{.SystemTime}}"]).unwrap();
-    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}}";
+    let format = "{{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}}";
     let events = docker(&["events", "--since", &since, "--until", &until, "--format", format]).unwrap();
     assert!(!events.contains(&it.name), "{events}");
     it.first_up(&[]).expect(0);
+    let plan = it.run(&["down", "--dry-run"]).expect(3);
+    assert!(plan.out.contains("remove Grafana's container") && !plan.out.contains("volume"), "{}", plan.out);
+    let plan = it.run(&["down", "--volumes", "--dry-run"]).expect(3);
+    assert!(plan.out.contains("delete InfluxDB's volume") && plan.out.contains("delete the settings"), "{}", plan.out);
+    it.assert_whole();
     it.run(&["up", "--dry-run"]).expect(0);
     let plan = it.run(&["up", "--dry-run", "--database", "other"]).expect(3);
     assert!(plan.out.contains("-> other"), "{}", plan.out);
@@ -183,6 +190,14 @@ fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
     let again = it.run(&words).expect(0);
     assert!(again.err.contains("pull InfluxDB's image: done"), "{}", again.err);
     assert_eq!(id, it.id("influxdb"), "the same image, the same container");
+    // Another image has the name here than in the registry.
+    let registry = crate::support::registry::address();
+    let (name, other) = (format!("{registry}/influxdb:1.12.4"), format!("{registry}/odd:silent"));
+    it.run(&["down"]).expect(0);
+    docker(&["pull", &other]).unwrap();
+    docker(&["tag", &other, &name]).unwrap();
+    it.run(&["up", "--pull", "always"]).expect(0);
+    assert_ne!(it.inspect("influxdb")["Image"], docker(&["inspect", "--format", "{{.Id}}", &other]).unwrap());
     it.assert_whole();
 }
 
@@ -215,6 +230,15 @@ fn the_log_of_each_server_is_shown() {
     assert!(lines.any(|line| line.contains("SHOW DATABASES") || line.contains("/query")), "following goes on");
     interrupt(follower.id());
     assert_eq!(follower.wait().unwrap().code(), Some(0), "Ctrl-C is the normal end");
+    // So is a reader that goes away, also where nothing more is logged.
+    let run = it.command(&["logs", "-f", "grafana"]);
+    let mut follower = run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.next().is_some());
+    drop(lines);
+    eventually("it ends", SOON, || follower.try_wait().unwrap().is_some());
+    let ran = ran(&follower.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
 
 /// What Ctrl-C sends.

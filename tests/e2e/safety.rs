@@ -83,10 +83,13 @@ fn images_that_cannot_be_had_are_one_error_each() {
         it.first_up(&["--influxdb-image", "never/there:1", "--pull", "never"]),
         &["not on the engine", "docker load"],
     );
-    // Cut off once: the second try brings it.
-    let _ = docker(&["rmi", "--force", &format!("{registry}/cut/influxdb:1.12.4")]);
-    it.first_up(&["--influxdb-image", &format!("{registry}/cut/influxdb:1.12.4")]).expect(0);
+    // Cut off once: the second try brings it. Its layer is in no other image.
+    let cut = format!("{registry}/cut/influxdb:own-layer");
+    let up = it.first_up(&["--influxdb-image", &cut]).expect(0);
+    assert!(up.err.contains("broke off"), "{}", up.err);
     it.assert_whole();
+    it.run(&["down"]).expect(0);
+    docker(&["rmi", "--force", &cut]).unwrap();
 }
 
 #[test]
@@ -165,12 +168,12 @@ fn an_image_that_cannot_use_the_volume_is_refused_before_anything_is_removed() {
 fn servers_that_do_not_come_up_bring_their_last_words() {
     let fail = |image: &str, words: &[&str]| {
         let it = Instance::with_grafana(&image.replace(':', "-"), image);
-        failed(it.first_up(&["--timeout", "3s"]), words);
+        failed(it.first_up(&["--timeout", "10s"]), words);
         it.run(&["down", "--volumes", "--yes"]).expect(0);
     };
     fail("odd:exits", &["did not become ready", "made to fail"]);
     fail("odd:crashes", &["did not become ready", "made to fail"]);
-    fail("odd:silent", &["no answer within 3s", "double"]);
+    fail("odd:silent", &["no answer within 10s", "double"]);
     let it = Instance::new("influxdb2");
     let image = format!("{}/odd:influxdb2", registry::address());
     failed(it.first_up(&["--influxdb-image", &image]), &["InfluxDB v2.7.12", "influxdb:1.12.4"]);
@@ -219,7 +222,9 @@ fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_
     }
     let image = it.inspect("grafana")["Image"].as_str().unwrap().to_string();
     assert!(!docker(&["history", "--no-trunc", &image]).unwrap().contains(&password));
-    assert!(!docker(&["logs", &it.container("grafana")]).unwrap().contains(&password));
+    for role in ["influxdb", "grafana"] {
+        assert!(!super::instance::both_streams(&["logs", &it.container(role)]).contains(&password), "log of {role}");
+    }
     let outputs = [up, it.run(&["up", "-v"]), it.run(&["status", "-v"]), it.run(&["status", "--output", "json"])];
     for ran in outputs {
         assert!(!ran.out.contains(&password) && !ran.err.contains(&password), "{ran:?}");
@@ -285,6 +290,24 @@ fn a_lost_password_is_set_anew_and_a_changed_one_is_told_once() {
         it.run(&["up"]).expect(0);
         it.assert_whole();
     }
+}
+
+#[test]
+fn a_reset_that_hangs_is_given_up_and_spoils_nothing() {
+    let it = Instance::with_grafana("reset-hangs", "odd:reset-hangs");
+    it.first_up(&[]).expect(0);
+    failed(it.run(&["up", "--reset-grafana-password", "--timeout", "3s"]), &["did not end in time", "--timeout"]);
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn another_administrator_is_there_from_the_first_start() {
+    let it = Instance::new("own-admin");
+    it.first_up(&["--grafana-user", "boss"]).expect(0);
+    it.run(&["status"]).expect(0);
+    assert_eq!(it.grafana_as("boss", "admin", "GET", "/api/org", None).0, 200);
+    assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! What was given to an instance is remembered with it: as a whole, in one place, and never against
 //! somebody who took it back.
 
+use std::process::Stdio;
+
 use super::instance::{Instance, bridge, docker, settings_volumes};
 use crate::support::influxd::{self, Influxd};
 use crate::support::registry;
+use crate::support::run::ran;
 
 #[test]
 fn after_down_a_bare_up_is_the_same_stack() {
@@ -67,6 +70,28 @@ fn from_a_container_to_another_server_and_back() {
     it.run(&["up", "--influxdb-url", "", "--data-source-url", ""]).expect(0);
     assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"), "the data is back");
     it.assert_whole();
+}
+
+#[test]
+fn two_that_save_at_once_leave_one_memory() {
+    let it = Instance::new("two-memories");
+    it.first_up(&["--database", "a"]).expect(0);
+    for round in 0..4 {
+        // Homes of their own, as other users have: no lock keeps them apart.
+        let start = |database: &str| {
+            let run = it.command(&["up", "--database", database]);
+            run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let both = [start(&format!("b{round}")), start(&format!("c{round}"))];
+        for process in both {
+            let ran = ran(&process.wait_with_output().unwrap());
+            // Who was overtaken says so, or both are done one after the other.
+            assert!(ran.code == 0 || ran.err.contains("hint: "), "{ran:?}");
+        }
+        assert_eq!(settings_volumes(&it.name).len(), 1, "round {round}");
+        it.run(&["up"]).expect(0);
+        it.assert_whole();
+    }
 }
 
 #[test]

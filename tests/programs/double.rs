@@ -34,6 +34,11 @@ fn main() {
         assert!(arguments.iter().any(|word| word == "--password-from-stdin"), "the password must not be an argument");
         let mut password = String::new();
         std::io::stdin().read_to_string(&mut password).unwrap();
+        if variable("GRAFANA_DOUBLE_BEHAVIOUR") == "reset-hangs" {
+            loop {
+                std::thread::park();
+            }
+        }
         let version = Version::parse(&variable("GRAFANA_DOUBLE_VERSION"));
         Double::new(version, "", Some(PathBuf::from(STATE))).reset_password(password.trim_end());
         println!("Admin password changed successfully ✔");
@@ -48,7 +53,7 @@ fn main() {
         text if text.is_empty() => "admin".to_string(),
         text => match text.strip_prefix("$__file{").and_then(|rest| rest.strip_suffix('}')) {
             Some(path) => match std::fs::read_to_string(path) {
-                Ok(password) => password.trim_end().to_string(),
+                Ok(password) => password.trim().to_string(),
                 Err(why) => {
                     eprintln!("level=error msg=\"cannot read {path}: {why}\"");
                     std::process::exit(1);
@@ -71,7 +76,15 @@ fn main() {
                 let listener = tokio::net::TcpListener::bind("0.0.0.0:8086").await.unwrap();
                 return serve(listener, |_| async { influxdb2() }).await;
             }
-            let double = Arc::new(Mutex::new(Double::new(version, &password, Some(PathBuf::from(STATE)))));
+            let mut double = Double::new(version, &password, Some(PathBuf::from(STATE)));
+            if variable("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION") == "true" {
+                double.never_lock_out();
+            }
+            let user = variable("GF_SECURITY_ADMIN_USER");
+            if !user.is_empty() {
+                double.name_administrator(&user);
+            }
+            let double = Arc::new(Mutex::new(double));
             serve(listener, move |request| {
                 let double = Arc::clone(&double);
                 async move { handle(&double, request).await }

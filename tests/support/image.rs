@@ -83,6 +83,15 @@ impl Layer {
     fn done(self) -> Arc<Vec<u8>> {
         Arc::new(self.archive.into_inner().unwrap())
     }
+
+    /// The same layer once more with another digest, so that no engine has it already.
+    fn done_twice(self) -> (Arc<Vec<u8>>, Arc<Vec<u8>>) {
+        let first = self.done();
+        let mut other = first.as_ref().clone();
+        // More of the blocks of zeros in which an archive ends.
+        other.extend([0; 512]);
+        (first, Arc::new(other))
+    }
 }
 
 fn image(name: &str, tag: &str, layer: &Arc<Vec<u8>>, config: &Config<'_>) -> Image {
@@ -131,12 +140,16 @@ fn influxdb() -> Vec<Image> {
     layer.folder("/var/lib/influxdb", 0o755, owner);
     layer.file("/etc/passwd", 0o644, b"root:x:0:0::/:/\ninfluxdb:x:1500:1500::/var/lib/influxdb:/\n");
     layer.file("/etc/group", 0o644, b"root:x:0:\ninfluxdb:x:1500:\n");
-    let layer = layer.done();
+    let (layer, other) = layer.done_twice();
     let env =
         ["META_DIR=/var/lib/influxdb/meta", "DATA_DIR=/var/lib/influxdb/data", "DATA_WAL_DIR=/var/lib/influxdb/wal"];
     let env = env.map(|pair| format!("INFLUXDB_{pair}")).to_vec();
     let config = |user| Config { user, env: env.clone(), entrypoint: vec!["/usr/bin/influxd"], port: 8086 };
-    vec![image("influxdb", "1.12.4", &layer, &config("influxdb")), image("influxdb", "as-root", &layer, &config(""))]
+    vec![
+        image("influxdb", "1.12.4", &layer, &config("influxdb")),
+        image("influxdb", "as-root", &layer, &config("")),
+        image("influxdb", "own-layer", &other, &config("influxdb")),
+    ]
 }
 
 /// The double under the names of Grafana's images, one for each version and each misbehaviour.
@@ -169,7 +182,7 @@ fn grafana(double: &Path) -> Vec<Image> {
         let env = [("GRAFANA_DOUBLE_VERSION", version.name())];
         images.push(image("grafana/grafana", tag, layer, &config(program, &env)));
     }
-    for behaviour in ["exits", "crashes", "silent", "influxdb2"] {
+    for behaviour in ["exits", "crashes", "silent", "influxdb2", "reset-hangs"] {
         let env = [("GRAFANA_DOUBLE_BEHAVIOUR", behaviour)];
         images.push(image("odd", behaviour, &new, &config("/usr/bin/grafana", &env)));
     }

@@ -4,9 +4,10 @@
 //! Must not know what is inside the servers.
 
 use super::login::{
-    is_in_place, is_made_with_file, must_store, new_password, password, private_start, task, unverifiable,
+    is_fresh, is_in_place, is_made_with_file, must_store, new_password, password, private_start, task, unverifiable,
 };
 use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
+use crate::core::image::ImageRef;
 use crate::core::observed::{
     Account, ContainerState, Image, OurContainer, PortHolder, Probe, RunState, Server, Volume,
 };
@@ -60,16 +61,17 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
                 "start it, or omit --{role}-url to have a container started (--{role}-url '' takes back a remembered one)"
             ),
         }),
-        Probe::Unusable(what) => blocked(unusable_server(role, url, what)),
+        Probe::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
         Probe::Refusing(message) => blocked(refused(stack, role, url, message)),
     }
 }
 
 /// Something else than the server answers.
 #[must_use]
-pub fn unusable_server(role: Role, url: &str, what: &str) -> Blocked {
+pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
     let hint = match role {
         Role::Influxdb => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or another --influxdb-url",
+        Role::Grafana if stack.container(role).is_some() => "use an image of Grafana 7.5 to 13 with --grafana-image",
         Role::Grafana => "give Grafana's address, up to but without /api, with --grafana-url",
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());
@@ -91,7 +93,10 @@ fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
 }
 
 /// Two containers with the labels of one role: a tool has copied one of them.
-pub(super) fn duplicated(role: Role, names: &[String]) -> Blocked {
+pub(super) fn duplicated(role: Role, names: &[String], instance: &str) -> Blocked {
+    // The one that has our name is the original, and comes first.
+    let has_original = names.first().is_some_and(|name| *name == role.object_name(instance));
+    let advice = if has_original { "remove the copy" } else { "remove the one whose data is not wanted" };
     Blocked {
         kind: Obstacle::Foreign,
         why: format!(
@@ -99,10 +104,7 @@ pub(super) fn duplicated(role: Role, names: &[String]) -> Blocked {
             names.join(" and "),
             role.title()
         ),
-        hint: format!(
-            "remove the one that is a copy: docker rm --force {}",
-            names.last().map_or("NAME", String::as_str)
-        ),
+        hint: format!("{advice}: docker rm --force {}", names.last().map_or("NAME", String::as_str)),
     }
 }
 
@@ -115,7 +117,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     let resets = options.reset_password && spec.role == Role::Grafana;
     let (finding, mut preparation, steps) = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
-        ContainerState::Duplicated(names) => return blocked(duplicated(spec.role, names)),
+        ContainerState::Duplicated(names) => return blocked(duplicated(spec.role, names, &stack.instance)),
         ContainerState::Absent => rebuild(context, Finding::Missing, None),
         ContainerState::Ours(have) => {
             if let Probe::Refusing(message) = &seen.probe
@@ -172,12 +174,17 @@ fn container<S>(context: &Context<'_, S>) -> Work {
 }
 
 /// The steps that start a container as it is. The run that made it may have died before it wrote the
-/// password.
+/// password, or before it looked which version the volume had.
 pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
-    let mut steps = vec![Step::StartContainer(role), Step::AwaitAnswer(role)];
-    if have.run == RunState::Created && is_made_with_file(have) {
-        steps.insert(0, Step::WritePassword);
+    let mut steps = Vec::new();
+    let is_new = have.run == RunState::Created && role == Role::Grafana;
+    if is_new && is_made_with_file(have) && have.has_data != Some(true) {
+        steps.push(Step::WritePassword);
     }
+    if is_new && !have.is_fresh() {
+        steps.push(Step::RecordVersion);
+    }
+    steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
     steps
 }
 
@@ -190,21 +197,7 @@ fn running<S>(context: &Context<'_, S>) -> Work {
         return (Finding::Requested("a new password was requested"), vec![], steps);
     }
     match &seen.probe {
-        Probe::Answering(_) if spec.specification.is_open() && seen.login.account == Account::DefaultPassword => (
-            Finding::Differs(vec![Difference {
-                field: "password".into(),
-                have: "Grafana's default".into(),
-                want: "another".into(),
-            }]),
-            vec![],
-            vec![Step::SecurePassword],
-        ),
-        Probe::Answering(_) if must_store(context) => (
-            Finding::Requested("Grafana accepted another password than the stored one"),
-            vec![],
-            vec![Step::StorePassword],
-        ),
-        Probe::Answering(_) => (Finding::InSync, vec![], vec![]),
+        Probe::Answering(_) => answering(context),
         Probe::Unasked | Probe::Silent(_) => {
             let finding = match &seen.probe {
                 Probe::Silent(why) => Finding::Silent(why.clone()),
@@ -217,8 +210,37 @@ fn running<S>(context: &Context<'_, S>) -> Work {
             }
         }
         Probe::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
-        Probe::Unusable(what) => blocked(unusable_server(role, &spec.url().to_string(), what)),
+        Probe::Unusable(what) => blocked(unusable_server(stack, role, &spec.url().to_string(), what)),
     }
+}
+
+/// The server of a container that equals its specification answers.
+fn answering<S>(context: &Context<'_, S>) -> Work {
+    let Context { spec, seen, .. } = context;
+    if spec.role != Role::Grafana {
+        return (Finding::InSync, vec![], vec![]);
+    }
+    let runs = seen.version.as_deref().and_then(Version::parse);
+    if let (Some(runs), Some(recorded)) = (runs, seen.recorded)
+        && runs < recorded
+    {
+        return blocked(migrated(spec, &format!("Grafana {runs}"), recorded));
+    }
+    let (finding, mut steps) = if spec.specification.is_open() && seen.login.account == Account::DefaultPassword {
+        let difference =
+            Difference { field: "password".into(), have: "Grafana's default".into(), want: "another".into() };
+        (Finding::Differs(vec![difference]), vec![Step::SecurePassword])
+    } else if must_store(context) {
+        (Finding::Requested("Grafana accepted another password than the stored one"), vec![Step::StorePassword])
+    } else if runs.is_some() && runs != seen.recorded {
+        (Finding::Requested("its version is not recorded yet"), vec![])
+    } else {
+        (Finding::InSync, vec![])
+    };
+    if runs.is_some() && runs != seen.recorded {
+        steps.push(Step::RecordVersion);
+    }
+    (finding, vec![], steps)
 }
 
 /// What stands in the way of working on the container at all.
@@ -247,7 +269,12 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     {
         return Some(obstacle);
     }
-    older_version(spec, known_version(seen)?)
+    // The image that it was made from is the one that ran, whatever its tag says.
+    let is_same = seen.container.ours().is_some_and(|have| {
+        have.run != RunState::Created
+            && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
+    });
+    if is_same { None } else { older_version(spec, &spec.specification.image, known_version(seen)?) }
 }
 
 /// An image that runs as another user cannot use what the first one wrote: no container of ours
@@ -273,32 +300,48 @@ pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image
 }
 
 /// The newest version that is known to have run on the volume, as far as nothing need be read for
-/// it: what the volume was made for, what runs, and what the present container was made from.
+/// it: what is recorded, what runs, and what a container that has run was made from.
 fn known_version<S>(seen: &Server<S>) -> Option<Version> {
-    let label = match &seen.volume {
-        Volume::Ours { version, .. } => *version,
-        _ => None,
-    };
     let runs = seen.version.as_deref().and_then(Version::parse);
-    let made = seen.container.ours().and_then(|have| have.specification.as_ref()?.image.version());
-    [label, runs, made].into_iter().flatten().max()
+    let made = seen.container.ours().filter(|have| have.run != RunState::Created);
+    let made = made.and_then(|have| have.specification.as_ref()?.image.version());
+    [seen.recorded, runs, made].into_iter().flatten().max()
 }
 
-/// Grafana migrates its database upwards only: an older one must not run on it.
+/// Grafana migrates its database upwards only: an image whose tag names an older version must not run
+/// on it.
 #[must_use]
-pub fn older_version(spec: &ContainerSpec, on_volume: Version) -> Option<Blocked> {
-    if spec.role != Role::Grafana {
-        return None;
-    }
-    let new = spec.specification.image.version()?;
-    (new < on_volume).then(|| Blocked {
+pub fn older_version(spec: &ContainerSpec, image: &ImageRef, on_volume: Version) -> Option<Blocked> {
+    (spec.role == Role::Grafana && image.version()? < on_volume)
+        .then(|| migrated(spec, &format!("image {image}"), on_volume))
+}
+
+/// A login is tried on the image that ran last, which the engine does not have any more.
+#[must_use]
+pub fn needs_last_image(stack: &Stack, spec: &ContainerSpec, last: &str) -> Blocked {
+    Blocked {
         kind: Obstacle::Image,
         why: format!(
-            "image {} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
+            "signing in must be tried before image {} migrates the database in volume {}, and image {last}, which ran \
+             last, is not on the engine",
             spec.specification.image, spec.specification.volume
         ),
-        hint: "keep the newer --grafana-image, or start a second instance with --name".into(),
-    })
+        hint: format!(
+            "run the same command with `--grafana-image {last}` first, then `{}`",
+            stack.command(&format!("up --grafana-image {}", spec.specification.image))
+        ),
+    }
+}
+
+fn migrated(spec: &ContainerSpec, older: &str, on_volume: Version) -> Blocked {
+    Blocked {
+        kind: Obstacle::Image,
+        why: format!(
+            "{older} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
+            spec.specification.volume
+        ),
+        hint: format!("use an image of Grafana {on_volume} or newer, or start a second instance with --name"),
+    }
 }
 
 /// What the container was made from against what it is to be made from.
@@ -355,7 +398,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         if let EngineLocation::Elsewhere(host) = &stack.engine
             && !is_in_place(context, there, task)
         {
-            return blocked(unverifiable(stack, host));
+            return without_loopback(context, finding, preparation, there, task, host);
         }
         preparation.extend(private_start(context, there, task));
         preparation.push(task);
@@ -375,11 +418,13 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     // made before anything is changed for good.
     let reads_volume = password == NewPassword::AsVolume && there.is_none() && task.is_none();
     if reads_volume { &mut preparation } else { &mut steps }.push(Step::CreateContainer(role, password));
-    if role == Role::Grafana && seen.volume == Volume::Absent && password == NewPassword::Known(PasswordSource::File) {
+    if role == Role::Grafana && is_fresh(context) && password == NewPassword::Known(PasswordSource::File) {
         steps.push(Step::WritePassword);
     }
     let records = records_version(context);
-    if records && seen.volume != Volume::Absent && spec.specification.image.version().is_some() {
+    // Without a container, only the volume's files tell what ran last.
+    let is_unchecked = there.is_none() && password != NewPassword::AsVolume;
+    if role == Role::Grafana && !is_fresh(context) && (records || is_unchecked) {
         steps.push(Step::RecordVersion);
     }
     steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
@@ -389,13 +434,38 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     (finding, preparation, steps)
 }
 
+/// Nobody signs in where the engine's loopback is out of reach. What can be done is to start a
+/// container that was proven when it was made, or to make one and look whether the volume holds anything.
+fn without_loopback<S>(
+    context: &Context<'_, S>,
+    finding: Finding,
+    mut preparation: Vec<Step>,
+    have: Option<&OurContainer>,
+    task: Step,
+    host: &str,
+) -> Work {
+    let role = context.spec.role;
+    match have {
+        None => {
+            preparation.push(Step::CreateContainer(role, NewPassword::AsVolume));
+            (finding, preparation, vec![])
+        }
+        Some(have) if task == Step::TryPassword && matches!(have.run, RunState::Exited(_)) && have.on_network => {
+            preparation.extend(start(have, role));
+            preparation.push(task);
+            (finding, preparation, vec![Step::StorePassword])
+        }
+        Some(_) => blocked(unverifiable(context.stack, host, task)),
+    }
+}
+
 /// The volume was made for another version than the image's, or for one that is not known.
 fn records_version<S>(context: &Context<'_, S>) -> bool {
     let Context { spec, seen, .. } = context;
     let image = spec.specification.image.version();
     spec.role == Role::Grafana
         && match &seen.volume {
-            Volume::Ours { version, .. } => version.is_none() || *version != image,
+            Volume::Ours { .. } => seen.recorded.is_none() || seen.recorded != image,
             _ => image.is_none(),
         }
 }
@@ -410,7 +480,8 @@ fn pull<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Vec<Step> {
         steps.push(Step::PullImage(role));
     }
     let is_same = seen.image.as_ref().zip(have).is_some_and(|(image, have)| image.id == have.image_id);
-    if matches!(seen.volume, Volume::Ours { .. }) && (seen.image.is_none() || (have.is_some() && !is_same)) {
+    let may_differ = seen.image.is_none() || options.pull || (have.is_some() && !is_same);
+    if matches!(seen.volume, Volume::Ours { .. }) && may_differ {
         steps.push(Step::CheckImage(role));
     }
     steps

@@ -36,11 +36,16 @@ pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>)
     }
 }
 
+/// No Grafana has ever run on the volume: whatever its password is to be, it is set.
+pub(super) fn is_fresh<S>(context: &Context<'_, S>) -> bool {
+    context.seen.volume == Volume::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
+}
+
 /// What must be done on a Grafana that nobody else reaches, before the one that is specified is
 /// made.
 pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
     let Context { stack, spec, seen, options, .. } = context;
-    if spec.role != Role::Grafana || seen.volume == Volume::Absent {
+    if spec.role != Role::Grafana || is_fresh(context) {
         return None;
     }
     let signed_in = matches!(seen.probe, Probe::Answering(_));
@@ -91,11 +96,15 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
         let was_started = matches!(have.run, RunState::Exited(_));
         let has_password = have.run == RunState::Created && is_made_with_file(have);
         // The port of one that moves may be taken by now.
+        let stays = have
+            .specification
+            .as_ref()
+            .is_some_and(|made| made.publish.port() == 0 || made.publish == context.spec.specification.publish);
         (was_started || has_password)
             && task != Step::SecurePassword
             && have.on_network
             && have.is_on_loopback()
-            && context.seen.image.as_ref().is_some_and(|image| image.id == have.image_id)
+            && stays
     };
     match have {
         Some(have) if can_start(have) && context.stack.login.is_admin() => start(have, grafana),
@@ -111,12 +120,16 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
 }
 
 /// The engine's loopback cannot be reached, so nobody can sign in where nobody else does.
-pub(super) fn unverifiable(stack: &Stack, host: &str) -> Blocked {
+pub(super) fn unverifiable(stack: &Stack, host: &str, task: Step) -> Blocked {
+    let what = match task {
+        Step::TryPassword => "the given login can only be tried",
+        Step::ResetPassword => "its password can only be reset",
+        _ => "whether its account admin still has the password admin can only be seen",
+    };
     Blocked {
         kind: Obstacle::Unverifiable,
         why: format!(
-            "Grafana on {host} has data, and whether its account admin still has the password admin can only be seen \
-             through {host}'s loopback, which is out of reach from here"
+            "Grafana on {host} has data, and {what} through {host}'s loopback, which is out of reach from here"
         ),
         hint: format!("run `{}` on {host} itself", stack.command("up")),
     }
@@ -134,7 +147,7 @@ pub(super) fn new_password<S>(
         return known(PasswordSource::Default);
     }
     match task {
-        _ if seen.volume == Volume::Absent => known(spec.specification.password),
+        _ if is_fresh(context) => known(spec.specification.password),
         // Another account's password may be in the file, or nowhere.
         Some(Step::SecurePassword) if !context.stack.login.is_admin() => NewPassword::AsVolume,
         Some(Step::SecurePassword | Step::ResetPassword) => known(PasswordSource::File),

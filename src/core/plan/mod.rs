@@ -12,7 +12,7 @@ mod step;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use self::container::{older_version, unusable_server, volume_of_another_user};
+pub use self::container::{needs_last_image, older_version, unusable_server, volume_of_another_user};
 pub use self::step::{Lane, NewPassword, Step};
 use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, Server, Volume};
 use super::role::Role;
@@ -350,7 +350,7 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
 
 /// What would leave nothing of ours behind, except volumes and settings unless asked.
 #[must_use]
-pub fn down(seen: &Observed, volumes: bool) -> Plan {
+pub fn down(instance: &str, seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
     for role in [Role::Grafana, Role::Influxdb] {
         let (container, volume) = match role {
@@ -359,7 +359,7 @@ pub fn down(seen: &Observed, volumes: bool) -> Plan {
         };
         items.push(match container {
             ContainerState::Duplicated(names) => {
-                Item::new(Resource::Server(role), container::duplicated(role, names).into(), vec![])
+                Item::new(Resource::Server(role), container::duplicated(role, names, instance).into(), vec![])
             }
             container => removal(
                 Resource::Server(role),

@@ -57,6 +57,8 @@ pub struct Creation<'a> {
     pub grafana_user: Option<&'a str>,
     /// Grafana's lockout after wrong passwords is off.
     pub without_lockout: bool,
+    /// The engine's id of another image than the specified one.
+    pub image: Option<&'a str>,
 }
 
 impl Docker {
@@ -215,7 +217,7 @@ pub(super) fn serves(container: &ContainerSummary, instance: &str, role: Role) -
     labels::serves(container.labels.as_ref(), instance, role, &name_of(container))
 }
 
-fn name_of(container: &ContainerSummary) -> String {
+pub(super) fn name_of(container: &ContainerSummary) -> String {
     let names = container.names.iter().flatten();
     // Links add names with several parts; the container's own has one.
     let own = names.map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
@@ -311,9 +313,11 @@ pub(super) fn seen_container(
     let labels: Option<Labels> = found.config.and_then(|config| config.labels);
     let settings = found.network_settings.unwrap_or_default();
     let mode = found.host_config.and_then(|host| host.network_mode).unwrap_or_default();
+    let stands = !matches!(run, RunState::Running | RunState::Paused);
     let attached = |id: &str| {
-        // Docker keeps the id that the container was made with; Podman shows names for ids.
-        mode == id
+        // Of one that does not run, Docker may know only the id that it was made with; Podman shows
+        // names for ids.
+        (stands && mode == id)
             || settings.networks.iter().flatten().any(|(name, endpoint)| {
                 endpoint.network_id.as_deref() == Some(id)
                     || (name == instance && endpoint.network_id.as_deref() == Some(instance))
@@ -329,6 +333,7 @@ pub(super) fn seen_container(
         run,
         started_at: found.state.and_then(|state| state.started_at).filter(|at| !at.starts_with("0001")),
         published: published(&settings, role),
+        has_data: None,
     }))
 }
 
@@ -386,7 +391,7 @@ fn body(
     };
     let endpoint = EndpointSettings { aliases: Some(vec![role.name().to_string()]), ..EndpointSettings::default() };
     ContainerCreateBody {
-        image: Some(specification.image.to_string()),
+        image: Some(creation.image.map_or_else(|| specification.image.to_string(), String::from)),
         env: Some(env),
         labels: Some(labels::of_container(creation.instance, role, specification)),
         exposed_ports: Some(vec![port]),
@@ -449,8 +454,13 @@ mod tests {
             host_gateway: false,
             environment: std::collections::BTreeMap::new(),
         };
-        let creation = Creation { instance: "x", grafana_user: Some("me"), without_lockout: true };
-        let labels = labels::of_volume("x", Role::Grafana, Some("472"), None);
+        let creation = Creation { instance: "x", grafana_user: Some("me"), without_lockout: true, image: None };
+        let labels = labels::of_volume(
+            "x",
+            Role::Grafana,
+            Some("472"),
+            &crate::core::image::ImageRef::parse("grafana:1.2").unwrap(),
+        );
         let body = body(creation, Role::Grafana, &specification, "n", labels.clone());
         let host = body.host_config.unwrap();
         let mount = host.mounts.unwrap().remove(0);
@@ -459,6 +469,7 @@ mod tests {
         assert_eq!(host.port_bindings.unwrap()["3000/tcp"].as_ref().unwrap()[0].host_port.as_deref(), Some(""));
         let environment = body.env.unwrap().join(" ");
         assert!(environment.contains("GF_SECURITY_ADMIN_USER=me") && environment.contains("$__file{/var/lib/grafana/"));
+        assert!(environment.contains("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true"));
     }
 
     #[test]

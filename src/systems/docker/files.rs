@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Docker, REQUEST_TIMEOUT};
+use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::stack::Secret;
 use crate::core::text::excerpt;
@@ -31,7 +32,7 @@ const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
 const PASSWORD: &str = "admin_password";
 /// Where a new password lies while Grafana is being told of it.
 const PENDING: &str = "admin_password.new";
-/// The version of Grafana that ran last.
+/// The version of Grafana that ran last, and its image.
 const VERSION: &str = "version";
 /// The version that is about to run, by its image's tag.
 const PROMISED: &str = "version.new";
@@ -39,7 +40,7 @@ const PROMISED: &str = "version.new";
 const DATABASE: &str = "/var/lib/grafana/grafana.db";
 /// The volume, in which archives are unpacked.
 const VOLUME: &str = "/var/lib/grafana";
-/// The user that Grafana's image runs as, and its group.
+/// The user that Grafana's image runs as where it says so by a name, and its group.
 const OWNER: (u64, u64) = (472, 0);
 /// The most bytes that are read: a password is a line.
 const LIMIT: usize = 64 << 10;
@@ -51,17 +52,59 @@ pub struct VolumeFiles {
     pub password: Option<Secret>,
     /// A password that Grafana was being told of when a run ended.
     pub pending: Option<Secret>,
-    /// The version that ran last, where it is another than the volume was made for.
-    pub version: Option<Version>,
-    /// The version that an image's tag promised, before its server said its own.
-    pub promised: Option<Version>,
+    /// What ran last, where it is another version than the volume was made for.
+    pub ran: Option<RanVersion>,
+    /// What was about to run, by the tag of its image: its server has not said its own version yet.
+    pub promised: Option<RanVersion>,
+}
+
+/// A version of Grafana, where it came from, and where it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RanVersion {
+    /// The version.
+    pub version: Version,
+    /// The image, if that was noted.
+    pub image: Option<String>,
+    /// The engine's id of the container, if that was noted.
+    pub container: Option<String>,
+}
+
+impl RanVersion {
+    /// Reads what [`Docker::write_version`] wrote.
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_whitespace();
+        let version = Version::parse(words.next()?)?;
+        Some(Self { version, image: words.next().map(String::from), container: words.next().map(String::from) })
+    }
 }
 
 impl VolumeFiles {
-    /// The newest version that may have run on the volume.
+    /// The newest version that may have run on the volume, which was made for the version of its
+    /// label.
     #[must_use]
-    pub fn newest_version(&self) -> Option<Version> {
-        self.version.max(self.promised)
+    pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
+        let version = |one: &Option<RanVersion>| one.as_ref().map(|one| one.version);
+        version(&self.ran).or(label).max(version(&self.promised))
+    }
+
+    /// The image that may have run last on the volume, which was made for the image of its label.
+    #[must_use]
+    pub fn last_image(&self, label: Option<String>) -> Option<String> {
+        let image = |one: &Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
+        image(&self.promised).or(image(&self.ran)).or(label)
+    }
+
+    /// What was promised for a container.
+    #[must_use]
+    pub fn is_promised_for(&self, container: &str) -> bool {
+        self.promised.as_ref().is_some_and(|promised| promised.container.as_deref() == Some(container))
+    }
+
+    /// The image is the one that ran last, whatever its tag says.
+    #[must_use]
+    pub fn ran_last(&self, image: &ImageRef) -> bool {
+        let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
+        self.promised.is_none() && last == Some(image.to_string().as_str())
     }
 }
 
@@ -117,18 +160,35 @@ impl Docker {
         self.write_files(container, &[(PENDING, password.reveal())]).await
     }
 
-    /// Notes the version that runs on the volume, and one that is about to.
+    /// Notes the version that runs on the volume and its image; whatever was promised is settled.
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
-    pub async fn write_version(&self, container: &str, ran: Option<Version>, promised: Option<Version>) -> Result<()> {
-        let text = |version: Option<Version>| version.map(|version| version.to_string()).unwrap_or_default();
-        self.write_files(container, &[(VERSION, &text(ran)), (PROMISED, &text(promised))]).await
+    pub async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+        self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (PROMISED, "")]).await
+    }
+
+    /// Notes the version that is about to run on the volume and its image.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn promise_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+        self.write_files(container, &[(PROMISED, &format!("{version} {image} {container}"))]).await
+    }
+
+    /// What was about to run did not.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn withdraw_promise(&self, container: &str) -> Result<()> {
+        self.write_files(container, &[(PROMISED, "")]).await
     }
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
         let doing = "write clipper-metrics's files into Grafana's volume";
-        let archive = packed(files).map_err(|source| Error::Io { doing: doing.into(), source })?;
+        let found = self.call(doing, self.client.inspect_container(container, None)).await?;
+        let user = found.config.and_then(|config| config.user).unwrap_or_default();
+        let archive = packed(owner(&user), files).map_err(|source| Error::Io { doing: doing.into(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
         let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
         self.call(doing, upload).await
@@ -234,23 +294,32 @@ fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
         match path.file_name().and_then(|name| name.to_str()) {
             Some(PASSWORD) => found.password = secret(),
             Some(PENDING) => found.pending = secret(),
-            Some(VERSION) => found.version = Version::parse(&text),
-            Some(PROMISED) => found.promised = Version::parse(&text),
+            Some(VERSION) => found.ran = RanVersion::parse(&text),
+            Some(PROMISED) => found.promised = RanVersion::parse(&text),
             _ => {}
         }
     }
     Ok(found)
 }
 
+/// The user and group by an image's `USER`.
+fn owner(user: &str) -> (u64, u64) {
+    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
+    match user {
+        "" | "root" => (0, 0),
+        user => user.parse().map_or(OWNER, |user| (user, group.parse().unwrap_or(0))),
+    }
+}
+
 /// An archive with the folder and the files in it.
-fn packed(files: &[(&str, &str)]) -> std::io::Result<Vec<u8>> {
+fn packed(owner: (u64, u64), files: &[(&str, &str)]) -> std::io::Result<Vec<u8>> {
     let folder_name = FOLDER.trim_start_matches(VOLUME).trim_start_matches('/');
     let entry = |path: &str, mode: u32, size: u64| -> std::io::Result<tar::Header> {
         let mut header = tar::Header::new_gnu();
         header.set_path(path)?;
         header.set_mode(mode);
-        header.set_uid(OWNER.0);
-        header.set_gid(OWNER.1);
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
         header.set_size(size);
         Ok(header)
     };
@@ -274,11 +343,21 @@ mod tests {
 
     #[test]
     fn what_was_packed_is_read_back() {
-        let archive = packed(&[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4")]).unwrap();
+        let archive = packed(OWNER, &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")]).unwrap();
         let files = unpacked(&archive).unwrap();
         assert_eq!(files.password, Some(Secret::new("a b ")));
         assert_eq!(files.pending, Some(Secret::new("c")));
-        assert_eq!(files.version, Some(Version(12, 4)));
+        assert_eq!(files.newest_version(None), Some(Version(12, 4)));
+        // Whatever its tag says, the image that ran last is not too old.
+        assert!(files.ran_last(&ImageRef::parse("grafana:x").unwrap()));
+        assert_eq!(files.newest_version(Some(Version(13, 0))), Some(Version(12, 4)), "what ran outranks a label");
         assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
+    }
+
+    #[test]
+    fn the_files_belong_to_the_images_user() {
+        for (user, expected) in [("472", (472, 0)), ("1000:7", (1000, 7)), ("", (0, 0)), ("grafana", OWNER)] {
+            assert_eq!(owner(user), expected, "{user:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::Remembered;
@@ -25,6 +26,8 @@ pub const SETTINGS: &str = "clipper-metrics.settings";
 const USER: &str = "clipper-metrics.user";
 /// On volumes: the version that the tag of the image names which it was made for.
 const VERSION: &str = "clipper-metrics.version";
+/// On volumes: the image that it was made for.
+const IMAGE: &str = "clipper-metrics.image";
 
 /// The engine's labels.
 pub type Labels = HashMap<String, String>;
@@ -47,11 +50,12 @@ pub fn of_container(instance: &str, role: Role, specification: &Specification) -
 
 /// The labels of a volume with data.
 #[must_use]
-pub fn of_volume(instance: &str, role: Role, user: Option<&str>, version: Option<&str>) -> Labels {
+pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRef) -> Labels {
     let mut labels = of_instance(instance);
     labels.insert(ROLE.into(), role.name().into());
+    labels.insert(IMAGE.into(), image.to_string());
     labels.extend(user.map(|user| (USER.to_string(), user.to_string())));
-    labels.extend(version.map(|version| (VERSION.to_string(), version.to_string())));
+    labels.extend(image.version().map(|version| (VERSION.to_string(), version.to_string())));
     labels
 }
 
@@ -117,6 +121,12 @@ pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
 #[must_use]
 pub fn user(labels: &Labels) -> Option<String> {
     labels.get(USER).cloned()
+}
+
+/// The image that a volume was made for.
+#[must_use]
+pub fn image(labels: &Labels) -> Option<String> {
+    labels.get(IMAGE).cloned()
 }
 
 /// The version that a volume was made for.

@@ -28,7 +28,9 @@ use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 pub use self::files::VolumeFiles;
 use crate::core::event::{Event, Listener};
-use crate::core::observed::{ContainerState, Engine, Image, Network, OurContainer, PortHolder, StoredSettings, Volume};
+use crate::core::observed::{
+    ContainerState, Engine, Image, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,
+};
 use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::{ContainerSpec, Stack};
@@ -228,8 +230,15 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn image(&self, spec: &ContainerSpec) -> Result<Option<Image>> {
-        let name = spec.specification.image.to_string();
-        let found = self.find(&format!("inspect image {name}"), self.client.inspect_image(&name)).await?;
+        self.image_called(&spec.specification.image.to_string()).await
+    }
+
+    /// The image of that name, if the engine has it.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn image_called(&self, name: &str) -> Result<Option<Image>> {
+        let found = self.find(&format!("inspect image {name}"), self.client.inspect_image(name)).await?;
         Ok(found.map(|image| Image {
             id: image.id.unwrap_or_default(),
             user: image.config.and_then(|config| config.user).unwrap_or_default(),
@@ -254,6 +263,9 @@ impl Docker {
         let mut state = container::seen_container(instance, role, network, found);
         if let ContainerState::Ours(have) = &mut state {
             have.name_taken = container::is_name_taken(all, instance, role);
+            if role == Role::Grafana && have.run == RunState::Created {
+                have.has_data = Some(self.has_database(&id).await?);
+            }
         }
         Ok(state)
     }

@@ -5,11 +5,14 @@
 use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptions;
 
+use super::container::name_of;
 use super::{Docker, labels};
 use crate::core::observed::Volume;
+use crate::core::plan::{Blocked, Obstacle, Resource};
 use crate::core::role::Role;
 use crate::core::stack::ContainerSpec;
-use crate::error::{Error, Result};
+use crate::core::text::printable;
+use crate::error::{Error, Refusal, Result};
 
 impl Docker {
     /// The volume with a role's data.
@@ -65,27 +68,60 @@ impl Docker {
 
     pub(super) async fn volume_labels(&self, instance: &str, spec: &ContainerSpec) -> Result<labels::Labels> {
         let user = self.image(spec).await?.map(|image| image.user);
-        let version = spec.specification.image.version().map(|version| version.to_string());
-        Ok(labels::of_volume(instance, spec.role, user.as_deref(), version.as_deref()))
+        Ok(labels::of_volume(instance, spec.role, user.as_deref(), &spec.specification.image))
     }
 
     /// Removes a volume that is ours.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Blocked`] where a container of somebody else uses it, [`Error::Docker`] when the engine
+    /// refuses.
     pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
         if !matches!(self.volume(instance, role).await?, Volume::Ours { .. }) {
             return Ok(());
         }
         let name = role.object_name(instance);
         let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
-        self.find(&format!("delete volume {name}"), request).await.map(drop)
+        match self.find(&format!("delete volume {name}"), request).await {
+            Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
+                Err(self.users_of(instance, role, &name).await?.unwrap_or(error))
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// Who else uses a volume, as an error that names them.
+    async fn users_of(&self, instance: &str, role: Role, volume: &str) -> Result<Option<Error>> {
+        let mut names: Vec<String> = self
+            .containers()
+            .await?
+            .into_iter()
+            .filter(|one| !labels::belongs(one.labels.as_ref(), instance))
+            .filter(|one| one.mounts.iter().flatten().any(|mount| mount.name.as_deref() == Some(volume)))
+            .map(|one| printable(&name_of(&one)))
+            .collect();
+        names.sort();
+        let Some(first) = names.first() else { return Ok(None) };
+        let blocked = Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("cannot delete volume {volume}: {} it", using(&names)),
+            hint: format!("remove it (docker rm --force {first}), then run the same command again"),
+        };
+        Ok(Some(Error::Blocked { resource: Resource::Volume(role), blocked }))
+    }
+}
+
+fn using(names: &[String]) -> String {
+    match names {
+        [one] => format!("container {one} uses"),
+        names => format!("the containers {} use", names.join(" and ")),
     }
 }
 
 fn seen_volume(volume: &EngineVolume, instance: &str) -> Volume {
     if labels::belongs(Some(&volume.labels), instance) {
-        Volume::Ours { user: labels::user(&volume.labels), version: labels::version(&volume.labels) }
+        let (user, version) = (labels::user(&volume.labels), labels::version(&volume.labels));
+        Volume::Ours { user, version, image: labels::image(&volume.labels) }
     } else {
         Volume::Foreign
     }

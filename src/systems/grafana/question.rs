@@ -26,16 +26,21 @@ const MAX_SAVES: usize = 3;
 impl Grafana {
     /// Asks through the data source the way panels ask, past Grafana's cache.
     pub(super) async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
-        let answer = if let (Api::Numeric, Some(id)) = (self.api(), id) {
+        let asked = if let (Api::Numeric, Some(id)) = (self.api(), id) {
             let path =
                 format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
-            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await?
+            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await
         } else {
             let body = json!({"from": "now-5m", "to": "now", "queries": [{
                 "refId": "A", "datasource": {"type": "influxdb", "uid": source.uid}, "rawQuery": true,
                 "resultFormat": "table", "intervalMs": 15_000, "maxDataPoints": 100, "query": QUESTION,
             }]});
-            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await?
+            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await
+        };
+        let answer = match asked {
+            // Grafana waits for InfluxDB longer than anybody waits for Grafana.
+            Err(Error::Http { why, .. }) => return Ok(Query::Failing(format!("Grafana's query got {why}"))),
+            answer => answer?,
         };
         Ok(classify(self.api(), answer.status, &answer.json(), || answer.message()))
     }

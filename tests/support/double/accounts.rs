@@ -19,14 +19,14 @@ impl Double {
         }
         let decoded = header.strip_prefix("Basic ").map(base64_decoded).unwrap_or_default();
         let (login, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
-        let locked = self.failures.get(login).is_some_and(|count| *count >= ATTEMPTS);
+        let locked = self.locks_out && self.state.failures.get(login).is_some_and(|count| *count >= ATTEMPTS);
         match self.state.users.iter().find(|user| user.login == login) {
             Some(user) if user.password == password && !locked => {
                 let role = user.role.clone();
                 Ok(Who { login: login.into(), is_admin: user.is_admin, is_token: false, role })
             }
             Some(_) => {
-                *self.failures.entry(login.into()).or_default() += 1;
+                *self.state.failures.entry(login.into()).or_default() += 1;
                 let step = if password == "admin" { "org with the old password" } else { "org with a wrong password" };
                 Err(self.as_recorded(step))
             }

@@ -112,6 +112,8 @@ struct State {
     next_source: u64,
     service_account: bool,
     tokens: usize,
+    /// Wrong passwords by user: in Grafana's database, so that a restart forgets none.
+    failures: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -195,7 +197,8 @@ pub struct Double {
     state: State,
     file: Option<PathBuf>,
     read_at: Option<SystemTime>,
-    failures: BTreeMap<String, usize>,
+    /// Locks a user out after wrong passwords.
+    locks_out: bool,
     settings: BTreeMap<(u64, String), Cached>,
     instances: BTreeMap<(u64, String), Cached>,
     seen: Vec<Seen>,
@@ -267,6 +270,7 @@ impl Double {
             next_source: 1,
             service_account: false,
             tokens: 0,
+            failures: BTreeMap::new(),
         };
         let mut double = Self {
             version,
@@ -274,7 +278,7 @@ impl Double {
             state,
             file,
             read_at: None,
-            failures: BTreeMap::new(),
+            locks_out: true,
             settings: BTreeMap::new(),
             instances: BTreeMap::new(),
             seen: Vec::new(),
@@ -332,7 +336,20 @@ impl Double {
 
     /// As if five minutes had passed since the last wrong password.
     pub fn forgive(&mut self) {
-        self.failures.clear();
+        self.state.failures.clear();
+    }
+
+    /// Another name for the first administrator, as long as nobody has ever signed in.
+    pub fn name_administrator(&mut self, login: &str) {
+        if self.state.next_id == 1 && self.state.next_source == 1 && self.state.users.len() == 1 {
+            self.state.users[0].login = login.into();
+            self.write();
+        }
+    }
+
+    /// Never locks anybody out.
+    pub fn never_lock_out(&mut self) {
+        self.locks_out = false;
     }
 
     /// As if the next save fell into a later second.
@@ -368,11 +385,12 @@ impl Double {
             return Reply::Now(Response::json(200, &json!(self.seen)));
         }
         let signed_in = request.headers.contains_key("authorization");
+        let failures = self.state.failures.clone();
         let reply = match self.route(request) {
             Ok(reply) => reply,
             Err(response) => Reply::Now(response),
         };
-        if request.method != "GET" {
+        if request.method != "GET" || self.state.failures != failures {
             self.write();
         }
         let status = match &reply {
