@@ -9,9 +9,17 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum}
 use crate::clipper::file::ValueKind;
 use crate::settings::keys::{Key, TABLE, Values};
 
+/// What most people type.
+const EXAMPLES: &str = "Examples:
+  clipper-metrics up -c conf/test.toml    bring everything up for the Clipper of that file
+  clipper-metrics demo --backfill 6h      fill the dashboard without Clipper
+  clipper-metrics status --watch          see who reports, and why not
+
+`clipper-metrics help up` and --help show every option.";
+
 /// InfluxDB and Grafana for Clipper's metrics: started, configured and verified.
 #[derive(Debug, Parser)]
-#[command(name = "clipper-metrics", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "clipper-metrics", version, about, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// What is true for every command.
     #[command(flatten)]
@@ -36,6 +44,8 @@ pub enum Command {
     Demo(Demo),
     /// Print the completion script for a shell
     Completions(Completions),
+    /// Print the manual page of clipper-metrics, or of one command
+    Man(Man),
 }
 
 /// Options of `up`.
@@ -50,6 +60,9 @@ pub struct Up {
     /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
     #[arg(long)]
     pub reset_grafana_password: bool,
+    /// Open the dashboard in a browser, where there is one
+    #[arg(long, conflicts_with = "dry_run")]
+    pub open: bool,
 }
 
 /// Options of `down`.
@@ -88,7 +101,7 @@ pub struct Logs {
     /// Only the last N lines of each
     #[arg(long, value_name = "N")]
     pub tail: Option<u32>,
-    /// Only what is younger than this, such as 10m
+    /// Only lines of the last DURATION, such as 10m
     #[arg(long, value_name = "DURATION")]
     pub since: Option<String>,
 }
@@ -135,27 +148,33 @@ pub struct Completions {
     pub shell: clap_complete::Shell,
 }
 
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command
+    pub command: Option<String>,
+}
+
 /// What is true for every command.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Settings")]
 pub struct Options {
     /// The settings of the table.
     #[command(flatten)]
     pub settings: GivenSettings,
     /// Engine to use, as DOCKER_HOST has it [default: the one that docker would use]
-    #[arg(short = 'H', long, global = true, value_name = "HOST", conflicts_with = "context")]
+    #[arg(short = 'H', long, global = true, value_name = "HOST", conflicts_with = "context", help_heading = "Engine")]
     pub host: Option<String>,
     /// Docker context to use [default: DOCKER_CONTEXT, else the current one]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Engine", hide_short_help = true)]
     pub context: Option<String>,
     /// Print errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output", hide_short_help = true)]
     pub quiet: bool,
     /// Print every request with its status and time
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Output")]
     pub verbose: bool,
     /// When to use colours [default: auto]
-    #[arg(long, global = true, value_name = "WHEN")]
+    #[arg(long, global = true, value_name = "WHEN", help_heading = "Output", hide_short_help = true)]
     pub color: Option<Color>,
 }
 
@@ -191,9 +210,11 @@ fn argument(key: &Key) -> Arg {
     if !key.default.is_empty() {
         help.push_str(&format!(" [default: {}]", key.default));
     }
-    help.push_str(&format!(" [env: {}]", key.variable));
+    let long_help = format!("{help} [env: {}]", key.variable);
     let mut argument =
         Arg::new(key.option).long(key.option).global(true).value_name(key.value_name).help(help).num_args(1);
+    argument = argument.long_help(long_help);
+    argument = argument.help_heading(key.group.title()).hide_short_help(!key.is_common);
     if let Some(short) = key.short {
         argument = argument.short(short);
     }

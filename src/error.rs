@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::core::address::ServerUrl;
 use crate::core::image::ImageRef;
+use crate::core::invocation::Invocation;
 use crate::core::observed::PortHolder;
 use crate::core::plan::{Blocked, Obstacle, Resource};
 use crate::core::role::Role;
@@ -292,9 +293,9 @@ impl Error {
         }
     }
 
-    /// What to type next.
+    /// What to type next; `invocation` makes a suggested command reach the same instance.
     #[must_use]
-    pub fn hint(&self) -> String {
+    pub fn hint(&self, invocation: &Invocation) -> String {
         match self {
             Self::Usage { hint, .. }
             | Self::File { hint, .. }
@@ -310,17 +311,19 @@ impl Error {
             Self::Publish { role, address, holder, answers } => publish_hint(*role, *address, holder, answers.as_ref()),
             Self::Pull { failure, image, .. } => failure.hint(image),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
-            Self::Refused { role: Role::Grafana, .. } => {
-                "give the password with --grafana-password-file FILE, or set a new one with --reset-grafana-password \
-                 (containers of ours only); Grafana locks a user out for 5 minutes after 5 \
-                 wrong passwords"
-                    .into()
-            }
+            Self::Refused { role: Role::Grafana, .. } => format!(
+                "give the password with `{}`, or set a new one with `{}` (containers of clipper-metrics only); Grafana \
+                 locks a user out for 5 minutes after 5 wrong passwords",
+                invocation.command("up --grafana-password-file FILE"),
+                invocation.command("up --reset-grafana-password")
+            ),
             Self::Refused { .. } => "give --influxdb-user and --influxdb-password-file".into(),
             Self::Answer { status: 403, .. } => {
                 "use an account that may do this, an administrator's for instance".into()
             }
-            Self::Answer { .. } => "-v shows every request; the command `logs` shows what the server says".into(),
+            Self::Answer { .. } => {
+                format!("-v shows every request; `{}` shows what the server says", invocation.command("logs"))
+            }
             Self::Io { .. } => "check that you may use the file or directory".into(),
         }
     }
@@ -329,7 +332,7 @@ impl Error {
 impl Refusal {
     const fn hint(self) -> &'static str {
         match self {
-            Self::NotFound => "somebody else changed the engine meanwhile: run the same command again",
+            Self::NotFound => "the engine changed in the meantime: run the same command again",
             Self::Conflict | Self::BeingRemoved => {
                 "somebody else works on the same objects: run the same command again"
             }

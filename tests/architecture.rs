@@ -128,6 +128,9 @@ fn every_library_stays_in_its_place() {
         ("console", &["report/"]),
         ("clap", &["cli.rs", "main.rs", "app/"]),
         ("clap_complete", &["cli.rs", "app/verbs.rs"]),
+        ("clap_mangen", &["app/verbs.rs"]),
+        ("open", &["app/terminal.rs"]),
+        ("serde", &["report/schema.rs"]),
     ];
     for (path, text) in sources() {
         for line in code(&text) {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clipper_metrics::core::image::ImageRef;
+use clipper_metrics::core::invocation::Invocation;
 use clipper_metrics::core::observed::{
     Account, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana, Image,
     Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe, Query, RunState,
@@ -183,7 +184,8 @@ fn stack(case: Case) -> Stack {
         timeout: Duration::from_secs(1),
         engine: EngineLocation::Here,
         clipper: None,
-        invocation: String::new(),
+        invocation: Invocation::default(),
+        own_address: None,
     }
 }
 

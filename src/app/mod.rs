@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use crate::cli::{Cli, Command};
+use crate::core::invocation::Invocation;
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Output, Report};
 pub use crate::systems::docker::endpoint::Environment;
@@ -21,24 +22,26 @@ use crate::systems::http;
 #[must_use]
 pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
-    if let Err(error) = terminal::check(environment) {
-        let _ = report::choose(terminal::style(&cli.options, environment)).answer(&Output::Error(&error));
+    let invocation = session::invocation(&cli.options, environment);
+    let style = terminal::style(&cli.options, environment);
+    let report = report::choose(style);
+    if let Err(error) = terminal::check(&cli.command, style, environment) {
+        let _ = report.answer(&Output::Error(&error, &invocation));
         return code(error.exit());
     }
-    let report = report::choose(terminal::style(&cli.options, environment));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(source) => {
-            let _ = report.answer(&Output::Error(&Error::Io { doing: "start".into(), source }));
+            let _ = report.answer(&Output::Error(&Error::Io { doing: "start".into(), source }, &invocation));
             return code(Exit::Failed);
         }
     };
     let exit = runtime.block_on(async {
-        match until_interrupted(cli, environment, &report).await {
+        match until_interrupted(cli, environment, &report, &invocation).await {
             Ok(exit) => exit,
             Err(error) => {
                 report.clear();
-                let _ = report.answer(&Output::Error(&error));
+                let _ = report.answer(&Output::Error(&error, &invocation));
                 error.exit()
             }
         }
@@ -62,7 +65,7 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
     let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let message = message.trim_start_matches("error: ");
     let failure = Error::usage(message, "`clipper-metrics --help` lists commands and options");
-    let _ = report::choose(terminal::json_style()).answer(&Output::Error(&failure));
+    let _ = report::choose(terminal::json_style()).answer(&Output::Error(&failure, &Invocation::default()));
     code(Exit::Usage)
 }
 
@@ -71,7 +74,12 @@ fn code(exit: Exit) -> ExitCode {
 }
 
 /// Runs the command, unless a signal comes first.
-async fn until_interrupted(cli: &Cli, environment: &Environment, report: &Rc<dyn Report>) -> Result<Exit> {
+async fn until_interrupted(
+    cli: &Cli,
+    environment: &Environment,
+    report: &Rc<dyn Report>,
+    invocation: &Invocation,
+) -> Result<Exit> {
     tokio::select! {
         // In this order: where Ctrl-C is the normal end, the command takes it first.
         biased;
@@ -80,7 +88,7 @@ async fn until_interrupted(cli: &Cli, environment: &Environment, report: &Rc<dyn
             Command::Logs(logs) if logs.follow => Ok(Exit::Done),
             Command::Status(status) if status.watch => Ok(Exit::Done),
             Command::Demo(demo) if !demo.clear => Ok(Exit::Done),
-            command => Err(Error::Interrupted { hint: terminal::after_interruption(command).into() }),
+            command => Err(Error::Interrupted { hint: terminal::after_interruption(command, invocation) }),
         },
     }
 }

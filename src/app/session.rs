@@ -3,13 +3,14 @@
 //!
 //! Must not decide anything about a stack.
 
-use std::net::{IpAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::rc::Rc;
 
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
+use crate::core::invocation::{Invocation, shell_word};
 use crate::core::stack::{EngineLocation, Secret};
 use crate::error::{Error, Result};
 use crate::report::Report;
@@ -118,6 +119,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         engine_options: inputs.engine_options.clone(),
         repeats_options: false,
         resolve: inputs.resolve,
+        own_address: inputs.own_address,
     }
 }
 
@@ -156,14 +158,21 @@ pub(super) fn read_inputs(
         engine_options: engine_options(options),
         repeats_options: purpose == Purpose::Whole && !changes,
         resolve,
+        own_address,
     })
+}
+
+/// How a suggested command reaches the same instance, before anything is read.
+pub(super) fn invocation(options: &Options, environment: &Environment) -> Invocation {
+    let variables = from_environment(|name| environment.get(name).cloned());
+    settings::invocation(&options.settings.0, &variables, &engine_options(options))
 }
 
 /// The engine that was chosen on the command line, for suggested commands.
 fn engine_options(options: &Options) -> String {
     match (&options.host, &options.context) {
-        (Some(host), _) => format!(" -H {}", settings::shell_word(host)),
-        (None, Some(context)) => format!(" --context {}", settings::shell_word(context)),
+        (Some(host), _) => format!(" -H {}", shell_word(host)),
+        (None, Some(context)) => format!(" --context {}", shell_word(context)),
         (None, None) => String::new(),
     }
 }
@@ -255,4 +264,13 @@ fn resolve(host: &str) -> Vec<IpAddr> {
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses.dedup();
     addresses
+}
+
+/// This machine's address on the way to other networks. Nothing is sent: choosing the way is all that
+/// connecting such a socket does.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address that is kept for documentation.
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }

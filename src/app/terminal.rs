@@ -6,47 +6,74 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 
 use crate::cli::{Color, Command, Options};
+use crate::clipper::file::ValueKind;
+use crate::core::invocation::Invocation;
 use crate::core::text::printable;
 use crate::error::{Error, Result};
-use crate::report::Style;
+use crate::report::{Format, Style};
 use crate::settings::keys::Setting;
 use crate::systems::docker::endpoint::Environment;
 
-/// How to show things, by options, environment and terminals.
+/// How to show things, by options, environment and terminals: each stream by itself.
 pub(super) fn style(options: &Options, environment: &Environment) -> Style {
     let set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
     let forced = environment.get("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
     let smart = environment.get("TERM").is_none_or(|term| term != "dumb");
-    let terminal = std::io::stdout().is_terminal();
-    let color = match options.color {
+    let color = |is_terminal: bool| match options.color {
         Some(Color::Always) => true,
         Some(Color::Never) => false,
-        Some(Color::Auto) | None => forced || (terminal && smart && !set("NO_COLOR")),
+        Some(Color::Auto) | None => forced || (is_terminal && smart && !set("NO_COLOR")),
     };
     let given = options.settings.0.get(&Setting::Output).map(String::as_str);
     let output = given.or_else(|| environment.get(Setting::Output.key().variable).map(String::as_str));
+    let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     Style {
-        json: output == Some("json"),
+        format: match output {
+            Some("json") => Format::Json,
+            Some("env") => Format::Env,
+            Some("json-schema") => Format::JsonSchema,
+            _ => Format::Human,
+        },
         quiet: options.quiet,
         verbose: options.verbose,
-        live: std::io::stderr().is_terminal() && smart,
-        terminal: terminal && smart,
-        color,
+        live: err && smart,
+        terminal: out && smart,
+        color: color(out),
+        color_of_errors: color(err),
     }
 }
 
-/// The variable for the format is checked as the option is.
-pub(super) fn check(environment: &Environment) -> Result<()> {
-    let variable = Setting::Output.key().variable;
-    match environment.get(variable).map(String::as_str) {
-        None | Some("" | "human" | "json") => Ok(()),
-        Some(other) => Err(Error::usage(format!("{variable} is {other:?}"), "give human or json")),
+/// The format is one that the command has, also where a variable names it.
+pub(super) fn check(command: &Command, style: Style, environment: &Environment) -> Result<()> {
+    let key = Setting::Output.key();
+    if let (Some(text), ValueKind::Word(words)) = (environment.get(key.variable), key.kind)
+        && !text.is_empty()
+        && !words.contains(&text.as_str())
+    {
+        let hint = format!("give one of {}", words.join(", "));
+        return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
     }
+    let is_status = matches!(command, Command::Status(status) if !status.watch);
+    if matches!(style.format, Format::Env | Format::JsonSchema) && !is_status {
+        return Err(Error::usage(
+            "only `status` has the formats env and json-schema, and not with --watch",
+            "give --output human or --output json",
+        ));
+    }
+    Ok(())
 }
 
 /// JSON and nothing else.
 pub(super) const fn json_style() -> Style {
-    Style { json: true, quiet: true, verbose: false, live: false, terminal: false, color: false }
+    Style {
+        format: Format::Json,
+        quiet: true,
+        verbose: false,
+        live: false,
+        terminal: false,
+        color: false,
+        color_of_errors: false,
+    }
 }
 
 /// A command line that cannot be parsed asks for JSON all the same.
@@ -80,12 +107,13 @@ pub(super) async fn interrupted() {
 }
 
 /// What an interrupted command leaves.
-pub(super) const fn after_interruption(command: &Command) -> &'static str {
+pub(super) fn after_interruption(command: &Command, invocation: &Invocation) -> String {
+    let again = |words| format!("`{}`", invocation.command(words));
     match command {
-        Command::Up(_) => "what is done stays: run `up` again to finish it, or `down` to remove it",
-        Command::Down(_) => "run `down` again to finish it",
-        Command::Demo(_) => "some demo data may be left: run `demo --clear` again",
-        _ => "run the same command again",
+        Command::Up(_) => format!("what is done stays: {} finishes it, {} removes it", again("up"), again("down")),
+        Command::Down(_) => format!("{} finishes it", again("down")),
+        Command::Demo(_) => format!("some demo data may be left: {} removes it", again("demo --clear")),
+        _ => "run the same command again".into(),
     }
 }
 
@@ -112,6 +140,13 @@ pub(super) async fn reader_gone() {
     }
     #[cfg(not(unix))]
     std::future::pending().await
+}
+
+/// Opens an address in a browser, in the background; `false` where there is none.
+pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
+    let set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
+    let has_display = cfg!(any(windows, target_os = "macos")) || ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(set);
+    has_display && open::that_detached(url).is_ok()
 }
 
 /// Asks before data is deleted; where nobody can answer, only `--yes` will do.

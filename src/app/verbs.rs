@@ -7,16 +7,17 @@ use std::rc::Rc;
 use clap::CommandFactory as _;
 
 use super::session::{Purpose, Session, read_inputs};
-use super::terminal::{confirm, interrupted, reader_gone};
+use super::terminal::{self, confirm, interrupted, reader_gone, style};
 use crate::cli::{self, Cli, Command, Options};
 use crate::clipper::load::Load;
 use crate::commands::{self, DownOptions, demo, logs};
+use crate::core::event::Event;
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
 use crate::core::stack::Pull;
 use crate::core::status::Status;
 use crate::error::{Error, Exit, Result};
-use crate::report::{self, Output, Report};
+use crate::report::{self, Format, Output, Report};
 use crate::settings;
 use crate::systems::docker::endpoint::Environment;
 
@@ -30,12 +31,35 @@ pub(super) async fn run(cli: &Cli, environment: &Environment, report: &Rc<dyn Re
             let _ = report::print(&String::from_utf8_lossy(&script));
             Ok(Exit::Done)
         }
+        Command::Man(man) => print_manual(man.command.as_deref()),
         Command::Up(up) => bring_up(options, up, environment, report).await,
         Command::Down(down) => take_down(options, down, environment, report).await,
         Command::Status(status) => show_status(options, status, environment, report).await,
         Command::Logs(logs) => show_logs(options, logs, environment, report).await,
         Command::Demo(demo) => run_demo(options, demo, environment, report).await,
     }
+}
+
+/// The manual page of the program, or of one command.
+fn print_manual(command: Option<&str>) -> Result<Exit> {
+    let mut root = Cli::command();
+    // Options that every command has are known to each only then.
+    root.build();
+    let page = match command {
+        None => root,
+        Some(name) => {
+            let found = root.get_subcommands().find(|one| one.get_name() == name).cloned();
+            let unknown =
+                || Error::usage(format!("there is no command {name:?}"), "`clipper-metrics --help` lists them");
+            let title = format!("clipper-metrics-{name}");
+            found.ok_or_else(unknown)?.name(title.clone()).display_name(title)
+        }
+    };
+    let mut text = Vec::new();
+    let rendered = clap_mangen::Man::new(page).render(&mut text);
+    rendered.map_err(|source| Error::Io { doing: "write the manual page".into(), source })?;
+    let _ = report::print(&String::from_utf8_lossy(&text));
+    Ok(Exit::Done)
 }
 
 async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, report: &Rc<dyn Report>) -> Result<Exit> {
@@ -52,6 +76,12 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
     }
     let outcome = commands::up(&session.systems, options, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    if up.open {
+        let url = &outcome.status.dashboard_url;
+        if !terminal::open_browser(url, environment) {
+            session.listener.on(Event::Note(&format!("there is no browser here: open {url}")));
+        }
+    }
     Ok(Exit::Done)
 }
 
@@ -101,10 +131,18 @@ async fn show_status(
         }
         return Ok(Exit::Done);
     }
+    if report_format(options, environment) == Format::JsonSchema {
+        let _ = report::print(report::JSON_SCHEMA);
+        return Ok(Exit::Done);
+    }
     let session = Session::open(options, environment, report, Purpose::Whole, false).await?;
     let status = commands::status(&session.systems, verb.show_secrets).await?;
     let _ = report.answer(&Output::Status(&status));
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
+}
+
+fn report_format(options: &Options, environment: &Environment) -> Format {
+    style(options, environment).format
 }
 
 async fn show_logs(
@@ -124,7 +162,8 @@ async fn show_logs(
         tail: verb.tail.map(|lines| lines as usize),
         since: verb.since.as_deref().map(|text| settings::duration(text, "--since")).transpose()?,
     };
-    let show = |line_of: Role, line: &str| report::print_log_line(role.is_none().then_some(line_of), line).is_ok();
+    let format = report_format(options, environment);
+    let show = |server: Role, line: &str| report::print_log_line(format, server, role.is_some(), line).is_ok();
     let showing = logs::logs(&session.systems, selection, show);
     tokio::select! {
         result = showing => result?,

@@ -252,6 +252,7 @@ impl File<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::invocation::Invocation;
 
     fn read(text: &str) -> Result<ClipperFile> {
         parse(Path::new("test.toml"), text, &[("name", ValueKind::Text), ("grafana_port", ValueKind::Port)])
@@ -301,7 +302,7 @@ mod tests {
     #[test]
     fn an_unknown_key_names_the_nearest_known_one() {
         let error = read("[metrics]\ngrafana_prot = 3000").unwrap_err();
-        assert_eq!(error.hint(), "did you mean `grafana_port`?");
+        assert_eq!(error.hint(&Invocation::default()), "did you mean `grafana_port`?");
     }
 
     proptest::proptest! {

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod event;
 pub mod image;
+pub mod invocation;
 pub mod observed;
 pub mod plan;
 pub mod reports;

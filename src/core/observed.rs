@@ -33,6 +33,8 @@ pub struct Observed {
 pub struct Engine {
     /// How it is reached.
     pub endpoint: String,
+    /// Why this one is used.
+    pub chosen_by: String,
     /// Its own version.
     pub version: String,
     /// The newest API that it speaks.

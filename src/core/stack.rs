@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::address::{ServerUrl, reachable};
+use super::invocation::Invocation;
 use super::role::Role;
 use super::specification::Specification;
 
@@ -67,16 +68,17 @@ pub struct Stack {
     pub engine: EngineLocation,
     /// Where Clipper's file says that Clipper will write, if a file was given.
     pub clipper: Option<ClipperTarget>,
-    /// The options that make a suggested command reach this instance: `--name`, `-c`, `-H`, `--context`
-    /// as they were given, each with a space before it.
-    pub invocation: String,
+    /// How a suggested command reaches this instance.
+    pub invocation: Invocation,
+    /// This machine's address for other machines, where something is published at a wildcard.
+    pub own_address: Option<IpAddr>,
 }
 
 impl Stack {
     /// A command to suggest, complete: typed as it stands, it reaches the same instance.
     #[must_use]
     pub fn command(&self, words: &str) -> String {
-        format!("clipper-metrics {words}{}", self.invocation)
+        self.invocation.command(words)
     }
 
     /// Who serves as `role`.
@@ -103,6 +105,20 @@ impl Stack {
         match self.service(role) {
             Service::Container(spec) => spec.url(),
             Service::External { url } => url.clone(),
+        }
+    }
+
+    /// The address that other machines use for `role`; `None` where they cannot reach it.
+    #[must_use]
+    pub fn public_url(&self, role: Role) -> Option<ServerUrl> {
+        let spec = self.container(role)?;
+        let publish = spec.specification.publish;
+        match (&spec.engine_host, self.own_address) {
+            _ if publish.ip().is_loopback() => None,
+            (None, Some(own)) if publish.ip().is_unspecified() => {
+                Some(ServerUrl::http(own.to_string(), publish.port()))
+            }
+            _ => Some(spec.url()),
         }
     }
 

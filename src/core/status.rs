@@ -159,6 +159,8 @@ pub struct ServerStatus {
     pub detail: Option<String>,
     /// The address to use.
     pub url: String,
+    /// The address for other machines, where they can reach it.
+    pub public_url: Option<String>,
     /// Its version.
     pub version: Option<String>,
     /// The image of the container that is there, else the specified one.
@@ -323,6 +325,7 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
             _ => detail,
         },
         url: url.to_string(),
+        public_url: want.public_url(role).map(|url| url.to_string()),
         version: seen.version.clone(),
         image: image.or_else(|| spec.map(|spec| spec.specification.image.to_string())),
         container: have.map(|have| ContainerStatus {

@@ -1,7 +1,7 @@
-//! On a terminal: one live line per role, with layers and bytes while pulling and the elapsed time
-//! of each step.
+//! On a terminal: one live line for each server while something is done, and one tidy picture of what
+//! was done at the end.
 //!
-//! The only file that knows `indicatif`.
+//! The only file that knows `indicatif`. Must not know what a step does.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -9,36 +9,48 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::layout::{lines_on_screen, terminal_width};
 use super::plain::Plain;
-use super::text::{self, Paint, bytes};
+use super::text::{self, Look, Paint};
 use super::{Output, Report, Style, print, print_error};
 use crate::core::event::{Event, Listener};
 use crate::core::plan::{Lane, Step};
 use crate::core::role::Role;
 use crate::core::status::Status;
+use crate::core::text::excerpt;
 use crate::error::Error;
+
+/// What takes less has no time in the picture.
+const WORTH_A_TIME: Duration = Duration::from_millis(50);
+/// The longest text of a step in the picture; times stand behind it.
+const STEP_WIDTH: usize = 46;
 
 /// Live lines on standard error.
 pub(super) struct Human {
     style: Style,
     lines: MultiProgress,
     running: RefCell<HashMap<&'static str, ProgressBar>>,
+    done: RefCell<Vec<(&'static str, Step, Duration)>>,
     drawn: RefCell<usize>,
     /// Where standard output is no terminal, a watch is one line per change.
     lines_of_changes: Plain,
 }
 
 impl Human {
-    /// A report of this style.
-    #[must_use]
     pub(super) fn new(style: Style) -> Self {
         Self {
             style,
             lines: MultiProgress::new(),
             running: RefCell::default(),
+            done: RefCell::default(),
             drawn: RefCell::new(0),
             lines_of_changes: Plain::new(style),
         }
+    }
+
+    fn look(&self) -> Look {
+        let width = if self.style.terminal { terminal_width() } else { None };
+        Look { paint: Paint::new(self.style.color), width }
     }
 
     /// The live line of a lane, made when it is first needed.
@@ -46,8 +58,7 @@ impl Human {
         let mut running = self.running.borrow_mut();
         let line = running.entry(lane).or_insert_with(|| {
             let line = self.lines.add(ProgressBar::new_spinner());
-            let template = "{spinner:.cyan} {prefix:9} {wide_msg} {elapsed:>4}";
-            line.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            line.set_style(spinner("{spinner} {prefix:9} {wide_msg} {elapsed:>4}"));
             line.set_prefix(lane);
             line.enable_steady_tick(Duration::from_millis(100));
             line
@@ -55,17 +66,26 @@ impl Human {
         line.clone()
     }
 
-    fn done(&self, step: &Step, time: Duration) {
-        let lane = lane(step);
+    fn pulling(&self, role: Role, (layers, all_layers): (usize, usize), (bytes, all_bytes): (u64, u64)) {
+        let line = self.line(lane(&Step::PullImage(role)));
+        if all_bytes > 0 && line.length() != Some(all_bytes) {
+            if line.length().is_none() {
+                let counts = "{decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+                line.set_style(spinner(&format!("{{spinner}} {{prefix:9}} {{msg}}, {counts}")));
+            }
+            line.set_length(all_bytes);
+        }
+        line.set_position(bytes);
+        line.set_message(format!("pull the image, layer {} of {all_layers}", (layers + 1).min(all_layers)));
+    }
+
+    fn finished(&self, step: Step, time: Duration) {
+        let lane = lane(&step);
         if let Some(line) = self.running.borrow_mut().remove(lane) {
             line.finish_and_clear();
             self.lines.remove(&line);
         }
-        let mark = console::style("✔").green().for_stderr();
-        self.say(&format!(
-            "{mark} {step} {}",
-            console::style(format!("{:.1} s", time.as_secs_f64())).dim().for_stderr()
-        ));
+        self.done.borrow_mut().push((lane, step, time));
     }
 
     /// A line that stays, above the live ones.
@@ -73,6 +93,34 @@ impl Human {
         // Not `println`: that says nothing where the live lines are hidden.
         self.lines.suspend(|| print_error(&format!("{line}\n")));
     }
+
+    /// What was done, grouped by server, with the times in one column.
+    fn picture(&self) -> String {
+        let paint = Paint::new(self.style.color_of_errors);
+        let done = std::mem::take(&mut *self.done.borrow_mut());
+        let mut text = String::new();
+        for lane in ["", "InfluxDB", "Grafana"] {
+            let mut label = lane;
+            let worth = |(_, step, time): &&(&str, Step, Duration)| *time >= WORTH_A_TIME || !step.is_routine();
+            for (_, step, time) in done.iter().filter(|(of, ..)| *of == lane).filter(worth) {
+                let time = if *time < WORTH_A_TIME {
+                    String::new()
+                } else {
+                    paint.faint(&format!("{:>5.1} s", time.as_secs_f64()))
+                };
+                let step = excerpt(&step.to_string(), STEP_WIDTH);
+                let line = format!("{} {label:9} {step:STEP_WIDTH$}{time}", paint.good("✔"));
+                text.push_str(line.trim_end());
+                text.push('\n');
+                label = "";
+            }
+        }
+        text
+    }
+}
+
+fn spinner(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn lane(step: &Step) -> &'static str {
@@ -91,12 +139,8 @@ impl Listener for Human {
                 line.reset_elapsed();
                 line.set_message(step.to_string());
             }
-            Event::Done(step, time) => self.done(step, *time),
-            Event::Pulling { role, layers, bytes: (have, all) } => {
-                let message =
-                    format!("pulling, layer {} of {}, {} of {}", layers.0, layers.1, bytes(*have), bytes(*all));
-                self.line(lane(&Step::PullImage(*role))).set_message(message);
-            }
+            Event::Done(step, time) => self.finished(**step, *time),
+            Event::Pulling { role, layers, bytes } => self.pulling(*role, *layers, *bytes),
             Event::Waiting(what) => self.line("").set_message((*what).to_string()),
             Event::Note(_) | Event::Warning(_) | Event::Request { .. } => {
                 if let Some(line) = text::event(&event, false) {
@@ -110,13 +154,13 @@ impl Listener for Human {
 impl Report for Human {
     fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
         self.clear();
-        let text = text::output(output, Paint::new(self.style.color));
         match output {
-            Output::Error(_) => {
-                print_error(&text);
+            Output::Error(..) => {
+                let paint = Paint::new(self.style.color_of_errors);
+                print_error(&text::output(output, Look { paint, width: None }));
                 Ok(())
             }
-            _ => print(&text),
+            _ => print(&text::output(output, self.look())),
         }
     }
 
@@ -125,8 +169,9 @@ impl Report for Human {
         if !self.style.terminal {
             return self.lines_of_changes.again(status);
         }
-        let text = text::status(status, Paint::new(self.style.color));
-        let up = self.drawn.replace(text.lines().count());
+        let look = self.look();
+        let text = text::status(status, look);
+        let up = self.drawn.replace(lines_on_screen(&text, look.width));
         // Up over the last table, then clear from there to the end of the screen.
         let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };
         print(&format!("{back}{text}"))
@@ -142,5 +187,9 @@ impl Report for Human {
             line.finish_and_clear();
         }
         let _ = self.lines.clear();
+        let picture = self.picture();
+        if !picture.is_empty() {
+            print_error(&picture);
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::plain::Plain;
 use super::schema::Document;
 use super::{Output, Report, Style, print};
 use crate::core::event::{Event, Listener};
+use crate::core::role::Role;
 use crate::core::status::Status;
 use crate::core::text::printable_json;
 
@@ -47,6 +48,12 @@ fn document<'a>(output: &'a Output<'_>) -> Document<'a> {
         Output::Status(status) => Document::status(status),
         Output::Sent { points, reports, time, database, .. } => Document::sent(*points, *reports, *time, database),
         Output::Cleared { series, database } => Document::cleared(*series, database),
-        Output::Error(error) => Document::failure(error),
+        Output::Error(error, invocation) => Document::failure(error, invocation),
     }
+}
+
+/// A line of a server's log, as a document on one line.
+pub(super) fn log_line(role: Role, line: &str) -> String {
+    let text = serde_json::to_string(&Document::log_line(role, line)).unwrap_or_default();
+    format!("{}\n", printable_json(&text))
 }

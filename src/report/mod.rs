@@ -2,8 +2,10 @@
 //!
 //! Knows words and layouts. Must not know anything that acts.
 
+mod env;
 mod human;
 mod json;
+mod layout;
 mod plain;
 mod schema;
 mod text;
@@ -13,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::core::event::{ExecutedStep, Listener};
+use crate::core::invocation::Invocation;
 use crate::core::plan::Plan;
 use crate::core::role::Role;
 use crate::core::status::Status;
@@ -68,8 +71,8 @@ pub enum Output<'a> {
         /// From which database.
         database: &'a str,
     },
-    /// It failed.
-    Error(&'a Error),
+    /// It failed; suggested commands are completed by the invocation.
+    Error(&'a Error, &'a Invocation),
 }
 
 /// Shows events and output. That standard output cannot be written to is an error only for who goes
@@ -96,8 +99,8 @@ pub trait Report: Listener {
 /// How to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
-    /// One JSON document instead of text.
-    pub json: bool,
+    /// In which form the answer is given.
+    pub format: Format,
     /// Errors only.
     pub quiet: bool,
     /// Every request.
@@ -108,13 +111,33 @@ pub struct Style {
     pub terminal: bool,
     /// Colours on standard output.
     pub color: bool,
+    /// Colours on standard error.
+    pub color_of_errors: bool,
 }
+
+/// In which form an answer is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Text for people.
+    Human,
+    /// One JSON document.
+    Json,
+    /// Variables for a shell.
+    Env,
+    /// The schema of the JSON documents.
+    JsonSchema,
+}
+
+/// The JSON Schema of every document that [`Format::Json`] gives.
+pub const JSON_SCHEMA: &str = include_str!("../../assets/output.schema.json");
 
 /// The report for a style.
 #[must_use]
 pub fn choose(style: Style) -> Rc<dyn Report> {
-    if style.json {
+    if style.format == Format::Json {
         Rc::new(json::Json::new(style))
+    } else if style.format == Format::Env {
+        Rc::new(env::Env::new(style))
     } else if style.live && !style.quiet && !style.verbose {
         Rc::new(human::Human::new(style))
     } else {
@@ -133,14 +156,15 @@ pub fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Prints a line of a server's log, with the server's name where several are shown.
+/// Prints a line of a server's log: for people with the server's name where several are shown.
 ///
 /// # Errors
 /// When nobody reads it.
-pub fn print_log_line(role: Option<Role>, line: &str) -> std::io::Result<()> {
-    match role {
-        None => print(&format!("{line}\n")),
-        Some(role) => print(&format!("{:<9}| {line}\n", role.name())),
+pub fn print_log_line(format: Format, role: Role, is_alone: bool, line: &str) -> std::io::Result<()> {
+    match format {
+        Format::Json => print(&json::log_line(role, line)),
+        _ if is_alone => print(&format!("{line}\n")),
+        _ => print(&format!("{:<9}| {line}\n", role.name())),
     }
 }
 

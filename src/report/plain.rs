@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use super::text::{self, Paint};
+use super::text::{self, Look, Paint};
 use super::{Output, Report, Style, print, print_error, words};
 use crate::core::event::{Event, Listener};
 use crate::core::status::Status;
@@ -37,14 +37,14 @@ impl Listener for Plain {
 
 impl Report for Plain {
     fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
-        let text = text::output(output, Paint::new(self.style.color));
+        let look = |color| Look { paint: Paint::new(color), width: None };
         match output {
-            Output::Error(_) => {
-                print_error(&text);
+            Output::Error(..) => {
+                print_error(&text::output(output, look(self.style.color_of_errors)));
                 Ok(())
             }
             _ if self.style.quiet => Ok(()),
-            _ => print(&text),
+            _ => print(&text::output(output, look(self.style.color))),
         }
     }
 

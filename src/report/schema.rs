@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use super::words;
 use crate::core::event::ExecutedStep;
+use crate::core::invocation::Invocation;
 use crate::core::plan::{Plan, Step as PlanStep};
 use crate::core::reports::{ModelReport, Reports};
+use crate::core::role::Role;
 use crate::core::specification;
 use crate::core::stack::Secret;
 use crate::core::status::{self, Mode, QueryState, ServerStatus};
@@ -30,6 +32,8 @@ pub(super) enum Document<'a> {
     Sent(Sent<'a>),
     /// `demo --clear`.
     Cleared(Cleared<'a>),
+    /// `logs`: one line of a server's log.
+    LogLine(LogLine<'a>),
     /// Any command that failed.
     Failure(Failure),
 }
@@ -72,6 +76,8 @@ pub(super) struct State<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Engine<'a> {
     endpoint: &'a str,
+    /// Why this one is used: an option, a variable, a context, or the default.
+    chosen_by: &'a str,
     version: &'a str,
     api_version: &'a str,
 }
@@ -87,6 +93,8 @@ struct Server<'a> {
     /// Why it is in that state.
     detail: Option<&'a str>,
     url: &'a str,
+    /// The address for other machines; `null` where they cannot reach it, and for an external server.
+    public_url: Option<&'a str>,
     version: Option<&'a str>,
     image: Option<&'a str>,
     container: Option<Container<'a>>,
@@ -225,6 +233,17 @@ pub(super) struct Cleared<'a> {
     database: &'a str,
 }
 
+/// A line that a server logged.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct LogLine<'a> {
+    /// Always 1.
+    schema: u32,
+    /// `influxdb` or `grafana`.
+    server: &'static str,
+    line: &'a str,
+}
+
 /// A command that failed.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -268,8 +287,12 @@ impl<'a> Document<'a> {
         Self::Cleared(Cleared { schema: SCHEMA, removed_series, database })
     }
 
-    pub(super) fn failure(error: &Error) -> Self {
-        let error = Failed { kind: error.kind(), message: error.to_string(), hint: error.hint() };
+    pub(super) const fn log_line(role: Role, line: &'a str) -> Self {
+        Self::LogLine(LogLine { schema: SCHEMA, server: role.name(), line })
+    }
+
+    pub(super) fn failure(error: &Error, invocation: &Invocation) -> Self {
+        let error = Failed { kind: error.kind(), message: error.to_string(), hint: error.hint(invocation) };
         Self::Failure(Failure { schema: SCHEMA, error })
     }
 }
@@ -292,6 +315,7 @@ impl<'a> State<'a> {
             in_sync: status.in_sync,
             engine: status.engine.as_ref().map(|engine| Engine {
                 endpoint: &engine.endpoint,
+                chosen_by: &engine.chosen_by,
                 version: &engine.version,
                 api_version: &engine.api_version,
             }),
@@ -336,6 +360,7 @@ impl<'a> Server<'a> {
             state: words::server_state(server.state),
             detail: server.detail.as_deref(),
             url: &server.url,
+            public_url: server.public_url.as_deref(),
             version: server.version.as_deref(),
             image: server.image.as_deref(),
             container: server.container.as_ref().map(|container| Container {

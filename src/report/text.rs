@@ -2,21 +2,27 @@
 //!
 //! Must not know where the text goes, nor whether it will be redrawn.
 
-use std::fmt::Write as _;
-
 use console::Style;
 
+use super::layout::Page;
 use super::{Output, words};
 use crate::core::event::{Event, ExecutedStep};
+use crate::core::invocation::Invocation;
 use crate::core::plan::{Finding, Plan};
-use crate::core::reports::{Reports, span};
+use crate::core::reports::{ModelReport, Reports, span};
 use crate::core::specification::Difference;
 use crate::core::status::{ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status};
 use crate::core::text::{printable, printable_line};
 use crate::error::Error;
 
-/// Width of the first column.
-const LABEL: usize = 13;
+/// How a text is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Look {
+    /// The colours.
+    pub(crate) paint: Paint,
+    /// The columns of the terminal that it is for, if it is for one.
+    pub(crate) width: Option<usize>,
+}
 
 /// The few colours that are used, or none.
 #[derive(Clone, Copy)]
@@ -35,7 +41,7 @@ impl Paint {
         if self.color { style.force_styling(true).apply_to(text).to_string() } else { text.to_string() }
     }
 
-    fn good(self, text: &str) -> String {
+    pub(crate) fn good(self, text: &str) -> String {
         self.with(Style::new().green(), text)
     }
 
@@ -47,7 +53,7 @@ impl Paint {
         self.with(Style::new().yellow(), text)
     }
 
-    fn faint(self, text: &str) -> String {
+    pub(crate) fn faint(self, text: &str) -> String {
         self.with(Style::new().dim(), text)
     }
 
@@ -83,34 +89,37 @@ fn column(word: &str) -> String {
 
 /// Output as text, with a line end at its end.
 #[must_use]
-pub(crate) fn output(output: &Output<'_>, paint: Paint) -> String {
+pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
+    let sentence = |text: &str| {
+        let mut page = Page::new(look.width);
+        page.line(&printable(text));
+        page.done()
+    };
     match output {
-        Output::Up { status, executed } => up(status, executed, paint),
-        Output::Down { status, executed } => down(status, executed),
-        Output::Planned { plan, .. } => plan_text(plan),
-        Output::Status(told) => status(told, paint),
-        Output::Sent { points, reports, models, time, database, dashboard_url, clear } => printable(&format!(
+        Output::Up { status, executed } => up(status, executed, look),
+        Output::Down { status, executed } => down(status, executed, look),
+        Output::Planned { plan, .. } => plan_text(plan, look),
+        Output::Status(told) => status(told, look),
+        Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
             "sent {points} points in {reports} reports of {models} models to database {database} in {:.1} s\n\
-             See them at {dashboard_url}; `{clear}` removes them.\n",
+             See them at {dashboard_url}; `{clear}` removes them.",
             time.as_secs_f64(),
         )),
-        Output::Cleared { series: 0, database } => {
-            printable(&format!("there is no demo data in database {database}\n"))
-        }
+        Output::Cleared { series: 0, database } => sentence(&format!("there is no demo data in database {database}")),
         Output::Cleared { series, database } => {
-            printable(&format!("removed all demo data from database {database} ({series} series)\n"))
+            sentence(&format!("removed all demo data from database {database} ({series} series)"))
         }
-        Output::Error(failure) => error(failure, paint),
+        Output::Error(failure, invocation) => error(failure, invocation, look.paint),
     }
 }
 
 /// An error with its hint.
 #[must_use]
-pub(crate) fn error(error: &Error, paint: Paint) -> String {
+pub(crate) fn error(error: &Error, invocation: &Invocation, paint: Paint) -> String {
     let mut text = format!("{} {}\n", paint.bad("error:"), printable(&error.to_string()));
-    let hint = error.hint();
+    let hint = error.hint(invocation);
     if !hint.is_empty() {
-        let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable(&hint));
+        text.push_str(&format!("{} {}\n", paint.strong("hint:"), printable(&hint)));
     }
     text
 }
@@ -133,53 +142,59 @@ pub(crate) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
     }
 }
 
-/// Bytes in the unit that people read.
-#[must_use]
-pub(crate) fn bytes(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
-    let mega = count as f64 / 1e6;
-    if mega < 1000.0 { format!("{mega:.1} MB") } else { format!("{:.2} GB", mega / 1e3) }
-}
-
-fn row(text: &mut String, label: &str, value: &str) {
-    let _ = writeln!(text, "  {label:LABEL$}{value}");
-}
-
-fn up(status: &Status, executed: &[ExecutedStep], paint: Paint) -> String {
-    let mut text = String::new();
+fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
+    let Look { paint, width } = look;
+    let mut page = Page::new(width);
     let headline = if executed.is_empty() {
         format!("{} is in sync: nothing to do", status.instance)
     } else {
         format!("{} is up and verified", status.instance)
     };
-    let _ = writeln!(text, "{}\n", paint.good(&headline));
-    row(&mut text, "Dashboard", &paint.strong(&status.dashboard_url));
-    row(&mut text, "Grafana", &format!("{}   {}", status.grafana.url, account(status)));
-    row(
-        &mut text,
-        "InfluxDB",
-        &format!("{}   database {}", status.influxdb.url, printable_line(&status.database.name)),
-    );
+    page.line(&paint.good(&headline));
+    page.gap();
+    page.row("Dashboard", &[paint.strong(&status.dashboard_url)]);
+    page.row("Grafana", &[status.grafana.url.clone(), account(status)]);
+    let database = format!("database {}", printable_line(&status.database.name));
+    page.row("InfluxDB", &[status.influxdb.url.clone(), database]);
+    let for_others: Vec<String> = [&status.grafana, &status.influxdb]
+        .into_iter()
+        .filter_map(|server| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?)))
+        .collect();
+    page.row("for others", &for_others);
     match &status.clipper_file {
         ClipperSettings::Agree => {}
         ClipperSettings::Lines(lines) => {
-            text.push_str("\nClipper's configuration file must hold:\n");
+            page.gap();
+            page.line("Clipper's configuration file must hold:");
             for line in lines {
-                let _ = writeln!(text, "  {}", printable_line(line));
+                page.indented(2, &printable_line(line));
             }
         }
         ClipperSettings::Impossible(why) => {
-            let _ = writeln!(text, "\n{} {}", paint.odd("note:"), printable_line(why));
+            page.gap();
+            page.line(&format!("{} {}", paint.odd("note:"), printable_line(why)));
         }
     }
-    if status.dashboard.state == ObjectState::Edited {
-        let _ = writeln!(
-            text,
-            "\n{} the dashboard was edited and is left alone; --overwrite-dashboard replaces it",
-            paint.odd("note:")
-        );
+    let mut notes = Vec::new();
+    if status.account.is_known && status.account.is_default && !executed.is_empty() {
+        notes.push(format!(
+            "at the first sign-in Grafana asks for a new password: skip that, or set one and then run `{} \
+             --grafana-password-file FILE`",
+            status.commands.up
+        ));
     }
-    text
+    if status.dashboard.state == ObjectState::Edited {
+        notes.push(edited(status));
+    }
+    for note in notes {
+        page.gap();
+        page.line(&format!("{} {note}", paint.odd("note:")));
+    }
+    page.done()
+}
+
+fn edited(status: &Status) -> String {
+    format!("the dashboard was edited and is left alone; `{} --overwrite-dashboard` replaces it", status.commands.up)
 }
 
 fn account(status: &Status) -> String {
@@ -193,159 +208,164 @@ fn account(status: &Status) -> String {
     }
 }
 
-fn down(status: &Status, executed: &[ExecutedStep]) -> String {
-    let mut text = if executed.is_empty() {
-        format!("{}: nothing to remove\n", status.instance)
+/// The volumes with data that are there.
+fn kept(status: &Status) -> Vec<&str> {
+    let servers = [&status.influxdb, &status.grafana].into_iter();
+    let volumes = servers.filter_map(|server| server.volume.as_ref());
+    volumes.filter(|(_, exists)| *exists).map(|(name, _)| name.as_str()).collect()
+}
+
+fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
+    let mut page = Page::new(look.width);
+    page.line(&if executed.is_empty() {
+        format!("{}: nothing to remove", status.instance)
     } else {
-        format!("{} is down\n", status.instance)
-    };
-    let kept: Vec<&str> = [&status.influxdb, &status.grafana]
-        .into_iter()
-        .filter_map(|server| server.volume.as_ref())
-        .filter(|(_, exists)| *exists)
-        .map(|(name, _)| name.as_str())
-        .collect();
+        format!("{} is down", status.instance)
+    });
+    let kept = kept(status);
     if !kept.is_empty() {
-        let _ = writeln!(
-            text,
+        page.line(&format!(
             "The data stays in the volumes {}; `{up}` uses them again, `{down} --volumes` deletes them.",
             kept.join(" and "),
             up = status.commands.up,
             down = status.commands.down,
-        );
+        ));
     }
-    text
+    page.done()
 }
 
 /// A plan, a line per step with its reason.
 #[must_use]
-pub(crate) fn plan_text(plan: &Plan) -> String {
-    let mut text = String::new();
+pub(crate) fn plan_text(plan: &Plan, look: Look) -> String {
+    let mut page = Page::new(look.width);
     for item in &plan.0 {
         match &item.finding {
             Finding::Blocked(blocked) => {
-                let _ = writeln!(
-                    text,
-                    "blocked: {}\nhint: {}",
-                    printable_line(&blocked.why),
-                    printable_line(&blocked.hint)
-                );
+                page.line(&format!("blocked: {}", printable_line(&blocked.why)));
+                page.line(&format!("hint: {}", printable_line(&blocked.hint)));
             }
-            Finding::Edited => text.push_str("leave the dashboard alone: edited\n"),
+            Finding::Edited => page.line("leave the dashboard alone: edited"),
             _ => {}
         }
     }
     for (step, finding) in plan.steps() {
-        let _ = writeln!(text, "{step} ({})", printable_line(&finding.to_string()));
+        page.line(&format!("{step} ({})", printable_line(&finding.to_string())));
     }
-    if text.is_empty() {
-        text.push_str("nothing to do\n");
-    }
-    text
+    let text = page.done();
+    if text.is_empty() { "nothing to do\n".into() } else { text }
 }
 
 /// The table of `status`.
 #[must_use]
-pub(crate) fn status(status: &Status, paint: Paint) -> String {
-    let mut text = String::new();
+pub(crate) fn status(status: &Status, look: Look) -> String {
+    let Look { paint, width } = look;
+    let mut page = Page::new(width);
     let servers = [&status.influxdb, &status.grafana];
     if servers.iter().all(|server| server.mode == Mode::Container && server.state == ServerState::Absent) {
-        match &status.obstacle {
-            None => {
-                let _ = writeln!(text, "{} is not running: `{}` brings it up", status.instance, status.commands.up);
-            }
-            Some((why, hint)) => {
-                let _ = writeln!(
-                    text,
-                    "{} is not running, and cannot be brought up: {}",
-                    status.instance,
-                    printable_line(why)
-                );
-                let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable_line(hint));
-            }
-        }
-        let kept: Vec<&str> = servers
-            .into_iter()
-            .filter_map(|server| server.volume.as_ref().filter(|(_, exists)| *exists))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if !kept.is_empty() {
-            let _ = writeln!(text, "Its data is kept in the volumes {}.", kept.join(" and "));
-        }
-        others(&mut text, status);
-        return text;
+        absent(&mut page, status, paint);
+        return page.done();
     }
     let headline = if status.in_sync { paint.good("in sync") } else { paint.bad("out of sync") };
-    let _ = writeln!(text, "{} is {headline}\n", paint.strong(&status.instance));
+    page.line(&format!("{} is {headline}", paint.strong(&status.instance)));
+    page.gap();
     for server in servers {
-        row(&mut text, server.role.title(), &server_line(server, paint));
+        page.row(server.role.title(), &server_parts(server, paint));
+        for difference in &server.differences {
+            page.row("", &[printable_line(&difference.to_string())]);
+        }
     }
-    row(&mut text, "database", &object_line(&status.database, paint));
+    page.row("database", &object_parts(&status.database, paint));
     if let Some(organisation) = &status.organisation {
-        row(&mut text, "organisation", &object_line(organisation, paint));
+        page.row("organisation", &object_parts(organisation, paint));
     }
     let query = match &status.query {
-        QueryState::Ok => paint.faint("   queries reach the database"),
-        QueryState::Failing(why) => format!("   {}", paint.bad(&format!("queries fail: {}", printable_line(why)))),
+        QueryState::Ok => paint.faint("queries reach the database"),
+        QueryState::Failing(why) => paint.bad(&format!("queries fail: {}", printable_line(why))),
         QueryState::Unknown => String::new(),
     };
-    row(&mut text, "data source", &format!("{}{query}", object_line(&status.data_source, paint)));
-    let address = paint.faint(&format!("   {}", status.dashboard_url));
-    row(&mut text, "dashboard", &format!("{}{address}", object_line(&status.dashboard, paint)));
+    page.row("data source", &[object_parts(&status.data_source, paint), vec![query]].concat());
+    page.row("dashboard", &[object_parts(&status.dashboard, paint), vec![paint.faint(&status.dashboard_url)]].concat());
     if let Some(password) = &status.account.password {
-        row(
-            &mut text,
-            "account",
-            &format!("{} / {}", printable_line(&status.account.user), printable(password.reveal())),
-        );
+        let account = format!("{} / {}", printable_line(&status.account.user), printable(password.reveal()));
+        page.row("account", &[account]);
     }
-    clipper(&mut text, &status.reports, paint);
-    if !status.findings.is_empty() {
-        text.push_str("\nWhat differs:\n");
-        for line in &status.findings {
-            let _ = writeln!(text, "  {}", printable_line(line));
+    if let Some(engine) = &status.engine {
+        let version = format!("version {}", engine.version);
+        page.row("engine", &[engine.endpoint.clone(), paint.faint(&version), paint.faint(&engine.chosen_by)]);
+    }
+    clipper(&mut page, &status.reports, paint);
+    // What a server's row says is not said again.
+    let is_new = |line: &&String| {
+        !servers
+            .iter()
+            .any(|server| server.detail.as_ref().is_some_and(|why| **line == format!("{}: {why}", server.role.name())))
+    };
+    let findings: Vec<&String> = status.findings.iter().filter(is_new).collect();
+    if !findings.is_empty() {
+        page.gap();
+        page.line("What differs:");
+        for line in findings {
+            page.indented(2, &printable_line(line));
         }
     }
     if !status.hints.is_empty() {
-        text.push('\n');
+        page.gap();
         for line in &status.hints {
-            let _ = writeln!(text, "{} {}", paint.strong("hint:"), printable_line(line));
+            page.line(&format!("{} {}", paint.strong("hint:"), printable_line(line)));
         }
     }
-    others(&mut text, status);
-    text
+    others(&mut page, status);
+    page.done()
 }
 
-fn others(text: &mut String, status: &Status) {
+/// Nothing runs.
+fn absent(page: &mut Page, status: &Status, paint: Paint) {
+    match &status.obstacle {
+        None => page.line(&format!("{} is not running: `{}` brings it up", status.instance, status.commands.up)),
+        Some((why, hint)) => {
+            page.line(&format!(
+                "{} is not running, and cannot be brought up: {}",
+                status.instance,
+                printable_line(why)
+            ));
+            page.line(&format!("{} {}", paint.strong("hint:"), printable_line(hint)));
+        }
+    }
+    let kept = kept(status);
+    if !kept.is_empty() {
+        page.line(&format!("Its data is kept in the volumes {}.", kept.join(" and ")));
+    }
+    if let Some(engine) = &status.engine {
+        page.line(&paint.faint(&format!("engine: {} ({})", engine.endpoint, engine.chosen_by)));
+    }
+    others(page, status);
+}
+
+fn others(page: &mut Page, status: &Status) {
     if !status.others.is_empty() {
-        let _ = writeln!(text, "Other instances here: {} (--name)", status.others.join(", "));
+        page.line(&format!("Other instances here: {} (--name)", status.others.join(", ")));
     }
 }
 
-fn server_line(server: &ServerStatus, paint: Paint) -> String {
-    let mut line = format!("{}{}", paint.server_state(server.state), server.url);
-    if let Some(version) = &server.version {
-        let _ = write!(line, "   {version}");
-    }
-    if let Some(image) = server.image.as_ref().filter(|_| server.mode == Mode::Container) {
-        let _ = write!(line, "{}", paint.faint(&format!("   {}", printable_line(image))));
-    }
-    if let Some(detail) = &server.detail {
-        let _ = write!(line, "   ({})", printable_line(detail));
-    }
-    for difference in &server.differences {
-        let _ = write!(line, "\n{:width$}{}", "", printable_line(&difference.to_string()), width = LABEL + 2);
-    }
-    line
+fn server_parts(server: &ServerStatus, paint: Paint) -> Vec<String> {
+    let image = server.image.as_ref().filter(|_| server.mode == Mode::Container);
+    vec![
+        format!("{}{}", paint.server_state(server.state), server.url),
+        server.version.clone().unwrap_or_default(),
+        image.map(|image| paint.faint(&printable_line(image))).unwrap_or_default(),
+        server.detail.as_ref().map(|detail| format!("({})", printable_line(detail))).unwrap_or_default(),
+    ]
 }
 
-fn object_line(object: &Object, paint: Paint) -> String {
+fn object_parts(object: &Object, paint: Paint) -> Vec<String> {
     let differences: Vec<String> = object.differences.iter().map(Difference::to_string).collect();
-    let differences = if differences.is_empty() { String::new() } else { format!("   {}", differences.join(", ")) };
-    format!("{}{}{}", paint.object_state(object.state), printable_line(&object.name), printable_line(&differences))
+    vec![
+        format!("{}{}", paint.object_state(object.state), printable_line(&object.name)),
+        printable_line(&differences.join(", ")),
+    ]
 }
 
-fn clipper(text: &mut String, reports: &Reports, paint: Paint) {
+fn clipper(page: &mut Page, reports: &Reports, paint: Paint) {
     let age = |at: i64| {
         if at > reports.at {
             format!("{} ahead", span(at - reports.at))
@@ -353,29 +373,34 @@ fn clipper(text: &mut String, reports: &Reports, paint: Paint) {
             format!("{} ago", span(reports.at - at))
         }
     };
-    let headline = match (reports.reporting, reports.last_report) {
-        (None, _) => paint.odd("unknown"),
-        (Some(true), Some(at)) => format!("{}   last report {}", paint.good("reporting"), age(at)),
-        (Some(_), Some(at)) => format!("{}   last report {}", paint.bad("not reporting"), age(at)),
-        (Some(_), None) => paint.odd("has never reported"),
+    let mut parts = match (reports.reporting, reports.last_report) {
+        (None, _) => vec![paint.odd("unknown")],
+        (Some(true), Some(at)) => vec![paint.good("reporting"), format!("last report {}", age(at))],
+        (Some(_), Some(at)) => vec![paint.bad("not reporting"), format!("last report {}", age(at))],
+        (Some(_), None) => vec![paint.odd("has never reported")],
     };
-    let demo = if reports.demo { paint.faint("   (there is demo data)") } else { String::new() };
-    row(text, "Clipper", &format!("{headline}{demo}"));
-    for model in &reports.models {
+    if reports.demo {
+        parts.push(paint.faint("(there is demo data)"));
+    }
+    page.row("Clipper", &parts);
+    let model = |model: &ModelReport| {
         let mut line = match model.last_report {
             Some(at) if model.reporting => format!("last report {}", age(at)),
             Some(at) => paint.bad(&format!("last report {}", age(at))),
             None => paint.faint("demo data only"),
         };
         if let Some(rate) = model.predictions_per_second {
-            let _ = write!(line, ", {rate:.1} predictions/s");
+            line.push_str(&format!(", {rate:.1} predictions/s"));
         }
         if let Some(p99) = model.p99_micros {
-            let _ = write!(line, ", p99 {:.1} ms", p99 / 1e3);
+            line.push_str(&format!(", p99 {:.1} ms", p99 / 1e3));
         }
         if model.above_objective == Some(true) {
-            let _ = write!(line, " {}", paint.bad("above the objective"));
+            line.push_str(&format!(" {}", paint.bad("above the objective")));
         }
-        row(text, "", &format!("{}: {line}", printable_line(&model.name)));
+        format!("{}: {line}", printable_line(&model.name))
+    };
+    for one in &reports.models {
+        page.row("", &[model(one)]);
     }
 }

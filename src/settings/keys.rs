@@ -83,9 +83,42 @@ pub struct Key {
     pub default: &'static str,
     /// One line of help.
     pub help: &'static str,
+    /// The heading that it stands under in help.
+    pub group: Group,
+    /// It is one of those that people use most: short help names it.
+    pub is_common: bool,
     /// It is remembered with the instance. Not what belongs to one run, nor secrets, nor
     /// credentials of servers that are not ours.
     pub remembered: bool,
+}
+
+/// What a setting is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// The instance as a whole.
+    Instance,
+    /// Where and how InfluxDB serves.
+    Influxdb,
+    /// Where and how Grafana serves.
+    Grafana,
+    /// Images and where they come from.
+    Images,
+    /// What is printed.
+    Output,
+}
+
+impl Group {
+    /// The heading.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Instance => "Instance",
+            Self::Influxdb => "InfluxDB",
+            Self::Grafana => "Grafana",
+            Self::Images => "Images",
+            Self::Output => "Output",
+        }
+    }
 }
 
 /// Values by setting, as text.
@@ -118,6 +151,8 @@ const COMMON: Key = Key {
     value_name: "NAME",
     default: "",
     help: "",
+    group: Group::Instance,
+    is_common: false,
     remembered: true,
 };
 
@@ -125,6 +160,7 @@ const COMMON: Key = Key {
 pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Config,
+        is_common: true,
         option: "config",
         short: Some('c'),
         variable: "CLIPPER_METRICS_CONFIG",
@@ -136,6 +172,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::Name,
+        is_common: true,
         option: "name",
         variable: "CLIPPER_METRICS_NAME",
         key: Some("name"),
@@ -146,6 +183,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::Database,
+        is_common: true,
         option: "database",
         variable: "CLIPPER_METRICS_DATABASE",
         default: "clipper",
@@ -154,6 +192,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::InfluxdbIp,
+        group: Group::Influxdb,
         option: "influxdb-ip",
         variable: "CLIPPER_METRICS_INFLUXDB_IP",
         kind: ValueKind::Host,
@@ -164,6 +203,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::InfluxdbPort,
+        group: Group::Influxdb,
         option: "influxdb-port",
         variable: "CLIPPER_METRICS_INFLUXDB_PORT",
         kind: ValueKind::Port,
@@ -174,6 +214,8 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaIp,
+        group: Group::Grafana,
+        is_common: true,
         option: "grafana-ip",
         variable: "CLIPPER_METRICS_GRAFANA_IP",
         key: Some("grafana_ip"),
@@ -185,6 +227,8 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaPort,
+        group: Group::Grafana,
+        is_common: true,
         option: "grafana-port",
         variable: "CLIPPER_METRICS_GRAFANA_PORT",
         key: Some("grafana_port"),
@@ -196,6 +240,8 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::InfluxdbUrl,
+        group: Group::Influxdb,
+        is_common: true,
         option: "influxdb-url",
         variable: "CLIPPER_METRICS_INFLUXDB_URL",
         key: Some("influxdb_url"),
@@ -206,6 +252,8 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaUrl,
+        group: Group::Grafana,
+        is_common: true,
         option: "grafana-url",
         variable: "CLIPPER_METRICS_GRAFANA_URL",
         key: Some("grafana_url"),
@@ -216,6 +264,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::DataSourceUrl,
+        group: Group::Grafana,
         option: "data-source-url",
         variable: "CLIPPER_METRICS_DATA_SOURCE_URL",
         key: Some("data_source_url"),
@@ -238,6 +287,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::InfluxdbImage,
+        group: Group::Images,
         option: "influxdb-image",
         variable: "CLIPPER_METRICS_INFLUXDB_IMAGE",
         key: Some("influxdb_image"),
@@ -248,6 +298,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaImage,
+        group: Group::Images,
         option: "grafana-image",
         variable: "CLIPPER_METRICS_GRAFANA_IMAGE",
         key: Some("grafana_image"),
@@ -258,6 +309,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::Registry,
+        group: Group::Images,
         option: "registry",
         variable: "CLIPPER_METRICS_REGISTRY",
         key: Some("registry"),
@@ -268,6 +320,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::Pull,
+        group: Group::Images,
         option: "pull",
         variable: "CLIPPER_METRICS_PULL",
         key: Some("pull"),
@@ -280,6 +333,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaOrg,
+        group: Group::Grafana,
         option: "grafana-org",
         variable: "CLIPPER_METRICS_GRAFANA_ORG",
         key: Some("grafana_org"),
@@ -289,6 +343,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaFolder,
+        group: Group::Grafana,
         option: "grafana-folder",
         variable: "CLIPPER_METRICS_GRAFANA_FOLDER",
         key: Some("grafana_folder"),
@@ -298,6 +353,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaUser,
+        group: Group::Grafana,
         option: "grafana-user",
         variable: "CLIPPER_METRICS_GRAFANA_USER",
         key: Some("grafana_user"),
@@ -307,6 +363,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaPasswordFile,
+        group: Group::Grafana,
         option: "grafana-password-file",
         variable: "CLIPPER_METRICS_GRAFANA_PASSWORD_FILE",
         secret_variable: Some("CLIPPER_METRICS_GRAFANA_PASSWORD"),
@@ -319,6 +376,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::GrafanaTokenFile,
+        group: Group::Grafana,
         option: "grafana-token-file",
         variable: "CLIPPER_METRICS_GRAFANA_TOKEN_FILE",
         secret_variable: Some("CLIPPER_METRICS_GRAFANA_TOKEN"),
@@ -332,6 +390,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::InfluxdbUser,
+        group: Group::Influxdb,
         option: "influxdb-user",
         variable: "CLIPPER_METRICS_INFLUXDB_USER",
         key: Some("influxdb_user"),
@@ -342,6 +401,7 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::InfluxdbPasswordFile,
+        group: Group::Influxdb,
         option: "influxdb-password-file",
         variable: "CLIPPER_METRICS_INFLUXDB_PASSWORD_FILE",
         secret_variable: Some("CLIPPER_METRICS_INFLUXDB_PASSWORD"),
@@ -366,12 +426,14 @@ pub const TABLE: &[Key] = &[
     },
     Key {
         setting: Setting::Output,
+        group: Group::Output,
+        is_common: true,
         option: "output",
         variable: "CLIPPER_METRICS_OUTPUT",
-        kind: ValueKind::Word(&["human", "json"]),
+        kind: ValueKind::Word(&["human", "json", "env", "json-schema"]),
         value_name: "FORMAT",
         default: "human",
-        help: "How to print the answer",
+        help: "How to print the answer; env and json-schema are for status",
         remembered: false,
         ..COMMON
     },

@@ -15,6 +15,7 @@ use self::keys::{Setting, Values};
 use crate::clipper::file::{ClipperFile, database_name};
 use crate::core::address::{ServerUrl, collide};
 use crate::core::image::ImageRef;
+use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::StoredSettings;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
@@ -62,6 +63,8 @@ pub struct Inputs {
     pub repeats_options: bool,
     /// Turns a host name into its addresses, those of version 4 first.
     pub resolve: fn(&str) -> Vec<IpAddr>,
+    /// This machine's address for other machines.
+    pub own_address: fn() -> Option<IpAddr>,
 }
 
 /// What is remembered with an instance.
@@ -115,31 +118,36 @@ impl Inputs {
             .all(|setting| self.given(setting).is_some_and(|url| !url.is_empty()))
     }
 
-    /// The options that make a suggested command reach the same instance.
-    fn invocation(&self) -> String {
-        let mut text = String::new();
-        for setting in [Setting::Config, Setting::Name] {
-            if let Some(value) = self.options.get(&setting).or_else(|| self.environment.get(&setting))
-                && !value.is_empty()
-            {
-                text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
-            }
-        }
+    /// How a suggested command reaches the same instance.
+    fn invocation(&self) -> Invocation {
+        let mut text = identity(&self.options, &self.environment);
         let repeated = |setting: &Setting| {
             self.repeats_options && !matches!(setting, Setting::Config | Setting::Name | Setting::Output)
         };
         for (setting, value) in self.options.iter().filter(|(setting, _)| repeated(setting)) {
             text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
         }
-        text + &self.engine_options
+        Invocation::new(text + &self.engine_options)
     }
 }
 
-/// A word as a shell takes it whole.
+/// The options that name file and instance, as far as they were given outside of a file.
+fn identity(options: &Values, environment: &Values) -> String {
+    let mut text = String::new();
+    for setting in [Setting::Config, Setting::Name] {
+        if let Some(value) = options.get(&setting).or_else(|| environment.get(&setting))
+            && !value.is_empty()
+        {
+            text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
+        }
+    }
+    text
+}
+
+/// How a suggested command reaches the same instance, before anything was read or merged.
 #[must_use]
-pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:@=,+%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+pub fn invocation(options: &Values, environment: &Values, engine_options: &str) -> Invocation {
+    Invocation::new(identity(options, environment) + engine_options)
 }
 
 /// One merge in progress: every setting passes through [`Resolved::pick`].
@@ -354,6 +362,10 @@ fn merge_with(
         format!("Clipper Metrics ({name})")
     };
     let login = login(&mut resolved, grafana_url.is_none());
+    let is_wildcard = [&influxdb, &grafana].into_iter().any(|service| match service {
+        Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
+        Service::External { .. } => false,
+    });
     let stack = Stack {
         influxdb,
         grafana,
@@ -380,6 +392,7 @@ fn merge_with(
         engine: inputs.engine.clone(),
         clipper: inputs.file.as_ref().map(|file| target(file, inputs)),
         invocation: inputs.invocation(),
+        own_address: is_wildcard.then(inputs.own_address).flatten(),
         settings: match remembering {
             Remembering::Nothing => None,
             Remembering::Known => Some(Settings { values: std::mem::take(&mut resolved.values), lost: None }),
@@ -495,6 +508,7 @@ mod tests {
             engine_options: String::new(),
             repeats_options: false,
             resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
+            own_address: || None,
         }
     }
 
@@ -686,7 +700,8 @@ mod tests {
         it.options.remove(&Setting::GrafanaIp);
         let error = merged(&it, &fresh()).unwrap_err();
         assert_eq!(error.exit(), crate::error::Exit::Usage);
-        assert!(error.hint().contains("--grafana-ip"), "{}", error.hint());
+        let hint = error.hint(&Invocation::default());
+        assert!(hint.contains("--grafana-ip"), "{hint}");
     }
 
     #[test]

@@ -475,7 +475,7 @@ impl Systems {
             "check that the server runs and that its address is right".to_string()
         } else {
             let logs = self.stack.command(&format!("logs {role}"));
-            format!("`{logs}` shows more; --timeout gives it longer; then run `up` again")
+            format!("`{logs}` shows more; `{}` waits longer", self.stack.command("up --timeout 10m"))
         };
         let log = log.iter().map(|line| excerpt(line, 400)).collect();
         Error::NotReady { role, why, log, hint }

@@ -190,15 +190,16 @@ fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
     let again = it.run(&words).expect(0);
     assert!(again.err.contains("pull InfluxDB's image: done"), "{}", again.err);
     assert_eq!(id, it.id("influxdb"), "the same image, the same container");
-    // Another image has the name here than in the registry.
-    let registry = crate::support::registry::address();
-    let (name, other) = (format!("{registry}/influxdb:1.12.4"), format!("{registry}/odd:silent"));
-    it.run(&["down"]).expect(0);
+    // Another image has the name here than in the registry: a name that no other test uses.
+    let registry = registry::address();
+    let (name, other) = (format!("{registry}/alias/influxdb:1.12.4"), format!("{registry}/odd:silent"));
     docker(&["pull", &other]).unwrap();
     docker(&["tag", &other, &name]).unwrap();
-    it.run(&["up", "--pull", "always"]).expect(0);
+    it.run(&["up", "--influxdb-image", &name, "--pull", "always"]).expect(0);
     assert_ne!(it.inspect("influxdb")["Image"], docker(&["inspect", "--format", "{{.Id}}", &other]).unwrap());
     it.assert_whole();
+    it.run(&["down"]).expect(0);
+    docker(&["rmi", &name]).unwrap();
 }
 
 #[test]

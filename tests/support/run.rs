@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -49,7 +50,12 @@ impl Run {
     }
 
     pub fn run(self) -> Ran {
-        ran(&self.command().output().unwrap())
+        let ran = ran(&self.command().output().unwrap());
+        let named = self.arguments.windows(2).find(|pair| pair[0] == "--name");
+        if let Some([_, name]) = named {
+            ran.expect_complete_commands(name);
+        }
+        ran
     }
 }
 
@@ -75,10 +81,39 @@ impl Ran {
         self
     }
 
+    /// The document that was printed, which fits the schema.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|why| panic!("{why}:\n{}\n{}", self.out, self.err))
+        let json = serde_json::from_str(&self.out).unwrap_or_else(|why| panic!("{why}:\n{}\n{}", self.out, self.err));
+        if let Err(why) = SCHEMA.validate(&json) {
+            panic!("{why} at {}:\n{}", why.instance_path(), self.out);
+        }
+        assert!(self.out.trim_start_matches(['{', '\n', ' ']).starts_with("\"schema\""), "schema first:\n{}", self.out);
+        json
+    }
+
+    /// Every command that was suggested is one, and reaches the same instance as it stands.
+    fn expect_complete_commands(&self, name: &str) {
+        use clap::Parser as _;
+        let text = format!("{}\n{}", self.out, self.err);
+        for command in text.split('`').skip(1).step_by(2).filter(|command| command.starts_with("clipper-metrics ")) {
+            let words: Vec<String> =
+                command.split_whitespace().map(|word| word.trim_matches('\'').to_string()).collect();
+            let parsed = clipper_metrics::cli::Cli::try_parse_from(&words);
+            let parsed = parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}"));
+            let given = parsed.options.settings.0.get(&clipper_metrics::settings::keys::Setting::Name);
+            assert_eq!(given.map(String::as_str), Some(name), "`{command}` reaches another instance");
+        }
     }
 }
+
+/// The schema in the repository, in which no other field may appear.
+static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let mut schema: Value = serde_json::from_str(clipper_metrics::report::JSON_SCHEMA).unwrap();
+    for definition in schema["$defs"].as_object_mut().unwrap().values_mut() {
+        definition["additionalProperties"] = Value::Bool(false);
+    }
+    jsonschema::validator_for(&schema).unwrap()
+});
 
 /// One HTTP request, with credentials in the address if need be; `None` if nobody answers.
 pub fn http(method: &str, url: &str, body: Option<&str>) -> Option<(u16, String)> {

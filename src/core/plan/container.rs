@@ -245,7 +245,7 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
 
 /// What stands in the way of working on the container at all.
 fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
-    let Context { stack, spec, seen, .. } = context;
+    let Context { stack, spec, seen, options, .. } = context;
     if seen.volume == Volume::Foreign {
         return Some(foreign("volume", &spec.specification.volume, stack));
     }
@@ -264,7 +264,9 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
             hint: format!("load it with `docker load`, or omit --pull (image of {})", spec.role.title()),
         });
     }
+    // One that is pulled first is checked when it is here.
     if let (Some(image), Volume::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume)
+        && !options.pull
         && let Some(obstacle) = volume_of_another_user(stack, spec, image, owner)
     {
         return Some(obstacle);

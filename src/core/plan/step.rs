@@ -133,6 +133,27 @@ impl Step {
         self.facts().1
     }
 
+    /// Nobody would miss a word about it that took no time: it only prepares or ends something else.
+    #[must_use]
+    pub const fn is_routine(&self) -> bool {
+        matches!(
+            self,
+            Self::CheckImage(_)
+                | Self::CreateNetwork
+                | Self::RemoveNetwork
+                | Self::RemoveSpareNetworks
+                | Self::SaveSettings
+                | Self::CreateVolume(_)
+                | Self::CreateContainer(..)
+                | Self::CreateOnLoopback
+                | Self::WritePassword
+                | Self::StorePassword
+                | Self::RecordVersion
+                | Self::AwaitAnswer(_)
+                | Self::SetHome
+        )
+    }
+
     /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{

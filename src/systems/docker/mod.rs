@@ -100,6 +100,7 @@ impl Docker {
         let text = |value: &Option<String>| value.as_deref().map(|text| excerpt(text, 60)).unwrap_or_default();
         let engine = Engine {
             endpoint: endpoint.host.clone(),
+            chosen_by: endpoint.chosen_by.clone(),
             version: text(&version.version),
             api_version: text(&version.api_version),
         };

@@ -1,0 +1,147 @@
+//! Text fitted to the width of a terminal: rows that wrap under their column, sentences that wrap
+//! between words.
+//!
+//! Must not know what a text says.
+
+use console::{Term, measure_text_width};
+
+/// Where the second column begins.
+const COLUMN: usize = 15;
+/// Between the parts of a row.
+const GAP: &str = "   ";
+/// Narrower than this, nothing is fitted any more.
+const NARROWEST: usize = 40;
+
+/// The columns of the terminal at standard output, as they are now.
+pub(super) fn terminal_width() -> Option<usize> {
+    let (_, width) = Term::stdout().size_checked()?;
+    (width > 0).then(|| usize::from(width))
+}
+
+/// How many lines of a terminal a text takes up.
+pub(super) fn lines_on_screen(text: &str, width: Option<usize>) -> usize {
+    let Some(width) = width else { return text.lines().count() };
+    text.lines().map(|line| measure_text_width(line).div_ceil(width).max(1)).sum()
+}
+
+/// A text that is being laid out.
+pub(super) struct Page {
+    width: Option<usize>,
+    text: String,
+}
+
+impl Page {
+    /// An empty one; without a width, nothing wraps.
+    pub(super) fn new(width: Option<usize>) -> Self {
+        Self { width: width.map(|width| width.max(NARROWEST)), text: String::new() }
+    }
+
+    /// The text, with a line end at its end.
+    pub(super) fn done(self) -> String {
+        self.text
+    }
+
+    /// An empty line.
+    pub(super) fn gap(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// A sentence.
+    pub(super) fn line(&mut self, text: &str) {
+        self.indented(0, text);
+    }
+
+    /// A sentence that begins at a column and goes on there.
+    pub(super) fn indented(&mut self, column: usize, text: &str) {
+        for line in self.wrapped(text, column) {
+            self.put(column, &line);
+        }
+    }
+
+    /// A label and what is to say about it; each part stays whole where it fits.
+    pub(super) fn row(&mut self, label: &str, parts: &[String]) {
+        let mut lines: Vec<String> = Vec::new();
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            let joined = lines.last().map(|line| format!("{line}{GAP}{part}"));
+            match joined {
+                Some(joined) if self.fits(COLUMN, &joined) => *lines.last_mut().unwrap_or(&mut String::new()) = joined,
+                _ => lines.extend(self.wrapped(part, COLUMN)),
+            }
+        }
+        for (index, line) in lines.iter().enumerate() {
+            let label = if index == 0 { label } else { "" };
+            self.text.push_str(&format!("  {label:width$}{line}\n", width = COLUMN - 2));
+        }
+    }
+
+    fn put(&mut self, column: usize, line: &str) {
+        self.text.push_str(&format!("{:column$}{line}\n", ""));
+    }
+
+    fn fits(&self, column: usize, text: &str) -> bool {
+        self.width.is_none_or(|width| column + measure_text_width(text) <= width)
+    }
+
+    /// The lines of a sentence; a word that is longer than a line stays whole.
+    fn wrapped(&self, text: &str, column: usize) -> Vec<String> {
+        let mut lines = Vec::new();
+        for paragraph in text.split('\n') {
+            let mut line = String::new();
+            for word in paragraph.split(' ') {
+                let longer = if line.is_empty() { word.to_string() } else { format!("{line} {word}") };
+                if line.is_empty() || self.fits(column, &longer) {
+                    line = longer;
+                } else {
+                    lines.push(std::mem::replace(&mut line, word.to_string()));
+                }
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(width: usize) -> Page {
+        Page::new(Some(width))
+    }
+
+    #[test]
+    fn a_row_wraps_under_its_column_and_keeps_its_parts_whole() {
+        let mut narrow = page(60);
+        let parts = ["answering", "http://127.0.0.1:3000", "12.4.10", "grafana/grafana:12.4.10"].map(String::from);
+        narrow.row("Grafana", &parts);
+        let text = narrow.done();
+        assert_eq!(
+            text,
+            "  Grafana      answering   http://127.0.0.1:3000   12.4.10\n               grafana/grafana:12.4.10\n"
+        );
+        let mut wide = page(200);
+        wide.row("Grafana", &parts);
+        assert_eq!(wide.done().lines().count(), 1);
+    }
+
+    #[test]
+    fn colours_have_no_width_and_long_words_stay_whole() {
+        let mut page = page(40);
+        let coloured = format!("\u{1b}[32m{}\u{1b}[0m", "x".repeat(20));
+        page.row("a", &[coloured.clone(), "y".repeat(60)]);
+        let text = page.done();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.contains(&"y".repeat(60)));
+        assert_eq!(lines_on_screen(&text, Some(40)), 3, "the second line takes up two");
+        assert_eq!(lines_on_screen(&coloured, Some(20)), 1);
+    }
+
+    #[test]
+    fn a_sentence_wraps_between_words() {
+        let mut page = page(40);
+        page.indented(2, "the quick brown fox jumps over the lazy dog and is gone");
+        for line in page.done().lines() {
+            assert!(line.len() <= 40 && line.starts_with("  "), "{line:?}");
+        }
+    }
+}
