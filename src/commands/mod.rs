@@ -115,8 +115,14 @@ impl<'a> Retries<'a> {
 }
 
 /// Somebody else was faster with the same object: what remains to be done must be looked up again.
+/// Grafana 7.5 answers 500 to one of two that save the same thing at once.
 const fn is_race(error: &Error) -> bool {
-    matches!(error, Error::Raced { .. } | Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, .. })
+    matches!(
+        error,
+        Error::Raced { .. }
+            | Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, .. }
+            | Error::Answer { status: 500..=599, .. }
+    )
 }
 
 fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {

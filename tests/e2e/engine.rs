@@ -71,6 +71,11 @@ impl OwnEngine {
         self.folder.path().join(name)
     }
 
+    /// The path of its socket.
+    pub fn socket(&self) -> String {
+        self.path("docker.sock").display().to_string()
+    }
+
     fn host(&self) -> String {
         format!("unix://{}", self.path("docker.sock").display())
     }

@@ -9,6 +9,7 @@ mod instance;
 mod lifecycle;
 mod passwords;
 mod readme;
+mod remote;
 mod report;
 mod safety;
 mod settings;

@@ -4,7 +4,8 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use super::instance::{Instance, bridge, docker};
+use super::instance::{Instance, SOON, bridge, docker};
+use crate::support::eventually;
 use crate::support::run::{Ran, basic, http_with, ran};
 
 fn with_password(it: &Instance, words: &[&str], password: &str) -> Ran {
@@ -210,4 +211,22 @@ fn an_older_grafana_never_starts_on_a_newer_ones_database() {
     refused(&it, &before);
     it.run(&["up"]).expect(0);
     it.assert_whole();
+}
+
+#[test]
+fn a_watch_outlives_a_password_that_is_reset_elsewhere() {
+    let it = Instance::new("watch-reset");
+    let first = it.first(&[]);
+    it.command(&first).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "of-before").run().expect(0);
+    let out = tempfile::NamedTempFile::new().unwrap();
+    let run = it.command(&["status", "--watch"]);
+    let mut watch = run.command().stdout(out.reopen().unwrap()).stderr(Stdio::null()).spawn().unwrap();
+    let last = || std::fs::read_to_string(out.path()).unwrap().lines().last().map(String::from).unwrap_or_default();
+    eventually("it is in sync", SOON, || last().contains(" in sync"));
+    it.run(&["up", "--reset-grafana-password"]).expect(0);
+    eventually("the old password is rejected", SOON, || last().contains("grafana refusing"));
+    // What is stored is looked at every 30 s.
+    eventually("the new one is found where it is stored", 3 * SOON, || last().contains(" in sync"));
+    super::lifecycle::interrupt(watch.id());
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
 }
