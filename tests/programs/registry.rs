@@ -33,6 +33,7 @@ fn main() {
                 std::process::exit(1);
             }
         };
+        let port = listener.local_addr().unwrap().port();
         println!("the test registry listens on 127.0.0.1:{port}; Ctrl-C ends it");
         println!("in another terminal: cargo run --release -- up --registry 127.0.0.1:{port}");
         let serving = serve(listener, move |request| {

@@ -4,8 +4,8 @@
 
 use bollard::errors::Error as Bollard;
 
-use super::REQUEST_TIMEOUT;
 use super::endpoint::Endpoint;
+use super::{REQUEST_TIMEOUT, platform};
 use crate::core::text::excerpt;
 use crate::error::{Error, Refusal, chain};
 
@@ -22,17 +22,11 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
                 .to_string(),
         )
     } else if missing {
-        (
-            format!("there is no {socket}"),
-            "start the engine (sudo systemctl start docker), or name another with -H or --context".to_string(),
-        )
+        (format!("there is no {socket}"), format!("{}, or name another with -H or --context", platform::advice()))
     } else if matches!(error, Bollard::UnsupportedURISchemeError { .. }) {
         ("this scheme is not known".to_string(), "write unix:///path, tcp://host:port or ssh://user@host".to_string())
     } else if lower.contains("connection refused") {
-        (
-            "nothing listens there".to_string(),
-            "start the engine (sudo systemctl start docker), or name another with -H or --context".to_string(),
-        )
+        ("nothing listens there".to_string(), format!("{}, or name another with -H or --context", platform::advice()))
     } else if matches!(error, Bollard::JsonDataError { .. }) || lower.contains("deserialize") {
         ("its answer is not a Docker engine's".to_string(), "name another with -H or --context".to_string())
     } else {

@@ -9,6 +9,7 @@ mod errors;
 mod files;
 pub mod labels;
 mod network;
+mod platform;
 pub mod pull;
 mod settings;
 mod volume;
