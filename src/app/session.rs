@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::rc::Rc;
 
+use futures_util::future::join;
+
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
@@ -76,7 +78,7 @@ impl Session {
             return Ok(Self { systems, listener, _lock: None });
         }
         let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
-        let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
+        let docker = Docker::new(endpoint, Rc::clone(&listener))?;
         let lock = if changes {
             Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await)
         } else {
@@ -85,7 +87,10 @@ impl Session {
         if let Some(host) = docker.other_machine() {
             inputs.engine = EngineLocation::Elsewhere(host);
         }
-        let memory = remembered(&docker, &name).await?;
+        // Side by side: neither needs the other's answer.
+        let (checked, memory) = join(docker.check(), remembered(&docker, &name)).await;
+        checked?;
+        let memory = memory?;
         let merged = settings::merge(&inputs, &memory);
         let (stack, credentials) = match (merged, purpose) {
             (Ok(merged), _) => merged,

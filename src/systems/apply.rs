@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{try_join, try_join3};
+use tokio::sync::Notify;
 
 use super::docker::{Creation, RunInfo, VolumeFiles};
 use super::grafana::Grafana;
@@ -39,7 +40,9 @@ impl Systems {
     async fn apply_phases(&self, plan: &Plan, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<()> {
         let prepare = |role| plan.preparation().filter(move |(step, _)| step.lane() == Lane::Beside(role));
         let of = |lane: Lane| plan.changes().filter(move |(step, _)| step.lane() == lane);
-        let run = |steps| self.run_lane(steps, done);
+        let started = Notify::new();
+        let starts_grafana = plan.changes().any(|(step, _)| step == Step::StartContainer(Role::Grafana));
+        let run = |steps| self.run_lane(steps, done, starts_grafana.then_some(&started));
         run(of(Lane::First).collect()).await?;
         try_join(run(prepare(Role::Influxdb).collect()), run(prepare(Role::Grafana).collect())).await?;
         run(of(Lane::Settings).collect()).await?;
@@ -48,10 +51,20 @@ impl Systems {
         run(of(Lane::Last).collect()).await
     }
 
-    async fn run_lane(&self, steps: Vec<(Step, &Finding)>, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<()> {
+    /// Steps one after the other. Two containers that start at once slow each other down, and Grafana
+    /// takes longer, so InfluxDB's starts when `grafana_started` says so.
+    async fn run_lane(
+        &self,
+        steps: Vec<(Step, &Finding)>,
+        done: &std::cell::RefCell<Vec<ExecutedStep>>,
+        grafana_started: Option<&Notify>,
+    ) -> Result<()> {
         let timeout = self.stack.timeout;
         let mut deadline = Instant::now() + timeout;
         for (step, finding) in steps {
+            if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, step) {
+                grafana.notified().await;
+            }
             let started = Instant::now();
             self.listener.on(Event::Started(&step));
             if let Err(error) = self.execute(step, deadline).await {
@@ -60,6 +73,9 @@ impl Systems {
             let time = started.elapsed();
             self.listener.on(Event::Done(&step, time));
             done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
+            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
+                grafana.notify_one();
+            }
             if matches!(step, Step::PullImage(_)) {
                 // The time for waiting begins when everything is here.
                 deadline = Instant::now() + timeout;

@@ -170,7 +170,7 @@ impl Systems {
         let (influxdb_probe, influxdb_version) = influxdb_probe;
         let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
         Ok(Observed {
-            engine: self.docker.as_ref().map(|docker| docker.engine().clone()),
+            engine: self.docker.as_ref().map(Docker::engine),
             network,
             settings,
             influxdb: server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default(), None),

@@ -80,7 +80,7 @@ impl Docker {
         };
         let volume = self.volume_labels(instance, spec).await?;
         let mut body = body(creation, spec.role, specification, network, volume);
-        if self.is_podman
+        if self.is_podman.get()
             && let Some(host) = &mut body.host_config
         {
             // Podman gives containers that name by itself, and old versions know no gateway.

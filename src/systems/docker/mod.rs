@@ -14,6 +14,7 @@ pub mod pull;
 mod settings;
 mod volume;
 
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -49,8 +50,9 @@ const OLDEST_API: Version = Version(1, 40);
 pub struct Docker {
     client: bollard::Docker,
     endpoint: Endpoint,
-    engine: Engine,
-    is_podman: bool,
+    /// What it said of itself; only its endpoint before [`Docker::check`].
+    engine: RefCell<Engine>,
+    is_podman: Cell<bool>,
     listener: Rc<dyn Listener>,
 }
 
@@ -81,30 +83,36 @@ pub struct Seen {
 }
 
 impl Docker {
-    /// Connects to an engine and sees whether it can be used.
+    /// An engine that was not asked anything yet.
     ///
     /// # Errors
-    /// When it cannot be reached, may not be used, or is too old.
-    pub async fn connect(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
+    /// [`Error::Engine`] when its address makes no sense.
+    pub fn new(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
         let client = client(&endpoint).map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(url_safe_credentials);
+        let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.clone());
+        let engine = Engine { endpoint: host, chosen_by, version: String::new(), api_version: String::new() };
+        Ok(Self { client, endpoint, engine: RefCell::new(engine), is_podman: Cell::new(false), listener })
+    }
+
+    /// Sees whether the engine can be used.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when it cannot be reached, may not be used, or is too old.
+    pub async fn check(&self) -> Result<()> {
         let started = Instant::now();
         let late = || Bollard::RequestTimeoutError;
-        let version = Self::bounded(client.version(), late).await;
-        listener.on(Event::Request {
+        let version = Self::bounded(self.client.version(), late).await;
+        self.listener.on(Event::Request {
             system: "docker",
             request: "ask for the version",
             outcome: if version.is_ok() { "ok" } else { "failed" },
             time: started.elapsed(),
         });
-        let version = version.map_err(|error| unreachable(&endpoint, &error))?;
+        let version = version.map_err(|error| unreachable(&self.endpoint, &error))?;
         let text = |value: &Option<String>| value.as_deref().map(|text| excerpt(text, 60)).unwrap_or_default();
-        let engine = Engine {
-            endpoint: endpoint.host.clone(),
-            chosen_by: endpoint.chosen_by.clone(),
-            version: text(&version.version),
-            api_version: text(&version.api_version),
-        };
+        let mut engine = self.engine.borrow_mut();
+        (engine.version, engine.api_version) = (text(&version.version), text(&version.api_version));
         let api = Version::parse(&engine.api_version);
         if api.is_none_or(|api| api < OLDEST_API) {
             let why = if api.is_none() {
@@ -113,19 +121,19 @@ impl Docker {
                 format!("it speaks API {} only, and {OLDEST_API} is needed", engine.api_version)
             };
             return Err(Error::Engine {
-                endpoint: endpoint.host,
+                endpoint: engine.endpoint.clone(),
                 why,
                 hint: "use Docker 19.03 or newer, or name another engine with -H or --context".into(),
             });
         }
-        let is_podman = version.components.iter().flatten().any(|component| component.name.contains("Podman"));
-        Ok(Self { client, endpoint, engine, is_podman, listener })
+        self.is_podman.set(version.components.iter().flatten().any(|component| component.name.contains("Podman")));
+        Ok(())
     }
 
-    /// The engine that answered.
+    /// The engine, as it described itself.
     #[must_use]
-    pub const fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engine(&self) -> Engine {
+        self.engine.borrow().clone()
     }
 
     /// The engine's own machine, unless it is this one.

@@ -120,15 +120,19 @@ impl Grafana {
     }
 
     /// Finds what is not ours in the place of the data source, the dashboard or the folder, before
-    /// anything is written.
-    async fn expect_no_clash(&self, stack: &Stack) -> Result<()> {
-        let (sources, dashboard) = try_join(self.data_sources(), self.seen_dashboard(stack)).await?;
-        let clash = match (seen_data_source(&sources, &stack.data_source), dashboard) {
-            (DataSource::Foreign(what), _) => (Resource::DataSource, what),
-            (_, crate::core::observed::Dashboard::Clash { what, .. }) => (Resource::Dashboard, what),
-            _ => return Ok(()),
+    /// anything is written; the dashboard that is there.
+    async fn expect_no_clash(&self, stack: &Stack) -> Result<Option<Value>> {
+        let dashboard = async {
+            let found = self.dashboard(&stack.dashboard.uid).await?;
+            let seen = self.judge_dashboard(stack, found.as_ref()).await?;
+            Ok((found, seen))
         };
-        Err(foreign(clash.0, &clash.1))
+        let (sources, (found, seen)) = try_join(self.data_sources(), dashboard).await?;
+        match (seen_data_source(&sources, &stack.data_source), seen) {
+            (DataSource::Foreign(what), _) => Err(foreign(Resource::DataSource, &what)),
+            (_, crate::core::observed::Dashboard::Clash { what, .. }) => Err(foreign(Resource::Dashboard, &what)),
+            _ => Ok(found),
+        }
     }
 
     async fn data_sources(&self) -> Result<Vec<Value>> {

@@ -62,8 +62,11 @@ impl Grafana {
         let mut saves = 0;
         let mut backoff = Duration::from_millis(50);
         loop {
-            let sources = self.data_sources().await?;
-            let why = match self.ask(want, numeric_id(&sources, &want.uid)).await? {
+            let id = match self.api() {
+                Api::Numeric => numeric_id(&self.data_sources().await?, &want.uid),
+                Api::Uid => None,
+            };
+            let why = match self.ask(want, id).await? {
                 Query::Ok => return Ok(()),
                 Query::Failing(why) => why,
                 Query::Unasked => "there is no data source".into(),

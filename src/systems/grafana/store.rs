@@ -18,8 +18,14 @@ const TITLES_CLASH_BEFORE: u64 = 10;
 impl Grafana {
     /// The stack's dashboard, or what is in its place.
     pub(super) async fn seen_dashboard(&self, stack: &Stack) -> Result<Dashboard> {
+        let found = self.dashboard(&stack.dashboard.uid).await?;
+        self.judge_dashboard(stack, found.as_ref()).await
+    }
+
+    /// What was found under the stack's uid, and where nothing was, what else is in its place.
+    pub(super) async fn judge_dashboard(&self, stack: &Stack, found: Option<&Value>) -> Result<Dashboard> {
         let uid = &stack.dashboard.uid;
-        let Some(found) = self.dashboard(uid).await? else {
+        let Some(found) = found else {
             let clash = self.clash(stack).await?;
             return Ok(clash.map_or(Dashboard::Missing, |(what, has_uid)| Dashboard::Clash { what, has_uid }));
         };
@@ -86,8 +92,7 @@ impl Grafana {
     /// [`Error::Blocked`] when something of somebody else is in its place, [`Error::Raced`] when
     /// somebody changed it meanwhile, else as the server answers.
     pub async fn save_dashboard(&self, stack: &Stack, overwrite: bool) -> Result<()> {
-        self.expect_no_clash(stack).await?;
-        let present = self.dashboard(&stack.dashboard.uid).await?;
+        let present = self.expect_no_clash(stack).await?;
         let carried = present.as_ref().map(|json| dashboard::read(&json["dashboard"]));
         let provisioned = present.as_ref().is_some_and(|json| json["meta"]["provisioned"] == true);
         if provisioned || (carried.as_ref().is_some_and(|seen| seen.edited) && !overwrite) {
