@@ -629,6 +629,43 @@ fn a_watch_on_a_terminal_writes_lines_into_a_file() {
 }
 
 #[test]
+fn a_watch_redraws_what_is_on_the_screen_at_every_width() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    for columns in [60, 80, 200] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("screen");
+        let run = it.command(&["status", "--watch"]);
+        let words: Vec<String> = run.arguments.iter().map(|word| format!("'{word}'")).collect();
+        let program = crate::support::run::program();
+        let typed = format!("stty rows 40 cols {columns}; exec {program} {}", words.join(" "));
+        let mut terminal = std::process::Command::new("script");
+        terminal.args(["--quiet", "--flush", "--command", &typed]).arg(&out).envs(&run.environment);
+        terminal.env("NO_COLOR", "1").env("TERM", "xterm");
+        terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+        let mut terminal = terminal.spawn().unwrap();
+        let text = || std::fs::read_to_string(&out).unwrap_or_default().replace('\r', "");
+        crate::support::eventually("it redraws", Duration::from_secs(30), || text().matches("\u{1b}[J").count() >= 2);
+        let _ = terminal.kill();
+        let _ = terminal.wait();
+        let text = text();
+        // Script's own first line is no part of the screen.
+        let screen = text.split_once('\n').unwrap().1;
+        let mut tables = screen.split("\u{1b}[J");
+        let first = tables.next().unwrap();
+        let (table, up) = first.rsplit_once("\u{1b}[").unwrap();
+        let width = |line: &str| line.chars().count();
+        let lines: usize = table.lines().map(|line| width(line).div_ceil(columns).max(1)).sum();
+        assert_eq!(up, format!("{lines}A"), "{columns} columns:\n{table}");
+        for line in table.lines() {
+            // A word that is longer than the screen is the only reason to be wider.
+            let longest = line.split_whitespace().map(width).max().unwrap_or_default();
+            assert!(width(line) <= columns.max(15 + longest), "{columns} columns: {line:?}");
+        }
+    }
+}
+
+#[test]
 fn a_watch_whose_reader_has_gone_ends_quietly() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);

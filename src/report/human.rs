@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::layout::{lines_on_screen, terminal_width};
+use super::layout::{lines_on_screen, stderr_width, terminal_width};
 use super::plain::Plain;
 use super::text::{self, Look, Paint};
 use super::{Output, Report, Style, print, print_error};
@@ -24,13 +24,15 @@ use crate::error::Error;
 const WORTH_A_TIME: Duration = Duration::from_millis(50);
 /// The longest text of a step in the picture; times stand behind it.
 const STEP_WIDTH: usize = 46;
+/// The columns before and behind it.
+const AROUND_A_STEP: usize = 20;
 
 /// Live lines on standard error.
 pub(super) struct Human {
     style: Style,
     lines: MultiProgress,
     running: RefCell<HashMap<&'static str, ProgressBar>>,
-    done: RefCell<Vec<(&'static str, Step, Duration)>>,
+    done: RefCell<Vec<(Step, Duration)>>,
     drawn: RefCell<usize>,
     /// Where standard output is no terminal, a watch is one line per change.
     lines_of_changes: Plain,
@@ -85,7 +87,7 @@ impl Human {
             line.finish_and_clear();
             self.lines.remove(&line);
         }
-        self.done.borrow_mut().push((lane, step, time));
+        self.done.borrow_mut().push((step, time));
     }
 
     /// A line that stays, above the live ones.
@@ -98,21 +100,22 @@ impl Human {
     fn picture(&self) -> String {
         let paint = Paint::new(self.style.color_of_errors);
         let done = std::mem::take(&mut *self.done.borrow_mut());
+        let step_width = stderr_width().map_or(STEP_WIDTH, |width| width.saturating_sub(AROUND_A_STEP).min(STEP_WIDTH));
         let mut text = String::new();
-        for lane in ["", "InfluxDB", "Grafana"] {
-            let mut label = lane;
-            let worth = |(_, step, time): &&(&str, Step, Duration)| *time >= WORTH_A_TIME || !step.is_routine();
-            for (_, step, time) in done.iter().filter(|(of, ..)| *of == lane).filter(worth) {
+        let worth = |(step, time): &&(Step, Duration)| *time >= WORTH_A_TIME || !step.is_routine();
+        for group in 0..=3 {
+            let mut label = None;
+            for (step, time) in done.iter().filter(|(step, _)| place(step) == group).filter(worth) {
                 let time = if *time < WORTH_A_TIME {
                     String::new()
                 } else {
                     paint.faint(&format!("{:>5.1} s", time.as_secs_f64()))
                 };
-                let step = excerpt(&step.to_string(), STEP_WIDTH);
-                let line = format!("{} {label:9} {step:STEP_WIDTH$}{time}", paint.good("✔"));
+                let name = label.replace("").unwrap_or(lane(step));
+                let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
+                let line = format!("{} {name:9} {step:step_width$}{time}", paint.good("✔"));
                 text.push_str(line.trim_end());
                 text.push('\n');
-                label = "";
             }
         }
         text
@@ -121,6 +124,16 @@ impl Human {
 
 fn spinner(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Where a step stands in the picture: what comes before both servers, theirs, what comes after.
+fn place(step: &Step) -> usize {
+    match step.lane() {
+        Lane::First | Lane::Settings => 0,
+        Lane::Beside(Role::Influxdb) => 1,
+        Lane::Beside(Role::Grafana) => 2,
+        Lane::Last => 3,
+    }
 }
 
 fn lane(step: &Step) -> &'static str {

@@ -18,6 +18,12 @@ pub(super) fn terminal_width() -> Option<usize> {
     (width > 0).then(|| usize::from(width))
 }
 
+/// The same for standard error.
+pub(super) fn stderr_width() -> Option<usize> {
+    let (_, width) = Term::stderr().size_checked()?;
+    (width > 0).then(|| usize::from(width))
+}
+
 /// How many lines of a terminal a text takes up.
 pub(super) fn lines_on_screen(text: &str, width: Option<usize>) -> usize {
     let Some(width) = width else { return text.lines().count() };
