@@ -431,19 +431,62 @@ fn date(millis: i64) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// The schema in the repository. To change it with the types:
+    /// The schema and its page in the repository. To change them with the types:
     /// `UPDATE_SCHEMA=1 cargo test --lib schema`.
     #[test]
     fn the_schema_in_the_repository_is_the_one_of_these_types() {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
         let schema = settings.into_generator().into_root_schema_for::<Document<'_>>();
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/output.schema.json");
-        #[expect(clippy::disallowed_methods, reason = "a test that writes what it checks when asked to")]
-        if std::env::var_os("UPDATE_SCHEMA").is_some() {
-            std::fs::write(path, &text).unwrap();
+        for (path, text) in [("assets/output.schema.json", &text), ("docs/json.md", &page(schema.as_value()))] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+            #[expect(clippy::disallowed_methods, reason = "a test that writes what it checks when asked to")]
+            if std::env::var_os("UPDATE_SCHEMA").is_some() {
+                std::fs::write(&path, text).unwrap();
+            }
+            assert_eq!(&std::fs::read_to_string(&path).unwrap(), text, "UPDATE_SCHEMA=1 cargo test --lib schema");
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), text, "UPDATE_SCHEMA=1 cargo test --lib schema");
+    }
+
+    /// The schema as a page for people.
+    fn page(schema: &serde_json::Value) -> String {
+        let mut page = String::from(
+            "# JSON\n\n`--output json` prints one document, `logs --output json` one on each line. Fields may be added, \
+             never renamed; what is not known is `null`. `clipper-metrics status --output json-schema` prints the schema \
+             that this page is made from.\n",
+        );
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('\n', " ");
+        for (name, definition) in schema["$defs"].as_object().unwrap() {
+            page.push_str(&format!(
+                "\n## {name}\n\n{}\n\n| field | type | |\n|---|---|---|\n",
+                text(&definition["description"])
+            ));
+            for (field, property) in definition["properties"].as_object().unwrap() {
+                let kind = kind(property);
+                page.push_str(&format!("| `{field}` | {kind} | {} |\n", text(&property["description"])));
+            }
+        }
+        page
+    }
+
+    /// What a value is.
+    fn kind(property: &serde_json::Value) -> String {
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
+        if let Some(words) = property["enum"].as_array() {
+            return words.iter().map(|one| format!("`{}`", word(one))).collect::<Vec<_>>().join(", ");
+        }
+        if let Some(reference) = property["$ref"].as_str() {
+            let name = reference.rsplit('/').next().unwrap_or_default();
+            return format!("[{name}](#{})", name.to_lowercase());
+        }
+        if let Some(any) = property["anyOf"].as_array() {
+            return any.iter().map(kind).collect::<Vec<_>>().join(" or ");
+        }
+        match &property["type"] {
+            serde_json::Value::Array(types) => types.iter().map(word).collect::<Vec<_>>().join(" or "),
+            one if one == "array" => format!("list of {}", kind(&property["items"])),
+            one => word(one),
+        }
     }
 
     #[test]

@@ -466,6 +466,43 @@ mod tests {
         assert_eq!(Setting::Output as usize + 1, TABLE.len());
     }
 
+    /// The page in the repository. To change it with the table:
+    /// `UPDATE_SETTINGS=1 cargo test --lib keys`.
+    #[test]
+    fn the_page_of_settings_is_the_table() {
+        let mut page = String::from(
+            "# Settings\n\nAn option beats its environment variable, that beats Clipper's file, that beats what the instance \
+             remembers, that beats the default. This page is made from the table in `src/settings/keys.rs`.\n",
+        );
+        for group in [Group::Instance, Group::Influxdb, Group::Grafana, Group::Images, Group::Output] {
+            page.push_str(&format!("\n## {}\n", group.title()));
+            for key in TABLE.iter().filter(|key| key.group == group) {
+                let short = key.short.map(|letter| format!("`-{letter}`, ")).unwrap_or_default();
+                page.push_str(&format!("\n### {short}`--{} {}`\n\n{}.\n\n", key.option, key.value_name, key.help));
+                let variables = [Some(key.variable), key.secret_variable].into_iter().flatten();
+                let variables: Vec<String> = variables.map(|name| format!("`{name}`")).collect();
+                page.push_str(&format!("* environment: {}\n", variables.join(", ")));
+                if let Some(name) = key.key {
+                    page.push_str(&format!("* in `[metrics]` of Clipper's file: `{name}`\n"));
+                }
+                if let ValueKind::Word(words) = key.kind {
+                    page.push_str(&format!("* one of {}\n", words.join(", ")));
+                }
+                if !key.default.is_empty() {
+                    page.push_str(&format!("* default: {}\n", key.default));
+                }
+                let remembered = if key.remembered { "remembered with the instance" } else { "for one run" };
+                page.push_str(&format!("* {remembered}\n"));
+            }
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+        #[expect(clippy::disallowed_methods, reason = "a test that writes what it checks when asked to")]
+        if std::env::var_os("UPDATE_SETTINGS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), page, "UPDATE_SETTINGS=1 cargo test --lib keys");
+    }
+
     #[test]
     fn an_empty_variable_is_none() {
         let values = from_environment(|name| (name == "CLIPPER_METRICS_PULL").then(String::new));
