@@ -4,9 +4,10 @@
 #
 #   benches/compare.sh INFLUXDB_IMAGE GRAFANA_IMAGE [ROUNDS]
 #
-# The floor is both containers with `docker run` side by side, with the settings that start Grafana
-# fastest, until InfluxDB has the database and Grafana answers. Docker compose provisions the same
-# from files, where it is installed. The median of the rounds is printed.
+# The floor is both containers with `docker run`, Grafana's first, with the settings that start Grafana
+# fastest, until InfluxDB has the database and Grafana serves its dashboards' API. Docker compose
+# provisions the same from files, where it is installed. Each round checks that what it started works.
+# Printed are median, minimum and maximum of the rounds, ratios of medians, and the requests of one `up`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 influxdb=${1:?INFLUXDB_IMAGE}
@@ -31,15 +32,29 @@ ready() { # until InfluxDB has the database and Grafana answers
   until curl -sf -o /dev/null "http://127.0.0.1:${ports[0]}/ping"; do sleep 0.005; done
   curl -s -o /dev/null "http://127.0.0.1:${ports[0]}/query" --data-urlencode 'q=CREATE DATABASE clipper'
   until curl -sf -o /dev/null "http://127.0.0.1:${ports[1]}/api/health"; do sleep 0.005; done
+  # Answers when the dashboards' API does, whether there is such a dashboard or not.
+  curl -s -o /dev/null -u admin:admin "http://127.0.0.1:${ports[1]}/api/dashboards/uid/none"
+}
+
+works() { # both servers, and a dashboard where one is expected
+  curl -sf "http://127.0.0.1:${ports[0]}/query" --data-urlencode 'q=SHOW DATABASES' | grep -q '"clipper"' ||
+    { echo "$1: there is no database" >&2; exit 1; }
+  [ "$1" = floor ] || curl -sf -u admin:admin "http://127.0.0.1:${ports[1]}/api/search?type=dash-db" | grep -q Clipper ||
+    { echo "$1: there is no dashboard" >&2; exit 1; }
 }
 
 floor() {
   docker network create "$name-floor" >/dev/null
-  docker run -d --name "$name-floor-i" --network "$name-floor" -p "127.0.0.1:${ports[0]}:8086" "$influxdb" >/dev/null &
   docker run -d --name "$name-floor-g" --network "$name-floor" -p "127.0.0.1:${ports[1]}:3000" \
-    -e GF_DATABASE_WAL=true -e GF_PLUGINS_PREINSTALL_DISABLED=true "$grafana" >/dev/null &
-  wait
+    -e GF_DATABASE_WAL=true -e GF_PLUGINS_PREINSTALL_DISABLED=true "$grafana" >/dev/null
+  docker run -d --name "$name-floor-i" --network "$name-floor" -p "127.0.0.1:${ports[0]}:8086" "$influxdb" >/dev/null
   ready
+}
+
+floor_down() {
+  docker stop "$name-floor-i" "$name-floor-g" >/dev/null
+  docker rm "$name-floor-i" "$name-floor-g" >/dev/null
+  docker network rm "$name-floor" >/dev/null
 }
 
 ours() {
@@ -84,31 +99,55 @@ fi
 for _ in $(seq "$rounds"); do
   remove
   timed floor floor
+  works floor
+  timed floor_down floor_down
   remove
   timed ours ours
+  works ours
   timed again again
   timed look look
   timed down down
   if [ -f "$work/compose.yaml" ]; then
     remove
     timed compose compose
+    works compose
     timed compose_again compose_again
     timed compose_down compose_down
   fi
 done
 
-median() { tr ' ' '\n' <<<"${times[$1]:-}" | { grep . || true; } | sort -n | awk '{a[NR]=$1} END {if (NR) print a[int((NR+1)/2)]}'; }
-line() { # what label against
-  local own other
-  own=$(median "$2")
-  other=$(median "$3")
-  [ -n "$own" ] || return 0
-  [ -n "$other" ] || { awk -v w="$1" -v o="$own" 'BEGIN {printf "%-34s %8.3f s\n", w, o/1e6}'; return 0; }
-  awk -v w="$1" -v o="$own" -v b="$other" -v against="$3" 'BEGIN {printf "%-34s %8.3f s   %5.2f of %s (%.3f s)\n", w, o/1e6, o/b, against, b/1e6}'
+figures() { # sorted seconds of a label: median, minimum, maximum
+  tr ' ' '\n' <<<"${times[$1]:-}" | { grep . || true; } | sort -n |
+    awk '{a[NR] = $1 / 1e6} END {if (NR) printf "%.3f %.3f %.3f", a[int((NR + 1) / 2)], a[1], a[NR]}'
 }
-echo "medians of $rounds rounds"
-line "cold start" ours floor
-line "cold start" ours compose
-line "second run, everything verified" again compose_again
-line "status" look compose_again
-line "down, data kept" down compose_down
+line() { # what label [against]
+  local own other=""
+  own=$(figures "$2")
+  [ -n "$own" ] || return 0
+  [ -n "${3:-}" ] && other=$(figures "$3")
+  awk -v what="$1" -v own="$own" -v other="$other" -v against="${3:-}" 'BEGIN {
+    split(own, o, " "); split(other, b, " ")
+    ratio = b[1] ? sprintf("%.2f of %s", o[1] / b[1], against) : ""
+    printf "| %s | %s | %s | %s | %s |\n", what, o[1], o[2], o[3], ratio
+  }'
+}
+echo "$rounds rounds, engine $(docker version --format '{{.Server.Version}}'), $grafana"
+echo
+echo "| seconds | median | min | max | ratio |"
+echo "|---|---|---|---|---|"
+line "floor, cold" floor
+line "docker compose, cold" compose
+line "up, cold, verified" ours floor
+line "up, cold, verified" ours compose
+line "up, nothing to do" again
+line "docker compose, nothing to do" compose_again
+line "status" look
+line "floor, stop and remove" floor_down
+line "down" down floor_down
+line "docker compose down" compose_down
+echo
+echo "one up, cold, request by request:"
+remove
+ours_verbose() { "$program" up --name "$name" --pull never --influxdb-image "$influxdb" --grafana-image "$grafana" \
+  --influxdb-port "${ports[0]}" --grafana-port "${ports[1]}" -v >/dev/null; }
+ours_verbose 2>&1 | grep -v '^warning'
