@@ -99,6 +99,8 @@ pub enum Error {
         url: String,
         /// The reason.
         why: String,
+        /// It was reached, but did not answer in time.
+        is_late: bool,
     },
     /// A server rejects the login.
     #[error("{} at {url} rejected the login: {message}", role.title())]
@@ -308,7 +310,9 @@ impl Error {
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
             Self::Docker { refusal, .. } => refusal.hint().into(),
             Self::Raced { .. } => Refusal::Conflict.hint().into(),
-            Self::Publish { role, address, holder, answers } => publish_hint(*role, *address, holder, answers.as_ref()),
+            Self::Publish { role, address, holder, answers } => {
+                publish_hint(*role, *address, holder, answers.as_ref(), invocation)
+            }
             Self::Pull { failure, image, .. } => failure.hint(image),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
             Self::Refused { role: Role::Grafana, .. } => format!(
@@ -321,9 +325,7 @@ impl Error {
             Self::Answer { status: 403, .. } => {
                 "use an account that may do this, an administrator's for instance".into()
             }
-            Self::Answer { .. } => {
-                format!("-v shows every request; `{}` shows what the server says", invocation.command("logs"))
-            }
+            Self::Answer { .. } => "-v shows every request, and the server's log tells more".into(),
             Self::Io { .. } => "check that you may use the file or directory".into(),
         }
     }
@@ -393,10 +395,17 @@ fn holder_text(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) -> 
     }
 }
 
-fn publish_hint(role: Role, address: SocketAddr, holder: &PortHolder, answers: Option<&ServerUrl>) -> String {
+fn publish_hint(
+    role: Role,
+    address: SocketAddr,
+    holder: &PortHolder,
+    answers: Option<&ServerUrl>,
+    invocation: &Invocation,
+) -> String {
     match (holder, answers) {
         (PortHolder::Container(name), _) => {
-            format!("stop it (docker stop {name}), or choose another port with --{role}-port")
+            let stop = invocation.docker(&format!("stop {name}"));
+            format!("stop it ({stop}), or choose another port with --{role}-port")
         }
         (PortHolder::Process, Some(url)) => {
             format!("use it with --{role}-url {url}, or choose another port with --{role}-port")

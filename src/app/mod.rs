@@ -25,7 +25,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     let invocation = session::invocation(&cli.options, environment);
     let style = terminal::style(&cli.options, environment);
     let report = report::choose(style);
-    if let Err(error) = terminal::check(&cli.command, style, environment) {
+    if let Err(error) = terminal::check(&cli.options, &cli.command, style, environment) {
         let _ = report.answer(&Output::Error(&error, &invocation));
         return code(error.exit());
     }

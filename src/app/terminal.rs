@@ -44,13 +44,15 @@ pub(super) fn style(options: &Options, environment: &Environment) -> Style {
 }
 
 /// The format is one that the command has, also where a variable names it.
-pub(super) fn check(command: &Command, style: Style, environment: &Environment) -> Result<()> {
+pub(super) fn check(options: &Options, command: &Command, style: Style, environment: &Environment) -> Result<()> {
     let key = Setting::Output.key();
-    if let (Some(text), ValueKind::Word(words)) = (environment.get(key.variable), key.kind)
+    let is_given = options.settings.0.contains_key(&Setting::Output);
+    if let (Some(text), ValueKind::Word(arguments)) = (environment.get(key.variable), key.kind)
         && !text.is_empty()
-        && !words.contains(&text.as_str())
+        && !is_given
+        && !arguments.contains(&text.as_str())
     {
-        let hint = format!("give one of {}", words.join(", "));
+        let hint = format!("give one of {}", arguments.join(", "));
         return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
     }
     let is_status = matches!(command, Command::Status(status) if !status.watch);
@@ -78,10 +80,10 @@ pub(super) const fn json_style() -> Style {
 
 /// A command line that cannot be parsed asks for JSON all the same.
 pub(super) fn wants_json(environment: &Environment, arguments: impl Iterator<Item = OsString>) -> bool {
-    let words: Vec<OsString> = arguments.collect();
-    let given = words.windows(2).rfind(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
+    let arguments: Vec<OsString> = arguments.collect();
+    let given = arguments.windows(2).rfind(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
     let given = given.or_else(|| {
-        let joined = words.iter().filter_map(|word| word.to_str()?.strip_prefix("--output=")).next_back();
+        let joined = arguments.iter().filter_map(|word| word.to_str()?.strip_prefix("--output=")).next_back();
         joined.map(OsString::from)
     });
     match given {
@@ -108,9 +110,11 @@ pub(super) async fn interrupted() {
 
 /// What an interrupted command leaves.
 pub(super) fn after_interruption(command: &Command, invocation: &Invocation) -> String {
-    let again = |words| format!("`{}`", invocation.command(words));
+    let again = |arguments| format!("`{}`", invocation.command(arguments));
     match command {
-        Command::Up(_) => format!("what is done stays: {} finishes it, {} removes it", again("up"), again("down")),
+        Command::Up(_) => {
+            format!("what is done stays: run the same command again to finish it; {} removes it", again("down"))
+        }
         Command::Down(_) => format!("{} finishes it", again("down")),
         Command::Demo(_) => format!("some demo data may be left: {} removes it", again("demo --clear")),
         _ => "run the same command again".into(),

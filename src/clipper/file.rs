@@ -43,7 +43,7 @@ pub enum ValueKind {
     Host,
     /// A path, relative to the file that names it.
     Path,
-    /// One of these words.
+    /// One of these choices.
     Word(&'static [&'static str]),
 }
 
@@ -132,9 +132,9 @@ impl File<'_> {
         Error::File { path: self.path.to_path_buf(), line, message: message.into(), hint: hint.into() }
     }
 
-    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) -> Error {
+    fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &str) -> Error {
         let found = value.get_ref().type_str();
-        self.error(Some(value.span()), format!("{key} must be {wanted}, but is {found}"), "correct that line")
+        self.error(Some(value.span()), format!("{key} must be {expected}, but is {found}"), "correct that line")
     }
 
     fn string(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String> {
@@ -223,11 +223,11 @@ impl File<'_> {
                     }
                     self.path.parent().map_or(path.clone(), |folder| folder.join(&path).to_string_lossy().into_owned())
                 }
-                ValueKind::Word(words) => {
+                ValueKind::Word(choices) => {
                     let word = self.string(name, value)?;
-                    if !words.contains(&word.as_str()) {
+                    if !choices.contains(&word.as_str()) {
                         let message = format!("{name} = {word:?} is not a value of this key");
-                        let hint = format!("write one of {}", words.join(", "));
+                        let hint = format!("write one of {}", choices.join(", "));
                         return Err(self.error(Some(value.span()), message, &hint));
                     }
                     word

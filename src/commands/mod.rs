@@ -181,7 +181,7 @@ pub async fn down(
     let mut confirm = Some(confirm);
     loop {
         let seen = systems.observe(Depth::EngineOnly).await?;
-        let plan = plan::down(&systems.stack().instance, &seen, options.volumes);
+        let plan = plan::down(systems.stack(), &seen, options.volumes);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
@@ -226,7 +226,7 @@ fn still_there(plan: &Plan) -> Error {
 /// [`Error::Docker`] when the engine does not answer.
 pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<(Plan, Status)> {
     let seen = systems.observe(Depth::EngineOnly).await?;
-    let plan = plan::down(&systems.stack().instance, &seen, options.volumes);
+    let plan = plan::down(systems.stack(), &seen, options.volumes);
     let up = plan::up(systems.stack(), &seen, UpOptions::default());
     let status = summarize(systems, &seen, &up, false).await?;
     Ok((plan, status))

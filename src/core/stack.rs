@@ -77,8 +77,8 @@ pub struct Stack {
 impl Stack {
     /// A command to suggest, complete: typed as it stands, it reaches the same instance.
     #[must_use]
-    pub fn command(&self, words: &str) -> String {
-        self.invocation.command(words)
+    pub fn command(&self, arguments: &str) -> String {
+        self.invocation.command(arguments)
     }
 
     /// Who serves as `role`.
@@ -113,13 +113,14 @@ impl Stack {
     pub fn public_url(&self, role: Role) -> Option<ServerUrl> {
         let spec = self.container(role)?;
         let publish = spec.specification.publish;
-        match (&spec.engine_host, self.own_address) {
-            _ if publish.ip().is_loopback() => None,
-            (None, Some(own)) if publish.ip().is_unspecified() => {
-                Some(ServerUrl::http(own.to_string(), publish.port()))
-            }
-            _ => Some(spec.url()),
+        if publish.ip().is_loopback() {
+            return None;
         }
+        if spec.engine_host.is_some() || !publish.ip().is_unspecified() {
+            return Some(spec.url());
+        }
+        let own = self.own_address.filter(|own| own.is_ipv4() == publish.ip().is_ipv4())?;
+        Some(ServerUrl::http(own.to_string(), publish.port()))
     }
 
     /// Where the dashboard is opened.

@@ -271,10 +271,10 @@ fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
 }
 
 fn findings(plan: &Plan) -> Vec<String> {
-    let told = |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Unknown);
+    let matters = |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Unknown);
     plan.0
         .iter()
-        .filter(|item| told(&item.finding))
+        .filter(|item| matters(&item.finding))
         .map(|item| format!("{}: {}", item.resource, item.finding))
         .collect()
 }
@@ -358,7 +358,7 @@ fn server_state<S>(service: &Service, seen: &Server<S>) -> (ServerState, Option<
     let is_container = matches!(service, Service::Container(_));
     match &seen.probe {
         Probe::Answering(_) => (ServerState::Answering, None),
-        Probe::Refusing(words) => (ServerState::Refusing, Some(words.clone())),
+        Probe::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
         Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
         Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
         Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),

@@ -4,7 +4,7 @@
 //! The names are not those of settings. Must not know how anything else is shown.
 
 use super::plain::Plain;
-use super::{Output, Report, Style, print, words};
+use super::{Output, Report, Style, print, state_names};
 use crate::core::event::{Event, Listener};
 use crate::core::invocation::shell_word;
 use crate::core::stack::Secret;
@@ -49,19 +49,19 @@ fn assignments(status: &Status) -> String {
         ("INSTANCE", status.instance.clone()),
         ("IN_SYNC", truth(status.in_sync)),
         ("ENGINE", status.engine.as_ref().map(|engine| engine.endpoint.clone()).unwrap_or_default()),
-        ("INFLUXDB_STATE", words::server_state(status.influxdb.state).into()),
+        ("INFLUXDB_STATE", state_names::server_state(status.influxdb.state).into()),
         ("INFLUXDB_URL", status.influxdb.url.clone()),
         ("INFLUXDB_VERSION", status.influxdb.version.clone().unwrap_or_default()),
-        ("GRAFANA_STATE", words::server_state(status.grafana.state).into()),
+        ("GRAFANA_STATE", state_names::server_state(status.grafana.state).into()),
         ("GRAFANA_URL", status.grafana.url.clone()),
         ("GRAFANA_VERSION", status.grafana.version.clone().unwrap_or_default()),
         ("GRAFANA_USER", status.account.user.clone()),
         ("DATABASE", status.database.name.clone()),
-        ("DATABASE_STATE", words::object_state(status.database.state).into()),
+        ("DATABASE_STATE", state_names::object_state(status.database.state).into()),
         ("DATA_SOURCE_UID", status.data_source.name.clone()),
-        ("DATA_SOURCE_STATE", words::object_state(status.data_source.state).into()),
+        ("DATA_SOURCE_STATE", state_names::object_state(status.data_source.state).into()),
         ("DASHBOARD_URL", status.dashboard_url.clone()),
-        ("DASHBOARD_STATE", words::object_state(status.dashboard.state).into()),
+        ("DASHBOARD_STATE", state_names::object_state(status.dashboard.state).into()),
         ("CLIPPER_REPORTING", status.reports.reporting.map(truth).unwrap_or_default()),
     ];
     let mut text: String =

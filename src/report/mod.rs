@@ -8,8 +8,8 @@ mod json;
 mod layout;
 mod plain;
 mod schema;
+mod state_names;
 mod text;
-mod words;
 
 use std::rc::Rc;
 use std::time::Duration;

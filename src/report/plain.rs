@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use super::text::{self, Look, Paint};
-use super::{Output, Report, Style, print, print_error, words};
+use super::{Output, Report, Style, print, print_error, state_names};
 use crate::core::event::{Event, Listener};
 use crate::core::status::Status;
 use crate::core::text::printable_line;
@@ -51,7 +51,7 @@ impl Report for Plain {
     /// One line per change: what is worth knowing at a glance.
     fn again(&self, status: &Status) -> std::io::Result<()> {
         let servers = [&status.influxdb, &status.grafana]
-            .map(|server| format!("{} {}", server.role, words::server_state(server.state)));
+            .map(|server| format!("{} {}", server.role, state_names::server_state(server.state)));
         let clipper = match status.reports.reporting {
             Some(true) => "clipper reporting",
             Some(false) => "clipper not reporting",

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::words;
+use super::state_names;
 use crate::core::event::ExecutedStep;
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Plan, Step as PlanStep};
@@ -86,9 +86,9 @@ struct Engine<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Server<'a> {
-    #[cfg_attr(test, schemars(schema_with = "words::schema::modes"))]
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::modes"))]
     mode: &'static str,
-    #[cfg_attr(test, schemars(schema_with = "words::schema::server_states"))]
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::server_states"))]
     state: &'static str,
     /// Why it is in that state.
     detail: Option<&'a str>,
@@ -134,7 +134,7 @@ struct Difference<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Named<'a> {
     name: &'a str,
-    #[cfg_attr(test, schemars(schema_with = "words::schema::object_states"))]
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
     differences: Vec<Difference<'a>>,
 }
@@ -143,7 +143,7 @@ struct Named<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct DataSource<'a> {
     uid: &'a str,
-    #[cfg_attr(test, schemars(schema_with = "words::schema::object_states"))]
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
     /// What a query through it says: `ok` or `failing`; `null` where it was not asked.
     query: Option<&'static str>,
@@ -155,7 +155,7 @@ struct DataSource<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Dashboard<'a> {
     uid: &'a str,
-    #[cfg_attr(test, schemars(schema_with = "words::schema::object_states"))]
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
     url: &'a str,
     /// The latency objective that it shows, in microseconds.
@@ -301,7 +301,7 @@ impl<'a> State<'a> {
     fn new(status: &'a status::Status, steps: Option<Vec<Step>>) -> Self {
         let named = |object: &'a status::Object| Named {
             name: &object.name,
-            state: words::object_state(object.state),
+            state: state_names::object_state(object.state),
             differences: differences(&object.differences),
         };
         let (query, query_error) = match &status.query {
@@ -325,14 +325,14 @@ impl<'a> State<'a> {
             organisation: status.organisation.as_ref().map(named),
             data_source: DataSource {
                 uid: &status.data_source.name,
-                state: words::object_state(status.data_source.state),
+                state: state_names::object_state(status.data_source.state),
                 query,
                 query_error,
                 differences: differences(&status.data_source.differences),
             },
             dashboard: Dashboard {
                 uid: &status.dashboard.name,
-                state: words::object_state(status.dashboard.state),
+                state: state_names::object_state(status.dashboard.state),
                 url: &status.dashboard_url,
                 objective_micros: status.objective,
                 differences: differences(&status.dashboard.differences),
@@ -357,7 +357,7 @@ impl<'a> Server<'a> {
                 Mode::Container => "container",
                 Mode::External => "external",
             },
-            state: words::server_state(server.state),
+            state: state_names::server_state(server.state),
             detail: server.detail.as_deref(),
             url: &server.url,
             public_url: server.public_url.as_deref(),
@@ -472,8 +472,8 @@ mod tests {
     /// What a value is.
     fn kind(property: &serde_json::Value) -> String {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
-        if let Some(words) = property["enum"].as_array() {
-            return words.iter().map(|one| format!("`{}`", word(one))).collect::<Vec<_>>().join(", ");
+        if let Some(names) = property["enum"].as_array() {
+            return names.iter().map(|one| format!("`{}`", word(one))).collect::<Vec<_>>().join(", ");
         }
         if let Some(reference) = property["$ref"].as_str() {
             let name = reference.rsplit('/').next().unwrap_or_default();

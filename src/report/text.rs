@@ -5,7 +5,7 @@
 use console::Style;
 
 use super::layout::Page;
-use super::{Output, words};
+use super::{Output, state_names};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Finding, Plan};
@@ -62,7 +62,7 @@ impl Paint {
     }
 
     fn server_state(self, state: ServerState) -> String {
-        let word = column(words::server_state(state));
+        let word = column(state_names::server_state(state));
         match state {
             ServerState::Answering => self.good(&word),
             ServerState::Starting | ServerState::Unknown => self.odd(&word),
@@ -73,7 +73,7 @@ impl Paint {
     }
 
     fn object_state(self, state: ObjectState) -> String {
-        let word = column(words::object_state(state));
+        let word = column(state_names::object_state(state));
         match state {
             ObjectState::InSync => self.good(&word),
             ObjectState::Edited | ObjectState::Unknown => self.odd(&word),
@@ -99,7 +99,7 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
         Output::Up { status, executed } => up(status, executed, look),
         Output::Down { status, executed } => down(status, executed, look),
         Output::Planned { plan, .. } => plan_text(plan, look),
-        Output::Status(told) => status(told, look),
+        Output::Status(current) => status(current, look),
         Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
             "sent {points} points in {reports} reports of {models} models to database {database} in {:.1} s\n\
              See them at {dashboard_url}; `{clear}` removes them.",

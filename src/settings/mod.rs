@@ -127,7 +127,7 @@ impl Inputs {
         for (setting, value) in self.options.iter().filter(|(setting, _)| repeated(setting)) {
             text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
         }
-        Invocation::new(text + &self.engine_options)
+        Invocation::new(text, self.engine_options.clone())
     }
 }
 
@@ -147,7 +147,7 @@ fn identity(options: &Values, environment: &Values) -> String {
 /// How a suggested command reaches the same instance, before anything was read or merged.
 #[must_use]
 pub fn invocation(options: &Values, environment: &Values, engine_options: &str) -> Invocation {
-    Invocation::new(identity(options, environment) + engine_options)
+    Invocation::new(identity(options, environment), engine_options)
 }
 
 /// One merge in progress: every setting passes through [`Resolved::pick`].

@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{Either, select, try_join, try_join3};
 use tokio::sync::Notify;
 
 use super::docker::{Creation, RunInfo, VolumeFiles};
@@ -47,7 +47,19 @@ impl Systems {
         try_join(run(prepare(Role::Influxdb).collect()), run(prepare(Role::Grafana).collect())).await?;
         run(of(Lane::Settings).collect()).await?;
         let beside = |role| of(Lane::Beside(role)).collect();
-        try_join(run(beside(Role::Influxdb)), run(beside(Role::Grafana))).await?;
+        let influxdb = std::pin::pin!(run(beside(Role::Influxdb)));
+        let grafana = std::pin::pin!(run(beside(Role::Grafana)));
+        match select(influxdb, grafana).await {
+            Either::Left((result, grafana)) => {
+                result?;
+                grafana.await?;
+            }
+            // Clipper's reports are lost while InfluxDB is down: its lane goes on to its end.
+            Either::Right((result, influxdb)) => {
+                let other = influxdb.await;
+                result.and(other)?;
+            }
+        }
         run(of(Lane::Last).collect()).await
     }
 
@@ -64,18 +76,23 @@ impl Systems {
         for (step, finding) in steps {
             if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, step) {
                 grafana.notified().await;
+                deadline = Instant::now() + timeout;
             }
             let started = Instant::now();
             self.listener.on(Event::Started(&step));
-            if let Err(error) = self.execute(step, deadline).await {
+            let result = self.execute(step, deadline).await;
+            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
+                grafana.notify_one();
+            }
+            if let Err(error) = result {
+                if let Some(grafana) = grafana_started.filter(|_| step.role() == Role::Grafana) {
+                    grafana.notify_one();
+                }
                 return Err(self.explain(step, error).await);
             }
             let time = started.elapsed();
             self.listener.on(Event::Done(&step, time));
             done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
-            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
-                grafana.notify_one();
-            }
             if matches!(step, Step::PullImage(_)) {
                 // The time for waiting begins when everything is here.
                 deadline = Instant::now() + timeout;
@@ -89,11 +106,10 @@ impl Systems {
     async fn explain(&self, step: Step, error: Error) -> Error {
         match error {
             Error::Refused { role: Role::Grafana, ref message, .. } => self.login.reject(message),
-            Error::Http { doing, url, why } => {
-                return match self.lost_container(step.role(), &doing).await {
-                    Ok(()) => Error::Http { doing, url, why },
-                    Err(error) => error,
-                };
+            Error::Http { ref doing, ref why, is_late: false, .. } => {
+                if let Err(explained) = self.lost_container(step.role(), doing, why).await {
+                    return explained;
+                }
             }
             _ => {}
         }
@@ -105,7 +121,7 @@ impl Systems {
     /// # Errors
     /// [`Error::Raced`] when the container is gone or its server answers after all,
     /// [`Error::NotReady`] when it has ended by itself.
-    async fn lost_container(&self, role: Role, doing: &str) -> Result<()> {
+    async fn lost_container(&self, role: Role, doing: &str, why: &str) -> Result<()> {
         let Some((id, first)) = self.run_info(role).await? else { return Ok(()) };
         let deadline = Instant::now() + PROBE;
         let mut backoff = Duration::from_millis(10);
@@ -114,7 +130,7 @@ impl Systems {
                 return Err(self.not_ready(role, why).await);
             }
             if matches!(self.probe(role).await, Probe::Answering(())) {
-                return Err(Error::Raced { doing: doing.into(), why: "the connection broke".into() });
+                return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
             }
             pause(&mut backoff).await;
         }
@@ -220,8 +236,13 @@ impl Systems {
     async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
         let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
         let specification = Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() };
-        let image = self.last_image.borrow().clone();
-        let mut making = Making { adopts: true, private: true, image };
+        let last = self.last_image.borrow().clone();
+        let mut making = Making { adopts: true, private: true, image: None };
+        let mut specification = specification;
+        if let Some((id, image)) = last {
+            making.image = Some(id);
+            specification.image = image;
+        }
         self.create_as(spec, specification.clone(), making.clone()).await?;
         let id = self.container_of(spec.role)?;
         let docker = self.docker()?;
@@ -239,6 +260,7 @@ impl Systems {
                     });
                 };
                 making.image = Some(found.id);
+                specification.image = ImageRef::parse(&last).unwrap_or(specification.image);
                 let password = docker.ours(spec.role, &id).await?.and_then(|have| have.specification);
                 let password = password.map_or(PasswordSource::Default, |made| made.password);
                 self.replace_as(spec, Specification { password, ..specification }, making).await?;
@@ -281,7 +303,7 @@ impl Systems {
         }
         let (files, volume) = try_join(docker.read_files(&id), docker.volume(creation.instance, spec.role)).await?;
         let label = match volume {
-            Volume::Ours { version, .. } => version,
+            Volume::Ours { version, .. } if docker.has_database(&id).await? => version,
             _ => None,
         };
         // A private one is not started before its image is the one that ran last.
@@ -362,7 +384,7 @@ impl Systems {
         let image = made.map_or_else(|| spec.specification.image.clone(), |made| made.image);
         let Some(version) = running else {
             let label = match volume {
-                Volume::Ours { version, .. } => version,
+                Volume::Ours { version, .. } if docker.has_database(&id).await? => version,
                 _ => None,
             };
             if let Some(blocked) = older(spec, &image, &files, label) {

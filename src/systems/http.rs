@@ -157,6 +157,7 @@ impl Http {
             doing: "prepare a connection".into(),
             url: base.into(),
             why: chain(&why),
+            is_late: false,
         })?;
         Ok(Self { system, client, base: base.into(), auth: Auth::None, listener })
     }
@@ -227,7 +228,10 @@ impl Http {
         body: Body<'_>,
         within: Option<Duration>,
     ) -> Result<Response> {
-        let failed = |why: String| Error::Http { doing: format!("ask {}", self.system), url: self.base.clone(), why };
+        let error =
+            |why, is_late| Error::Http { doing: format!("ask {}", self.system), url: self.base.clone(), why, is_late };
+        let failed = |why: String| error(why, false);
+        let broken = |why: &reqwest::Error| error(reason(why), why.is_timeout());
         let method = method.parse().map_err(|_| failed(format!("{method} is no method")))?;
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         request = match &self.auth {
@@ -250,9 +254,9 @@ impl Http {
         if let Some(within) = within {
             request = request.timeout(within);
         }
-        let mut response = request.send().await.map_err(|why| failed(reason(&why)))?;
+        let mut response = request.send().await.map_err(|why| broken(&why))?;
         let mut read = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|why| failed(reason(&why)))? {
+        while let Some(chunk) = response.chunk().await.map_err(|why| broken(&why))? {
             if read.len() + chunk.len() > LIMIT {
                 return Err(failed(format!("the answer is larger than {} MiB", LIMIT >> 20)));
             }

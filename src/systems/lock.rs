@@ -20,15 +20,15 @@ pub struct Lock {
 /// locked, there is no lock: the engine still keeps two runs apart.
 pub async fn acquire(engine: &str, instance: &str, environment: &Environment, listener: &dyn Listener) -> Lock {
     let Ok(file) = open(engine, instance, environment) else { return Lock { _file: None } };
-    let mut told = false;
+    let mut is_announced = false;
     let mut pause = Duration::from_millis(10);
     loop {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                if !told {
+                if !is_announced {
                     listener
                         .on(Event::Waiting(&format!("another clipper-metrics works on {instance}; waiting for it")));
-                    told = true;
+                    is_announced = true;
                 }
                 super::pause(&mut pause).await;
             }

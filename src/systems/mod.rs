@@ -28,6 +28,7 @@ use self::influxdb::Influxdb;
 use self::login::LoginState;
 use crate::core::address::ServerUrl;
 use crate::core::event::Listener;
+use crate::core::image::ImageRef;
 use crate::core::observed::{
     self, ContainerState, Network, Observed, OurContainer, Probe, RunState, SeenLogin, Server, StoredSettings, Volume,
 };
@@ -94,8 +95,8 @@ pub struct Systems {
     clients: [RefCell<Http>; 2],
     /// The role's container at the moment, by the engine's id.
     containers: RefCell<[Option<String>; 2]>,
-    /// The engine's id of the image that Grafana's container had when it was last observed.
-    last_image: RefCell<Option<String>>,
+    /// The image that Grafana's container ran when it was last observed: the engine's id, and its name.
+    last_image: RefCell<Option<(String, ImageRef)>>,
     login: LoginState,
 }
 
@@ -197,7 +198,8 @@ impl Systems {
         self.set_container(role, have.map(|have| have.id.clone()));
         if role == Role::Grafana {
             let ran = have.filter(|have| have.run != RunState::Created);
-            *self.last_image.borrow_mut() = ran.map(|have| have.image_id.clone());
+            *self.last_image.borrow_mut() =
+                ran.and_then(|have| Some((have.image_id.clone(), have.specification.as_ref()?.image.clone())));
         }
         let url = match (self.stack.service(role), have) {
             (Service::Container(spec), Some(have)) if have.run == RunState::Running => {

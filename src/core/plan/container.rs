@@ -93,9 +93,9 @@ fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
 }
 
 /// Two containers with the labels of one role: a tool has copied one of them.
-pub(super) fn duplicated(role: Role, names: &[String], instance: &str) -> Blocked {
+pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked {
     // The one that has our name is the original, and comes first.
-    let has_original = names.first().is_some_and(|name| *name == role.object_name(instance));
+    let has_original = names.first().is_some_and(|name| *name == role.object_name(&stack.instance));
     let advice = if has_original { "remove the copy" } else { "remove the one whose data is not wanted" };
     Blocked {
         kind: Obstacle::Foreign,
@@ -104,7 +104,10 @@ pub(super) fn duplicated(role: Role, names: &[String], instance: &str) -> Blocke
             names.join(" and "),
             role.title()
         ),
-        hint: format!("{advice}: docker rm --force {}", names.last().map_or("NAME", String::as_str)),
+        hint: format!(
+            "{advice}: {}",
+            stack.invocation.docker(&format!("rm --force {}", names.last().map_or("NAME", String::as_str)))
+        ),
     }
 }
 
@@ -117,7 +120,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     let resets = options.reset_password && spec.role == Role::Grafana;
     let (finding, mut preparation, steps) = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
-        ContainerState::Duplicated(names) => return blocked(duplicated(spec.role, names, &stack.instance)),
+        ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
         ContainerState::Absent => rebuild(context, Finding::Missing, None),
         ContainerState::Ours(have) => {
             if let Probe::Refusing(message) = &seen.probe
@@ -254,7 +257,10 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
         return Some(Blocked {
             kind: Obstacle::PortTaken,
             why: format!("cannot publish {} at {port}: container {holder} holds that port", role.title()),
-            hint: format!("stop it (docker stop {holder}), or choose another port with --{role}-port"),
+            hint: format!(
+                "stop it ({}), or choose another port with --{role}-port",
+                stack.invocation.docker(&format!("stop {holder}"))
+            ),
         });
     }
     if seen.image.is_none() && stack.pull == Pull::Never {
@@ -271,12 +277,17 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     {
         return Some(obstacle);
     }
-    // The image that it was made from is the one that ran, whatever its tag says.
+    // Where nothing ever ran, nothing was migrated. The image that a container was made from is the
+    // one that ran, whatever its tag says.
     let is_same = seen.container.ours().is_some_and(|have| {
         have.run != RunState::Created
             && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
     });
-    if is_same { None } else { older_version(spec, &spec.specification.image, known_version(seen)?) }
+    if is_same || is_fresh(context) {
+        None
+    } else {
+        older_version(spec, &spec.specification.image, known_version(seen)?)
+    }
 }
 
 /// An image that runs as another user cannot use what the first one wrote: no container of ours
@@ -329,7 +340,7 @@ pub fn needs_last_image(stack: &Stack, spec: &ContainerSpec, last: &str) -> Bloc
             spec.specification.image, spec.specification.volume
         ),
         hint: format!(
-            "run the same command with `--grafana-image {last}` first, then `{}`",
+            "name the image {last} instead in the same command first, then run `{}`",
             stack.command(&format!("up --grafana-image {}", spec.specification.image))
         ),
     }
@@ -436,8 +447,15 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     (finding, preparation, steps)
 }
 
+/// The container is made to look what its volume holds, and not started.
+pub(super) fn only_looks(item: &Item) -> bool {
+    let starts = |step: &Step| matches!(step, Step::StartContainer(_));
+    item.preparation.contains(&Step::CreateOnLoopback) && item.steps.is_empty() && !item.preparation.iter().any(starts)
+}
+
 /// Nobody signs in where the engine's loopback is out of reach. What can be done is to start a
-/// container that was proven when it was made, or to make one and look whether the volume holds anything.
+/// container that was proven when it was made, or to make one that is not started, and look whether the
+/// volume holds anything.
 fn without_loopback<S>(
     context: &Context<'_, S>,
     finding: Finding,
@@ -449,7 +467,7 @@ fn without_loopback<S>(
     let role = context.spec.role;
     match have {
         None => {
-            preparation.push(Step::CreateContainer(role, NewPassword::AsVolume));
+            preparation.push(Step::CreateOnLoopback);
             (finding, preparation, vec![])
         }
         Some(have) if task == Step::TryPassword && matches!(have.run, RunState::Exited(_)) && have.on_network => {

@@ -131,7 +131,10 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: Step) -> Blocked {
         why: format!(
             "Grafana on {host} has data, and {what} through {host}'s loopback, which is out of reach from here"
         ),
-        hint: format!("run `{}` on {host} itself", stack.command("up")),
+        hint: format!(
+            "run the same command on {host} itself, without -H and --context: `{}`",
+            stack.invocation.command_there("up")
+        ),
     }
 }
 

@@ -254,8 +254,12 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| !unknown_database);
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| !unknown_database);
     let database = database(influxdb_stores);
-    let inside = grafana::inside(stack, grafana_stores, options);
-    let query = grafana::query(grafana_stores, &database, &inside);
+    let mut inside = grafana::inside(stack, grafana_stores, options);
+    let mut query = grafana::query(grafana_stores, &database, &inside);
+    if container::only_looks(&grafana) {
+        // Nobody is asked before the next plan knows what the volume holds.
+        inside.iter_mut().chain([&mut query]).for_each(|item| item.steps.clear());
+    }
     items.extend([influxdb, grafana, database]);
     items.extend(inside);
     items.push(query);
@@ -338,8 +342,8 @@ fn database(stored: Option<&Influxdb>) -> Item {
 /// Something with our name that is not ours.
 fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     let remove = match kind {
-        "container" => format!("docker rm {name}"),
-        _ => format!("docker {kind} rm {name}"),
+        "container" => stack.invocation.docker(&format!("rm {name}")),
+        _ => stack.invocation.docker(&format!("{kind} rm {name}")),
     };
     Blocked {
         kind: Obstacle::Foreign,
@@ -350,7 +354,7 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
 
 /// What would leave nothing of ours behind, except volumes and settings unless asked.
 #[must_use]
-pub fn down(instance: &str, seen: &Observed, volumes: bool) -> Plan {
+pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
     for role in [Role::Grafana, Role::Influxdb] {
         let (container, volume) = match role {
@@ -359,7 +363,7 @@ pub fn down(instance: &str, seen: &Observed, volumes: bool) -> Plan {
         };
         items.push(match container {
             ContainerState::Duplicated(names) => {
-                Item::new(Resource::Server(role), container::duplicated(role, names, instance).into(), vec![])
+                Item::new(Resource::Server(role), container::duplicated(stack, role, names).into(), vec![])
             }
             container => removal(
                 Resource::Server(role),

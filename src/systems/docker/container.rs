@@ -237,8 +237,8 @@ pub(super) fn find_container(
     match ours.as_slice() {
         [one] => Ok(one.id.clone().unwrap_or_default()),
         [] => {
-            let taken = is_name_taken(all, instance, role);
-            Err(if taken { ContainerState::Foreign } else { ContainerState::Absent })
+            let is_foreign = is_name_taken(all, instance, role);
+            Err(if is_foreign { ContainerState::Foreign } else { ContainerState::Absent })
         }
         several => {
             let mut names: Vec<String> = several.iter().map(|container| printable(&name_of(container))).collect();

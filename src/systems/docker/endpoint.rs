@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::core::invocation::shell_word;
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 
@@ -28,6 +29,23 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// A command of the engine's own client, for the same engine.
+    pub(super) fn docker_command(&self, arguments: &str) -> String {
+        let engine = match self.chosen_by.split_once(' ') {
+            _ if self.chosen_by == "-H" => format!(" -H {}", shell_word(&self.host)),
+            Some(("--context", name)) => {
+                format!(" --context {}", shell_word(name.trim_start_matches('(').trim_end_matches(')')))
+            }
+            _ => String::new(),
+        };
+        format!("docker{engine} {arguments}")
+    }
+
+    /// Nobody chose it: it is where `docker` looks by itself.
+    pub(super) fn is_default(&self) -> bool {
+        self.host == DEFAULT
+    }
+
     /// The engine's own machine, unless it is this one.
     #[must_use]
     pub fn other_machine(&self) -> Option<String> {

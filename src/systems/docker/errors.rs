@@ -11,8 +11,8 @@ use crate::error::{Error, Refusal, chain};
 
 /// Why an engine cannot be used, and what to do about it.
 pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
-    let words = chain(error);
-    let lower = words.to_lowercase();
+    let message = chain(error);
+    let lower = message.to_lowercase();
     let socket = endpoint.host.trim_start_matches("unix://");
     let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
     let (why, hint) = if lower.contains("permission denied") {
@@ -22,18 +22,28 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
                 .to_string(),
         )
     } else if missing {
-        (format!("there is no {socket}"), format!("{}, or name another with -H or --context", platform::advice()))
+        (format!("there is no {socket}"), start(endpoint))
     } else if matches!(error, Bollard::UnsupportedURISchemeError { .. }) {
         ("this scheme is not known".to_string(), "write unix:///path, tcp://host:port or ssh://user@host".to_string())
     } else if lower.contains("connection refused") {
-        ("nothing listens there".to_string(), format!("{}, or name another with -H or --context", platform::advice()))
+        ("nothing listens there".to_string(), start(endpoint))
     } else if matches!(error, Bollard::JsonDataError { .. }) || lower.contains("deserialize") {
         ("its answer is not a Docker engine's".to_string(), "name another with -H or --context".to_string())
     } else {
-        (excerpt(&words, 300), "check that `docker version` works, or name another engine with -H or --context".into())
+        (
+            excerpt(&message, 300),
+            "check that `docker version` works, or name another engine with -H or --context".into(),
+        )
     };
     let endpoint = format!("{} ({})", endpoint.host, endpoint.chosen_by);
     Error::Engine { endpoint, why, hint }
+}
+
+/// What helps where nothing answers: on this machine, a command that brings an engine.
+fn start(endpoint: &Endpoint) -> String {
+    let advice =
+        if endpoint.is_default() { platform::advice() } else { "check that address, or start the engine there".into() };
+    format!("{advice}; -H or --context name another")
 }
 
 /// Classifies an engine's error.
@@ -83,17 +93,20 @@ mod tests {
 
     #[test]
     fn every_wording_about_addresses_is_known() {
-        for words in [
+        for message in [
             "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is already allocated",
             "failed to set up container networking: driver failed programming external connectivity: Bind for 0.0.0.0:1 failed: port is already allocated",
             "Error starting userland proxy: listen tcp4 127.0.0.1:1: bind: address already in use",
             "Ports are not available: exposing port TCP 127.0.0.1:1: forbidden by its access permissions",
         ] {
-            let error = Bollard::DockerResponseServerError { status_code: 500, message: words.into() };
-            assert!(matches!(translate("start", &error), Error::Docker { refusal: Refusal::PortTaken, .. }), "{words}");
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+            assert!(
+                matches!(translate("start", &error), Error::Docker { refusal: Refusal::PortTaken, .. }),
+                "{message}"
+            );
         }
-        let words = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
-        let error = Bollard::DockerResponseServerError { status_code: 500, message: words.into() };
+        let message = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
+        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
         assert!(matches!(translate("start", &error), Error::Docker { refusal: Refusal::NoSuchAddress, .. }));
     }
 }

@@ -72,9 +72,9 @@ pub struct RanVersion {
 impl RanVersion {
     /// Reads what [`Docker::write_version`] wrote.
     fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split_whitespace();
-        let version = Version::parse(words.next()?)?;
-        Some(Self { version, image: words.next().map(String::from), container: words.next().map(String::from) })
+        let mut parts = text.split_whitespace();
+        let version = Version::parse(parts.next()?)?;
+        Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
     }
 }
 

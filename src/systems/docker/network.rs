@@ -103,7 +103,10 @@ impl Docker {
         let blocked = Blocked {
             kind: Obstacle::Foreign,
             why: format!("cannot remove network {instance}: {} still attached to it", are(&names)),
-            hint: format!("docker network disconnect {instance} {}, then run the same command again", names[0]),
+            hint: format!(
+                "{}, then run the same command again",
+                self.endpoint.docker_command(&format!("network disconnect {instance} {}", names[0]))
+            ),
         };
         Ok(Some(Error::Blocked { resource: Resource::Network, blocked }))
     }

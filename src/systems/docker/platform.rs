@@ -36,7 +36,7 @@ fn linux(release: &str, is_installed: bool, has_systemd: bool) -> &'static str {
     let is = |family| families.contains(&family);
     if is("debian") || is("ubuntu") {
         "install one: `sudo apt-get install docker.io`"
-    } else if is("fedora") || is("rhel") {
+    } else if families.first() == Some(&"fedora") {
         "install one: `sudo dnf install moby-engine && sudo systemctl enable --now docker`"
     } else if is("suse") || is("opensuse") {
         "install one: `sudo zypper install docker && sudo systemctl enable --now docker`"
@@ -59,7 +59,7 @@ mod tests {
             ("ID=debian\n", "apt-get install docker.io"),
             ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", "apt-get install docker.io"),
             ("NAME=x\nID=fedora\n", "dnf install moby-engine"),
-            ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", "dnf install"),
+            ("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n", "docs.docker.com"),
             ("ID=\"opensuse-leap\"\nID_LIKE=\"suse opensuse\"\n", "zypper"),
             ("ID=arch\n", "pacman"),
             ("ID=alpine\n", "apk add docker"),

@@ -126,11 +126,11 @@ fn failed(image: &ImageRef, error: &Bollard) -> Error {
     Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }
 }
 
-/// What the engine's words about a failed pull mean.
+/// What the engine's message about a failed pull mean.
 #[must_use]
-pub fn classify(words: &str) -> PullFailure {
-    let words = words.to_lowercase();
-    let says = |phrases: &[&str]| phrases.iter().any(|phrase| words.contains(phrase));
+pub fn classify(message: &str) -> PullFailure {
+    let message = message.to_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     if says(&["toomanyrequests", "too many requests", "rate limit"]) {
         PullFailure::RateLimited
     } else if says(&["no space left"]) {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_engines_words_are_understood() {
-        for (words, failure) in [
+        for (message, failure) in [
             ("toomanyrequests: You have reached your pull rate limit", PullFailure::RateLimited),
             ("manifest for x:1 not found: manifest unknown", PullFailure::NotFound),
             ("pull access denied for x, repository does not exist", PullFailure::NotFound),
@@ -209,7 +209,7 @@ mod tests {
             ("unexpected EOF", PullFailure::Cut),
             ("who knows", PullFailure::Other),
         ] {
-            assert_eq!(classify(words), failure, "{words}");
+            assert_eq!(classify(message), failure, "{message}");
         }
     }
 

@@ -39,7 +39,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
     pub async fn save_settings(&self, instance: &str, values: &BTreeMap<String, Remembered>) -> Result<()> {
-        let wanted = labels::of_settings(instance, values);
+        let own = labels::of_settings(instance, values);
         // Somebody else's volumes may have our names; the numbers above are free.
         let mut above = 0;
         for _ in 0..MAX_ATTEMPTS {
@@ -53,13 +53,13 @@ impl Docker {
             if newest != Some(number) {
                 let request = VolumeCreateRequest {
                     name: Some(name.clone()),
-                    labels: Some(wanted.clone()),
+                    labels: Some(own.clone()),
                     ..VolumeCreateRequest::default()
                 };
                 let doing = format!("create volume {name}");
                 // The engine says yes to one that exists, and answers with that one.
                 let made = self.call(&doing, self.client.create_volume(request)).await?;
-                if made.labels != wanted {
+                if made.labels != own {
                     if !labels::belongs(Some(&made.labels), instance) {
                         above = number;
                     }

@@ -105,7 +105,10 @@ impl Docker {
         let blocked = Blocked {
             kind: Obstacle::Foreign,
             why: format!("cannot delete volume {volume}: {} it", using(&names)),
-            hint: format!("remove it (docker rm --force {first}), then run the same command again"),
+            hint: format!(
+                "remove it ({}), then run the same command again",
+                self.endpoint.docker_command(&format!("rm --force {first}"))
+            ),
         };
         Ok(Some(Error::Blocked { resource: Resource::Volume(role), blocked }))
     }

@@ -239,7 +239,7 @@ impl Grafana {
 
     async fn send(&self, doing: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
         self.exchange(method, path, &[], body.map_or(Body::Empty, Body::Json)).await.map_err(|error| match error {
-            Error::Http { url, why, .. } => Error::Http { doing: doing.into(), url, why },
+            Error::Http { url, why, is_late, .. } => Error::Http { doing: doing.into(), url, why, is_late },
             error => error,
         })
     }

@@ -1,4 +1,4 @@
-//! States in words: the ones that JSON promises, which people read with spaces.
+//! The names of states: those that JSON promises, which people read with spaces.
 //!
 //! The only place that spells a state.
 
