@@ -6,12 +6,15 @@
 mod apply;
 #[cfg(test)]
 mod arbitrary;
+mod create;
 pub mod docker;
 pub mod grafana;
 pub mod http;
 pub mod influxdb;
 pub mod lock;
 mod login;
+mod version;
+mod wait;
 
 use std::cell::RefCell;
 use std::net::Ipv4Addr;

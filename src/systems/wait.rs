@@ -1,0 +1,132 @@
+//! Waits for servers, and tells why one will not answer: it has ended, or somebody replaced it.
+//!
+//! Every wait has an end. Must not know what is done once a server answers.
+
+use std::time::{Duration, Instant};
+
+use super::docker::RunInfo;
+use super::http::Auth;
+use super::{PROBE, Systems, pause};
+use crate::core::observed::{Probe, RunState};
+use crate::core::plan::{self, Resource};
+use crate::core::role::Role;
+use crate::core::text::excerpt;
+use crate::error::{Error, Result};
+
+impl Systems {
+    /// Looks for a moment whether the container behind a broken connection ends, or answers again.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] when the container is gone or its server answers after all,
+    /// [`Error::NotReady`] when it has ended by itself.
+    pub(super) async fn lost_container(&self, role: Role, doing: &str, why: &str) -> Result<()> {
+        let Some((id, first)) = self.run_info(role).await? else { return Ok(()) };
+        let deadline = Instant::now() + PROBE;
+        let mut backoff = Duration::from_millis(10);
+        while Instant::now() < deadline {
+            if let Some(why) = self.ended(role, &id, &first).await? {
+                return Err(self.not_ready(role, why).await);
+            }
+            if matches!(self.probe(role).await, Probe::Answering(())) {
+                return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
+            }
+            pause(&mut backoff).await;
+        }
+        Ok(())
+    }
+
+    /// Polls until the server answers; ends at once when its container has ended, or when waiting
+    /// cannot help.
+    pub(super) async fn await_answer(&self, role: Role, deadline: Instant) -> Result<()> {
+        let first = self.run_info(role).await?;
+        let mut backoff = Duration::from_millis(10);
+        loop {
+            let base = || self.http(role, Auth::None).base().to_string();
+            let why = match self.probe(role).await {
+                Probe::Answering(()) => return Ok(()),
+                Probe::Silent(why) => why,
+                Probe::Unusable(what) => {
+                    let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
+                    return Err(Error::Blocked { resource: Resource::Server(role), blocked });
+                }
+                Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
+                Probe::Unasked => "it was not asked".into(),
+            };
+            if let Some((id, first)) = &first
+                && let Some(why) = self.ended(role, id, first).await?
+            {
+                return Err(self.not_ready(role, why).await);
+            }
+            if Instant::now() >= deadline {
+                let waited = humantime::format_duration(self.stack.timeout);
+                return Err(self.not_ready(role, format!("no answer within {waited} ({why})")).await);
+            }
+            pause(&mut backoff).await;
+        }
+    }
+
+    /// How the role's container is doing, if it is ours.
+    async fn run_info(&self, role: Role) -> Result<Option<(String, RunInfo)>> {
+        if self.stack.container(role).is_none() {
+            return Ok(None);
+        }
+        let id = self.container_of(role)?;
+        match self.docker()?.run_info(role, &id).await? {
+            Some(info) => Ok(Some((id, info))),
+            None => Err(replaced(role)),
+        }
+    }
+
+    /// Why the container that is waited for will not answer any more. One that somebody else
+    /// replaces is no failure of its server: it ends, and is gone a moment later.
+    async fn ended(&self, role: Role, id: &str, first: &RunInfo) -> Result<Option<String>> {
+        let mut backoff = Duration::from_millis(10);
+        let looks = 10;
+        for look in 1..=looks {
+            let Some(now) = self.docker()?.run_info(role, id).await? else { return Err(replaced(role)) };
+            let why = match now.run {
+                RunState::Exited(code) => format!("its container exited with code {code}"),
+                RunState::Restarting | RunState::Dead => "its container does not stay up".into(),
+                _ if now.restarts > first.restarts => "its container exited and was started again".into(),
+                _ => return Ok(None),
+            };
+            if look == looks {
+                return Ok(Some(why));
+            }
+            pause(&mut backoff).await;
+        }
+        Ok(None)
+    }
+
+    async fn probe(&self, role: Role) -> Probe<()> {
+        match role {
+            Role::Influxdb => match self.influxdb().observe(&self.stack.database, PROBE).await.0 {
+                Probe::Answering(_) => Probe::Answering(()),
+                probe => probe.discard(),
+            },
+            Role::Grafana => self.grafana_client(Auth::None).health(PROBE).await.0,
+        }
+    }
+
+    /// The error for a server that is not ready, with the last lines of its log.
+    async fn not_ready(&self, role: Role, why: String) -> Error {
+        let id = self.containers.borrow()[role as usize].clone();
+        let log = match (&self.docker, &id) {
+            (Some(docker), Some(id)) => docker.last_lines(id).await,
+            _ => Vec::new(),
+        };
+        let hint = if id.is_none() {
+            "check that the server runs and that its address is right".to_string()
+        } else {
+            let logs = self.stack.command(&format!("logs {role}"));
+            format!("`{logs}` shows more; `{}` waits longer", self.stack.command("up --timeout 10m"))
+        };
+        let log = log.iter().map(|line| excerpt(line, 400)).collect();
+        Error::NotReady { role, why, log, hint }
+    }
+}
+
+/// Somebody else removed the container that a step works on.
+fn replaced(role: Role) -> Error {
+    Error::Raced { doing: format!("wait for {}", role.title()), why: "somebody else replaced its container".into() }
+}
