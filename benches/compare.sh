@@ -124,7 +124,10 @@ line() { # what label [against]
   local own other=""
   own=$(figures "$2")
   [ -n "$own" ] || return 0
-  [ -n "${3:-}" ] && other=$(figures "$3")
+  if [ -n "${3:-}" ]; then
+    other=$(figures "$3")
+    [ -n "$other" ] || return 0
+  fi
   awk -v what="$1" -v own="$own" -v other="$other" -v against="${3:-}" 'BEGIN {
     split(own, o, " "); split(other, b, " ")
     ratio = b[1] ? sprintf("%.2f of %s", o[1] / b[1], against) : ""
