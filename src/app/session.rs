@@ -80,7 +80,7 @@ impl Session {
         let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
         let docker = Docker::new(endpoint, Rc::clone(&listener))?;
         let lock = if changes {
-            Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await)
+            Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?)
         } else {
             None
         };
