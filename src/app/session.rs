@@ -191,19 +191,19 @@ fn secret(
     of_file: Option<&String>,
     environment: &Environment,
 ) -> Result<Option<Secret>> {
-    let of_container = setting != Setting::InfluxdbPasswordFile;
+    let of_grafana = setting != Setting::InfluxdbPasswordFile;
     if let Some(path) = options.get(&setting) {
-        return if path.is_empty() { Ok(None) } else { read_secret(path, of_container).map(Some) };
+        return if path.is_empty() { Ok(None) } else { read_secret(path, of_grafana).map(Some) };
     }
     if let Some(path) = variables.get(&setting) {
-        return read_secret(path, of_container).map(Some);
+        return read_secret(path, of_grafana).map(Some);
     }
     let direct =
-        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, of_container));
+        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, of_grafana));
     if let Some(text) = direct.filter(|text| !text.is_empty()) {
         return Ok(Some(Secret::new(text)));
     }
-    of_file.map(|path| read_secret(path, of_container)).transpose()
+    of_file.map(|path| read_secret(path, of_grafana)).transpose()
 }
 
 fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {

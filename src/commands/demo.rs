@@ -77,10 +77,10 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     {
         return Err(Error::NotConfirmed {
             message: format!(
-                "database {} holds reports of a real Clipper (model {}); demo data would stand beside them",
+                "database {} holds reports of a real Clipper (model {}); demo data would be mixed with them",
                 stack.database, model.name
             ),
-            hint: format!("add --mix if that is meant; `{}` removes demo data again", stack.command("demo --clear")),
+            hint: format!("add --mix to send it anyway; `{}` removes demo data again", stack.command("demo --clear")),
         });
     }
     let now = super::now();

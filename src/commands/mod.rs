@@ -156,7 +156,7 @@ fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
     };
     if let Some(at) = open(Role::Influxdb) {
         listener.on(Event::Warning(&format!(
-            "InfluxDB listens on {at} without authentication: whoever reaches that address can read and write metrics"
+            "InfluxDB listens on {at} without authentication: anyone who reaches that address can read and write metrics"
         )));
     }
     if let Some(at) = open(Role::Grafana) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::role::Role;
-use super::specification::Specification;
+use super::specification::{PasswordSource, Specification};
 use super::stack::Remembered;
 use super::version::Version;
 
@@ -227,6 +227,12 @@ impl OurContainer {
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.run == RunState::Created && self.has_data == Some(false)
+    }
+
+    /// Grafana's first password came from the file in its volume.
+    #[must_use]
+    pub fn is_made_with_file(&self) -> bool {
+        self.specification.as_ref().is_some_and(|made| made.password == PasswordSource::File)
     }
 
     /// Nobody but this machine can reach it.

@@ -117,7 +117,9 @@ fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> 
     let is_default = given.is_some_and(|secret| secret.reveal() == GRAFANA_PASSWORD);
     if !address.is_loopback() && is_default {
         return Err(Error::usage(
-            format!("the password {GRAFANA_PASSWORD:?} is known to everybody, and Grafana would listen on {address}"),
+            format!(
+                "the password {GRAFANA_PASSWORD:?} is Grafana's public default, and Grafana would listen on {address}"
+            ),
             "give another password, or none to have one generated",
         ));
     }

@@ -113,7 +113,7 @@ impl Systems {
     async fn execute(&self, step: Step, deadline: Instant) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
-        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        let influxdb_password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
             Step::CheckImage(role) => self.check_image(self.spec(role)?).await,
@@ -154,10 +154,12 @@ impl Systems {
                 self.grafana().await?.create_organisation(name).await
             }
             Step::CreateFolder => self.grafana().await?.create_folder(stack).await,
-            Step::SaveDataSource => self.grafana().await?.save_data_source(&stack.data_source, password).await,
+            Step::SaveDataSource => self.grafana().await?.save_data_source(&stack.data_source, influxdb_password).await,
             Step::SaveDashboard { overwrite } => self.grafana().await?.save_dashboard(stack, overwrite).await,
             Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::AwaitQuery => self.grafana().await?.await_query(&stack.data_source, password, deadline).await,
+            Step::AwaitQuery => {
+                self.grafana().await?.await_query(&stack.data_source, influxdb_password, deadline).await
+            }
         }
     }
 

@@ -13,7 +13,6 @@ use super::grafana::Grafana;
 use super::http::Auth;
 use crate::core::observed::{self, Account, OurContainer, PasswordFile, Probe, SeenLogin};
 use crate::core::role::Role;
-use crate::core::specification::PasswordSource;
 use crate::core::stack::{Login, Secret};
 use crate::error::{Error, Result};
 
@@ -115,7 +114,7 @@ impl Systems {
         }
         let default = self.basic(&credentials.default_password);
         let Some(given) = &credentials.grafana_password else {
-            return if have.is_some_and(made_with_file) { vec![] } else { vec![default] };
+            return if have.is_some_and(OurContainer::is_made_with_file) { vec![] } else { vec![default] };
         };
         let moves = self.stack.container(Role::Grafana).is_some_and(|spec| spec.specification.is_open())
             && have.is_some_and(OurContainer::is_on_loopback);
@@ -228,7 +227,7 @@ impl Systems {
             (true, false) => Account::OwnPassword,
         };
         let Some(have) = have else { return Ok(SeenLogin { account, file: PasswordFile::NotRead }) };
-        if is_default && !made_with_file(have) && self.login.known.borrow().files.is_none() {
+        if is_default && !have.is_made_with_file() && self.login.known.borrow().files.is_none() {
             return Ok(SeenLogin { account, file: PasswordFile::NotRead });
         }
         let files = self.files().await?;
@@ -255,7 +254,7 @@ impl Systems {
             return Ok(given.clone());
         }
         let stored = match have {
-            Some(have) if made_with_file(have) => self.files().await?.password,
+            Some(have) if have.is_made_with_file() => self.files().await?.password,
             _ => None,
         };
         Ok(stored.unwrap_or_else(|| self.credentials.default_password.clone()))
@@ -450,10 +449,6 @@ impl Systems {
     fn given_or_new(&self) -> Result<Secret> {
         self.credentials.grafana_password.clone().map_or_else(generate, Ok)
     }
-}
-
-fn made_with_file(have: &OurContainer) -> bool {
-    have.specification.as_ref().is_some_and(|specification| specification.password == PasswordSource::File)
 }
 
 /// A new password of 128 bits.

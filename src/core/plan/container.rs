@@ -3,9 +3,7 @@
 //!
 //! Must not know what is inside the servers.
 
-use super::login::{
-    is_fresh, is_in_place, is_made_with_file, must_store, new_password, password, private_start, task, unverifiable,
-};
+use super::login::{is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable};
 use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
 use crate::core::image::ImageRef;
 use crate::core::observed::{
@@ -181,7 +179,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
 pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
     let mut steps = Vec::new();
     let is_new = have.run == RunState::Created && role == Role::Grafana;
-    if is_new && is_made_with_file(have) && have.has_data != Some(true) {
+    if is_new && have.is_made_with_file() && have.has_data != Some(true) {
         steps.push(Step::WritePassword);
     }
     if is_new && !have.is_fresh() {

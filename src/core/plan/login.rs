@@ -17,14 +17,10 @@ pub(super) fn must_store<S>(context: &Context<'_, S>) -> bool {
         || (login.file == PasswordFile::Missing && matches!(login.account, Account::OwnPassword | Account::Other))
 }
 
-pub(super) fn is_made_with_file(have: &OurContainer) -> bool {
-    have.specification.as_ref().is_some_and(|specification| specification.password == PasswordSource::File)
-}
-
 /// Which password the container is to start with. A password in the volume stays: no option need
 /// be repeated for it.
 pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> PasswordSource {
-    let made_with_file = have.is_some_and(is_made_with_file);
+    let made_with_file = have.is_some_and(OurContainer::is_made_with_file);
     let login = context.seen.login;
     let is_stored = matches!(login.file, PasswordFile::Accepted | PasswordFile::Outdated | PasswordFile::Missing);
     match login.account {
@@ -94,7 +90,7 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
     }
     let can_start = |have: &OurContainer| {
         let was_started = matches!(have.run, RunState::Exited(_));
-        let has_password = have.run == RunState::Created && is_made_with_file(have);
+        let has_password = have.run == RunState::Created && have.is_made_with_file();
         // The port of one that moves may be taken by now.
         let stays = have
             .specification

@@ -309,7 +309,7 @@ fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
             if !differences.is_empty() {
                 Finding::Differs(differences)
             } else if *values != settings.values {
-                Finding::Requested("they come from elsewhere now")
+                Finding::Requested("their source changed")
             } else {
                 Finding::Requested("an older copy is left")
             }

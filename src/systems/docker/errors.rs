@@ -1,6 +1,6 @@
 //! The engine's errors, classified.
 //!
-//! The only file that knows the engine's wordings. Must not know what was being done beyond its name.
+//! The only file that knows the engine's wordings, but for those of pulls. Must not know what was being done beyond its name.
 
 use bollard::errors::Error as Bollard;
 

@@ -103,7 +103,7 @@ pub(super) async fn pull(
             Err(_) => {
                 return Err(Error::Pull {
                     image: image.clone(),
-                    why: format!("not a byte has arrived for {} s", STALL_TIMEOUT.as_secs()),
+                    why: format!("no data received for {} s", STALL_TIMEOUT.as_secs()),
                     failure: PullFailure::Silent,
                 });
             }
@@ -115,7 +115,7 @@ fn failed(image: &ImageRef, error: &Bollard) -> Error {
     let why = match error {
         Bollard::DockerStreamError { error } => error.clone(),
         Bollard::DockerResponseServerError { message, .. } => message.clone(),
-        Bollard::RequestTimeoutError => format!("not a byte has arrived for {} s", STALL_TIMEOUT.as_secs()),
+        Bollard::RequestTimeoutError => format!("no data received for {} s", STALL_TIMEOUT.as_secs()),
         other => crate::error::chain(other),
     };
     let failure = match error {
