@@ -84,9 +84,10 @@ impl Systems {
             });
         }
         if recorded != Some(version) || !files.ran_last(&image) {
-            self.login.forget_files();
             docker.write_version(&id, version, &image).await?;
         }
+        // Also where another run has noted it since our files were read.
+        self.login.forget_files();
         Ok(())
     }
 
