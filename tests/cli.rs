@@ -3,8 +3,12 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
-use crate::support::run::{Ran, Run};
+use serde_json::json;
+
+use crate::support::run::{Ran, Run, program, ran};
+use crate::support::server::{Request, Response, in_background};
 use clipper_metrics::settings::keys::TABLE;
 
 /// An engine that cannot be there.
@@ -222,4 +226,130 @@ fn no_control_character_of_a_file_reaches_the_terminal() {
     assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);
     let ran = run(&["up", "--database", "a\u{1b}[2Jb/"]).expect(2);
     assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);
+}
+
+/// An engine that says what it is and has nothing; the credentials of every pull are noted.
+fn engine_without_images(component: &'static str) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let noted = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&noted);
+    let port = in_background(move |request: Request| {
+        let notes = Arc::clone(&notes);
+        async move {
+            let path = request.path.split('?').next().unwrap_or_default().to_string();
+            match path.rsplit('/').next().unwrap_or_default() {
+                "version" => {
+                    let components = json!([{"Name": component, "Version": "4.3.1"}]);
+                    Response::json(200, &json!({"Version": "4.3.1", "ApiVersion": "1.41", "Components": components}))
+                }
+                "volumes" => Response::json(200, &json!({"Volumes": [], "Warnings": []})),
+                "networks" => Response::json(200, &json!([])),
+                "create" if path.ends_with("/images/create") => {
+                    let credentials = request.headers.get("x-registry-auth").cloned().unwrap_or_default();
+                    notes.lock().unwrap().push(credentials);
+                    Response::json(500, &json!({"message": "no pulls here"}))
+                }
+                "create" => Response::json(201, &json!({"Id": "n", "Warning": ""})),
+                "json" if path.ends_with("/containers/json") => Response::json(200, &json!([])),
+                _ => Response::json(404, &json!({"message": "no such thing"})),
+            }
+        }
+    });
+    (port, noted)
+}
+
+#[test]
+fn podman_pulls_with_what_podman_login_keeps_and_docker_with_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let auths = |names: [&str; 2], auth: &str| {
+        let entry = json!({"auth": auth});
+        json!({"auths": {names[0]: entry, names[1]: entry}}).to_string()
+    };
+    // "podman:secret" and "docker:secret".
+    let podman = auths(["docker.io", "r.example:5000"], "cG9kbWFuOnNlY3JldA==");
+    let docker = auths(["https://index.docker.io/v1/", "r.example:5000"], "ZG9ja2VyOnNlY3JldA==");
+    std::fs::write(folder.path().join("auth.json"), podman).unwrap();
+    std::fs::write(folder.path().join("config.json"), docker).unwrap();
+    let runtime = folder.path().join("runtime");
+    std::fs::create_dir_all(runtime.join("containers")).unwrap();
+    std::fs::copy(folder.path().join("auth.json"), runtime.join("containers/auth.json")).unwrap();
+    let folder = folder.path().to_str().unwrap();
+    for registry in ["", "r.example:5000"] {
+        for (component, variable, value, user) in [
+            ("Podman Engine", "REGISTRY_AUTH_FILE", format!("{folder}/auth.json"), "podman"),
+            ("Podman Engine", "XDG_RUNTIME_DIR", format!("{folder}/runtime"), "podman"),
+            ("Podman Engine", "REGISTRY_AUTH_FILE", format!("{folder}/nothing"), "docker"),
+            ("Engine", "REGISTRY_AUTH_FILE", format!("{folder}/auth.json"), "docker"),
+        ] {
+            let (port, noted) = engine_without_images(component);
+            let ran = Run::new(["up", "--registry", registry])
+                .env("DOCKER_HOST", &format!("tcp://127.0.0.1:{port}"))
+                .env("DOCKER_CONFIG", folder)
+                .env(variable, &value)
+                .run()
+                .expect(1);
+            assert!(ran.err.contains("cannot pull"), "{}", ran.err);
+            let noted = noted.lock().unwrap().clone();
+            assert!(!noted.is_empty(), "{}", ran.err);
+            for credentials in noted {
+                let text = decoded(&credentials);
+                assert!(text.contains(&format!("\"username\":\"{user}\"")), "{component} {variable}={value}: {text}");
+            }
+        }
+    }
+}
+
+/// Base64 in the alphabet for URLs.
+fn decoded(text: &str) -> String {
+    const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for letter in text.chars().filter_map(|letter| LETTERS.find(letter)) {
+        bits = (bits << 6) | u32::try_from(letter).unwrap();
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from((bits >> count) & 0xff).unwrap());
+        }
+    }
+    String::from_utf8_lossy(&bytes).to_string()
+}
+
+#[test]
+fn nothing_of_a_login_session_is_needed() {
+    // As cron and init run programs: no HOME, no TERM, no PATH, nobody at standard input.
+    let bare = |words: &[&str], stdin: Stdio| {
+        let mut command = std::process::Command::new(program());
+        let output = command.env_clear().args(words).stdin(stdin).output().unwrap();
+        ran(&output)
+    };
+    for stdin in [Stdio::null, closed] {
+        let status = bare(&["status", "-H", NO_ENGINE], stdin()).expect(1);
+        assert!(status.err.contains("/nonexistent/docker.sock") && !status.err.contains("panicked"), "{}", status.err);
+        assert!(!status.err.contains('\u{1b}') && !status.out.contains('\u{1b}'), "{}", status.err);
+        let json = bare(&["status", "-H", NO_ENGINE, "--output", "json"], stdin()).expect(1);
+        assert_eq!(json.json()["error"]["kind"], "engine_unreachable");
+        let unset = bare(&["up", "--context", "x"], stdin()).expect(2);
+        assert!(!unset.err.contains("panicked"), "{}", unset.err);
+        bare(&["--help"], stdin()).expect(0);
+        bare(&["completions", "bash"], stdin()).expect(0);
+    }
+}
+
+/// A standard input whose other end is gone.
+fn closed() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(writer);
+    reader.into()
+}
+
+#[test]
+fn closed_standard_streams_are_no_panic() {
+    for words in ["status -H unix:///nonexistent/docker.sock", "--help", "up --database .."] {
+        for close in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
+            let script = format!("exec {} {words} {close}", program());
+            let output = std::process::Command::new("sh").args(["-c", &script]).env_clear().output().unwrap();
+            let code = output.status.code();
+            assert!(matches!(code, Some(0..=2)), "{words} {close}: {output:?}");
+            assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{words} {close}: {output:?}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ impl Human {
         let mut running = self.running.borrow_mut();
         let line = running.entry(lane).or_insert_with(|| {
             let line = self.lines.add(ProgressBar::new_spinner());
-            line.set_style(spinner("{spinner} {prefix:9} {wide_msg} {elapsed:>4}"));
+            line.set_style(spinner("{spinner} {prefix:8} {wide_msg} {elapsed:>4}"));
             line.set_prefix(lane);
             line.enable_steady_tick(Duration::from_millis(100));
             line
@@ -72,13 +72,16 @@ impl Human {
         let line = self.line(lane(&Step::PullImage(role)));
         if all_bytes > 0 && line.length() != Some(all_bytes) {
             if line.length().is_none() {
+                // Only the end is cut off where the terminal is narrow.
                 let counts = "{decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
-                line.set_style(spinner(&format!("{{spinner}} {{prefix:9}} {{msg}}, {counts}")));
+                line.set_style(spinner(&format!("{{spinner}} {{prefix:8}} pull {counts}{{wide_msg}}")));
             }
             line.set_length(all_bytes);
         }
         line.set_position(bytes);
-        line.set_message(format!("pull the image, layer {} of {all_layers}", (layers + 1).min(all_layers)));
+        let layer = format!("layer {} of {all_layers}", (layers + 1).min(all_layers));
+        let begin = if line.length().is_some() { ", " } else { "pull the image, " };
+        line.set_message(format!("{begin}{layer}"));
     }
 
     fn finished(&self, step: Step, time: Duration) {
@@ -113,7 +116,7 @@ impl Human {
                 };
                 let name = label.replace("").unwrap_or(lane(step));
                 let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
-                let line = format!("{} {name:9} {step:step_width$}{time}", paint.good("✔"));
+                let line = format!("{} {name:8} {step:step_width$}{time}", paint.good("✔"));
                 text.push_str(line.trim_end());
                 text.push('\n');
             }

@@ -299,10 +299,10 @@ impl Docker {
         let report = |progress: &pull::Progress| {
             self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });
         };
-        match pull::pull(&self.client, image, report).await {
+        match pull::pull(&self.client, image, self.is_podman.get(), report).await {
             Err(Error::Pull { failure, .. }) if failure.is_passing() => {
                 self.listener.on(Event::Note(&format!("the transfer of {image} broke off, trying once more")));
-                pull::pull(&self.client, image, report).await
+                pull::pull(&self.client, image, self.is_podman.get(), report).await
             }
             result => result,
         }

@@ -73,13 +73,14 @@ impl Progress {
 pub(super) async fn pull(
     docker: &bollard::Docker,
     image: &ImageRef,
+    is_podman: bool,
     mut progress: impl FnMut(&Progress),
 ) -> Result<()> {
     let mut options = CreateImageOptionsBuilder::default().from_image(&image.name_for_pull());
     if let Some(tag) = image.tag_for_pull() {
         options = options.tag(tag);
     }
-    let credentials = credentials(image).await;
+    let credentials = credentials(image, is_podman).await;
     let mut messages = docker.create_image(Some(options.build()), None, credentials);
     let mut so_far = Progress::default();
     loop {
@@ -168,15 +169,18 @@ pub fn classify(message: &str) -> PullFailure {
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Docker Hub, as the Docker client's files call it.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+/// Docker Hub, as Podman's files call it.
+const PODMAN_HUB: &str = "docker.io";
 
-/// What `docker login` keeps for the image's registry. Without any, the pull is anonymous.
-async fn credentials(image: &ImageRef) -> Option<DockerCredentials> {
+/// What `docker login` or `podman login` keeps for the image's registry. Without any, the pull is
+/// anonymous.
+async fn credentials(image: &ImageRef, is_podman: bool) -> Option<DockerCredentials> {
     let server = image.registry().unwrap_or(DOCKER_HUB).to_string();
-    let for_lookup = server.clone();
+    let for_lookup = image.registry().map(String::from);
     // A helper is a process of its own, which may ask somebody who does not answer.
-    let lookup = tokio::task::spawn_blocking(move || docker_credential::get_credential(&for_lookup));
+    let lookup = tokio::task::spawn_blocking(move || stored_credential(for_lookup.as_deref(), is_podman));
     let found = tokio::time::timeout(HELPER_TIMEOUT, lookup).await.ok()?;
-    let (username, password, identitytoken) = match found.ok()?.ok()? {
+    let (username, password, identitytoken) = match found.ok()?? {
         DockerCredential::IdentityToken(token) => (None, None, Some(token)),
         DockerCredential::UsernamePassword(user, password) => (Some(user), Some(password), None),
     };
@@ -187,6 +191,31 @@ async fn credentials(image: &ImageRef) -> Option<DockerCredentials> {
         serveraddress: Some(server),
         ..DockerCredentials::default()
     })
+}
+
+/// The stored credential for a registry, Docker Hub where none is named. Podman reads its own files
+/// before Docker's (containers-auth.json(5)).
+fn stored_credential(registry: Option<&str>, is_podman: bool) -> Option<DockerCredential> {
+    let own = || {
+        let registry = registry.unwrap_or(PODMAN_HUB);
+        docker_credential::get_podman_credential(registry).ok().or_else(|| of_podman_without_session(registry))
+    };
+    let of_podman = if is_podman { own() } else { None };
+    of_podman.or_else(|| docker_credential::get_credential(registry.unwrap_or(DOCKER_HUB)).ok())
+}
+
+/// Where there is no XDG_RUNTIME_DIR, as for root and in cron, Podman's file is in a folder named after
+/// the user's id, which `docker_credential` does not know.
+#[cfg(target_os = "linux")]
+fn of_podman_without_session(registry: &str) -> Option<DockerCredential> {
+    let user = rustix::process::getuid().as_raw();
+    let file = std::fs::File::open(format!("/run/containers/{user}/auth.json")).ok()?;
+    docker_credential::get_credential_from_reader(file, registry).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn of_podman_without_session(_: &str) -> Option<DockerCredential> {
+    None
 }
 
 #[cfg(test)]
