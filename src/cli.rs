@@ -13,7 +13,8 @@ use crate::settings::keys::{Key, TABLE, Values};
 const EXAMPLES: &str = "Examples:
   clipper-metrics up -c conf/test.toml    bring everything up for the Clipper of that file
   clipper-metrics demo --backfill 6h      fill the dashboard without Clipper
-  clipper-metrics status --watch          see who reports, and why not
+  clipper-metrics status --watch          see who reports
+  clipper-metrics doctor                  find out why a graph is empty
 
 `clipper-metrics help up` and --help show every option.";
 
@@ -38,6 +39,8 @@ pub enum Command {
     Down(Down),
     /// Show what is there and how it differs from the settings (exit code 3 if it does)
     Status(Status),
+    /// Find out why a graph is empty: follow a number from Clipper to the panels
+    Doctor(Doctor),
     /// Show what a server logs
     Logs(Logs),
     /// Send what Clipper would send, to see the dashboard without Clipper
@@ -88,6 +91,14 @@ pub struct Status {
     /// Show Grafana's password
     #[arg(long)]
     pub show_secrets: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Default, Args)]
+pub struct Doctor {
+    /// Ask as a Clipper in this container would: from inside its network
+    #[arg(long, value_name = "CONTAINER")]
+    pub from: Option<String>,
 }
 
 /// Options of `logs`.

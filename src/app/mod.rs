@@ -84,7 +84,8 @@ async fn until_interrupted(
         // In this order: where Ctrl-C is the normal end, the command takes it first.
         biased;
         result = verbs::run(cli, environment, report) => result,
-        () = terminal::interrupted() => match &cli.command {
+        // What must be cleaned up after an interruption takes its time.
+        () = terminal::interrupted(), if !matches!(cli.command, Command::Doctor(_)) => match &cli.command {
             Command::Logs(logs) if logs.follow => Ok(Exit::Done),
             Command::Status(status) if status.watch => Ok(Exit::Done),
             Command::Demo(demo) if !demo.clear => Ok(Exit::Done),

@@ -10,7 +10,7 @@ use super::session::{Purpose, Session, read_inputs};
 use super::terminal::{self, confirm, interrupted, reader_gone, style};
 use crate::cli::{self, Cli, Command, Options};
 use crate::clipper::load::Load;
-use crate::commands::{self, DownOptions, demo, logs};
+use crate::commands::{self, DownOptions, demo, doctor, logs};
 use crate::core::event::Event;
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
@@ -35,6 +35,7 @@ pub(super) async fn run(cli: &Cli, environment: &Environment, report: &Rc<dyn Re
         Command::Up(up) => bring_up(options, up, environment, report).await,
         Command::Down(down) => take_down(options, down, environment, report).await,
         Command::Status(status) => show_status(options, status, environment, report).await,
+        Command::Doctor(doctor) => run_doctor(options, doctor, environment, report).await,
         Command::Logs(logs) => show_logs(options, logs, environment, report).await,
         Command::Demo(demo) => run_demo(options, demo, environment, report).await,
     }
@@ -200,6 +201,24 @@ async fn run_demo(
         clear: &stack.command("demo --clear"),
     });
     Ok(Exit::Done)
+}
+
+async fn run_doctor(
+    options: &Options,
+    verb: &cli::Doctor,
+    environment: &Environment,
+    report: &Rc<dyn Report>,
+) -> Result<Exit> {
+    let opening = Session::open(options, environment, report, Purpose::Whole, false);
+    let session = tokio::select! {
+        session = opening => session?,
+        () = interrupted() => return Err(Error::Interrupted { hint: "run the same command again".into() }),
+    };
+    let doctor_options = doctor::DoctorOptions { from: verb.from.clone() };
+    let listener = session.listener.as_ref();
+    let diagnosis = doctor::doctor(&session.systems, &doctor_options, listener, interrupted()).await?;
+    let _ = report.answer(&Output::Diagnosed(&diagnosis));
+    Ok(if diagnosis.culprit().is_none() { Exit::Done } else { Exit::Differs })
 }
 
 fn demo_options(verb: &cli::Demo) -> Result<demo::DemoOptions> {

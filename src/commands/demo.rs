@@ -16,6 +16,9 @@ use crate::systems::{Depth, Systems};
 /// Points that go into one request.
 const BATCH: usize = 5_000;
 
+/// How long InfluxDB may take for one request.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// What to send.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
@@ -95,7 +98,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             at += STEP;
             if batch.points >= BATCH || at > now {
                 let full = std::mem::take(&mut batch);
-                influxdb.write(&stack.database, full.lines).await?;
+                influxdb.write(&stack.database, full.lines, WRITE_TIMEOUT).await?;
                 sent.points += full.points;
             }
         }
@@ -117,7 +120,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
         }
         let mut batch = Batch::default();
         options.load.report(super::now(), &mut batch);
-        influxdb.write(&stack.database, batch.lines).await?;
+        influxdb.write(&stack.database, batch.lines, WRITE_TIMEOUT).await?;
         sent.reports += 1;
         sent.points += batch.points;
     }

@@ -3,6 +3,7 @@
 //! Must not know how anything is shown, nor what an option is called in clap.
 
 pub mod demo;
+pub mod doctor;
 pub mod logs;
 
 use std::time::{Duration, Instant, SystemTime};

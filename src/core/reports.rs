@@ -21,7 +21,7 @@ pub const INTERVAL: i64 = 15_000;
 /// After so many missed reports a model counts as silent.
 const MISSED: i64 = 3;
 /// Clocks that differ by more than this are worth a word, in milliseconds.
-const SKEW: i64 = 60_000;
+pub const SKEW: i64 = 60_000;
 
 /// What was read for one model. Times are milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,6 +60,8 @@ pub struct Reports {
     pub demo: bool,
     /// By model.
     pub models: Vec<ModelReport>,
+    /// Other databases that hold Clipper's measurements, where ours holds none.
+    pub elsewhere: Vec<String>,
     /// What the user can do, if anything is odd.
     pub hints: Vec<String>,
 }
@@ -102,17 +104,26 @@ pub fn analyse(activity: &Activity, stack: &Stack, objective: Option<u64>, named
             demo: model.last_report.is_none(),
         }
     });
+    let models: Vec<ModelReport> = models.collect();
     Reports {
         at: now,
         reporting: Some(last_report.is_some_and(recent)),
         last_report,
         demo: activity.models.iter().any(|model| model.last_demo.is_some()),
-        models: models.collect(),
-        hints: hints(activity, stack, named, last_report, now),
+        elsewhere: activity.elsewhere.clone(),
+        hints: hints(activity, &models, stack, named, last_report, now),
+        models,
     }
 }
 
-fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Option<i64>, now: i64) -> Vec<String> {
+fn hints(
+    activity: &Activity,
+    models: &[ModelReport],
+    stack: &Stack,
+    named: &[String],
+    last_report: Option<i64>,
+    now: i64,
+) -> Vec<String> {
     let mut hints = Vec::new();
     let database = &stack.database;
     if let (None, Some(other)) = (last_report, activity.elsewhere.first()) {
@@ -145,20 +156,15 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
             target.database
         ));
     }
-    let known = |name: &str| {
-        let written = written_name(name);
-        activity.models.iter().any(|model| model.name == written && model.last_report.is_some())
-    };
-    let (impossible, silent): (Vec<_>, Vec<_>) =
-        named.iter().filter(|name| !known(name)).partition(|name| is_unreportable(name));
+    let (impossible, silent): (Vec<String>, Vec<String>) =
+        never_reported(models, named).into_iter().partition(|name| is_unreportable(name));
     for name in impossible {
         hints.push(format!(
             "model {name:?} can never be seen: Clipper does not escape the comma in its name, and InfluxDB refuses it"
         ));
     }
     if last_report.is_some() && !silent.is_empty() {
-        let names: Vec<&str> = silent.into_iter().map(String::as_str).collect();
-        hints.push(format!("Clipper's file names models that never reported: {}", names.join(", ")));
+        hints.push(format!("Clipper's file names models that never reported: {}", silent.join(", ")));
     }
     match last_report {
         Some(at) if at > now + SKEW => hints.push(format!(
@@ -178,6 +184,13 @@ fn hints(activity: &Activity, stack: &Stack, named: &[String], last_report: Opti
         _ => {}
     }
     hints
+}
+
+/// The models of Clipper's file that have no report, demo data left aside.
+#[must_use]
+pub fn never_reported(models: &[ModelReport], named: &[String]) -> Vec<String> {
+    let known = |name: &str| models.iter().any(|model| model.name == written_name(name) && model.last_report.is_some());
+    named.iter().filter(|name| !known(name)).cloned().collect()
 }
 
 /// What Clipper makes of a model's name in its measurements: white space becomes `_`.

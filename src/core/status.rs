@@ -2,6 +2,7 @@
 //!
 //! Knows the words of the JSON. Must not know how they are laid out.
 
+use super::address::ServerUrl;
 use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
@@ -304,17 +305,23 @@ fn differences(finding: &Finding) -> Vec<Difference> {
     }
 }
 
+/// Where a server really is, as long as that is another place than the specified one.
+#[must_use]
+pub fn actual_url<S>(want: &Stack, role: Role, seen: &Server<S>) -> ServerUrl {
+    let have = seen.container.ours();
+    let published = have.and_then(|have| have.published.or(Some(have.specification.as_ref()?.publish)));
+    match (want.container(role), published) {
+        (Some(spec), Some(at)) if at != spec.specification.publish => spec.url_at(at.ip(), at.port()),
+        _ => want.url(role),
+    }
+}
+
 fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerStatus {
     let finding = plan.finding(Resource::Server(role)).unwrap_or(&Finding::Unknown);
     let (state, detail) = server_state(want.service(role), seen);
     let spec = want.container(role);
     let have = seen.container.ours();
-    let published = have.and_then(|have| have.published.or(Some(have.specification.as_ref()?.publish)));
-    let url = match (spec, published) {
-        // Where it really is, as long as that is another place than the specified one.
-        (Some(spec), Some(at)) if at != spec.specification.publish => spec.url_at(at.ip(), at.port()),
-        _ => want.url(role),
-    };
+    let url = actual_url(want, role, seen);
     let image = have.and_then(|have| Some(have.specification.as_ref()?.image.to_string()));
     ServerStatus {
         role,

@@ -14,6 +14,7 @@ mod text;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::core::diagnosis::Diagnosis;
 use crate::core::event::{ExecutedStep, Listener};
 use crate::core::invocation::Invocation;
 use crate::core::plan::Plan;
@@ -47,6 +48,8 @@ pub enum Output<'a> {
     },
     /// `status` tells.
     Status(&'a Status),
+    /// `doctor` has made its checks.
+    Diagnosed(&'a Diagnosis),
     /// `demo` has sent points.
     Sent {
         /// How many.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::state_names;
+use crate::core::diagnosis::{CheckResult, Diagnosis, Outcome};
 use crate::core::event::ExecutedStep;
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Plan, Step as PlanStep};
@@ -28,6 +29,8 @@ const SCHEMA: u32 = 1;
 pub(super) enum Document<'a> {
     /// `status`, `up` and `down`.
     State(Box<State<'a>>),
+    /// `doctor`.
+    Diagnosed(Diagnosed<'a>),
     /// `demo`.
     Sent(Sent<'a>),
     /// `demo --clear`.
@@ -211,6 +214,56 @@ struct Step {
     seconds: Option<f64>,
 }
 
+/// What `doctor` found.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Diagnosed<'a> {
+    /// Always 1.
+    schema: u32,
+    /// The instance's name.
+    instance: &'a str,
+    /// No check failed.
+    healthy: bool,
+    /// The first check that failed; `null` if none did.
+    culprit: Option<Culprit<'a>>,
+    panels: PanelCount,
+    /// In the order in which a number travels.
+    checks: Vec<CheckDocument<'a>>,
+}
+
+/// The first check that failed.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Culprit<'a> {
+    check: &'static str,
+    /// The variable or panel; `null` where the check is about something else.
+    object: Option<&'a str>,
+    message: &'a str,
+    /// What to do.
+    hint: &'a str,
+}
+
+/// Panels that ask an InfluxDB.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct PanelCount {
+    answering: usize,
+    total: usize,
+}
+
+/// A check that was made.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct CheckDocument<'a> {
+    check: &'static str,
+    /// The variable or panel; `null` where the check is about something else.
+    object: Option<&'a str>,
+    /// `passed`, `failed` or `skipped`.
+    state: &'static str,
+    message: &'a str,
+    seconds: f64,
+}
+
 /// What `demo` sent.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -277,6 +330,33 @@ impl<'a> Document<'a> {
     pub(super) fn planned(status: &'a status::Status, plan: &Plan) -> Self {
         let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
         Self::State(Box::new(State::new(status, Some(steps.collect()))))
+    }
+
+    pub(super) fn diagnosed(found: &'a Diagnosis) -> Self {
+        let (answering, total) = found.panels();
+        let culprit = found.culprit().map(|(check, fault)| Culprit {
+            check: check.name(),
+            object: check.object(),
+            message: &fault.why,
+            hint: &fault.hint,
+        });
+        let check = |result: &'a CheckResult| {
+            let (state, message) = match &result.outcome {
+                Outcome::Passed(what) => ("passed", what.as_str()),
+                Outcome::Failed(fault) => ("failed", fault.why.as_str()),
+                Outcome::Skipped(why) => ("skipped", why.as_str()),
+            };
+            let (check, object) = (result.check.name(), result.check.object());
+            CheckDocument { check, object, state, message, seconds: seconds(result.time) }
+        };
+        Self::Diagnosed(Diagnosed {
+            schema: SCHEMA,
+            instance: &found.instance,
+            healthy: culprit.is_none(),
+            culprit,
+            panels: PanelCount { answering, total },
+            checks: found.results.iter().map(check).collect(),
+        })
     }
 
     pub(super) fn sent(points: usize, reports: usize, time: Duration, database: &'a str) -> Self {

@@ -6,6 +6,7 @@ use console::Style;
 
 use super::layout::Page;
 use super::{Output, state_names};
+use crate::core::diagnosis::{Check, CheckResult, Diagnosis, Outcome};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Finding, Plan};
@@ -100,6 +101,7 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
         Output::Down { status, executed } => down(status, executed, look),
         Output::Planned { plan, .. } => plan_text(plan, look),
         Output::Status(current) => status(current, look),
+        Output::Diagnosed(found) => diagnosis(found, look),
         Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
             "sent {points} points in {reports} reports of {models} models to database {database} in {:.1} s\n\
              See them at {dashboard_url}; `{clear}` removes them.",
@@ -232,6 +234,56 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
         ));
     }
     page.done()
+}
+
+/// The culprit and what to do, then every check with what it gave and its time.
+fn diagnosis(found: &Diagnosis, look: Look) -> String {
+    let Look { paint, width } = look;
+    let mut page = Page::new(width);
+    match found.culprit() {
+        Some((_, fault)) => {
+            let (why, hint) = (printable_line(&fault.why), printable_line(&fault.hint));
+            page.line(&format!("{} {why}: {hint}", paint.bad("culprit:")));
+        }
+        None => {
+            let (answering, all) = found.panels();
+            page.line(&format!("{} {answering} of {all} panels answer", paint.good("all well:")));
+        }
+    }
+    page.gap();
+    for CheckResult { check, outcome, time } in &found.results {
+        let (mark, text) = match outcome {
+            Outcome::Passed(what) => (paint.good("✔"), what),
+            Outcome::Failed(fault) => (paint.bad("✘"), &fault.why),
+            Outcome::Skipped(why) => (paint.faint("-"), why),
+        };
+        let title = printable_line(&check_title(check));
+        let millis = time.as_secs_f64() * 1e3;
+        let time = if millis < 0.5 { String::new() } else { paint.faint(&format!(" ({millis:.0} ms)")) };
+        page.indented(2, &format!("{mark} {title}: {}{time}", printable_line(text)));
+    }
+    page.done()
+}
+
+fn check_title(check: &Check) -> String {
+    let title = match check {
+        Check::ClipperSettings => "Clipper's settings",
+        Check::Influxdb => "InfluxDB",
+        Check::Database => "database",
+        Check::Write => "write",
+        Check::ReadBack => "read back",
+        Check::Clocks => "clocks",
+        Check::FieldTypes => "field types",
+        Check::Grafana => "Grafana",
+        Check::Plugin => "plugin",
+        Check::DataSource => "data source",
+        Check::Query => "query",
+        Check::Dashboard => "dashboard",
+        Check::Variable(name) => return format!("variable {name}"),
+        Check::Panel(title) => return format!("panel {title}"),
+        Check::Reports => "Clipper's reports",
+    };
+    title.into()
 }
 
 /// A plan, a line per step with its reason.

@@ -84,6 +84,14 @@ impl Response {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
     }
 
+    /// When the server says that it answered, in milliseconds since 1970.
+    #[must_use]
+    pub fn date(&self) -> Option<i64> {
+        let date = httpdate::parse_http_date(&self.header("date")?).ok()?;
+        let since = date.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_millis()).ok()
+    }
+
     /// What the server said, for an error.
     #[must_use]
     pub fn message(&self) -> String {

@@ -261,7 +261,10 @@ impl Systems {
     }
 
     /// A signed-in client for the Grafana that runs at the moment.
-    pub(super) async fn grafana(&self) -> Result<Rc<Grafana>> {
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when no login is accepted, else when the server does not answer.
+    pub async fn grafana(&self) -> Result<Rc<Grafana>> {
         let (client, accepted) = {
             let known = self.login.known.borrow();
             (known.client.clone(), known.accepted.clone())

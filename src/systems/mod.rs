@@ -255,6 +255,16 @@ impl Systems {
         Influxdb::new(self.http(Role::Influxdb, auth))
     }
 
+    /// The InfluxDB at an address that Clipper's file names, asked as Clipper does: over plain http,
+    /// without credentials.
+    ///
+    /// # Errors
+    /// [`Error::Http`] when there can be no such address.
+    pub fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
+        let near = url.is_loopback();
+        Ok(Influxdb::new(Http::new(Role::Influxdb.name(), &url.to_string(), near, None, Rc::clone(&self.listener))?))
+    }
+
     async fn ask_influxdb(&self, container: &ContainerState) -> (Probe<observed::Influxdb>, Option<String>) {
         match self.may_answer(Role::Influxdb, container) {
             Answerable::No => (Probe::Unasked, None),

@@ -7,6 +7,7 @@ mod container;
 pub mod endpoint;
 mod errors;
 mod files;
+mod forward;
 pub mod labels;
 mod network;
 mod platform;
@@ -29,6 +30,7 @@ use self::container::{find_container, port_holder};
 use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 pub use self::files::VolumeFiles;
+pub use self::forward::Forward;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{
     ContainerState, Engine, Image, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,

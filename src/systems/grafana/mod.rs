@@ -1,12 +1,14 @@
 //! Grafana over HTTP, 7.5 to 13: data source, dashboard, organisation, folder, home page, and the
-//! question that tells whether panels will work.
+//! question that tells whether panels will work, and the queries of the panels themselves.
 //!
 //! Knows the API and its traps. Must not know the engine, nor decide what is to be done.
 
 pub mod dashboard;
 mod organisation;
+pub mod panels;
 mod question;
 mod store;
+mod variables;
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -69,6 +71,14 @@ impl Grafana {
         }
         self.version.set(version.as_deref().and_then(Version::parse));
         (Probe::Answering(()), version)
+    }
+
+    /// The server's clock, in milliseconds since 1970, to the second.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn clock(&self) -> Result<Option<i64>> {
+        Ok(self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, None).await?.date())
     }
 
     /// The same server has just said which version it is.

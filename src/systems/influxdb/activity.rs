@@ -59,7 +59,10 @@ impl Influxdb {
     }
 
     /// Other databases with reports of Clipper's.
-    async fn elsewhere(&self, database: &str) -> Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn elsewhere(&self, database: &str) -> Result<Vec<String>> {
         let mut others = self.databases().await?;
         others.retain(|name| name != database && name != INTERNAL);
         others.truncate(SEARCHED);

@@ -4,6 +4,8 @@
 //! engine, or what is wanted.
 
 pub mod activity;
+pub mod influxql;
+pub mod probe;
 
 use std::time::Duration;
 
@@ -15,6 +17,9 @@ use crate::core::role::Role;
 use crate::core::text::excerpt;
 use crate::core::version::Version;
 use crate::error::{Error, Result};
+
+/// How long a server may take to answer what costs it nothing.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An InfluxDB server.
 #[derive(Clone)]
@@ -66,6 +71,15 @@ impl Influxdb {
             Err(error) => Probe::Silent(error.to_string()),
         };
         (answer, Some(version))
+    }
+
+    /// The server's clock, in milliseconds since 1970, to the second.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn clock(&self) -> Result<Option<i64>> {
+        let answer = self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(PROBE_TIMEOUT)).await?;
+        Ok(answer.date())
     }
 
     /// All databases, InfluxDB's own one too.
@@ -128,9 +142,9 @@ impl Influxdb {
     ///
     /// # Errors
     /// When the server refuses any of them.
-    pub async fn write(&self, database: &str, lines: String) -> Result<()> {
+    pub async fn write(&self, database: &str, lines: String, within: Duration) -> Result<()> {
         let path = format!("/write?db={}", escaped(database));
-        let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(Duration::from_secs(60))).await?;
+        let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(within)).await?;
         match answer.status {
             204 => Ok(()),
             401 | 403 => {

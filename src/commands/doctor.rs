@@ -1,0 +1,696 @@
+//! `doctor`: why a graph is empty. Follows a number from Clipper to the panels and finds the first thing
+//! that breaks its way.
+//!
+//! Changes nothing but a probe of its own, which is removed in the end, also when interrupted. Must not
+//! know how a diagnosis is shown.
+
+use std::time::{Duration, Instant};
+
+use crate::core::address::{ServerUrl, bracketed};
+use crate::core::diagnosis::{
+    Check, CheckResult, Diagnosis, Outcome, PanelAnswer, PanelContent, VariableAnswer, WriteFailure,
+};
+use crate::core::event::{Event, Listener};
+use crate::core::observed::{Observed, Probe};
+use crate::core::plan::{self, UpOptions};
+use crate::core::reports::{self, Reports, SKEW, span};
+use crate::core::role::Role;
+use crate::core::stack::{EngineLocation, Stack};
+use crate::core::status::{self, ObjectState, QueryState, ServerState, Status};
+use crate::error::{Error, Result};
+use crate::systems::docker::Forward;
+use crate::systems::grafana::panels::Opened;
+use crate::systems::influxdb::{Influxdb, PROBE_TIMEOUT};
+use crate::systems::{Depth, Systems};
+
+/// What the user asked of `doctor`.
+#[derive(Debug, Clone, Default)]
+pub struct DoctorOptions {
+    /// A container from whose network InfluxDB is asked, as a Clipper inside would.
+    pub from: Option<String>,
+}
+
+/// Makes every check.
+///
+/// # Errors
+/// [`Error::Interrupted`] when `stop` comes first, [`Error::Docker`] when the engine does not answer, and
+/// [`Error::Absent`] when the container of `--from` does not run. What is wrong with the stack is no error.
+pub async fn doctor(
+    systems: &Systems,
+    options: &DoctorOptions,
+    listener: &dyn Listener,
+    stop: impl Future<Output = ()>,
+) -> Result<Diagnosis> {
+    let mut examination = Examination {
+        systems,
+        from: options.from.as_deref(),
+        id: format!("{}-{}", super::now(), std::process::id()),
+        results: Vec::new(),
+        forward: None,
+        written: None,
+    };
+    let result = tokio::select! {
+        result = examination.run() => result,
+        () = stop => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
+    };
+    examination.clean_up(listener).await;
+    result?;
+    Ok(Diagnosis { instance: systems.stack().instance.clone(), results: examination.results })
+}
+
+/// Where Clipper writes, as far as it is known.
+struct Target {
+    url: ServerUrl,
+    database: String,
+    /// Clipper's file says so.
+    of_file: bool,
+}
+
+impl Target {
+    fn new(stack: &Stack, seen: &Observed) -> Self {
+        match &stack.clipper {
+            Some(file) => {
+                let database = if file.database.is_empty() { &stack.database } else { &file.database };
+                Self { url: ServerUrl::http(&file.host, file.port), database: database.clone(), of_file: true }
+            }
+            None => Self {
+                url: status::actual_url(stack, Role::Influxdb, &seen.influxdb),
+                database: stack.database.clone(),
+                of_file: false,
+            },
+        }
+    }
+
+    fn address(&self) -> String {
+        format!("{}:{}", bracketed(&self.url.host), self.url.port)
+    }
+}
+
+/// Checks on their way, and what must be cleaned up after them.
+struct Examination<'a> {
+    systems: &'a Systems,
+    from: Option<&'a str>,
+    /// Tells this run's probe from others.
+    id: String,
+    results: Vec<CheckResult>,
+    forward: Option<Forward>,
+    /// Where the probe may be.
+    written: Option<(Influxdb, String)>,
+}
+
+impl Examination<'_> {
+    async fn run(&mut self) -> Result<()> {
+        let systems = self.systems;
+        let stack = systems.stack();
+        let started = Instant::now();
+        let seen = systems.observe(Depth::Servers).await?;
+        let plan = plan::up(stack, &seen, UpOptions::default());
+        let status = super::summarize(systems, &seen, &plan, false).await?;
+        let observing = started.elapsed();
+        let target = Target::new(stack, &seen);
+        let named = status::named_models(stack, &seen);
+
+        let settings = clipper_settings(stack, &target, &named);
+        let may_write = settings.is_passed();
+        self.note(Check::ClipperSettings, settings, Duration::ZERO);
+        let is_stored = if may_write { self.follow_to_influxdb(&target, &status).await? } else { false };
+        let has_database = seen.influxdb.probe.stored().is_some_and(|stored| stored.has_database);
+        if has_database {
+            self.timed(Check::FieldTypes, field_types(&systems.influxdb(), stack)).await;
+        }
+        self.note(Check::Grafana, grafana(&status, stack), observing);
+        if status.grafana.state == ServerState::Answering {
+            self.follow_through_grafana(&target, &status, is_stored).await?;
+        }
+        self.note(Check::Reports, clipper_reports(&status.reports, stack, &target, &named), Duration::ZERO);
+        Ok(())
+    }
+
+    fn note(&mut self, check: Check, outcome: Outcome, time: Duration) {
+        self.results.push(CheckResult { check, outcome, time });
+    }
+
+    async fn timed(&mut self, check: Check, asking: impl Future<Output = Outcome>) -> bool {
+        let started = Instant::now();
+        let outcome = asking.await;
+        let passed = outcome.is_passed();
+        self.note(check, outcome, started.elapsed());
+        passed
+    }
+
+    /// From Clipper into the database; whether a probe is stored there.
+    async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
+        let stack = self.systems.stack();
+        if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, target.url.is_loopback(), self.from) {
+            let why = format!(
+                "{} is the loopback of {host}: run this command there, or give a container of that engine with --from",
+                target.address()
+            );
+            self.note(Check::Influxdb, Outcome::Skipped(why), Duration::ZERO);
+            return Ok(false);
+        }
+        let influxdb = match self.from {
+            Some(container) => self.from_inside(container, target).await?,
+            None if target.of_file => self.systems.influxdb_at(&target.url)?,
+            None => self.systems.influxdb(),
+        };
+        let started = Instant::now();
+        let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
+        let has_database = probe.stored().map(|stored| stored.has_database);
+        let outcome = match probe {
+            Probe::Answering(_) => {
+                Outcome::Passed(format!("version {} answers at {}", version.unwrap_or_default(), self.place(target)))
+            }
+            Probe::Refusing(message) => Outcome::failed(
+                format!("InfluxDB at {} wants a login ({message}), and Clipper sends none", target.address()),
+                "turn authentication off there, or put a proxy in between that adds it",
+            ),
+            Probe::Unusable(what) => Outcome::failed(
+                format!("{} answers at {}", what.trim_end_matches(','), self.place(target)),
+                self.correct_address(target, status, "run InfluxDB 1.x there"),
+            ),
+            Probe::Silent(why) => self.silent(target, status, &why),
+            Probe::Unasked => Outcome::Skipped("it was not asked".into()),
+        };
+        self.note(Check::Influxdb, outcome, started.elapsed());
+        let Some(has_database) = has_database else { return Ok(false) };
+        let outcome = database(has_database, target, stack, &influxdb).await;
+        if !self.timed(Check::Database, std::future::ready(outcome)).await {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let now = super::now();
+        self.written = Some((influxdb.clone(), target.database.clone()));
+        let written = influxdb.write_probe(&target.database, &self.id, now).await;
+        let is_written = written.is_ok();
+        let outcome = match written {
+            Ok(()) => Outcome::Passed("a point is accepted as Clipper writes it".into()),
+            Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
+        };
+        self.note(Check::Write, outcome, started.elapsed());
+        let mut is_stored = false;
+        if is_written {
+            let outcome = self.read_back(&influxdb, target, status).await;
+            is_stored = self.timed(Check::ReadBack, std::future::ready(outcome)).await;
+        }
+        let clocks = self.clocks(&influxdb, status);
+        let (started, outcome) = (Instant::now(), clocks.await);
+        self.note(Check::Clocks, outcome, started.elapsed());
+        Ok(is_stored)
+    }
+
+    /// InfluxDB as it is seen from inside a container's network.
+    async fn from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
+        let stack = self.systems.stack();
+        let docker = self.systems.docker()?;
+        let image = match stack.container(Role::Influxdb) {
+            Some(spec) => docker.image(spec).await?.map(|image| image.id),
+            None => None,
+        };
+        let image = image.ok_or_else(|| Error::Absent {
+            what: "there is no image of InfluxDB on that engine, from which --from starts a container".into(),
+            hint: format!("`{}` pulls it", stack.command("up")),
+        })?;
+        let (host, port) = (target.url.host.as_str(), target.url.port);
+        let forward = docker.forward(&stack.instance, &image, container, host, port).await?;
+        let influxdb = self.systems.influxdb_at(&ServerUrl::http("127.0.0.1", forward.port()));
+        self.forward = Some(forward);
+        influxdb
+    }
+
+    /// The address that was asked, and from where.
+    fn place(&self, target: &Target) -> String {
+        match self.from {
+            Some(container) => format!("{}, seen from container {container}", target.address()),
+            None => target.address(),
+        }
+    }
+
+    /// Nothing answers where Clipper writes.
+    fn silent(&self, target: &Target, status: &Status, why: &str) -> Outcome {
+        let stack = self.systems.stack();
+        if let (Some(container), Some(inside)) = (self.from, self.forward.as_ref().and_then(Forward::failure)) {
+            let itself = if target.url.is_loopback() { ": there, that is the container itself" } else { "" };
+            return Outcome::failed(
+                format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
+                match stack.container(Role::Influxdb) {
+                    Some(spec) => format!(
+                        "attach it with `docker network connect {} {container}` and set influx_ip = \"{}\", influx_port = {}",
+                        stack.instance,
+                        spec.name,
+                        Role::Influxdb.port()
+                    ),
+                    None => "set influx_ip to an address that the container can reach".into(),
+                },
+            );
+        }
+        let state = match status.influxdb.state {
+            ServerState::Absent => Some("is not running".to_string()),
+            ServerState::Stopped => {
+                let detail = status.influxdb.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                Some(format!("is stopped{detail}"))
+            }
+            _ => None,
+        };
+        if let Some(state) = state {
+            return Outcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
+        }
+        let logs = match stack.container(Role::Influxdb) {
+            Some(_) => format!("`{}` shows what it says", stack.command("logs influxdb")),
+            None => "check that it runs, and the firewall between".into(),
+        };
+        Outcome::failed(
+            format!("nothing answers at {} ({why})", self.place(target)),
+            self.correct_address(target, status, &logs),
+        )
+    }
+
+    /// What to do about an address of Clipper's file where the right server is not.
+    fn correct_address(&self, target: &Target, status: &Status, otherwise: &str) -> String {
+        let stack = self.systems.stack();
+        let real = stack.url(Role::Influxdb);
+        let answers = status.influxdb.state == ServerState::Answering;
+        if target.of_file && answers && status.influxdb.url != target.url.to_string() {
+            return format!(
+                "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that, or move it with `{}`",
+                status.influxdb.url,
+                stack.command("up")
+            );
+        }
+        if target.of_file && target.url.to_string() != real.to_string() {
+            return format!(
+                "set influx_ip and influx_port in Clipper's file to {}:{}",
+                bracketed(&real.host),
+                real.port
+            );
+        }
+        otherwise.into()
+    }
+
+    /// The probe is where the dashboard looks.
+    async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> Outcome {
+        let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
+        let own = if status.influxdb.state == ServerState::Answering {
+            found(self.systems.influxdb()).await
+        } else {
+            found(influxdb.clone()).await
+        };
+        match own {
+            Ok(true) => return Outcome::Passed("the point is there".into()),
+            Ok(false) => {}
+            // Another InfluxDB need not have that database.
+            Err(Error::Answer { .. }) => {}
+            Err(error) => return Outcome::failed(error.to_string(), "-v shows every request"),
+        }
+        match found(influxdb.clone()).await {
+            Ok(true) => Outcome::failed(
+                format!(
+                    "Clipper writes to another InfluxDB: the one at {} is not the one that Grafana shows, at {}",
+                    self.place(target),
+                    status.influxdb.url
+                ),
+                "set influx_ip and influx_port in Clipper's file to the one that Grafana shows",
+            ),
+            Ok(false) => dropped(influxdb, target).await,
+            Err(error) => Outcome::failed(error.to_string(), "-v shows every request"),
+        }
+    }
+
+    /// This machine, InfluxDB and Grafana agree on the time.
+    async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> Outcome {
+        let here = super::now();
+        let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
+        if status.grafana.state == ServerState::Answering
+            && let Ok(grafana) = self.systems.grafana().await
+        {
+            clocks.push(("Grafana", grafana.clock().await.ok().flatten()));
+        }
+        for (name, clock) in &clocks {
+            let Some(clock) = clock else { continue };
+            let apart = clock - here;
+            if apart.abs() > SKEW {
+                let (place, distance) = (if apart > 0 { "ahead of" } else { "behind" }, span(apart.abs()));
+                return Outcome::failed(
+                    format!("{name}'s clock is {distance} {place} this machine's"),
+                    "set both clocks: Clipper dates its reports, and panels ask for the time of InfluxDB and of the browser",
+                );
+            }
+        }
+        if clocks.iter().all(|(_, clock)| clock.is_none()) {
+            return Outcome::Skipped("no server says what time it is".into());
+        }
+        Outcome::Passed("they agree".into())
+    }
+
+    /// From the database to the panels.
+    async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) -> Result<()> {
+        let stack = self.systems.stack();
+        let grafana = self.systems.grafana().await?;
+        let plugin = async {
+            match grafana.has_plugin().await {
+                Ok(Some(true)) => Outcome::Passed("it is there".into()),
+                Ok(Some(false)) => Outcome::failed(
+                    "Grafana has no InfluxDB plugin, without which the data source cannot work",
+                    "install it (grafana cli plugins install influxdb) and restart Grafana, or use an image that has it",
+                ),
+                Ok(None) => Outcome::Skipped("this account may not see Grafana's plugins".into()),
+                Err(error) => Outcome::failed(error.to_string(), "-v shows every request"),
+            }
+        };
+        self.timed(Check::Plugin, plugin).await;
+        let is_there = !matches!(status.data_source.state, ObjectState::Missing | ObjectState::Unknown);
+        self.note(Check::DataSource, data_source(status, stack), Duration::ZERO);
+        let query = self.query(&grafana, target, status, is_stored && is_there);
+        let (started, outcome) = (Instant::now(), query.await);
+        self.note(Check::Query, outcome, started.elapsed());
+        self.note(Check::Dashboard, dashboard(status, stack), Duration::ZERO);
+        if let Some(opened) = grafana.open_dashboard(&stack.dashboard.uid, super::now()).await? {
+            let has_models = !status.reports.models.is_empty();
+            self.note_dashboard(opened, has_models);
+        }
+        Ok(())
+    }
+
+    async fn query(
+        &self,
+        grafana: &crate::systems::grafana::Grafana,
+        target: &Target,
+        status: &Status,
+        is_askable: bool,
+    ) -> Outcome {
+        let stack = self.systems.stack();
+        if let QueryState::Failing(why) = &status.query {
+            let hint = if status.data_source.state == ObjectState::InSync {
+                format!("Grafana uses other settings than it shows: `{}` saves them once more", stack.command("up"))
+            } else {
+                format!("`{}` corrects the data source", stack.command("up"))
+            };
+            return Outcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
+        }
+        if !is_askable {
+            return Outcome::Skipped("there is no point to ask for, or nothing to ask with".into());
+        }
+        match grafana.finds_probe(&stack.data_source.uid, &self.id, super::now()).await {
+            Ok(true) => Outcome::Passed("the point is found through the data source".into()),
+            Ok(false) => Outcome::failed(
+                format!(
+                    "Grafana's data source reads another database than Clipper writes to ({} at {})",
+                    target.database,
+                    target.address()
+                ),
+                format!("`{}` corrects the data source", stack.command("up")),
+            ),
+            Err(error) => Outcome::failed(
+                format!("Grafana's data source does not answer: {error}"),
+                format!("`{}` shows what Grafana says", stack.command("logs grafana")),
+            ),
+        }
+    }
+
+    fn note_dashboard(&mut self, opened: Opened, has_models: bool) {
+        let stack = self.systems.stack();
+        for VariableAnswer { name, values, time } in opened.variables {
+            let outcome = match values {
+                Ok(values) if !values.is_empty() => Outcome::Passed(format!("{} values", values.len())),
+                Ok(_) if !has_models => Outcome::Skipped("no model has reported yet".into()),
+                Ok(_) => Outcome::failed(format!("the dashboard's variable {name} finds nothing"), edit_hint(stack)),
+                Err(why) => Outcome::failed(format!("the dashboard's variable {name} fails: {why}"), edit_hint(stack)),
+            };
+            self.note(Check::Variable(name), outcome, time);
+        }
+        for PanelAnswer { title, content, time } in opened.panels {
+            let outcome = match content {
+                PanelContent::Points(points) => Outcome::Passed(format!("{points} points")),
+                PanelContent::Empty => Outcome::Passed("answers, no points in its time range".into()),
+                PanelContent::Elsewhere(what) => Outcome::Skipped(format!("it asks {what}")),
+                PanelContent::UnknownField { field, source } => Outcome::failed(
+                    format!("panel {title:?} asks for the field {field:?}, which no measurement of {source} has"),
+                    edit_hint(stack),
+                ),
+                PanelContent::Failed(why) => Outcome::failed(format!("panel {title:?} fails: {why}"), edit_hint(stack)),
+            };
+            self.note(Check::Panel(title), outcome, time);
+        }
+    }
+
+    /// Leaves nothing behind.
+    async fn clean_up(&mut self, listener: &dyn Listener) {
+        if let Some((influxdb, database)) = self.written.take() {
+            let removed = influxdb.remove_probes(&database, &self.id, super::now()).await;
+            if let Err(error) = removed {
+                listener.on(Event::Warning(&format!(
+                    "a probe may be left in database {database} ({error}); the next run removes it"
+                )));
+            }
+        }
+        if let (Some(forward), Ok(docker)) = (self.forward.take(), self.systems.docker())
+            && let Err(error) = docker.end_forward(&forward).await
+        {
+            listener.on(Event::Warning(&format!("{error}; it ends by itself within two minutes")));
+        }
+    }
+}
+
+/// What Clipper's file says can be written to at all.
+fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> Outcome {
+    if let Some(why) = status::beyond_clipper(stack) {
+        return Outcome::failed(why, "omit --influxdb-url for a container, to which Clipper can write");
+    }
+    if target.database != stack.database {
+        return Outcome::failed(
+            format!("Clipper's file says database {}, but the dashboard shows {}", target.database, stack.database),
+            format!("set influx_dbname in Clipper's file to {}", stack.database),
+        );
+    }
+    if let Some(name) = named.iter().find(|name| reports::is_unreportable(name)) {
+        return Outcome::failed(
+            format!("Clipper cannot write the reports of model {name:?}: InfluxDB refuses the comma in its name"),
+            "rename the model in Clipper's file",
+        );
+    }
+    Outcome::Passed(format!("it writes to {}, database {}", target.address(), target.database))
+}
+
+async fn database(is_there: bool, target: &Target, stack: &Stack, influxdb: &Influxdb) -> Outcome {
+    if is_there {
+        return Outcome::Passed(format!("{} exists", target.database));
+    }
+    let elsewhere = influxdb.elsewhere(&target.database).await.unwrap_or_default();
+    let what = format!("there is no database {} at {}", target.database, target.address());
+    if elsewhere.is_empty() {
+        return Outcome::failed(what, format!("`{}` creates it", stack.command("up")));
+    }
+    let names = elsewhere.join(", ");
+    Outcome::failed(
+        format!("{what}; Clipper's reports are in {names}"),
+        format!("set influx_dbname in Clipper's file to {}, or create it with `{}`", elsewhere[0], stack.command("up")),
+    )
+}
+
+/// What to do about a write that InfluxDB refused.
+async fn refused_write(
+    failure: WriteFailure,
+    why: &str,
+    target: &Target,
+    stack: &Stack,
+    influxdb: &Influxdb,
+) -> Outcome {
+    let database = &target.database;
+    match failure {
+        WriteFailure::NoDatabase => Outcome::failed(
+            format!("there is no database {database} at {}", target.address()),
+            format!("`{}` creates it", stack.command("up")),
+        ),
+        WriteFailure::DiskFull => Outcome::failed(
+            "InfluxDB's disk is full, so it refuses every report",
+            "free space there (docker system df), or keep reports for a shorter time with a retention policy",
+        ),
+        WriteFailure::TooManySeries => Outcome::failed(
+            format!("database {database} holds as many series as InfluxDB allows (max-series-per-database)"),
+            "raise the limit in InfluxDB's configuration (0 is none), or drop series that are not needed",
+        ),
+        WriteFailure::BeyondRetention => retention(influxdb, target).await,
+        WriteFailure::FieldType => Outcome::failed(
+            format!("database {database} holds a field of another type than is written: {why}"),
+            "drop the measurement that InfluxDB names, with its points",
+        ),
+        WriteFailure::Login => Outcome::failed(
+            format!("InfluxDB at {} wants a login, and Clipper sends none", target.address()),
+            "turn authentication off there, or put a proxy in between that adds it",
+        ),
+        WriteFailure::Unreachable | WriteFailure::Other => Outcome::failed(
+            format!("InfluxDB refuses a point: {why}"),
+            format!("`{}` shows what it says", stack.command("logs influxdb")),
+        ),
+    }
+}
+
+/// Points of now are beyond what the default retention policy keeps.
+async fn retention(influxdb: &Influxdb, target: &Target) -> Outcome {
+    let policy = influxdb.default_retention(&target.database).await.ok().flatten();
+    let (name, duration) = policy.map_or_else(
+        || ("the default one".to_string(), String::from("an unknown time")),
+        |policy| (policy.name, policy.duration),
+    );
+    Outcome::failed(
+        format!(
+            "the retention policy {name} of database {} keeps points for {duration} and drops what is dated now",
+            target.database
+        ),
+        format!(
+            "lengthen it (ALTER RETENTION POLICY \"{name}\" ON \"{}\" DURATION INF), and check the clocks",
+            target.database
+        ),
+    )
+}
+
+/// InfluxDB said yes to a point and has none.
+async fn dropped(influxdb: &Influxdb, target: &Target) -> Outcome {
+    match influxdb.default_retention(&target.database).await {
+        Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target).await,
+        _ => Outcome::failed(
+            format!("InfluxDB at {} accepted a point and does not have it", target.address()),
+            "check its log, and whether something between drops writes",
+        ),
+    }
+}
+
+async fn field_types(influxdb: &Influxdb, stack: &Stack) -> Outcome {
+    let database = &stack.database;
+    match influxdb.conflicting_field(database).await {
+        Ok((Some((measurement, field, kind)), _)) => Outcome::failed(
+            format!(
+                "the field {field:?} of {measurement} is of type {kind}, so InfluxDB refuses Clipper's numbers (field type \
+                 conflict)"
+            ),
+            format!("drop the measurement with its points: DROP MEASUREMENT \"{measurement}\" in database {database}"),
+        ),
+        Ok((None, true)) => Outcome::Passed("numbers, as Clipper writes them".into()),
+        Ok((None, false)) => Outcome::Passed("there are none yet".into()),
+        Err(error) => Outcome::failed(error.to_string(), "-v shows every request"),
+    }
+}
+
+fn grafana(status: &Status, stack: &Stack) -> Outcome {
+    let server = &status.grafana;
+    let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let obstacle = || status.obstacle.as_ref().map(|(_, hint)| hint.clone());
+    match server.state {
+        ServerState::Answering => Outcome::Passed(format!(
+            "version {} answers at {}",
+            server.version.as_deref().unwrap_or("unknown"),
+            server.url
+        )),
+        ServerState::Absent | ServerState::Stopped => {
+            Outcome::failed(format!("Grafana is not running{detail}"), format!("`{}` starts it", stack.command("up")))
+        }
+        ServerState::Refusing => {
+            let error = Error::Refused {
+                role: Role::Grafana,
+                url: server.url.clone(),
+                message: server.detail.clone().unwrap_or_default(),
+            };
+            Outcome::failed(error.to_string(), error.hint(&stack.invocation))
+        }
+        ServerState::Foreign => Outcome::failed(
+            format!("what answers in Grafana's place cannot be used{detail}"),
+            obstacle().unwrap_or_else(|| "choose another address".into()),
+        ),
+        ServerState::Starting | ServerState::Unknown => Outcome::failed(
+            format!("Grafana does not answer at {}{detail}", server.url),
+            match stack.container(Role::Grafana) {
+                Some(_) => format!("`{}` shows what it says", stack.command("logs grafana")),
+                None => "check that it runs, and the firewall between".into(),
+            },
+        ),
+    }
+}
+
+fn data_source(status: &Status, stack: &Stack) -> Outcome {
+    let name = &stack.data_source.name;
+    let up = || format!("`{}` corrects it", stack.command("up"));
+    match status.data_source.state {
+        ObjectState::InSync | ObjectState::Edited => Outcome::Passed(format!("{name:?} is as it must be")),
+        ObjectState::Missing => Outcome::failed(
+            format!("Grafana has no data source {name:?}"),
+            format!("`{}` creates it", stack.command("up")),
+        ),
+        ObjectState::Differs => {
+            let differences: Vec<String> = status.data_source.differences.iter().map(ToString::to_string).collect();
+            Outcome::failed(format!("Grafana's data source {name:?} differs: {}", differences.join(", ")), up())
+        }
+        ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
+            Some((why, hint)) => Outcome::failed(why.clone(), hint.clone()),
+            None => Outcome::Skipped("it could not be looked at".into()),
+        },
+    }
+}
+
+fn dashboard(status: &Status, stack: &Stack) -> Outcome {
+    let title = &stack.dashboard.title;
+    match status.dashboard.state {
+        ObjectState::InSync => Outcome::Passed(format!("{title:?} is there")),
+        ObjectState::Edited => Outcome::Passed(format!("{title:?} is there, edited by somebody")),
+        ObjectState::Differs => Outcome::Passed(format!(
+            "{title:?} is there, of another edition; `{}` brings the newest",
+            stack.command("up")
+        )),
+        ObjectState::Missing => Outcome::failed(
+            format!("Grafana has no dashboard {title:?}"),
+            format!("`{}` imports it", stack.command("up")),
+        ),
+        ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
+            Some((why, hint)) => Outcome::failed(why.clone(), hint.clone()),
+            None => Outcome::Skipped("it could not be looked at".into()),
+        },
+    }
+}
+
+fn edit_hint(stack: &Stack) -> String {
+    format!(
+        "correct it in Grafana, or restore the whole dashboard with `{}`",
+        stack.command("up --overwrite-dashboard")
+    )
+}
+
+/// What Clipper itself has sent; where only its reports are missing, everything else works.
+fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[String]) -> Outcome {
+    let check_clipper = || {
+        format!(
+            "check that Clipper runs and writes to {}; if it runs in a container: `{}`",
+            target.address(),
+            stack.command("doctor --from CONTAINER")
+        )
+    };
+    let ago = |at: i64| span(reports.at - at);
+    match (reports.reporting, reports.last_report) {
+        (None, _) => Outcome::Skipped("InfluxDB could not be asked".into()),
+        (Some(_), Some(at)) if at > reports.at + SKEW => Outcome::failed(
+            format!("Clipper's newest report is dated {} in the future", span(at - reports.at)),
+            "set the clock of Clipper's machine",
+        ),
+        (Some(true), Some(at)) => match reports::never_reported(&reports.models, named) {
+            missing if missing.is_empty() => {
+                let reporting = reports.models.iter().filter(|model| model.reporting).count();
+                Outcome::Passed(format!("{reporting} models report, the newest {} ago", ago(at)))
+            }
+            missing => Outcome::failed(
+                format!("Clipper's file names models that have never reported: {}", missing.join(", ")),
+                "check that their containers run and that Clipper's file has their addresses",
+            ),
+        },
+        (Some(_), Some(at)) => {
+            Outcome::failed(format!("Clipper reported {} ago and not since", ago(at)), check_clipper())
+        }
+        (Some(_), None) if reports.demo => Outcome::Passed("demo data only".into()),
+        (Some(_), None) => match reports.elsewhere.first() {
+            Some(other) => Outcome::failed(
+                format!("database {} holds no reports, but {} does", stack.database, reports.elsewhere.join(", ")),
+                format!("set influx_dbname in Clipper's file to {}, or give --database {other}", stack.database),
+            ),
+            None => {
+                Outcome::failed(format!("Clipper has never reported to database {}", stack.database), check_clipper())
+            }
+        },
+    }
+}

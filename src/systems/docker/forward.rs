@@ -1,0 +1,203 @@
+//! A port of this machine that leads to an address as a container sees it: what connects here is
+//! connected from inside that container's network.
+//!
+//! A short-lived container of an image that is there joins the network and ends by itself if this run
+//! does not remove it. Must not know what is sent.
+
+use std::sync::{Arc, Mutex};
+
+use bollard::container::LogOutput;
+use bollard::exec::StartExecResults;
+use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions};
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use super::{Docker, labels};
+use crate::core::text::excerpt;
+use crate::error::{Error, Refusal, Result};
+
+/// After this time, in seconds, the helper ends by itself.
+const LIFETIME: &str = "120";
+/// Joins its own streams with a connection; bash opens it without any other program.
+const JOIN: &str = "exec 3<>\"/dev/tcp/$0/$1\" || exit; cat <&3 & exec cat >&3";
+
+/// A forwarded address.
+pub struct Forward {
+    port: u16,
+    /// What the helper said went wrong.
+    said: Arc<Mutex<String>>,
+    helper: String,
+    accepting: JoinHandle<()>,
+}
+
+impl Forward {
+    /// The port of loopback to connect to.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Why the last connection could not be made inside, if it could not.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
+        Some(excerpt(last.rsplit(": ").next().unwrap_or(last), 120).to_lowercase())
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Docker {
+    /// Forwards a port of loopback to `host` and `port` as the container sees them.
+    ///
+    /// # Errors
+    /// [`Error::Absent`] when the container does not run, [`Error::Docker`] when the engine refuses.
+    pub async fn forward(
+        &self,
+        instance: &str,
+        image: &str,
+        container: &str,
+        host: &str,
+        port: u16,
+    ) -> Result<Forward> {
+        let absent = |state: &str| Error::Absent {
+            what: format!("container {container} {state}"),
+            hint: format!("`{}` lists the containers that run", self.endpoint.docker_command("ps")),
+        };
+        let doing = format!("inspect container {container}");
+        let found = self.find(&doing, self.client.inspect_container(container, None)).await?;
+        let found = found.ok_or_else(|| absent("does not exist"))?;
+        if found.state.and_then(|state| state.running) != Some(true) {
+            return Err(absent("does not run"));
+        }
+        let id = found.id.unwrap_or_default();
+        let helper = self.start_helper(instance, image, &id).await?;
+        let io = |source| Error::Io { doing: "listen on loopback".into(), source };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io)?;
+        let local = listener.local_addr().map_err(io)?.port();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (client, target) = (self.client.clone(), (helper.clone(), host.to_string(), port));
+        let noted = Arc::clone(&said);
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (client, target, noted) = (client.clone(), target.clone(), Arc::clone(&noted));
+                tokio::spawn(async move {
+                    if let Err(why) = join(&client, &target, stream, &noted).await {
+                        note(&noted, &why.to_string());
+                    }
+                });
+            }
+        });
+        Ok(Forward { port: local, said, helper, accepting })
+    }
+
+    /// Ends a forward and removes its helper.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn end_forward(&self, forward: &Forward) -> Result<()> {
+        forward.accepting.abort();
+        self.remove_helper(&forward.helper).await
+    }
+
+    async fn start_helper(&self, instance: &str, image: &str, network_of: &str) -> Result<String> {
+        let body = ContainerCreateBody {
+            image: Some(image.into()),
+            entrypoint: Some(vec!["sleep".into(), LIFETIME.into()]),
+            cmd: Some(Vec::new()),
+            labels: Some(labels::of_instance(instance)),
+            host_config: Some(HostConfig {
+                network_mode: Some(format!("container:{network_of}")),
+                auto_remove: Some(true),
+                cap_drop: Some(vec!["ALL".into()]),
+                security_opt: Some(vec!["no-new-privileges".into()]),
+                readonly_rootfs: Some(true),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let name = format!("{instance}-doctor-{}", std::process::id());
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let doing = "create the container that asks from inside that network";
+        let id = self.call(doing, self.client.create_container(Some(options), body)).await?.id;
+        let started =
+            self.call("start that container", self.client.start_container(&id, None::<StartContainerOptions>));
+        if let Err(error) = started.await {
+            // The engine removes by itself only what has run.
+            let _ = self.remove_helper(&id).await;
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    async fn remove_helper(&self, id: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let removed = self.find("remove that container", self.client.remove_container(id, Some(options))).await;
+        match removed {
+            Err(Error::Docker { refusal: Refusal::BeingRemoved | Refusal::Conflict, .. }) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+}
+
+/// Joins a connection with one that is made inside.
+async fn join(
+    client: &bollard::Docker,
+    (helper, host, port): &(String, String, u16),
+    stream: TcpStream,
+    said: &Mutex<String>,
+) -> Result<(), bollard::errors::Error> {
+    let config = ExecConfig {
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(["bash", "-c", JOIN, host, &port.to_string()].map(String::from).to_vec()),
+        ..ExecConfig::default()
+    };
+    let exec = client.create_exec(helper, config).await?;
+    let StartExecResults::Attached { mut output, mut input } = client.start_exec(&exec.id, None).await? else {
+        return Ok(());
+    };
+    let (mut from_here, mut to_here) = stream.into_split();
+    let inwards = async move {
+        let mut bytes = vec![0; 16 << 10];
+        while let Ok(length @ 1..) = from_here.read(&mut bytes).await {
+            if input.write_all(&bytes[..length]).await.is_err() || input.flush().await.is_err() {
+                break;
+            }
+        }
+        let _ = input.shutdown().await;
+    };
+    let outwards = async move {
+        while let Some(Ok(part)) = output.next().await {
+            match part {
+                LogOutput::StdErr { message } => note(said, &String::from_utf8_lossy(&message)),
+                part => {
+                    if to_here.write_all(&part.into_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    // Once nothing more comes from inside, the connection is over.
+    tokio::select! {
+        () = outwards => {}
+        () = async { inwards.await; std::future::pending().await } => {}
+    }
+    Ok(())
+}
+
+fn note(said: &Mutex<String>, text: &str) {
+    let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    said.push_str(text);
+    said.push('\n');
+}

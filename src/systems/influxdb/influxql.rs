@@ -1,0 +1,176 @@
+//! Which fields and measurements a query of InfluxQL names.
+//!
+//! Reads as much of the language as that takes. Must not know who asks, nor what exists.
+
+/// What a query names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct References {
+    /// What stands behind FROM, as it is written there.
+    pub source: String,
+    /// The identifiers in SELECT and WHERE: fields and tags.
+    pub names: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    /// A word without quotes.
+    Word(String),
+    /// An identifier in double quotes.
+    Quoted(String),
+    /// A string, a regular expression, a number: whatever names nothing.
+    Value,
+    /// Anything else.
+    Sign(char),
+}
+
+/// Words that name nothing, where they stand without quotes.
+const KEYWORDS: &[&str] = &["and", "or", "as", "time", "now", "true", "false", "distinct", "tz", "in"];
+/// Words that end the FROM clause.
+const AFTER_SOURCE: &[&str] = &["where", "group", "order", "limit", "offset", "slimit", "soffset", "tz", "fill"];
+
+/// What a SELECT names. Nothing for other statements, for several at once and for subqueries.
+#[must_use]
+pub fn references(query: &str) -> Option<References> {
+    let tokens = tokens(query);
+    let is_word = |token: &Token, word: &str| matches!(token, Token::Word(text) if text.eq_ignore_ascii_case(word));
+    let is_any = |token: &Token, words: &[&str]| words.iter().any(|word| is_word(token, word));
+    if !is_word(&tokens.first()?.0, "select") || tokens.iter().skip(1).any(|(token, ..)| is_word(token, "select")) {
+        return None;
+    }
+    if tokens.iter().rev().skip(1).any(|(token, ..)| *token == Token::Sign(';')) {
+        return None;
+    }
+    let from = tokens.iter().position(|(token, ..)| is_word(token, "from"))?;
+    let end = tokens[from..].iter().position(|(token, ..)| is_any(token, AFTER_SOURCE) || *token == Token::Sign(';'));
+    let end = end.map_or(tokens.len(), |end| from + end);
+    let (first, last) = (tokens.get(from + 1).filter(|_| from + 1 < end)?, &tokens[end - 1]);
+    let source = query.get(first.1..last.2)?.trim().to_string();
+    let condition =
+        tokens[end..].iter().take_while(|(token, ..)| is_word(token, "where") || !is_any(token, AFTER_SOURCE));
+    let mut names = Vec::new();
+    let clauses = [&tokens[1..from], &condition.cloned().collect::<Vec<_>>()[..]];
+    for clause in clauses {
+        for (index, (token, ..)) in clause.iter().enumerate() {
+            let next_is = |sign| clause.get(index + 1).is_some_and(|(token, ..)| *token == Token::Sign(sign));
+            let is_alias = index > 0 && is_word(&clause[index - 1].0, "as");
+            let name = match token {
+                Token::Quoted(name) => name,
+                Token::Word(name) if !is_any(token, KEYWORDS) && !is_word(token, "where") && !next_is('(') => name,
+                _ => continue,
+            };
+            // `field::type` names a field; the type does not.
+            let is_type = index > 1 && clause[index - 1].0 == Token::Sign(':');
+            if !is_alias && !is_type && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+    }
+    Some(References { source, names })
+}
+
+/// Tokens with the places where they begin and end.
+fn tokens(query: &str) -> Vec<(Token, usize, usize)> {
+    let mut found: Vec<(Token, usize, usize)> = Vec::new();
+    let letters: Vec<(usize, char)> = query.char_indices().collect();
+    let place = |index: usize| letters.get(index).map_or(query.len(), |(at, _)| *at);
+    let mut index = 0;
+    while let Some((start, letter)) = letters.get(index).copied() {
+        let begin = index;
+        index += 1;
+        let token = match letter {
+            c if c.is_whitespace() => continue,
+            quote @ ('"' | '\'') => {
+                let mut text = String::new();
+                while let Some((_, c)) = letters.get(index) {
+                    index += 1;
+                    match c {
+                        '\\' => {
+                            text.extend(letters.get(index).map(|(_, c)| *c));
+                            index += 1;
+                        }
+                        c if *c == quote => break,
+                        c => text.push(*c),
+                    }
+                }
+                if quote == '"' { Token::Quoted(text) } else { Token::Value }
+            }
+            '/' if begins_regex(found.last().map(|(token, ..)| token)) => {
+                while let Some((_, c)) = letters.get(index) {
+                    index += 1;
+                    match c {
+                        '\\' => index += 1,
+                        '/' => break,
+                        _ => {}
+                    }
+                }
+                Token::Value
+            }
+            c if c.is_alphanumeric() || c == '_' || c == '$' => {
+                while letters.get(index).is_some_and(|(_, c)| c.is_alphanumeric() || *c == '_' || *c == '$') {
+                    index += 1;
+                }
+                let text = &query[start..place(index)];
+                if c.is_ascii_digit() || c == '$' { Token::Value } else { Token::Word(text.into()) }
+            }
+            sign => Token::Sign(sign),
+        };
+        index = index.min(letters.len());
+        found.push((token, place(begin), place(index)));
+    }
+    found
+}
+
+/// A slash begins a regular expression, and no division, where a value cannot stand before it.
+fn begins_regex(before: Option<&Token>) -> bool {
+    match before {
+        None => true,
+        Some(Token::Word(word)) => {
+            ["from", "with", "key", "measurement", "by"].iter().any(|one| word.eq_ignore_ascii_case(one))
+        }
+        Some(Token::Sign(sign)) => matches!(sign, '~' | ',' | '('),
+        Some(Token::Quoted(_) | Token::Value) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> (String, Vec<String>) {
+        let found = references(query).unwrap();
+        (found.source, found.names)
+    }
+
+    #[test]
+    fn fields_are_told_from_functions_aliases_and_values() {
+        let query = "SELECT max(\"p99\") AS \"worst\", mean(p50) FROM /^((a|b\\/c))_model_latency$/ WHERE \
+                     $timeFilter AND \"size\" > 0 AND time > now() - 1m GROUP BY time($__interval), \"host\" fill(null)";
+        let (source, names) = read(query);
+        assert_eq!(source, "/^((a|b\\/c))_model_latency$/");
+        assert_eq!(names, ["p99", "p50", "size"]);
+        assert_eq!(read("select value::field / 2 from cpu"), ("cpu".into(), vec!["value".into()]));
+        assert_eq!(read("SELECT last(\"v\") FROM \"d\".\"autogen\".\"m\"").0, "\"d\".\"autogen\".\"m\"");
+        assert_eq!(read("SELECT \"a\" FROM m WHERE \"model\" = 'it''s' OR b =~ /x y/").1, ["a", "model", "b"]);
+    }
+
+    #[test]
+    fn what_is_no_plain_select_is_left_alone() {
+        for query in [
+            "SHOW DATABASES",
+            "",
+            "SELECT",
+            "SELECT a",
+            "SELECT mean(x) FROM (SELECT x FROM m)",
+            "SELECT a FROM m; DROP MEASUREMENT m",
+        ] {
+            assert_eq!(references(query), None, "{query}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_it_is_read_or_left_alone(query in "(?i)(select )?.{0,60}( from .{0,40})?") {
+            let _ = references(&query);
+        }
+    }
+}
