@@ -16,16 +16,20 @@ const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13]
 const UNRESOLVABLE: &str = "no-such-host-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// A double that listens, and an InfluxDB beside it.
-struct Servers {
-    double: Arc<Mutex<Double>>,
+pub(crate) struct Servers {
+    pub double: Arc<Mutex<Double>>,
     /// The dashboards that the program saved.
     saved: Arc<Mutex<Vec<Value>>>,
     port: u16,
-    influxd: Influxd,
+    pub influxd: Influxd,
 }
 
 impl Servers {
-    fn start(version: Version) -> Self {
+    pub(crate) fn start(version: Version) -> Self {
+        Self::start_with(version, Influxd::start())
+    }
+
+    pub(crate) fn start_with(version: Version, influxd: Influxd) -> Self {
         let double = Arc::new(Mutex::new(Double::new(version, "admin", None)));
         let served = Arc::clone(&double);
         let saved = Arc::new(Mutex::new(Vec::new()));
@@ -38,10 +42,14 @@ impl Servers {
             }
             async move { handle(&double, request).await }
         });
-        Self { double, saved, port, influxd: Influxd::start() }
+        Self { double, saved, port, influxd }
     }
 
-    fn command(&self, words: &[&str]) -> Run {
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn command(&self, words: &[&str]) -> Run {
         let (influxdb, grafana) = (self.influxd.url(), format!("http://127.0.0.1:{}", self.port));
         let urls = ["--influxdb-url", influxdb.as_str(), "--grafana-url", grafana.as_str()];
         // No engine is needed, and none could be found. A proxy that nobody serves is never asked.
@@ -52,7 +60,7 @@ impl Servers {
             .env("ALL_PROXY", "http://127.0.0.1:1")
     }
 
-    fn run(&self, words: &[&str]) -> Ran {
+    pub(crate) fn run(&self, words: &[&str]) -> Ran {
         let ran = self.command(words).run();
         let double = self.double.lock().unwrap();
         let odd: Vec<_> = double.seen().iter().filter(|seen| seen.status == 501).collect();
@@ -65,7 +73,7 @@ impl Servers {
         ran
     }
 
-    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         let body = body.map(Value::to_string);
         let (status, text) =
@@ -143,11 +151,10 @@ fn every_version_is_repaired() {
     }
 }
 
-#[test]
-fn settings_that_grafana_does_not_use_are_saved_once_more() {
-    for version in [Version::V9, Version::V12, Version::V13] {
-        let it = Servers::start(version);
-        it.run(&["up"]).expect(0);
+impl Servers {
+    /// Leaves Grafana using other settings of the data source than it shows.
+    pub(crate) fn make_settings_stale(&self) {
+        let it = self;
         let (_, sources) = it.ask("GET", "/api/datasources", None);
         // Saved, asked and saved again within one second: the plugin keeps the settings in between.
         let mut wrong = sources[0].clone();
@@ -167,6 +174,15 @@ fn settings_that_grafana_does_not_use_are_saved_once_more() {
             it.ask("PUT", path, Some(&sources[0]));
             ask() != 200
         });
+    }
+}
+
+#[test]
+fn settings_that_grafana_does_not_use_are_saved_once_more() {
+    for version in [Version::V9, Version::V12, Version::V13] {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        it.make_settings_stale();
         let state = it.run(&["status", "--output", "json"]).expect(3).json();
         assert_eq!(state["data_source"]["state"], "in_sync", "GET shows the right settings");
         assert_eq!(state["data_source"]["query"], "failing", "and still the answer is wrong");

@@ -17,6 +17,7 @@ mod architecture;
 mod cli;
 mod contract;
 mod convergence;
+mod doctor;
 mod e2e;
 mod external;
 mod support;

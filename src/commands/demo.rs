@@ -10,7 +10,8 @@ use crate::core::event::{Event, Listener};
 use crate::core::reports::{DEMO_TAG, is_unreportable};
 use crate::core::role::Role;
 use crate::error::{Error, Result};
-use crate::systems::influxdb::{Influxdb, quoted};
+use crate::systems::influxdb::Influxdb;
+use crate::systems::influxql::quoted;
 use crate::systems::{Depth, Systems};
 
 /// Points that go into one request.

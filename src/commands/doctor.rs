@@ -17,9 +17,11 @@ use crate::core::reports::{self, Reports, SKEW, span};
 use crate::core::role::Role;
 use crate::core::stack::{EngineLocation, Stack};
 use crate::core::status::{self, ObjectState, QueryState, ServerState, Status};
+use crate::core::text::count;
 use crate::error::{Error, Result};
 use crate::systems::docker::Forward;
 use crate::systems::grafana::panels::Opened;
+use crate::systems::influxdb::probe::probe_question;
 use crate::systems::influxdb::{Influxdb, PROBE_TIMEOUT};
 use crate::systems::{Depth, Systems};
 
@@ -150,7 +152,7 @@ impl Examination<'_> {
             return Ok(false);
         }
         let influxdb = match self.from {
-            Some(container) => self.from_inside(container, target).await?,
+            Some(container) => self.ask_from_inside(container, target).await?,
             None if target.of_file => self.systems.influxdb_at(&target.url)?,
             None => self.systems.influxdb(),
         };
@@ -200,7 +202,7 @@ impl Examination<'_> {
     }
 
     /// InfluxDB as it is seen from inside a container's network.
-    async fn from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
+    async fn ask_from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
         let stack = self.systems.stack();
         let docker = self.systems.docker()?;
         let image = match stack.container(Role::Influxdb) {
@@ -297,9 +299,8 @@ impl Examination<'_> {
         };
         match own {
             Ok(true) => return Outcome::Passed("the point is there".into()),
-            Ok(false) => {}
             // Another InfluxDB need not have that database.
-            Err(Error::Answer { .. }) => {}
+            Ok(false) | Err(Error::Answer { .. }) => {}
             Err(error) => return Outcome::failed(error.to_string(), "-v shows every request"),
         }
         match found(influxdb.clone()).await {
@@ -390,7 +391,7 @@ impl Examination<'_> {
         if !is_askable {
             return Outcome::Skipped("there is no point to ask for, or nothing to ask with".into());
         }
-        match grafana.finds_probe(&stack.data_source.uid, &self.id, super::now()).await {
+        match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), super::now()).await {
             Ok(true) => Outcome::Passed("the point is found through the data source".into()),
             Ok(false) => Outcome::failed(
                 format!(
@@ -411,7 +412,7 @@ impl Examination<'_> {
         let stack = self.systems.stack();
         for VariableAnswer { name, values, time } in opened.variables {
             let outcome = match values {
-                Ok(values) if !values.is_empty() => Outcome::Passed(format!("{} values", values.len())),
+                Ok(values) if !values.is_empty() => Outcome::Passed(count(values.len(), "value")),
                 Ok(_) if !has_models => Outcome::Skipped("no model has reported yet".into()),
                 Ok(_) => Outcome::failed(format!("the dashboard's variable {name} finds nothing"), edit_hint(stack)),
                 Err(why) => Outcome::failed(format!("the dashboard's variable {name} fails: {why}"), edit_hint(stack)),
@@ -420,7 +421,7 @@ impl Examination<'_> {
         }
         for PanelAnswer { title, content, time } in opened.panels {
             let outcome = match content {
-                PanelContent::Points(points) => Outcome::Passed(format!("{points} points")),
+                PanelContent::Points(points) => Outcome::Passed(count(points, "point")),
                 PanelContent::Empty => Outcome::Passed("answers, no points in its time range".into()),
                 PanelContent::Elsewhere(what) => Outcome::Skipped(format!("it asks {what}")),
                 PanelContent::UnknownField { field, source } => Outcome::failed(
@@ -672,7 +673,7 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[S
         (Some(true), Some(at)) => match reports::never_reported(&reports.models, named) {
             missing if missing.is_empty() => {
                 let reporting = reports.models.iter().filter(|model| model.reporting).count();
-                Outcome::Passed(format!("{reporting} models report, the newest {} ago", ago(at)))
+                Outcome::Passed(format!("of {}, the newest {} ago", count(reporting, "model"), ago(at)))
             }
             missing => Outcome::failed(
                 format!("Clipper's file names models that have never reported: {}", missing.join(", ")),

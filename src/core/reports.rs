@@ -172,13 +172,16 @@ fn hints(
             span(at - now)
         )),
         Some(at) if at < now - MISSED * INTERVAL => hints.push(format!(
-            "the newest report is {} old: check that Clipper runs and that its machine's clock is right",
-            span(now - at)
+            "the newest report is {} old: check that Clipper runs and that its machine's clock is right; `{}` finds out \
+             why nothing arrives",
+            span(now - at),
+            stack.command("doctor")
         )),
         None if activity.elsewhere.is_empty() => hints.push(format!(
-            "nothing has arrived from Clipper yet: it writes to {}, database {database}, every 15 s once it runs; `{}` \
-             shows the dashboard without it",
+            "nothing has arrived from Clipper yet: it writes to {}, database {database}, every 15 s once it runs; if it does, \
+             `{}` finds out why nothing arrives, and `{}` shows the dashboard without it",
             stack.url(Role::Influxdb),
+            stack.command("doctor"),
             stack.command("demo")
         )),
         _ => {}

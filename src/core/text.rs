@@ -45,6 +45,12 @@ pub fn printable_json(json: &str) -> String {
     out
 }
 
+/// A number of things in words: `1 point`, `2 points`.
+#[must_use]
+pub fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 /// The beginning of a text on one line, at most `most` characters.
 #[must_use]
 pub fn excerpt(text: &str, most: usize) -> String {

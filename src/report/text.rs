@@ -240,15 +240,12 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
 fn diagnosis(found: &Diagnosis, look: Look) -> String {
     let Look { paint, width } = look;
     let mut page = Page::new(width);
-    match found.culprit() {
-        Some((_, fault)) => {
-            let (why, hint) = (printable_line(&fault.why), printable_line(&fault.hint));
-            page.line(&format!("{} {why}: {hint}", paint.bad("culprit:")));
-        }
-        None => {
-            let (answering, all) = found.panels();
-            page.line(&format!("{} {answering} of {all} panels answer", paint.good("all well:")));
-        }
+    if let Some((_, fault)) = found.culprit() {
+        let (why, hint) = (printable_line(&fault.why), printable_line(&fault.hint));
+        page.line(&format!("{} {why}: {hint}", paint.bad("culprit:")));
+    } else {
+        let (answering, all) = found.panels();
+        page.line(&format!("{} {answering} of {all} panels answer", paint.good("all well:")));
     }
     page.gap();
     for CheckResult { check, outcome, time } in &found.results {

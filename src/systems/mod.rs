@@ -11,6 +11,7 @@ pub mod docker;
 pub mod grafana;
 pub mod http;
 pub mod influxdb;
+pub mod influxql;
 pub mod lock;
 mod login;
 mod version;

@@ -3,10 +3,11 @@
 //! the engine, of InfluxDB and of Grafana, not what the program says of itself.
 
 mod converge;
+mod doctor;
 mod engine;
 mod existing;
 mod instance;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod passwords;
 mod readme;
 mod remote;

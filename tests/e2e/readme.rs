@@ -65,7 +65,9 @@ fn every_command_of_the_readme_works_as_printed() {
             .output()
             .unwrap();
         let ran = ran(&output);
-        let fine = ran.code == 0 || (ran.code == 3 && command.contains("dry-run"));
+        // The second instance that the page names has reports of nobody, which `doctor` says.
+        let may_differ = command.contains("dry-run") || command == "clipper-metrics doctor";
+        let fine = ran.code == 0 || (ran.code == 3 && may_differ);
         assert!(fine, "{command}\n{ran:?}");
         assert!(!ran.err.contains("panicked"), "{command}\n{ran:?}");
         checked += 1;

@@ -136,6 +136,10 @@ fn influxdb() -> Vec<Image> {
     let owner = (1500, 1500);
     let mut layer = Layer::new();
     layer.program(&program, "/usr/bin/influxd");
+    // The official image has these too; `doctor --from` uses them.
+    for name in ["bash", "cat", "sleep"] {
+        layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
+    }
     layer.folder("/tmp", 0o1777, (0, 0));
     layer.folder("/var/lib/influxdb", 0o755, owner);
     layer.file("/etc/passwd", 0o644, b"root:x:0:0::/:/\ninfluxdb:x:1500:1500::/var/lib/influxdb:/\n");

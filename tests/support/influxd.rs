@@ -9,7 +9,9 @@ use super::{eventually, free_port};
 /// Ends with its value.
 pub struct Influxd {
     process: Child,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
+    /// Its data lie on a small disk of their own.
+    is_mounted: bool,
     pub port: u16,
 }
 
@@ -22,11 +24,30 @@ impl Influxd {
 
     /// With settings of its own, by their variables.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), false, settings)
+    }
+
+    /// With a disk of so many mebibytes only.
+    pub fn start_on_a_small_disk(mebibytes: u32) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let size = format!("size={mebibytes}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(data.path()).status();
+        assert!(mount.is_ok_and(|status| status.success()), "only root can mount a small disk");
+        Self::start_in(data, true, &[])
+    }
+
+    /// Leaves no room on its disk.
+    pub fn fill_disk(&self) {
+        assert!(self.is_mounted, "somebody else's disk");
+        let mut file = std::fs::File::create(self.data.path().join("fill")).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+    }
+
+    fn start_in(data: tempfile::TempDir, is_mounted: bool, settings: &[(&str, &str)]) -> Self {
         assert!(
             Path::new("/usr/bin/influxd").exists(),
             "the tests need Debian's package influxdb; tests/run installs it"
         );
-        let data = tempfile::tempdir().unwrap();
         let port = free_port();
         let path = |name: &str| data.path().join(name);
         let process = Command::new("/usr/bin/influxd")
@@ -41,7 +62,7 @@ impl Influxd {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let influxd = Self { process, _data: data, port };
+        let influxd = Self { process, data, is_mounted, port };
         eventually("influxd answers", Duration::from_secs(20), || influxd.get("/ping").is_some());
         influxd
     }
@@ -65,10 +86,21 @@ impl Influxd {
     }
 }
 
+impl Influxd {
+    /// Ends it as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
 impl Drop for Influxd {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if self.is_mounted {
+            let _ = Command::new("umount").arg(self.data.path()).status();
+        }
     }
 }
 

@@ -208,7 +208,8 @@ fn stored_credential(registry: Option<&str>, is_podman: bool) -> Option<DockerCr
 /// the user's id, which `docker_credential` does not know.
 #[cfg(target_os = "linux")]
 fn of_podman_without_session(registry: &str) -> Option<DockerCredential> {
-    let user = rustix::process::getuid().as_raw();
+    use std::os::unix::fs::MetadataExt as _;
+    let user = std::fs::metadata("/proc/self").ok()?.uid();
     let file = std::fs::File::open(format!("/run/containers/{user}/auth.json")).ok()?;
     docker_credential::get_credential_from_reader(file, registry).ok()
 }

@@ -13,6 +13,10 @@ use crate::core::stack::{Dashboard, DataSource};
 const BUNDLED: &str = include_str!("../../../assets/dashboard.json");
 /// The key that says "this is as clipper-metrics sent it"; Grafana drops it when a person saves.
 const MARK: &str = "clipperMetrics";
+/// Stands behind the commands in the dashboard's texts.
+const NAME_OPTION: &str = "NAME_OPTION";
+/// The instance that commands reach without a name.
+const DEFAULT_NAME: &str = "clipper-metrics";
 /// The hidden variable with the latency objective; a person's save keeps it.
 const OBJECTIVE: &str = "objective";
 /// The hidden variable with the models of Clipper's file; a person's save keeps it.
@@ -56,25 +60,28 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
         }
         variable["current"] = json!({"selected": true, "text": text, "value": value});
     }
-    fill(&mut dashboard, objective, api);
+    // The instance's name is the dashboard's uid, but for the default one.
+    let option = if want.uid == DEFAULT_NAME { String::new() } else { format!(" --name {}", want.uid) };
+    fill(&mut dashboard, objective, &option, api);
     let content = content_fingerprint(&dashboard);
     dashboard[MARK] = json!({"edition": want.edition, "content": content});
     dashboard
 }
 
-/// Puts the objective where a number is needed, and writes references to the data source the way
-/// that the server's version reads them.
-fn fill(value: &mut Value, objective: u64, api: Api) {
+/// Puts the objective where a number is needed, completes the commands that a text proposes, and writes
+/// references to the data source the way that the server's version reads them.
+fn fill(value: &mut Value, objective: u64, option: &str, api: Api) {
     match value {
         Value::String(text) if text == "OBJECTIVE_MICROS" => *value = json!(objective),
-        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, api)),
+        Value::String(text) if text.contains(NAME_OPTION) => *text = text.replace(NAME_OPTION, option),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, option, api)),
         Value::Object(fields) => {
             for (name, field) in fields.iter_mut() {
                 if name == "datasource" && api == Api::Numeric && field.get("uid").is_some() {
                     // Before uids, a reference was the data source's name.
                     *field = field["uid"].clone();
                 } else {
-                    fill(field, objective, api);
+                    fill(field, objective, option, api);
                 }
             }
         }
@@ -151,7 +158,9 @@ mod tests {
             assert!(!seen.edited);
             assert_eq!(seen.objective, Some(10_000));
             assert_eq!(Some(seen.models), dashboard.models);
-            assert!(!sent.to_string().contains("OBJECTIVE_MICROS"));
+            let text = sent.to_string();
+            assert!(!text.contains("OBJECTIVE_MICROS") && !text.contains(NAME_OPTION));
+            assert!(text.contains("clipper-metrics doctor --name x`"));
         }
     }
 

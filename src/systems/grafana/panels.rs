@@ -8,15 +8,16 @@ use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
+use super::question::PAST_THE_CACHE;
 use super::variables::{Chosen, Variables, choose, matching};
 use super::{Api, Grafana, numeric_id, text};
 use crate::core::diagnosis::{PanelAnswer, PanelContent, VariableAnswer};
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 use crate::systems::http::{Body, escaped};
-use crate::systems::influxdb::influxql::references;
-use crate::systems::influxdb::probe::probe_question;
+use crate::systems::influxql::references;
 
 /// Panels that are asked at the same time.
 const AT_ONCE: usize = 6;
@@ -37,6 +38,9 @@ pub struct Opened {
     /// Every panel.
     pub panels: Vec<PanelAnswer>,
 }
+
+/// Names of fields and tags by data source and measurements: panels of the same ones ask once.
+type KnownNames = Mutex<BTreeMap<(String, String), Vec<String>>>;
 
 /// A panel, with what is chosen in the variables that it is repeated for.
 struct Panel<'a> {
@@ -69,15 +73,14 @@ impl Grafana {
         }
     }
 
-    /// Whether the data source finds a probe.
+    /// Whether the data source finds a probe with this query.
     ///
     /// # Errors
     /// With Grafana's words when it cannot tell.
-    pub async fn finds_probe(&self, source: &str, id: &str, now: i64) -> Result<bool> {
+    pub async fn finds_probe(&self, source: &str, question: &str, now: i64) -> Result<bool> {
         let sources = self.data_sources().await?;
         let asked = Asked { sources: &sources, from: now - 300_000, to: now, interval: SHORTEST_INTERVAL };
-        let target =
-            json!({"refId": "A", "rawQuery": true, "resultFormat": "time_series", "query": probe_question(id)});
+        let target = json!({"refId": "A", "rawQuery": true, "resultFormat": "time_series", "query": question});
         let points = self.ask_targets(&asked, source, vec![target]).await?;
         points.map(|points| points > 0).map_err(|why| self.answered("query the data source", 0, why))
     }
@@ -102,7 +105,7 @@ impl Grafana {
             answers.extend(self.fill_variable(&asked, variable, &mut variables).await?);
         }
         let panels = panels(dashboard);
-        let (shared, fields) = (&variables, &tokio::sync::Mutex::new(BTreeMap::new()));
+        let (shared, fields) = (&variables, &KnownNames::default());
         let (asked, panels) = (&asked, &panels);
         let asking = stream::iter(0..panels.len())
             .map(|index| async move { self.ask_panel(asked, &panels[index], shared, fields).await })
@@ -169,7 +172,7 @@ impl Grafana {
         asked: &Asked<'_>,
         panel: &Panel<'_>,
         variables: &Variables,
-        fields: &tokio::sync::Mutex<BTreeMap<(String, String), Vec<String>>>,
+        fields: &KnownNames,
     ) -> Result<PanelAnswer> {
         let started = Instant::now();
         let mut content = PanelContent::Empty;
@@ -192,7 +195,7 @@ impl Grafana {
         asked: &Asked<'_>,
         panel: &Panel<'_>,
         variables: &Variables,
-        fields: &tokio::sync::Mutex<BTreeMap<(String, String), Vec<String>>>,
+        fields: &KnownNames,
     ) -> Result<PanelContent> {
         let own = reference(&panel.json["datasource"], variables);
         let mut by_source: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -255,7 +258,7 @@ impl Grafana {
             .collect();
         let names: Vec<String> = queries.iter().map(|query| text(&query["refId"])).collect();
         let body = json!({"from": asked.from.to_string(), "to": asked.to.to_string(), "queries": queries});
-        let answer = match self.exchange("POST", "/api/ds/query", &[], Body::Json(&body)).await {
+        let answer = match self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await {
             Err(Error::Http { why, .. }) => return Ok(Err(why)),
             answer => answer?,
         };
@@ -273,29 +276,24 @@ impl Grafana {
 
     /// A field that a query names and none of its measurements has. Where there is no such measurement
     /// at all, nothing can be said.
-    async fn unknown_field(
-        &self,
-        source: &Value,
-        target: &Value,
-        known: &tokio::sync::Mutex<BTreeMap<(String, String), Vec<String>>>,
-    ) -> Result<Option<PanelContent>> {
+    async fn unknown_field(&self, source: &Value, target: &Value, known: &KnownNames) -> Result<Option<PanelContent>> {
         let Some((measurements, names)) = named(target) else { return Ok(None) };
         let key = (text(&source["uid"]), measurements.clone());
-        // Held while asking, so that panels of the same measurements ask once.
+        // Held while asking.
         let mut known = known.lock().await;
-        let keys = match known.get(&key) {
-            Some(keys) => keys.clone(),
-            None => {
-                let mut keys =
-                    self.list(source, &format!("SHOW FIELD KEYS FROM {measurements}")).await?.unwrap_or_default();
-                if !keys.is_empty() {
-                    keys.extend(
-                        self.list(source, &format!("SHOW TAG KEYS FROM {measurements}")).await?.unwrap_or_default(),
-                    );
-                }
-                known.insert(key, keys.clone());
-                keys
+        let keys = if let Some(keys) = known.get(&key) {
+            keys.clone()
+        } else {
+            let list = async |what: &str| {
+                let statement = format!("SHOW {what} KEYS FROM {measurements}");
+                Ok::<_, Error>(self.list(source, &statement).await?.unwrap_or_default())
+            };
+            let mut keys = list("FIELD").await?;
+            if !keys.is_empty() {
+                keys.extend(list("TAG").await?);
             }
+            known.insert(key, keys.clone());
+            keys
         };
         let missing = names.into_iter().find(|name| !keys.is_empty() && !keys.contains(name));
         Ok(missing.map(|field| PanelContent::UnknownField { field, source: measurements }))
@@ -303,41 +301,36 @@ impl Grafana {
 
     /// What a statement lists, as a variable's query does: one text for each row.
     async fn list(&self, source: &Value, question: &str) -> Result<Result<Vec<String>, String>> {
-        let (answer, series) = match (self.api(), source["id"].as_u64()) {
-            (Api::Numeric, Some(id)) => {
-                let database = source["database"].as_str().filter(|name| !name.is_empty());
-                let database = database.or_else(|| source["jsonData"]["dbName"].as_str()).unwrap_or_default();
-                let query = format!("db={}&q={}", escaped(database), escaped(question));
-                let answer =
-                    self.exchange("GET", &format!("/api/datasources/proxy/{id}/query?{query}"), &[], Body::Empty).await;
-                (answer, "series")
-            }
-            _ => {
-                let body = json!({"from": "now-30m", "to": "now", "queries": [{
-                    "refId": "A", "datasource": {"type": INFLUXDB, "uid": source["uid"]}, "rawQuery": true,
-                    "resultFormat": "table", "intervalMs": SHORTEST_INTERVAL, "maxDataPoints": MAX_POINTS,
-                    "query": question,
-                }]});
-                (self.exchange("POST", "/api/ds/query", &[], Body::Json(&body)).await, "frames")
-            }
+        let is_proxied = self.api() == Api::Numeric;
+        let answer = if is_proxied {
+            let database = source["database"].as_str().filter(|name| !name.is_empty());
+            let database = database.or_else(|| source["jsonData"]["dbName"].as_str()).unwrap_or_default();
+            let query = format!("db={}&q={}", escaped(database), escaped(question));
+            let path = format!("/api/datasources/proxy/{}/query?{query}", source["id"]);
+            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await
+        } else {
+            let body = json!({"from": "now-30m", "to": "now", "queries": [{
+                "refId": "A", "datasource": {"type": INFLUXDB, "uid": source["uid"]}, "rawQuery": true,
+                "resultFormat": "table", "intervalMs": SHORTEST_INTERVAL, "maxDataPoints": MAX_POINTS,
+                "query": question,
+            }]});
+            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await
         };
         let answer = match answer {
             Err(Error::Http { why, .. }) => return Ok(Err(why)),
             answer => answer?,
         };
         let json = answer.json();
-        let result = if series == "series" { &json["results"][0] } else { &json["results"]["A"] };
+        let result = if is_proxied { &json["results"][0] } else { &json["results"]["A"] };
         if let Some(why) = result["error"].as_str() {
             return Ok(Err(excerpt(why, 300)));
         }
         if !answer.is_success() {
             return Ok(Err(answer.message()));
         }
-        let rows = result[series]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .flat_map(|one| if series == "series" { listed_series(one) } else { listed_frame(one) });
+        let list = result[if is_proxied { "series" } else { "frames" }].as_array();
+        let read = if is_proxied { listed_series } else { listed_frame };
+        let rows = list.into_iter().flatten().flat_map(read);
         Ok(Ok(rows.collect()))
     }
 }
@@ -420,7 +413,7 @@ fn named(target: &Value) -> Option<(String, Vec<String>)> {
     let source = if measurement.starts_with('/') {
         measurement.to_string()
     } else {
-        crate::systems::influxdb::quoted(measurement)
+        crate::systems::influxql::quoted(measurement)
     };
     let parts = target["select"].as_array()?.iter().flat_map(|column| column.as_array().into_iter().flatten());
     let fields = parts.filter(|part| part["type"] == "field").filter_map(|part| part["params"][0].as_str());

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::systems::http::{Body, escaped};
 
 /// Asks past the cache in which Grafana keeps a data source's settings for 5 s.
-const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
+pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
 /// A question that a missing database cannot answer; most others it answers as if it were empty.
 const QUESTION: &str = "SHOW RETENTION POLICIES";
 /// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.

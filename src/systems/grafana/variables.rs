@@ -118,10 +118,9 @@ fn written(chosen: &Chosen, format: Option<&str>) -> String {
     };
     match format {
         Some("regex") => alternatives(values.len() > 1),
-        Some("csv" | "raw" | "text") => values.join(","),
         Some("pipe") => values.join("|"),
         Some("glob") if values.len() > 1 => format!("{{{}}}", values.join(",")),
-        Some("glob") => values.join(","),
+        Some("csv" | "raw" | "text" | "glob") => values.join(","),
         Some("singlequote" | "sqlstring") => each(&|value| format!("'{}'", value.replace('\'', "\\'")), ","),
         Some("doublequote") => each(&|value| format!("\"{}\"", value.replace('"', "\\\"")), ","),
         Some("json") if is_list => json!(values).to_string(),

@@ -4,9 +4,10 @@
 
 use serde_json::Value;
 
-use super::{Influxdb, Series, quoted};
+use super::{Influxdb, Series};
 use crate::core::reports::{Activity, COUNTER, DEMO_TAG, LATENCY, Model, THROUGHPUT};
 use crate::error::Result;
+use crate::systems::influxql::{literal, quoted};
 
 /// InfluxDB's own database.
 const INTERNAL: &str = "_internal";
@@ -69,10 +70,10 @@ impl Influxdb {
         if others.is_empty() {
             return Ok(others);
         }
-        let statements: Vec<String> = others
-            .iter()
-            .map(|name| format!("SHOW MEASUREMENTS ON {} WITH MEASUREMENT =~ /.{COUNTER}$/ LIMIT 1", quoted(name)))
-            .collect();
+        let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
+        let statement =
+            |name: &String| format!("SHOW SERIES ON {} FROM /.{COUNTER}$/ WHERE {real} LIMIT 1", quoted(name));
+        let statements: Vec<String> = others.iter().map(statement).collect();
         let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
         let answers = self.query_all(None, &statements).await?;
         let found = others.into_iter().zip(answers).filter(|(_, series)| !series.is_empty());

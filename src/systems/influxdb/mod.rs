@@ -4,7 +4,6 @@
 //! engine, or what is wanted.
 
 pub mod activity;
-pub mod influxql;
 pub mod probe;
 
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::http::{Body, Http, Response, escaped};
+use super::influxql::quoted;
 use crate::core::observed::{Influxdb as Seen, Probe};
 use crate::core::role::Role;
 use crate::core::text::excerpt;
@@ -208,45 +208,14 @@ fn series(json: &Value) -> Series {
     }
 }
 
-/// An identifier of InfluxQL, whatever its letters.
-#[must_use]
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
-}
-
-/// A string of InfluxQL, whatever its letters.
-#[must_use]
-pub fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_cannot_end_their_quotes() {
-        assert_eq!(quoted(r#"a"; DROP DATABASE "b"#), r#""a\"; DROP DATABASE \"b""#);
-        assert_eq!(quoted(r"a\"), r#""a\\""#);
-        assert_eq!(literal(r"it's \"), r"'it\'s \\'");
-    }
 
     proptest::proptest! {
         #[test]
         fn whatever_the_answer_is_it_is_read_or_refused(json in crate::systems::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
             let _ = read(&json);
-        }
-
-        #[test]
-        fn no_name_ends_its_quotes(name in ".*") {
-            let text = quoted(&name);
-            let inner = &text[1..text.len() - 1];
-            let mut escaped = false;
-            for letter in inner.chars() {
-                assert!(escaped || letter != '"');
-                escaped = letter == '\\' && !escaped;
-            }
-            assert!(!escaped, "the last quote is not escaped");
         }
     }
 

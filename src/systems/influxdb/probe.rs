@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Influxdb, literal, quoted};
+use super::Influxdb;
 use crate::core::diagnosis::WriteFailure;
 use crate::core::reports::{COUNTER, LATENCY, THROUGHPUT};
 use crate::error::{Error, Result};
+use crate::systems::influxql::{literal, quoted};
 
 /// The measurement that holds probes and nothing else; no panel asks for it.
 pub const PROBE: &str = "clipper_metrics_probe";

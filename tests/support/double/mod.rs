@@ -206,6 +206,8 @@ pub struct Double {
     hosts: BTreeMap<String, String>,
     /// Seconds by which its clock is ahead.
     ahead: u64,
+    /// It has no plugin for InfluxDB.
+    without_plugin: bool,
 }
 
 /// What a request turned into: an answer, or a question to InfluxDB whose answer becomes one.
@@ -284,6 +286,7 @@ impl Double {
             seen: Vec::new(),
             hosts: BTreeMap::new(),
             ahead: 0,
+            without_plugin: false,
         };
         double.read();
         double.write();
@@ -350,6 +353,11 @@ impl Double {
     /// Never locks anybody out.
     pub fn never_lock_out(&mut self) {
         self.locks_out = false;
+    }
+
+    /// As if somebody had removed its plugin for InfluxDB.
+    pub fn remove_plugin(&mut self) {
+        self.without_plugin = true;
     }
 
     /// As if the next save fell into a later second.
@@ -519,6 +527,10 @@ impl Double {
                 Response::json(404, &json!({"message": "Not found"}))
             }
             ("POST", ["api", "ds", "query"]) => return self.ds_query(organisation, body, request),
+            // As Grafana's API documentation says of a plugin that is not installed.
+            ("GET", ["api", "plugins", "influxdb", "settings"]) if self.without_plugin => {
+                answer(404, &json!({"message": "Plugin not found, no installed plugin with that id"}))
+            }
             ("GET", ["api", "plugins", "influxdb", "settings"]) => self.as_recorded("influxdb plugin settings"),
             ("POST", ["api", "dashboards", "db"]) => self.save_dashboard(&who, organisation, body),
             ("POST", ["api", "dashboards", "import"]) => self.import(organisation, body),

@@ -107,6 +107,11 @@ async fn health(source: &Source, version: Version) -> Response {
 async fn panels(source: &Source, version: Version, body: &Value) -> Response {
     let query = &body["queries"][0];
     let question = filled(body, query);
+    let is_relative = |name: &str| body[name].as_str().is_some_and(|text| text.starts_with("now"));
+    if version == Version::V7 && question != query["query"] && (is_relative("from") || is_relative("to")) {
+        // Measured: with relative times, its $timeFilter finds nothing.
+        return old_answer(&Ok(json!({})));
+    }
     let result = ask(source, &question).await;
     if version == Version::V7 {
         return old_answer(&result);

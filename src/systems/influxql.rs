@@ -1,6 +1,18 @@
-//! Which fields and measurements a query of InfluxQL names.
+//! InfluxQL, which both servers speak: names and texts put into it, and what a query names.
 //!
 //! Reads as much of the language as that takes. Must not know who asks, nor what exists.
+
+/// An identifier of InfluxQL, whatever its letters.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+/// A string of InfluxQL, whatever its letters.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
+}
 
 /// What a query names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +179,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn names_cannot_end_their_quotes() {
+        assert_eq!(quoted(r#"a"; DROP DATABASE "b"#), r#""a\"; DROP DATABASE \"b""#);
+        assert_eq!(quoted(r"a\"), r#""a\\""#);
+        assert_eq!(literal(r"it's \"), r"'it\'s \\'");
+    }
+
     proptest::proptest! {
+        #[test]
+        fn no_name_ends_its_quotes(name in ".*") {
+            let text = quoted(&name);
+            let inner = &text[1..text.len() - 1];
+            let mut escaped = false;
+            for letter in inner.chars() {
+                assert!(escaped || letter != '"');
+                escaped = letter == '\\' && !escaped;
+            }
+            assert!(!escaped, "the last quote is not escaped");
+        }
+
         #[test]
         fn whatever_is_asked_it_is_read_or_left_alone(query in "(?i)(select )?.{0,60}( from .{0,40})?") {
             let _ = references(&query);

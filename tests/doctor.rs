@@ -1,0 +1,466 @@
+//! `doctor` names the right culprit: each test breaks one thing between Clipper and the panels, on a real
+//! InfluxDB and Grafana's double. What needs an engine is in `e2e/doctor.rs`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::e2e::lifecycle::interrupt;
+use crate::external::Servers;
+use crate::support::double::Version;
+use crate::support::influxd::{self, Influxd};
+use crate::support::run::{Ran, Run};
+use crate::support::server::{Request, Response, in_background};
+use crate::support::{eventually, free_port};
+
+const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+/// A dashboard of the program's.
+const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
+
+/// Servers that are set up for a Clipper whose model m1 reports, and Clipper's file.
+struct Case {
+    servers: Servers,
+    file: tempfile::NamedTempFile,
+}
+
+impl Case {
+    fn healthy(version: Version) -> Self {
+        Self::with(version, Influxd::start())
+    }
+
+    fn with(version: Version, influxd: Influxd) -> Self {
+        let it = Self::without_reports(version, influxd);
+        it.report("m1");
+        it
+    }
+
+    fn without_reports(version: Version, influxd: Influxd) -> Self {
+        let servers = Servers::start_with(version, influxd);
+        let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        let it = Self { servers, file };
+        it.write_file("d", it.servers.influxd.port, &["m1"]);
+        it.servers.run(&["up", "--config", it.path()]).expect(0);
+        it
+    }
+
+    fn path(&self) -> &str {
+        self.file.path().to_str().unwrap()
+    }
+
+    fn write_file(&self, database: &str, port: u16, models: &[&str]) {
+        let models: String = models.iter().map(|name| format!("[[models]]\nname = \"{name}\"\n")).collect();
+        let text = format!("influx_dbname = \"{database}\"\ninflux_port = {port}\n{models}");
+        std::fs::write(self.file.path(), text).unwrap();
+    }
+
+    /// One report of a model, dated now.
+    fn report(&self, model: &str) {
+        self.servers.influxd.write("d", &report(model, 0));
+    }
+
+    fn command(&self, more: &[&str]) -> Run {
+        let words: Vec<&str> = ["doctor", "--config", self.path()].iter().chain(more).copied().collect();
+        self.servers.command(&words)
+    }
+
+    /// The diagnosis where something is wrong, after the first line for people was looked at.
+    fn culprit(&self) -> Value {
+        let people = self.command(&[]).run().expect(3);
+        let document = self.command(&["--output", "json"]).run().expect(3).json();
+        check(&people, &document);
+        document
+    }
+
+    /// Something is wrong with this, and the first line says these words.
+    fn expect(&self, check: &str, words: &[&str]) -> Value {
+        let document = self.culprit();
+        let culprit = &document["culprit"];
+        assert_eq!(culprit["check"], check, "{document}");
+        let text = format!("{}: {}", culprit["message"].as_str().unwrap(), culprit["hint"].as_str().unwrap());
+        for word in words {
+            assert!(text.contains(word), "{word:?} is not in: {text}");
+        }
+        document
+    }
+
+    /// Saves the stored dashboard after a change, as a person would.
+    fn edit(&self, change: impl FnOnce(&mut Value)) {
+        let (_, present) = self.servers.ask("GET", DASHBOARD, None);
+        let mut dashboard = present["dashboard"].clone();
+        change(&mut dashboard);
+        let save = json!({"dashboard": dashboard, "overwrite": true, "folderUid": ""});
+        assert_eq!(self.servers.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+    }
+
+    fn has_probe(&self) -> bool {
+        self.servers.influxd.query("d", "SHOW MEASUREMENTS").contains("clipper_metrics_probe")
+    }
+}
+
+/// What people read says the same as the document.
+fn check(people: &Ran, document: &Value) {
+    let first = people.out.lines().next().unwrap();
+    match document["culprit"]["message"].as_str() {
+        Some(message) => assert!(first.starts_with("culprit: ") && first.contains(message), "{first}"),
+        None => assert!(first.starts_with("all well: "), "{first}"),
+    }
+    let checks = document["checks"].as_array().unwrap();
+    assert!(people.out.lines().count() >= checks.len() + 2, "every check has a line:\n{}", people.out);
+}
+
+fn state<'a>(document: &'a Value, check: &str, object: Option<&str>) -> &'a str {
+    let found = document["checks"].as_array().unwrap().iter();
+    let mut found = found.filter(|one| one["check"] == check && object.is_none_or(|object| one["object"] == object));
+    let found = found.next().unwrap_or_else(|| panic!("no check {check}: {document}"));
+    found["state"].as_str().unwrap()
+}
+
+fn report(model: &str, minutes_ago: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let at = i64::try_from(now).unwrap() - minutes_ago * 60_000_000_000;
+    format!(
+        "{model}_prediction_counter value=120 {at}\n{model}_model_thruput,units=events-per-second \
+         rate=8,one_min=7,five_min=7,fifteen_min=6 {at}\n{model}_model_latency \
+         size=120,min=310,max=9120,mean=1032.4,std=400.2,p95=2000,p99=4100,p50=900 {at}\n"
+    )
+}
+
+/// A clock that the program believes in, so far from the real one.
+fn with_clock(run: Run, offset: &str) -> Run {
+    let library = std::fs::read_dir("/usr/lib")
+        .unwrap()
+        .map(|entry| entry.unwrap().path().join("faketime/libfaketime.so.1"))
+        .find(|path: &PathBuf| path.exists());
+    let library = library.expect("this test shifts the program's clock with Debian's package libfaketime");
+    run.env("LD_PRELOAD", library.to_str().unwrap()).env("FAKETIME", offset).env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}
+
+#[test]
+fn nothing_is_wrong_and_nothing_is_left() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        let people = it.command(&[]).run().expect(0);
+        assert!(people.out.starts_with("all well: 16 of 16 panels answer\n"), "{version:?}:\n{}", people.out);
+        let document = it.command(&["--output", "json"]).run().expect(0).json();
+        check(&people, &document);
+        assert_eq!(document["healthy"], true);
+        assert_eq!(document["panels"], json!({"answering": 16, "total": 16}), "{version:?}");
+        let passed = |check| state(&document, check, None) == "passed";
+        for check in ["write", "read_back", "clocks", "field_types", "query", "variable", "reports"] {
+            assert!(passed(check), "{version:?}: {check}: {document}");
+        }
+        let panel = document["checks"].as_array().unwrap().iter().find(|one| one["object"] == "Latency of $model");
+        assert!(panel.unwrap()["message"].as_str().unwrap().ends_with(" points"), "{version:?}: {document}");
+        assert!(!it.has_probe(), "{version:?}");
+        // Nothing was changed in Grafana.
+        assert_eq!(it.servers.ask("GET", DASHBOARD, None).1["meta"]["version"], 1, "{version:?}");
+        let odd = it.servers.double.lock().unwrap().seen().iter().filter(|seen| seen.status == 501).count();
+        assert_eq!(odd, 0, "{version:?}: a request that no Grafana is known to answer");
+    }
+}
+
+#[test]
+fn a_wrong_port_in_clippers_file() {
+    let it = Case::healthy(Version::V12);
+    let right = it.servers.influxd.port;
+    it.write_file("d", free_port(), &["m1"]);
+    it.expect("influxdb", &["nothing answers", &format!("127.0.0.1:{right}"), "influx_port"]);
+}
+
+#[test]
+fn clippers_file_names_another_influxdb() {
+    let it = Case::healthy(Version::V12);
+    let other = Influxd::start();
+    other.query("", "CREATE DATABASE d");
+    it.write_file("d", other.port, &["m1"]);
+    it.expect("read_back", &["another InfluxDB", &other.port.to_string()]);
+    assert!(!other.query("d", "SHOW MEASUREMENTS").contains("clipper_metrics_probe"), "it is removed there too");
+}
+
+#[test]
+fn a_wrong_database() {
+    let it = Case::healthy(Version::V12);
+    it.write_file("typo", it.servers.influxd.port, &["m1"]);
+    it.expect("database", &["no database typo", "in d", "influx_dbname"]);
+    // The dashboard shows one, and Clipper writes to the other.
+    let words = ["doctor", "--config", it.path(), "--database", "d", "--output", "json"];
+    let document = it.servers.command(&words).run().expect(3).json();
+    assert_eq!(document["culprit"]["check"], "clipper_settings", "{document}");
+    // Nobody says so, but the reports are elsewhere.
+    let it = Case::without_reports(Version::V12, Influxd::start());
+    it.servers.influxd.query("", "CREATE DATABASE elsewhere");
+    it.servers.influxd.write("elsewhere", &report("m1", 0));
+    it.expect("reports", &["elsewhere", "influx_dbname"]);
+}
+
+#[test]
+fn the_database_was_dropped() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        it.servers.influxd.query("", "DROP DATABASE d");
+        it.expect("database", &["no database d", "clipper-metrics up"]);
+    }
+}
+
+#[test]
+fn influxdb_has_stopped() {
+    let mut it = Case::healthy(Version::V12);
+    it.servers.influxd.kill();
+    it.expect("influxdb", &["nothing answers at 127.0.0.1"]);
+}
+
+#[test]
+fn influxdb_2_is_in_its_place() {
+    let it = Case::healthy(Version::V12);
+    let port = in_background(|_: Request| async {
+        let mut response = Response::json(204, &json!({}));
+        response.headers.push(("x-influxdb-version".into(), "v2.7.1".into()));
+        response
+    });
+    it.write_file("d", port, &["m1"]);
+    it.expect("influxdb", &["v2.7.1", "does not speak Clipper's protocol", &port.to_string()]);
+}
+
+#[test]
+fn the_disk_is_full() {
+    let it = Case::with(Version::V12, Influxd::start_on_a_small_disk(24));
+    it.servers.influxd.fill_disk();
+    // The last page of a file has room for some bytes more.
+    let url = format!("{}/write?db=d", it.servers.influxd.url());
+    let mut lines = 0..;
+    eventually("a write is refused", Duration::from_secs(20), || {
+        let line = format!("filler value={}\n", lines.next().unwrap()).repeat(100);
+        crate::support::run::http("POST", &url, Some(&line)).is_some_and(|(status, _)| status != 204)
+    });
+    it.expect("write", &["disk is full", "free space"]);
+}
+
+#[test]
+fn a_retention_policy_drops_the_points() {
+    let it = Case::healthy(Version::V12);
+    it.servers.influxd.query("", "CREATE RETENTION POLICY \"short\" ON \"d\" DURATION 1h REPLICATION 1 DEFAULT");
+    let document = with_clock(it.command(&["--output", "json"]), "-3h").run().expect(3).json();
+    assert_eq!(document["culprit"]["check"], "write", "{document}");
+    let message = document["culprit"]["message"].as_str().unwrap();
+    assert!(message.contains("retention policy short") && message.contains("1h0m0s"), "{message}");
+}
+
+#[test]
+fn a_field_has_another_type() {
+    let it = Case::without_reports(Version::V12, Influxd::start());
+    it.servers.influxd.write("d", "m1_prediction_counter value=\"text\"\n");
+    let document = it.expect("field_types", &["\"value\"", "m1_prediction_counter", "string", "field type conflict"]);
+    assert_eq!(state(&document, "write", None), "passed");
+}
+
+#[test]
+fn there_are_too_many_series() {
+    let influxd = Influxd::start_with(&[("INFLUXDB_DATA_MAX_SERIES_PER_DATABASE", "3")]);
+    let it = Case::with(Version::V12, influxd);
+    it.expect("write", &["max-series-per-database"]);
+}
+
+#[test]
+fn a_model_has_a_name_that_clipper_cannot_write() {
+    let it = Case::healthy(Version::V12);
+    it.write_file("d", it.servers.influxd.port, &["m1", "a,b"]);
+    it.expect("clipper_settings", &["\"a,b\"", "comma", "rename"]);
+}
+
+#[test]
+fn clocks_are_an_hour_apart() {
+    let it = Case::healthy(Version::V12);
+    for (offset, words) in [("+1h", "behind"), ("-1h", "ahead of")] {
+        let document = with_clock(it.command(&["--output", "json"]), offset).run().expect(3).json();
+        assert_eq!(document["culprit"]["check"], "clocks", "{document}");
+        let message = document["culprit"]["message"].as_str().unwrap();
+        assert!(message.contains(words) && message.contains("InfluxDB"), "{message}");
+    }
+}
+
+#[test]
+fn grafanas_data_source_points_elsewhere() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        let (_, sources) = it.servers.ask("GET", "/api/datasources", None);
+        let mut source = sources[0].clone();
+        source["url"] = json!("http://127.0.0.1:1");
+        let path = match version {
+            Version::V7 => format!("/api/datasources/{}", source["id"]),
+            _ => "/api/datasources/uid/clipper-metrics".into(),
+        };
+        assert_eq!(it.servers.ask("PUT", &path, Some(&source)).0, 200);
+        it.expect("data_source", &["http://127.0.0.1:1", "clipper-metrics up"]);
+    }
+}
+
+#[test]
+fn grafana_uses_other_settings_than_it_shows() {
+    for version in [Version::V9, Version::V12] {
+        let it = Case::healthy(version);
+        it.servers.make_settings_stale();
+        it.expect("query", &["other settings than it shows", "clipper-metrics up"]);
+    }
+}
+
+#[test]
+fn grafana_has_no_plugin() {
+    let it = Case::healthy(Version::V13);
+    it.servers.double.lock().unwrap().remove_plugin();
+    it.expect("plugin", &["no InfluxDB plugin", "grafana cli plugins install influxdb"]);
+}
+
+#[test]
+fn one_panel_asks_for_a_field_that_is_not_there() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        it.edit(|dashboard| {
+            let target = &mut dashboard["panels"][6]["targets"][0];
+            target["query"] = json!(target["query"].as_str().unwrap().replace("\"value\"", "\"valeu\""));
+        });
+        let document = it.expect("panel", &["\"valeu\"", "Predictions per report", "--overwrite-dashboard"]);
+        assert_eq!(document["culprit"]["object"], "Predictions per report");
+        assert_eq!(document["panels"], json!({"answering": 15, "total": 16}), "that one only: {document}");
+    }
+}
+
+#[test]
+fn one_panel_asks_what_cannot_be_read_and_others_ask_somebody_else() {
+    let it = Case::healthy(Version::V12);
+    it.edit(|dashboard| {
+        dashboard["panels"][0]["targets"][0]["query"] = json!("SELEC nonsense");
+        dashboard["panels"][1]["datasource"] = json!({"type": "datasource", "uid": "-- Grafana --"});
+        dashboard["panels"][1]["targets"][0].as_object_mut().unwrap().remove("datasource");
+    });
+    let document = it.expect("panel", &["Predictions", "error parsing query"]);
+    assert_eq!(state(&document, "panel", Some("Per second")), "skipped");
+    assert_eq!(document["panels"], json!({"answering": 14, "total": 15}), "{document}");
+}
+
+#[test]
+fn a_variable_finds_nothing() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        it.edit(|dashboard| {
+            let list = dashboard["templating"]["list"].as_array_mut().unwrap();
+            let model = list.iter_mut().find(|variable| variable["name"] == "model").unwrap();
+            model["regex"] = json!("/(.*)_nothing$/");
+        });
+        let document = it.expect("variable", &["model", "finds nothing"]);
+        assert_eq!(document["culprit"]["object"], "model");
+    }
+}
+
+#[test]
+fn the_dashboard_was_deleted() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        it.servers.ask("DELETE", DASHBOARD, None);
+        let document = it.expect("dashboard", &["no dashboard", "clipper-metrics up"]);
+        assert_eq!(document["panels"], json!({"answering": 0, "total": 0}));
+    }
+}
+
+#[test]
+fn clipper_or_one_of_its_models_does_not_report() {
+    let it = Case::without_reports(Version::V12, Influxd::start());
+    let document = it.expect("reports", &["never reported to database d", "doctor --from CONTAINER"]);
+    assert_eq!(state(&document, "variable", None), "skipped", "nothing is wrong with it");
+    it.servers.influxd.write("d", &report("m1", 10));
+    it.expect("reports", &["reported 10 min ago and not since"]);
+    it.report("m1");
+    it.command(&[]).run().expect(0);
+    it.write_file("d", it.servers.influxd.port, &["m1", "m2", "m3"]);
+    it.expect("reports", &["m2, m3", "never reported"]);
+}
+
+#[test]
+fn an_influxdb_that_wants_a_login_is_beyond_clipper() {
+    let it = Case::healthy(Version::V12);
+    let secured = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
+    secured.query("", "CREATE USER admin WITH PASSWORD 'p' WITH ALL PRIVILEGES");
+    it.write_file("d", secured.port, &["m1"]);
+    it.expect("influxdb", &["wants a login", "Clipper sends none"]);
+}
+
+#[test]
+fn a_grafana_that_is_gone_or_rejects_the_login_is_named() {
+    let it = Case::healthy(Version::V12);
+    let config = it.path().to_string();
+    let with_grafana = |url: &str, password: &str| {
+        let influxdb = it.servers.influxd.url();
+        let words =
+            ["doctor", "--config", &config, "--influxdb-url", &influxdb, "--grafana-url", url, "--output", "json"];
+        let run = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent");
+        run.env("CLIPPER_METRICS_GRAFANA_PASSWORD", password).run().expect(3).json()
+    };
+    let gone = with_grafana(&format!("http://127.0.0.1:{}", free_port()), "admin");
+    assert_eq!(gone["culprit"]["check"], "grafana", "{gone}");
+    let (_, source) = (0, it.servers.command(&[]).arguments.clone());
+    let url = source.last().unwrap().clone();
+    let refused = with_grafana(&url, "wrong");
+    assert_eq!(refused["culprit"]["check"], "grafana", "{refused}");
+    assert!(refused["culprit"]["message"].as_str().unwrap().contains("rejected the login"), "{refused}");
+}
+
+#[test]
+fn an_interrupted_run_removes_its_probe_and_a_killed_ones_is_removed_by_the_next() {
+    let it = Case::healthy(Version::V12);
+    let (influxdb, port) = (it.servers.influxd.url(), it.servers.port());
+    // A Grafana that hangs where the plugin is looked for, when the probe has been written.
+    let slow = in_background(move |request: Request| async move {
+        if request.path.contains("/plugins/") {
+            std::future::pending::<()>().await;
+        }
+        let method = request.method.clone();
+        let headers: Vec<(String, String)> = request.headers.into_iter().collect();
+        let body = String::from_utf8(request.body).unwrap();
+        let url = format!("http://127.0.0.1:{port}{}", request.path);
+        let asked = std::thread::spawn(move || {
+            let passed = ["authorization", "content-type", "x-grafana-org-id", "x-grafana-nocache"];
+            let headers: Vec<(&str, &str)> = headers
+                .iter()
+                .filter(|(name, _)| passed.contains(&name.as_str()) && !(name == "content-type" && body.is_empty()))
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            let body = (!body.is_empty()).then_some(body.as_str());
+            crate::support::run::http_with(&method, &url, body, &headers).unwrap()
+        });
+        let (status, text) = asked.join().unwrap();
+        Response::bytes(status, "application/json", text.into_bytes())
+    });
+    let grafana = format!("http://127.0.0.1:{slow}");
+    let words = ["doctor", "--config", it.path(), "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+    let start = || {
+        let run = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent");
+        run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let process = start();
+    eventually("the probe is written", Duration::from_secs(20), || it.has_probe());
+    interrupt(process.id());
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(!it.has_probe(), "it is removed");
+    // One that was killed long ago left a probe; one of now belongs to a run that is still at it.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let probes = format!(
+        "clipper_metrics_probe,probe={}-1 value=1\nclipper_metrics_probe,probe={now}-2 value=1\n",
+        now - 90_000
+    );
+    it.servers.influxd.write("d", &probes);
+    it.command(&[]).run().expect(0);
+    let left = influxd::query(&influxdb, "d", "SHOW SERIES FROM clipper_metrics_probe");
+    assert!(!left.contains(&format!("{}-1", now - 90_000)) && left.contains(&format!("{now}-2")), "{left}");
+}
+
+#[test]
+fn a_file_that_is_no_use_is_an_error_and_touches_nothing() {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(b"influx_dbname = \"a&b\"\n").unwrap();
+    let words = ["doctor", "--config", file.path().to_str().unwrap()];
+    let ran = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent").run().expect(2);
+    assert!(ran.err.contains("Clipper does not escape"), "{}", ran.err);
+}

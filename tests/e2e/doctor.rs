@@ -1,0 +1,114 @@
+//! `doctor` on an engine: servers that are stopped, a Clipper in a container, and a dashboard that a person
+//! edited in whatever Grafana the tests run with.
+
+use serde_json::{Value, json};
+
+use super::instance::{Instance, docker};
+use crate::support::{influxd, registry};
+
+fn now() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
+}
+
+/// A report of m1, dated now.
+fn report(it: &Instance) {
+    let at = now();
+    let lines = format!(
+        "m1_prediction_counter value=1 {at}\nm1_model_thruput,units=events-per-second \
+         rate=1,one_min=1,five_min=1,fifteen_min=1 {at}\nm1_model_latency \
+         size=1,min=1,max=1,mean=1,std=0,p95=1,p99=1,p50=1 {at}\n"
+    );
+    influxd::write(&it.influxdb(), "d", &lines);
+}
+
+fn culprit(it: &Instance, more: &[&str]) -> Value {
+    let words: Vec<&str> = ["doctor", "--output", "json"].iter().chain(more).copied().collect();
+    it.run(&words).expect(3).json()["culprit"].clone()
+}
+
+#[test]
+fn a_whole_stack_is_well_and_a_server_that_is_stopped_or_gone_is_the_culprit() {
+    let it = Instance::new("doctor");
+    it.first_up(&["--database", "d"]).expect(0);
+    report(&it);
+    let well = it.run(&["doctor"]).expect(0);
+    assert!(well.out.starts_with("all well: 16 of 16 panels answer\n"), "{}", well.out);
+    assert!(!it.query("d", "SHOW MEASUREMENTS").contains("clipper_metrics_probe"));
+    for (server, title) in [("grafana", "Grafana"), ("influxdb", "InfluxDB")] {
+        docker(&["stop", &it.container(server)]).unwrap();
+        let stopped = culprit(&it, &[]);
+        assert_eq!(stopped["check"], server, "{stopped}");
+        let message = stopped["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("{title} is ")), "{message}");
+        assert!(stopped["hint"].as_str().unwrap().contains("clipper-metrics up"), "{stopped}");
+    }
+    it.run(&["down"]).expect(0);
+    assert_eq!(culprit(&it, &[])["check"], "influxdb");
+}
+
+#[test]
+fn what_a_person_broke_in_the_dashboard_is_found_whoever_serves_it() {
+    let it = Instance::new("doctor-edit");
+    it.first_up(&["--database", "d"]).expect(0);
+    report(&it);
+    let path = format!("/api/dashboards/uid/{}", it.name);
+    let (_, present) = it.grafana("GET", &path, None);
+    let mut dashboard = present["dashboard"].clone();
+    let broken = dashboard["panels"][3]["title"].as_str().unwrap().to_string();
+    let query = dashboard["panels"][3]["targets"][0]["query"].as_str().unwrap().replace("\"value\"", "\"valeu\"");
+    dashboard["panels"][3]["targets"][0]["query"] = json!(query);
+    let save = json!({"dashboard": dashboard, "overwrite": true}).to_string();
+    assert_eq!(it.grafana("POST", "/api/dashboards/db", Some(&save)).0, 200);
+    let document = it.run(&["doctor", "--output", "json"]).expect(3).json();
+    assert_eq!(document["culprit"]["check"], "panel", "{document}");
+    assert_eq!(document["culprit"]["object"], broken.as_str(), "{document}");
+    assert_eq!(document["panels"], json!({"answering": 15, "total": 16}), "{document}");
+    it.grafana("DELETE", &path, None);
+    assert_eq!(culprit(&it, &[])["check"], "dashboard");
+}
+
+#[test]
+fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
+    let it = Instance::new("doctor-from");
+    it.first_up(&["--database", "d"]).expect(0);
+    report(&it);
+    let clipper = format!("{}-clipper", it.name);
+    let image = format!("{}/influxdb:1.12.4", registry::address());
+    docker(&["run", "--detach", "--name", &clipper, "--entrypoint", "sleep", &image, "600"]).unwrap();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    let config = file.path().to_str().unwrap();
+    let write = |host: &str, port: u16| {
+        let text = format!("influx_dbname = \"d\"\ninflux_ip = \"{host}\"\ninflux_port = {port}\n");
+        std::fs::write(file.path(), text).unwrap();
+    };
+    write("127.0.0.1", it.influxdb_port);
+    // On the engine's machine that address is right, in the container it is not.
+    it.run(&["doctor", "--config", config]).expect(0);
+    let inside = culprit(&it, &["--config", config, "--from", &clipper]);
+    assert_eq!(inside["check"], "influxdb", "{inside}");
+    let message = inside["message"].as_str().unwrap();
+    assert!(message.contains("connection refused") && message.contains("the container itself"), "{message}");
+    let remedy = format!("docker network connect {} {clipper}", it.name);
+    assert!(inside["hint"].as_str().unwrap().contains(&remedy), "{inside}");
+    // What the hint says helps.
+    docker(&["network", "connect", &it.name, &clipper]).unwrap();
+    write(&it.container("influxdb"), 8086);
+    let port = it.influxdb_port.to_string();
+    let well =
+        ["doctor", "--config", config, "--influxdb-port", &port, "--influxdb-ip", "127.0.0.1", "--from", &clipper];
+    let ran = it.run(&well).expect(0);
+    assert!(
+        ran.out.contains(&format!("{}:8086, seen from container {clipper}", it.container("influxdb"))),
+        "{}",
+        ran.out
+    );
+    // Nothing is left, and a container that is not there is an error.
+    let all = docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
+    assert!(!all.contains(&format!("{}-doctor", it.name)), "{all}");
+    assert!(!it.query("d", "SHOW MEASUREMENTS").contains("clipper_metrics_probe"));
+    docker(&["stop", "--time", "0", &clipper]).unwrap();
+    let stopped = it.run(&["doctor", "--from", &clipper]).expect(1);
+    assert!(stopped.err.contains("does not run") && stopped.err.contains("docker ps"), "{}", stopped.err);
+    docker(&["rm", "--force", &clipper]).unwrap();
+    it.run(&["doctor", "--from", &clipper]).expect(1);
+}
