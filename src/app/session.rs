@@ -78,15 +78,13 @@ impl Session {
             return Ok(Self { systems, listener, _lock: None });
         }
         let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
-        let docker = Docker::new(endpoint, Rc::clone(&listener))?;
+        let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
         let lock = if changes {
             Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?)
         } else {
             None
         };
-        if let Some(host) = docker.other_machine() {
-            inputs.engine = EngineLocation::Elsewhere(host);
-        }
+        inputs.engine = docker.location();
         // Side by side: neither needs the other's answer.
         let (checked, memory) = join(docker.check(), remembered(&docker, &name)).await;
         checked?;

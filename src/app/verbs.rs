@@ -79,7 +79,9 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     if up.open {
         let url = &outcome.status.dashboard_url;
-        if !terminal::open_browser(url, environment) {
+        if let Some(command) = &outcome.status.forward_command {
+            session.listener.on(Event::Note(&format!("run `{command}` first, then open {url}")));
+        } else if !terminal::open_browser(url, environment) {
             session.listener.on(Event::Note(&format!("there is no browser here: open {url}")));
         }
     }

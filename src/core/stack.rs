@@ -123,6 +123,15 @@ impl Stack {
         Some(ServerUrl::http(own.to_string(), publish.port()))
     }
 
+    /// The command that brings the dashboard to this machine's browser, where Grafana listens on the
+    /// loopback of an engine behind ssh.
+    #[must_use]
+    pub fn forward_command(&self) -> Option<String> {
+        let EngineLocation::OverSsh { forward, .. } = &self.engine else { return None };
+        let publish = self.container(Role::Grafana)?.specification.publish;
+        publish.ip().is_loopback().then(|| forward.command(publish.port()))
+    }
+
     /// Where the dashboard is opened.
     #[must_use]
     pub fn dashboard_url(&self) -> String {
@@ -155,6 +164,28 @@ pub enum EngineLocation {
     Here,
     /// On another one, of this name: its loopback is not ours.
     Elsewhere(String),
+    /// On another one, whose addresses, loopback too, are reached through ssh.
+    OverSsh {
+        /// Its own name.
+        host: String,
+        /// Brings Grafana's port to this machine; typed as it stands but for the port.
+        forward: SshForward,
+    },
+}
+
+/// How a port of the engine's loopback is brought to this machine: a command with the port in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshForward {
+    /// What stands behind the ports: options and the host.
+    pub destination: String,
+}
+
+impl SshForward {
+    /// The command for one port.
+    #[must_use]
+    pub fn command(&self, port: u16) -> String {
+        format!("ssh -N -L {port}:127.0.0.1:{port} {}", self.destination)
+    }
 }
 
 /// When an image is pulled.

@@ -35,6 +35,8 @@ pub struct Status {
     pub dashboard: Object,
     /// Where the dashboard is opened.
     pub dashboard_url: String,
+    /// The command that brings it to this machine's browser, where the engine is behind ssh.
+    pub forward_command: Option<String>,
     /// What Clipper reports.
     pub reports: Reports,
     /// The latency objective that the dashboard shows, in microseconds.
@@ -237,6 +239,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         query,
         dashboard: object(Resource::Dashboard, &want.dashboard.uid),
         dashboard_url,
+        forward_command: want.forward_command(),
         reports,
         objective: objective(want, seen),
         account,

@@ -161,6 +161,8 @@ struct Dashboard<'a> {
     #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
     url: &'a str,
+    /// Brings it to this machine's browser, where the engine is behind ssh; else `null`.
+    forward_command: Option<&'a str>,
     /// The latency objective that it shows, in microseconds.
     objective_micros: Option<u64>,
     differences: Vec<Difference<'a>>,
@@ -414,6 +416,7 @@ impl<'a> State<'a> {
                 uid: &status.dashboard.name,
                 state: state_names::object_state(status.dashboard.state),
                 url: &status.dashboard_url,
+                forward_command: status.forward_command.as_deref(),
                 objective_micros: status.objective,
                 differences: differences(&status.dashboard.differences),
             },

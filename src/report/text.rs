@@ -192,6 +192,11 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
         page.gap();
         page.line(&format!("{} {note}", paint.odd("note:")));
     }
+    if let Some(command) = &status.forward_command {
+        page.gap();
+        page.line("These addresses are the engine's machine's own. For the dashboard in a browser here, run");
+        page.indented(2, command);
+    }
     page.done()
 }
 

@@ -138,7 +138,8 @@ fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<O
             ),
             format!("publish it on an address of {host} with --{role}-ip, or use another engine with -H or --context"),
         )),
-        EngineLocation::Elsewhere(host) => Ok(Some(host.clone())),
+        EngineLocation::OverSsh { .. } if address.is_loopback() => Ok(None),
+        EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. } => Ok(Some(host.clone())),
         EngineLocation::Here => Ok(None),
     }
 }

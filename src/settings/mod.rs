@@ -350,7 +350,9 @@ fn merge_with(
     if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
         spec.specification.host_gateway = host_gateway;
     }
-    if let (EngineLocation::Elsewhere(host), true, None) = (&inputs.engine, host_gateway, &chosen_url) {
+    if let (EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. }, true, None) =
+        (&inputs.engine, host_gateway, &chosen_url)
+    {
         return Err(Error::usage(
             format!(
                 "InfluxDB's address is a loopback address of this machine, where Grafana on {host} cannot reach it"

@@ -8,7 +8,7 @@ use futures_util::future::{Either, select, try_join};
 use tokio::sync::Notify;
 
 use super::http::Auth;
-use super::{PROBE, Systems, nowhere};
+use super::{PROBE, Systems};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::observed::PortHolder;
 use crate::core::plan::{Finding, Lane, Plan, Step};
@@ -190,8 +190,7 @@ impl Systems {
         result?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
         // One that has ended already publishes nothing: at its address, somebody else may answer.
-        let url = published.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
-        self.set_base(role, &url.to_string());
+        self.set_place(spec, published);
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Systems {
         };
         let id = docker.create_container(creation, spec, &specification).await?;
         self.set_container(spec.role, Some(id.clone()));
-        self.set_base(spec.role, &spec.url().to_string());
+        self.set_place(spec, Some(spec.specification.publish));
         if !making.adopts || spec.role != Role::Grafana {
             return Ok(());
         }

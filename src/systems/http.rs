@@ -118,6 +118,8 @@ pub struct Http {
     system: &'static str,
     client: reqwest::Client,
     base: String,
+    /// As people know it, where the way there is another one.
+    address: String,
     auth: Auth,
     listener: Rc<dyn Listener>,
 }
@@ -167,19 +169,26 @@ impl Http {
             why: chain(&why),
             is_late: false,
         })?;
-        Ok(Self { system, client, base: base.into(), auth: Auth::None, listener })
+        Ok(Self { system, client, base: base.into(), address: base.into(), auth: Auth::None, listener })
     }
 
-    /// The same server, which has moved.
+    /// The same server, which has moved, or whose way there is another than the address that people
+    /// know.
     #[must_use]
-    pub fn at(&self, base: &str) -> Self {
-        Self { base: base.into(), ..self.clone() }
+    pub fn at(&self, base: &str, address: &str) -> Self {
+        Self { base: base.into(), address: address.into(), ..self.clone() }
     }
 
-    /// The server's address.
+    /// It is asked at this address, which people know by that one.
     #[must_use]
-    pub fn base(&self) -> &str {
-        &self.base
+    pub fn is_at(&self, base: &str, address: &str) -> bool {
+        self.base == base && self.address == address
+    }
+
+    /// The server's address, as people know it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The same server, signed in otherwise.
@@ -236,8 +245,12 @@ impl Http {
         body: Body<'_>,
         within: Option<Duration>,
     ) -> Result<Response> {
-        let error =
-            |why, is_late| Error::Http { doing: format!("ask {}", self.system), url: self.base.clone(), why, is_late };
+        let error = |why, is_late| Error::Http {
+            doing: format!("ask {}", self.system),
+            url: self.address.clone(),
+            why,
+            is_late,
+        };
         let failed = |why: String| error(why, false);
         let broken = |why: &reqwest::Error| error(reason(why), why.is_timeout());
         let method = method.parse().map_err(|_| failed(format!("{method} is no method")))?;

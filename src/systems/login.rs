@@ -308,7 +308,7 @@ impl Systems {
                 Err(error) => return Err(error),
             }
         }
-        let url = self.http(Role::Grafana, Auth::None).base().to_string();
+        let url = self.http(Role::Grafana, Auth::None).address().to_string();
         let message = "no other password is known".into();
         Err(rejected.unwrap_or(Error::Refused { role: Role::Grafana, url, message }))
     }
@@ -420,7 +420,7 @@ impl Systems {
                 message: format!(
                     "Grafana's account admin still has the password admin, and others would reach it; Grafana stays on \
                      loopback, at {}",
-                    self.http(Role::Grafana, Auth::None).base()
+                    self.http(Role::Grafana, Auth::None).address()
                 ),
                 hint:
                     "change that password there, or have it replaced by signing in as admin: omit --grafana-user and \

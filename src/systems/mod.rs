@@ -18,7 +18,7 @@ mod version;
 mod wait;
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ pub use self::http::CaFile;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
 use self::login::LoginState;
-use crate::core::address::ServerUrl;
+use crate::core::address::{ServerUrl, reachable};
 use crate::core::event::Listener;
 use crate::core::image::ImageRef;
 use crate::core::observed::{
     self, ContainerState, Network, Observed, OurContainer, Probe, RunState, SeenLogin, Server, StoredSettings, Volume,
 };
 use crate::core::role::Role;
-use crate::core::stack::{EngineLocation, Secret, Service, Stack};
+use crate::core::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
 use crate::core::version::Version;
 use crate::error::{Error, Result};
 
@@ -116,8 +116,9 @@ impl Systems {
         listener: Rc<dyn Listener>,
     ) -> Result<Self> {
         let client = |role: Role| -> Result<RefCell<Http>> {
-            // What this machine's engine publishes is near, at whatever address.
-            let near = stack.container(role).is_some() && stack.engine == EngineLocation::Here;
+            // What this machine's engine publishes is near, at whatever address, and so is what ssh brings.
+            let is_elsewhere = matches!(stack.engine, EngineLocation::Elsewhere(_));
+            let near = stack.container(role).is_some() && !is_elsewhere;
             let base = stack.url(role).to_string();
             let ca_file = credentials.ca_file.as_ref();
             Ok(RefCell::new(Http::new(role.name(), &base, near, ca_file, Rc::clone(&listener))?))
@@ -205,20 +206,36 @@ impl Systems {
             *self.last_image.borrow_mut() =
                 ran.and_then(|have| Some((have.image_id.clone(), have.specification.as_ref()?.image.clone())));
         }
-        let url = match (self.stack.service(role), have) {
+        match (self.stack.service(role), have) {
+            // At the address that it is to have, somebody else may answer.
             (Service::Container(spec), Some(have)) if have.run == RunState::Running => {
-                // At the address that it is to have, somebody else may answer.
-                have.published.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()))
+                self.set_place(spec, have.published);
             }
-            _ => self.stack.url(role),
-        };
-        self.set_base(role, &url.to_string());
+            (Service::Container(spec), _) => self.set_place(spec, Some(spec.specification.publish)),
+            (Service::External { url }, _) => self.set_base(role, url, &url.to_string()),
+        }
     }
 
-    fn set_base(&self, role: Role, base: &str) {
+    /// A container of ours is published there, or nowhere.
+    fn set_place(&self, spec: &ContainerSpec, at: Option<SocketAddr>) {
+        let shown = at.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
+        let way = match (&self.docker, at) {
+            (Some(docker), Some(at)) if docker.is_over_ssh() => {
+                let there = SocketAddr::new(reachable(at.ip()), at.port());
+                docker
+                    .local_port(there)
+                    .map_or_else(nowhere, |port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port))
+            }
+            _ => shown.clone(),
+        };
+        self.set_base(spec.role, &way, &shown.to_string());
+    }
+
+    fn set_base(&self, role: Role, way: &ServerUrl, shown: &str) {
         let client = &self.clients[role as usize];
-        if client.borrow().base() != base {
-            let moved = client.borrow().at(base);
+        let way = way.to_string();
+        if !client.borrow().is_at(&way, shown) {
+            let moved = client.borrow().at(&way, shown);
             *client.borrow_mut() = moved;
         }
     }
@@ -262,8 +279,18 @@ impl Systems {
     /// # Errors
     /// [`Error::Http`] when there can be no such address.
     pub fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
-        let near = url.is_loopback();
-        Ok(Influxdb::new(Http::new(Role::Influxdb.name(), &url.to_string(), near, None, Rc::clone(&self.listener))?))
+        let shown = url.to_string();
+        let listener = Rc::clone(&self.listener);
+        let http = Http::new(Role::Influxdb.name(), &shown, url.is_loopback(), None, listener)?;
+        // The engine's loopback is where Clipper's is, too.
+        let way = match (&self.docker, url.host.parse()) {
+            (Some(docker), Ok(ip)) if docker.is_over_ssh() && url.is_loopback() => {
+                docker.local_port(SocketAddr::new(reachable(ip), url.port))
+            }
+            _ => None,
+        };
+        let way = way.map(|port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port).to_string());
+        Ok(Influxdb::new(way.map_or(http.clone(), |way| http.at(&way, &shown))))
     }
 
     async fn ask_influxdb(&self, container: &ContainerState) -> (Probe<observed::Influxdb>, Option<String>) {

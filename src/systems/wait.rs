@@ -41,7 +41,7 @@ impl Systems {
         let first = self.run_info(role).await?;
         let mut backoff = Duration::from_millis(10);
         loop {
-            let base = || self.http(role, Auth::None).base().to_string();
+            let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
                 Probe::Answering(()) => return Ok(()),
                 Probe::Silent(why) => why,

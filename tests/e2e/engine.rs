@@ -127,6 +127,11 @@ impl OwnEngine {
         format!("{}\n{}", self.docker(&["ps", "--all"]).out, String::from_utf8_lossy(&listening.unwrap_or_default()))
     }
 
+    /// A process in the engine's network.
+    pub fn network(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// The program, where the engine's ports are.
     pub fn program(&self, words: &[&str]) -> Command {
         let mut command = inside(self.holder.id(), program());

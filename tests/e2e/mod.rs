@@ -14,4 +14,5 @@ mod remote;
 mod report;
 mod safety;
 mod settings;
+mod ssh;
 mod strangers;

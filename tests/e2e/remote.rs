@@ -34,7 +34,7 @@ fn forwarded(socket: String) -> String {
 }
 
 /// Counts who connects to a port of this machine's loopback, and answers like nobody.
-fn trap(port: u16) -> Arc<AtomicUsize> {
+pub(crate) fn trap(port: u16) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let caught = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&caught);

@@ -46,11 +46,10 @@ impl Endpoint {
         self.host == DEFAULT
     }
 
-    /// The engine's own machine, unless it is this one.
-    #[must_use]
-    pub fn other_machine(&self) -> Option<String> {
+    /// The engine's own machine, unless it is this one. What is behind ssh is not asked here.
+    pub(super) fn other_machine(&self) -> Option<String> {
         let (scheme, rest) = self.host.split_once("://")?;
-        if !matches!(scheme, "tcp" | "http" | "https" | "ssh") {
+        if !matches!(scheme, "tcp" | "http" | "https") {
             return None;
         }
         let authority = rest.split('/').next().unwrap_or_default();
@@ -197,7 +196,6 @@ mod tests {
         assert_eq!(at("unix:///var/run/docker.sock"), None);
         assert_eq!(at("tcp://127.0.0.1:2375"), None);
         assert_eq!(at("tcp://[::1]:2375"), None);
-        assert_eq!(at("ssh://me@box:22").as_deref(), Some("box"));
         assert_eq!(at("tcp://[fd00::1]:2375").as_deref(), Some("fd00::1"));
     }
 }

@@ -13,6 +13,8 @@ mod network;
 mod platform;
 pub mod pull;
 mod settings;
+#[cfg(unix)]
+mod ssh;
 mod volume;
 
 use std::cell::{Cell, RefCell};
@@ -37,7 +39,7 @@ use crate::core::observed::{
 };
 use crate::core::role::Role;
 use crate::core::specification::Specification;
-use crate::core::stack::{ContainerSpec, Stack};
+use crate::core::stack::{ContainerSpec, EngineLocation, SshForward, Stack};
 use crate::core::text::{excerpt, printable};
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
@@ -55,6 +57,9 @@ pub struct Docker {
     /// What it said of itself; only its endpoint before [`Docker::check`].
     engine: RefCell<Engine>,
     is_podman: Cell<bool>,
+    /// The connection to its machine, where that goes through ssh.
+    #[cfg(unix)]
+    ssh: Option<ssh::Ssh>,
     listener: Rc<dyn Listener>,
 }
 
@@ -88,13 +93,105 @@ impl Docker {
     /// An engine that was not asked anything yet.
     ///
     /// # Errors
-    /// [`Error::Engine`] when its address makes no sense.
-    pub fn new(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
-        let client = client(&endpoint).map_err(|error| unreachable(&endpoint, &error))?;
+    /// [`Error::Engine`] when its address makes no sense, or no ssh connection to its machine comes about.
+    pub async fn connect(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
+        #[cfg(unix)]
+        let ssh = Self::connect_over_ssh(&endpoint, listener.as_ref()).await?;
+        #[cfg(unix)]
+        let way = ssh.as_ref().map(|ssh| format!("unix://{}", ssh.socket().display()));
+        #[cfg(not(unix))]
+        let way: Option<String> = None;
+        let host = way.as_deref().unwrap_or(&endpoint.host);
+        let client = client(host, endpoint.certificates.as_deref()).map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(url_safe_credentials);
         let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.clone());
         let engine = Engine { endpoint: host, chosen_by, version: String::new(), api_version: String::new() };
-        Ok(Self { client, endpoint, engine: RefCell::new(engine), is_podman: Cell::new(false), listener })
+        Ok(Self {
+            client,
+            endpoint,
+            engine: RefCell::new(engine),
+            is_podman: Cell::new(false),
+            #[cfg(unix)]
+            ssh,
+            listener,
+        })
+    }
+
+    #[cfg(unix)]
+    async fn connect_over_ssh(endpoint: &Endpoint, listener: &dyn Listener) -> Result<Option<ssh::Ssh>> {
+        if !endpoint.host.starts_with("ssh://") {
+            return Ok(None);
+        }
+        let Some(destination) = ssh::Destination::parse(&endpoint.host) else {
+            return Err(Error::usage(
+                format!("{} is no address for ssh", endpoint.host),
+                "write ssh://user@host:port, or ssh://alias for a host of your ssh configuration",
+            ));
+        };
+        let started = Instant::now();
+        let typed = destination.typed();
+        let connected = ssh::Ssh::connect(destination).await;
+        listener.on(Event::Request {
+            system: "ssh",
+            request: "connect",
+            outcome: if connected.is_ok() { "ok" } else { "failed" },
+            time: started.elapsed(),
+        });
+        connected.map(Some).map_err(|why| Error::Engine {
+            endpoint: format!("{} ({})", endpoint.host, endpoint.chosen_by),
+            why,
+            hint: format!("check that `ssh {typed} docker version` works without a question"),
+        })
+    }
+
+    /// Its machine is reached through ssh.
+    #[must_use]
+    pub fn is_over_ssh(&self) -> bool {
+        #[cfg(unix)]
+        return self.ssh.is_some();
+        #[cfg(not(unix))]
+        false
+    }
+
+    /// A port of loopback here that leads through ssh to an address of the engine's machine.
+    #[must_use]
+    pub fn local_port(&self, there: std::net::SocketAddr) -> Option<u16> {
+        #[cfg(unix)]
+        return self.ssh.as_ref()?.local_port(there).ok();
+        #[cfg(not(unix))]
+        {
+            let _ = there;
+            None
+        }
+    }
+
+    /// Where the engine runs.
+    #[must_use]
+    pub fn location(&self) -> EngineLocation {
+        #[cfg(unix)]
+        if let Some(ssh) = &self.ssh {
+            let forward = SshForward { destination: ssh.destination().typed() };
+            return EngineLocation::OverSsh { host: ssh.host_name().into(), forward };
+        }
+        self.endpoint.other_machine().map_or(EngineLocation::Here, EngineLocation::Elsewhere)
+    }
+
+    /// What ssh says of an error that came through it; the error itself where it came otherwise.
+    fn explained(&self, error: Error) -> Error {
+        #[cfg(unix)]
+        if let (Some(ssh), Error::Docker { refusal: Refusal::Gone, .. } | Error::Engine { .. }) = (&self.ssh, &error) {
+            let (why, hint) = if ssh.has_ended() {
+                ("the ssh connection broke".to_string(), "run the same command again".to_string())
+            } else if let Some(why) = ssh.failure() {
+                let typed = ssh.destination().typed();
+                (why, format!("check that `ssh {typed} docker version` works without a question"))
+            } else {
+                return error;
+            };
+            let endpoint = format!("{} ({})", self.endpoint.host, self.endpoint.chosen_by);
+            return Error::Engine { endpoint, why, hint };
+        }
+        error
     }
 
     /// Sees whether the engine can be used.
@@ -111,7 +208,7 @@ impl Docker {
             outcome: if version.is_ok() { "ok" } else { "failed" },
             time: started.elapsed(),
         });
-        let version = version.map_err(|error| unreachable(&self.endpoint, &error))?;
+        let version = version.map_err(|error| self.explained(unreachable(&self.endpoint, &error)))?;
         let text = |value: &Option<String>| value.as_deref().map(|text| excerpt(text, 60)).unwrap_or_default();
         let mut engine = self.engine.borrow_mut();
         (engine.version, engine.api_version) = (text(&version.version), text(&version.api_version));
@@ -138,12 +235,6 @@ impl Docker {
         self.engine.borrow().clone()
     }
 
-    /// The engine's own machine, unless it is this one.
-    #[must_use]
-    pub fn other_machine(&self) -> Option<String> {
-        self.endpoint.other_machine()
-    }
-
     /// One request, reported and with its error translated.
     async fn call<T>(&self, doing: &str, request: impl Future<Output = Result<T, Bollard>>) -> Result<T> {
         let started = Instant::now();
@@ -159,7 +250,7 @@ impl Docker {
             outcome: &outcome,
             time: started.elapsed(),
         });
-        result.map_err(|error| translate(doing, &error))
+        result.map_err(|error| self.explained(translate(doing, &error)))
     }
 
     /// Like [`Self::call`], where "there is none" is an answer.
@@ -311,17 +402,15 @@ impl Docker {
     }
 }
 
-/// The connection that an endpoint's address asks for.
-fn client(endpoint: &Endpoint) -> Result<bollard::Docker, Bollard> {
-    let (host, version) = (endpoint.host.as_str(), bollard::API_DEFAULT_VERSION);
+/// The connection that an address asks for.
+fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard::Docker, Bollard> {
+    let version = bollard::API_DEFAULT_VERSION;
     let scheme = host.split_once("://").map_or("", |(scheme, _)| scheme);
-    match (scheme, &endpoint.certificates) {
+    match (scheme, certificates) {
         #[cfg(unix)]
         ("unix", _) => bollard::Docker::connect_with_unix(host, REQUEST_TIMEOUT.as_secs(), version),
         #[cfg(windows)]
         ("npipe", _) => bollard::Docker::connect_with_named_pipe(host, REQUEST_TIMEOUT.as_secs(), version),
-        #[cfg(unix)]
-        ("ssh", _) => bollard::Docker::connect_with_ssh(host, REQUEST_TIMEOUT.as_secs(), version, None),
         ("tcp" | "https", Some(folder)) => {
             let [key, cert, ca] = ["key.pem", "cert.pem", "ca.pem"].map(|name| folder.join(name));
             bollard::Docker::connect_with_ssl(host, &key, &cert, &ca, REQUEST_TIMEOUT.as_secs(), version)

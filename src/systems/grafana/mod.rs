@@ -263,7 +263,7 @@ impl Grafana {
         }
         let answer = self.http.send(method, path, &all, body, None).await?;
         if answer.status == 401 {
-            let (url, message) = (self.http.base().into(), answer.message());
+            let (url, message) = (self.http.address().into(), answer.message());
             return Err(Error::Refused { role: Role::Grafana, url, message });
         }
         Ok(answer)
@@ -274,7 +274,7 @@ impl Grafana {
     }
 
     fn answered(&self, doing: &str, status: u16, why: String) -> Error {
-        Error::Answer { doing: doing.into(), url: self.http.base().into(), status, why }
+        Error::Answer { doing: doing.into(), url: self.http.address().into(), status, why }
     }
 
     fn odd(&self, doing: &str) -> Error {

@@ -121,14 +121,14 @@ impl Influxdb {
         let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), None).await?;
         let failed = |why: String| Error::Answer {
             doing: format!("ask InfluxDB: {}", excerpt(&statement, 80)),
-            url: self.http.base().into(),
+            url: self.http.address().into(),
             status: answer.status,
             why,
         };
         if answer.status == 401 || answer.status == 403 {
             return Err(Error::Refused {
                 role: Role::Influxdb,
-                url: self.http.base().into(),
+                url: self.http.address().into(),
                 message: answer.message(),
             });
         }
@@ -148,11 +148,11 @@ impl Influxdb {
         match answer.status {
             204 => Ok(()),
             401 | 403 => {
-                Err(Error::Refused { role: Role::Influxdb, url: self.http.base().into(), message: answer.message() })
+                Err(Error::Refused { role: Role::Influxdb, url: self.http.address().into(), message: answer.message() })
             }
             status => Err(Error::Answer {
                 doing: format!("write to database {database}"),
-                url: self.http.base().into(),
+                url: self.http.address().into(),
                 status,
                 why: answer.message(),
             }),

@@ -1,0 +1,325 @@
+//! An engine behind ssh: one connection for a whole run, through which its API and its loopback are
+//! reached.
+//!
+//! Uses the machine's own `ssh`, so that its configuration, keys, agent and known hosts hold. Nothing is
+//! opened on any network: what goes through it is a socket in a folder of this user's, and ports of
+//! loopback. Must not know what is sent.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::core::address::bracketed;
+use crate::core::invocation::shell_word;
+use crate::core::text::excerpt;
+
+/// How long a connection may take to come about, in seconds.
+const CONNECT_SECONDS: u64 = 30;
+/// The most that is kept of what ssh said.
+const LIMIT: usize = 4096;
+
+/// Where ssh leads, as `ssh` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    /// User and host, or an alias of ssh's configuration.
+    host: String,
+    port: Option<u16>,
+    /// The engine's socket there, where it is not the usual one.
+    socket: Option<String>,
+}
+
+impl Destination {
+    /// Reads `ssh://user@host:port/path`; nothing if it is none.
+    pub(super) fn parse(address: &str) -> Option<Self> {
+        let rest = address.strip_prefix("ssh://")?;
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+        let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+        let (host, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((v6, port)) => (v6, port.strip_prefix(':')),
+            None => host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            Some(port) => Some(port.parse().ok()?),
+            None => None,
+        };
+        // What begins with a dash would be an option of ssh's.
+        let is_fine = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace);
+        let host = match user {
+            Some(user) if is_fine(user) && is_fine(host) => format!("{user}@{host}"),
+            None if is_fine(host) => host.to_string(),
+            _ => return None,
+        };
+        Some(Self { host, port, socket: (!path.is_empty()).then(|| format!("/{path}")) })
+    }
+
+    /// As it is typed behind `ssh`.
+    pub(super) fn typed(&self) -> String {
+        let port = self.port.map(|port| format!("-p {port} ")).unwrap_or_default();
+        format!("{port}{}", shell_word(&self.host))
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let port = self.port.map(|port| ["-p".to_string(), port.to_string()]);
+        port.into_iter().flatten().chain([self.host.clone()]).collect()
+    }
+
+    /// The command there that speaks for the engine.
+    fn engine_command(&self) -> String {
+        let socket = self.socket.as_ref().map(|path| format!(" --host {}", shell_word(&format!("unix://{path}"))));
+        format!("docker{} system dial-stdio", socket.unwrap_or_default())
+    }
+}
+
+/// One connection, which ends with its value.
+pub(super) struct Ssh {
+    destination: Destination,
+    /// The host's own name, which an alias of ssh's configuration need not be.
+    host_name: String,
+    folder: PathBuf,
+    master: RefCell<Child>,
+    said: Arc<Mutex<String>>,
+    ports: RefCell<HashMap<SocketAddr, u16>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Ssh {
+    /// Connects and signs in; asks for passphrases where somebody can answer.
+    ///
+    /// # Errors
+    /// With what ssh said.
+    pub(super) async fn connect(destination: Destination) -> Result<Self, String> {
+        let folder = private_folder().map_err(|why| format!("cannot make a folder for its sockets: {why}"))?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let control = folder.join("ssh");
+        let mut command = Command::new("ssh");
+        command.args(["-M", "-T", "-S"]).arg(&control);
+        let timeout = format!("ConnectTimeout={CONNECT_SECONDS}");
+        for option in [timeout.as_str(), "ControlPersist=no", "ClearAllForwardings=yes", "ServerAliveInterval=15"] {
+            command.args(["-o", option]);
+        }
+        if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+            command.args(["-o", "BatchMode=yes"]);
+        }
+        // Ends with the connection's standard input, and so with this process, however that ends.
+        command.args(destination.arguments()).arg("cat");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Its own group: Ctrl-C is for this process, which may have something to finish first.
+        command.process_group(0);
+        let host_name = host_name(&destination).await;
+        let mut master = command.spawn().map_err(|why| format!("cannot start ssh: {why}"))?;
+        if let Some(errors) = master.stderr.take() {
+            tokio::spawn(listen(errors, Arc::clone(&said)));
+        }
+        let it = Self {
+            destination,
+            host_name,
+            folder,
+            master: RefCell::new(master),
+            said,
+            ports: RefCell::default(),
+            tasks: RefCell::default(),
+        };
+        it.await_control(&control).await?;
+        it.serve_engine().map_err(|why| format!("cannot listen on a socket: {why}"))?;
+        Ok(it)
+    }
+
+    /// Waits until the connection stands.
+    async fn await_control(&self, control: &std::path::Path) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(CONNECT_SECONDS + 5);
+        let mut backoff = Duration::from_millis(5);
+        while !control.exists() {
+            if self.has_ended() {
+                // What it said may arrive after its end.
+                crate::systems::pause(&mut Duration::from_millis(50)).await;
+                return Err(self.failure().unwrap_or_else(|| "ssh ended without a word".into()));
+            }
+            let asks = std::io::IsTerminal::is_terminal(&std::io::stdin());
+            if !asks && Instant::now() >= deadline {
+                return Err(format!("no connection within {CONNECT_SECONDS} s"));
+            }
+            crate::systems::pause(&mut backoff).await;
+        }
+        Ok(())
+    }
+
+    /// The socket that leads to the engine.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join("engine")
+    }
+
+    /// The engine's machine, by its own name.
+    pub(super) fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// Where it leads.
+    pub(super) const fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// The connection is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.master.borrow_mut().try_wait().is_ok_and(|ended| ended.is_some())
+    }
+
+    /// What ssh, or a command there, said last.
+    pub(super) fn failure(&self) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = said.lines().rev().find(|line| !line.trim().is_empty() && !line.contains("mux_client"))?;
+        Some(excerpt(line, 300))
+    }
+
+    /// A port of loopback here that leads to an address there.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub(super) fn local_port(&self, to: SocketAddr) -> std::io::Result<u16> {
+        if let Some(port) = self.ports.borrow().get(&to) {
+            return Ok(*port);
+        }
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let listener = TcpListener::from_std(listener)?;
+        let target = format!("{}:{}", bracketed(&to.ip().to_string()), to.port());
+        let (arguments, said) = (self.client_arguments(&["-W", &target]), Arc::clone(&self.said));
+        self.tasks.borrow_mut().push(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (from, to) = stream.into_split();
+                tokio::spawn(join(from, to, arguments.clone(), Arc::clone(&said)));
+            }
+        }));
+        self.ports.borrow_mut().insert(to, port);
+        Ok(port)
+    }
+
+    fn serve_engine(&self) -> std::io::Result<()> {
+        let listener = UnixListener::bind(self.socket())?;
+        let mut arguments = self.client_arguments(&["-T"]);
+        arguments.push(self.destination.engine_command());
+        let said = Arc::clone(&self.said);
+        self.tasks.borrow_mut().push(tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (from, to) = stream.into_split();
+                tokio::spawn(join(from, to, arguments.clone(), Arc::clone(&said)));
+            }
+        }));
+        Ok(())
+    }
+
+    /// Arguments of another `ssh` that goes through the connection, and nowhere without it.
+    fn client_arguments(&self, more: &[&str]) -> Vec<String> {
+        let control = self.folder.join("ssh").display().to_string();
+        let fixed = ["-S", &control, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ProxyCommand=false"];
+        let words = fixed.iter().chain(more).map(|word| (*word).to_string());
+        words.chain(self.destination.arguments()).collect()
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        for task in self.tasks.borrow().iter() {
+            task.abort();
+        }
+        // With its standard input, the command there ends, and ssh with it; it is not waited for.
+        let mut master = self.master.borrow_mut();
+        drop(master.stdin.take());
+        let _ = master.start_kill();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Joins a connection with a process's standard streams.
+async fn join<R, W>(mut from: R, mut to: W, arguments: Vec<String>, said: Arc<Mutex<String>>)
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let mut command = Command::new("ssh");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).process_group(0);
+    let Ok(mut process) = command.spawn() else { return };
+    let (Some(mut input), Some(mut output), Some(errors)) =
+        (process.stdin.take(), process.stdout.take(), process.stderr.take())
+    else {
+        return;
+    };
+    let inwards = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from, &mut input).await;
+        let _ = input.shutdown().await;
+    });
+    let hearing = tokio::spawn(listen(errors, said));
+    let _ = tokio::io::copy(&mut output, &mut to).await;
+    // What went wrong is known before the other side sees the end.
+    let _ = hearing.await;
+    let _ = to.shutdown().await;
+    inwards.abort();
+    let _ = process.wait().await;
+}
+
+/// Keeps what a process says.
+async fn listen(mut errors: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
+    let mut bytes = [0; 1024];
+    while let Ok(length @ 1..) = errors.read(&mut bytes).await {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() > LIMIT {
+            said.clear();
+        }
+        said.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
+}
+
+/// A new folder that only this user may enter.
+fn private_folder() -> std::io::Result<PathBuf> {
+    let mut last = None;
+    for number in 0..100 {
+        // Short: the path of a socket may have some hundred bytes only.
+        let folder = std::env::temp_dir().join(format!("clipper-metrics-{}-{number}", std::process::id()));
+        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(why) => last = Some(why),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::ErrorKind::AlreadyExists.into()))
+}
+
+/// The host's own name by ssh's configuration.
+async fn host_name(destination: &Destination) -> String {
+    let asked = Command::new("ssh").arg("-G").args(destination.arguments()).stdin(Stdio::null()).output().await;
+    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).to_string()).unwrap_or_default();
+    let found = text.lines().find_map(|line| line.strip_prefix("hostname ")).map(|name| name.trim().to_string());
+    let written = || destination.host.rsplit('@').next().unwrap_or_default().to_string();
+    found.filter(|name| !name.is_empty()).unwrap_or_else(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usual_form_is_read() {
+        let read = |text: &str| Destination::parse(text).map(|it| (it.host.clone(), it.port, it.engine_command()));
+        let plain = "docker system dial-stdio".to_string();
+        assert_eq!(read("ssh://box"), Some(("box".into(), None, plain.clone())));
+        assert_eq!(read("ssh://me@box:2222"), Some(("me@box".into(), Some(2222), plain.clone())));
+        assert_eq!(read("ssh://me@[fd00::1]:22/"), Some(("me@fd00::1".into(), Some(22), plain)));
+        let other = read("ssh://box/run/user/1000/docker.sock").unwrap().2;
+        assert_eq!(other, "docker --host unix:///run/user/1000/docker.sock system dial-stdio");
+        for bad in ["ssh://", "ssh://-oProxyCommand=x", "ssh://-x@box", "ssh://box:port", "ssh://a b", "tcp://box"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let it = Destination::parse("ssh://me@box:2222").unwrap();
+        assert_eq!(it.typed(), "-p 2222 me@box");
+    }
+}

@@ -1,0 +1,269 @@
+//! An engine behind a real sshd: in a network of its own, so that its loopback is not this machine's.
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::engine::OwnEngine;
+use super::lifecycle::interrupt;
+use super::remote::trap;
+use crate::support::run::{Ran, Run, ran};
+use crate::support::{eventually, free_port};
+
+/// A machine with an engine, to which only ssh leads.
+struct Host {
+    engine: OwnEngine,
+    folder: tempfile::TempDir,
+    /// Where its sshd is reached over TCP.
+    port: u16,
+}
+
+impl Host {
+    fn start() -> Self {
+        let engine = OwnEngine::start();
+        let folder = tempfile::tempdir().unwrap();
+        // sshd drops its rights in a folder that Debian's service makes when it starts.
+        std::fs::create_dir_all("/run/sshd").unwrap();
+        let mut it = Self { engine, folder, port: 0 };
+        for name in ["host_key", "key", "other_key"] {
+            let made =
+                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(it.path(name)).status();
+            assert!(made.is_ok_and(|status| status.success()), "this test needs OpenSSH; tests/run installs it");
+        }
+        std::fs::copy(it.path("key.pub"), it.path("authorized")).unwrap();
+        let bare = it.path("bare");
+        std::fs::create_dir(&bare).unwrap();
+        for name in ["cat", "sh"] {
+            std::os::unix::fs::symlink(format!("/usr/bin/{name}"), bare.join(name)).unwrap();
+        }
+        it.write_sshd("sshd", "");
+        let forced = format!("ForceCommand env PATH={} sh -c \"$SSH_ORIGINAL_COMMAND\"\n", bare.display());
+        it.write_sshd("sshd_bare", &forced);
+        it.port = it.listen();
+        let key = std::fs::read_to_string(it.path("host_key.pub")).unwrap();
+        let known = format!("engine-host {key}[127.0.0.1]:{} {key}", it.port);
+        std::fs::write(it.path("known"), known).unwrap();
+        std::fs::write(it.path("nobody"), "").unwrap();
+        it.write_client();
+        it
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_sshd(&self, name: &str, more: &str) {
+        let text = format!(
+            "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\nPasswordAuthentication \
+             no\nKbdInteractiveAuthentication no\nPidFile none\nSetEnv DOCKER_HOST=unix://{}\n{more}",
+            self.path("host_key").display(),
+            self.path("authorized").display(),
+            self.engine.socket()
+        );
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// sshd in the engine's network, on the stream that it is given.
+    fn sshd(&self, config: &str) -> String {
+        let config = self.path(config).display().to_string();
+        format!("nsenter --net --target {} /usr/sbin/sshd -i -f {config}", self.engine.network())
+    }
+
+    /// A port of this machine that leads to the host's sshd.
+    fn listen(&self) -> u16 {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let command = self.sshd("sshd");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (input, output) = (OwnedFd::from(stream.try_clone().unwrap()), OwnedFd::from(stream));
+                let sshd =
+                    Command::new("sh").args(["-c", &format!("exec {command}")]).stdin(input).stdout(output).spawn();
+                std::thread::spawn(move || sshd.map(|mut sshd| sshd.wait()));
+            }
+        });
+        port
+    }
+
+    /// A configuration for `ssh`, which finds it through a program of that name: OpenSSH looks for its own
+    /// in the user's home by the list of users, not by HOME.
+    fn write_client(&self) {
+        let show = |name: &str| self.path(name).display().to_string();
+        let host = |alias: &str, key: &str, known: &str, sshd: &str| {
+            format!(
+                "Host {alias}\n  HostName engine-host\n  User root\n  IdentityFile {}\n  UserKnownHostsFile {}\n  \
+                 ProxyCommand {}\n",
+                show(key),
+                show(known),
+                self.sshd(sshd)
+            )
+        };
+        let text = format!(
+            "{}{}{}{}Host 127.0.0.1\n  IdentityFile {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  \
+             StrictHostKeyChecking yes\n  GlobalKnownHostsFile /dev/null\n",
+            host("box", "key", "known", "sshd"),
+            host("stranger", "key", "nobody", "sshd"),
+            host("refused", "other_key", "known", "sshd"),
+            host("bare", "key", "known", "sshd_bare"),
+            show("key"),
+            show("known")
+        );
+        std::fs::write(self.path("config"), text).unwrap();
+        let bin = self.path("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let script = format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", show("config"));
+        std::fs::write(bin.join("ssh"), script).unwrap();
+        std::fs::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn command(&self, address: &str, words: &[&str]) -> Command {
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        let run = Run::new(words.iter().copied().chain(["-H", address]));
+        let mut command = run.command();
+        // What is left of a run would be here.
+        command.env("PATH", path).env("TMPDIR", self.folder.path()).env("HOME", self.folder.path());
+        command
+    }
+
+    fn run(&self, address: &str, words: &[&str]) -> Ran {
+        ran(&self.command(address, words).output().unwrap())
+    }
+
+    /// Folders and processes that runs have left.
+    fn left(&self) -> String {
+        let folders: Vec<_> = std::fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().to_string())
+            .filter(|name| name.starts_with("clipper-metrics-"))
+            .collect();
+        let all = Command::new("ps").args(["-eo", "args"]).output().unwrap();
+        let config = self.path("config").display().to_string();
+        let all = String::from_utf8_lossy(&all.stdout).to_string();
+        let processes: Vec<&str> = all.lines().filter(|line| line.contains(&config)).collect();
+        format!("{}{}", folders.join("\n"), processes.join("\n"))
+    }
+
+    fn assert_nothing_left(&self) {
+        eventually("nothing is left of a run", Duration::from_secs(10), || self.left().is_empty());
+    }
+
+    /// Breaks every connection, as a network would.
+    fn cut(&self) {
+        let config = self.path("config").display().to_string();
+        let found = |words: &[&str]| {
+            let output = Command::new("pgrep").args(words).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).lines().map(String::from).collect::<Vec<_>>()
+        };
+        let masters = found(&["-f", &format!("ssh -F {config} -M")]);
+        assert!(!masters.is_empty(), "there is a connection");
+        // Each has a process that carries it: its ProxyCommand.
+        for process in masters.iter().flat_map(|master| found(&["-P", master])) {
+            assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
+        }
+    }
+}
+
+#[test]
+fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
+    let host = Host::start();
+    let (influxdb, grafana) = (free_port(), free_port());
+    // The same ports here belong to somebody else.
+    let traps = [trap(influxdb), trap(grafana)];
+    let (influxdb, grafana) = (influxdb.to_string(), grafana.to_string());
+    let registry = OwnEngine::registry();
+    let first = ["up", "--registry", &registry, "--influxdb-port", &influxdb, "--grafana-port", &grafana];
+    let up = host.run("ssh://box", &first).expect(0);
+    assert!(up.out.contains("up and verified"), "{}", up.out);
+    assert!(up.out.contains(&format!("http://127.0.0.1:{grafana}/d/")), "the address there: {}", up.out);
+    let line = format!("ssh -N -L {grafana}:127.0.0.1:{grafana} box");
+    assert!(up.out.trim_end().ends_with(&line), "{}", up.out);
+    assert!(!up.err.contains("warning"), "nothing is open: {}", up.err);
+    // By user and port, too; nothing differs, and everything is reached.
+    let by_port = format!("ssh://root@127.0.0.1:{}", host.port);
+    let status = host.run(&by_port, &["status", "--output", "json"]).expect(0).json();
+    assert_eq!(status["engine"]["endpoint"], by_port.as_str());
+    let line = status["dashboard"]["forward_command"].as_str().unwrap();
+    assert!(line.ends_with(&format!("-p {} root@127.0.0.1", host.port)), "an ssh engine is never here: {line}");
+    host.run("ssh://box", &["demo", "--backfill", "5m"]).expect(0);
+    let doctor = host.run("ssh://box", &["doctor"]).expect(0);
+    assert!(doctor.out.starts_with("all well: 16 of 16"), "{}", doctor.out);
+    // A password is tried and set through it as well, and another address is one of that machine.
+    let password = host.path("password");
+    std::fs::write(&password, "of-the-other-machine").unwrap();
+    let given = ["up", "--reset-grafana-password", "--grafana-password-file", password.to_str().unwrap()];
+    host.run("ssh://box", &given).expect(0);
+    let open = host.run("ssh://box", &["up", "--grafana-ip", "0.0.0.0"]).expect(0);
+    assert!(open.out.contains(&format!("http://engine-host:{grafana}/d/")), "{}", open.out);
+    assert!(!open.out.contains("ssh -N"), "{}", open.out);
+    host.run("ssh://box", &["logs", "influxdb", "--tail", "1"]).expect(0);
+    host.run("ssh://box", &["down", "--volumes", "--yes"]).expect(0);
+    assert_eq!(traps.map(|caught| caught.load(Ordering::SeqCst)), [0, 0], "nobody here was asked");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn what_goes_wrong_with_ssh_is_one_clear_error() {
+    let host = Host::start();
+    for (address, words) in [
+        ("ssh://stranger", &["Host key verification failed"][..]),
+        ("ssh://refused", &["Permission denied (publickey)"]),
+        ("ssh://bare", &["docker", "not found"]),
+        ("ssh://no-such-host.invalid", &["Could not resolve hostname"]),
+    ] {
+        let ran = host.run(address, &["status"]).expect(1);
+        for word in words {
+            assert!(ran.err.contains(word), "{address}: {}", ran.err);
+        }
+        assert!(ran.err.contains(address) && ran.err.contains("hint: check that `ssh "), "{address}: {}", ran.err);
+        assert_eq!(ran.err.lines().count(), 2, "{address}: {}", ran.err);
+        assert_eq!(
+            host.run(address, &["status", "--output", "json"]).expect(1).json()["error"]["kind"],
+            "engine_unreachable"
+        );
+    }
+    assert!(host.run("ssh://-oProxyCommand=x", &["status"]).expect(2).err.contains("no address for ssh"));
+    host.assert_nothing_left();
+}
+
+#[test]
+fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
+    let host = Host::start();
+    let (influxdb, grafana) = (free_port().to_string(), free_port().to_string());
+    let image = format!("{}/odd:silent", OwnEngine::registry());
+    let registry = OwnEngine::registry();
+    let first = ["up", "--registry", &registry, "--influxdb-port", &influxdb, "--grafana-port", &grafana];
+    // A Grafana that never answers: `up` waits for it when the connection ends.
+    let waits: Vec<&str> = first.iter().copied().chain(["--grafana-image", &image, "--timeout", "60s"]).collect();
+    let start = || host.command("ssh://box", &waits).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let wait_for_grafana = || {
+        eventually("Grafana's container runs", Duration::from_secs(60), || {
+            host.engine.docker(&["ps", "--format", "{{.Names}}"]).out.contains("-grafana")
+        });
+    };
+    let process = start();
+    wait_for_grafana();
+    host.cut();
+    let broken = ran(&process.wait_with_output().unwrap()).expect(1);
+    assert!(broken.err.contains("the ssh connection broke"), "{}", broken.err);
+    assert_eq!(broken.err.matches("error:").count(), 1, "{}", broken.err);
+    host.assert_nothing_left();
+    host.engine.docker(&["rm", "--force", "clipper-metrics-grafana"]);
+    let process = start();
+    wait_for_grafana();
+    interrupt(process.id());
+    ran(&process.wait_with_output().unwrap()).expect(130);
+    host.assert_nothing_left();
+    let after: Vec<&str> = first.iter().copied().chain(["--grafana-image", ""]).collect();
+    host.run("ssh://box", &after).expect(0);
+    host.run("ssh://box", &["down", "--volumes", "--yes"]).expect(0);
+    // Killed, it leaves no connection behind either, only an empty folder's name.
+    let mut process = start();
+    eventually("ssh is connected", Duration::from_secs(60), || host.left().contains("ssh -F"));
+    process.kill().unwrap();
+    process.wait().unwrap();
+    eventually("ssh ends with it", Duration::from_secs(10), || !host.left().contains("ssh -F"));
+}
