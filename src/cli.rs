@@ -77,6 +77,9 @@ pub struct Down {
     /// Do not ask before deleting volumes
     #[arg(long)]
     pub yes: bool,
+    /// Remove the data source, the dashboard and its empty folder from the Grafana at --grafana-url
+    #[arg(long)]
+    pub deregister: bool,
     /// Only print what would be done (exit code 3 if there is anything)
     #[arg(long)]
     pub dry_run: bool,
@@ -88,6 +91,9 @@ pub struct Status {
     /// Keep watching: redraws on a terminal, one line per change elsewhere
     #[arg(long)]
     pub watch: bool,
+    /// List every instance on the engine, without asking its servers
+    #[arg(long, conflicts_with_all = ["watch", "show_secrets"])]
+    pub all: bool,
     /// Show Grafana's password
     #[arg(long)]
     pub show_secrets: bool,

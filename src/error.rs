@@ -89,6 +89,8 @@ pub enum Error {
         holder: PortHolder,
         /// The server of that role which answers there, in a process outside any container.
         answers: Option<ServerUrl>,
+        /// A port near it that is free.
+        free: Option<u16>,
     },
     /// A server could not be asked.
     #[error("cannot {doing} at {url}: {why}")]
@@ -310,8 +312,9 @@ impl Error {
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
             Self::Docker { refusal, .. } => refusal.hint().into(),
             Self::Raced { .. } => Refusal::Conflict.hint().into(),
-            Self::Publish { role, address, holder, answers } => {
-                publish_hint(*role, *address, holder, answers.as_ref(), invocation)
+            Self::Publish { role, address, holder, answers, free } => {
+                let another = invocation.another_port(*role, *free);
+                publish_hint(*role, *address, holder, answers.as_ref(), &another, invocation)
             }
             Self::Pull { failure, image, .. } => failure.hint(image),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
@@ -400,20 +403,21 @@ fn publish_hint(
     address: SocketAddr,
     holder: &PortHolder,
     answers: Option<&ServerUrl>,
+    another: &str,
     invocation: &Invocation,
 ) -> String {
     match (holder, answers) {
         (PortHolder::Container(name), _) => {
             let stop = invocation.docker(&format!("stop {name}"));
-            format!("stop it ({stop}), or choose another port with --{role}-port")
+            format!("stop it ({stop}), or {another}")
         }
         (PortHolder::Process, Some(url)) => {
-            format!("use it with --{role}-url {url}, or choose another port with --{role}-port")
+            format!("use it with --{role}-url {url}, or {another}")
         }
         (PortHolder::Process, None) => {
-            format!("choose another port with --{role}-port, or find the process with `ss -ltnp`")
+            format!("{another}, or find the process with `ss -ltnp`")
         }
-        (PortHolder::OtherRole(_), _) => format!("choose another port with --{role}-port"),
+        (PortHolder::OtherRole(_), _) => another.into(),
         (PortHolder::NoSuchAddress, _) => format!(
             "if {} already runs there, give --{role}-url {}; to run the containers there, name that machine's engine \
              with -H",

@@ -319,6 +319,7 @@ impl World {
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
                 port_holder: None,
+                free_port: None,
                 probe: if runs(&self.influxdb) {
                     Probe::Answering(Influxdb { has_database: self.database })
                 } else {
@@ -333,6 +334,7 @@ impl World {
                 volume: volume(&self.grafana),
                 container: container(&self.grafana, want.container(Role::Grafana).unwrap()),
                 port_holder: None,
+                free_port: None,
                 probe,
                 version: runs_version.map(|version| format!("1.{version}.0")),
                 login: signed_in.map(|password| self.seen_login(password)).unwrap_or_default(),
@@ -489,6 +491,8 @@ impl World {
                 return false;
             }
             Step::SaveDashboard { .. } => self.dashboard = Thing::Right,
+            // `down --deregister` is for servers that stay; the model has containers.
+            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
             Step::SetHome => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;

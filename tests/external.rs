@@ -701,3 +701,84 @@ fn a_watch_whose_reader_has_gone_ends_quietly() {
     std::io::Read::read_to_string(&mut watch.stderr.take().unwrap(), &mut told).unwrap();
     assert_eq!((code.unwrap().code(), told.as_str()), (Some(0), ""));
 }
+
+#[test]
+fn down_and_logs_need_no_engine_for_servers_that_already_run() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    let down = it.run(&["down"]).expect(0);
+    assert!(down.out.contains("go on running"), "{}", down.out);
+    assert_eq!(it.status()["in_sync"], true, "nothing was removed");
+    let logs = it.run(&["logs"]).expect(1);
+    assert!(logs.err.contains("run elsewhere") && logs.err.contains("hint: "), "{}", logs.err);
+}
+
+#[test]
+fn our_things_are_taken_out_of_a_grafana_and_nothing_else() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let theirs = json!({"name": "theirs", "type": "influxdb", "access": "proxy", "url": "http://x"});
+        assert_eq!(it.ask("POST", "/api/datasources", Some(&theirs)).0, 200);
+        it.run(&["up", "--grafana-folder", "Metrics"]).expect(0);
+        let words = ["down", "--deregister", "--grafana-folder", "Metrics"];
+        let planned = it.run(&[&words[..], &["--dry-run"]].concat()).expect(3);
+        for step in ["delete the dashboard", "delete Grafana's folder", "delete the data source"] {
+            assert!(planned.out.contains(step), "{version:?}: {}", planned.out);
+        }
+        let down = it.run(&words).expect(0);
+        assert!(down.out.contains("removed the dashboard and the data source"), "{version:?}: {}", down.out);
+        let (_, sources) = it.ask("GET", "/api/datasources", None);
+        assert_eq!(sources.as_array().unwrap().len(), 1, "{version:?}: {sources}");
+        assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).0, 404, "{version:?}");
+        let (_, folders) = it.ask("GET", "/api/folders", None);
+        assert!(!folders.to_string().contains("Metrics"), "{version:?}: {folders}");
+        assert!(it.influxd.query("", "SHOW DATABASES").contains("clipper"), "never a database");
+        let again = it.run(&words).expect(0);
+        assert!(again.out.contains("nothing to stop"), "{version:?}: {}", again.out);
+    }
+}
+
+#[test]
+fn what_somebody_edited_or_put_beside_it_stays_when_our_things_go() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let words = ["down", "--deregister", "--grafana-folder", "Metrics"];
+        it.run(&["up", "--grafana-folder", "Metrics"]).expect(0);
+        // Another dashboard in our folder keeps the folder.
+        let (_, folders) = it.ask("GET", "/api/folders", None);
+        let folder = folders.as_array().unwrap().iter().find(|folder| folder["title"] == "Metrics").unwrap().clone();
+        let mut save = their_dashboard("theirs", "Theirs");
+        match version {
+            Version::V7 => save["folderId"] = folder["id"].clone(),
+            _ => save["folderUid"] = folder["uid"].clone(),
+        }
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        it.run(&words).expect(0);
+        assert_eq!(it.ask("GET", "/api/dashboards/uid/theirs", None).0, 200, "{version:?}");
+        assert!(it.ask("GET", "/api/folders", None).1.to_string().contains("Metrics"), "{version:?}");
+        // An edited one stays, and is named.
+        it.run(&["up"]).expect(0);
+        let (_, present) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
+        let mut edited = present["dashboard"].clone();
+        edited["panels"][0]["title"] = json!("mine");
+        let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        let down = it.run(&["down", "--deregister"]).expect(0);
+        assert!(
+            down.out.contains("edited by somebody and is kept") && down.out.contains("/d/clipper-metrics"),
+            "{}",
+            down.out
+        );
+        assert!(down.out.contains("removed the data source"), "{}", down.out);
+        assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).0, 200);
+    }
+}
+
+#[test]
+fn where_grafana_does_not_answer_nothing_is_said_to_be_removed() {
+    let it = Servers::start(Version::V12);
+    let mut run = it.command(&["down", "--deregister"]);
+    *run.arguments.last_mut().unwrap() = format!("http://127.0.0.1:{}", crate::support::free_port());
+    let ran = run.run().expect(1);
+    assert!(ran.err.contains("nothing was removed") && ran.err.contains("does not answer"), "{}", ran.err);
+}

@@ -71,7 +71,7 @@ impl Session {
             // What is wrong with what was given is reported before anything is asked.
             settings::check(&inputs)?;
         }
-        if purpose == Purpose::Whole && inputs.needs_no_engine() {
+        if inputs.needs_no_engine() {
             inputs.repeats_options = true;
             let (stack, credentials) = settings::merge(&inputs, &Memory::default())?;
             let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
@@ -99,6 +99,14 @@ impl Session {
         let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
     }
+}
+
+/// The engine alone, for what concerns no instance.
+pub(super) async fn engine(options: &Options, environment: &Environment, report: &Rc<dyn Report>) -> Result<Docker> {
+    let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
+    let docker = Docker::connect(endpoint, Rc::<dyn Report>::clone(report)).await?;
+    docker.check().await?;
+    Ok(docker)
 }
 
 /// What an instance remembers. Only where that is lost, its containers are asked.
@@ -168,7 +176,7 @@ pub(super) fn read_inputs(
 /// How a suggested command reaches the same instance, before anything is read.
 pub(super) fn invocation(options: &Options, environment: &Environment) -> Invocation {
     let variables = from_environment(|name| environment.get(name).cloned());
-    settings::invocation(&options.settings.0, &variables, &engine_options(options))
+    settings::invocation(&options.settings.0, &variables, &engine_options(options), false)
 }
 
 /// The engine that was chosen on the command line, for suggested commands.

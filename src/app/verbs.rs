@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use clap::CommandFactory as _;
 
-use super::session::{Purpose, Session, read_inputs};
+use super::session::{self, Purpose, Session, read_inputs};
 use super::terminal::{self, confirm, interrupted, reader_gone, style};
 use crate::cli::{self, Cli, Command, Options};
 use crate::clipper::load::Load;
@@ -94,8 +94,10 @@ async fn take_down(
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
-    let session = Session::open(options, environment, report, Purpose::NameOnly, !down.dry_run).await?;
-    let options = DownOptions { volumes: down.volumes };
+    // Who signs in somewhere needs to know how.
+    let purpose = if down.deregister { Purpose::Whole } else { Purpose::NameOnly };
+    let session = Session::open(options, environment, report, purpose, !down.dry_run).await?;
+    let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {
         let (plan, status) = commands::plan_down(&session.systems, options).await?;
         let _ = report.answer(&Output::Planned { status: &status, plan: &plan });
@@ -136,6 +138,11 @@ async fn show_status(
     }
     if report_format(options, environment) == Format::JsonSchema {
         let _ = report::print(report::JSON_SCHEMA);
+        return Ok(Exit::Done);
+    }
+    if verb.all {
+        let docker = session::engine(options, environment, report).await?;
+        let _ = report.answer(&Output::Instances(&docker.instances().await?));
         return Ok(Exit::Done);
     }
     let session = Session::open(options, environment, report, Purpose::Whole, false).await?;

@@ -28,7 +28,14 @@ pub struct LogOptions {
 /// # Errors
 /// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
 pub async fn logs(systems: &Systems, options: LogOptions, mut show: impl FnMut(Role, &str) -> bool) -> Result<()> {
-    let (docker, stack) = (systems.docker()?, systems.stack());
+    let stack = systems.stack();
+    if !stack.needs_engine() && systems.docker().is_err() {
+        return Err(Error::Absent {
+            what: "both servers already run elsewhere, and so do their logs".into(),
+            hint: format!("omit the addresses for the containers of {}, if it has any", stack.instance),
+        });
+    }
+    let docker = systems.docker()?;
     let since = options.since.map_or(0, |age| {
         let seconds = super::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)

@@ -9,7 +9,7 @@ pub mod logs;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::event::{Event, ExecutedStep, Listener};
-use crate::core::observed::Observed;
+use crate::core::observed::{Observed, Probe};
 use crate::core::plan::{self, Plan, Step, UpOptions};
 use crate::core::reports::{self, Reports};
 use crate::core::role::Role;
@@ -35,6 +35,8 @@ pub struct Outcome {
 pub struct DownOptions {
     /// Delete the volumes, with all data and settings.
     pub volumes: bool,
+    /// Take our data source, dashboard and folder out of a Grafana that already ran.
+    pub deregister: bool,
 }
 
 /// Brings the stack up and verifies it.
@@ -180,8 +182,12 @@ pub async fn down(
     let mut executed = Vec::new();
     let mut retries = Retries::new(listener);
     let mut confirm = Some(confirm);
+    if options.deregister {
+        deregister(systems, &mut executed).await?;
+    }
     loop {
-        let seen = systems.observe(Depth::EngineOnly).await?;
+        let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
+        let seen = systems.observe(depth).await?;
         let plan = plan::down(systems.stack(), &seen, options.volumes);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
@@ -201,6 +207,37 @@ pub async fn down(
             Ok(()) => retries.spend(still_there(&plan))?,
             Err(error) => retries.after(error).await?,
         }
+    }
+}
+
+/// Takes our things out of a Grafana that stays.
+async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+    let plan = plan_deregister(systems).await?;
+    if let Some((resource, blocked)) = plan.blocked() {
+        return Err(Error::Blocked { resource, blocked: blocked.clone() });
+    }
+    systems.apply(&plan, executed).await
+}
+
+async fn plan_deregister(systems: &Systems) -> Result<Plan> {
+    let stack = systems.stack();
+    if stack.container(Role::Grafana).is_some() {
+        return Err(Error::usage(
+            "--deregister is for a Grafana that already runs; this one is a container, which is removed as a whole",
+            format!("omit it; `{}` deletes its data, too", stack.command("down --volumes")),
+        ));
+    }
+    let seen = systems.observe(Depth::Servers).await?;
+    let url = stack.url(Role::Grafana).to_string();
+    match plan::deregister(stack, &seen) {
+        Some(plan) => Ok(plan),
+        None => Err(match seen.grafana.probe {
+            Probe::Refusing(message) => Error::Refused { role: Role::Grafana, url, message },
+            _ => Error::Absent {
+                what: format!("nothing was removed: Grafana does not answer at {url}"),
+                hint: "check that it runs, or omit --deregister".into(),
+            },
+        }),
     }
 }
 
@@ -226,8 +263,10 @@ fn still_there(plan: &Plan) -> Error {
 /// # Errors
 /// [`Error::Docker`] when the engine does not answer.
 pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<(Plan, Status)> {
+    let mut items = if options.deregister { plan_deregister(systems).await?.0 } else { Vec::new() };
     let seen = systems.observe(Depth::EngineOnly).await?;
-    let plan = plan::down(systems.stack(), &seen, options.volumes);
+    items.extend(plan::down(systems.stack(), &seen, options.volumes).0);
+    let plan = Plan(items);
     let up = plan::up(systems.stack(), &seen, UpOptions::default());
     let status = summarize(systems, &seen, &up, false).await?;
     Ok((plan, status))

@@ -2,11 +2,17 @@
 //!
 //! Must not know what a command does.
 
+use super::role::Role;
+
 /// The options that make a command reach the same instance, engine and file as this run does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
     instance: String,
     engine: String,
+    /// Other options that this run was given, and as they are typed.
+    given: Vec<(&'static str, String)>,
+    /// They are not remembered: every command needs them.
+    repeats: bool,
 }
 
 impl Invocation {
@@ -14,19 +20,47 @@ impl Invocation {
     /// those that name the engine, which `docker` has too.
     #[must_use]
     pub fn new(instance: impl Into<String>, engine: impl Into<String>) -> Self {
-        Self { instance: instance.into(), engine: engine.into() }
+        Self { instance: instance.into(), engine: engine.into(), given: Vec::new(), repeats: false }
+    }
+
+    /// With other options that this run was given, by name and as they are typed; where they are not
+    /// remembered, every command repeats them.
+    #[must_use]
+    pub fn with_given(self, given: Vec<(&'static str, String)>, repeats: bool) -> Self {
+        Self { given, repeats, ..self }
     }
 
     /// A command, complete: typed as it stands, it reaches the same instance.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
-        format!("clipper-metrics {arguments}{}{}", self.instance, self.engine)
+        let given = if self.repeats { self.given_without("") } else { String::new() };
+        format!("clipper-metrics {arguments}{}{given}{}", self.instance, self.engine)
     }
 
     /// The same for the engine's machine itself, where no option names the engine.
     #[must_use]
     pub fn command_there(&self, arguments: &str) -> String {
-        format!("clipper-metrics {arguments}{}", self.instance)
+        let given = if self.repeats { self.given_without("") } else { String::new() };
+        format!("clipper-metrics {arguments}{}{given}", self.instance)
+    }
+
+    /// How another port is chosen: this run's own command with that port, where a free one is known.
+    #[must_use]
+    pub fn another_port(&self, role: Role, free: Option<u16>) -> String {
+        let option = format!("{role}-port");
+        match free {
+            Some(port) => format!(
+                "use another port: `clipper-metrics up --{option} {port}{}{}{}`",
+                self.instance,
+                self.given_without(&option),
+                self.engine
+            ),
+            None => format!("choose another port with --{option}"),
+        }
+    }
+
+    fn given_without(&self, option: &str) -> String {
+        self.given.iter().filter(|(name, _)| *name != option).map(|(_, text)| text.as_str()).collect()
     }
 
     /// A command of the engine's own client, for the same engine.
@@ -53,6 +87,14 @@ mod tests {
         assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375");
         assert_eq!(invocation.command_there("up"), "clipper-metrics up --name a");
         assert_eq!(invocation.docker("rm x"), "docker -H tcp://far:2375 rm x");
+        let given = vec![("grafana-port", " --grafana-port 3000".to_string()), ("registry", " --registry r".into())];
+        let invocation = invocation.with_given(given, false);
+        assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375", "the rest is remembered");
+        let other = invocation.another_port(Role::Grafana, Some(3001));
+        assert!(
+            other.ends_with("`clipper-metrics up --grafana-port 3001 --name a --registry r -H tcp://far:2375`"),
+            "{other}"
+        );
         assert_eq!(shell_word("it's"), "'it'\\''s'");
     }
 }

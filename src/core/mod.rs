@@ -6,6 +6,7 @@ pub mod address;
 pub mod diagnosis;
 pub mod event;
 pub mod image;
+pub mod instances;
 pub mod invocation;
 pub mod observed;
 pub mod plan;

@@ -84,6 +84,8 @@ pub struct Server<S> {
     pub container: ContainerState,
     /// Who else publishes the specified port.
     pub port_holder: Option<PortHolder>,
+    /// A port near it that is free, where somebody else publishes it.
+    pub free_port: Option<u16>,
     /// What the server says.
     pub probe: Probe<S>,
     /// Its version, as soon as it is known.

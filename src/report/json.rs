@@ -46,6 +46,7 @@ fn document<'a>(output: &'a Output<'_>) -> Document<'a> {
         Output::Up { status, executed } | Output::Down { status, executed } => Document::executed(status, executed),
         Output::Planned { status, plan } => Document::planned(status, plan),
         Output::Status(status) => Document::status(status),
+        Output::Instances(found) => Document::instances(found),
         Output::Diagnosed(diagnosis) => Document::diagnosed(diagnosis),
         Output::Sent { points, reports, time, database, .. } => Document::sent(*points, *reports, *time, database),
         Output::Cleared { series, database } => Document::cleared(*series, database),

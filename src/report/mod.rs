@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::core::diagnosis::Diagnosis;
 use crate::core::event::{ExecutedStep, Listener};
+use crate::core::instances::Instance;
 use crate::core::invocation::Invocation;
 use crate::core::plan::Plan;
 use crate::core::role::Role;
@@ -48,6 +49,8 @@ pub enum Output<'a> {
     },
     /// `status` tells.
     Status(&'a Status),
+    /// `status --all` lists.
+    Instances(&'a [Instance]),
     /// `doctor` has made its checks.
     Diagnosed(&'a Diagnosis),
     /// `demo` has sent points.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::state_names;
 use crate::core::diagnosis::{CheckResult, Diagnosis, Outcome};
 use crate::core::event::ExecutedStep;
+use crate::core::instances::{Instance, Member};
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Plan, Step as PlanStep};
 use crate::core::reports::{ModelReport, Reports};
@@ -29,6 +30,8 @@ const SCHEMA: u32 = 1;
 pub(super) enum Document<'a> {
     /// `status`, `up` and `down`.
     State(Box<State<'a>>),
+    /// `status --all`.
+    Instances(Instances<'a>),
     /// `doctor`.
     Diagnosed(Diagnosed<'a>),
     /// `demo`.
@@ -216,6 +219,37 @@ struct Step {
     seconds: Option<f64>,
 }
 
+/// Every instance on the engine.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Instances<'a> {
+    /// Always 1.
+    schema: u32,
+    instances: Vec<InstanceDocument<'a>>,
+}
+
+/// An instance, as far as the engine knows.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct InstanceDocument<'a> {
+    name: &'a str,
+    /// `running`, `partly_running`, `stopped` or `down`.
+    state: &'static str,
+    influxdb: MemberDocument<'a>,
+    grafana: MemberDocument<'a>,
+    /// The volumes with its data.
+    volumes: &'a [String],
+}
+
+/// A server of an instance, as far as the engine knows.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct MemberDocument<'a> {
+    /// `absent`, `stopped`, `running` or `external`.
+    state: &'static str,
+    url: Option<&'a str>,
+}
+
 /// What `doctor` found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -332,6 +366,21 @@ impl<'a> Document<'a> {
     pub(super) fn planned(status: &'a status::Status, plan: &Plan) -> Self {
         let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
         Self::State(Box::new(State::new(status, Some(steps.collect()))))
+    }
+
+    pub(super) fn instances(found: &'a [Instance]) -> Self {
+        let member = |member: &'a Member| MemberDocument {
+            state: state_names::member_state(member.state),
+            url: member.url.as_deref(),
+        };
+        let instances = found.iter().map(|one| InstanceDocument {
+            name: &one.name,
+            state: state_names::instance_state(one.state()),
+            influxdb: member(&one.influxdb),
+            grafana: member(&one.grafana),
+            volumes: &one.volumes,
+        });
+        Self::Instances(Instances { schema: SCHEMA, instances: instances.collect() })
     }
 
     pub(super) fn diagnosed(found: &'a Diagnosis) -> Self {

@@ -2,6 +2,7 @@
 //!
 //! The only place that spells a state.
 
+use crate::core::instances::{InstanceState, MemberState};
 use crate::core::status::{ObjectState, ServerState};
 
 pub(super) const fn server_state(state: ServerState) -> &'static str {
@@ -24,6 +25,24 @@ pub(super) const fn object_state(state: ObjectState) -> &'static str {
         ObjectState::Edited => "edited",
         ObjectState::Foreign => "foreign",
         ObjectState::Unknown => "unknown",
+    }
+}
+
+pub(super) const fn member_state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Absent => "absent",
+        MemberState::Stopped => "stopped",
+        MemberState::Running => "running",
+        MemberState::External => "external",
+    }
+}
+
+pub(super) const fn instance_state(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Running => "running",
+        InstanceState::Partly => "partly_running",
+        InstanceState::Stopped => "stopped",
+        InstanceState::Down => "down",
     }
 }
 

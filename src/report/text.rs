@@ -2,14 +2,15 @@
 //!
 //! Must not know where the text goes, nor whether it will be redrawn.
 
-use console::Style;
+use console::{Style, measure_text_width};
 
 use super::layout::Page;
 use super::{Output, state_names};
 use crate::core::diagnosis::{Check, CheckResult, Diagnosis, Outcome};
 use crate::core::event::{Event, ExecutedStep};
+use crate::core::instances::{Instance, Member, MemberState};
 use crate::core::invocation::Invocation;
-use crate::core::plan::{Finding, Plan};
+use crate::core::plan::{Finding, Plan, Step};
 use crate::core::reports::{ModelReport, Reports, span};
 use crate::core::specification::Difference;
 use crate::core::status::{ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status};
@@ -101,6 +102,7 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
         Output::Down { status, executed } => down(status, executed, look),
         Output::Planned { plan, .. } => plan_text(plan, look),
         Output::Status(current) => status(current, look),
+        Output::Instances(found) => instances(found, look),
         Output::Diagnosed(found) => diagnosis(found, look),
         Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
             "sent {points} points in {reports} reports of {models} models to database {database} in {:.1} s\n\
@@ -224,11 +226,31 @@ fn kept(status: &Status) -> Vec<&str> {
 
 fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let mut page = Page::new(look.width);
-    page.line(&if executed.is_empty() {
+    let removed: Vec<&str> = executed
+        .iter()
+        .filter_map(|executed| match executed.step {
+            Step::DeleteDashboard => Some("the dashboard"),
+            Step::DeleteDataSource => Some("the data source"),
+            _ => None,
+        })
+        .collect();
+    let is_elsewhere = [&status.influxdb, &status.grafana].iter().all(|server| server.mode == Mode::External);
+    page.line(&if !removed.is_empty() {
+        format!("removed {} from the Grafana at {}", removed.join(" and "), status.grafana.url)
+    } else if executed.is_empty() && is_elsewhere {
+        format!("{}: nothing to stop, both servers already ran and go on running", status.instance)
+    } else if executed.is_empty() {
         format!("{}: nothing to remove", status.instance)
     } else {
         format!("{} is down", status.instance)
     });
+    // Only where Grafana was asked is this known.
+    if status.dashboard.state == ObjectState::Edited {
+        page.line(&format!(
+            "The dashboard {} was edited by somebody and is kept: delete it in Grafana if nobody needs it.",
+            status.dashboard_url
+        ));
+    }
     let kept = kept(status);
     if !kept.is_empty() {
         page.line(&format!(
@@ -237,6 +259,42 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
             up = status.commands.up,
             down = status.commands.down,
         ));
+    }
+    page.done()
+}
+
+/// A line for each instance, in columns.
+fn instances(found: &[Instance], look: Look) -> String {
+    let mut page = Page::new(look.width);
+    if found.is_empty() {
+        page.line("there is no instance on this engine");
+        return page.done();
+    }
+    let place = |member: &Member| match (&member.url, member.state) {
+        (None, state) => state_names::member_state(state).to_string(),
+        (Some(url), MemberState::Running) => printable_line(url),
+        (Some(url), state) => format!("{} ({})", printable_line(url), state_names::member_state(state)),
+    };
+    let rows: Vec<[String; 4]> = found
+        .iter()
+        .map(|one| {
+            let state = state_names::instance_state(one.state()).replace('_', " ");
+            [printable_line(&one.name), state, place(&one.influxdb), place(&one.grafana)]
+        })
+        .collect();
+    let heads = ["NAME", "STATE", "INFLUXDB", "GRAFANA"].map(String::from);
+    let width = |column: usize| {
+        let cells = rows.iter().chain([&heads]).map(|row| measure_text_width(&row[column]));
+        cells.max().unwrap_or(0)
+    };
+    let widths = [width(0), width(1), width(2)];
+    for row in [&heads].into_iter().chain(&rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(&format!("{cell}{:gap$}", "", gap = width + 3 - measure_text_width(cell)));
+        }
+        line.push_str(&row[3]);
+        page.line(line.trim_end());
     }
     page.done()
 }

@@ -122,14 +122,7 @@ impl Inputs {
 
     /// How a suggested command reaches the same instance.
     fn invocation(&self) -> Invocation {
-        let mut text = identity(&self.options, &self.environment);
-        let repeated = |setting: &Setting| {
-            self.repeats_options && !matches!(setting, Setting::Config | Setting::Name | Setting::Output)
-        };
-        for (setting, value) in self.options.iter().filter(|(setting, _)| repeated(setting)) {
-            text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
-        }
-        Invocation::new(text, self.engine_options.clone())
+        invocation(&self.options, &self.environment, &self.engine_options, self.repeats_options)
     }
 }
 
@@ -146,10 +139,15 @@ fn identity(options: &Values, environment: &Values) -> String {
     text
 }
 
-/// How a suggested command reaches the same instance, before anything was read or merged.
+/// How a suggested command reaches the same instance; what is not remembered is repeated.
 #[must_use]
-pub fn invocation(options: &Values, environment: &Values, engine_options: &str) -> Invocation {
-    Invocation::new(identity(options, environment), engine_options)
+pub fn invocation(options: &Values, environment: &Values, engine_options: &str, repeats: bool) -> Invocation {
+    let is_other = |setting: &Setting| !matches!(setting, Setting::Config | Setting::Name | Setting::Output);
+    let given = options
+        .iter()
+        .filter(|(setting, _)| is_other(setting))
+        .map(|(setting, value)| (setting.key().option, format!(" {} {}", setting.option(), shell_word(value))));
+    Invocation::new(identity(options, environment), engine_options).with_given(given.collect(), repeats)
 }
 
 /// One merge in progress: every setting passes through [`Resolved::pick`].

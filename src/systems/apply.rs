@@ -156,6 +156,9 @@ impl Systems {
             Step::CreateFolder => self.grafana().await?.create_folder(stack).await,
             Step::SaveDataSource => self.grafana().await?.save_data_source(&stack.data_source, influxdb_password).await,
             Step::SaveDashboard { overwrite } => self.grafana().await?.save_dashboard(stack, overwrite).await,
+            Step::DeleteDashboard => self.grafana().await?.delete_dashboard(stack).await,
+            Step::DeleteFolder => self.grafana().await?.delete_folder(stack).await,
+            Step::DeleteDataSource => self.grafana().await?.delete_data_source(&stack.data_source).await,
             Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
             Step::AwaitQuery => {
                 self.grafana().await?.await_query(&stack.data_source, influxdb_password, deadline).await
@@ -183,9 +186,11 @@ impl Systems {
         if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
             self.withdraw_promise(&id).await?;
         }
-        if let Err(Error::Publish { role, address, holder: PortHolder::Process, .. }) = result {
-            let answers = self.answers_instead(role).await.then(|| spec.url());
-            return Err(Error::Publish { role, address, holder: PortHolder::Process, answers });
+        if let Err(Error::Publish { role, address, holder, .. }) = result {
+            let is_process = holder == PortHolder::Process;
+            let answers = (is_process && self.answers_instead(role).await).then(|| spec.url());
+            let free = self.free_port(address);
+            return Err(Error::Publish { role, address, holder, answers, free });
         }
         result?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);

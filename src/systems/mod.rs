@@ -18,7 +18,7 @@ mod version;
 mod wait;
 
 use std::cell::RefCell;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,7 +34,8 @@ use crate::core::address::{ServerUrl, reachable};
 use crate::core::event::Listener;
 use crate::core::image::ImageRef;
 use crate::core::observed::{
-    self, ContainerState, Network, Observed, OurContainer, Probe, RunState, SeenLogin, Server, StoredSettings, Volume,
+    self, ContainerState, Network, Observed, OurContainer, PortHolder, Probe, RunState, SeenLogin, Server,
+    StoredSettings, Volume,
 };
 use crate::core::role::Role;
 use crate::core::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
@@ -43,6 +44,8 @@ use crate::error::{Error, Result};
 
 /// How long one probe may take while waiting.
 const PROBE: Duration = Duration::from_secs(2);
+/// Ports that are tried to name a free one.
+const PORTS_TRIED: u16 = 100;
 /// The longest pause between two looks: a look costs about a millisecond.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -175,14 +178,35 @@ impl Systems {
         let (grafana_probe, grafana_version, login) = grafana_probe?;
         let (influxdb_probe, influxdb_version) = influxdb_probe;
         let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
+        let free = |role, seen: &SeenRole| {
+            let held = matches!(seen.port_holder, Some(PortHolder::Container(_)));
+            held.then(|| self.free_port(self.stack.container(role)?.specification.publish)).flatten()
+        };
+        let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
         Ok(Observed {
             engine: self.docker.as_ref().map(Docker::engine),
             network,
             settings,
-            influxdb: server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default(), None),
-            grafana: server(grafana, grafana_probe, grafana_version, login, recorded),
+            influxdb: Server {
+                free_port: free_ports[0],
+                ..server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default(), None)
+            },
+            grafana: Server {
+                free_port: free_ports[1],
+                ..server(grafana, grafana_probe, grafana_version, login, recorded)
+            },
             others,
         })
+    }
+
+    /// A port behind that one which nobody holds; known only where the engine's ports are this machine's.
+    fn free_port(&self, taken: SocketAddr) -> Option<u16> {
+        if self.stack.engine != EngineLocation::Here {
+            return None;
+        }
+        let own = Role::ALL.map(|role| self.stack.container(role).map(|spec| spec.specification.publish.port()));
+        let next = taken.port().checked_add(1)?..=taken.port().saturating_add(PORTS_TRIED);
+        next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((taken.ip(), *port)).is_ok())
     }
 
     /// The version that is known to have run on Grafana's volume. The file is read only where the
@@ -375,5 +399,5 @@ fn server<S>(
     recorded: Option<Version>,
 ) -> Server<S> {
     let SeenRole { image, volume, container, port_holder } = seen;
-    Server { image, volume, container, port_holder, probe, version, login, recorded }
+    Server { image, volume, container, port_holder, free_port: None, probe, version, login, recorded }
 }

@@ -247,3 +247,45 @@ pub(crate) fn interrupt(process: u32) {
     let status = std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();
     assert!(status.success());
 }
+
+#[test]
+fn every_instance_is_listed_without_asking_its_servers() {
+    let (one, other) = (Instance::new("all-one"), Instance::new("all-other"));
+    one.first_up(&[]).expect(0);
+    // A Grafana that never answers costs nothing here.
+    let mut words = other.first(&["--timeout", "1s"]);
+    words.extend(["--grafana-image".into(), format!("{}/odd:silent", registry::address())]);
+    other.run(&words).expect(1);
+    let list = || {
+        let ran = one.run(&["status", "--all", "--output", "json"]).expect(0).json();
+        ran["instances"].as_array().unwrap().clone()
+    };
+    let of = |name: &str| list().into_iter().find(|instance| instance["name"] == name).unwrap();
+    assert_eq!(of(&one.name)["state"], "running");
+    assert_eq!(of(&one.name)["influxdb"]["url"], one.influxdb());
+    assert_eq!(of(&other.name)["grafana"]["state"], "running");
+    docker(&["stop", &one.container("grafana")]).unwrap();
+    assert_eq!(of(&one.name)["state"], "partly_running");
+    one.run(&["down"]).expect(0);
+    let down = of(&one.name);
+    assert_eq!((&down["state"], down["volumes"].as_array().unwrap().len()), (&Value::from("down"), 2), "{down}");
+    let people = one.run(&["status", "--all"]).expect(0).out;
+    assert!(people.starts_with("NAME") && people.contains(&one.name) && people.contains(&other.name), "{people}");
+    one.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(!list().iter().any(|instance| instance["name"] == one.name.as_str()), "it is gone");
+}
+
+#[test]
+fn a_port_that_is_taken_leads_to_one_that_is_free() {
+    let (one, other) = (Instance::new("port-one"), Instance::new("port-other"));
+    one.first_up(&[]).expect(0);
+    let taken = one.grafana_port.to_string();
+    let words = other.first(&["--grafana-port", &taken]);
+    let ran = other.run(&words).expect(1);
+    assert!(ran.err.contains(&format!("container {} holds that port", one.container("grafana"))), "{}", ran.err);
+    // What is proposed works as it is pasted.
+    let command = ran.err.split('`').find(|word| word.starts_with("clipper-metrics up --grafana-port")).unwrap();
+    let pasted: Vec<&str> =
+        command.split_whitespace().skip(1).filter(|word| *word != "--name" && *word != other.name).collect();
+    other.run(&pasted).expect(0);
+}

@@ -256,8 +256,9 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
             kind: Obstacle::PortTaken,
             why: format!("cannot publish {} at {port}: container {holder} holds that port", role.title()),
             hint: format!(
-                "stop it ({}), or choose another port with --{role}-port",
-                stack.invocation.docker(&format!("stop {holder}"))
+                "stop it ({}), or {}",
+                stack.invocation.docker(&format!("stop {holder}")),
+                stack.invocation.another_port(role, seen.free_port)
             ),
         });
     }

@@ -172,6 +172,51 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>) -> Item {
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource)
 }
 
+/// What takes our things out of a Grafana that stays: only what carries our mark, and no dashboard that
+/// somebody has edited.
+pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
+    let mut items = Vec::new();
+    let removal = |resource, step| Item::new(resource, Finding::Requested("to be removed"), vec![step]);
+    let missing = |resource| Item::new(resource, Finding::Missing, vec![]);
+    let provided = |what: &str, uid: &str| {
+        Finding::Blocked(Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("Grafana provides the {what} {uid} from a file, so it cannot be removed here"),
+            hint: "remove it from the provisioning files".into(),
+        })
+    };
+    let is_kept = match &stored.dashboard {
+        Dashboard::Present(have) if have.provisioned => {
+            items.push(Item::new(Resource::Dashboard, provided("dashboard", &stack.dashboard.uid), vec![]));
+            true
+        }
+        Dashboard::Present(have) if have.edited => {
+            items.push(Item::new(Resource::Dashboard, Finding::Edited, vec![]));
+            true
+        }
+        Dashboard::Present(_) => {
+            items.push(removal(Resource::Dashboard, Step::DeleteDashboard));
+            false
+        }
+        // What has our uid and is not ours stays as it is.
+        Dashboard::Missing | Dashboard::Clash { .. } => {
+            items.push(missing(Resource::Dashboard));
+            false
+        }
+    };
+    if stored.folder == Folder::Present && matches!(stored.dashboard, Dashboard::Present(_)) && !is_kept {
+        items.push(removal(Resource::Folder, Step::DeleteFolder));
+    }
+    items.push(match &stored.data_source {
+        DataSource::Ours { provisioned: true, .. } => {
+            Item::new(Resource::DataSource, provided("data source", &stack.data_source.uid), vec![])
+        }
+        DataSource::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
+        DataSource::Missing | DataSource::Foreign(_) => missing(Resource::DataSource),
+    });
+    items
+}
+
 pub(super) fn query(stored: Option<&Grafana>, database: &Item, inside: &[Item]) -> Item {
     let settled = database.steps.is_empty()
         && database.finding == Finding::InSync

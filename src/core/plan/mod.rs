@@ -384,6 +384,13 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     Plan(items)
 }
 
+/// What would take our things out of a Grafana that is not ours to remove; nothing of it is known where it
+/// does not answer.
+#[must_use]
+pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {
+    Some(Plan(grafana::deregistration(stack, seen.grafana.probe.stored()?)))
+}
+
 fn removal(resource: Resource, found: bool, step: Step) -> Item {
     let finding = if found { Finding::Requested("to be removed") } else { Finding::Missing };
     Item::new(resource, finding, found.then_some(step).into_iter().collect())

@@ -70,6 +70,12 @@ pub enum Step {
     },
     /// Make the dashboard the organisation's home page, if it has none.
     SetHome,
+    /// Delete the dashboard, unless somebody has edited it.
+    DeleteDashboard,
+    /// Delete the folder, if it was made for the dashboard and holds nothing.
+    DeleteFolder,
+    /// Delete the data source.
+    DeleteDataSource,
     /// Ask through the data source until the answer is right, saving it again where Grafana
     /// contradicts its own settings.
     AwaitQuery,
@@ -190,6 +196,9 @@ impl Step {
             Self::SaveDataSource => (DataSource, "save_data_source", "save the data source"),
             Self::SaveDashboard { .. } => (Dashboard, "save_dashboard", "save the dashboard"),
             Self::SetHome => (Dashboard, "set_home", "make the dashboard the home page if there is none"),
+            Self::DeleteDashboard => (Dashboard, "delete_dashboard", "delete the dashboard"),
+            Self::DeleteFolder => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
+            Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
             Self::AwaitQuery => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }

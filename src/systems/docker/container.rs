@@ -100,11 +100,15 @@ impl Docker {
             Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => {
                 let containers = self.containers().await.unwrap_or_default();
                 let holder = port_holder(&containers, instance, role, publish).unwrap_or(PortHolder::Process);
-                Err(Error::Publish { role, address: publish, holder, answers: None })
+                Err(Error::Publish { role, address: publish, holder, answers: None, free: None })
             }
-            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => {
-                Err(Error::Publish { role, address: publish, holder: PortHolder::NoSuchAddress, answers: None })
-            }
+            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => Err(Error::Publish {
+                role,
+                address: publish,
+                holder: PortHolder::NoSuchAddress,
+                answers: None,
+                free: None,
+            }),
             result => result,
         }
     }

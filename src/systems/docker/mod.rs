@@ -8,6 +8,7 @@ pub mod endpoint;
 mod errors;
 mod files;
 mod forward;
+mod instances;
 pub mod labels;
 mod network;
 mod platform;

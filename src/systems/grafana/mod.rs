@@ -193,6 +193,19 @@ impl Grafana {
         }
     }
 
+    /// Deletes the data source, if it is ours.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn delete_data_source(&self, want: &stack::DataSource) -> Result<()> {
+        match seen_data_source(&self.data_sources().await?, want) {
+            DataSource::Ours { provisioned: false, .. } => {
+                self.delete("delete the data source", &path(&["api", "datasources", "uid", &want.uid])).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the dashboard the organisation's home page, unless it has one. Where the account may
     /// not do that, a note says so and nothing changes.
     ///
@@ -245,6 +258,12 @@ impl Grafana {
             404 => Ok(None),
             status => Err(self.answered(doing, status, answer.message())),
         }
+    }
+
+    /// A DELETE; what is gone already is fine.
+    async fn delete(&self, doing: &str, path: &str) -> Result<()> {
+        let answer = self.send(doing, "DELETE", path, None).await?;
+        if answer.status == 404 { Ok(()) } else { self.expect_success(doing, &answer) }
     }
 
     async fn send(&self, doing: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {

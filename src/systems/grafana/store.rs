@@ -167,8 +167,7 @@ impl Grafana {
         }
         self.expect_no_clash(stack).await?;
         let doing = "create the folder";
-        let uid = dashboard::fingerprint(format!("{} {title}", stack.instance).as_bytes());
-        let body = json!({"title": title, "uid": format!("folder-{uid}")});
+        let body = json!({"title": title, "uid": folder_uid(&stack.instance, title)});
         let answer = self.send(doing, "POST", "/api/folders", Some(&body)).await?;
         match answer.status {
             // Somebody made it at the same time, or renamed the one that we made before.
@@ -181,11 +180,46 @@ impl Grafana {
         }
     }
 
+    /// Deletes the dashboard as it was made here; one that somebody has edited meanwhile stays.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn delete_dashboard(&self, stack: &Stack) -> Result<()> {
+        let Dashboard::Present(seen) = self.seen_dashboard(stack).await? else { return Ok(()) };
+        if seen.edited || seen.provisioned {
+            return Ok(());
+        }
+        self.delete("delete the dashboard", &path(&["api", "dashboards", "uid", &stack.dashboard.uid])).await
+    }
+
+    /// Deletes the folder that was made for the dashboard, if it holds nothing. What it holds that this
+    /// account may not see, Grafana itself refuses to delete.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn delete_folder(&self, stack: &Stack) -> Result<()> {
+        let Some(title) = &stack.folder else { return Ok(()) };
+        let own = folder_uid(&stack.instance, title);
+        let Some(folder) = self.folder(title).await?.filter(|folder| folder["uid"] == own.as_str()) else {
+            return Ok(());
+        };
+        let holds = self.search().await?.iter().any(|entry| entry["folderUid"] == folder["uid"]);
+        if holds {
+            return Ok(());
+        }
+        self.delete("delete the folder", &path(&["api", "folders", &own])).await
+    }
+
     /// The folder with that title.
     async fn folder(&self, title: &str) -> Result<Option<Value>> {
         let folders = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
         Ok(folders.as_array().into_iter().flatten().find(|folder| folder["title"] == title).cloned())
     }
+}
+
+/// The uid of a folder that is made for an instance's dashboard.
+fn folder_uid(instance: &str, title: &str) -> String {
+    format!("folder-{}", dashboard::fingerprint(format!("{instance} {title}").as_bytes()))
 }
 
 fn folder_with_uid(title: &str, uid: &str) -> String {
