@@ -26,6 +26,9 @@ pub struct Endpoint {
     pub certificates: Option<PathBuf>,
     /// Who chose it, for messages.
     pub chosen_by: String,
+    /// Other sockets that were tried where nobody chose and the usual one does not exist, with what
+    /// came of it.
+    pub tried: Vec<String>,
 }
 
 impl Endpoint {
@@ -78,11 +81,17 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
             host: with_scheme(host),
             certificates: certificates(environment),
             chosen_by: "-H".into(),
+            tried: Vec::new(),
         });
     }
     if let Some(host) = set("DOCKER_HOST") {
         let certificates = certificates(environment);
-        return Ok(Endpoint { host: with_scheme(host), certificates, chosen_by: "DOCKER_HOST".into() });
+        return Ok(Endpoint {
+            host: with_scheme(host),
+            certificates,
+            chosen_by: "DOCKER_HOST".into(),
+            tried: Vec::new(),
+        });
     }
     if let Some(name) = set("DOCKER_CONTEXT") {
         return from_context(name, "DOCKER_CONTEXT", environment);
@@ -93,12 +102,67 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
         .and_then(|config| config["currentContext"].as_str().map(String::from));
     match current {
         Some(name) if !name.is_empty() => from_context(&name, "the current Docker context", environment),
-        _ => Ok(default()),
+        _ => Ok(usual(Path::new(DEFAULT.trim_start_matches("unix://")), environment)),
     }
 }
 
 fn default() -> Endpoint {
-    Endpoint { host: DEFAULT.into(), certificates: None, chosen_by: "default".into() }
+    Endpoint { host: DEFAULT.into(), certificates: None, chosen_by: "default".into(), tried: Vec::new() }
+}
+
+/// The engine that nobody chose: the usual socket, and only where that does not exist the first of the
+/// others that answers. One that denies or refuses is an answer.
+fn usual(socket: &Path, environment: &Environment) -> Endpoint {
+    let mut endpoint = default();
+    if std::fs::symlink_metadata(socket).is_ok() {
+        return endpoint;
+    }
+    for (engine, path) in candidates(environment) {
+        match connect(&path) {
+            Ok(()) => {
+                let host = format!("unix://{}", path.display());
+                return Endpoint { host, chosen_by: format!("found, {engine}"), ..endpoint };
+            }
+            Err(why) => endpoint.tried.push(format!("{} ({engine}): {why}", path.display())),
+        }
+    }
+    endpoint
+}
+
+/// Where engines that run without Docker's own service keep their sockets.
+fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(Path::new);
+    let (runtime, home) = (set("XDG_RUNTIME_DIR"), set("HOME"));
+    let places = [
+        ("rootless Docker", runtime, "docker.sock"),
+        ("Docker Desktop", home, ".docker/run/docker.sock"),
+        ("Docker Desktop", home, ".docker/desktop/docker.sock"),
+        ("colima", home, ".colima/default/docker.sock"),
+        ("colima", home, ".config/colima/default/docker.sock"),
+        ("OrbStack", home, ".orbstack/run/docker.sock"),
+        ("Rancher Desktop", home, ".rd/docker.sock"),
+        ("Podman", runtime, "podman/podman.sock"),
+        ("Podman", Some(Path::new("/run/podman")), "podman.sock"),
+    ];
+    places.into_iter().filter_map(|(engine, folder, path)| Some((engine, folder?.join(path)))).collect()
+}
+
+/// Whether somebody listens on a socket.
+#[cfg(unix)]
+fn connect(path: &Path) -> Result<(), String> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Ok(()),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Err("not there".into()),
+        Err(why) => {
+            let why = why.to_string().to_lowercase();
+            Err(why.split(" (os error").next().unwrap_or(&why).to_string())
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn connect(_: &Path) -> Result<(), String> {
+    Err("not of this system".into())
 }
 
 /// `-H /path` and `-H host:port` are as good as the long forms.
@@ -152,6 +216,7 @@ fn from_context(name: &str, chosen_by: &str, environment: &Environment) -> Resul
             host: host.to_string(),
             certificates: tls.join("ca.pem").exists().then_some(tls),
             chosen_by: format!("{chosen_by} ({name})"),
+            tried: Vec::new(),
         });
     }
     Err(unknown("which does not exist"))
@@ -185,14 +250,40 @@ mod tests {
         assert_eq!(resolve(None, None, &all).unwrap().host, "unix:///h");
         let without = environment(&[("DOCKER_CONFIG", config), ("DOCKER_HOST", "")]);
         assert_eq!(resolve(None, None, &without).unwrap().host, "tcp://far:2376");
-        assert_eq!(resolve(None, None, &environment(&[])).unwrap().host, DEFAULT);
+        assert!(resolve(None, None, &environment(&[])).unwrap().host.starts_with("unix://"));
         assert!(resolve(None, Some("near"), &all).is_err());
     }
 
     #[test]
+    fn where_nobody_chose_the_first_socket_that_answers_is_used_and_each_failure_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_str().unwrap();
+        let all = environment(&[("HOME", home), ("XDG_RUNTIME_DIR", home)]);
+        let usual_socket = folder.path().join("usual.sock");
+        // One that is there and refuses.
+        std::fs::create_dir_all(folder.path().join(".colima/default")).unwrap();
+        let dead = folder.path().join(".colima/default/docker.sock");
+        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+        let none = usual(&usual_socket, &all);
+        assert_eq!(none.host, DEFAULT);
+        let tried = none.tried.join("\n");
+        assert!(tried.contains(&format!("{} (colima): connection refused", dead.display())), "{tried}");
+        assert!(tried.contains("(rootless Docker): not there") && tried.contains("(OrbStack): not there"), "{tried}");
+        // One that answers.
+        std::fs::create_dir_all(folder.path().join(".orbstack/run")).unwrap();
+        let alive = folder.path().join(".orbstack/run/docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&alive).unwrap();
+        let found = usual(&usual_socket, &all);
+        assert_eq!(found.host, format!("unix://{}", alive.display()));
+        assert_eq!(found.chosen_by, "found, OrbStack");
+        // The usual one is used as soon as it exists, whatever it says.
+        std::fs::write(&usual_socket, "").unwrap();
+        assert_eq!(usual(&usual_socket, &all), default());
+    }
+
+    #[test]
     fn only_another_machine_is_elsewhere() {
-        let at =
-            |host: &str| Endpoint { host: host.into(), certificates: None, chosen_by: String::new() }.other_machine();
+        let at = |host: &str| Endpoint { host: host.into(), ..default() }.other_machine();
         assert_eq!(at("unix:///var/run/docker.sock"), None);
         assert_eq!(at("tcp://127.0.0.1:2375"), None);
         assert_eq!(at("tcp://[::1]:2375"), None);

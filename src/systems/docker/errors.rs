@@ -22,7 +22,12 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
                 .to_string(),
         )
     } else if missing {
-        (format!("there is no {socket}"), start(endpoint))
+        let others = if endpoint.tried.is_empty() {
+            String::new()
+        } else {
+            format!("; tried too: {}", endpoint.tried.join(", "))
+        };
+        (format!("there is no {socket}{others}"), start(endpoint))
     } else if matches!(error, Bollard::UnsupportedURISchemeError { .. }) {
         ("this scheme is not known".to_string(), "write unix:///path, tcp://host:port or ssh://user@host".to_string())
     } else if lower.contains("connection refused") {
