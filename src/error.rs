@@ -326,7 +326,9 @@ impl Error {
             ),
             Self::Refused { .. } => "give --influxdb-user and --influxdb-password-file".into(),
             Self::Answer { status: 403, .. } => {
-                "use an account that may do this, an administrator's for instance".into()
+                "an administrator's account must do this once: run the same command with it; for the dashboard alone, an \
+                 editor's is enough afterwards"
+                    .into()
             }
             Self::Answer { .. } => "-v shows every request, and the server's log tells more".into(),
             Self::Io { .. } => "check that you may use the file or directory".into(),

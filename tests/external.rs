@@ -782,3 +782,104 @@ fn where_grafana_does_not_answer_nothing_is_said_to_be_removed() {
     let ran = run.run().expect(1);
     assert!(ran.err.contains("nothing was removed") && ran.err.contains("does not answer"), "{}", ran.err);
 }
+
+#[test]
+fn an_editor_is_enough_where_an_administrator_has_been() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.ask("POST", "/api/admin/users", Some(&json!({"login": "editor", "password": "editor-password"})));
+        it.ask("PATCH", "/api/org/users/2", Some(&json!({"role": "Editor"})));
+        let editor = |words: &[&str]| {
+            let words = [words, &["--grafana-user", "editor"]].concat();
+            it.command(&words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "editor-password").run()
+        };
+        let alone = editor(&["up"]).expect(1);
+        assert!(alone.err.contains("administrator"), "{version:?}: {}", alone.err);
+        it.run(&["up"]).expect(0);
+        it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
+        if version == Version::V7 {
+            // There an editor may not even see whether the data source is right.
+            let blind = editor(&["up"]).expect(1);
+            assert!(blind.err.contains("may not list the data sources"), "{}", blind.err);
+            continue;
+        }
+        let up = editor(&["up"]).expect(0);
+        assert!(up.out.contains("up and verified"), "{version:?}: {}", up.out);
+        assert!(up.err.contains("may not set Grafana's home page"), "{version:?}: {}", up.err);
+        editor(&["status"]).expect(0);
+        it.ask("DELETE", "/api/datasources/uid/clipper-metrics", None);
+        let missing = editor(&["up"]).expect(1);
+        assert!(
+            missing.err.contains("datasources:create") && missing.err.contains("once"),
+            "{version:?}: {}",
+            missing.err
+        );
+    }
+}
+
+#[test]
+fn a_redirect_is_named_and_never_followed() {
+    let it = Servers::start(Version::V12);
+    let port = it.port();
+    let elsewhere = in_background(move |request: Request| async move {
+        let mut response = crate::support::server::Response::bytes(302, "text/html", Vec::new());
+        response.headers.push(("location".into(), format!("http://127.0.0.1:{port}{}", request.path)));
+        response
+    });
+    let (influxdb, url) = (it.influxd.url(), format!("http://127.0.0.1:{elsewhere}"));
+    for (influxdb, grafana) in [(influxdb.as_str(), url.as_str()), (&url, &format!("http://127.0.0.1:{port}"))] {
+        let words = ["up", "--influxdb-url", influxdb, "--grafana-url", grafana, "--timeout", "5s"];
+        let ran = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent").run().expect(1);
+        let place = format!("a redirect to http://127.0.0.1:{port}");
+        assert!(ran.err.contains(&place) && ran.err.contains("own address"), "{}", ran.err);
+    }
+    assert!(it.double.lock().unwrap().seen().iter().all(|seen| seen.status != 401), "no login went anywhere");
+}
+
+#[test]
+fn a_proxy_that_answers_502_while_grafana_starts_is_waited_for() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let it = Servers::start(Version::V12);
+    let (double, asked) = (Arc::clone(&it.double), Arc::new(AtomicUsize::new(0)));
+    let proxy = in_background(move |request: Request| {
+        let (double, asked) = (Arc::clone(&double), Arc::clone(&asked));
+        async move {
+            if asked.fetch_add(1, Ordering::SeqCst) < 5 {
+                return crate::support::server::Response::bytes(502, "text/html", b"<h1>Bad gateway</h1>".to_vec());
+            }
+            handle(&double, request).await
+        }
+    });
+    let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{proxy}"));
+    let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+    Run::new(words).env("DOCKER_HOST", "unix:///nonexistent").run().expect(0);
+}
+
+#[test]
+fn where_basic_authentication_is_off_a_token_is_proposed_and_works() {
+    let it = Servers::start(Version::V12);
+    it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
+    it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
+    let double = Arc::clone(&it.double);
+    // As Grafana does with `[auth.basic] enabled = false`: what it does not read is nobody.
+    let strict = in_background(move |request: Request| {
+        let double = Arc::clone(&double);
+        async move {
+            let is_basic = request.headers.get("authorization").is_some_and(|value| value.starts_with("Basic "));
+            if is_basic {
+                return crate::support::server::Response::json(401, &json!({"message": "Unauthorized"}));
+            }
+            handle(&double, request).await
+        }
+    });
+    let (influxdb, grafana) = (it.influxd.url(), format!("http://127.0.0.1:{strict}"));
+    let run =
+        || Run::new(["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana]).env("DOCKER_HOST", "unix:///x");
+    let refused = run().env("CLIPPER_METRICS_GRAFANA_PASSWORD", "admin").run().expect(1);
+    assert!(
+        refused.err.contains("--grafana-token-file") && refused.err.contains("basic authentication"),
+        "{}",
+        refused.err
+    );
+    run().env("CLIPPER_METRICS_GRAFANA_TOKEN", TOKEN).run().expect(0);
+}

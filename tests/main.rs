@@ -21,3 +21,4 @@ mod doctor;
 mod e2e;
 mod external;
 mod support;
+mod tls;

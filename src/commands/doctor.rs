@@ -171,7 +171,7 @@ impl Examination<'_> {
                 format!("{} answers at {}", what.trim_end_matches(','), self.place(target)),
                 self.correct_address(target, status, "run InfluxDB 1.x there"),
             ),
-            Probe::Silent(why) => self.silent(target, status, &why),
+            Probe::Silent(why) | Probe::Starting(why) => self.silent(target, status, &why),
             Probe::Unasked => Outcome::Skipped("it was not asked".into()),
         };
         self.note(Check::Influxdb, outcome, started.elapsed());

@@ -268,6 +268,8 @@ pub enum Probe<S> {
     Unasked,
     /// It does not answer (yet); why.
     Silent(String),
+    /// It is there and says, or what stands before it says, that it is not ready yet.
+    Starting(String),
     /// It answers but rejects the login; its message.
     Refusing(String),
     /// It is something that Clipper or we cannot use; what.
@@ -282,6 +284,7 @@ impl<S> Probe<S> {
     pub fn discard<T>(self) -> Probe<T> {
         match self {
             Self::Silent(why) => Probe::Silent(why),
+            Self::Starting(why) => Probe::Starting(why),
             Self::Refusing(message) => Probe::Refusing(message),
             Self::Unusable(what) => Probe::Unusable(what),
             Self::Unasked | Self::Answering(_) => Probe::Unasked,

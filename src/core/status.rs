@@ -370,6 +370,7 @@ fn server_state<S>(service: &Service, seen: &Server<S>) -> (ServerState, Option<
         Probe::Answering(_) => (ServerState::Answering, None),
         Probe::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
         Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
+        Probe::Starting(why) => (ServerState::Starting, Some(why.clone())),
         Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
         Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),
         Probe::Unasked => (ServerState::Unknown, None),

@@ -84,6 +84,12 @@ impl Response {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
     }
 
+    /// Where it sends us instead. Nobody is followed: a password could go with it.
+    #[must_use]
+    pub fn redirects_to(&self) -> Option<String> {
+        (300..400).contains(&self.status).then(|| self.header("location")).flatten().map(|place| excerpt(&place, 200))
+    }
+
     /// When the server says that it answered, in milliseconds since 1970.
     #[must_use]
     pub fn date(&self) -> Option<i64> {
@@ -293,11 +299,36 @@ fn reason(error: &reqwest::Error) -> String {
         return "no answer in time".into();
     }
     let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
+    while let Some(deeper) = inner(cause) {
         cause = deeper;
+    }
+    if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+        return untrusted(why);
     }
     let text = excerpt(&cause.to_string(), 200);
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// What caused an error; an error of the system may hold another one inside.
+fn inner<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    let held = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+    held.map(|held| held as &(dyn std::error::Error + 'static)).or_else(|| error.source())
+}
+
+/// Why a server's certificate is not accepted.
+fn untrusted(why: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Why;
+    match why {
+        Why::UnknownIssuer | Why::BadSignature => {
+            "its certificate is signed by an authority that is not trusted here; --ca-file names one to trust".into()
+        }
+        Why::Expired | Why::ExpiredContext { .. } => "its certificate has expired".into(),
+        Why::NotValidYet | Why::NotValidYetContext { .. } => {
+            "its certificate is not valid yet: check the clocks".into()
+        }
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => "its certificate is for another name".into(),
+        other => format!("its certificate is not accepted: {}", excerpt(&other.to_string(), 120)),
+    }
 }
 
 /// The address is this machine's, or one of a network that no proxy serves.

@@ -44,7 +44,7 @@ impl Systems {
             let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
                 Probe::Answering(()) => return Ok(()),
-                Probe::Silent(why) => why,
+                Probe::Silent(why) | Probe::Starting(why) => why,
                 Probe::Unusable(what) => {
                     let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
                     return Err(Error::Blocked { resource: Resource::Server(role), blocked });

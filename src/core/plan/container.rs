@@ -52,6 +52,7 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
             _ => (Finding::InSync, vec![], vec![]),
         },
         Probe::Unasked => (Finding::Unknown, vec![], vec![Step::AwaitAnswer(role)]),
+        Probe::Starting(why) => (Finding::Silent(why.clone()), vec![], vec![Step::AwaitAnswer(role)]),
         Probe::Silent(why) => blocked(Blocked {
             kind: Obstacle::Server,
             why: format!("{title} at {url} does not answer: {why}"),
@@ -68,9 +69,13 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
 #[must_use]
 pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
     let hint = match role {
-        Role::Influxdb => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or another --influxdb-url",
+        Role::Influxdb => {
+            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or give its own address with --influxdb-url"
+        }
         Role::Grafana if stack.container(role).is_some() => "use an image of Grafana 7.5 to 13 with --grafana-image",
-        Role::Grafana => "give Grafana's address, up to but without /api, with --grafana-url",
+        Role::Grafana => {
+            "give Grafana's own address, where no redirect is left, up to but without /api, with --grafana-url"
+        }
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());
     Blocked { kind: Obstacle::Server, why, hint: hint.into() }
@@ -84,7 +89,9 @@ fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
             stack.command("up --grafana-password-file FILE"),
             stack.command("up --reset-grafana-password")
         ),
-        Role::Grafana => "give --grafana-user and --grafana-password-file, or --grafana-token-file".to_string(),
+        Role::Grafana => "give --grafana-user and --grafana-password-file, or --grafana-token-file, which is the only \
+                          way where Grafana's basic authentication is off"
+            .to_string(),
     };
     let why = format!("{} at {url} rejected the login: {message}", role.title());
     Blocked { kind: Obstacle::Refused, why, hint }
@@ -199,9 +206,9 @@ fn running<S>(context: &Context<'_, S>) -> Work {
     }
     match &seen.probe {
         Probe::Answering(_) => answering(context),
-        Probe::Unasked | Probe::Silent(_) => {
+        Probe::Unasked | Probe::Silent(_) | Probe::Starting(_) => {
             let finding = match &seen.probe {
-                Probe::Silent(why) => Finding::Silent(why.clone()),
+                Probe::Silent(why) | Probe::Starting(why) => Finding::Silent(why.clone()),
                 _ => Finding::Unknown,
             };
             if stack.login.given && role == Role::Grafana {

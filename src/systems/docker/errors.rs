@@ -28,6 +28,8 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
             format!("; tried too: {}", endpoint.tried.join(", "))
         };
         (format!("there is no {socket}{others}"), start(endpoint))
+    } else if let Some(found) = tls_fault(endpoint, &message) {
+        found
     } else if matches!(error, Bollard::UnsupportedURISchemeError { .. }) {
         ("this scheme is not known".to_string(), "write unix:///path, tcp://host:port or ssh://user@host".to_string())
     } else if lower.contains("connection refused") {
@@ -42,6 +44,45 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     };
     let endpoint = format!("{} ({})", endpoint.host, endpoint.chosen_by);
     Error::Engine { endpoint, why, hint }
+}
+
+/// What is wrong with TLS, where that is what is wrong.
+fn tls_fault(endpoint: &Endpoint, message: &str) -> Option<(String, String)> {
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let Some(folder) = &endpoint.certificates else {
+        let is_tcp = ["tcp://", "http://"].iter().any(|scheme| endpoint.host.starts_with(scheme));
+        // What TLS answers to plain http is no HTTP, or the end of the connection.
+        let is_no_http = says(&["invalid HTTP", "connection closed before", "HTTPS server", "IncompleteMessage"]);
+        return (is_tcp && is_no_http).then(|| {
+            (
+                "it does not answer in plain http, so it may want TLS".to_string(),
+                "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem"
+                    .to_string(),
+            )
+        });
+    };
+    let folder = folder.display();
+    let certificate = message.split("invalid peer certificate: ").nth(1);
+    if let Some(why) = certificate {
+        let why = format!("its certificate is not accepted ({})", excerpt(why, 120));
+        return Some((why, format!("check {folder}/ca.pem, and the certificate's dates and names")));
+    }
+    if says(&["received fatal alert"]) {
+        let why = "it does not accept the certificate that it was shown".to_string();
+        return Some((why, format!("check {folder}/cert.pem and {folder}/key.pem")));
+    }
+    if says(&["corrupt message", "InvalidContentType", "InvalidMessage"]) {
+        return Some((
+            "it does not speak TLS".to_string(),
+            "unset DOCKER_TLS_VERIFY, or name its TLS port".to_string(),
+        ));
+    }
+    says(&["ca.pem", "cert.pem", "key.pem", "CertPath", "ertificate"]).then(|| {
+        (
+            format!("the certificates in {folder} cannot be used: {}", excerpt(message, 200)),
+            "DOCKER_CERT_PATH names a folder with ca.pem, cert.pem and key.pem".to_string(),
+        )
+    })
 }
 
 /// What helps where nothing answers: on this machine, a command that brings an engine.

@@ -64,7 +64,10 @@ impl Grafana {
         let json = answer.json();
         let version = json.get("version").and_then(Value::as_str).map(printable);
         if matches!(answer.status, 502..=504) {
-            return (Probe::Silent(format!("still starting (status {})", answer.status)), version);
+            return (Probe::Starting(format!("still starting (status {})", answer.status)), version);
+        }
+        if let Some(place) = answer.redirects_to() {
+            return (Probe::Unusable(format!("a redirect to {place}")), None);
         }
         if answer.status != 200 || json.get("database").is_none() {
             return (Probe::Unusable(format!("something that is no Grafana (status {})", answer.status)), None);
@@ -99,7 +102,9 @@ impl Grafana {
         match self.stored(stack).await {
             Ok(seen) => Probe::Answering(seen),
             Err(Error::Refused { message, .. }) => Probe::Refusing(message),
-            Err(Error::Answer { status: 403, why, .. }) => Probe::Refusing(why),
+            Err(Error::Answer { status: 403, why, doing, .. }) => Probe::Refusing(format!(
+                "{why}: this account may not {doing}, which before Grafana 9 needs an administrator's"
+            )),
             Err(error) => Probe::Silent(error.to_string()),
         }
     }

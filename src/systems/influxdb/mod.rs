@@ -164,8 +164,11 @@ impl Influxdb {
 fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
     let Some(version) = ping.header("x-influxdb-version") else {
         // A published port accepts connections before the server behind it listens.
-        if ping.status == 502 || ping.status == 503 {
-            return Err(Probe::Silent(format!("status {}", ping.status)));
+        if matches!(ping.status, 502..=504) {
+            return Err(Probe::Starting(format!("still starting (status {})", ping.status)));
+        }
+        if let Some(place) = ping.redirects_to() {
+            return Err(Probe::Unusable(format!("a redirect to {place}")));
         }
         return Err(Probe::Unusable("something that is no InfluxDB".into()));
     };

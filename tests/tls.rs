@@ -1,0 +1,185 @@
+//! TLS: servers with certificates of a private authority, and engines that want one, with certificates that
+//! are right, wrong and too old.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+
+use crate::external::Servers;
+use crate::support::double::Version;
+use crate::support::run::{Ran, Run};
+use crate::support::server::{Request, Response, in_background};
+
+/// A private authority.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// A certificate for this machine's loopback, and its key.
+    fn issue(&self, is_expired: bool) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_string(), "localhost".to_string()]).unwrap();
+        if is_expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+}
+
+/// Serves a plain port over TLS; with `clients`, only to those that the authority has signed.
+fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool) -> u16 {
+    clipper_metrics::systems::http::install_crypto_provider();
+    let (certificate, key) = authority.issue(is_expired);
+    let chain = vec![CertificateDer::from(certificate.der().to_vec())];
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let builder = ServerConfig::builder();
+    let config = if clients {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(authority.0.der().to_vec())).unwrap();
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+        builder.with_client_cert_verifier(verifier).with_single_cert(chain, key)
+    } else {
+        builder.with_no_client_auth().with_single_cert(chain, key)
+    };
+    let acceptor = TlsAcceptor::from(Arc::new(config.unwrap()));
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let own = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let Ok(mut plain) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+                });
+            }
+        });
+    });
+    own
+}
+
+#[test]
+fn a_private_authority_is_trusted_where_its_certificate_is_given() {
+    let it = Servers::start(Version::V12);
+    let (authority, other) = (Authority::new("right"), Authority::new("other"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let (right, wrong) = (file("ca.pem", &authority.pem()), file("other.pem", &other.pem()));
+    let influxdb = it.influxd.url();
+    let run = |port: u16, ca: &[&str]| -> Ran {
+        let grafana = format!("https://127.0.0.1:{port}");
+        let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana, "--timeout", "5s"];
+        Run::new(words.iter().chain(ca).copied()).env("DOCKER_HOST", "unix:///nonexistent").run()
+    };
+    let good = in_front_of(it.port(), &authority, false, false);
+    run(good, &["--ca-file", &right]).expect(0);
+    let old = in_front_of(it.port(), &authority, true, false);
+    for (port, ca, word) in [
+        (good, &[][..], "not trusted here; --ca-file"),
+        (good, &["--ca-file", &wrong], "not trusted here; --ca-file"),
+        (old, &["--ca-file", &right], "expired"),
+    ] {
+        let ran = run(port, ca).expect(1);
+        assert!(ran.err.contains(word) && ran.err.contains("its certificate"), "{word}: {}", ran.err);
+    }
+    // What is no certificate is an error of the file.
+    let nonsense = file("nonsense.pem", "nonsense");
+    assert!(run(good, &["--ca-file", &nonsense]).expect(2).err.contains("nonsense.pem"));
+}
+
+/// An engine that says what it is.
+fn engine() -> u16 {
+    in_background(|request: Request| async move {
+        match request.path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default() {
+            "version" => Response::json(200, &json!({"Version": "20.10.24", "ApiVersion": "1.41"})),
+            "volumes" => Response::json(200, &json!({"Volumes": [], "Warnings": []})),
+            "networks" | "json" if !request.path.contains("/images/") => Response::json(200, &json!([])),
+            _ => Response::json(404, &json!({"message": "no such thing"})),
+        }
+    })
+}
+
+fn write_material(folder: &Path, authority: &Authority, client: &Authority) {
+    let (certificate, key) = client.issue(false);
+    std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn an_engine_over_tls_is_reached_by_variables_and_by_context() {
+    let (authority, other) = (Authority::new("right"), Authority::new("other"));
+    let (plain, folder) = (engine(), tempfile::tempdir().unwrap());
+    let certificates = |name: &str, authority: &Authority, client: &Authority| {
+        let folder = folder.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        write_material(&folder, authority, client);
+        folder.to_str().unwrap().to_string()
+    };
+    let right = certificates("right", &authority, &authority);
+    let good = in_front_of(plain, &authority, false, true);
+    let by_variables = |port: u16, folder: &str| {
+        let run = Run::new(["status"]).env("DOCKER_HOST", &format!("tcp://127.0.0.1:{port}"));
+        run.env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", folder).run()
+    };
+    let status = by_variables(good, &right).expect(3);
+    assert!(status.out.contains("is not running"), "{}", status.out);
+    // A context carries its own material.
+    let id = "0123";
+    let config = folder.path().join("config");
+    std::fs::create_dir_all(config.join("contexts/meta").join(id)).unwrap();
+    let meta = json!({"Name": "far", "Endpoints": {"docker": {"Host": format!("tcp://127.0.0.1:{good}")}}});
+    std::fs::write(config.join("contexts/meta").join(id).join("meta.json"), meta.to_string()).unwrap();
+    let material = config.join("contexts/tls").join(id).join("docker");
+    std::fs::create_dir_all(&material).unwrap();
+    write_material(&material, &authority, &authority);
+    let by_context = Run::new(["status", "--context", "far"]).env("DOCKER_CONFIG", config.to_str().unwrap()).run();
+    assert!(by_context.expect(3).out.contains("is not running"));
+    // What is wrong is one clear error.
+    let old = in_front_of(plain, &authority, true, true);
+    let unknown = certificates("unknown", &other, &authority);
+    let stranger = certificates("stranger", &authority, &other);
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for (port, folder, words) in [
+        (good, unknown.as_str(), &["certificate", "UnknownIssuer"][..]),
+        (old, &right, &["certificate", "expired"]),
+        (good, &stranger, &["certificate"]),
+        (plain, &right, &["TLS"]),
+        (good, empty.to_str().unwrap(), &["pem"]),
+    ] {
+        let ran = by_variables(port, folder).expect(1);
+        assert_eq!(ran.err.lines().count(), 2, "{words:?}: {}", ran.err);
+        for word in words {
+            assert!(ran.err.contains(word), "{word}: {}", ran.err);
+        }
+    }
+    // Plain http where TLS is spoken.
+    let run = Run::new(["status"]).env("DOCKER_HOST", &format!("tcp://127.0.0.1:{good}")).run().expect(1);
+    assert!(run.err.contains("TLS") && run.err.contains("DOCKER_TLS_VERIFY"), "{}", run.err);
+}
