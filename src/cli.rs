@@ -63,6 +63,9 @@ pub struct Up {
     /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
     #[arg(long)]
     pub reset_grafana_password: bool,
+    /// Do not ask before --retention deletes points
+    #[arg(long)]
+    pub yes: bool,
     /// Open the dashboard in a browser, where there is one
     #[arg(long, conflicts_with = "dry_run")]
     pub open: bool,

@@ -162,6 +162,7 @@ fn stack(case: Case) -> Stack {
         influxdb: Service::Container(spec(Role::Influxdb, "127.0.0.1")),
         grafana: Service::Container(spec(Role::Grafana, if case.open { "0.0.0.0" } else { "127.0.0.1" })),
         database: "d".into(),
+        retention: None,
         organisation: None,
         folder: None,
         data_source: DataSource {
@@ -321,7 +322,7 @@ impl World {
                 port_holder: None,
                 free_port: None,
                 probe: if runs(&self.influxdb) {
-                    Probe::Answering(Influxdb { has_database: self.database })
+                    Probe::Answering(Influxdb { has_database: self.database, retention: None })
                 } else {
                     Probe::Unasked
                 },
@@ -491,8 +492,11 @@ impl World {
                 return false;
             }
             Step::SaveDashboard { .. } => self.dashboard = Thing::Right,
-            // `down --deregister` is for servers that stay; the model has containers.
-            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
+            // `down --deregister` is for servers that stay, and the model has containers; none says how long
+            // points are kept.
+            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource | Step::SetRetention => {
+                unreachable!("{step}")
+            }
             Step::SetHome => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;

@@ -883,3 +883,36 @@ fn where_basic_authentication_is_off_a_token_is_proposed_and_works() {
     );
     run().env("CLIPPER_METRICS_GRAFANA_TOKEN", TOKEN).run().expect(0);
 }
+
+#[test]
+fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    assert_eq!(it.status()["database"]["retention"], "for ever", "as InfluxDB makes it");
+    let kept = || it.influxd.query("", "SHOW RETENTION POLICIES ON clipper");
+    // Longer than for ever there is nothing, so every time deletes points.
+    let refused = it.run(&["up", "--retention", "90d"]).expect(2);
+    assert!(refused.err.contains("keeps points for ever") && refused.err.contains("--yes"), "{}", refused.err);
+    assert!(!kept().contains("2160h"), "{}", kept());
+    let planned = it.run(&["up", "--retention", "90d", "--dry-run"]).expect(3);
+    assert!(planned.out.contains("set how long the database keeps points (retention: for ever"), "{}", planned.out);
+    it.run(&["up", "--retention", "90d", "--yes"]).expect(0);
+    assert!(kept().contains("2160h0m0s"), "{}", kept());
+    let again = it.run(&["up", "--retention", "90d"]).expect(0);
+    assert!(again.out.contains("nothing to do"), "{}", again.out);
+    // Longer needs no question; without the setting, nobody's time is changed.
+    it.run(&["up", "--retention", "180d"]).expect(0);
+    assert_eq!(it.run(&["status", "--output", "json"]).expect(0).json()["database"]["retention"], "180d");
+    it.run(&["up", "--retention", "inf"]).expect(0);
+    assert!(kept().contains("\"0s\""), "{}", kept());
+    it.influxd.query("", "ALTER RETENTION POLICY autogen ON clipper DURATION 2h SHARD DURATION 1h");
+    it.run(&["status", "--retention", "90d"]).expect(3);
+    it.run(&["up"]).expect(0);
+    assert!(kept().contains("2h0m0s"), "{}", kept());
+    for bad in ["10m", "soon", "0s", "1h500ms"] {
+        assert!(it.run(&["up", "--retention", bad]).expect(2).err.contains("--retention"), "{bad}");
+    }
+    // A database that is not there yet is made with it; nothing is lost, so nothing is asked.
+    it.run(&["up", "--database", "new", "--retention", "12h"]).expect(0);
+    assert!(it.influxd.query("", "SHOW RETENTION POLICIES ON new").contains("12h0m0s"));
+}

@@ -153,21 +153,24 @@ pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
     has_display && open::that_detached(url).is_ok()
 }
 
-/// Asks before data is deleted; where nobody can answer, only `--yes` will do.
+/// Asks before volumes are deleted; where nobody can answer, only `--yes` will do.
 pub(super) async fn confirm(volumes: &[String], yes: bool) -> Result<()> {
+    let what = volumes.join(" and ");
+    let question = format!("Delete the volumes {what}, with all metrics, users and dashboards in them?");
+    let hint = "add --yes to delete them without a question, or omit --volumes to keep them";
+    ask(&question, yes, &format!("the volumes {what} were not deleted"), hint).await
+}
+
+/// Asks before something is deleted. What was not done is said where nobody can answer.
+pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> Result<()> {
     if yes {
         return Ok(());
     }
-    let what = volumes.join(" and ");
-    let hint = "add --yes to delete them without a question, or omit --volumes to keep them".to_string();
+    let hint = hint.to_string();
     if !std::io::stdin().is_terminal() {
-        return Err(Error::NotConfirmed {
-            message: format!("the volumes {what} were not deleted: it was not confirmed"),
-            hint,
-        });
+        return Err(Error::NotConfirmed { message: format!("{undone}: it was not confirmed"), hint });
     }
-    let question = format!("Delete the volumes {what}, with all metrics, users and dashboards in them? [y/N] ");
-    let _ = write!(std::io::stderr(), "{}", printable(&question));
+    let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
     // In the background, so that Ctrl-C is heard meanwhile.
     let read = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();

@@ -75,7 +75,13 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
         let _ = report.answer(&Output::Planned { status: &status, plan: &plan });
         return Ok(if plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
-    let outcome = commands::up(&session.systems, options, session.listener.as_ref()).await?;
+    let confirm = async |what: &str| {
+        // What is going on on the terminal must not run over the question.
+        report.clear();
+        let question = format!("{what}. Go on?");
+        terminal::ask(&question, up.yes, what, "add --yes to shorten it without a question, or omit --retention").await
+    };
+    let outcome = commands::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     if up.open {
         let url = &outcome.status.dashboard_url;

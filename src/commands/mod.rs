@@ -39,16 +39,22 @@ pub struct DownOptions {
     pub deregister: bool,
 }
 
-/// Brings the stack up and verifies it.
+/// Brings the stack up and verifies it. `confirm` is asked before points are deleted, with what would be.
 ///
 /// # Errors
 /// [`Error::Blocked`] when somebody has to act first, [`Error::NotConverged`] when something remains
 /// to be done afterwards, else what a step failed with.
-pub async fn up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Outcome> {
+pub async fn up(
+    systems: &Systems,
+    options: UpOptions,
+    confirm: impl AsyncFnOnce(&str) -> Result<()>,
+    listener: &dyn Listener,
+) -> Result<Outcome> {
     let started = Instant::now();
     check_reset(systems.stack(), options)?;
     warn_about_open_access(systems.stack(), listener);
     let mut options = options;
+    let mut confirm = Some(confirm);
     let mut executed = Vec::new();
     let mut retries = Retries::new(listener);
     loop {
@@ -60,6 +66,15 @@ pub async fn up(systems: &Systems, options: UpOptions, listener: &dyn Listener) 
         if plan.in_sync() {
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
+        }
+        if let (Some((have, want)), true) = (plan::shortened_retention(systems.stack(), &seen), confirm.is_some())
+            && let Some(confirm) = confirm.take()
+        {
+            let database = &systems.stack().database;
+            confirm(&format!(
+                "database {database} keeps points {have}, and would keep them {want}: older ones are deleted"
+            ))
+            .await?;
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {

@@ -11,6 +11,7 @@ pub mod invocation;
 pub mod observed;
 pub mod plan;
 pub mod reports;
+pub mod retention;
 pub mod role;
 pub mod specification;
 pub mod stack;

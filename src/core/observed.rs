@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::retention::Retention;
 use super::role::Role;
 use super::specification::{PasswordSource, Specification};
 use super::stack::Remembered;
@@ -306,6 +307,8 @@ impl<S> Probe<S> {
 pub struct Influxdb {
     /// The stack's database exists.
     pub has_database: bool,
+    /// How long its default policy keeps points, if that is known.
+    pub retention: Option<Retention>,
 }
 
 /// What Grafana stores.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::address::{ServerUrl, reachable};
 use super::invocation::Invocation;
+use super::retention::Retention;
 use super::role::Role;
 use super::specification::Specification;
 
@@ -48,6 +49,8 @@ pub struct Stack {
     pub grafana: Service,
     /// The database that Clipper writes to, by Clipper's own rule.
     pub database: String,
+    /// How long its points are kept; `None` leaves that as it is.
+    pub retention: Option<Retention>,
     /// Grafana's organisation; `None` is its main one.
     pub organisation: Option<String>,
     /// Title of the folder that a new dashboard is put into; `None` is none.

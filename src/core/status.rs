@@ -6,6 +6,7 @@ use super::address::ServerUrl;
 use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
+use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
 use super::stack::{ClipperTarget, Secret, Service, Stack};
@@ -25,6 +26,8 @@ pub struct Status {
     pub grafana: ServerStatus,
     /// The database.
     pub database: Object,
+    /// How long it keeps points, if that is known.
+    pub retention: Option<Retention>,
     /// Grafana's organisation, if one is specified.
     pub organisation: Option<Object>,
     /// The data source.
@@ -234,6 +237,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         in_sync: plan.in_sync(),
         engine: seen.engine.clone(),
         database: object(Resource::Database, &want.database),
+        retention: seen.influxdb.probe.stored().and_then(|influxdb| influxdb.retention),
         organisation: want.organisation.as_ref().map(|name| object(Resource::Organisation, name)),
         data_source,
         query,

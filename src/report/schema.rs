@@ -59,7 +59,7 @@ pub(super) struct State<'a> {
     influxdb: Server<'a>,
     grafana: Server<'a>,
     /// Clipper's database.
-    database: Named<'a>,
+    database: Database<'a>,
     /// Grafana's organisation; `null` where none is named.
     organisation: Option<Named<'a>>,
     data_source: DataSource<'a>,
@@ -206,6 +206,18 @@ struct Model<'a> {
     above_objective: Option<bool>,
     /// Only demo data carries its name.
     demo: bool,
+}
+
+/// Clipper's database.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Database<'a> {
+    name: &'a str,
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
+    state: &'static str,
+    /// How long it keeps points, such as `90d` or `for ever`; `null` where that is not known.
+    retention: Option<String>,
+    differences: Vec<Difference<'a>>,
 }
 
 /// A step that was executed, or would be.
@@ -452,7 +464,12 @@ impl<'a> State<'a> {
             }),
             influxdb: Server::new(&status.influxdb),
             grafana: Server::new(&status.grafana),
-            database: named(&status.database),
+            database: Database {
+                name: &status.database.name,
+                state: state_names::object_state(status.database.state),
+                retention: status.retention.map(|retention| retention.to_string()),
+                differences: differences(&status.database.differences),
+            },
             organisation: status.organisation.as_ref().map(named),
             data_source: DataSource {
                 uid: &status.data_source.name,

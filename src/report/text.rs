@@ -386,7 +386,9 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
             page.row("", &[printable_line(&difference.to_string())]);
         }
     }
-    page.row("database", &object_parts(&status.database, paint));
+    let mut database = object_parts(&status.database, paint);
+    database.extend(status.retention.map(|retention| format!("keeps points {retention}")));
+    page.row("database", &database);
     if let Some(organisation) = &status.organisation {
         page.row("organisation", &object_parts(organisation, paint));
     }

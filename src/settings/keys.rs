@@ -16,6 +16,8 @@ pub enum Setting {
     Name,
     /// Clipper's database.
     Database,
+    /// How long InfluxDB keeps Clipper's points.
+    Retention,
     /// Where InfluxDB is published.
     InfluxdbIp,
     /// Where InfluxDB is published.
@@ -188,6 +190,17 @@ pub const TABLE: &[Key] = &[
         variable: "CLIPPER_METRICS_DATABASE",
         default: "clipper",
         help: "Database that Clipper writes to",
+        ..COMMON
+    },
+    Key {
+        setting: Setting::Retention,
+        group: Group::Influxdb,
+        option: "retention",
+        variable: "CLIPPER_METRICS_RETENTION",
+        key: Some("retention"),
+        value_name: "DURATION",
+        default: "as it is",
+        help: "How long InfluxDB keeps Clipper's points, such as 90d, or inf for ever; shorter than before deletes points",
         ..COMMON
     },
     Key {

@@ -19,6 +19,7 @@ use crate::core::address::{ServerUrl, collide};
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::StoredSettings;
+use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::{
@@ -358,11 +359,7 @@ fn merge_with(
             "give the address under which Grafana's server reaches InfluxDB with --data-source-url",
         ));
     }
-    let title = if name == Setting::Name.key().default {
-        "Clipper Metrics".into()
-    } else {
-        format!("Clipper Metrics ({name})")
-    };
+    let title = title(&name);
     let login = login(&mut resolved, grafana_url.is_none());
     let is_wildcard = [&influxdb, &grafana].into_iter().any(|service| match service {
         Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
@@ -390,6 +387,7 @@ fn merge_with(
         organisation,
         folder,
         pull: pull(&mut resolved)?,
+        retention: retention(&mut resolved)?,
         timeout: timeout(&mut resolved)?,
         engine: inputs.engine.clone(),
         clipper: inputs.file.as_ref().map(|file| target(file, inputs)),
@@ -406,6 +404,11 @@ fn merge_with(
     };
     let credentials = credentials(inputs, &stack.login, influxdb_user)?;
     Ok((stack, credentials))
+}
+
+/// What the data source and the dashboard of an instance are called.
+fn title(name: &str) -> String {
+    if name == Setting::Name.key().default { "Clipper Metrics".into() } else { format!("Clipper Metrics ({name})") }
 }
 
 /// Who signs in. Of a Grafana that is not ours the user is a credential, and not remembered.
@@ -468,6 +471,21 @@ fn pull(resolved: &mut Resolved<'_>) -> Result<Pull> {
         Some("never") => Ok(Pull::Never),
         Some(other) => Err(Error::usage(format!("--pull is {other:?}"), "give missing, always or never")),
     }
+}
+
+fn retention(resolved: &mut Resolved<'_>) -> Result<Option<Retention>> {
+    let Some(text) = resolved.pick(Setting::Retention) else { return Ok(None) };
+    if ["inf", "INF"].contains(&text.as_str()) {
+        return Ok(Some(Retention::Forever));
+    }
+    let time = duration(&text, "--retention")?;
+    if time < Retention::SHORTEST || time.subsec_nanos() > 0 {
+        return Err(Error::usage(
+            format!("--retention is {text:?}, and InfluxDB keeps points for an hour or longer, in whole seconds"),
+            "write it as 90d or 12h, or inf for ever",
+        ));
+    }
+    Ok(Some(Retention::For(time)))
 }
 
 fn timeout(resolved: &mut Resolved<'_>) -> Result<Duration> {

@@ -15,6 +15,7 @@ use std::fmt;
 pub use self::container::{needs_last_image, older_version, unusable_server, volume_of_another_user};
 pub use self::step::{Lane, NewPassword, Step};
 use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, Server, Volume};
+use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
 use super::stack::{Remembered, Stack};
@@ -61,6 +62,8 @@ pub enum Resource {
     Volume(Role),
     /// The InfluxDB database.
     Database,
+    /// How long it keeps points.
+    Retention,
     /// Grafana's organisation.
     Organisation,
     /// Grafana's folder.
@@ -142,6 +145,7 @@ impl fmt::Display for Resource {
             Self::Server(role) => f.write_str(role.name()),
             Self::Volume(role) => write!(f, "volume of {role}"),
             Self::Database => f.write_str("database"),
+            Self::Retention => f.write_str("retention"),
             Self::Organisation => f.write_str("organisation"),
             Self::Folder => f.write_str("folder"),
             Self::Dashboard => f.write_str("dashboard"),
@@ -254,6 +258,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| !unknown_database);
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| !unknown_database);
     let database = database(influxdb_stores);
+    let retention = retention(stack, influxdb_stores);
     let mut inside = grafana::inside(stack, grafana_stores, options);
     let mut query = grafana::query(grafana_stores, &database, &inside);
     if container::only_looks(&grafana) {
@@ -261,6 +266,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         inside.iter_mut().chain([&mut query]).for_each(|item| item.steps.clear());
     }
     items.extend([influxdb, grafana, database]);
+    items.extend(retention);
     items.extend(inside);
     items.push(query);
     Plan(items)
@@ -339,6 +345,23 @@ fn database(stored: Option<&Influxdb>) -> Item {
     Item::with_step(Resource::Database, finding, Step::CreateDatabase)
 }
 
+/// Only where somebody said how long is compared.
+fn retention(stack: &Stack, stored: Option<&Influxdb>) -> Option<Item> {
+    let want = stack.retention?;
+    let finding = match stored {
+        Some(influxdb) if influxdb.has_database => match influxdb.retention {
+            Some(have) if have == want => Finding::InSync,
+            have => Finding::Differs(vec![Difference {
+                field: "retention".into(),
+                have: have.map(|have| have.to_string()).unwrap_or_default(),
+                want: want.to_string(),
+            }]),
+        },
+        _ => Finding::Unknown,
+    };
+    Some(Item::with_step(Resource::Retention, finding, Step::SetRetention))
+}
+
 /// Something with our name that is not ours.
 fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     let remove = match kind {
@@ -350,6 +373,13 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
         why: format!("{kind} {name} exists, but clipper-metrics did not make it"),
         hint: format!("choose another --name than {}, or remove it yourself: {remove}", stack.instance),
     }
+}
+
+/// How long points are kept, and are to be kept from now on, where that deletes some.
+#[must_use]
+pub fn shortened_retention(stack: &Stack, seen: &Observed) -> Option<(Retention, Retention)> {
+    let (have, want) = (seen.influxdb.probe.stored()?.retention?, stack.retention?);
+    want.is_shorter_than(have).then_some((have, want))
 }
 
 /// What would leave nothing of ours behind, except volumes and settings unless asked.

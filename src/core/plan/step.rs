@@ -57,6 +57,8 @@ pub enum Step {
     AwaitAnswer(Role),
     /// Make the database.
     CreateDatabase,
+    /// Set how long the database keeps points.
+    SetRetention,
     /// Make the organisation.
     CreateOrganisation,
     /// Make the folder.
@@ -122,7 +124,7 @@ impl Step {
     pub const fn role(&self) -> Role {
         match self.resource() {
             Resource::Server(role) | Resource::Volume(role) => role,
-            Resource::Database => Role::Influxdb,
+            Resource::Database | Resource::Retention => Role::Influxdb,
             _ => Role::Grafana,
         }
     }
@@ -163,7 +165,7 @@ impl Step {
     /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{
-            Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
+            Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Retention, Server, Settings, Volume,
         };
         let grafana = Server(Role::Grafana);
         match *self {
@@ -190,6 +192,7 @@ impl Step {
             Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
             Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
             Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
+            Self::SetRetention => (Retention, "set_retention", "set how long the database keeps points"),
             Self::CreateDatabase => (Database, "create_database", "create the database"),
             Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),

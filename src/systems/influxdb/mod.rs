@@ -13,11 +13,14 @@ use serde_json::Value;
 use super::http::{Body, Http, Response, escaped};
 use super::influxql::quoted;
 use crate::core::observed::{Influxdb as Seen, Probe};
+use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::text::excerpt;
 use crate::core::version::Version;
 use crate::error::{Error, Result};
 
+/// In seconds.
+const DAY: u64 = 86_400;
 /// How long a server may take to answer what costs it nothing.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -66,7 +69,13 @@ impl Influxdb {
             Err(answer) => return (answer, None),
         };
         let answer = match self.databases().await {
-            Ok(names) => Probe::Answering(Seen { has_database: names.iter().any(|name| name == database) }),
+            Ok(names) => {
+                let has_database = names.iter().any(|name| name == database);
+                // One that may not be read is not known, and no reason to fail.
+                let policy = if has_database { self.default_retention(database).await.ok().flatten() } else { None };
+                let retention = policy.and_then(|policy| Retention::parse(&policy.duration));
+                Probe::Answering(Seen { has_database, retention })
+            }
             Err(Error::Refused { message, .. }) => Probe::Refusing(message),
             Err(error) => Probe::Silent(error.to_string()),
         };
@@ -98,6 +107,27 @@ impl Influxdb {
     /// When the server refuses.
     pub async fn create_database(&self, name: &str) -> Result<()> {
         self.query(None, &format!("CREATE DATABASE {}", quoted(name))).await.map(drop)
+    }
+
+    /// Sets how long the database's default policy keeps points. A group of points is dropped as a whole, so
+    /// its length follows, as InfluxDB itself would choose it.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn set_retention(&self, database: &str, retention: Retention) -> Result<()> {
+        let Some(policy) = self.default_retention(database).await? else { return Ok(()) };
+        let shard = match retention {
+            Retention::For(time) if time < Duration::from_secs(2 * DAY) => "1h",
+            Retention::For(time) if time <= Duration::from_secs(180 * DAY) => "1d",
+            _ => "7d",
+        };
+        let statement = format!(
+            "ALTER RETENTION POLICY {} ON {} DURATION {} SHARD DURATION {shard}",
+            quoted(&policy.name),
+            quoted(database),
+            retention.influxql()
+        );
+        self.query(None, &statement).await.map(drop)
     }
 
     /// Asks one statement. Times come back in milliseconds since 1970.

@@ -1,0 +1,101 @@
+//! How long InfluxDB keeps points: parsed and printed in one place.
+//!
+//! Must not know whose points they are.
+
+use std::fmt;
+use std::time::Duration;
+
+/// How long points are kept. Longer is greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retention {
+    /// Points are dropped when they are older.
+    For(Duration),
+    /// Points are never dropped.
+    Forever,
+}
+
+impl Retention {
+    /// The shortest that InfluxDB accepts.
+    pub const SHORTEST: Duration = Duration::from_secs(3600);
+
+    /// Reads a duration as InfluxDB writes it, such as `2160h0m0s`; `0s` is for ever.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mut seconds, mut number) = (0_u64, None::<u64>);
+        for c in text.chars() {
+            let unit = match c {
+                '0'..='9' => {
+                    let digit = u64::from(c.to_digit(10)?);
+                    number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
+                    continue;
+                }
+                'w' => 604_800,
+                'd' => 86_400,
+                'h' => 3_600,
+                'm' => 60,
+                's' => 1,
+                _ => return None,
+            };
+            seconds = seconds.checked_add(number.take()?.checked_mul(unit)?)?;
+        }
+        if number.is_some() || text.is_empty() {
+            return None;
+        }
+        Some(if seconds == 0 { Self::Forever } else { Self::For(Duration::from_secs(seconds)) })
+    }
+
+    /// As a statement of InfluxQL has it.
+    #[must_use]
+    pub fn influxql(self) -> String {
+        match self {
+            Self::Forever => "INF".into(),
+            Self::For(time) => format!("{}s", time.as_secs()),
+        }
+    }
+
+    /// Points that `other` keeps are dropped.
+    #[must_use]
+    pub fn is_shorter_than(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Forever, _) => false,
+            (Self::For(_), Self::Forever) => true,
+            (Self::For(one), Self::For(other)) => one < other,
+        }
+    }
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::For(time) = self else { return f.write_str("for ever") };
+        let seconds = time.as_secs();
+        let (number, unit) = [(86_400, "d"), (3_600, "h"), (60, "m")]
+            .into_iter()
+            .find(|(length, _)| seconds.is_multiple_of(*length))
+            .map_or((seconds, "s"), |(length, unit)| (seconds / length, unit));
+        write!(f, "{number}{unit}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_influxdb_writes_is_read_and_printed_short() {
+        for (text, printed, influxql) in [
+            ("2160h0m0s", "90d", "7776000s"),
+            ("0s", "for ever", "INF"),
+            ("36h0m0s", "36h", "129600s"),
+            ("1h30m0s", "90m", "5400s"),
+        ] {
+            let retention = Retention::parse(text).unwrap();
+            assert_eq!((retention.to_string().as_str(), retention.influxql().as_str()), (printed, influxql));
+        }
+        for text in ["", "x", "5", "h", "99999999999999999999h", "1x"] {
+            assert_eq!(Retention::parse(text), None, "{text:?}");
+        }
+        let (short, long) = (Retention::For(Duration::from_secs(3600)), Retention::For(Duration::from_secs(7200)));
+        assert!(short.is_shorter_than(long) && long.is_shorter_than(Retention::Forever));
+        assert!(!long.is_shorter_than(long) && !Retention::Forever.is_shorter_than(short));
+    }
+}
