@@ -494,7 +494,7 @@ impl World {
             Step::SaveDashboard { .. } => self.dashboard = Thing::Right,
             // `down --deregister` is for servers that stay, and the model has containers; none says how long
             // points are kept.
-            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource | Step::SetRetention => {
+            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource | Step::SetRetention { .. } => {
                 unreachable!("{step}")
             }
             Step::SetHome => {

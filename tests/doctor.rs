@@ -174,6 +174,8 @@ fn a_wrong_port_in_clippers_file() {
 fn clippers_file_names_another_influxdb() {
     let it = Case::healthy(Version::V12);
     let other = Influxd::start();
+    it.write_file("d", other.port, &["m1"]);
+    it.expect("database", &["another InfluxDB", &other.port.to_string()]);
     other.query("", "CREATE DATABASE d");
     it.write_file("d", other.port, &["m1"]);
     it.expect("read_back", &["another InfluxDB", &other.port.to_string()]);
@@ -302,7 +304,7 @@ fn grafana_uses_other_settings_than_it_shows() {
     for version in [Version::V9, Version::V12] {
         let it = Case::healthy(version);
         it.servers.make_settings_stale();
-        it.expect("query", &["other settings than it shows", "clipper-metrics up"]);
+        it.expect("query", &["uses other settings than it shows", "clipper-metrics up", "--data-source-url"]);
     }
 }
 
@@ -334,10 +336,20 @@ fn one_panel_asks_what_cannot_be_read_and_others_ask_somebody_else() {
         dashboard["panels"][0]["targets"][0]["query"] = json!("SELEC nonsense");
         dashboard["panels"][1]["datasource"] = json!({"type": "datasource", "uid": "-- Grafana --"});
         dashboard["panels"][1]["targets"][0].as_object_mut().unwrap().remove("datasource");
+        // What computes with another query's answer, what a browser fills in, and what only a browser knows.
+        let expression = json!({"refId": "B", "datasource": {"type": "__expr__", "uid": "__expr__"}, "type": "reduce"});
+        dashboard["panels"][2]["targets"].as_array_mut().unwrap().push(expression);
+        let built_in = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE time > now() - ${__range_s}s";
+        dashboard["panels"][3]["targets"][0]["query"] = json!(built_in);
+        let unknown = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE \"user\" = '$__user'";
+        dashboard["panels"][4]["targets"][0]["query"] = json!(unknown);
     });
     let document = it.expect("panel", &["Predictions", "error parsing query"]);
     assert_eq!(state(&document, "panel", Some("Per second")), "skipped");
-    assert_eq!(document["panels"], json!({"answering": 14, "total": 15}), "{document}");
+    assert_eq!(state(&document, "panel", Some("Worst p99")), "passed");
+    assert_eq!(state(&document, "panel", Some("Reporting")), "passed");
+    assert_eq!(state(&document, "panel", Some("Last report")), "skipped");
+    assert_eq!(document["panels"], json!({"answering": 13, "total": 14}), "{document}");
 }
 
 #[test]
@@ -373,6 +385,10 @@ fn clipper_or_one_of_its_models_does_not_report() {
     it.expect("reports", &["reported 10 min ago and not since"]);
     it.report("m1");
     it.command(&[]).run().expect(0);
+    it.servers.influxd.write("d", &report("m2", 7));
+    it.write_file("d", it.servers.influxd.port, &["m1", "m2"]);
+    it.expect("reports", &["m2 has not reported for 7 min", "others do"]);
+    it.servers.influxd.query("d", "DROP SERIES FROM /^m2_/");
     it.write_file("d", it.servers.influxd.port, &["m1", "m2", "m3"]);
     it.expect("reports", &["m2, m3", "never reported"]);
 }

@@ -735,6 +735,8 @@ fn our_things_are_taken_out_of_a_grafana_and_nothing_else() {
         assert!(it.influxd.query("", "SHOW DATABASES").contains("clipper"), "never a database");
         let again = it.run(&words).expect(0);
         assert!(again.out.contains("nothing to stop"), "{version:?}: {}", again.out);
+        let nowhere = it.run(&["down", "--deregister", "--grafana-org", "Nowhere"]).expect(2);
+        assert!(nowhere.err.contains("no organisation \"Nowhere\""), "{version:?}: {}", nowhere.err);
     }
 }
 
@@ -755,6 +757,13 @@ fn what_somebody_edited_or_put_beside_it_stays_when_our_things_go() {
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
         it.run(&words).expect(0);
         assert_eq!(it.ask("GET", "/api/dashboards/uid/theirs", None).0, 200, "{version:?}");
+        // So does a library panel alone.
+        if version > Version::V7 {
+            it.ask("DELETE", "/api/dashboards/uid/theirs", None);
+            it.double.lock().unwrap().put_library_panel();
+            it.run(&["up", "--grafana-folder", "Metrics"]).expect(0);
+            it.run(&words).expect(0);
+        }
         assert!(it.ask("GET", "/api/folders", None).1.to_string().contains("Metrics"), "{version:?}");
         // An edited one stays, and is named.
         it.run(&["up"]).expect(0);

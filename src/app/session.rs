@@ -78,6 +78,9 @@ impl Session {
             return Ok(Self { systems, listener, _lock: None });
         }
         let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
+        if endpoint.was_found() {
+            inputs.engine_options = format!(" -H {}", shell_word(&endpoint.host));
+        }
         let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
         let lock = if changes {
             Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?)

@@ -55,10 +55,10 @@ pub(super) fn check(options: &Options, command: &Command, style: Style, environm
         let hint = format!("give one of {}", arguments.join(", "));
         return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
     }
-    let is_status = matches!(command, Command::Status(status) if !status.watch);
+    let is_status = matches!(command, Command::Status(status) if !status.watch && !status.all);
     if matches!(style.format, Format::Env | Format::JsonSchema) && !is_status {
         return Err(Error::usage(
-            "only `status` has the formats env and json-schema, and not with --watch",
+            "only `status` has the formats env and json-schema, and not with --watch or --all",
             "give --output human or --output json",
         ));
     }

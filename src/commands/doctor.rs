@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::core::address::{ServerUrl, bracketed};
 use crate::core::diagnosis::{
-    Check, CheckResult, Diagnosis, Outcome, PanelAnswer, PanelContent, VariableAnswer, WriteFailure,
+    Check, CheckOutcome, CheckResult, Diagnosis, PanelAnswer, PanelContent, VariableAnswer, VariableContent,
+    WriteFailure,
 };
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{Observed, Probe};
@@ -24,6 +25,9 @@ use crate::systems::grafana::panels::Opened;
 use crate::systems::influxdb::probe::probe_question;
 use crate::systems::influxdb::{Influxdb, PROBE_TIMEOUT};
 use crate::systems::{Depth, Systems};
+
+/// How long each thing that cleans up may take.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the user asked of `doctor`.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +52,7 @@ pub async fn doctor(
         from: options.from.as_deref(),
         id: format!("{}-{}", super::now(), std::process::id()),
         results: Vec::new(),
+        helper: format!("{}-doctor-{}-{}", systems.stack().instance, super::now(), std::process::id()),
         forward: None,
         written: None,
     };
@@ -69,14 +74,19 @@ struct Target {
 }
 
 impl Target {
-    fn new(stack: &Stack, seen: &Observed) -> Self {
+    fn new(stack: &Stack, seen: &Observed, from: Option<&str>) -> Self {
+        // Inside the instance's network, InfluxDB has its container's name and its own port.
+        let inside = from.and_then(|_| stack.container(Role::Influxdb));
         match &stack.clipper {
             Some(file) => {
                 let database = if file.database.is_empty() { &stack.database } else { &file.database };
                 Self { url: ServerUrl::http(&file.host, file.port), database: database.clone(), of_file: true }
             }
             None => Self {
-                url: status::actual_url(stack, Role::Influxdb, &seen.influxdb),
+                url: inside.map_or_else(
+                    || status::actual_url(stack, Role::Influxdb, &seen.influxdb),
+                    |spec| ServerUrl::http(&spec.name, Role::Influxdb.port()),
+                ),
                 database: stack.database.clone(),
                 of_file: false,
             },
@@ -95,6 +105,8 @@ struct Examination<'a> {
     /// Tells this run's probe from others.
     id: String,
     results: Vec<CheckResult>,
+    /// The name of the container that `--from` starts, if it does.
+    helper: String,
     forward: Option<Forward>,
     /// Where the probe may be.
     written: Option<(Influxdb, String)>,
@@ -109,11 +121,10 @@ impl Examination<'_> {
         let plan = plan::up(stack, &seen, UpOptions::default());
         let status = super::summarize(systems, &seen, &plan, false).await?;
         let observing = started.elapsed();
-        let target = Target::new(stack, &seen);
+        let target = Target::new(stack, &seen, self.from);
         let named = status::named_models(stack, &seen);
 
-        let settings = clipper_settings(stack, &target, &named);
-        let may_write = settings.is_passed();
+        let (settings, may_write) = clipper_settings(stack, &target, &named);
         self.note(Check::ClipperSettings, settings, Duration::ZERO);
         let is_stored = if may_write { self.follow_to_influxdb(&target, &status).await? } else { false };
         let has_database = seen.influxdb.probe.stored().is_some_and(|stored| stored.has_database);
@@ -122,17 +133,17 @@ impl Examination<'_> {
         }
         self.note(Check::Grafana, grafana(&status, stack), observing);
         if status.grafana.state == ServerState::Answering {
-            self.follow_through_grafana(&target, &status, is_stored).await?;
+            self.follow_through_grafana(&target, &status, is_stored).await;
         }
         self.note(Check::Reports, clipper_reports(&status.reports, stack, &target, &named), Duration::ZERO);
         Ok(())
     }
 
-    fn note(&mut self, check: Check, outcome: Outcome, time: Duration) {
+    fn note(&mut self, check: Check, outcome: CheckOutcome, time: Duration) {
         self.results.push(CheckResult { check, outcome, time });
     }
 
-    async fn timed(&mut self, check: Check, asking: impl Future<Output = Outcome>) -> bool {
+    async fn timed(&mut self, check: Check, asking: impl Future<Output = CheckOutcome>) -> bool {
         let started = Instant::now();
         let outcome = asking.await;
         let passed = outcome.is_passed();
@@ -143,12 +154,13 @@ impl Examination<'_> {
     /// From Clipper into the database; whether a probe is stored there.
     async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
         let stack = self.systems.stack();
-        if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, target.url.is_loopback(), self.from) {
+        let is_far = target.url.is_loopback() && stack.container(Role::Influxdb).is_some();
+        if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, is_far, self.from) {
             let why = format!(
                 "{} is the loopback of {host}: run this command there, or give a container of that engine with --from",
                 target.address()
             );
-            self.note(Check::Influxdb, Outcome::Skipped(why), Duration::ZERO);
+            self.note(Check::Influxdb, CheckOutcome::Skipped(why), Duration::ZERO);
             return Ok(false);
         }
         let influxdb = match self.from {
@@ -160,23 +172,33 @@ impl Examination<'_> {
         let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
         let has_database = probe.stored().map(|stored| stored.has_database);
         let outcome = match probe {
-            Probe::Answering(_) => {
-                Outcome::Passed(format!("version {} answers at {}", version.unwrap_or_default(), self.place(target)))
-            }
-            Probe::Refusing(message) => Outcome::failed(
+            Probe::Answering(_) => CheckOutcome::Passed(format!(
+                "version {} answers at {}",
+                version.unwrap_or_default(),
+                self.place(target)
+            )),
+            Probe::Refusing(message) => CheckOutcome::failed(
                 format!("InfluxDB at {} wants a login ({message}), and Clipper sends none", target.address()),
                 "turn authentication off there, or put a proxy in between that adds it",
             ),
-            Probe::Unusable(what) => Outcome::failed(
+            Probe::Unusable(what) => CheckOutcome::failed(
                 format!("{} answers at {}", what.trim_end_matches(','), self.place(target)),
                 self.correct_address(target, status, "run InfluxDB 1.x there"),
             ),
-            Probe::Silent(why) | Probe::Starting(why) => self.silent(target, status, &why),
-            Probe::Unasked => Outcome::Skipped("it was not asked".into()),
+            Probe::Silent(why) | Probe::Starting(why) => {
+                if let Some(why) = self.forward.as_ref().and_then(Forward::fault) {
+                    return Err(Error::Absent {
+                        what: format!("--from cannot ask from inside a container: {why}"),
+                        hint: "it needs bash and sleep in InfluxDB's image, which the official one has".into(),
+                    });
+                }
+                self.silent(target, status, &why)
+            }
+            Probe::Unasked => CheckOutcome::Skipped("it was not asked".into()),
         };
         self.note(Check::Influxdb, outcome, started.elapsed());
         let Some(has_database) = has_database else { return Ok(false) };
-        let outcome = database(has_database, target, stack, &influxdb).await;
+        let outcome = database(has_database, target, stack, status, &influxdb).await;
         if !self.timed(Check::Database, std::future::ready(outcome)).await {
             return Ok(false);
         }
@@ -186,7 +208,7 @@ impl Examination<'_> {
         let written = influxdb.write_probe(&target.database, &self.id, now).await;
         let is_written = written.is_ok();
         let outcome = match written {
-            Ok(()) => Outcome::Passed("a point is accepted as Clipper writes it".into()),
+            Ok(()) => CheckOutcome::Passed("a point is accepted as Clipper writes it".into()),
             Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
         };
         self.note(Check::Write, outcome, started.elapsed());
@@ -210,12 +232,13 @@ impl Examination<'_> {
             None => None,
         };
         let image = image.ok_or_else(|| Error::Absent {
-            what: "there is no image of InfluxDB on that engine, from which --from starts a container".into(),
-            hint: format!("`{}` pulls it", stack.command("up")),
+            what: "--from starts a container of this instance's InfluxDB image, and there is none on that engine"
+                .into(),
+            hint: "omit --from, or use it where InfluxDB is a container of clipper-metrics".into(),
         })?;
         let (host, port) = (target.url.host.as_str(), target.url.port);
-        let forward = docker.forward(&stack.instance, &image, container, host, port).await?;
-        let influxdb = self.systems.influxdb_at(&ServerUrl::http("127.0.0.1", forward.port()));
+        let forward = docker.forward(&stack.instance, &self.helper, &image, container, host, port).await?;
+        let influxdb = self.systems.influxdb_through(Some(forward.port()), &target.url);
         self.forward = Some(forward);
         influxdb
     }
@@ -229,11 +252,12 @@ impl Examination<'_> {
     }
 
     /// Nothing answers where Clipper writes.
-    fn silent(&self, target: &Target, status: &Status, why: &str) -> Outcome {
+    fn silent(&self, target: &Target, status: &Status, why: &str) -> CheckOutcome {
         let stack = self.systems.stack();
-        if let (Some(container), Some(inside)) = (self.from, self.forward.as_ref().and_then(Forward::failure)) {
+        if let Some(container) = self.from {
+            let inside = self.forward.as_ref().and_then(Forward::failure).unwrap_or_else(|| why.to_string());
             let itself = if target.url.is_loopback() { ": there, that is the container itself" } else { "" };
-            return Outcome::failed(
+            return CheckOutcome::failed(
                 format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
                 match stack.container(Role::Influxdb) {
                     Some(spec) => format!(
@@ -255,13 +279,10 @@ impl Examination<'_> {
             _ => None,
         };
         if let Some(state) = state {
-            return Outcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
+            return CheckOutcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
         }
-        let logs = match stack.container(Role::Influxdb) {
-            Some(_) => format!("`{}` shows what it says", stack.command("logs influxdb")),
-            None => "check that it runs, and the firewall between".into(),
-        };
-        Outcome::failed(
+        let logs = look_at(stack, Role::Influxdb);
+        CheckOutcome::failed(
             format!("nothing answers at {} ({why})", self.place(target)),
             self.correct_address(target, status, &logs),
         )
@@ -274,9 +295,8 @@ impl Examination<'_> {
         let answers = status.influxdb.state == ServerState::Answering;
         if target.of_file && answers && status.influxdb.url != target.url.to_string() {
             return format!(
-                "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that, or move it with `{}`",
-                status.influxdb.url,
-                stack.command("up")
+                "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that",
+                status.influxdb.url
             );
         }
         if target.of_file && target.url.to_string() != real.to_string() {
@@ -290,7 +310,7 @@ impl Examination<'_> {
     }
 
     /// The probe is where the dashboard looks.
-    async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> Outcome {
+    async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> CheckOutcome {
         let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
         let own = if status.influxdb.state == ServerState::Answering {
             found(self.systems.influxdb()).await
@@ -298,27 +318,20 @@ impl Examination<'_> {
             found(influxdb.clone()).await
         };
         match own {
-            Ok(true) => return Outcome::Passed("the point is there".into()),
+            Ok(true) => return CheckOutcome::Passed("the point is there".into()),
             // Another InfluxDB need not have that database.
             Ok(false) | Err(Error::Answer { .. }) => {}
-            Err(error) => return Outcome::failed(error.to_string(), "-v shows every request"),
+            Err(error) => return CheckOutcome::failed(error.to_string(), "-v shows every request"),
         }
         match found(influxdb.clone()).await {
-            Ok(true) => Outcome::failed(
-                format!(
-                    "Clipper writes to another InfluxDB: the one at {} is not the one that Grafana shows, at {}",
-                    self.place(target),
-                    status.influxdb.url
-                ),
-                "set influx_ip and influx_port in Clipper's file to the one that Grafana shows",
-            ),
+            Ok(true) => another_influxdb(target, status),
             Ok(false) => dropped(influxdb, target).await,
-            Err(error) => Outcome::failed(error.to_string(), "-v shows every request"),
+            Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
         }
     }
 
     /// This machine, InfluxDB and Grafana agree on the time.
-    async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> Outcome {
+    async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
         let here = super::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
         if status.grafana.state == ServerState::Answering
@@ -331,31 +344,37 @@ impl Examination<'_> {
             let apart = clock - here;
             if apart.abs() > SKEW {
                 let (place, distance) = (if apart > 0 { "ahead of" } else { "behind" }, span(apart.abs()));
-                return Outcome::failed(
+                return CheckOutcome::failed(
                     format!("{name}'s clock is {distance} {place} this machine's"),
                     "set both clocks: Clipper dates its reports, and panels ask for the time of InfluxDB and of the browser",
                 );
             }
         }
         if clocks.iter().all(|(_, clock)| clock.is_none()) {
-            return Outcome::Skipped("no server says what time it is".into());
+            return CheckOutcome::Skipped("no server says what time it is".into());
         }
-        Outcome::Passed("they agree".into())
+        CheckOutcome::Passed("they agree".into())
     }
 
     /// From the database to the panels.
-    async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) -> Result<()> {
+    async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
         let stack = self.systems.stack();
-        let grafana = self.systems.grafana().await?;
+        let grafana = match self.systems.grafana().await {
+            Ok(grafana) => grafana,
+            Err(error) => {
+                let outcome = CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation));
+                return self.note(Check::Plugin, outcome, Duration::ZERO);
+            }
+        };
         let plugin = async {
             match grafana.has_plugin().await {
-                Ok(Some(true)) => Outcome::Passed("it is there".into()),
-                Ok(Some(false)) => Outcome::failed(
+                Ok(Some(true)) => CheckOutcome::Passed("it is there".into()),
+                Ok(Some(false)) => CheckOutcome::failed(
                     "Grafana has no InfluxDB plugin, without which the data source cannot work",
                     "install it (grafana cli plugins install influxdb) and restart Grafana, or use an image that has it",
                 ),
-                Ok(None) => Outcome::Skipped("this account may not see Grafana's plugins".into()),
-                Err(error) => Outcome::failed(error.to_string(), "-v shows every request"),
+                Ok(None) => CheckOutcome::Skipped("this account may not see Grafana's plugins".into()),
+                Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
             }
         };
         self.timed(Check::Plugin, plugin).await;
@@ -365,11 +384,15 @@ impl Examination<'_> {
         let (started, outcome) = (Instant::now(), query.await);
         self.note(Check::Query, outcome, started.elapsed());
         self.note(Check::Dashboard, dashboard(status, stack), Duration::ZERO);
-        if let Some(opened) = grafana.open_dashboard(&stack.dashboard.uid, super::now()).await? {
-            let has_models = !status.reports.models.is_empty();
-            self.note_dashboard(opened, has_models);
+        match grafana.open_dashboard(&stack.dashboard.uid, super::now()).await {
+            Ok(Some(opened)) => self.note_dashboard(opened, &status.reports),
+            Ok(None) => {}
+            Err(error) => {
+                let why = format!("the dashboard's queries cannot be asked: {error}");
+                let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
+                self.note(Check::Dashboard, outcome, Duration::ZERO);
+            }
         }
-        Ok(())
     }
 
     async fn query(
@@ -378,22 +401,26 @@ impl Examination<'_> {
         target: &Target,
         status: &Status,
         is_askable: bool,
-    ) -> Outcome {
+    ) -> CheckOutcome {
         let stack = self.systems.stack();
         if let QueryState::Failing(why) = &status.query {
             let hint = if status.data_source.state == ObjectState::InSync {
-                format!("Grafana uses other settings than it shows: `{}` saves them once more", stack.command("up"))
+                format!(
+                    "if Grafana uses other settings than it shows, `{}` saves them once more; else give the address under \
+                     which Grafana's server reaches InfluxDB with --data-source-url",
+                    stack.command("up")
+                )
             } else {
                 format!("`{}` corrects the data source", stack.command("up"))
             };
-            return Outcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
+            return CheckOutcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
         }
         if !is_askable {
-            return Outcome::Skipped("there is no point to ask for, or nothing to ask with".into());
+            return CheckOutcome::Skipped("there is no point to ask for, or nothing to ask with".into());
         }
         match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), super::now()).await {
-            Ok(true) => Outcome::Passed("the point is found through the data source".into()),
-            Ok(false) => Outcome::failed(
+            Ok(true) => CheckOutcome::Passed("the point is found through the data source".into()),
+            Ok(false) => CheckOutcome::failed(
                 format!(
                     "Grafana's data source reads another database than Clipper writes to ({} at {})",
                     target.database,
@@ -401,34 +428,52 @@ impl Examination<'_> {
                 ),
                 format!("`{}` corrects the data source", stack.command("up")),
             ),
-            Err(error) => Outcome::failed(
+            Err(error) => CheckOutcome::failed(
                 format!("Grafana's data source does not answer: {error}"),
-                format!("`{}` shows what Grafana says", stack.command("logs grafana")),
+                look_at(stack, Role::Grafana),
             ),
         }
     }
 
-    fn note_dashboard(&mut self, opened: Opened, has_models: bool) {
+    fn note_dashboard(&mut self, opened: Opened, reports: &Reports) {
         let stack = self.systems.stack();
-        for VariableAnswer { name, values, time } in opened.variables {
-            let outcome = match values {
-                Ok(values) if !values.is_empty() => Outcome::Passed(count(values.len(), "value")),
-                Ok(_) if !has_models => Outcome::Skipped("no model has reported yet".into()),
-                Ok(_) => Outcome::failed(format!("the dashboard's variable {name} finds nothing"), edit_hint(stack)),
-                Err(why) => Outcome::failed(format!("the dashboard's variable {name} fails: {why}"), edit_hint(stack)),
+        let has_models = !reports.models.is_empty();
+        for VariableAnswer { name, content, time } in opened.variables {
+            let outcome = match content {
+                VariableContent::Values(0) if !has_models => CheckOutcome::Skipped("no model has reported yet".into()),
+                VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
+                VariableContent::Values(number @ 1..) => CheckOutcome::Passed(count(number, "value")),
+                VariableContent::Values(0) => {
+                    CheckOutcome::failed(format!("the dashboard's variable {name} finds nothing"), edit_hint(stack))
+                }
+                VariableContent::Failed(why) => {
+                    CheckOutcome::failed(format!("the dashboard's variable {name} fails: {why}"), edit_hint(stack))
+                }
             };
             self.note(Check::Variable(name), outcome, time);
         }
+        let is_blank =
+            opened.panels.iter().all(|panel| matches!(panel.content, PanelContent::Empty | PanelContent::Elsewhere(_)));
+        let asks = opened.panels.iter().any(|panel| panel.content == PanelContent::Empty);
+        if is_blank && asks && reports.reporting == Some(true) {
+            let outcome = CheckOutcome::failed(
+                "Clipper reports, and no panel shows a point in the dashboard's time range",
+                "choose a time range that holds the last minutes, and save the dashboard with it",
+            );
+            self.note(Check::Dashboard, outcome, Duration::ZERO);
+        }
         for PanelAnswer { title, content, time } in opened.panels {
             let outcome = match content {
-                PanelContent::Points(points) => Outcome::Passed(count(points, "point")),
-                PanelContent::Empty => Outcome::Passed("answers, no points in its time range".into()),
-                PanelContent::Elsewhere(what) => Outcome::Skipped(format!("it asks {what}")),
-                PanelContent::UnknownField { field, source } => Outcome::failed(
+                PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
+                PanelContent::Empty => CheckOutcome::Passed("answers, no points in its time range".into()),
+                PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it asks {what}")),
+                PanelContent::UnknownField { field, source } => CheckOutcome::failed(
                     format!("panel {title:?} asks for the field {field:?}, which no measurement of {source} has"),
                     edit_hint(stack),
                 ),
-                PanelContent::Failed(why) => Outcome::failed(format!("panel {title:?} fails: {why}"), edit_hint(stack)),
+                PanelContent::Failed(why) => {
+                    CheckOutcome::failed(format!("panel {title:?} fails: {why}"), edit_hint(stack))
+                }
             };
             self.note(Check::Panel(title), outcome, time);
         }
@@ -437,52 +482,77 @@ impl Examination<'_> {
     /// Leaves nothing behind.
     async fn clean_up(&mut self, listener: &dyn Listener) {
         if let Some((influxdb, database)) = self.written.take() {
-            let removed = influxdb.remove_probes(&database, &self.id, super::now()).await;
-            if let Err(error) = removed {
+            let removing = influxdb.remove_probes(&database, &self.id, super::now());
+            let why = match tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("no answer in time".into()),
+            };
+            if let Some(why) = why {
                 listener.on(Event::Warning(&format!(
-                    "a probe may be left in database {database} ({error}); the next run removes it"
+                    "a probe may be left in database {database} ({why}); the next run removes it"
                 )));
             }
         }
-        if let (Some(forward), Ok(docker)) = (self.forward.take(), self.systems.docker())
-            && let Err(error) = docker.end_forward(&forward).await
-        {
-            listener.on(Event::Warning(&format!("{error}; it ends by itself within two minutes")));
+        if let (Some(_), Ok(docker)) = (self.from, self.systems.docker()) {
+            self.forward = None;
+            let removing = docker.remove_helper(&self.helper);
+            if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
+                let remove = self.systems.stack().invocation.docker(&format!("rm --force {}", self.helper));
+                listener.on(Event::Warning(&format!(
+                    "the container {} could not be removed; it ends by itself within two minutes, or remove it with `{remove}`",
+                    self.helper
+                )));
+            }
         }
     }
 }
 
 /// What Clipper's file says can be written to at all.
-fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> Outcome {
-    if let Some(why) = status::beyond_clipper(stack) {
-        return Outcome::failed(why, "omit --influxdb-url for a container, to which Clipper can write");
+/// Also whether it makes sense to try.
+fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> (CheckOutcome, bool) {
+    // What the file names may be a proxy that Clipper can use.
+    if let Some(why) = status::beyond_clipper(stack).filter(|_| !target.of_file) {
+        let hint = "give Clipper's file with -c if it names a proxy, or omit --influxdb-url for a container";
+        return (CheckOutcome::failed(why, hint), false);
     }
     if target.database != stack.database {
-        return Outcome::failed(
+        let outcome = CheckOutcome::failed(
             format!("Clipper's file says database {}, but the dashboard shows {}", target.database, stack.database),
             format!("set influx_dbname in Clipper's file to {}", stack.database),
         );
+        return (outcome, false);
     }
     if let Some(name) = named.iter().find(|name| reports::is_unreportable(name)) {
-        return Outcome::failed(
+        let outcome = CheckOutcome::failed(
             format!("Clipper cannot write the reports of model {name:?}: InfluxDB refuses the comma in its name"),
             "rename the model in Clipper's file",
         );
+        return (outcome, true);
     }
-    Outcome::Passed(format!("it writes to {}, database {}", target.address(), target.database))
+    (CheckOutcome::Passed(format!("it writes to {}, database {}", target.address(), target.database)), true)
 }
 
-async fn database(is_there: bool, target: &Target, stack: &Stack, influxdb: &Influxdb) -> Outcome {
+async fn database(
+    is_there: bool,
+    target: &Target,
+    stack: &Stack,
+    status: &Status,
+    influxdb: &Influxdb,
+) -> CheckOutcome {
     if is_there {
-        return Outcome::Passed(format!("{} exists", target.database));
+        return CheckOutcome::Passed(format!("{} exists", target.database));
+    }
+    if stack.clipper.as_ref().is_some_and(|file| !file.reaches(stack)) && status.database.state == ObjectState::InSync {
+        return another_influxdb(target, status);
     }
     let elsewhere = influxdb.elsewhere(&target.database).await.unwrap_or_default();
     let what = format!("there is no database {} at {}", target.database, target.address());
     if elsewhere.is_empty() {
-        return Outcome::failed(what, format!("`{}` creates it", stack.command("up")));
+        return CheckOutcome::failed(what, format!("`{}` creates it", stack.command("up")));
     }
     let names = elsewhere.join(", ");
-    Outcome::failed(
+    CheckOutcome::failed(
         format!("{what}; Clipper's reports are in {names}"),
         format!("set influx_dbname in Clipper's file to {}, or create it with `{}`", elsewhere[0], stack.command("up")),
     )
@@ -495,45 +565,63 @@ async fn refused_write(
     target: &Target,
     stack: &Stack,
     influxdb: &Influxdb,
-) -> Outcome {
+) -> CheckOutcome {
     let database = &target.database;
     match failure {
-        WriteFailure::NoDatabase => Outcome::failed(
+        WriteFailure::NoDatabase => CheckOutcome::failed(
             format!("there is no database {database} at {}", target.address()),
             format!("`{}` creates it", stack.command("up")),
         ),
-        WriteFailure::DiskFull => Outcome::failed(
+        WriteFailure::DiskFull => CheckOutcome::failed(
             "InfluxDB's disk is full, so it refuses every report",
             "free space there (docker system df), or keep reports for a shorter time with a retention policy",
         ),
-        WriteFailure::TooManySeries => Outcome::failed(
+        WriteFailure::TooManySeries => CheckOutcome::failed(
             format!("database {database} holds as many series as InfluxDB allows (max-series-per-database)"),
             "raise the limit in InfluxDB's configuration (0 is none), or drop series that are not needed",
         ),
         WriteFailure::BeyondRetention => retention(influxdb, target).await,
-        WriteFailure::FieldType => Outcome::failed(
+        WriteFailure::FieldType => CheckOutcome::failed(
             format!("database {database} holds a field of another type than is written: {why}"),
             "drop the measurement that InfluxDB names, with its points",
         ),
-        WriteFailure::Login => Outcome::failed(
+        WriteFailure::Login => CheckOutcome::failed(
             format!("InfluxDB at {} wants a login, and Clipper sends none", target.address()),
             "turn authentication off there, or put a proxy in between that adds it",
         ),
-        WriteFailure::Unreachable | WriteFailure::Other => Outcome::failed(
-            format!("InfluxDB refuses a point: {why}"),
-            format!("`{}` shows what it says", stack.command("logs influxdb")),
-        ),
+        WriteFailure::Unreachable | WriteFailure::Other => {
+            CheckOutcome::failed(format!("InfluxDB refuses a point: {why}"), look_at(stack, Role::Influxdb))
+        }
     }
 }
 
+/// Where to look for what a server says.
+fn look_at(stack: &Stack, role: Role) -> String {
+    match stack.container(role) {
+        Some(_) => format!("`{}` shows what it says", stack.command(&format!("logs {role}"))),
+        None => format!("check that {} runs there, its log, and the firewall between", role.title()),
+    }
+}
+
+fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
+    CheckOutcome::failed(
+        format!(
+            "Clipper writes to another InfluxDB: the one at {} is not the one that Grafana shows, at {}",
+            target.address(),
+            status.influxdb.url
+        ),
+        "set influx_ip and influx_port in Clipper's file to the one that Grafana shows",
+    )
+}
+
 /// Points of now are beyond what the default retention policy keeps.
-async fn retention(influxdb: &Influxdb, target: &Target) -> Outcome {
+async fn retention(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
     let policy = influxdb.default_retention(&target.database).await.ok().flatten();
     let (name, duration) = policy.map_or_else(
         || ("the default one".to_string(), String::from("an unknown time")),
         |policy| (policy.name, policy.duration),
     );
-    Outcome::failed(
+    CheckOutcome::failed(
         format!(
             "the retention policy {name} of database {} keeps points for {duration} and drops what is dated now",
             target.database
@@ -546,103 +634,101 @@ async fn retention(influxdb: &Influxdb, target: &Target) -> Outcome {
 }
 
 /// InfluxDB said yes to a point and has none.
-async fn dropped(influxdb: &Influxdb, target: &Target) -> Outcome {
+async fn dropped(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
     match influxdb.default_retention(&target.database).await {
         Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target).await,
-        _ => Outcome::failed(
+        _ => CheckOutcome::failed(
             format!("InfluxDB at {} accepted a point and does not have it", target.address()),
             "check its log, and whether something between drops writes",
         ),
     }
 }
 
-async fn field_types(influxdb: &Influxdb, stack: &Stack) -> Outcome {
+async fn field_types(influxdb: &Influxdb, stack: &Stack) -> CheckOutcome {
     let database = &stack.database;
     match influxdb.conflicting_field(database).await {
-        Ok((Some((measurement, field, kind)), _)) => Outcome::failed(
+        Ok((Some((measurement, field, kind)), _)) => CheckOutcome::failed(
             format!(
                 "the field {field:?} of {measurement} is of type {kind}, so InfluxDB refuses Clipper's numbers (field type \
                  conflict)"
             ),
             format!("drop the measurement with its points: DROP MEASUREMENT \"{measurement}\" in database {database}"),
         ),
-        Ok((None, true)) => Outcome::Passed("numbers, as Clipper writes them".into()),
-        Ok((None, false)) => Outcome::Passed("there are none yet".into()),
-        Err(error) => Outcome::failed(error.to_string(), "-v shows every request"),
+        Ok((None, true)) => CheckOutcome::Passed("numbers, as Clipper writes them".into()),
+        Ok((None, false)) => CheckOutcome::Passed("there are none yet".into()),
+        Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
     }
 }
 
-fn grafana(status: &Status, stack: &Stack) -> Outcome {
+fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
     let server = &status.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     let obstacle = || status.obstacle.as_ref().map(|(_, hint)| hint.clone());
     match server.state {
-        ServerState::Answering => Outcome::Passed(format!(
+        ServerState::Answering => CheckOutcome::Passed(format!(
             "version {} answers at {}",
             server.version.as_deref().unwrap_or("unknown"),
             server.url
         )),
-        ServerState::Absent | ServerState::Stopped => {
-            Outcome::failed(format!("Grafana is not running{detail}"), format!("`{}` starts it", stack.command("up")))
-        }
+        ServerState::Absent | ServerState::Stopped => CheckOutcome::failed(
+            format!("Grafana is not running{detail}"),
+            format!("`{}` starts it", stack.command("up")),
+        ),
         ServerState::Refusing => {
             let error = Error::Refused {
                 role: Role::Grafana,
                 url: server.url.clone(),
                 message: server.detail.clone().unwrap_or_default(),
             };
-            Outcome::failed(error.to_string(), error.hint(&stack.invocation))
+            CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation))
         }
-        ServerState::Foreign => Outcome::failed(
+        ServerState::Foreign => CheckOutcome::failed(
             format!("what answers in Grafana's place cannot be used{detail}"),
             obstacle().unwrap_or_else(|| "choose another address".into()),
         ),
-        ServerState::Starting | ServerState::Unknown => Outcome::failed(
+        ServerState::Starting | ServerState::Unknown => CheckOutcome::failed(
             format!("Grafana does not answer at {}{detail}", server.url),
-            match stack.container(Role::Grafana) {
-                Some(_) => format!("`{}` shows what it says", stack.command("logs grafana")),
-                None => "check that it runs, and the firewall between".into(),
-            },
+            look_at(stack, Role::Grafana),
         ),
     }
 }
 
-fn data_source(status: &Status, stack: &Stack) -> Outcome {
+fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
     let name = &stack.data_source.name;
     let up = || format!("`{}` corrects it", stack.command("up"));
     match status.data_source.state {
-        ObjectState::InSync | ObjectState::Edited => Outcome::Passed(format!("{name:?} is as it must be")),
-        ObjectState::Missing => Outcome::failed(
+        ObjectState::InSync | ObjectState::Edited => CheckOutcome::Passed(format!("{name:?} is as it must be")),
+        ObjectState::Missing => CheckOutcome::failed(
             format!("Grafana has no data source {name:?}"),
             format!("`{}` creates it", stack.command("up")),
         ),
         ObjectState::Differs => {
             let differences: Vec<String> = status.data_source.differences.iter().map(ToString::to_string).collect();
-            Outcome::failed(format!("Grafana's data source {name:?} differs: {}", differences.join(", ")), up())
+            CheckOutcome::failed(format!("Grafana's data source {name:?} differs: {}", differences.join(", ")), up())
         }
         ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
-            Some((why, hint)) => Outcome::failed(why.clone(), hint.clone()),
-            None => Outcome::Skipped("it could not be looked at".into()),
+            Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
+            None => CheckOutcome::Skipped("it could not be looked at".into()),
         },
     }
 }
 
-fn dashboard(status: &Status, stack: &Stack) -> Outcome {
+fn dashboard(status: &Status, stack: &Stack) -> CheckOutcome {
     let title = &stack.dashboard.title;
     match status.dashboard.state {
-        ObjectState::InSync => Outcome::Passed(format!("{title:?} is there")),
-        ObjectState::Edited => Outcome::Passed(format!("{title:?} is there, edited by somebody")),
-        ObjectState::Differs => Outcome::Passed(format!(
+        ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} is there")),
+        ObjectState::Edited => CheckOutcome::Passed(format!("{title:?} is there, edited by somebody")),
+        ObjectState::Differs => CheckOutcome::Passed(format!(
             "{title:?} is there, of another edition; `{}` brings the newest",
             stack.command("up")
         )),
-        ObjectState::Missing => Outcome::failed(
+        ObjectState::Missing => CheckOutcome::failed(
             format!("Grafana has no dashboard {title:?}"),
             format!("`{}` imports it", stack.command("up")),
         ),
         ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
-            Some((why, hint)) => Outcome::failed(why.clone(), hint.clone()),
-            None => Outcome::Skipped("it could not be looked at".into()),
+            Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
+            None => CheckOutcome::Skipped("it could not be looked at".into()),
         },
     }
 }
@@ -655,7 +741,7 @@ fn edit_hint(stack: &Stack) -> String {
 }
 
 /// What Clipper itself has sent; where only its reports are missing, everything else works.
-fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[String]) -> Outcome {
+fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[String]) -> CheckOutcome {
     let check_clipper = || {
         format!(
             "check that Clipper runs and writes to {}; if it runs in a container: `{}`",
@@ -665,33 +751,44 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[S
     };
     let ago = |at: i64| span(reports.at - at);
     match (reports.reporting, reports.last_report) {
-        (None, _) => Outcome::Skipped("InfluxDB could not be asked".into()),
-        (Some(_), Some(at)) if at > reports.at + SKEW => Outcome::failed(
+        (None, _) => CheckOutcome::Skipped("InfluxDB could not be asked".into()),
+        (Some(_), Some(at)) if at > reports.at + SKEW => CheckOutcome::failed(
             format!("Clipper's newest report is dated {} in the future", span(at - reports.at)),
             "set the clock of Clipper's machine",
         ),
         (Some(true), Some(at)) => match reports::never_reported(&reports.models, named) {
             missing if missing.is_empty() => {
+                let is_named = |model: &str| named.iter().any(|name| reports::written_name(name) == model);
+                let silent = reports.models.iter().find(|model| !model.reporting && is_named(&model.name));
+                if let Some(silent) = silent {
+                    let since = silent.last_report.map(|at| format!(" for {}", ago(at))).unwrap_or_default();
+                    return CheckOutcome::failed(
+                        format!("model {} has not reported{since}, and others do", silent.name),
+                        "check that its container runs and that Clipper's file has its address",
+                    );
+                }
                 let reporting = reports.models.iter().filter(|model| model.reporting).count();
-                Outcome::Passed(format!("of {}, the newest {} ago", count(reporting, "model"), ago(at)))
+                CheckOutcome::Passed(format!("of {}, the newest {} ago", count(reporting, "model"), ago(at)))
             }
-            missing => Outcome::failed(
+            missing => CheckOutcome::failed(
                 format!("Clipper's file names models that have never reported: {}", missing.join(", ")),
                 "check that their containers run and that Clipper's file has their addresses",
             ),
         },
         (Some(_), Some(at)) => {
-            Outcome::failed(format!("Clipper reported {} ago and not since", ago(at)), check_clipper())
+            CheckOutcome::failed(format!("Clipper reported {} ago and not since", ago(at)), check_clipper())
         }
-        (Some(_), None) if reports.demo => Outcome::Passed("demo data only".into()),
+        // Where a file says that there is a Clipper, demo data does not stand in for it.
+        (Some(_), None) if reports.demo && !target.of_file => CheckOutcome::Passed("demo data only".into()),
         (Some(_), None) => match reports.elsewhere.first() {
-            Some(other) => Outcome::failed(
+            Some(other) => CheckOutcome::failed(
                 format!("database {} holds no reports, but {} does", stack.database, reports.elsewhere.join(", ")),
                 format!("set influx_dbname in Clipper's file to {}, or give --database {other}", stack.database),
             ),
-            None => {
-                Outcome::failed(format!("Clipper has never reported to database {}", stack.database), check_clipper())
-            }
+            None => CheckOutcome::failed(
+                format!("Clipper has never reported to database {}", stack.database),
+                check_clipper(),
+            ),
         },
     }
 }

@@ -12,6 +12,7 @@ use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::observed::{Observed, Probe};
 use crate::core::plan::{self, Plan, Step, UpOptions};
 use crate::core::reports::{self, Reports};
+use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::stack::Stack;
 use crate::core::status::{self, Account, Status};
@@ -47,14 +48,14 @@ pub struct DownOptions {
 pub async fn up(
     systems: &Systems,
     options: UpOptions,
-    confirm: impl AsyncFnOnce(&str) -> Result<()>,
+    confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
 ) -> Result<Outcome> {
     let started = Instant::now();
     check_reset(systems.stack(), options)?;
     warn_about_open_access(systems.stack(), listener);
     let mut options = options;
-    let mut confirm = Some(confirm);
+    let mut confirmed = None;
     let mut executed = Vec::new();
     let mut retries = Retries::new(listener);
     loop {
@@ -67,14 +68,11 @@ pub async fn up(
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
-        if let (Some((have, want)), true) = (plan::shortened_retention(systems.stack(), &seen), confirm.is_some())
-            && let Some(confirm) = confirm.take()
+        if let Some(from) = plan::shortened_retention(systems.stack(), &plan)
+            && confirmed != Some(from)
         {
-            let database = &systems.stack().database;
-            confirm(&format!(
-                "database {database} keeps points {have}, and would keep them {want}: older ones are deleted"
-            ))
-            .await?;
+            confirm(&shorter(systems.stack(), from)).await?;
+            confirmed = Some(from);
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
@@ -83,6 +81,17 @@ pub async fn up(
             }
             Err(error) => retries.after(error).await?,
         }
+    }
+}
+
+/// What a shorter retention means.
+fn shorter(stack: &Stack, from: Option<Retention>) -> String {
+    let (database, want) = (&stack.database, stack.retention.unwrap_or(Retention::Forever));
+    match from {
+        Some(from) => {
+            format!("database {database} keeps points {from}, and would keep them {want}: older ones are deleted")
+        }
+        None => format!("database {database} would keep points {want}, and it is not known how long it keeps them now"),
     }
 }
 
@@ -197,9 +206,7 @@ pub async fn down(
     let mut executed = Vec::new();
     let mut retries = Retries::new(listener);
     let mut confirm = Some(confirm);
-    if options.deregister {
-        deregister(systems, &mut executed).await?;
-    }
+    let mut deregisters = options.deregister;
     loop {
         let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
         let seen = systems.observe(depth).await?;
@@ -207,16 +214,21 @@ pub async fn down(
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
-        if plan.is_idle() {
-            let up = plan::up(systems.stack(), &seen, UpOptions::default());
-            let status = summarize(systems, &seen, &up, false).await?;
-            return Ok(Outcome { executed, status });
-        }
         let volumes = volumes_to_delete(systems.stack(), &plan);
         if !volumes.is_empty()
             && let Some(confirm) = confirm.take()
         {
             confirm(&volumes).await?;
+        }
+        // Only when everything that is to go was confirmed.
+        if std::mem::take(&mut deregisters) {
+            deregister(systems, &mut executed).await?;
+            continue;
+        }
+        if plan.is_idle() {
+            let up = plan::up(systems.stack(), &seen, UpOptions::default());
+            let status = summarize(systems, &seen, &up, false).await?;
+            return Ok(Outcome { executed, status });
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => retries.spend(still_there(&plan))?,

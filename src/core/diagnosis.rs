@@ -75,7 +75,7 @@ impl Check {
 
 /// What a check gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CheckOutcome {
     /// It is as it must be; what was seen.
     Passed(String),
     /// It is not.
@@ -93,7 +93,7 @@ pub struct Fault {
     pub hint: String,
 }
 
-impl Outcome {
+impl CheckOutcome {
     /// Something is wrong, and what to do.
     pub fn failed(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Failed(Fault { why: why.into(), hint: hint.into() })
@@ -118,7 +118,7 @@ pub struct CheckResult {
     /// Which.
     pub check: Check,
     /// What it gave.
-    pub outcome: Outcome,
+    pub outcome: CheckOutcome,
     /// How long it took.
     pub time: Duration,
 }
@@ -137,8 +137,8 @@ impl Diagnosis {
     #[must_use]
     pub fn culprit(&self) -> Option<(&Check, &Fault)> {
         self.results.iter().find_map(|result| match &result.outcome {
-            Outcome::Failed(fault) => Some((&result.check, fault)),
-            Outcome::Passed(_) | Outcome::Skipped(_) => None,
+            CheckOutcome::Failed(fault) => Some((&result.check, fault)),
+            CheckOutcome::Passed(_) | CheckOutcome::Skipped(_) => None,
         })
     }
 
@@ -177,10 +177,21 @@ pub enum WriteFailure {
 pub struct VariableAnswer {
     /// The variable.
     pub name: String,
-    /// What it offers, or the server's words.
-    pub values: Result<Vec<String>, String>,
+    /// What came of it.
+    pub content: VariableContent,
     /// How long it took.
     pub time: Duration,
+}
+
+/// What came of a variable's query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VariableContent {
+    /// It offers so many values.
+    Values(usize),
+    /// It failed; Grafana's message.
+    Failed(String),
+    /// It cannot be checked here; why.
+    Unchecked(String),
 }
 
 /// What a panel's queries gave.
@@ -218,20 +229,20 @@ pub enum PanelContent {
 mod tests {
     use super::*;
 
-    fn result(check: Check, outcome: Outcome) -> CheckResult {
+    fn result(check: Check, outcome: CheckOutcome) -> CheckResult {
         CheckResult { check, outcome, time: Duration::ZERO }
     }
 
     #[test]
     fn the_first_fault_is_the_culprit_and_only_panels_that_answer_count() {
-        let passed = || Outcome::Passed(String::new());
+        let passed = || CheckOutcome::Passed(String::new());
         let results = vec![
             result(Check::Influxdb, passed()),
-            result(Check::Write, Outcome::failed("disk", "free")),
-            result(Check::ReadBack, Outcome::Skipped("no point".into())),
+            result(Check::Write, CheckOutcome::failed("disk", "free")),
+            result(Check::ReadBack, CheckOutcome::Skipped("no point".into())),
             result(Check::Panel("a".into()), passed()),
-            result(Check::Panel("b".into()), Outcome::failed("field", "edit")),
-            result(Check::Panel("c".into()), Outcome::Skipped("elsewhere".into())),
+            result(Check::Panel("b".into()), CheckOutcome::failed("field", "edit")),
+            result(Check::Panel("c".into()), CheckOutcome::Skipped("elsewhere".into())),
         ];
         let diagnosis = Diagnosis { instance: "x".into(), results };
         assert_eq!(

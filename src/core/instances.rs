@@ -47,6 +47,8 @@ pub enum InstanceState {
     Partly,
     /// It has containers, and none runs.
     Stopped,
+    /// Both servers already run elsewhere.
+    External,
     /// It has no containers; its data is kept.
     Down,
 }
@@ -58,7 +60,9 @@ impl Instance {
         let members = [self.influxdb.state, self.grafana.state];
         let of = |state| members.iter().filter(|member| **member == state).count();
         let (running, external) = (of(MemberState::Running), of(MemberState::External));
-        if running > 0 && running + external == members.len() {
+        if external == members.len() {
+            InstanceState::External
+        } else if running > 0 && running + external == members.len() {
             InstanceState::Running
         } else if running > 0 {
             InstanceState::Partly
@@ -85,6 +89,7 @@ mod tests {
             (Stopped, Absent, InstanceState::Stopped),
             (Absent, Absent, InstanceState::Down),
             (External, Absent, InstanceState::Down),
+            (External, External, InstanceState::External),
         ] {
             let member = |state| Member { state, url: None };
             let instance =

@@ -10,7 +10,7 @@ pub struct Invocation {
     instance: String,
     engine: String,
     /// Other options that this run was given, and as they are typed.
-    given: Vec<(&'static str, String)>,
+    options: Vec<(&'static str, String)>,
     /// They are not remembered: every command needs them.
     repeats: bool,
 }
@@ -20,28 +20,28 @@ impl Invocation {
     /// those that name the engine, which `docker` has too.
     #[must_use]
     pub fn new(instance: impl Into<String>, engine: impl Into<String>) -> Self {
-        Self { instance: instance.into(), engine: engine.into(), given: Vec::new(), repeats: false }
+        Self { instance: instance.into(), engine: engine.into(), options: Vec::new(), repeats: false }
     }
 
     /// With other options that this run was given, by name and as they are typed; where they are not
     /// remembered, every command repeats them.
     #[must_use]
-    pub fn with_given(self, given: Vec<(&'static str, String)>, repeats: bool) -> Self {
-        Self { given, repeats, ..self }
+    pub fn with_options(self, options: Vec<(&'static str, String)>, repeats: bool) -> Self {
+        Self { options, repeats, ..self }
     }
 
     /// A command, complete: typed as it stands, it reaches the same instance.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
-        let given = if self.repeats { self.given_without("") } else { String::new() };
-        format!("clipper-metrics {arguments}{}{given}{}", self.instance, self.engine)
+        let options = if self.repeats { self.options_without("") } else { String::new() };
+        format!("clipper-metrics {arguments}{}{options}{}", self.instance, self.engine)
     }
 
     /// The same for the engine's machine itself, where no option names the engine.
     #[must_use]
     pub fn command_there(&self, arguments: &str) -> String {
-        let given = if self.repeats { self.given_without("") } else { String::new() };
-        format!("clipper-metrics {arguments}{}{given}", self.instance)
+        let options = if self.repeats { self.options_without("") } else { String::new() };
+        format!("clipper-metrics {arguments}{}{options}", self.instance)
     }
 
     /// How another port is chosen: this run's own command with that port, where a free one is known.
@@ -52,15 +52,15 @@ impl Invocation {
             Some(port) => format!(
                 "use another port: `clipper-metrics up --{option} {port}{}{}{}`",
                 self.instance,
-                self.given_without(&option),
+                self.options_without(&option),
                 self.engine
             ),
             None => format!("choose another port with --{option}"),
         }
     }
 
-    fn given_without(&self, option: &str) -> String {
-        self.given.iter().filter(|(name, _)| *name != option).map(|(_, text)| text.as_str()).collect()
+    fn options_without(&self, option: &str) -> String {
+        self.options.iter().filter(|(name, _)| *name != option).map(|(_, text)| text.as_str()).collect()
     }
 
     /// A command of the engine's own client, for the same engine.
@@ -87,8 +87,8 @@ mod tests {
         assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375");
         assert_eq!(invocation.command_there("up"), "clipper-metrics up --name a");
         assert_eq!(invocation.docker("rm x"), "docker -H tcp://far:2375 rm x");
-        let given = vec![("grafana-port", " --grafana-port 3000".to_string()), ("registry", " --registry r".into())];
-        let invocation = invocation.with_given(given, false);
+        let options = vec![("grafana-port", " --grafana-port 3000".to_string()), ("registry", " --registry r".into())];
+        let invocation = invocation.with_options(options, false);
         assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375", "the rest is remembered");
         let other = invocation.another_port(Role::Grafana, Some(3001));
         assert!(

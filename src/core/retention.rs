@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// How long points are kept. Longer is greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retention {
     /// Points are dropped when they are older.
     For(Duration),

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::address::{ServerUrl, reachable};
+use super::address::{ServerUrl, bracketed, reachable};
 use super::invocation::Invocation;
 use super::retention::Retention;
 use super::role::Role;
@@ -132,7 +132,7 @@ impl Stack {
     pub fn forward_command(&self) -> Option<String> {
         let EngineLocation::OverSsh { forward, .. } = &self.engine else { return None };
         let publish = self.container(Role::Grafana)?.specification.publish;
-        publish.ip().is_loopback().then(|| forward.command(publish.port()))
+        publish.ip().is_loopback().then(|| forward.command(publish))
     }
 
     /// Where the dashboard is opened.
@@ -184,10 +184,11 @@ pub struct SshForward {
 }
 
 impl SshForward {
-    /// The command for one port.
+    /// The command for one address there, at the same port here.
     #[must_use]
-    pub fn command(&self, port: u16) -> String {
-        format!("ssh -N -L {port}:127.0.0.1:{port} {}", self.destination)
+    pub fn command(&self, there: SocketAddr) -> String {
+        let port = there.port();
+        format!("ssh -N -L {port}:{}:{port} {}", bracketed(&there.ip().to_string()), self.destination)
     }
 }
 

@@ -426,6 +426,12 @@ impl ClipperTarget {
     /// The address in Clipper's file is the one of the stack's InfluxDB.
     #[must_use]
     pub fn reaches(&self, stack: &Stack) -> bool {
+        // Inside the instance's network, a container is reached by its name.
+        if let Some(spec) = stack.container(Role::Influxdb)
+            && self.host == spec.name
+        {
+            return self.port == Role::Influxdb.port();
+        }
         let url = stack.url(Role::Influxdb);
         let published = stack.container(Role::Influxdb).map(|spec| spec.specification.publish.ip());
         let same_host = self.host == url.host

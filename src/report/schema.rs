@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::state_names;
-use crate::core::diagnosis::{CheckResult, Diagnosis, Outcome};
+use crate::core::diagnosis::{CheckOutcome, CheckResult, Diagnosis};
 use crate::core::event::ExecutedStep;
 use crate::core::instances::{Instance, Member};
 use crate::core::invocation::Invocation;
@@ -245,7 +245,7 @@ pub(super) struct Instances<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct InstanceDocument<'a> {
     name: &'a str,
-    /// `running`, `partly_running`, `stopped` or `down`.
+    /// `running`, `partly_running`, `stopped`, `external` or `down`.
     state: &'static str,
     influxdb: MemberDocument<'a>,
     grafana: MemberDocument<'a>,
@@ -405,9 +405,9 @@ impl<'a> Document<'a> {
         });
         let check = |result: &'a CheckResult| {
             let (state, message) = match &result.outcome {
-                Outcome::Passed(what) => ("passed", what.as_str()),
-                Outcome::Failed(fault) => ("failed", fault.why.as_str()),
-                Outcome::Skipped(why) => ("skipped", why.as_str()),
+                CheckOutcome::Passed(what) => ("passed", what.as_str()),
+                CheckOutcome::Failed(fault) => ("failed", fault.why.as_str()),
+                CheckOutcome::Skipped(why) => ("skipped", why.as_str()),
             };
             let (check, object) = (result.check.name(), result.check.object());
             CheckDocument { check, object, state, message, seconds: seconds(result.time) }

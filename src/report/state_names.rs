@@ -42,6 +42,7 @@ pub(super) const fn instance_state(state: InstanceState) -> &'static str {
         InstanceState::Running => "running",
         InstanceState::Partly => "partly_running",
         InstanceState::Stopped => "stopped",
+        InstanceState::External => "external",
         InstanceState::Down => "down",
     }
 }

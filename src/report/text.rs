@@ -6,7 +6,7 @@ use console::{Style, measure_text_width};
 
 use super::layout::Page;
 use super::{Output, state_names};
-use crate::core::diagnosis::{Check, CheckResult, Diagnosis, Outcome};
+use crate::core::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::instances::{Instance, Member, MemberState};
 use crate::core::invocation::Invocation;
@@ -313,9 +313,9 @@ fn diagnosis(found: &Diagnosis, look: Look) -> String {
     page.gap();
     for CheckResult { check, outcome, time } in &found.results {
         let (mark, text) = match outcome {
-            Outcome::Passed(what) => (paint.good("✔"), what),
-            Outcome::Failed(fault) => (paint.bad("✘"), &fault.why),
-            Outcome::Skipped(why) => (paint.faint("-"), why),
+            CheckOutcome::Passed(what) => (paint.good("✔"), what),
+            CheckOutcome::Failed(fault) => (paint.bad("✘"), &fault.why),
+            CheckOutcome::Skipped(why) => (paint.faint("-"), why),
         };
         let title = printable_line(&check_title(check));
         let millis = time.as_secs_f64() * 1e3;

@@ -89,6 +89,8 @@ impl Inputs {
         let file = self.file.as_ref()?;
         match setting {
             Setting::Database => file.database.as_ref(),
+            // A Clipper in a container names the container: that is no address to publish at.
+            Setting::InfluxdbIp | Setting::InfluxdbPort if self.names_container(file) => None,
             Setting::InfluxdbIp => file.influx_ip.as_ref(),
             Setting::InfluxdbPort => file.influx_port.as_ref(),
             setting => file.metrics.get(setting.key().key?),
@@ -121,6 +123,12 @@ impl Inputs {
             .all(|setting| self.given(setting).is_some_and(|url| !url.is_empty()))
     }
 
+    /// Clipper's file has the name of the instance's own container in the place of an address.
+    fn names_container(&self, file: &ClipperFile) -> bool {
+        let own = self.instance().map(|name| Role::Influxdb.object_name(&name));
+        file.influx_ip.as_ref().is_some_and(|host| own.is_ok_and(|own| own == *host))
+    }
+
     /// How a suggested command reaches the same instance.
     fn invocation(&self) -> Invocation {
         invocation(&self.options, &self.environment, &self.engine_options, self.repeats_options)
@@ -148,7 +156,7 @@ pub fn invocation(options: &Values, environment: &Values, engine_options: &str, 
         .iter()
         .filter(|(setting, _)| is_other(setting))
         .map(|(setting, value)| (setting.key().option, format!(" {} {}", setting.option(), shell_word(value))));
-    Invocation::new(identity(options, environment), engine_options).with_given(given.collect(), repeats)
+    Invocation::new(identity(options, environment), engine_options).with_options(given.collect(), repeats)
 }
 
 /// One merge in progress: every setting passes through [`Resolved::pick`].

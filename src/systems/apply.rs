@@ -148,11 +148,11 @@ impl Systems {
             Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, &self.container_of(role)?).await,
             Step::StartContainer(role) => self.start(role).await,
             Step::AwaitAnswer(role) => self.await_answer(role, deadline).await,
-            Step::SetRetention => match stack.retention {
-                Some(retention) => self.influxdb().set_retention(&stack.database, retention).await,
+            Step::SetRetention { from } => match stack.retention {
+                Some(retention) => self.influxdb().set_retention(&stack.database, from, retention).await,
                 None => Ok(()),
             },
-            Step::CreateDatabase => self.influxdb().create_database(&stack.database).await,
+            Step::CreateDatabase => self.influxdb().create_database(&stack.database, stack.retention).await,
             Step::CreateOrganisation => {
                 let name = stack.organisation.as_deref().unwrap_or_default();
                 self.grafana().await?.create_organisation(name).await

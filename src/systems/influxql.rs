@@ -19,7 +19,7 @@ pub fn literal(text: &str) -> String {
 pub struct References {
     /// What stands behind FROM, as it is written there.
     pub source: String,
-    /// The identifiers in SELECT and WHERE: fields and tags.
+    /// The identifiers in SELECT: fields and tags. What WHERE compares need not be there.
     pub names: Vec<String>,
 }
 
@@ -40,9 +40,13 @@ const KEYWORDS: &[&str] = &["and", "or", "as", "time", "now", "true", "false", "
 /// Words that end the FROM clause.
 const AFTER_SOURCE: &[&str] = &["where", "group", "order", "limit", "offset", "slimit", "soffset", "tz", "fill"];
 
-/// What a SELECT names. Nothing for other statements, for several at once and for subqueries.
+/// What a SELECT names. Nothing for other statements, for several at once, for subqueries and where there
+/// are comments.
 #[must_use]
 pub fn references(query: &str) -> Option<References> {
+    if query.contains("--") || query.contains("/*") {
+        return None;
+    }
     let tokens = tokens(query);
     let is_word = |token: &Token, word: &str| matches!(token, Token::Word(text) if text.eq_ignore_ascii_case(word));
     let is_any = |token: &Token, words: &[&str]| words.iter().any(|word| is_word(token, word));
@@ -57,24 +61,20 @@ pub fn references(query: &str) -> Option<References> {
     let end = end.map_or(tokens.len(), |end| from + end);
     let (first, last) = (tokens.get(from + 1).filter(|_| from + 1 < end)?, &tokens[end - 1]);
     let source = query.get(first.1..last.2)?.trim().to_string();
-    let condition =
-        tokens[end..].iter().take_while(|(token, ..)| is_word(token, "where") || !is_any(token, AFTER_SOURCE));
     let mut names = Vec::new();
-    let clauses = [&tokens[1..from], &condition.cloned().collect::<Vec<_>>()[..]];
-    for clause in clauses {
-        for (index, (token, ..)) in clause.iter().enumerate() {
-            let next_is = |sign| clause.get(index + 1).is_some_and(|(token, ..)| *token == Token::Sign(sign));
-            let is_alias = index > 0 && is_word(&clause[index - 1].0, "as");
-            let name = match token {
-                Token::Quoted(name) => name,
-                Token::Word(name) if !is_any(token, KEYWORDS) && !is_word(token, "where") && !next_is('(') => name,
-                _ => continue,
-            };
-            // `field::type` names a field; the type does not.
-            let is_type = index > 1 && clause[index - 1].0 == Token::Sign(':');
-            if !is_alias && !is_type && !names.contains(name) {
-                names.push(name.clone());
-            }
+    let clause = &tokens[1..from];
+    for (index, (token, ..)) in clause.iter().enumerate() {
+        let next_is = |sign| clause.get(index + 1).is_some_and(|(token, ..)| *token == Token::Sign(sign));
+        let is_alias = index > 0 && is_word(&clause[index - 1].0, "as");
+        let name = match token {
+            Token::Quoted(name) if name != "time" => name,
+            Token::Word(name) if !is_any(token, KEYWORDS) && !next_is('(') => name,
+            _ => continue,
+        };
+        // `field::type` names a field; the type does not.
+        let is_type = index > 1 && clause[index - 1].0 == Token::Sign(':');
+        if !is_alias && !is_type && !names.contains(name) {
+            names.push(name.clone());
         }
     }
     Some(References { source, names })
@@ -137,7 +137,7 @@ fn begins_regex(before: Option<&Token>) -> bool {
     match before {
         None => true,
         Some(Token::Word(word)) => {
-            ["from", "with", "key", "measurement", "by"].iter().any(|one| word.eq_ignore_ascii_case(one))
+            ["select", "from", "with", "key", "measurement", "by"].iter().any(|one| word.eq_ignore_ascii_case(one))
         }
         Some(Token::Sign(sign)) => matches!(sign, '~' | ',' | '('),
         Some(Token::Quoted(_) | Token::Value) => false,
@@ -159,10 +159,11 @@ mod tests {
                      $timeFilter AND \"size\" > 0 AND time > now() - 1m GROUP BY time($__interval), \"host\" fill(null)";
         let (source, names) = read(query);
         assert_eq!(source, "/^((a|b\\/c))_model_latency$/");
-        assert_eq!(names, ["p99", "p50", "size"]);
+        assert_eq!(names, ["p99", "p50"]);
         assert_eq!(read("select value::field / 2 from cpu"), ("cpu".into(), vec!["value".into()]));
         assert_eq!(read("SELECT last(\"v\") FROM \"d\".\"autogen\".\"m\"").0, "\"d\".\"autogen\".\"m\"");
-        assert_eq!(read("SELECT \"a\" FROM m WHERE \"model\" = 'it''s' OR b =~ /x y/").1, ["a", "model", "b"]);
+        assert_eq!(read("SELECT \"a\" FROM m WHERE \"model\" = 'it''s' OR b =~ /x y/").1, ["a"]);
+        assert_eq!(read("SELECT /p9./, \"time\", b::field FROM m").1, ["b"]);
     }
 
     #[test]
@@ -173,6 +174,7 @@ mod tests {
             "SELECT",
             "SELECT a",
             "SELECT mean(x) FROM (SELECT x FROM m)",
+            "SELECT a FROM m -- why",
             "SELECT a FROM m; DROP MEASUREMENT m",
         ] {
             assert_eq!(references(query), None, "{query}");

@@ -200,13 +200,13 @@ impl Systems {
     }
 
     /// A port behind that one which nobody holds; known only where the engine's ports are this machine's.
-    fn free_port(&self, taken: SocketAddr) -> Option<u16> {
+    fn free_port(&self, occupied: SocketAddr) -> Option<u16> {
         if self.stack.engine != EngineLocation::Here {
             return None;
         }
         let own = Role::ALL.map(|role| self.stack.container(role).map(|spec| spec.specification.publish.port()));
-        let next = taken.port().checked_add(1)?..=taken.port().saturating_add(PORTS_TRIED);
-        next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((taken.ip(), *port)).is_ok())
+        let next = occupied.port().checked_add(1)?..=occupied.port().saturating_add(PORTS_TRIED);
+        next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((occupied.ip(), *port)).is_ok())
     }
 
     /// The version that is known to have run on Grafana's volume. The file is read only where the
@@ -244,12 +244,9 @@ impl Systems {
     fn set_place(&self, spec: &ContainerSpec, at: Option<SocketAddr>) {
         let shown = at.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
         let way = match (&self.docker, at) {
-            (Some(docker), Some(at)) if docker.is_over_ssh() => {
-                let there = SocketAddr::new(reachable(at.ip()), at.port());
-                docker
-                    .local_port(there)
-                    .map_or_else(nowhere, |port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port))
-            }
+            (Some(docker), Some(at)) if docker.is_over_ssh() => docker
+                .local_port(&reachable(at.ip()).to_string(), at.port())
+                .map_or_else(nowhere, |port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port)),
             _ => shown.clone(),
         };
         self.set_base(spec.role, &way, &shown.to_string());
@@ -303,18 +300,20 @@ impl Systems {
     /// # Errors
     /// [`Error::Http`] when there can be no such address.
     pub fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
-        let shown = url.to_string();
-        let listener = Rc::clone(&self.listener);
-        let http = Http::new(Role::Influxdb.name(), &shown, url.is_loopback(), None, listener)?;
-        // The engine's loopback is where Clipper's is, too.
-        let way = match (&self.docker, url.host.parse()) {
-            (Some(docker), Ok(ip)) if docker.is_over_ssh() && url.is_loopback() => {
-                docker.local_port(SocketAddr::new(reachable(ip), url.port))
-            }
-            _ => None,
-        };
+        // Clipper knows no proxy. Behind ssh it runs where the engine does, and so do its addresses.
+        let way = self.docker.as_ref().and_then(|docker| docker.local_port(&url.host, url.port));
+        self.influxdb_through(way, url)
+    }
+
+    /// The same through a port of this machine's loopback, where one leads there.
+    ///
+    /// # Errors
+    /// [`Error::Http`] when there can be no such address.
+    pub fn influxdb_through(&self, way: Option<u16>, url: &ServerUrl) -> Result<Influxdb> {
+        let address = url.to_string();
+        let http = Http::new(Role::Influxdb.name(), &address, true, None, Rc::clone(&self.listener))?;
         let way = way.map(|port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port).to_string());
-        Ok(Influxdb::new(way.map_or(http.clone(), |way| http.at(&way, &shown))))
+        Ok(Influxdb::new(way.map_or_else(|| http.clone(), |way| http.at(&way, &address))))
     }
 
     async fn ask_influxdb(&self, container: &ContainerState) -> (Probe<observed::Influxdb>, Option<String>) {

@@ -21,6 +21,15 @@ fn report(it: &Instance) {
     influxd::write(&it.influxdb(), "d", &lines);
 }
 
+/// A container of a test's own, gone with its value.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = docker(&["rm", "--force", &self.0]);
+    }
+}
+
 fn culprit(it: &Instance, more: &[&str]) -> Value {
     let words: Vec<&str> = ["doctor", "--output", "json"].iter().chain(more).copied().collect();
     it.run(&words).expect(3).json()["culprit"].clone()
@@ -73,6 +82,7 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     it.first_up(&["--database", "d"]).expect(0);
     report(&it);
     let clipper = format!("{}-clipper", it.name);
+    let _removed = Removed(clipper.clone());
     let image = format!("{}/influxdb:1.12.4", registry::address());
     docker(&["run", "--detach", "--name", &clipper, "--entrypoint", "sleep", &image, "600"]).unwrap();
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -93,10 +103,11 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     // What the hint says helps.
     docker(&["network", "connect", &it.name, &clipper]).unwrap();
     write(&it.container("influxdb"), 8086);
-    let port = it.influxdb_port.to_string();
-    let well =
-        ["doctor", "--config", config, "--influxdb-port", &port, "--influxdb-ip", "127.0.0.1", "--from", &clipper];
-    let ran = it.run(&well).expect(0);
+    let ran = it.run(&["doctor", "--config", config, "--from", &clipper]).expect(0);
+    // That file publishes nothing anew, and without a file the name is what is asked.
+    let up = it.run(&["up", "--config", config]).expect(0);
+    assert!(up.out.contains(&it.influxdb()) && !up.out.contains("must hold"), "{}", up.out);
+    it.run(&["doctor", "--from", &clipper]).expect(0);
     assert!(
         ran.out.contains(&format!("{}:8086, seen from container {clipper}", it.container("influxdb"))),
         "{}",
@@ -111,4 +122,10 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     assert!(stopped.err.contains("does not run") && stopped.err.contains("docker ps"), "{}", stopped.err);
     docker(&["rm", "--force", &clipper]).unwrap();
     it.run(&["doctor", "--from", &clipper]).expect(1);
+    // An image without bash is no culprit.
+    let bare = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &bare]).unwrap();
+    docker(&["run", "--detach", "--name", &clipper, &bare]).unwrap();
+    let itself = it.run(&["doctor", "--from", &clipper, "--output", "json"]).expect(3).json();
+    assert_eq!(itself["culprit"]["check"], "influxdb", "it is not attached to the network: {itself}");
 }

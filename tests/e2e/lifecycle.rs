@@ -249,6 +249,22 @@ pub(crate) fn interrupt(process: u32) {
 }
 
 #[test]
+fn a_shorter_retention_is_asked_for_whatever_runs_when_it_is_set() {
+    let it = Instance::new("retention");
+    // A new database is made with it, and nothing is asked.
+    it.first_up(&["--database", "d", "--retention", "90d"]).expect(0);
+    let kept = || it.query("", "SHOW RETENTION POLICIES ON d");
+    assert!(kept().contains("2160h0m0s"), "{}", kept());
+    // What cannot be looked at yet is looked at first.
+    it.run(&["down"]).expect(0);
+    let refused = it.run(&["up", "--retention", "1h"]).expect(2);
+    assert!(refused.err.contains("keeps points 90d") && refused.err.contains("--yes"), "{}", refused.err);
+    assert!(kept().contains("2160h0m0s"), "{}", kept());
+    it.run(&["up", "--retention", "1h", "--yes"]).expect(0);
+    assert!(kept().contains("1h0m0s"), "{}", kept());
+}
+
+#[test]
 fn every_instance_is_listed_without_asking_its_servers() {
     let (one, other) = (Instance::new("all-one"), Instance::new("all-other"));
     one.first_up(&[]).expect(0);

@@ -138,7 +138,7 @@ impl Host {
         let folders: Vec<_> = std::fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().to_string_lossy().to_string())
-            .filter(|name| name.starts_with("clipper-metrics-"))
+            .filter(|name| name.starts_with("clipper-metrics-ssh-"))
             .collect();
         let all = Command::new("ps").args(["-eo", "args"]).output().unwrap();
         let config = self.path("config").display().to_string();
@@ -191,6 +191,31 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     host.run("ssh://box", &["demo", "--backfill", "5m"]).expect(0);
     let doctor = host.run("ssh://box", &["doctor"]).expect(0);
     assert!(doctor.out.starts_with("all well: 16 of 16"), "{}", doctor.out);
+    // Clipper's file means that machine, by whatever name; a container there is asked through it as well.
+    let file = host.path("test.toml");
+    let write = |ip: &str, port: &str| {
+        std::fs::write(&file, format!("influx_dbname = \"clipper\"\ninflux_ip = \"{ip}\"\ninflux_port = {port}\n"))
+            .unwrap();
+    };
+    write("localhost", &influxdb);
+    let config = file.to_str().unwrap();
+    let named = host.run("ssh://box", &["doctor", "-c", config, "--output", "json"]).expect(3).json();
+    assert_eq!(named["culprit"]["check"], "reports", "demo data is no Clipper: {named}");
+    host.engine.docker(&[
+        "run",
+        "--detach",
+        "--name",
+        "clipper",
+        "--network",
+        "clipper-metrics",
+        "--entrypoint",
+        "sleep",
+        &format!("{registry}/influxdb:1.12.4"),
+        "600",
+    ]);
+    let inside = host.run("ssh://box", &["doctor", "--from", "clipper"]).expect(0);
+    assert!(inside.out.contains("clipper-metrics-influxdb:8086, seen from container clipper"), "{}", inside.out);
+    host.engine.docker(&["rm", "--force", "clipper"]);
     // A password is tried and set through it as well, and another address is one of that machine.
     let password = host.path("password");
     std::fs::write(&password, "of-the-other-machine").unwrap();

@@ -176,6 +176,20 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>) -> Item {
 /// somebody has edited.
 pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
     let mut items = Vec::new();
+    match &stored.organisation {
+        Organisation::Present => {}
+        // Nothing was looked at.
+        Organisation::Ambiguous(_) => return organisation(stack, Some(stored)).into_iter().collect(),
+        Organisation::Missing => {
+            let name = stack.organisation.as_deref().unwrap_or_default();
+            let blocked = Blocked {
+                kind: Obstacle::Settings,
+                why: format!("Grafana has no organisation {name:?}, so nothing of ours is in it"),
+                hint: "name the one that holds the dashboard with --grafana-org".into(),
+            };
+            return vec![Item::new(Resource::Organisation, blocked.into(), vec![])];
+        }
+    }
     let removal = |resource, step| Item::new(resource, Finding::Requested("to be removed"), vec![step]);
     let missing = |resource| Item::new(resource, Finding::Missing, vec![]);
     let provided = |what: &str, uid: &str| {
@@ -204,7 +218,7 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
             false
         }
     };
-    if stored.folder == Folder::Present && matches!(stored.dashboard, Dashboard::Present(_)) && !is_kept {
+    if stored.folder == Folder::Present && !is_kept {
         items.push(removal(Resource::Folder, Step::DeleteFolder));
     }
     items.push(match &stored.data_source {

@@ -345,21 +345,23 @@ fn database(stored: Option<&Influxdb>) -> Item {
     Item::with_step(Resource::Database, finding, Step::CreateDatabase)
 }
 
-/// Only where somebody said how long is compared.
+/// Only where somebody said how long is compared. A database that is not there yet is made with it; what one
+/// keeps that cannot be looked at is not changed before it can.
 fn retention(stack: &Stack, stored: Option<&Influxdb>) -> Option<Item> {
     let want = stack.retention?;
-    let finding = match stored {
-        Some(influxdb) if influxdb.has_database => match influxdb.retention {
-            Some(have) if have == want => Finding::InSync,
-            have => Finding::Differs(vec![Difference {
-                field: "retention".into(),
-                have: have.map(|have| have.to_string()).unwrap_or_default(),
-                want: want.to_string(),
-            }]),
-        },
-        _ => Finding::Unknown,
+    let Some(have) = stored.filter(|influxdb| influxdb.has_database).map(|influxdb| influxdb.retention) else {
+        return Some(Item::new(Resource::Retention, Finding::Unknown, vec![]));
     };
-    Some(Item::with_step(Resource::Retention, finding, Step::SetRetention))
+    if have == Some(want) {
+        return Some(Item::new(Resource::Retention, Finding::InSync, vec![]));
+    }
+    let difference = Difference {
+        field: "retention".into(),
+        have: have.map(|have| have.to_string()).unwrap_or_default(),
+        want: want.to_string(),
+    };
+    let step = Step::SetRetention { from: have };
+    Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
 }
 
 /// Something with our name that is not ours.
@@ -375,11 +377,14 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     }
 }
 
-/// How long points are kept, and are to be kept from now on, where that deletes some.
+/// How long points are kept, where a plan would keep them for a shorter time, or for one that may be.
 #[must_use]
-pub fn shortened_retention(stack: &Stack, seen: &Observed) -> Option<(Retention, Retention)> {
-    let (have, want) = (seen.influxdb.probe.stored()?.retention?, stack.retention?);
-    want.is_shorter_than(have).then_some((have, want))
+pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
+    let want = stack.retention?;
+    plan.changes().find_map(|(step, _)| match step {
+        Step::SetRetention { from } if from.is_none_or(|from| want.is_shorter_than(from)) => Some(from),
+        _ => None,
+    })
 }
 
 /// What would leave nothing of ours behind, except volumes and settings unless asked.

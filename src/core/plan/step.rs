@@ -5,6 +5,7 @@
 use std::fmt;
 
 use super::Resource;
+use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::specification::PasswordSource;
 
@@ -57,8 +58,11 @@ pub enum Step {
     AwaitAnswer(Role),
     /// Make the database.
     CreateDatabase,
-    /// Set how long the database keeps points.
-    SetRetention,
+    /// Set how long the database keeps points, if that is still as it was when it was looked at.
+    SetRetention {
+        /// How long it kept them; `None` where that was not known.
+        from: Option<Retention>,
+    },
     /// Make the organisation.
     CreateOrganisation,
     /// Make the folder.
@@ -165,7 +169,7 @@ impl Step {
     /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{
-            Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Retention, Server, Settings, Volume,
+            Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
         };
         let grafana = Server(Role::Grafana);
         match *self {
@@ -192,7 +196,9 @@ impl Step {
             Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
             Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
             Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
-            Self::SetRetention => (Retention, "set_retention", "set how long the database keeps points"),
+            Self::SetRetention { .. } => {
+                (Resource::Retention, "set_retention", "set how long the database keeps points")
+            }
             Self::CreateDatabase => (Database, "create_database", "create the database"),
             Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),

@@ -17,6 +17,9 @@ pub type Environment = BTreeMap<String, String>;
 /// Where `docker` looks when nothing says otherwise.
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
+/// Stands before the name of an engine that nobody chose.
+const FOUND: &str = "found, ";
+
 /// How an engine is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
@@ -35,13 +38,20 @@ impl Endpoint {
     /// A command of the engine's own client, for the same engine.
     pub(super) fn docker_command(&self, arguments: &str) -> String {
         let engine = match self.chosen_by.split_once(' ') {
-            _ if self.chosen_by == "-H" => format!(" -H {}", shell_word(&self.host)),
+            // One that was found is not where `docker` looks.
+            _ if self.chosen_by == "-H" || self.was_found() => format!(" -H {}", shell_word(&self.host)),
             Some(("--context", name)) => {
                 format!(" --context {}", shell_word(name.trim_start_matches('(').trim_end_matches(')')))
             }
             _ => String::new(),
         };
         format!("docker{engine} {arguments}")
+    }
+
+    /// Nobody chose it, and it is not where `docker` looks by itself.
+    #[must_use]
+    pub fn was_found(&self) -> bool {
+        self.chosen_by.starts_with(FOUND)
     }
 
     /// Nobody chose it: it is where `docker` looks by itself.
@@ -121,7 +131,7 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
         match connect(&path) {
             Ok(()) => {
                 let host = format!("unix://{}", path.display());
-                return Endpoint { host, chosen_by: format!("found, {engine}"), ..endpoint };
+                return Endpoint { host, chosen_by: format!("{FOUND}{engine}"), ..endpoint };
             }
             Err(why) => endpoint.tried.push(format!("{} ({engine}): {why}", path.display())),
         }

@@ -17,19 +17,30 @@ use tokio::task::JoinHandle;
 
 use super::{Docker, labels};
 use crate::core::text::excerpt;
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Refusal, Result, chain};
 
 /// After this time, in seconds, the helper ends by itself.
 const LIFETIME: &str = "120";
 /// Joins its own streams with a connection; bash opens it without any other program.
 const JOIN: &str = "exec 3<>\"/dev/tcp/$0/$1\" || exit; cat <&3 & exec cat >&3";
 
+/// How an engine begins to say that a program cannot be run.
+const NO_PROGRAM: &[u8] = b"OCI runtime exec failed";
+
+/// What came of connections.
+#[derive(Default)]
+struct Said {
+    /// What the last one that failed inside said.
+    failure: String,
+    /// Why none can be made at all.
+    fault: Option<String>,
+}
+
 /// A forwarded address.
 pub struct Forward {
     port: u16,
     /// What the helper said went wrong.
-    said: Arc<Mutex<String>>,
-    helper: String,
+    said: Arc<Mutex<Said>>,
     accepting: JoinHandle<()>,
 }
 
@@ -44,8 +55,15 @@ impl Forward {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty())?;
-        Some(excerpt(last.rsplit(": ").next().unwrap_or(last), 120).to_lowercase())
+        // bash says first why, then for what.
+        let first = said.failure.lines().find(|line| !line.trim().is_empty())?;
+        Some(excerpt(first.rsplit(": ").next().unwrap_or(first), 120).to_lowercase())
+    }
+
+    /// Why nothing can be asked this way, if nothing can.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).fault.clone()
     }
 }
 
@@ -56,13 +74,15 @@ impl Drop for Forward {
 }
 
 impl Docker {
-    /// Forwards a port of loopback to `host` and `port` as the container sees them.
+    /// Forwards a port of loopback to `host` and `port` as the container sees them, through a container
+    /// with the name `helper`, which [`Docker::remove_helper`] removes, also where this was interrupted.
     ///
     /// # Errors
     /// [`Error::Absent`] when the container does not run, [`Error::Docker`] when the engine refuses.
     pub async fn forward(
         &self,
         instance: &str,
+        helper: &str,
         image: &str,
         container: &str,
         host: &str,
@@ -79,36 +99,32 @@ impl Docker {
             return Err(absent("does not run"));
         }
         let id = found.id.unwrap_or_default();
-        let helper = self.start_helper(instance, image, &id).await?;
+        self.start_helper(instance, helper, image, &id).await?;
         let io = |source| Error::Io { doing: "listen on loopback".into(), source };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io)?;
         let local = listener.local_addr().map_err(io)?.port();
-        let said = Arc::new(Mutex::new(String::new()));
-        let (client, target) = (self.client.clone(), (helper.clone(), host.to_string(), port));
+        let said = Arc::new(Mutex::new(Said::default()));
+        let (client, target) = (self.client.clone(), (helper.to_string(), host.to_string(), port));
         let noted = Arc::clone(&said);
         let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    crate::systems::pause(&mut std::time::Duration::from_millis(50)).await;
+                    continue;
+                };
                 let (client, target, noted) = (client.clone(), target.clone(), Arc::clone(&noted));
                 tokio::spawn(async move {
                     if let Err(why) = join(&client, &target, stream, &noted).await {
-                        note(&noted, &why.to_string());
+                        let mut said = noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        said.fault = Some(excerpt(&chain(&why), 300));
                     }
                 });
             }
         });
-        Ok(Forward { port: local, said, helper, accepting })
+        Ok(Forward { port: local, said, accepting })
     }
 
-    /// Ends a forward and removes its helper.
-    ///
-    /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
-    pub async fn end_forward(&self, forward: &Forward) -> Result<()> {
-        forward.accepting.abort();
-        self.remove_helper(&forward.helper).await
-    }
-
-    async fn start_helper(&self, instance: &str, image: &str, network_of: &str) -> Result<String> {
+    async fn start_helper(&self, instance: &str, name: &str, image: &str, network_of: &str) -> Result<()> {
         let body = ContainerCreateBody {
             image: Some(image.into()),
             entrypoint: Some(vec!["sleep".into(), LIFETIME.into()]),
@@ -124,21 +140,17 @@ impl Docker {
             }),
             ..ContainerCreateBody::default()
         };
-        let name = format!("{instance}-doctor-{}", std::process::id());
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let options = CreateContainerOptionsBuilder::default().name(name).build();
         let doing = "create the container that asks from inside that network";
         let id = self.call(doing, self.client.create_container(Some(options), body)).await?.id;
-        let started =
-            self.call("start that container", self.client.start_container(&id, None::<StartContainerOptions>));
-        if let Err(error) = started.await {
-            // The engine removes by itself only what has run.
-            let _ = self.remove_helper(&id).await;
-            return Err(error);
-        }
-        Ok(id)
+        self.call("start that container", self.client.start_container(&id, None::<StartContainerOptions>)).await
     }
 
-    async fn remove_helper(&self, id: &str) -> Result<()> {
+    /// Removes the container of a forward; one that is gone, or never was, is fine.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn remove_helper(&self, id: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let removed = self.find("remove that container", self.client.remove_container(id, Some(options))).await;
         match removed {
@@ -153,7 +165,7 @@ async fn join(
     client: &bollard::Docker,
     (helper, host, port): &(String, String, u16),
     stream: TcpStream,
-    said: &Mutex<String>,
+    said: &Mutex<Said>,
 ) -> Result<(), bollard::errors::Error> {
     let config = ExecConfig {
         attach_stdin: Some(true),
@@ -162,6 +174,7 @@ async fn join(
         cmd: Some(["bash", "-c", JOIN, host, &port.to_string()].map(String::from).to_vec()),
         ..ExecConfig::default()
     };
+    said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).failure.clear();
     let exec = client.create_exec(helper, config).await?;
     let StartExecResults::Attached { mut output, mut input } = client.start_exec(&exec.id, None).await? else {
         return Ok(());
@@ -180,6 +193,12 @@ async fn join(
         while let Some(Ok(part)) = output.next().await {
             match part {
                 LogOutput::StdErr { message } => note(said, &String::from_utf8_lossy(&message)),
+                // An engine says here that there is no such program, where a server's answer would be.
+                LogOutput::StdOut { message } if message.starts_with(NO_PROGRAM) => {
+                    let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    said.fault = Some(excerpt(&String::from_utf8_lossy(&message), 300));
+                    break;
+                }
                 part => {
                     if to_here.write_all(&part.into_bytes()).await.is_err() {
                         break;
@@ -196,8 +215,7 @@ async fn join(
     Ok(())
 }
 
-fn note(said: &Mutex<String>, text: &str) {
+fn note(said: &Mutex<Said>, text: &str) {
     let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    said.push_str(text);
-    said.push('\n');
+    said.failure.push_str(text);
 }

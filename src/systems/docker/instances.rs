@@ -13,6 +13,7 @@ use super::{Docker, container, labels, settings};
 use crate::core::address::{ServerUrl, reachable};
 use crate::core::instances::{Instance, Member, MemberState};
 use crate::core::role::Role;
+use crate::core::stack::EngineLocation;
 use crate::core::text::printable;
 use crate::error::Result;
 
@@ -29,7 +30,10 @@ impl Docker {
             Ok(listed.volumes.unwrap_or_default())
         };
         let (containers, volumes) = try_join(self.containers(), volumes).await?;
-        let host = self.endpoint.other_machine();
+        let host = match self.location() {
+            EngineLocation::Here => None,
+            EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. } => Some(host),
+        };
         Ok(group(&containers, &volumes, host.as_deref()))
     }
 }

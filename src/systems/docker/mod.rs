@@ -141,7 +141,9 @@ impl Docker {
         connected.map(Some).map_err(|why| Error::Engine {
             endpoint: format!("{} ({})", endpoint.host, endpoint.chosen_by),
             why,
-            hint: format!("check that `ssh {typed} docker version` works without a question"),
+            hint: format!(
+                "check that `ssh {typed} docker version` works without a question (ssh-add for a key with a passphrase)"
+            ),
         })
     }
 
@@ -154,14 +156,15 @@ impl Docker {
         false
     }
 
-    /// A port of loopback here that leads through ssh to an address of the engine's machine.
+    /// A port of loopback here that leads through ssh to a host and port as the engine's machine sees
+    /// them.
     #[must_use]
-    pub fn local_port(&self, there: std::net::SocketAddr) -> Option<u16> {
+    pub fn local_port(&self, host: &str, port: u16) -> Option<u16> {
         #[cfg(unix)]
-        return self.ssh.as_ref()?.local_port(there).ok();
+        return self.ssh.as_ref()?.local_port(host, port).ok();
         #[cfg(not(unix))]
         {
-            let _ = there;
+            let _ = (host, port);
             None
         }
     }
@@ -181,8 +184,11 @@ impl Docker {
     fn explained(&self, error: Error) -> Error {
         #[cfg(unix)]
         if let (Some(ssh), Error::Docker { refusal: Refusal::Gone, .. } | Error::Engine { .. }) = (&self.ssh, &error) {
-            let (why, hint) = if ssh.has_ended() {
-                ("the ssh connection broke".to_string(), "run the same command again".to_string())
+            // What worked before has broken; what never did is named as it is.
+            let was_there = !self.engine.borrow().version.is_empty();
+            let (why, hint) = if ssh.has_ended() || was_there {
+                let why = ssh.failure().map(|why| format!(": {why}")).unwrap_or_default();
+                (format!("the ssh connection broke{why}"), "run the same command again".to_string())
             } else if let Some(why) = ssh.failure() {
                 let typed = ssh.destination().typed();
                 (why, format!("check that `ssh {typed} docker version` works without a question"))

@@ -7,7 +7,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::core::address::bracketed;
@@ -25,6 +25,11 @@ use crate::core::text::excerpt;
 
 /// How long a connection may take to come about, in seconds.
 const CONNECT_SECONDS: u64 = 30;
+/// Sessions at the same time, beside the one that keeps the connection; sshd allows ten unless it is told
+/// otherwise.
+const SESSIONS: usize = 8;
+/// How long ssh may take to read its configuration.
+const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that is kept of what ssh said.
 const LIMIT: usize = 4096;
 
@@ -88,12 +93,13 @@ pub(super) struct Ssh {
     folder: PathBuf,
     master: RefCell<Child>,
     said: Arc<Mutex<String>>,
-    ports: RefCell<HashMap<SocketAddr, u16>>,
+    ports: RefCell<HashMap<(String, u16), u16>>,
     tasks: RefCell<Vec<JoinHandle<()>>>,
 }
 
 impl Ssh {
-    /// Connects and signs in; asks for passphrases where somebody can answer.
+    /// Connects and signs in. Nobody is asked anything: a passphrase belongs to ssh's agent, and an unknown
+    /// host to the known ones.
     ///
     /// # Errors
     /// With what ssh said.
@@ -104,11 +110,9 @@ impl Ssh {
         let mut command = Command::new("ssh");
         command.args(["-M", "-T", "-S"]).arg(&control);
         let timeout = format!("ConnectTimeout={CONNECT_SECONDS}");
-        for option in [timeout.as_str(), "ControlPersist=no", "ClearAllForwardings=yes", "ServerAliveInterval=15"] {
+        let fixed = ["BatchMode=yes", "ControlPersist=no", "ClearAllForwardings=yes", "RemoteCommand=none"];
+        for option in fixed.iter().chain(&[timeout.as_str(), "ServerAliveInterval=15"]) {
             command.args(["-o", option]);
-        }
-        if !std::io::IsTerminal::is_terminal(&std::io::stdin()) {
-            command.args(["-o", "BatchMode=yes"]);
         }
         // Ends with the connection's standard input, and so with this process, however that ends.
         command.args(destination.arguments()).arg("cat");
@@ -130,6 +134,8 @@ impl Ssh {
             tasks: RefCell::default(),
         };
         it.await_control(&control).await?;
+        // A banner says nothing about what goes wrong later.
+        it.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
         it.serve_engine().map_err(|why| format!("cannot listen on a socket: {why}"))?;
         Ok(it)
     }
@@ -144,8 +150,7 @@ impl Ssh {
                 crate::systems::pause(&mut Duration::from_millis(50)).await;
                 return Err(self.failure().unwrap_or_else(|| "ssh ended without a word".into()));
             }
-            let asks = std::io::IsTerminal::is_terminal(&std::io::stdin());
-            if !asks && Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(format!("no connection within {CONNECT_SECONDS} s"));
             }
             crate::systems::pause(&mut backoff).await;
@@ -176,32 +181,37 @@ impl Ssh {
     /// What ssh, or a command there, said last.
     pub(super) fn failure(&self) -> Option<String> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = said.lines().rev().find(|line| !line.trim().is_empty() && !line.contains("mux_client"))?;
-        Some(excerpt(line, 300))
+        let last = said.lines().rev().find(|line| !line.trim().is_empty() && !line.contains("mux_client"))?;
+        Some(excerpt(last, 300))
     }
 
-    /// A port of loopback here that leads to an address there.
+    /// A port of loopback here that leads to a host and port as they are seen from there.
     ///
     /// # Errors
     /// When there is no port.
-    pub(super) fn local_port(&self, to: SocketAddr) -> std::io::Result<u16> {
-        if let Some(port) = self.ports.borrow().get(&to) {
+    pub(super) fn local_port(&self, host: &str, port: u16) -> std::io::Result<u16> {
+        let target = (host.to_string(), port);
+        if let Some(port) = self.ports.borrow().get(&target) {
             return Ok(*port);
         }
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
         listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
+        let local = listener.local_addr()?.port();
         let listener = TcpListener::from_std(listener)?;
-        let target = format!("{}:{}", bracketed(&to.ip().to_string()), to.port());
-        let (arguments, said) = (self.client_arguments(&["-W", &target]), Arc::clone(&self.said));
+        let address = format!("{}:{port}", bracketed(host));
+        let (arguments, said) = (self.client_arguments(&["-W", &address]), Arc::clone(&self.said));
         self.tasks.borrow_mut().push(tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    crate::systems::pause(&mut Duration::from_millis(50)).await;
+                    continue;
+                };
                 let (from, to) = stream.into_split();
                 tokio::spawn(join(from, to, arguments.clone(), Arc::clone(&said)));
             }
         }));
-        self.ports.borrow_mut().insert(to, port);
-        Ok(port)
+        self.ports.borrow_mut().insert(target, local);
+        Ok(local)
     }
 
     fn serve_engine(&self) -> std::io::Result<()> {
@@ -209,10 +219,21 @@ impl Ssh {
         let mut arguments = self.client_arguments(&["-T"]);
         arguments.push(self.destination.engine_command());
         let said = Arc::clone(&self.said);
+        // Each is a session there, of which a server allows some.
+        let sessions = Arc::new(Semaphore::new(SESSIONS));
         self.tasks.borrow_mut().push(tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else {
+                    crate::systems::pause(&mut Duration::from_millis(50)).await;
+                    continue;
+                };
                 let (from, to) = stream.into_split();
-                tokio::spawn(join(from, to, arguments.clone(), Arc::clone(&said)));
+                let joined = join(from, to, arguments.clone(), Arc::clone(&said));
+                let sessions = Arc::clone(&sessions);
+                tokio::spawn(async move {
+                    let _session = sessions.acquire().await;
+                    joined.await;
+                });
             }
         }));
         Ok(())
@@ -280,12 +301,26 @@ async fn listen(mut errors: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
     }
 }
 
-/// A new folder that only this user may enter.
+/// What stands before the process's id in a folder's name.
+const FOLDER: &str = "clipper-metrics-ssh-";
+
+/// A new folder that only this user may enter. Those of processes that were killed are removed.
 fn private_folder() -> std::io::Result<PathBuf> {
+    // The path of a socket may have some hundred bytes only.
+    let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < 60);
+    let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
+    for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(FOLDER)?.split('-').next()?.parse::<u32>().ok());
+        let is_abandoned = process.is_some_and(|id| !PathBuf::from(format!("/proc/{id}")).exists());
+        // Another user's cannot be removed, and stays.
+        if is_abandoned && PathBuf::from("/proc/self").exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
     let mut last = None;
     for number in 0..100 {
-        // Short: the path of a socket may have some hundred bytes only.
-        let folder = std::env::temp_dir().join(format!("clipper-metrics-{}-{number}", std::process::id()));
+        let folder = parent.join(format!("{FOLDER}{}-{number}", std::process::id()));
         match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => return Ok(folder),
             Err(why) => last = Some(why),
@@ -296,8 +331,11 @@ fn private_folder() -> std::io::Result<PathBuf> {
 
 /// The host's own name by ssh's configuration.
 async fn host_name(destination: &Destination) -> String {
-    let asked = Command::new("ssh").arg("-G").args(destination.arguments()).stdin(Stdio::null()).output().await;
-    let text = asked.map(|output| String::from_utf8_lossy(&output.stdout).to_string()).unwrap_or_default();
+    let mut command = Command::new("ssh");
+    command.arg("-G").args(destination.arguments()).stdin(Stdio::null()).kill_on_drop(true);
+    let asked = tokio::time::timeout(CONFIGURATION_TIMEOUT, command.output()).await;
+    let text = asked.ok().and_then(std::result::Result::ok).map(|output| output.stdout).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).to_string();
     let found = text.lines().find_map(|line| line.strip_prefix("hostname ")).map(|name| name.trim().to_string());
     let written = || destination.host.rsplit('@').next().unwrap_or_default().to_string();
     found.filter(|name| !name.is_empty()).unwrap_or_else(written)

@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::question::PAST_THE_CACHE;
-use super::variables::{Chosen, Variables, choose, matching};
+use super::variables::{Chosen, Variables, choose, matching, names_in};
 use super::{Api, Grafana, numeric_id, text};
-use crate::core::diagnosis::{PanelAnswer, PanelContent, VariableAnswer};
+use crate::core::diagnosis::{PanelAnswer, PanelContent, VariableAnswer, VariableContent};
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 use crate::systems::http::{Body, escaped};
-use crate::systems::influxql::references;
+use crate::systems::influxql::{quoted, references};
 
 /// Panels that are asked at the same time.
 const AT_ONCE: usize = 6;
 /// A panel that is repeated for each value of a variable is asked for so many of them.
 const REPEATS: usize = 10;
-/// The points that a browser's panel of usual width asks for.
-const MAX_POINTS: u64 = 1000;
+/// The points of one series that are asked for: enough to see that there are some.
+const MAX_POINTS: u64 = 100;
 /// Clipper's report interval, below which asking makes no sense, in milliseconds.
 const SHORTEST_INTERVAL: u64 = 15_000;
 /// The type of InfluxDB's data source.
@@ -97,11 +97,20 @@ impl Grafana {
             moment(&written, now).or_else(|| moment(default, now)).unwrap_or(now)
         };
         let (from, to) = (time("from", "now-30m"), time("to", "now"));
-        let interval = u64::try_from(to - from).unwrap_or_default() / MAX_POINTS;
+        let interval = u64::try_from(to.saturating_sub(from)).unwrap_or_default() / MAX_POINTS;
         let asked = Asked { sources: &sources, from, to, interval: interval.max(SHORTEST_INTERVAL) };
-        let mut variables = Variables::default();
+        let mut variables = built_in(dashboard, &asked);
         let mut answers = Vec::new();
-        for variable in dashboard["templating"]["list"].as_array().into_iter().flatten() {
+        let mut waiting: Vec<&Value> = dashboard["templating"]["list"].as_array().into_iter().flatten().collect();
+        // One that refers to another comes after it; those that refer to each other come as they are.
+        while !waiting.is_empty() {
+            let names: Vec<String> = waiting.iter().map(|one| text(&one["name"])).collect();
+            let is_ready = |one: &&Value| {
+                let own = text(&one["name"]);
+                !names.iter().any(|name| *name != own && refers(one, name))
+            };
+            let index = waiting.iter().position(is_ready).unwrap_or(0);
+            let variable = waiting.remove(index);
             answers.extend(self.fill_variable(&asked, variable, &mut variables).await?);
         }
         let panels = panels(dashboard);
@@ -127,10 +136,17 @@ impl Grafana {
             Some("query") => {}
             Some("datasource") => {
                 let chosen = text(&variable["current"]["value"]);
+                let is_there = find(asked.sources, &chosen).is_some();
                 let first =
                     || asked.sources.iter().find(|source| source["type"] == variable["query"]).map(|s| text(&s["uid"]));
-                let chosen = if chosen.is_empty() || chosen == "default" { first().unwrap_or(chosen) } else { chosen };
+                // One that is gone is not offered any more: the browser takes the first.
+                let chosen = if chosen.is_empty() || !is_there { first().unwrap_or(chosen) } else { chosen };
                 variables.set(&name, Chosen::One(chosen));
+                return Ok(None);
+            }
+            // One that follows the time range.
+            Some("interval") if text(&variable["current"]["value"]).starts_with("$__auto") => {
+                variables.set(&name, Chosen::One(format!("{}s", asked.interval / 1000)));
                 return Ok(None);
             }
             Some("constant" | "textbox") => {
@@ -154,16 +170,19 @@ impl Grafana {
         }
         let query = variable["query"].as_str().or_else(|| variable["query"]["query"].as_str()).unwrap_or_default();
         let source = reference(&variable["datasource"], variables);
-        let values = match find(asked.sources, &source) {
+        let (content, values) = match find(asked.sources, &source) {
             Some(found) if found["type"] != INFLUXDB => return Ok(None),
-            None => Err(format!("there is no data source {source}")),
+            None => (VariableContent::Failed(format!("there is no data source {source}")), Vec::new()),
             Some(found) => match self.list(found, &variables.fill(query)).await? {
-                Ok(found) => matching(&variables.fill(&text(&variable["regex"])), found),
-                Err(why) => Err(why),
+                Ok(found) => match matching(&variables.fill(&text(&variable["regex"])), found) {
+                    Ok(values) => (VariableContent::Values(values.len()), values),
+                    Err(why) => (VariableContent::Unchecked(why), Vec::new()),
+                },
+                Err(why) => (VariableContent::Failed(why), Vec::new()),
             },
         };
-        variables.set(&name, choose(variable, values.as_deref().unwrap_or_default()));
-        Ok(Some(VariableAnswer { name, values, time: started.elapsed() }))
+        variables.set(&name, choose(variable, &values));
+        Ok(Some(VariableAnswer { name, content, time: started.elapsed() }))
     }
 
     /// Asks a panel, once for each value of the variable that it is repeated for.
@@ -197,13 +216,23 @@ impl Grafana {
         variables: &Variables,
         fields: &KnownNames,
     ) -> Result<PanelContent> {
+        if !panel.json["libraryPanel"].is_null() && panel.json["targets"].is_null() {
+            return Ok(PanelContent::Elsewhere("what a library panel says".into()));
+        }
         let own = reference(&panel.json["datasource"], variables);
         let mut by_source: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for target in panel.json["targets"].as_array().into_iter().flatten().filter(|target| target["hide"] != true) {
             let source = reference(&target["datasource"], variables);
             let source =
                 if source.is_empty() || own != MIXED && target["datasource"].is_null() { own.clone() } else { source };
+            if source == EXPRESSION {
+                // It computes with the answers of the others.
+                continue;
+            }
             let mut target = variables.fill_all(target);
+            if let Some(unknown) = target["query"].as_str().and_then(left_over) {
+                return Ok(PanelContent::Elsewhere(format!("with ${unknown}, which only a browser knows")));
+            }
             if target["refId"].as_str().is_none_or(str::is_empty) {
                 target["refId"] = json!("A");
             }
@@ -213,20 +242,21 @@ impl Grafana {
             let kind = panel.json["type"].as_str().unwrap_or_default();
             return Ok(PanelContent::Elsewhere(format!("a panel of type {kind:?} without a query")));
         }
-        let mut points = 0;
+        let (mut points, mut asks, mut elsewhere) = (0, false, None);
         for (source, targets) in by_source {
             match find(asked.sources, &source) {
                 None if source.starts_with("-- ") || source == "grafana" => {
-                    return Ok(PanelContent::Elsewhere(format!("Grafana's own data source {source:?}")));
+                    elsewhere = Some(format!("Grafana's own data source {source:?}"));
                 }
                 None => return Ok(PanelContent::Failed(format!("there is no data source {source:?}"))),
                 Some(found) if found["type"] != INFLUXDB => {
-                    return Ok(PanelContent::Elsewhere(format!("a data source of type {}", found["type"])));
+                    elsewhere = Some(format!("a data source of type {}", found["type"]));
+                }
+                Some(found) if found["jsonData"]["version"].as_str().is_some_and(|language| language != "InfluxQL") => {
+                    elsewhere = Some("in another query language".into());
                 }
                 Some(found) => {
-                    if found["jsonData"]["version"].as_str().is_some_and(|language| language != "InfluxQL") {
-                        return Ok(PanelContent::Elsewhere("another query language".into()));
-                    }
+                    asks = true;
                     let uid = text(&found["uid"]);
                     for target in &targets {
                         if let Some(unknown) = self.unknown_field(found, target, fields).await? {
@@ -240,7 +270,11 @@ impl Grafana {
                 }
             }
         }
-        Ok(if points > 0 { PanelContent::Points(points) } else { PanelContent::Empty })
+        Ok(match elsewhere {
+            Some(elsewhere) if !asks => PanelContent::Elsewhere(elsewhere),
+            _ if points > 0 => PanelContent::Points(points),
+            _ => PanelContent::Empty,
+        })
     }
 
     /// Asks queries of one data source in one request; how many points came back, or Grafana's words.
@@ -259,7 +293,7 @@ impl Grafana {
         let names: Vec<String> = queries.iter().map(|query| text(&query["refId"])).collect();
         let body = json!({"from": asked.from.to_string(), "to": asked.to.to_string(), "queries": queries});
         let answer = match self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await {
-            Err(Error::Http { why, .. }) => return Ok(Err(why)),
+            Err(Error::Http { why, .. }) => return Ok(Err(format!("Grafana's answer: {why}"))),
             answer => answer?,
         };
         let results = &answer.json()["results"];
@@ -335,8 +369,44 @@ impl Grafana {
     }
 }
 
+/// Grafana's name for what computes with the answers of other queries.
+const EXPRESSION: &str = "__expr__";
+/// What Grafana's server itself puts into a query.
+const MACROS: [&str; 5] = ["timeFilter", "__timeFilter", "interval", "__interval", "__interval_ms"];
 /// Grafana's name for a panel whose queries each name their own data source.
 const MIXED: &str = "-- Mixed --";
+
+/// What a browser fills in by itself.
+fn built_in(dashboard: &Value, asked: &Asked<'_>) -> Variables {
+    let mut variables = Variables::default();
+    let millis = asked.to.saturating_sub(asked.from).max(0);
+    for (name, value) in [
+        ("__from", asked.from.to_string()),
+        ("__to", asked.to.to_string()),
+        ("__range", format!("{}s", millis / 1000)),
+        ("__range_s", (millis / 1000).to_string()),
+        ("__range_ms", millis.to_string()),
+        ("__dashboard", text(&dashboard["title"])),
+    ] {
+        variables.set(name, Chosen::One(value));
+    }
+
+    variables
+}
+
+/// A variable refers to another one by its name.
+fn refers(variable: &Value, name: &str) -> bool {
+    let mut probe = Variables::default();
+    probe.set(name, Chosen::One(String::new()));
+    let query = variable["query"].as_str().or_else(|| variable["query"]["query"].as_str()).unwrap_or_default();
+    let source = variable["datasource"].as_str().or_else(|| variable["datasource"]["uid"].as_str()).unwrap_or_default();
+    [query, source, variable["regex"].as_str().unwrap_or_default()].iter().any(|text| probe.fill(text) != *text)
+}
+
+/// A variable that is left in a query, which neither we nor Grafana's server fill in.
+fn left_over(query: &str) -> Option<String> {
+    names_in(query).into_iter().find(|name| !MACROS.contains(&name.as_str()))
+}
 
 /// All panels that ask something, also those in rows.
 fn panels(dashboard: &Value) -> Vec<Panel<'_>> {
@@ -352,7 +422,8 @@ fn panels(dashboard: &Value) -> Vec<Panel<'_>> {
             found.push((panel, row_repeats));
         }
     }
-    let asks = |panel: &Value| !panel["targets"].as_array().is_none_or(Vec::is_empty);
+    let asks =
+        |panel: &Value| !panel["libraryPanel"].is_null() || !panel["targets"].as_array().is_none_or(Vec::is_empty);
     let panels = found.into_iter().filter(|(panel, _)| asks(panel));
     panels
         .map(|(json, of_row)| Panel {
@@ -410,14 +481,15 @@ fn named(target: &Value) -> Option<(String, Vec<String>)> {
         return Some((found.source, found.names));
     }
     let measurement = target["measurement"].as_str().filter(|name| !name.is_empty())?;
-    let source = if measurement.starts_with('/') {
-        measurement.to_string()
-    } else {
-        crate::systems::influxql::quoted(measurement)
-    };
+    let source = if measurement.starts_with('/') { measurement.to_string() } else { quoted(measurement) };
+    let policy = target["policy"].as_str().filter(|name| !["", "default"].contains(name));
+    let source = policy.map_or_else(|| source.clone(), |policy| format!("{}.{source}", quoted(policy)));
     let parts = target["select"].as_array()?.iter().flat_map(|column| column.as_array().into_iter().flatten());
     let fields = parts.filter(|part| part["type"] == "field").filter_map(|part| part["params"][0].as_str());
-    Some((source, fields.filter(|field| *field != "*").map(String::from).collect()))
+    let is_one = |field: &str| field != "*" && !field.starts_with('/');
+    // `field::type` is a field, and `tag::tag` none.
+    let name = |field: &str| field.split_once("::").map_or(field, |(name, _)| name).to_string();
+    Some((source, fields.filter(|field| is_one(field)).map(name).collect()))
 }
 
 /// Points in data frames.

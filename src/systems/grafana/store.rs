@@ -10,10 +10,16 @@ use crate::core::observed::{Dashboard, Folder};
 use crate::core::plan::Resource;
 use crate::core::stack::Stack;
 use crate::error::{Error, Result};
+use crate::systems::http::escaped;
 
 /// Up to here, a folder and the dashboards in it have different titles; what came between this and
 /// the versions that were tried is learned from the answer to a save.
 const TITLES_CLASH_BEFORE: u64 = 10;
+
+/// From here on, what is in a folder is asked for by the folder's uid.
+const FOLDERS_BY_UID: u64 = 11;
+/// The first version with library panels.
+const LIBRARY_PANELS_FROM: u64 = 8;
 
 impl Grafana {
     /// The stack's dashboard, or what is in its place.
@@ -192,8 +198,7 @@ impl Grafana {
         self.delete("delete the dashboard", &path(&["api", "dashboards", "uid", &stack.dashboard.uid])).await
     }
 
-    /// Deletes the folder that was made for the dashboard, if it holds nothing. What it holds that this
-    /// account may not see, Grafana itself refuses to delete.
+    /// Deletes the folder that was made for the dashboard, if it holds nothing.
     ///
     /// # Errors
     /// As the server answers.
@@ -203,11 +208,33 @@ impl Grafana {
         let Some(folder) = self.folder(title).await?.filter(|folder| folder["uid"] == own.as_str()) else {
             return Ok(());
         };
-        let holds = self.search().await?.iter().any(|entry| entry["folderUid"] == folder["uid"]);
-        if holds {
+        if !self.is_empty_folder(&folder).await? {
             return Ok(());
         }
         self.delete("delete the folder", &path(&["api", "folders", &own])).await
+    }
+
+    /// Neither dashboards nor library panels are in the folder; where that cannot be seen, something may be.
+    /// Alert rules keep a folder by themselves.
+    async fn is_empty_folder(&self, folder: &Value) -> Result<bool> {
+        let (id, uid) = (folder["id"].to_string(), escaped(&text(&folder["uid"])));
+        let has_uids = !self.is_before(FOLDERS_BY_UID);
+        let found = if has_uids {
+            format!("/api/search?limit=1&folderUIDs={uid}")
+        } else {
+            format!("/api/search?limit=1&folderIds={id}")
+        };
+        let doing = "look into the folder";
+        let inside = self.get(doing, &found).await?;
+        if inside.as_ref().and_then(Value::as_array).is_none_or(|list| !list.is_empty()) {
+            return Ok(false);
+        }
+        if self.is_before(LIBRARY_PANELS_FROM) {
+            return Ok(true);
+        }
+        let filter = if has_uids { format!("folderFilterUIDs={uid}") } else { format!("folderFilter={id}") };
+        let library = self.get(doing, &format!("/api/library-elements?perPage=1&{filter}")).await?;
+        Ok(library.is_some_and(|library| library["result"]["totalCount"] == 0))
     }
 
     /// The folder with that title.

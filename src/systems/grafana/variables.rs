@@ -98,6 +98,18 @@ fn reference(text: &str) -> (Option<&str>, Option<&str>, usize) {
     found.map_or((None, None, 1), |(name, format, length)| (Some(name), format, length))
 }
 
+/// The variables that a text refers to.
+pub(super) fn names_in(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['$', '[']) {
+        let (name, _, length) = reference(&rest[at..]);
+        names.extend(name.map(String::from));
+        rest = &rest[at + length..];
+    }
+    names
+}
+
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
@@ -152,6 +164,7 @@ pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
         Value::Null => String::new(),
         other => other.to_string(),
     };
+
     let current: Vec<String> = match &variable["current"]["value"] {
         Value::Array(values) => values.iter().map(text).collect(),
         Value::Null => Vec::new(),
@@ -188,7 +201,8 @@ pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>,
     let mut values: Vec<String> = Vec::new();
     for one in &found {
         let Some(captures) = regex.captures(one) else { continue };
-        let group = captures.get(1).or_else(|| captures.get(0)).map(|group| group.as_str().to_string());
+        let group = captures.name("value").or_else(|| captures.get(1)).or_else(|| captures.get(0));
+        let group = group.map(|group| group.as_str().to_string());
         values.extend(group.filter(|value| !values.contains(value)));
     }
     Ok(values)

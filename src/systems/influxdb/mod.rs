@@ -101,31 +101,41 @@ impl Influxdb {
         Ok(names.map(String::from).collect())
     }
 
-    /// Makes a database; one that exists is fine.
+    /// Makes a database that keeps points for so long; one that exists is fine, and keeps them as before.
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn create_database(&self, name: &str) -> Result<()> {
-        self.query(None, &format!("CREATE DATABASE {}", quoted(name))).await.map(drop)
+    pub async fn create_database(&self, name: &str, retention: Option<Retention>) -> Result<()> {
+        let plain = format!("CREATE DATABASE {}", quoted(name));
+        if let Some(retention) = retention {
+            let with = format!("{plain} WITH DURATION {} SHARD DURATION {}", retention.influxql(), shard(retention));
+            // One that exists with another policy is an error here, and none below.
+            if self.query(None, &with).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.query(None, &plain).await.map(drop)
     }
 
-    /// Sets how long the database's default policy keeps points. A group of points is dropped as a whole, so
-    /// its length follows, as InfluxDB itself would choose it.
+    /// Sets how long the database's default policy keeps points, unless that has changed since it was looked
+    /// at. A group of points is dropped as a whole, so its length follows, as InfluxDB itself would choose it.
     ///
     /// # Errors
-    /// When the server refuses.
-    pub async fn set_retention(&self, database: &str, retention: Retention) -> Result<()> {
+    /// [`Error::Raced`] when it has changed, else when the server refuses.
+    pub async fn set_retention(&self, database: &str, from: Option<Retention>, to: Retention) -> Result<()> {
         let Some(policy) = self.default_retention(database).await? else { return Ok(()) };
-        let shard = match retention {
-            Retention::For(time) if time < Duration::from_secs(2 * DAY) => "1h",
-            Retention::For(time) if time <= Duration::from_secs(180 * DAY) => "1d",
-            _ => "7d",
-        };
+        if from.is_some() && Retention::parse(&policy.duration) != from {
+            return Err(Error::Raced {
+                doing: format!("set how long database {database} keeps points"),
+                why: "somebody else has just set it".into(),
+            });
+        }
         let statement = format!(
-            "ALTER RETENTION POLICY {} ON {} DURATION {} SHARD DURATION {shard}",
+            "ALTER RETENTION POLICY {} ON {} DURATION {} SHARD DURATION {}",
             quoted(&policy.name),
             quoted(database),
-            retention.influxql()
+            to.influxql(),
+            shard(to)
         );
         self.query(None, &statement).await.map(drop)
     }
@@ -187,6 +197,15 @@ impl Influxdb {
                 why: answer.message(),
             }),
         }
+    }
+}
+
+/// How long a group of points is, as InfluxDB chooses it for a retention.
+fn shard(retention: Retention) -> &'static str {
+    match retention {
+        Retention::For(time) if time < Duration::from_secs(2 * DAY) => "1h",
+        Retention::For(time) if time <= Duration::from_secs(180 * DAY) => "1d",
+        _ => "7d",
     }
 }
 

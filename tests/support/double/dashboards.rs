@@ -251,11 +251,19 @@ impl Double {
         let org = &self.state.organisations[organisation];
         let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
         let (by_tag, by_uid, by_type) = (value("tag"), value("dashboardUIDs"), value("type"));
+        let in_folder = value("folderUIDs").or_else(|| value("folderIds"));
+        let is_inside = |dashboard: &StoredDashboard| {
+            let folder = org.folders.iter().find(|folder| Some(&folder.uid) == dashboard.folder.as_ref());
+            in_folder.is_none_or(|wanted| {
+                folder.is_some_and(|folder| folder.uid == wanted || folder.id.to_string() == wanted)
+            })
+        };
         let step = if by_tag.is_some() { "search by tag" } else { "search by uid" };
         let dashboard_item = self.like(step).body[0].clone();
         let folder_item = self.like("search").body[0].clone();
         let mut list = Vec::new();
-        for folder in org.folders.iter().filter(|_| by_tag.is_none() && by_type != Some("dash-db")) {
+        let lists_folders = by_tag.is_none() && by_type != Some("dash-db") && in_folder.is_none();
+        for folder in org.folders.iter().filter(|_| lists_folders) {
             let slug = slug(&folder.title);
             let url = format!("/dashboards/f/{}/{slug}", folder.uid);
             let mut item = folder_item.clone();
@@ -277,7 +285,7 @@ impl Double {
             let tags = dashboard.content["tags"].as_array().cloned().unwrap_or_default();
             let tagged = |tag: &str| tags.contains(&json!(tag));
             let is_it = by_uid.is_none_or(|uid| self.version == Version::V7 || dashboard.uid == uid);
-            if !by_tag.is_none_or(tagged) || !is_it {
+            if !by_tag.is_none_or(tagged) || !is_it || !is_inside(dashboard) {
                 continue;
             }
             let title = text(&dashboard.content["title"]);

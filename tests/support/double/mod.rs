@@ -208,6 +208,8 @@ pub struct Double {
     ahead: u64,
     /// It has no plugin for InfluxDB.
     without_plugin: bool,
+    /// How many library panels are in every folder.
+    library_panels: usize,
 }
 
 /// What a request turned into: an answer, or a question to InfluxDB whose answer becomes one.
@@ -287,6 +289,7 @@ impl Double {
             hosts: BTreeMap::new(),
             ahead: 0,
             without_plugin: false,
+            library_panels: 0,
         };
         double.read();
         double.write();
@@ -353,6 +356,11 @@ impl Double {
     /// Never locks anybody out.
     pub fn never_lock_out(&mut self) {
         self.locks_out = false;
+    }
+
+    /// As if somebody had put a library panel into every folder.
+    pub fn put_library_panel(&mut self) {
+        self.library_panels += 1;
     }
 
     /// As if somebody had removed its plugin for InfluxDB.
@@ -532,6 +540,11 @@ impl Double {
                 answer(404, &json!({"message": "Plugin not found, no installed plugin with that id"}))
             }
             ("GET", ["api", "plugins", "influxdb", "settings"]) => self.as_recorded("influxdb plugin settings"),
+            // As documented from version 8 on.
+            ("GET", ["api", "library-elements"]) if self.version > Version::V7 => {
+                let result = json!({"totalCount": self.library_panels, "elements": [], "page": 1, "perPage": 1});
+                answer(200, &json!({"result": result}))
+            }
             ("POST", ["api", "dashboards", "db"]) => self.save_dashboard(&who, organisation, body),
             ("POST", ["api", "dashboards", "import"]) => self.import(organisation, body),
             ("GET", ["api", "dashboards", "home"]) => self.as_recorded("home dashboard"),
