@@ -41,6 +41,10 @@ pub enum Command {
     Status(Status),
     /// Find out why a graph is empty: follow a number from Clipper to the panels
     Doctor(Doctor),
+    /// Write a running instance into one file: its data, users, dashboards and settings
+    Backup(File),
+    /// Make an instance from such a file; never into one that exists
+    Restore(File),
     /// Show what a server logs
     Logs(Logs),
     /// Send what Clipper would send, to see the dashboard without Clipper
@@ -108,6 +112,14 @@ pub struct Doctor {
     /// Ask as a Clipper in this container would: from inside its network
     #[arg(long, value_name = "CONTAINER")]
     pub from: Option<String>,
+}
+
+/// Options of `backup` and `restore`.
+#[derive(Debug, Args)]
+pub struct File {
+    /// The file
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: std::path::PathBuf,
 }
 
 /// Options of `logs`.

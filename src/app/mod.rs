@@ -69,6 +69,11 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
     code(Exit::Usage)
 }
 
+/// The command hears of an interruption by itself, and has something to remove then.
+const fn cleans_up(command: &Command) -> bool {
+    matches!(command, Command::Doctor(_) | Command::Backup(_) | Command::Restore(_))
+}
+
 fn code(exit: Exit) -> ExitCode {
     ExitCode::from(exit as u8)
 }
@@ -85,7 +90,7 @@ async fn until_interrupted(
         biased;
         result = verbs::run(cli, environment, report) => result,
         // What must be cleaned up after an interruption takes its time.
-        () = terminal::interrupted(), if !matches!(cli.command, Command::Doctor(_)) => match &cli.command {
+        () = terminal::interrupted(), if !cleans_up(&cli.command) => match &cli.command {
             Command::Logs(logs) if logs.follow => Ok(Exit::Done),
             Command::Status(status) if status.watch => Ok(Exit::Done),
             Command::Demo(demo) if !demo.clear => Ok(Exit::Done),

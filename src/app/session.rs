@@ -13,11 +13,13 @@ use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
 use crate::core::invocation::{Invocation, shell_word};
-use crate::core::stack::{EngineLocation, Secret};
+use crate::core::observed::StoredSettings;
+use crate::core::stack::{EngineLocation, Remembered, Secret};
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
+use crate::systems::archive::Manifest;
 use crate::systems::docker::Docker;
 use crate::systems::docker::endpoint::{self, Environment};
 use crate::systems::{CaFile, Systems, grafana, lock};
@@ -101,6 +103,48 @@ impl Session {
         };
         let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
+    }
+}
+
+impl Session {
+    /// For an instance that is to be made from an archive: what it remembers comes from there, but for the
+    /// addresses, which open nothing that this run does not name.
+    pub(super) async fn open_restored(
+        options: &Options,
+        environment: &Environment,
+        report: &Rc<dyn Report>,
+        manifest: &Manifest,
+    ) -> Result<Self> {
+        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
+        let mut inputs = read_inputs(options, environment, Purpose::Whole, true)?;
+        let is_named = inputs.options.contains_key(&Setting::Name) || inputs.environment.contains_key(&Setting::Name);
+        if !is_named {
+            inputs.options.insert(Setting::Name, manifest.instance.clone());
+        }
+        let name = inputs.instance()?;
+        settings::check(&inputs)?;
+        let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
+        let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
+        let lock = lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?;
+        inputs.engine = docker.location();
+        docker.check().await?;
+        let mut values = manifest.settings.clone();
+        for setting in [Setting::InfluxdbIp, Setting::GrafanaIp] {
+            values.remove(setting.key().option);
+        }
+        let database = Remembered { value: manifest.database.clone(), of_file: false };
+        values.entry(Setting::Database.key().option.into()).or_insert(database);
+        let stored = StoredSettings { numbers: Vec::new(), values: Some(values) };
+        if !stored.values.as_ref().is_some_and(settings::is_readable) {
+            return Err(Error::usage(
+                "the archive remembers settings that this program cannot read",
+                "restore it with the version of clipper-metrics that wrote it",
+            ));
+        }
+        let memory = Memory { stored: Some(stored), containers: Vec::new() };
+        let (stack, credentials) = settings::merge(&inputs, &memory)?;
+        let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
+        Ok(Self { systems, listener, _lock: Some(lock) })
     }
 }
 

@@ -10,8 +10,9 @@ use super::session::{self, Purpose, Session, read_inputs};
 use super::terminal::{self, confirm, interrupted, reader_gone, style};
 use crate::cli::{self, Cli, Command, Options};
 use crate::clipper::load::Load;
-use crate::commands::{self, DownOptions, demo, doctor, logs};
+use crate::commands::{self, DownOptions, backup, demo, doctor, logs};
 use crate::core::event::Event;
+use crate::core::invocation::shell_word;
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
 use crate::core::stack::Pull;
@@ -19,6 +20,7 @@ use crate::core::status::Status;
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Format, Output, Report};
 use crate::settings;
+use crate::systems::archive;
 use crate::systems::docker::endpoint::Environment;
 
 /// One command, from settings to its answer. A reader that has gone away ends it quietly.
@@ -36,6 +38,8 @@ pub(super) async fn run(cli: &Cli, environment: &Environment, report: &Rc<dyn Re
         Command::Down(down) => take_down(options, down, environment, report).await,
         Command::Status(status) => show_status(options, status, environment, report).await,
         Command::Doctor(doctor) => run_doctor(options, doctor, environment, report).await,
+        Command::Backup(backup) => run_backup(options, backup, environment, report).await,
+        Command::Restore(restore) => run_restore(options, restore, environment, report).await,
         Command::Logs(logs) => show_logs(options, logs, environment, report).await,
         Command::Demo(demo) => run_demo(options, demo, environment, report).await,
     }
@@ -218,17 +222,64 @@ async fn run_demo(
     Ok(Exit::Done)
 }
 
+/// A future that ends when it does, or with an interruption.
+async fn unless_interrupted<T>(doing: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = doing => result,
+        () = interrupted() => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
+    }
+}
+
+async fn run_backup(
+    options: &Options,
+    verb: &cli::File,
+    environment: &Environment,
+    report: &Rc<dyn Report>,
+) -> Result<Exit> {
+    let session = unless_interrupted(Session::open(options, environment, report, Purpose::Whole, true)).await?;
+    let listener = session.listener.as_ref();
+    let written = backup::backup(&session.systems, &verb.file, listener, interrupted()).await?;
+    let restore = format!("restore {}", shell_word(&verb.file.to_string_lossy()));
+    let restore = session.systems.stack().command(&restore);
+    let _ = report.answer(&Output::BackedUp {
+        file: &written.file.to_string_lossy(),
+        bytes: written.bytes,
+        time: written.time,
+        instance: &written.manifest.instance,
+        versions: [&written.manifest.influxdb, &written.manifest.grafana],
+        restore: &restore,
+    });
+    Ok(Exit::Done)
+}
+
+async fn run_restore(
+    options: &Options,
+    verb: &cli::File,
+    environment: &Environment,
+    report: &Rc<dyn Report>,
+) -> Result<Exit> {
+    let file = verb.file.clone();
+    let verifying = async {
+        let verified = tokio::task::spawn_blocking(move || archive::verify(&file)).await;
+        verified.unwrap_or_else(|why| {
+            Err(Error::Io { doing: "read the archive".into(), source: std::io::Error::other(why.to_string()) })
+        })
+    };
+    let manifest = unless_interrupted(verifying).await?;
+    let session = unless_interrupted(Session::open_restored(options, environment, report, &manifest)).await?;
+    let listener = session.listener.as_ref();
+    let outcome = backup::restore(&session.systems, &verb.file, &manifest, listener, interrupted()).await?;
+    let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    Ok(Exit::Done)
+}
+
 async fn run_doctor(
     options: &Options,
     verb: &cli::Doctor,
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
-    let opening = Session::open(options, environment, report, Purpose::Whole, false);
-    let session = tokio::select! {
-        session = opening => session?,
-        () = interrupted() => return Err(Error::Interrupted { hint: "run the same command again".into() }),
-    };
+    let session = unless_interrupted(Session::open(options, environment, report, Purpose::Whole, false)).await?;
     let doctor_options = doctor::DoctorOptions { from: verb.from.clone() };
     let listener = session.listener.as_ref();
     let diagnosis = doctor::doctor(&session.systems, &doctor_options, listener, interrupted()).await?;

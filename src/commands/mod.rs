@@ -2,6 +2,7 @@
 //!
 //! Must not know how anything is shown, nor what an option is called in clap.
 
+pub mod backup;
 pub mod demo;
 pub mod doctor;
 pub mod logs;

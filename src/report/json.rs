@@ -47,6 +47,9 @@ fn document<'a>(output: &'a Output<'_>) -> Document<'a> {
         Output::Planned { status, plan } => Document::planned(status, plan),
         Output::Status(status) => Document::status(status),
         Output::Instances(found) => Document::instances(found),
+        Output::BackedUp { file, bytes, time, instance, versions, .. } => {
+            Document::backed_up(file, *bytes, *time, instance, *versions)
+        }
         Output::Diagnosed(diagnosis) => Document::diagnosed(diagnosis),
         Output::Sent { points, reports, time, database, .. } => Document::sent(*points, *reports, *time, database),
         Output::Cleared { series, database } => Document::cleared(*series, database),

@@ -51,6 +51,21 @@ pub enum Output<'a> {
     Status(&'a Status),
     /// `status --all` lists.
     Instances(&'a [Instance]),
+    /// `backup` has written a file.
+    BackedUp {
+        /// The file.
+        file: &'a str,
+        /// How many bytes it has.
+        bytes: u64,
+        /// How long it took.
+        time: Duration,
+        /// The instance.
+        instance: &'a str,
+        /// The versions of InfluxDB and Grafana.
+        versions: [&'a str; 2],
+        /// The command that makes an instance of it.
+        restore: &'a str,
+    },
     /// `doctor` has made its checks.
     Diagnosed(&'a Diagnosis),
     /// `demo` has sent points.

@@ -32,6 +32,8 @@ pub(super) enum Document<'a> {
     State(Box<State<'a>>),
     /// `status --all`.
     Instances(Instances<'a>),
+    /// `backup`.
+    BackedUp(BackedUp<'a>),
     /// `doctor`.
     Diagnosed(Diagnosed<'a>),
     /// `demo`.
@@ -262,6 +264,22 @@ struct MemberDocument<'a> {
     url: Option<&'a str>,
 }
 
+/// What `backup` wrote.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct BackedUp<'a> {
+    /// Always 1.
+    schema: u32,
+    file: &'a str,
+    bytes: u64,
+    seconds: f64,
+    instance: &'a str,
+    /// InfluxDB's version.
+    influxdb: &'a str,
+    /// Grafana's version.
+    grafana: &'a str,
+}
+
 /// What `doctor` found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -378,6 +396,16 @@ impl<'a> Document<'a> {
     pub(super) fn planned(status: &'a status::Status, plan: &Plan) -> Self {
         let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
         Self::State(Box::new(State::new(status, Some(steps.collect()))))
+    }
+
+    pub(super) fn backed_up(
+        file: &'a str,
+        bytes: u64,
+        time: Duration,
+        instance: &'a str,
+        [influxdb, grafana]: [&'a str; 2],
+    ) -> Self {
+        Self::BackedUp(BackedUp { schema: SCHEMA, file, bytes, seconds: seconds(time), instance, influxdb, grafana })
     }
 
     pub(super) fn instances(found: &'a [Instance]) -> Self {

@@ -102,6 +102,13 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
         Output::Down { status, executed } => down(status, executed, look),
         Output::Planned { plan, .. } => plan_text(plan, look),
         Output::Status(current) => status(current, look),
+        Output::BackedUp { file, bytes, time, instance, restore, .. } => sentence(&format!(
+            "wrote {instance} to {file}: {:.1} MB in {:.1} s\n\
+             It holds Grafana's users and passwords: keep it where nobody else reads it. `{restore}` makes an instance of it \
+             where there is none of that name.",
+            megabytes(*bytes),
+            time.as_secs_f64(),
+        )),
         Output::Instances(found) => instances(found, look),
         Output::Diagnosed(found) => diagnosis(found, look),
         Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
@@ -261,6 +268,12 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
         ));
     }
     page.done()
+}
+
+/// Bytes in millions.
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit behind the point")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 /// A line for each instance, in columns.

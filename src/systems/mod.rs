@@ -6,6 +6,7 @@
 mod apply;
 #[cfg(test)]
 mod arbitrary;
+pub mod archive;
 mod create;
 pub mod docker;
 pub mod grafana;

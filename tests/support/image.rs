@@ -136,8 +136,8 @@ fn influxdb() -> Vec<Image> {
     let owner = (1500, 1500);
     let mut layer = Layer::new();
     layer.program(&program, "/usr/bin/influxd");
-    // The official image has these too; `doctor --from` uses them.
-    for name in ["bash", "cat", "sleep"] {
+    // The official image has these too; `doctor --from`, `backup` and `restore` use them.
+    for name in ["bash", "cat", "rm", "sleep"] {
         layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
     }
     layer.folder("/tmp", 0o1777, (0, 0));

@@ -303,7 +303,7 @@ fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
 }
 
 /// The user and group by an image's `USER`.
-fn owner(user: &str) -> (u64, u64) {
+pub(super) fn owner(user: &str) -> (u64, u64) {
     let (user, group) = user.split_once(':').unwrap_or((user, "0"));
     match user {
         "" | "root" => (0, 0),

@@ -4,6 +4,7 @@
 //! Must not know InfluxDB or Grafana beyond their specifications.
 
 mod container;
+mod copy;
 pub mod endpoint;
 mod errors;
 mod files;

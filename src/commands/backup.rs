@@ -1,0 +1,341 @@
+//! `backup` and `restore`: an instance as one file, and one made from such a file.
+//!
+//! InfluxDB is copied by its own portable backup, Grafana's database while its container is paused. Nothing
+//! of an interrupted run is left. Must not know the format of the file, nor how a result is shown.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::Outcome;
+use crate::core::event::{Event, ExecutedStep, Listener};
+use crate::core::image::ImageRef;
+use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
+use crate::core::plan::{self, Finding, Item, NewPassword, Plan, Resource, Step, UpOptions};
+use crate::core::role::Role;
+use crate::core::stack::Stack;
+use crate::core::version::Version;
+use crate::error::{Error, Result};
+use crate::systems::archive::{self, Manifest, Part, Target};
+use crate::systems::docker::Docker;
+use crate::systems::{Depth, Systems};
+
+/// Where InfluxDB's own backup lies while it is copied: the root cannot be written.
+const INFLUXDB_BACKUP: &str = "/var/lib/influxdb/clipper-metrics-backup";
+/// Where it lies while it is read back.
+const INFLUXDB_RESTORE: &str = "/var/lib/influxdb/clipper-metrics-restore";
+/// InfluxDB's data.
+const INFLUXDB_DATA: &str = "/var/lib/influxdb";
+/// Where `influxd backup` and `influxd restore` find their server.
+const INFLUXDB_HOST: &str = "127.0.0.1:8088";
+/// Grafana's data.
+const GRAFANA_DATA: &str = "/var/lib/grafana";
+/// Grafana's database, and what belongs to it while it is open.
+const GRAFANA_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
+/// Our own folder beside it: the password, and the version that ran last.
+const OWN_FOLDER: &str = "clipper-metrics";
+/// Folders in the archive.
+const INFLUXDB: &str = "influxdb";
+const GRAFANA: &str = "grafana";
+const OWN: &str = "grafana-own";
+/// Chunks that wait to be written.
+const WAITING: usize = 8;
+/// How long each thing that cleans up may take.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackedUp {
+    /// The file.
+    pub file: PathBuf,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// How long it took.
+    pub time: Duration,
+    /// What it says of the instance.
+    pub manifest: Manifest,
+}
+
+/// Writes a running instance into a file.
+///
+/// # Errors
+/// [`Error::Usage`] where a server is not a container, [`Error::Absent`] where one does not run,
+/// [`Error::Interrupted`] when `stop` comes first, else what failed; the file is then not there.
+pub async fn backup(
+    systems: &Systems,
+    file: &Path,
+    listener: &dyn Listener,
+    stop: impl Future<Output = ()>,
+) -> Result<BackedUp> {
+    let started = Instant::now();
+    let stack = systems.stack();
+    expect_containers(stack, "backup")?;
+    archive::expect_free(file)?;
+    let seen = systems.observe(Depth::Servers).await?;
+    let ids = [running(stack, &seen, Role::Influxdb)?, running(stack, &seen, Role::Grafana)?];
+    let version = |version: &Option<String>| version.clone().unwrap_or_default();
+    let manifest = Manifest {
+        instance: stack.instance.clone(),
+        made_at: super::now(),
+        settings: seen.settings.values.clone().unwrap_or_default(),
+        database: stack.database.clone(),
+        databases: systems.influxdb().contents().await?,
+        influxdb: version(&seen.influxdb.version),
+        grafana: version(&seen.grafana.version),
+    };
+    let (parts, received) = mpsc::channel(WAITING);
+    let writing = {
+        let (file, manifest) = (file.to_path_buf(), manifest.clone());
+        tokio::task::spawn_blocking(move || archive::write(&file, &manifest, received))
+    };
+    let docker = systems.docker()?;
+    let result = tokio::select! {
+        result = copy(docker, &ids, &parts) => result,
+        () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
+    };
+    // Without its end, the file is removed again.
+    drop(parts);
+    let written = writing.await.unwrap_or_else(|why| {
+        Err(Error::Io { doing: format!("write {}", file.display()), source: std::io::Error::other(why.to_string()) })
+    });
+    clean_up(docker, &ids, listener).await;
+    // A copy that broke off says why; one that nobody could write says that.
+    let bytes = match (result, written) {
+        (Err(error), _) => return Err(error),
+        (Ok(()), written) => written?,
+    };
+    Ok(BackedUp { file: file.into(), bytes, time: started.elapsed(), manifest })
+}
+
+fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
+    for role in Role::ALL {
+        if stack.container(role).is_none() {
+            return Err(Error::usage(
+                format!("{verb} is for containers of clipper-metrics, and {} already runs elsewhere", role.title()),
+                format!("use {}'s own way to copy its data", role.title()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The engine's id of a role's container, which runs.
+fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
+    let (container, answers) = match role {
+        Role::Influxdb => (&seen.influxdb.container, seen.influxdb.probe.stored().is_some()),
+        // It may reject our login and is copied all the same.
+        Role::Grafana => (&seen.grafana.container, true),
+    };
+    match container.ours() {
+        Some(have) if have.run == RunState::Running && answers => Ok(have.id.clone()),
+        _ => Err(Error::Absent {
+            what: format!("{} is not running, and a backup is made of what runs", role.title()),
+            hint: format!("start it with `{}`", stack.command("up")),
+        }),
+    }
+}
+
+/// Hands everything over.
+async fn copy(docker: &Docker, [influxdb, grafana]: &[String; 2], parts: &mpsc::Sender<Part>) -> Result<()> {
+    let doing = "copy InfluxDB's data";
+    // What a run that was killed has left.
+    docker.run_inside(doing, influxdb, &["rm", "-rf", INFLUXDB_BACKUP]).await?;
+    docker
+        .run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, INFLUXDB_BACKUP])
+        .await?;
+    docker.download(doing, influxdb, INFLUXDB_BACKUP, INFLUXDB, parts).await?;
+    let doing = "copy Grafana's data";
+    docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{OWN_FOLDER}"), OWN, parts).await?;
+    docker.pause_container(Role::Grafana, grafana).await?;
+    for name in GRAFANA_FILES {
+        docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{name}"), GRAFANA, parts).await?;
+    }
+    docker.unpause_container(Role::Grafana, grafana).await?;
+    let _ = parts.send(Part::End).await;
+    Ok(())
+}
+
+/// Nothing is left paused, and no copy inside.
+async fn clean_up(docker: &Docker, [influxdb, grafana]: &[String; 2], listener: &dyn Listener) {
+    let waking = docker.unpause_container(Role::Grafana, grafana);
+    if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await, Ok(Ok(()))) {
+        listener.on(Event::Warning("Grafana's container may still be paused; `up` wakes it"));
+    }
+    let removing = docker.run_inside("remove the copy", influxdb, &["rm", "-rf", INFLUXDB_BACKUP]);
+    if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
+        listener.on(Event::Warning("a copy may be left in InfluxDB's volume; the next backup removes it"));
+    }
+}
+
+/// Makes an instance from a file that was verified.
+///
+/// # Errors
+/// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way; whatever
+/// fails later, or when `stop` comes first, what was made is removed again.
+pub async fn restore(
+    systems: &Systems,
+    file: &Path,
+    manifest: &Manifest,
+    listener: &dyn Listener,
+    stop: impl Future<Output = ()>,
+) -> Result<Outcome> {
+    let stack = systems.stack();
+    expect_containers(stack, "restore")?;
+    let seen = systems.observe(Depth::EngineOnly).await?;
+    expect_nothing(stack, &seen)?;
+    expect_new_enough(stack, manifest)?;
+    let plan = plan::up(stack, &seen, UpOptions::default());
+    if let Some((resource, blocked)) = plan.blocked() {
+        return Err(Error::Blocked { resource, blocked: blocked.clone() });
+    }
+    let mut executed = Vec::new();
+    let making = async {
+        systems.apply(&made_first(&plan), &mut executed).await?;
+        fill(systems, file, manifest, &mut executed).await?;
+        let no_question = async |_: &str| Ok(());
+        let mut outcome = super::up(systems, UpOptions::default(), no_question, listener).await?;
+        executed.append(&mut outcome.executed);
+        Ok(outcome.status)
+    };
+    let result = tokio::select! {
+        result = making => result,
+        () = stop => Err(Error::Interrupted { hint: "what was made was removed again".into() }),
+    };
+    match result {
+        Ok(status) => Ok(Outcome { executed, status }),
+        Err(error) => {
+            undo(systems, listener).await;
+            Err(error)
+        }
+    }
+}
+
+fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
+    let has =
+        |container: &ContainerState, volume: &Volume| *container != ContainerState::Absent || *volume != Volume::Absent;
+    let is_there = has(&seen.influxdb.container, &seen.influxdb.volume)
+        || has(&seen.grafana.container, &seen.grafana.volume)
+        || seen.network != Network::Free
+        || !seen.settings.numbers.is_empty();
+    if !is_there {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("there is something of an instance {} on this engine already", stack.instance),
+        format!(
+            "give another name with --name and other ports, or remove that one with `{}`",
+            stack.command("down --volumes")
+        ),
+    ))
+}
+
+/// No older Grafana starts on what a newer one has migrated.
+fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
+    let image = stack.container(Role::Grafana).map(|spec| &spec.specification.image);
+    let (have, need) = (image.and_then(ImageRef::version), Version::parse(&manifest.grafana));
+    match (image, have, need) {
+        (Some(image), Some(have), Some(need)) if have < need => Err(Error::usage(
+            format!("the archive was made of Grafana {}, which {image} is too old for", manifest.grafana),
+            "give a newer one with --grafana-image",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What is made before there is any data: no server starts.
+fn made_first(plan: &Plan) -> Plan {
+    let is_first = |step: &Step| {
+        matches!(
+            step,
+            Step::PullImage(_)
+                | Step::CheckImage(_)
+                | Step::CreateNetwork
+                | Step::SaveSettings
+                | Step::CreateVolume(_)
+                | Step::CreateContainer(..)
+        )
+    };
+    let keep = |steps: &[Step]| steps.iter().copied().filter(is_first).collect();
+    let items = plan.0.iter().map(|item| Item {
+        resource: item.resource,
+        finding: item.finding.clone(),
+        preparation: keep(&item.preparation),
+        steps: keep(&item.steps),
+    });
+    Plan(items.collect())
+}
+
+/// Steps of one server, in this order.
+fn steps_of(role: Role, steps: Vec<Step>) -> Plan {
+    let finding = Finding::Requested("to be restored");
+    Plan(vec![Item { resource: Resource::Server(role), finding, preparation: Vec::new(), steps }])
+}
+
+/// Puts the data into the containers that were made.
+async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+    let docker = systems.docker()?;
+    let instance = &systems.stack().instance;
+    let id = async |role: Role| {
+        docker.container_id(instance, role).await?.ok_or_else(|| Error::Raced {
+            doing: format!("restore {}", role.title()),
+            why: "somebody else removed its container".into(),
+        })
+    };
+    let grafana = id(Role::Grafana).await?;
+    let owner = docker.owner(Role::Grafana, &grafana).await?;
+    let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
+    send(docker, &grafana, GRAFANA_DATA, file, GRAFANA, database).await?;
+    let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
+    send(docker, &grafana, GRAFANA_DATA, file, OWN, own).await?;
+    // The container is made once more, now that the volume says which password it has.
+    let again = vec![Step::RemoveContainer(Role::Grafana), Step::CreateContainer(Role::Grafana, NewPassword::AsVolume)];
+    systems.apply(&steps_of(Role::Grafana, again), executed).await?;
+    let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
+    systems.apply(&steps_of(Role::Influxdb, start), executed).await?;
+    let influxdb = id(Role::Influxdb).await?;
+    // Its own user reads and removes what the engine puts there as another.
+    let backup =
+        Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
+    send(docker, &influxdb, INFLUXDB_DATA, file, INFLUXDB, backup).await?;
+    let doing = "restore InfluxDB's data";
+    for (name, holds) in &manifest.databases {
+        let command = ["influxd", "restore", "-portable", "-host", INFLUXDB_HOST, "-db", name, INFLUXDB_RESTORE];
+        let restored = docker.run_inside(doing, &influxdb, &command).await;
+        // InfluxDB counts it as a failure that an empty database brings nothing, and makes it or not.
+        if *holds {
+            restored?;
+        } else {
+            systems.influxdb().create_database(name, None).await?;
+        }
+    }
+    docker.run_inside(doing, &influxdb, &["rm", "-rf", INFLUXDB_RESTORE]).await
+}
+
+/// Sends a folder of the archive into a container.
+async fn send(
+    docker: &Docker,
+    container: &str,
+    path: &str,
+    file: &Path,
+    folder: &'static str,
+    into: Target,
+) -> Result<()> {
+    let (sink, chunks) = mpsc::channel(WAITING);
+    let file = file.to_path_buf();
+    let reading = tokio::task::spawn_blocking(move || archive::extract(&file, folder, &into, sink));
+    docker.upload(&format!("restore {folder}"), container, path, chunks).await?;
+    reading.await.unwrap_or(Ok(()))
+}
+
+/// Removes what a restore that failed has made: nothing of that name was there before.
+async fn undo(systems: &Systems, listener: &dyn Listener) {
+    let removing = async {
+        let seen = systems.observe(Depth::EngineOnly).await?;
+        systems.apply(&plan::down(systems.stack(), &seen, true), &mut Vec::new()).await
+    };
+    if !matches!(tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
+        let down = systems.stack().command("down --volumes");
+        listener.on(Event::Warning(&format!("something of it is left; `{down}` removes it")));
+    }
+}

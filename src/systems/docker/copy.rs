@@ -1,0 +1,129 @@
+//! Files in and out of containers as streams, and commands inside them.
+//!
+//! Must not know what the files are, nor keep more than a chunk of them.
+
+use std::time::Duration;
+
+use bollard::exec::StartExecResults;
+use bollard::models::ExecConfig;
+use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::{Docker, files};
+use crate::core::role::Role;
+use crate::core::text::excerpt;
+use crate::error::{Error, Refusal, Result};
+use crate::systems::archive::Part;
+
+/// How long a command inside a container may take: it may copy a whole database.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// The most that is kept of what a command prints.
+const LIMIT: usize = 64 << 10;
+
+impl Docker {
+    /// Runs a command inside a container, as the container's user.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when it fails, with what it printed last.
+    pub async fn run_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<()> {
+        let failed = |why: String| Error::Docker { doing: doing.into(), why, refusal: Refusal::Other };
+        let config = ExecConfig {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command.iter().map(|word| (*word).to_string()).collect()),
+            ..ExecConfig::default()
+        };
+        let exec = self.call(doing, self.client.create_exec(container, config)).await?;
+        let run = async {
+            let mut printed = String::new();
+            if let StartExecResults::Attached { mut output, .. } =
+                self.call(doing, self.client.start_exec(&exec.id, None)).await?
+            {
+                while let Some(Ok(part)) = output.next().await {
+                    if printed.len() > LIMIT {
+                        printed.clear();
+                    }
+                    printed.push_str(&part.to_string());
+                }
+            }
+            let mut backoff = Duration::from_millis(10);
+            loop {
+                let state = self.call(doing, self.client.inspect_exec(&exec.id)).await?;
+                if state.running != Some(true) {
+                    return Ok((state.exit_code.unwrap_or(-1), printed));
+                }
+                crate::systems::pause(&mut backoff).await;
+            }
+        };
+        let (code, printed) = match tokio::time::timeout(COMMAND_TIMEOUT, run).await {
+            Ok(result) => result?,
+            Err(_) => return Err(failed("its command did not end in time".into())),
+        };
+        if code == 0 {
+            return Ok(());
+        }
+        // What went wrong comes last.
+        let from = printed.char_indices().rev().nth(300).map_or(0, |(at, _)| at);
+        Err(failed(format!("its command ended with {code}: {}", excerpt(&printed[from..], 300))))
+    }
+
+    /// Hands a path of a container over as a tar archive; `false` if there is no such path.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn download(
+        &self,
+        doing: &str,
+        container: &str,
+        path: &str,
+        below: &'static str,
+        sink: &Sender<Part>,
+    ) -> Result<bool> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut chunks = self.client.download_from_container(container, Some(options));
+        let mut is_first = true;
+        loop {
+            let next = async { chunks.next().await.transpose() };
+            let Some(found) = self.find(doing, next).await? else { return Ok(false) };
+            let Some(chunk) = found else { return Ok(true) };
+            // Nobody takes it any more where the archive cannot be written, which is said there.
+            if std::mem::take(&mut is_first) && sink.send(Part::Below(below)).await.is_err() {
+                return Ok(true);
+            }
+            if sink.send(Part::Bytes(chunk.to_vec())).await.is_err() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Unpacks a tar archive below a path of a container.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn upload(&self, doing: &str, container: &str, path: &str, chunks: Receiver<Vec<u8>>) -> Result<()> {
+        let options = UploadToContainerOptionsBuilder::default().path(path).copy_uidgid("false").build();
+        let body = stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?.into(), chunks)) });
+        let upload = self.client.upload_to_container(container, Some(options), bollard::body_stream(body));
+        // Not bounded as other requests are: it takes as long as there is something to send.
+        upload.await.map_err(|error| super::errors::translate(doing, &error))
+    }
+
+    /// The user and group whose files the container reads.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn owner(&self, role: Role, container: &str) -> Result<(u64, u64)> {
+        let doing = format!("inspect the container of {}", role.title());
+        let found = self.call(&doing, self.client.inspect_container(container, None)).await?;
+        Ok(files::owner(&found.config.and_then(|config| config.user).unwrap_or_default()))
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn pause_container(&self, role: Role, id: &str) -> Result<()> {
+        self.call(&format!("pause the container of {}", role.title()), self.client.pause_container(id)).await
+    }
+}

@@ -1,0 +1,179 @@
+//! An instance as one file, and one made from it: with its data, users and edited dashboards, in whatever
+//! Grafana the tests run with.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::instance::{Instance, SOON, docker};
+use super::lifecycle::interrupt;
+use crate::support::eventually;
+use crate::support::run::ran;
+
+/// An instance with demo data, a dashboard that somebody edited and a user.
+fn filled(name: &str) -> Instance {
+    let it = Instance::new(name);
+    it.first_up(&["--database", "d"]).expect(0);
+    it.run(&["demo", "--backfill", "30m", "--models", "m1,m2"]).expect(0);
+    let (_, present) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    let mut dashboard = present["dashboard"].clone();
+    dashboard["panels"][0]["title"] = json!("my own title");
+    let save = json!({"dashboard": dashboard, "overwrite": true}).to_string();
+    assert_eq!(it.grafana("POST", "/api/dashboards/db", Some(&save)).0, 200);
+    let user = json!({"name": "u", "login": "somebody", "password": "somebodys-password"}).to_string();
+    assert_eq!(it.grafana("POST", "/api/admin/users", Some(&user)).0, 200);
+    it
+}
+
+/// What every query of the dashboard answers for a time that is over.
+fn answers(it: &Instance, at: u64) -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(include_str!("../../assets/dashboard.json")).unwrap();
+    let top = dashboard["panels"].as_array().unwrap();
+    let inner = top.iter().flat_map(|panel| panel["panels"].as_array().cloned().unwrap_or_default());
+    let panels: Vec<Value> = top.iter().cloned().chain(inner).collect();
+    let mut answers = Vec::new();
+    for target in panels.iter().flat_map(|panel| panel["targets"].as_array().cloned().unwrap_or_default()) {
+        let query = target["query"].as_str().unwrap();
+        let query = query
+            .replace("(${model:regex})", "(m1|m2)")
+            .replace("$timeFilter", &format!("time >= {at}ms - 20m and time <= {at}ms"))
+            .replace("$__interval", "15s")
+            .replace("now() - 1m", &format!("{at}ms - 20m"));
+        answers.push(it.query("d", &query));
+    }
+    answers
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_millis()).unwrap()
+}
+
+#[test]
+fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
+    let it = filled("backup");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    let at = now();
+    let before = answers(&it, at);
+    assert!(before.iter().filter(|answer| answer.contains("series")).count() > 10);
+    let written = it.run(&["backup", path, "--output", "json"]).expect(0).json();
+    assert_eq!(written["instance"], it.name.as_str());
+    assert_eq!(written["bytes"], std::fs::metadata(&file).unwrap().len());
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "it holds passwords");
+    // The instance goes on as before, and nothing is left inside.
+    it.run(&["status"]).expect(0);
+    let inside = docker(&["exec", &it.container("influxdb"), "bash", "-c", "echo /var/lib/influxdb/*"]).unwrap();
+    assert!(!inside.contains("clipper-metrics"), "{inside}");
+    // Neither a file nor an instance is replaced.
+    assert!(it.run(&["backup", path]).expect(2).err.contains("exists already"));
+    let refused = it.run(&["restore", path]).expect(2);
+    assert!(refused.err.contains("already") && refused.err.contains("--name"), "{}", refused.err);
+
+    // Beside it, under another name.
+    let other = Instance::new("restored");
+    let (influxdb, grafana) = (other.influxdb_port.to_string(), other.grafana_port.to_string());
+    let words = ["restore", path, "--influxdb-port", &influxdb, "--grafana-port", &grafana];
+    let restored = other.run(&words).expect(0);
+    assert!(restored.out.contains("up and verified"), "{}", restored.out);
+    assert_eq!(answers(&other, at), before, "every query answers the same");
+    let (_, dashboard) = other.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    assert_eq!(dashboard["dashboard"]["panels"][0]["title"], "my own title", "with the uid that it had");
+    assert_eq!(other.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
+    other.run(&["down", "--volumes", "--yes"]).expect(0);
+
+    // In its place.
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    it.run(&["restore", path]).expect(0);
+    assert_eq!(answers(&it, at), before);
+    let state = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!((&state["dashboard"]["state"], &state["database"]["name"]), (&json!("edited"), &json!("d")));
+}
+
+#[test]
+fn a_password_comes_back_with_what_it_opens() {
+    let it = Instance::new("backup-password");
+    let folder = tempfile::tempdir().unwrap();
+    let (file, password) = (folder.path().join("saved"), folder.path().join("password"));
+    std::fs::write(&password, "of-my-own-choice").unwrap();
+    it.first_up(&["--grafana-password-file", password.to_str().unwrap()]).expect(0);
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    it.run(&["restore", path]).expect(0);
+    it.run(&["status"]).expect(0);
+    assert_eq!(it.grafana_as("admin", "of-my-own-choice", "GET", "/api/org", None).0, 200);
+    assert_eq!(it.grafana("GET", "/api/org", None).0, 401);
+}
+
+#[test]
+fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made() {
+    let it = filled("backup-refused");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    it.run(&["backup", file.to_str().unwrap()]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let whole = std::fs::read(&file).unwrap();
+    let nothing_is_made = || {
+        for kind in ["container", "volume", "network"] {
+            let filter = format!("label=clipper-metrics.instance={}", it.name);
+            let words: &[&str] = match kind {
+                "container" => &["ps", "--all", "--quiet", "--filter", &filter],
+                _ => &[kind, "ls", "--quiet", "--filter", &filter],
+            };
+            assert_eq!(docker(words).unwrap(), "", "{kind}");
+        }
+    };
+    let broken = folder.path().join("broken");
+    let mut altered = whole.clone();
+    altered[whole.len() / 2] ^= 1;
+    for bytes in [&whole[..whole.len() / 2], &whole[..whole.len() - 4], &altered, b"no archive"] {
+        std::fs::write(&broken, bytes).unwrap();
+        let ran = it.run(&["restore", broken.to_str().unwrap()]).expect(2);
+        assert!(ran.err.contains("/broken") && ran.err.contains("nothing was made"), "{}", ran.err);
+        nothing_is_made();
+    }
+    let path = file.to_str().unwrap();
+    let external = it.run(&["restore", path, "--influxdb-url", "http://127.0.0.1:1"]).expect(2);
+    assert!(external.err.contains("already runs elsewhere"), "{}", external.err);
+    let old = it.run(&["restore", path, "--grafana-image", "grafana/grafana:7.0.0"]).expect(2);
+    assert!(old.err.contains("too old"), "{}", old.err);
+    // A restore that fails half-way leaves nothing either.
+    let silent = format!("{}/odd:silent", crate::support::registry::address());
+    it.run(&["restore", path, "--grafana-image", &silent, "--timeout", "2s"]).expect(1);
+    nothing_is_made();
+}
+
+#[test]
+fn an_interrupted_backup_leaves_no_file_and_nothing_paused() {
+    let it = filled("backup-interrupted");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let words = ["backup", file.to_str().unwrap()];
+    let start = || it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Whenever it comes.
+    for wait in [0, 20, 60, 120, 200, 300] {
+        let process = start();
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        interrupt(process.id());
+        let ran = ran(&process.wait_with_output().unwrap());
+        // Before it listens, a signal ends it at once.
+        assert!(matches!(ran.code, 0 | 130 | -1), "{ran:?}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), usize::from(ran.code == 0), "{left:?}");
+        let _ = std::fs::remove_file(&file);
+        assert_eq!(it.inspect("grafana")["State"]["Paused"], false);
+    }
+    // One that is killed may leave Grafana paused: that is said, and `up` wakes it.
+    docker(&["pause", &it.container("grafana")]).unwrap();
+    let state = it.run(&["status"]).expect(3);
+    assert!(state.out.contains("paused"), "{}", state.out);
+    it.run(&["up"]).expect(0);
+    eventually("it runs", SOON, || it.inspect("grafana")["State"]["Paused"] == false);
+    it.run(&["backup", file.to_str().unwrap()]).expect(0);
+    it.run(&["down"]).expect(0);
+    let stopped = it.run(&["backup", folder.path().join("other").to_str().unwrap()]).expect(1);
+    assert!(stopped.err.contains("is not running") && stopped.err.contains("clipper-metrics up"), "{}", stopped.err);
+}
