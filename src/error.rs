@@ -199,6 +199,8 @@ pub enum Refusal {
     BeingRemoved,
     /// It is not paused.
     NotPaused,
+    /// Its answer cannot be read.
+    Unreadable,
     /// The image has no such program.
     NoSuchProgram,
     /// The published port is taken.
@@ -348,7 +350,7 @@ impl Refusal {
             }
             Self::Gone => "check that the engine still runs (docker version), then run the same command again",
             Self::Disk => "free space on the engine's disk (docker system df), then run the same command again",
-            Self::Other | Self::NotPaused | Self::NoSuchProgram => {
+            Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Unreadable => {
                 "`docker info` and the engine's log may tell more; then run the same command again"
             }
         }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use bollard::container::LogOutput;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status, ContainerSummary,
-    EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions, NetworkSettings,
-    NetworkingConfig, PortBinding, PortSummaryTypeEnum, RestartPolicy, RestartPolicyNameEnum,
+    ContainerSummaryStateEnum as Summary, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType,
+    MountVolumeOptions, NetworkSettings, NetworkingConfig, PortBinding, PortSummaryTypeEnum, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
@@ -83,8 +84,18 @@ impl Docker {
         if self.is_podman.get()
             && let Some(host) = &mut body.host_config
         {
-            // Podman gives containers that name by itself, and old versions know no gateway.
+            // It knows no name for its own machine's address in a network; that is the network's gateway.
             host.extra_hosts = None;
+            if specification.host_gateway
+                && let Some(gateway) = self.gateway(instance).await?
+            {
+                host.extra_hosts = Some(vec![format!("{}:{gateway}", Specification::HOST_NAME)]);
+            }
+            // A port at the address that stands for all is one for that address alone there.
+            for binding in host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut()).flatten().flatten()
+            {
+                binding.host_ip.take_if(|ip| ip.as_str() == "0.0.0.0");
+            }
         }
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
         Ok(self.call(&doing, self.client.create_container(Some(options), body)).await?.id)
@@ -133,7 +144,7 @@ impl Docker {
     pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
         let Ok(id) = find_container(&self.containers().await?, instance, role) else { return Ok(()) };
         let doing = format!("inspect the container of {}", role.title());
-        let Some(found) = self.find(&doing, self.client.inspect_container(&id, None)).await? else { return Ok(()) };
+        let Some(found) = self.inspect(&doing, &id).await? else { return Ok(()) };
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
         if running && found.state.is_none_or(|state| state.paused != Some(true)) {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
@@ -153,7 +164,7 @@ impl Docker {
         let deadline = Instant::now() + Duration::from_secs(u64::from(STOP_SECONDS.unsigned_abs()));
         let mut backoff = Duration::from_millis(20);
         while Instant::now() < deadline {
-            if self.find("check that it is gone", self.client.inspect_container(id, None)).await?.is_none() {
+            if self.inspect("check that it is gone", id).await?.is_none() {
                 return Ok(());
             }
             crate::systems::pause(&mut backoff).await;
@@ -175,7 +186,7 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn run_info(&self, role: Role, id: &str) -> Result<Option<RunInfo>> {
         let doing = format!("inspect the container of {}", role.title());
-        let found = self.find(&doing, self.client.inspect_container(id, None)).await?;
+        let found = self.inspect(&doing, id).await?;
         Ok(found.map(|found| RunInfo {
             run: run_state(&found),
             restarts: found.restart_count.unwrap_or_default(),
@@ -266,12 +277,17 @@ pub(super) fn port_holder(
     role: Role,
     publish: SocketAddr,
 ) -> Option<PortHolder> {
+    let runs = |container: &ContainerSummary| {
+        // Podman lists the ports of those that ended, too.
+        !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD))
+    };
     let holds = |container: &&ContainerSummary| {
-        container.ports.iter().flatten().any(|port| {
-            let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-            let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
-            is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
-        })
+        runs(container)
+            && container.ports.iter().flatten().any(|port| {
+                let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
+                is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
+            })
     };
     // Two containers can hold one port of different addresses: a stranger is the obstacle.
     let mut holders: Vec<PortHolder> = all

@@ -110,9 +110,13 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::NotPaused
             } else if says(&["already in progress"]) {
                 Refusal::BeingRemoved
-            } else if *status_code == 404 {
+            } else if *status_code == 404
+                || (*status_code == 500 && says(&["no such container", "no container with name"]))
+            {
                 Refusal::NotFound
-            } else if *status_code == 409 || says(&["has active endpoints", "is in use", "is ambiguous"]) {
+            } else if *status_code == 409
+                || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
+            {
                 Refusal::Conflict
             } else {
                 Refusal::Other
@@ -120,7 +124,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             (refusal, excerpt(message, 400))
         }
         Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => {
-            (Refusal::Other, "the engine's answer cannot be understood".into())
+            (Refusal::Unreadable, "the engine's answer cannot be understood".into())
         }
         Bollard::RequestTimeoutError => {
             (Refusal::Gone, format!("no answer from the engine for {} s", REQUEST_TIMEOUT.as_secs()))

@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Bollard;
-use bollard::models::{ContainerSummary, Volume as EngineVolume};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, Volume as EngineVolume};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::future::{join, join3, try_join3};
 
@@ -49,6 +49,8 @@ use crate::error::{Error, Refusal, Result};
 /// How long the engine may take for one request that is not a pull. Stopping a container takes ten
 /// seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer may stay one that cannot be read.
+const UNREADABLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest engine's API that we ask for: Docker 19.03.
 const OLDEST_API: Version = Version(1, 40);
 
@@ -286,8 +288,33 @@ impl Docker {
 
     /// All containers of the engine, those that do not run too.
     async fn containers(&self) -> Result<Vec<ContainerSummary>> {
-        let all = ListContainersOptionsBuilder::default().all(true).build();
-        self.call("list containers", self.client.list_containers(Some(all))).await
+        let list = async || {
+            let all = ListContainersOptionsBuilder::default().all(true).build();
+            self.call("list containers", self.client.list_containers(Some(all))).await
+        };
+        self.ask_until_readable(list).await
+    }
+
+    /// A container as the engine describes it.
+    async fn inspect(&self, doing: &str, id: &str) -> Result<Option<ContainerInspectResponse>> {
+        self.ask_until_readable(async || self.find(doing, self.client.inspect_container(id, None)).await).await
+    }
+
+    /// Podman names a state that no list of states has while a container ends, and then nothing of its
+    /// answer can be read: it is asked again.
+    async fn ask_until_readable<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + UNREADABLE_TIMEOUT;
+        let mut backoff = Duration::from_millis(20);
+        loop {
+            match ask().await {
+                Err(Error::Docker { refusal: Refusal::Unreadable, .. })
+                    if self.is_podman.get() && Instant::now() < deadline =>
+                {
+                    crate::systems::pause(&mut backoff).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// What the engine knows of the stack.
@@ -369,7 +396,7 @@ impl Docker {
             Err(state) => return Ok(state),
         };
         let doing = format!("inspect the container of {}", role.title());
-        let found = self.find(&doing, self.client.inspect_container(&id, None)).await?;
+        let found = self.inspect(&doing, &id).await?;
         let Some(found) = found else { return Ok(ContainerState::Absent) };
         let mut state = container::seen_container(instance, role, network, found);
         if let ContainerState::Ours(have) = &mut state {
@@ -387,7 +414,7 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn ours(&self, role: Role, id: &str) -> Result<Option<OurContainer>> {
         let doing = format!("inspect the container of {}", role.title());
-        let found = self.find(&doing, self.client.inspect_container(id, None)).await?;
+        let found = self.inspect(&doing, id).await?;
         Ok(found.and_then(|found| container::seen_container("", role, &Network::Free, found).ours().cloned()))
     }
 

@@ -36,6 +36,14 @@ impl Docker {
         Ok(found)
     }
 
+    /// The address of the engine's machine in the instance's network.
+    pub(super) async fn gateway(&self, instance: &str) -> Result<Option<String>> {
+        let networks = self.networks(instance).await?;
+        let ours = networks.into_iter().find(|network| labels::belongs(network.labels.as_ref(), instance));
+        let configs = ours.and_then(|network| network.ipam?.config);
+        Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
+    }
+
     /// Makes the instance's network.
     ///
     /// # Errors
