@@ -42,9 +42,9 @@ pub enum Command {
     /// Find out why a graph is empty: follow a number from Clipper to the panels
     Doctor(Doctor),
     /// Write a running instance into one file: its data, users, dashboards and settings
-    Backup(File),
+    Backup(Backup),
     /// Make an instance from such a file; never into one that exists
-    Restore(File),
+    Restore(Restore),
     /// Show what a server logs
     Logs(Logs),
     /// Send what Clipper would send, to see the dashboard without Clipper
@@ -114,12 +114,23 @@ pub struct Doctor {
     pub from: Option<String>,
 }
 
-/// Options of `backup` and `restore`.
+/// Options of `backup`.
 #[derive(Debug, Args)]
-pub struct File {
+pub struct Backup {
     /// The file
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub file: std::path::PathBuf,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The file
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    pub file: std::path::PathBuf,
+    /// Do not ask before points are kept for a shorter time than in the file
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// Options of `logs`.

@@ -117,19 +117,21 @@ impl Session {
     ) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
         let mut inputs = read_inputs(options, environment, Purpose::Whole, true)?;
-        let is_named = inputs.options.contains_key(&Setting::Name) || inputs.environment.contains_key(&Setting::Name);
-        if !is_named {
+        if inputs.given(Setting::Name).is_none() {
             inputs.options.insert(Setting::Name, manifest.instance.clone());
         }
         let name = inputs.instance()?;
         settings::check(&inputs)?;
         let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
+        if endpoint.was_found() {
+            inputs.engine_options = format!(" -H {}", shell_word(&endpoint.host));
+        }
         let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
         let lock = lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?;
         inputs.engine = docker.location();
         docker.check().await?;
         let mut values = manifest.settings.clone();
-        for setting in [Setting::InfluxdbIp, Setting::GrafanaIp] {
+        for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
             values.remove(setting.key().option);
         }
         let database = Remembered { value: manifest.database.clone(), of_file: false };

@@ -67,6 +67,9 @@ fn print_manual(command: Option<&str>) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What to do about a question that is not answered.
+const SHORTER_HINT: &str = "add --yes to shorten it without a question, or give another --retention";
+
 async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, report: &Rc<dyn Report>) -> Result<Exit> {
     let session = Session::open(options, environment, report, Purpose::Whole, !up.dry_run).await?;
     let options = UpOptions {
@@ -83,7 +86,7 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
         // What is going on on the terminal must not run over the question.
         report.clear();
         let question = format!("{what}. Go on?");
-        terminal::ask(&question, up.yes, what, "add --yes to shorten it without a question, or omit --retention").await
+        terminal::ask(&question, up.yes, what, SHORTER_HINT).await
     };
     let outcome = commands::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
@@ -232,7 +235,7 @@ async fn unless_interrupted<T>(doing: impl Future<Output = Result<T>>) -> Result
 
 async fn run_backup(
     options: &Options,
-    verb: &cli::File,
+    verb: &cli::Backup,
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
@@ -254,7 +257,7 @@ async fn run_backup(
 
 async fn run_restore(
     options: &Options,
-    verb: &cli::File,
+    verb: &cli::Restore,
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
@@ -268,7 +271,11 @@ async fn run_restore(
     let manifest = unless_interrupted(verifying).await?;
     let session = unless_interrupted(Session::open_restored(options, environment, report, &manifest)).await?;
     let listener = session.listener.as_ref();
-    let outcome = backup::restore(&session.systems, &verb.file, &manifest, listener, interrupted()).await?;
+    let confirm = async |what: &str| {
+        report.clear();
+        terminal::ask(&format!("{what}. Go on?"), verb.yes, what, SHORTER_HINT).await
+    };
+    let outcome = backup::restore(&session.systems, &verb.file, &manifest, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)
 }

@@ -1,24 +1,27 @@
 //! `backup` and `restore`: an instance as one file, and one made from such a file.
 //!
 //! InfluxDB is copied by its own portable backup, Grafana's database while its container is paused. Nothing
-//! of an interrupted run is left. Must not know the format of the file, nor how a result is shown.
+//! of an interrupted backup is left. Must not know the format of the file, nor how a result is shown.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::error::Elapsed;
 
 use super::Outcome;
 use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::image::ImageRef;
 use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
-use crate::core::plan::{self, Finding, Item, NewPassword, Plan, Resource, Step, UpOptions};
+use crate::core::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::core::role::Role;
 use crate::core::stack::Stack;
 use crate::core::version::Version;
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::systems::archive::{self, Manifest, Part, Target};
 use crate::systems::docker::Docker;
+use crate::systems::influxdb::activity::INTERNAL;
 use crate::systems::{Depth, Systems};
 
 /// Where InfluxDB's own backup lies while it is copied: the root cannot be written.
@@ -69,43 +72,79 @@ pub async fn backup(
     stop: impl Future<Output = ()>,
 ) -> Result<BackedUp> {
     let started = Instant::now();
+    let mut begun = Begun::default();
+    let result = tokio::select! {
+        biased;
+        result = make(systems, file, &mut begun) => result,
+        () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
+    };
+    let Begun { containers, writing } = begun;
+    if let Some(ids) = containers {
+        // Before the file: its disk may hang, and Grafana is not to wait for it.
+        clean_up(systems, &ids, listener).await;
+    }
+    if let Some(writing) = writing
+        && tokio::time::timeout(CLEAN_UP_TIMEOUT, writing).await.is_err()
+    {
+        let beside = file.with_file_name("").display().to_string();
+        listener.on(Event::Warning(&format!("a file that ends in .partial may be left beside it in {beside:?}")));
+    }
+    let (bytes, manifest) = result?;
+    Ok(BackedUp { file: file.into(), bytes, time: started.elapsed(), manifest })
+}
+
+/// What must be ended or removed, however a backup ends.
+#[derive(Default)]
+struct Begun {
+    containers: Option<[String; 2]>,
+    writing: Option<JoinHandle<Result<u64>>>,
+}
+
+async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64, Manifest)> {
     let stack = systems.stack();
     expect_containers(stack, "backup")?;
     archive::expect_free(file)?;
     let seen = systems.observe(Depth::Servers).await?;
     let ids = [running(stack, &seen, Role::Influxdb)?, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
+    let databases = systems.influxdb().databases().await?;
     let manifest = Manifest {
         instance: stack.instance.clone(),
         made_at: super::now(),
         settings: seen.settings.values.clone().unwrap_or_default(),
         database: stack.database.clone(),
-        databases: systems.influxdb().contents().await?,
+        databases: databases.into_iter().filter(|name| name != INTERNAL).map(|name| (name, false)).collect(),
         influxdb: version(&seen.influxdb.version),
         grafana: version(&seen.grafana.version),
     };
+    // A file that cannot be made is found before a server has any work with it.
+    let new = archive::New::create(file)?;
+    begun.containers = Some(ids.clone());
     let (parts, received) = mpsc::channel(WAITING);
     let writing = {
-        let (file, manifest) = (file.to_path_buf(), manifest.clone());
-        tokio::task::spawn_blocking(move || archive::write(&file, &manifest, received))
+        let manifest = manifest.clone();
+        tokio::task::spawn_blocking(move || new.write(&manifest, received))
     };
-    let docker = systems.docker()?;
-    let result = tokio::select! {
-        result = copy(docker, &ids, &parts) => result,
-        () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
+    let writing = begun.writing.insert(writing);
+    let failed = |why: JoinError| Error::Io {
+        doing: format!("write {}", file.display()),
+        source: std::io::Error::other(why.to_string()),
+    };
+    let copied = tokio::select! {
+        // It ends before everything was handed over only where it failed.
+        written = &mut *writing => {
+            begun.writing = None;
+            let bytes = written.unwrap_or_else(|why| Err(failed(why)))?;
+            return Ok((bytes, manifest));
+        }
+        copied = copy(systems.docker()?, &ids, &parts) => copied,
     };
     // Without its end, the file is removed again.
     drop(parts);
-    let written = writing.await.unwrap_or_else(|why| {
-        Err(Error::Io { doing: format!("write {}", file.display()), source: std::io::Error::other(why.to_string()) })
-    });
-    clean_up(docker, &ids, listener).await;
-    // A copy that broke off says why; one that nobody could write says that.
-    let bytes = match (result, written) {
-        (Err(error), _) => return Err(error),
-        (Ok(()), written) => written?,
-    };
-    Ok(BackedUp { file: file.into(), bytes, time: started.elapsed(), manifest })
+    copied?;
+    let written = writing.await;
+    begun.writing = None;
+    Ok((written.unwrap_or_else(|why| Err(failed(why)))?, manifest))
 }
 
 fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
@@ -139,76 +178,115 @@ fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
 /// Hands everything over.
 async fn copy(docker: &Docker, [influxdb, grafana]: &[String; 2], parts: &mpsc::Sender<Part>) -> Result<()> {
     let doing = "copy InfluxDB's data";
-    // What a run that was killed has left.
-    docker.run_inside(doing, influxdb, &["rm", "-rf", INFLUXDB_BACKUP]).await?;
+    let changed = |doing: &str, why: &str| Error::Raced { doing: doing.into(), why: why.into() };
+    // What runs that were killed have left.
+    docker.run_inside(doing, influxdb, &["rm", "-rf", INFLUXDB_BACKUP, INFLUXDB_RESTORE]).await?;
     docker
         .run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, INFLUXDB_BACKUP])
         .await?;
-    docker.download(doing, influxdb, INFLUXDB_BACKUP, INFLUXDB, parts).await?;
+    if !docker.download(doing, influxdb, INFLUXDB_BACKUP, INFLUXDB, parts).await? {
+        return Err(changed(doing, "somebody else removed the copy or its container"));
+    }
     let doing = "copy Grafana's data";
     docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{OWN_FOLDER}"), OWN, parts).await?;
     docker.pause_container(Role::Grafana, grafana).await?;
     for name in GRAFANA_FILES {
-        docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{name}"), GRAFANA, parts).await?;
+        let is_there = docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{name}"), GRAFANA, parts).await?;
+        if !is_there && name == GRAFANA_FILES[0] {
+            return Err(changed(doing, "its volume holds no grafana.db, or somebody else removed its container"));
+        }
+    }
+    // What is copied while Grafana writes may be torn.
+    let is_paused =
+        docker.run_info(Role::Grafana, grafana).await?.is_some_and(|info| matches!(info.run, RunState::Paused));
+    if !is_paused {
+        return Err(changed(doing, "somebody else unpaused its container meanwhile"));
     }
     docker.unpause_container(Role::Grafana, grafana).await?;
     let _ = parts.send(Part::End).await;
     Ok(())
 }
 
-/// Nothing is left paused, and no copy inside.
-async fn clean_up(docker: &Docker, [influxdb, grafana]: &[String; 2], listener: &dyn Listener) {
+/// Nothing is left paused, and no copy inside. Containers that somebody removed meanwhile hold nothing.
+async fn clean_up(systems: &Systems, [influxdb, grafana]: &[String; 2], listener: &dyn Listener) {
+    let Ok(docker) = systems.docker() else { return };
+    let is_done = |result: std::result::Result<Result<()>, Elapsed>| {
+        matches!(result, Ok(Ok(()) | Err(Error::Docker { refusal: Refusal::NotFound, .. })))
+    };
     let waking = docker.unpause_container(Role::Grafana, grafana);
-    if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await, Ok(Ok(()))) {
-        listener.on(Event::Warning("Grafana's container may still be paused; `up` wakes it"));
+    if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await) {
+        let up = systems.stack().command("up");
+        listener.on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` wakes it")));
     }
     let removing = docker.run_inside("remove the copy", influxdb, &["rm", "-rf", INFLUXDB_BACKUP]);
-    if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
+    if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await) {
         listener.on(Event::Warning("a copy may be left in InfluxDB's volume; the next backup removes it"));
     }
 }
 
-/// Makes an instance from a file that was verified.
+/// Makes an instance from a file that was verified. `confirm` is asked as [`super::up`] asks it.
 ///
 /// # Errors
-/// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way; whatever
-/// fails later, or when `stop` comes first, what was made is removed again.
+/// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way. What fails
+/// before all data is there, or when `stop` comes first, removes again what was made; afterwards the instance
+/// stays, and [`super::up`] finishes it.
 pub async fn restore(
     systems: &Systems,
     file: &Path,
     manifest: &Manifest,
+    confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome> {
     let stack = systems.stack();
-    expect_containers(stack, "restore")?;
-    let seen = systems.observe(Depth::EngineOnly).await?;
-    expect_nothing(stack, &seen)?;
-    expect_new_enough(stack, manifest)?;
-    let plan = plan::up(stack, &seen, UpOptions::default());
-    if let Some((resource, blocked)) = plan.blocked() {
-        return Err(Error::Blocked { resource, blocked: blocked.clone() });
-    }
     let mut executed = Vec::new();
+    let mut progress = Progress::Nothing;
     let making = async {
+        expect_containers(stack, "restore")?;
+        let seen = systems.observe(Depth::EngineOnly).await?;
+        expect_nothing(stack, &seen)?;
+        expect_new_enough(stack, manifest)?;
+        let plan = plan::up(stack, &seen, UpOptions::default());
+        if let Some((resource, blocked)) = plan.blocked() {
+            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+        }
+        progress = Progress::Something;
         systems.apply(&made_first(&plan), &mut executed).await?;
         fill(systems, file, manifest, &mut executed).await?;
-        let no_question = async |_: &str| Ok(());
-        let mut outcome = super::up(systems, UpOptions::default(), no_question, listener).await?;
+        progress = Progress::Everything;
+        let mut outcome = super::up(systems, UpOptions::default(), confirm, listener).await?;
         executed.append(&mut outcome.executed);
         Ok(outcome.status)
     };
     let result = tokio::select! {
+        biased;
         result = making => result,
-        () = stop => Err(Error::Interrupted { hint: "what was made was removed again".into() }),
+        () = stop => Err(Error::Interrupted { hint: String::new() }),
     };
-    match result {
-        Ok(status) => Ok(Outcome { executed, status }),
-        Err(error) => {
-            undo(systems, listener).await;
-            Err(error)
-        }
+    let mut error = match result {
+        Ok(status) => return Ok(Outcome { executed, status }),
+        Err(error) => error,
+    };
+    let left = match progress {
+        Progress::Nothing => "nothing was made: run the same command again".into(),
+        Progress::Something if undo(systems).await => "what was made was removed again".into(),
+        Progress::Something => format!("something of it is left: `{}` removes it", stack.command("down --volumes")),
+        Progress::Everything => format!("all data is there: `{}` finishes it", stack.command("up")),
+    };
+    match &mut error {
+        Error::Interrupted { hint } => *hint = left,
+        _ if matches!(progress, Progress::Nothing) => {}
+        _ => listener.on(Event::Warning(&left)),
     }
+    Err(error)
+}
+
+/// How far a restore got.
+#[derive(Clone, Copy)]
+enum Progress {
+    Nothing,
+    Something,
+    Everything,
 }
 
 fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
@@ -288,9 +366,9 @@ async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mu
     send(docker, &grafana, GRAFANA_DATA, file, GRAFANA, database).await?;
     let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, GRAFANA_DATA, file, OWN, own).await?;
-    // The container is made once more, now that the volume says which password it has.
-    let again = vec![Step::RemoveContainer(Role::Grafana), Step::CreateContainer(Role::Grafana, NewPassword::AsVolume)];
-    systems.apply(&steps_of(Role::Grafana, again), executed).await?;
+    // Which container Grafana gets, and what must be proven before it is published, is decided by what the
+    // volume holds now.
+    systems.apply(&steps_of(Role::Grafana, vec![Step::RemoveContainer(Role::Grafana)]), executed).await?;
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     systems.apply(&steps_of(Role::Influxdb, start), executed).await?;
     let influxdb = id(Role::Influxdb).await?;
@@ -322,20 +400,22 @@ async fn send(
     into: Target,
 ) -> Result<()> {
     let (sink, chunks) = mpsc::channel(WAITING);
-    let file = file.to_path_buf();
+    let (file, shown) = (file.to_path_buf(), file);
     let reading = tokio::task::spawn_blocking(move || archive::extract(&file, folder, &into, sink));
-    docker.upload(&format!("restore {folder}"), container, path, chunks).await?;
-    reading.await.unwrap_or(Ok(()))
+    let sent = docker.upload(&format!("restore {folder}"), container, path, chunks).await;
+    // Why it could not be read says more than that it ended.
+    let read = reading.await.map_err(|why| Error::Io {
+        doing: format!("read {}", shown.display()),
+        source: std::io::Error::other(why.to_string()),
+    })?;
+    read.and(sent)
 }
 
 /// Removes what a restore that failed has made: nothing of that name was there before.
-async fn undo(systems: &Systems, listener: &dyn Listener) {
+async fn undo(systems: &Systems) -> bool {
     let removing = async {
         let seen = systems.observe(Depth::EngineOnly).await?;
         systems.apply(&plan::down(systems.stack(), &seen, true), &mut Vec::new()).await
     };
-    if !matches!(tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
-        let down = systems.stack().command("down --volumes");
-        listener.on(Event::Warning(&format!("something of it is left; `{down}` removes it")));
-    }
+    matches!(tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(())))
 }

@@ -69,7 +69,7 @@ pub async fn up(
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
-        if let Some(from) = plan::shortened_retention(systems.stack(), &plan)
+        if let Some(from) = plan::shortened_retention(systems.stack(), &seen, &plan)
             && confirmed != Some(from)
         {
             confirm(&shorter(systems.stack(), from)).await?;

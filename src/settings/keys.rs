@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::clipper::file::ValueKind;
+use crate::core::retention::Retention;
 
 /// A setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -195,9 +196,9 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Retention,
         group: Group::Influxdb,
-        option: "retention",
+        option: Retention::SETTING,
         variable: "CLIPPER_METRICS_RETENTION",
-        key: Some("retention"),
+        key: Some(Retention::SETTING),
         value_name: "DURATION",
         default: "as it is",
         help: "How long InfluxDB keeps Clipper's points, such as 90d, or inf for ever; shorter than before deletes points",

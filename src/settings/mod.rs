@@ -81,7 +81,7 @@ pub struct Memory {
 
 impl Inputs {
     /// Option over environment over file.
-    fn given(&self, setting: Setting) -> Option<&String> {
+    pub(crate) fn given(&self, setting: Setting) -> Option<&String> {
         self.options.get(&setting).or_else(|| self.environment.get(&setting)).or_else(|| self.of_file(setting))
     }
 

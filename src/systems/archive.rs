@@ -4,7 +4,7 @@
 //! Knows the format. Everything streams: memory does not grow with the data. Must not know where the data
 //! comes from or goes to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use ring::digest::{Context, SHA256};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use crate::core::stack::Remembered;
@@ -27,6 +28,10 @@ const MANIFEST: &str = "manifest.json";
 const MANIFEST_LIMIT: u64 = 16 << 20;
 /// What is handed on at once.
 const CHUNK: usize = 64 << 10;
+/// What InfluxDB calls the list of a portable backup's files.
+const INDEX: &str = ".manifest";
+/// Two blocks of zeros end a tar archive.
+const BLOCK: usize = 512;
 
 /// What an archive says of the instance that it was made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,26 +62,66 @@ pub enum Part {
     End,
 }
 
-/// Writes an archive from parts, under another name until it is whole; how many bytes it has. What was
-/// begun and not finished is removed.
-///
-/// # Errors
-/// [`Error::File`] when there is a file of that name, [`Error::Io`] when it cannot be written.
-pub fn write(path: &Path, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
-    let partial = partial(path);
-    let result = write_partial(path, &partial, manifest, parts);
-    if result.is_err() {
-        let _ = std::fs::remove_file(&partial);
-    }
-    result
+/// A new archive under a name of its own until it is whole; dropped, it leaves nothing.
+pub struct New {
+    path: PathBuf,
+    file: NamedTempFile,
 }
 
-/// The name of an archive until it is whole.
-#[must_use]
-pub fn partial(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    path.with_file_name(name)
+impl New {
+    /// Makes the file beside the place where the archive will be, readable for its owner alone.
+    ///
+    /// # Errors
+    /// [`Error::File`] when there is a file of that name, [`Error::Io`] when none can be made there.
+    pub fn create(path: &Path) -> Result<Self> {
+        expect_free(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let file = tempfile::Builder::new().prefix(&format!(".{name}.")).suffix(".partial").tempfile_in(folder);
+        Ok(Self { path: path.into(), file: file.map_err(writing(path))? })
+    }
+
+    /// Fills it from parts and gives it its name; how many bytes it has. Which databases hold anything is
+    /// told by InfluxDB's copy.
+    ///
+    /// # Errors
+    /// [`Error::File`] when a file of that name was made meanwhile, [`Error::Io`] when it cannot be written or
+    /// what it is made of is not whole.
+    pub fn write(self, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
+        let Self { path, file } = self;
+        let io = writing(&path);
+        let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
+        let mut copied = Copied::default();
+        let mut parts = Parts { received: parts, bytes: Vec::new(), at: 0, next: None, is_whole: false, zeros: 0 };
+        while let Some(folder) = parts.begin() {
+            copy_below(folder, &mut parts, &mut archive, &mut copied).map_err(&io)?;
+        }
+        if !parts.is_whole {
+            return Err(io(io::Error::other("what it is made of broke off")));
+        }
+        let mut manifest = manifest.clone();
+        let holding = copied.databases().map_err(&io)?;
+        manifest.databases = manifest.databases.into_keys().map(|name| (name, false)).collect();
+        manifest.databases.extend(holding.into_iter().map(|name| (name, true)));
+        let text = manifest.json(&copied.files).to_string();
+        archive.append(&header(MANIFEST, text.len() as u64).map_err(&io)?, text.as_bytes()).map_err(&io)?;
+        let file = archive.into_inner().and_then(GzEncoder::finish).map_err(&io)?;
+        file.as_file().sync_all().map_err(&io)?;
+        let length = file.as_file().metadata().map_err(&io)?.len();
+        match file.persist_noclobber(&path) {
+            Ok(_) => Ok(length),
+            // Somebody was faster, or the disk knows no way that spares an existing file: one more look.
+            Err(failed) => {
+                expect_free(&path)?;
+                failed.file.persist(&path).map_err(|failed| io(failed.error))?;
+                Ok(length)
+            }
+        }
+    }
+}
+
+fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io { doing: format!("write {}", path.display()), source }
 }
 
 /// Nothing is in the place of a new archive.
@@ -95,63 +140,74 @@ pub fn expect_free(path: &Path) -> Result<()> {
     })
 }
 
-fn write_partial(path: &Path, partial: &Path, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
-    let io = |source| Error::Io { doing: format!("write {}", path.display()), source };
-    expect_free(path)?;
-    let file = create(partial).map_err(io)?;
-    let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
-    let mut files = serde_json::Map::new();
-    let mut parts = Parts { received: parts, bytes: Vec::new(), at: 0, next: None, is_whole: false };
-    while let Some(folder) = parts.begin() {
-        copy_below(folder, &mut parts, &mut archive, &mut files).map_err(io)?;
-    }
-    if !parts.is_whole {
-        return Err(io(io::Error::other("what it is made of broke off")));
-    }
-    let text = manifest.json(&files).to_string();
-    archive.append(&header(MANIFEST, text.len() as u64).map_err(io)?, text.as_bytes()).map_err(io)?;
-    let file = archive.into_inner().and_then(GzEncoder::finish).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
-    // Not over a file that somebody made meanwhile; where the disk knows no links, after one more look.
-    if std::fs::hard_link(partial, path).is_ok() {
-        std::fs::remove_file(partial).map_err(io)?;
-    } else {
-        expect_free(path)?;
-        std::fs::rename(partial, path).map_err(io)?;
-    }
-    Ok(length)
+/// What an archive got so far.
+#[derive(Default)]
+struct Copied {
+    /// Size and digest of every file.
+    files: serde_json::Map<String, Value>,
+    /// What InfluxDB's portable backup says of itself, with the folder that it stands in.
+    indexes: Vec<(String, Value)>,
 }
 
-/// A new file that only this user may read: it holds passwords.
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+impl Copied {
+    /// The databases in InfluxDB's backup, but for its own.
+    ///
+    /// # Errors
+    /// When a file is missing that the backup says it has.
+    fn databases(&self) -> io::Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        for (folder, index) in &self.indexes {
+            for entry in index["files"].as_array().into_iter().flatten() {
+                let name = format!("{folder}/{}", entry["fileName"].as_str().unwrap_or_default());
+                if !self.files.contains_key(&name) {
+                    return Err(io::Error::other(format!("{name} is missing; another backup may have run")));
+                }
+                found.extend(entry["database"].as_str().filter(|name| *name != "_internal").map(String::from));
+            }
+        }
+        Ok(found)
+    }
 }
 
-fn copy_below(
+fn copy_below<W: Write>(
     folder: &str,
     from: &mut Parts,
-    archive: &mut tar::Builder<GzEncoder<File>>,
-    files: &mut serde_json::Map<String, Value>,
+    archive: &mut tar::Builder<W>,
+    copied: &mut Copied,
 ) -> io::Result<()> {
     {
         let mut inner = tar::Archive::new(&mut *from);
         for entry in inner.entries()? {
-            let entry = entry?;
-            let Some(name) = name_of(&entry)? else { continue };
-            let name = format!("{folder}/{name}");
-            let size = entry.header().size()?;
-            let mut hashing = Hashing::new(entry);
-            archive.append(&header(&name, size)?, &mut hashing)?;
-            files.insert(name, json!({"size": size, "sha256": hashing.digest()}));
+            let mut entry = entry?;
+            let Some(file) = name_of(&entry)? else { continue };
+            let name = format!("{folder}/{file}");
+            // Not the header's: more than 8 GiB stand in an extension.
+            let size = entry.size();
+            let digest = if file.ends_with(INDEX) && size <= MANIFEST_LIMIT {
+                let mut text = Vec::new();
+                entry.read_to_end(&mut text)?;
+                copied.indexes.push((folder.into(), serde_json::from_slice(&text)?));
+                append(archive, &name, size, &text[..])?
+            } else {
+                append(archive, &name, size, entry)?
+            };
+            copied.files.insert(name, json!({"size": size, "sha256": digest}));
         }
     }
     // What a tar archive has behind its end.
-    io::copy(from, &mut io::sink()).map(drop)
+    io::copy(from, &mut io::sink())?;
+    // An engine that cannot read on closes the stream as if that were all.
+    if from.zeros < 2 * BLOCK { Err(io::Error::other(format!("the copy of {folder} broke off"))) } else { Ok(()) }
+}
+
+/// Appends a file; its digest.
+fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, size: u64, content: impl Read) -> io::Result<String> {
+    let mut hashing = Hashing::new(content);
+    archive.append(&header(name, size)?, &mut hashing)?;
+    if hashing.length != size {
+        return Err(io::Error::other(format!("{name} has {} bytes of {size}", hashing.length)));
+    }
+    Ok(hashing.digest())
 }
 
 /// A regular file's name without folders; nothing for anything else.
@@ -200,7 +256,7 @@ pub fn verify(path: &Path) -> Result<Manifest> {
                 Some(serde_json::from_str::<Value>(&text).map_err(|why| bad(format!("has no manifest: {why}")))?);
             continue;
         }
-        let size = entry.header().size().map_err(broken)?;
+        let size = entry.size();
         let mut hashing = Hashing::new(entry);
         io::copy(&mut hashing, &mut io::sink()).map_err(broken)?;
         found.insert(name, json!({"size": size, "sha256": hashing.digest()}));
@@ -217,14 +273,29 @@ pub fn verify(path: &Path) -> Result<Manifest> {
     Manifest::read(&manifest).ok_or_else(|| bad("has a manifest that cannot be read".into()))
 }
 
-/// Hands on the files below a folder as a tar archive of their own, all in `into`.
+/// Hands on the files below a folder as a tar archive of their own, all in `into`. What takes them learns
+/// when that broke off.
 ///
 /// # Errors
 /// [`Error::Io`] when the archive cannot be read; where nobody takes it any more, that is the end.
-pub fn extract(path: &Path, folder: &str, into: &Target, sink: Sender<Vec<u8>>) -> Result<()> {
-    let io = |source| Error::Io { doing: format!("read {}", path.display()), source };
-    let mut archive = tar::Archive::new(open(path).map_err(io)?);
-    let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK) });
+pub fn extract(path: &Path, folder: &str, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
+    let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK), is_broken: false });
+    let result = extract_into(&mut out, path, folder, into);
+    match result {
+        Ok(()) => {
+            let _ = out.into_inner().and_then(|mut chunks| chunks.flush());
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(source) => {
+            out.get_mut().break_off();
+            Err(Error::Io { doing: format!("read {}", path.display()), source })
+        }
+    }
+}
+
+fn extract_into(out: &mut tar::Builder<Chunks>, path: &Path, folder: &str, into: &Target) -> io::Result<()> {
+    let mut archive = tar::Archive::new(open(path)?);
     let place = |mut header: tar::Header, mode: u32| {
         header.set_mode(mode);
         header.set_uid(into.owner.0);
@@ -233,22 +304,18 @@ pub fn extract(path: &Path, folder: &str, into: &Target, sink: Sender<Vec<u8>>) 
         header
     };
     if let Some(name) = into.folder {
-        let mut folder = header(&format!("{name}/"), 0).map_err(io)?;
+        let mut folder = header(&format!("{name}/"), 0)?;
         folder.set_entry_type(tar::EntryType::Directory);
-        out.append(&place(folder, into.folder_mode), io::empty()).map_err(io)?;
+        out.append(&place(folder, into.folder_mode), io::empty())?;
     }
-    for entry in archive.entries().map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let name = entry.path().map_err(io)?.to_string_lossy().into_owned();
+    for entry in archive.entries()? {
+        let entry = entry?;
+        let name = entry.path()?.to_string_lossy().into_owned();
         let Some(name) = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else { continue };
         let name = into.folder.map_or_else(|| name.to_string(), |folder| format!("{folder}/{name}"));
-        let size = entry.header().size().map_err(io)?;
-        let file = place(header(&name, size).map_err(io)?, into.file_mode);
-        if out.append(&file, entry).is_err() {
-            return Ok(());
-        }
+        let file = place(header(&name, entry.size())?, into.file_mode);
+        out.append(&file, entry)?;
     }
-    let _ = out.into_inner().and_then(|mut chunks| chunks.flush());
     Ok(())
 }
 
@@ -309,6 +376,8 @@ struct Parts {
     at: usize,
     next: Option<&'static str>,
     is_whole: bool,
+    /// How many zeros were read last.
+    zeros: usize,
 }
 
 impl Parts {
@@ -317,6 +386,7 @@ impl Parts {
         if self.is_whole {
             return None;
         }
+        self.zeros = 0;
         if let Some(folder) = self.next.take() {
             return Some(folder);
         }
@@ -352,14 +422,25 @@ impl Read for Parts {
         let length = buffer.len().min(self.bytes.len() - self.at);
         buffer[..length].copy_from_slice(&self.bytes[self.at..self.at + length]);
         self.at += length;
+        let zeros = buffer[..length].iter().rev().take_while(|byte| **byte == 0).count();
+        self.zeros = if zeros == length { self.zeros + zeros } else { zeros };
         Ok(length)
     }
 }
 
 /// Hands on what is written, in chunks.
 struct Chunks {
-    sink: Sender<Vec<u8>>,
+    sink: Sender<io::Result<Vec<u8>>>,
     bytes: Vec<u8>,
+    is_broken: bool,
+}
+
+impl Chunks {
+    /// Nothing more comes, and what came is not all.
+    fn break_off(&mut self) {
+        let _ = self.sink.blocking_send(Err(io::ErrorKind::UnexpectedEof.into()));
+        self.is_broken = true;
+    }
 }
 
 impl Write for Chunks {
@@ -372,8 +453,11 @@ impl Write for Chunks {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.is_broken {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let full = std::mem::replace(&mut self.bytes, Vec::with_capacity(CHUNK));
-        self.sink.blocking_send(full).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.sink.blocking_send(Ok(full)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -381,11 +465,12 @@ impl Write for Chunks {
 struct Hashing<R> {
     inner: R,
     context: Context,
+    length: u64,
 }
 
 impl<R: Read> Hashing<R> {
     fn new(inner: R) -> Self {
-        Self { inner, context: Context::new(&SHA256) }
+        Self { inner, context: Context::new(&SHA256), length: 0 }
     }
 
     fn digest(self) -> String {
@@ -397,6 +482,7 @@ impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.context.update(&buffer[..length]);
+        self.length += length as u64;
         Ok(length)
     }
 }
@@ -426,19 +512,23 @@ mod tests {
         }
     }
 
+    const INDEX_OF_A: &[u8] =
+        br#"{"files": [{"database": "d", "fileName": "a"}, {"database": "_internal", "fileName": "b"}]}"#;
+
     fn written(path: &Path) -> Result<u64> {
         let (sender, parts) = tokio::sync::mpsc::channel(64);
         let big = vec![7; 300_000];
-        for (folder, files) in
-            [("influxdb", vec![("dir/a", &big[..]), ("dir/b", b"bb")]), ("grafana", vec![("grafana.db", b"db")])]
-        {
+        for (folder, files) in [
+            ("influxdb", vec![("dir/a", &big[..]), ("dir/b", b"bb"), ("dir/c.manifest", INDEX_OF_A)]),
+            ("grafana", vec![("grafana.db", b"db")]),
+        ] {
             sender.blocking_send(Part::Below(folder)).unwrap();
             for chunk in tar_of(&files).chunks(50_000) {
                 sender.blocking_send(Part::Bytes(chunk.to_vec())).unwrap();
             }
         }
         sender.blocking_send(Part::End).unwrap();
-        write(path, &manifest(), parts)
+        New::create(path)?.write(&manifest(), parts)
     }
 
     #[test]
@@ -447,7 +537,7 @@ mod tests {
         let path = folder.path().join("a");
         assert!(written(&path).unwrap() < 10_000, "compressed");
         assert_eq!(verify(&path).unwrap(), manifest());
-        assert!(!partial(&path).exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
@@ -458,7 +548,7 @@ mod tests {
         extract(&path, "influxdb", &into, sink).unwrap();
         let mut bytes = Vec::new();
         while let Some(chunk) = chunks.blocking_recv() {
-            bytes.extend(chunk);
+            bytes.extend(chunk.unwrap());
         }
         let mut archive = tar::Archive::new(&bytes[..]);
         let found: Vec<_> = archive
@@ -473,7 +563,9 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(found, [("r/".into(), 0, 5), ("r/a".into(), 300_000, 5), ("r/b".into(), 2, 5)]);
+        let index = INDEX_OF_A.len() as u64;
+        let want = [("r/", 0), ("r/a", 300_000), ("r/b", 2), ("r/c.manifest", index)];
+        assert_eq!(found, want.map(|(name, size)| (name.to_string(), size, 5)));
         // It is not written over.
         assert!(written(&path).is_err());
         assert_eq!(verify(&path).unwrap(), manifest());
@@ -487,8 +579,75 @@ mod tests {
         sender.blocking_send(Part::Below("grafana")).unwrap();
         sender.blocking_send(Part::Bytes(tar_of(&[("grafana.db", b"db")]))).unwrap();
         drop(sender);
-        assert!(write(&path, &manifest(), parts).is_err());
+        assert!(New::create(&path).unwrap().write(&manifest(), parts).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// One part with everything behind it, as an engine sends it.
+    fn written_of(folder: &Path, part: &[u8]) -> Result<u64> {
+        let (sender, parts) = tokio::sync::mpsc::channel(64);
+        sender.blocking_send(Part::Below("influxdb")).unwrap();
+        sender.blocking_send(Part::Bytes(part.to_vec())).unwrap();
+        sender.blocking_send(Part::End).unwrap();
+        New::create(&folder.join("a"))?.write(&manifest(), parts)
+    }
+
+    #[test]
+    fn a_copy_that_is_not_whole_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        // The engine closed the stream between two files, and in one.
+        let whole = tar_of(&[("a", b"aa"), ("c.manifest", b"{}")]);
+        for cut in [512, 700, 1024, 1536, 2048, 2560] {
+            let error = written_of(folder.path(), &whole[..cut]).unwrap_err();
+            assert!(format!("{error}").contains("write "), "cut off after {cut}: {error}");
+        }
+        // InfluxDB's own list names a file that is not there.
+        let error = written_of(folder.path(), &tar_of(&[("c.manifest", INDEX_OF_A), ("a", b"")])).unwrap_err();
+        assert!(error.to_string().contains("influxdb/b is missing"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        written_of(folder.path(), &whole).unwrap();
+    }
+
+    #[test]
+    fn two_that_write_to_one_name_do_not_mix() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let slow = New::create(&path).unwrap();
+        written(&path).unwrap();
+        let (sender, parts) = tokio::sync::mpsc::channel(1);
+        sender.blocking_send(Part::End).unwrap();
+        let error = slow.write(&manifest(), parts).unwrap_err();
+        assert!(error.to_string().contains("exists already"), "{error}");
+        assert_eq!(verify(&path).unwrap(), manifest());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn sizes_beyond_what_a_header_holds_are_read_from_its_extension() {
+        // What Go's writer makes of them, with a size that fits a test: the header says 0.
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append_pax_extensions([("size", b"3".as_slice())]).unwrap();
+        builder.append(&header("a", 0).unwrap(), io::empty()).unwrap();
+        let mut bytes = builder.into_inner().unwrap();
+        let end = bytes.len() - 2 * BLOCK;
+        let mut content = vec![0; BLOCK];
+        content[..3].copy_from_slice(b"aaa");
+        bytes.splice(end..end, content);
+        let folder = tempfile::tempdir().unwrap();
+        written_of(folder.path(), &bytes).unwrap();
+        let path = folder.path().join("a");
+        verify(&path).unwrap();
+        let (sink, mut chunks) = tokio::sync::mpsc::channel(64);
+        let into = Target { folder: None, owner: (0, 0), folder_mode: 0, file_mode: 0 };
+        extract(&path, "influxdb", &into, sink).unwrap();
+        let mut found = Vec::new();
+        while let Some(chunk) = chunks.blocking_recv() {
+            found.extend(chunk.unwrap());
+        }
+        let mut archive = tar::Archive::new(&found[..]);
+        let mut text = String::new();
+        archive.entries().unwrap().next().unwrap().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "aaa");
     }
 
     #[test]

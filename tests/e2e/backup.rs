@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use super::instance::{Instance, SOON, docker};
+use super::instance::{Instance, SOON, bridge, docker};
 use super::lifecycle::interrupt;
 use crate::support::eventually;
 use crate::support::run::ran;
@@ -109,6 +109,61 @@ fn a_password_comes_back_with_what_it_opens() {
 }
 
 #[test]
+fn what_is_restored_off_loopback_was_seen_to_be_shut_to_admin_admin() {
+    let it = Instance::new("backup-open");
+    it.first_up(&[]).expect(0);
+    let user = json!({"name": "me", "login": "me", "email": "me@localhost", "password": "me-me-me-me"}).to_string();
+    let (code, made) = it.grafana("POST", "/api/admin/users", Some(&user));
+    assert_eq!(code, 200, "{made}");
+    let path = format!("/api/org/users/{}", made["id"]);
+    assert_eq!(it.grafana("PATCH", &path, Some(r#"{"role":"Admin"}"#)).0, 200);
+    let password = |words: &[&str]| it.command(words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "me-me-me-me").run();
+    password(&["up", "--grafana-user", "me"]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let bridge = bridge();
+    let refused = it.run(&["restore", path, "--grafana-ip", &bridge]).expect(2);
+    assert!(refused.err.contains("admin still has the password admin"), "{}", refused.err);
+    let published =
+        docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
+    assert!(!published.unwrap().contains(&bridge), "it is not published");
+    // All data was there, so it stays and is finished on loopback.
+    assert!(refused.err.contains("all data is there"), "{}", refused.err);
+    it.run(&["up", "--grafana-ip", "127.0.0.1"]).expect(0);
+    assert_eq!(it.grafana_as("me", "me-me-me-me", "GET", "/api/org", None).0, 200);
+}
+
+#[test]
+fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
+    let it = filled("backup-retention");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let refused = it.run(&["restore", path, "--retention", "1h"]).expect(2);
+    assert!(refused.err.contains("--yes") && refused.err.contains("all data is there"), "{}", refused.err);
+    assert!(!it.query("", "SHOW RETENTION POLICIES ON d").contains("1h0m0s"));
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    it.run(&["restore", path, "--retention", "1h", "--yes"]).expect(0);
+    assert!(it.query("", "SHOW RETENTION POLICIES ON d").contains("1h0m0s"));
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_found_before_anything_is_copied() {
+    let it = Instance::new("backup-file");
+    it.first_up(&[]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = folder.path().join("no/such/folder");
+    let ran = it.run(&["--verbose", "backup", nowhere.to_str().unwrap()]).expect(1);
+    assert!(ran.err.contains("no/such/folder") && ran.err.contains("hint: "), "{}", ran.err);
+    assert!(!ran.err.contains("/exec"), "no command ran inside: {}", ran.err);
+}
+
+#[test]
 fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made() {
     let it = filled("backup-refused");
     let folder = tempfile::tempdir().unwrap();
@@ -142,8 +197,14 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     assert!(old.err.contains("too old"), "{}", old.err);
     // A restore that fails half-way leaves nothing either.
     let silent = format!("{}/odd:silent", crate::support::registry::address());
-    it.run(&["restore", path, "--grafana-image", &silent, "--timeout", "2s"]).expect(1);
+    let half = it.run(&["restore", path, "--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
+    assert!(half.err.contains("what was made was removed again"), "{}", half.err);
     nothing_is_made();
+    // Once all data is there, it stays.
+    let late = it.run(&["restore", path, "--grafana-image", &silent, "--timeout", "2s"]).expect(1);
+    assert!(late.err.contains("all data is there"), "{}", late.err);
+    it.run(&["up", "--grafana-image", ""]).expect(0);
+    assert_eq!(it.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
 }
 
 #[test]

@@ -259,6 +259,8 @@ fn a_shorter_retention_is_asked_for_whatever_runs_when_it_is_set() {
     it.run(&["down"]).expect(0);
     let refused = it.run(&["up", "--retention", "1h"]).expect(2);
     assert!(refused.err.contains("keeps points 90d") && refused.err.contains("--yes"), "{}", refused.err);
+    // A refusal leaves nothing remembered: what runs without anybody goes on as before.
+    it.run(&["up"]).expect(0);
     assert!(kept().contains("2160h0m0s"), "{}", kept());
     it.run(&["up", "--retention", "1h", "--yes"]).expect(0);
     assert!(kept().contains("1h0m0s"), "{}", kept());

@@ -218,9 +218,6 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
             false
         }
     };
-    if stored.folder == Folder::Present && !is_kept {
-        items.push(removal(Resource::Folder, Step::DeleteFolder));
-    }
     items.push(match &stored.data_source {
         DataSource::Ours { provisioned: true, .. } => {
             Item::new(Resource::DataSource, provided("data source", &stack.data_source.uid), vec![])
@@ -228,6 +225,10 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
         DataSource::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
         DataSource::Missing | DataSource::Foreign(_) => missing(Resource::DataSource),
     });
+    // Last: Grafana refuses to delete one that holds what does not show, and nothing else waits for that.
+    if stored.folder == Folder::Present && !is_kept {
+        items.push(removal(Resource::Folder, Step::DeleteFolder));
+    }
     items
 }
 

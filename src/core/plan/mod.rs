@@ -379,12 +379,40 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
 
 /// How long points are kept, where a plan would keep them for a shorter time, or for one that may be.
 #[must_use]
-pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
+pub fn shortened_retention(stack: &Stack, seen: &Observed, plan: &Plan) -> Option<Option<Retention>> {
     let want = stack.retention?;
-    plan.changes().find_map(|(step, _)| match step {
-        Step::SetRetention { from } if from.is_none_or(|from| want.is_shorter_than(from)) => Some(from),
+    let steps = || plan.changes().map(|(step, _)| step);
+    let set = steps().find_map(|step| match step {
+        Step::SetRetention { from } => Some(from),
         _ => None,
-    })
+    });
+    let is_seen = set.is_some()
+        || plan.0.iter().any(|item| match item.resource {
+            Resource::Retention => item.finding == Finding::InSync,
+            Resource::Database => item.finding == Finding::Missing,
+            _ => false,
+        });
+    let from = if is_seen {
+        set?
+    } else if steps().any(|step| step == Step::SaveSettings) {
+        // The database is seen only later, and a refusal must not leave the new value remembered.
+        Some(remembered_retention(stack, seen)?)
+    } else {
+        return None;
+    };
+    from.is_none_or(|from| want.is_shorter_than(from)).then_some(from)
+}
+
+/// How long the instance was told to keep points before this run, if this one says otherwise; for ever where
+/// nobody said anything.
+fn remembered_retention(stack: &Stack, seen: &Observed) -> Option<Retention> {
+    let before = seen.settings.values.as_ref()?;
+    let now = stack.settings.as_ref()?.values.get(Retention::SETTING)?;
+    match before.get(Retention::SETTING) {
+        Some(before) if before.value == now.value => None,
+        Some(before) => Retention::parse(&before.value),
+        None => Some(Retention::Forever),
+    }
 }
 
 /// What would leave nothing of ours behind, except volumes and settings unless asked.

@@ -2,6 +2,8 @@
 //!
 //! Must not know what the files are, nor keep more than a chunk of them.
 
+use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bollard::exec::StartExecResults;
@@ -9,6 +11,7 @@ use bollard::models::ExecConfig;
 use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::watch;
 
 use super::{Docker, files};
 use crate::core::role::Role;
@@ -18,6 +21,8 @@ use crate::systems::archive::Part;
 
 /// How long a command inside a container may take: it may copy a whole database.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// How long nothing may move while files go in or out: what is unpacked last may be large.
+const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// The most that is kept of what a command prints.
 const LIMIT: usize = 64 << 10;
 
@@ -68,10 +73,11 @@ impl Docker {
         Err(failed(format!("its command ended with {code}: {}", excerpt(&printed[from..], 300))))
     }
 
-    /// Hands a path of a container over as a tar archive; `false` if there is no such path.
+    /// Hands a path of a container over as a tar archive; `false` if there is no such path. Where nobody
+    /// takes it any more, that is the end.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] when the engine refuses or sends nothing for long.
     pub async fn download(
         &self,
         doing: &str,
@@ -82,31 +88,61 @@ impl Docker {
     ) -> Result<bool> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let mut chunks = self.client.download_from_container(container, Some(options));
-        let mut is_first = true;
-        loop {
-            let next = async { chunks.next().await.transpose() };
-            let Some(found) = self.find(doing, next).await? else { return Ok(false) };
-            let Some(chunk) = found else { return Ok(true) };
-            // Nobody takes it any more where the archive cannot be written, which is said there.
-            if std::mem::take(&mut is_first) && sink.send(Part::Below(below)).await.is_err() {
-                return Ok(true);
-            }
-            if sink.send(Part::Bytes(chunk.to_vec())).await.is_err() {
-                return Ok(true);
-            }
+        let first = self.find(doing, async { chunks.next().await.transpose() }).await?;
+        let Some(mut chunk) = first else { return Ok(false) };
+        if sink.send(Part::Below(below)).await.is_err() {
+            return Ok(true);
         }
+        while let Some(bytes) = chunk {
+            if sink.send(Part::Bytes(bytes.to_vec())).await.is_err() {
+                return Ok(true);
+            }
+            chunk = match tokio::time::timeout(STALL_TIMEOUT, chunks.next()).await {
+                Ok(next) => next.transpose().map_err(|error| super::errors::translate(doing, &error))?,
+                Err(_) => return Err(stalled(doing)),
+            };
+        }
+        Ok(true)
     }
 
     /// Unpacks a tar archive below a path of a container.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
-    pub async fn upload(&self, doing: &str, container: &str, path: &str, chunks: Receiver<Vec<u8>>) -> Result<()> {
+    /// [`Error::Docker`] when the engine refuses or takes nothing for long.
+    pub async fn upload(
+        &self,
+        doing: &str,
+        container: &str,
+        path: &str,
+        chunks: Receiver<io::Result<Vec<u8>>>,
+    ) -> Result<()> {
         let options = UploadToContainerOptionsBuilder::default().path(path).copy_uidgid("false").build();
-        let body = stream::unfold(chunks, |mut chunks| async { Some((chunks.recv().await?.into(), chunks)) });
-        let upload = self.client.upload_to_container(container, Some(options), bollard::body_stream(body));
-        // Not bounded as other requests are: it takes as long as there is something to send.
-        upload.await.map_err(|error| super::errors::translate(doing, &error))
+        let (beat, mut beats) = watch::channel(());
+        let body = stream::unfold((chunks, beat), |(mut chunks, beat)| async {
+            let chunk = chunks.recv().await?;
+            beat.send_replace(());
+            Some((chunk.map(Into::into), (chunks, beat)))
+        });
+        // The engine answers when everything is unpacked, so its answer may come later than others.
+        let client = self.client.clone().with_timeout(COMMAND_TIMEOUT);
+        let mut upload = pin!(client.upload_to_container(container, Some(options), bollard::body_try_stream(body)));
+        let mut is_sent = false;
+        loop {
+            let moves = async {
+                tokio::select! {
+                    result = &mut upload => Some(result),
+                    beat = beats.changed(), if !is_sent => {
+                        is_sent = beat.is_err();
+                        None
+                    }
+                }
+            };
+            match tokio::time::timeout(STALL_TIMEOUT, moves).await {
+                Ok(Some(result)) => return result.map_err(|error| super::errors::translate(doing, &error)),
+                Ok(None) => {}
+                Err(_) => return Err(stalled(doing)),
+            }
+        }
     }
 
     /// The user and group whose files the container reads.
@@ -126,4 +162,9 @@ impl Docker {
     pub async fn pause_container(&self, role: Role, id: &str) -> Result<()> {
         self.call(&format!("pause the container of {}", role.title()), self.client.pause_container(id)).await
     }
+}
+
+fn stalled(doing: &str) -> Error {
+    let why = format!("nothing moved for {} s", STALL_TIMEOUT.as_secs());
+    Error::Docker { doing: doing.into(), why, refusal: Refusal::Gone }
 }

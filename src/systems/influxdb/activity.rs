@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::systems::influxql::{literal, quoted};
 
 /// InfluxDB's own database.
-pub(super) const INTERNAL: &str = "_internal";
+pub const INTERNAL: &str = "_internal";
 /// The most databases that are searched for measurements of Clipper's.
 const SEARCHED: usize = 50;
 

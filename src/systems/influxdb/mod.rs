@@ -6,7 +6,6 @@
 pub mod activity;
 pub mod probe;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -100,20 +99,6 @@ impl Influxdb {
         let series = self.query(None, "SHOW DATABASES").await?;
         let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.as_str());
         Ok(names.map(String::from).collect())
-    }
-
-    /// Every database but InfluxDB's own, and whether it holds anything.
-    ///
-    /// # Errors
-    /// When the server refuses or does not answer.
-    pub async fn contents(&self) -> Result<BTreeMap<String, bool>> {
-        let mut found = BTreeMap::new();
-        for name in self.databases().await?.into_iter().filter(|name| name != activity::INTERNAL) {
-            let statement = format!("SHOW MEASUREMENTS ON {} LIMIT 1", quoted(&name));
-            let holds = !self.query(None, &statement).await?.is_empty();
-            found.insert(name, holds);
-        }
-        Ok(found)
     }
 
     /// Makes a database that keeps points for so long; one that exists is fine, and keeps them as before.
