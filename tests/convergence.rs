@@ -1,6 +1,6 @@
 //! The planner against a model of engine, InfluxDB and Grafana: from every world, and from every
 //! crash behind any step, `up` ends as specified, breaks no precondition on its way, and never
-//! publishes a Grafana that admin/admin opens.
+//! publishes a Grafana that admin/admin opens, nor drops points that nobody was asked about.
 //!
 //! The model has its own idea of done: it does not ask the planner.
 
@@ -16,6 +16,7 @@ use clipper_metrics::core::observed::{
     SeenDashboard, SeenLogin, Server, StoredSettings, Volume,
 };
 use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step, UpOptions};
+use clipper_metrics::core::retention::Retention;
 use clipper_metrics::core::role::Role;
 use clipper_metrics::core::specification::{PasswordSource, Specification};
 use clipper_metrics::core::stack::{
@@ -86,6 +87,10 @@ struct World {
     influxdb: Srv,
     grafana: Srv,
     database: bool,
+    /// How long the database keeps points.
+    keeps: Retention,
+    /// This run has asked whether points may be kept for a shorter time.
+    asked: bool,
     /// The password in Grafana's database; none before the first start.
     db: Option<Password>,
     /// What the password's file in the volume holds.
@@ -120,7 +125,13 @@ struct Case {
     reset: bool,
     /// The image is a newer one than before.
     upgrade: bool,
+    /// How long points are to be kept.
+    retention: Option<Retention>,
 }
+
+/// A long retention, and a short one.
+const DAYS_90: Retention = Retention::For(Duration::from_secs(90 * 86_400));
+const DAYS_2: Retention = Retention::For(Duration::from_secs(2 * 86_400));
 
 /// The version that volumes were made for, by their label.
 const LABEL: u64 = 2;
@@ -156,13 +167,15 @@ fn stack(case: Case) -> Stack {
             engine_host: None,
         }
     };
-    let remembered = Remembered { value: "d".into(), of_file: false };
+    let remembered = |value: String| Remembered { value, of_file: false };
+    let mut values = BTreeMap::from([("database".to_string(), remembered("d".into()))]);
+    values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
     Stack {
         instance: "x".into(),
         influxdb: Service::Container(spec(Role::Influxdb, "127.0.0.1")),
         grafana: Service::Container(spec(Role::Grafana, if case.open { "0.0.0.0" } else { "127.0.0.1" })),
         database: "d".into(),
-        retention: None,
+        retention: case.retention,
         organisation: None,
         folder: None,
         data_source: DataSource {
@@ -180,7 +193,7 @@ fn stack(case: Case) -> Stack {
             models: None,
         },
         login: Login { user: "admin".into(), token: false, given: case.given.is_some() },
-        settings: Some(Settings { values: [("database".to_string(), remembered)].into(), lost: None }),
+        settings: Some(Settings { values, lost: None }),
         pull: Pull::Missing,
         timeout: Duration::from_secs(1),
         engine: EngineLocation::Here,
@@ -322,7 +335,10 @@ impl World {
                 port_holder: None,
                 free_port: None,
                 probe: if runs(&self.influxdb) {
-                    Probe::Answering(Influxdb { has_database: self.database, retention: None })
+                    Probe::Answering(Influxdb {
+                        has_database: self.database,
+                        retention: Some(self.keeps).filter(|_| self.database),
+                    })
                 } else {
                     Probe::Unasked
                 },
@@ -484,6 +500,9 @@ impl World {
             }
             Step::CreateDatabase => {
                 assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
+                if !self.database {
+                    self.keeps = case.retention.unwrap_or(Retention::Forever);
+                }
                 self.database = true;
             }
             Step::SaveDashboard { .. } | Step::SetHome | Step::SaveDataSource | Step::AwaitQuery
@@ -492,9 +511,14 @@ impl World {
                 return false;
             }
             Step::SaveDashboard { .. } => self.dashboard = Thing::Right,
-            // `down --deregister` is for servers that stay, and the model has containers; none says how long
-            // points are kept.
-            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource | Step::SetRetention { .. } => {
+            Step::SetRetention { from } => {
+                let want = case.retention.unwrap();
+                assert_eq!((self.database, from), (true, Some(self.keeps)), "what is altered was looked at");
+                assert!(self.asked || !want.is_shorter_than(self.keeps), "points are dropped without a question");
+                self.keeps = want;
+            }
+            // `down --deregister` is for servers that stay, and the model has containers.
+            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource => {
                 unreachable!("{step}")
             }
             Step::SetHome => {
@@ -587,7 +611,9 @@ impl World {
         let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
         let labelled = self.grafana.container.is_some_and(|have| have.password == PasswordSource::File);
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
-        let inside = self.database && self.source == Thing::Right && self.dashboard == Thing::Right && !self.stale;
+        let keeps = case.retention.is_none_or(|want| want == self.keeps);
+        let inside =
+            self.database && keeps && self.source == Thing::Right && self.dashboard == Thing::Right && !self.stale;
         let servers = fine(&self.influxdb) && fine(&self.grafana);
         self.networks.len() == 1 && servers && is_version && door && settled && inside && self.settings == Thing::Right
     }
@@ -615,9 +641,12 @@ fn orders(plan: &Plan) -> [Vec<Step>; 2] {
 /// give none.
 fn finish(mut world: World, want: &Stack, case: Case) {
     let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
+    world.asked = false;
     for _ in 0..6 {
         world.removed = None;
-        let plan = plan::up(want, &world.observe(want, case), options);
+        let seen = world.observe(want, case);
+        let plan = plan::up(want, &seen, options);
+        world.asked |= plan::shortened_retention(want, &seen, &plan).is_some();
         if let Some((_, blocked)) = plan.blocked() {
             let migrated = blocked.kind == plan::Obstacle::Image && world.ran > case.version();
             let refused = case.given.is_some() && blocked.kind == plan::Obstacle::Refused;
@@ -656,10 +685,12 @@ fn finish(mut world: World, want: &Stack, case: Case) {
 /// Runs to the end, and from every crash behind any step.
 fn check(world: &World, want: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
-    let plan = plan::up(want, &world.observe(want, case), options);
+    let seen = world.observe(want, case);
+    let plan = plan::up(want, &seen, options);
     if plan.blocked().is_some() {
         return 0;
     }
+    let asked = plan::shortened_retention(want, &seen, &plan).is_some();
     if !case.reset {
         assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
     }
@@ -668,7 +699,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
         // The other order of the lanes is tried whole: what it leaves half-way is a world of its own.
         for interrupted in (index * order.len())..=order.len() {
             let run = || {
-                let mut world = world.clone();
+                let mut world = World { asked, ..world.clone() };
                 for step in &order[..interrupted] {
                     if !world.execute(case, *step) {
                         break;
@@ -775,6 +806,8 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 influxdb: *influxdb,
                                 grafana: *grafana,
                                 database: database && influxdb.volume,
+                                keeps: [Retention::Forever, DAYS_90, DAYS_2][(index + door) % 3],
+                                asked: false,
                                 db: if grafana.volume { db } else { None },
                                 file: if grafana.volume { file } else { None },
                                 pending: if grafana.volume { pending } else { None },
@@ -844,6 +877,13 @@ fn on_loopback_every_world_and_every_crash_converges() {
 }
 
 #[test]
+fn whatever_retention_is_found_it_is_set_and_shortened_only_after_a_question() {
+    for retention in [DAYS_2, DAYS_90, Retention::Forever] {
+        check_everywhere(Case { retention: Some(retention), ..Case::default() });
+    }
+}
+
+#[test]
 fn for_everybody_every_world_and_every_crash_converges_and_admin_admin_is_never_open() {
     check_everywhere(Case { open: true, ..Case::default() });
 }
@@ -865,14 +905,14 @@ fn a_given_password_never_lets_admin_admin_be_open() {
 #[test]
 fn a_reset_converges_from_everywhere() {
     for (open, given) in [(false, None), (false, Some(DEFAULT)), (true, None), (true, Some(GIVEN))] {
-        check_everywhere(Case { open, given, reset: true, upgrade: false });
+        check_everywhere(Case { open, given, reset: true, ..Case::default() });
     }
 }
 
 #[test]
 fn no_older_grafana_ever_starts_on_what_a_newer_one_migrated() {
     for (open, given) in [(false, None), (true, None), (false, Some(GIVEN)), (false, Some(OLD)), (true, Some(OLD))] {
-        check_everywhere(Case { open, given, reset: false, upgrade: true });
+        check_everywhere(Case { open, given, upgrade: true, ..Case::default() });
     }
 }
 
@@ -914,6 +954,8 @@ fn empty_world() -> World {
         influxdb: empty,
         grafana: empty,
         database: false,
+        keeps: Retention::Forever,
+        asked: false,
         db: None,
         file: None,
         pending: None,
