@@ -253,6 +253,8 @@ pub async fn restore(
         progress = Progress::Something;
         systems.apply(&made_first(&plan), &mut executed).await?;
         fill(systems, file, manifest, &mut executed).await?;
+        let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings]);
+        systems.apply(&remembered, &mut executed).await?;
         progress = Progress::Everything;
         let mut outcome = super::up(systems, UpOptions::default(), confirm, listener).await?;
         executed.append(&mut outcome.executed);
@@ -321,7 +323,8 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// What is made before there is any data: no server starts.
+/// What is made before there is any data: no server starts. Without settings it is no instance yet, so that
+/// `up` does not go on with a part of one where a restore was killed.
 fn made_first(plan: &Plan) -> Plan {
     let is_first = |step: &Step| {
         matches!(
@@ -329,7 +332,6 @@ fn made_first(plan: &Plan) -> Plan {
             Step::PullImage(_)
                 | Step::CheckImage(_)
                 | Step::CreateNetwork
-                | Step::SaveSettings
                 | Step::CreateVolume(_)
                 | Step::CreateContainer(..)
         )
@@ -344,10 +346,10 @@ fn made_first(plan: &Plan) -> Plan {
     Plan(items.collect())
 }
 
-/// Steps of one server, in this order.
-fn steps_of(role: Role, steps: Vec<Step>) -> Plan {
+/// Steps of one resource, in this order.
+fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
     let finding = Finding::Requested("to be restored");
-    Plan(vec![Item { resource: Resource::Server(role), finding, preparation: Vec::new(), steps }])
+    Plan(vec![Item { resource, finding, preparation: Vec::new(), steps }])
 }
 
 /// Puts the data into the containers that were made.
@@ -368,9 +370,11 @@ async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mu
     send(docker, &grafana, GRAFANA_DATA, file, OWN, own).await?;
     // Which container Grafana gets, and what must be proven before it is published, is decided by what the
     // volume holds now.
-    systems.apply(&steps_of(Role::Grafana, vec![Step::RemoveContainer(Role::Grafana)]), executed).await?;
+    systems
+        .apply(&steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]), executed)
+        .await?;
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
-    systems.apply(&steps_of(Role::Influxdb, start), executed).await?;
+    systems.apply(&steps_of(Resource::Server(Role::Influxdb), start), executed).await?;
     let influxdb = id(Role::Influxdb).await?;
     // Its own user reads and removes what the engine puts there as another.
     let backup =

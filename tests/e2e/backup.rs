@@ -153,6 +153,33 @@ fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
 }
 
 #[test]
+fn what_a_killed_restore_leaves_is_no_instance() {
+    let it = filled("backup-killed");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let silent = format!("{}/odd:silent", crate::support::registry::address());
+    let words = ["restore", path, "--influxdb-image", &silent, "--timeout", "60s"];
+    let mut process = it.command(&words).command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("it waits for InfluxDB", SOON, || {
+        docker(&["inspect", "--format", "{{.State.Running}}", &it.container("influxdb")])
+            .is_ok_and(|text| text == "true")
+    });
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let up = it.run(&["up"]).expect(2);
+    assert!(up.err.contains("a restore that was killed") && up.err.contains("down --volumes"), "{}", up.err);
+    assert!(it.run(&["restore", path]).expect(2).err.contains("down --volumes"));
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let words = it.first(&[]);
+    let restored = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
+    it.run(&restored).expect(0);
+    assert_eq!(it.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
+}
+
+#[test]
 fn a_file_that_cannot_be_made_is_found_before_anything_is_copied() {
     let it = Instance::new("backup-file");
     it.first_up(&[]).expect(0);

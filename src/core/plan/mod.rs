@@ -306,7 +306,11 @@ fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
         (Some(lost), _) if lost.unknown_database => Finding::Blocked(Blocked {
             kind: Obstacle::Settings,
             why: format!("the settings of {} are {}, and nothing else knows its database", stack.instance, lost.why),
-            hint: format!("give the database again: {}", stack.command("up --database NAME")),
+            hint: format!(
+                "give the database again: {}; after a restore that was killed, `{}` and restore again",
+                stack.command("up --database NAME"),
+                stack.command("down --volumes")
+            ),
         }),
         (Some(lost), _) => Finding::Stopped(lost.why.clone()),
         (None, None) => Finding::Missing,
