@@ -115,7 +115,7 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
         database: stack.database.clone(),
         databases: databases.into_iter().filter(|name| name != INTERNAL).map(|name| (name, false)).collect(),
         influxdb: version(&seen.influxdb.version),
-        grafana: version(&seen.grafana.version),
+        grafana: version(&seen.grafana.version.clone().or(seen.grafana.recorded.map(|ran| ran.to_string()))),
     };
     // A file that cannot be made is found before a server has any work with it.
     let new = archive::New::create(file)?;
@@ -277,6 +277,11 @@ pub async fn restore(
     };
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
+        // Its own hint is for `up`, and for the instance that the command line names.
+        Error::Publish { role, .. } => {
+            let hint = format!("{left}; give another port with --{role}-port");
+            error = Error::usage(error.to_string(), hint);
+        }
         _ if matches!(progress, Progress::Nothing) => {}
         _ => listener.on(Event::Warning(&left)),
     }
@@ -310,17 +315,21 @@ fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
     ))
 }
 
-/// No older Grafana starts on what a newer one has migrated.
+/// No older Grafana starts on what a newer one has migrated, and no older InfluxDB reads a newer one's copy.
 fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
-    let image = stack.container(Role::Grafana).map(|spec| &spec.specification.image);
-    let (have, need) = (image.and_then(ImageRef::version), Version::parse(&manifest.grafana));
-    match (image, have, need) {
-        (Some(image), Some(have), Some(need)) if have < need => Err(Error::usage(
-            format!("the archive was made of Grafana {}, which {image} is too old for", manifest.grafana),
-            "give a newer one with --grafana-image",
-        )),
-        _ => Ok(()),
+    for (role, made_of) in [(Role::Grafana, &manifest.grafana), (Role::Influxdb, &manifest.influxdb)] {
+        let image = stack.container(role).map(|spec| &spec.specification.image);
+        let (have, need) = (image.and_then(ImageRef::version), Version::parse(made_of));
+        if let (Some(image), Some(have), Some(need)) = (image, have, need)
+            && have < need
+        {
+            return Err(Error::usage(
+                format!("the archive was made of {} {made_of}, which {image} is too old for", role.title()),
+                format!("give a newer one with --{role}-image"),
+            ));
+        }
     }
+    Ok(())
 }
 
 /// What is made before there is any data: no server starts. Without settings it is no instance yet, so that

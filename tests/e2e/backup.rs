@@ -222,6 +222,15 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     assert!(external.err.contains("already runs elsewhere"), "{}", external.err);
     let old = it.run(&["restore", path, "--grafana-image", "grafana/grafana:7.0.0"]).expect(2);
     assert!(old.err.contains("too old"), "{}", old.err);
+    let old = it.run(&["restore", path, "--influxdb-image", "influxdb:1.5.4"]).expect(2);
+    assert!(old.err.contains("too old") && old.err.contains("--influxdb-image"), "{}", old.err);
+    // A port that is taken is named, with the option that changes it.
+    let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let taken = it.run(&["restore", path, "--influxdb-port", &port]).expect(2);
+    assert!(taken.err.contains(&port) && taken.err.contains("--influxdb-port"), "{}", taken.err);
+    assert!(!taken.err.contains("clipper-metrics up"), "{}", taken.err);
+    nothing_is_made();
     // A restore that fails half-way leaves nothing either.
     let silent = format!("{}/odd:silent", crate::support::registry::address());
     let half = it.run(&["restore", path, "--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
