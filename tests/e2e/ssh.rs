@@ -285,10 +285,13 @@ fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
     let after: Vec<&str> = first.iter().copied().chain(["--grafana-image", ""]).collect();
     host.run("ssh://box", &after).expect(0);
     host.run("ssh://box", &["down", "--volumes", "--yes"]).expect(0);
-    // Killed, it leaves no connection behind either, only an empty folder's name.
+    // Killed, it leaves no connection behind either, only a folder, which the next run removes.
     let mut process = start();
     eventually("ssh is connected", Duration::from_secs(60), || host.left().contains("ssh -F"));
     process.kill().unwrap();
     process.wait().unwrap();
     eventually("ssh ends with it", Duration::from_secs(10), || !host.left().contains("ssh -F"));
+    assert!(host.left().contains("clipper-metrics-ssh-"));
+    host.run("ssh://box", &["status"]).expect(3);
+    host.assert_nothing_left();
 }

@@ -7,12 +7,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::process::{Child, Command};
@@ -90,7 +92,7 @@ pub(super) struct Ssh {
     destination: Destination,
     /// The host's own name, which an alias of ssh's configuration need not be.
     host_name: String,
-    folder: PathBuf,
+    folder: Folder,
     master: RefCell<Child>,
     said: Arc<Mutex<String>>,
     ports: RefCell<HashMap<(String, u16), u16>>,
@@ -257,7 +259,6 @@ impl Drop for Ssh {
         let mut master = self.master.borrow_mut();
         drop(master.stdin.take());
         let _ = master.start_kill();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -301,32 +302,44 @@ async fn listen(mut errors: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
     }
 }
 
-/// What stands before the process's id in a folder's name.
+/// What the names of folders begin with.
 const FOLDER: &str = "clipper-metrics-ssh-";
+/// A file that is locked for as long as its folder is used.
+const LOCK: &str = "lock";
 
-/// A new folder that only this user may enter. Those of processes that were killed are removed.
-fn private_folder() -> std::io::Result<PathBuf> {
+/// A new folder that only this user may enter, removed with its value. Those of processes that were killed
+/// are removed now: nobody has their lock, wherever the process ran.
+fn private_folder() -> std::io::Result<Folder> {
     // The path of a socket may have some hundred bytes only.
     let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < 60);
     let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
     for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(FOLDER)?.split('-').next()?.parse::<u32>().ok());
-        let is_abandoned = process.is_some_and(|id| !PathBuf::from(format!("/proc/{id}")).exists());
-        // Another user's cannot be removed, and stays.
-        if is_abandoned && PathBuf::from("/proc/self").exists() {
+        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(FOLDER));
+        // Another user's cannot be opened, and stays.
+        if is_one && File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    let mut last = None;
-    for number in 0..100 {
-        let folder = parent.join(format!("{FOLDER}{}-{number}", std::process::id()));
-        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => return Ok(folder),
-            Err(why) => last = Some(why),
-        }
+    let directory =
+        tempfile::Builder::new().prefix(FOLDER).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)?;
+    // Under its name only once it is locked: nobody finds it in between.
+    let new = directory.path().join("new");
+    let lock = File::create(&new)?;
+    // Where nothing can be locked, nothing is removed either.
+    let _ = lock.try_lock();
+    std::fs::rename(new, directory.path().join(LOCK))?;
+    Ok(Folder { directory, _lock: lock })
+}
+
+struct Folder {
+    directory: TempDir,
+    _lock: File,
+}
+
+impl Folder {
+    fn join(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
-    Err(last.unwrap_or_else(|| std::io::ErrorKind::AlreadyExists.into()))
 }
 
 /// The host's own name by ssh's configuration.
