@@ -100,12 +100,25 @@ fn systems_share_only_http() {
     }
 }
 
+/// What Cargo.toml asks for, as code names it.
+fn libraries() -> Vec<String> {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).collect()
+}
+
 #[test]
 fn core_imports_nothing_but_std() {
+    let libraries = libraries();
     for (path, text) in sources().into_iter().filter(|(path, _)| part(path) == "core") {
         for line in code(&text).filter(|line| line.starts_with("use ")) {
             let fine = ["use std::", "use super::", "use crate::core::"].iter().any(|start| line.starts_with(start));
             assert!(fine, "{path}: {line}");
+        }
+        for line in code(&text) {
+            let begins = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+            let names = |library: &String| line.match_indices(&format!("{library}::")).any(|(at, _)| begins(at));
+            assert_eq!(libraries.iter().find(|library| names(library)), None, "{path}: {line}");
         }
     }
 }
@@ -180,7 +193,8 @@ fn the_paths_that_contributing_names_exist() {
 /// Names of test functions, from all files of tests.
 fn test_names() -> String {
     let mut all = String::new();
-    for folder in ["src", "tests", "tests/e2e"] {
+    all.extend(sources().into_iter().map(|(_, text)| text));
+    for folder in ["tests", "tests/e2e"] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_file()) {
             all.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());

@@ -71,6 +71,7 @@ pub async fn up(
         }
         if let Some(from) = plan::shortened_retention(systems.stack(), &seen, &plan)
             && confirmed != Some(from)
+            && confirmed != Some(None)
         {
             confirm(&shorter(systems.stack(), from)).await?;
             confirmed = Some(from);

@@ -20,14 +20,33 @@ impl Retention {
     /// The shortest that InfluxDB accepts.
     pub const SHORTEST: Duration = Duration::from_secs(3600);
 
-    /// Reads a duration as InfluxDB and people write it, such as `2160h0m0s`; `0s` and `INF` are for ever.
+    /// Reads a duration as InfluxDB writes it, such as `2160h0m0s`; `0s` and `INF` are for ever.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if ["inf", "INF"].contains(&text) {
             return Some(Self::Forever);
         }
-        let time = humantime::parse_duration(text).ok()?;
-        Some(if time.is_zero() { Self::Forever } else { Self::For(time) })
+        let (mut seconds, mut number) = (0_u64, None::<u64>);
+        for c in text.chars() {
+            let unit = match c {
+                '0'..='9' => {
+                    let digit = u64::from(c.to_digit(10)?);
+                    number = Some(number.unwrap_or(0).checked_mul(10)?.checked_add(digit)?);
+                    continue;
+                }
+                'w' => 604_800,
+                'd' => 86_400,
+                'h' => 3_600,
+                'm' => 60,
+                's' => 1,
+                _ => return None,
+            };
+            seconds = seconds.checked_add(number.take()?.checked_mul(unit)?)?;
+        }
+        if number.is_some() || text.is_empty() {
+            return None;
+        }
+        Some(if seconds == 0 { Self::Forever } else { Self::For(Duration::from_secs(seconds)) })
     }
 
     /// As a statement of InfluxQL has it.

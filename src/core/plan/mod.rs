@@ -399,24 +399,18 @@ pub fn shortened_retention(stack: &Stack, seen: &Observed, plan: &Plan) -> Optio
     let from = if is_seen {
         set?
     } else if steps().any(|step| step == Step::SaveSettings) {
-        // The database is seen only later, and a refusal must not leave the new value remembered.
-        Some(remembered_retention(stack, seen)?)
+        // The database is seen only later, and a refusal must not leave the new value remembered. Where
+        // nobody said anything before, points are kept for ever; what cannot be read here is not known.
+        let now = stack.settings.as_ref()?.values.get(Retention::SETTING)?;
+        let before = seen.settings.values.as_ref()?.get(Retention::SETTING);
+        if before.is_some_and(|before| before.value == now.value) {
+            return None;
+        }
+        before.map_or(Some(Retention::Forever), |before| Retention::parse(&before.value))
     } else {
         return None;
     };
     from.is_none_or(|from| want.is_shorter_than(from)).then_some(from)
-}
-
-/// How long the instance was told to keep points before this run, if this one says otherwise; for ever where
-/// nobody said anything.
-fn remembered_retention(stack: &Stack, seen: &Observed) -> Option<Retention> {
-    let before = seen.settings.values.as_ref()?;
-    let now = stack.settings.as_ref()?.values.get(Retention::SETTING)?;
-    match before.get(Retention::SETTING) {
-        Some(before) if before.value == now.value => None,
-        Some(before) => Retention::parse(&before.value),
-        None => Some(Retention::Forever),
-    }
 }
 
 /// What would leave nothing of ours behind, except volumes and settings unless asked.
