@@ -78,18 +78,27 @@ pub async fn backup(
         result = make(systems, file, &mut begun) => result,
         () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
     };
-    let Begun { containers, writing } = begun;
+    let Begun { containers, writing, manifest } = begun;
     if let Some(ids) = containers {
         // Before the file: its disk may hang, and Grafana is not to wait for it.
         clean_up(systems, &ids, listener).await;
     }
-    if let Some(writing) = writing
-        && tokio::time::timeout(CLEAN_UP_TIMEOUT, writing).await.is_err()
-    {
-        let beside = file.with_file_name("").display().to_string();
-        listener.on(Event::Warning(&format!("a file that ends in .partial may be left beside it in {beside:?}")));
-    }
-    let (bytes, manifest) = result?;
+    let written = match writing {
+        Some(writing) => tokio::time::timeout(CLEAN_UP_TIMEOUT, writing).await,
+        None => Ok(Ok(Err(Error::Interrupted { hint: String::new() }))),
+    };
+    let (bytes, manifest) = match (result, written, manifest) {
+        (Ok(done), ..) => done,
+        // The interruption came when everything was handed over.
+        (Err(Error::Interrupted { .. }), Ok(Ok(Ok(bytes))), Some(manifest)) => (bytes, manifest),
+        (Err(error), written, _) => {
+            if written.is_err() {
+                let file = file.display();
+                listener.on(Event::Warning(&format!("{file}, or one beside it that ends in .partial, may be left")));
+            }
+            return Err(error);
+        }
+    };
     Ok(BackedUp { file: file.into(), bytes, time: started.elapsed(), manifest })
 }
 
@@ -98,6 +107,7 @@ pub async fn backup(
 struct Begun {
     containers: Option<[String; 2]>,
     writing: Option<JoinHandle<Result<u64>>>,
+    manifest: Option<Manifest>,
 }
 
 async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64, Manifest)> {
@@ -120,6 +130,7 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     // A file that cannot be made is found before a server has any work with it.
     let new = archive::New::create(file)?;
     begun.containers = Some(ids.clone());
+    begun.manifest = Some(manifest.clone());
     let (parts, received) = mpsc::channel(WAITING);
     let writing = {
         let manifest = manifest.clone();
@@ -250,8 +261,11 @@ pub async fn restore(
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
+        systems.apply(&only(&plan, is_fetched), &mut executed).await?;
+        // That may have taken long.
+        expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
         progress = Progress::Something;
-        systems.apply(&made_first(&plan), &mut executed).await?;
+        systems.apply(&only(&plan, is_made_first), &mut executed).await?;
         fill(systems, file, manifest, &mut executed).await?;
         let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings]);
         systems.apply(&remembered, &mut executed).await?;
@@ -271,6 +285,11 @@ pub async fn restore(
     };
     let left = match progress {
         Progress::Nothing => "nothing was made: run the same command again".into(),
+        // Somebody else makes one of that name, and what is there may be theirs.
+        Progress::Something if is_somebody_else(&error) => {
+            let status = stack.command("status");
+            format!("somebody else works on {}: `{status}` says what is there", stack.instance)
+        }
         Progress::Something if undo(systems).await => "what was made was removed again".into(),
         Progress::Something => format!("something of it is left: `{}` removes it", stack.command("down --volumes")),
         Progress::Everything => format!("all data is there: `{}` finishes it", stack.command("up")),
@@ -286,6 +305,11 @@ pub async fn restore(
         _ => listener.on(Event::Warning(&left)),
     }
     Err(error)
+}
+
+/// What was there first belongs to another run.
+const fn is_somebody_else(error: &Error) -> bool {
+    matches!(error, Error::Raced { .. } | Error::Docker { refusal: Refusal::Conflict, .. })
 }
 
 /// How far a restore got.
@@ -332,20 +356,20 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
+/// What is fetched, and touches nothing of the instance.
+const fn is_fetched(step: &Step) -> bool {
+    matches!(step, Step::PullImage(_) | Step::CheckImage(_))
+}
+
 /// What is made before there is any data: no server starts. Without settings it is no instance yet, so that
 /// `up` does not go on with a part of one where a restore was killed.
-fn made_first(plan: &Plan) -> Plan {
-    let is_first = |step: &Step| {
-        matches!(
-            step,
-            Step::PullImage(_)
-                | Step::CheckImage(_)
-                | Step::CreateNetwork
-                | Step::CreateVolume(_)
-                | Step::CreateContainer(..)
-        )
-    };
-    let keep = |steps: &[Step]| steps.iter().copied().filter(is_first).collect();
+const fn is_made_first(step: &Step) -> bool {
+    matches!(step, Step::CreateNetwork | Step::CreateVolume(_) | Step::CreateContainer(..))
+}
+
+/// A plan's steps of one kind.
+fn only(plan: &Plan, is_one: fn(&Step) -> bool) -> Plan {
+    let keep = |steps: &[Step]| steps.iter().copied().filter(is_one).collect();
     let items = plan.0.iter().map(|item| Item {
         resource: item.resource,
         finding: item.finding.clone(),
@@ -424,7 +448,8 @@ async fn send(
     read.and(sent)
 }
 
-/// Removes what a restore that failed has made: nothing of that name was there before.
+/// Removes what a restore that failed has made: nothing of that name was there before, and nobody else came
+/// in between.
 async fn undo(systems: &Systems) -> bool {
     let removing = async {
         let seen = systems.observe(Depth::EngineOnly).await?;

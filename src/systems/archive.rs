@@ -121,7 +121,14 @@ impl New {
 }
 
 fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
-    move |source| Error::Io { doing: format!("write {}", path.display()), source }
+    move |source| {
+        let doing = format!("write {}", path.display());
+        match source.kind() {
+            // What the file is made of, not the file.
+            io::ErrorKind::Other => Error::Raced { doing, why: source.to_string() },
+            _ => Error::Io { doing, source },
+        }
+    }
 }
 
 /// Nothing is in the place of a new archive.
@@ -129,15 +136,16 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
 /// # Errors
 /// [`Error::File`] when something is.
 pub fn expect_free(path: &Path) -> Result<()> {
-    if std::fs::symlink_metadata(path).is_err() {
-        return Ok(());
+    match std::fs::symlink_metadata(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(why) => Err(writing(path)(why)),
+        Ok(_) => Err(Error::File {
+            path: path.into(),
+            line: None,
+            message: "exists already".into(),
+            hint: "give another name, or remove that file".into(),
+        }),
     }
-    Err(Error::File {
-        path: path.into(),
-        line: None,
-        message: "exists already".into(),
-        hint: "give another name, or remove that file".into(),
-    })
 }
 
 /// What an archive got so far.
@@ -153,14 +161,20 @@ impl Copied {
     /// The databases in InfluxDB's backup, but for its own.
     ///
     /// # Errors
-    /// When a file is missing that the backup says it has.
+    /// When its list is missing, or a file that the list names.
     fn databases(&self) -> io::Result<BTreeSet<String>> {
+        let missing =
+            |what: &str| io::Error::other(format!("{what} is missing; another backup may have run at that time"));
+        if self.indexes.is_empty() {
+            return Err(missing("the list of InfluxDB's files"));
+        }
         let mut found = BTreeSet::new();
         for (folder, index) in &self.indexes {
-            for entry in index["files"].as_array().into_iter().flatten() {
+            // It holds none where every database is empty.
+            for entry in index["files"].as_array().into_iter().flatten().chain([&index["meta"]]) {
                 let name = format!("{folder}/{}", entry["fileName"].as_str().unwrap_or_default());
                 if !self.files.contains_key(&name) {
-                    return Err(io::Error::other(format!("{name} is missing; another backup may have run")));
+                    return Err(missing(&name));
                 }
                 found.extend(entry["database"].as_str().filter(|name| *name != "_internal").map(String::from));
             }
@@ -512,8 +526,7 @@ mod tests {
         }
     }
 
-    const INDEX_OF_A: &[u8] =
-        br#"{"files": [{"database": "d", "fileName": "a"}, {"database": "_internal", "fileName": "b"}]}"#;
+    const INDEX_OF_A: &[u8] = br#"{"files": [{"database": "d", "fileName": "a"}], "meta": {"fileName": "b"}}"#;
 
     fn written(path: &Path) -> Result<u64> {
         let (sender, parts) = tokio::sync::mpsc::channel(64);
@@ -596,14 +609,21 @@ mod tests {
     fn a_copy_that_is_not_whole_is_none() {
         let folder = tempfile::tempdir().unwrap();
         // The engine closed the stream between two files, and in one.
-        let whole = tar_of(&[("a", b"aa"), ("c.manifest", b"{}")]);
-        for cut in [512, 700, 1024, 1536, 2048, 2560] {
+        let whole = tar_of(&[("a", b"aa"), ("b", b""), ("c.manifest", INDEX_OF_A)]);
+        for cut in [512, 700, 1024, 1536, 2048, 2560, 3072] {
             let error = written_of(folder.path(), &whole[..cut]).unwrap_err();
             assert!(format!("{error}").contains("write "), "cut off after {cut}: {error}");
         }
         // InfluxDB's own list names a file that is not there.
-        let error = written_of(folder.path(), &tar_of(&[("c.manifest", INDEX_OF_A), ("a", b"")])).unwrap_err();
-        assert!(error.to_string().contains("influxdb/b is missing"), "{error}");
+        for (files, missing) in [
+            (&[("c.manifest", INDEX_OF_A), ("a", b"")][..], "influxdb/b is missing"),
+            (&[("c.manifest", INDEX_OF_A), ("b", b"")], "influxdb/a is missing"),
+            (&[("a", b""), ("b", b"")], "the list of InfluxDB's files is missing"),
+            (&[("a", b""), ("c.manifest", b"{}")], "influxdb/ is missing"),
+        ] {
+            let error = written_of(folder.path(), &tar_of(files)).unwrap_err();
+            assert!(error.to_string().contains(missing), "{error}");
+        }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         written_of(folder.path(), &whole).unwrap();
     }
@@ -614,7 +634,10 @@ mod tests {
         let path = folder.path().join("a");
         let slow = New::create(&path).unwrap();
         written(&path).unwrap();
-        let (sender, parts) = tokio::sync::mpsc::channel(1);
+        let (sender, parts) = tokio::sync::mpsc::channel(8);
+        sender.blocking_send(Part::Below("influxdb")).unwrap();
+        let bytes = tar_of(&[("a", b""), ("b", b""), ("c.manifest", INDEX_OF_A)]);
+        sender.blocking_send(Part::Bytes(bytes)).unwrap();
         sender.blocking_send(Part::End).unwrap();
         let error = slow.write(&manifest(), parts).unwrap_err();
         assert!(error.to_string().contains("exists already"), "{error}");
@@ -626,6 +649,9 @@ mod tests {
     fn sizes_beyond_what_a_header_holds_are_read_from_its_extension() {
         // What Go's writer makes of them, with a size that fits a test: the header says 0.
         let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in [("b", &b""[..]), ("c.manifest", INDEX_OF_A)] {
+            builder.append(&header(name, content.len() as u64).unwrap(), content).unwrap();
+        }
         builder.append_pax_extensions([("size", b"3".as_slice())]).unwrap();
         builder.append(&header("a", 0).unwrap(), io::empty()).unwrap();
         let mut bytes = builder.into_inner().unwrap();
@@ -646,7 +672,7 @@ mod tests {
         }
         let mut archive = tar::Archive::new(&found[..]);
         let mut text = String::new();
-        archive.entries().unwrap().next().unwrap().unwrap().read_to_string(&mut text).unwrap();
+        archive.entries().unwrap().nth(2).unwrap().unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "aaa");
     }
 

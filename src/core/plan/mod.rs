@@ -401,8 +401,13 @@ pub fn shortened_retention(stack: &Stack, seen: &Observed, plan: &Plan) -> Optio
     } else if steps().any(|step| step == Step::SaveSettings) {
         // The database is seen only later, and a refusal must not leave the new value remembered. Where
         // nobody said anything before, points are kept for ever; what cannot be read here is not known.
-        let now = stack.settings.as_ref()?.values.get(Retention::SETTING)?;
-        let before = seen.settings.values.as_ref()?.get(Retention::SETTING);
+        let settings = stack.settings.as_ref()?;
+        let now = settings.values.get(Retention::SETTING)?;
+        let before = match &seen.settings.values {
+            Some(values) => values.get(Retention::SETTING),
+            None if settings.lost.is_some() => return Some(None),
+            None => return None,
+        };
         if before.is_some_and(|before| before.value == now.value) {
             return None;
         }

@@ -86,7 +86,9 @@ impl Docker {
         {
             // It knows no name for its own machine's address in a network; that is the network's gateway.
             host.extra_hosts = None;
+            // A rootless engine's gateway is none of the machine's addresses.
             if specification.host_gateway
+                && !self.is_rootless().await?
                 && let Some(gateway) = self.gateway(instance).await?
             {
                 host.extra_hosts = Some(vec![format!("{}:{gateway}", Specification::HOST_NAME)]);

@@ -36,6 +36,12 @@ impl Docker {
         Ok(found)
     }
 
+    /// The engine runs without the rights of root, so its networks are not the machine's.
+    pub(super) async fn is_rootless(&self) -> Result<bool> {
+        let info = self.call("ask how the engine runs", self.client.info()).await?;
+        Ok(info.security_options.iter().flatten().any(|option| option.contains("rootless")))
+    }
+
     /// The address of the engine's machine in the instance's network.
     pub(super) async fn gateway(&self, instance: &str) -> Result<Option<String>> {
         let networks = self.networks(instance).await?;

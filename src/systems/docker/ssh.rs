@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::{File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -313,15 +313,17 @@ fn private_folder() -> std::io::Result<Folder> {
     // The path of a socket may have some hundred bytes only.
     let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < 60);
     let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
+    let directory =
+        tempfile::Builder::new().prefix(FOLDER).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent)?;
+    let owner = directory.path().metadata()?.uid();
     for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
-        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(FOLDER));
-        // Another user's cannot be opened, and stays.
+        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(FOLDER))
+            && entry.metadata().is_ok_and(|entry| entry.is_dir() && entry.uid() == owner);
+        // Its own has no lock yet.
         if is_one && File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    let directory =
-        tempfile::Builder::new().prefix(FOLDER).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)?;
     // Under its name only once it is locked: nobody finds it in between.
     let new = directory.path().join("new");
     let lock = File::create(&new)?;
