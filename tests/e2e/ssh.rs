@@ -265,7 +265,8 @@ fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
     let waits: Vec<&str> = first.iter().copied().chain(["--grafana-image", &image, "--timeout", "60s"]).collect();
     let start = || host.command("ssh://box", &waits).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let wait_for_grafana = || {
-        eventually("Grafana's container runs", Duration::from_secs(60), || {
+        // Two images come through the connection before that, beside whatever else runs here.
+        eventually("Grafana's container runs", Duration::from_secs(180), || {
             host.engine.docker(&["ps", "--format", "{{.Names}}"]).out.contains("-grafana")
         });
     };
