@@ -79,17 +79,12 @@ impl Session {
             let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
             return Ok(Self { systems, listener, _lock: None });
         }
-        let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
-        if endpoint.was_found() {
-            inputs.engine_options = format!(" -H {}", shell_word(&endpoint.host));
-        }
-        let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
+        let docker = connect(&mut inputs, options, environment, &listener).await?;
         let lock = if changes {
             Some(lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?)
         } else {
             None
         };
-        inputs.engine = docker.location();
         // Side by side: neither needs the other's answer.
         let (checked, memory) = join(docker.check(), remembered(&docker, &name)).await;
         checked?;
@@ -104,9 +99,7 @@ impl Session {
         let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
     }
-}
 
-impl Session {
     /// For an instance that is to be made from an archive: what it remembers comes from there, but for the
     /// addresses, which open nothing that this run does not name.
     pub(super) async fn open_restored(
@@ -122,13 +115,8 @@ impl Session {
         }
         let name = inputs.instance()?;
         settings::check(&inputs)?;
-        let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
-        if endpoint.was_found() {
-            inputs.engine_options = format!(" -H {}", shell_word(&endpoint.host));
-        }
-        let docker = Docker::connect(endpoint, Rc::clone(&listener)).await?;
+        let docker = connect(&mut inputs, options, environment, &listener).await?;
         let lock = lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?;
-        inputs.engine = docker.location();
         docker.check().await?;
         let mut values = manifest.settings.clone();
         for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
@@ -148,6 +136,22 @@ impl Session {
         let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: Some(lock) })
     }
+}
+
+/// Connects to the engine, and notes where it is and how suggested commands reach it.
+async fn connect(
+    inputs: &mut Inputs,
+    options: &Options,
+    environment: &Environment,
+    listener: &Rc<dyn Listener>,
+) -> Result<Docker> {
+    let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
+    if endpoint.was_found() {
+        inputs.engine_options = format!(" -H {}", shell_word(&endpoint.host));
+    }
+    let docker = Docker::connect(endpoint, Rc::clone(listener)).await?;
+    inputs.engine = docker.location();
+    Ok(docker)
 }
 
 /// The engine alone, for what concerns no instance.

@@ -67,8 +67,13 @@ fn print_manual(command: Option<&str>) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What to do about a question that is not answered.
-const SHORTER_HINT: &str = "add --yes to shorten it without a question, or give another --retention";
+/// Asks before points are kept for a shorter time.
+async fn confirm_shorter(report: &Rc<dyn Report>, yes: bool, what: &str) -> Result<()> {
+    // What is going on on the terminal must not run over the question.
+    report.clear();
+    let hint = "add --yes to shorten it without a question, or give another --retention";
+    terminal::ask(&format!("{what}. Go on?"), yes, what, hint).await
+}
 
 async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, report: &Rc<dyn Report>) -> Result<Exit> {
     let session = Session::open(options, environment, report, Purpose::Whole, !up.dry_run).await?;
@@ -82,12 +87,7 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
         let _ = report.answer(&Output::Planned { status: &status, plan: &plan });
         return Ok(if plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
-    let confirm = async |what: &str| {
-        // What is going on on the terminal must not run over the question.
-        report.clear();
-        let question = format!("{what}. Go on?");
-        terminal::ask(&question, up.yes, what, SHORTER_HINT).await
-    };
+    let confirm = async |what: &str| confirm_shorter(report, up.yes, what).await;
     let outcome = commands::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     if up.open {
@@ -271,10 +271,7 @@ async fn run_restore(
     let manifest = unless_interrupted(verifying).await?;
     let session = unless_interrupted(Session::open_restored(options, environment, report, &manifest)).await?;
     let listener = session.listener.as_ref();
-    let confirm = async |what: &str| {
-        report.clear();
-        terminal::ask(&format!("{what}. Go on?"), verb.yes, what, SHORTER_HINT).await
-    };
+    let confirm = async |what: &str| confirm_shorter(report, verb.yes, what).await;
     let outcome = backup::restore(&session.systems, &verb.file, &manifest, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)

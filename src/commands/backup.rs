@@ -396,7 +396,7 @@ async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mu
         })
     };
     let grafana = id(Role::Grafana).await?;
-    let owner = docker.owner(Role::Grafana, &grafana).await?;
+    let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
     let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
     send(docker, &grafana, GRAFANA_DATA, file, GRAFANA, database).await?;
     let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };

@@ -57,6 +57,17 @@ pub(crate) async fn pause(backoff: &mut Duration) {
     *backoff = (*backoff * 2).min(LONGEST_PAUSE);
 }
 
+/// The next connection to a listener. What fails passes, as where files run out.
+pub(crate) async fn accepted<T, F: Future<Output = std::io::Result<T>>>(accept: impl Fn() -> F) -> T {
+    let mut backoff = LONGEST_PAUSE;
+    loop {
+        if let Ok(connection) = accept().await {
+            return connection;
+        }
+        pause(&mut backoff).await;
+    }
+}
+
 /// How to sign in, and whom to trust.
 #[derive(Debug, Clone)]
 pub struct Credentials {

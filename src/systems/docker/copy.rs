@@ -6,16 +6,14 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use bollard::exec::StartExecResults;
-use bollard::models::ExecConfig;
 use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use futures_util::{StreamExt as _, stream};
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
+use super::exec::last_words;
 use super::{Docker, files};
 use crate::core::role::Role;
-use crate::core::text::excerpt;
 use crate::error::{Error, Refusal, Result};
 use crate::systems::archive::Part;
 
@@ -23,8 +21,6 @@ use crate::systems::archive::Part;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// How long nothing may move while files go in or out: what is unpacked last may be large.
 const STALL_TIMEOUT: Duration = Duration::from_secs(600);
-/// The most that is kept of what a command prints.
-const LIMIT: usize = 64 << 10;
 
 impl Docker {
     /// Runs a command inside a container, as the container's user.
@@ -33,34 +29,7 @@ impl Docker {
     /// [`Error::Docker`] when it fails, with what it printed last.
     pub async fn run_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<()> {
         let failed = |why: String| Error::Docker { doing: doing.into(), why, refusal: Refusal::Other };
-        let config = ExecConfig {
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command.iter().map(|word| (*word).to_string()).collect()),
-            ..ExecConfig::default()
-        };
-        let exec = self.call(doing, self.client.create_exec(container, config)).await?;
-        let run = async {
-            let mut printed = String::new();
-            if let StartExecResults::Attached { mut output, .. } =
-                self.call(doing, self.client.start_exec(&exec.id, None)).await?
-            {
-                while let Some(Ok(part)) = output.next().await {
-                    if printed.len() > LIMIT {
-                        printed.clear();
-                    }
-                    printed.push_str(&part.to_string());
-                }
-            }
-            let mut backoff = Duration::from_millis(10);
-            loop {
-                let state = self.call(doing, self.client.inspect_exec(&exec.id)).await?;
-                if state.running != Some(true) {
-                    return Ok((state.exit_code.unwrap_or(-1), printed));
-                }
-                crate::systems::pause(&mut backoff).await;
-            }
-        };
+        let run = self.exec(doing, container, command, None);
         let (code, printed) = match tokio::time::timeout(COMMAND_TIMEOUT, run).await {
             Ok(result) => result?,
             Err(_) => return Err(failed("its command did not end in time".into())),
@@ -68,9 +37,7 @@ impl Docker {
         if code == 0 {
             return Ok(());
         }
-        // What went wrong comes last.
-        let from = printed.char_indices().rev().nth(300).map_or(0, |(at, _)| at);
-        Err(failed(format!("its command ended with {code}: {}", excerpt(&printed[from..], 300))))
+        Err(failed(format!("its command ended with {code}: {}", last_words(&printed))))
     }
 
     /// Hands a path of a container over as a tar archive; `false` if there is no such path. Where nobody
@@ -149,9 +116,9 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
-    pub async fn owner(&self, role: Role, container: &str) -> Result<(u64, u64)> {
-        let doing = format!("inspect the container of {}", role.title());
-        let found = self.call(&doing, self.client.inspect_container(container, None)).await?;
+    pub async fn owner(&self, doing: &str, container: &str) -> Result<(u64, u64)> {
+        let inspect = async || self.call(doing, self.client.inspect_container(container, None)).await;
+        let found = self.ask_until_readable(inspect).await?;
         Ok(files::owner(&found.config.and_then(|config| config.user).unwrap_or_default()))
     }
 

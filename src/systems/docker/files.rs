@@ -7,19 +7,16 @@
 use std::io::Read as _;
 use std::time::Instant;
 
-use bollard::exec::StartExecResults;
-use bollard::models::ExecConfig;
 use bollard::query_parameters::{
     ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt as _;
 
+use super::exec::last_words;
 use super::{Docker, REQUEST_TIMEOUT};
 use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::stack::Secret;
-use crate::core::text::excerpt;
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
 
@@ -186,9 +183,8 @@ impl Docker {
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
         let doing = "write clipper-metrics's files into Grafana's volume";
-        let found = self.call(doing, self.client.inspect_container(container, None)).await?;
-        let user = found.config.and_then(|config| config.user).unwrap_or_default();
-        let archive = packed(owner(&user), files).map_err(|source| Error::Io { doing: doing.into(), source })?;
+        let archive = packed(self.owner(doing, container).await?, files)
+            .map_err(|source| Error::Io { doing: doing.into(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
         let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
         self.call(doing, upload).await
@@ -207,9 +203,16 @@ impl Docker {
         let old = [&["grafana-cli"][..], &common, &action].concat();
         let doing = format!("reset the password of {} in its container", Role::Grafana.title());
         let failed = |why: String| Error::Docker { doing: doing.clone(), why, refusal: Refusal::Other };
+        let exec = async |command: &[&str]| {
+            let doing = "run Grafana's command in its container";
+            match self.exec(doing, container, command, Some(password)).await {
+                Err(Error::Docker { refusal: Refusal::NoSuchProgram, why, .. }) => Ok((127, why)),
+                result => result,
+            }
+        };
         let run = async {
-            match self.exec(container, &new, password).await? {
-                (126 | 127, _) => self.exec(container, &old, password).await,
+            match exec(&new).await? {
+                (126 | 127, _) => exec(&old).await,
                 result => Ok(result),
             }
         };
@@ -221,51 +224,7 @@ impl Docker {
             return Ok(());
         }
         let output = output.replace(password.reveal(), "…");
-        // What went wrong comes last.
-        let from = output.char_indices().rev().nth(300).map_or(0, |(at, _)| at);
-        Err(failed(format!("its own command ended with {code}: {}", excerpt(&output[from..], 300))))
-    }
-
-    /// Runs a command with a secret on its standard input; its exit code and what it printed.
-    async fn exec(&self, container: &str, command: &[&str], input: &Secret) -> Result<(i64, String)> {
-        let doing = "run Grafana's command in its container";
-        let config = ExecConfig {
-            attach_stdin: Some(true),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command.iter().map(|word| (*word).to_string()).collect()),
-            ..ExecConfig::default()
-        };
-        let exec = self.call(doing, self.client.create_exec(container, config)).await?;
-        let started = self.call(doing, self.client.start_exec(&exec.id, None)).await;
-        let mut printed = String::new();
-        match started {
-            Ok(StartExecResults::Attached { mut output, input: mut stdin }) => {
-                let line = format!("{}\n", input.reveal());
-                let sent = async {
-                    stdin.write_all(line.as_bytes()).await?;
-                    stdin.shutdown().await
-                };
-                // A command that is not there reads nothing; its exit code tells.
-                let _ = sent.await;
-                while let Some(Ok(part)) = output.next().await {
-                    if printed.len() < LIMIT {
-                        printed.push_str(&part.to_string());
-                    }
-                }
-            }
-            Ok(StartExecResults::Detached) => {}
-            Err(Error::Docker { refusal: Refusal::NoSuchProgram, why, .. }) => return Ok((127, why)),
-            Err(error) => return Err(error),
-        }
-        let mut backoff = std::time::Duration::from_millis(10);
-        loop {
-            let state = self.call(doing, self.client.inspect_exec(&exec.id)).await?;
-            if state.running != Some(true) {
-                return Ok((state.exit_code.unwrap_or(-1), printed));
-            }
-            crate::systems::pause(&mut backoff).await;
-        }
+        Err(failed(format!("its own command ended with {code}: {}", last_words(&output))))
     }
 
     /// The longest time for one exchange with the engine that is not a pull.

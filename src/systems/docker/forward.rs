@@ -108,10 +108,7 @@ impl Docker {
         let noted = Arc::clone(&said);
         let accepting = tokio::spawn(async move {
             loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    crate::systems::pause(&mut std::time::Duration::from_millis(50)).await;
-                    continue;
-                };
+                let (stream, _) = crate::systems::accepted(|| listener.accept()).await;
                 let (client, target, noted) = (client.clone(), target.clone(), Arc::clone(&noted));
                 tokio::spawn(async move {
                     if let Err(why) = join(&client, &target, stream, &noted).await {

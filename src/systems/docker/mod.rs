@@ -7,6 +7,7 @@ mod container;
 mod copy;
 pub mod endpoint;
 mod errors;
+mod exec;
 mod files;
 mod forward;
 mod instances;

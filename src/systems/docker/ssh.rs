@@ -204,10 +204,7 @@ impl Ssh {
         let (arguments, said) = (self.client_arguments(&["-W", &address]), Arc::clone(&self.said));
         self.tasks.borrow_mut().push(tokio::spawn(async move {
             loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    crate::systems::pause(&mut Duration::from_millis(50)).await;
-                    continue;
-                };
+                let (stream, _) = crate::systems::accepted(|| listener.accept()).await;
                 let (from, to) = stream.into_split();
                 tokio::spawn(join(from, to, arguments.clone(), Arc::clone(&said)));
             }
@@ -225,10 +222,7 @@ impl Ssh {
         let sessions = Arc::new(Semaphore::new(SESSIONS));
         self.tasks.borrow_mut().push(tokio::spawn(async move {
             loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    crate::systems::pause(&mut Duration::from_millis(50)).await;
-                    continue;
-                };
+                let (stream, _) = crate::systems::accepted(|| listener.accept()).await;
                 let (from, to) = stream.into_split();
                 let joined = join(from, to, arguments.clone(), Arc::clone(&said));
                 let sessions = Arc::clone(&sessions);
