@@ -4,9 +4,9 @@
 //! Every option is an `Option`: defaults and the environment belong to `settings`.
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::clipper::file::ValueKind;
+use crate::clipper::file::{ValueKind, join_paths};
 use crate::settings::keys::{Key, TABLE, Values};
 
 /// What most people type.
@@ -227,7 +227,15 @@ pub struct GivenSettings(pub Values);
 
 impl FromArgMatches for GivenSettings {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let value = |key: &Key| matches.get_one::<String>(key.option).cloned();
+        let value = |key: &Key| {
+            if key.kind != ValueKind::Paths {
+                return matches.get_one::<String>(key.option).cloned();
+            }
+            let given = matches.get_many::<String>(key.option)?;
+            // An empty one beside others says nothing.
+            let given: Vec<String> = given.filter(|path| !path.is_empty()).cloned().collect();
+            join_paths(&given).ok()
+        };
         Ok(Self(TABLE.iter().filter_map(|key| Some((key.setting, value(key)?))).collect()))
     }
 
@@ -264,8 +272,17 @@ fn argument(key: &Key) -> Arg {
     match key.kind {
         ValueKind::Word(words) => argument.value_parser(PossibleValuesParser::new(words)).hide_possible_values(false),
         ValueKind::Path => argument.value_hint(clap::ValueHint::FilePath),
+        ValueKind::Paths => argument
+            .action(ArgAction::Append)
+            .value_parser(clap::builder::ValueParser::from(single_path))
+            .value_hint(clap::ValueHint::FilePath),
         ValueKind::Text | ValueKind::Port | ValueKind::Host => argument,
     }
+}
+
+/// One path of several, which are kept as one text.
+fn single_path(text: &str) -> Result<String, String> {
+    join_paths(&[text.to_string()])
 }
 
 /// When to use colours.

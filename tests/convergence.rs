@@ -20,7 +20,8 @@ use clipper_metrics::core::retention::Retention;
 use clipper_metrics::core::role::Role;
 use clipper_metrics::core::specification::{PasswordSource, Specification};
 use clipper_metrics::core::stack::{
-    ContainerSpec, Dashboard, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Service, Settings, Stack,
+    ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Service,
+    Settings, Stack, UserDashboard,
 };
 use clipper_metrics::core::version::Version;
 
@@ -107,6 +108,8 @@ struct World {
     /// The version of the container that was removed in this run.
     removed: Option<u64>,
     dashboard: Thing,
+    /// The user's own.
+    own: Thing,
     source: Thing,
     home: bool,
     /// Grafana answers with settings that it no longer has.
@@ -127,6 +130,8 @@ struct Case {
     upgrade: bool,
     /// How long points are to be kept.
     retention: Option<Retention>,
+    /// The user has a dashboard too.
+    own: bool,
 }
 
 /// A long retention, and a short one.
@@ -192,6 +197,8 @@ fn stack(case: Case) -> Stack {
             objective: None,
             models: None,
         },
+        user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
+        unreadable_dashboards: vec![],
         login: Login { user: "admin".into(), token: false, given: case.given.is_some() },
         settings: Some(Settings { values, lost: None }),
         pull: Pull::Missing,
@@ -200,6 +207,29 @@ fn stack(case: Case) -> Stack {
         clipper: None,
         invocation: Invocation::default(),
         own_address: None,
+    }
+}
+
+fn own_dashboard() -> UserDashboard {
+    UserDashboard {
+        path: "/a.json".into(),
+        uid: "a".into(),
+        title: "A".into(),
+        edition: "new".into(),
+        content: String::new(),
+    }
+}
+
+fn seen_dashboard(thing: Thing) -> SeenDashboardState {
+    match thing {
+        Thing::Missing => SeenDashboardState::Missing,
+        other => SeenDashboardState::Present(SeenDashboard {
+            edited: false,
+            provisioned: false,
+            edition: Some(if other == Thing::Right { "new" } else { "old" }.into()),
+            objective: None,
+            models: vec![],
+        }),
     }
 }
 
@@ -306,16 +336,8 @@ impl World {
                     Thing::Right => SeenSource::Ours { fields: want.data_source.fields(), provisioned: false },
                     Thing::Wrong => SeenSource::Ours { fields: BTreeMap::new(), provisioned: false },
                 },
-                dashboard: match self.dashboard {
-                    Thing::Missing => SeenDashboardState::Missing,
-                    other => SeenDashboardState::Present(SeenDashboard {
-                        edited: false,
-                        provisioned: false,
-                        edition: Some(if other == Thing::Right { "new" } else { "old" }.into()),
-                        objective: None,
-                        models: vec![],
-                    }),
-                },
+                dashboard: seen_dashboard(self.dashboard),
+                user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
                 query,
             }),
         };
@@ -510,7 +532,8 @@ impl World {
             {
                 return false;
             }
-            Step::SaveDashboard { .. } => self.dashboard = Thing::Right,
+            Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = Thing::Right,
+            Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
             Step::SetRetention { from } => {
                 let want = case.retention.unwrap();
                 assert_eq!((self.database, from), (true, Some(self.keeps)), "what is altered was looked at");
@@ -518,9 +541,8 @@ impl World {
                 self.keeps = want;
             }
             // `down --deregister` is for servers that stay, and the model has containers.
-            Step::DeleteDashboard | Step::DeleteFolder | Step::DeleteDataSource => {
-                unreachable!("{step}")
-            }
+            Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
+            Step::SaveDashboard { .. } => unreachable!("there is no such dashboard"),
             Step::SetHome => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;
@@ -548,7 +570,7 @@ impl World {
                 (self.db, self.file, self.pending) = (None, None, None);
                 (self.ran, self.recorded, self.promised) = (0, None, None);
                 (self.home, self.stale) = (false, false);
-                (self.dashboard, self.source) = (Thing::Missing, Thing::Missing);
+                (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
             }
         }
     }
@@ -612,8 +634,8 @@ impl World {
         let labelled = self.grafana.container.is_some_and(|have| have.password == PasswordSource::File);
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
         let keeps = case.retention.is_none_or(|want| want == self.keeps);
-        let inside =
-            self.database && keeps && self.source == Thing::Right && self.dashboard == Thing::Right && !self.stale;
+        let dashboards = self.dashboard == Thing::Right && (!case.own || self.own == Thing::Right);
+        let inside = self.database && keeps && self.source == Thing::Right && dashboards && !self.stale;
         let servers = fine(&self.influxdb) && fine(&self.grafana);
         self.networks.len() == 1 && servers && is_version && door && settled && inside && self.settings == Thing::Right
     }
@@ -817,6 +839,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 promised_for: 0,
                                 removed: None,
                                 dashboard: if stored { dashboard } else { Thing::Missing },
+                                own: if stored { things[(index + door) % 3] } else { Thing::Missing },
                                 source: if stored { source } else { Thing::Missing },
                                 home: false,
                                 stale: database && source == Thing::Right,
@@ -881,6 +904,11 @@ fn whatever_retention_is_found_it_is_set_and_shortened_only_after_a_question() {
     for retention in [DAYS_2, DAYS_90, Retention::Forever] {
         check_everywhere(Case { retention: Some(retention), ..Case::default() });
     }
+}
+
+#[test]
+fn a_dashboard_of_the_users_own_is_brought_from_everywhere() {
+    check_everywhere(Case { own: true, ..Case::default() });
 }
 
 #[test]
@@ -965,6 +993,7 @@ fn empty_world() -> World {
         promised_for: 0,
         removed: None,
         dashboard: Thing::Missing,
+        own: Thing::Missing,
         source: Thing::Missing,
         home: false,
         stale: false,
@@ -1074,10 +1103,10 @@ fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
         dashboard.edited = true;
     }
     let kept = plan::up(&want, &seen, UpOptions::default());
-    assert!(kept.in_sync() && kept.finding(Resource::Dashboard) == Some(&Finding::Edited));
+    assert!(kept.in_sync() && kept.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited));
     let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
     let replaced = plan::up(&want, &seen, options);
-    assert_eq!(steps(&replaced), [Step::SaveDashboard { overwrite: true }]);
+    assert_eq!(steps(&replaced), [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true }]);
 }
 
 #[test]

@@ -22,3 +22,4 @@ mod e2e;
 mod external;
 mod support;
 mod tls;
+mod user_dashboards;

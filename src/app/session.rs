@@ -3,6 +3,7 @@
 //!
 //! Must not decide anything about a stack.
 
+use std::env::split_paths;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
 use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::StoredSettings;
-use crate::core::stack::{EngineLocation, Remembered, Secret};
+use crate::core::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
@@ -184,6 +185,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         repeats_options: false,
         resolve: inputs.resolve,
         own_address: inputs.own_address,
+        read_dashboard: inputs.read_dashboard,
     }
 }
 
@@ -194,8 +196,12 @@ pub(super) fn read_inputs(
     purpose: Purpose,
     changes: bool,
 ) -> Result<Inputs> {
-    let given = options.settings.0.clone();
-    let variables = from_environment(|name| environment.get(name).cloned());
+    let (mut given, mut variables) =
+        (options.settings.0.clone(), from_environment(|name| environment.get(name).cloned()));
+    // They are remembered, and the next run may be in another folder.
+    for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
+        *paths = absolute(paths)?;
+    }
     let path =
         |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
@@ -223,6 +229,7 @@ pub(super) fn read_inputs(
         repeats_options: purpose == Purpose::Whole && !changes,
         resolve,
         own_address,
+        read_dashboard,
     })
 }
 
@@ -318,6 +325,36 @@ fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
 fn read_ca_file(path: &str) -> Result<CaFile> {
     let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file")?;
     Ok(CaFile { path: path.into(), pem })
+}
+
+/// The same paths, complete.
+fn absolute(paths: &str) -> Result<String> {
+    let failed =
+        |why: String| Error::usage(format!("{} cannot be used: {why}", Setting::Dashboard.option()), "rename the file");
+    let complete = split_paths(paths)
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(|path| {
+            Ok(std::path::absolute(&path).map_err(|why| failed(why.to_string()))?.to_string_lossy().into_owned())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    file::join_paths(&complete).map_err(failed)
+}
+
+fn read_dashboard(path: &str, instance: &str) -> Result<UserDashboard> {
+    let what = format!("a dashboard that was exported from Grafana with {}", Setting::Dashboard.option());
+    // What is remembered may have become anything, and reading a pipe would wait for ever.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let message = "is not a regular file".into();
+        let hint = format!("give the path of {what}");
+        return Err(Error::File { path: path.into(), line: None, message, hint });
+    }
+    let text = read(Path::new(path), &what)?;
+    grafana::user_dashboard::parse(path, instance, &text).map_err(|why| Error::File {
+        path: path.into(),
+        line: None,
+        message: why.message,
+        hint: why.hint,
+    })
 }
 
 /// The addresses of a host name, those of version 4 first. The engine would open everything for the

@@ -43,6 +43,8 @@ pub enum ValueKind {
     Host,
     /// A path, relative to the file that names it.
     Path,
+    /// Several paths, relative to the file that names them: one after the other as in `PATH`.
+    Paths,
     /// One of these choices.
     Word(&'static [&'static str]),
 }
@@ -87,6 +89,15 @@ pub fn parse(path: &Path, text: &str, keys: &[(&'static str, ValueKind)]) -> Res
         found.metrics = file.metrics(value)?;
     }
     Ok(found)
+}
+
+/// Several paths as one text, as `PATH` has them.
+///
+/// # Errors
+/// With the reason, when a path holds what stands between two.
+pub fn join_paths(paths: &[String]) -> Result<String, String> {
+    let joined = std::env::join_paths(paths).map_err(|why| why.to_string())?;
+    Ok(joined.to_string_lossy().into_owned())
 }
 
 /// What to do about a database's name.
@@ -221,8 +232,9 @@ impl File<'_> {
                     if path.is_empty() {
                         continue;
                     }
-                    self.path.parent().map_or(path.clone(), |folder| folder.join(&path).to_string_lossy().into_owned())
+                    self.beside(&path)
                 }
+                ValueKind::Paths => self.paths(name, value)?,
                 ValueKind::Word(choices) => {
                     let word = self.string(name, value)?;
                     if !choices.contains(&word.as_str()) {
@@ -236,6 +248,20 @@ impl File<'_> {
             found.insert(name.to_string(), text);
         }
         Ok(found)
+    }
+
+    /// A path that is relative to the file's folder.
+    fn beside(&self, path: &str) -> String {
+        self.path.parent().map_or(path.into(), |folder| folder.join(path).to_string_lossy().into_owned())
+    }
+
+    fn paths(&self, key: &str, value: &Spanned<DeValue<'_>>) -> Result<String> {
+        let DeValue::Array(entries) = value.get_ref() else {
+            return Err(self.wrong_type(key, value, "a list of files"));
+        };
+        let paths =
+            entries.iter().map(|entry| Ok(self.beside(&self.string(key, entry)?))).collect::<Result<Vec<_>>>()?;
+        join_paths(&paths).map_err(|why| self.error(Some(value.span()), format!("{key}: {why}"), "rename the file"))
     }
 
     /// The known key that was probably meant.

@@ -16,7 +16,7 @@ use crate::core::observed::{Observed, Probe};
 use crate::core::plan::{self, UpOptions};
 use crate::core::reports::{self, Reports, SKEW, span};
 use crate::core::role::Role;
-use crate::core::stack::{EngineLocation, Stack};
+use crate::core::stack::{DashboardId, EngineLocation, Stack};
 use crate::core::status::{self, ObjectState, QueryState, ServerState, Status};
 use crate::core::text::count;
 use crate::error::{Error, Result};
@@ -383,14 +383,17 @@ impl Examination<'_> {
         let query = self.query(&grafana, target, status, is_stored && is_there);
         let (started, outcome) = (Instant::now(), query.await);
         self.note(Check::Query, outcome, started.elapsed());
-        self.note(Check::Dashboard, dashboard(status, stack), Duration::ZERO);
-        match grafana.open_dashboard(&stack.dashboard.uid, super::now()).await {
-            Ok(Some(opened)) => self.note_dashboard(opened, &status.reports),
-            Ok(None) => {}
-            Err(error) => {
-                let why = format!("the dashboard's queries cannot be asked: {error}");
-                let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
-                self.note(Check::Dashboard, outcome, Duration::ZERO);
+        for id in stack.dashboards() {
+            let (uid, title, _) = stack.dashboard_identity(id);
+            self.note(Check::Dashboard, dashboard(status, stack, id), Duration::ZERO);
+            match grafana.open_dashboard(uid, super::now()).await {
+                Ok(Some(opened)) => self.note_dashboard(id, opened, &status.reports),
+                Ok(None) => {}
+                Err(error) => {
+                    let why = format!("the queries of dashboard {title:?} cannot be asked: {error}");
+                    let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
+                    self.note(Check::Dashboard, outcome, Duration::ZERO);
+                }
             }
         }
     }
@@ -435,8 +438,14 @@ impl Examination<'_> {
         }
     }
 
-    fn note_dashboard(&mut self, opened: Opened, reports: &Reports) {
+    fn note_dashboard(&mut self, id: DashboardId, opened: Opened, reports: &Reports) {
         let stack = self.systems.stack();
+        let hint = edit_hint(stack, id);
+        // Where there are several, a panel is named with its dashboard.
+        let of = match id {
+            DashboardId::Bundled => String::new(),
+            DashboardId::User(_) => format!(" of {:?}", stack.dashboard_identity(id).1),
+        };
         let has_models = !reports.models.is_empty();
         for VariableAnswer { name, content, time } in opened.variables {
             let outcome = match content {
@@ -444,10 +453,10 @@ impl Examination<'_> {
                 VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
                 VariableContent::Values(number @ 1..) => CheckOutcome::Passed(count(number, "value")),
                 VariableContent::Values(0) => {
-                    CheckOutcome::failed(format!("the dashboard's variable {name} finds nothing"), edit_hint(stack))
+                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} finds nothing"), &hint)
                 }
                 VariableContent::Failed(why) => {
-                    CheckOutcome::failed(format!("the dashboard's variable {name} fails: {why}"), edit_hint(stack))
+                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} fails: {why}"), &hint)
                 }
             };
             self.note(Check::Variable(name), outcome, time);
@@ -455,7 +464,7 @@ impl Examination<'_> {
         let is_blank =
             opened.panels.iter().all(|panel| matches!(panel.content, PanelContent::Empty | PanelContent::Elsewhere(_)));
         let asks = opened.panels.iter().any(|panel| panel.content == PanelContent::Empty);
-        if is_blank && asks && reports.reporting == Some(true) {
+        if is_blank && asks && reports.reporting == Some(true) && id == DashboardId::Bundled {
             let outcome = CheckOutcome::failed(
                 "Clipper reports, and no panel shows a point in the dashboard's time range",
                 "choose a time range that holds the last minutes, and save the dashboard with it",
@@ -468,12 +477,10 @@ impl Examination<'_> {
                 PanelContent::Empty => CheckOutcome::Passed("answers, no points in its time range".into()),
                 PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it asks {what}")),
                 PanelContent::UnknownField { field, source } => CheckOutcome::failed(
-                    format!("panel {title:?} asks for the field {field:?}, which no measurement of {source} has"),
-                    edit_hint(stack),
+                    format!("panel {title:?}{of} asks for the field {field:?}, which no measurement of {source} has"),
+                    &hint,
                 ),
-                PanelContent::Failed(why) => {
-                    CheckOutcome::failed(format!("panel {title:?} fails: {why}"), edit_hint(stack))
-                }
+                PanelContent::Failed(why) => CheckOutcome::failed(format!("panel {title:?}{of} fails: {why}"), &hint),
             };
             self.note(Check::Panel(title), outcome, time);
         }
@@ -713,9 +720,13 @@ fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
     }
 }
 
-fn dashboard(status: &Status, stack: &Stack) -> CheckOutcome {
-    let title = &stack.dashboard.title;
-    match status.dashboard.state {
+fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
+    let (_, title, _) = stack.dashboard_identity(id);
+    let state = match id {
+        DashboardId::Bundled => status.dashboard.state,
+        DashboardId::User(index) => status.user_dashboards[index].object.state,
+    };
+    match state {
         ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} is there")),
         ObjectState::Edited => CheckOutcome::Passed(format!("{title:?} is there, edited by somebody")),
         ObjectState::Differs => CheckOutcome::Passed(format!(
@@ -733,11 +744,18 @@ fn dashboard(status: &Status, stack: &Stack) -> CheckOutcome {
     }
 }
 
-fn edit_hint(stack: &Stack) -> String {
-    format!(
-        "correct it in Grafana, or restore the whole dashboard with `{}`",
-        stack.command("up --overwrite-dashboard")
-    )
+fn edit_hint(stack: &Stack, id: DashboardId) -> String {
+    match id {
+        DashboardId::Bundled => format!(
+            "correct it in Grafana, or restore the whole dashboard with `{}`",
+            stack.command("up --overwrite-dashboard")
+        ),
+        DashboardId::User(index) => format!(
+            "correct it in {} and import it with `{}`, or in Grafana",
+            stack.user_dashboards[index].path,
+            stack.command("up --overwrite-dashboard")
+        ),
+    }
 }
 
 /// What Clipper itself has sent; where only its reports are missing, everything else works.

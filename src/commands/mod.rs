@@ -55,6 +55,9 @@ pub async fn up(
     let started = Instant::now();
     check_reset(systems.stack(), options)?;
     warn_about_open_access(systems.stack(), listener);
+    for hint in status::unreadable_dashboards(systems.stack()) {
+        listener.on(Event::Warning(&hint));
+    }
     let mut options = options;
     let mut confirmed = None;
     let mut executed = Vec::new();

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::{PasswordSource, Specification};
-use super::stack::Remembered;
+use super::stack::{DashboardId, Remembered};
 use super::version::Version;
 
 /// A snapshot of everything that a stack describes.
@@ -320,10 +320,23 @@ pub struct Grafana {
     pub folder: Folder,
     /// The data source.
     pub data_source: DataSource,
-    /// The dashboard.
+    /// The bundled dashboard.
     pub dashboard: Dashboard,
+    /// The dashboards of the user's own, in the stack's order; none where nothing could be looked at.
+    pub user_dashboards: Vec<Dashboard>,
     /// What a query through the data source says.
     pub query: Query,
+}
+
+impl Grafana {
+    /// One of the stack's dashboards.
+    #[must_use]
+    pub fn dashboard(&self, id: DashboardId) -> &Dashboard {
+        match id {
+            DashboardId::Bundled => &self.dashboard,
+            DashboardId::User(index) => self.user_dashboards.get(index).unwrap_or(&Dashboard::Missing),
+        }
+    }
 }
 
 /// Grafana's organisation.

@@ -59,6 +59,10 @@ pub struct Stack {
     pub data_source: DataSource,
     /// The bundled dashboard.
     pub dashboard: Dashboard,
+    /// The dashboards of the user's own.
+    pub user_dashboards: Vec<UserDashboard>,
+    /// Remembered files of such dashboards that cannot be used now, and why: what Grafana has of them stays.
+    pub unreadable_dashboards: Vec<String>,
     /// Who signs in to Grafana.
     pub login: Login,
     /// What is to be remembered with the instance; `None` where no engine is asked.
@@ -139,6 +143,23 @@ impl Stack {
     #[must_use]
     pub fn dashboard_url(&self) -> String {
         format!("{}/d/{}", self.url(Role::Grafana), self.dashboard.uid)
+    }
+
+    /// All dashboards, the bundled one first.
+    pub fn dashboards(&self) -> impl Iterator<Item = DashboardId> + use<> {
+        std::iter::once(DashboardId::Bundled).chain((0..self.user_dashboards.len()).map(DashboardId::User))
+    }
+
+    /// What identifies a dashboard in Grafana: its uid, its title, and the fingerprint of its file.
+    #[must_use]
+    pub fn dashboard_identity(&self, id: DashboardId) -> (&str, &str, &str) {
+        match id {
+            DashboardId::Bundled => (&self.dashboard.uid, &self.dashboard.title, &self.dashboard.edition),
+            DashboardId::User(index) => {
+                let own = &self.user_dashboards[index];
+                (&own.uid, &own.title, &own.edition)
+            }
+        }
     }
 
     /// At least one role is served by a container of ours.
@@ -332,6 +353,30 @@ impl DataSource {
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .into()
     }
+}
+
+/// One of a stack's dashboards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DashboardId {
+    /// The one that comes with clipper-metrics.
+    Bundled,
+    /// One of the user's own, by its place in the stack.
+    User(usize),
+}
+
+/// A dashboard of the user's own, from a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserDashboard {
+    /// The file.
+    pub path: String,
+    /// Stable identity: the file's, else one that is made of its title.
+    pub uid: String,
+    /// Title that people see.
+    pub title: String,
+    /// Fingerprint of the file: differs for every other version of it.
+    pub edition: String,
+    /// The file's dashboard as JSON, without what an export adds and what Grafana counts itself.
+    pub content: String,
 }
 
 /// The bundled dashboard and what is filled into it.

@@ -9,7 +9,7 @@ use super::reports::Reports;
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
-use super::stack::{ClipperTarget, Secret, Service, Stack};
+use super::stack::{ClipperTarget, DashboardId, Secret, Service, Stack};
 
 /// Everything that `status` tells.
 #[derive(Debug, Clone)]
@@ -34,12 +34,16 @@ pub struct Status {
     pub data_source: Object,
     /// What a query through the data source says.
     pub query: QueryState,
-    /// The dashboard.
+    /// The bundled dashboard.
     pub dashboard: Object,
+    /// Its title.
+    pub dashboard_title: String,
     /// Where the dashboard is opened.
     pub dashboard_url: String,
     /// The command that brings it to this machine's browser, where the engine is behind ssh.
     pub forward_command: Option<String>,
+    /// The dashboards of the user's own.
+    pub user_dashboards: Vec<UserDashboard>,
     /// What Clipper reports.
     pub reports: Reports,
     /// The latency objective that the dashboard shows, in microseconds.
@@ -201,6 +205,30 @@ pub struct Object {
     pub differences: Vec<Difference>,
 }
 
+/// A dashboard of the user's own.
+#[derive(Debug, Clone)]
+pub struct UserDashboard {
+    /// Its file.
+    pub path: String,
+    /// Its title.
+    pub title: String,
+    /// Its uid, and how it compares with the file.
+    pub object: Object,
+    /// Where it is opened.
+    pub url: String,
+}
+
+impl Status {
+    /// The titles of the dashboards that somebody has edited, with where they are opened.
+    #[must_use]
+    pub fn edited_dashboards(&self) -> Vec<(&str, &str)> {
+        let bundled = (&self.dashboard, self.dashboard_title.as_str(), self.dashboard_url.as_str());
+        let own = self.user_dashboards.iter().map(|own| (&own.object, own.title.as_str(), own.url.as_str()));
+        let all = std::iter::once(bundled).chain(own);
+        all.filter(|(object, ..)| object.state == ObjectState::Edited).map(|(_, title, url)| (title, url)).collect()
+    }
+}
+
 /// Puts together what `status` reports.
 #[must_use]
 pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: Account) -> Status {
@@ -220,16 +248,26 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         data_source.state = ObjectState::Foreign;
     }
     let dashboard_url = format!("{}/d/{}", grafana.url, want.dashboard.uid);
+    let user_dashboards = want.user_dashboards.iter().enumerate().map(|(index, own)| UserDashboard {
+        path: own.path.clone(),
+        title: own.title.clone(),
+        object: object(Resource::Dashboard(DashboardId::User(index)), &own.uid),
+        url: format!("{}/d/{}", grafana.url, own.uid),
+    });
+    let user_dashboards = user_dashboards.collect();
     let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(&item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", want.command("up")));
     }
-    if plan.0.iter().any(|item| item.finding == Finding::Edited) {
-        hints.push(format!(
-            "the dashboard was edited and is left alone; `{}` replaces it",
-            want.command("up --overwrite-dashboard")
-        ));
+    for item in plan.0.iter().filter(|item| item.finding == Finding::Edited) {
+        let title = match item.resource {
+            Resource::Dashboard(id) => want.dashboard_identity(id).1,
+            _ => continue,
+        };
+        let replace = want.command("up --overwrite-dashboard");
+        hints.push(format!("the dashboard {title:?} was edited and is left alone; `{replace}` replaces it"));
     }
+    hints.extend(unreadable_dashboards(want));
     hints.extend(reports.hints.iter().cloned());
     hints.dedup();
     Status {
@@ -241,14 +279,16 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         organisation: want.organisation.as_ref().map(|name| object(Resource::Organisation, name)),
         data_source,
         query,
-        dashboard: object(Resource::Dashboard, &want.dashboard.uid),
+        dashboard: object(Resource::Dashboard(DashboardId::Bundled), &want.dashboard.uid),
+        dashboard_title: want.dashboard.title.clone(),
         dashboard_url,
+        user_dashboards,
         forward_command: want.forward_command(),
         reports,
         objective: objective(want, seen),
         account,
         clipper_file: clipper_file(want),
-        findings: findings(plan),
+        findings: findings(want, plan),
         hints,
         others: seen.others.clone(),
         obstacle: plan.blocked().map(|(_, blocked)| (blocked.why.clone(), blocked.hint.clone())),
@@ -278,12 +318,27 @@ fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
     }
 }
 
-fn findings(plan: &Plan) -> Vec<String> {
+/// A hint for each remembered file that cannot be used.
+#[must_use]
+pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
+    let unreadable = want.unreadable_dashboards.iter();
+    let take_back = want.command("up --dashboard ''");
+    unreadable
+        .map(|why| format!("{why}; its dashboard in Grafana stays as it is, `{take_back}` takes the file back"))
+        .collect()
+}
+
+fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
     let matters = |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Unknown);
     plan.0
         .iter()
         .filter(|item| matters(&item.finding))
-        .map(|item| format!("{}: {}", item.resource, item.finding))
+        .map(|item| match item.resource {
+            Resource::Dashboard(id @ DashboardId::User(_)) => {
+                format!("dashboard {:?}: {}", want.dashboard_identity(id).1, item.finding)
+            }
+            resource => format!("{resource}: {}", item.finding),
+        })
         .collect()
 }
 

@@ -66,6 +66,8 @@ pub(super) struct State<'a> {
     organisation: Option<Named<'a>>,
     data_source: DataSource<'a>,
     dashboard: Dashboard<'a>,
+    /// Those of `--dashboard`.
+    user_dashboards: Vec<UserDashboard<'a>>,
     account: Account<'a>,
     clipper: Clipper<'a>,
     /// Everything that does not match, a sentence each.
@@ -170,6 +172,20 @@ struct Dashboard<'a> {
     forward_command: Option<&'a str>,
     /// The latency objective that it shows, in microseconds.
     objective_micros: Option<u64>,
+    differences: Vec<Difference<'a>>,
+}
+
+/// A dashboard of the user's own.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct UserDashboard<'a> {
+    uid: &'a str,
+    title: &'a str,
+    /// Its file.
+    file: &'a str,
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
+    state: &'static str,
+    url: &'a str,
     differences: Vec<Difference<'a>>,
 }
 
@@ -514,6 +530,7 @@ impl<'a> State<'a> {
                 objective_micros: status.objective,
                 differences: differences(&status.dashboard.differences),
             },
+            user_dashboards: status.user_dashboards.iter().map(UserDashboard::new).collect(),
             account: Account {
                 user: &status.account.user,
                 password: status.account.password.as_ref().map(Secret::reveal),
@@ -523,6 +540,19 @@ impl<'a> State<'a> {
             hints: &status.hints,
             other_instances: &status.others,
             steps,
+        }
+    }
+}
+
+impl<'a> UserDashboard<'a> {
+    fn new(own: &'a status::UserDashboard) -> Self {
+        Self {
+            uid: &own.object.name,
+            title: &own.title,
+            file: &own.path,
+            state: state_names::object_state(own.object.state),
+            url: &own.url,
+            differences: differences(&own.object.differences),
         }
     }
 }

@@ -164,6 +164,9 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     page.line(&paint.good(&headline));
     page.gap();
     page.row("Dashboard", &[paint.strong(&status.dashboard_url)]);
+    for own in &status.user_dashboards {
+        page.row("", &[paint.strong(&own.url), paint.faint(&printable_line(&own.title))]);
+    }
     page.row("Grafana", &[status.grafana.url.clone(), account(status)]);
     let database = format!("database {}", printable_line(&status.database.name));
     page.row("InfluxDB", &[status.influxdb.url.clone(), database]);
@@ -194,9 +197,10 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
             status.commands.up
         ));
     }
-    if status.dashboard.state == ObjectState::Edited {
-        notes.push(edited(status));
-    }
+    let replace = format!("`{} --overwrite-dashboard` replaces it", status.commands.up);
+    notes.extend(status.edited_dashboards().into_iter().map(|(title, _)| {
+        format!("the dashboard {} was edited and is left alone; {replace}", printable_line(&format!("{title:?}")))
+    }));
     for note in notes {
         page.gap();
         page.line(&format!("{} {note}", paint.odd("note:")));
@@ -207,10 +211,6 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
         page.indented(2, command);
     }
     page.done()
-}
-
-fn edited(status: &Status) -> String {
-    format!("the dashboard was edited and is left alone; `{} --overwrite-dashboard` replaces it", status.commands.up)
 }
 
 fn account(status: &Status) -> String {
@@ -233,11 +233,10 @@ fn kept(status: &Status) -> Vec<&str> {
 
 fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let mut page = Page::new(look.width);
-    let removed: Vec<&str> = executed
+    let removed: Vec<String> = executed
         .iter()
         .filter_map(|executed| match executed.step {
-            Step::DeleteDashboard => Some("the dashboard"),
-            Step::DeleteDataSource => Some("the data source"),
+            step @ (Step::DeleteDashboard(_) | Step::DeleteDataSource) => Some(format!("the {}", step.resource())),
             _ => None,
         })
         .collect();
@@ -252,10 +251,9 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
         format!("{} is down", status.instance)
     });
     // Only where Grafana was asked is this known.
-    if status.dashboard.state == ObjectState::Edited {
+    for (_, url) in status.edited_dashboards() {
         page.line(&format!(
-            "The dashboard {} was edited by somebody and is kept: delete it in Grafana if nobody needs it.",
-            status.dashboard_url
+            "The dashboard {url} was edited by somebody and is kept: delete it in Grafana if nobody needs it."
         ));
     }
     let kept = kept(status);
@@ -412,6 +410,9 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
     };
     page.row("data source", &[object_parts(&status.data_source, paint), vec![query]].concat());
     page.row("dashboard", &[object_parts(&status.dashboard, paint), vec![paint.faint(&status.dashboard_url)]].concat());
+    for own in &status.user_dashboards {
+        page.row("", &[object_parts(&own.object, paint), vec![paint.faint(&own.url)]].concat());
+    }
     if let Some(password) = &status.account.password {
         let account = format!("{} / {}", printable_line(&status.account.user), printable(password.reveal()));
         page.row("account", &[account]);

@@ -49,6 +49,8 @@ pub enum Setting {
     GrafanaFolder,
     /// Grafana's user.
     GrafanaUser,
+    /// Dashboards of the user's own.
+    Dashboard,
     /// That user's password.
     GrafanaPasswordFile,
     /// A token instead of user and password.
@@ -373,6 +375,18 @@ pub const TABLE: &[Key] = &[
         key: Some("grafana_user"),
         default: "admin",
         help: "Grafana's administrator",
+        ..COMMON
+    },
+    Key {
+        setting: Setting::Dashboard,
+        group: Group::Grafana,
+        option: "dashboard",
+        variable: "CLIPPER_METRICS_DASHBOARD",
+        key: Some("dashboards"),
+        kind: ValueKind::Paths,
+        value_name: "FILE",
+        default: "none",
+        help: "A dashboard of your own, exported from Grafana, beside the bundled one; may be given several times",
         ..COMMON
     },
     Key {

@@ -9,12 +9,13 @@ pub mod keys;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::env::split_paths;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use self::containers::{GRAFANA_PASSWORD, container, data_source_url, settings_from};
 use self::keys::{Setting, Values};
-use crate::clipper::file::{ClipperFile, database_name};
+use crate::clipper::file::{ClipperFile, ValueKind, database_name};
 use crate::core::address::{ServerUrl, collide};
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
@@ -24,7 +25,7 @@ use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::{
     ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Secret, Service, Settings,
-    Stack,
+    Stack, UserDashboard,
 };
 use crate::error::{Error, Result};
 use crate::systems::{CaFile, Credentials, InfluxdbLogin};
@@ -68,6 +69,8 @@ pub struct Inputs {
     pub resolve: fn(&str) -> Vec<IpAddr>,
     /// This machine's address for other machines.
     pub own_address: fn() -> Option<IpAddr>,
+    /// Reads a dashboard of the user's own for an instance, by its path.
+    pub read_dashboard: fn(&str, &str) -> Result<UserDashboard>,
 }
 
 /// What is remembered with an instance.
@@ -152,10 +155,16 @@ fn identity(options: &Values, environment: &Values) -> String {
 #[must_use]
 pub fn invocation(options: &Values, environment: &Values, engine_options: &str, repeats: bool) -> Invocation {
     let is_other = |setting: &Setting| !matches!(setting, Setting::Config | Setting::Name | Setting::Output);
-    let given = options
-        .iter()
-        .filter(|(setting, _)| is_other(setting))
-        .map(|(setting, value)| (setting.key().option, format!(" {} {}", setting.option(), shell_word(value))));
+    let option = |setting: &Setting, value: &str| format!(" {} {}", setting.option(), shell_word(value));
+    let given = options.iter().filter(|(setting, _)| is_other(setting)).map(|(setting, value)| {
+        let typed = match setting.key().kind {
+            ValueKind::Paths if !value.is_empty() => {
+                split_paths(value).map(|path| option(setting, &path.to_string_lossy())).collect()
+            }
+            _ => option(setting, value),
+        };
+        (setting.key().option, typed)
+    });
     Invocation::new(identity(options, environment), engine_options).with_options(given.collect(), repeats)
 }
 
@@ -368,6 +377,7 @@ fn merge_with(
         ));
     }
     let title = title(&name);
+    let (user_dashboards, unreadable_dashboards) = user_dashboards(&mut resolved, &name, &title)?;
     let login = login(&mut resolved, grafana_url.is_none());
     let is_wildcard = [&influxdb, &grafana].into_iter().any(|service| match service {
         Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
@@ -390,6 +400,8 @@ fn merge_with(
             objective: inputs.file.as_ref().and_then(|file| file.slo_micros),
             models: inputs.file.as_ref().map(|file| file.models.clone()),
         },
+        user_dashboards,
+        unreadable_dashboards,
         instance: name,
         database,
         organisation,
@@ -412,6 +424,51 @@ fn merge_with(
     };
     let credentials = credentials(inputs, &stack.login, influxdb_user)?;
     Ok((stack, credentials))
+}
+
+/// The dashboards of the user's own. A file that this run is given must be one; one that is only remembered may
+/// be gone, or on another machine.
+fn user_dashboards(
+    resolved: &mut Resolved<'_>,
+    instance: &str,
+    bundled_title: &str,
+) -> Result<(Vec<UserDashboard>, Vec<String>)> {
+    let inputs = resolved.inputs;
+    let is_given = inputs.given(Setting::Dashboard).is_some();
+    let Some(paths) = resolved.pick(Setting::Dashboard) else { return Ok((Vec::new(), Vec::new())) };
+    let (mut found, mut unreadable): (Vec<UserDashboard>, Vec<String>) = (Vec::new(), Vec::new());
+    for path in split_paths(&paths) {
+        let path = path.to_string_lossy();
+        match (inputs.read_dashboard)(&path, instance) {
+            Ok(dashboard) => found.push(dashboard),
+            Err(error) if is_given => return Err(error),
+            Err(error) => unreadable.push(error.to_string()),
+        }
+    }
+    let hint = |what: &str| format!("give each dashboard a {what} of its own");
+    for (index, one) in found.iter().enumerate() {
+        let (path, uid, title) = (&one.path, &one.uid, &one.title);
+        if uid == instance {
+            return Err(Error::usage(format!("{path} has the uid {uid:?} of the bundled dashboard"), hint("uid")));
+        }
+        if title == bundled_title {
+            return Err(Error::usage(
+                format!("{path} has the title {title:?} of the bundled dashboard"),
+                hint("title"),
+            ));
+        }
+        for other in &found[..index] {
+            if other.uid == *uid {
+                let message = format!("{} and {path} have the same uid {uid:?}", other.path);
+                return Err(Error::usage(message, hint("uid")));
+            }
+            if other.title == *title {
+                let message = format!("{} and {path} have the same title {title:?}", other.path);
+                return Err(Error::usage(message, hint("title")));
+            }
+        }
+    }
+    Ok((found, unreadable))
 }
 
 /// What the data source and the dashboard of an instance are called.

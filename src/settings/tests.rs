@@ -17,6 +17,16 @@ fn inputs() -> Inputs {
         repeats_options: false,
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
+        read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
+            name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),
+            name => Ok(UserDashboard {
+                path: path.into(),
+                uid: name[..1].into(),
+                title: name[..name.len().min(2)].into(),
+                edition: "1".into(),
+                content: String::new(),
+            }),
+        },
     }
 }
 
@@ -283,4 +293,38 @@ fn a_suggested_command_reaches_the_same_instance() {
     it.engine_options = " -H ssh://me@box".into();
     let stack = merged(&it, &fresh()).unwrap();
     assert_eq!(stack.command("up"), "clipper-metrics up --config 'a b.toml' --name x -H ssh://me@box");
+}
+
+#[test]
+fn own_dashboards_are_remembered_and_a_file_that_is_gone_stops_only_the_run_that_names_it() {
+    let stack = merged(&with(Setting::Dashboard, "/d/a1:/d/b2"), &fresh()).unwrap();
+    assert_eq!(stack.user_dashboards.iter().map(|own| own.path.as_str()).collect::<Vec<_>>(), ["/d/a1", "/d/b2"]);
+    let again = merged(&inputs(), &memory_of(&stack)).unwrap();
+    assert_eq!(again.user_dashboards, stack.user_dashboards);
+    let none = merged(&with(Setting::Dashboard, ""), &memory_of(&stack)).unwrap();
+    assert!(none.user_dashboards.is_empty());
+    assert!(!none.settings.unwrap().values.contains_key("dashboard"));
+    assert!(merged(&with(Setting::Dashboard, "/d/gone"), &fresh()).is_err());
+    let mut memory = memory_of(&stack);
+    let values = memory.stored.as_mut().unwrap().values.as_mut().unwrap();
+    values.get_mut("dashboard").unwrap().value = "/d/gone:/d/b2".into();
+    let stack = merged(&inputs(), &memory).unwrap();
+    assert_eq!((stack.user_dashboards.len(), stack.unreadable_dashboards.len()), (1, 1));
+}
+
+#[test]
+fn two_dashboards_of_one_uid_or_title_are_an_error_that_names_both() {
+    for (paths, named) in [("/d/a1:/d/a2", "\"a\""), ("/d/a1:/e/a1", "/d/a1 and /e/a1"), ("/d/x1", "bundled")] {
+        let mut inputs = with(Setting::Dashboard, paths);
+        inputs.options.insert(Setting::Name, "x".into());
+        let error = merged(&inputs, &fresh()).unwrap_err();
+        assert!(matches!(error, Error::Usage { .. }) && error.to_string().contains(named), "{error}");
+    }
+}
+
+#[test]
+fn a_suggested_command_repeats_every_dashboard() {
+    let options = [(Setting::Dashboard, "/d/a 1:/d/b".to_string())].into();
+    let command = invocation(&options, &Values::new(), "", true).command("status");
+    assert_eq!(command, "clipper-metrics status --dashboard '/d/a 1' --dashboard /d/b");
 }

@@ -7,6 +7,7 @@ use super::instance::{Instance, bridge, docker, settings_volumes};
 use crate::support::influxd::{self, Influxd};
 use crate::support::registry;
 use crate::support::run::ran;
+use crate::user_dashboards::export;
 
 #[test]
 fn after_down_a_bare_up_is_the_same_stack() {
@@ -147,4 +148,55 @@ fn a_registry_that_wants_library_written_is_told_how() {
     let image = format!("{prefix}/library/influxdb:1.12.4");
     assert!(up.err.contains(&format!("--influxdb-image {image}")), "{}", up.err);
     it.first_up(&["--registry", &prefix, "--influxdb-image", &image]).expect(0);
+}
+
+#[test]
+fn own_dashboards_are_remembered_and_a_lost_file_changes_nothing() {
+    let it = Instance::new("own-dashboards");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.json");
+    std::fs::write(&file, export("own", "Own").to_string()).unwrap();
+    // Relative to the folder of this run, which the next one need not be in.
+    let run = it.command(&it.first(&["--dashboard", "a.json"]));
+    let mut command = run.command();
+    ran(&command.current_dir(folder.path()).output().unwrap()).expect(0);
+    assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
+    assert_eq!(it.status()["user_dashboards"][0]["state"], "in_sync");
+    // What the servers lost comes back from the file.
+    it.run(&["down"]).expect(0);
+    docker(&["volume", "rm", &it.container("grafana")]).unwrap();
+    it.run(&["up"]).expect(0);
+    assert_eq!(it.grafana("GET", "/api/dashboards/uid/own", None).0, 200);
+    std::fs::remove_file(&file).unwrap();
+    let status = it.run(&["status"]).expect(0);
+    assert!(status.out.contains("a.json: cannot be read"), "{}", status.out);
+    let up = it.run(&["up"]).expect(0);
+    assert!(up.err.contains("stays as it is") && up.out.contains("nothing to do"), "{}{}", up.err, up.out);
+    assert_eq!(it.grafana("GET", "/api/dashboards/uid/own", None).0, 200);
+    // Taken back, it is not spoken of any more.
+    let up = it.run(&["up", "--dashboard", ""]).expect(0);
+    assert!(!up.err.contains("a.json") && !it.run(&["up"]).expect(0).err.contains("a.json"), "{}", up.err);
+    assert_eq!(it.grafana("GET", "/api/dashboards/uid/own", None).0, 200, "it is the user's own");
+}
+
+#[test]
+fn a_list_of_dashboards_in_clippers_file_is_relative_to_it() {
+    let it = Instance::new("listed-dashboards");
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("a.json"), export("a", "A").to_string()).unwrap();
+    std::fs::write(path("b.json"), export("b", "B").to_string()).unwrap();
+    std::fs::write(path("clipper.toml"), "[metrics]\ndashboards = [\"a.json\", \"b.json\"]\n").unwrap();
+    let config = path("clipper.toml");
+    let config = config.to_str().unwrap();
+    it.first_up(&["--config", config]).expect(0);
+    let found = |it: &Instance| it.status()["user_dashboards"].as_array().unwrap().len();
+    assert_eq!(found(&it), 2);
+    // The file drops what it gave.
+    std::fs::write(path("clipper.toml"), "[metrics]\ndashboards = [\"b.json\"]\n").unwrap();
+    it.run(&["up", "--config", config]).expect(0);
+    assert_eq!(found(&it), 1);
+    std::fs::write(path("clipper.toml"), "").unwrap();
+    it.run(&["up", "--config", config]).expect(0);
+    assert_eq!(found(&it), 0);
 }

@@ -6,7 +6,7 @@
 use super::{Blocked, Finding, Item, Obstacle, Resource, Step, UpOptions};
 use crate::core::observed::{Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenDashboard};
 use crate::core::specification::Difference;
-use crate::core::stack::{self, Stack};
+use crate::core::stack::{DashboardId, Stack};
 
 /// The things inside Grafana. The data source comes last: that it exists tells that everything
 /// before it, the home page too, was once done.
@@ -15,11 +15,12 @@ pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions
     items.extend(organisation(stack, stored));
     // Where nobody knows in which organisation to look, nothing was looked at.
     let stored = stored.filter(|grafana| !matches!(grafana.organisation, Organisation::Ambiguous(_)));
-    let dashboard = dashboard(stack, stored, options);
-    if stack.folder.is_some() && matches!(dashboard.finding, Finding::Missing | Finding::Unknown) {
+    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id, options)).collect();
+    let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
+    if stack.folder.is_some() && dashboards.iter().any(is_new) {
         items.push(folder(stack, stored));
     }
-    items.push(dashboard);
+    items.extend(dashboards);
     items.push(data_source(stack, stored));
     items
 }
@@ -62,20 +63,20 @@ fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
     Item::with_step(Resource::Folder, finding, Step::CreateFolder)
 }
 
-fn dashboard(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Item {
-    let never_finished = stored.is_some_and(|grafana| grafana.data_source == DataSource::Missing);
-    let save = Step::SaveDashboard { overwrite: options.overwrite_dashboard };
-    let (finding, mut steps) = match stored.map(|grafana| &grafana.dashboard) {
-        None => (Finding::Unknown, vec![save, Step::SetHome]),
-        Some(Dashboard::Missing) => (Finding::Missing, vec![save, Step::SetHome]),
+fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: UpOptions) -> Item {
+    let resource = Resource::Dashboard(id);
+    let (uid, ..) = stack.dashboard_identity(id);
+    let save = Step::SaveDashboard { id, overwrite: options.overwrite_dashboard };
+    let (finding, mut steps) = match stored.map(|grafana| grafana.dashboard(id)) {
+        None => (Finding::Unknown, vec![save]),
+        Some(Dashboard::Missing) => (Finding::Missing, vec![save]),
         Some(Dashboard::Clash { what, has_uid }) => {
-            return Item::new(Resource::Dashboard, clash(stack, what, *has_uid), vec![]);
+            return Item::new(resource, clash(stack, id, what, *has_uid), vec![]);
         }
         Some(Dashboard::Present(have)) if have.edited => {
             if have.provisioned {
-                let why =
-                    format!("Grafana provides the dashboard {} from a file, not as it is here", stack.dashboard.uid);
-                return Item::new(Resource::Dashboard, provisioned(stack, why), vec![]);
+                let why = format!("Grafana provides the dashboard {uid} from a file, not as it is here");
+                return Item::new(resource, provisioned(stack, why), vec![]);
             }
             if options.overwrite_dashboard {
                 (Finding::Requested("edited, and to be overwritten"), vec![save])
@@ -84,33 +85,38 @@ fn dashboard(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Ite
             }
         }
         Some(Dashboard::Present(have)) => {
-            let differences = dashboard_differences(&stack.dashboard, have);
+            let differences = dashboard_differences(stack, id, have);
             if differences.is_empty() {
                 (Finding::InSync, vec![])
             } else if have.provisioned {
-                let why =
-                    format!("Grafana provides the dashboard {} from a file, of another edition", stack.dashboard.uid);
-                return Item::new(Resource::Dashboard, provisioned(stack, why), vec![]);
+                let why = format!("Grafana provides the dashboard {uid} from a file, of another edition");
+                return Item::new(resource, provisioned(stack, why), vec![]);
             } else {
                 (Finding::Differs(differences), vec![save])
             }
         }
     };
-    if never_finished && !steps.contains(&Step::SetHome) {
+    let never_finished = stored.is_none_or(|grafana| grafana.data_source == DataSource::Missing);
+    if id == DashboardId::Bundled && (never_finished || matches!(finding, Finding::Missing | Finding::Unknown)) {
         steps.push(Step::SetHome);
     }
-    Item::new(Resource::Dashboard, finding, steps)
+    Item::new(resource, finding, steps)
 }
 
-fn clash(stack: &Stack, what: &str, has_uid: bool) -> Finding {
+fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
+    let (whence, change) = match id {
+        DashboardId::Bundled => ("make".to_string(), format!("choose another --name than {}", stack.instance)),
+        DashboardId::User(index) => {
+            let path = &stack.user_dashboards[index].path;
+            let what = if has_uid { "uid" } else { "title" };
+            (format!("import from {path}"), format!("give the one in {path} another {what}"))
+        }
+    };
     let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
     Finding::Blocked(Blocked {
         kind: Obstacle::Foreign,
-        why: format!("Grafana already has {what}, which clipper-metrics did not make"),
-        hint: format!(
-            "{folder}choose another --name than {}, or rename or delete the other one in Grafana",
-            stack.instance
-        ),
+        why: format!("Grafana already has {what}, which clipper-metrics did not {whence}"),
+        hint: format!("{folder}{change}, or rename or delete the other one in Grafana"),
     })
 }
 
@@ -122,14 +128,19 @@ fn provisioned(stack: &Stack, why: String) -> Finding {
     })
 }
 
-fn dashboard_differences(want: &stack::Dashboard, have: &SeenDashboard) -> Vec<Difference> {
+fn dashboard_differences(stack: &Stack, id: DashboardId, have: &SeenDashboard) -> Vec<Difference> {
+    let (_, _, edition) = stack.dashboard_identity(id);
     let mut differences = Vec::new();
     let mut compare = |field: &str, have: String, want: String| {
         if have != want {
             differences.push(Difference { field: field.into(), have, want });
         }
     };
-    compare("edition", have.edition.clone().unwrap_or_default(), want.edition.clone());
+    compare("edition", have.edition.clone().unwrap_or_default(), edition.to_string());
+    if id != DashboardId::Bundled {
+        return differences;
+    }
+    let want = &stack.dashboard;
     if let Some(objective) = want.objective {
         compare(
             "objective",
@@ -199,25 +210,24 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
             hint: "remove it from the provisioning files".into(),
         })
     };
-    let is_kept = match &stored.dashboard {
-        Dashboard::Present(have) if have.provisioned => {
-            items.push(Item::new(Resource::Dashboard, provided("dashboard", &stack.dashboard.uid), vec![]));
-            true
-        }
-        Dashboard::Present(have) if have.edited => {
-            items.push(Item::new(Resource::Dashboard, Finding::Edited, vec![]));
-            true
-        }
-        Dashboard::Present(_) => {
-            items.push(removal(Resource::Dashboard, Step::DeleteDashboard));
-            false
-        }
-        // What has our uid and is not ours stays as it is.
-        Dashboard::Missing | Dashboard::Clash { .. } => {
-            items.push(missing(Resource::Dashboard));
-            false
-        }
-    };
+    let mut is_kept = false;
+    for id in stack.dashboards() {
+        let (uid, ..) = stack.dashboard_identity(id);
+        let resource = Resource::Dashboard(id);
+        items.push(match stored.dashboard(id) {
+            Dashboard::Present(have) if have.provisioned => {
+                is_kept = true;
+                Item::new(resource, provided("dashboard", uid), vec![])
+            }
+            Dashboard::Present(have) if have.edited => {
+                is_kept = true;
+                Item::new(resource, Finding::Edited, vec![])
+            }
+            Dashboard::Present(_) => removal(resource, Step::DeleteDashboard(id)),
+            // What has our uid and is not ours stays as it is.
+            Dashboard::Missing | Dashboard::Clash { .. } => missing(resource),
+        });
+    }
     items.push(match &stored.data_source {
         DataSource::Ours { provisioned: true, .. } => {
             Item::new(Resource::DataSource, provided("data source", &stack.data_source.uid), vec![])

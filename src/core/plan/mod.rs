@@ -18,7 +18,7 @@ use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, S
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
-use super::stack::{Remembered, Stack};
+use super::stack::{DashboardId, Remembered, Stack};
 
 /// What the user asked of `up` beyond the stack itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,8 +68,8 @@ pub enum Resource {
     Organisation,
     /// Grafana's folder.
     Folder,
-    /// Grafana's dashboard.
-    Dashboard,
+    /// A dashboard in Grafana.
+    Dashboard(DashboardId),
     /// Grafana's data source.
     DataSource,
     /// A question asked through the data source.
@@ -148,7 +148,8 @@ impl fmt::Display for Resource {
             Self::Retention => f.write_str("retention"),
             Self::Organisation => f.write_str("organisation"),
             Self::Folder => f.write_str("folder"),
-            Self::Dashboard => f.write_str("dashboard"),
+            Self::Dashboard(DashboardId::Bundled) => f.write_str("dashboard"),
+            Self::Dashboard(DashboardId::User(index)) => write!(f, "user dashboard {}", index + 1),
             Self::DataSource => f.write_str("data source"),
             Self::Query => f.write_str("query"),
         }

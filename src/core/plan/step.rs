@@ -8,6 +8,7 @@ use super::Resource;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::specification::PasswordSource;
+use crate::core::stack::DashboardId;
 
 /// One idempotent action; each is one arm of `apply`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,15 +70,17 @@ pub enum Step {
     CreateFolder,
     /// Create or update the data source.
     SaveDataSource,
-    /// Create or update the dashboard.
+    /// Create or update a dashboard.
     SaveDashboard {
+        /// Which.
+        id: DashboardId,
         /// Replace one that somebody edited.
         overwrite: bool,
     },
     /// Make the dashboard the organisation's home page, if it has none.
     SetHome,
-    /// Delete the dashboard, unless somebody has edited it.
-    DeleteDashboard,
+    /// Delete a dashboard, unless somebody has edited it.
+    DeleteDashboard(DashboardId),
     /// Delete the folder, if it was made for the dashboard and holds nothing.
     DeleteFolder,
     /// Delete the data source.
@@ -166,7 +169,8 @@ impl Step {
         )
     }
 
-    /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server.
+    /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server, and
+    /// `{dashboard}` says which.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{
             Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
@@ -203,9 +207,11 @@ impl Step {
             Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource => (DataSource, "save_data_source", "save the data source"),
-            Self::SaveDashboard { .. } => (Dashboard, "save_dashboard", "save the dashboard"),
-            Self::SetHome => (Dashboard, "set_home", "make the dashboard the home page if there is none"),
-            Self::DeleteDashboard => (Dashboard, "delete_dashboard", "delete the dashboard"),
+            Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
+            Self::SetHome => {
+                (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page if there is none")
+            }
+            Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
             Self::DeleteFolder => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
             Self::AwaitQuery => (Query, "await_query", "verify that Grafana reaches the database"),
@@ -215,6 +221,7 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.facts().2.replace("{}", self.role().title()))
+        let (resource, _, text) = self.facts();
+        f.write_str(&text.replace("{}", self.role().title()).replace("{dashboard}", &resource.to_string()))
     }
 }

@@ -5,14 +5,14 @@
 
 use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, user_dashboard};
 use crate::core::observed::SeenDashboard;
 use crate::core::stack::{Dashboard, DataSource};
 
 /// The bundled dashboard as it lies in the repository.
 const BUNDLED: &str = include_str!("../../../assets/dashboard.json");
 /// The key that says "this is as clipper-metrics sent it"; Grafana drops it when a person saves.
-const MARK: &str = "clipperMetrics";
+pub(super) const MARK: &str = "clipperMetrics";
 /// Stands behind the commands in the dashboard's texts.
 const NAME_OPTION: &str = "NAME_OPTION";
 /// The instance that commands reach without a name.
@@ -62,26 +62,36 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
     }
     // The instance's name is the dashboard's uid, but for the default one.
     let option = if want.uid == DEFAULT_NAME { String::new() } else { format!(" --name {}", want.uid) };
-    fill(&mut dashboard, objective, &option, api);
+    fill(&mut dashboard, objective, &option);
+    if api == Api::Numeric {
+        refer_by_name(&mut dashboard);
+    }
     let content = content_fingerprint(&dashboard);
     dashboard[MARK] = json!({"edition": want.edition, "content": content});
     dashboard
 }
 
-/// Puts the objective where a number is needed, completes the commands that a text proposes, and writes
-/// references to the data source the way that the server's version reads them.
-fn fill(value: &mut Value, objective: u64, option: &str, api: Api) {
+/// Puts the objective where a number is needed, and completes the commands that a text proposes.
+fn fill(value: &mut Value, objective: u64, option: &str) {
     match value {
         Value::String(text) if text == "OBJECTIVE_MICROS" => *value = json!(objective),
         Value::String(text) if text.contains(NAME_OPTION) => *text = text.replace(NAME_OPTION, option),
-        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, option, api)),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, option)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| fill(field, objective, option)),
+        _ => {}
+    }
+}
+
+/// Writes references to data sources as versions before uids read them: by name.
+pub(super) fn refer_by_name(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(refer_by_name),
         Value::Object(fields) => {
             for (name, field) in fields.iter_mut() {
-                if name == "datasource" && api == Api::Numeric && field.get("uid").is_some() {
-                    // Before uids, a reference was the data source's name.
+                if name == "datasource" && field.get("uid").is_some() {
                     *field = field["uid"].clone();
                 } else {
-                    fill(field, objective, option, api);
+                    refer_by_name(field);
                 }
             }
         }
@@ -90,8 +100,9 @@ fn fill(value: &mut Value, objective: u64, option: &str, api: Api) {
 }
 
 /// Fingerprint of what a person could change: everything but what Grafana counts itself.
-fn content_fingerprint(dashboard: &Value) -> String {
+pub(super) fn content_fingerprint(dashboard: &Value) -> String {
     let mut content = dashboard.clone();
+    whole_numbers(&mut content);
     if let Some(fields) = content.as_object_mut() {
         for counted in ["id", "version", "iteration", MARK] {
             fields.remove(counted);
@@ -100,11 +111,28 @@ fn content_fingerprint(dashboard: &Value) -> String {
     fingerprint(content.to_string().as_bytes())
 }
 
-/// Somebody made it of ours: it carries our mark, or the hidden variables that a person's save keeps.
+/// Numbers without a fraction as Go writes them: it does not tell 8 from 8.0.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            // A fraction of nothing prints as none.
+            if let Some(whole) = whole.and_then(|float| format!("{float}").parse::<i64>().ok()) {
+                *value = json!(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+/// Somebody made it of the bundled one: it carries our mark, or the hidden variables that a person's save keeps.
 #[must_use]
 pub fn is_ours(dashboard: &Value) -> bool {
     let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
-    dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS)
+    user_dashboard::owner(dashboard).is_none()
+        && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
 }
 
 /// What can be read from a dashboard that is there.

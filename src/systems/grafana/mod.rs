@@ -8,12 +8,13 @@ mod organisation;
 pub mod panels;
 mod question;
 mod store;
+pub mod user_dashboard;
 mod variables;
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::{try_join, try_join_all, try_join3};
 use serde_json::{Map, Value, json};
 
 pub use self::organisation::Choice;
@@ -22,7 +23,7 @@ use super::http::{Body, Http, Response, escaped};
 use crate::core::observed::{DataSource, Folder, Grafana as Seen, Organisation, Probe, Query};
 use crate::core::plan::{Blocked, Obstacle, Resource};
 use crate::core::role::Role;
-use crate::core::stack::{self, Secret, Stack};
+use crate::core::stack::{self, DashboardId, Secret, Stack};
 use crate::core::text::printable;
 use crate::core::version::Version;
 use crate::error::{Error, Result};
@@ -117,12 +118,13 @@ impl Grafana {
                 folder: Folder::Missing,
                 data_source: DataSource::Missing,
                 dashboard: crate::core::observed::Dashboard::Missing,
+                user_dashboards: Vec::new(),
                 query: Query::Unasked,
             });
         }
         let sources = self.data_sources().await?;
         let data_source = seen_data_source(&sources, &stack.data_source);
-        let (dashboard, folder, query) = try_join3(self.seen_dashboard(stack), self.seen_folder(stack), async {
+        let (mut dashboards, folder, query) = try_join3(self.seen_dashboards(stack), self.seen_folder(stack), async {
             match &data_source {
                 DataSource::Ours { .. } => {
                     self.ask(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
@@ -131,23 +133,33 @@ impl Grafana {
             }
         })
         .await?;
-        Ok(Seen { organisation, folder, data_source, dashboard, query })
+        let user_dashboards = dashboards.split_off(1);
+        let dashboard = dashboards.pop().unwrap_or(crate::core::observed::Dashboard::Missing);
+        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, query })
     }
 
-    /// Finds what is not ours in the place of the data source, the dashboard or the folder, before
-    /// anything is written; the dashboard that is there.
-    async fn expect_no_clash(&self, stack: &Stack) -> Result<Option<Value>> {
-        let dashboard = async {
-            let found = self.dashboard(&stack.dashboard.uid).await?;
-            let seen = self.judge_dashboard(stack, found.as_ref()).await?;
-            Ok((found, seen))
-        };
-        let (sources, (found, seen)) = try_join(self.data_sources(), dashboard).await?;
-        match (seen_data_source(&sources, &stack.data_source), seen) {
-            (DataSource::Foreign(what), _) => Err(foreign(Resource::DataSource, &what)),
-            (_, crate::core::observed::Dashboard::Clash { what, .. }) => Err(foreign(Resource::Dashboard, &what)),
-            _ => Ok(found),
+    /// Finds what is not ours in the place of the data source or a dashboard, before anything is written; the
+    /// dashboard that is there. What is saved first looks into every place.
+    async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<Value>> {
+        let looks_at = |other: &DashboardId| id == DashboardId::Bundled || *other == id;
+        let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |id| {
+            let (uid, ..) = stack.dashboard_identity(id);
+            let found = self.dashboard(uid).await?;
+            let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
+            Ok((id, found, seen))
+        }));
+        let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
+        if let DataSource::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
+            return Err(foreign(Resource::DataSource, &what));
         }
+        let clash = dashboards.iter().find_map(|(id, _, seen)| match seen {
+            crate::core::observed::Dashboard::Clash { what, .. } => Some((*id, what)),
+            _ => None,
+        });
+        if let Some((id, what)) = clash {
+            return Err(foreign(Resource::Dashboard(id), what));
+        }
+        Ok(dashboards.into_iter().find(|(other, ..)| *other == id).and_then(|(_, found, _)| found))
     }
 
     async fn data_sources(&self) -> Result<Vec<Value>> {

@@ -3,12 +3,13 @@
 //!
 //! Must not know what is in a dashboard.
 
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{Api, Grafana, dashboard, foreign, path, text};
+use super::{Api, Grafana, dashboard, foreign, path, text, user_dashboard};
 use crate::core::observed::{Dashboard, Folder};
 use crate::core::plan::Resource;
-use crate::core::stack::Stack;
+use crate::core::stack::{DashboardId, Stack};
 use crate::error::{Error, Result};
 use crate::systems::http::escaped;
 
@@ -22,24 +23,38 @@ const FOLDERS_BY_UID: u64 = 11;
 const LIBRARY_PANELS_FROM: u64 = 8;
 
 impl Grafana {
-    /// The stack's dashboard, or what is in its place.
-    pub(super) async fn seen_dashboard(&self, stack: &Stack) -> Result<Dashboard> {
-        let found = self.dashboard(&stack.dashboard.uid).await?;
-        self.judge_dashboard(stack, found.as_ref()).await
+    /// The stack's dashboards, or what is in their place.
+    pub(super) async fn seen_dashboards(&self, stack: &Stack) -> Result<Vec<Dashboard>> {
+        try_join_all(stack.dashboards().map(|id| self.seen_dashboard(stack, id))).await
     }
 
-    /// What was found under the stack's uid, and where nothing was, what else is in its place.
-    pub(super) async fn judge_dashboard(&self, stack: &Stack, found: Option<&Value>) -> Result<Dashboard> {
-        let uid = &stack.dashboard.uid;
+    async fn seen_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<Dashboard> {
+        let (uid, ..) = stack.dashboard_identity(id);
+        let found = self.dashboard(uid).await?;
+        self.judge_dashboard(stack, id, found.as_ref()).await
+    }
+
+    /// What was found under a dashboard's uid, and where nothing was, what else is in its place.
+    pub(super) async fn judge_dashboard(
+        &self,
+        stack: &Stack,
+        id: DashboardId,
+        found: Option<&Value>,
+    ) -> Result<Dashboard> {
+        let (uid, ..) = stack.dashboard_identity(id);
         let Some(found) = found else {
-            let clash = self.clash(stack).await?;
+            let clash = self.clash(stack, id).await?;
             return Ok(clash.map_or(Dashboard::Missing, |(what, has_uid)| Dashboard::Clash { what, has_uid }));
         };
         if found["meta"]["isFolder"] == true {
             let what = folder_with_uid(&text(&found["dashboard"]["title"]), uid);
             return Ok(Dashboard::Clash { what, has_uid: true });
         }
-        if !dashboard::is_ours(&found["dashboard"]) {
+        let is_ours = match id {
+            DashboardId::Bundled => dashboard::is_ours(&found["dashboard"]),
+            DashboardId::User(_) => user_dashboard::owner(&found["dashboard"]) == Some(&stack.instance),
+        };
+        if !is_ours {
             let what = format!("a dashboard called {:?} with the uid {uid:?}", text(&found["dashboard"]["title"]));
             let provisioned = if found["meta"]["provisioned"] == true { ", which a file provides" } else { "" };
             return Ok(Dashboard::Clash { what: format!("{what}{provisioned}"), has_uid: true });
@@ -50,11 +65,11 @@ impl Grafana {
     }
 
     /// What has the uid or the title of a dashboard that is not there, and whether it is the uid.
-    async fn clash(&self, stack: &Stack) -> Result<Option<(String, bool)>> {
-        let want = &stack.dashboard;
+    async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(String, bool)>> {
+        let (uid, title, _) = stack.dashboard_identity(id);
         if !self.is_before(TITLES_CLASH_BEFORE) {
-            let folder = self.get("look for a folder of that uid", &path(&["api", "folders", &want.uid])).await?;
-            return Ok(folder.map(|folder| (folder_with_uid(&text(&folder["title"]), &want.uid), true)));
+            let folder = self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
+            return Ok(folder.map(|folder| (folder_with_uid(&text(&folder["title"]), uid), true)));
         }
         let folder = match &stack.folder {
             Some(title) => self.folder(title).await?,
@@ -66,12 +81,12 @@ impl Grafana {
         }
         let folder = folder.map(|folder| text(&folder["uid"]));
         let found = self.search().await?;
-        let slug = slug(&want.title);
+        let slug = slug(title);
         let namesake = found.iter().find(|entry| {
             let is_folder = entry["type"] == "dash-folder";
             let in_folder = entry["folderUid"].as_str().filter(|uid| !uid.is_empty()).map(String::from);
             let clashes = if is_folder { folder.is_none() } else { in_folder == folder };
-            clashes && entry["uid"] != want.uid.as_str() && self::slug(&text(&entry["title"])) == slug
+            clashes && entry["uid"] != uid && self::slug(&text(&entry["title"])) == slug
         });
         Ok(namesake.map(|entry| {
             let kind = if entry["type"] == "dash-folder" { "folder" } else { "dashboard" };
@@ -91,21 +106,27 @@ impl Grafana {
         self.get("read the dashboard", &path(&["api", "dashboards", "uid", uid])).await
     }
 
-    /// Creates or updates the dashboard. One that is there stays in its folder, and is replaced
+    /// Creates or updates a dashboard. One that is there stays in its folder, and is replaced
     /// only as it was read: Grafana would follow `overwrite` to a namesake of somebody else.
     ///
     /// # Errors
     /// [`Error::Blocked`] when something of somebody else is in its place, [`Error::Raced`] when
     /// somebody changed it meanwhile, else as the server answers.
-    pub async fn save_dashboard(&self, stack: &Stack, overwrite: bool) -> Result<()> {
-        let present = self.expect_no_clash(stack).await?;
+    pub async fn save_dashboard(&self, stack: &Stack, id: DashboardId, overwrite: bool) -> Result<()> {
+        let present = self.expect_no_clash(stack, id).await?;
         let carried = present.as_ref().map(|json| dashboard::read(&json["dashboard"]));
         let provisioned = present.as_ref().is_some_and(|json| json["meta"]["provisioned"] == true);
         if provisioned || (carried.as_ref().is_some_and(|seen| seen.edited) && !overwrite) {
             // Somebody saved or provided it after we looked.
             return Ok(());
         }
-        let mut content = dashboard::render(&stack.dashboard, &stack.data_source, carried.as_ref(), self.api());
+        let source = &stack.data_source;
+        let mut content = match id {
+            DashboardId::Bundled => dashboard::render(&stack.dashboard, source, carried.as_ref(), self.api()),
+            DashboardId::User(index) => {
+                user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
+            }
+        };
         let mut body = json!({"overwrite": false, "message": "clipper-metrics"});
         match (&present, &stack.folder) {
             (Some(json), _) => {
@@ -132,8 +153,8 @@ impl Grafana {
         match answer.status {
             // A title that is taken stays taken, however often it is looked at.
             412 if answer.json()["status"] == "name-exists" => {
-                let what = format!("another dashboard called {:?} in the same folder", stack.dashboard.title);
-                Err(foreign(Resource::Dashboard, &what))
+                let (_, title, _) = stack.dashboard_identity(id);
+                Err(foreign(Resource::Dashboard(id), &format!("another dashboard called {title:?} in the same folder")))
             }
             409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
             _ => self.expect_success(doing, &answer),
@@ -171,7 +192,7 @@ impl Grafana {
         if self.folder(title).await?.is_some() {
             return Ok(());
         }
-        self.expect_no_clash(stack).await?;
+        self.expect_no_clash(stack, DashboardId::Bundled).await?;
         let doing = "create the folder";
         let body = json!({"title": title, "uid": folder_uid(&stack.instance, title)});
         let answer = self.send(doing, "POST", "/api/folders", Some(&body)).await?;
@@ -186,16 +207,17 @@ impl Grafana {
         }
     }
 
-    /// Deletes the dashboard as it was made here; one that somebody has edited meanwhile stays.
+    /// Deletes a dashboard as it was made here; one that somebody has edited meanwhile stays.
     ///
     /// # Errors
     /// As the server answers.
-    pub async fn delete_dashboard(&self, stack: &Stack) -> Result<()> {
-        let Dashboard::Present(seen) = self.seen_dashboard(stack).await? else { return Ok(()) };
+    pub async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
+        let Dashboard::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
         if seen.edited || seen.provisioned {
             return Ok(());
         }
-        self.delete("delete the dashboard", &path(&["api", "dashboards", "uid", &stack.dashboard.uid])).await
+        let (uid, ..) = stack.dashboard_identity(id);
+        self.delete("delete the dashboard", &path(&["api", "dashboards", "uid", uid])).await
     }
 
     /// Deletes the folder that was made for the dashboard, if it holds nothing.

@@ -1,0 +1,198 @@
+//! Dashboards of the user's own, on Grafana's double in every version: what is made of an export, who may change
+//! it, and what stands in its way. That they are remembered is shown in `e2e/settings.rs`.
+
+use serde_json::{Value, json};
+
+use crate::external::Servers;
+use crate::support::double::Version;
+
+const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+
+/// A dashboard that was exported for sharing: its data source is a placeholder.
+pub(crate) fn export(uid: &str, title: &str) -> Value {
+    let target = json!({
+        "refId": "A", "rawQuery": true, "resultFormat": "time_series",
+        "query": "SELECT mean(\"value\") FROM \"m1_prediction_counter\" WHERE $timeFilter GROUP BY time($__interval)",
+    });
+    json!({
+        "__inputs": [{"name": "DS_INFLUX", "label": "influx", "type": "datasource", "pluginId": "influxdb"}],
+        "__requires": [{"type": "datasource", "id": "influxdb", "version": "1.0.0"}],
+        "__elements": {},
+        "id": null, "uid": uid, "title": title, "schemaVersion": 36, "version": 7,
+        "time": {"from": "now-1h", "to": "now"},
+        "panels": [{
+            "id": 1, "type": "timeseries", "title": "Counter", "gridPos": {"x": 0, "y": 0, "w": 24, "h": 8.0},
+            "datasource": {"type": "influxdb", "uid": "${DS_INFLUX}"}, "targets": [target],
+        }],
+    })
+}
+
+/// A folder with such files.
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, dashboard: &Value) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, dashboard.to_string()).unwrap();
+        path.to_str().unwrap().into()
+    }
+}
+
+fn path_of(uid: &str) -> String {
+    format!("/api/dashboards/uid/{uid}")
+}
+
+#[test]
+fn an_export_gets_our_data_source_and_follows_its_file_until_somebody_edits_it() {
+    for version in ALL {
+        let (it, files) = (Servers::start(version), Files::new());
+        let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("", "Two")));
+        let up = ["up", "--dashboard", &one, "--dashboard", &two];
+        let first = it.run(&up).expect(0);
+        assert!(first.out.contains("/d/one") && first.out.contains("Two"), "{version:?}: {}", first.out);
+        assert!(it.run(&up).expect(0).out.contains("nothing to do"), "{version:?}");
+        let (_, stored) = it.ask("GET", &path_of("one"), None);
+        let source = &stored["dashboard"]["panels"][0]["datasource"];
+        let reference = if version == Version::V7 { source } else { &source["uid"] };
+        let want = if version == Version::V7 { "Clipper Metrics" } else { "clipper-metrics" };
+        assert_eq!(reference, want, "{version:?}");
+        assert_eq!(stored["meta"]["version"], 1, "{version:?}");
+        let status = ["status", "--output", "json", "--dashboard", &one, "--dashboard", &two];
+        let state = it.run(&status).expect(0).json();
+        let own = &state["user_dashboards"];
+        assert_eq!((own[0]["uid"].as_str(), own[0]["state"].as_str()), (Some("one"), Some("in_sync")), "{version:?}");
+        assert_eq!(own[1]["title"], "Two");
+
+        // A newer file is brought, and so is one that was deleted.
+        let mut newer = export("one", "One");
+        newer["panels"][0]["title"] = json!("Renamed");
+        files.write("a.json", &newer);
+        it.ask("DELETE", &path_of(own[1]["uid"].as_str().unwrap()), None);
+        let out_of_sync = it.run(&status).expect(3).json();
+        assert_eq!(out_of_sync["user_dashboards"][0]["state"], "differs", "{version:?}");
+        assert_eq!(out_of_sync["user_dashboards"][1]["state"], "missing", "{version:?}");
+        assert!(out_of_sync["findings"].to_string().contains("dashboard \\\"Two\\\": missing"), "{out_of_sync}");
+        it.run(&up).expect(0);
+        let (_, stored) = it.ask("GET", &path_of("one"), None);
+        assert_eq!(stored["dashboard"]["panels"][0]["title"], "Renamed", "{version:?}");
+
+        // What a person saved stays, also where Grafana's browser dropped our key.
+        let mut edited = stored["dashboard"].clone();
+        edited.as_object_mut().unwrap().remove("clipperMetrics");
+        edited["panels"][0]["title"] = json!("Mine");
+        let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        files.write("a.json", &export("one", "One"));
+        let kept = it.run(&up).expect(0);
+        assert!(kept.out.contains("\"One\" was edited and is left alone"), "{version:?}: {}", kept.out);
+        assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["panels"][0]["title"], "Mine");
+        it.run(&[&up[..], &["--overwrite-dashboard"]].concat()).expect(0);
+        assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["panels"][0]["title"], "Counter");
+        it.run(&status).expect(0);
+    }
+}
+
+#[test]
+fn when_our_things_go_so_do_they_unless_edited() {
+    for version in ALL {
+        let (it, files) = (Servers::start(version), Files::new());
+        let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("two", "Two")));
+        let given = ["--dashboard", &one, "--dashboard", &two, "--grafana-folder", "Ours"];
+        it.run(&[&["up"][..], &given].concat()).expect(0);
+        assert_eq!(it.ask("GET", &path_of("one"), None).1["meta"]["folderTitle"], "Ours", "{version:?}");
+        let (_, stored) = it.ask("GET", &path_of("two"), None);
+        let mut edited = stored["dashboard"].clone();
+        edited["panels"][0]["title"] = json!("Mine");
+        let mut save = json!({"dashboard": edited, "overwrite": true});
+        match version {
+            Version::V7 => save["folderId"] = stored["meta"]["folderId"].clone(),
+            _ => save["folderUid"] = stored["meta"]["folderUid"].clone(),
+        }
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        let down = it.run(&[&["down", "--deregister"][..], &given].concat()).expect(0);
+        assert!(down.out.contains("/d/two was edited"), "{version:?}: {}", down.out);
+        assert_eq!(it.ask("GET", &path_of("one"), None).0, 404, "{version:?}");
+        assert_eq!(it.ask("GET", &path_of("two"), None).0, 200, "{version:?}");
+        assert_eq!(it.ask("GET", &path_of("clipper-metrics"), None).0, 404, "{version:?}");
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_of_one_is_named_before_anything_is_touched() {
+    for version in ALL {
+        let (it, files) = (Servers::start(version), Files::new());
+        let theirs = json!({"dashboard": {"uid": "one", "title": "Theirs", "panels": [], "schemaVersion": 27}});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&theirs)).0, 200);
+        let file = files.write("a.json", &export("one", "One"));
+        for options in [&["--dashboard", &file][..], &["--dashboard", &file, "--overwrite-dashboard"]] {
+            let up = it.run(&[&["up"][..], options].concat()).expect(1);
+            assert!(up.err.contains("\"Theirs\"") && up.err.contains("another uid"), "{version:?}: {}", up.err);
+        }
+        // Before 10, so does a title; the other one's file is named.
+        let namesake = files.write("b.json", &export("other", "Theirs"));
+        let plan = it.run(&["up", "--dashboard", &namesake, "--dry-run"]).expect(3);
+        let is_blocked = plan.out.contains("\"Theirs\"") && plan.out.contains("another title");
+        assert_eq!(is_blocked, version < Version::V12, "{version:?}: {}", plan.out);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}");
+        assert_eq!(it.ask("GET", &path_of("clipper-metrics"), None).0, 404, "{version:?}");
+        assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["title"], "Theirs");
+        // One that another instance brought is not ours either.
+        let other = files.write("c.json", &export("shared", "Shared"));
+        it.run(&["up", "--name", "first", "--dashboard", &other]).expect(0);
+        let second = it.run(&["up", "--name", "second", "--dashboard", &other]).expect(1);
+        assert!(second.err.contains("\"Shared\""), "{version:?}: {}", second.err);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_one_is_a_usage_error_and_nothing_is_asked() {
+    let (it, files) = (Servers::start(Version::V12), Files::new());
+    let mut prometheus = export("p", "P");
+    prometheus["__inputs"][0]["pluginId"] = json!("prometheus");
+    let no_dashboard = files.write("no.json", &json!({"a": 1}));
+    let prometheus = files.write("p.json", &prometheus);
+    let (one, two) = (files.write("one.json", &export("u", "One")), files.write("two.json", &export("u", "Two")));
+    let own_uid = files.write("own.json", &export("clipper-metrics", "Mine"));
+    let absent = files.0.path().join("absent.json").to_str().unwrap().to_string();
+    let folder = files.0.path().to_str().unwrap().to_string();
+    for (given, named) in [
+        (vec![&no_dashboard], "is not a dashboard"),
+        (vec![&prometheus], "prometheus"),
+        (vec![&one, &two], "the same uid"),
+        (vec![&one, &one], "the same uid"),
+        (vec![&own_uid], "the bundled dashboard"),
+        (vec![&absent], "cannot be read"),
+        (vec![&folder], "is not a regular file"),
+    ] {
+        let mut words = vec!["up"];
+        words.extend(given.into_iter().flat_map(|path| ["--dashboard", path.as_str()]));
+        let up = it.run(&words).expect(2);
+        assert!(up.err.contains(named) && up.err.contains("hint:"), "{}", up.err);
+    }
+    assert!(it.double.lock().unwrap().seen().is_empty(), "Grafana was asked");
+}
+
+#[test]
+fn doctor_runs_their_queries_too() {
+    for version in ALL {
+        let (it, files) = (Servers::start(version), Files::new());
+        let mut broken = export("one", "One");
+        let file = files.write("a.json", &broken);
+        it.run(&["up", "--dashboard", &file]).expect(0);
+        it.run(&["demo", "--models", "m1", "--backfill", "10m"]).expect(0);
+        let well = it.run(&["doctor", "--dashboard", &file]).expect(0);
+        assert!(well.out.contains("Counter"), "{version:?}: {}", well.out);
+        broken["panels"][0]["targets"][0]["query"] =
+            json!("SELECT mean(\"valeu\") FROM \"m1_prediction_counter\" WHERE $timeFilter GROUP BY time($__interval)");
+        files.write("a.json", &broken);
+        it.run(&["up", "--dashboard", &file]).expect(0);
+        let sick = it.run(&["doctor", "--dashboard", &file]).expect(3);
+        let first = sick.out.lines().next().unwrap();
+        assert!(first.starts_with("culprit:") && first.contains("\"Counter\" of \"One\""), "{version:?}: {}", sick.out);
+        assert!(sick.out.contains(&file), "{version:?}: {}", sick.out);
+    }
+}
