@@ -61,7 +61,7 @@ pub struct Up {
     /// Only print what would be done (exit code 3 if there is anything)
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace the dashboard even if somebody edited it
+    /// Replace dashboards and alert rules even if somebody edited them
     #[arg(long)]
     pub overwrite_dashboard: bool,
     /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
@@ -271,6 +271,12 @@ fn argument(key: &Key) -> Arg {
     }
     match key.kind {
         ValueKind::Word(words) => argument.value_parser(PossibleValuesParser::new(words)).hide_possible_values(false),
+        ValueKind::Flag => argument
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .value_parser(PossibleValuesParser::new(["true", "false"]))
+            .hide_possible_values(true),
         ValueKind::Path => argument.value_hint(clap::ValueHint::FilePath),
         ValueKind::Paths => argument
             .action(ArgAction::Append)

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::run::{Ran, Run, program, ran};
 use crate::support::server::{Request, Response, in_background};
+use clipper_metrics::clipper::file::ValueKind;
 use clipper_metrics::settings::keys::TABLE;
 
 /// An engine that cannot be there.
@@ -194,7 +195,11 @@ fn every_setting_of_the_table_is_an_option_with_its_variable_and_default() {
     let help = run(&["up", "--help"]).expect(0).out;
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for key in TABLE {
-        assert!(help.contains(&format!("--{} <{}>", key.option, key.value_name)), "--{}", key.option);
+        let option = match key.kind {
+            ValueKind::Flag => format!("--{}[=<{}>]", key.option, key.value_name),
+            _ => format!("--{} <{}>", key.option, key.value_name),
+        };
+        assert!(help.contains(&option), "{option}");
         assert!(help.contains(&format!("[env: {}]", key.variable)), "{}", key.variable);
         assert!(key.default.is_empty() || help.contains(&format!("[default: {}]", key.default)), "{}", key.option);
     }

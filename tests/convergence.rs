@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clipper_metrics::core::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::core::image::ImageRef;
 use clipper_metrics::core::invocation::Invocation;
 use clipper_metrics::core::observed::{
-    Account, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana, Image,
-    Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe, Query, RunState,
-    SeenDashboard, SeenLogin, Server, StoredSettings, Volume,
+    Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
+    Image, Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe, Query, RunState,
+    SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Volume,
 };
 use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step, UpOptions};
 use clipper_metrics::core::retention::Retention;
@@ -111,6 +112,8 @@ struct World {
     /// The user's own.
     own: Thing,
     source: Thing,
+    /// The alert rules: as they are to be, not finished, or not there.
+    rules: Thing,
     home: bool,
     /// Grafana answers with settings that it no longer has.
     stale: bool,
@@ -132,6 +135,8 @@ struct Case {
     retention: Option<Retention>,
     /// The user has a dashboard too.
     own: bool,
+    /// There are to be alert rules, or none.
+    alerts: Option<bool>,
 }
 
 /// A long retention, and a short one.
@@ -199,6 +204,11 @@ fn stack(case: Case) -> Stack {
         },
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
         unreadable_dashboards: vec![],
+        alerts: match case.alerts {
+            None => Alerts::NotManaged,
+            Some(false) => Alerts::Off,
+            Some(true) => Alerts::On(alert_settings()),
+        },
         login: Login { user: "admin".into(), token: false, given: case.given.is_some() },
         settings: Some(Settings { values, lost: None }),
         pull: Pull::Missing,
@@ -208,6 +218,11 @@ fn stack(case: Case) -> Stack {
         invocation: Invocation::default(),
         own_address: None,
     }
+}
+
+fn alert_settings() -> AlertSettings {
+    let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
+    AlertSettings { latency_after, silence_after, edition: "new".into() }
 }
 
 fn own_dashboard() -> UserDashboard {
@@ -231,6 +246,22 @@ fn seen_dashboard(thing: Thing) -> SeenDashboardState {
             models: vec![],
         }),
     }
+}
+
+fn seen_alerts(thing: Thing, case: Case) -> AlertRules {
+    if case.alerts.is_none() {
+        return AlertRules::NotLookedAt;
+    }
+    let rule = |rule| match thing {
+        Thing::Missing => SeenRule::Missing,
+        Thing::Wrong => SeenRule::Present { edited: false, provisioned: false, fields: BTreeMap::new() },
+        Thing::Right => SeenRule::Present {
+            edited: false,
+            provisioned: false,
+            fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
+        },
+    };
+    AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
 }
 
 impl World {
@@ -338,6 +369,7 @@ impl World {
                 },
                 dashboard: seen_dashboard(self.dashboard),
                 user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
+                alerts: seen_alerts(self.rules, case),
                 query,
             }),
         };
@@ -527,7 +559,12 @@ impl World {
                 }
                 self.database = true;
             }
-            Step::SaveDashboard { .. } | Step::SetHome | Step::SaveDataSource | Step::AwaitQuery
+            Step::SaveDashboard { .. }
+            | Step::SetHome
+            | Step::SaveDataSource
+            | Step::SaveAlertRules { .. }
+            | Step::DeleteAlertRules
+            | Step::AwaitQuery
                 if self.signed_in(case).is_none() =>
             {
                 return false;
@@ -548,6 +585,15 @@ impl World {
                 self.home = true;
             }
             Step::SaveDataSource => self.source = Thing::Right,
+            Step::SaveAlertRules { .. } => {
+                assert_eq!((case.alerts, self.source), (Some(true), Thing::Right), "rules ask the data source");
+                assert_ne!(self.dashboard, Thing::Missing, "the objective is the dashboard's");
+                self.rules = Thing::Right;
+            }
+            Step::DeleteAlertRules => {
+                assert_eq!(case.alerts, Some(false));
+                self.rules = Thing::Missing;
+            }
             Step::AwaitQuery => {
                 assert!(
                     self.database
@@ -571,6 +617,7 @@ impl World {
                 (self.ran, self.recorded, self.promised) = (0, None, None);
                 (self.home, self.stale) = (false, false);
                 (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
+                self.rules = Thing::Missing;
             }
         }
     }
@@ -635,7 +682,12 @@ impl World {
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
         let keeps = case.retention.is_none_or(|want| want == self.keeps);
         let dashboards = self.dashboard == Thing::Right && (!case.own || self.own == Thing::Right);
-        let inside = self.database && keeps && self.source == Thing::Right && dashboards && !self.stale;
+        let alerts = match case.alerts {
+            None => true,
+            Some(true) => self.rules == Thing::Right,
+            Some(false) => self.rules == Thing::Missing,
+        };
+        let inside = self.database && keeps && self.source == Thing::Right && dashboards && alerts && !self.stale;
         let servers = fine(&self.influxdb) && fine(&self.grafana);
         self.networks.len() == 1 && servers && is_version && door && settled && inside && self.settings == Thing::Right
     }
@@ -841,6 +893,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 dashboard: if stored { dashboard } else { Thing::Missing },
                                 own: if stored { things[(index + door) % 3] } else { Thing::Missing },
                                 source: if stored { source } else { Thing::Missing },
+                                rules: if stored { things[(index + door + 1) % 3] } else { Thing::Missing },
                                 home: false,
                                 stale: database && source == Thing::Right,
                                 settings: things[(index + door) % 3],
@@ -909,6 +962,13 @@ fn whatever_retention_is_found_it_is_set_and_shortened_only_after_a_question() {
 #[test]
 fn a_dashboard_of_the_users_own_is_brought_from_everywhere() {
     check_everywhere(Case { own: true, ..Case::default() });
+}
+
+#[test]
+fn alert_rules_are_made_and_taken_away_from_everywhere() {
+    for alerts in [true, false] {
+        check_everywhere(Case { alerts: Some(alerts), ..Case::default() });
+    }
 }
 
 #[test]
@@ -995,6 +1055,7 @@ fn empty_world() -> World {
         dashboard: Thing::Missing,
         own: Thing::Missing,
         source: Thing::Missing,
+        rules: Thing::Missing,
         home: false,
         stale: false,
         settings: Thing::Missing,

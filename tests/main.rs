@@ -13,6 +13,7 @@
     reason = "a test may panic"
 )]
 
+mod alerts;
 mod architecture;
 mod cli;
 mod contract;

@@ -20,6 +20,7 @@ use crate::core::status::Status;
 use crate::error::{Error, Exit, Result};
 use crate::report::{self, Format, Output, Report};
 use crate::settings;
+use crate::settings::keys::Setting;
 use crate::systems::archive;
 use crate::systems::docker::endpoint::Environment;
 
@@ -109,7 +110,12 @@ async fn take_down(
 ) -> Result<Exit> {
     // Who signs in somewhere needs to know how.
     let purpose = if down.deregister { Purpose::Whole } else { Purpose::NameOnly };
-    let session = Session::open(options, environment, report, purpose, !down.dry_run).await?;
+    let mut environment = environment.clone();
+    if down.deregister {
+        // Rules that are left are found only where somebody speaks of them.
+        environment.insert(Setting::Alerts.key().variable.into(), "false".into());
+    }
+    let session = Session::open(options, &environment, report, purpose, !down.dry_run).await?;
     let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {
         let (plan, status) = commands::plan_down(&session.systems, options).await?;

@@ -45,6 +45,8 @@ pub enum ValueKind {
     Path,
     /// Several paths, relative to the file that names them: one after the other as in `PATH`.
     Paths,
+    /// True or false.
+    Flag,
     /// One of these choices.
     Word(&'static [&'static str]),
 }
@@ -235,6 +237,10 @@ impl File<'_> {
                     self.beside(&path)
                 }
                 ValueKind::Paths => self.paths(name, value)?,
+                ValueKind::Flag => match value.get_ref() {
+                    DeValue::Boolean(flag) => flag.to_string(),
+                    _ => return Err(self.wrong_type(name, value, "true or false")),
+                },
                 ValueKind::Word(choices) => {
                     let word = self.string(name, value)?;
                     if !choices.contains(&word.as_str()) {

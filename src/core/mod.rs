@@ -3,6 +3,7 @@
 //! Imports nothing but `std`, prints nothing, reads no clock and no environment.
 
 pub mod address;
+pub mod alerts;
 pub mod diagnosis;
 pub mod event;
 pub mod image;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::alerts::AlertRule;
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::{PasswordSource, Specification};
@@ -324,6 +325,8 @@ pub struct Grafana {
     pub dashboard: Dashboard,
     /// The dashboards of the user's own, in the stack's order; none where nothing could be looked at.
     pub user_dashboards: Vec<Dashboard>,
+    /// The instance's alert rules.
+    pub alerts: AlertRules,
     /// What a query through the data source says.
     pub query: Query,
 }
@@ -408,6 +411,55 @@ pub struct SeenDashboard {
     pub objective: Option<u64>,
     /// The models that it was told of.
     pub models: Vec<String>,
+}
+
+/// Grafana's alert rules of the instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AlertRules {
+    /// Nobody says anything about them.
+    NotLookedAt,
+    /// This server has none, or this account may not see them; why.
+    Unavailable(String),
+    /// They were looked at.
+    Seen(SeenAlerts),
+}
+
+/// Both rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenAlerts {
+    /// About the latency.
+    pub latency: SeenRule,
+    /// About silence.
+    pub silence: SeenRule,
+}
+
+impl SeenAlerts {
+    /// One of them.
+    #[must_use]
+    pub const fn rule(&self, rule: AlertRule) -> &SeenRule {
+        match rule {
+            AlertRule::Latency => &self.latency,
+            AlertRule::Silence => &self.silence,
+        }
+    }
+}
+
+/// One alert rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeenRule {
+    /// There is none, and nothing is in its way.
+    Missing,
+    /// There is none, and something else has its title or its folder's; what.
+    Clash(String),
+    /// It is there.
+    Present {
+        /// It is not what we sent.
+        edited: bool,
+        /// A file provides it: it cannot be saved.
+        provisioned: bool,
+        /// What it was made from; empty for one that was not finished.
+        fields: BTreeMap<String, String>,
+    },
 }
 
 /// What a query through Grafana's data source says.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::address::{ServerUrl, bracketed, reachable};
+use super::alerts::Alerts;
 use super::invocation::Invocation;
 use super::retention::Retention;
 use super::role::Role;
@@ -63,6 +64,8 @@ pub struct Stack {
     pub user_dashboards: Vec<UserDashboard>,
     /// Remembered files of such dashboards that cannot be used now, and why: what Grafana has of them stays.
     pub unreadable_dashboards: Vec<String>,
+    /// The alert rules.
+    pub alerts: Alerts,
     /// Who signs in to Grafana.
     pub login: Login,
     /// What is to be remembered with the instance; `None` where no engine is asked.

@@ -3,6 +3,7 @@
 //! Knows the words of the JSON. Must not know how they are laid out.
 
 use super::address::ServerUrl;
+use super::alerts::Alerts;
 use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
@@ -44,6 +45,8 @@ pub struct Status {
     pub forward_command: Option<String>,
     /// The dashboards of the user's own.
     pub user_dashboards: Vec<UserDashboard>,
+    /// The alert rules, where somebody says whether there are to be any.
+    pub alerts: Option<Object>,
     /// What Clipper reports.
     pub reports: Reports,
     /// The latency objective that the dashboard shows, in microseconds.
@@ -260,12 +263,17 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         hints.push(format!("`{}` repairs this", want.command("up")));
     }
     for item in plan.0.iter().filter(|item| item.finding == Finding::Edited) {
-        let title = match item.resource {
-            Resource::Dashboard(id) => want.dashboard_identity(id).1,
-            _ => continue,
-        };
         let replace = want.command("up --overwrite-dashboard");
-        hints.push(format!("the dashboard {title:?} was edited and is left alone; `{replace}` replaces it"));
+        hints.push(match item.resource {
+            Resource::Dashboard(id) => {
+                let (_, title, _) = want.dashboard_identity(id);
+                format!("the dashboard {title:?} was edited and is left alone; `{replace}` replaces it")
+            }
+            _ if want.alerts == Alerts::Off => {
+                "alert rules that somebody edited are kept: delete them in Grafana".into()
+            }
+            _ => format!("alert rules were edited and are left alone; `{replace}` replaces them"),
+        });
     }
     hints.extend(unreadable_dashboards(want));
     hints.extend(reports.hints.iter().cloned());
@@ -283,6 +291,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         dashboard_title: want.dashboard.title.clone(),
         dashboard_url,
         user_dashboards,
+        alerts: plan.finding(Resource::Alerts).map(|_| object(Resource::Alerts, "")),
         forward_command: want.forward_command(),
         reports,
         objective: objective(want, seen),

@@ -68,6 +68,8 @@ pub(super) struct State<'a> {
     dashboard: Dashboard<'a>,
     /// Those of `--dashboard`.
     user_dashboards: Vec<UserDashboard<'a>>,
+    /// The alert rules; `null` where nobody says whether there are to be any.
+    alerts: Option<Alerts<'a>>,
     account: Account<'a>,
     clipper: Clipper<'a>,
     /// Everything that does not match, a sentence each.
@@ -186,6 +188,15 @@ struct UserDashboard<'a> {
     #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
     url: &'a str,
+    differences: Vec<Difference<'a>>,
+}
+
+/// The alert rules, both together.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct Alerts<'a> {
+    #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
+    state: &'static str,
     differences: Vec<Difference<'a>>,
 }
 
@@ -531,6 +542,10 @@ impl<'a> State<'a> {
                 differences: differences(&status.dashboard.differences),
             },
             user_dashboards: status.user_dashboards.iter().map(UserDashboard::new).collect(),
+            alerts: status.alerts.as_ref().map(|alerts| Alerts {
+                state: state_names::object_state(alerts.state),
+                differences: differences(&alerts.differences),
+            }),
             account: Account {
                 user: &status.account.user,
                 password: status.account.password.as_ref().map(Secret::reveal),

@@ -197,6 +197,15 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
             status.commands.up
         ));
     }
+    if executed.iter().any(|executed| matches!(executed.step, Step::SaveAlertRules { .. })) {
+        notes.push(format!(
+            "alerts go where Grafana's notification policies send them: choose a contact point at {}/alerting/notifications",
+            status.grafana.url
+        ));
+    }
+    if status.alerts.as_ref().is_some_and(|alerts| alerts.state == ObjectState::Edited) {
+        notes.push("alert rules were edited by somebody and are left alone".into());
+    }
     let replace = format!("`{} --overwrite-dashboard` replaces it", status.commands.up);
     notes.extend(status.edited_dashboards().into_iter().map(|(title, _)| {
         format!("the dashboard {} was edited and is left alone; {replace}", printable_line(&format!("{title:?}")))
@@ -236,7 +245,9 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let removed: Vec<String> = executed
         .iter()
         .filter_map(|executed| match executed.step {
-            step @ (Step::DeleteDashboard(_) | Step::DeleteDataSource) => Some(format!("the {}", step.resource())),
+            step @ (Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules) => {
+                Some(format!("the {}", step.resource()))
+            }
             _ => None,
         })
         .collect();
@@ -412,6 +423,9 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
     page.row("dashboard", &[object_parts(&status.dashboard, paint), vec![paint.faint(&status.dashboard_url)]].concat());
     for own in &status.user_dashboards {
         page.row("", &[object_parts(&own.object, paint), vec![paint.faint(&own.url)]].concat());
+    }
+    if let Some(alerts) = &status.alerts {
+        page.row("alerts", &object_parts(alerts, paint));
     }
     if let Some(password) = &status.account.password {
         let account = format!("{} / {}", printable_line(&status.account.user), printable(password.reveal()));

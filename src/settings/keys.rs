@@ -51,6 +51,12 @@ pub enum Setting {
     GrafanaUser,
     /// Dashboards of the user's own.
     Dashboard,
+    /// Whether Grafana raises alerts.
+    Alerts,
+    /// How long a latency must be too high.
+    AlertLatencyAfter,
+    /// How long a model must be silent.
+    AlertSilenceAfter,
     /// That user's password.
     GrafanaPasswordFile,
     /// A token instead of user and password.
@@ -390,6 +396,40 @@ pub const TABLE: &[Key] = &[
         ..COMMON
     },
     Key {
+        setting: Setting::Alerts,
+        group: Group::Grafana,
+        option: "alerts",
+        variable: "CLIPPER_METRICS_ALERTS",
+        key: Some("alerts"),
+        kind: ValueKind::Flag,
+        value_name: "true|false",
+        default: "no rules",
+        help: "Let Grafana raise alerts: a p99 above the objective, a model that has gone silent",
+        ..COMMON
+    },
+    Key {
+        setting: Setting::AlertLatencyAfter,
+        group: Group::Grafana,
+        option: "alert-latency-after",
+        variable: "CLIPPER_METRICS_ALERT_LATENCY_AFTER",
+        key: Some("alert_latency_after"),
+        value_name: "DURATION",
+        default: "30s",
+        help: "With --alerts: how long a p99 must be above the objective",
+        ..COMMON
+    },
+    Key {
+        setting: Setting::AlertSilenceAfter,
+        group: Group::Grafana,
+        option: "alert-silence-after",
+        variable: "CLIPPER_METRICS_ALERT_SILENCE_AFTER",
+        key: Some("alert_silence_after"),
+        value_name: "DURATION",
+        default: "1m",
+        help: "With --alerts: how long a model must not have reported",
+        ..COMMON
+    },
+    Key {
         setting: Setting::GrafanaPasswordFile,
         group: Group::Grafana,
         option: "grafana-password-file",
@@ -506,7 +546,11 @@ mod tests {
             page.push_str(&format!("\n## {}\n", group.title()));
             for key in TABLE.iter().filter(|key| key.group == group) {
                 let short = key.short.map(|letter| format!("`-{letter}`, ")).unwrap_or_default();
-                page.push_str(&format!("\n### {short}`--{} {}`\n\n{}.\n\n", key.option, key.value_name, key.help));
+                let value = match key.kind {
+                    ValueKind::Flag => format!("[={}]", key.value_name),
+                    _ => format!(" {}", key.value_name),
+                };
+                page.push_str(&format!("\n### {short}`--{}{value}`\n\n{}.\n\n", key.option, key.help));
                 let variables = [Some(key.variable), key.secret_variable].into_iter().flatten();
                 let variables: Vec<String> = variables.map(|name| format!("`{name}`")).collect();
                 page.push_str(&format!("* environment: {}\n", variables.join(", ")));

@@ -4,6 +4,7 @@
 //! the engine, and must not ask for it.
 
 mod containers;
+mod contents;
 pub mod keys;
 #[cfg(test)]
 mod tests;
@@ -14,13 +15,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::containers::{GRAFANA_PASSWORD, container, data_source_url, settings_from};
+use self::contents::{alert_time, alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
 use crate::clipper::file::{ClipperFile, ValueKind, database_name};
 use crate::core::address::{ServerUrl, collide};
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::StoredSettings;
-use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::{
@@ -59,6 +60,8 @@ pub struct Inputs {
     pub ca_file: Option<CaFile>,
     /// Fingerprint of the bundled dashboard.
     pub edition: String,
+    /// Fingerprint of the alert rules.
+    pub alerts_edition: String,
     /// Where published ports appear.
     pub engine: EngineLocation,
     /// The engine that was chosen on the command line, as options for a suggested command.
@@ -155,7 +158,10 @@ fn identity(options: &Values, environment: &Values) -> String {
 #[must_use]
 pub fn invocation(options: &Values, environment: &Values, engine_options: &str, repeats: bool) -> Invocation {
     let is_other = |setting: &Setting| !matches!(setting, Setting::Config | Setting::Name | Setting::Output);
-    let option = |setting: &Setting, value: &str| format!(" {} {}", setting.option(), shell_word(value));
+    let option = |setting: &Setting, value: &str| {
+        let separator = if setting.key().kind == ValueKind::Flag { "=" } else { " " };
+        format!(" {}{separator}{}", setting.option(), shell_word(value))
+    };
     let given = options.iter().filter(|(setting, _)| is_other(setting)).map(|(setting, value)| {
         let typed = match setting.key().kind {
             ValueKind::Paths if !value.is_empty() => {
@@ -271,6 +277,8 @@ pub fn is_readable(values: &BTreeMap<String, Remembered>) -> bool {
                 Setting::InfluxdbImage | Setting::GrafanaImage => ImageRef::parse(text).is_ok(),
                 Setting::Registry => ImageRef::parse(&format!("{text}/x")).is_ok(),
                 Setting::Database => database_name(text).is_ok(),
+                Setting::Alerts => matches!(text, "true" | "false"),
+                Setting::AlertLatencyAfter | Setting::AlertSilenceAfter => alert_time(text, key.setting).is_ok(),
                 _ => true,
             }
     })
@@ -379,10 +387,7 @@ fn merge_with(
     let title = title(&name);
     let (user_dashboards, unreadable_dashboards) = user_dashboards(&mut resolved, &name, &title)?;
     let login = login(&mut resolved, grafana_url.is_none());
-    let is_wildcard = [&influxdb, &grafana].into_iter().any(|service| match service {
-        Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
-        Service::External { .. } => false,
-    });
+    let publishes_everywhere = publishes_everywhere(&influxdb) || publishes_everywhere(&grafana);
     let stack = Stack {
         influxdb,
         grafana,
@@ -402,6 +407,7 @@ fn merge_with(
         },
         user_dashboards,
         unreadable_dashboards,
+        alerts: alerts(&mut resolved)?,
         instance: name,
         database,
         organisation,
@@ -412,7 +418,7 @@ fn merge_with(
         engine: inputs.engine.clone(),
         clipper: inputs.file.as_ref().map(|file| target(file, inputs)),
         invocation: inputs.invocation(),
-        own_address: is_wildcard.then(inputs.own_address).flatten(),
+        own_address: publishes_everywhere.then(inputs.own_address).flatten(),
         settings: match remembering {
             Remembering::Nothing => None,
             Remembering::Known => Some(Settings { values: std::mem::take(&mut resolved.values), lost: None }),
@@ -426,54 +432,17 @@ fn merge_with(
     Ok((stack, credentials))
 }
 
-/// The dashboards of the user's own. A file that this run is given must be one; one that is only remembered may
-/// be gone, or on another machine.
-fn user_dashboards(
-    resolved: &mut Resolved<'_>,
-    instance: &str,
-    bundled_title: &str,
-) -> Result<(Vec<UserDashboard>, Vec<String>)> {
-    let inputs = resolved.inputs;
-    let is_given = inputs.given(Setting::Dashboard).is_some();
-    let Some(paths) = resolved.pick(Setting::Dashboard) else { return Ok((Vec::new(), Vec::new())) };
-    let (mut found, mut unreadable): (Vec<UserDashboard>, Vec<String>) = (Vec::new(), Vec::new());
-    for path in split_paths(&paths) {
-        let path = path.to_string_lossy();
-        match (inputs.read_dashboard)(&path, instance) {
-            Ok(dashboard) => found.push(dashboard),
-            Err(error) if is_given => return Err(error),
-            Err(error) => unreadable.push(error.to_string()),
-        }
-    }
-    let hint = |what: &str| format!("give each dashboard a {what} of its own");
-    for (index, one) in found.iter().enumerate() {
-        let (path, uid, title) = (&one.path, &one.uid, &one.title);
-        if uid == instance {
-            return Err(Error::usage(format!("{path} has the uid {uid:?} of the bundled dashboard"), hint("uid")));
-        }
-        if title == bundled_title {
-            return Err(Error::usage(
-                format!("{path} has the title {title:?} of the bundled dashboard"),
-                hint("title"),
-            ));
-        }
-        for other in &found[..index] {
-            if other.uid == *uid {
-                let message = format!("{} and {path} have the same uid {uid:?}", other.path);
-                return Err(Error::usage(message, hint("uid")));
-            }
-            if other.title == *title {
-                let message = format!("{} and {path} have the same title {title:?}", other.path);
-                return Err(Error::usage(message, hint("title")));
-            }
-        }
-    }
-    Ok((found, unreadable))
-}
-
 /// What the data source and the dashboard of an instance are called.
 fn title(name: &str) -> String {
     if name == Setting::Name.key().default { "Clipper Metrics".into() } else { format!("Clipper Metrics ({name})") }
+}
+
+/// A container of ours is published at every address of its machine.
+fn publishes_everywhere(service: &Service) -> bool {
+    match service {
+        Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
+        Service::External { .. } => false,
+    }
 }
 
 /// Who signs in. Of a Grafana that is not ours the user is a credential, and not remembered.
@@ -536,21 +505,6 @@ fn pull(resolved: &mut Resolved<'_>) -> Result<Pull> {
         Some("never") => Ok(Pull::Never),
         Some(other) => Err(Error::usage(format!("--pull is {other:?}"), "give missing, always or never")),
     }
-}
-
-fn retention(resolved: &mut Resolved<'_>) -> Result<Option<Retention>> {
-    let Some(text) = resolved.pick(Setting::Retention) else { return Ok(None) };
-    if ["inf", "INF"].contains(&text.as_str()) {
-        return Ok(Some(Retention::Forever));
-    }
-    let time = duration(&text, "--retention")?;
-    if time < Retention::SHORTEST || time.subsec_nanos() > 0 {
-        return Err(Error::usage(
-            format!("--retention is {text:?}, and InfluxDB keeps points for an hour or longer, in whole seconds"),
-            "write it as 90d or 12h, or inf for ever",
-        ));
-    }
-    Ok(Some(Retention::For(time)))
 }
 
 fn timeout(resolved: &mut Resolved<'_>) -> Result<Duration> {

@@ -12,6 +12,7 @@ fn inputs() -> Inputs {
         secrets: Secrets::default(),
         ca_file: None,
         edition: "e".into(),
+        alerts_edition: "a".into(),
         engine: EngineLocation::Here,
         engine_options: String::new(),
         repeats_options: false,

@@ -163,6 +163,10 @@ impl Systems {
             Step::DeleteDashboard(id) => self.grafana().await?.delete_dashboard(stack, id).await,
             Step::DeleteFolder => self.grafana().await?.delete_folder(stack).await,
             Step::DeleteDataSource => self.grafana().await?.delete_data_source(&stack.data_source).await,
+            Step::SaveAlertRules { objective, overwrite } => {
+                self.grafana().await?.save_alert_rules(stack, objective, overwrite).await
+            }
+            Step::DeleteAlertRules => self.grafana().await?.delete_alert_rules(stack).await,
             Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
             Step::AwaitQuery => {
                 self.grafana().await?.await_query(&stack.data_source, influxdb_password, deadline).await

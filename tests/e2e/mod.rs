@@ -2,6 +2,7 @@
 //! real Grafana that `CLIPPER_METRICS_TEST_GRAFANA_IMAGE` names). What is checked is the state of
 //! the engine, of InfluxDB and of Grafana, not what the program says of itself.
 
+mod alerts;
 mod backup;
 mod converge;
 mod doctor;

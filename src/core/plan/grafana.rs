@@ -4,9 +4,12 @@
 //! Must not know how Grafana is started or signed in to.
 
 use super::{Blocked, Finding, Item, Obstacle, Resource, Step, UpOptions};
-use crate::core::observed::{Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenDashboard};
+use crate::core::alerts::{AlertRule, Alerts};
+use crate::core::observed::{
+    AlertRules, Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenAlerts, SeenDashboard, SeenRule,
+};
 use crate::core::specification::Difference;
-use crate::core::stack::{DashboardId, Stack};
+use crate::core::stack::{self, DashboardId, Stack};
 
 /// The things inside Grafana. The data source comes last: that it exists tells that everything
 /// before it, the home page too, was once done.
@@ -22,6 +25,7 @@ pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions
     }
     items.extend(dashboards);
     items.push(data_source(stack, stored));
+    items.extend(alerts(stack, stored, options));
     items
 }
 
@@ -183,6 +187,90 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>) -> Item {
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource)
 }
 
+/// The alert rules, where somebody says whether there are to be any.
+fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option<Item> {
+    let item = |finding, step| Some(Item::with_step(Resource::Alerts, finding, step));
+    let seen = stored.map(|grafana| &grafana.alerts);
+    let settings = match &stack.alerts {
+        Alerts::NotManaged => return None,
+        Alerts::Off => {
+            return match seen {
+                None => item(Finding::Unknown, Step::DeleteAlertRules),
+                Some(AlertRules::Seen(seen)) => removed_alerts(seen),
+                Some(AlertRules::NotLookedAt | AlertRules::Unavailable(_)) => None,
+            };
+        }
+        Alerts::On(settings) => settings,
+    };
+    let objective = stack.dashboard.objective.or_else(|| match stored.map(|grafana| &grafana.dashboard) {
+        Some(Dashboard::Present(have)) => have.objective,
+        _ => None,
+    });
+    let save = Step::SaveAlertRules { objective, overwrite: options.overwrite_dashboard };
+    let seen = match seen {
+        None | Some(AlertRules::NotLookedAt) => return item(Finding::Unknown, save),
+        Some(AlertRules::Unavailable(why)) => {
+            let hint = format!("use another Grafana, or `{}`", stack.command("up --alerts=false"));
+            let blocked = Blocked { kind: Obstacle::Server, why: format!("no alerts: {why}"), hint };
+            return item(blocked.into(), save);
+        }
+        Some(AlertRules::Seen(seen)) => seen,
+    };
+    let (mut differences, mut has_edited, mut missing) = (Vec::new(), false, 0);
+    for rule in AlertRule::ALL {
+        let want = settings.fields(rule, objective.unwrap_or(stack::Dashboard::DEFAULT_OBJECTIVE));
+        match seen.rule(rule) {
+            SeenRule::Clash(what) => {
+                let blocked = Blocked {
+                    kind: Obstacle::Foreign,
+                    why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+                    hint: "rename or delete it in Grafana".into(),
+                };
+                return item(blocked.into(), save);
+            }
+            SeenRule::Missing => {
+                missing += 1;
+                let (field, want) = (format!("rule {:?}", rule.title()), "present".into());
+                differences.push(Difference { field, have: String::new(), want });
+            }
+            SeenRule::Present { edited: true, .. } => has_edited = true,
+            SeenRule::Present { provisioned, fields, .. } => {
+                let found = Difference::between(fields, &want);
+                if *provisioned && !found.is_empty() {
+                    let why =
+                        format!("Grafana provides the alert rule {:?} from a file, not as it is here", rule.title());
+                    return Some(Item::new(Resource::Alerts, self::provisioned(stack, why), vec![]));
+                }
+                let named = |difference: Difference| Difference {
+                    field: format!("{} of {:?}", difference.field, rule.title()),
+                    ..difference
+                };
+                differences.extend(found.into_iter().map(named));
+            }
+        }
+    }
+    if has_edited && options.overwrite_dashboard {
+        return item(Finding::Requested("edited, and to be overwritten"), save);
+    }
+    match (missing, differences.is_empty()) {
+        (2, _) => item(Finding::Missing, save),
+        (_, false) => item(Finding::Differs(differences), save),
+        (_, true) if has_edited => Some(Item::new(Resource::Alerts, Finding::Edited, vec![])),
+        (_, true) => item(Finding::InSync, save),
+    }
+}
+
+/// Rules that are not to be there: those that somebody edited stay.
+fn removed_alerts(seen: &SeenAlerts) -> Option<Item> {
+    let rules = || AlertRule::ALL.iter().map(|rule| seen.rule(*rule));
+    if rules().any(|rule| matches!(rule, SeenRule::Present { edited: false, provisioned: false, .. })) {
+        let steps = vec![Step::DeleteAlertRules];
+        return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
+    }
+    let is_kept = rules().any(|rule| matches!(rule, SeenRule::Present { .. }));
+    is_kept.then(|| Item::new(Resource::Alerts, Finding::Edited, vec![]))
+}
+
 /// What takes our things out of a Grafana that stays: only what carries our mark, and no dashboard that
 /// somebody has edited.
 pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
@@ -235,6 +323,9 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
         DataSource::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
         DataSource::Missing | DataSource::Foreign(_) => missing(Resource::DataSource),
     });
+    if let AlertRules::Seen(seen) = &stored.alerts {
+        items.extend(removed_alerts(seen));
+    }
     // Last: Grafana refuses to delete one that holds what does not show, and nothing else waits for that.
     if stored.folder == Folder::Present && !is_kept {
         items.push(removal(Resource::Folder, Step::DeleteFolder));

@@ -72,6 +72,8 @@ pub enum Resource {
     Dashboard(DashboardId),
     /// Grafana's data source.
     DataSource,
+    /// The alert rules.
+    Alerts,
     /// A question asked through the data source.
     Query,
 }
@@ -151,6 +153,7 @@ impl fmt::Display for Resource {
             Self::Dashboard(DashboardId::Bundled) => f.write_str("dashboard"),
             Self::Dashboard(DashboardId::User(index)) => write!(f, "user dashboard {}", index + 1),
             Self::DataSource => f.write_str("data source"),
+            Self::Alerts => f.write_str("alerts"),
             Self::Query => f.write_str("query"),
         }
     }

@@ -85,6 +85,15 @@ pub enum Step {
     DeleteFolder,
     /// Delete the data source.
     DeleteDataSource,
+    /// Create or update the alert rules, in their folder and group.
+    SaveAlertRules {
+        /// The latency objective in microseconds; `None` is the dashboard's.
+        objective: Option<u64>,
+        /// Replace those that somebody edited.
+        overwrite: bool,
+    },
+    /// Delete the alert rules that nobody has edited, and their folder if it holds nothing else.
+    DeleteAlertRules,
     /// Ask through the data source until the answer is right, saving it again where Grafana
     /// contradicts its own settings.
     AwaitQuery,
@@ -214,6 +223,8 @@ impl Step {
             Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
             Self::DeleteFolder => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
+            Self::SaveAlertRules { .. } => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
+            Self::DeleteAlertRules => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
             Self::AwaitQuery => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }

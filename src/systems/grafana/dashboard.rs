@@ -16,7 +16,7 @@ pub(super) const MARK: &str = "clipperMetrics";
 /// Stands behind the commands in the dashboard's texts.
 const NAME_OPTION: &str = "NAME_OPTION";
 /// The instance that commands reach without a name.
-const DEFAULT_NAME: &str = "clipper-metrics";
+pub(super) const DEFAULT_NAME: &str = "clipper-metrics";
 /// The hidden variable with the latency objective; a person's save keeps it.
 const OBJECTIVE: &str = "objective";
 /// The hidden variable with the models of Clipper's file; a person's save keeps it.
@@ -26,6 +26,13 @@ const MODELS: &str = "configured_models";
 #[must_use]
 pub fn edition() -> String {
     fingerprint(BUNDLED.as_bytes())
+}
+
+/// The number of a panel of the bundled dashboard, by its title.
+pub(super) fn panel_id(title: &str) -> u64 {
+    let dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    panels.into_iter().find(|panel| panel["title"] == title).and_then(|panel| panel["id"].as_u64()).unwrap_or_default()
 }
 
 /// Twelve hexadecimal digits of a SHA-256.

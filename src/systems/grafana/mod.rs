@@ -3,6 +3,7 @@
 //!
 //! Knows the API and its traps. Must not know the engine, nor decide what is to be done.
 
+pub mod alerts;
 pub mod dashboard;
 mod organisation;
 pub mod panels;
@@ -14,13 +15,13 @@ mod variables;
 use std::cell::Cell;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all, try_join3};
+use futures_util::future::{try_join, try_join_all, try_join4};
 use serde_json::{Map, Value, json};
 
 pub use self::organisation::Choice;
 pub use self::question::classify;
 use super::http::{Body, Http, Response, escaped};
-use crate::core::observed::{DataSource, Folder, Grafana as Seen, Organisation, Probe, Query};
+use crate::core::observed::{AlertRules, DataSource, Folder, Grafana as Seen, Organisation, Probe, Query};
 use crate::core::plan::{Blocked, Obstacle, Resource};
 use crate::core::role::Role;
 use crate::core::stack::{self, DashboardId, Secret, Stack};
@@ -119,23 +120,25 @@ impl Grafana {
                 data_source: DataSource::Missing,
                 dashboard: crate::core::observed::Dashboard::Missing,
                 user_dashboards: Vec::new(),
+                alerts: AlertRules::NotLookedAt,
                 query: Query::Unasked,
             });
         }
         let sources = self.data_sources().await?;
         let data_source = seen_data_source(&sources, &stack.data_source);
-        let (mut dashboards, folder, query) = try_join3(self.seen_dashboards(stack), self.seen_folder(stack), async {
+        let query = async {
             match &data_source {
                 DataSource::Ours { .. } => {
                     self.ask(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
                 }
                 _ => Ok(Query::Unasked),
             }
-        })
-        .await?;
+        };
+        let (mut dashboards, folder, alerts, query) =
+            try_join4(self.seen_dashboards(stack), self.seen_folder(stack), self.seen_alerts(stack), query).await?;
         let user_dashboards = dashboards.split_off(1);
         let dashboard = dashboards.pop().unwrap_or(crate::core::observed::Dashboard::Missing);
-        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, query })
+        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query })
     }
 
     /// Finds what is not ours in the place of the data source or a dashboard, before anything is written; the

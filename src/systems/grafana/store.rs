@@ -163,7 +163,14 @@ impl Grafana {
 
     /// The stack's folder.
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<Folder> {
-        let Some(title) = &stack.folder else { return Ok(Folder::NotWanted) };
+        match &stack.folder {
+            Some(title) => self.folder_state(title).await,
+            None => Ok(Folder::NotWanted),
+        }
+    }
+
+    /// A folder of that title, or what keeps one from being made.
+    pub(super) async fn folder_state(&self, title: &str) -> Result<Folder> {
         if self.folder(title).await?.is_some() {
             return Ok(Folder::Present);
         }
@@ -193,8 +200,16 @@ impl Grafana {
             return Ok(());
         }
         self.expect_no_clash(stack, DashboardId::Bundled).await?;
+        self.ensure_folder(&stack.instance, title).await
+    }
+
+    /// Makes a folder of that title unless there is one.
+    pub(super) async fn ensure_folder(&self, instance: &str, title: &str) -> Result<()> {
+        if self.folder(title).await?.is_some() {
+            return Ok(());
+        }
         let doing = "create the folder";
-        let body = json!({"title": title, "uid": folder_uid(&stack.instance, title)});
+        let body = json!({"title": title, "uid": folder_uid(instance, title)});
         let answer = self.send(doing, "POST", "/api/folders", Some(&body)).await?;
         match answer.status {
             // Somebody made it at the same time, or renamed the one that we made before.
@@ -226,14 +241,24 @@ impl Grafana {
     /// As the server answers.
     pub async fn delete_folder(&self, stack: &Stack) -> Result<()> {
         let Some(title) = &stack.folder else { return Ok(()) };
-        let own = folder_uid(&stack.instance, title);
-        let Some(folder) = self.folder(title).await?.filter(|folder| folder["uid"] == own.as_str()) else {
-            return Ok(());
-        };
-        if !self.is_empty_folder(&folder).await? {
+        match self.own_folder(&stack.instance, title).await? {
+            Some(folder) => self.delete_if_empty(&folder).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The folder of that title, if it was made for the instance.
+    pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<Value>> {
+        let own = folder_uid(instance, title);
+        Ok(self.folder(title).await?.filter(|folder| folder["uid"] == own.as_str()))
+    }
+
+    /// Deletes a folder in which nothing is.
+    pub(super) async fn delete_if_empty(&self, folder: &Value) -> Result<()> {
+        if !self.is_empty_folder(folder).await? {
             return Ok(());
         }
-        self.delete("delete the folder", &path(&["api", "folders", &own])).await
+        self.delete("delete the folder", &path(&["api", "folders", &text(&folder["uid"])])).await
     }
 
     /// Neither dashboards nor library panels are in the folder; where that cannot be seen, something may be.
@@ -260,7 +285,7 @@ impl Grafana {
     }
 
     /// The folder with that title.
-    async fn folder(&self, title: &str) -> Result<Option<Value>> {
+    pub(super) async fn folder(&self, title: &str) -> Result<Option<Value>> {
         let folders = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
         Ok(folders.as_array().into_iter().flatten().find(|folder| folder["title"] == title).cloned())
     }

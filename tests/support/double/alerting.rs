@@ -5,6 +5,22 @@ use serde_json::{Value, json};
 use super::{Double, Version, Who, answer, merge, text};
 use crate::support::server::Response;
 
+/// What Grafana makes of a field: it adds to each query what it would assume.
+fn completed(name: &str, value: &Value) -> Value {
+    let mut value = value.clone();
+    if name == "data" {
+        for query in value.as_array_mut().into_iter().flatten() {
+            let model = &mut query["model"];
+            for (field, assumed) in [("intervalMs", 1_000), ("maxDataPoints", 43_200)] {
+                if model[field].is_null() {
+                    model[field] = json!(assumed);
+                }
+            }
+        }
+    }
+    value
+}
+
 /// A group's interval is a multiple of this, in seconds.
 const INTERVAL: u64 = 10;
 
@@ -70,10 +86,14 @@ impl Double {
         let fields = body.as_object().cloned().unwrap_or_default();
         let known: Vec<(&str, Value)> = fields
             .iter()
-            .filter(|(name, _)| recorded.body.get(name.as_str()).is_some() && *name != "data")
-            .map(|(name, value)| (name.as_str(), value.clone()))
+            .filter(|(name, _)| recorded.body.get(name.as_str()).is_some())
+            .map(|(name, value)| (name.as_str(), completed(name, value)))
             .collect();
         merge(&mut recorded.body, &known);
+        // What is not sent is not there.
+        for absent in ["annotations", "labels"] {
+            recorded.body[absent] = body[absent].clone();
+        }
         merge(&mut recorded.body, &[("id", id)]);
         self.state.organisations[organisation].rules.push(recorded.body.clone());
         answer(recorded.status, &recorded.body)
@@ -94,9 +114,9 @@ impl Double {
             return Response::json(404, &json!({"message": "not found"}));
         };
         let fields = body.as_object().cloned().unwrap_or_default();
-        for (name, value) in fields.into_iter().filter(|(name, _)| name != "data") {
+        for (name, value) in fields {
             if rule.get(&name).is_some() {
-                rule[name] = value;
+                rule[&name] = completed(&name, &value);
             }
         }
         Response::json(200, rule)
@@ -104,6 +124,9 @@ impl Double {
 
     fn group(&self, organisation: usize, name: &str) -> Response {
         let org = &self.state.organisations[organisation];
+        if !org.rules.iter().any(|rule| rule["ruleGroup"] == name) {
+            return Response::json(404, &json!({"message": "rule group not found"}));
+        }
         let rules: Vec<&Value> =
             org.rules.iter().filter(|rule| rule["ruleGroup"] == name && text(&rule["uid"]) != "lost").collect();
         let interval = org.intervals.get(name).copied().unwrap_or(60);
@@ -115,7 +138,18 @@ impl Double {
         if interval == 0 || !interval.is_multiple_of(INTERVAL) {
             return self.as_recorded("set the interval of the group");
         }
-        self.state.organisations[organisation].intervals.insert(name.into(), interval);
+        let org = &mut self.state.organisations[organisation];
+        org.intervals.insert(name.into(), interval);
+        let given: Vec<Value> = body.and_then(|body| body["rules"].as_array().cloned()).unwrap_or_default();
+        // A group is saved as a whole.
+        org.rules.retain(|rule| {
+            rule["ruleGroup"] != name
+                || text(&rule["uid"]) == "lost"
+                || given.iter().any(|one| one["uid"] == rule["uid"])
+        });
+        for rule in given {
+            self.update_rule(organisation, &text(&rule["uid"]), Some(&rule));
+        }
         self.with("set the interval of the group to 10 s", &[("interval", json!(interval))])
     }
 }

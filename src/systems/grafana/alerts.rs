@@ -1,0 +1,402 @@
+//! Alert rules of an instance: what they ask, how they are told from other people's, and how they are saved and
+//! removed.
+//!
+//! Knows Grafana's alerting API. Must not know where notifications go: that is the user's. Must not decide whether
+//! there are to be rules.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::try_join;
+use serde_json::{Value, json};
+
+use super::dashboard::{self, fingerprint};
+use super::{Grafana, foreign, path, text};
+use crate::core::alerts::{AlertRule, AlertSettings, Alerts};
+use crate::core::observed::{AlertRules, Folder, SeenAlerts, SeenRule};
+use crate::core::plan::Resource;
+use crate::core::reports::{COUNTER, LATENCY};
+use crate::core::stack::{Dashboard, Stack};
+use crate::error::{Error, Result};
+use crate::systems::http::{Body, Response};
+
+/// The first major version with an API for alert rules.
+const FIRST_VERSION: u64 = 9;
+/// The title of the folder, before an instance's name.
+const FOLDER: &str = "Clipper Metrics alerts";
+/// The annotation that says "this is as clipper-metrics sent it". Grafana shows none of this form, and a
+/// person's save keeps it.
+const MARK: &str = "__clipper_metrics__";
+/// Lets people edit what came through the API.
+const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
+/// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
+const INTERVAL: u64 = 10;
+/// A model's newest report is looked for in this time, in seconds: four of its intervals.
+const LATENCY_RANGE: u64 = 60;
+/// A model that has not reported for longer is not missed any more, in seconds.
+const SILENCE_RANGE: u64 = 86_400;
+/// The panel that shows what the rule about latency is about.
+const LATENCY_PANEL: &str = "p99 latency by model";
+/// The panel that shows reports as they come.
+const SILENCE_PANEL: &str = "Predictions per report";
+/// Below the least that an average of whole numbers can be but nothing.
+const ALMOST_NOTHING: f64 = 0.01;
+/// The fields of a rule that a person's edit shows in.
+const CONTENT: [&str; 9] =
+    ["title", "condition", "for", "data", "noDataState", "execErrState", "annotations", "labels", "isPaused"];
+
+/// Fingerprint of the rules as this program writes them.
+#[must_use]
+pub fn edition() -> String {
+    let settings = AlertSettings {
+        latency_after: Duration::from_secs(1),
+        silence_after: Duration::from_secs(1),
+        edition: String::new(),
+    };
+    let rules = AlertRule::ALL.map(|rule| render(rule, &settings, 0, "", ""));
+    fingerprint(json!(rules).to_string().as_bytes())
+}
+
+/// A rule without its mark: what it asks, when it fires, and what it says then.
+fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Value {
+    let after = settings.after(rule).as_secs();
+    let (range, query, evaluator, holds, suffix, shown, summary) = match rule {
+        AlertRule::Latency => (
+            LATENCY_RANGE,
+            format!("SELECT last(\"p99\") FROM /{LATENCY}$/ WHERE $timeFilter AND \"size\" > 0"),
+            json!({"type": "gt", "params": [objective]}),
+            go_duration(after),
+            LATENCY,
+            "$1 ($2 µs)",
+            format!("p99 latency above the objective of {objective} µs"),
+        ),
+        AlertRule::Silence => {
+            // The bucket that is being filled, and three before it that are as long as the time in question.
+            let bucket = after.div_ceil(3).max(1);
+            (
+                SILENCE_RANGE,
+                format!(
+                    "SELECT moving_average(count(\"value\"), 4) FROM /{COUNTER}$/ WHERE $timeFilter \
+                     GROUP BY time({bucket}s) fill(0) ORDER BY time DESC LIMIT 1"
+                ),
+                json!({"type": "lt", "params": [ALMOST_NOTHING]}),
+                go_duration(0),
+                COUNTER,
+                "$1",
+                format!("no report for {after} s"),
+            )
+        }
+    };
+    // Grafana's own words name each series with its value; of them, the model is what matters.
+    let found = format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} value=(\S+) \]");
+    let expression = json!({"type": "__expr__", "uid": "__expr__"});
+    let panel = dashboard::panel_id(match rule {
+        AlertRule::Latency => LATENCY_PANEL,
+        AlertRule::Silence => SILENCE_PANEL,
+    });
+    json!({
+        "title": titled(rule.title(), instance),
+        "condition": "C",
+        "for": holds,
+        "noDataState": "OK",
+        "execErrState": if rule == AlertRule::Silence { "Error" } else { "OK" },
+        "isPaused": false,
+        "labels": {"clipper_metrics": instance},
+        "annotations": {
+            "summary": format!("{summary}: {{{{ reReplaceAll `{found}` `{shown}` $value }}}}"),
+            "__dashboardUid__": instance,
+            "__panelId__": panel.to_string(),
+        },
+        "data": [
+            {
+                "refId": "A", "queryType": "", "datasourceUid": source, "relativeTimeRange": {"from": range, "to": 0},
+                "model": {
+                    "refId": "A", "datasource": {"type": "influxdb", "uid": source}, "rawQuery": true,
+                    "resultFormat": "time_series", "query": query, "intervalMs": 1000, "maxDataPoints": 43_200,
+                },
+            },
+            {
+                "refId": "C", "queryType": "", "datasourceUid": "__expr__", "relativeTimeRange": {"from": 0, "to": 0},
+                // The one kind of condition that takes series which differ in their names only.
+                "model": {
+                    "refId": "C", "datasource": expression, "type": "classic_conditions", "expression": "",
+                    "intervalMs": 1000, "maxDataPoints": 43_200,
+                    "conditions": [{
+                        "type": "query", "evaluator": evaluator, "operator": {"type": "and"},
+                        "query": {"params": ["A"]}, "reducer": {"type": "last", "params": []},
+                    }],
+                },
+            },
+        ],
+    })
+}
+
+/// Seconds as Grafana gives them back.
+fn go_duration(mut seconds: u64) -> String {
+    if seconds == 0 {
+        return "0s".into();
+    }
+    let mut out = String::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length {
+            out.push_str(&format!("{}{unit}", seconds / length));
+            seconds %= length;
+        }
+    }
+    out
+}
+
+/// A title of an instance: the default one's needs no name.
+fn titled(title: &str, instance: &str) -> String {
+    if instance == dashboard::DEFAULT_NAME { title.into() } else { format!("{title} ({instance})") }
+}
+
+/// The uid of a rule of an instance.
+fn uid(instance: &str, rule: AlertRule) -> String {
+    format!("alert-{}", fingerprint(format!("{instance} {}", rule.name()).as_bytes()))
+}
+
+/// Fingerprint of what a person could change about a rule.
+fn content_fingerprint(rule: &Value) -> String {
+    let mut content: BTreeMap<&str, Value> = CONTENT.map(|field| (field, rule[field].clone())).into();
+    if let Some(annotations) = content.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove(MARK);
+    }
+    // Versions that cannot pause a rule do not speak of it.
+    content.entry("isPaused").and_modify(|paused| *paused = json!(*paused == true));
+    fingerprint(json!(content).to_string().as_bytes())
+}
+
+/// What a rule that is there says of itself.
+fn read(rule: &Value) -> SeenRule {
+    let mark: Value =
+        rule["annotations"][MARK].as_str().and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
+    let fields = mark["fields"].as_object().into_iter().flatten();
+    SeenRule::Present {
+        edited: mark["content"].as_str() != Some(content_fingerprint(rule).as_str()),
+        provisioned: rule["provenance"].as_str().is_some_and(|provenance| !provenance.is_empty()),
+        fields: fields.map(|(name, value)| (name.clone(), text(value))).collect(),
+    }
+}
+
+fn mark(rule: &mut Value, fields: &BTreeMap<String, String>) {
+    let mark = json!({"content": content_fingerprint(rule), "fields": fields});
+    rule["annotations"][MARK] = json!(mark.to_string());
+}
+
+impl Grafana {
+    /// The instance's rules, where somebody says whether there are to be any.
+    pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRules> {
+        if stack.alerts == Alerts::NotManaged {
+            return Ok(AlertRules::NotLookedAt);
+        }
+        if self.is_before(FIRST_VERSION) {
+            return Ok(AlertRules::Unavailable("this Grafana has no API for alert rules, which came with 9.1".into()));
+        }
+        let seen = async |rule| match self.alert_rule(stack, rule).await? {
+            Some(found) => Ok(read(&found)),
+            None if stack.alerts == Alerts::Off => Ok(SeenRule::Missing),
+            None => self.in_place_of(stack, rule).await,
+        };
+        match try_join(seen(AlertRule::Latency), seen(AlertRule::Silence)).await {
+            Ok((latency, silence)) => Ok(AlertRules::Seen(SeenAlerts { latency, silence })),
+            Err(Error::Answer { status: 403, .. }) => {
+                Ok(AlertRules::Unavailable("this account may not see Grafana's alert rules".into()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Value>> {
+        let uid = uid(&stack.instance, rule);
+        self.get("read an alert rule", &path(&["api", "v1", "provisioning", "alert-rules", &uid])).await
+    }
+
+    /// What has the title of a rule that is not there, or of its folder.
+    async fn in_place_of(&self, stack: &Stack, rule: AlertRule) -> Result<SeenRule> {
+        let title = titled(FOLDER, &stack.instance);
+        match self.folder_state(&title).await? {
+            Folder::TitleTaken => return Ok(SeenRule::Clash(format!("a dashboard called {title:?}"))),
+            Folder::Missing | Folder::NotWanted => return Ok(SeenRule::Missing),
+            Folder::Present => {}
+        }
+        let Some(folder) = self.folder(&title).await? else { return Ok(SeenRule::Missing) };
+        let wanted = titled(rule.title(), &stack.instance);
+        let taken = self.rules_in(&folder).await?.iter().any(|rule| rule["title"] == wanted.as_str());
+        Ok(if taken {
+            SeenRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
+        } else {
+            SeenRule::Missing
+        })
+    }
+
+    async fn rules_in(&self, folder: &Value) -> Result<Vec<Value>> {
+        let rules = self.get("list the alert rules", "/api/v1/provisioning/alert-rules").await?.unwrap_or_default();
+        let rules = rules.as_array().into_iter().flatten();
+        Ok(rules.filter(|rule| rule["folderUID"] == folder["uid"]).cloned().collect())
+    }
+
+    /// Creates or updates the rules. One that somebody edited stays unless it is to be overwritten, and one that
+    /// somebody moved stays where it is. The objective is that of the dashboard where none is given.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when something of somebody else is in their place, else as the server answers.
+    pub async fn save_alert_rules(&self, stack: &Stack, objective: Option<u64>, overwrite: bool) -> Result<()> {
+        let Alerts::On(settings) = &stack.alerts else { return Ok(()) };
+        let objective = match objective {
+            Some(objective) => objective,
+            None => self.shown_objective(stack).await?,
+        };
+        let title = titled(FOLDER, &stack.instance);
+        self.ensure_folder(&stack.instance, &title).await?;
+        let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
+        let folder_uid = text(&folder["uid"]);
+        let mut is_new = false;
+        for rule in AlertRule::ALL {
+            if self.alert_rule(stack, rule).await?.is_some() {
+                continue;
+            }
+            if let SeenRule::Clash(what) = self.in_place_of(stack, rule).await? {
+                return Err(foreign(Resource::Alerts, &what));
+            }
+            let mut new = render(rule, settings, objective, &stack.instance, &stack.data_source.uid);
+            // What tells a finished rule comes with the group's interval.
+            mark(&mut new, &BTreeMap::new());
+            new["uid"] = json!(uid(&stack.instance, rule));
+            (new["folderUID"], new["ruleGroup"]) = (json!(folder_uid), json!(stack.instance));
+            new["orgID"] = json!(1);
+            self.send_rule("create an alert rule", "POST", "/api/v1/provisioning/alert-rules", &new).await?;
+            is_new = true;
+        }
+        let group_path = path(&["api", "v1", "provisioning", "folder", &folder_uid, "rule-groups", &stack.instance]);
+        let mut group = self.get("read the alert rules' group", &group_path).await?.unwrap_or_default();
+        let mut changes = false;
+        for rule in AlertRule::ALL {
+            let own = uid(&stack.instance, rule);
+            let in_group = group["rules"].as_array_mut().into_iter().flatten().find(|rule| rule["uid"] == own.as_str());
+            let mut elsewhere = match in_group {
+                Some(_) => None,
+                None => self.alert_rule(stack, rule).await?,
+            };
+            let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
+            let SeenRule::Present { edited, provisioned, fields } = read(present) else { continue };
+            let want = settings.fields(rule, objective);
+            if provisioned || (edited && !overwrite) || (!edited && fields == want) {
+                continue;
+            }
+            is_new |= !edited && fields.is_empty();
+            let new = render(rule, settings, objective, &stack.instance, &stack.data_source.uid);
+            for (field, value) in new.as_object().into_iter().flatten() {
+                present[field] = value.clone();
+            }
+            mark(present, &want);
+            if let Some(moved) = elsewhere {
+                let place = path(&["api", "v1", "provisioning", "alert-rules", &own]);
+                self.send_rule("update an alert rule", "PUT", &place, &moved).await?;
+            } else {
+                changes = true;
+            }
+        }
+        if changes {
+            if is_new {
+                group["interval"] = json!(INTERVAL);
+            }
+            self.send_rule("save the alert rules' group", "PUT", &group_path, &group).await?;
+        }
+        Ok(())
+    }
+
+    /// The objective that the dashboard shows.
+    async fn shown_objective(&self, stack: &Stack) -> Result<u64> {
+        let found = self.dashboard(&stack.dashboard.uid).await?;
+        let shown = found.and_then(|found| dashboard::read(&found["dashboard"]).objective);
+        Ok(shown.unwrap_or(Dashboard::DEFAULT_OBJECTIVE))
+    }
+
+    /// Removes the rules as they were made here, and their folder if it was made for them and holds nothing else.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn delete_alert_rules(&self, stack: &Stack) -> Result<()> {
+        for rule in AlertRule::ALL {
+            let Some(found) = self.alert_rule(stack, rule).await? else { continue };
+            if matches!(read(&found), SeenRule::Present { edited: false, provisioned: false, .. }) {
+                let place = path(&["api", "v1", "provisioning", "alert-rules", &text(&found["uid"])]);
+                let answer = self.exchange("DELETE", &place, &[EDITABLE], Body::Empty).await?;
+                self.expect_alerting("delete an alert rule", &answer)?;
+            }
+        }
+        let title = titled(FOLDER, &stack.instance);
+        match self.own_folder(&stack.instance, &title).await? {
+            Some(folder) if self.rules_in(&folder).await?.is_empty() => self.delete_if_empty(&folder).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn send_rule(&self, doing: &str, method: &str, path: &str, body: &Value) -> Result<()> {
+        let answer = self.exchange(method, path, &[EDITABLE], Body::Json(body)).await?;
+        self.expect_alerting(doing, &answer)
+    }
+
+    fn expect_alerting(&self, doing: &str, answer: &Response) -> Result<()> {
+        match answer.status {
+            404 => Err(self.answered(doing, 404, format!("{} (Grafana's alerting may be off)", answer.message()))),
+            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            _ => self.expect_success(doing, answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> AlertSettings {
+        AlertSettings {
+            latency_after: Duration::from_secs(30),
+            silence_after: Duration::from_secs(100),
+            edition: edition(),
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_recognised_also_with_what_grafana_adds() {
+        for rule in AlertRule::ALL {
+            let fields = settings().fields(rule, 20_000);
+            let mut sent = render(rule, &settings(), 20_000, "x", "x");
+            mark(&mut sent, &fields);
+            (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
+            sent.as_object_mut().unwrap().remove("isPaused");
+            assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields });
+            for (field, value) in [("for", json!("1h")), ("isPaused", json!(true)), ("labels", json!({"a": "b"}))] {
+                let mut edited = sent.clone();
+                edited[field] = value;
+                assert!(matches!(read(&edited), SeenRule::Present { edited: true, .. }), "{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_edited_and_no_panic() {
+        for garbage in [json!(null), json!([]), json!({"annotations": {MARK: "{"}}), json!({"annotations": {MARK: 3}})]
+        {
+            assert!(matches!(read(&garbage), SeenRule::Present { edited: true, .. }));
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_grafana_gives_them_back() {
+        for (seconds, text) in [(0, "0s"), (30, "30s"), (60, "1m"), (90, "1m30s"), (3_600, "1h"), (90_000, "1d1h")] {
+            assert_eq!(go_duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_silence_rule_looks_back_as_long_as_it_was_told() {
+        let rule = render(AlertRule::Silence, &settings(), 1, "x", "x");
+        let query = rule["data"][0]["model"]["query"].as_str().unwrap();
+        assert!(query.contains("time(34s)"), "{query}");
+        assert_ne!(uid("x", AlertRule::Silence), uid("x", AlertRule::Latency));
+        assert!(dashboard::panel_id(LATENCY_PANEL) > 0 && dashboard::panel_id(SILENCE_PANEL) > 0);
+    }
+}

@@ -1,0 +1,139 @@
+//! Alert rules on Grafana's double in every version: made, kept as somebody edited them, brought up to date, and
+//! taken away. That they fire is shown on a real Grafana, in `e2e/alerts.rs`.
+
+use serde_json::{Value, json};
+
+use crate::external::Servers;
+use crate::support::double::Version;
+
+/// Those with an API for alert rules.
+const ALERTING: [Version; 3] = [Version::V9, Version::V12, Version::V13];
+const RULES: &str = "/api/v1/provisioning/alert-rules";
+const FOLDER: &str = "Clipper Metrics alerts";
+
+fn rules(it: &Servers) -> Vec<Value> {
+    it.ask("GET", RULES, None).1.as_array().unwrap().clone()
+}
+
+fn titled(it: &Servers, title: &str) -> Value {
+    rules(it).into_iter().find(|rule| rule["title"] == title).unwrap_or_else(|| panic!("no rule {title:?}"))
+}
+
+fn folder(it: &Servers) -> Option<Value> {
+    let folders = it.ask("GET", "/api/folders", None).1;
+    folders.as_array().unwrap().iter().find(|folder| folder["title"] == FOLDER).cloned()
+}
+
+#[test]
+fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        assert!(rules(&it).is_empty(), "{version:?}: none unless asked for");
+        let up = it.run(&["up", "--alerts"]).expect(0);
+        assert!(up.out.contains("contact point"), "{version:?}: {}", up.out);
+        assert_eq!(rules(&it).len(), 2, "{version:?}");
+        let latency = titled(&it, "p99 above the objective");
+        assert_eq!(latency["data"][0]["datasourceUid"], "clipper-metrics", "{version:?}");
+        assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([20_000]));
+        assert_eq!(latency["for"], "30s");
+        let folder_uid = folder(&it).unwrap()["uid"].as_str().unwrap().to_string();
+        assert_eq!(latency["folderUID"], folder_uid.as_str());
+        let group = format!("/api/v1/provisioning/folder/{folder_uid}/rule-groups/clipper-metrics");
+        assert_eq!(it.ask("GET", &group, None).1["interval"], 10, "{version:?}");
+        assert!(it.run(&["up", "--alerts"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        let status = ["status", "--output", "json", "--alerts"];
+        assert_eq!(it.run(&status).expect(0).json()["alerts"]["state"], "in_sync", "{version:?}");
+
+        // A group's interval is a person's; an objective and times are settings.
+        let mut slower = it.ask("GET", &group, None).1;
+        slower["interval"] = json!(60);
+        assert_eq!(it.ask("PUT", &group, Some(&slower)).0, 200, "{version:?}");
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        let text = "slo_micros = 7000\n[metrics]\nalerts = true\nalert_latency_after = \"90s\"\n";
+        std::fs::write(file.path(), text).unwrap();
+        let config = file.path().to_str().unwrap();
+        let differs = it.run(&["status", "--output", "json", "--config", config]).expect(3).json();
+        assert!(differs["alerts"]["differences"].to_string().contains("7000"), "{version:?}: {differs}");
+        it.run(&["up", "--config", config]).expect(0);
+        let latency = titled(&it, "p99 above the objective");
+        assert_eq!(latency["for"], "1m30s", "{version:?}");
+        assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([7_000]));
+        assert_eq!(it.ask("GET", &group, None).1["interval"], 60, "{version:?}");
+        // Without a file, the objective is the dashboard's.
+        it.run(&["status", "--alerts", "--alert-latency-after", "90s"]).expect(0);
+
+        it.run(&["up", "--alerts=false"]).expect(0);
+        assert!(rules(&it).is_empty(), "{version:?}");
+        assert!(folder(&it).is_none(), "{version:?}: its folder goes with them");
+        assert!(it.run(&["up", "--alerts=false"]).expect(0).out.contains("nothing to do"), "{version:?}");
+    }
+}
+
+#[test]
+fn what_somebody_edited_is_left_alone_and_what_was_deleted_comes_back() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        let mut edited = titled(&it, "a model has gone silent");
+        edited["for"] = json!("5m");
+        let place = format!("{RULES}/{}", edited["uid"].as_str().unwrap());
+        assert_eq!(it.ask("PUT", &place, Some(&edited)).0, 200);
+        let state = it.run(&["status", "--alerts", "--output", "json"]).expect(0).json();
+        assert_eq!(state["alerts"]["state"], "edited", "{version:?}");
+        let kept = it.run(&["up", "--alerts", "--alert-silence-after", "2m"]).expect(0);
+        assert!(kept.out.contains("alert rules were edited"), "{version:?}: {}", kept.out);
+        assert_eq!(titled(&it, "a model has gone silent")["for"], "5m");
+        // The other one still follows.
+        it.run(&["up", "--alerts", "--alert-latency-after", "1m"]).expect(0);
+        assert_eq!(titled(&it, "p99 above the objective")["for"], "1m", "{version:?}");
+        assert_eq!(titled(&it, "a model has gone silent")["for"], "5m", "{version:?}");
+        // Taken back, the edited one stays, and with it the folder.
+        it.run(&["up", "--alerts=false"]).expect(0);
+        assert_eq!(rules(&it).len(), 1, "{version:?}");
+        assert!(folder(&it).is_some(), "{version:?}");
+        it.run(&["up", "--alerts", "--overwrite-dashboard"]).expect(0);
+        assert_eq!(titled(&it, "a model has gone silent")["for"], "0s", "{version:?}");
+        let latency = titled(&it, "p99 above the objective")["uid"].as_str().unwrap().to_string();
+        it.ask("DELETE", &format!("{RULES}/{latency}"), None);
+        it.run(&["status", "--alerts"]).expect(3);
+        it.run(&["up", "--alerts"]).expect(0);
+        assert_eq!(rules(&it).len(), 2, "{version:?}");
+    }
+}
+
+#[test]
+fn rules_of_other_people_stay_and_are_named() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        let mut theirs = titled(&it, "p99 above the objective");
+        it.run(&["up", "--alerts=false"]).expect(0);
+        let folder = json!({"title": FOLDER, "uid": "theirs"});
+        assert_eq!(it.ask("POST", "/api/folders", Some(&folder)).0, 200, "{version:?}");
+        (theirs["uid"], theirs["folderUID"], theirs["ruleGroup"]) = (json!("theirs"), json!("theirs"), json!("group"));
+        theirs["annotations"] = json!({});
+        assert_eq!(it.ask("POST", RULES, Some(&theirs)).0, 201, "{version:?}");
+        let up = it.run(&["up", "--alerts"]).expect(1);
+        assert!(up.err.contains("an alert rule called \"p99 above the objective\""), "{version:?}: {}", up.err);
+        assert_eq!(rules(&it).len(), 1, "{version:?}");
+        theirs["title"] = json!("their own");
+        assert_eq!(it.ask("PUT", &format!("{RULES}/theirs"), Some(&theirs)).0, 200, "{version:?}");
+        // In their folder, ours stand beside theirs, and it stays when ours go.
+        it.run(&["up", "--alerts"]).expect(0);
+        assert_eq!(rules(&it).len(), 3, "{version:?}");
+        it.run(&["down", "--deregister"]).expect(0);
+        assert_eq!(rules(&it).len(), 1, "{version:?}");
+        assert_eq!(it.ask("GET", "/api/folders/theirs", None).0, 200, "{version:?}");
+    }
+}
+
+#[test]
+fn where_grafana_has_no_such_api_one_sentence_says_so() {
+    let it = Servers::start(Version::V7);
+    let up = it.run(&["up", "--alerts"]).expect(1);
+    assert!(up.err.contains("no API for alert rules") && up.err.contains("--alerts=false"), "{}", up.err);
+    assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).0, 404, "nothing was touched");
+    it.run(&["up", "--alerts=false"]).expect(0);
+    it.run(&["down", "--deregister"]).expect(0);
+}
