@@ -138,6 +138,22 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// A new image of Grafana failed, and the one of before was brought back, or was to be.
+    #[error("{}", undone_upgrade(from, to, source, undone))]
+    UpgradeUndone {
+        /// The image of before.
+        from: String,
+        /// The image that failed.
+        to: String,
+        /// What it failed with.
+        source: Box<Error>,
+        /// What came of bringing back the one of before.
+        undone: Result<(), Box<Error>>,
+        /// The command that tries the new one again.
+        again: String,
+        /// The command that goes on bringing back the one of before.
+        rest: String,
+    },
     /// What the command works on is not there.
     #[error("{what}")]
     Absent {
@@ -283,6 +299,7 @@ impl Error {
             Self::Refused { .. } => "refused",
             Self::Answer { .. } => "answer",
             Self::NotReady { .. } => "not_ready",
+            Self::UpgradeUndone { .. } => "upgrade_undone",
             Self::Absent { .. } => "absent",
             Self::Blocked { blocked, .. } => match blocked.kind {
                 Obstacle::Foreign => "foreign",
@@ -311,6 +328,10 @@ impl Error {
             | Self::Absent { hint, .. }
             | Self::NotConverged { hint, .. }
             | Self::NotConfirmed { hint, .. } => hint.clone(),
+            Self::UpgradeUndone { undone: Ok(()), again, .. } => {
+                format!("`up` does not try that image again by itself; `{again}` does")
+            }
+            Self::UpgradeUndone { rest, .. } => format!("`{rest}` goes on bringing it back"),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
             Self::Docker { refusal, .. } => refusal.hint().into(),
             Self::Raced { .. } => Refusal::Conflict.hint().into(),
@@ -428,6 +449,14 @@ fn publish_hint(
             role.title(),
             ServerUrl::http(address.ip().to_string(), address.port())
         ),
+    }
+}
+
+/// What failed, what came of it, and what the failed one said.
+fn undone_upgrade(from: &str, to: &str, source: &Error, undone: &Result<(), Box<Error>>) -> String {
+    match undone {
+        Ok(()) => format!("Grafana's image {to} failed, and {from} runs again with its database: {source}"),
+        Err(why) => format!("Grafana's image {to} failed: {source}\nbringing back {from} failed, too: {why}"),
     }
 }
 

@@ -24,6 +24,7 @@ use clipper_metrics::core::stack::{
     ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Service,
     Settings, Stack, UserDashboard,
 };
+use clipper_metrics::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use clipper_metrics::core::version::Version;
 
 const RUNS: [RunState; 6] =
@@ -108,6 +109,10 @@ struct World {
     promised_for: u32,
     /// The version of the container that was removed in this run.
     removed: Option<u64>,
+    /// What is remembered of a change of the image, by its number.
+    upgrade: Option<(UpgradeState, u32)>,
+    /// The copy of the database: of which change, and what had run on it.
+    copy: Option<(u32, u64, Option<u64>)>,
     dashboard: Thing,
     /// The user's own.
     own: Thing,
@@ -131,6 +136,8 @@ struct Case {
     reset: bool,
     /// The image is a newer one than before.
     upgrade: bool,
+    /// The newer one migrates the database, and never answers.
+    broken: bool,
     /// How long points are to be kept.
     retention: Option<Retention>,
     /// The user has a dashboard too.
@@ -175,6 +182,7 @@ fn stack(case: Case) -> Stack {
                 environment: BTreeMap::new(),
             },
             engine_host: None,
+            pinned_image: None,
         }
     };
     let remembered = |value: String| Remembered { value, of_file: false };
@@ -182,8 +190,8 @@ fn stack(case: Case) -> Stack {
     values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
     Stack {
         instance: "x".into(),
-        influxdb: Service::Container(spec(Role::Influxdb, "127.0.0.1")),
-        grafana: Service::Container(spec(Role::Grafana, if case.open { "0.0.0.0" } else { "127.0.0.1" })),
+        influxdb: Service::Container(Box::new(spec(Role::Influxdb, "127.0.0.1"))),
+        grafana: Service::Container(Box::new(spec(Role::Grafana, if case.open { "0.0.0.0" } else { "127.0.0.1" }))),
         database: "d".into(),
         retention: case.retention,
         organisation: None,
@@ -204,6 +212,8 @@ fn stack(case: Case) -> Stack {
         },
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
         unreadable_dashboards: vec![],
+        default_image: "grafana:1".into(),
+        refused_image: None,
         alerts: match case.alerts {
             None => Alerts::NotManaged,
             Some(false) => Alerts::Off,
@@ -262,6 +272,10 @@ fn seen_alerts(thing: Thing, case: Case) -> AlertRules {
         },
     };
     AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
+}
+
+fn named_image(version: u64) -> NamedImage {
+    NamedImage { name: image_of(Role::Grafana, version), id: Some(version.to_string()) }
 }
 
 impl World {
@@ -381,7 +395,16 @@ impl World {
         Observed {
             engine: None,
             network,
-            settings: StoredSettings { numbers: values.iter().map(|_| 1).collect(), values },
+            settings: StoredSettings {
+                numbers: values.iter().map(|_| 1).collect(),
+                values,
+                upgrade: self.upgrade.map(|(state, id)| Upgrade {
+                    id: id.to_string(),
+                    from: named_image(LABEL),
+                    to: named_image(LABEL + 1),
+                    state,
+                }),
+            },
             influxdb: Server {
                 image: image(&self.influxdb, LABEL),
                 volume: volume(&self.influxdb),
@@ -433,7 +456,7 @@ impl World {
                     .container
                     .is_some_and(|have| have.run == RunState::Created && have.id == self.promised_for);
                 let promised = self.promised.filter(|_| !waits);
-                if role == Role::Grafana && case.version() < self.newest(promised) {
+                if role == Role::Grafana && case.version() < self.newest(promised) && !self.restores(case) {
                     assert!(self.ran > case.version(), "refused for nothing");
                     return false;
                 }
@@ -465,6 +488,7 @@ impl World {
                 if role == Role::Grafana
                     && password == NewPassword::AsVolume
                     && case.version() < self.newest(self.promised)
+                    && !self.restores(case)
                 {
                     assert!(self.ran > case.version(), "refused for nothing");
                     return false;
@@ -527,6 +551,40 @@ impl World {
                 let new = Some(case.given.unwrap_or(NEW));
                 (self.db, self.file, self.pending) = (new, new, new);
             }
+            Step::ProtectDatabase => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!(have.run, RunState::Created, "nothing may have the database open");
+                let is_kept = matches!((self.upgrade, self.copy), (Some((UpgradeState::Unproven, id)), Some((of, ..))) if id == of);
+                let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
+                let last = if self.is_pending() { LABEL } else { last };
+                if self.db.is_some() && !(is_kept && have.version > LABEL) && have.version > last {
+                    assert_eq!((last, self.ran), (LABEL, LABEL), "what is copied is what ran before");
+                    assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");
+                    self.next_id += 1;
+                    self.copy = Some((self.next_id, self.ran, self.recorded));
+                    self.upgrade = Some((UpgradeState::Unproven, self.next_id));
+                }
+            }
+            Step::RestoreDatabase => {
+                assert_eq!(
+                    self.grafana.container.unwrap().run,
+                    RunState::Created,
+                    "nothing may have the database open"
+                );
+                if let (true, Some((_, id)), Some((of, ran, recorded))) = (self.is_pending(), self.upgrade, self.copy)
+                    && id == of
+                {
+                    (self.ran, self.recorded, self.promised, self.copy) = (ran, recorded, None, None);
+                }
+            }
+            Step::FinishUpgrade => {
+                assert_eq!(self.grafana.container.unwrap().run, RunState::Running, "it proves what runs");
+                self.upgrade = match self.upgrade {
+                    Some((UpgradeState::Refused | UpgradeState::Undone, id)) => Some((UpgradeState::Undone, id)),
+                    _ => None,
+                };
+                self.copy = None;
+            }
             Step::RecordVersion => {
                 let have = self.grafana.container.unwrap();
                 if have.run == RunState::Running {
@@ -550,7 +608,11 @@ impl World {
             Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
             Step::StartContainer(role) => self.start(role),
             Step::AwaitAnswer(role) => {
-                assert_eq!(self.server(role).container.unwrap().run, RunState::Running, "{role} must run to answer");
+                let have = self.server(role).container.unwrap();
+                assert_eq!(have.run, RunState::Running, "{role} must run to answer");
+                if role == Role::Grafana && case.broken && have.version > LABEL {
+                    return false;
+                }
             }
             Step::CreateDatabase => {
                 assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
@@ -609,12 +671,25 @@ impl World {
         true
     }
 
+    fn is_pending(&self) -> bool {
+        self.upgrade.is_some_and(|(state, _)| state != UpgradeState::Undone)
+    }
+
+    /// The database of before comes back before the specified image starts.
+    fn restores(&self, case: Case) -> bool {
+        match self.upgrade {
+            Some((UpgradeState::Unproven, _)) => !case.upgrade,
+            Some((UpgradeState::Refused, _)) => true,
+            _ => false,
+        }
+    }
+
     fn empty(&mut self, role: Role) {
         match role {
             Role::Influxdb => self.database = false,
             Role::Grafana => {
                 (self.db, self.file, self.pending) = (None, None, None);
-                (self.ran, self.recorded, self.promised) = (0, None, None);
+                (self.ran, self.recorded, self.promised, self.copy) = (0, None, None, None);
                 (self.home, self.stale) = (false, false);
                 (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
                 self.rules = Thing::Missing;
@@ -688,7 +763,7 @@ impl World {
             Some(false) => self.rules == Thing::Missing,
         };
         let inside = self.database && keeps && self.source == Thing::Right && dashboards && alerts && !self.stale;
-        let servers = fine(&self.influxdb) && fine(&self.grafana);
+        let servers = fine(&self.influxdb) && fine(&self.grafana) && !self.is_pending();
         self.networks.len() == 1 && servers && is_version && door && settled && inside && self.settings == Thing::Right
     }
 }
@@ -722,7 +797,8 @@ fn finish(mut world: World, want: &Stack, case: Case) {
         let plan = plan::up(want, &seen, options);
         world.asked |= plan::shortened_retention(want, &seen, &plan).is_some();
         if let Some((_, blocked)) = plan.blocked() {
-            let migrated = blocked.kind == plan::Obstacle::Image && world.ran > case.version();
+            let migrated =
+                blocked.kind == plan::Obstacle::Image && world.ran > case.version() && world.upgrade.is_none();
             let refused = case.given.is_some() && blocked.kind == plan::Obstacle::Refused;
             assert!(migrated || refused, "blocked: {blocked:?}\nin {world:?}");
             return;
@@ -746,6 +822,14 @@ fn finish(mut world: World, want: &Stack, case: Case) {
                 }
                 break;
             }
+        }
+        let tried = world.grafana.container.is_some_and(|have| have.version > LABEL && have.run == RunState::Running);
+        if ended && case.broken && tried {
+            // Nothing ran before, so there is nothing to go back to.
+            let Some((UpgradeState::Unproven, id)) = world.upgrade else { return };
+            world.upgrade = Some((UpgradeState::Refused, id));
+            let back = Case { upgrade: false, given: None, reset: false, ..case };
+            return finish(world, &stack(back), back);
         }
         if !ended {
             options = UpOptions::default();
@@ -890,6 +974,8 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 promised: None,
                                 promised_for: 0,
                                 removed: None,
+                                upgrade: None,
+                                copy: None,
                                 dashboard: if stored { dashboard } else { Thing::Missing },
                                 own: if stored { things[(index + door) % 3] } else { Thing::Missing },
                                 source: if stored { source } else { Thing::Missing },
@@ -1005,6 +1091,13 @@ fn no_older_grafana_ever_starts_on_what_a_newer_one_migrated() {
 }
 
 #[test]
+fn a_new_image_that_fails_is_undone_from_every_crash() {
+    for (open, given) in [(false, None), (true, None), (false, Some(GIVEN)), (false, Some(OLD)), (true, Some(OLD))] {
+        check_everywhere(Case { open, given, upgrade: true, broken: true, ..Case::default() });
+    }
+}
+
+#[test]
 fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise() {
     let case = Case::default();
     let want = stack(case);
@@ -1052,6 +1145,8 @@ fn empty_world() -> World {
         promised: None,
         promised_for: 0,
         removed: None,
+        upgrade: None,
+        copy: None,
         dashboard: Thing::Missing,
         own: Thing::Missing,
         source: Thing::Missing,

@@ -97,7 +97,7 @@ impl Session {
             // Whatever is wrong with other settings, an instance can be removed and its logs read.
             (Err(_), Purpose::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
         };
-        let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
+        let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
     }
 
@@ -125,7 +125,7 @@ impl Session {
         }
         let database = Remembered { value: manifest.database.clone(), of_file: false };
         values.entry(Setting::Database.key().option.into()).or_insert(database);
-        let stored = StoredSettings { numbers: Vec::new(), values: Some(values) };
+        let stored = StoredSettings { numbers: Vec::new(), values: Some(values), upgrade: None };
         if !stored.values.as_ref().is_some_and(settings::is_readable) {
             return Err(Error::usage(
                 "the archive remembers settings that this program cannot read",
@@ -134,7 +134,7 @@ impl Session {
         }
         let memory = Memory { stored: Some(stored), containers: Vec::new() };
         let (stack, credentials) = settings::merge(&inputs, &memory)?;
-        let systems = Systems::new(stack, Some(docker), credentials, Rc::clone(&listener))?;
+        let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: Some(lock) })
     }
 }

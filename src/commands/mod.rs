@@ -18,7 +18,7 @@ use crate::core::role::Role;
 use crate::core::stack::Stack;
 use crate::core::status::{self, Account, Status};
 use crate::error::{Error, Refusal, Result};
-use crate::systems::{Depth, Systems, pause};
+use crate::systems::{Depth, Systems, is_of_image, pause};
 
 /// How often a plan is made again because somebody else changed the engine meanwhile.
 const MAX_ATTEMPTS: usize = 6;
@@ -41,23 +41,60 @@ pub struct DownOptions {
     pub deregister: bool,
 }
 
-/// Brings the stack up and verifies it. `confirm` is asked before points are deleted, with what would be.
+/// Brings the stack up and verifies it. `confirm` is asked before points are deleted, with what would be. Where a
+/// new image of Grafana fails, the one of before comes back with its database.
 ///
 /// # Errors
 /// [`Error::Blocked`] when somebody has to act first, [`Error::NotConverged`] when something remains
-/// to be done afterwards, else what a step failed with.
+/// to be done afterwards, [`Error::UpgradeUndone`] when the new image failed, else what a step failed with.
 pub async fn up(
     systems: &Systems,
     options: UpOptions,
     confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
 ) -> Result<Outcome> {
-    let started = Instant::now();
     check_reset(systems.stack(), options)?;
     warn_about_open_access(systems.stack(), listener);
-    for hint in status::unreadable_dashboards(systems.stack()) {
+    for hint in status::unreadable_dashboards(systems.stack()).into_iter().chain(status::refused_image(systems.stack()))
+    {
         listener.on(Event::Warning(&hint));
     }
+    match converge(systems, options, &confirm, listener).await {
+        Err(error) if is_of_image(&error) => Err(undo_upgrade(systems, error, &confirm, listener).await),
+        result => result,
+    }
+}
+
+/// Goes back to the image of before, if another one is being tried; what is to be told of it all.
+async fn undo_upgrade(
+    systems: &Systems,
+    error: Error,
+    confirm: &impl AsyncFn(&str) -> Result<()>,
+    listener: &dyn Listener,
+) -> Error {
+    let (before, upgrade) = match systems.refuse_upgrade().await {
+        Ok(Some(refused)) => refused,
+        Ok(None) => return error,
+        Err(other) => {
+            listener.on(Event::Warning(&format!("the image of before could not be brought back: {other}")));
+            return error;
+        }
+    };
+    let (from, to) = (upgrade.from.name.to_string(), upgrade.to.name.to_string());
+    listener.on(Event::Warning(&format!("{to} failed; going back to {from} and its database")));
+    let undone = converge(&before, UpOptions::default(), confirm, listener).await.map(drop).map_err(Box::new);
+    let again = systems.stack().command(&format!("up --grafana-image {to}"));
+    let rest = systems.stack().command("up");
+    Error::UpgradeUndone { from, to, source: Box::new(error), undone, again, rest }
+}
+
+async fn converge(
+    systems: &Systems,
+    options: UpOptions,
+    confirm: &impl AsyncFn(&str) -> Result<()>,
+    listener: &dyn Listener,
+) -> Result<Outcome> {
+    let started = Instant::now();
     let mut options = options;
     let mut confirmed = None;
     let mut executed = Vec::new();

@@ -88,6 +88,12 @@ impl ImageRef {
         is_official.then(|| Self { name: format!("{prefix}/library/{last}"), ..self.clone() })
     }
 
+    /// The tag, where it names a version.
+    #[must_use]
+    pub fn full_version(&self) -> Option<&str> {
+        self.version().and(self.tag.as_deref())
+    }
+
     /// The version that the tag names.
     #[must_use]
     pub fn version(&self) -> Option<Version> {

@@ -18,4 +18,5 @@ pub mod specification;
 pub mod stack;
 pub mod status;
 pub mod text;
+pub mod upgrade;
 pub mod version;

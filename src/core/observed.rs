@@ -11,6 +11,7 @@ use super::retention::Retention;
 use super::role::Role;
 use super::specification::{PasswordSource, Specification};
 use super::stack::{DashboardId, Remembered};
+use super::upgrade::Upgrade;
 use super::version::Version;
 
 /// A snapshot of everything that a stack describes.
@@ -73,6 +74,8 @@ pub struct StoredSettings {
     pub numbers: Vec<u64>,
     /// What the newest says, by the option's name; `None` if there is none or it cannot be read.
     pub values: Option<BTreeMap<String, Remembered>>,
+    /// A change of Grafana's image that is not over, or was undone.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// One role: image, volume, container, and the server inside.

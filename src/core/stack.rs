@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::address::{ServerUrl, bracketed, reachable};
 use super::alerts::Alerts;
+use super::image::ImageRef;
 use super::invocation::Invocation;
 use super::retention::Retention;
 use super::role::Role;
@@ -70,6 +71,10 @@ pub struct Stack {
     pub login: Login,
     /// What is to be remembered with the instance; `None` where no engine is asked.
     pub settings: Option<Settings>,
+    /// The image of Grafana that is used where nobody gives one.
+    pub default_image: String,
+    /// The image of Grafana that would be used, had it not failed when it was tried.
+    pub refused_image: Option<ImageRef>,
     /// When images are pulled.
     pub pull: Pull,
     /// Bounds the waiting for servers, counted after pulls.
@@ -176,7 +181,7 @@ impl Stack {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
     /// A container of ours.
-    Container(ContainerSpec),
+    Container(Box<ContainerSpec>),
     /// A server that is already there: configured, never started or stopped.
     External {
         /// Its base address.
@@ -238,6 +243,8 @@ pub struct ContainerSpec {
     pub specification: Specification,
     /// The engine's machine, unless it is this one.
     pub engine_host: Option<String>,
+    /// The engine's id of the image, where another one has its name by now.
+    pub pinned_image: Option<String>,
 }
 
 impl ContainerSpec {

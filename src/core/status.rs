@@ -276,6 +276,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         });
     }
     hints.extend(unreadable_dashboards(want));
+    hints.extend(refused_image(want));
     hints.extend(reports.hints.iter().cloned());
     hints.dedup();
     Status {
@@ -335,6 +336,14 @@ pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
     unreadable
         .map(|why| format!("{why}; its dashboard in Grafana stays as it is, `{take_back}` takes the file back"))
         .collect()
+}
+
+/// That an image failed when it was tried, and how it is tried again.
+#[must_use]
+pub fn refused_image(want: &Stack) -> Option<String> {
+    let refused = want.refused_image.as_ref()?;
+    let again = want.command(&format!("up --grafana-image {refused}"));
+    Some(format!("Grafana stays as it was: {refused} failed when it was tried; `{again}` tries it again"))
 }
 
 fn findings(want: &Stack, plan: &Plan) -> Vec<String> {

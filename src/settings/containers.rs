@@ -12,6 +12,7 @@ use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
 use crate::core::stack::{ContainerSpec, EngineLocation, Service};
+use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
 
 /// Grafana's own default password.
@@ -53,7 +54,30 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
         },
         name,
         engine_host: engine_host(role, address, &resolved.inputs.engine)?,
+        pinned_image: None,
     })
+}
+
+/// An image that failed when it was tried is not tried again by itself, only where this run names it: the one of
+/// before stays. The refused one.
+pub(super) fn keep_image(
+    resolved: &Resolved<'_>,
+    upgrade: &Upgrade,
+    default: &str,
+    grafana: &mut Service,
+) -> Option<ImageRef> {
+    let Service::Container(spec) = grafana else { return None };
+    let inputs = resolved.inputs;
+    let named = [&inputs.options, &inputs.environment]
+        .into_iter()
+        .any(|given| given.get(&Setting::GrafanaImage).is_some_and(|image| !image.is_empty()));
+    let made = &mut spec.specification;
+    if named || !upgrade.refuses(&made.image) {
+        return None;
+    }
+    made.read_only = upgrade.from.name.to_string() == default;
+    spec.pinned_image = upgrade.pinned().cloned();
+    Some(std::mem::replace(&mut made.image, upgrade.from.name.clone()))
 }
 
 /// A published address: text as given, one IP address for the engine.
@@ -89,18 +113,21 @@ fn image(resolved: &mut Resolved<'_>, setting: Setting) -> Result<(ImageRef, boo
         ImageRef::parse(text)
             .map_err(|why| Error::usage(format!("{} is {text:?}: {why}", setting.option()), "write it as name:tag"))
     };
-    if let Some(image) = resolved.pick(setting) {
-        return Ok((parse(&image)?, false));
+    let default = default_image(resolved, setting);
+    match resolved.pick(setting) {
+        Some(image) => Ok((parse(&image)?, false)),
+        // What was typed as a prefix may hold anything.
+        None => Ok((parse(&default)?, true)),
     }
-    let default = parse(setting.key().default)?;
-    Ok(match resolved.pick(Setting::Registry) {
-        Some(prefix) => {
-            let image = default.within(&prefix);
-            // What was typed as a prefix may hold anything.
-            (parse(&image.to_string())?, true)
-        }
-        None => (default, true),
-    })
+}
+
+/// The image that is used where nobody gives one.
+pub(super) fn default_image(resolved: &mut Resolved<'_>, setting: Setting) -> String {
+    let default = setting.key().default;
+    match resolved.pick(Setting::Registry) {
+        Some(prefix) => format!("{}/{default}", prefix.trim_end_matches('/')),
+        None => default.into(),
+    }
 }
 
 /// Where Grafana's first password comes from; the default one is for loopback alone.

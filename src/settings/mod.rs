@@ -14,7 +14,7 @@ use std::env::split_paths;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::containers::{GRAFANA_PASSWORD, container, data_source_url, settings_from};
+use self::containers::{GRAFANA_PASSWORD, container, data_source_url, default_image, keep_image, settings_from};
 use self::contents::{alert_time, alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
 use crate::clipper::file::{ClipperFile, ValueKind, database_name};
@@ -28,6 +28,7 @@ use crate::core::stack::{
     ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Secret, Service, Settings,
     Stack, UserDashboard,
 };
+use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
 use crate::systems::{CaFile, Credentials, InfluxdbLogin};
 
@@ -250,11 +251,12 @@ fn server_url(text: &str, setting: Setting) -> Result<ServerUrl> {
 /// # Errors
 /// [`Error::Usage`] when a setting cannot work, with its option's name.
 pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
-    let Some(stored) = &memory.stored else { return merge_with(inputs, &BTreeMap::new(), Remembering::Nothing) };
+    let Some(stored) = &memory.stored else { return merge_with(inputs, &BTreeMap::new(), Remembering::Nothing, None) };
+    let upgrade = stored.upgrade.as_ref();
     match &stored.values {
-        Some(values) => merge_with(inputs, values, Remembering::Known),
+        Some(values) => merge_with(inputs, values, Remembering::Known, upgrade),
         None if stored.numbers.is_empty() && memory.containers.is_empty() => {
-            merge_with(inputs, &BTreeMap::new(), Remembering::Known)
+            merge_with(inputs, &BTreeMap::new(), Remembering::Known, None)
         }
         None if stored.numbers.is_empty() => merge_without(inputs, memory, "lost"),
         None => merge_without(inputs, memory, "unreadable"),
@@ -298,7 +300,7 @@ pub fn check(inputs: &Inputs) -> Result<()> {
         file.influx_ip = None;
         file.metrics.remove("grafana_ip");
     }
-    merge_with(&inputs, &BTreeMap::new(), Remembering::Nothing).map(drop)
+    merge_with(&inputs, &BTreeMap::new(), Remembering::Nothing, None).map(drop)
 }
 
 /// What the containers were made from stands in for remembered settings.
@@ -310,7 +312,7 @@ fn merge_without(inputs: &Inputs, memory: &Memory, why: &str) -> Result<(Stack, 
         }
     }
     let unknown_database = inputs.given(Setting::Database).is_none();
-    merge_with(inputs, &values, Remembering::Lost(Lost { why: why.into(), unknown_database }))
+    merge_with(inputs, &values, Remembering::Lost(Lost { why: why.into(), unknown_database }), None)
 }
 
 /// Whether settings are remembered.
@@ -328,6 +330,7 @@ fn merge_with(
     inputs: &Inputs,
     remembered: &BTreeMap<String, Remembered>,
     remembering: Remembering,
+    upgrade: Option<&Upgrade>,
 ) -> Result<(Stack, Credentials)> {
     let name = inputs.instance()?;
     let mut resolved = Resolved { inputs, remembered, values: BTreeMap::new() };
@@ -340,11 +343,13 @@ fn merge_with(
         let spec = container(&mut resolved, role, &name);
         match url {
             Some(url) => Ok(Service::External { url: url.clone() }),
-            None => Ok(Service::Container(spec?)),
+            None => Ok(Service::Container(Box::new(spec?))),
         }
     };
     let influxdb = serve(Role::Influxdb, &influxdb_url)?;
     let mut grafana = serve(Role::Grafana, &grafana_url)?;
+    let default_image = default_image(&mut resolved, Setting::GrafanaImage);
+    let refused_image = upgrade.and_then(|upgrade| keep_image(&resolved, upgrade, &default_image, &mut grafana));
     // Before what is remembered is known, the other port may be another one.
     if let (Service::Container(one), Service::Container(other)) = (&influxdb, &grafana)
         && !matches!(remembering, Remembering::Nothing)
@@ -374,15 +379,8 @@ fn merge_with(
     if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
         spec.specification.host_gateway = host_gateway;
     }
-    if let (EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. }, true, None) =
-        (&inputs.engine, host_gateway, &chosen_url)
-    {
-        return Err(Error::usage(
-            format!(
-                "InfluxDB's address is a loopback address of this machine, where Grafana on {host} cannot reach it"
-            ),
-            "give the address under which Grafana's server reaches InfluxDB with --data-source-url",
-        ));
+    if host_gateway && chosen_url.is_none() {
+        expect_same_machine(&inputs.engine)?;
     }
     let title = title(&name);
     let (user_dashboards, unreadable_dashboards) = user_dashboards(&mut resolved, &name, &title)?;
@@ -412,6 +410,8 @@ fn merge_with(
         database,
         organisation,
         folder,
+        refused_image,
+        default_image,
         pull: pull(&mut resolved)?,
         retention: retention(&mut resolved)?,
         timeout: timeout(&mut resolved)?,
@@ -435,6 +435,15 @@ fn merge_with(
 /// What the data source and the dashboard of an instance are called.
 fn title(name: &str) -> String {
     if name == Setting::Name.key().default { "Clipper Metrics".into() } else { format!("Clipper Metrics ({name})") }
+}
+
+/// Grafana's container reaches a loopback address of this machine only where it runs here.
+fn expect_same_machine(engine: &EngineLocation) -> Result<()> {
+    let (EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. }) = engine else { return Ok(()) };
+    Err(Error::usage(
+        format!("InfluxDB's address is a loopback address of this machine, where Grafana on {host} cannot reach it"),
+        "give the address under which Grafana's server reaches InfluxDB with --data-source-url",
+    ))
 }
 
 /// A container of ours is published at every address of its machine.

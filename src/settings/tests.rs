@@ -39,7 +39,7 @@ fn fresh() -> Memory {
 /// What a stack remembers, as the next run finds it.
 fn memory_of(stack: &Stack) -> Memory {
     let values = Some(stack.settings.as_ref().unwrap().values.clone());
-    Memory { stored: Some(StoredSettings { numbers: vec![1], values }), containers: Vec::new() }
+    Memory { stored: Some(StoredSettings { numbers: vec![1], values, upgrade: None }), containers: Vec::new() }
 }
 
 fn merged(inputs: &Inputs, memory: &Memory) -> Result<Stack> {
@@ -160,7 +160,10 @@ fn what_somebody_wrote_into_the_label_is_nobodys_usage_error() {
         assert!(!is_readable(&values(name, value)), "{name}");
     }
     assert!(is_readable(&values("grafana-ip", "a-name-that-does-not-resolve-today")));
-    let memory = Memory { stored: Some(StoredSettings { numbers: vec![1], values: None }), containers: Vec::new() };
+    let memory = Memory {
+        stored: Some(StoredSettings { numbers: vec![1], values: None, upgrade: None }),
+        containers: Vec::new(),
+    };
     let stack = merged(&inputs(), &memory).unwrap();
     assert_eq!(stack.settings.unwrap().lost.unwrap().why, "unreadable");
     // What somebody typed still is, and what only clashes with it is no reason to forget.

@@ -134,6 +134,9 @@ impl Systems {
             Step::StorePassword => self.store_password().await,
             Step::SecurePassword => self.secure_password().await,
             Step::ResetPassword => self.reset_password(deadline).await,
+            Step::ProtectDatabase => self.protect_database().await,
+            Step::RestoreDatabase => self.restore_database().await,
+            Step::FinishUpgrade => self.finish_upgrade(deadline).await,
             Step::RecordVersion => self.record_version(self.spec(Role::Grafana)?).await,
             Step::RemoveContainer(role) => {
                 if role == Role::Grafana
@@ -174,7 +177,7 @@ impl Systems {
         }
     }
 
-    fn spec(&self, role: Role) -> Result<&ContainerSpec> {
+    pub(super) fn spec(&self, role: Role) -> Result<&ContainerSpec> {
         self.stack.container(role).ok_or_else(|| Error::Docker {
             doing: format!("work on a container of {}", role.title()),
             why: "it is not ours".into(),

@@ -90,7 +90,7 @@ impl Systems {
             instance: &self.stack.instance,
             grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
             without_lockout: making.private,
-            image: making.image.as_deref(),
+            image: making.image.as_deref().or(spec.pinned_image.as_deref()),
         };
         let id = docker.create_container(creation, spec, &specification).await?;
         self.set_container(spec.role, Some(id.clone()));
@@ -105,6 +105,7 @@ impl Systems {
         };
         // A private one is not started before its image is the one that ran last.
         if !making.private
+            && !self.must_restore(spec)
             && let Some(blocked) = older(spec, &spec.specification.image, &files, label)
         {
             docker.remove_container(&self.stack.instance, spec.role).await?;

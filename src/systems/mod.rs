@@ -15,6 +15,7 @@ pub mod influxdb;
 pub mod influxql;
 pub mod lock;
 mod login;
+mod upgrade;
 mod version;
 mod wait;
 
@@ -31,6 +32,7 @@ pub use self::http::CaFile;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
 use self::login::LoginState;
+pub use self::upgrade::is_of_image;
 use crate::core::address::{ServerUrl, reachable};
 use crate::core::event::Listener;
 use crate::core::image::ImageRef;
@@ -40,6 +42,7 @@ use crate::core::observed::{
 };
 use crate::core::role::Role;
 use crate::core::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
+use crate::core::upgrade::Upgrade;
 use crate::core::version::Version;
 use crate::error::{Error, Result};
 
@@ -106,7 +109,7 @@ pub enum Depth {
 /// Everything that a stack lives in.
 pub struct Systems {
     stack: Stack,
-    docker: Option<Docker>,
+    docker: Option<Rc<Docker>>,
     credentials: Credentials,
     listener: Rc<dyn Listener>,
     /// One client for each role, in the order of [`Role::ALL`], at the address where the role is
@@ -116,6 +119,8 @@ pub struct Systems {
     containers: RefCell<[Option<String>; 2]>,
     /// The image that Grafana's container ran when it was last observed: the engine's id, and its name.
     last_image: RefCell<Option<(String, ImageRef)>>,
+    /// A change of Grafana's image that was not over when it was last observed.
+    upgrade: RefCell<Option<Upgrade>>,
     login: LoginState,
 }
 
@@ -126,7 +131,7 @@ impl Systems {
     /// [`Error::File`] when the certificates cannot be used.
     pub fn new(
         stack: Stack,
-        docker: Option<Docker>,
+        docker: Option<Rc<Docker>>,
         credentials: Credentials,
         listener: Rc<dyn Listener>,
     ) -> Result<Self> {
@@ -147,6 +152,7 @@ impl Systems {
             clients,
             containers: RefCell::default(),
             last_image: RefCell::default(),
+            upgrade: RefCell::default(),
             login: LoginState::default(),
         })
     }
@@ -162,7 +168,7 @@ impl Systems {
     /// # Errors
     /// [`Error::Usage`] when there is none, which cannot be where a container is specified.
     pub fn docker(&self) -> Result<&Docker> {
-        self.docker.as_ref().ok_or_else(|| {
+        self.docker.as_deref().ok_or_else(|| {
             Error::usage("both servers run elsewhere, so there is nothing to do with an engine", "omit one --…-url")
         })
     }
@@ -181,6 +187,7 @@ impl Systems {
             }
             None => (Network::Free, StoredSettings::default(), [nothing(), nothing()], Vec::new()),
         };
+        self.upgrade.borrow_mut().clone_from(&settings.upgrade);
         self.locate(Role::Influxdb, &influxdb.container);
         self.locate(Role::Grafana, &grafana.container);
         let (influxdb_probe, grafana_probe) = match depth {
@@ -196,7 +203,7 @@ impl Systems {
         };
         let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
         Ok(Observed {
-            engine: self.docker.as_ref().map(Docker::engine),
+            engine: self.docker.as_ref().map(|docker| docker.engine()),
             network,
             settings,
             influxdb: Server {

@@ -37,7 +37,8 @@ impl Systems {
             }
             _ => version.and_then(|version| plan::older_version(spec, &spec.specification.image, version)),
         };
-        let blocked = blocked.or(older);
+        // Before an older one starts, the database that it knows comes back.
+        let blocked = blocked.or(older.filter(|_| !self.must_restore(spec)));
         blocked.map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Server(spec.role), blocked }))
     }
 

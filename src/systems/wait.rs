@@ -109,7 +109,7 @@ impl Systems {
     }
 
     /// The error for a server that is not ready, with the last lines of its log.
-    async fn not_ready(&self, role: Role, why: String) -> Error {
+    pub(super) async fn not_ready(&self, role: Role, why: String) -> Error {
         let id = self.containers.borrow()[role as usize].clone();
         let log = match (&self.docker, &id) {
             (Some(docker), Some(id)) => docker.last_lines(id).await,

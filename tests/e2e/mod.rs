@@ -18,3 +18,4 @@ mod safety;
 mod settings;
 mod ssh;
 mod strangers;
+mod upgrade;

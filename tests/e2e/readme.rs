@@ -5,6 +5,7 @@ use std::process::Command;
 use super::instance::{Instance, docker};
 use crate::support::registry;
 use crate::support::run::{program, ran};
+use crate::user_dashboards::export;
 
 /// The commands in the README's blocks of shell, without the two that set everything up and are run
 /// by `tests/run` itself.
@@ -33,6 +34,9 @@ fn every_command_of_the_readme_works_as_printed() {
         it.influxdb_port, it.grafana_port
     );
     std::fs::write(folder.path().join("conf/test.toml"), file).unwrap();
+    for (name, uid) in [("models.json", "models"), ("team.json", "team")] {
+        std::fs::write(folder.path().join(name), export(uid, name).to_string()).unwrap();
+    }
     std::fs::write(folder.path().join("password"), "of-my-own-choice\n").unwrap();
     // The names that a user with internet would have.
     let mut tagged = Vec::new();

@@ -49,6 +49,14 @@ fn main() {
         eprintln!("level=error msg=\"this one was made to fail\"");
         std::process::exit(if behaviour == "exits" { 0 } else { 7 });
     }
+    if behaviour == "migrates" {
+        // As a newer version leaves a database that an older one cannot read, with its journal beside it.
+        for file in [STATE, "/var/lib/grafana/grafana.db-wal"] {
+            std::fs::write(file, "migrated by a newer version").unwrap();
+        }
+        eprintln!("level=error msg=\"migrated, and died of it\"");
+        std::process::exit(7);
+    }
     let password = match variable("GF_SECURITY_ADMIN_PASSWORD") {
         text if text.is_empty() => "admin".to_string(),
         text => match text.strip_prefix("$__file{").and_then(|rest| rest.strip_suffix('}')) {
@@ -85,9 +93,20 @@ fn main() {
                 double.name_administrator(&user);
             }
             let double = Arc::new(Mutex::new(double));
+            let has_no_queries = behaviour == "no-queries";
             serve(listener, move |request| {
                 let double = Arc::clone(&double);
-                async move { handle(&double, request).await }
+                async move {
+                    let asks_a_panel = request.path.starts_with("/api/ds/query")
+                        && String::from_utf8_lossy(&request.body).contains("SELECT");
+                    if has_no_queries && asks_a_panel {
+                        return Response::json(
+                            500,
+                            &serde_json::json!({"message": "this one was made to answer no panel"}),
+                        );
+                    }
+                    handle(&double, request).await
+                }
             })
             .await;
         };

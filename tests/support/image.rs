@@ -186,8 +186,8 @@ fn grafana(double: &Path) -> Vec<Image> {
         let env = [("GRAFANA_DOUBLE_VERSION", version.name())];
         images.push(image("grafana/grafana", tag, layer, &config(program, &env)));
     }
-    for behaviour in ["exits", "crashes", "silent", "influxdb2", "reset-hangs"] {
-        let env = [("GRAFANA_DOUBLE_BEHAVIOUR", behaviour)];
+    for behaviour in ["exits", "crashes", "silent", "influxdb2", "reset-hangs", "migrates", "no-queries"] {
+        let env = [("GRAFANA_DOUBLE_BEHAVIOUR", behaviour), ("GRAFANA_DOUBLE_VERSION", "12.4.10")];
         images.push(image("odd", behaviour, &new, &config("/usr/bin/grafana", &env)));
     }
     images

@@ -12,6 +12,7 @@ use crate::core::observed::{
 use crate::core::role::Role;
 use crate::core::specification::{Difference, PasswordSource, Specification};
 use crate::core::stack::{ContainerSpec, EngineLocation, Pull, Service, Stack};
+use crate::core::upgrade::{NamedImage, Upgrade};
 use crate::core::version::Version;
 
 /// What is known while one server is planned.
@@ -22,15 +23,43 @@ pub(super) struct Context<'a, S> {
     pub(super) options: UpOptions,
     /// The container goes first, since the other role is to get its port.
     pub(super) released: bool,
+    /// A change of the image that is not over.
+    upgrade: Option<&'a Upgrade>,
+}
+
+impl<S> Context<'_, S> {
+    /// The database of before comes back before the specified image starts.
+    fn restores(&self) -> bool {
+        self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
+    }
+
+    /// The specified image may be of another version than the one that ran last.
+    fn may_change_version(&self, have: Option<&OurContainer>) -> bool {
+        if self.spec.role != Role::Grafana || is_fresh(self) {
+            return false;
+        }
+        let Some(made) = have.filter(|have| have.run != RunState::Created) else { return true };
+        let Some(specification) = &made.specification else { return true };
+        let name = |name: &ImageRef, id: Option<&String>| NamedImage { name: name.clone(), id: id.cloned() };
+        let want = name(&self.spec.specification.image, self.seen.image.as_ref().map(|image| &image.id));
+        want.may_differ_from(&name(&specification.image, Some(&made.image_id)))
+    }
 }
 
 /// Finding, preparation and steps.
 type Work = (Finding, Vec<Step>, Vec<Step>);
 
-pub(super) fn server<S>(stack: &Stack, role: Role, seen: &Server<S>, options: UpOptions, released: bool) -> Item {
+pub(super) fn server<S>(
+    stack: &Stack,
+    role: Role,
+    seen: &Server<S>,
+    options: UpOptions,
+    released: bool,
+    upgrade: Option<&Upgrade>,
+) -> Item {
     let (finding, preparation, steps) = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, released),
-        Service::Container(spec) => container(&Context { stack, spec, seen, options, released }),
+        Service::Container(spec) => container(&Context { stack, spec, seen, options, released, upgrade }),
     };
     Item { resource: Resource::Server(role), finding, preparation, steps }
 }
@@ -118,7 +147,7 @@ pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked
 
 /// A container of ours: what differs, and the steps in the order that loses nothing.
 fn container<S>(context: &Context<'_, S>) -> Work {
-    let Context { stack, spec, seen, options, released } = context;
+    let Context { stack, spec, seen, options, released, .. } = context;
     if let Some(obstacle) = obstacle(context) {
         return blocked(obstacle);
     }
@@ -162,7 +191,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                     if task(context, Some(have)).is_some() {
                         rebuild(context, finding, Some(have))
                     } else {
-                        (finding, vec![], start(have, spec.role))
+                        (finding, vec![], [guard_database(context, have), start(have, spec.role)].concat())
                     }
                 }
             }
@@ -194,6 +223,14 @@ pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
     }
     steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
     steps
+}
+
+/// What comes before the start of a container that was made by a run that ended half-way.
+fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
+    if have.run != RunState::Created || context.spec.role != Role::Grafana || is_fresh(context) {
+        return vec![];
+    }
+    vec![if context.restores() { Step::RestoreDatabase } else { Step::ProtectDatabase }]
 }
 
 /// A running container that equals its specification.
@@ -289,7 +326,7 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
         have.run != RunState::Created
             && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
     });
-    if is_same || is_fresh(context) {
+    if is_same || is_fresh(context) || context.restores() {
         None
     } else {
         older_version(spec, &spec.specification.image, known_version(seen)?)
@@ -439,6 +476,12 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     if reads_volume { &mut preparation } else { &mut steps }.push(Step::CreateContainer(role, password));
     if role == Role::Grafana && is_fresh(context) && password == NewPassword::Known(PasswordSource::File) {
         steps.push(Step::WritePassword);
+    }
+    if context.restores() {
+        steps.push(Step::RestoreDatabase);
+    }
+    if context.may_change_version(have) {
+        steps.push(Step::ProtectDatabase);
     }
     let records = records_version(context);
     // Without a container, only the volume's files tell what ran last.

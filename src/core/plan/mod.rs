@@ -19,6 +19,7 @@ use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
 use super::stack::{DashboardId, Remembered, Stack};
+use super::upgrade::UpgradeState;
 
 /// What the user asked of `up` beyond the stack itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub enum Resource {
     Alerts,
     /// A question asked through the data source.
     Query,
+    /// A change of Grafana's image that is not over.
+    Upgrade,
 }
 
 /// How a resource compares with the stack.
@@ -155,6 +158,7 @@ impl fmt::Display for Resource {
             Self::DataSource => f.write_str("data source"),
             Self::Alerts => f.write_str("alerts"),
             Self::Query => f.write_str("query"),
+            Self::Upgrade => f.write_str("upgrade"),
         }
     }
 }
@@ -253,10 +257,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut items = Vec::new();
     items.extend(network(stack, &seen.network));
     items.extend(settings(stack, seen));
-    let influxdb =
-        container::server(stack, Role::Influxdb, &seen.influxdb, options, is_released(stack, seen, Role::Influxdb));
-    let grafana =
-        container::server(stack, Role::Grafana, &seen.grafana, options, is_released(stack, seen, Role::Grafana));
+    let upgrade = seen.settings.upgrade.as_ref();
+    let released = |role| is_released(stack, seen, role);
+    let influxdb = container::server(stack, Role::Influxdb, &seen.influxdb, options, released(Role::Influxdb), None);
+    let grafana = container::server(stack, Role::Grafana, &seen.grafana, options, released(Role::Grafana), upgrade);
     let unknown_database = stack.settings.as_ref().and_then(|settings| settings.lost.as_ref());
     let unknown_database = unknown_database.is_some_and(|lost| lost.unknown_database);
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| !unknown_database);
@@ -273,6 +277,14 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(retention);
     items.extend(inside);
     items.push(query);
+    // After the query: what proves a new version asks through the data source, too.
+    if let Some(upgrade) = upgrade.filter(|upgrade| upgrade.is_pending() && stack.container(Role::Grafana).is_some()) {
+        let what = match upgrade.state {
+            UpgradeState::Refused => "the new image failed and is being undone",
+            _ => "the new image has not proved itself yet",
+        };
+        items.push(Item::new(Resource::Upgrade, Finding::Requested(what), vec![Step::FinishUpgrade]));
+    }
     Plan(items)
 }
 

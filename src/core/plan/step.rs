@@ -49,6 +49,14 @@ pub enum Step {
     ResetPassword,
     /// Note the server's version in its volume.
     RecordVersion,
+    /// Copy Grafana's database inside its volume if another version than before is about to start, and note
+    /// what that is.
+    ProtectDatabase,
+    /// Put the copy back, where there is one of the version that did not prove itself.
+    RestoreDatabase,
+    /// Run the dashboard's queries where a new version has not proved itself yet; then, and where it was undone,
+    /// empty the copy.
+    FinishUpgrade,
     /// Stop and remove the container.
     RemoveContainer(Role),
     /// Unpause the container.
@@ -130,7 +138,7 @@ impl Step {
             // No container can start where two networks have one name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
             Self::SaveSettings => Lane::Settings,
-            Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery => Lane::Last,
+            Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery | Self::FinishUpgrade => Lane::Last,
             _ => Lane::Beside(self.role()),
         }
     }
@@ -173,6 +181,8 @@ impl Step {
                 | Self::WritePassword
                 | Self::StorePassword
                 | Self::RecordVersion
+                | Self::ProtectDatabase
+                | Self::RestoreDatabase
                 | Self::AwaitAnswer(_)
                 | Self::SetHome
         )
@@ -205,6 +215,9 @@ impl Step {
             Self::SecurePassword => (grafana, "secure_password", "replace {}'s default password"),
             Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
             Self::RecordVersion => (grafana, "record_version", "record {}'s version in its volume"),
+            Self::ProtectDatabase => (grafana, "protect_database", "copy {}'s database if its version changes"),
+            Self::RestoreDatabase => (grafana, "restore_database", "put the copy of {}'s database back"),
+            Self::FinishUpgrade => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
             Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
             Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
             Self::StartContainer(role) => (Server(role), "start_container", "start {}"),

@@ -25,18 +25,22 @@ use crate::error::{Error, Refusal, Result};
 pub(super) const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
 /// The folder of our files.
 const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
+/// The same, as the volume has it.
+pub(super) const FOLDER_NAME: &str = "clipper-metrics";
 /// The password's file.
 const PASSWORD: &str = "admin_password";
 /// Where a new password lies while Grafana is being told of it.
 const PENDING: &str = "admin_password.new";
 /// The version of Grafana that ran last, and its image.
-const VERSION: &str = "version";
+pub(super) const VERSION: &str = "version";
 /// The version that is about to run, by its image's tag.
-const PROMISED: &str = "version.new";
+pub(super) const PROMISED: &str = "version.new";
 /// Grafana's database, which is there once Grafana has run.
 const DATABASE: &str = "/var/lib/grafana/grafana.db";
 /// The volume, in which archives are unpacked.
-const VOLUME: &str = "/var/lib/grafana";
+pub(super) const VOLUME: &str = "/var/lib/grafana";
+/// Our files are read by their owner alone, and written by nobody but us.
+pub(super) const PRIVATE: u32 = 0o400;
 /// The user that Grafana's image runs as where it says so by a name, and its group.
 const OWNER: (u64, u64) = (472, 0);
 /// The most bytes that are read: a password is a line.
@@ -183,7 +187,7 @@ impl Docker {
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
         let doing = "write clipper-metrics's files into Grafana's volume";
-        let archive = packed(self.owner(doing, container).await?, files)
+        let archive = packed(self.owner(doing, container).await?, Some(FOLDER_NAME), PRIVATE, files)
             .map_err(|source| Error::Io { doing: doing.into(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
         let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
@@ -270,9 +274,25 @@ pub(super) fn owner(user: &str) -> (u64, u64) {
     }
 }
 
-/// An archive with the folder and the files in it.
-fn packed(owner: (u64, u64), files: &[(&str, &str)]) -> std::io::Result<Vec<u8>> {
-    let folder_name = FOLDER.trim_start_matches(VOLUME).trim_start_matches('/');
+/// The text of the one file in an archive.
+pub(super) fn only_file(archive: &[u8]) -> std::io::Result<Option<String>> {
+    for entry in tar::Archive::new(archive).entries()? {
+        let entry = entry?;
+        let mut text = String::new();
+        if entry.header().entry_type().is_file() && entry.take(LIMIT as u64).read_to_string(&mut text).is_ok() {
+            return Ok(Some(text));
+        }
+    }
+    Ok(None)
+}
+
+/// An archive with files of this mode, in a folder of their own or in the volume itself.
+pub(super) fn packed(
+    owner: (u64, u64),
+    folder: Option<&str>,
+    mode: u32,
+    files: &[(&str, &str)],
+) -> std::io::Result<Vec<u8>> {
     let entry = |path: &str, mode: u32, size: u64| -> std::io::Result<tar::Header> {
         let mut header = tar::Header::new_gnu();
         header.set_path(path)?;
@@ -283,13 +303,16 @@ fn packed(owner: (u64, u64), files: &[(&str, &str)]) -> std::io::Result<Vec<u8>>
         Ok(header)
     };
     let mut builder = tar::Builder::new(Vec::new());
-    let mut folder = entry(&format!("{folder_name}/"), 0o700, 0)?;
-    folder.set_entry_type(tar::EntryType::Directory);
-    folder.set_cksum();
-    builder.append(&folder, std::io::empty())?;
+    if let Some(folder) = folder {
+        let mut folder = entry(&format!("{folder}/"), 0o700, 0)?;
+        folder.set_entry_type(tar::EntryType::Directory);
+        folder.set_cksum();
+        builder.append(&folder, std::io::empty())?;
+    }
+    let before = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
     for (name, text) in files {
         let bytes = text.as_bytes();
-        let mut file = entry(&format!("{folder_name}/{name}"), 0o400, bytes.len() as u64)?;
+        let mut file = entry(&format!("{before}{name}"), mode, bytes.len() as u64)?;
         file.set_cksum();
         builder.append(&file, bytes)?;
     }
@@ -302,7 +325,13 @@ mod tests {
 
     #[test]
     fn what_was_packed_is_read_back() {
-        let archive = packed(OWNER, &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")]).unwrap();
+        let archive = packed(
+            OWNER,
+            Some(FOLDER_NAME),
+            PRIVATE,
+            &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")],
+        )
+        .unwrap();
         let files = unpacked(&archive).unwrap();
         assert_eq!(files.password, Some(Secret::new("a b ")));
         assert_eq!(files.pending, Some(Secret::new("c")));

@@ -12,6 +12,7 @@ use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::Remembered;
+use crate::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::core::version::Version;
 
 /// On everything: the instance that it belongs to.
@@ -22,6 +23,8 @@ pub const ROLE: &str = "clipper-metrics.role";
 const SPECIFICATION: &str = "clipper-metrics.specification";
 /// On the volume that remembers settings: all of them.
 pub const SETTINGS: &str = "clipper-metrics.settings";
+/// On the volume that remembers settings: a change of Grafana's image that is not over, or was undone.
+const UPGRADE: &str = "clipper-metrics.upgrade";
 /// On volumes: the user of the image that it was made for.
 const USER: &str = "clipper-metrics.user";
 /// On volumes: the version that the tag of the image names which it was made for.
@@ -61,7 +64,7 @@ pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRe
 
 /// The labels of the volume that remembers settings.
 #[must_use]
-pub fn of_settings(instance: &str, values: &BTreeMap<String, Remembered>) -> Labels {
+pub fn of_settings(instance: &str, values: &BTreeMap<String, Remembered>, upgrade: Option<&Upgrade>) -> Labels {
     let fields: Map<String, Value> = values
         .iter()
         .map(|(name, remembered)| {
@@ -71,6 +74,12 @@ pub fn of_settings(instance: &str, values: &BTreeMap<String, Remembered>) -> Lab
         .collect();
     let mut labels = of_instance(instance);
     labels.insert(SETTINGS.into(), Value::Object(fields).to_string());
+    if let Some(upgrade) = upgrade {
+        let image = |image: &NamedImage| json!({"name": image.name.to_string(), "id": image.id});
+        let (from, to) = (image(&upgrade.from), image(&upgrade.to));
+        let json = json!({"id": upgrade.id, "from": from, "to": to, "state": upgrade.state.name()});
+        labels.insert(UPGRADE.into(), json.to_string());
+    }
     labels
 }
 
@@ -117,6 +126,22 @@ pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
         .collect()
 }
 
+/// A change of Grafana's image that is not over, or was undone.
+#[must_use]
+pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
+    let json: Value = serde_json::from_str(labels.get(UPGRADE)?).ok()?;
+    let image = |json: &Value| {
+        let name = ImageRef::parse(json["name"].as_str()?).ok()?;
+        Some(NamedImage { name, id: json["id"].as_str().map(String::from) })
+    };
+    Some(Upgrade {
+        id: json["id"].as_str()?.to_string(),
+        from: image(&json["from"])?,
+        to: image(&json["to"])?,
+        state: UpgradeState::parse(json["state"].as_str()?)?,
+    })
+}
+
 /// The user of the image that a volume was made for; empty is root.
 #[must_use]
 pub fn user(labels: &Labels) -> Option<String> {
@@ -143,17 +168,27 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_label_holds_is_read_or_nothing(text in ".*") {
-            let names = [SPECIFICATION, SETTINGS, VERSION, USER, ROLE];
+            let names = [SPECIFICATION, SETTINGS, UPGRADE, VERSION, USER, ROLE];
             let labels: Labels = names.map(|name| (name.to_string(), text.clone())).into();
             let _ = specification(Some(&labels));
             let _ = settings(&labels);
+            let _ = upgrade(&labels);
             let _ = version(&labels);
         }
 
         #[test]
         fn settings_are_read_as_they_were_written(name in ".*", value in ".*", of_file in any::<bool>()) {
             let values = BTreeMap::from([(name, Remembered { value, of_file })]);
-            prop_assert_eq!(settings(&of_settings("x", &values)), Some(values));
+            prop_assert_eq!(settings(&of_settings("x", &values, None)), Some(values));
+        }
+
+        #[test]
+        fn an_upgrade_is_read_as_it_was_written(id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..3) {
+            let from = NamedImage { name: ImageRef::parse("grafana:1").unwrap(), id: image };
+            let to = NamedImage { name: ImageRef::parse("m:5/grafana:2").unwrap(), id: None };
+            let states = [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Undone];
+            let noted = Upgrade { id, from, to, state: states[usize::try_from(state).unwrap()] };
+            prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted))), Some(noted));
         }
     }
 

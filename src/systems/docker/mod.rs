@@ -5,6 +5,7 @@
 
 mod container;
 mod copy;
+mod database;
 pub mod endpoint;
 mod errors;
 mod exec;
@@ -369,7 +370,10 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn image(&self, spec: &ContainerSpec) -> Result<Option<Image>> {
-        self.image_called(&spec.specification.image.to_string()).await
+        match &spec.pinned_image {
+            Some(id) => self.image_called(id).await,
+            None => self.image_called(&spec.specification.image.to_string()).await,
+        }
     }
 
     /// The image of that name, if the engine has it.

@@ -11,6 +11,7 @@ use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
 use super::{Docker, labels};
 use crate::core::observed::StoredSettings;
 use crate::core::stack::Remembered;
+use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
 
 /// How often the next number is tried when somebody else has just taken it.
@@ -33,20 +34,39 @@ impl Docker {
         Ok(among(&self.volumes_of(instance).await?, instance))
     }
 
-    /// Writes all settings as a whole and removes what was remembered before. The newest wins: who
-    /// finds that somebody else took the number takes the next one.
+    /// Writes all settings as a whole and removes what was remembered before; what is noted of an upgrade stays.
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
     pub async fn save_settings(&self, instance: &str, values: &BTreeMap<String, Remembered>) -> Result<()> {
-        let own = labels::of_settings(instance, values);
+        self.save(instance, |stored| Some((values.clone(), stored.upgrade.clone()))).await
+    }
+
+    /// Notes how far an upgrade is, beside the settings as they are; `None` forgets it.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where the settings are gone meanwhile, [`Error::Docker`] when the engine refuses.
+    pub async fn save_upgrade(&self, instance: &str, upgrade: Option<&Upgrade>) -> Result<()> {
+        self.save(instance, |stored| Some((stored.values.clone()?, upgrade.cloned()))).await
+    }
+
+    /// Writes what is made of what is remembered. The newest wins: who finds that somebody else took the number
+    /// takes the next one.
+    async fn save(
+        &self,
+        instance: &str,
+        change: impl Fn(&StoredSettings) -> Option<(BTreeMap<String, Remembered>, Option<Upgrade>)>,
+    ) -> Result<()> {
+        let raced = |why: &str| Error::Raced { doing: "save the settings".into(), why: why.into() };
         // Somebody else's volumes may have our names; the numbers above are free.
         let mut above = 0;
         for _ in 0..MAX_ATTEMPTS {
             let stored = self.stored_settings(instance).await?;
+            let Some((values, upgrade)) = change(&stored) else { return Err(raced("somebody removed them")) };
+            let own = labels::of_settings(instance, &values, upgrade.as_ref());
             let newest = stored.numbers.last().copied();
             let number = match newest {
-                Some(number) if stored.values.as_ref() == Some(values) => number,
+                Some(number) if stored.values.as_ref() == Some(&values) && stored.upgrade == upgrade => number,
                 newest => newest.unwrap_or(0).max(above) + 1,
             };
             let name = name(instance, number);
@@ -71,10 +91,7 @@ impl Docker {
             }
             return Ok(());
         }
-        Err(Error::Raced {
-            doing: "save the settings".into(),
-            why: "others save settings of this instance, too".into(),
-        })
+        Err(raced("others save settings of this instance, too"))
     }
 
     /// Removes everything that the instance remembers, the oldest first: what was replaced must
@@ -111,8 +128,9 @@ pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings 
         })
         .collect();
     found.sort_by_key(|(number, _)| *number);
-    let values = found.last().and_then(|(_, volume)| labels::settings(&volume.labels));
-    StoredSettings { numbers: found.into_iter().map(|(number, _)| number).collect(), values }
+    let newest = found.last().map(|(_, volume)| &volume.labels);
+    let (values, upgrade) = (newest.and_then(labels::settings), newest.and_then(labels::upgrade));
+    StoredSettings { numbers: found.into_iter().map(|(number, _)| number).collect(), values, upgrade }
 }
 
 #[cfg(test)]

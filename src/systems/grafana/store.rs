@@ -28,7 +28,7 @@ impl Grafana {
         try_join_all(stack.dashboards().map(|id| self.seen_dashboard(stack, id))).await
     }
 
-    async fn seen_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<Dashboard> {
+    pub(in crate::systems) async fn seen_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<Dashboard> {
         let (uid, ..) = stack.dashboard_identity(id);
         let found = self.dashboard(uid).await?;
         self.judge_dashboard(stack, id, found.as_ref()).await

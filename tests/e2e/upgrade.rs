@@ -1,0 +1,166 @@
+//! Another version of Grafana is tried with a copy of the database beside it: one that fails is undone, by itself
+//! and after a kill, and one that works is kept.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use super::instance::{Instance, docker, settings_volumes};
+use crate::support::registry;
+use crate::support::run::ran;
+
+const OLD: &str = "grafana/grafana:12.4.10";
+const NEW: &str = "grafana/grafana:13.2.3";
+
+fn image(name: &str) -> String {
+    format!("{}/{name}", registry::address())
+}
+
+/// An instance with something in Grafana that a person made.
+fn with_data(name: &str) -> Instance {
+    let it = Instance::with_grafana(name, OLD);
+    it.first_up(&["--database", "d"]).expect(0);
+    it.run(&["demo", "--backfill", "10m", "--models", "m1"]).expect(0);
+    let folder = r#"{"title": "Mine", "uid": "mine"}"#;
+    assert_eq!(it.grafana("POST", "/api/folders", Some(folder)).0, 200);
+    it
+}
+
+fn has_data(it: &Instance) -> bool {
+    it.grafana("GET", "/api/folders/mine", None).0 == 200
+        && it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None).0 == 200
+}
+
+/// The image that Grafana's container was made from.
+fn runs(it: &Instance) -> String {
+    it.inspect("grafana")["Config"]["Image"].as_str().unwrap().to_string()
+}
+
+/// What is remembered of an upgrade.
+fn remembered(it: &Instance) -> String {
+    let volumes = settings_volumes(&it.name);
+    assert_eq!(volumes.len(), 1, "one memory");
+    let label = "{{index .Labels \"clipper-metrics.upgrade\"}}";
+    docker(&["volume", "inspect", "--format", label, &volumes[0]]).unwrap()
+}
+
+/// The bytes that the copy takes in the volume.
+fn copied(it: &Instance) -> usize {
+    let path = format!("{}:/var/lib/grafana/clipper-metrics-upgrade", it.container("grafana"));
+    let folder = tempfile::tempdir().unwrap();
+    if docker(&["cp", &path, folder.path().to_str().unwrap()]).is_err() {
+        return 0;
+    }
+    let files = std::fs::read_dir(folder.path().join("clipper-metrics-upgrade")).unwrap();
+    files.map(|file| usize::try_from(file.unwrap().metadata().unwrap().len()).unwrap()).sum()
+}
+
+#[test]
+fn one_that_works_is_kept_and_the_copy_goes() {
+    let it = with_data("upgrade-works");
+    let up = it.run(&["up", "--grafana-image", &image(NEW), "--output", "json"]).expect(0).json();
+    let steps: Vec<&str> =
+        up["steps"].as_array().unwrap().iter().map(|step| step["action"].as_str().unwrap()).collect();
+    let at =
+        |action: &str| steps.iter().position(|step| *step == action).unwrap_or_else(|| panic!("{action}: {steps:?}"));
+    assert!(at("protect_database") < at("finish_upgrade"), "{steps:?}");
+    assert!(has_data(&it) && runs(&it) == image(NEW));
+    assert_eq!(remembered(&it), "");
+    assert_eq!(copied(&it), 0);
+    assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
+    // The same version from elsewhere is none.
+    it.run(&["down"]).expect(0);
+    let up = it.run(&["up"]).expect(0);
+    assert!(!up.err.contains("verify the dashboard's queries") && has_data(&it), "{}", up.err);
+}
+
+#[test]
+fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
+    let it = with_data("upgrade-fails");
+    for (behaviour, said) in [
+        ("crashes", "this one was made to fail"),
+        ("migrates", "migrated, and died of it"),
+        ("silent", "no answer within"),
+        ("influxdb2", "does not"),
+        ("no-queries", "made to answer no panel"),
+    ] {
+        let failing = image(&format!("odd:{behaviour}"));
+        let up = it.run(&["up", "--grafana-image", &failing, "--timeout", "4s"]).expect(1);
+        assert!(up.err.contains("runs again with its database"), "{behaviour}: {}", up.err);
+        assert!(behaviour == "influxdb2" || up.err.contains(said), "{behaviour}: {}", up.err);
+        assert!(up.err.contains(&format!("up --grafana-image {failing}")), "{behaviour}: {}", up.err);
+        assert!(has_data(&it), "{behaviour}: the data is back");
+        assert_eq!(runs(&it), image(OLD), "{behaviour}");
+        assert_eq!(copied(&it), 0, "{behaviour}");
+        let status = it.run(&["status"]).expect(0);
+        assert!(status.out.contains("failed when it was tried"), "{behaviour}: {}", status.out);
+        let bare = it.run(&["up"]).expect(0);
+        assert!(bare.out.contains("nothing to do"), "{behaviour}: {}", bare.out);
+        // Also where everything is made again.
+        it.run(&["down"]).expect(0);
+        it.run(&["up"]).expect(0);
+        assert!(has_data(&it) && runs(&it) == image(OLD), "{behaviour}");
+    }
+    // Named again, it is tried again; another one is tried by itself.
+    let failing = image("odd:migrates");
+    it.run(&["up", "--grafana-image", &failing, "--timeout", "4s"]).expect(1);
+    assert!(has_data(&it) && runs(&it) == image(OLD));
+    it.run(&["up", "--grafana-image", &image(NEW)]).expect(0);
+    assert!(has_data(&it) && runs(&it) == image(NEW));
+    assert_eq!(remembered(&it), "");
+}
+
+#[test]
+fn killed_after_every_step_of_it_the_old_dashboard_is_back_after_one_up() {
+    for target in ["odd:migrates", NEW] {
+        let it = with_data(if target == NEW { "upgrade-killed" } else { "upgrade-killed-failing" });
+        let mut killed = 0;
+        for step in 1.. {
+            let words = ["up", "--grafana-image", &image(target), "--timeout", "20s"];
+            let mut process =
+                it.command(&words).command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+            let done = lines.map_while(Result::ok).filter(|line| line.contains(": done in")).take(step).count();
+            if done < step {
+                let _ = process.wait();
+                assert!(has_data(&it), "{target}");
+                break;
+            }
+            let _ = process.kill();
+            let _ = process.wait();
+            killed += 1;
+            let up = ran(&it.command(&["up", "--timeout", "20s"]).command().output().unwrap());
+            assert!(has_data(&it), "{target} after step {step}: {}", up.err);
+            let want = if target == NEW && up.code == 0 { runs(&it) } else { image(OLD) };
+            assert_eq!(runs(&it), want, "{target} after step {step}: {}", up.err);
+            assert_eq!(copied(&it), 0, "{target} after step {step}: {}", up.err);
+            assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{target} after step {step}");
+            if runs(&it) != image(OLD) {
+                // Begin again with the old one.
+                it.run(&["down", "--volumes", "--yes"]).expect(0);
+                it.first_up(&["--database", "d"]).expect(0);
+                let folder = r#"{"title": "Mine", "uid": "mine"}"#;
+                assert_eq!(it.grafana("POST", "/api/folders", Some(folder)).0, 200);
+            }
+        }
+        assert!(killed > 4, "{target}: {killed} steps");
+    }
+}
+
+#[test]
+fn after_a_kill_the_image_of_before_gets_its_database_back_when_it_is_named() {
+    let it = with_data("upgrade-back");
+    // The new one has started on the database, and nobody has seen it work.
+    let words = ["up", "--grafana-image", &image(NEW)];
+    let mut process = it.command(&words).command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    lines.map_while(Result::ok).find(|line| line.starts_with("start Grafana: done")).expect("it starts");
+    let _ = process.kill();
+    let _ = process.wait();
+    assert!(remembered(&it).contains("unproven"));
+    let status = it.run(&["status"]).expect(3);
+    assert!(status.out.contains("has not proved itself"), "{}", status.out);
+    it.run(&["up", "--grafana-image", &image(OLD)]).expect(0);
+    assert!(has_data(&it) && runs(&it) == image(OLD));
+    assert_eq!((remembered(&it).as_str(), copied(&it)), ("", 0));
+    assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
+}
