@@ -35,7 +35,7 @@ fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
         assert_eq!(rules(&it).len(), 2, "{version:?}");
         let latency = titled(&it, "p99 above the objective");
         assert_eq!(latency["data"][0]["datasourceUid"], "clipper-metrics", "{version:?}");
-        assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([20_000]));
+        assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([20.0]));
         assert_eq!(latency["for"], "30s");
         let folder_uid = folder(&it).unwrap()["uid"].as_str().unwrap().to_string();
         assert_eq!(latency["folderUID"], folder_uid.as_str());
@@ -58,7 +58,7 @@ fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
         it.run(&["up", "--config", config]).expect(0);
         let latency = titled(&it, "p99 above the objective");
         assert_eq!(latency["for"], "1m30s", "{version:?}");
-        assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([7_000]));
+        assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([7.0]));
         assert_eq!(it.ask("GET", &group, None).1["interval"], 60, "{version:?}");
         // Without a file, the objective is the dashboard's.
         it.run(&["status", "--alerts", "--alert-latency-after", "90s"]).expect(0);

@@ -111,8 +111,8 @@ struct World {
     removed: Option<u64>,
     /// What is remembered of a change of the image, by its number.
     upgrade: Option<(UpgradeState, u32)>,
-    /// The copy of the database: of which change, and what had run on it.
-    copy: Option<(u32, u64, Option<u64>)>,
+    /// The copy of the database.
+    copy: Option<Copied>,
     dashboard: Thing,
     /// The user's own.
     own: Thing,
@@ -123,6 +123,18 @@ struct World {
     /// Grafana answers with settings that it no longer has.
     stale: bool,
     settings: Thing,
+}
+
+/// A copy of Grafana's database: of which change of the image, and what lay there then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Copied {
+    id: u32,
+    ran: u64,
+    recorded: Option<u64>,
+    promised: Option<u64>,
+    db: Option<Password>,
+    file: Option<Password>,
+    pending: Option<Password>,
 }
 
 /// What this run is given.
@@ -356,7 +368,9 @@ impl World {
         };
         let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
         let image = |srv: &Srv, version: u64| srv.image.then(|| Image { id: version.to_string(), user: String::new() });
-        let runs_version = self.grafana.container.filter(|_| runs(&self.grafana)).map(|have| have.version);
+        let is_broken = |have: &Cont| case.broken && have.version > LABEL;
+        let answers = self.grafana.container.filter(|have| runs(&self.grafana) && !is_broken(have));
+        let runs_version = answers.map(|have| have.version);
         let volume = |srv: &Srv| {
             if srv.volume {
                 Volume::Ours { user: Some(String::new()), version: Some(Version(1, 2)), image: None }
@@ -369,9 +383,11 @@ impl World {
             Thing::Right if self.database && runs(&self.influxdb) && !self.stale => Query::Ok,
             _ => Query::Failing("no".into()),
         };
-        let signed_in = if runs(&self.grafana) { self.signed_in(case) } else { None };
+        let is_dumb = self.grafana.container.is_some_and(|have| is_broken(&have));
+        let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
         let probe = match signed_in {
             _ if !runs(&self.grafana) => Probe::Unasked,
+            _ if is_dumb => Probe::Silent("it was made so".into()),
             None => Probe::Refusing("wrong password".into()),
             Some(_) => Probe::Answering(Grafana {
                 organisation: Organisation::Present,
@@ -488,7 +504,6 @@ impl World {
                 if role == Role::Grafana
                     && password == NewPassword::AsVolume
                     && case.version() < self.newest(self.promised)
-                    && !self.restores(case)
                 {
                     assert!(self.ran > case.version(), "refused for nothing");
                     return false;
@@ -554,36 +569,50 @@ impl World {
             Step::ProtectDatabase => {
                 let have = self.grafana.container.unwrap();
                 assert_eq!(have.run, RunState::Created, "nothing may have the database open");
-                let is_kept = matches!((self.upgrade, self.copy), (Some((UpgradeState::Unproven, id)), Some((of, ..))) if id == of);
+                let of_this = |id| self.copy.is_some_and(|copy| copy.id == id);
+                let is_kept = matches!(self.upgrade, Some((UpgradeState::Unproven, id)) if of_this(id));
                 let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
-                let last = if self.is_pending() { LABEL } else { last };
-                if self.db.is_some() && !(is_kept && have.version > LABEL) && have.version > last {
+                if self.db.is_some() && !is_kept && have.version > last {
                     assert_eq!((last, self.ran), (LABEL, LABEL), "what is copied is what ran before");
                     assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");
                     self.next_id += 1;
-                    self.copy = Some((self.next_id, self.ran, self.recorded));
                     self.upgrade = Some((UpgradeState::Unproven, self.next_id));
+                    self.copy = Some(Copied {
+                        id: self.next_id,
+                        ran: self.ran,
+                        recorded: self.recorded,
+                        promised: self.promised,
+                        db: self.db,
+                        file: self.file,
+                        pending: self.pending,
+                    });
                 }
             }
+            Step::CreateForRestore => self.create(Role::Grafana, PasswordSource::Default, false, true, case.version()),
             Step::RestoreDatabase => {
-                assert_eq!(
-                    self.grafana.container.unwrap().run,
-                    RunState::Created,
-                    "nothing may have the database open"
-                );
-                if let (true, Some((_, id)), Some((of, ran, recorded))) = (self.is_pending(), self.upgrade, self.copy)
-                    && id == of
+                let have = self.grafana.container.unwrap();
+                assert_eq!(have.run, RunState::Created, "nothing may have the database open");
+                if let (Some((UpgradeState::Unproven | UpgradeState::Refused, id)), Some(copy)) =
+                    (self.upgrade, self.copy)
+                    && id == copy.id
                 {
-                    (self.ran, self.recorded, self.promised, self.copy) = (ran, recorded, None, None);
+                    (self.ran, self.recorded, self.promised) = (copy.ran, copy.recorded, copy.promised);
+                    (self.db, self.file, self.pending) = (copy.db, copy.file, copy.pending);
                 }
-            }
-            Step::FinishUpgrade => {
-                assert_eq!(self.grafana.container.unwrap().run, RunState::Running, "it proves what runs");
                 self.upgrade = match self.upgrade {
                     Some((UpgradeState::Refused | UpgradeState::Undone, id)) => Some((UpgradeState::Undone, id)),
                     _ => None,
                 };
                 self.copy = None;
+            }
+            Step::FinishUpgrade => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!(have.run, RunState::Running, "it proves what runs");
+                if case.upgrade && matches!(self.upgrade, Some((UpgradeState::Unproven, _))) {
+                    assert!(have.version > LABEL && !case.broken, "what proves itself is the new one");
+                    (self.upgrade, self.copy) = (None, None);
+                    (self.recorded, self.promised) = (Some(have.version), None);
+                }
             }
             Step::RecordVersion => {
                 let have = self.grafana.container.unwrap();
@@ -728,6 +757,9 @@ impl World {
                 self.db = if with_file { file } else { Some(DEFAULT) };
             }
             assert!(version >= self.ran, "an older Grafana starts on a migrated database");
+            let is_safe =
+                matches!((self.upgrade, self.copy), (Some((UpgradeState::Unproven, id)), Some(copy)) if copy.id == id);
+            assert!(self.ran == 0 || version == self.ran || is_safe, "a database is migrated without a copy");
             self.ran = version;
         }
     }
@@ -825,15 +857,21 @@ fn finish(mut world: World, want: &Stack, case: Case) {
         }
         let tried = world.grafana.container.is_some_and(|have| have.version > LABEL && have.run == RunState::Running);
         if ended && case.broken && tried {
-            // Nothing ran before, so there is nothing to go back to.
-            let Some((UpgradeState::Unproven, id)) = world.upgrade else { return };
-            world.upgrade = Some((UpgradeState::Refused, id));
             let back = Case { upgrade: false, given: None, reset: false, ..case };
-            return finish(world, &stack(back), back);
+            match world.upgrade {
+                // Nothing ran before, so there is nothing to go back to.
+                None => assert!(world.ran != LABEL, "the database is gone: {world:?}"),
+                Some((UpgradeState::Unproven, id)) => {
+                    world.upgrade = Some((UpgradeState::Refused, id));
+                    finish(world, &stack(back), back);
+                }
+                Some(other) => panic!("{other:?} is started: {world:?}"),
+            }
+            return;
         }
-        if !ended {
+        if !ended && !plan.restores() {
             options = UpOptions::default();
-        } else if case.given.is_some() || world.ran > case.version() {
+        } else if ended && case.given.is_some() || world.ran > case.version() {
             return;
         }
     }
@@ -1092,9 +1130,61 @@ fn no_older_grafana_ever_starts_on_what_a_newer_one_migrated() {
 
 #[test]
 fn a_new_image_that_fails_is_undone_from_every_crash() {
-    for (open, given) in [(false, None), (true, None), (false, Some(GIVEN)), (false, Some(OLD)), (true, Some(OLD))] {
+    for (open, given) in [(false, None), (true, None), (false, Some(OLD))] {
         check_everywhere(Case { open, given, upgrade: true, broken: true, ..Case::default() });
     }
+}
+
+/// The same world while a change of the image is under way or was undone; the container is the new one's where one
+/// is there that may have run.
+fn with_upgrades(world: &World) -> Vec<World> {
+    if world.db.is_none() {
+        return vec![];
+    }
+    let new = LABEL + 1;
+    let mut all = vec![World { upgrade: Some((UpgradeState::Undone, 15)), ..world.clone() }];
+    for state in [UpgradeState::Unproven, UpgradeState::Refused] {
+        let mut pending = world.clone();
+        pending.upgrade = Some((state, 15));
+        pending.copy = Some(Copied {
+            id: 15,
+            ran: LABEL,
+            recorded: None,
+            promised: None,
+            db: world.db,
+            file: world.file,
+            pending: world.pending,
+        });
+        let ran = pending.grafana.container.is_none_or(|have| have.run != RunState::Created);
+        if let Some(have) = &mut pending.grafana.container {
+            have.version = new;
+        }
+        if ran {
+            (pending.ran, pending.promised) = (new, Some(new));
+        }
+        all.push(pending);
+    }
+    all
+}
+
+#[test]
+fn an_upgrade_that_is_under_way_refused_or_undone_ends_well_whatever_is_named() {
+    let influxdbs = servers(&[PasswordSource::Default], &[false]);
+    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true]);
+    let mut runs = 0;
+    for (open, upgrade, broken) in
+        [(false, true, false), (false, true, true), (false, false, false), (true, true, true), (true, false, false)]
+    {
+        let case = Case { open, upgrade, broken, ..Case::default() };
+        let want = stack(case);
+        let doors = [DOORS[2], DOORS[8]];
+        worlds(&[vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &doors, |world| {
+            for world in with_upgrades(&world) {
+                runs += check(&world, &want, case);
+            }
+        });
+    }
+    assert!(runs > 10_000, "{runs} runs");
 }
 
 #[test]

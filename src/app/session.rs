@@ -203,6 +203,7 @@ pub(super) fn read_inputs(
     for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
         *paths = absolute(paths)?;
     }
+    variables.retain(|_, value| !value.is_empty());
     let path =
         |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
@@ -321,7 +322,12 @@ fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
 }
 
 fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
-    file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())
+    let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())?;
+    // The path of the file itself may be relative to this run's folder.
+    if let Some(paths) = Setting::Dashboard.key().key.and_then(|key| found.metrics.get_mut(key)) {
+        *paths = absolute(paths)?;
+    }
+    Ok(found)
 }
 
 fn read_ca_file(path: &str) -> Result<CaFile> {

@@ -265,8 +265,8 @@ impl File<'_> {
         let DeValue::Array(entries) = value.get_ref() else {
             return Err(self.wrong_type(key, value, "a list of files"));
         };
-        let paths =
-            entries.iter().map(|entry| Ok(self.beside(&self.string(key, entry)?))).collect::<Result<Vec<_>>>()?;
+        let paths = entries.iter().map(|entry| self.string(key, entry)).collect::<Result<Vec<_>>>()?;
+        let paths: Vec<String> = paths.iter().filter(|path| !path.is_empty()).map(|path| self.beside(path)).collect();
         join_paths(&paths).map_err(|why| self.error(Some(value.span()), format!("{key}: {why}"), "rename the file"))
     }
 

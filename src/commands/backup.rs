@@ -16,7 +16,8 @@ use crate::core::image::ImageRef;
 use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
 use crate::core::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::core::role::Role;
-use crate::core::stack::Stack;
+use crate::core::stack::{Remembered, Stack};
+use crate::core::upgrade::Upgrade;
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
 use crate::systems::archive::{self, Manifest, Part, Target};
@@ -118,10 +119,16 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     let ids = [running(stack, &seen, Role::Influxdb)?, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
     let databases = systems.influxdb().databases().await?;
+    let mut settings = seen.settings.values.clone().unwrap_or_default();
+    if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
+        // What is restored runs what this one runs, not what failed here.
+        let image = Remembered { value: spec.specification.image.to_string(), of_file: false };
+        settings.insert(Upgrade::SETTING.into(), image);
+    }
     let manifest = Manifest {
         instance: stack.instance.clone(),
         made_at: super::now(),
-        settings: seen.settings.values.clone().unwrap_or_default(),
+        settings,
         database: stack.database.clone(),
         databases: databases.into_iter().filter(|name| name != INTERNAL).map(|name| (name, false)).collect(),
         influxdb: version(&seen.influxdb.version),

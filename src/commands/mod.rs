@@ -18,7 +18,7 @@ use crate::core::role::Role;
 use crate::core::stack::Stack;
 use crate::core::status::{self, Account, Status};
 use crate::error::{Error, Refusal, Result};
-use crate::systems::{Depth, Systems, is_of_image, pause};
+use crate::systems::{Depth, Systems, pause};
 
 /// How often a plan is made again because somebody else changed the engine meanwhile.
 const MAX_ATTEMPTS: usize = 6;
@@ -60,7 +60,9 @@ pub async fn up(
         listener.on(Event::Warning(&hint));
     }
     match converge(systems, options, &confirm, listener).await {
-        Err(error) if is_of_image(&error) => Err(undo_upgrade(systems, error, &confirm, listener).await),
+        Err(error) if systems.is_of_grafana(&error).await => {
+            Err(undo_upgrade(systems, error, &confirm, listener).await)
+        }
         result => result,
     }
 }
@@ -118,7 +120,9 @@ async fn converge(
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
-                options = UpOptions::default();
+                if !plan.restores() {
+                    options = UpOptions::default();
+                }
                 retries.spend(not_converged(systems.stack(), &plan, started))?;
             }
             Err(error) => retries.after(error).await?,
@@ -264,7 +268,7 @@ pub async fn down(
         }
         // Only when everything that is to go was confirmed.
         if std::mem::take(&mut deregisters) {
-            deregister(systems, &mut executed).await?;
+            deregister(systems, &mut executed, listener).await?;
             continue;
         }
         if plan.is_idle() {
@@ -280,7 +284,10 @@ pub async fn down(
 }
 
 /// Takes our things out of a Grafana that stays.
-async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listener: &dyn Listener) -> Result<()> {
+    for hint in status::unreadable_dashboards(systems.stack()) {
+        listener.on(Event::Warning(&hint));
+    }
     let plan = plan_deregister(systems).await?;
     if let Some((resource, blocked)) = plan.blocked() {
         return Err(Error::Blocked { resource, blocked: blocked.clone() });

@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Stands behind the objective.
+const MICROS: &str = " µs";
+
 /// What is said about alert rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alerts {
@@ -69,6 +72,12 @@ impl AlertSettings {
         }
     }
 
+    /// The objective that a rule was made from, in microseconds.
+    #[must_use]
+    pub fn objective(fields: &BTreeMap<String, String>) -> Option<u64> {
+        fields.get("objective")?.strip_suffix(MICROS)?.parse().ok()
+    }
+
     /// What a rule is made from, one text for each field; the objective in microseconds.
     #[must_use]
     pub fn fields(&self, rule: AlertRule, objective: u64) -> BTreeMap<String, String> {
@@ -77,7 +86,7 @@ impl AlertSettings {
             ("after".to_string(), format!("{} s", self.after(rule).as_secs())),
         ]);
         if rule == AlertRule::Latency {
-            fields.insert("objective".to_string(), format!("{objective} µs"));
+            fields.insert("objective".to_string(), format!("{objective}{MICROS}"));
         }
         fields
     }

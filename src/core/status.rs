@@ -4,6 +4,7 @@
 
 use super::address::ServerUrl;
 use super::alerts::Alerts;
+use super::invocation::shell_word;
 use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
@@ -11,6 +12,7 @@ use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
 use super::stack::{ClipperTarget, DashboardId, Secret, Service, Stack};
+use super::upgrade::UpgradeState;
 
 /// Everything that `status` tells.
 #[derive(Debug, Clone)]
@@ -277,6 +279,10 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     }
     hints.extend(unreadable_dashboards(want));
     hints.extend(refused_image(want));
+    if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
+        let back = want.command(&format!("up --grafana-image {}", upgrade.from.name));
+        hints.push(format!("`{back}` brings the Grafana of before back, with its database of before"));
+    }
     hints.extend(reports.hints.iter().cloned());
     hints.dedup();
     Status {
@@ -332,7 +338,12 @@ fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
 #[must_use]
 pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
     let unreadable = want.unreadable_dashboards.iter();
-    let take_back = want.command("up --dashboard ''");
+    let mut left: String =
+        want.user_dashboards.iter().map(|own| format!(" --dashboard {}", shell_word(&own.path))).collect();
+    if left.is_empty() {
+        left = " --dashboard ''".into();
+    }
+    let take_back = want.command(&format!("up{left}"));
     unreadable
         .map(|why| format!("{why}; its dashboard in Grafana stays as it is, `{take_back}` takes the file back"))
         .collect()
@@ -343,7 +354,7 @@ pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
 pub fn refused_image(want: &Stack) -> Option<String> {
     let refused = want.refused_image.as_ref()?;
     let again = want.command(&format!("up --grafana-image {refused}"));
-    Some(format!("Grafana stays as it was: {refused} failed when it was tried; `{again}` tries it again"))
+    Some(format!("Grafana's image {refused} failed when it was tried; `{again}` tries it again"))
 }
 
 fn findings(want: &Stack, plan: &Plan) -> Vec<String> {

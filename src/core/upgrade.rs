@@ -32,7 +32,7 @@ pub struct NamedImage {
 pub enum UpgradeState {
     /// The new image has not proved itself: the copy of the database is kept.
     Unproven,
-    /// The new image has failed: the database of before is to come back.
+    /// The new image has failed: the database of before comes back before anything starts.
     Refused,
     /// The image of before runs on its database again, and the new one is not tried by itself.
     Undone,
@@ -57,6 +57,9 @@ impl UpgradeState {
 }
 
 impl Upgrade {
+    /// The setting that names the image.
+    pub const SETTING: &str = "grafana-image";
+
     /// It is not over: something remains to be proven or to be undone.
     #[must_use]
     pub fn is_pending(&self) -> bool {
@@ -91,7 +94,11 @@ impl NamedImage {
     #[must_use]
     pub fn may_differ_from(&self, other: &Self) -> bool {
         if self.name == other.name {
-            return self.id.as_ref().zip(other.id.as_ref()).is_some_and(|(one, other)| one != other);
+            return match self.id.as_ref().zip(other.id.as_ref()) {
+                Some((one, other)) => one != other,
+                // A tag that names no version moves on.
+                None => self.name.full_version().is_none(),
+            };
         }
         match (self.name.full_version(), other.name.full_version()) {
             (Some(one), Some(other)) => one != other,
@@ -121,6 +128,8 @@ mod tests {
         ] {
             assert_eq!(image(name, id).may_differ_from(&old), differs, "{name} {id}");
         }
+        let latest = image("grafana/grafana:latest", "");
+        assert!(image("grafana/grafana:latest", "a").may_differ_from(&latest), "what it was is not known");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::clipper::file::ValueKind;
 use crate::core::retention::Retention;
+use crate::core::upgrade::Upgrade;
 
 /// A setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -321,7 +322,7 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::GrafanaImage,
         group: Group::Images,
-        option: "grafana-image",
+        option: Upgrade::SETTING,
         variable: "CLIPPER_METRICS_GRAFANA_IMAGE",
         key: Some("grafana_image"),
         value_name: "IMAGE",

@@ -78,6 +78,7 @@ impl Systems {
                 grafana.notify_one();
             }
             if let Err(error) = result {
+                self.failed_step.set(Some(step));
                 if let Some(grafana) = grafana_started.filter(|_| step.role() == Role::Grafana) {
                     grafana.notify_one();
                 }
@@ -135,6 +136,7 @@ impl Systems {
             Step::SecurePassword => self.secure_password().await,
             Step::ResetPassword => self.reset_password(deadline).await,
             Step::ProtectDatabase => self.protect_database().await,
+            Step::CreateForRestore => self.create_for_restore(self.spec(Role::Grafana)?).await,
             Step::RestoreDatabase => self.restore_database().await,
             Step::FinishUpgrade => self.finish_upgrade(deadline).await,
             Step::RecordVersion => self.record_version(self.spec(Role::Grafana)?).await,

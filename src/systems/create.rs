@@ -27,6 +27,13 @@ impl Systems {
         self.create_as(spec, specification, Making { adopts, ..Making::default() }).await
     }
 
+    /// One that is not started, and looks as if it was not: published as nobody specifies it.
+    pub(super) async fn create_for_restore(&self, spec: &ContainerSpec) -> Result<()> {
+        let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let specification = Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() };
+        self.create_as(spec, specification, Making { private: true, ..Making::default() }).await
+    }
+
     /// On a port of loopback that the engine chooses, from the image that ran last: a login that is
     /// rejected must not leave a migrated database behind. A volume that Grafana never ran on gets
     /// the given password: there is no other to try.
@@ -105,7 +112,6 @@ impl Systems {
         };
         // A private one is not started before its image is the one that ran last.
         if !making.private
-            && !self.must_restore(spec)
             && let Some(blocked) = older(spec, &spec.specification.image, &files, label)
         {
             docker.remove_container(&self.stack.instance, spec.role).await?;

@@ -19,7 +19,7 @@ mod upgrade;
 mod version;
 mod wait;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,7 +32,6 @@ pub use self::http::CaFile;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
 use self::login::LoginState;
-pub use self::upgrade::is_of_image;
 use crate::core::address::{ServerUrl, reachable};
 use crate::core::event::Listener;
 use crate::core::image::ImageRef;
@@ -40,6 +39,7 @@ use crate::core::observed::{
     self, ContainerState, Network, Observed, OurContainer, PortHolder, Probe, RunState, SeenLogin, Server,
     StoredSettings, Volume,
 };
+use crate::core::plan::Step;
 use crate::core::role::Role;
 use crate::core::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
 use crate::core::upgrade::Upgrade;
@@ -121,6 +121,8 @@ pub struct Systems {
     last_image: RefCell<Option<(String, ImageRef)>>,
     /// A change of Grafana's image that was not over when it was last observed.
     upgrade: RefCell<Option<Upgrade>>,
+    /// The step that failed last.
+    failed_step: Cell<Option<Step>>,
     login: LoginState,
 }
 
@@ -153,6 +155,7 @@ impl Systems {
             containers: RefCell::default(),
             last_image: RefCell::default(),
             upgrade: RefCell::default(),
+            failed_step: Cell::default(),
             login: LoginState::default(),
         })
     }
@@ -187,6 +190,7 @@ impl Systems {
             }
             None => (Network::Free, StoredSettings::default(), [nothing(), nothing()], Vec::new()),
         };
+        self.failed_step.set(None);
         self.upgrade.borrow_mut().clone_from(&settings.upgrade);
         self.locate(Role::Influxdb, &influxdb.container);
         self.locate(Role::Grafana, &grafana.container);

@@ -8,17 +8,22 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join4;
 
 use super::version::older;
-use super::{Systems, pause};
-use crate::core::diagnosis::{PanelContent, VariableContent};
+use super::{PROBE, Systems, pause};
+use crate::core::diagnosis::{PanelAnswer, PanelContent, VariableContent};
+use crate::core::event::Event;
 use crate::core::image::ImageRef;
 use crate::core::observed::{Dashboard, Volume};
+use crate::core::plan::{Obstacle, Resource, Step};
 use crate::core::role::Role;
 use crate::core::stack::{ContainerSpec, DashboardId, Service, Stack};
 use crate::core::upgrade::{NamedImage, Upgrade, UpgradeState};
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
+
+/// An image that is tried for longer than this is not given up by itself.
+const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
 
 impl Systems {
-    /// Before the specified image starts, the database of before comes back.
+    /// The database of before is about to come back.
     pub(super) fn must_restore(&self, spec: &ContainerSpec) -> bool {
         let upgrade = self.upgrade.borrow();
         let upgrade = upgrade.as_ref().filter(|_| spec.role == Role::Grafana);
@@ -43,13 +48,13 @@ impl Systems {
         let Some(have) = have else { return Ok(()) };
         let Some(made) = have.specification else { return Ok(()) };
         let to = NamedImage { name: made.image, id: Some(have.image_id) };
-        let pending = stored.upgrade.filter(Upgrade::is_pending);
+        let pending = stored.upgrade.filter(|pending| pending.state == UpgradeState::Unproven);
         if let Some(pending) = &pending
-            && pending.state == UpgradeState::Unproven
-            && pending.to == to
-            && docker.database_copy(&id).await?.is_some_and(|copy| copy.upgrade == pending.id)
+            && docker.database_copy(&id).await?.is_some_and(|copy| copy == pending.id)
         {
-            return Ok(());
+            // What was made of the name of an image since does not matter: the database of before is safe.
+            let retagged = Upgrade { to: to.clone(), ..pending.clone() };
+            return if pending.to == to { Ok(()) } else { self.save_upgrade(Some(retagged)).await };
         }
         let (label, version) = match volume {
             Volume::Ours { image, version, .. } => (image, version),
@@ -66,44 +71,54 @@ impl Systems {
         if !to.may_differ_from(&from) {
             return Ok(());
         }
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let upgrade = Upgrade { id: since.as_micros().to_string(), from, to, state: UpgradeState::Unproven };
-        docker.copy_database(&id, &upgrade.id).await?;
-        self.save_upgrade(Some(upgrade)).await
+        let upgrade = Upgrade { id: micros_since_1970().to_string(), from, to, state: UpgradeState::Unproven };
+        // Noted first: where there is no room for the copy, the image of before comes back, too.
+        let copy = upgrade.id.clone();
+        self.save_upgrade(Some(upgrade)).await?;
+        docker.copy_database(&id, &copy).await
     }
 
-    /// Puts the copy back, if there is one that belongs to the upgrade that is not over.
+    /// Puts the copy back, if there is one that belongs to the upgrade that is not over, and ends that.
     pub(super) async fn restore_database(&self) -> Result<()> {
         let docker = self.docker()?;
         let id = self.container_of(Role::Grafana)?;
         let stored = docker.stored_settings(&self.stack.instance).await?;
         let Some(pending) = stored.upgrade.filter(Upgrade::is_pending) else { return Ok(()) };
-        if let Some(copy) = docker.database_copy(&id).await?.filter(|copy| copy.upgrade == pending.id) {
-            docker.put_database_back(&id, &copy).await?;
-            self.login.forget_files();
+        if docker.database_copy(&id).await?.is_some_and(|copy| copy == pending.id) {
+            docker.put_database_back(&id).await?;
         }
-        Ok(())
-    }
-
-    /// Ends what is not over: a new image after it has answered the dashboard's queries, one that was undone as it
-    /// is.
-    pub(super) async fn finish_upgrade(&self, deadline: Instant) -> Result<()> {
-        let docker = self.docker()?;
-        let stored = docker.stored_settings(&self.stack.instance).await?;
-        let Some(pending) = stored.upgrade.filter(Upgrade::is_pending) else { return Ok(()) };
-        let is_tried =
-            self.stack.container(Role::Grafana).is_some_and(|spec| spec.specification.image == pending.to.name);
+        self.login.forget_files();
         let end = match pending.state {
-            UpgradeState::Unproven if is_tried => {
-                self.prove_dashboard(deadline).await?;
-                None
-            }
             UpgradeState::Refused => Some(Upgrade { state: UpgradeState::Undone, ..pending }),
             _ => None,
         };
-        // Should this run end here, an emptied copy is none.
-        docker.discard_database_copy(&self.container_of(Role::Grafana)?).await?;
-        self.save_upgrade(end).await
+        self.end_upgrade(end).await
+    }
+
+    /// A new image has proved itself when it has answered the dashboard's queries.
+    pub(super) async fn finish_upgrade(&self, deadline: Instant) -> Result<()> {
+        let stored = self.docker()?.stored_settings(&self.stack.instance).await?;
+        let spec = self.spec(Role::Grafana)?;
+        let is_tried = stored.upgrade.is_some_and(|upgrade| {
+            upgrade.state == UpgradeState::Unproven && upgrade.to.name == spec.specification.image
+        });
+        if !is_tried {
+            return Ok(());
+        }
+        self.prove_dashboard(deadline).await?;
+        // The next upgrade comes from this very image.
+        self.record_version(spec).await?;
+        self.end_upgrade(None).await
+    }
+
+    /// In this order: while something is noted, its copy may be needed.
+    async fn end_upgrade(&self, end: Option<Upgrade>) -> Result<()> {
+        self.save_upgrade(end).await?;
+        if let Err(why) = self.docker()?.discard_database_copy(&self.container_of(Role::Grafana)?).await {
+            // It takes room, and nothing else: the next one takes its place.
+            self.listener.on(Event::Warning(&format!("the copy of Grafana's database stays in its volume: {why}")));
+        }
+        Ok(())
     }
 
     /// Polls until the stored dashboard's queries answer. Of one that somebody edited, some must: others may have
@@ -111,7 +126,11 @@ impl Systems {
     async fn prove_dashboard(&self, deadline: Instant) -> Result<()> {
         let mut backoff = Duration::from_millis(10);
         loop {
-            let failing = self.failing_query().await?;
+            let failing = match self.failing_query().await {
+                // It may still be coming up.
+                Err(error @ (Error::Http { .. } | Error::Answer { .. })) => Some(error.to_string()),
+                failing => failing?,
+            };
             let Some(why) = failing else { return Ok(()) };
             if Instant::now() >= deadline {
                 return Err(self.not_ready(Role::Grafana, why).await);
@@ -121,14 +140,15 @@ impl Systems {
     }
 
     async fn failing_query(&self) -> Result<Option<String>> {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let now = i64::try_from(micros_since_1970() / 1000).unwrap_or(i64::MAX);
         let grafana = self.grafana().await?;
         let Some(opened) = grafana.open_dashboard(&self.stack.dashboard.uid, now).await? else {
             return Ok(Some("the dashboard is not there".into()));
         };
         let seen = grafana.seen_dashboard(&self.stack, DashboardId::Bundled).await?;
         let is_edited = matches!(seen, Dashboard::Present(seen) if seen.edited);
+        let is_answered = |panel: &PanelAnswer| matches!(panel.content, PanelContent::Points(_) | PanelContent::Empty);
+        let some_answer = opened.panels.iter().any(is_answered);
         let variables = opened.variables.into_iter().map(|one| match one.content {
             VariableContent::Failed(why) => Some(format!("the dashboard's variable {} fails: {why}", one.name)),
             _ => None,
@@ -137,12 +157,12 @@ impl Systems {
             PanelContent::Failed(why) => Some(format!("panel {:?} fails: {why}", panel.title)),
             _ => None,
         });
-        let answers: Vec<Option<String>> = variables.chain(panels).collect();
-        let some_answer = answers.iter().any(Option::is_none);
-        Ok(if is_edited && some_answer { None } else { answers.into_iter().flatten().next() })
+        let failing = variables.chain(panels).flatten().next();
+        Ok(if is_edited && some_answer { None } else { failing })
     }
 
-    /// Gives up on the image that is being tried, if one is: the systems of the stack with the image of before.
+    /// Gives up on the image that is being tried, if one is and has not been for long: what people have stored in
+    /// the meantime would be lost. The systems of the stack with the image of before.
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
@@ -150,8 +170,12 @@ impl Systems {
         let Some(docker) = &self.docker else { return Ok(None) };
         let stored = docker.stored_settings(&self.stack.instance).await?;
         let tried = self.stack.container(Role::Grafana).map(|spec| &spec.specification.image);
-        let pending =
-            stored.upgrade.filter(|upgrade| upgrade.state == UpgradeState::Unproven && Some(&upgrade.to.name) == tried);
+        let recent = (UNDONE_WITHIN + self.stack.timeout).as_micros();
+        let pending = stored.upgrade.filter(|upgrade| {
+            let age = upgrade.id.parse::<u128>().ok().and_then(|noted| micros_since_1970().checked_sub(noted));
+            let is_tried = upgrade.state == UpgradeState::Unproven && Some(&upgrade.to.name) == tried;
+            is_tried && age.is_some_and(|age| age <= recent)
+        });
         let Some(pending) = pending else { return Ok(None) };
         let refused = Upgrade { state: UpgradeState::Refused, ..pending };
         self.save_upgrade(Some(refused.clone())).await?;
@@ -169,6 +193,39 @@ impl Systems {
         Ok(Some((systems, refused)))
     }
 
+    /// Whether an error says that Grafana's image is no good, or could not be tried. A login that is rejected and
+    /// what fails around Grafana says nothing about its image.
+    pub async fn is_of_grafana(&self, error: &Error) -> bool {
+        let grafana = Role::Grafana;
+        let is_of_server = match error {
+            Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => true,
+            Error::Answer { status, .. } => *status >= 500,
+            Error::Docker { refusal, .. } => {
+                matches!(refusal, Refusal::Other | Refusal::NoSuchProgram | Refusal::Disk)
+            }
+            Error::Blocked { resource, blocked } => {
+                *resource == Resource::Server(grafana) && blocked.kind == Obstacle::Server
+            }
+            _ => false,
+        };
+        is_of_server
+            && match self.failed_step.get() {
+                // A plan that is blocked, or that changed nothing.
+                None => matches!(error, Error::Blocked { .. }),
+                Some(Step::AwaitQuery) => self.influxdb().observe("", PROBE).await.1.is_some(),
+                Some(
+                    Step::ProtectDatabase
+                    | Step::StartContainer(Role::Grafana)
+                    | Step::AwaitAnswer(Role::Grafana)
+                    | Step::RecordVersion
+                    | Step::SaveDashboard { .. }
+                    | Step::SaveDataSource
+                    | Step::FinishUpgrade,
+                ) => true,
+                Some(_) => false,
+            }
+    }
+
     async fn save_upgrade(&self, upgrade: Option<Upgrade>) -> Result<()> {
         self.docker()?.save_upgrade(&self.stack.instance, upgrade.as_ref()).await?;
         *self.upgrade.borrow_mut() = upgrade;
@@ -176,18 +233,6 @@ impl Systems {
     }
 }
 
-/// Whether an error says that the image of Grafana itself is no good, and not something around it.
-#[must_use]
-pub fn is_of_image(error: &Error) -> bool {
-    use crate::core::plan::{Obstacle, Resource};
-    use crate::error::Refusal;
-    match error {
-        Error::NotReady { role, .. } | Error::Refused { role, .. } => *role == Role::Grafana,
-        Error::Blocked { resource, blocked } => {
-            *resource == Resource::Server(Role::Grafana) && matches!(blocked.kind, Obstacle::Server | Obstacle::Refused)
-        }
-        Error::Docker { refusal, .. } => matches!(refusal, Refusal::Other | Refusal::NoSuchProgram),
-        Error::Answer { .. } | Error::Http { .. } | Error::NotConverged { .. } => true,
-        _ => false,
-    }
+fn micros_since_1970() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros()
 }

@@ -71,7 +71,7 @@ fn rules_are_remembered_fire_resolve_and_go() {
         let latency = "p99 above the objective (NAME): firing".replace("NAME", &it.name);
         let calm = "p99 above the objective (NAME): inactive".replace("NAME", &it.name);
         let silence = "a model has gone silent (NAME): firing".replace("NAME", &it.name);
-        report_until(&it, Some(90_000), "a spike fires", |now| named(now, &latency, "busy (90000 µs)"));
+        report_until(&it, Some(1_500_000), "a spike fires", |now| named(now, &latency, "busy (1500 ms)"));
         report_until(&it, Some(900), "its end resolves it", |now| is(now, &calm));
         report_until(&it, None, "silence fires", |now| named(now, &silence, "busy"));
     }

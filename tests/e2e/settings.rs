@@ -189,7 +189,10 @@ fn a_list_of_dashboards_in_clippers_file_is_relative_to_it() {
     std::fs::write(path("clipper.toml"), "[metrics]\ndashboards = [\"a.json\", \"b.json\"]\n").unwrap();
     let config = path("clipper.toml");
     let config = config.to_str().unwrap();
-    it.first_up(&["--config", config]).expect(0);
+    // Named in its own folder, and remembered for every other one.
+    let run = it.command(&it.first(&["--config", "clipper.toml"]));
+    let mut command = run.command();
+    ran(&command.current_dir(folder.path()).output().unwrap()).expect(0);
     let found = |it: &Instance| it.status()["user_dashboards"].as_array().unwrap().len();
     assert_eq!(found(&it), 2);
     // The file drops what it gave.

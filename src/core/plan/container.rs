@@ -38,6 +38,9 @@ impl<S> Context<'_, S> {
         if self.spec.role != Role::Grafana || is_fresh(self) {
             return false;
         }
+        if self.options.pull || self.seen.image.is_none() {
+            return true;
+        }
         let Some(made) = have.filter(|have| have.run != RunState::Created) else { return true };
         let Some(specification) = &made.specification else { return true };
         let name = |name: &ImageRef, id: Option<&String>| NamedImage { name: name.clone(), id: id.cloned() };
@@ -151,6 +154,9 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     if let Some(obstacle) = obstacle(context) {
         return blocked(obstacle);
     }
+    if context.restores() {
+        return restore(context);
+    }
     let resets = options.reset_password && spec.role == Role::Grafana;
     let (finding, mut preparation, steps) = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
@@ -226,11 +232,33 @@ pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
 }
 
 /// What comes before the start of a container that was made by a run that ended half-way.
-fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
-    if have.run != RunState::Created || context.spec.role != Role::Grafana || is_fresh(context) {
-        return vec![];
+pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
+    let may_migrate = have.run == RunState::Created && context.may_change_version(Some(have));
+    if may_migrate { vec![Step::ProtectDatabase] } else { vec![] }
+}
+
+/// The database of before comes back through a container that nobody starts, so that whoever signs in afterwards
+/// signs in to that one. Everything else is planned when it is there.
+fn restore<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, seen, .. } = context;
+    let have = match &seen.container {
+        ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
+        ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
+        ContainerState::Ours(have) if have.name_taken => return blocked(foreign("container", &spec.name, stack)),
+        ContainerState::Ours(have) => Some(have.as_ref()),
+        ContainerState::Absent => None,
+    };
+    let mut steps = Vec::new();
+    if have.is_some() {
+        steps.push(Step::RemoveContainer(spec.role));
     }
-    vec![if context.restores() { Step::RestoreDatabase } else { Step::ProtectDatabase }]
+    steps.extend([Step::CreateForRestore, Step::RestoreDatabase]);
+    (Finding::Requested("the database of before comes back"), pull(context, have), steps)
+}
+
+/// All that is planned is that the database of before comes back.
+pub(super) fn restores(item: &Item) -> bool {
+    item.steps.contains(&Step::RestoreDatabase)
 }
 
 /// A running container that equals its specification.
@@ -304,6 +332,18 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
                 stack.invocation.docker(&format!("stop {holder}")),
                 stack.invocation.another_port(role, seen.free_port)
             ),
+        });
+    }
+    if let (Some(id), None) = (&spec.pinned_image, &seen.image) {
+        return Some(Blocked {
+            kind: Obstacle::Image,
+            why: format!(
+                "the image that Grafana ran is not on the engine any more ({}), and {}, which has its name, failed when \
+                 it was tried",
+                short(id),
+                spec.specification.image
+            ),
+            hint: format!("name one with `{}`", stack.command("up --grafana-image IMAGE")),
         });
     }
     if seen.image.is_none() && stack.pull == Pull::Never {
@@ -476,9 +516,6 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     if reads_volume { &mut preparation } else { &mut steps }.push(Step::CreateContainer(role, password));
     if role == Role::Grafana && is_fresh(context) && password == NewPassword::Known(PasswordSource::File) {
         steps.push(Step::WritePassword);
-    }
-    if context.restores() {
-        steps.push(Step::RestoreDatabase);
     }
     if context.may_change_version(have) {
         steps.push(Step::ProtectDatabase);

@@ -4,7 +4,7 @@
 //! Must not know how Grafana is started or signed in to.
 
 use super::{Blocked, Finding, Item, Obstacle, Resource, Step, UpOptions};
-use crate::core::alerts::{AlertRule, Alerts};
+use crate::core::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::core::observed::{
     AlertRules, Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenAlerts, SeenDashboard, SeenRule,
 };
@@ -202,11 +202,12 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
         }
         Alerts::On(settings) => settings,
     };
-    let objective = stack.dashboard.objective.or_else(|| match stored.map(|grafana| &grafana.dashboard) {
+    let shown = match stored.map(|grafana| &grafana.dashboard) {
         Some(Dashboard::Present(have)) => have.objective,
         _ => None,
-    });
-    let save = Step::SaveAlertRules { objective, overwrite: options.overwrite_dashboard };
+    };
+    let objective = stack.dashboard.objective.or(shown);
+    let save = Step::SaveAlertRules { objective: stack.dashboard.objective, overwrite: options.overwrite_dashboard };
     let seen = match seen {
         None | Some(AlertRules::NotLookedAt) => return item(Finding::Unknown, save),
         Some(AlertRules::Unavailable(why)) => {
@@ -217,8 +218,11 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
         Some(AlertRules::Seen(seen)) => seen,
     };
     let (mut differences, mut has_edited, mut missing) = (Vec::new(), false, 0);
+    let from_file = |why: &str| {
+        let why = format!("Grafana provides the alert rule {why} from a file, not as it is here");
+        Some(Item::new(Resource::Alerts, provisioned(stack, why), vec![]))
+    };
     for rule in AlertRule::ALL {
-        let want = settings.fields(rule, objective.unwrap_or(stack::Dashboard::DEFAULT_OBJECTIVE));
         match seen.rule(rule) {
             SeenRule::Clash(what) => {
                 let blocked = Blocked {
@@ -233,13 +237,15 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
                 let (field, want) = (format!("rule {:?}", rule.title()), "present".into());
                 differences.push(Difference { field, have: String::new(), want });
             }
+            SeenRule::Present { edited: true, provisioned: true, .. } => return from_file(rule.title()),
             SeenRule::Present { edited: true, .. } => has_edited = true,
             SeenRule::Present { provisioned, fields, .. } => {
-                let found = Difference::between(fields, &want);
+                // Only a file that was given changes the objective of a rule that is there.
+                let own = AlertSettings::objective(fields).filter(|_| stack.dashboard.objective.is_none());
+                let objective = own.or(objective).unwrap_or(stack::Dashboard::DEFAULT_OBJECTIVE);
+                let found = Difference::between(fields, &settings.fields(rule, objective));
                 if *provisioned && !found.is_empty() {
-                    let why =
-                        format!("Grafana provides the alert rule {:?} from a file, not as it is here", rule.title());
-                    return Some(Item::new(Resource::Alerts, self::provisioned(stack, why), vec![]));
+                    return from_file(rule.title());
                 }
                 let named = |difference: Difference| Difference {
                     field: format!("{} of {:?}", difference.field, rule.title()),

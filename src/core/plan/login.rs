@@ -3,7 +3,7 @@
 //!
 //! Must not know how a password is tried or set.
 
-use super::container::{Context, differences, start};
+use super::container::{Context, differences, guard_database, start};
 use super::{Blocked, NewPassword, Obstacle, Step};
 use crate::core::observed::{Account, OurContainer, PasswordFile, Probe, RunState, Volume};
 use crate::core::role::Role;
@@ -103,7 +103,9 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
             && stays
     };
     match have {
-        Some(have) if can_start(have) && context.stack.login.is_admin() => start(have, grafana),
+        Some(have) if can_start(have) && context.stack.login.is_admin() => {
+            [guard_database(context, have), start(have, grafana)].concat()
+        }
         _ => {
             let mut steps = vec![];
             if have.is_some() {

@@ -223,6 +223,12 @@ impl Plan {
         self.0.iter().flat_map(|item| item.steps.iter().map(|step| (*step, &item.finding)))
     }
 
+    /// It only brings the database of before back: everything else comes with the next plan.
+    #[must_use]
+    pub fn restores(&self) -> bool {
+        self.0.iter().any(container::restores)
+    }
+
     /// There is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -269,7 +275,8 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let retention = retention(stack, influxdb_stores);
     let mut inside = grafana::inside(stack, grafana_stores, options);
     let mut query = grafana::query(grafana_stores, &database, &inside);
-    if container::only_looks(&grafana) {
+    let restores = container::restores(&grafana);
+    if container::only_looks(&grafana) || restores {
         // Nobody is asked before the next plan knows what the volume holds.
         inside.iter_mut().chain([&mut query]).for_each(|item| item.steps.clear());
     }
@@ -278,12 +285,12 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(inside);
     items.push(query);
     // After the query: what proves a new version asks through the data source, too.
-    if let Some(upgrade) = upgrade.filter(|upgrade| upgrade.is_pending() && stack.container(Role::Grafana).is_some()) {
-        let what = match upgrade.state {
-            UpgradeState::Refused => "the new image failed and is being undone",
-            _ => "the new image has not proved itself yet",
-        };
-        items.push(Item::new(Resource::Upgrade, Finding::Requested(what), vec![Step::FinishUpgrade]));
+    if upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven)
+        && stack.container(Role::Grafana).is_some()
+        && !restores
+    {
+        let finding = Finding::Requested("the new image has not proved itself yet");
+        items.push(Item::new(Resource::Upgrade, finding, vec![Step::FinishUpgrade]));
     }
     Plan(items)
 }

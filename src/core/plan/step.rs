@@ -52,10 +52,11 @@ pub enum Step {
     /// Copy Grafana's database inside its volume if another version than before is about to start, and note
     /// what that is.
     ProtectDatabase,
-    /// Put the copy back, where there is one of the version that did not prove itself.
+    /// Make a container that is not started: the database of before comes back through it.
+    CreateForRestore,
+    /// Put the copy back, where there is one of the version that did not prove itself; that is the end of it.
     RestoreDatabase,
-    /// Run the dashboard's queries where a new version has not proved itself yet; then, and where it was undone,
-    /// empty the copy.
+    /// Run the dashboard's queries on a new version; that it answers them is the proof, and the copy goes.
     FinishUpgrade,
     /// Stop and remove the container.
     RemoveContainer(Role),
@@ -182,7 +183,7 @@ impl Step {
                 | Self::StorePassword
                 | Self::RecordVersion
                 | Self::ProtectDatabase
-                | Self::RestoreDatabase
+                | Self::CreateForRestore
                 | Self::AwaitAnswer(_)
                 | Self::SetHome
         )
@@ -216,6 +217,9 @@ impl Step {
             Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
             Self::RecordVersion => (grafana, "record_version", "record {}'s version in its volume"),
             Self::ProtectDatabase => (grafana, "protect_database", "copy {}'s database if its version changes"),
+            Self::CreateForRestore => {
+                (grafana, "create_container_for_restore", "create a container of {} that is not started")
+            }
             Self::RestoreDatabase => (grafana, "restore_database", "put the copy of {}'s database back"),
             Self::FinishUpgrade => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
             Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),

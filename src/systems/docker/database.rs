@@ -9,18 +9,20 @@ use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToCon
 use futures_util::StreamExt as _;
 use futures_util::future::join;
 
-use super::Docker;
-use super::files::{self, PROMISED, VERSION, VOLUME};
+use super::files::{self, VOLUME};
+use super::{Docker, RunInfo};
+use crate::core::observed::RunState;
+use crate::core::role::Role;
 use crate::error::{Error, Result};
 use crate::systems::archive::Part;
 
 /// The folder of the copy, in the volume.
 const FOLDER: &str = "clipper-metrics-upgrade";
-/// Says that the copy is whole, to which upgrade it belongs, and which version the volume had.
+/// Says that the copy is whole, and to which upgrade it belongs.
 const MARKER: &str = "complete";
 /// The files of an SQLite database; which of them are there depends on how it was closed.
 const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
-/// The mode of Grafana's own files.
+/// The mode of Grafana's own files: it writes what it has open.
 const WRITABLE: u32 = 0o640;
 /// The most bytes that are read of the marker.
 const LIMIT: usize = 64 << 10;
@@ -29,32 +31,20 @@ const CHUNK: usize = 256 << 10;
 /// How many chunks wait between the two ends of a copy.
 const CHUNKS: usize = 4;
 
-/// A copy that is whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseCopy {
-    /// The upgrade that it was made for.
-    pub upgrade: String,
-    /// What was noted of the version that ran then.
-    version: String,
-}
-
 impl Docker {
-    /// The copy that is there, if it is whole.
+    /// The upgrade that the copy was made for, if there is one that is whole.
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
-    pub async fn database_copy(&self, container: &str) -> Result<Option<DatabaseCopy>> {
-        let text = self.read_small(container, &format!("{VOLUME}/{FOLDER}/{MARKER}")).await?;
-        Ok(text.and_then(|text| {
-            let (upgrade, version) = text.split_once('\n')?;
-            Some(DatabaseCopy { upgrade: upgrade.into(), version: version.into() })
-        }))
+    pub async fn database_copy(&self, container: &str) -> Result<Option<String>> {
+        self.read_small(container, &format!("{VOLUME}/{FOLDER}/{MARKER}")).await
     }
 
-    /// Copies the database. Nothing may have it open.
+    /// Copies the database, and our files that belong to it: the password that opens it, and the version.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses, or the volume is full.
+    /// [`Error::Raced`] where somebody has started the container, [`Error::Docker`] when the engine refuses, or the
+    /// volume is full.
     pub async fn copy_database(&self, container: &str, upgrade: &str) -> Result<()> {
         let doing = "copy Grafana's database inside its volume";
         // One that is there is none any more.
@@ -63,26 +53,25 @@ impl Docker {
             let (from, to) = (format!("{VOLUME}/{name}"), format!("{VOLUME}/{FOLDER}"));
             self.transfer(doing, container, &from, &to).await?;
         }
-        let version = self.read_small(container, &format!("{VOLUME}/{}/{VERSION}", files::FOLDER_NAME)).await?;
-        let marker = format!("{upgrade}\n{}", version.unwrap_or_default());
-        self.write_into(doing, container, Some(FOLDER), &[(MARKER, &marker)]).await
+        self.copy_own_files(doing, container, files::FOLDER_NAME, FOLDER).await?;
+        self.expect_closed(doing, container).await?;
+        self.write_into(doing, container, Some(FOLDER), &[(MARKER, upgrade)]).await
     }
 
-    /// Puts a copy in the place of the database, with what was noted of the version that it belongs to. Nothing may
-    /// have the database open.
+    /// Puts a copy in the place of the database, with our files that belong to it.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
-    pub async fn put_database_back(&self, container: &str, copy: &DatabaseCopy) -> Result<()> {
+    /// [`Error::Raced`] where somebody has started the container, [`Error::Docker`] when the engine refuses.
+    pub async fn put_database_back(&self, container: &str) -> Result<()> {
         let doing = "put the copy of Grafana's database back";
+        self.expect_closed(doing, container).await?;
         // What a newer version left beside its database must not be replayed into an older one.
         let beside: Vec<(&str, &str)> = DATABASE_FILES[1..].iter().map(|name| (*name, "")).collect();
         self.write_into(doing, container, None, &beside).await?;
         for name in DATABASE_FILES {
             self.transfer(doing, container, &format!("{VOLUME}/{FOLDER}/{name}"), VOLUME).await?;
         }
-        let notes = [(VERSION, copy.version.as_str()), (PROMISED, "")];
-        self.write_into(doing, container, Some(files::FOLDER_NAME), &notes).await?;
+        self.copy_own_files(doing, container, FOLDER, files::FOLDER_NAME).await?;
         // It is put back once: from now on, the database is the newer one of the two.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await
     }
@@ -95,8 +84,28 @@ impl Docker {
         let doing = "empty the copy of Grafana's database";
         // First of all it is not whole any more.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await?;
-        let empty: Vec<(&str, &str)> = DATABASE_FILES.iter().map(|name| (*name, "")).collect();
+        let all = DATABASE_FILES.iter().chain(&files::OWN_FILES);
+        let empty: Vec<(&str, &str)> = all.map(|name| (*name, "")).collect();
         self.write_into(doing, container, Some(FOLDER), &empty).await
+    }
+
+    /// One that is not there in the one folder is empty in the other, which is the same.
+    async fn copy_own_files(&self, doing: &str, container: &str, from: &str, to: &str) -> Result<()> {
+        let mut contents = Vec::new();
+        for name in files::OWN_FILES {
+            let text = self.read_small(container, &format!("{VOLUME}/{from}/{name}")).await?;
+            contents.push((name, text.unwrap_or_default()));
+        }
+        let contents: Vec<(&str, &str)> = contents.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        self.write_into(doing, container, Some(to), &contents).await
+    }
+
+    /// Nobody has the database open: the container was never started.
+    async fn expect_closed(&self, doing: &str, container: &str) -> Result<()> {
+        match self.run_info(Role::Grafana, container).await? {
+            Some(RunInfo { run: RunState::Created, .. }) => Ok(()),
+            _ => Err(Error::Raced { doing: doing.into(), why: "somebody else started its container".into() }),
+        }
     }
 
     async fn write_into(
@@ -106,8 +115,7 @@ impl Docker {
         folder: Option<&str>,
         contents: &[(&str, &str)],
     ) -> Result<()> {
-        // What Grafana has open, it writes.
-        let mode = if folder == Some(files::FOLDER_NAME) { files::PRIVATE } else { WRITABLE };
+        let mode = |name: &str| if DATABASE_FILES.contains(&name) { WRITABLE } else { files::PRIVATE };
         let archive = files::packed(self.owner(doing, container).await?, folder, mode, contents)
             .map_err(|source| Error::Io { doing: doing.into(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
@@ -120,6 +128,7 @@ impl Docker {
         if !self.exists(container, from).await? {
             return Ok(());
         }
+        self.expect_closed(doing, container).await?;
         // An engine works on one archive of a container at a time, so the file is here in between: nameless, and
         // gone with this run.
         let failed = |source| Error::Io { doing: doing.into(), source };

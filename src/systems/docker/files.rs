@@ -32,9 +32,11 @@ const PASSWORD: &str = "admin_password";
 /// Where a new password lies while Grafana is being told of it.
 const PENDING: &str = "admin_password.new";
 /// The version of Grafana that ran last, and its image.
-pub(super) const VERSION: &str = "version";
+const VERSION: &str = "version";
 /// The version that is about to run, by its image's tag.
-pub(super) const PROMISED: &str = "version.new";
+const PROMISED: &str = "version.new";
+/// All of them: they belong to the database beside them.
+pub(super) const OWN_FILES: [&str; 4] = [PASSWORD, PENDING, VERSION, PROMISED];
 /// Grafana's database, which is there once Grafana has run.
 const DATABASE: &str = "/var/lib/grafana/grafana.db";
 /// The volume, in which archives are unpacked.
@@ -187,7 +189,7 @@ impl Docker {
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
         let doing = "write clipper-metrics's files into Grafana's volume";
-        let archive = packed(self.owner(doing, container).await?, Some(FOLDER_NAME), PRIVATE, files)
+        let archive = packed(self.owner(doing, container).await?, Some(FOLDER_NAME), |_| PRIVATE, files)
             .map_err(|source| Error::Io { doing: doing.into(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
         let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
@@ -286,11 +288,11 @@ pub(super) fn only_file(archive: &[u8]) -> std::io::Result<Option<String>> {
     Ok(None)
 }
 
-/// An archive with files of this mode, in a folder of their own or in the volume itself.
+/// An archive with files, each of its mode, in a folder of their own or in the volume itself.
 pub(super) fn packed(
     owner: (u64, u64),
     folder: Option<&str>,
-    mode: u32,
+    mode: impl Fn(&str) -> u32,
     files: &[(&str, &str)],
 ) -> std::io::Result<Vec<u8>> {
     let entry = |path: &str, mode: u32, size: u64| -> std::io::Result<tar::Header> {
@@ -312,7 +314,7 @@ pub(super) fn packed(
     let before = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
     for (name, text) in files {
         let bytes = text.as_bytes();
-        let mut file = entry(&format!("{before}{name}"), mode, bytes.len() as u64)?;
+        let mut file = entry(&format!("{before}{name}"), mode(name), bytes.len() as u64)?;
         file.set_cksum();
         builder.append(&file, bytes)?;
     }
@@ -328,7 +330,7 @@ mod tests {
         let archive = packed(
             OWNER,
             Some(FOLDER_NAME),
-            PRIVATE,
+            |_| PRIVATE,
             &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")],
         )
         .unwrap();

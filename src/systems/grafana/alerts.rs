@@ -17,11 +17,12 @@ use crate::core::observed::{AlertRules, Folder, SeenAlerts, SeenRule};
 use crate::core::plan::Resource;
 use crate::core::reports::{COUNTER, LATENCY};
 use crate::core::stack::{Dashboard, Stack};
+use crate::core::version::Version;
 use crate::error::{Error, Result};
 use crate::systems::http::{Body, Response};
 
-/// The first major version with an API for alert rules.
-const FIRST_VERSION: u64 = 9;
+/// The first version whose API for alert rules makes rules that people can edit.
+const FIRST_VERSION: Version = Version(9, 3);
 /// The title of the folder, before an instance's name.
 const FOLDER: &str = "Clipper Metrics alerts";
 /// The annotation that says "this is as clipper-metrics sent it". Grafana shows none of this form, and a
@@ -29,6 +30,8 @@ const FOLDER: &str = "Clipper Metrics alerts";
 const MARK: &str = "__clipper_metrics__";
 /// Lets people edit what came through the API.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
+/// Where they all are.
+const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 /// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
 const INTERVAL: u64 = 10;
 /// A model's newest report is looked for in this time, in seconds: four of its intervals.
@@ -42,8 +45,19 @@ const SILENCE_PANEL: &str = "Predictions per report";
 /// Below the least that an average of whole numbers can be but nothing.
 const ALMOST_NOTHING: f64 = 0.01;
 /// The fields of a rule that a person's edit shows in.
-const CONTENT: [&str; 9] =
-    ["title", "condition", "for", "data", "noDataState", "execErrState", "annotations", "labels", "isPaused"];
+const CONTENT: [&str; 11] = [
+    "title",
+    "condition",
+    "for",
+    "data",
+    "noDataState",
+    "execErrState",
+    "annotations",
+    "labels",
+    "isPaused",
+    "keep_firing_for",
+    "notification_settings",
+];
 
 /// Fingerprint of the rules as this program writes them.
 #[must_use]
@@ -63,12 +77,13 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
     let (range, query, evaluator, holds, suffix, shown, summary) = match rule {
         AlertRule::Latency => (
             LATENCY_RANGE,
-            format!("SELECT last(\"p99\") FROM /{LATENCY}$/ WHERE $timeFilter AND \"size\" > 0"),
-            json!({"type": "gt", "params": [objective]}),
+            // In milliseconds: Grafana writes large numbers with an exponent.
+            format!("SELECT last(\"p99\") / 1000 FROM /{LATENCY}$/ WHERE $timeFilter AND \"size\" > 0"),
+            json!({"type": "gt", "params": [millis(objective)]}),
             go_duration(after),
             LATENCY,
-            "$1 ($2 µs)",
-            format!("p99 latency above the objective of {objective} µs"),
+            "$1 ($2 ms)",
+            format!("p99 latency above the objective of {} ms", millis(objective)),
         ),
         AlertRule::Silence => {
             // The bucket that is being filled, and three before it that are as long as the time in question.
@@ -131,6 +146,11 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
     })
 }
 
+/// Microseconds as milliseconds.
+fn millis(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64() * 1e3
+}
+
 /// Seconds as Grafana gives them back.
 fn go_duration(mut seconds: u64) -> String {
     if seconds == 0 {
@@ -164,7 +184,10 @@ fn content_fingerprint(rule: &Value) -> String {
     }
     // Versions that cannot pause a rule do not speak of it.
     content.entry("isPaused").and_modify(|paused| *paused = json!(*paused == true));
-    fingerprint(json!(content).to_string().as_bytes())
+    content.entry("keep_firing_for").and_modify(|time| *time = json!(time.as_str().is_some_and(|time| time != "0s")));
+    let mut content = json!(content);
+    dashboard::whole_numbers(&mut content);
+    fingerprint(content.to_string().as_bytes())
 }
 
 /// What a rule that is there says of itself.
@@ -172,11 +195,18 @@ fn read(rule: &Value) -> SeenRule {
     let mark: Value =
         rule["annotations"][MARK].as_str().and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
     let fields = mark["fields"].as_object().into_iter().flatten();
+    let provenance = rule["provenance"].as_str().unwrap_or_default();
     SeenRule::Present {
         edited: mark["content"].as_str() != Some(content_fingerprint(rule).as_str()),
-        provisioned: rule["provenance"].as_str().is_some_and(|provenance| !provenance.is_empty()),
+        // What came through the API is ours.
+        provisioned: !matches!(provenance, "" | "api"),
         fields: fields.map(|(name, value)| (name.clone(), text(value))).collect(),
     }
+}
+
+/// The rules in a folder.
+fn in_folder<'a>(all: &'a Value, folder: &'a Value) -> impl Iterator<Item = &'a Value> {
+    all.as_array().into_iter().flatten().filter(|rule| rule["folderUID"] == folder["uid"])
 }
 
 fn mark(rule: &mut Value, fields: &BTreeMap<String, String>) {
@@ -190,21 +220,41 @@ impl Grafana {
         if stack.alerts == Alerts::NotManaged {
             return Ok(AlertRules::NotLookedAt);
         }
-        if self.is_before(FIRST_VERSION) {
-            return Ok(AlertRules::Unavailable("this Grafana has no API for alert rules, which came with 9.1".into()));
+        if self.version.get().is_some_and(|version| version < FIRST_VERSION) {
+            let why = format!(
+                "this Grafana has no API for alert rules that people can edit, which came with {FIRST_VERSION}"
+            );
+            return Ok(AlertRules::Unavailable(why));
         }
-        let seen = async |rule| match self.alert_rule(stack, rule).await? {
-            Some(found) => Ok(read(&found)),
-            None if stack.alerts == Alerts::Off => Ok(SeenRule::Missing),
-            None => self.in_place_of(stack, rule).await,
+        let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
+        let seen = match rules.await {
+            Ok((Some(latency), Some(silence))) => Ok(Some([read(&latency), read(&silence)])),
+            Ok((latency, silence)) => self.seen_and_missing(stack, [latency, silence]).await,
+            Err(error) => Err(error),
         };
-        match try_join(seen(AlertRule::Latency), seen(AlertRule::Silence)).await {
-            Ok((latency, silence)) => Ok(AlertRules::Seen(SeenAlerts { latency, silence })),
+        match seen {
+            Ok(Some([latency, silence])) => Ok(AlertRules::Seen(SeenAlerts { latency, silence })),
+            Ok(None) => Ok(AlertRules::Unavailable("alerting is switched off in this Grafana".into())),
             Err(Error::Answer { status: 403, .. }) => {
                 Ok(AlertRules::Unavailable("this account may not see Grafana's alert rules".into()))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The rules that are there, and what is in the place of those that are not; nothing where Grafana has no
+    /// alerting.
+    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Value>; 2]) -> Result<Option<[SeenRule; 2]>> {
+        let Some(all) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
+        let mut seen = Vec::new();
+        for (rule, found) in AlertRule::ALL.into_iter().zip(found) {
+            seen.push(match found {
+                Some(found) => read(&found),
+                None if stack.alerts == Alerts::Off => SeenRule::Missing,
+                None => self.in_place_of(stack, rule, &all).await?,
+            });
+        }
+        Ok(seen.try_into().ok())
     }
 
     async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Value>> {
@@ -213,7 +263,7 @@ impl Grafana {
     }
 
     /// What has the title of a rule that is not there, or of its folder.
-    async fn in_place_of(&self, stack: &Stack, rule: AlertRule) -> Result<SeenRule> {
+    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<SeenRule> {
         let title = titled(FOLDER, &stack.instance);
         match self.folder_state(&title).await? {
             Folder::TitleTaken => return Ok(SeenRule::Clash(format!("a dashboard called {title:?}"))),
@@ -222,18 +272,12 @@ impl Grafana {
         }
         let Some(folder) = self.folder(&title).await? else { return Ok(SeenRule::Missing) };
         let wanted = titled(rule.title(), &stack.instance);
-        let taken = self.rules_in(&folder).await?.iter().any(|rule| rule["title"] == wanted.as_str());
+        let taken = in_folder(all, &folder).any(|rule| rule["title"] == wanted.as_str());
         Ok(if taken {
             SeenRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
         } else {
             SeenRule::Missing
         })
-    }
-
-    async fn rules_in(&self, folder: &Value) -> Result<Vec<Value>> {
-        let rules = self.get("list the alert rules", "/api/v1/provisioning/alert-rules").await?.unwrap_or_default();
-        let rules = rules.as_array().into_iter().flatten();
-        Ok(rules.filter(|rule| rule["folderUID"] == folder["uid"]).cloned().collect())
     }
 
     /// Creates or updates the rules. One that somebody edited stays unless it is to be overwritten, and one that
@@ -243,33 +287,39 @@ impl Grafana {
     /// [`Error::Blocked`] when something of somebody else is in their place, else as the server answers.
     pub async fn save_alert_rules(&self, stack: &Stack, objective: Option<u64>, overwrite: bool) -> Result<()> {
         let Alerts::On(settings) = &stack.alerts else { return Ok(()) };
-        let objective = match objective {
+        let shown = match objective {
             Some(objective) => objective,
             None => self.shown_objective(stack).await?,
         };
         let title = titled(FOLDER, &stack.instance);
-        self.ensure_folder(&stack.instance, &title).await?;
-        let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
-        let folder_uid = text(&folder["uid"]);
         let mut is_new = false;
         for rule in AlertRule::ALL {
             if self.alert_rule(stack, rule).await?.is_some() {
                 continue;
             }
-            if let SeenRule::Clash(what) = self.in_place_of(stack, rule).await? {
+            let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
+            if let SeenRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
                 return Err(foreign(Resource::Alerts, &what));
             }
-            let mut new = render(rule, settings, objective, &stack.instance, &stack.data_source.uid);
+            self.ensure_folder(&stack.instance, &title).await?;
+            let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
+            let mut new = render(rule, settings, shown, &stack.instance, &stack.data_source.uid);
             // What tells a finished rule comes with the group's interval.
             mark(&mut new, &BTreeMap::new());
             new["uid"] = json!(uid(&stack.instance, rule));
-            (new["folderUID"], new["ruleGroup"]) = (json!(folder_uid), json!(stack.instance));
-            new["orgID"] = json!(1);
-            self.send_rule("create an alert rule", "POST", "/api/v1/provisioning/alert-rules", &new).await?;
+            (new["folderUID"], new["ruleGroup"]) = (folder["uid"].clone(), json!(stack.instance));
+            new["orgID"] = json!(self.organisation.get().unwrap_or(1));
+            self.send_rule("create an alert rule", "POST", ALL_RULES, &new).await?;
             is_new = true;
         }
-        let group_path = path(&["api", "v1", "provisioning", "folder", &folder_uid, "rule-groups", &stack.instance]);
-        let mut group = self.get("read the alert rules' group", &group_path).await?.unwrap_or_default();
+        let folder = self.folder(&title).await?.unwrap_or_default();
+        let folder = text(&folder["uid"]);
+        let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
+        let mut group = match folder.as_str() {
+            // Somebody moved both rules.
+            "" => Value::Null,
+            _ => self.get("read the alert rules' group", &group_path).await?.unwrap_or_default(),
+        };
         let mut changes = false;
         for rule in AlertRule::ALL {
             let own = uid(&stack.instance, rule);
@@ -280,6 +330,7 @@ impl Grafana {
             };
             let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
             let SeenRule::Present { edited, provisioned, fields } = read(present) else { continue };
+            let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
             let want = settings.fields(rule, objective);
             if provisioned || (edited && !overwrite) || (!edited && fields == want) {
                 continue;
@@ -328,8 +379,11 @@ impl Grafana {
         }
         let title = titled(FOLDER, &stack.instance);
         match self.own_folder(&stack.instance, &title).await? {
-            Some(folder) if self.rules_in(&folder).await?.is_empty() => self.delete_if_empty(&folder).await,
-            _ => Ok(()),
+            Some(folder) => {
+                let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
+                if in_folder(&all, &folder).next().is_some() { Ok(()) } else { self.delete_if_empty(&folder).await }
+            }
+            None => Ok(()),
         }
     }
 
@@ -368,7 +422,19 @@ mod tests {
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
             assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields });
-            for (field, value) in [("for", json!("1h")), ("isPaused", json!(true)), ("labels", json!({"a": "b"}))] {
+            sent["keep_firing_for"] = json!("0s");
+            sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
+                AlertRule::Latency => json!([20]),
+                AlertRule::Silence => json!([0.01]),
+            };
+            assert!(matches!(read(&sent), SeenRule::Present { edited: false, .. }), "Go writes 20 for 20.0");
+            for (field, value) in [
+                ("for", json!("1h")),
+                ("isPaused", json!(true)),
+                ("labels", json!({"a": "b"})),
+                ("keep_firing_for", json!("5m")),
+                ("notification_settings", json!({"receiver": "me"})),
+            ] {
                 let mut edited = sent.clone();
                 edited[field] = value;
                 assert!(matches!(read(&edited), SeenRule::Present { edited: true, .. }), "{field}");

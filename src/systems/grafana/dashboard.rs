@@ -119,7 +119,7 @@ pub(super) fn content_fingerprint(dashboard: &Value) -> String {
 }
 
 /// Numbers without a fraction as Go writes them: it does not tell 8 from 8.0.
-fn whole_numbers(value: &mut Value) {
+pub(super) fn whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
             let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);

@@ -14,6 +14,8 @@ use crate::core::stack::{DataSource, UserDashboard};
 const OWNER: &str = "clipper_metrics";
 /// The type of data source that Clipper's database is.
 const INFLUXDB: &str = "influxdb";
+/// What Grafana computes itself from other queries.
+const EXPRESSION: &str = "__expr__";
 /// What Grafana counts or adds itself, and what an export adds for the one who imports it.
 const NOT_CONTENT: [&str; 7] = ["id", "version", "iteration", "__inputs", "__requires", "__elements", MARK];
 /// Stands for our data source until it is known how the server's version refers to one.
@@ -54,13 +56,15 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
         ));
     }
     let is_list = |key: &str| json[key].is_array();
-    let title = text(&json["title"]);
-    if title.trim().is_empty() || !(is_list("panels") || is_list("rows")) {
+    // Grafana cuts the ends of a title when it stores one.
+    let title = text(&json["title"]).trim().to_string();
+    if title.is_empty() || !(is_list("panels") || is_list("rows")) {
         return Err(unusable("is not a dashboard: it needs a title and panels", export));
     }
     let library_panels = &json["__elements"];
     if library_panels.as_array().is_some_and(|list| !list.is_empty())
         || library_panels.as_object().is_some_and(|map| !map.is_empty())
+        || has_library_panel(&json["panels"])
     {
         return Err(unusable(
             "holds library panels, which are kept outside of dashboards",
@@ -95,7 +99,7 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
             }
         }
     });
-    json["uid"] = json!(uid);
+    (json["uid"], json["title"]) = (json!(uid), json!(title));
     if let Some(fields) = json.as_object_mut() {
         for key in NOT_CONTENT {
             fields.remove(key);
@@ -118,6 +122,10 @@ fn inputs(json: &Value) -> Result<BTreeMap<String, String>, Unusable> {
         match kind.as_str() {
             "datasource" => {
                 let wants = text(&input["pluginId"]);
+                if wants == EXPRESSION {
+                    inputs.insert(format!("${{{name}}}"), EXPRESSION.to_string());
+                    continue;
+                }
                 if wants != INFLUXDB {
                     return Err(unusable(
                         format!("asks for a data source of type {wants:?}, and Clipper's is an InfluxDB"),
@@ -138,6 +146,12 @@ fn inputs(json: &Value) -> Result<BTreeMap<String, String>, Unusable> {
         }
     }
     Ok(inputs)
+}
+
+/// A panel, or one in a row, is kept outside of the dashboard.
+fn has_library_panel(panels: &Value) -> bool {
+    let mut panels = panels.as_array().into_iter().flatten();
+    panels.any(|panel| panel["libraryPanel"].is_object() || has_library_panel(&panel["panels"]))
 }
 
 /// The dashboard to send, for an instance.
@@ -209,8 +223,9 @@ mod tests {
             "__inputs": [
                 {"name": "DS_MINE", "type": "datasource", "pluginId": "influxdb"},
                 {"name": "VAR_PREFIX", "type": "constant", "value": "clipper"},
+                {"name": "DS_EXPRESSION", "type": "datasource", "pluginId": "__expr__"},
             ],
-            "__requires": [], "__elements": {}, "id": 7, "version": 3, "uid": "mine", "title": "Mine",
+            "__requires": [], "__elements": {}, "id": 7, "version": 3, "uid": "mine", "title": " Mine ",
             "templating": {"list": [
                 {"name": "DS_CHOSEN", "type": "datasource"},
                 {"name": "m", "type": "query", "datasource": {"type": "influxdb", "uid": "${DS_MINE}"}},
@@ -295,6 +310,7 @@ mod tests {
             (with("__inputs", prometheus), "prometheus"),
             (with("__inputs", json!([{"name": "X", "type": "panel"}])), "not known"),
             (with("__elements", json!({"a": {}})), "library panels"),
+            (with("panels", json!([{"panels": [{"libraryPanel": {"uid": "l"}}]}])), "library panels"),
             (json!({"spec": {"title": "T", "elements": {}, "layout": {}}}), "v2"),
         ] {
             let error = parsed(&json).unwrap_err();
