@@ -67,7 +67,7 @@ pub struct Up {
     /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
     #[arg(long)]
     pub reset_grafana_password: bool,
-    /// Do not ask before --retention deletes points
+    /// Do not ask before --retention deletes points, or an older Grafana what a newer one has stored
     #[arg(long)]
     pub yes: bool,
     /// Open the dashboard in a browser, where there is one

@@ -68,11 +68,11 @@ fn print_manual(command: Option<&str>) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Asks before points are kept for a shorter time.
-async fn confirm_shorter(report: &Rc<dyn Report>, yes: bool, what: &str) -> Result<()> {
+/// Asks before `up` deletes something that people have stored.
+async fn confirm_loss(report: &Rc<dyn Report>, yes: bool, what: &str) -> Result<()> {
     // What is going on on the terminal must not run over the question.
     report.clear();
-    let hint = "add --yes to shorten it without a question, or give another --retention";
+    let hint = "add --yes to go on without a question, or give another --retention or --grafana-image";
     terminal::ask(&format!("{what}. Go on?"), yes, what, hint).await
 }
 
@@ -88,7 +88,7 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
         let _ = report.answer(&Output::Planned { status: &status, plan: &plan });
         return Ok(if plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
-    let confirm = async |what: &str| confirm_shorter(report, up.yes, what).await;
+    let confirm = async |what: &str| confirm_loss(report, up.yes, what).await;
     let outcome = commands::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     if up.open {
@@ -277,7 +277,7 @@ async fn run_restore(
     let manifest = unless_interrupted(verifying).await?;
     let session = unless_interrupted(Session::open_restored(options, environment, report, &manifest)).await?;
     let listener = session.listener.as_ref();
-    let confirm = async |what: &str| confirm_shorter(report, verb.yes, what).await;
+    let confirm = async |what: &str| confirm_loss(report, verb.yes, what).await;
     let outcome = backup::restore(&session.systems, &verb.file, &manifest, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)

@@ -18,6 +18,7 @@ use crate::core::role::Role;
 use crate::core::stack::Stack;
 use crate::core::status::{self, Account, Status};
 use crate::error::{Error, Refusal, Result};
+use crate::systems::upgrade::{UNDONE_WITHIN, micros_since_1970};
 use crate::systems::{Depth, Systems, pause};
 
 /// How often a plan is made again because somebody else changed the engine meanwhile.
@@ -98,7 +99,7 @@ async fn converge(
 ) -> Result<Outcome> {
     let started = Instant::now();
     let mut options = options;
-    let mut confirmed = None;
+    let (mut confirmed, mut asked_to_restore) = (None, false);
     let mut executed = Vec::new();
     let mut retries = Retries::new(listener);
     loop {
@@ -118,6 +119,11 @@ async fn converge(
             confirm(&shorter(systems.stack(), from)).await?;
             confirmed = Some(from);
         }
+        if let Some(what) = overwritten(systems.stack(), &seen, &plan)
+            && !std::mem::replace(&mut asked_to_restore, true)
+        {
+            confirm(&what).await?;
+        }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
                 if !plan.restores() {
@@ -128,6 +134,19 @@ async fn converge(
             Err(error) => retries.after(error).await?,
         }
     }
+}
+
+/// What is lost where the database of before comes back, unless that was just copied.
+fn overwritten(stack: &Stack, seen: &Observed, plan: &Plan) -> Option<String> {
+    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores())?;
+    let is_recent = |age: u128| age <= (UNDONE_WITHIN + stack.timeout).as_micros();
+    if upgrade.age(micros_since_1970()).is_some_and(is_recent) {
+        return None;
+    }
+    Some(format!(
+        "the database that Grafana had before {} was tried comes back, and what was stored in Grafana since is deleted",
+        upgrade.to.name
+    ))
 }
 
 /// What a shorter retention means.

@@ -88,10 +88,12 @@ impl ImageRef {
         is_official.then(|| Self { name: format!("{prefix}/library/{last}"), ..self.clone() })
     }
 
-    /// The tag, where it names a version.
+    /// The tag, where it names a whole version: one such as `12.4` moves on.
     #[must_use]
     pub fn full_version(&self) -> Option<&str> {
-        self.version().and(self.tag.as_deref())
+        let tag = self.tag.as_deref()?;
+        let numbers = tag.trim_start_matches('v').split(['.', '-', '+']).take(3);
+        (numbers.filter(|number| number.parse::<u64>().is_ok()).count() == 3).then_some(tag)
     }
 
     /// The version that the tag names.

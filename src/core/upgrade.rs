@@ -8,7 +8,7 @@ use super::image::ImageRef;
 /// A change that is under way, or one that was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
-    /// Tells the copy of the database that belongs to it from others.
+    /// Tells the copy of the database that belongs to it from others: when it was noted, in microseconds since 1970.
     pub id: String,
     /// The image that ran before.
     pub from: NamedImage,
@@ -70,7 +70,8 @@ impl Upgrade {
     #[must_use]
     pub fn must_restore(&self, image: &ImageRef) -> bool {
         match self.state {
-            UpgradeState::Unproven => self.to.name != *image,
+            // Another image goes on with what is there: the copy stays until one has proved itself.
+            UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
             UpgradeState::Refused => true,
             UpgradeState::Undone => false,
         }
@@ -80,6 +81,12 @@ impl Upgrade {
     #[must_use]
     pub fn refuses(&self, image: &ImageRef) -> bool {
         matches!(self.state, UpgradeState::Refused | UpgradeState::Undone) && self.to.name == *image
+    }
+
+    /// How long ago it was noted, in microseconds; the time is in microseconds since 1970.
+    #[must_use]
+    pub fn age(&self, now: u128) -> Option<u128> {
+        now.checked_sub(self.id.parse().ok()?)
     }
 
     /// The image of before, where only its id still tells it from the one that failed.
@@ -125,6 +132,7 @@ mod tests {
             ("mirror.example/grafana/grafana:12.4.10", "c", false),
             ("grafana/grafana:12.4.11", "c", true),
             ("grafana/grafana:latest", "c", true),
+            ("grafana/grafana:12.4", "", true),
         ] {
             assert_eq!(image(name, id).may_differ_from(&old), differs, "{name} {id}");
         }
@@ -137,7 +145,9 @@ mod tests {
         let upgrade = |state| Upgrade { id: "1".into(), from: image("g:1", "a"), to: image("g:2", "b"), state };
         let (one, two, three) = (image("g:1", "").name, image("g:2", "").name, image("g:3", "").name);
         let unproven = upgrade(UpgradeState::Unproven);
-        assert!(unproven.must_restore(&one) && !unproven.must_restore(&two) && unproven.must_restore(&three));
+        assert!(unproven.must_restore(&one) && !unproven.must_restore(&two) && !unproven.must_restore(&three));
+        let retagged = Upgrade { to: image("g:1", "b"), ..unproven.clone() };
+        assert!(!retagged.must_restore(&one));
         assert!(!unproven.refuses(&two));
         let undone = upgrade(UpgradeState::Undone);
         assert!(!undone.must_restore(&one) && undone.refuses(&two) && !undone.refuses(&three));

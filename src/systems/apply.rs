@@ -72,13 +72,17 @@ impl Systems {
                 deadline = Instant::now() + timeout;
             }
             let started = Instant::now();
+            if step == Step::FinishUpgrade {
+                deadline = started + timeout;
+            }
             self.listener.on(Event::Started(&step));
             let result = self.execute(step, deadline).await;
             if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
                 grafana.notify_one();
             }
             if let Err(error) = result {
-                self.failed_step.set(Some(step));
+                // The other lane may fail after this one.
+                self.failed_step.set(self.failed_step.get().or(Some(step)));
                 if let Some(grafana) = grafana_started.filter(|_| step.role() == Role::Grafana) {
                     grafana.notify_one();
                 }

@@ -15,7 +15,7 @@ pub mod influxdb;
 pub mod influxql;
 pub mod lock;
 mod login;
-mod upgrade;
+pub mod upgrade;
 mod version;
 mod wait;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join4;
 
 use super::version::older;
-use super::{PROBE, Systems, pause};
+use super::{Credentials, PROBE, Systems, pause};
 use crate::core::diagnosis::{PanelAnswer, PanelContent, VariableContent};
 use crate::core::event::Event;
 use crate::core::image::ImageRef;
@@ -19,8 +19,8 @@ use crate::core::stack::{ContainerSpec, DashboardId, Service, Stack};
 use crate::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::error::{Error, Refusal, Result};
 
-/// An image that is tried for longer than this is not given up by itself.
-const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
+/// An image that is tried for longer than this is not given up by itself: people may have stored something.
+pub const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
 
 impl Systems {
     /// The database of before is about to come back.
@@ -48,24 +48,32 @@ impl Systems {
         let Some(have) = have else { return Ok(()) };
         let Some(made) = have.specification else { return Ok(()) };
         let to = NamedImage { name: made.image, id: Some(have.image_id) };
-        let pending = stored.upgrade.filter(|pending| pending.state == UpgradeState::Unproven);
+        let before = stored.upgrade;
+        let pending = before.clone().filter(|pending| pending.state == UpgradeState::Unproven);
+        let (label, version) = match volume {
+            Volume::Ours { image, version, .. } => (image, version),
+            _ => (None, None),
+        };
+        // What is about to run would be noted by now, had it run. Then, the database may have changed since.
+        let has_not_run = to.name.version().is_some_and(|to| files.newest_version(version) < Some(to));
         if let Some(pending) = &pending
+            && !has_not_run
             && docker.database_copy(&id).await?.is_some_and(|copy| copy == pending.id)
         {
             // What was made of the name of an image since does not matter: the database of before is safe.
             let retagged = Upgrade { to: to.clone(), ..pending.clone() };
             return if pending.to == to { Ok(()) } else { self.save_upgrade(Some(retagged)).await };
         }
-        let (label, version) = match volume {
-            Volume::Ours { image, version, .. } => (image, version),
-            _ => (None, None),
-        };
         let spec = self.spec(Role::Grafana)?;
         if older(spec, &to.name, &files, version).is_some() {
             // It is refused before it starts.
             return Ok(());
         }
-        let noted = || Some(NamedImage { name: ImageRef::parse(&files.last_image(label)?).ok()?, id: None });
+        let noted = || {
+            let name = ImageRef::parse(&files.last_image(label)?).ok()?;
+            let id = before.map(|before| before.from).filter(|from| from.name == name).and_then(|from| from.id);
+            Some(NamedImage { name, id })
+        };
         let last = self.last_image.borrow().clone().map(|(id, name)| NamedImage { name, id: Some(id) });
         let Some(from) = pending.map(|pending| pending.from).or(last).or_else(noted) else { return Ok(()) };
         if !to.may_differ_from(&from) {
@@ -172,11 +180,17 @@ impl Systems {
         let tried = self.stack.container(Role::Grafana).map(|spec| &spec.specification.image);
         let recent = (UNDONE_WITHIN + self.stack.timeout).as_micros();
         let pending = stored.upgrade.filter(|upgrade| {
-            let age = upgrade.id.parse::<u128>().ok().and_then(|noted| micros_since_1970().checked_sub(noted));
             let is_tried = upgrade.state == UpgradeState::Unproven && Some(&upgrade.to.name) == tried;
-            is_tried && age.is_some_and(|age| age <= recent)
+            // Nothing tells an image from the one of before where they have one name, and only that is known.
+            let is_known = upgrade.from.name != upgrade.to.name || upgrade.from.id.is_some();
+            is_tried && is_known && upgrade.age(micros_since_1970()).is_some_and(|age| age <= recent)
         });
         let Some(pending) = pending else { return Ok(None) };
+        let made = docker.ours(Role::Grafana, &self.container_of(Role::Grafana)?).await?;
+        if made.and_then(|have| have.specification).is_none_or(|made| made.image != pending.to.name) {
+            // What failed is the image of before, in which a login was tried.
+            return Ok(None);
+        }
         let refused = Upgrade { state: UpgradeState::Refused, ..pending };
         self.save_upgrade(Some(refused.clone())).await?;
         let mut stack: Stack = self.stack.clone();
@@ -185,11 +199,11 @@ impl Systems {
             spec.specification.read_only = refused.from.name.to_string() == stack.default_image;
             spec.pinned_image = refused.pinned().cloned();
         }
-        // What was given has been tried and stored before.
+        // What was given has been tried and stored before, and comes back with the database.
         stack.login.given = false;
+        let credentials = Credentials { grafana_password: None, ..self.credentials.clone() };
         stack.refused_image = Some(refused.to.name.clone());
-        let systems =
-            Self::new(stack, self.docker.clone(), self.credentials.clone(), std::rc::Rc::clone(&self.listener))?;
+        let systems = Self::new(stack, self.docker.clone(), credentials, std::rc::Rc::clone(&self.listener))?;
         Ok(Some((systems, refused)))
     }
 
@@ -212,27 +226,29 @@ impl Systems {
             && match self.failed_step.get() {
                 // A plan that is blocked, or that changed nothing.
                 None => matches!(error, Error::Blocked { .. }),
-                Some(Step::AwaitQuery) => self.influxdb().observe("", PROBE).await.1.is_some(),
+                Some(Step::AwaitQuery | Step::FinishUpgrade) => self.influxdb().observe("", PROBE).await.1.is_some(),
                 Some(
                     Step::ProtectDatabase
                     | Step::StartContainer(Role::Grafana)
                     | Step::AwaitAnswer(Role::Grafana)
                     | Step::RecordVersion
                     | Step::SaveDashboard { .. }
-                    | Step::SaveDataSource
-                    | Step::FinishUpgrade,
+                    | Step::SaveDataSource,
                 ) => true,
                 Some(_) => false,
             }
     }
 
     async fn save_upgrade(&self, upgrade: Option<Upgrade>) -> Result<()> {
-        self.docker()?.save_upgrade(&self.stack.instance, upgrade.as_ref()).await?;
+        let values = self.stack.settings.as_ref().map(|settings| &settings.values);
+        self.docker()?.save_upgrade(&self.stack.instance, values, upgrade.as_ref()).await?;
         *self.upgrade.borrow_mut() = upgrade;
         Ok(())
     }
 }
 
-fn micros_since_1970() -> u128 {
+/// Now, in microseconds since 1970.
+#[must_use]
+pub fn micros_since_1970() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros()
 }

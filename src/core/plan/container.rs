@@ -240,7 +240,7 @@ pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -
 /// The database of before comes back through a container that nobody starts, so that whoever signs in afterwards
 /// signs in to that one. Everything else is planned when it is there.
 fn restore<S>(context: &Context<'_, S>) -> Work {
-    let Context { stack, spec, seen, .. } = context;
+    let Context { stack, spec, seen, released, .. } = context;
     let have = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
@@ -248,12 +248,13 @@ fn restore<S>(context: &Context<'_, S>) -> Work {
         ContainerState::Ours(have) => Some(have.as_ref()),
         ContainerState::Absent => None,
     };
-    let mut steps = Vec::new();
+    let (mut preparation, mut steps) = (pull(context, have), Vec::new());
     if have.is_some() {
-        steps.push(Step::RemoveContainer(spec.role));
+        let goes_first = if *released { &mut preparation } else { &mut steps };
+        goes_first.push(Step::RemoveContainer(spec.role));
     }
     steps.extend([Step::CreateForRestore, Step::RestoreDatabase]);
-    (Finding::Requested("the database of before comes back"), pull(context, have), steps)
+    (Finding::Requested("the database of before comes back"), preparation, steps)
 }
 
 /// All that is planned is that the database of before comes back.

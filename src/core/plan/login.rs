@@ -111,7 +111,10 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
             if have.is_some() {
                 steps.push(Step::RemoveContainer(grafana));
             }
-            steps.extend([Step::CreateOnLoopback, Step::StartContainer(grafana), Step::AwaitAnswer(grafana)]);
+            // The image that ran last may not be known for sure.
+            let starts = [Step::ProtectDatabase, Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
+            steps.push(Step::CreateOnLoopback);
+            steps.extend(starts);
             steps
         }
     }

@@ -359,7 +359,8 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 /// is about to be started or replaced may come back empty.
 fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
-    let replaced = server.steps.iter().chain(&server.preparation).any(|step| matches!(step, Step::CreateContainer(..)));
+    let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore);
+    let replaced = server.steps.iter().chain(&server.preparation).any(replaces);
     if keeps && !replaced { seen.probe.stored() } else { None }
 }
 

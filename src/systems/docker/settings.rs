@@ -42,12 +42,18 @@ impl Docker {
         self.save(instance, |stored| Some((values.clone(), stored.upgrade.clone()))).await
     }
 
-    /// Notes how far an upgrade is, beside the settings as they are; `None` forgets it.
+    /// Notes how far an upgrade is, beside the settings as they are, or these where there are none; `None` forgets
+    /// it.
     ///
     /// # Errors
     /// [`Error::Raced`] where the settings are gone meanwhile, [`Error::Docker`] when the engine refuses.
-    pub async fn save_upgrade(&self, instance: &str, upgrade: Option<&Upgrade>) -> Result<()> {
-        self.save(instance, |stored| Some((stored.values.clone()?, upgrade.cloned()))).await
+    pub async fn save_upgrade(
+        &self,
+        instance: &str,
+        values: Option<&BTreeMap<String, Remembered>>,
+        upgrade: Option<&Upgrade>,
+    ) -> Result<()> {
+        self.save(instance, |stored| Some((stored.values.as_ref().or(values)?.clone(), upgrade.cloned()))).await
     }
 
     /// Writes what is made of what is remembered. The newest wins: who finds that somebody else took the number
