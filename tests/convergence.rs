@@ -572,7 +572,8 @@ impl World {
                 let of_this = |id| self.copy.is_some_and(|copy| copy.id == id);
                 let is_kept = matches!(self.upgrade, Some((UpgradeState::Unproven, id)) if of_this(id));
                 let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
-                let is_kept = is_kept && have.version <= self.newest(self.promised);
+                // Had the new one run, that would be noted.
+                let is_kept = is_kept && self.newest(self.promised) > LABEL;
                 if self.db.is_some() && !is_kept && have.version > last {
                     assert_eq!((last, self.ran), (LABEL, LABEL), "what is copied is what ran before");
                     assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");

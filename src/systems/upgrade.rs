@@ -54,10 +54,12 @@ impl Systems {
             Volume::Ours { image, version, .. } => (image, version),
             _ => (None, None),
         };
-        // What is about to run would be noted by now, had it run. Then, the database may have changed since.
-        let has_not_run = to.name.version().is_some_and(|to| files.newest_version(version) < Some(to));
+        // What was to run would be noted in the volume, had it run. Where it has not, the database may have changed
+        // since it was copied.
+        let newest = files.newest_version(version);
+        let has_run = |tried: &NamedImage| tried.name.version().is_none_or(|tried| newest >= Some(tried));
         if let Some(pending) = &pending
-            && !has_not_run
+            && has_run(&pending.to)
             && docker.database_copy(&id).await?.is_some_and(|copy| copy == pending.id)
         {
             // What was made of the name of an image since does not matter: the database of before is safe.
