@@ -3,7 +3,7 @@
 //! Knows the words of the JSON. Must not know how they are laid out.
 
 use super::address::ServerUrl;
-use super::alerts::Alerts;
+use super::alerts::{AlertRule, Alerts};
 use super::invocation::shell_word;
 use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
@@ -298,7 +298,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         dashboard_title: want.dashboard.title.clone(),
         dashboard_url,
         user_dashboards,
-        alerts: plan.finding(Resource::Alerts).map(|_| object(Resource::Alerts, "")),
+        alerts: plan.finding(Resource::Alerts).map(|_| object(Resource::Alerts, &alert_times(want))),
         forward_command: want.forward_command(),
         reports,
         objective: objective(want, seen),
@@ -332,6 +332,17 @@ fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
         super::observed::Dashboard::Present(dashboard) => Some(dashboard),
         super::observed::Dashboard::Missing | super::observed::Dashboard::Clash { .. } => None,
     }
+}
+
+/// When alerts are raised, in short.
+fn alert_times(want: &Stack) -> String {
+    let Alerts::On(settings) = &want.alerts else { return String::new() };
+    let seconds = |rule| settings.after(rule).as_secs();
+    format!(
+        "p99 above the objective for {} s, no report for {} s",
+        seconds(AlertRule::Latency),
+        seconds(AlertRule::Silence)
+    )
 }
 
 /// A hint for each remembered file that cannot be used.

@@ -15,13 +15,13 @@ fn alerting(it: &Instance) -> Vec<(String, String)> {
     let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
     rules
         .map(|rule| {
-            let summaries: Vec<String> = rule["alerts"]
+            let described: Vec<String> = rule["alerts"]
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|alert| alert["annotations"]["summary"].to_string())
+                .map(|alert| alert["annotations"]["description"].to_string())
                 .collect();
-            (format!("{}: {}", rule["name"].as_str().unwrap(), rule["state"].as_str().unwrap()), summaries.concat())
+            (format!("{}: {}", rule["name"].as_str().unwrap(), rule["state"].as_str().unwrap()), described.concat())
         })
         .collect()
 }
@@ -66,7 +66,7 @@ fn rules_are_remembered_fire_resolve_and_go() {
     if std::env::var_os("CLIPPER_METRICS_TEST_GRAFANA_IMAGE").is_some() {
         let is = |now: &[(String, String)], state: &str| now.iter().any(|(rule, _)| rule == state);
         let named = |now: &[(String, String)], rule: &str, model: &str| {
-            now.iter().any(|(state, summary)| state == rule && summary.contains(model))
+            now.iter().any(|(state, described)| state == rule && described.contains(model))
         };
         let latency = "p99 above the objective (NAME): firing".replace("NAME", &it.name);
         let calm = "p99 above the objective (NAME): inactive".replace("NAME", &it.name);

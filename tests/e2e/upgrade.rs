@@ -4,9 +4,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use super::instance::{Instance, docker, settings_volumes};
+use super::instance::{Instance, bridge, docker, settings_volumes};
 use crate::support::registry;
-use crate::support::run::ran;
+use crate::support::run::{basic, http_with, ran};
 
 const OLD: &str = "grafana/grafana:12.4.10";
 const NEW: &str = "grafana/grafana:13.2.3";
@@ -107,6 +107,34 @@ fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
     it.run(&["up", "--grafana-image", &image(NEW)]).expect(0);
     assert!(has_data(&it) && runs(&it) == image(NEW));
     assert_eq!(remembered(&it), "");
+}
+
+#[test]
+fn off_loopback_one_that_fails_comes_back_with_its_password_and_shut_to_admin_admin() {
+    let it = Instance::with_grafana("upgrade-open", OLD);
+    let address = bridge();
+    it.first_up(&["--grafana-ip", &address, "--database", "d"]).expect(0);
+    let password = |it: &Instance| {
+        let status = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
+        status["account"]["password"].as_str().unwrap().to_string()
+    };
+    let before = password(&it);
+    for behaviour in ["crashes", "migrates"] {
+        let up = it.run(&["up", "--grafana-image", &image(&format!("odd:{behaviour}"))]).expect(1);
+        assert!(up.err.contains("runs again with its database"), "{behaviour}: {}", up.err);
+        assert_eq!(password(&it), before, "{behaviour}");
+        let url = format!("http://{address}:{}/api/org", it.grafana_port);
+        let sign_in = |password: &str| {
+            let basic = basic("admin", password);
+            http_with("GET", &url, None, &[("authorization", &basic)]).unwrap().0
+        };
+        assert_eq!((sign_in("admin"), sign_in(&before)), (401, 200), "{behaviour}");
+        assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{behaviour}");
+    }
+    // A password that is set while another image is being tried goes with what it belongs to.
+    let words = ["up", "--grafana-image", &image(NEW), "--reset-grafana-password"];
+    it.run(&words).expect(0);
+    assert_ne!(password(&it), before);
 }
 
 #[test]

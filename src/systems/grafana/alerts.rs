@@ -83,7 +83,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             go_duration(after),
             LATENCY,
             "$1 ($2 ms)",
-            format!("p99 latency above the objective of {} ms", millis(objective)),
+            format!("The p99 latency of a model is above the objective of {} ms", millis(objective)),
         ),
         AlertRule::Silence => {
             // The bucket that is being filled, and three before it that are as long as the time in question.
@@ -98,7 +98,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
                 go_duration(0),
                 COUNTER,
                 "$1",
-                format!("no report for {after} s"),
+                format!("A model has not reported for {after} s"),
             )
         }
     };
@@ -118,7 +118,8 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
         "isPaused": false,
         "labels": {"clipper_metrics": instance},
         "annotations": {
-            "summary": format!("{summary}: {{{{ reReplaceAll `{found}` `{shown}` $value }}}}"),
+            "summary": summary,
+            "description": format!("{{{{ reReplaceAll `{found}` `{shown}` $value }}}}"),
             "__dashboardUid__": instance,
             "__panelId__": panel.to_string(),
         },
