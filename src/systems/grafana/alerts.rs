@@ -30,6 +30,8 @@ const FOLDER: &str = "Clipper Metrics alerts";
 const MARK: &str = "__clipper_metrics__";
 /// Lets people edit what came through the API.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
+/// What Grafana computes itself, by the name that every version knows (recorded on 9.4 and 12.2).
+const EXPRESSION: &str = "-100";
 /// Where they all are.
 const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 /// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
@@ -104,7 +106,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
     };
     // Grafana's own words name each series with its value; of them, the model is what matters.
     let found = format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} value=(\S+) \]");
-    let expression = json!({"type": "__expr__", "uid": "__expr__"});
+    let expression = json!({"type": "__expr__", "uid": EXPRESSION});
     let panel = dashboard::panel_id(match rule {
         AlertRule::Latency => LATENCY_PANEL,
         AlertRule::Silence => SILENCE_PANEL,
@@ -132,7 +134,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
                 },
             },
             {
-                "refId": "C", "queryType": "", "datasourceUid": "__expr__", "relativeTimeRange": {"from": 0, "to": 0},
+                "refId": "C", "queryType": "", "datasourceUid": EXPRESSION, "relativeTimeRange": {"from": 0, "to": 0},
                 // The one kind of condition that takes series which differ in their names only.
                 "model": {
                     "refId": "C", "datasource": expression, "type": "classic_conditions", "expression": "",
