@@ -27,6 +27,8 @@ impl Systems {
         };
         let have = self.containers.borrow()[spec.role as usize].clone();
         let older = match have {
+            // Before an older one starts, the database that it knows comes back.
+            _ if self.must_restore(spec) => None,
             Some(id) if spec.role == Role::Grafana => {
                 let mut files = docker.read_files(&id).await?;
                 if files.is_promised_for(&id) && self.was_never_started(&id).await? {
@@ -37,8 +39,7 @@ impl Systems {
             }
             _ => version.and_then(|version| plan::older_version(spec, &spec.specification.image, version)),
         };
-        // Before an older one starts, the database that it knows comes back.
-        let blocked = blocked.or(older.filter(|_| !self.must_restore(spec)));
+        let blocked = blocked.or(older);
         blocked.map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Server(spec.role), blocked }))
     }
 
