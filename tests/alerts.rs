@@ -81,6 +81,8 @@ fn what_somebody_edited_is_left_alone_and_what_was_deleted_comes_back() {
         assert_eq!(it.ask("PUT", &place, Some(&edited)).0, 200);
         let state = it.run(&["status", "--alerts", "--output", "json"]).expect(0).json();
         assert_eq!(state["alerts"]["state"], "edited", "{version:?}");
+        let plan = it.run(&["up", "--alerts", "--dry-run"]).expect(0);
+        assert!(plan.out.contains("leave the alerts alone"), "{version:?}: {}", plan.out);
         let kept = it.run(&["up", "--alerts", "--alert-silence-after", "2m"]).expect(0);
         assert!(kept.out.contains("alert rules were edited"), "{version:?}: {}", kept.out);
         assert_eq!(titled(&it, "a model has gone silent")["for"], "5m");

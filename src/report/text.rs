@@ -378,7 +378,7 @@ pub(crate) fn plan_text(plan: &Plan, look: Look) -> String {
                 page.line(&format!("blocked: {}", printable_line(&blocked.why)));
                 page.line(&format!("hint: {}", printable_line(&blocked.hint)));
             }
-            Finding::Edited => page.line("leave the dashboard alone: edited"),
+            Finding::Edited => page.line(&format!("leave the {} alone: edited", item.resource)),
             _ => {}
         }
     }
