@@ -18,7 +18,7 @@ use crate::core::role::Role;
 use crate::core::stack::Stack;
 use crate::core::status::{self, Account, Status};
 use crate::error::{Error, Refusal, Result};
-use crate::systems::upgrade::{UNDONE_WITHIN, micros_since_1970};
+use crate::systems::upgrade::micros_since_1970;
 use crate::systems::{Depth, Systems, pause};
 
 /// How often a plan is made again because somebody else changed the engine meanwhile.
@@ -139,8 +139,7 @@ async fn converge(
 /// What is lost where the database of before comes back, unless that was just copied.
 fn overwritten(stack: &Stack, seen: &Observed, plan: &Plan) -> Option<String> {
     let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores())?;
-    let is_recent = |age: u128| age <= (UNDONE_WITHIN + stack.timeout).as_micros();
-    if upgrade.age(micros_since_1970()).is_some_and(is_recent) {
+    if upgrade.is_recent(micros_since_1970(), stack.timeout) {
         return None;
     }
     Some(format!(

@@ -3,7 +3,12 @@
 //!
 //! Must not know how a database is copied, nor where this is remembered.
 
+use std::time::Duration;
+
 use super::image::ImageRef;
+
+/// An image that is tried for longer than this is not given up by itself: people may have stored something.
+const RECENT: Duration = Duration::from_secs(3600);
 
 /// A change that is under way, or one that was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,10 +88,12 @@ impl Upgrade {
         matches!(self.state, UpgradeState::Refused | UpgradeState::Undone) && self.to.name == *image
     }
 
-    /// How long ago it was noted, in microseconds; the time is in microseconds since 1970.
+    /// It was noted so shortly before `now` (in microseconds since 1970) that nobody can have stored much since;
+    /// waiting for servers, which `timeout` bounds, is no part of that.
     #[must_use]
-    pub fn age(&self, now: u128) -> Option<u128> {
-        now.checked_sub(self.id.parse().ok()?)
+    pub fn is_recent(&self, now: u128, timeout: Duration) -> bool {
+        let age = self.id.parse().ok().and_then(|noted| now.checked_sub(noted));
+        age.is_some_and(|age| age <= (RECENT + timeout).as_micros())
     }
 
     /// The image of before, where only its id still tells it from the one that failed.
@@ -138,6 +145,20 @@ mod tests {
         }
         let latest = image("grafana/grafana:latest", "");
         assert!(image("grafana/grafana:latest", "a").may_differ_from(&latest), "what it was is not known");
+    }
+
+    #[test]
+    fn what_was_noted_long_ago_or_at_no_time_is_not_recent() {
+        let noted = |id: &str| Upgrade {
+            id: id.into(),
+            from: image("g:1", ""),
+            to: image("g:2", ""),
+            state: UpgradeState::Unproven,
+        };
+        let (second, hour) = (1_000_000, 3_600_000_000);
+        assert!(noted("5").is_recent(5 + hour + second, Duration::from_secs(1)));
+        assert!(!noted("6").is_recent(7 + hour + second, Duration::from_secs(1)));
+        assert!(!noted("6").is_recent(5, Duration::ZERO) && !noted("x").is_recent(5, Duration::ZERO));
     }
 
     #[test]

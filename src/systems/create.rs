@@ -29,20 +29,16 @@ impl Systems {
 
     /// One that is not started, and looks as if it was not: published as nobody specifies it.
     pub(super) async fn create_for_restore(&self, spec: &ContainerSpec) -> Result<()> {
-        let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let specification = Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() };
-        self.create_as(spec, specification, Making { private: true, ..Making::default() }).await
+        self.create_as(spec, private(spec), Making { private: true, ..Making::default() }).await
     }
 
     /// On a port of loopback that the engine chooses, from the image that ran last: a login that is
     /// rejected must not leave a migrated database behind. A volume that Grafana never ran on gets
     /// the given password: there is no other to try.
     pub(super) async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
-        let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-        let specification = Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() };
         let last = self.last_image.borrow().clone();
         let mut making = Making { adopts: true, private: true, image: None };
-        let mut specification = specification;
+        let mut specification = private(spec);
         if let Some((id, image)) = last {
             making.image = Some(id);
             specification.image = image;
@@ -130,6 +126,12 @@ impl Systems {
         self.docker()?.remove_container(&self.stack.instance, spec.role).await?;
         Box::pin(self.create_as(spec, specification, making)).await
     }
+}
+
+/// The same container, published on a port of loopback that the engine chooses.
+fn private(spec: &ContainerSpec) -> Specification {
+    let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+    Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() }
 }
 
 /// How a container is made beyond its specification.

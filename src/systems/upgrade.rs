@@ -19,9 +19,6 @@ use crate::core::stack::{ContainerSpec, DashboardId, Service, Stack};
 use crate::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::error::{Error, Refusal, Result};
 
-/// An image that is tried for longer than this is not given up by itself: people may have stored something.
-pub const UNDONE_WITHIN: Duration = Duration::from_secs(3600);
-
 impl Systems {
     /// The database of before is about to come back.
     pub(super) fn must_restore(&self, spec: &ContainerSpec) -> bool {
@@ -180,12 +177,11 @@ impl Systems {
         let Some(docker) = &self.docker else { return Ok(None) };
         let stored = docker.stored_settings(&self.stack.instance).await?;
         let tried = self.stack.container(Role::Grafana).map(|spec| &spec.specification.image);
-        let recent = (UNDONE_WITHIN + self.stack.timeout).as_micros();
         let pending = stored.upgrade.filter(|upgrade| {
             let is_tried = upgrade.state == UpgradeState::Unproven && Some(&upgrade.to.name) == tried;
             // Nothing tells an image from the one of before where they have one name, and only that is known.
             let is_known = upgrade.from.name != upgrade.to.name || upgrade.from.id.is_some();
-            is_tried && is_known && upgrade.age(micros_since_1970()).is_some_and(|age| age <= recent)
+            is_tried && is_known && upgrade.is_recent(micros_since_1970(), self.stack.timeout)
         });
         let Some(pending) = pending else { return Ok(None) };
         let made = docker.ours(Role::Grafana, &self.container_of(Role::Grafana)?).await?;

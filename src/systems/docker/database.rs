@@ -5,8 +5,6 @@
 
 use std::io::{self, Read as _, Seek as _, Write as _};
 
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
-use futures_util::StreamExt as _;
 use futures_util::future::join;
 
 use super::files::{self, VOLUME};
@@ -24,8 +22,6 @@ const MARKER: &str = "complete";
 const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
 /// The mode of Grafana's own files: it writes what it has open.
 const WRITABLE: u32 = 0o640;
-/// The most bytes that are read of the marker.
-const LIMIT: usize = 64 << 10;
 /// How many bytes go to the engine at once.
 const CHUNK: usize = 256 << 10;
 /// How many chunks wait between the two ends of a copy.
@@ -116,16 +112,12 @@ impl Docker {
         contents: &[(&str, &str)],
     ) -> Result<()> {
         let mode = |name: &str| if DATABASE_FILES.contains(&name) { WRITABLE } else { files::PRIVATE };
-        let archive = files::packed(self.owner(doing, container).await?, folder, mode, contents)
-            .map_err(|source| Error::Io { doing: doing.into(), source })?;
-        let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
-        let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
-        self.call(doing, upload).await
+        self.put_files(doing, container, folder, mode, contents).await
     }
 
     /// Copies one file of a container into a folder of it; one that is not there is fine.
     async fn transfer(&self, doing: &str, container: &str, from: &str, folder: &str) -> Result<()> {
-        if !self.exists(container, from).await? {
+        if !self.has_path(doing, container, from).await? {
             return Ok(());
         }
         self.expect_closed(doing, container).await?;
@@ -169,28 +161,10 @@ impl Docker {
         uploaded
     }
 
-    async fn exists(&self, container: &str, path: &str) -> Result<bool> {
-        let options = bollard::query_parameters::ContainerArchiveInfoOptionsBuilder::default().path(path).build();
-        let request = self.client.get_container_archive_info(container, Some(options));
-        Ok(self.find("look for a file in Grafana's volume", request).await?.is_some())
-    }
-
     /// A small file of a container; nothing where there is none or it is empty.
     async fn read_small(&self, container: &str, path: &str) -> Result<Option<String>> {
         let doing = "read a file of Grafana's volume";
-        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let read = async {
-            let mut stream = self.client.download_from_container(container, Some(options));
-            let mut archive = Vec::new();
-            while let Some(chunk) = stream.next().await {
-                archive.extend_from_slice(&chunk?);
-                if archive.len() > LIMIT {
-                    break;
-                }
-            }
-            Ok(archive)
-        };
-        let Some(archive) = self.find(doing, read).await? else { return Ok(None) };
+        let Some(archive) = self.read_archive(doing, container, path).await? else { return Ok(None) };
         let text = files::only_file(&archive).map_err(|source| Error::Io { doing: doing.into(), source })?;
         Ok(text.filter(|text| !text.is_empty()))
     }

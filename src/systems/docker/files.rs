@@ -118,7 +118,15 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
         let doing = "read clipper-metrics's files in Grafana's volume";
-        let options = DownloadFromContainerOptionsBuilder::default().path(FOLDER).build();
+        let Some(archive) = self.read_archive(doing, container, FOLDER).await? else {
+            return Ok(VolumeFiles::default());
+        };
+        unpacked(&archive).map_err(|source| Error::Io { doing: doing.into(), source })
+    }
+
+    /// Small files of a container as an archive; nothing where there is no such path.
+    pub(super) async fn read_archive(&self, doing: &str, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let read = async {
             let mut stream = self.client.download_from_container(container, Some(options));
             let mut archive = Vec::new();
@@ -130,8 +138,7 @@ impl Docker {
             }
             Ok(archive)
         };
-        let Some(archive) = self.find(doing, read).await? else { return Ok(VolumeFiles::default()) };
-        unpacked(&archive).map_err(|source| Error::Io { doing: doing.into(), source })
+        self.find(doing, read).await
     }
 
     /// Grafana has run on the container's volume.
@@ -139,9 +146,13 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn has_database(&self, container: &str) -> Result<bool> {
-        let options = ContainerArchiveInfoOptionsBuilder::default().path(DATABASE).build();
+        self.has_path("look for Grafana's database", container, DATABASE).await
+    }
+
+    pub(super) async fn has_path(&self, doing: &str, container: &str, path: &str) -> Result<bool> {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
         let request = self.client.get_container_archive_info(container, Some(options));
-        Ok(self.find("look for Grafana's database", request).await?.is_some())
+        Ok(self.find(doing, request).await?.is_some())
     }
 
     /// Puts the password that Grafana accepts into the volume, readable by Grafana alone. With
@@ -189,7 +200,19 @@ impl Docker {
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
         let doing = "write clipper-metrics's files into Grafana's volume";
-        let archive = packed(self.owner(doing, container).await?, Some(FOLDER_NAME), |_| PRIVATE, files)
+        self.put_files(doing, container, Some(FOLDER_NAME), |_| PRIVATE, files).await
+    }
+
+    /// Puts small files, each of its mode, into a folder of Grafana's volume or into the volume itself.
+    pub(super) async fn put_files(
+        &self,
+        doing: &str,
+        container: &str,
+        folder: Option<&str>,
+        mode: impl Fn(&str) -> u32,
+        files: &[(&str, &str)],
+    ) -> Result<()> {
+        let archive = packed(self.owner(doing, container).await?, folder, mode, files)
             .map_err(|source| Error::Io { doing: doing.into(), source })?;
         let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
         let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
@@ -289,7 +312,7 @@ pub(super) fn only_file(archive: &[u8]) -> std::io::Result<Option<String>> {
 }
 
 /// An archive with files, each of its mode, in a folder of their own or in the volume itself.
-pub(super) fn packed(
+fn packed(
     owner: (u64, u64),
     folder: Option<&str>,
     mode: impl Fn(&str) -> u32,

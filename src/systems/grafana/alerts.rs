@@ -11,9 +11,9 @@ use futures_util::future::try_join;
 use serde_json::{Value, json};
 
 use super::dashboard::{self, fingerprint};
-use super::{Grafana, foreign, path, text};
+use super::{EXPRESSION, Grafana, INFLUXDB, foreign, path, text};
 use crate::core::alerts::{AlertRule, AlertSettings, Alerts};
-use crate::core::observed::{AlertRules, Folder, SeenAlerts, SeenRule};
+use crate::core::observed::{AlertRules, SeenAlerts, SeenRule};
 use crate::core::plan::Resource;
 use crate::core::reports::{COUNTER, LATENCY};
 use crate::core::stack::{Dashboard, Stack};
@@ -30,8 +30,8 @@ const FOLDER: &str = "Clipper Metrics alerts";
 const MARK: &str = "__clipper_metrics__";
 /// Lets people edit what came through the API.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
-/// What Grafana computes itself, by the name that every version knows (recorded on 9.4 and 12.2).
-const EXPRESSION: &str = "-100";
+/// What Grafana computes itself, by the uid that every version knows (recorded on 9.4 and 12.2).
+const EXPRESSION_UID: &str = "-100";
 /// Where they all are.
 const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 /// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
@@ -106,7 +106,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
     };
     // Grafana's own words name each series with its value; of them, the model is what matters.
     let found = format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} value=(\S+) \]");
-    let expression = json!({"type": "__expr__", "uid": EXPRESSION});
+    let expression = json!({"type": EXPRESSION, "uid": EXPRESSION_UID});
     let panel = dashboard::panel_id(match rule {
         AlertRule::Latency => LATENCY_PANEL,
         AlertRule::Silence => SILENCE_PANEL,
@@ -129,12 +129,12 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             {
                 "refId": "A", "queryType": "", "datasourceUid": source, "relativeTimeRange": {"from": range, "to": 0},
                 "model": {
-                    "refId": "A", "datasource": {"type": "influxdb", "uid": source}, "rawQuery": true,
+                    "refId": "A", "datasource": {"type": INFLUXDB, "uid": source}, "rawQuery": true,
                     "resultFormat": "time_series", "query": query, "intervalMs": 1000, "maxDataPoints": 43_200,
                 },
             },
             {
-                "refId": "C", "queryType": "", "datasourceUid": EXPRESSION, "relativeTimeRange": {"from": 0, "to": 0},
+                "refId": "C", "queryType": "", "datasourceUid": EXPRESSION_UID, "relativeTimeRange": {"from": 0, "to": 0},
                 // The one kind of condition that takes series which differ in their names only.
                 "model": {
                     "refId": "C", "datasource": expression, "type": "classic_conditions", "expression": "",
@@ -268,12 +268,13 @@ impl Grafana {
     /// What has the title of a rule that is not there, or of its folder.
     async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<SeenRule> {
         let title = titled(FOLDER, &stack.instance);
-        match self.folder_state(&title).await? {
-            Folder::TitleTaken => return Ok(SeenRule::Clash(format!("a dashboard called {title:?}"))),
-            Folder::Missing | Folder::NotWanted => return Ok(SeenRule::Missing),
-            Folder::Present => {}
-        }
-        let Some(folder) = self.folder(&title).await? else { return Ok(SeenRule::Missing) };
+        let Some(folder) = self.folder(&title).await? else {
+            return Ok(if self.is_title_taken(&title).await? {
+                SeenRule::Clash(format!("a dashboard called {title:?}"))
+            } else {
+                SeenRule::Missing
+            });
+        };
         let wanted = titled(rule.title(), &stack.instance);
         let taken = in_folder(all, &folder).any(|rule| rule["title"] == wanted.as_str());
         Ok(if taken {

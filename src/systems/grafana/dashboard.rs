@@ -51,13 +51,10 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
     dashboard["uid"] = json!(want.uid);
     dashboard["title"] = json!(want.title);
     dashboard["id"] = Value::Null;
-    let current = match api {
-        Api::Numeric => &source.name,
-        Api::Uid => &source.uid,
-    };
+    let current = api.reference(source);
     for variable in dashboard["templating"]["list"].as_array_mut().into_iter().flatten() {
         let (text, value) = match variable["name"].as_str() {
-            Some("datasource") => (source.name.clone(), current.clone()),
+            Some("datasource") => (source.name.clone(), current.to_string()),
             Some(OBJECTIVE) => (objective.to_string(), objective.to_string()),
             Some(MODELS) => (json!(models).to_string(), json!(models).to_string()),
             _ => continue,

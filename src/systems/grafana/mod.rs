@@ -41,6 +41,21 @@ pub enum Api {
     Uid,
 }
 
+impl Api {
+    /// What a dashboard refers to a data source by.
+    fn reference(self, source: &stack::DataSource) -> &str {
+        match self {
+            Self::Numeric => &source.name,
+            Self::Uid => &source.uid,
+        }
+    }
+}
+
+/// The type of InfluxDB's data source.
+const INFLUXDB: &str = "influxdb";
+/// The type of what Grafana computes itself from other queries.
+const EXPRESSION: &str = "__expr__";
+
 /// A Grafana server.
 pub struct Grafana {
     http: Http,

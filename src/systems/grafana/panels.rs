@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::question::PAST_THE_CACHE;
 use super::variables::{Chosen, Variables, choose, matching, names_in};
-use super::{Api, Grafana, numeric_id, text};
+use super::{Api, EXPRESSION, Grafana, INFLUXDB, numeric_id, text};
 use crate::core::diagnosis::{PanelAnswer, PanelContent, VariableAnswer, VariableContent};
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
@@ -27,8 +27,6 @@ const REPEATS: usize = 10;
 const MAX_POINTS: u64 = 100;
 /// Clipper's report interval, below which asking makes no sense, in milliseconds.
 const SHORTEST_INTERVAL: u64 = 15_000;
-/// The type of InfluxDB's data source.
-const INFLUXDB: &str = "influxdb";
 
 /// What the stored dashboard gives when it is opened.
 #[derive(Debug)]
@@ -369,8 +367,6 @@ impl Grafana {
     }
 }
 
-/// Grafana's name for what computes with the answers of other queries.
-const EXPRESSION: &str = "__expr__";
 /// What Grafana's server itself puts into a query.
 const MACROS: [&str; 5] = ["timeFilter", "__timeFilter", "interval", "__interval", "__interval_ms"];
 /// Grafana's name for a panel whose queries each name their own data source.

@@ -163,29 +163,24 @@ impl Grafana {
 
     /// The stack's folder.
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<Folder> {
-        match &stack.folder {
-            Some(title) => self.folder_state(title).await,
-            None => Ok(Folder::NotWanted),
-        }
-    }
-
-    /// A folder of that title, or what keeps one from being made.
-    pub(super) async fn folder_state(&self, title: &str) -> Result<Folder> {
+        let Some(title) = &stack.folder else { return Ok(Folder::NotWanted) };
         if self.folder(title).await?.is_some() {
             return Ok(Folder::Present);
         }
-        if self.is_before(TITLES_CLASH_BEFORE) {
-            let slug = slug(title);
-            let taken = self.search().await?.iter().any(|entry| {
-                entry["type"] == "dash-db"
-                    && entry["folderUid"].as_str().is_none_or(str::is_empty)
-                    && self::slug(&text(&entry["title"])) == slug
-            });
-            if taken {
-                return Ok(Folder::TitleTaken);
-            }
+        Ok(if self.is_title_taken(title).await? { Folder::TitleTaken } else { Folder::Missing })
+    }
+
+    /// A dashboard has the title, and this version lets no folder have it too.
+    pub(super) async fn is_title_taken(&self, title: &str) -> Result<bool> {
+        if !self.is_before(TITLES_CLASH_BEFORE) {
+            return Ok(false);
         }
-        Ok(Folder::Missing)
+        let slug = slug(title);
+        Ok(self.search().await?.iter().any(|entry| {
+            entry["type"] == "dash-db"
+                && entry["folderUid"].as_str().is_none_or(str::is_empty)
+                && self::slug(&text(&entry["title"])) == slug
+        }))
     }
 
     /// Makes the folder; one that exists is fine. Its uid is its own: the dashboard's would be taken

@@ -7,15 +7,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::dashboard::{MARK, content_fingerprint, fingerprint, refer_by_name};
-use super::{Api, text};
+use super::{Api, EXPRESSION, INFLUXDB, text};
 use crate::core::stack::{DataSource, UserDashboard};
 
 /// The hidden variable that says which instance a dashboard was imported for; a person's save keeps it.
 const OWNER: &str = "clipper_metrics";
-/// The type of data source that Clipper's database is.
-const INFLUXDB: &str = "influxdb";
-/// What Grafana computes itself from other queries.
-const EXPRESSION: &str = "__expr__";
 /// What Grafana counts or adds itself, and what an export adds for the one who imports it.
 const NOT_CONTENT: [&str; 7] = ["id", "version", "iteration", "__inputs", "__requires", "__elements", MARK];
 /// Stands for our data source until it is known how the server's version refers to one.
@@ -158,10 +154,7 @@ fn has_library_panel(panels: &Value) -> bool {
 #[must_use]
 pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Api) -> Value {
     let mut dashboard: Value = serde_json::from_str(&want.content).unwrap_or(Value::Null);
-    let reference = match api {
-        Api::Numeric => &source.name,
-        Api::Uid => &source.uid,
-    };
+    let reference = api.reference(source);
     for_each_text(&mut dashboard, &mut |text| {
         if text.contains(PLACEHOLDER) {
             *text = text.replace(PLACEHOLDER, reference);
