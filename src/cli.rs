@@ -45,6 +45,8 @@ pub enum Command {
     Backup(Backup),
     /// Make an instance from such a file; never into one that exists
     Restore(Restore),
+    /// Write the instance as files for Grafana's provisioning, Docker Compose, a swarm or Kubernetes
+    Export(Export),
     /// Show what a server logs
     Logs(Logs),
     /// Send what Clipper would send, to see the dashboard without Clipper
@@ -131,6 +133,29 @@ pub struct Restore {
     /// Do not ask before points are kept for a shorter time than in the file
     #[arg(long)]
     pub yes: bool,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// What for
+    pub format: ExportFormat,
+    /// The directory, which holds nothing else
+    #[arg(value_hint = clap::ValueHint::DirPath)]
+    pub directory: std::path::PathBuf,
+}
+
+/// What to export for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Data source and dashboards as files, for a Grafana that is set up by files
+    Provisioning,
+    /// A Compose file that goes on with this instance's volumes
+    Compose,
+    /// A stack file for `docker stack deploy`
+    Swarm,
+    /// Manifests and a kustomization
+    Kubernetes,
 }
 
 /// Options of `logs`.

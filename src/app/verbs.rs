@@ -10,8 +10,9 @@ use super::session::{self, Purpose, Session, read_inputs};
 use super::terminal::{self, confirm, interrupted, reader_gone, style};
 use crate::cli::{self, Cli, Command, Options};
 use crate::clipper::load::Load;
-use crate::commands::{self, DownOptions, backup, demo, doctor, logs};
+use crate::commands::{self, DownOptions, backup, demo, doctor, export, logs};
 use crate::core::event::Event;
+use crate::core::export::Format as ExportFormat;
 use crate::core::invocation::shell_word;
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
@@ -41,6 +42,7 @@ pub(super) async fn run(cli: &Cli, environment: &Environment, report: &Rc<dyn Re
         Command::Doctor(doctor) => run_doctor(options, doctor, environment, report).await,
         Command::Backup(backup) => run_backup(options, backup, environment, report).await,
         Command::Restore(restore) => run_restore(options, restore, environment, report).await,
+        Command::Export(export) => run_export(options, export, environment, report).await,
         Command::Logs(logs) => show_logs(options, logs, environment, report).await,
         Command::Demo(demo) => run_demo(options, demo, environment, report).await,
     }
@@ -280,6 +282,24 @@ async fn run_restore(
     let confirm = async |what: &str| confirm_loss(report, verb.yes, what).await;
     let outcome = backup::restore(&session.systems, &verb.file, &manifest, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    Ok(Exit::Done)
+}
+
+async fn run_export(
+    options: &Options,
+    verb: &cli::Export,
+    environment: &Environment,
+    report: &Rc<dyn Report>,
+) -> Result<Exit> {
+    let format = match verb.format {
+        cli::ExportFormat::Provisioning => ExportFormat::Provisioning,
+        cli::ExportFormat::Compose => ExportFormat::Compose,
+        cli::ExportFormat::Swarm => ExportFormat::Swarm,
+        cli::ExportFormat::Kubernetes => ExportFormat::Kubernetes,
+    };
+    let session = Session::open(options, environment, report, Purpose::Whole, false).await?;
+    let exported = export::export(&session.systems, format, &verb.directory, session.listener.as_ref()).await?;
+    let _ = report.answer(&Output::Exported(&exported));
     Ok(Exit::Done)
 }
 

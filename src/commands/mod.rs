@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod demo;
 pub mod doctor;
+pub mod export;
 pub mod logs;
 
 use std::time::{Duration, Instant, SystemTime};

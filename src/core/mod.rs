@@ -6,6 +6,7 @@ pub mod address;
 pub mod alerts;
 pub mod diagnosis;
 pub mod event;
+pub mod export;
 pub mod image;
 pub mod instances;
 pub mod invocation;

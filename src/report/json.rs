@@ -46,6 +46,7 @@ fn document<'a>(output: &'a Output<'_>) -> Document<'a> {
         Output::Up { status, executed } | Output::Down { status, executed } => Document::executed(status, executed),
         Output::Planned { status, plan } => Document::planned(status, plan),
         Output::Status(status) => Document::status(status),
+        Output::Exported(exported) => Document::exported(exported),
         Output::Instances(found) => Document::instances(found),
         Output::BackedUp { file, bytes, time, instance, versions, .. } => {
             Document::backed_up(file, *bytes, *time, instance, *versions)

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::core::diagnosis::Diagnosis;
 use crate::core::event::{ExecutedStep, Listener};
+use crate::core::export::Exported;
 use crate::core::instances::Instance;
 use crate::core::invocation::Invocation;
 use crate::core::plan::Plan;
@@ -66,6 +67,8 @@ pub enum Output<'a> {
         /// The command that makes an instance of it.
         restore: &'a str,
     },
+    /// `export` has written a directory.
+    Exported(&'a Exported),
     /// `doctor` has made its checks.
     Diagnosed(&'a Diagnosis),
     /// `demo` has sent points.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::state_names;
 use crate::core::diagnosis::{CheckOutcome, CheckResult, Diagnosis};
 use crate::core::event::ExecutedStep;
+use crate::core::export::{self, FileChange};
 use crate::core::instances::{Instance, Member};
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Plan, Step as PlanStep};
@@ -34,6 +35,8 @@ pub(super) enum Document<'a> {
     Instances(Instances<'a>),
     /// `backup`.
     BackedUp(BackedUp<'a>),
+    /// `export`.
+    Exported(Exported<'a>),
     /// `doctor`.
     Diagnosed(Diagnosed<'a>),
     /// `demo`.
@@ -307,6 +310,31 @@ pub(super) struct BackedUp<'a> {
     grafana: &'a str,
 }
 
+/// What `export` wrote.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Exported<'a> {
+    /// Always 1.
+    schema: u32,
+    /// The instance's name.
+    instance: &'a str,
+    /// `provisioning`, `compose`, `swarm` or `kubernetes`.
+    format: &'static str,
+    /// The directory, as it was given.
+    directory: &'a str,
+    files: Vec<ExportedFile<'a>>,
+}
+
+/// A file of an export.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct ExportedFile<'a> {
+    /// Below the directory.
+    path: &'a str,
+    /// `created`, `updated`, `unchanged` or `removed`.
+    change: &'static str,
+}
+
 /// What `doctor` found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -433,6 +461,25 @@ impl<'a> Document<'a> {
         [influxdb, grafana]: [&'a str; 2],
     ) -> Self {
         Self::BackedUp(BackedUp { schema: SCHEMA, file, bytes, seconds: seconds(time), instance, influxdb, grafana })
+    }
+
+    pub(super) fn exported(found: &'a export::Exported) -> Self {
+        let files = found.files.iter().map(|(path, change)| ExportedFile {
+            path,
+            change: match change {
+                FileChange::Created => "created",
+                FileChange::Updated => "updated",
+                FileChange::Unchanged => "unchanged",
+                FileChange::Removed => "removed",
+            },
+        });
+        Self::Exported(Exported {
+            schema: SCHEMA,
+            instance: &found.instance,
+            format: found.format.name(),
+            directory: &found.directory,
+            files: files.collect(),
+        })
     }
 
     pub(super) fn instances(found: &'a [Instance]) -> Self {

@@ -8,8 +8,9 @@ use super::layout::Page;
 use super::{Output, state_names};
 use crate::core::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::core::event::{Event, ExecutedStep};
+use crate::core::export::{Exported, FileChange};
 use crate::core::instances::{Instance, Member, MemberState};
-use crate::core::invocation::Invocation;
+use crate::core::invocation::{Invocation, shell_word};
 use crate::core::plan::{Finding, Plan, Step};
 use crate::core::reports::{ModelReport, Reports, span};
 use crate::core::specification::Difference;
@@ -109,6 +110,7 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
             megabytes(*bytes),
             time.as_secs_f64(),
         )),
+        Output::Exported(exported) => sentence(&self::exported(exported)),
         Output::Instances(found) => instances(found, look),
         Output::Diagnosed(found) => diagnosis(found, look),
         Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
@@ -122,6 +124,30 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
         }
         Output::Error(failure, invocation) => error(failure, invocation, look.paint),
     }
+}
+
+/// What was written for whom.
+fn exported(exported: &Exported) -> String {
+    let Exported { instance, format, directory, files } = exported;
+    let readme = shell_word(&format!("{}/README.md", directory.trim_end_matches('/')));
+    if exported.is_unchanged() {
+        return format!(
+            "{directory} is as {instance} is exported for {format}: nothing was written\n{readme} says how to use it."
+        );
+    }
+    let count = |change: FileChange| files.iter().filter(|(_, became)| *became == change).count();
+    let parts = [
+        (FileChange::Created, "created"),
+        (FileChange::Updated, "updated"),
+        (FileChange::Removed, "removed"),
+        (FileChange::Unchanged, "unchanged"),
+    ];
+    let parts = parts.into_iter().filter(|(change, _)| count(*change) > 0);
+    let parts: Vec<String> = parts.map(|(change, name)| format!("{} {name}", count(change))).collect();
+    format!(
+        "exported {instance} for {format} to {directory} (files: {})\n{readme} says how to use it, and what it opens to whom.",
+        parts.join(", ")
+    )
 }
 
 /// An error with its hint.

@@ -260,6 +260,21 @@ impl Systems {
         Ok(stored.unwrap_or_else(|| self.credentials.default_password.clone()))
     }
 
+    /// The password of a Grafana that is yet to be made: the given one, else `kept`, else a new one.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the given one is Grafana's public default.
+    pub fn new_password(&self, kept: Option<Secret>) -> Result<Secret> {
+        match &self.credentials.grafana_password {
+            Some(given) if *given == self.credentials.default_password => Err(Error::usage(
+                "that password is Grafana's public default, and others would reach this Grafana",
+                "give another one, or none to have one generated",
+            )),
+            Some(given) => Ok(given.clone()),
+            None => kept.map_or_else(generate, Ok),
+        }
+    }
+
     /// A signed-in client for the Grafana that runs at the moment.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ mod apply;
 mod arbitrary;
 pub mod archive;
 mod create;
+mod digest;
 pub mod docker;
+pub mod export;
 pub mod grafana;
 pub mod http;
 pub mod influxdb;
@@ -375,6 +377,18 @@ impl Systems {
             (_, Service::External { .. }) => grafana::Choice::OfAccount,
         };
         Grafana::new(self.http(Role::Grafana, auth), choice)
+    }
+
+    /// The version of the Grafana that answers, asked by nobody in particular.
+    pub async fn grafana_version(&self) -> Option<Version> {
+        let (_, version) = self.grafana_client(Auth::None).health(PROBE).await;
+        version.as_deref().and_then(Version::parse)
+    }
+
+    /// The password of InfluxDB's user, where it wants one.
+    #[must_use]
+    pub fn influxdb_password(&self) -> Option<&Secret> {
+        self.credentials.influxdb.as_ref().map(|login| &login.password)
     }
 
     /// Something may be listening: a server that is not ours, or a container of ours that runs. What

@@ -136,6 +136,8 @@ fn influxdb() -> Vec<Image> {
     let owner = (1500, 1500);
     let mut layer = Layer::new();
     layer.program(&program, "/usr/bin/influxd");
+    // As the official image has it; health checks and exported jobs use it.
+    layer.program(Path::new("/usr/bin/influx"), "/usr/bin/influx");
     // The official image has these too; `doctor --from`, `backup` and `restore` use them.
     for name in ["bash", "cat", "rm", "sleep"] {
         layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
@@ -162,6 +164,10 @@ fn grafana(double: &Path) -> Vec<Image> {
         let mut layer = Layer::new();
         for name in names {
             layer.program(double, name);
+        }
+        // Health checks ask with them.
+        for name in ["/bin/sh", "/usr/bin/wget"] {
+            layer.program(Path::new("/bin/busybox"), name);
         }
         layer.folder("/tmp", 0o1777, (0, 0));
         layer.folder("/usr/share/grafana", 0o755, (0, 0));

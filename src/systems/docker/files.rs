@@ -22,7 +22,7 @@ use crate::error::{Error, Refusal, Result};
 
 /// Where the password lies inside the container. It lives exactly as long as the database that it
 /// opens, which is next to it, and holds what Grafana accepts.
-pub(super) const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
+pub const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
 /// The folder of our files.
 const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
 /// The same, as the volume has it.

@@ -35,7 +35,7 @@ pub use self::container::{Creation, RunInfo};
 use self::container::{find_container, port_holder};
 use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
-pub use self::files::VolumeFiles;
+pub use self::files::{PASSWORD_PATH, VolumeFiles};
 pub use self::forward::Forward;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{

@@ -10,19 +10,20 @@ use std::time::Duration;
 use futures_util::future::try_join;
 use serde_json::{Value, json};
 
-use super::dashboard::{self, fingerprint};
+use super::dashboard;
 use super::{EXPRESSION, Grafana, INFLUXDB, foreign, path, text};
 use crate::core::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::core::observed::{AlertRules, SeenAlerts, SeenRule};
 use crate::core::plan::Resource;
 use crate::core::reports::{COUNTER, LATENCY};
-use crate::core::stack::{Dashboard, Stack};
+use crate::core::stack::{Dashboard, DataSource, Stack};
 use crate::core::version::Version;
 use crate::error::{Error, Result};
+use crate::systems::digest::fingerprint;
 use crate::systems::http::{Body, Response};
 
 /// The first version whose API for alert rules makes rules that people can edit.
-const FIRST_VERSION: Version = Version(9, 3);
+pub(super) const FIRST_VERSION: Version = Version(9, 3);
 /// The title of the folder, before an instance's name.
 const FOLDER: &str = "Clipper Metrics alerts";
 /// The annotation that says "this is as clipper-metrics sent it". Grafana shows none of this form, and a
@@ -35,7 +36,7 @@ const EXPRESSION_UID: &str = "-100";
 /// Where they all are.
 const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 /// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
-const INTERVAL: u64 = 10;
+pub(super) const INTERVAL: u64 = 10;
 /// A model's newest report is looked for in this time, in seconds: four of its intervals.
 const LATENCY_RANGE: u64 = 60;
 /// A model that has not reported for longer is not missed any more, in seconds.
@@ -207,6 +208,59 @@ fn read(rule: &Value) -> SeenRule {
     }
 }
 
+/// What the rules are to be, where there are to be any.
+pub(super) const fn settings(stack: &Stack) -> Option<&AlertSettings> {
+    match &stack.alerts {
+        Alerts::On(settings) => Some(settings),
+        _ => None,
+    }
+}
+
+/// A version of Grafana has rules that people can edit.
+pub(super) fn is_supported(version: Version) -> bool {
+    version >= FIRST_VERSION
+}
+
+/// The title of the folder with an instance's rules.
+pub(super) fn folder_title(instance: &str) -> String {
+    titled(FOLDER, instance)
+}
+
+/// A rule as a file provides it; one that somebody edited as it is. The objective is the one that is wanted, else
+/// that of the rule, else the `shown` one of the dashboard.
+pub(super) fn provisioned(
+    stack: &Stack,
+    rule: AlertRule,
+    settings: &AlertSettings,
+    shown: Option<u64>,
+    source: &DataSource,
+    found: Option<&Value>,
+) -> Value {
+    let uid = uid(&stack.instance, rule);
+    if let Some(found) = found
+        && matches!(read(found), SeenRule::Present { edited: true, .. })
+    {
+        let known = found
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, value)| (CONTENT.contains(&name.as_str()) || *name == "uid") && !value.is_null());
+        // One field has another name in files.
+        let in_file = |name: &str| if name == "keep_firing_for" { "keepFiringFor".into() } else { name.to_string() };
+        return Value::Object(known.map(|(name, value)| (in_file(name), value.clone())).collect());
+    }
+    let fields = match found.map(read) {
+        Some(SeenRule::Present { fields, .. }) => fields,
+        _ => BTreeMap::new(),
+    };
+    let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(&fields)).or(shown);
+    let objective = objective.unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
+    let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
+    mark(&mut new, &settings.fields(rule, objective));
+    new["uid"] = json!(uid);
+    new
+}
+
 /// The rules in a folder.
 fn in_folder<'a>(all: &'a Value, folder: &'a Value) -> impl Iterator<Item = &'a Value> {
     all.as_array().into_iter().flatten().filter(|rule| rule["folderUID"] == folder["uid"])
@@ -223,7 +277,7 @@ impl Grafana {
         if stack.alerts == Alerts::NotManaged {
             return Ok(AlertRules::NotLookedAt);
         }
-        if self.version.get().is_some_and(|version| version < FIRST_VERSION) {
+        if self.version.get().is_some_and(|version| !is_supported(version)) {
             let why = format!(
                 "this Grafana has no API for alert rules that people can edit, which came with {FIRST_VERSION}"
             );
@@ -260,14 +314,14 @@ impl Grafana {
         Ok(seen.try_into().ok())
     }
 
-    async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Value>> {
+    pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Value>> {
         let uid = uid(&stack.instance, rule);
         self.get("read an alert rule", &path(&["api", "v1", "provisioning", "alert-rules", &uid])).await
     }
 
     /// What has the title of a rule that is not there, or of its folder.
     async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<SeenRule> {
-        let title = titled(FOLDER, &stack.instance);
+        let title = folder_title(&stack.instance);
         let Some(folder) = self.folder(&title).await? else {
             return Ok(if self.is_title_taken(&title).await? {
                 SeenRule::Clash(format!("a dashboard called {title:?}"))
@@ -295,7 +349,7 @@ impl Grafana {
             Some(objective) => objective,
             None => self.shown_objective(stack).await?,
         };
-        let title = titled(FOLDER, &stack.instance);
+        let title = folder_title(&stack.instance);
         let mut is_new = false;
         for rule in AlertRule::ALL {
             if self.alert_rule(stack, rule).await?.is_some() {
@@ -381,7 +435,7 @@ impl Grafana {
                 self.expect_alerting("delete an alert rule", &answer)?;
             }
         }
-        let title = titled(FOLDER, &stack.instance);
+        let title = folder_title(&stack.instance);
         match self.own_folder(&stack.instance, &title).await? {
             Some(folder) => {
                 let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Api, user_dashboard};
 use crate::core::observed::SeenDashboard;
 use crate::core::stack::{Dashboard, DataSource};
+use crate::systems::digest::fingerprint;
 
 /// The bundled dashboard as it lies in the repository.
 const BUNDLED: &str = include_str!("../../../assets/dashboard.json");
@@ -33,12 +34,6 @@ pub(super) fn panel_id(title: &str) -> u64 {
     let dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
     let panels = dashboard["panels"].as_array().into_iter().flatten();
     panels.into_iter().find(|panel| panel["title"] == title).and_then(|panel| panel["id"].as_u64()).unwrap_or_default()
-}
-
-/// Twelve hexadecimal digits of a SHA-256.
-pub(super) fn fingerprint(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The dashboard to send. Where Clipper's file says nothing, what the present one carries is kept.

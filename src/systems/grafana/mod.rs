@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod dashboard;
 mod organisation;
 pub mod panels;
+pub mod provisioning;
 mod question;
 mod store;
 pub mod user_dashboard;
@@ -16,7 +17,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all, try_join4};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 pub use self::organisation::Choice;
 pub use self::question::classify;
@@ -198,20 +199,16 @@ impl Grafana {
             DataSource::Ours { .. } => sources.iter().find(|source| source["uid"] == want.uid.as_str()),
             DataSource::Missing => None,
         };
-        let mut settings: Map<String, Value> =
-            present.and_then(|source| source["jsonData"].as_object().cloned()).unwrap_or_default();
-        settings.insert(MARK.into(), json!(want.uid));
-        settings.insert("dbName".into(), json!(want.database));
-        settings.insert("httpMode".into(), json!("POST"));
-        settings.insert("timeInterval".into(), json!(stack::DataSource::INTERVAL));
+        let mut body = data_source_body(want);
+        let kept = present.and_then(|source| source["jsonData"].as_object()).into_iter().flatten();
+        for (name, value) in kept {
+            body["jsonData"].as_object_mut().map(|ours| ours.entry(name).or_insert_with(|| value.clone()));
+        }
         let is_default = present.map_or_else(
             || !sources.iter().any(|source| source["isDefault"] == true),
             |source| source["isDefault"] == true,
         );
-        let mut body = json!({
-            "name": want.name, "uid": want.uid, "type": "influxdb", "access": "proxy", "url": want.url,
-            "database": want.database, "user": want.user, "isDefault": is_default, "jsonData": settings,
-        });
+        body["isDefault"] = json!(is_default);
         if let Some(password) = password {
             body["secureJsonData"] = json!({"password": password.reveal()});
         }
@@ -351,6 +348,17 @@ fn foreign(resource: Resource, what: &str) -> Error {
                 .into(),
     };
     Error::Blocked { resource, blocked }
+}
+
+/// The data source, as far as we set it.
+fn data_source_body(want: &stack::DataSource) -> Value {
+    json!({
+        "name": want.name, "uid": want.uid, "type": INFLUXDB, "access": "proxy", "url": want.url,
+        "database": want.database, "user": want.user,
+        "jsonData": {
+            MARK: want.uid, "dbName": want.database, "httpMode": "POST", "timeInterval": stack::DataSource::INTERVAL,
+        },
+    })
 }
 
 /// The number that a version before 9 wants in addresses.

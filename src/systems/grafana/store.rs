@@ -11,6 +11,7 @@ use crate::core::observed::{Dashboard, Folder};
 use crate::core::plan::Resource;
 use crate::core::stack::{DashboardId, Stack};
 use crate::error::{Error, Result};
+use crate::systems::digest::fingerprint;
 use crate::systems::http::escaped;
 
 /// Up to here, a folder and the dashboards in it have different titles; what came between this and
@@ -288,7 +289,7 @@ impl Grafana {
 
 /// The uid of a folder that is made for an instance's dashboard.
 fn folder_uid(instance: &str, title: &str) -> String {
-    format!("folder-{}", dashboard::fingerprint(format!("{instance} {title}").as_bytes()))
+    format!("folder-{}", fingerprint(format!("{instance} {title}").as_bytes()))
 }
 
 fn folder_with_uid(title: &str, uid: &str) -> String {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::dashboard::{MARK, content_fingerprint, fingerprint, refer_by_name};
+use super::dashboard::{MARK, content_fingerprint, refer_by_name};
 use super::{Api, EXPRESSION, INFLUXDB, text};
 use crate::core::stack::{DataSource, UserDashboard};
+use crate::systems::digest::fingerprint;
 
 /// The hidden variable that says which instance a dashboard was imported for; a person's save keeps it.
 const OWNER: &str = "clipper_metrics";

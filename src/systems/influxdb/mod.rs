@@ -200,6 +200,18 @@ impl Influxdb {
     }
 }
 
+/// The statements that make a database which keeps points for so long, also where it exists; again without harm.
+#[must_use]
+pub fn database_statements(name: &str, retention: Option<Retention>) -> Vec<String> {
+    let create = format!("CREATE DATABASE {}", quoted(name));
+    let keep = retention.map(|retention| {
+        // The policy that a new database has.
+        let (database, duration, shard) = (quoted(name), retention.influxql(), shard(retention));
+        format!("ALTER RETENTION POLICY autogen ON {database} DURATION {duration} SHARD DURATION {shard} DEFAULT")
+    });
+    std::iter::once(create).chain(keep).collect()
+}
+
 /// How long a group of points is, as InfluxDB chooses it for a retention.
 fn shard(retention: Retention) -> &'static str {
     match retention {

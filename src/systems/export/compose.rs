@@ -1,0 +1,211 @@
+//! Files of the Compose format: one for Docker Compose, which runs the instance's own volumes, and one for Docker in
+//! swarm mode, which makes new ones.
+//!
+//! Knows that format, and what a swarm does otherwise. Must not know how an engine is asked.
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, database, from_file, home,
+    provisioned, provisioning, provisioning_files, readme, variable, yaml,
+};
+use crate::core::address::ServerUrl;
+use crate::core::role::Role;
+use crate::core::specification::{PasswordSource, Specification};
+use crate::core::stack::{ContainerSpec, Login, Stack};
+use crate::error::{Error, Result};
+use crate::systems::digest::fingerprint;
+use crate::systems::docker::PASSWORD_PATH;
+use crate::systems::grafana::provisioning::INFLUXDB_PASSWORD;
+
+/// Where a swarm shows a secret.
+const SECRETS: &str = "/run/secrets";
+/// The network of a swarm's services.
+const NETWORK: &str = "metrics";
+
+/// For Docker Compose. The data source keeps the address that it has in the volume.
+pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
+    let stack = material.stack;
+    let files = provisioning(material, &stack.data_source.url, &variable(INFLUXDB_PASSWORD), true)?;
+    let folders = ["datasources"].into_iter().chain((!files.dashboards.is_empty()).then_some("dashboards"));
+    let mut services = Map::new();
+    for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
+        let made = &spec.specification;
+        let mut service = service(spec, variables(stack, spec, compose_password(made)));
+        service["restart"] = json!("unless-stopped");
+        // In the short form: docker-compose 1.29 knows no address in the long one.
+        service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
+        service["security_opt"] = json!(["no-new-privileges"]);
+        if made.host_gateway {
+            service["extra_hosts"] = json!([format!("{}:host-gateway", Specification::HOST_NAME)]);
+        }
+        if spec.role == Role::Grafana {
+            let volumes = service["volumes"].as_array_mut();
+            volumes.into_iter().for_each(|volumes| {
+                volumes.extend(folders.clone().map(|folder| {
+                    json!({
+                        "type": "bind", "source": format!("./{FOLDER}/{folder}"), "read_only": true,
+                        "target": format!("{PROVISIONING}/{folder}"),
+                    })
+                }));
+            });
+            if !stack.data_source.user.is_empty() {
+                service["environment"][INFLUXDB_PASSWORD] = json!(format!("${{{INFLUXDB_PASSWORD}}}"));
+            }
+        }
+        services.insert(spec.role.name().into(), service);
+    }
+    let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role)).map(|spec| {
+        let made = json!({"external": true, "name": spec.specification.volume});
+        (spec.role.name().to_string(), made)
+    });
+    let file = json!({"services": services, "volumes": volumes.collect::<Map<_, _>>()});
+    let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
+    // Two exports in folders of one name are two projects.
+    all.push(File::new(".env", format!("COMPOSE_PROJECT_NAME={}\n", stack.instance)));
+    all.push(File::new("docker-compose.yaml", yaml(&file)));
+    all.push(readme::compose(material, &files));
+    Ok(all)
+}
+
+/// For `docker stack deploy`.
+pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
+    let stack = material.stack;
+    let password = material.password.ok_or_else(|| Error::usage("there is no password for Grafana", ""))?;
+    let influxdb = stack.container(Role::Influxdb);
+    let url = match influxdb {
+        Some(_) => ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string(),
+        None => stack.data_source.url.clone(),
+    };
+    let influxdb_secret = from_file(&format!("{SECRETS}/{INFLUXDB_PASSWORD_FILE}"));
+    let files = provisioning(material, &url, &influxdb_secret, false)?;
+    let mut services = Map::new();
+    let mut secrets = vec![(PASSWORD_FILE, password)];
+    if let Some(password) = material.influxdb_password {
+        secrets.push((INFLUXDB_PASSWORD_FILE, password));
+    }
+    let configs = provisioned(&files);
+    for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
+        let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
+        let mut service = service(spec, variables(stack, spec, Some(from_secret)));
+        service["networks"] = json!([NETWORK]);
+        service["deploy"] = json!({
+            "replicas": 1,
+            // A volume is on one node, and two servers never have it at once.
+            "placement": {"constraints": [format!("node.labels.{} == true", stack.instance)]},
+            // One task needs no virtual address, whose connections end when they are idle.
+            "endpoint_mode": "dnsrr",
+            "update_config": {"order": "stop-first"},
+            "restart_policy": {"condition": "any", "delay": "2s"},
+        });
+        if spec.role == Role::Grafana {
+            // On the one node that has the volume, not on all of them. A swarm ignores addresses.
+            let port = spec.specification.publish.port();
+            let published =
+                json!({"target": Role::Grafana.port(), "published": port, "protocol": "tcp", "mode": "host"});
+            service["ports"] = json!([published]);
+            service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] = json!(home(stack));
+            service["configs"] = configs
+                .iter()
+                .enumerate()
+                .map(|(index, (path, _))| {
+                    json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{path}")})
+                })
+                .collect();
+            // Nobody else is in the container, whatever user its image has.
+            service["secrets"] =
+                secrets.iter().map(|(name, _)| json!({"source": name, "target": name, "mode": 0o444})).collect();
+        }
+        services.insert(spec.role.name().into(), service);
+    }
+    if let Some(spec) = influxdb {
+        services.insert("database".into(), database_service(stack, spec));
+    }
+    // What is in a config cannot change, so that another content has another name.
+    let named = |index: usize, path: &str, content: &str| {
+        let name = format!("{}-{}", stack.instance, fingerprint(content.as_bytes()));
+        (format!("config-{index}"), json!({"name": name, "file": format!("./{FOLDER}/{path}")}))
+    };
+    let configs = configs.iter().enumerate().map(|(index, (path, content))| named(index, path, content));
+    let volumes =
+        Role::ALL.into_iter().filter_map(|role| stack.container(role)).map(|spec| (spec.role.name(), json!({})));
+    let file = json!({
+        "version": "3.8",
+        "services": services,
+        "networks": {NETWORK: {"driver": "overlay", "attachable": true}},
+        "volumes": volumes.map(|(name, made)| (name.to_string(), made)).collect::<Map<_, _>>(),
+        "configs": configs.collect::<Map<_, _>>(),
+        "secrets": secrets.iter().map(|(name, _)| ((*name).into(), json!({"file": format!("./{name}")}))).collect::<Map<_, _>>(),
+    });
+    let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
+    all.extend(secrets.into_iter().map(|(name, secret)| File::secret(name, secret.reveal())));
+    all.push(File::new("stack.yaml", yaml(&file)));
+    all.push(readme::swarm(material));
+    Ok(all)
+}
+
+/// Makes Clipper's database before Clipper does, so that Grafana can ask for it; ends then.
+fn database_service(stack: &Stack, spec: &ContainerSpec) -> Value {
+    let host = Role::Influxdb.name();
+    json!({
+        "image": spec.specification.image.to_string(),
+        "entrypoint": ["influx", "-host", host, "-execute", escaped(&database(stack))],
+        "networks": [NETWORK],
+        "cap_drop": ["ALL"],
+        "deploy": {"restart_policy": {"condition": "on-failure", "delay": "2s"}},
+    })
+}
+
+/// What both formats say of a container.
+fn service(spec: &ContainerSpec, environment: Map<String, Value>) -> Value {
+    let made = &spec.specification;
+    let mut service = json!({
+        "image": made.image.to_string(),
+        "environment": environment,
+        "volumes": [{"type": "volume", "source": spec.role.name(), "target": spec.role.data_path()}],
+        "cap_drop": ["ALL"],
+        "read_only": made.read_only,
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+        "healthcheck": {
+            "test": health(spec.role), "interval": "5s", "timeout": "5s", "retries": 12, "start_period": "2m",
+        },
+        "stop_grace_period": "30s",
+    });
+    if made.read_only {
+        service["tmpfs"] = json!(["/tmp"]);
+    }
+    service
+}
+
+/// Asks a server from inside its container, with what its images have.
+fn health(role: Role) -> Value {
+    match role {
+        Role::Influxdb => json!(["CMD", "influx", "-execute", "SHOW DATABASES"]),
+        Role::Grafana => {
+            let url = format!("http://127.0.0.1:{}/api/health", role.port());
+            json!(["CMD-SHELL", format!("wget -q -O /dev/null {url} || curl -sf -o /dev/null {url}")])
+        }
+    }
+}
+
+/// A container's environment, written so that nothing is put in the place of a variable.
+fn variables(stack: &Stack, spec: &ContainerSpec, password: Option<String>) -> Map<String, Value> {
+    let mut variables = spec.specification.environment.clone();
+    if spec.role == Role::Grafana {
+        variables.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
+        if stack.login.user != Login::ADMIN && !stack.login.token {
+            variables.insert("GF_SECURITY_ADMIN_USER".into(), stack.login.user.clone());
+        }
+    }
+    variables.into_iter().map(|(name, value)| (name, json!(escaped(&value)))).collect()
+}
+
+/// The password is where the volume has it.
+fn compose_password(made: &Specification) -> Option<String> {
+    (made.password == PasswordSource::File).then(|| from_file(PASSWORD_PATH))
+}
+
+/// A text in which nothing is a variable.
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
+}

@@ -1,0 +1,216 @@
+//! Exports: a stack as files for a system that runs it without clipper-metrics.
+//!
+//! Knows what all formats have in common. Must not know how a directory is written, nor where what a running
+//! Grafana has came from.
+
+mod compose;
+pub mod directory;
+mod kubernetes;
+mod readme;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::grafana::provisioning::{INFLUXDB_PASSWORD, Present, Provisioning, Purpose};
+use super::influxdb;
+use crate::core::export::Format;
+use crate::core::role::Role;
+use crate::core::stack::{DataSource, Secret, Stack};
+use crate::core::version::Version;
+use crate::error::{Error, Result};
+
+/// The file of a new Grafana's password in an exported directory.
+const PASSWORD_FILE: &str = "grafana-password";
+/// The file of an external InfluxDB's password.
+const INFLUXDB_PASSWORD_FILE: &str = "influxdb-password";
+/// Where Grafana looks for the files that set it up.
+const PROVISIONING: &str = "/etc/grafana/provisioning";
+/// The folder of those files beside files of another format.
+const FOLDER: &str = "provisioning";
+
+/// The stack can be exported like this.
+///
+/// # Errors
+/// [`Error::Usage`] with what is in the way.
+pub fn check(format: Format, stack: &Stack) -> Result<()> {
+    if format == Format::Provisioning {
+        return Ok(());
+    }
+    let Some(grafana) = stack.container(Role::Grafana) else {
+        return Err(Error::usage(
+            format!("export {format} is for a Grafana in a container of clipper-metrics, and this one runs elsewhere"),
+            format!(
+                "omit --grafana-url, or make files for that Grafana with `{}`",
+                stack.command("export provisioning DIRECTORY")
+            ),
+        ));
+    };
+    if format.makes_servers() {
+        if let Some(organisation) = &stack.organisation {
+            return Err(Error::usage(
+                format!("export {format} makes a new Grafana, which has no organisation {organisation:?}"),
+                "omit --grafana-org (--grafana-org '' takes back a remembered one)",
+            ));
+        }
+        if grafana.specification.host_gateway {
+            return Err(Error::usage(
+                "InfluxDB's address is that of this machine, where no Grafana elsewhere reaches it",
+                "give the address that a Grafana elsewhere uses with --data-source-url",
+            ));
+        }
+    }
+    if format == Format::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
+}
+
+/// The password of the Grafana that an earlier export to that directory makes.
+///
+/// # Errors
+/// [`Error::Io`] when there is one that cannot be read.
+pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
+    let kept = match format {
+        Format::Swarm => directory::secret(folder, PASSWORD_FILE)?.map(|text| text.trim().to_string()),
+        Format::Kubernetes => {
+            directory::secret(folder, kubernetes::SECRET)?.and_then(|text| kubernetes::password(&text))
+        }
+        Format::Provisioning | Format::Compose => None,
+    };
+    Ok(kept.filter(|text| !text.is_empty()).map(Secret::new))
+}
+
+/// A file of an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Below the directory, with `/` between folders.
+    pub path: String,
+    /// What is in it.
+    pub content: String,
+    /// Only its owner may read it.
+    pub is_secret: bool,
+}
+
+impl File {
+    fn new(path: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { path: path.into(), content: content.into(), is_secret: false }
+    }
+
+    fn secret(path: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { is_secret: true, ..Self::new(path, content) }
+    }
+}
+
+/// What an export is made of.
+pub struct Material<'a> {
+    /// The stack.
+    pub stack: &'a Stack,
+    /// What its Grafana has.
+    pub present: &'a Present,
+    /// Its version, if it is known.
+    pub version: Option<Version>,
+    /// The password of a Grafana that is made.
+    pub password: Option<&'a Secret>,
+    /// The password of an InfluxDB that wants one.
+    pub influxdb_password: Option<&'a Secret>,
+}
+
+/// All files of an export, in the order of their paths.
+///
+/// # Errors
+/// [`Error::Usage`] when something of it cannot be exported like this.
+pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
+    let mut files = match format {
+        Format::Provisioning => {
+            let url = &material.stack.data_source.url;
+            let provisioning = provisioning(material, url, &variable(INFLUXDB_PASSWORD), false)?;
+            let mut files = provisioning_files(&provisioning, "");
+            files.push(readme::provisioning(material, &provisioning));
+            files
+        }
+        Format::Compose => compose::compose(material)?,
+        Format::Swarm => compose::swarm(material)?,
+        Format::Kubernetes => kubernetes::manifests(material)?,
+    };
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(files)
+}
+
+/// Grafana's files for an InfluxDB at that address, whose password, if it wants one, is found like that.
+fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
+    let source = DataSource { url: url.into(), ..material.stack.data_source.clone() };
+    let purpose = Purpose { source: &source, password, version: material.version, keeps_database };
+    Provisioning::new(material.stack, &purpose, material.present)
+}
+
+/// A value that Grafana takes from a variable.
+fn variable(name: &str) -> String {
+    format!("$__env{{{name}}}")
+}
+
+/// A value that Grafana takes from a file.
+fn from_file(path: &str) -> String {
+    format!("$__file{{{path}}}")
+}
+
+/// Where each file of Grafana's lies below its provisioning folder.
+fn provisioned(provisioning: &Provisioning) -> Vec<(String, String)> {
+    let own = provisioning.folder_name(0);
+    let folder = |index: usize| format!("dashboards/{}", provisioning.folder_name(index));
+    let mut files = vec![(format!("datasources/{own}.yaml"), yaml(&provisioning.data_source))];
+    if !provisioning.dashboards.is_empty() {
+        let providers = provisioning.providers(|index| format!("{PROVISIONING}/{}", folder(index)));
+        files.push((format!("dashboards/{own}.yaml"), yaml(&providers)));
+    }
+    for dashboard in &provisioning.dashboards {
+        files.push((format!("{}/{}.json", folder(dashboard.folder), dashboard.uid), pretty(&dashboard.content)));
+    }
+    if let Some(rules) = &provisioning.alert_rules {
+        files.push((format!("alerting/{own}.yaml"), yaml(rules)));
+    }
+    files
+}
+
+fn provisioning_files(provisioning: &Provisioning, root: &str) -> Vec<File> {
+    let files = provisioned(provisioning).into_iter();
+    files.map(|(path, content)| File::new(format!("{root}{path}"), content)).collect()
+}
+
+/// Where Grafana's server finds the bundled dashboard.
+fn home(stack: &Stack) -> String {
+    format!("{PROVISIONING}/dashboards/{}/{}.json", stack.instance, stack.dashboard.uid)
+}
+
+/// The statements that make Clipper's database as the stack wants it; again without harm.
+fn database(stack: &Stack) -> String {
+    influxdb::database_statements(&stack.database, stack.retention).join("; ")
+}
+
+fn yaml(value: &Value) -> String {
+    // Lines are not folded: a query stays in one piece.
+    let mut options = serde_saphyr::SerializerOptions::default();
+    options.folded_wrap_chars = usize::MAX;
+    // Values of JSON can all be written.
+    let text = serde_saphyr::to_string_with_options(value, options).unwrap_or_default();
+    format!("{}\n", text.trim_end())
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_yaml_would_take_for_something_else_is_quoted_and_lines_stay_whole() {
+        let long = "SELECT last(\"p99\") FROM /x$/ WHERE time > 0 ".repeat(8);
+        let value =
+            json!({"a": "no", "b": "1:20", "c": "2024-01-01", "d": "0400", "e": long, "f": "{\n  \"x\": 1\n}\n"});
+        let text = yaml(&value);
+        assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), value, "{text}");
+        assert!(text.contains("a: \"no\"\n") && text.contains("b: \"1:20\"\n"), "{text}");
+        assert!(text.contains(long.trim_end()), "{text}");
+    }
+}

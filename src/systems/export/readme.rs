@@ -1,0 +1,229 @@
+//! The README of an export: what it was made from, how it is used and reached, and what it opens to whom.
+//!
+//! Knows texts. Must not know the formats' fields.
+
+use super::{FOLDER, File, Material};
+use crate::core::invocation::shell_word;
+use crate::core::role::Role;
+use crate::core::specification::PasswordSource;
+use crate::core::stack::Stack;
+use crate::systems::docker::PASSWORD_PATH;
+use crate::systems::grafana::provisioning::{INFLUXDB_PASSWORD, Provisioning};
+
+/// The name of the file.
+const NAME: &str = "README.md";
+
+pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> File {
+    let stack = material.stack;
+    let rules = if files.alert_rules.is_some() { " and the alert rules" } else { "" };
+    let text = include_str!("../../../assets/export/provisioning.md");
+    fill(
+        text,
+        material,
+        &[("and_rules", rules.into()), ("password", influxdb_password(stack)), ("url", stack.data_source.url.clone())],
+    )
+}
+
+pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
+    let stack = material.stack;
+    let text = include_str!("../../../assets/export/compose.md");
+    let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role));
+    let volumes: Vec<String> = volumes.map(|spec| format!("`{}`", spec.specification.volume)).collect();
+    let mut password = influxdb_password(stack);
+    let grafana = stack.container(Role::Grafana);
+    if grafana.is_some_and(|spec| spec.specification.password == PasswordSource::File) {
+        password.push_str(&format!(
+            "\nGrafana's password stays in its volume. `docker compose exec grafana cat {PASSWORD_PATH}` prints it; give \
+             it to the last line in a file with `--grafana-password-file`.\n"
+        ));
+    }
+    fill(
+        text,
+        material,
+        &[
+            ("down", stack.command("down")),
+            ("status", status(stack)),
+            ("password", password),
+            ("opens", opens(stack)),
+            ("back", back(stack, files)),
+            ("edited", kept(material)),
+            ("volumes", format!(" {}", volumes.join(" and "))),
+        ],
+    )
+}
+
+pub(super) fn swarm(material: &Material<'_>) -> File {
+    let stack = material.stack;
+    let text = include_str!("../../../assets/export/swarm.md");
+    let is_ours = stack.container(Role::Influxdb).is_some();
+    let service = "The service `database` makes Clipper's database and ends: it is complete with 0 of 1 tasks. ";
+    let network = format!("{}_metrics", stack.instance);
+    let influxdb = format!(
+        "\nInfluxDB asks nobody for a password, so it is **not published**. Clipper joins the network `{network}` \
+         (`docker run --network {network} …`, or `docker service create --network {network} …`), which only containers \
+         of this swarm can do, and finds it as `influx_ip = \"influxdb\"`, `influx_port = 8086` in its file. What is in \
+         that network gets in.\n"
+    );
+    fill(
+        text,
+        material,
+        &[
+            ("database_service", if is_ours { service.into() } else { String::new() }),
+            ("influxdb", if is_ours { influxdb } else { external(stack) }),
+        ],
+    )
+}
+
+pub(super) fn kubernetes(material: &Material<'_>) -> File {
+    let stack = material.stack;
+    let text = include_str!("../../../assets/export/kubernetes.md");
+    let is_ours = stack.container(Role::Influxdb).is_some();
+    let influxdb = format!(
+        "\nInfluxDB asks nobody for a password. A NetworkPolicy lets only pods of the same namespace in; the cluster's \
+         network must support that. Clipper runs there and finds it as `influx_ip = \"{}\"`, `influx_port = 8086` in its \
+         file.\n",
+        Role::Influxdb.object_name(&stack.instance)
+    );
+    let read_only = Role::ALL.into_iter().filter_map(|role| stack.container(role));
+    let read_only = read_only.into_iter().all(|spec| spec.specification.read_only);
+    let claims = if is_ours {
+        "The volumes, 10 GiB for InfluxDB and 1 GiB for Grafana, are of"
+    } else {
+        "The volume, 1 GiB for Grafana, is of"
+    };
+    fill(
+        text,
+        material,
+        &[
+            ("claims", claims.into()),
+            ("uid", stack.dashboard.uid.clone()),
+            ("influxdb", if is_ours { influxdb } else { external(stack) }),
+            ("read_only", if read_only { " and with a read-only root".into() } else { String::new() }),
+        ],
+    )
+}
+
+/// Puts values in the place of their names.
+fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File {
+    let stack = material.stack;
+    let grafana = stack.container(Role::Grafana).map(|spec| spec.specification.publish.port());
+    let common = [
+        ("version", env!("CARGO_PKG_VERSION").to_string()),
+        ("table", table(stack)),
+        ("instance", stack.instance.clone()),
+        ("user", stack.login.user.clone()),
+        ("grafana_port", grafana.unwrap_or(Role::Grafana.port()).to_string()),
+        ("edited", edited(material)),
+    ];
+    let mut text = text.to_string();
+    for (name, value) in values.iter().chain(&common) {
+        text = text.replace(&format!("{{{name}}}"), value);
+    }
+    // Where nothing was put in, no empty lines are left.
+    while text.contains("\n\n\n") {
+        text = text.replace("\n\n\n", "\n\n");
+    }
+    File::new(NAME, format!("{}\n", text.trim_end()))
+}
+
+/// What it was made from.
+fn table(stack: &Stack) -> String {
+    let server = |role: Role| match stack.container(role) {
+        Some(spec) => format!("`{}`", spec.specification.image),
+        None => stack.url(role).to_string(),
+    };
+    let mut rows = vec![
+        ("instance", stack.instance.clone()),
+        ("InfluxDB", server(Role::Influxdb)),
+        ("Grafana", server(Role::Grafana)),
+        ("database", stack.database.clone()),
+    ];
+    if let Some(retention) = stack.retention {
+        rows.push(("points are kept", retention.to_string()));
+    }
+    if let Some(folder) = &stack.folder {
+        rows.push(("folder", folder.clone()));
+    }
+    let titles = stack.dashboards().map(|id| stack.dashboard_identity(id).1.to_string());
+    rows.push(("dashboards", titles.collect::<Vec<_>>().join(", ")));
+    let rows = rows.into_iter().map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|")));
+    format!("| made from | |\n|---|---|\n{}", rows.collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether somebody's changes are in it.
+fn edited(material: &Material<'_>) -> String {
+    let titles = material.present.edited_dashboards(material.stack);
+    if titles.is_empty() {
+        return String::new();
+    }
+    let have = if titles.len() == 1 { "has" } else { "have" };
+    format!("\nSomebody {have} edited in Grafana, and the export is as they left it: {}.\n", titles.join(", "))
+}
+
+/// What is not in the files of Compose, since it is in the volume.
+fn kept(material: &Material<'_>) -> String {
+    let titles = material.present.edited_dashboards(material.stack);
+    let what = if titles.is_empty() { String::new() } else { format!(" That is so of: {}.", titles.join(", ")) };
+    format!(
+        "\nWhat somebody edited in Grafana, and alert rules, stay in its volume as they are and are in no file here.{what}\n"
+    )
+}
+
+/// How the instance goes back to clipper-metrics. Grafana must see that a file is gone, else the dashboard stays as
+/// one that a file provides.
+fn back(stack: &Stack, files: &Provisioning) -> String {
+    let own = (0..files.folders).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));
+    let own: Vec<String> = own.collect();
+    let release = match own.is_empty() {
+        true => String::new(),
+        false => format!("rm {}\ndocker compose restart grafana\n", own.join(" ")),
+    };
+    format!("```sh\n{release}docker compose down\n{}\n```", stack.command("up"))
+}
+
+fn influxdb_password(stack: &Stack) -> String {
+    if stack.data_source.user.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nThe password of InfluxDB's user is in no file: give it to Grafana's server as the variable `{INFLUXDB_PASSWORD}`.\n"
+    )
+}
+
+/// Where Clipper finds an InfluxDB that runs elsewhere.
+fn external(stack: &Stack) -> String {
+    format!("\nInfluxDB runs elsewhere, and Grafana must reach it at `{}`.\n", stack.data_source.url)
+}
+
+/// Who can use what Compose publishes.
+fn opens(stack: &Stack) -> String {
+    let open = |role: Role, how: &str| {
+        let at = stack.container(role)?.specification.publish;
+        let who = if at.ip().is_loopback() { "only this machine reaches it".to_string() } else { format!("**{how}**") };
+        Some(format!("* {} listens on {at}: {who}.", role.title()))
+    };
+    let lines = [
+        open(
+            Role::Influxdb,
+            "it asks nobody for a password, and whoever reaches that address can read and write metrics",
+        ),
+        open(Role::Grafana, "it speaks plain http, and passwords can be read on the way there"),
+    ];
+    lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+/// The command that compares all of it from outside.
+fn status(stack: &Stack) -> String {
+    let mut words = format!(
+        "clipper-metrics status --name {} --influxdb-url {} --grafana-url {} --data-source-url {} --database {}",
+        stack.instance,
+        stack.url(Role::Influxdb),
+        stack.url(Role::Grafana),
+        shell_word(&stack.data_source.url),
+        shell_word(&stack.database),
+    );
+    if let Some(organisation) = &stack.organisation {
+        words.push_str(&format!(" --grafana-org {}", shell_word(organisation)));
+    }
+    words
+}
