@@ -20,6 +20,7 @@ mod contract;
 mod convergence;
 mod doctor;
 mod e2e;
+mod exports;
 mod external;
 mod support;
 mod tls;

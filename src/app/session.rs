@@ -75,10 +75,7 @@ impl Session {
             settings::check(&inputs)?;
         }
         if inputs.needs_no_engine() {
-            inputs.repeats_options = true;
-            let (stack, credentials) = settings::merge(&inputs, &Memory::default())?;
-            let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
-            return Ok(Self { systems, listener, _lock: None });
+            return Self::without_engine(inputs, report);
         }
         let docker = connect(&mut inputs, options, environment, &listener).await?;
         let lock = if changes {
@@ -99,6 +96,15 @@ impl Session {
         };
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
+    }
+
+    /// Without an engine, for what can do without: nothing is remembered then.
+    pub(super) fn without_engine(mut inputs: Inputs, report: &Rc<dyn Report>) -> Result<Self> {
+        inputs.repeats_options = true;
+        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
+        let (stack, credentials) = settings::merge(&inputs, &Memory::default())?;
+        let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
+        Ok(Self { systems, listener, _lock: None })
     }
 
     /// For an instance that is to be made from an archive: what it remembers comes from there, but for the
@@ -153,6 +159,12 @@ async fn connect(
     let docker = Docker::connect(endpoint, Rc::clone(listener)).await?;
     inputs.engine = docker.location();
     Ok(docker)
+}
+
+/// Somebody says which engine is meant.
+pub(super) fn names_engine(options: &Options, environment: &Environment) -> bool {
+    let given = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
+    options.host.is_some() || options.context.is_some() || given("DOCKER_HOST") || given("DOCKER_CONTEXT")
 }
 
 /// The engine alone, for what concerns no instance.

@@ -297,7 +297,20 @@ async fn run_export(
         cli::ExportFormat::Swarm => ExportFormat::Swarm,
         cli::ExportFormat::Kubernetes => ExportFormat::Kubernetes,
     };
-    let session = Session::open(options, environment, report, Purpose::Whole, false).await?;
+    let inputs = read_inputs(options, environment, Purpose::Whole, false)?;
+    let opened = Session::open_with(inputs.clone(), options, environment, report, Purpose::Whole, false).await;
+    let session = match opened {
+        // New servers elsewhere need no engine here.
+        Err(error @ Error::Engine { .. })
+            if format != ExportFormat::Compose && !session::names_engine(options, environment) =>
+        {
+            let session = Session::without_engine(inputs, report)?;
+            let why = format!("{error}; what an instance remembers or somebody edited is not in the export");
+            session.listener.on(Event::Warning(&why));
+            session
+        }
+        opened => opened?,
+    };
     let exported = export::export(&session.systems, format, &verb.directory, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Exported(&exported));
     Ok(Exit::Done)

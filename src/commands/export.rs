@@ -25,9 +25,10 @@ pub async fn export(systems: &Systems, format: Format, directory: &Path, listene
     let stack = systems.stack();
     export::check(format, stack)?;
     let (present, version) = present(systems, format, listener).await?;
-    let password = match format.makes_servers() {
-        true => Some(systems.new_password(export::kept_password(format, directory)?)?),
-        false => None,
+    let password = if format.makes_servers() {
+        Some(systems.new_password(export::kept_password(format, directory)?)?)
+    } else {
+        None
     };
     let material = Material {
         stack,
@@ -59,17 +60,16 @@ async fn present(systems: &Systems, format: Format, listener: &dyn Listener) -> 
     let runs = seen.grafana.version.as_deref().and_then(Version::parse);
     let named = container.and_then(|spec| spec.specification.image.version());
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
-    let present = match &seen.grafana.probe {
-        Probe::Answering(_) => systems.grafana().await?.present(stack).await?,
-        _ => {
-            if container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. }) {
-                listener.on(Event::Warning(
-                    "Grafana does not answer: dashboards are exported as clipper-metrics would import them, without what \
-                     somebody edited",
-                ));
-            }
-            if container.is_some() { Present::new_server(stack) } else { Present::unknown(stack) }
+    let present = if matches!(seen.grafana.probe, Probe::Answering(_)) {
+        systems.grafana().await?.present(stack).await?
+    } else {
+        if container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. }) {
+            listener.on(Event::Warning(
+                "Grafana does not answer: dashboards are exported as clipper-metrics would import them, without what \
+                 somebody edited",
+            ));
         }
+        if container.is_some() { Present::new_server(stack) } else { Present::unknown(stack) }
     };
     Ok((if format.makes_servers() { present.on_new_server() } else { present }, version))
 }

@@ -8,6 +8,7 @@ mod converge;
 mod doctor;
 mod engine;
 mod existing;
+mod export;
 mod instance;
 pub(crate) mod lifecycle;
 mod passwords;

@@ -18,7 +18,7 @@
 mod support;
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use support::double::{Double, Version, handle};
@@ -85,6 +85,7 @@ fn main() {
                 return serve(listener, |_| async { influxdb2() }).await;
             }
             let mut double = Double::new(version, &password, Some(PathBuf::from(STATE)));
+            double.provision_from(Path::new("/etc/grafana/provisioning"));
             if variable("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION") == "true" {
                 double.never_lock_out();
             }

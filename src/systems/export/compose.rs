@@ -31,7 +31,7 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let mut services = Map::new();
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let made = &spec.specification;
-        let mut service = service(spec, variables(stack, spec, compose_password(made)));
+        let mut service = service(spec, &variables(stack, spec, compose_password(made)));
         service["restart"] = json!("unless-stopped");
         // In the short form: docker-compose 1.29 knows no address in the long one.
         service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
@@ -40,15 +40,15 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
             service["extra_hosts"] = json!([format!("{}:host-gateway", Specification::HOST_NAME)]);
         }
         if spec.role == Role::Grafana {
-            let volumes = service["volumes"].as_array_mut();
-            volumes.into_iter().for_each(|volumes| {
-                volumes.extend(folders.clone().map(|folder| {
-                    json!({
-                        "type": "bind", "source": format!("./{FOLDER}/{folder}"), "read_only": true,
-                        "target": format!("{PROVISIONING}/{folder}"),
-                    })
-                }));
+            let mounts = folders.clone().map(|folder| {
+                json!({
+                    "type": "bind", "source": format!("./{FOLDER}/{folder}"), "read_only": true,
+                    "target": format!("{PROVISIONING}/{folder}"),
+                })
             });
+            if let Some(volumes) = service["volumes"].as_array_mut() {
+                volumes.extend(mounts);
+            }
             if !stack.data_source.user.is_empty() {
                 service["environment"][INFLUXDB_PASSWORD] = json!(format!("${{{INFLUXDB_PASSWORD}}}"));
             }
@@ -87,7 +87,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     let configs = provisioned(&files);
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
-        let mut service = service(spec, variables(stack, spec, Some(from_secret)));
+        let mut service = service(spec, &variables(stack, spec, Some(from_secret)));
         service["networks"] = json!([NETWORK]);
         service["deploy"] = json!({
             "replicas": 1,
@@ -108,8 +108,8 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
             service["configs"] = configs
                 .iter()
                 .enumerate()
-                .map(|(index, (path, _))| {
-                    json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{path}")})
+                .map(|(index, file)| {
+                    json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{}", file.path)})
                 })
                 .collect();
             // Nobody else is in the container, whatever user its image has.
@@ -126,7 +126,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         let name = format!("{}-{}", stack.instance, fingerprint(content.as_bytes()));
         (format!("config-{index}"), json!({"name": name, "file": format!("./{FOLDER}/{path}")}))
     };
-    let configs = configs.iter().enumerate().map(|(index, (path, content))| named(index, path, content));
+    let configs = configs.iter().enumerate().map(|(index, file)| named(index, &file.path, &file.content));
     let volumes =
         Role::ALL.into_iter().filter_map(|role| stack.container(role)).map(|spec| (spec.role.name(), json!({})));
     let file = json!({
@@ -157,7 +157,7 @@ fn database_service(stack: &Stack, spec: &ContainerSpec) -> Value {
 }
 
 /// What both formats say of a container.
-fn service(spec: &ContainerSpec, environment: Map<String, Value>) -> Value {
+fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
     let made = &spec.specification;
     let mut service = json!({
         "image": made.image.to_string(),

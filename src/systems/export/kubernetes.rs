@@ -5,8 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, database, from_file, home, provisioned,
-    provisioning, readme, yaml,
+    File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, database, from_file, home,
+    provisioned, provisioning, readme, yaml,
 };
 use crate::core::address::ServerUrl;
 use crate::core::role::Role;
@@ -56,7 +56,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
         all.push(("database.yaml".into(), vec![database_job(stack, spec)]));
     }
     if let Some(spec) = stack.container(Role::Grafana) {
-        let digest: String = provisioned.iter().map(|(path, content)| format!("{path}\n{content}")).collect();
+        let digest: String = provisioned.iter().map(|file| format!("{}\n{}", file.path, file.content)).collect();
         all.push(("grafana.yaml".into(), grafana(stack, spec, &sources, &fingerprint(digest.as_bytes()))));
     }
     all.push(("provisioning.yaml".into(), maps));
@@ -103,10 +103,10 @@ fn metadata(stack: &Stack, name: &str, role: Role) -> Value {
 }
 
 /// Grafana's files: one ConfigMap for those that set it up, one for each dashboard, and where each file goes.
-fn config_maps(stack: &Stack, files: &[(String, String)]) -> Result<(Vec<Value>, Vec<Value>)> {
+fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, Vec<Value>)> {
     let name = format!("{}-provisioning", object(stack, Role::Grafana));
     let mut maps: Vec<(String, Map<String, Value>, Vec<Value>)> = vec![(name.clone(), Map::new(), Vec::new())];
-    for (path, content) in files {
+    for ProvisionedFile { path, content, is_dashboard } in files {
         if content.len() > CONFIG_MAP_LIMIT - 1024 {
             return Err(Error::usage(
                 format!("{path} has more bytes than a ConfigMap of Kubernetes holds"),
@@ -114,7 +114,7 @@ fn config_maps(stack: &Stack, files: &[(String, String)]) -> Result<(Vec<Value>,
             ));
         }
         let key = path.replace('/', ".");
-        let at = if path.ends_with(".json") {
+        let at = if *is_dashboard {
             maps.push((format!("{}-dashboard-{}", object(stack, Role::Grafana), maps.len()), Map::new(), Vec::new()));
             maps.len() - 1
         } else {
@@ -133,7 +133,7 @@ fn config_maps(stack: &Stack, files: &[(String, String)]) -> Result<(Vec<Value>,
 fn influxdb(stack: &Stack, spec: &ContainerSpec) -> Vec<Value> {
     let role = Role::Influxdb;
     let pod = json!({
-        "containers": [server(spec, environment(spec, &[]), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
+        "containers": [server(spec, &environment(spec, &[]), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
         "volumes": temporary(),
     });
     // Nobody is asked for a password: only what runs in the same namespace gets in.
@@ -169,7 +169,7 @@ fn grafana(stack: &Stack, spec: &ContainerSpec, sources: &[Value], digest: &str)
         json!({"name": "secrets", "secret": {"secretName": object(stack, role), "defaultMode": 0o440}}),
     ]);
     let pod = json!({
-        "containers": [server(spec, environment(spec, &more), "/api/health", &mounts)],
+        "containers": [server(spec, &environment(spec, &more), "/api/health", &mounts)],
         "volumes": volumes,
     });
     // Grafana reads the data source at its start only.
@@ -215,7 +215,7 @@ fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value, 
 }
 
 /// What a server's container is, without what only its role has.
-fn server(spec: &ContainerSpec, environment: Value, path: &str, mounts: &[Value]) -> Value {
+fn server(spec: &ContainerSpec, environment: &Value, path: &str, mounts: &[Value]) -> Value {
     let role = spec.role;
     let mut mounts = mounts.to_vec();
     mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));

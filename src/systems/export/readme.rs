@@ -174,9 +174,14 @@ fn kept(material: &Material<'_>) -> String {
 fn back(stack: &Stack, files: &Provisioning) -> String {
     let own = (0..files.folders).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));
     let own: Vec<String> = own.collect();
-    let release = match own.is_empty() {
-        true => String::new(),
-        false => format!("rm {}\ndocker compose restart grafana\n", own.join(" ")),
+    let release = if own.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "rm {}\ndocker compose restart grafana\nuntil curl -sf {}/api/health; do sleep 1; done\n",
+            own.join(" "),
+            stack.url(Role::Grafana)
+        )
     };
     format!("```sh\n{release}docker compose down\n{}\n```", stack.command("up"))
 }

@@ -207,7 +207,10 @@ fn is_edited(found: Option<&Value>) -> bool {
 /// Where a dashboard belongs: where a person put it, else where the stack wants it.
 fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
     match found.map(|found| &found["meta"]) {
-        Some(meta) if text(&meta["folderUid"]).is_empty() => Folder { title: String::new(), uid: String::new() },
+        // Old versions name a folder by its number only, and new ones have none.
+        Some(meta) if text(&meta["folderUid"]).is_empty() && meta["folderId"].as_u64().unwrap_or_default() == 0 => {
+            Folder { title: String::new(), uid: String::new() }
+        }
         Some(meta) => Folder { title: text(&meta["folderTitle"]), uid: text(&meta["folderUid"]) },
         None => Folder { title: stack.folder.clone().unwrap_or_default(), uid: String::new() },
     }

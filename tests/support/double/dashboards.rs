@@ -88,6 +88,7 @@ impl Double {
                 folder: folder.clone(),
                 messages: vec![message],
                 provisioned: false,
+                provider: None,
             };
             self.state.organisations[organisation].dashboards.push(new);
             (id, 1)
@@ -131,6 +132,7 @@ impl Double {
             folder: None,
             messages,
             provisioned: false,
+            provider: None,
         });
         self.with("import dashboard with inputs", &[("dashboardId", json!(id)), ("title", json!(title))])
     }

@@ -8,6 +8,7 @@
 mod accounts;
 mod alerting;
 mod dashboards;
+mod provisioning;
 mod query;
 mod sources;
 
@@ -152,6 +153,9 @@ struct StoredSource {
     saved: u64,
     /// A file provides it.
     provisioned: bool,
+    /// It goes with its file.
+    #[serde(default)]
+    pruned: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -164,6 +168,9 @@ struct StoredDashboard {
     messages: Vec<String>,
     /// A file provides it.
     provisioned: bool,
+    /// The provider of that file.
+    #[serde(default)]
+    provider: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -325,7 +332,8 @@ impl Double {
     pub fn provision_data_source(&mut self, body: &Value) {
         let mut body = body.clone();
         complete(&mut body);
-        let source = StoredSource { id: self.state.next_source, body, saved: self.second(), provisioned: true };
+        let source =
+            StoredSource { id: self.state.next_source, body, saved: self.second(), provisioned: true, pruned: false };
         self.state.next_source += 1;
         self.state.organisations[0].sources.push(source);
         self.write();
@@ -335,7 +343,7 @@ impl Double {
     pub fn provision_dashboard(&mut self, content: &Value) {
         let id = self.new_id();
         let (uid, content, messages) = (text(&content["uid"]), content.clone(), vec![String::new()]);
-        let new = StoredDashboard { id, uid, content, folder: None, messages, provisioned: true };
+        let new = StoredDashboard { id, uid, content, folder: None, messages, provisioned: true, provider: None };
         self.state.organisations[0].dashboards.push(new);
         self.write();
     }

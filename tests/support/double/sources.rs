@@ -84,7 +84,8 @@ impl Double {
             return self.as_recorded("create data source, other name, same uid");
         }
         complete(&mut body);
-        let source = StoredSource { id: self.state.next_source, body, saved: self.second(), provisioned: false };
+        let source =
+            StoredSource { id: self.state.next_source, body, saved: self.second(), provisioned: false, pruned: false };
         self.state.next_source += 1;
         self.only_default(organisation, &source);
         self.state.organisations[organisation].sources.push(source.clone());
@@ -145,7 +146,7 @@ impl Double {
         if have.provisioned && self.version > Version::V7 {
             return self.as_recorded("update the provisioned data source by numeric id");
         }
-        let source = StoredSource { id: have.id, body, saved: now, provisioned: false };
+        let source = StoredSource { id: have.id, body, saved: now, provisioned: false, pruned: false };
         self.only_default(organisation, &source);
         self.state.organisations[organisation].sources[index] = source.clone();
         self.saved_source(step, &source, organisation)

@@ -1,0 +1,345 @@
+//! Exports on real systems: the files are taken by a Grafana, by docker-compose and by a swarm, fit the schemas of
+//! Kubernetes, and their README's commands do what it says.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::engine::OwnEngine;
+use super::instance::{Instance, SOON, docker};
+use crate::support::run::{Ran, program, ran};
+use crate::support::{eventually, free_port};
+
+/// The Compose project of an export, removed when the test is over.
+struct Project<'a> {
+    it: &'a Instance,
+    folder: tempfile::TempDir,
+}
+
+impl<'a> Project<'a> {
+    fn export(it: &'a Instance) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        it.run(&["export", "compose", &folder.path().to_string_lossy()]).expect(0);
+        Self { it, folder }
+    }
+
+    /// The commands of the README's code blocks, one block after the other.
+    fn commands(&self) -> Vec<Vec<String>> {
+        let text = std::fs::read_to_string(self.folder.path().join("README.md")).unwrap();
+        let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.map(|block| block.lines().map(String::from).collect()).collect()
+    }
+
+    /// Runs a command of the README, with this program and this docker-compose.
+    fn shell(&self, command: &str) -> Ran {
+        let command =
+            command.replace("docker compose", "docker-compose").replace("clipper-metrics ", &format!("{} ", program()));
+        ran(&Command::new("sh").args(["-c", &command]).current_dir(self.folder.path()).output().unwrap())
+    }
+
+    fn container(&self, service: &str) -> Value {
+        let filter = format!("label=com.docker.compose.project={}", self.it.name);
+        let service = format!("label=com.docker.compose.service={service}");
+        let id = docker(&["ps", "--quiet", "--filter", &filter, "--filter", &service]).unwrap();
+        serde_json::from_str::<Value>(&docker(&["inspect", &id]).unwrap()).unwrap()[0].clone()
+    }
+}
+
+impl Drop for Project<'_> {
+    fn drop(&mut self) {
+        self.shell("docker compose down");
+    }
+}
+
+/// `down`, `docker compose up -d`, and `status` until it has nothing to say.
+fn start(project: &Project<'_>, options: &str) {
+    let [down, up, status] = project.commands()[0].clone().try_into().unwrap();
+    project.shell(&down).expect(0);
+    project.shell(&up).expect(0);
+    let status = format!("{status}{options}");
+    eventually("the exported stack is in sync", SOON * 2, || project.shell(&status).code == 0);
+    assert!(project.shell(&status).out.contains("in sync"));
+}
+
+#[test]
+fn compose_goes_on_with_the_volumes_and_back_again() {
+    let it = Instance::new("compose");
+    it.first_up(&[]).expect(0);
+    it.run(&["demo", "--backfill", "5m"]).expect(0);
+    let points = "SELECT count(\"value\") FROM /_prediction_counter$/";
+    let before = it.query("clipper", points);
+    assert!(before.contains("m1_prediction_counter"), "{before}");
+    let project = Project::export(&it);
+    start(&project, "");
+    assert_eq!(it.query("clipper", points), before, "the data is there");
+    let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    assert_eq!(dashboard["meta"]["provisioned"], true, "{}", dashboard["meta"]);
+
+    for (service, port, inside) in
+        [("influxdb", it.influxdb_port, "8086/tcp"), ("grafana", it.grafana_port, "3000/tcp")]
+    {
+        let made = project.container(service);
+        let bound = &made["HostConfig"]["PortBindings"][inside];
+        assert_eq!(*bound, json!([{"HostIp": "127.0.0.1", "HostPort": port.to_string()}]));
+        assert_eq!(made["HostConfig"]["RestartPolicy"]["Name"], "unless-stopped");
+        assert_eq!(made["HostConfig"]["CapDrop"], json!(["ALL"]));
+        assert_eq!(made["HostConfig"]["SecurityOpt"], json!(["no-new-privileges"]));
+        assert_eq!(made["HostConfig"]["LogConfig"]["Config"], json!({"max-file": "3", "max-size": "10m"}));
+        let mounts = made["Mounts"].as_array().unwrap();
+        assert!(mounts.iter().any(|mount| mount["Name"] == it.container(service)), "{mounts:?}");
+        eventually("its health check passes", SOON * 2, || {
+            project.container(service)["State"]["Health"]["Status"] == "healthy"
+        });
+    }
+
+    for command in &project.commands()[1] {
+        project.shell(command).expect(0);
+    }
+    let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
+    assert_eq!(dashboard["meta"]["provisioned"], false, "Grafana has let go of it");
+    it.assert_whole();
+    assert_eq!(it.query("clipper", points), before);
+    assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
+}
+
+#[test]
+fn what_somebody_edited_and_the_password_stay_in_the_volume_that_compose_goes_on_with() {
+    let it = Instance::new("compose-own");
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "another password").unwrap();
+    let option = format!(" --grafana-password-file {}", password.display());
+    it.first_up(&["--grafana-password-file", &password.to_string_lossy()]).expect(0);
+    let get = || it.grafana_as("admin", "another password", "GET", &format!("/api/dashboards/uid/{}", it.name), None).1;
+    let mut dashboard = get()["dashboard"].clone();
+    dashboard["title"] = json!("Mine");
+    let body = json!({"dashboard": dashboard, "overwrite": true}).to_string();
+    assert_eq!(it.grafana_as("admin", "another password", "POST", "/api/dashboards/db", Some(&body)).0, 200);
+    let project = Project::export(&it);
+    assert!(!project.folder.path().join("provisioning/dashboards").exists());
+    start(&project, &option);
+    let found = get();
+    assert_eq!((&found["dashboard"]["title"], &found["meta"]["provisioned"]), (&json!("Mine"), &json!(false)));
+    assert_eq!(it.grafana("GET", "/api/org", None).0, 401, "admin / admin");
+    project.shell("docker compose down").expect(0);
+    it.run(&["up"]).expect(0);
+    assert_eq!(get()["dashboard"]["title"], "Mine");
+}
+
+#[test]
+fn a_grafana_takes_data_source_dashboards_and_rules_from_files() {
+    let it = Instance::new("provisioning");
+    it.first_up(&[]).expect(0);
+    let is_old = it.grafana_major() < 9;
+    let own = tempfile::tempdir().unwrap();
+    let mine = own.path().join("mine.json");
+    let content = json!({"title": "Mine", "uid": format!("{}-mine", it.name), "panels": []});
+    std::fs::write(&mine, content.to_string()).unwrap();
+    let mut more = vec!["--dashboard".to_string(), mine.display().to_string()];
+    if !is_old {
+        more.push("--alerts".into());
+    }
+    let with = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(ToString::to_string).chain(more.clone()).collect();
+        it.run(&words)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    with(&["export", "provisioning", &folder.path().to_string_lossy()]).expect(0);
+    // Another Grafana, which has seen nothing of it, in the same network.
+    let image = it.inspect("grafana")["Config"]["Image"].as_str().unwrap().to_string();
+    let port = free_port();
+    let other = format!("{}-other", it.name);
+    let (publish, mount) =
+        (format!("127.0.0.1:{port}:3000"), format!("{}:/etc/grafana/provisioning:ro", folder.path().display()));
+    open_to_all(folder.path());
+    let run =
+        ["run", "--detach", "--name", &other, "--network", &it.name, "--publish", &publish, "--volume", &mount, &image];
+    docker(&run).unwrap();
+    let (influxdb, grafana) = (it.influxdb(), format!("http://127.0.0.1:{port}"));
+    let words = [
+        "status",
+        "--influxdb-url",
+        &influxdb,
+        "--grafana-url",
+        &grafana,
+        "--data-source-url",
+        "http://influxdb:8086",
+        "--output",
+        "json",
+    ];
+    eventually("that Grafana is in sync", SOON * 2, || with(&words).code == 0);
+    let status = with(&words).json();
+    let _ = docker(&["rm", "--force", "--volumes", &other]);
+    assert_eq!(status["data_source"]["query"], "ok", "{status}");
+    assert_eq!(status["dashboard"]["state"], "in_sync");
+    assert_eq!(status["user_dashboards"][0]["state"], "in_sync");
+    if !is_old {
+        assert_eq!(status["alerts"]["state"], "in_sync");
+    }
+}
+
+/// A container's user is not the one who wrote the files.
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_swarm_runs_it_and_a_killed_task_comes_back_with_its_data() {
+    let engine = OwnEngine::start();
+    let expect = |words: &[&str]| engine.docker(words).expect(0).out.trim().to_string();
+    expect(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
+    let node = expect(&["info", "--format", "{{.Swarm.NodeID}}"]);
+    expect(&["node", "update", "--label-add", "clipper-metrics=true", &node]);
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().display().to_string();
+    let registry = OwnEngine::registry();
+    let export = ["export", "swarm", &directory, "--registry", &registry, "--retention", "30d"];
+    ran(&engine.program(&export).output().unwrap()).expect(0);
+    let again = ran(&engine.program(&export).output().unwrap()).expect(0);
+    assert!(again.out.contains("nothing was written"), "{}", again.out);
+    let stack = format!("{directory}/stack.yaml");
+    expect(&["stack", "deploy", "--compose-file", &stack, "clipper-metrics"]);
+
+    let task = |service: &str| {
+        let filter = format!("name=clipper-metrics_{service}.1");
+        engine.docker(&["ps", "--quiet", "--filter", &filter, "--filter", "health=healthy"]).out.trim().to_string()
+    };
+    let password = format!("{directory}/grafana-password");
+    let status = || {
+        let words = [
+            "status",
+            "--grafana-url",
+            "http://127.0.0.1:3000",
+            "--influxdb-url",
+            "http://127.0.0.1:1",
+            "--data-source-url",
+            "http://influxdb:8086",
+            "--grafana-password-file",
+            &password,
+            "--output",
+            "json",
+        ];
+        serde_json::from_str::<Value>(&ran(&engine.program(&words).output().unwrap()).out).unwrap_or_default()
+    };
+    let works = || {
+        let now = status();
+        now["data_source"]["query"] == "ok" && now["dashboard"]["state"] == "in_sync"
+    };
+    eventually("the data source answers", SOON * 4, works);
+    let published = expect(&["service", "inspect", "clipper-metrics_influxdb", "--format", "{{json .Endpoint.Ports}}"]);
+    assert_eq!(published, "null", "InfluxDB is published nowhere");
+
+    let influx = |statement: &str| {
+        expect(&["exec", &task("influxdb"), "influx", "-database", "clipper", "-format", "json", "-execute", statement])
+    };
+    influx("INSERT kept value=7");
+    assert!(influx("SHOW RETENTION POLICIES").contains("720h"));
+    for service in ["influxdb", "grafana"] {
+        let killed = task(service);
+        expect(&["kill", &killed]);
+        eventually("another task runs", SOON * 4, || {
+            let now = task(service);
+            !now.is_empty() && now != killed
+        });
+    }
+    assert!(influx("SELECT * FROM kept").contains('7'));
+    eventually("the data source answers again", SOON * 4, works);
+    expect(&["stack", "rm", "clipper-metrics"]);
+    eventually("its containers are gone", SOON * 2, || engine.docker(&["ps", "--quiet"]).out.trim().is_empty());
+    expect(&["swarm", "leave", "--force"]);
+}
+
+#[test]
+fn manifests_fit_the_schemas_of_kubernetes_and_ask_for_no_privilege() {
+    let it = Instance::new("kubernetes");
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().display().to_string();
+    let words = ["export", "kubernetes", &directory, "--database", "it's $(HOME)", "--retention", "7d"];
+    it.run(&words).expect(0);
+    it.run(&words).expect(0);
+    let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).unwrap();
+    let kustomization: Value = serde_saphyr::from_str(&read("kustomization.yaml")).unwrap();
+    let mut listed: Vec<&str> =
+        kustomization["resources"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    listed.push("kustomization.yaml");
+    let mut there: Vec<String> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().to_string())
+        .filter(|name| name.split('.').next_back() == Some("yaml") && !name.starts_with('.'))
+        .collect();
+    listed.sort_unstable();
+    there.sort();
+    assert_eq!(listed, there);
+    let schemas: Value = serde_json::from_str(include_str!("../schemas/kubernetes.json")).unwrap();
+    let mut kinds = Vec::new();
+    for path in there.iter().filter(|path| *path != "kustomization.yaml") {
+        for text in read(path).split("\n---\n") {
+            let object: Value = serde_saphyr::from_str(text).unwrap_or_else(|why| panic!("{path}: {why}"));
+            let kind = object["kind"].as_str().unwrap().to_string();
+            let definition = schemas["kinds"][&kind].as_str().unwrap_or_else(|| panic!("no schema of {kind}"));
+            let schema = json!({"$ref": format!("#/definitions/{definition}"), "definitions": schemas["definitions"]});
+            let validator = jsonschema::validator_for(&schema).unwrap();
+            if let Err(why) = validator.validate(&object) {
+                panic!("{path}, {kind}: {why} at {}", why.instance_path());
+            }
+            if let Some(pod) = object["spec"]["template"]["spec"].as_object() {
+                assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{kind}");
+                assert_eq!(pod["automountServiceAccountToken"], false);
+                for container in pod["containers"].as_array().unwrap() {
+                    let security = &container["securityContext"];
+                    assert_eq!(security["allowPrivilegeEscalation"], false);
+                    assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
+                    assert!(container["resources"]["limits"]["memory"].is_string());
+                }
+            }
+            kinds.push(kind);
+        }
+    }
+    kinds.sort();
+    let all = [
+        "ConfigMap",
+        "ConfigMap",
+        "Job",
+        "NetworkPolicy",
+        "Secret",
+        "Service",
+        "Service",
+        "StatefulSet",
+        "StatefulSet",
+    ];
+    assert_eq!(kinds, all);
+    let job: Value = serde_saphyr::from_str(&read("database.yaml")).unwrap();
+    let statement = &job["spec"]["template"]["spec"]["containers"][0]["command"][4];
+    // White space becomes a dash, as Clipper does it, and Kubernetes expands nothing.
+    assert!(
+        statement.as_str().unwrap().starts_with("CREATE DATABASE \"it's-$$(HOME)\"; ALTER RETENTION"),
+        "{statement}"
+    );
+}
+
+#[test]
+fn what_compose_cannot_go_on_with_and_what_is_in_the_way_is_said_before_anything_is_written() {
+    let it = Instance::new("export-refused");
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("new");
+    let path = directory.display().to_string();
+    let none = it.run(&["export", "compose", &path]).expect(1);
+    assert!(none.err.contains("not in sync") && none.err.contains("hint: bring it up"), "{}", none.err);
+    assert!(!directory.exists());
+    it.first_up(&[]).expect(0);
+    let json = it.run(&["export", "compose", &path, "--output", "json"]).expect(0).json();
+    assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "created"), "{json}");
+    let json = it.run(&["export", "compose", &path, "--output", "json"]).expect(0).json();
+    assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "unchanged"), "{json}");
+    // Another format, or something of somebody's, is never mixed with it.
+    std::fs::write(directory.join("notes.txt"), "mine").unwrap();
+    let mixed = it.run(&["export", "compose", &path]).expect(2);
+    assert!(mixed.err.contains("notes.txt"), "{}", mixed.err);
+    std::fs::remove_file(directory.join("notes.txt")).unwrap();
+    std::fs::write(directory.join("docker-compose.yaml"), "services: {}\n").unwrap();
+    let edited = it.run(&["export", "compose", &path]).expect(2);
+    assert!(edited.err.contains("docker-compose.yaml"), "{}", edited.err);
+}

@@ -1,0 +1,208 @@
+//! Exports without an engine: what they take from a Grafana that already runs, on its double in every version, and
+//! what they are where nothing can be asked. What is done with them is shown in `e2e/export.rs`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::external::Servers;
+use crate::support::double::Version;
+use crate::support::run::{Ran, Run};
+use crate::user_dashboards::export as shared;
+
+const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
+
+fn read(folder: &Path, path: &str) -> String {
+    std::fs::read_to_string(folder.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
+}
+
+/// Options with which somebody signs in.
+fn account(folder: &Path) -> [String; 2] {
+    let file = folder.join("password");
+    std::fs::write(&file, "admin").unwrap();
+    ["--grafana-password-file".into(), file.display().to_string()]
+}
+
+fn provisioning(it: &Servers, into: &Path, more: &[&str]) -> Ran {
+    let directory = into.display().to_string();
+    let words: Vec<&str> = ["export", "provisioning", &directory].into_iter().chain(more.iter().copied()).collect();
+    it.run(&words)
+}
+
+#[test]
+fn what_a_grafana_takes_from_the_files_is_in_sync_on_every_version() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        it.influxd.query("", "CREATE DATABASE \"it's-$HOME\"");
+        let files = home.path().join("files");
+        let mine = home.path().join("mine.json");
+        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
+        let (mine, alerts) = (mine.display().to_string(), version > Version::V7);
+        let mut with = vec!["--database", "it's $HOME", "--dashboard", &mine, "--grafana-folder", "Clipper"];
+        if alerts {
+            with.push("--alerts");
+        }
+        let ran = provisioning(&it, &files, &with).expect(0);
+        assert!(ran.err.contains("nobody signs in to Grafana"), "{}", ran.err);
+        let double = || it.double.lock().unwrap();
+        assert!(double().seen().iter().all(|seen| !seen.signed_in), "{version:?}: nobody gave an account");
+        double().provision_from(&files);
+        let status: Vec<&str> = ["status", "--output", "json"].into_iter().chain(with.clone()).collect();
+        let status = it.run(&status).expect(0).json();
+        assert_eq!(status["data_source"]["query"], "ok", "{version:?}");
+        assert_eq!(status["user_dashboards"][0]["state"], "in_sync", "{version:?}");
+        let (_, found) = it.ask("GET", DASHBOARD, None);
+        assert_eq!(found["meta"]["folderTitle"], "Clipper", "{version:?}");
+        assert_eq!(found["meta"]["provisioned"], true, "{version:?}");
+    }
+}
+
+#[test]
+fn with_an_account_what_somebody_edited_is_exported_as_it_is_and_stays_where_it_was_moved() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        it.run(&["up"]).expect(0);
+        let (_, folder) = it.ask("POST", "/api/folders", Some(&json!({"title": "Theirs", "uid": "theirs"})));
+        let (_, found) = it.ask("GET", DASHBOARD, None);
+        let mut dashboard = found["dashboard"].clone();
+        dashboard["panels"][0]["title"] = json!("edited");
+        let body = json!({"dashboard": dashboard, "overwrite": true, "folderId": folder["id"], "folderUid": "theirs"});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&body)).0, 200, "{version:?}");
+        let files = home.path().join("files");
+        let [option, file] = account(home.path());
+        provisioning(&it, &files, &[&option, &file]).expect(0);
+        let exported: Value =
+            serde_json::from_str(&read(&files, "dashboards/clipper-metrics/clipper-metrics.json")).unwrap();
+        assert_eq!(exported["panels"][0]["title"], "edited", "{version:?}");
+        assert!(exported.get("id").is_none() && exported.get("version").is_none(), "{version:?}");
+        let provider = read(&files, "dashboards/clipper-metrics.yaml");
+        assert!(provider.contains("folder: Theirs\n"), "{version:?}: {provider}");
+        assert!(read(&files, "README.md").contains("edited in Grafana"));
+        // The default stays the default.
+        assert!(read(&files, "datasources/clipper-metrics.yaml").contains("isDefault: true"));
+    }
+}
+
+#[test]
+fn files_that_would_replace_something_of_other_people_are_not_written() {
+    let it = Servers::start(Version::V12);
+    let home = tempfile::tempdir().unwrap();
+    let body = json!({"dashboard": {"uid": "clipper-metrics", "title": "Theirs", "panels": []}});
+    it.ask("POST", "/api/dashboards/db", Some(&body));
+    let [option, file] = account(home.path());
+    let files = home.path().join("files");
+    let refused = provisioning(&it, &files, &[&option, &file]).expect(1);
+    assert!(refused.err.contains("Theirs"), "{}", refused.err);
+    assert!(!files.exists());
+    let wrong = home.path().join("wrong");
+    std::fs::write(&wrong, "not the password").unwrap();
+    let refused = provisioning(&it, &files, &[&option, &wrong.display().to_string()]).expect(1);
+    assert!(refused.err.contains("rejected the login"), "{}", refused.err);
+    assert!(!files.exists());
+}
+
+#[test]
+fn an_external_influxdb_and_its_password_are_named_but_the_password_is_in_no_file() {
+    let it = Servers::start(Version::V12);
+    let home = tempfile::tempdir().unwrap();
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, "ge$heim").unwrap();
+    let files = home.path().join("files");
+    let secret = secret.display().to_string();
+    let more = ["--influxdb-user", "me", "--influxdb-password-file", &secret, "--data-source-url", "http://far:8086"];
+    provisioning(&it, &files, &more).expect(0);
+    let source: Value = serde_saphyr::from_str(&read(&files, "datasources/clipper-metrics.yaml")).unwrap();
+    let source = &source["datasources"][0];
+    assert_eq!((&source["url"], &source["user"]), (&json!("http://far:8086"), &json!("me")));
+    assert_eq!(source["secureJsonData"]["password"], "$__env{CLIPPER_METRICS_INFLUXDB_PASSWORD}");
+    assert!(read(&files, "README.md").contains("CLIPPER_METRICS_INFLUXDB_PASSWORD"));
+    for kind in ["swarm", "kubernetes"] {
+        let other = home.path().join(kind).display().to_string();
+        let refused = it.run(&["export", kind, &other]).expect(2);
+        assert!(refused.err.contains("export provisioning DIRECTORY"), "{}", refused.err);
+    }
+}
+
+/// A home whose current context is an engine that is not there.
+fn home_without_engine() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    // Docker names the folder by the SHA-256 of the context's name.
+    let meta = "283bb9deef02e6843abfb538efa1eca70801bd8a701c3f98191e123496339247";
+    let folder = home.path().join(".docker/contexts/meta").join(meta);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(home.path().join(".docker/config.json"), r#"{"currentContext": "gone"}"#).unwrap();
+    let endpoint = json!({"Name": "gone", "Endpoints": {"docker": {"Host": "unix:///nonexistent/docker.sock"}}});
+    std::fs::write(folder.join("meta.json"), endpoint.to_string()).unwrap();
+    home
+}
+
+fn without_engine(home: &tempfile::TempDir, words: &[&str]) -> Ran {
+    // An empty variable counts as not given.
+    Run::new(words).env("HOME", &home.path().to_string_lossy()).env("DOCKER_HOST", "").run()
+}
+
+#[test]
+fn without_an_engine_new_servers_can_be_described_and_it_is_said_what_is_missing() {
+    let home = home_without_engine();
+    for kind in ["provisioning", "swarm", "kubernetes"] {
+        let directory = home.path().join(kind).display().to_string();
+        let ran = without_engine(&home, &["export", kind, &directory]).expect(0);
+        assert!(ran.err.contains("warning: cannot reach the Docker engine"), "{}", ran.err);
+        assert!(ran.err.contains("not in the export"), "{}", ran.err);
+        // Whoever names an engine means it.
+        let named = ["export", kind, &directory, "-H", "unix:///nonexistent/docker.sock"];
+        assert!(without_engine(&home, &named).expect(1).err.contains("cannot reach"));
+    }
+    let directory = home.path().join("compose").display().to_string();
+    without_engine(&home, &["export", "compose", &directory]).expect(1);
+    assert!(!Path::new(&directory).exists());
+}
+
+#[test]
+fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_is_refused() {
+    let home = home_without_engine();
+    let swarm = home.path().join("swarm");
+    let directory = swarm.display().to_string();
+    let export = |more: &[&str]| {
+        let words: Vec<&str> = ["export", "swarm", &directory].into_iter().chain(more.iter().copied()).collect();
+        without_engine(&home, &words)
+    };
+    export(&[]).expect(0);
+    let first = read(&swarm, "grafana-password");
+    assert_eq!(first.len(), 32);
+    assert!(export(&[]).expect(0).out.contains("nothing was written"));
+    export(&["--retention", "7d"]).expect(0);
+    assert_eq!(read(&swarm, "grafana-password"), first, "a change elsewhere leaves it");
+    std::fs::write(swarm.join("grafana-password"), "my own\n").unwrap();
+    export(&[]).expect(0);
+    assert_eq!(read(&swarm, "grafana-password").trim(), "my own");
+    let [option, file] = account(home.path());
+    assert!(export(&[&option, &file]).expect(2).err.contains("public default"));
+    let kubernetes = home.path().join("kubernetes");
+    let words = ["export", "kubernetes", &kubernetes.display().to_string()].map(String::from);
+    without_engine(&home, &words.each_ref().map(String::as_str)).expect(0);
+    let first = read(&kubernetes, "secret.yaml");
+    without_engine(&home, &words.each_ref().map(String::as_str)).expect(0);
+    assert_eq!(read(&kubernetes, "secret.yaml"), first);
+}
+
+#[test]
+fn names_that_a_format_does_not_take_are_refused() {
+    let home = home_without_engine();
+    let directory = home.path().join("x").display().to_string();
+    for name in ["1st", "end-"] {
+        let refused = without_engine(&home, &["export", "kubernetes", &directory, "--name", name]).expect(2);
+        assert!(refused.err.contains("no name for Kubernetes"), "{}", refused.err);
+    }
+    let organisation = ["export", "swarm", &directory, "--grafana-org", "Team"];
+    assert!(without_engine(&home, &organisation).expect(2).err.contains("--grafana-org"));
+    let here = ["export", "swarm", &directory, "--influxdb-url", "http://127.0.0.1:8086"];
+    assert!(without_engine(&home, &here).expect(2).err.contains("--data-source-url"));
+    let elsewhere = [here.as_slice(), &["--data-source-url", "http://db:8086"]].concat();
+    without_engine(&home, &elsewhere).expect(0);
+    let stack = read(&home.path().join("x"), "stack.yaml");
+    assert!(!stack.contains("influxdb:") && !stack.contains("database:"), "{stack}");
+}
