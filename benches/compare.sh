@@ -3,6 +3,7 @@
 # differ from machine to machine. Images must be on the engine.
 #
 #   benches/compare.sh INFLUXDB_IMAGE GRAFANA_IMAGE [ROUNDS]
+#   PULLS=yes benches/compare.sh …   pulls too: the images must be in a registry, and go from the engine
 #
 # The floor is both containers with `docker run`, Grafana's first, with the settings that start Grafana
 # fastest, until InfluxDB has the database and Grafana serves its dashboards' API. Docker compose
@@ -96,6 +97,32 @@ services:
 YAML
 fi
 
+# Each pull begins without the images. Of `up`, what counts is its longer pull: both begin at once.
+pull_both() {
+  docker pull --quiet "$influxdb" >/dev/null &
+  docker pull --quiet "$grafana" >/dev/null
+  wait
+}
+forget_images() {
+  remove
+  docker rmi --force "$influxdb" "$grafana" >/dev/null 2>&1 || true
+}
+our_pulls() {
+  local longest
+  longest=$("$program" up --name "$name" --influxdb-image "$influxdb" --grafana-image "$grafana" --output json \
+    --influxdb-port "${ports[0]}" --grafana-port "${ports[1]}" --quiet |
+    awk -F'[:,]' '/"action"/ {pulls = $2 ~ /pull_image/} /"seconds"/ && pulls && $2 > longest {longest = $2} END {print longest}')
+  times[our_pulls]+="$(awk -v s="$longest" 'BEGIN {printf "%d", s * 1e6}') "
+}
+if [ -n "${PULLS:-}" ]; then
+  for _ in $(seq "$rounds"); do
+    forget_images
+    timed pulls pull_both
+    forget_images
+    our_pulls
+  done
+fi
+
 for _ in $(seq "$rounds"); do
   remove
   timed floor floor
@@ -148,6 +175,8 @@ line "status" look
 line "floor, stop and remove" floor_down
 line "down" down floor_down
 line "docker compose down" compose_down
+line "two docker pull side by side" pulls
+line "pulls of up" our_pulls pulls
 echo
 echo "one up, cold, request by request:"
 remove

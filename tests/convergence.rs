@@ -1354,7 +1354,7 @@ fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
     assert!(kept.in_sync() && kept.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited));
     let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
     let replaced = plan::up(&want, &seen, options);
-    assert_eq!(steps(&replaced), [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true }]);
+    assert_eq!(steps(&replaced), [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true, fresh: false }]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn what_a_grafana_takes_from_the_files_is_in_sync_on_every_version() {
         let mine = home.path().join("mine.json");
         std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
         let (mine, alerts) = (mine.display().to_string(), version > Version::V7);
-        let mut with = vec!["--database", "it's $HOME", "--dashboard", &mine, "--grafana-folder", "Clipper"];
+        let mut with = vec!["--database", "it's $HOME", "--dashboard", &mine, "--grafana-folder", "Cost $HOME"];
         if alerts {
             with.push("--alerts");
         }
@@ -54,7 +54,7 @@ fn what_a_grafana_takes_from_the_files_is_in_sync_on_every_version() {
         assert_eq!(status["data_source"]["query"], "ok", "{version:?}");
         assert_eq!(status["user_dashboards"][0]["state"], "in_sync", "{version:?}");
         let (_, found) = it.ask("GET", DASHBOARD, None);
-        assert_eq!(found["meta"]["folderTitle"], "Clipper", "{version:?}");
+        assert_eq!(found["meta"]["folderTitle"], "Cost $HOME", "{version:?}");
         assert_eq!(found["meta"]["provisioned"], true, "{version:?}");
     }
 }
@@ -117,7 +117,8 @@ fn an_external_influxdb_and_its_password_are_named_but_the_password_is_in_no_fil
     let source: Value = serde_saphyr::from_str(&read(&files, "datasources/clipper-metrics.yaml")).unwrap();
     let source = &source["datasources"][0];
     assert_eq!((&source["url"], &source["user"]), (&json!("http://far:8086"), &json!("me")));
-    assert_eq!(source["secureJsonData"]["password"], "$__env{CLIPPER_METRICS_INFLUXDB_PASSWORD}");
+    assert_eq!(source["secureJsonData"]["password"], "$CLIPPER_METRICS_INFLUXDB_PASSWORD");
+    assert!(!read(&files, "datasources/clipper-metrics.yaml").contains("heim"));
     assert!(read(&files, "README.md").contains("CLIPPER_METRICS_INFLUXDB_PASSWORD"));
     for kind in ["swarm", "kubernetes"] {
         let other = home.path().join(kind).display().to_string();
@@ -156,6 +157,13 @@ fn without_an_engine_new_servers_can_be_described_and_it_is_said_what_is_missing
         let named = ["export", kind, &directory, "-H", "unix:///nonexistent/docker.sock"];
         assert!(without_engine(&home, &named).expect(1).err.contains("cannot reach"));
     }
+    // What was exported when more was known is not replaced by less.
+    let list = home.path().join("swarm/.clipper-metrics-export");
+    let partial = std::fs::read_to_string(&list).unwrap();
+    assert!(partial.starts_with("swarm clipper-metrics partial\n"), "{partial}");
+    std::fs::write(&list, partial.replace(" partial\n", " complete\n")).unwrap();
+    let less = without_engine(&home, &["export", "swarm", &home.path().join("swarm").display().to_string()]).expect(2);
+    assert!(less.err.contains("more than can be looked at now"), "{}", less.err);
     let directory = home.path().join("compose").display().to_string();
     without_engine(&home, &["export", "compose", &directory]).expect(1);
     assert!(!Path::new(&directory).exists());
@@ -181,12 +189,28 @@ fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_
     assert_eq!(read(&swarm, "grafana-password").trim(), "my own");
     let [option, file] = account(home.path());
     assert!(export(&[&option, &file]).expect(2).err.contains("public default"));
+    std::fs::write(swarm.join("grafana-password"), "admin").unwrap();
+    assert!(export(&[]).expect(2).err.contains("public default"));
+    std::fs::write(swarm.join("grafana-password"), "my own\n").unwrap();
     let kubernetes = home.path().join("kubernetes");
     let words = ["export", "kubernetes", &kubernetes.display().to_string()].map(String::from);
     without_engine(&home, &words.each_ref().map(String::as_str)).expect(0);
     let first = read(&kubernetes, "secret.yaml");
-    without_engine(&home, &words.each_ref().map(String::as_str)).expect(0);
+    let again = || without_engine(&home, &words.each_ref().map(String::as_str));
+    again().expect(0);
     assert_eq!(read(&kubernetes, "secret.yaml"), first);
+    let line = first.lines().last().unwrap();
+    let with =
+        |line: &str| std::fs::write(kubernetes.join("secret.yaml"), first.replace(first.lines().last().unwrap(), line));
+    with("  grafana-password: \"my own\"").unwrap();
+    again().expect(0);
+    assert!(read(&kubernetes, "secret.yaml").contains("\"my own\""));
+    // What cannot be made out is never replaced.
+    with("  grafana-password: my own").unwrap();
+    assert!(again().expect(2).err.contains("no password that can be read"));
+    assert!(read(&kubernetes, "secret.yaml").contains(": my own"));
+    with(&format!("{line}\nimmutable: true")).unwrap();
+    assert!(again().expect(2).err.contains("holds secret.yaml"));
 }
 
 #[test]
@@ -203,6 +227,12 @@ fn names_that_a_format_does_not_take_are_refused() {
     assert!(without_engine(&home, &here).expect(2).err.contains("--data-source-url"));
     let elsewhere = [here.as_slice(), &["--data-source-url", "http://db:8086"]].concat();
     without_engine(&home, &elsewhere).expect(0);
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, "ge$heim").unwrap();
+    let secret = secret.display().to_string();
+    let login = ["--influxdb-user", "me", "--influxdb-password-file", &secret];
+    let with_dollar = without_engine(&home, &[elsewhere.as_slice(), &login].concat()).expect(2);
+    assert!(with_dollar.err.contains("without $"), "{}", with_dollar.err);
     let stack = read(&home.path().join("x"), "stack.yaml");
     assert!(!stack.contains("influxdb:") && !stack.contains("database:"), "{stack}");
 }

@@ -297,7 +297,9 @@ async fn run_export(
         cli::ExportFormat::Swarm => ExportFormat::Swarm,
         cli::ExportFormat::Kubernetes => ExportFormat::Kubernetes,
     };
-    let inputs = read_inputs(options, environment, Purpose::Whole, false)?;
+    let mut inputs = read_inputs(options, environment, Purpose::Whole, false)?;
+    // That of a Grafana which is yet to be made opens none that there is.
+    let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
     let opened = Session::open_with(inputs.clone(), options, environment, report, Purpose::Whole, false).await;
     let session = match opened {
         // New servers elsewhere need no engine here.
@@ -311,7 +313,8 @@ async fn run_export(
         }
         opened => opened?,
     };
-    let exported = export::export(&session.systems, format, &verb.directory, session.listener.as_ref()).await?;
+    let exported =
+        export::export(&session.systems, format, &verb.directory, password, session.listener.as_ref()).await?;
     let _ = report.answer(&Output::Exported(&exported));
     Ok(Exit::Done)
 }

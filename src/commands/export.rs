@@ -4,46 +4,72 @@
 
 use std::path::Path;
 
+use crate::core::address::ServerUrl;
 use crate::core::event::{Event, Listener};
 use crate::core::export::{Exported, Format};
 use crate::core::observed::{Observed, Probe, Volume};
 use crate::core::plan::{self, Finding, Obstacle, Resource, UpOptions};
 use crate::core::role::Role;
-use crate::core::stack::Stack;
+use crate::core::stack::{Secret, Stack};
 use crate::core::version::Version;
 use crate::error::{Error, Result};
-use crate::systems::export::{self, Material, directory};
+use crate::systems::export::directory::{self, Subject};
+use crate::systems::export::{self, Material};
 use crate::systems::grafana::provisioning::Present;
-use crate::systems::{Depth, Systems};
+use crate::systems::{Depth, Systems, generate_password};
 
-/// Writes an export of the stack into a directory.
+/// Writes an export of the stack into a directory. `password` is that of a Grafana which is yet to be made.
 ///
 /// # Errors
 /// [`Error::Usage`] when the stack cannot be exported like this, [`Error::Absent`] when something has to run for it,
 /// [`Error::File`] when the directory holds something else, else what failed.
-pub async fn export(systems: &Systems, format: Format, directory: &Path, listener: &dyn Listener) -> Result<Exported> {
+pub async fn export(
+    systems: &Systems,
+    format: Format,
+    directory: &Path,
+    password: Option<Secret>,
+    listener: &dyn Listener,
+) -> Result<Exported> {
     let stack = systems.stack();
     export::check(format, stack)?;
-    let (present, version) = present(systems, format, listener).await?;
-    let password = if format.makes_servers() {
-        Some(systems.new_password(export::kept_password(format, directory)?)?)
-    } else {
-        None
-    };
+    let password = if format.makes_servers() { Some(new_password(format, directory, password)?) } else { None };
+    let looked = look(systems, format, listener).await?;
     let material = Material {
         stack,
-        present: &present,
-        version,
+        present: &looked.present,
+        version: looked.version,
         password: password.as_ref(),
         influxdb_password: systems.influxdb_password(),
     };
     let files = export::files(format, &material)?;
-    let files = directory::write(directory, &files)?;
+    let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };
+    let files = directory::write(directory, &subject, &files)?;
     Ok(Exported { instance: stack.instance.clone(), format, directory: directory.display().to_string(), files })
 }
 
-/// What the stack's Grafana has, and its version.
-async fn present(systems: &Systems, format: Format, listener: &dyn Listener) -> Result<(Present, Option<Version>)> {
+/// The given password, else that of an earlier export, else a new one.
+fn new_password(format: Format, directory: &Path, given: Option<Secret>) -> Result<Secret> {
+    if let Some(given) = given {
+        return match export::check_password(given.reveal()) {
+            Ok(()) => Ok(given),
+            Err(why) => Err(Error::usage(
+                format!("--grafana-password-file {why}"),
+                "give another one, or none to have one generated",
+            )),
+        };
+    }
+    export::kept_password(format, directory)?.map_or_else(generate_password, Ok)
+}
+
+/// What was seen of the stack's Grafana.
+struct Looked {
+    present: Present,
+    version: Option<Version>,
+    /// Everything that there is to be seen.
+    is_complete: bool,
+}
+
+async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Result<Looked> {
     let stack = systems.stack();
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.token && !stack.login.given {
@@ -53,30 +79,50 @@ async fn present(systems: &Systems, format: Format, listener: &dyn Listener) -> 
             "nobody signs in to Grafana without --grafana-token-file or --grafana-password-file: what it has already is \
              not looked at",
         ));
-        return Ok((Present::unknown(stack), version));
+        return Ok(Looked { present: Present::unknown(stack), version, is_complete: false });
     }
     let seen = systems.observe(Depth::Servers).await?;
     expect_usable(stack, &seen, format)?;
+    if format == Format::Provisioning && is_alias(stack) {
+        listener.on(Event::Warning(&format!(
+            "only the instance's own network knows the data source's address {}: give the one that the other Grafana \
+             uses with --data-source-url",
+            stack.data_source.url
+        )));
+    }
     let runs = seen.grafana.version.as_deref().and_then(Version::parse);
     let named = container.and_then(|spec| spec.specification.image.version());
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
-    let present = if matches!(seen.grafana.probe, Probe::Answering(_)) {
+    let answers = matches!(seen.grafana.probe, Probe::Answering(_));
+    let exists = container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. });
+    let present = if answers {
         systems.grafana().await?.present(stack).await?
+    } else if container.is_some() {
+        Present::new_server(stack)
     } else {
-        if container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. }) {
-            listener.on(Event::Warning(
-                "Grafana does not answer: dashboards are exported as clipper-metrics would import them, without what \
-                 somebody edited",
-            ));
-        }
-        if container.is_some() { Present::new_server(stack) } else { Present::unknown(stack) }
+        Present::unknown(stack)
     };
-    Ok((if format.makes_servers() { present.on_new_server() } else { present }, version))
+    if exists && !answers {
+        listener.on(Event::Warning(
+            "Grafana does not answer, or rejects the login: dashboards are exported as clipper-metrics would import them, \
+             without what somebody edited",
+        ));
+    }
+    let present = if format.makes_servers() { present.on_new_server() } else { present };
+    let is_complete = (answers || !exists) && (seen.engine.is_some() || container.is_none());
+    Ok(Looked { present, version, is_complete })
+}
+
+/// The data source's address is a name that only the instance's containers know.
+fn is_alias(stack: &Stack) -> bool {
+    let grafana = stack.container(Role::Grafana);
+    let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
+    grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
 }
 
 /// Nothing of other people is in the way of what the files would make, and what the format goes on with is there.
 fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
-    if let Probe::Refusing(message) = &seen.grafana.probe {
+    if let (Probe::Refusing(message), false) = (&seen.grafana.probe, format.makes_servers()) {
         let url = stack.url(Role::Grafana).to_string();
         return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
     }

@@ -168,7 +168,9 @@ impl Systems {
             }
             Step::CreateFolder => self.grafana().await?.create_folder(stack).await,
             Step::SaveDataSource => self.grafana().await?.save_data_source(&stack.data_source, influxdb_password).await,
-            Step::SaveDashboard { id, overwrite } => self.grafana().await?.save_dashboard(stack, id, overwrite).await,
+            Step::SaveDashboard { id, overwrite, fresh } => {
+                self.grafana().await?.save_dashboard(stack, id, overwrite, fresh).await
+            }
             Step::DeleteDashboard(id) => self.grafana().await?.delete_dashboard(stack, id).await,
             Step::DeleteFolder => self.grafana().await?.delete_folder(stack).await,
             Step::DeleteDataSource => self.grafana().await?.delete_data_source(&stack.data_source).await,

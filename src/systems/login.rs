@@ -260,21 +260,6 @@ impl Systems {
         Ok(stored.unwrap_or_else(|| self.credentials.default_password.clone()))
     }
 
-    /// The password of a Grafana that is yet to be made: the given one, else `kept`, else a new one.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] when the given one is Grafana's public default.
-    pub fn new_password(&self, kept: Option<Secret>) -> Result<Secret> {
-        match &self.credentials.grafana_password {
-            Some(given) if *given == self.credentials.default_password => Err(Error::usage(
-                "that password is Grafana's public default, and others would reach this Grafana",
-                "give another one, or none to have one generated",
-            )),
-            Some(given) => Ok(given.clone()),
-            None => kept.map_or_else(generate, Ok),
-        }
-    }
-
     /// A signed-in client for the Grafana that runs at the moment.
     ///
     /// # Errors
@@ -347,7 +332,7 @@ impl Systems {
             }
             let password = match given {
                 Some(given) => given.clone(),
-                None => generate()?,
+                None => generate_password()?,
             };
             self.keep(&password, false).await?;
             self.login.accept(self.basic(&password));
@@ -411,7 +396,8 @@ impl Systems {
         }
         let grafana = self.grafana_client(self.basic(default));
         grafana.try_to_sign_in().await?;
-        let new = given.clone().or(files.pending).filter(|secret| secret != default).map_or_else(generate, Ok)?;
+        let new =
+            given.clone().or(files.pending).filter(|secret| secret != default).map_or_else(generate_password, Ok)?;
         self.docker()?.write_pending_password(&self.container_of(Role::Grafana)?, &new).await?;
         grafana.change_password(default, &new).await?;
         self.login.accept(self.basic(&new));
@@ -465,12 +451,15 @@ impl Systems {
     }
 
     fn given_or_new(&self) -> Result<Secret> {
-        self.credentials.grafana_password.clone().map_or_else(generate, Ok)
+        self.credentials.grafana_password.clone().map_or_else(generate_password, Ok)
     }
 }
 
 /// A new password of 128 bits.
-fn generate() -> Result<Secret> {
+///
+/// # Errors
+/// [`Error::Io`] when the system has no random numbers.
+pub fn generate_password() -> Result<Secret> {
     let mut bytes = [0_u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).map_err(|_| Error::Io {
         doing: "generate a password".into(),

@@ -34,6 +34,7 @@ pub use self::http::CaFile;
 use self::http::{Auth, Http};
 use self::influxdb::Influxdb;
 use self::login::LoginState;
+pub use self::login::generate_password;
 use crate::core::address::{ServerUrl, reachable};
 use crate::core::event::Listener;
 use crate::core::image::ImageRef;
@@ -58,7 +59,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Waits a little, longer each time: for polling only, between two looks at a condition.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that pauses between two looks")]
 pub(crate) async fn pause(backoff: &mut Duration) {
-    tokio::time::sleep(*backoff).await;
+    tokio::time::sleep((*backoff).min(LONGEST_PAUSE)).await;
     *backoff = (*backoff * 2).min(LONGEST_PAUSE);
 }
 

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::docker::RunInfo;
 use super::http::Auth;
-use super::{PROBE, Systems, pause};
+use super::{LONGEST_PAUSE, PROBE, Systems, pause};
 use crate::core::observed::{Probe, RunState};
 use crate::core::plan::{self, Resource};
 use crate::core::role::Role;
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
+
+/// The shortest pause between two looks at a server that starts.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Systems {
     /// Looks for a moment whether the container behind a broken connection ends, or answers again.
@@ -39,7 +42,8 @@ impl Systems {
     /// cannot help.
     pub(super) async fn await_answer(&self, role: Role, deadline: Instant) -> Result<()> {
         let first = self.run_info(role).await?;
-        let mut backoff = Duration::from_millis(10);
+        let started = Instant::now();
+        let mut looked = started;
         loop {
             let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
@@ -53,15 +57,19 @@ impl Systems {
                 Probe::Unasked => "it was not asked".into(),
             };
             if let Some((id, first)) = &first
-                && let Some(why) = self.ended(role, id, first).await?
+                && looked.elapsed() >= LONGEST_PAUSE
             {
-                return Err(self.not_ready(role, why).await);
+                looked = Instant::now();
+                if let Some(why) = self.ended(role, id, first).await? {
+                    return Err(self.not_ready(role, why).await);
+                }
             }
             if Instant::now() >= deadline {
                 let waited = humantime::format_duration(self.stack.timeout);
                 return Err(self.not_ready(role, format!("no answer within {waited} ({why})")).await);
             }
-            pause(&mut backoff).await;
+            // Nobody waits much longer than the server takes.
+            pause(&mut (started.elapsed() / 100).max(SHORTEST_PAUSE)).await;
         }
     }
 

@@ -28,7 +28,7 @@ impl<'a> Project<'a> {
     fn commands(&self) -> Vec<Vec<String>> {
         let text = std::fs::read_to_string(self.folder.path().join("README.md")).unwrap();
         let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-        blocks.map(|block| block.lines().map(String::from).collect()).collect()
+        blocks.map(|block| block.replace("|\n", "| ").lines().map(String::from).collect()).collect()
     }
 
     /// Runs a command of the README, with this program and this docker-compose.
@@ -53,11 +53,10 @@ impl Drop for Project<'_> {
 }
 
 /// `down`, `docker compose up -d`, and `status` until it has nothing to say.
-fn start(project: &Project<'_>, options: &str) {
+fn start(project: &Project<'_>) {
     let [down, up, status] = project.commands()[0].clone().try_into().unwrap();
     project.shell(&down).expect(0);
     project.shell(&up).expect(0);
-    let status = format!("{status}{options}");
     eventually("the exported stack is in sync", SOON * 2, || project.shell(&status).code == 0);
     assert!(project.shell(&status).out.contains("in sync"));
 }
@@ -71,7 +70,7 @@ fn compose_goes_on_with_the_volumes_and_back_again() {
     let before = it.query("clipper", points);
     assert!(before.contains("m1_prediction_counter"), "{before}");
     let project = Project::export(&it);
-    start(&project, "");
+    start(&project);
     assert_eq!(it.query("clipper", points), before, "the data is there");
     let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
     assert_eq!(dashboard["meta"]["provisioned"], true, "{}", dashboard["meta"]);
@@ -109,7 +108,6 @@ fn what_somebody_edited_and_the_password_stay_in_the_volume_that_compose_goes_on
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
     std::fs::write(&password, "another password").unwrap();
-    let option = format!(" --grafana-password-file {}", password.display());
     it.first_up(&["--grafana-password-file", &password.to_string_lossy()]).expect(0);
     let get = || it.grafana_as("admin", "another password", "GET", &format!("/api/dashboards/uid/{}", it.name), None).1;
     let mut dashboard = get()["dashboard"].clone();
@@ -118,7 +116,7 @@ fn what_somebody_edited_and_the_password_stay_in_the_volume_that_compose_goes_on
     assert_eq!(it.grafana_as("admin", "another password", "POST", "/api/dashboards/db", Some(&body)).0, 200);
     let project = Project::export(&it);
     assert!(!project.folder.path().join("provisioning/dashboards").exists());
-    start(&project, &option);
+    start(&project);
     let found = get();
     assert_eq!((&found["dashboard"]["title"], &found["meta"]["provisioned"]), (&json!("Mine"), &json!(false)));
     assert_eq!(it.grafana("GET", "/api/org", None).0, 401, "admin / admin");
@@ -246,6 +244,23 @@ fn a_swarm_runs_it_and_a_killed_task_comes_back_with_its_data() {
     }
     assert!(influx("SELECT * FROM kept").contains('7'));
     eventually("the data source answers again", SOON * 4, works);
+
+    // What has changed is replaced, and the data stays.
+    let mine = folder.path().with_extension("json");
+    std::fs::write(&mine, json!({"title": "Mine", "uid": "mine", "panels": []}).to_string()).unwrap();
+    let mine_path = mine.display().to_string();
+    let more: Vec<&str> = export.into_iter().chain(["--dashboard", &mine_path]).collect();
+    ran(&engine.program(&more).output().unwrap()).expect(0);
+    std::fs::remove_file(&mine).unwrap();
+    let before = task("grafana");
+    expect(&["stack", "deploy", "--compose-file", &stack, "clipper-metrics"]);
+    eventually("another Grafana runs", SOON * 4, || {
+        let now = task("grafana");
+        !now.is_empty() && now != before
+    });
+    expect(&["exec", &task("grafana"), "wget", "-q", "-O", "/tmp/writable", "http://127.0.0.1:3000/api/health"]);
+    eventually("the data source answers after the change", SOON * 4, works);
+    assert!(influx("SELECT * FROM kept").contains('7'));
     expect(&["stack", "rm", "clipper-metrics"]);
     eventually("its containers are gone", SOON * 2, || engine.docker(&["ps", "--quiet"]).out.trim().is_empty());
     expect(&["swarm", "leave", "--force"]);
@@ -258,7 +273,7 @@ fn manifests_fit_the_schemas_of_kubernetes_and_ask_for_no_privilege() {
     let directory = folder.path().display().to_string();
     let words = ["export", "kubernetes", &directory, "--database", "it's $(HOME)", "--retention", "7d"];
     it.run(&words).expect(0);
-    it.run(&words).expect(0);
+    assert!(it.run(&words).expect(0).out.contains("nothing was written"));
     let read = |path: &str| std::fs::read_to_string(folder.path().join(path)).unwrap();
     let kustomization: Value = serde_saphyr::from_str(&read("kustomization.yaml")).unwrap();
     let mut listed: Vec<&str> =
@@ -334,7 +349,9 @@ fn what_compose_cannot_go_on_with_and_what_is_in_the_way_is_said_before_anything
     assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "created"), "{json}");
     let json = it.run(&["export", "compose", &path, "--output", "json"]).expect(0).json();
     assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "unchanged"), "{json}");
-    // Another format, or something of somebody's, is never mixed with it.
+    // Another format, another instance, or something of somebody's, is never mixed with it.
+    let other = it.run(&["export", "provisioning", &path]).expect(2);
+    assert!(other.err.contains(&format!("holds an export of {} for compose", it.name)), "{}", other.err);
     std::fs::write(directory.join("notes.txt"), "mine").unwrap();
     let mixed = it.run(&["export", "compose", &path]).expect(2);
     assert!(mixed.err.contains("notes.txt"), "{}", mixed.err);

@@ -11,14 +11,14 @@ use crate::core::observed::{
 use crate::core::specification::Difference;
 use crate::core::stack::{self, DashboardId, Stack};
 
-/// The things inside Grafana. The data source comes last: that it exists tells that everything
+/// The things inside Grafana; nobody but this plan makes a `fresh` one. The data source comes last: that it exists tells that everything
 /// before it, the home page too, was once done.
-pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Vec<Item> {
+pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions, fresh: bool) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, stored));
     // Where nobody knows in which organisation to look, nothing was looked at.
     let stored = stored.filter(|grafana| !matches!(grafana.organisation, Organisation::Ambiguous(_)));
-    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id, options)).collect();
+    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id, options, fresh)).collect();
     let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
     if stack.folder.is_some() && dashboards.iter().any(is_new) {
         items.push(folder(stack, stored));
@@ -67,10 +67,10 @@ fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
     Item::with_step(Resource::Folder, finding, Step::CreateFolder)
 }
 
-fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: UpOptions) -> Item {
+fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
     let resource = Resource::Dashboard(id);
     let (uid, ..) = stack.dashboard_identity(id);
-    let save = Step::SaveDashboard { id, overwrite: options.overwrite_dashboard };
+    let save = Step::SaveDashboard { id, overwrite: options.overwrite_dashboard, fresh };
     let (finding, mut steps) = match stored.map(|grafana| grafana.dashboard(id)) {
         None => (Finding::Unknown, vec![save]),
         Some(Dashboard::Missing) => (Finding::Missing, vec![save]),

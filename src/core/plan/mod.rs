@@ -273,7 +273,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| !unknown_database);
     let database = database(influxdb_stores);
     let retention = retention(stack, influxdb_stores);
-    let mut inside = grafana::inside(stack, grafana_stores, options);
+    let is_fresh = stack.container(Role::Grafana).is_some()
+        && seen.grafana.volume == Volume::Absent
+        && seen.grafana.container == ContainerState::Absent;
+    let mut inside = grafana::inside(stack, grafana_stores, options, is_fresh);
     let mut query = grafana::query(grafana_stores, &database, &inside);
     let restores = container::restores(&grafana);
     if container::only_looks(&grafana) || restores {

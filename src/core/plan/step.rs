@@ -85,6 +85,8 @@ pub enum Step {
         id: DashboardId,
         /// Replace one that somebody edited.
         overwrite: bool,
+        /// The server has been made a moment ago: it holds nothing that is to be looked at first.
+        fresh: bool,
     },
     /// Make the dashboard the organisation's home page, if it has none.
     SetHome,

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, database, from_file, home,
+    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, Secrecy, database, from_file, home,
     provisioned, provisioning, provisioning_files, readme, variable, yaml,
 };
 use crate::core::address::ServerUrl;
@@ -20,6 +20,8 @@ use crate::systems::grafana::provisioning::INFLUXDB_PASSWORD;
 
 /// Where a swarm shows a secret.
 const SECRETS: &str = "/run/secrets";
+/// The most bytes that every swarm takes for a config.
+const CONFIG_LIMIT: usize = 500_000;
 /// The network of a swarm's services.
 const NETWORK: &str = "metrics";
 
@@ -50,7 +52,8 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
                 volumes.extend(mounts);
             }
             if !stack.data_source.user.is_empty() {
-                service["environment"][INFLUXDB_PASSWORD] = json!(format!("${{{INFLUXDB_PASSWORD}}}"));
+                service["environment"][INFLUXDB_PASSWORD] =
+                    json!(format!("${{{INFLUXDB_PASSWORD}:?the password of InfluxDB's user}}"));
             }
         }
         services.insert(spec.role.name().into(), service);
@@ -82,9 +85,21 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     let mut services = Map::new();
     let mut secrets = vec![(PASSWORD_FILE, password)];
     if let Some(password) = material.influxdb_password {
+        if password.reveal().contains('$') {
+            return Err(Error::usage(
+                "Grafana reads a password with a $ in a swarm's secret as another one",
+                "give InfluxDB's user a password without $",
+            ));
+        }
         secrets.push((INFLUXDB_PASSWORD_FILE, password));
     }
     let configs = provisioned(&files);
+    if let Some(file) = configs.iter().find(|file| file.content.len() > CONFIG_LIMIT) {
+        return Err(Error::usage(
+            format!("{} has more bytes than a config of a swarm holds", file.path),
+            "split that dashboard",
+        ));
+    }
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
         let mut service = service(spec, &variables(stack, spec, Some(from_secret)));
@@ -138,7 +153,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         "secrets": secrets.iter().map(|(name, _)| ((*name).into(), json!({"file": format!("./{name}")}))).collect::<Map<_, _>>(),
     });
     let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
-    all.extend(secrets.into_iter().map(|(name, secret)| File::secret(name, secret.reveal())));
+    all.extend(secrets.into_iter().map(|(name, secret)| File::with_secret(name, secret.reveal(), Secrecy::Whole)));
     all.push(File::new("stack.yaml", yaml(&file)));
     all.push(readme::swarm(material));
     Ok(all)
@@ -171,8 +186,9 @@ fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
         },
         "stop_grace_period": "30s",
     });
-    if made.read_only {
-        service["tmpfs"] = json!(["/tmp"]);
+    // In this form, since a swarm overlooks the short one.
+    if let Some(volumes) = service["volumes"].as_array_mut().filter(|_| made.read_only) {
+        volumes.push(json!({"type": "tmpfs", "target": "/tmp"}));
     }
     service
 }

@@ -1,4 +1,4 @@
-//! A directory that holds an export and nothing else: what is in it must be what an export wrote there.
+//! A directory that holds one export and nothing else: what is in it must be what exports of the same kind wrote there.
 //!
 //! Must not know what the files mean.
 
@@ -6,28 +6,49 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::File;
-use crate::core::export::FileChange;
+use crate::core::export::{FileChange, Format};
 use crate::error::{Error, Result};
 use crate::systems::digest::fingerprint;
 
-/// The file that says what exports wrote, so that an edit shows: on each line a digest and a path.
+/// The file that says what exports wrote, so that an edit shows: first of what, then on each line a digest and a path.
 const LIST: &str = ".clipper-metrics-export";
-/// Stands for the digest of a secret, of which nothing is written down.
-const ANY: &str = "any";
 /// How the name of a file ends that is not whole yet.
 const PARTIAL: &str = ".clipper-metrics-partial";
+/// A file that is not whole is written by nobody any more after this time.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// What a directory is an export of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The format.
+    pub format: Format,
+    /// The instance.
+    pub instance: String,
+    /// Everything that there is was looked at: what is remembered, and what somebody edited.
+    pub is_complete: bool,
+}
+
+impl Subject {
+    /// As the list begins.
+    fn line(&self) -> String {
+        let extent = if self.is_complete { "complete" } else { "partial" };
+        format!("{} {} {extent}\n", self.format, self.instance)
+    }
+}
 
 /// What exports wrote: the digests by path. A run that died in the middle leaves two of a path.
 type Listed = BTreeSet<(String, String)>;
 
-/// The secret that an earlier export wrote to a file.
+/// A secret's file as it is, if an earlier export wrote one.
 ///
 /// # Errors
 /// [`Error::Io`] when there is one that cannot be read.
 pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
-    if !listed(directory)?.contains(&(path.into(), ANY.into())) {
+    let (_, listed) = listed(directory)?;
+    if !listed.iter().any(|(listed, _)| listed == path) {
         return Ok(None);
     }
     let file = directory.join(path);
@@ -42,27 +63,34 @@ pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
 /// known to the next.
 ///
 /// # Errors
-/// [`Error::File`] when the directory holds something that no export wrote, or that somebody changed: then nothing is
-/// written. [`Error::Io`] when the machine does not let us.
-pub fn write(directory: &Path, files: &[File]) -> Result<Vec<(String, FileChange)>> {
-    let mut found = Vec::new();
+/// [`Error::File`] when the directory holds another export, something that no export wrote, or that somebody changed,
+/// or more than is known now: then nothing is written. [`Error::Io`] when the machine does not let us.
+pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<(String, FileChange)>> {
+    let mut found = Found::default();
     match fs::metadata(directory) {
         Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is no directory")),
-        Ok(_) => walk(directory, "", &mut found).map_err(|why| failed("read", directory, why))?,
+        Ok(_) => {}
         Err(why) if why.kind() == io::ErrorKind::NotFound => {}
         Err(why) => return Err(failed("read", directory, why)),
     }
-    let before = listed(directory)?;
+    let (head, before) = listed(directory)?;
+    expect_same(directory, subject, head.as_deref())?;
+    let known =
+        |path: &str| files.iter().any(|file| file.path == path) || before.iter().any(|(listed, _)| listed == path);
+    if directory.exists() {
+        walk(directory, "", &known, &mut found)?;
+    }
     let mut changes: BTreeMap<String, FileChange> =
         files.iter().map(|file| (file.path.clone(), FileChange::Created)).collect();
-    for path in found {
+    for path in found.files {
         let change = change(directory, &path, files, &before)?;
         changes.insert(path, change);
     }
-    let wanted: Listed = files.iter().map(|file| (file.path.clone(), digest(file))).collect();
-    if wanted != before || changes.values().any(|change| *change != FileChange::Unchanged) {
-        fs::create_dir_all(directory).map_err(|why| failed("make", directory, why))?;
-        replace(directory, &list(before.union(&wanted)))?;
+    let wanted: Listed = files.iter().map(|file| (file.path.clone(), file.digest())).collect();
+    let is_listed = wanted == before && head.is_some_and(|head| head == subject.line());
+    if !is_listed || changes.values().any(|change| *change != FileChange::Unchanged) {
+        make_folder(directory).map_err(|why| failed("make", directory, why))?;
+        replace(directory, &list(subject, before.union(&wanted)))?;
         for file in files.iter().filter(|file| changes[&file.path] != FileChange::Unchanged) {
             replace(directory, file)?;
         }
@@ -70,67 +98,116 @@ pub fn write(directory: &Path, files: &[File]) -> Result<Vec<(String, FileChange
             let file = directory.join(path);
             fs::remove_file(&file).map_err(|why| failed("remove", &file, why))?;
         }
-        replace(directory, &list(wanted.iter()))?;
+        replace(directory, &list(subject, wanted.iter()))?;
     }
+    found.abandoned.into_iter().for_each(|file| drop(fs::remove_file(file)));
     Ok(changes.into_iter().collect())
 }
 
-/// What becomes of a file that is there.
-fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Result<FileChange> {
-    let strange = || {
-        Err(in_the_way(directory, &format!("holds {path}, which no export wrote, or which somebody has changed since")))
-    };
-    let file = directory.join(path);
-    let about = fs::symlink_metadata(&file).map_err(|why| failed("read", &file, why))?;
-    if !about.is_file() {
-        return strange();
+/// A directory goes on as what it is, and never holds less than before because less is known.
+fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Result<()> {
+    let Some(head) = head else { return Ok(()) };
+    let complete = Subject { is_complete: true, ..subject.clone() }.line();
+    let partial = Subject { is_complete: false, ..subject.clone() }.line();
+    if head != complete && head != partial {
+        let mut words = head.split_whitespace();
+        let (format, instance) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
+        return Err(in_the_way(directory, &format!("holds an export of {instance} for {format}")));
     }
+    if head == complete && !subject.is_complete {
+        return Err(Error::File {
+            path: directory.into(),
+            line: None,
+            message:
+                "holds an export of more than can be looked at now: what the instance remembers, or what somebody \
+                      edited in Grafana"
+                    .into(),
+            hint: "see the warning above, or name a directory that does not exist".into(),
+        });
+    }
+    Ok(())
+}
+
+/// What becomes of a file that is there, and that is wanted or listed.
+fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Result<FileChange> {
+    let file = directory.join(path);
     let bytes = fs::read(&file).map_err(|why| failed("read", &file, why))?;
-    let known = |digest: &str| before.contains(&(path.to_string(), digest.to_string()));
-    let as_written = known(ANY) || known(&fingerprint(&bytes));
-    match files.iter().find(|file| file.path == path) {
-        Some(file) if file.content.as_bytes() == bytes => Ok(FileChange::Unchanged),
-        Some(_) if as_written => Ok(FileChange::Updated),
-        None if as_written => Ok(FileChange::Removed),
-        _ => strange(),
+    let wanted = files.iter().find(|file| file.path == path);
+    if wanted.is_some_and(|wanted| wanted.content.as_bytes() == bytes && has_mode(&file, wanted)) {
+        return Ok(FileChange::Unchanged);
+    }
+    // Of a secret, only the rest is compared.
+    let digest = match wanted {
+        Some(wanted) => File { content: String::from_utf8_lossy(&bytes).into(), ..wanted.clone() }.digest(),
+        None => fingerprint(&bytes),
+    };
+    let was_written = before.contains(&(path.to_string(), digest));
+    let was_secret = wanted.is_none() && before.contains(&(path.to_string(), fingerprint(b"")));
+    let is_same = wanted.is_some_and(|wanted| wanted.content.as_bytes() == bytes);
+    match wanted {
+        Some(_) if was_written || is_same => Ok(FileChange::Updated),
+        None if was_written || was_secret => Ok(FileChange::Removed),
+        _ => Err(strange(directory, path)),
     }
 }
 
-/// The paths of everything below a directory that is no directory itself, but for what is ours.
-fn walk(root: &Path, folder: &str, found: &mut Vec<String>) -> io::Result<()> {
-    for entry in fs::read_dir(root.join(folder))? {
-        let entry = entry?;
+/// What is below a directory.
+#[derive(Default)]
+struct Found {
+    /// Paths of files.
+    files: Vec<String>,
+    /// What runs left that died.
+    abandoned: Vec<PathBuf>,
+}
+
+/// Looks at everything below a directory, and stops at the first thing that nobody knows.
+fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Found) -> Result<()> {
+    let here = root.join(folder);
+    let io = |why| failed("read", &here, why);
+    for entry in fs::read_dir(&here).map_err(io)? {
+        let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().to_string();
         let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-        if entry.file_type()?.is_dir() {
-            walk(root, &path, found)?;
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_dir() {
+            walk(root, &path, known, found)?;
         } else if path.ends_with(PARTIAL) {
-            // A run died there.
-            fs::remove_file(entry.path())?;
+            let written = entry.metadata().and_then(|about| about.modified()).map_err(io)?;
+            if written.elapsed().is_ok_and(|age| age > ABANDONED) {
+                found.abandoned.push(entry.path());
+            }
         } else if path != LIST {
-            found.push(path);
+            if !kind.is_file() || !known(&path) {
+                return Err(strange(root, &path));
+            }
+            found.files.push(path);
         }
     }
     Ok(())
 }
 
-fn digest(file: &File) -> String {
-    if file.is_secret { ANY.into() } else { fingerprint(file.content.as_bytes()) }
+fn strange(directory: &Path, path: &str) -> Error {
+    in_the_way(directory, &format!("holds {path}, which no export wrote, or which somebody has changed since"))
 }
 
-fn list<'a>(entries: impl Iterator<Item = &'a (String, String)>) -> File {
+fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String)>) -> File {
     let lines = entries.map(|(path, digest)| format!("{digest} {path}\n"));
-    File { path: LIST.into(), content: lines.collect(), is_secret: false }
+    File::new(LIST, format!("{}{}", subject.line(), lines.collect::<String>()))
 }
 
-fn listed(directory: &Path) -> Result<Listed> {
+/// What the list says: of what it is, and what was written.
+fn listed(directory: &Path) -> Result<(Option<String>, Listed)> {
     let file = directory.join(LIST);
     match fs::read_to_string(&file) {
         Ok(text) => {
-            let pairs = text.lines().filter_map(|line| line.split_once(' '));
-            Ok(pairs.map(|(digest, path)| (path.to_string(), digest.to_string())).collect())
+            let mut lines = text.lines();
+            let head = lines.next().map(|line| format!("{line}\n"));
+            let pairs = lines.filter_map(|line| line.split_once(' '));
+            Ok((head, pairs.map(|(digest, path)| (path.to_string(), digest.to_string())).collect()))
         }
-        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Listed::new()),
+        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok((None, Listed::new()))
+        }
         Err(why) => Err(failed("read", &file, why)),
     }
 }
@@ -139,23 +216,60 @@ fn listed(directory: &Path) -> Result<Listed> {
 fn replace(directory: &Path, file: &File) -> Result<()> {
     let path = directory.join(&file.path);
     let made = || -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+        if let Some(folder) = path.parent().filter(|folder| *folder != directory) {
+            make_folder(folder)?;
         }
         let partial = PathBuf::from(format!("{}.{}{PARTIAL}", path.display(), std::process::id()));
+        let _ = fs::remove_file(&partial);
         let mut open = fs::OpenOptions::new();
         open.write(true).create_new(true);
+        // A secret is nobody else's from its first byte on.
         #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut open, if file.is_secret { 0o600 } else { 0o644 });
+        std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
         let mut new = open.open(&partial)?;
-        let written = new.write_all(file.content.as_bytes()).and_then(|()| new.sync_all());
-        let placed = written.and_then(|()| fs::rename(&partial, &path));
+        let written = new.write_all(file.content.as_bytes()).and_then(|()| set_mode(&partial, mode(file)));
+        let placed = written.and_then(|()| new.sync_all()).and_then(|()| fs::rename(&partial, &path));
         if placed.is_err() {
             let _ = fs::remove_file(&partial);
         }
         placed
     };
     made().map_err(|why| failed("write", &path, why))
+}
+
+/// Whatever the user's mask: a server in a container runs as somebody else.
+fn mode(file: &File) -> u32 {
+    if file.secret.is_some() { 0o600 } else { 0o644 }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    set_mode(folder, 0o755)
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &Path, _: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Nobody else can read a secret.
+#[cfg(unix)]
+fn has_mode(path: &Path, file: &File) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.secret.is_none() || fs::metadata(path).is_ok_and(|about| (about.permissions().mode() & 0o777) == mode(file))
+}
+
+#[cfg(not(unix))]
+fn has_mode(_: &Path, _: &File) -> bool {
+    true
 }
 
 fn in_the_way(directory: &Path, message: &str) -> Error {
@@ -173,14 +287,23 @@ fn failed(verb: &str, path: &Path, source: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Secrecy;
     use super::*;
 
     fn file(path: &str, content: &str) -> File {
-        File { path: path.into(), content: content.into(), is_secret: false }
+        File::new(path, content)
+    }
+
+    fn subject() -> Subject {
+        Subject { format: Format::Swarm, instance: "x".into(), is_complete: true }
     }
 
     fn changes(directory: &Path, files: &[File]) -> Vec<FileChange> {
-        write(directory, files).unwrap().into_iter().map(|(_, change)| change).collect()
+        write(directory, &subject(), files).unwrap().into_iter().map(|(_, change)| change).collect()
+    }
+
+    fn refused(directory: &Path, files: &[File]) -> String {
+        write(directory, &subject(), files).unwrap_err().to_string()
     }
 
     #[test]
@@ -200,17 +323,19 @@ mod tests {
     #[test]
     fn what_is_there_and_is_no_export_or_was_changed_is_refused_and_left() {
         let home = tempfile::tempdir().unwrap();
-        let mine = home.path().join("mine");
+        let mine = home.path().join(format!("mine{PARTIAL}"));
         fs::write(&mine, "m").unwrap();
+        let theirs = home.path().join("theirs");
+        fs::write(&theirs, "t").unwrap();
         let wanted = [file("a", "1"), file("b", "2")];
-        assert!(write(home.path(), &wanted).unwrap_err().to_string().contains("mine"));
-        assert!(write(&mine, &wanted).unwrap_err().to_string().contains("no directory"));
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
-        fs::remove_file(&mine).unwrap();
-        write(home.path(), &wanted).unwrap();
+        assert!(refused(home.path(), &wanted).contains("holds theirs,"));
+        assert!(refused(&theirs, &wanted).contains("no directory"));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+        fs::remove_file(&theirs).unwrap();
+        write(home.path(), &subject(), &wanted).unwrap();
         fs::write(home.path().join("b"), "edited").unwrap();
         let other = [file("a", "3"), file("b", "2")];
-        assert!(write(home.path(), &other).unwrap_err().to_string().contains("holds b,"));
+        assert!(refused(home.path(), &other).contains("holds b,"));
         assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
         // What is as it is to be needs no list.
         fs::write(home.path().join("b"), "2").unwrap();
@@ -219,18 +344,44 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_stays_what_it_is_and_never_becomes_less_because_less_is_known() {
+        let home = tempfile::tempdir().unwrap();
+        let wanted = [file("a", "1")];
+        write(home.path(), &subject(), &wanted).unwrap();
+        for other in
+            [Subject { format: Format::Provisioning, ..subject() }, Subject { instance: "y".into(), ..subject() }]
+        {
+            let why = write(home.path(), &other, &wanted).unwrap_err().to_string();
+            assert!(why.contains("holds an export of x for swarm"), "{why}");
+        }
+        let partial = Subject { is_complete: false, ..subject() };
+        let why = write(home.path(), &partial, &[file("a", "2")]).unwrap_err().to_string();
+        assert!(why.contains("more than can be looked at now"), "{why}");
+        assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
+        let fresh = home.path().join("fresh");
+        write(&fresh, &partial, &wanted).unwrap();
+        assert_eq!(changes(&fresh, &wanted), [FileChange::Unchanged], "more is known now");
+        write(&fresh, &partial, &wanted).unwrap_err();
+    }
+
+    #[test]
     fn a_run_that_died_is_finished_by_the_next_also_with_other_content() {
         let home = tempfile::tempdir().unwrap();
         let (old, new) = ([file("a", "1"), file("b", "1")], [file("a", "2"), file("b", "2")]);
-        write(home.path(), &old).unwrap();
+        write(home.path(), &subject(), &old).unwrap();
         // It has replaced one of two.
-        let both: Listed = old.iter().chain(&new).map(|file| (file.path.clone(), digest(file))).collect();
-        replace(home.path(), &list(both.iter())).unwrap();
+        let both: Listed = old.iter().chain(&new).map(|file| (file.path.clone(), file.digest())).collect();
+        replace(home.path(), &list(&subject(), both.iter())).unwrap();
         replace(home.path(), &new[0]).unwrap();
-        fs::write(home.path().join(format!("b.7{PARTIAL}")), "ha").unwrap();
+        let partial = home.path().join(format!("b.7{PARTIAL}"));
+        fs::write(&partial, "ha").unwrap();
         let third = [file("a", "3"), file("b", "3")];
         assert_eq!(changes(home.path(), &third), [FileChange::Updated, FileChange::Updated]);
-        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 3);
+        assert!(partial.exists(), "somebody may be writing it now");
+        let long_ago = std::time::SystemTime::now() - ABANDONED * 2;
+        fs::File::open(&partial).unwrap().set_modified(long_ago).unwrap();
+        changes(home.path(), &third);
+        assert!(!partial.exists());
     }
 
     #[cfg(unix)]
@@ -238,12 +389,35 @@ mod tests {
     fn a_secret_is_the_owners_alone_and_nothing_of_it_is_in_the_list() {
         use std::os::unix::fs::PermissionsExt as _;
         let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("p");
+        let whole = |content: &str| File { secret: Some(Secrecy::Whole), ..file("p", content) };
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(secret(home.path(), "p").unwrap(), None);
-        write(home.path(), &[File { is_secret: true, ..file("p", "geheim") }]).unwrap();
-        assert_eq!(fs::metadata(home.path().join("p")).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_to_string(home.path().join(LIST)).unwrap(), "any p\n");
-        // Somebody's own is kept.
-        fs::write(home.path().join("p"), "own").unwrap();
+        write(home.path(), &subject(), &[whole("geheim")]).unwrap();
+        assert_eq!(mode(), 0o600);
+        assert_eq!(
+            fs::read_to_string(home.path().join(LIST)).unwrap(),
+            format!("swarm x complete\n{} p\n", fingerprint(b""))
+        );
+        // Somebody's own is kept, and whoever could read it cannot any more.
+        fs::write(&path, "own").unwrap();
+        set_mode(&path, 0o644).unwrap();
         assert_eq!(secret(home.path(), "p").unwrap().as_deref(), Some("own"));
+        assert_eq!(changes(home.path(), &[whole("own")]), [FileChange::Updated]);
+        assert_eq!(mode(), 0o600);
+        assert_eq!(changes(home.path(), &[file("q", "")]), [FileChange::Removed, FileChange::Created]);
+    }
+
+    #[test]
+    fn of_a_file_with_a_secret_the_rest_is_compared() {
+        let home = tempfile::tempdir().unwrap();
+        let lines = |content: &str| File { secret: Some(Secrecy::Values), ..file("s.yaml", content) };
+        let text =
+            |password: &str, label: &str| format!("label: {label}\nstringData:\n  grafana-password: {password}\n");
+        write(home.path(), &subject(), &[lines(&text("\"a\"", "x"))]).unwrap();
+        fs::write(home.path().join("s.yaml"), text("\"b\"", "x")).unwrap();
+        assert_eq!(changes(home.path(), &[lines(&text("\"b\"", "x"))]), [FileChange::Unchanged]);
+        fs::write(home.path().join("s.yaml"), text("\"b\"", "mine")).unwrap();
+        assert!(refused(home.path(), &[lines(&text("\"b\"", "x"))]).contains("holds s.yaml"));
     }
 }

@@ -5,17 +5,20 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, database, from_file, home,
-    provisioned, provisioning, readme, yaml,
+    File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, Secrecy, database, from_file,
+    home, provisioned, provisioning, readme, variable, yaml,
 };
 use crate::core::address::ServerUrl;
 use crate::core::role::Role;
-use crate::core::stack::{ContainerSpec, Login, Stack};
+use crate::core::stack::{ContainerSpec, Login, Secret, Stack};
 use crate::error::{Error, Result};
 use crate::systems::digest::fingerprint;
+use crate::systems::grafana::provisioning::INFLUXDB_PASSWORD;
 
 /// The file with the passwords.
 pub(super) const SECRET: &str = "secret.yaml";
+/// What comes before the values in it.
+const VALUES: &str = "stringData:\n";
 /// Where Grafana's container finds them.
 const SECRETS: &str = "/etc/clipper-metrics";
 /// The most bytes that a ConfigMap holds.
@@ -45,7 +48,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
         Some(_) => ServerUrl::http(object(stack, Role::Influxdb), Role::Influxdb.port()).to_string(),
         None => stack.data_source.url.clone(),
     };
-    let files = provisioning(material, &url, &from_file(&format!("{SECRETS}/{INFLUXDB_PASSWORD_FILE}")), false)?;
+    let files = provisioning(material, &url, &variable(INFLUXDB_PASSWORD), false)?;
     let provisioned = provisioned(&files);
     let (maps, sources) = config_maps(stack, &provisioned)?;
     let mut secrets = vec![(PASSWORD_FILE, password)];
@@ -57,7 +60,10 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     }
     if let Some(spec) = stack.container(Role::Grafana) {
         let digest: String = provisioned.iter().map(|file| format!("{}\n{}", file.path, file.content)).collect();
-        all.push(("grafana.yaml".into(), grafana(stack, spec, &sources, &fingerprint(digest.as_bytes()))));
+        all.push((
+            "grafana.yaml".into(),
+            grafana(stack, spec, &sources, &fingerprint(digest.as_bytes()), material.influxdb_password.is_some()),
+        ));
     }
     all.push(("provisioning.yaml".into(), maps));
     let mut resources: Vec<&str> = all.iter().map(|(path, _)| path.as_str()).chain([SECRET]).collect();
@@ -66,7 +72,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources,
     });
     let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization))];
-    files.push(File::secret(SECRET, secret(stack, &secrets)));
+    files.push(File::with_secret(SECRET, secret(stack, &secrets), Secrecy::Values));
     files.push(readme::kubernetes(material));
     for (path, objects) in all {
         let text: Vec<String> = objects.iter().map(yaml).collect();
@@ -76,13 +82,13 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
 }
 
 /// Written by hand so that [`password`] finds it again.
-fn secret(stack: &Stack, secrets: &[(&str, &crate::core::stack::Secret)]) -> String {
+fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     let head = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": metadata(stack, &object(stack, Role::Grafana), Role::Grafana),
         "type": "Opaque",
     });
     let lines = secrets.iter().map(|(name, secret)| format!("  {name}: {}\n", json!(secret.reveal())));
-    format!("{}stringData:\n{}", yaml(&head), lines.collect::<String>())
+    format!("{}{VALUES}{}", yaml(&head), lines.collect::<String>())
 }
 
 /// Grafana's password in a Secret that was written before.
@@ -90,6 +96,13 @@ pub(super) fn password(secret: &str) -> Option<String> {
     let prefix = format!("  {PASSWORD_FILE}: ");
     let line = secret.lines().find_map(|line| line.strip_prefix(&prefix))?;
     serde_json::from_str(line).ok()
+}
+
+/// A Secret as it would be with other values.
+pub(super) fn without_values(secret: &str) -> String {
+    let (head, values) = secret.split_once(VALUES).unwrap_or((secret, ""));
+    let keys = values.lines().map(|line| line.split(": ").next().unwrap_or_default().to_string() + "\n");
+    format!("{head}{VALUES}{}", keys.collect::<String>())
 }
 
 fn labels(stack: &Stack, role: Role) -> Value {
@@ -149,7 +162,13 @@ fn influxdb(stack: &Stack, spec: &ContainerSpec) -> Vec<Value> {
     vec![service(stack, role), stateful_set(stack, role, pod, &json!({}), "10Gi"), policy]
 }
 
-fn grafana(stack: &Stack, spec: &ContainerSpec, sources: &[Value], digest: &str) -> Vec<Value> {
+fn grafana(
+    stack: &Stack,
+    spec: &ContainerSpec,
+    sources: &[Value],
+    digest: &str,
+    asks_with_password: bool,
+) -> Vec<Value> {
     let role = Role::Grafana;
     let mut more = vec![
         ("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", home(stack)),
@@ -168,8 +187,13 @@ fn grafana(stack: &Stack, spec: &ContainerSpec, sources: &[Value], digest: &str)
         json!({"name": "provisioning", "projected": {"sources": sources}}),
         json!({"name": "secrets", "secret": {"secretName": object(stack, role), "defaultMode": 0o440}}),
     ]);
+    let mut environment = environment(spec, &more);
+    if let Some(variables) = environment.as_array_mut().filter(|_| asks_with_password) {
+        let from = json!({"secretKeyRef": {"name": object(stack, role), "key": INFLUXDB_PASSWORD_FILE}});
+        variables.push(json!({"name": INFLUXDB_PASSWORD, "valueFrom": from}));
+    }
     let pod = json!({
-        "containers": [server(spec, &environment(spec, &more), "/api/health", &mounts)],
+        "containers": [server(spec, &environment, "/api/health", &mounts)],
         "volumes": volumes,
     });
     // Grafana reads the data source at its start only.
@@ -267,39 +291,36 @@ fn environment(spec: &ContainerSpec, more: &[(&str, String)]) -> Value {
 }
 
 /// Makes Clipper's database before Clipper does, so that Grafana can ask for it. A Job cannot change, so that
-/// another statement has another name.
+/// another one has another name.
 fn database_job(stack: &Stack, spec: &ContainerSpec) -> Value {
-    let statement = database(stack);
-    let name = format!("{}-database-{}", stack.instance, fingerprint(statement.as_bytes()));
     let host = object(stack, Role::Influxdb);
     let labels = json!({"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": stack.instance});
-    let mut about = metadata(stack, &name, Role::Influxdb);
-    about["labels"]["app.kubernetes.io/name"] = json!("database");
-    json!({
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": about,
-        "spec": {
-            "backoffLimit": 20,
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "restartPolicy": "OnFailure",
-                    "automountServiceAccountToken": false,
-                    "enableServiceLinks": false,
-                    "securityContext": pod_security(Role::Influxdb),
-                    "containers": [{
-                        "name": "database",
-                        "image": spec.specification.image.to_string(),
-                        "imagePullPolicy": "IfNotPresent",
-                        "command": ["influx", "-host", host, "-execute", statement.replace("$(", "$$(")],
-                        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-                        "securityContext": container_security(true),
-                        // Where influx would keep a history.
-                        "env": [{"name": "HOME", "value": "/tmp"}],
-                        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-                    }],
-                    "volumes": temporary(),
-                },
+    let job = json!({
+        "backoffLimit": 20,
+        "template": {
+            "metadata": {"labels": labels},
+            "spec": {
+                "restartPolicy": "OnFailure",
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "securityContext": pod_security(Role::Influxdb),
+                "containers": [{
+                    "name": "database",
+                    "image": spec.specification.image.to_string(),
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["influx", "-host", host, "-execute", database(stack).replace("$(", "$$(")],
+                    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+                    "securityContext": container_security(true),
+                    // Where influx would keep a history.
+                    "env": [{"name": "HOME", "value": "/tmp"}],
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                }],
+                "volumes": temporary(),
             },
         },
-    })
+    });
+    let name = format!("{}-database-{}", stack.instance, fingerprint(job.to_string().as_bytes()));
+    let mut about = metadata(stack, &name, Role::Influxdb);
+    about["labels"]["app.kubernetes.io/name"] = json!("database");
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": about, "spec": job})
 }

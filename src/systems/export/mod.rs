@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::digest::fingerprint;
 use super::grafana::provisioning::{INFLUXDB_PASSWORD, Present, Provisioning, Purpose};
 use super::influxdb;
 use crate::core::export::Format;
@@ -26,6 +27,10 @@ const PASSWORD_FILE: &str = "grafana-password";
 const INFLUXDB_PASSWORD_FILE: &str = "influxdb-password";
 /// Where Grafana looks for the files that set it up.
 const PROVISIONING: &str = "/etc/grafana/provisioning";
+/// Grafana's own default password.
+const PUBLIC_PASSWORD: &str = "admin";
+/// Grafana accepts no shorter one, in characters.
+const SHORTEST_PASSWORD: usize = 4;
 /// The folder of those files beside files of another format.
 const FOLDER: &str = "provisioning";
 
@@ -66,16 +71,53 @@ pub fn check(format: Format, stack: &Stack) -> Result<()> {
 /// The password of the Grafana that an earlier export to that directory makes.
 ///
 /// # Errors
-/// [`Error::Io`] when there is one that cannot be read.
+/// [`Error::File`] when there is one that cannot be made out, [`Error::Io`] when it cannot be read.
 pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
-    let kept = match format {
-        Format::Swarm => directory::secret(folder, PASSWORD_FILE)?.map(|text| text.trim().to_string()),
-        Format::Kubernetes => {
-            directory::secret(folder, kubernetes::SECRET)?.and_then(|text| kubernetes::password(&text))
+    let (path, kept) = match format {
+        Format::Provisioning | Format::Compose => return Ok(None),
+        Format::Swarm => {
+            (PASSWORD_FILE, directory::secret(folder, PASSWORD_FILE)?.map(|text| Some(text.trim().into())))
         }
-        Format::Provisioning | Format::Compose => None,
+        Format::Kubernetes => {
+            let text = directory::secret(folder, kubernetes::SECRET)?;
+            (kubernetes::SECRET, text.map(|text| kubernetes::password(&text)))
+        }
     };
-    Ok(kept.filter(|text| !text.is_empty()).map(Secret::new))
+    let Some(kept) = kept else { return Ok(None) };
+    let bad = |message: &str| Error::File {
+        path: folder.join(path),
+        line: None,
+        message: message.into(),
+        hint: "write a password of at least 4 characters there, in double quotes in a Secret, or give one with \
+               --grafana-password-file"
+            .into(),
+    };
+    let kept: String = kept.ok_or_else(|| bad("holds no password that can be read"))?;
+    check_password(&kept).map_err(bad)?;
+    Ok(Some(Secret::new(kept)))
+}
+
+/// A password for a Grafana that others reach.
+///
+/// # Errors
+/// With what is wrong.
+pub fn check_password(password: &str) -> std::result::Result<(), &'static str> {
+    if password == PUBLIC_PASSWORD {
+        return Err("holds the password that is Grafana's public default");
+    }
+    if password.chars().count() < SHORTEST_PASSWORD || password.contains(char::is_control) {
+        return Err("holds a password that is too short, or has a line break in it");
+    }
+    Ok(())
+}
+
+/// What of a file is secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    /// All of it.
+    Whole,
+    /// The values in the part of a Secret that holds them.
+    Values,
 }
 
 /// A file of an export.
@@ -85,17 +127,26 @@ pub struct File {
     pub path: String,
     /// What is in it.
     pub content: String,
-    /// Only its owner may read it.
-    pub is_secret: bool,
+    /// What of it only its owner may read.
+    pub secret: Option<Secrecy>,
 }
 
 impl File {
     fn new(path: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { path: path.into(), content: content.into(), is_secret: false }
+        Self { path: path.into(), content: content.into(), secret: None }
     }
 
-    fn secret(path: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { is_secret: true, ..Self::new(path, content) }
+    fn with_secret(path: impl Into<String>, content: impl Into<String>, secret: Secrecy) -> Self {
+        Self { secret: Some(secret), ..Self::new(path, content) }
+    }
+
+    /// Fingerprint of everything but secrets, which somebody may have replaced by their own.
+    fn digest(&self) -> String {
+        match self.secret {
+            None => fingerprint(self.content.as_bytes()),
+            Some(Secrecy::Whole) => fingerprint(b""),
+            Some(Secrecy::Values) => fingerprint(kubernetes::without_values(&self.content).as_bytes()),
+        }
     }
 }
 
@@ -141,9 +192,9 @@ fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_databa
     Provisioning::new(material.stack, &purpose, material.present)
 }
 
-/// A value that Grafana takes from a variable.
+/// A value that Grafana takes from a variable: in this form, a `$` in it stays one.
 fn variable(name: &str) -> String {
-    format!("$__env{{{name}}}")
+    format!("${name}")
 }
 
 /// A value that Grafana takes from a file.

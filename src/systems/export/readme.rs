@@ -3,10 +3,12 @@
 //! Knows texts. Must not know the formats' fields.
 
 use super::{FOLDER, File, Material};
+use crate::core::alerts::Alerts;
 use crate::core::invocation::shell_word;
+use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::specification::PasswordSource;
-use crate::core::stack::Stack;
+use crate::core::stack::{EngineLocation, Login, Stack};
 use crate::systems::docker::PASSWORD_PATH;
 use crate::systems::grafana::provisioning::{INFLUXDB_PASSWORD, Provisioning};
 
@@ -29,21 +31,30 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
     let text = include_str!("../../../assets/export/compose.md");
     let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role));
     let volumes: Vec<String> = volumes.map(|spec| format!("`{}`", spec.specification.volume)).collect();
-    let mut password = influxdb_password(stack);
     let grafana = stack.container(Role::Grafana);
-    if grafana.is_some_and(|spec| spec.specification.password == PasswordSource::File) {
-        password.push_str(&format!(
-            "\nGrafana's password stays in its volume. `docker compose exec grafana cat {PASSWORD_PATH}` prints it; give \
-             it to the last line in a file with `--grafana-password-file`.\n"
-        ));
+    let in_file = grafana.is_some_and(|spec| spec.specification.password == PasswordSource::File);
+    let mut status = status(stack);
+    if in_file {
+        let password = docker(stack, &format!("compose exec -T grafana cat {PASSWORD_PATH}"));
+        status = format!("{password} |\n  {status} --grafana-password-file /dev/stdin");
     }
+    let there = match &stack.engine {
+        EngineLocation::Here => String::new(),
+        EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. } => {
+            format!(
+                "\nCompose reads these files on the engine's machine: copy them to {host}, and type the commands there.\n"
+            )
+        }
+    };
     fill(
         text,
         material,
         &[
-            ("down", stack.command("down")),
-            ("status", status(stack)),
-            ("password", password),
+            ("there", there),
+            ("down", command(stack, "down")),
+            ("compose_up", docker(stack, "compose up -d")),
+            ("status", status),
+            ("password", influxdb_password(stack)),
             ("opens", opens(stack)),
             ("back", back(stack, files)),
             ("edited", kept(material)),
@@ -52,12 +63,35 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
     )
 }
 
+/// A command of this program, where the engine is.
+fn command(stack: &Stack, arguments: &str) -> String {
+    if stack.engine == EngineLocation::Here {
+        stack.command(arguments)
+    } else {
+        stack.invocation.command_there(arguments)
+    }
+}
+
+/// A command of the engine's own client, where the engine is.
+fn docker(stack: &Stack, arguments: &str) -> String {
+    if stack.engine == EngineLocation::Here {
+        stack.invocation.docker(arguments)
+    } else {
+        format!("docker {arguments}")
+    }
+}
+
 pub(super) fn swarm(material: &Material<'_>) -> File {
     let stack = material.stack;
     let text = include_str!("../../../assets/export/swarm.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
     let service = "The service `database` makes Clipper's database and ends: it is complete with 0 of 1 tasks. ";
     let network = format!("{}_metrics", stack.instance);
+    let secret = if material.influxdb_password.is_some() {
+        " The password of its user is in `influxdb-password`, which only you may read."
+    } else {
+        ""
+    };
     let influxdb = format!(
         "\nInfluxDB asks nobody for a password, so it is **not published**. Clipper joins the network `{network}` \
          (`docker run --network {network} …`, or `docker service create --network {network} …`), which only containers \
@@ -69,7 +103,7 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
         material,
         &[
             ("database_service", if is_ours { service.into() } else { String::new() }),
-            ("influxdb", if is_ours { influxdb } else { external(stack) }),
+            ("influxdb", if is_ours { influxdb } else { format!("{}{secret}\n", external(stack).trim_end()) }),
         ],
     )
 }
@@ -87,9 +121,11 @@ pub(super) fn kubernetes(material: &Material<'_>) -> File {
     let read_only = Role::ALL.into_iter().filter_map(|role| stack.container(role));
     let read_only = read_only.into_iter().all(|spec| spec.specification.read_only);
     let claims = if is_ours {
-        "The volumes, 10 GiB for InfluxDB and 1 GiB for Grafana, are of"
+        "The volume claims, 10 GiB for InfluxDB and 1 GiB for Grafana, use the cluster's default StorageClass and stay \
+         when the StatefulSets are deleted."
     } else {
-        "The volume, 1 GiB for Grafana, is of"
+        "The volume claim, 1 GiB for Grafana, uses the cluster's default StorageClass and stays when the StatefulSet is \
+         deleted."
     };
     fill(
         text,
@@ -174,16 +210,17 @@ fn kept(material: &Material<'_>) -> String {
 fn back(stack: &Stack, files: &Provisioning) -> String {
     let own = (0..files.folders).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));
     let own: Vec<String> = own.collect();
+    let restart = docker(stack, "compose restart grafana");
     let release = if own.is_empty() {
         String::new()
     } else {
         format!(
-            "rm {}\ndocker compose restart grafana\nuntil curl -sf {}/api/health; do sleep 1; done\n",
+            "rm {}\n{restart}\nuntil curl -sf {}/api/health; do sleep 1; done\n",
             own.join(" "),
             stack.url(Role::Grafana)
         )
     };
-    format!("```sh\n{release}docker compose down\n{}\n```", stack.command("up"))
+    format!("```sh\n{release}{}\n{}\n```", docker(stack, "compose down"), command(stack, "up"))
 }
 
 fn influxdb_password(stack: &Stack) -> String {
@@ -217,7 +254,7 @@ fn opens(stack: &Stack) -> String {
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-/// The command that compares all of it from outside.
+/// The command that compares all of it from outside, where nothing is remembered.
 fn status(stack: &Stack) -> String {
     let mut words = format!(
         "clipper-metrics status --name {} --influxdb-url {} --grafana-url {} --data-source-url {} --database {}",
@@ -227,8 +264,25 @@ fn status(stack: &Stack) -> String {
         shell_word(&stack.data_source.url),
         shell_word(&stack.database),
     );
-    if let Some(organisation) = &stack.organisation {
-        words.push_str(&format!(" --grafana-org {}", shell_word(organisation)));
+    let mut option = |name: &str, value: Option<&str>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            words.push_str(&format!(" --{name} {}", shell_word(value)));
+        }
+    };
+    option("grafana-org", stack.organisation.as_deref());
+    option("grafana-folder", stack.folder.as_deref());
+    option("grafana-user", Some(stack.login.user.as_str()).filter(|user| *user != Login::ADMIN));
+    option("influxdb-user", Some(&stack.data_source.user));
+    option("retention", stack.retention.map(Retention::influxql).as_deref());
+    for own in &stack.user_dashboards {
+        option("dashboard", Some(&own.path));
+    }
+    if let Alerts::On(settings) = &stack.alerts {
+        words.push_str(&format!(
+            " --alerts --alert-latency-after {}s --alert-silence-after {}s",
+            settings.latency_after.as_secs(),
+            settings.silence_after.as_secs()
+        ));
     }
     words
 }

@@ -184,11 +184,13 @@ impl Provisioning {
     #[must_use]
     pub fn providers(&self, path: impl Fn(usize) -> String) -> Value {
         let providers = self.titles.iter().enumerate().map(|(index, folder)| {
-            json!({
+            let mut provider = json!({
                 "name": self.folder_name(index), "orgId": self.organisation, "type": "file", "folder": folder.title,
                 "folderUid": folder.uid, "disableDeletion": self.keeps_database, "allowUiUpdates": false,
                 "updateIntervalSeconds": INTERVAL, "options": {"path": path(index)},
-            })
+            });
+            expandable(&mut provider);
+            provider
         });
         json!({"apiVersion": 1, "providers": providers.collect::<Vec<_>>()})
     }
@@ -238,7 +240,8 @@ fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
     let mut entry = super::data_source_body(purpose.source);
     entry["orgId"] = json!(present.organisation);
     entry["isDefault"] = json!(present.is_default);
-    entry["editable"] = json!(false);
+    // Old versions never forget that one cannot be edited, which would outlast the file.
+    entry["editable"] = json!(purpose.keeps_database);
     expandable(&mut entry);
     if !purpose.source.user.is_empty() {
         entry["secureJsonData"] = json!({"password": purpose.password});

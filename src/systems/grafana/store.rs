@@ -108,13 +108,14 @@ impl Grafana {
     }
 
     /// Creates or updates a dashboard. One that is there stays in its folder, and is replaced
-    /// only as it was read: Grafana would follow `overwrite` to a namesake of somebody else.
+    /// only as it was read: Grafana would follow `overwrite` to a namesake of somebody else. In a `fresh`
+    /// server nothing is looked for: what is there all the same, Grafana itself refuses to replace.
     ///
     /// # Errors
     /// [`Error::Blocked`] when something of somebody else is in its place, [`Error::Raced`] when
     /// somebody changed it meanwhile, else as the server answers.
-    pub async fn save_dashboard(&self, stack: &Stack, id: DashboardId, overwrite: bool) -> Result<()> {
-        let present = self.expect_no_clash(stack, id).await?;
+    pub async fn save_dashboard(&self, stack: &Stack, id: DashboardId, overwrite: bool, fresh: bool) -> Result<()> {
+        let present = if fresh { None } else { self.expect_no_clash(stack, id).await? };
         let carried = present.as_ref().map(|json| dashboard::read(&json["dashboard"]));
         let provisioned = present.as_ref().is_some_and(|json| json["meta"]["provisioned"] == true);
         if provisioned || (carried.as_ref().is_some_and(|seen| seen.edited) && !overwrite) {
@@ -153,7 +154,7 @@ impl Grafana {
         let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
         match answer.status {
             // A title that is taken stays taken, however often it is looked at.
-            412 if answer.json()["status"] == "name-exists" => {
+            412 if !fresh && answer.json()["status"] == "name-exists" => {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(Resource::Dashboard(id), &format!("another dashboard called {title:?} in the same folder")))
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Double, Folder, StoredDashboard, StoredSource, complete, text};
+use super::{Double, Folder, StoredDashboard, StoredSource, Version, complete, text};
 
 const SOURCE_KEYS: [&str; 12] = [
     "name",
@@ -80,11 +80,12 @@ fn expanded(value: &Value) -> Value {
 
 fn expanded_text(text: &str) -> String {
     let inside = |kind: &str| text.strip_prefix(kind).and_then(|rest| rest.strip_suffix('}'));
+    // What comes of these is expanded once more.
     if let Some(name) = inside("$__env{") {
-        return std::env::var(name).unwrap_or_default();
+        return expanded_text(&std::env::var(name).unwrap_or_default());
     }
     if let Some(path) = inside("$__file{") {
-        return std::fs::read_to_string(path).unwrap().trim().to_string();
+        return expanded_text(std::fs::read_to_string(path).unwrap().trim());
     }
     let parts: Vec<String> = text
         .split("$$")
@@ -122,8 +123,9 @@ impl Double {
                 let before = sources.iter().position(|source| source.body["name"] == body["name"]);
                 let id = before.map_or(self.state.next_source, |index| sources.remove(index).id);
                 self.state.next_source = self.state.next_source.max(id + 1);
-                let pruned = file["prune"] == true;
-                let new = StoredSource { id, body, saved, provisioned: true, pruned };
+                // Older ones do not know it.
+                let pruned = file["prune"] == true && self.version >= Version::V12;
+                let new = StoredSource { id, saved, provisioned: body["editable"] != true, pruned, body };
                 self.only_default(organisation, &new);
                 kept.push(id);
                 self.state.organisations[organisation].sources.push(new);
@@ -137,6 +139,7 @@ impl Double {
     fn provision_dashboards(&mut self, files: &[Value], root: &Path) {
         for provider in files.iter().flat_map(|file| file["providers"].as_array().unwrap()) {
             expect_keys(provider, &PROVIDER_KEYS);
+            let provider = &expanded(provider);
             assert_eq!(provider["type"], "file");
             let name = text(&provider["name"]);
             let organisation = self.number_of(&provider["orgId"]);
