@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::core::address::ServerUrl;
 use crate::core::event::{Event, Listener};
 use crate::core::export::{Exported, Format};
-use crate::core::observed::{Observed, Probe, Volume};
+use crate::core::observed::{Observed, OurContainer, Probe, Volume};
 use crate::core::plan::{self, Finding, Obstacle, Resource, UpOptions};
 use crate::core::role::Role;
 use crate::core::stack::{Secret, Stack};
@@ -39,6 +39,7 @@ pub async fn export(
         present: &looked.present,
         version: looked.version,
         password: password.as_ref(),
+        has_stored_password: looked.has_stored_password,
         influxdb_password: systems.influxdb_password(),
     };
     let files = export::files(format, &material)?;
@@ -65,6 +66,8 @@ fn new_password(format: Format, directory: &Path, given: Option<Secret>) -> Resu
 struct Looked {
     present: Present,
     version: Option<Version>,
+    /// Its password lies in its volume.
+    has_stored_password: bool,
     /// Everything that there is to be seen.
     is_complete: bool,
 }
@@ -79,7 +82,8 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
             "nobody signs in to Grafana without --grafana-token-file or --grafana-password-file: what it has already is \
              not looked at",
         ));
-        return Ok(Looked { present: Present::unknown(stack), version, is_complete: false });
+        let present = Present::unknown(stack);
+        return Ok(Looked { present, version, has_stored_password: false, is_complete: false });
     }
     let seen = systems.observe(Depth::Servers).await?;
     expect_usable(stack, &seen, format)?;
@@ -110,7 +114,8 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     }
     let present = if format.makes_servers() { present.on_new_server() } else { present };
     let is_complete = (answers || !exists) && (seen.engine.is_some() || container.is_none());
-    Ok(Looked { present, version, is_complete })
+    let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);
+    Ok(Looked { present, version, has_stored_password, is_complete })
 }
 
 /// The data source's address is a name that only the instance's containers know.

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use super::instance::{Instance, bridge};
+use super::instance::{Instance, SOON, bridge, docker, is_podman};
 use crate::support::double::{Double, Version, handle};
 use crate::support::influxd::Influxd;
 use crate::support::server::in_background;
@@ -32,10 +32,24 @@ fn a_grafana_that_already_runs_gets_the_published_address() {
 fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
     let it = Instance::new("influxdb-there");
     let influxd = Influxd::start();
-    // Debian's influxd listens for everybody; here it is shown to the engine's bridge alone.
-    let listener = TcpListener::bind((bridge().as_str(), influxd.port)).unwrap();
-    let port = influxd.port;
+    // Debian's influxd listens for everybody; here it is shown to the engine's bridge alone. Podman's name for its
+    // machine is the gateway of the instance's own network, which comes with the containers.
+    let (port, network) = (influxd.port, it.name.clone());
+    let address = move || {
+        if !is_podman() {
+            return Ok(bridge());
+        }
+        docker(&["network", "inspect", &network, "--format", "{{(index .IPAM.Config 0).Gateway}}"])
+    };
     std::thread::spawn(move || {
+        let deadline = std::time::Instant::now() + SOON;
+        let listener = loop {
+            match address().map(|address| TcpListener::bind((address.as_str(), port))) {
+                Ok(Ok(listener)) => break listener,
+                _ if std::time::Instant::now() > deadline => return,
+                _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+            }
+        };
         for stream in listener.incoming().flatten() {
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
             let (back, forth) = (stream.try_clone().unwrap(), server.try_clone().unwrap());

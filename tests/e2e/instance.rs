@@ -1,6 +1,7 @@
 //! One instance of a test: a name and ports of its own, and nothing left behind.
 
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -217,8 +218,39 @@ fn require_engine() {
 /// Generous, for machines that do other things too.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// The engine is Podman's.
+pub(crate) fn is_podman() -> bool {
+    static IS_PODMAN: LazyLock<bool> = LazyLock::new(|| {
+        let parts = docker(&["version", "--format", "{{range .Server.Components}}{{.Name}} {{end}}"]);
+        parts.is_ok_and(|names| names.contains("Podman"))
+    });
+    *IS_PODMAN
+}
+
+/// A container has no capability. Podman writes all of them out that it drops.
+pub(crate) fn assert_no_capability(host: &Value) {
+    let dropped: Vec<&str> = host["CapDrop"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert!(dropped == ["ALL"] || (is_podman() && dropped.len() > 10), "{dropped:?}");
+    assert!(host["CapAdd"].as_array().is_none_or(Vec::is_empty), "{}", host["CapAdd"]);
+}
+
+/// The limit of a container's log. Podman keeps it, but does not show it.
+pub(crate) fn assert_log_limit(host: &Value) {
+    let limit = &host["LogConfig"]["Config"];
+    assert!(is_podman() || limit["max-size"] == "10m" && limit["max-file"] == "3", "{limit}");
+}
+
 /// An address of this machine that is not loopback: the engine's own bridge.
 pub fn bridge() -> String {
+    if is_podman() {
+        // Podman has it as long as a container is on it.
+        static HOLDER: LazyLock<()> = LazyLock::new(|| {
+            let image = format!("{}/influxdb:1.12.4", registry::address());
+            docker(&["pull", &image]).unwrap();
+            docker(&["run", "--rm", "--detach", "--entrypoint", "/usr/bin/sleep", &image, "3600"]).unwrap();
+        });
+        LazyLock::force(&HOLDER);
+    }
     let subnet = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"]).unwrap();
     let (network, _) = subnet.split_once('/').unwrap();
     format!("{}.1", network.rsplit_once('.').unwrap().0)

@@ -165,8 +165,8 @@ fn grafana(double: &Path) -> Vec<Image> {
         for name in names {
             layer.program(double, name);
         }
-        // Health checks ask with them.
-        for name in ["/bin/sh", "/usr/bin/wget"] {
+        // The real ones have these too: health checks and the READMEs of exports use them.
+        for name in ["/bin/sh", "/usr/bin/cat", "/usr/bin/wget"] {
             layer.program(Path::new("/bin/busybox"), name);
         }
         layer.folder("/tmp", 0o1777, (0, 0));

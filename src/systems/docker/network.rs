@@ -80,6 +80,12 @@ impl Docker {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
         for id in ids.iter().skip(usize::from(spare)) {
             let doing = format!("remove network {instance}");
+            // Podman removes one that is named by its id, whoever is attached to it.
+            if self.is_podman.get()
+                && let Some(error) = self.strangers(instance, id).await?
+            {
+                return Err(error);
+            }
             match self.find(&doing, self.client.remove_network(id)).await {
                 Err(Error::Docker { refusal: Refusal::Conflict, .. }) if spare => {
                     if let Some(error) = self.strangers(instance, id).await? {

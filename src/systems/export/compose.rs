@@ -11,7 +11,7 @@ use super::{
 };
 use crate::core::address::ServerUrl;
 use crate::core::role::Role;
-use crate::core::specification::{PasswordSource, Specification};
+use crate::core::specification::Specification;
 use crate::core::stack::{ContainerSpec, Login, Stack};
 use crate::error::{Error, Result};
 use crate::systems::digest::fingerprint;
@@ -33,7 +33,8 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let mut services = Map::new();
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let made = &spec.specification;
-        let mut service = service(spec, &variables(stack, spec, compose_password(made)));
+        let mut service =
+            service(spec, &variables(stack, spec, material.has_stored_password.then(|| from_file(PASSWORD_PATH))));
         service["restart"] = json!("unless-stopped");
         // In the short form: docker-compose 1.29 knows no address in the long one.
         service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
@@ -214,11 +215,6 @@ fn variables(stack: &Stack, spec: &ContainerSpec, password: Option<String>) -> M
         }
     }
     variables.into_iter().map(|(name, value)| (name, json!(escaped(&value)))).collect()
-}
-
-/// The password is where the volume has it.
-fn compose_password(made: &Specification) -> Option<String> {
-    (made.password == PasswordSource::File).then(|| from_file(PASSWORD_PATH))
 }
 
 /// A text in which nothing is a variable.

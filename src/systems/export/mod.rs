@@ -160,6 +160,8 @@ pub struct Material<'a> {
     pub version: Option<Version>,
     /// The password of a Grafana that is made.
     pub password: Option<&'a Secret>,
+    /// The password of the Grafana that there is lies in its volume.
+    pub has_stored_password: bool,
     /// The password of an InfluxDB that wants one.
     pub influxdb_password: Option<&'a Secret>,
 }

@@ -7,7 +7,6 @@ use crate::core::alerts::Alerts;
 use crate::core::invocation::shell_word;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
-use crate::core::specification::PasswordSource;
 use crate::core::stack::{EngineLocation, Login, Stack};
 use crate::systems::docker::PASSWORD_PATH;
 use crate::systems::grafana::provisioning::{INFLUXDB_PASSWORD, Provisioning};
@@ -31,10 +30,8 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
     let text = include_str!("../../../assets/export/compose.md");
     let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role));
     let volumes: Vec<String> = volumes.map(|spec| format!("`{}`", spec.specification.volume)).collect();
-    let grafana = stack.container(Role::Grafana);
-    let in_file = grafana.is_some_and(|spec| spec.specification.password == PasswordSource::File);
     let mut status = status(stack);
-    if in_file {
+    if material.has_stored_password {
         let password = docker(stack, &format!("compose exec -T grafana cat {PASSWORD_PATH}"));
         status = format!("{password} |\n  {status} --grafana-password-file /dev/stdin");
     }
