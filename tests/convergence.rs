@@ -426,6 +426,7 @@ impl World {
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
                 port_holder: None,
+                volume_user: None,
                 free_port: None,
                 probe: if runs(&self.influxdb) {
                     Probe::Answering(Influxdb {
@@ -444,6 +445,7 @@ impl World {
                 volume: volume(&self.grafana),
                 container: container(&self.grafana, want.container(Role::Grafana).unwrap()),
                 port_holder: None,
+                volume_user: None,
                 free_port: None,
                 probe,
                 version: runs_version.map(|version| format!("1.{version}.0")),
@@ -1293,11 +1295,12 @@ fn steps(plan: &Plan) -> Vec<Step> {
 fn what_is_not_ours_blocks_and_is_never_touched() {
     let want = stack(Case::default());
     let seen = empty_world().observe(&want, Case::default());
-    let foreign: [fn(&mut Observed); 5] = [
+    let foreign: [fn(&mut Observed); 6] = [
         |seen| seen.network = Network::Foreign,
         |seen| seen.influxdb.container = ContainerState::Foreign,
         |seen| seen.grafana.volume = Volume::Foreign,
         |seen| seen.grafana.port_holder = Some(PortHolder::Container("somebody".into())),
+        |seen| seen.influxdb.volume_user = Some("somebody".into()),
         |seen| seen.grafana.container = ContainerState::Duplicated(vec!["a".into(), "b".into()]),
     ];
     for change in foreign {

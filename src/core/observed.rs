@@ -89,6 +89,8 @@ pub struct Server<S> {
     pub container: ContainerState,
     /// Who else publishes the specified port.
     pub port_holder: Option<PortHolder>,
+    /// Another running container that has the volume where the server keeps its data, by its name.
+    pub volume_user: Option<String>,
     /// A port near it that is free, where somebody else publishes it.
     pub free_port: Option<u16>,
     /// What the server says.

@@ -184,8 +184,13 @@ impl Systems {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer. Servers that do not are part of the snapshot.
     pub async fn observe(&self, depth: Depth) -> Result<Observed> {
-        let nothing =
-            || SeenRole { image: None, volume: Volume::Absent, container: ContainerState::Absent, port_holder: None };
+        let nothing = || SeenRole {
+            image: None,
+            volume: Volume::Absent,
+            container: ContainerState::Absent,
+            port_holder: None,
+            volume_user: None,
+        };
         let (network, settings, [influxdb, grafana], others) = match &self.docker {
             Some(docker) => {
                 let seen = docker.observe(&self.stack).await?;
@@ -435,6 +440,6 @@ fn server<S>(
     login: SeenLogin,
     recorded: Option<Version>,
 ) -> Server<S> {
-    let SeenRole { image, volume, container, port_holder } = seen;
-    Server { image, volume, container, port_holder, free_port: None, probe, version, login, recorded }
+    let SeenRole { image, volume, container, port_holder, volume_user } = seen;
+    Server { image, volume, container, port_holder, volume_user, free_port: None, probe, version, login, recorded }
 }

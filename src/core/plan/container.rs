@@ -323,6 +323,18 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     if seen.volume == Volume::Foreign {
         return Some(foreign("volume", &spec.specification.volume, stack));
     }
+    // Before the port: another one would let two servers write to one database.
+    if let Some(other) = &seen.volume_user {
+        return Some(Blocked {
+            kind: Obstacle::Foreign,
+            why: format!(
+                "container {other} runs on {}'s data, the volume {}",
+                spec.role.title(),
+                spec.specification.volume
+            ),
+            hint: format!("stop it first ({})", stack.invocation.docker(&format!("stop {other}"))),
+        });
+    }
     if let Some(PortHolder::Container(holder)) = &seen.port_holder {
         let (role, port) = (spec.role, spec.specification.publish);
         return Some(Blocked {

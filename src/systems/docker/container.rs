@@ -279,12 +279,8 @@ pub(super) fn port_holder(
     role: Role,
     publish: SocketAddr,
 ) -> Option<PortHolder> {
-    let runs = |container: &ContainerSummary| {
-        // Podman lists the ports of those that ended, too.
-        !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD))
-    };
     let holds = |container: &&ContainerSummary| {
-        runs(container)
+        is_up(container)
             && container.ports.iter().flatten().any(|port| {
                 let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
                 let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
@@ -303,6 +299,25 @@ pub(super) fn port_holder(
         .collect();
     holders.sort_by_key(|holder| matches!(holder, PortHolder::OtherRole(_)));
     holders.into_iter().next()
+}
+
+/// Who else has a role's volume where its server keeps data, among containers that run. A copy of it that is made
+/// elsewhere in a container is no harm.
+pub(super) fn volume_user(all: &[ContainerSummary], instance: &str, role: Role, volume: &str) -> Option<String> {
+    let has = |container: &&ContainerSummary| {
+        container.mounts.iter().flatten().any(|mount| {
+            mount.name.as_deref() == Some(volume)
+                && mount.destination.as_deref() == Some(role.data_path())
+                && mount.rw != Some(false)
+        })
+    };
+    let mut others = all.iter().filter(|container| is_up(container) && !serves(container, instance, role)).filter(has);
+    others.next().map(|container| printable(&name_of(container)))
+}
+
+/// Podman lists the ports of those that ended, too.
+fn is_up(container: &ContainerSummary) -> bool {
+    !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD))
 }
 
 fn run_state(found: &ContainerInspectResponse) -> RunState {

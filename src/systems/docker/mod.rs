@@ -32,7 +32,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::future::{join, join3, try_join3};
 
 pub use self::container::{Creation, RunInfo};
-use self::container::{find_container, port_holder};
+use self::container::{find_container, port_holder, volume_user};
 use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 pub use self::files::{PASSWORD_PATH, VolumeFiles};
@@ -80,6 +80,8 @@ pub struct SeenRole {
     pub container: ContainerState,
     /// Who else publishes the specified port.
     pub port_holder: Option<PortHolder>,
+    /// Another running container that has the volume where the server keeps its data.
+    pub volume_user: Option<String>,
 }
 
 /// What the engine knows of an instance.
@@ -362,7 +364,9 @@ impl Docker {
         .await;
         let port_holder =
             spec.and_then(|spec| port_holder(all, &stack.instance, spec.role, spec.specification.publish));
-        Ok(SeenRole { image: image?, volume: volume?, container: container?, port_holder })
+        let volume_user =
+            spec.and_then(|spec| volume_user(all, &stack.instance, spec.role, &spec.specification.volume));
+        Ok(SeenRole { image: image?, volume: volume?, container: container?, port_holder, volume_user })
     }
 
     /// The specified image, if the engine has it.
