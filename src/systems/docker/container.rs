@@ -111,7 +111,7 @@ impl Docker {
         let doing = format!("start the container of {}", role.title());
         match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
             Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => {
-                let containers = self.containers().await.unwrap_or_default();
+                let containers = self.containers_around(instance).await.unwrap_or_default();
                 let holder = port_holder(&containers, instance, role, publish).unwrap_or(PortHolder::Process);
                 Err(Error::Publish { role, address: publish, holder, answers: None, free: None })
             }
@@ -144,7 +144,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
     pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
-        let Ok(id) = find_container(&self.containers().await?, instance, role) else { return Ok(()) };
+        let Ok(id) = find_container(&self.containers_around(instance).await?, instance, role) else { return Ok(()) };
         let doing = format!("inspect the container of {}", role.title());
         let Some(found) = self.inspect(&doing, &id).await? else { return Ok(()) };
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
@@ -179,7 +179,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
-        Ok(find_container(&self.containers().await?, instance, role).ok())
+        Ok(find_container(&self.containers_around(instance).await?, instance, role).ok())
     }
 
     /// How a container is doing; `None` if it is gone.

@@ -116,6 +116,8 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::NotFound
             } else if *status_code == 409
                 || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
+                // Podman, with status 500.
+                || says(&["network already exists", "network is being used"])
             {
                 Refusal::Conflict
             } else {
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wording_about_addresses_is_known() {
+    fn every_wording_about_addresses_and_races_is_known() {
         for message in [
             "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is already allocated",
             "failed to set up container networking: driver failed programming external connectivity: Bind for 0.0.0.0:1 failed: port is already allocated",
@@ -154,6 +156,13 @@ mod tests {
                 matches!(translate("start", &error), Error::Docker { refusal: Refusal::PortTaken, .. }),
                 "{message}"
             );
+        }
+        for message in [
+            "network name x already used: network already exists",
+            "\"x\" has associated containers with it: network is being used",
+        ] {
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+            assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
         }
         let message = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };

@@ -22,6 +22,7 @@ mod ssh;
 mod volume;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, Volume as EngineVolume};
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use futures_util::future::{join, join3, try_join3};
+use futures_util::future::{join, join3, try_join, try_join3};
 
 pub use self::container::{Creation, RunInfo};
 use self::container::{find_container, port_holder, volume_user};
@@ -281,7 +282,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<Specification>)>> {
-        let containers = self.containers().await?;
+        let containers = self.containers_around(instance).await?;
         let mut found = Vec::new();
         for role in Role::ALL {
             let own = containers.iter().filter(|container| container::serves(container, instance, role));
@@ -292,8 +293,27 @@ impl Docker {
 
     /// All containers of the engine, those that do not run too.
     async fn containers(&self) -> Result<Vec<ContainerSummary>> {
+        self.list_containers(HashMap::new()).await
+    }
+
+    /// The same, for what is done with an instance. Podman cannot list a container while it ends: of those that are
+    /// not the instance's, these are left out, so that a server which crashes again and again is in nobody's way.
+    async fn containers_around(&self, instance: &str) -> Result<Vec<ContainerSummary>> {
+        if !self.is_podman.get() {
+            return self.containers().await;
+        }
+        let own = HashMap::from([("label".to_string(), vec![format!("{}={instance}", labels::INSTANCE)])]);
+        let readable = ["created", "running", "paused", "exited"].map(String::from).to_vec();
+        let others = HashMap::from([("status".to_string(), readable)]);
+        let (mut own, mut others) = try_join(self.list_containers(own), self.list_containers(others)).await?;
+        others.retain(|other| !own.iter().any(|one| one.id == other.id));
+        own.append(&mut others);
+        Ok(own)
+    }
+
+    async fn list_containers(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
         let list = async || {
-            let all = ListContainersOptionsBuilder::default().all(true).build();
+            let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
             self.call("list containers", self.client.list_containers(Some(all))).await
         };
         self.ask_until_readable(list).await
@@ -328,7 +348,7 @@ impl Docker {
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
         let (containers, network, volumes) =
-            try_join3(self.containers(), self.network(instance), self.volumes_of(instance)).await?;
+            try_join3(self.containers_around(instance), self.network(instance), self.volumes_of(instance)).await?;
         let (influxdb, grafana) = join(
             self.role(stack, Role::Influxdb, &containers, &volumes, &network),
             self.role(stack, Role::Grafana, &containers, &volumes, &network),

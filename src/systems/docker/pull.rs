@@ -144,6 +144,7 @@ pub fn classify(message: &str) -> PullFailure {
         "short read",
         "broken pipe",
         "filesystem layer verification",
+        "digest did not match",
     ]) {
         PullFailure::Cut
     } else if says(&[
@@ -237,6 +238,7 @@ mod tests {
             ),
             ("write /x: no space left on device", PullFailure::Disk),
             ("unexpected EOF", PullFailure::Cut),
+            ("happened during read: Digest did not match, expected sha256:1, got sha256:2", PullFailure::Cut),
             ("who knows", PullFailure::Other),
         ] {
             assert_eq!(classify(message), failure, "{message}");
