@@ -8,8 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::rc::Rc;
 
-use futures_util::future::join;
-
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
@@ -83,10 +81,18 @@ impl Session {
         } else {
             None
         };
-        // Side by side: neither needs the other's answer.
-        let (checked, memory) = join(docker.check(), remembered(&docker, &name)).await;
-        checked?;
-        let memory = memory?;
+        let memory = match remembered(&docker, &name).await {
+            Ok(memory) => memory,
+            Err(error) => {
+                // Whether it is an engine at all says more.
+                docker.check().await?;
+                return Err(error);
+            }
+        };
+        if purpose == Purpose::NameOnly {
+            // What is done by name alone need not begin with a look, which checks the engine beside it.
+            docker.check().await?;
+        }
         let merged = settings::merge(&inputs, &memory);
         let (stack, credentials) = match (merged, purpose) {
             (Ok(merged), _) => merged,
@@ -179,7 +185,12 @@ pub(super) async fn engine(options: &Options, environment: &Environment, report:
 async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
     let mut stored = docker.stored_settings(name).await?;
     stored.values = stored.values.filter(settings::is_readable);
-    let containers = if stored.values.is_some() { Vec::new() } else { docker.specifications(name).await? };
+    let containers = if stored.values.is_some() {
+        Vec::new()
+    } else {
+        docker.check().await?;
+        docker.specifications(name).await?
+    };
     Ok(Memory { stored: Some(stored), containers })
 }
 

@@ -184,6 +184,14 @@ impl Systems {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer. Servers that do not are part of the snapshot.
     pub async fn observe(&self, depth: Depth) -> Result<Observed> {
+        let Some(docker) = &self.docker else { return self.look(depth).await };
+        // Side by side: an engine takes long to tell its version.
+        let (checked, seen) = join(docker.check(), self.look(depth)).await;
+        checked?;
+        Ok(Observed { engine: Some(docker.engine()), ..seen? })
+    }
+
+    async fn look(&self, depth: Depth) -> Result<Observed> {
         let nothing = || SeenRole {
             image: None,
             volume: Volume::Absent,
@@ -215,7 +223,7 @@ impl Systems {
         };
         let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
         Ok(Observed {
-            engine: self.docker.as_ref().map(|docker| docker.engine()),
+            engine: None,
             network,
             settings,
             influxdb: Server {

@@ -64,6 +64,7 @@ pub struct Docker {
     /// What it said of itself; only its endpoint before [`Docker::check`].
     engine: RefCell<Engine>,
     is_podman: Cell<bool>,
+    is_checked: Cell<bool>,
     /// The connection to its machine, where that goes through ssh.
     #[cfg(unix)]
     ssh: Option<ssh::Ssh>,
@@ -120,6 +121,7 @@ impl Docker {
             endpoint,
             engine: RefCell::new(engine),
             is_podman: Cell::new(false),
+            is_checked: Cell::new(false),
             #[cfg(unix)]
             ssh,
             listener,
@@ -209,11 +211,14 @@ impl Docker {
         error
     }
 
-    /// Sees whether the engine can be used.
+    /// Sees whether the engine can be used, once.
     ///
     /// # Errors
     /// [`Error::Engine`] when it cannot be reached, may not be used, or is too old.
     pub async fn check(&self) -> Result<()> {
+        if self.is_checked.get() {
+            return Ok(());
+        }
         let started = Instant::now();
         let late = || Bollard::RequestTimeoutError;
         let version = Self::bounded(self.client.version(), late).await;
@@ -241,6 +246,7 @@ impl Docker {
             });
         }
         self.is_podman.set(version.components.iter().flatten().any(|component| component.name.contains("Podman")));
+        self.is_checked.set(true);
         Ok(())
     }
 
@@ -347,8 +353,15 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
-        let (containers, network, volumes) =
-            try_join3(self.containers_around(instance), self.network(instance), self.volumes_of(instance)).await?;
+        let look = || try_join3(self.containers_around(instance), self.network(instance), self.volumes_of(instance));
+        let (containers, network, volumes) = match look().await {
+            // This was asked before anybody knew whose engine it is.
+            Err(Error::Docker { refusal: Refusal::Unreadable, .. }) if !self.is_checked.get() => {
+                self.check().await?;
+                look().await?
+            }
+            seen => seen?,
+        };
         let (influxdb, grafana) = join(
             self.role(stack, Role::Influxdb, &containers, &volumes, &network),
             self.role(stack, Role::Grafana, &containers, &volumes, &network),
