@@ -138,9 +138,9 @@ pub struct Restore {
 /// Options of `export`.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// What for
+    /// What the files are for
     pub format: ExportFormat,
-    /// The directory, which holds nothing else
+    /// The directory to write; it may hold an earlier export of the same kind and nothing else
     #[arg(value_hint = clap::ValueHint::DirPath)]
     pub directory: std::path::PathBuf,
 }

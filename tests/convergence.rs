@@ -480,6 +480,7 @@ impl World {
                 }
             }
             Step::CreateNetwork => {
+                assert!(self.networks.is_empty(), "newer engines refuse a second network of one name");
                 self.networks.push(self.next_id);
                 self.next_id += 1;
             }

@@ -7,6 +7,7 @@ use std::env::split_paths;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
@@ -23,6 +24,8 @@ use crate::systems::docker::Docker;
 use crate::systems::docker::endpoint::{self, Environment};
 use crate::systems::{CaFile, Systems, grafana, lock};
 
+/// How long an engine that has just failed to answer is asked what it is.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes that are read of any file that the user names.
 const FILE_LIMIT: u64 = 1 << 20;
 
@@ -84,9 +87,11 @@ impl Session {
         let memory = match remembered(&docker, &name).await {
             Ok(memory) => memory,
             Err(error) => {
-                // Whether it is an engine at all says more.
-                docker.check().await?;
-                return Err(error);
+                // Whether it is an engine at all says more; one that does not answer need not be waited for twice.
+                return Err(match tokio::time::timeout(CHECK_TIMEOUT, docker.check()).await {
+                    Ok(Err(no_engine)) => no_engine,
+                    _ => error,
+                });
             }
         };
         if purpose == Purpose::NameOnly {

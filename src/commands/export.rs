@@ -112,8 +112,13 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
              without what somebody edited",
         ));
     }
+    if present.has_edited_rules() && format != Format::Compose {
+        listener.on(Event::Warning(
+            "an alert rule that somebody edited is exported as it is, but for contact points, which are Grafana's own",
+        ));
+    }
     let present = if format.makes_servers() { present.on_new_server() } else { present };
-    let is_complete = (answers || !exists) && (seen.engine.is_some() || container.is_none());
+    let is_complete = answers && (seen.engine.is_some() || container.is_none());
     let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);
     Ok(Looked { present, version, has_stored_password, is_complete })
 }

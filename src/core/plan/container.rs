@@ -323,12 +323,14 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     if seen.volume == Volume::Foreign {
         return Some(foreign("volume", &spec.specification.volume, stack));
     }
-    // Before the port: another one would let two servers write to one database.
-    if let Some(other) = &seen.volume_user {
+    // Before the port: another one would let two servers write to one database. Beside a server of ours that runs, it
+    // is somebody who copies the data.
+    let is_up = |have: &OurContainer| matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting);
+    if let Some(other) = seen.volume_user.as_ref().filter(|_| !seen.container.ours().is_some_and(is_up)) {
         return Some(Blocked {
             kind: Obstacle::Foreign,
             why: format!(
-                "container {other} runs on {}'s data, the volume {}",
+                "container {other} runs with {}'s data, the volume {}",
                 spec.role.title(),
                 spec.specification.volume
             ),

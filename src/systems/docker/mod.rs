@@ -335,11 +335,11 @@ impl Docker {
     async fn ask_until_readable<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + UNREADABLE_TIMEOUT;
         let mut backoff = Duration::from_millis(20);
+        // What is asked may be another question once it is known that this is Podman.
+        let is_podman = self.is_podman.get();
         loop {
             match ask().await {
-                Err(Error::Docker { refusal: Refusal::Unreadable, .. })
-                    if self.is_podman.get() && Instant::now() < deadline =>
-                {
+                Err(Error::Docker { refusal: Refusal::Unreadable, .. }) if is_podman && Instant::now() < deadline => {
                     crate::systems::pause(&mut backoff).await;
                 }
                 result => return result,
@@ -354,9 +354,10 @@ impl Docker {
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
         let look = || try_join3(self.containers_around(instance), self.network(instance), self.volumes_of(instance));
+        let was_checked = self.is_checked.get();
         let (containers, network, volumes) = match look().await {
             // This was asked before anybody knew whose engine it is.
-            Err(Error::Docker { refusal: Refusal::Unreadable, .. }) if !self.is_checked.get() => {
+            Err(Error::Docker { refusal: Refusal::Unreadable, .. }) if !was_checked => {
                 self.check().await?;
                 look().await?
             }

@@ -27,7 +27,7 @@ pub struct Subject {
     pub format: Format,
     /// The instance.
     pub instance: String,
-    /// Everything that there is was looked at: what is remembered, and what somebody edited.
+    /// A running Grafana was looked at, and what is remembered: nothing that somebody edited is missing.
     pub is_complete: bool,
 }
 
@@ -122,7 +122,8 @@ fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Resul
                 "holds an export of more than can be looked at now: what the instance remembers, or what somebody \
                       edited in Grafana"
                     .into(),
-            hint: "see the warning above, or name a directory that does not exist".into(),
+            hint: "bring the instance up and check that Grafana answers, or name a directory that does not exist"
+                .into(),
         });
     }
     Ok(())
@@ -243,11 +244,14 @@ fn mode(file: &File) -> u32 {
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(folder)?;
-    set_mode(folder, 0o755)
+    folder.parent().map_or(Ok(()), make_folder)?;
+    match fs::create_dir(folder) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => Err(why),
+        _ => set_mode(folder, 0o755),
+    }
 }
 
 #[cfg(unix)]

@@ -212,7 +212,7 @@ fn back(stack: &Stack, files: &Provisioning) -> String {
         String::new()
     } else {
         format!(
-            "rm {}\n{restart}\nuntil curl -sf {}/api/health; do sleep 1; done\n",
+            "rm {}\n{restart}\nuntil curl -sf {}/api/health; do sleep 1; done; sleep 5\n",
             own.join(" "),
             stack.url(Role::Grafana)
         )

@@ -226,6 +226,11 @@ pub(super) fn folder_title(instance: &str) -> String {
     titled(FOLDER, instance)
 }
 
+/// Somebody edited a rule of ours.
+pub(super) fn is_edited(rule: &Value) -> bool {
+    matches!(read(rule), SeenRule::Present { edited: true, .. })
+}
+
 /// A rule as a file provides it; one that somebody edited as it is. The objective is the one that is wanted, else
 /// that of the rule, else the `shown` one of the dashboard.
 pub(super) fn provisioned(
@@ -237,9 +242,7 @@ pub(super) fn provisioned(
     found: Option<&Value>,
 ) -> Value {
     let uid = uid(&stack.instance, rule);
-    if let Some(found) = found
-        && matches!(read(found), SeenRule::Present { edited: true, .. })
-    {
+    if let Some(found) = found.filter(|found| is_edited(found)) {
         let known = found
             .as_object()
             .into_iter()

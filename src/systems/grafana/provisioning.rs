@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Api, Grafana, alerts, dashboard, text, user_dashboard};
 use crate::core::alerts::AlertRule;
+use crate::core::observed::Dashboard as Seen;
 use crate::core::stack::{DashboardId, DataSource, Stack};
 use crate::core::version::Version;
 use crate::error::{Error, Result};
@@ -51,10 +52,19 @@ impl Present {
         edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
-    /// The same for a new Grafana.
+    /// The same for a new Grafana, which has no contact points: one that a rule names would keep it from starting.
     #[must_use]
-    pub fn on_new_server(self) -> Self {
+    pub fn on_new_server(mut self) -> Self {
+        for rule in self.rules.iter_mut().flatten().filter_map(Value::as_object_mut) {
+            rule.remove("notification_settings");
+        }
         Self { organisation: FIRST_ORGANISATION, is_default: true, ..self }
+    }
+
+    /// Somebody edited an alert rule.
+    #[must_use]
+    pub fn has_edited_rules(&self) -> bool {
+        self.rules.iter().flatten().any(alerts::is_edited)
     }
 
     /// What is known of a Grafana that nobody signs in to: nothing, so that its default stays.
@@ -80,7 +90,10 @@ impl Grafana {
         };
         let dashboards = try_join_all(stack.dashboards().map(async |id| {
             let (uid, ..) = stack.dashboard_identity(id);
-            self.dashboard(uid).await
+            let found = self.dashboard(uid).await?;
+            // What somebody else made under that uid is not this stack's.
+            let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
+            Ok(found.filter(|_| matches!(seen, Seen::Present(_))))
         }));
         let has_rules = alerts::settings(stack).is_some() && self.version.get().is_none_or(alerts::is_supported);
         let rules = try_join_all(

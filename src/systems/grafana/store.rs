@@ -158,6 +158,10 @@ impl Grafana {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(Resource::Dashboard(id), &format!("another dashboard called {title:?} in the same folder")))
             }
+            // In a new one nothing was looked for: what stands in the way is found by the next look.
+            400..=499 if fresh && answer.status != 403 => {
+                Err(Error::Raced { doing: doing.into(), why: answer.message() })
+            }
             409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
             _ => self.expect_success(doing, &answer),
         }
