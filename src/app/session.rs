@@ -188,14 +188,24 @@ pub(super) async fn engine(options: &Options, environment: &Environment, report:
 
 /// What an instance remembers. Only where that is lost, its containers are asked.
 async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
-    let mut stored = docker.stored_settings(name).await?;
-    stored.values = stored.values.filter(settings::is_readable);
-    let containers = if stored.values.is_some() {
-        Vec::new()
-    } else {
-        docker.check().await?;
-        docker.specifications(name).await?
+    let read = async || -> Result<StoredSettings> {
+        let mut stored = docker.stored_settings(name).await?;
+        stored.values = stored.values.filter(settings::is_readable);
+        Ok(stored)
     };
+    let mut stored = read().await?;
+    let mut containers = Vec::new();
+    if stored.values.is_none() {
+        docker.check().await?;
+        containers = docker.specifications(name).await?;
+        if !containers.is_empty() {
+            // Somebody may have made both since: settings come before containers.
+            stored = read().await?;
+            if stored.values.is_some() {
+                containers.clear();
+            }
+        }
+    }
     Ok(Memory { stored: Some(stored), containers })
 }
 

@@ -110,6 +110,9 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::NotPaused
             } else if says(&["already in progress"]) {
                 Refusal::BeingRemoved
+            } else if *status_code == 500 && says(&["no such process"]) {
+                // Podman, of a container that ends while it is looked at.
+                Refusal::Unreadable
             } else if *status_code == 404
                 || (*status_code == 500 && says(&["no such container", "no container with name"]))
             {
@@ -164,6 +167,9 @@ mod tests {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
             assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
         }
+        let message = "read /proc/27684/cgroup: no such process";
+        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+        assert!(matches!(translate("inspect", &error), Error::Docker { refusal: Refusal::Unreadable, .. }));
         let message = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
         assert!(matches!(translate("start", &error), Error::Docker { refusal: Refusal::NoSuchAddress, .. }));
