@@ -19,6 +19,17 @@ pub enum Alerts {
     On(AlertSettings),
 }
 
+impl Alerts {
+    /// What the rules are to be, where there are to be any.
+    #[must_use]
+    pub const fn settings(&self) -> Option<&AlertSettings> {
+        match self {
+            Self::On(settings) => Some(settings),
+            Self::NotManaged | Self::Off => None,
+        }
+    }
+}
+
 /// What somebody may choose about alert rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertSettings {

@@ -51,6 +51,8 @@ pub struct Specification {
 impl Specification {
     /// The name that `host_gateway` gives to the engine's machine.
     pub const HOST_NAME: &str = "host.docker.internal";
+    /// How much of its log a container keeps, in the words of engines.
+    pub const LOG_LIMIT: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
     /// What stands before the name of a variable.
     const VARIABLE: &str = "env ";
 

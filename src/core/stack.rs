@@ -281,6 +281,16 @@ pub struct Login {
 impl Login {
     /// Grafana's own default administrator.
     pub const ADMIN: &str = "admin";
+    /// The password that it has at first, which everybody knows.
+    pub const PUBLIC_PASSWORD: &str = "admin";
+    /// Grafana accepts no shorter password, in characters.
+    pub const SHORTEST_PASSWORD: usize = 4;
+
+    /// Grafana takes such a password, and a file holds it on one line.
+    #[must_use]
+    pub fn is_password(text: &str) -> bool {
+        text.chars().count() >= Self::SHORTEST_PASSWORD && !text.contains(char::is_control)
+    }
 
     /// Signing in says whether admin/admin is shut out.
     #[must_use]

@@ -336,7 +336,7 @@ fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
 
 /// When alerts are raised, in short.
 fn alert_times(want: &Stack) -> String {
-    let Alerts::On(settings) = &want.alerts else { return String::new() };
+    let Some(settings) = want.alerts.settings() else { return String::new() };
     let seconds = |rule| settings.after(rule).as_secs();
     format!(
         "p99 above the objective for {} s, no report for {} s",

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::state_names;
 use crate::core::diagnosis::{CheckOutcome, CheckResult, Diagnosis};
 use crate::core::event::ExecutedStep;
-use crate::core::export::{self, FileChange};
+use crate::core::export;
 use crate::core::instances::{Instance, Member};
 use crate::core::invocation::Invocation;
 use crate::core::plan::{Plan, Step as PlanStep};
@@ -464,15 +464,8 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn exported(found: &'a export::Exported) -> Self {
-        let files = found.files.iter().map(|(path, change)| ExportedFile {
-            path,
-            change: match change {
-                FileChange::Created => "created",
-                FileChange::Updated => "updated",
-                FileChange::Unchanged => "unchanged",
-                FileChange::Removed => "removed",
-            },
-        });
+        let files =
+            found.files.iter().map(|(path, change)| ExportedFile { path, change: state_names::file_change(*change) });
         Self::Exported(Exported {
             schema: SCHEMA,
             instance: &found.instance,

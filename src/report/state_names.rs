@@ -2,6 +2,7 @@
 //!
 //! The only place that spells a state.
 
+use crate::core::export::FileChange;
 use crate::core::instances::{InstanceState, MemberState};
 use crate::core::status::{ObjectState, ServerState};
 
@@ -14,6 +15,15 @@ pub(super) const fn server_state(state: ServerState) -> &'static str {
         ServerState::Refusing => "refusing",
         ServerState::Foreign => "foreign",
         ServerState::Unknown => "unknown",
+    }
+}
+
+pub(super) const fn file_change(change: FileChange) -> &'static str {
+    match change {
+        FileChange::Created => "created",
+        FileChange::Updated => "updated",
+        FileChange::Unchanged => "unchanged",
+        FileChange::Removed => "removed",
     }
 }
 

@@ -136,14 +136,10 @@ fn exported(exported: &Exported) -> String {
         );
     }
     let count = |change: FileChange| files.iter().filter(|(_, became)| *became == change).count();
-    let parts = [
-        (FileChange::Created, "created"),
-        (FileChange::Updated, "updated"),
-        (FileChange::Removed, "removed"),
-        (FileChange::Unchanged, "unchanged"),
-    ];
-    let parts = parts.into_iter().filter(|(change, _)| count(*change) > 0);
-    let parts: Vec<String> = parts.map(|(change, name)| format!("{} {name}", count(change))).collect();
+    let all = [FileChange::Created, FileChange::Updated, FileChange::Removed, FileChange::Unchanged];
+    let parts = all.into_iter().filter(|change| count(*change) > 0);
+    let parts: Vec<String> =
+        parts.map(|change| format!("{} {}", count(change), state_names::file_change(change))).collect();
     format!(
         "exported {instance} for {format} to {directory} (files: {})\n{readme} says how to use it, and what it opens to whom.",
         parts.join(", ")

@@ -11,15 +11,9 @@ use crate::core::address::ServerUrl;
 use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
-use crate::core::stack::{ContainerSpec, EngineLocation, Service};
+use crate::core::stack::{ContainerSpec, EngineLocation, Login, Service};
 use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
-
-/// Grafana's own default password.
-pub(super) const GRAFANA_PASSWORD: &str = "admin";
-
-/// Grafana accepts no shorter password, in characters.
-const SHORTEST: usize = 4;
 
 /// The settings of one role's container.
 pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {
@@ -133,19 +127,18 @@ pub(super) fn default_image(resolved: &mut Resolved<'_>, setting: Setting) -> St
 /// Where Grafana's first password comes from; the default one is for loopback alone.
 fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> {
     let given = resolved.inputs.secrets.grafana_password.as_ref();
-    if given
-        .is_some_and(|secret| secret.reveal().chars().count() < SHORTEST || secret.reveal().contains(char::is_control))
-    {
+    if given.is_some_and(|secret| !Login::is_password(secret.reveal())) {
         return Err(Error::usage(
             "the given password of Grafana is too short, or holds a line break or another control character",
-            format!("give one of at least {SHORTEST} characters on one line"),
+            format!("give one of at least {} characters on one line", Login::SHORTEST_PASSWORD),
         ));
     }
-    let is_default = given.is_some_and(|secret| secret.reveal() == GRAFANA_PASSWORD);
+    let is_default = given.is_some_and(|secret| secret.reveal() == Login::PUBLIC_PASSWORD);
     if !address.is_loopback() && is_default {
         return Err(Error::usage(
             format!(
-                "the password {GRAFANA_PASSWORD:?} is Grafana's public default, and Grafana would listen on {address}"
+                "the password {:?} is Grafana's public default, and Grafana would listen on {address}",
+                Login::PUBLIC_PASSWORD
             ),
             "give another password, or none to have one generated",
         ));

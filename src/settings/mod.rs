@@ -14,7 +14,7 @@ use std::env::split_paths;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::containers::{GRAFANA_PASSWORD, container, data_source_url, default_image, keep_image, settings_from};
+use self::containers::{container, data_source_url, default_image, keep_image, settings_from};
 use self::contents::{alert_time, alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
 use crate::clipper::file::{ClipperFile, ValueKind, database_name};
@@ -485,7 +485,7 @@ fn credentials(inputs: &Inputs, login: &Login, influxdb_user: Option<String>) ->
     Ok(Credentials {
         grafana_user: login.user.clone(),
         grafana_password: secrets.grafana_password,
-        default_password: Secret::new(GRAFANA_PASSWORD),
+        default_password: Secret::new(Login::PUBLIC_PASSWORD),
         grafana_token: secrets.grafana_token,
         influxdb,
         ca_file: inputs.ca_file.clone(),

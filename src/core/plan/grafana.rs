@@ -11,8 +11,8 @@ use crate::core::observed::{
 use crate::core::specification::Difference;
 use crate::core::stack::{self, DashboardId, Stack};
 
-/// The things inside Grafana; nobody but this plan makes a `fresh` one. The data source comes last: that it exists tells that everything
-/// before it, the home page too, was once done.
+/// The things inside Grafana; nobody but this plan makes a `fresh` one. The data source comes last: that it exists
+/// tells that everything before it, the home page too, was once done.
 pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions, fresh: bool) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, stored));

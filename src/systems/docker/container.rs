@@ -417,7 +417,7 @@ fn body(
         }),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
-            config: Some(text(&[("max-size", "10m"), ("max-file", "3")])),
+            config: Some(text(&Specification::LOG_LIMIT)),
         }),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),

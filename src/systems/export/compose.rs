@@ -3,16 +3,17 @@
 //!
 //! Knows that format, and what a swarm does otherwise. Must not know how an engine is asked.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, Secrecy, database, from_file, home,
     provisioned, provisioning, provisioning_files, readme, variable, yaml,
 };
-use crate::core::address::ServerUrl;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
-use crate::core::stack::{ContainerSpec, Login, Stack};
+use crate::core::stack::{ContainerSpec, Stack};
 use crate::error::{Error, Result};
 use crate::systems::digest::fingerprint;
 use crate::systems::docker::PASSWORD_PATH;
@@ -23,18 +24,18 @@ const SECRETS: &str = "/run/secrets";
 /// The most bytes that every swarm takes for a config.
 const CONFIG_LIMIT: usize = 500_000;
 /// The network of a swarm's services.
-const NETWORK: &str = "metrics";
+pub(super) const NETWORK: &str = "metrics";
 
 /// For Docker Compose. The data source keeps the address that it has in the volume.
 pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let stack = material.stack;
     let files = provisioning(material, &stack.data_source.url, &variable(INFLUXDB_PASSWORD), true)?;
     let folders = ["datasources"].into_iter().chain((!files.dashboards.is_empty()).then_some("dashboards"));
+    let stored = material.has_stored_password.then(|| from_file(PASSWORD_PATH));
     let mut services = Map::new();
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let made = &spec.specification;
-        let mut service =
-            service(spec, &variables(stack, spec, material.has_stored_password.then(|| from_file(PASSWORD_PATH))));
+        let mut service = service(spec, &literal(material.environment(spec, stored.clone())));
         service["restart"] = json!("unless-stopped");
         // In the short form: docker-compose 1.29 knows no address in the long one.
         service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
@@ -75,25 +76,18 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
 /// For `docker stack deploy`.
 pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     let stack = material.stack;
-    let password = material.password.ok_or_else(|| Error::usage("there is no password for Grafana", ""))?;
     let influxdb = stack.container(Role::Influxdb);
-    let url = match influxdb {
-        Some(_) => ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string(),
-        None => stack.data_source.url.clone(),
-    };
+    let url = material.influxdb_url(Role::Influxdb.name());
     let influxdb_secret = from_file(&format!("{SECRETS}/{INFLUXDB_PASSWORD_FILE}"));
     let files = provisioning(material, &url, &influxdb_secret, false)?;
     let mut services = Map::new();
-    let mut secrets = vec![(PASSWORD_FILE, password)];
-    if let Some(password) = material.influxdb_password {
-        if password.reveal().contains('$') {
-            return Err(Error::usage(
-                "Grafana reads a password with a $ in a swarm's secret as another one",
-                "give InfluxDB's user a password without $",
-            ));
-        }
-        secrets.push((INFLUXDB_PASSWORD_FILE, password));
+    if material.influxdb_password.is_some_and(|password| password.reveal().contains('$')) {
+        return Err(Error::usage(
+            "Grafana reads a password with a $ in a swarm's secret as another one",
+            "give InfluxDB's user a password without $",
+        ));
     }
+    let secrets = material.secrets();
     let configs = provisioned(&files);
     if let Some(file) = configs.iter().find(|file| file.content.len() > CONFIG_LIMIT) {
         return Err(Error::usage(
@@ -103,7 +97,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     }
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
-        let mut service = service(spec, &variables(stack, spec, Some(from_secret)));
+        let mut service = service(spec, &literal(material.environment(spec, Some(from_secret))));
         service["networks"] = json!([NETWORK]);
         service["deploy"] = json!({
             "replicas": 1,
@@ -181,7 +175,7 @@ fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
         "volumes": [{"type": "volume", "source": spec.role.name(), "target": spec.role.data_path()}],
         "cap_drop": ["ALL"],
         "read_only": made.read_only,
-        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+        "logging": {"driver": "json-file", "options": BTreeMap::from(Specification::LOG_LIMIT)},
         "healthcheck": {
             "test": health(spec.role), "interval": "5s", "timeout": "5s", "retries": 12, "start_period": "2m",
         },
@@ -205,16 +199,9 @@ fn health(role: Role) -> Value {
     }
 }
 
-/// A container's environment, written so that nothing is put in the place of a variable.
-fn variables(stack: &Stack, spec: &ContainerSpec, password: Option<String>) -> Map<String, Value> {
-    let mut variables = spec.specification.environment.clone();
-    if spec.role == Role::Grafana {
-        variables.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
-        if stack.login.user != Login::ADMIN && !stack.login.token {
-            variables.insert("GF_SECURITY_ADMIN_USER".into(), stack.login.user.clone());
-        }
-    }
-    variables.into_iter().map(|(name, value)| (name, json!(escaped(&value)))).collect()
+/// An environment, written so that nothing is put in the place of a variable.
+fn literal(environment: BTreeMap<String, String>) -> Map<String, Value> {
+    environment.into_iter().map(|(name, value)| (name, json!(escaped(&value)))).collect()
 }
 
 /// A text in which nothing is a variable.

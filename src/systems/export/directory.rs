@@ -134,8 +134,8 @@ fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Resu
     let file = directory.join(path);
     let bytes = fs::read(&file).map_err(|why| failed("read", &file, why))?;
     let wanted = files.iter().find(|file| file.path == path);
-    if wanted.is_some_and(|wanted| wanted.content.as_bytes() == bytes && has_mode(&file, wanted)) {
-        return Ok(FileChange::Unchanged);
+    if let Some(wanted) = wanted.filter(|wanted| wanted.content.as_bytes() == bytes) {
+        return Ok(if has_mode(&file, wanted) { FileChange::Unchanged } else { FileChange::Updated });
     }
     // Of a secret, only the rest is compared.
     let digest = match wanted {
@@ -144,9 +144,8 @@ fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Resu
     };
     let was_written = before.contains(&(path.to_string(), digest));
     let was_secret = wanted.is_none() && before.contains(&(path.to_string(), fingerprint(b"")));
-    let is_same = wanted.is_some_and(|wanted| wanted.content.as_bytes() == bytes);
     match wanted {
-        Some(_) if was_written || is_same => Ok(FileChange::Updated),
+        Some(_) if was_written => Ok(FileChange::Updated),
         None if was_written || was_secret => Ok(FileChange::Removed),
         _ => Err(strange(directory, path)),
     }

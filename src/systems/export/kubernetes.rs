@@ -2,15 +2,16 @@
 //!
 //! Knows the API's kinds that are needed. Must not know a cluster: nothing here is asked of one.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, Secrecy, database, from_file,
     home, provisioned, provisioning, readme, variable, yaml,
 };
-use crate::core::address::ServerUrl;
 use crate::core::role::Role;
-use crate::core::stack::{ContainerSpec, Login, Secret, Stack};
+use crate::core::stack::{ContainerSpec, Secret, Stack};
 use crate::error::{Error, Result};
 use crate::systems::digest::fingerprint;
 use crate::systems::grafana::provisioning::INFLUXDB_PASSWORD;
@@ -42,28 +43,19 @@ pub(super) fn check_name(instance: &str) -> Result<()> {
 
 pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     let stack = material.stack;
-    let password = material.password.ok_or_else(|| Error::usage("there is no password for Grafana", ""))?;
     let influxdb = stack.container(Role::Influxdb);
-    let url = match influxdb {
-        Some(_) => ServerUrl::http(object(stack, Role::Influxdb), Role::Influxdb.port()).to_string(),
-        None => stack.data_source.url.clone(),
-    };
+    let url = material.influxdb_url(&object(stack, Role::Influxdb));
     let files = provisioning(material, &url, &variable(INFLUXDB_PASSWORD), false)?;
     let provisioned = provisioned(&files);
     let (maps, sources) = config_maps(stack, &provisioned)?;
-    let mut secrets = vec![(PASSWORD_FILE, password)];
-    secrets.extend(material.influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password)));
     let mut all: Vec<(String, Vec<Value>)> = Vec::new();
     if let Some(spec) = influxdb {
-        all.push(("influxdb.yaml".into(), self::influxdb(stack, spec)));
+        all.push(("influxdb.yaml".into(), self::influxdb(material, spec)));
         all.push(("database.yaml".into(), vec![database_job(stack, spec)]));
     }
     if let Some(spec) = stack.container(Role::Grafana) {
         let digest: String = provisioned.iter().map(|file| format!("{}\n{}", file.path, file.content)).collect();
-        all.push((
-            "grafana.yaml".into(),
-            grafana(stack, spec, &sources, &fingerprint(digest.as_bytes()), material.influxdb_password.is_some()),
-        ));
+        all.push(("grafana.yaml".into(), grafana(material, spec, &sources, &fingerprint(digest.as_bytes()))));
     }
     all.push(("provisioning.yaml".into(), maps));
     let mut resources: Vec<&str> = all.iter().map(|(path, _)| path.as_str()).chain([SECRET]).collect();
@@ -72,7 +64,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
         "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources,
     });
     let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization))];
-    files.push(File::with_secret(SECRET, secret(stack, &secrets), Secrecy::Values));
+    files.push(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values));
     files.push(readme::kubernetes(material));
     for (path, objects) in all {
         let text: Vec<String> = objects.iter().map(yaml).collect();
@@ -143,10 +135,10 @@ fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, 
     Ok((maps.collect(), sources))
 }
 
-fn influxdb(stack: &Stack, spec: &ContainerSpec) -> Vec<Value> {
-    let role = Role::Influxdb;
+fn influxdb(material: &Material<'_>, spec: &ContainerSpec) -> Vec<Value> {
+    let (stack, role) = (material.stack, Role::Influxdb);
     let pod = json!({
-        "containers": [server(spec, &environment(spec, &[]), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
+        "containers": [server(spec, &environment(material.environment(spec, None)), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
         "volumes": temporary(),
     });
     // Nobody is asked for a password: only what runs in the same namespace gets in.
@@ -162,21 +154,11 @@ fn influxdb(stack: &Stack, spec: &ContainerSpec) -> Vec<Value> {
     vec![service(stack, role), stateful_set(stack, role, pod, &json!({}), "10Gi"), policy]
 }
 
-fn grafana(
-    stack: &Stack,
-    spec: &ContainerSpec,
-    sources: &[Value],
-    digest: &str,
-    asks_with_password: bool,
-) -> Vec<Value> {
+fn grafana(material: &Material<'_>, spec: &ContainerSpec, sources: &[Value], digest: &str) -> Vec<Value> {
+    let stack = material.stack;
     let role = Role::Grafana;
-    let mut more = vec![
-        ("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH", home(stack)),
-        ("GF_SECURITY_ADMIN_PASSWORD", from_file(&format!("{SECRETS}/{PASSWORD_FILE}"))),
-    ];
-    if stack.login.user != Login::ADMIN && !stack.login.token {
-        more.push(("GF_SECURITY_ADMIN_USER", stack.login.user.clone()));
-    }
+    let mut variables = material.environment(spec, Some(from_file(&format!("{SECRETS}/{PASSWORD_FILE}"))));
+    variables.insert("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH".into(), home(stack));
     let mounts = [
         json!({"name": "data", "mountPath": role.data_path()}),
         json!({"name": "provisioning", "mountPath": PROVISIONING, "readOnly": true}),
@@ -187,10 +169,10 @@ fn grafana(
         json!({"name": "provisioning", "projected": {"sources": sources}}),
         json!({"name": "secrets", "secret": {"secretName": object(stack, role), "defaultMode": 0o440}}),
     ]);
-    let mut environment = environment(spec, &more);
-    if let Some(variables) = environment.as_array_mut().filter(|_| asks_with_password) {
+    let mut environment = environment(variables);
+    if material.influxdb_password.is_some() {
         let from = json!({"secretKeyRef": {"name": object(stack, role), "key": INFLUXDB_PASSWORD_FILE}});
-        variables.push(json!({"name": INFLUXDB_PASSWORD, "valueFrom": from}));
+        environment.push(json!({"name": INFLUXDB_PASSWORD, "valueFrom": from}));
     }
     let pod = json!({
         "containers": [server(spec, &environment, "/api/health", &mounts)],
@@ -239,7 +221,7 @@ fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value, 
 }
 
 /// What a server's container is, without what only its role has.
-fn server(spec: &ContainerSpec, environment: &Value, path: &str, mounts: &[Value]) -> Value {
+fn server(spec: &ContainerSpec, environment: &[Value], path: &str, mounts: &[Value]) -> Value {
     let role = spec.role;
     let mut mounts = mounts.to_vec();
     mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
@@ -283,11 +265,10 @@ fn temporary() -> Vec<Value> {
     vec![json!({"name": "tmp", "emptyDir": {}})]
 }
 
-fn environment(spec: &ContainerSpec, more: &[(&str, String)]) -> Value {
-    let mut all = spec.specification.environment.clone();
-    all.extend(more.iter().map(|(name, value)| ((*name).to_string(), value.clone())));
+fn environment(variables: BTreeMap<String, String>) -> Vec<Value> {
     // A `$` before a bracket would begin a variable.
-    all.into_iter().map(|(name, value)| json!({"name": name, "value": value.replace("$(", "$$(")})).collect()
+    let variables = variables.into_iter();
+    variables.map(|(name, value)| json!({"name": name, "value": value.replace("$(", "$$(")})).collect()
 }
 
 /// Makes Clipper's database before Clipper does, so that Grafana can ask for it. A Job cannot change, so that

@@ -8,6 +8,7 @@ pub mod directory;
 mod kubernetes;
 mod readme;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -15,9 +16,10 @@ use serde_json::Value;
 use super::digest::fingerprint;
 use super::grafana::provisioning::{INFLUXDB_PASSWORD, Present, Provisioning, Purpose};
 use super::influxdb;
+use crate::core::address::ServerUrl;
 use crate::core::export::Format;
 use crate::core::role::Role;
-use crate::core::stack::{DataSource, Secret, Stack};
+use crate::core::stack::{ContainerSpec, DataSource, Login, Secret, Stack};
 use crate::core::version::Version;
 use crate::error::{Error, Result};
 
@@ -27,10 +29,6 @@ const PASSWORD_FILE: &str = "grafana-password";
 const INFLUXDB_PASSWORD_FILE: &str = "influxdb-password";
 /// Where Grafana looks for the files that set it up.
 const PROVISIONING: &str = "/etc/grafana/provisioning";
-/// Grafana's own default password.
-const PUBLIC_PASSWORD: &str = "admin";
-/// Grafana accepts no shorter one, in characters.
-const SHORTEST_PASSWORD: usize = 4;
 /// The folder of those files beside files of another format.
 const FOLDER: &str = "provisioning";
 
@@ -102,10 +100,10 @@ pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
 /// # Errors
 /// With what is wrong.
 pub fn check_password(password: &str) -> std::result::Result<(), &'static str> {
-    if password == PUBLIC_PASSWORD {
+    if password == Login::PUBLIC_PASSWORD {
         return Err("holds the password that is Grafana's public default");
     }
-    if password.chars().count() < SHORTEST_PASSWORD || password.contains(char::is_control) {
+    if !Login::is_password(password) {
         return Err("holds a password that is too short, or has a line break in it");
     }
     Ok(())
@@ -164,6 +162,36 @@ pub struct Material<'a> {
     pub has_stored_password: bool,
     /// The password of an InfluxDB that wants one.
     pub influxdb_password: Option<&'a Secret>,
+}
+
+impl<'a> Material<'a> {
+    /// What servers that are made are given in secret, by the names of files.
+    fn secrets(&self) -> Vec<(&'static str, &'a Secret)> {
+        let password = self.password.map(|password| (PASSWORD_FILE, password));
+        let influxdb = self.influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
+        password.into_iter().chain(influxdb).collect()
+    }
+
+    /// InfluxDB's address for a Grafana that knows a container of it as `host`.
+    fn influxdb_url(&self, host: &str) -> String {
+        match self.stack.container(Role::Influxdb) {
+            Some(_) => ServerUrl::http(host, Role::Influxdb.port()).to_string(),
+            None => self.stack.data_source.url.clone(),
+        }
+    }
+
+    /// A container's environment; of Grafana, with its first account. `password` says where its password is.
+    fn environment(&self, spec: &ContainerSpec, password: Option<String>) -> BTreeMap<String, String> {
+        let mut all = spec.specification.environment.clone();
+        if spec.role == Role::Grafana {
+            all.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
+            let login = &self.stack.login;
+            if login.user != Login::ADMIN && !login.token {
+                all.insert("GF_SECURITY_ADMIN_USER".into(), login.user.clone());
+            }
+        }
+        all
+    }
 }
 
 /// All files of an export, in the order of their paths.

@@ -2,8 +2,8 @@
 //!
 //! Knows texts. Must not know the formats' fields.
 
+use super::compose::NETWORK;
 use super::{FOLDER, File, Material};
-use crate::core::alerts::Alerts;
 use crate::core::invocation::shell_word;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
@@ -83,7 +83,7 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
     let text = include_str!("../../../assets/export/swarm.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
     let service = "The service `database` makes Clipper's database and ends: it is complete with 0 of 1 tasks. ";
-    let network = format!("{}_metrics", stack.instance);
+    let network = format!("{}_{NETWORK}", stack.instance);
     let secret = if material.influxdb_password.is_some() {
         " The password of its user is in `influxdb-password`, which only you may read."
     } else {
@@ -225,7 +225,9 @@ fn influxdb_password(stack: &Stack) -> String {
         return String::new();
     }
     format!(
-        "\nThe password of InfluxDB's user is in no file: give it to Grafana's server as the variable `{INFLUXDB_PASSWORD}`.\n"
+        "\nThe password of InfluxDB's user is in no file. Grafana's server reads it from the variable `{INFLUXDB_PASSWORD}`, \
+         which must be set whenever the server is started: export it in the shell; a file such as `.env` in this \
+         directory is part of the export.\n"
     )
 }
 
@@ -274,7 +276,7 @@ fn status(stack: &Stack) -> String {
     for own in &stack.user_dashboards {
         option("dashboard", Some(&own.path));
     }
-    if let Alerts::On(settings) = &stack.alerts {
+    if let Some(settings) = stack.alerts.settings() {
         words.push_str(&format!(
             " --alerts --alert-latency-after {}s --alert-silence-after {}s",
             settings.latency_after.as_secs(),

@@ -208,14 +208,6 @@ fn read(rule: &Value) -> SeenRule {
     }
 }
 
-/// What the rules are to be, where there are to be any.
-pub(super) const fn settings(stack: &Stack) -> Option<&AlertSettings> {
-    match &stack.alerts {
-        Alerts::On(settings) => Some(settings),
-        _ => None,
-    }
-}
-
 /// A version of Grafana has rules that people can edit.
 pub(super) fn is_supported(version: Version) -> bool {
     version >= FIRST_VERSION
@@ -347,7 +339,7 @@ impl Grafana {
     /// # Errors
     /// [`Error::Blocked`] when something of somebody else is in their place, else as the server answers.
     pub async fn save_alert_rules(&self, stack: &Stack, objective: Option<u64>, overwrite: bool) -> Result<()> {
-        let Alerts::On(settings) = &stack.alerts else { return Ok(()) };
+        let Some(settings) = stack.alerts.settings() else { return Ok(()) };
         let shown = match objective {
             Some(objective) => objective,
             None => self.shown_objective(stack).await?,

@@ -43,6 +43,11 @@ pub enum Api {
 }
 
 impl Api {
+    /// That of a version; of the newest where it is not known.
+    fn of(version: Option<Version>) -> Self {
+        if version.is_some_and(|version| version < Version(9, 0)) { Self::Numeric } else { Self::Uid }
+    }
+
     /// What a dashboard refers to a data source by.
     fn reference(self, source: &stack::DataSource) -> &str {
         match self {
@@ -108,7 +113,7 @@ impl Grafana {
     }
 
     fn api(&self) -> Api {
-        if self.is_before(9) { Api::Numeric } else { Api::Uid }
+        Api::of(self.version.get())
     }
 
     fn is_before(&self, major: u64) -> bool {

@@ -95,7 +95,7 @@ impl Grafana {
             let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
             Ok(found.filter(|_| matches!(seen, Seen::Present(_))))
         }));
-        let has_rules = alerts::settings(stack).is_some() && self.version.get().is_none_or(alerts::is_supported);
+        let has_rules = stack.alerts.settings().is_some() && self.version.get().is_none_or(alerts::is_supported);
         let rules = try_join_all(
             AlertRule::ALL.into_iter().map(
                 async |rule| {
@@ -162,8 +162,7 @@ impl Provisioning {
     /// # Errors
     /// [`Error::Usage`] when alert rules are wanted of a version that has no files for them.
     pub fn new(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Self> {
-        let is_old = purpose.version.is_some_and(|version| version < Version(9, 0));
-        let api = if is_old { Api::Numeric } else { Api::Uid };
+        let api = Api::of(purpose.version);
         let mut titles = Vec::new();
         let mut dashboards = Vec::new();
         for (id, found) in stack.dashboards().zip(&present.dashboards) {
@@ -237,7 +236,7 @@ fn content(stack: &Stack, source: &DataSource, id: DashboardId, api: Api, found:
     if let (Some(found), Some(true)) = (found, seen.as_ref().map(|seen| seen.edited)) {
         let mut edited = found["dashboard"].clone();
         if let Some(fields) = edited.as_object_mut() {
-            for counted in ["id", "version", "iteration"] {
+            for counted in dashboard::COUNTED {
                 fields.remove(counted);
             }
         }
@@ -264,7 +263,7 @@ fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
 }
 
 fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Option<Value>> {
-    let Some(settings) = alerts::settings(stack) else { return Ok(None) };
+    let Some(settings) = stack.alerts.settings() else { return Ok(None) };
     if let Some(version) = purpose.version.filter(|version| !alerts::is_supported(*version)) {
         return Err(Error::usage(
             format!(
