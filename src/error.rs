@@ -215,8 +215,8 @@ pub enum Refusal {
     BeingRemoved,
     /// It is not paused.
     NotPaused,
-    /// Its answer cannot be read.
-    Unreadable,
+    /// A container is just ending, and cannot be looked at before it has ended.
+    Ending,
     /// The image has no such program.
     NoSuchProgram,
     /// The published port is taken.
@@ -371,7 +371,7 @@ impl Refusal {
             }
             Self::Gone => "check that the engine still runs (docker version), then run the same command again",
             Self::Disk => "free space on the engine's disk (docker system df), then run the same command again",
-            Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Unreadable => {
+            Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
                 "`docker info` and the engine's log may tell more; then run the same command again"
             }
         }

@@ -111,7 +111,7 @@ impl Docker {
         let doing = format!("start the container of {}", role.title());
         match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
             Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => {
-                let containers = self.containers_around(instance).await.unwrap_or_default();
+                let containers = self.containers().await.unwrap_or_default();
                 let holder = port_holder(&containers, instance, role, publish).unwrap_or(PortHolder::Process);
                 Err(Error::Publish { role, address: publish, holder, answers: None, free: None })
             }
@@ -144,9 +144,9 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
     pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
-        let Ok(id) = find_container(&self.containers_around(instance).await?, instance, role) else { return Ok(()) };
+        let Ok(id) = find_container(&self.containers().await?, instance, role) else { return Ok(()) };
         let doing = format!("inspect the container of {}", role.title());
-        let Some(found) = self.inspect(&doing, &id).await? else { return Ok(()) };
+        let Some(found) = self.find_by_id(&doing, &id).await? else { return Ok(()) };
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
         if running && found.state.is_none_or(|state| state.paused != Some(true)) {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
@@ -166,7 +166,7 @@ impl Docker {
         let deadline = Instant::now() + Duration::from_secs(u64::from(STOP_SECONDS.unsigned_abs()));
         let mut backoff = Duration::from_millis(20);
         while Instant::now() < deadline {
-            if self.inspect("check that it is gone", id).await?.is_none() {
+            if self.find_by_id("check that it is gone", id).await?.is_none() {
                 return Ok(());
             }
             crate::systems::pause(&mut backoff).await;
@@ -179,7 +179,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
-        Ok(find_container(&self.containers_around(instance).await?, instance, role).ok())
+        Ok(find_container(&self.containers().await?, instance, role).ok())
     }
 
     /// How a container is doing; `None` if it is gone.
@@ -188,7 +188,7 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn run_info(&self, role: Role, id: &str) -> Result<Option<RunInfo>> {
         let doing = format!("inspect the container of {}", role.title());
-        let found = self.inspect(&doing, id).await?;
+        let found = self.find_by_id(&doing, id).await?;
         Ok(found.map(|found| RunInfo {
             run: run_state(&found),
             restarts: found.restart_count.unwrap_or_default(),

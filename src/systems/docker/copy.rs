@@ -117,8 +117,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn owner(&self, doing: &str, container: &str) -> Result<(u64, u64)> {
-        let inspect = async || self.call(doing, self.client.inspect_container(container, None)).await;
-        let found = self.ask_until_readable(inspect).await?;
+        let found = self.inspect(doing, container).await?;
         Ok(files::owner(&found.config.and_then(|config| config.user).unwrap_or_default()))
     }
 

@@ -112,7 +112,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::BeingRemoved
             } else if *status_code == 500 && says(&["no such process"]) {
                 // Podman, of a container that ends while it is looked at.
-                Refusal::Unreadable
+                Refusal::Ending
             } else if *status_code == 404
                 || (*status_code == 500 && says(&["no such container", "no container with name"]))
             {
@@ -129,7 +129,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             (refusal, excerpt(message, 400))
         }
         Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => {
-            (Refusal::Unreadable, "the engine's answer cannot be understood".into())
+            (Refusal::Other, "the engine's answer cannot be understood".into())
         }
         Bollard::RequestTimeoutError => {
             (Refusal::Gone, format!("no answer from the engine for {} s", REQUEST_TIMEOUT.as_secs()))
@@ -169,7 +169,7 @@ mod tests {
         }
         let message = "read /proc/27684/cgroup: no such process";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
-        assert!(matches!(translate("inspect", &error), Error::Docker { refusal: Refusal::Unreadable, .. }));
+        assert!(matches!(translate("inspect", &error), Error::Docker { refusal: Refusal::Ending, .. }));
         let message = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
         assert!(matches!(translate("start", &error), Error::Docker { refusal: Refusal::NoSuchAddress, .. }));

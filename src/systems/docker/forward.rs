@@ -93,7 +93,7 @@ impl Docker {
             hint: format!("`{}` lists the containers that run", self.endpoint.docker_command("ps")),
         };
         let doing = format!("inspect container {container}");
-        let found = self.inspect(&doing, container).await?;
+        let found = self.find_by_id(&doing, container).await?;
         let found = found.ok_or_else(|| absent("does not exist"))?;
         if found.state.and_then(|state| state.running) != Some(true) {
             return Err(absent("does not run"));

@@ -15,6 +15,7 @@ mod instances;
 pub mod labels;
 mod network;
 mod platform;
+mod podman;
 pub mod pull;
 mod settings;
 #[cfg(unix)]
@@ -22,7 +23,6 @@ mod ssh;
 mod volume;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, Volume as EngineVolume};
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use futures_util::future::{join, join3, try_join, try_join3};
+use futures_util::future::{join, join3, try_join3};
 
 pub use self::container::{Creation, RunInfo};
 use self::container::{find_container, port_holder, volume_user};
@@ -52,8 +52,8 @@ use crate::error::{Error, Refusal, Result};
 /// How long the engine may take for one request that is not a pull. Stopping a container takes ten
 /// seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long an answer may stay one that cannot be read.
-const UNREADABLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the engine may fail to look at containers because one of them is ending.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest engine's API that we ask for: Docker 19.03.
 const OLDEST_API: Version = Version(1, 40);
 
@@ -276,11 +276,7 @@ impl Docker {
 
     /// Like [`Self::call`], where "there is none" is an answer.
     async fn find<T>(&self, doing: &str, request: impl Future<Output = Result<T, Bollard>>) -> Result<Option<T>> {
-        match self.call(doing, request).await {
-            Ok(found) => Ok(Some(found)),
-            Err(Error::Docker { refusal: Refusal::NotFound, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        if_found(self.call(doing, request).await)
     }
 
     /// What the instance's containers were made from.
@@ -288,7 +284,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<Specification>)>> {
-        let containers = self.containers_around(instance).await?;
+        let containers = self.containers().await?;
         let mut found = Vec::new();
         for role in Role::ALL {
             let own = containers.iter().filter(|container| container::serves(container, instance, role));
@@ -299,47 +295,31 @@ impl Docker {
 
     /// All containers of the engine, those that do not run too.
     async fn containers(&self) -> Result<Vec<ContainerSummary>> {
-        self.list_containers(HashMap::new()).await
-    }
-
-    /// The same, for what is done with an instance. Podman cannot list a container while it ends: of those that are
-    /// not the instance's, these are left out, so that a server which crashes again and again is in nobody's way.
-    async fn containers_around(&self, instance: &str) -> Result<Vec<ContainerSummary>> {
-        if !self.is_podman.get() {
-            return self.containers().await;
-        }
-        let own = HashMap::from([("label".to_string(), vec![format!("{}={instance}", labels::INSTANCE)])]);
-        let readable = ["created", "running", "paused", "exited"].map(String::from).to_vec();
-        let others = HashMap::from([("status".to_string(), readable)]);
-        let (mut own, mut others) = try_join(self.list_containers(own), self.list_containers(others)).await?;
-        others.retain(|other| !own.iter().any(|one| one.id == other.id));
-        own.append(&mut others);
-        Ok(own)
-    }
-
-    async fn list_containers(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>> {
         let list = async || {
-            let all = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-            self.call("list containers", self.client.list_containers(Some(all))).await
+            let all = ListContainersOptionsBuilder::default().all(true).build();
+            self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
         };
-        self.ask_until_readable(list).await
+        self.ask_until_ended(list).await
     }
 
     /// A container as the engine describes it.
-    async fn inspect(&self, doing: &str, id: &str) -> Result<Option<ContainerInspectResponse>> {
-        self.ask_until_readable(async || self.find(doing, self.client.inspect_container(id, None)).await).await
+    async fn inspect(&self, doing: &str, id: &str) -> Result<ContainerInspectResponse> {
+        let inspect = async || self.call(doing, podman::readable(self.client.inspect_container(id, None))).await;
+        self.ask_until_ended(inspect).await
     }
 
-    /// Podman names a state that no list of states has while a container ends, and then nothing of its
-    /// answer can be read: it is asked again.
-    async fn ask_until_readable<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
-        let deadline = Instant::now() + UNREADABLE_TIMEOUT;
+    /// The same, where "there is none" is an answer.
+    async fn find_by_id(&self, doing: &str, id: &str) -> Result<Option<ContainerInspectResponse>> {
+        if_found(self.inspect(doing, id).await)
+    }
+
+    /// Podman fails to look at a container, and at a list with it, for the moment in which it ends: it is asked again.
+    async fn ask_until_ended<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
+        let deadline = Instant::now() + ENDING_TIMEOUT;
         let mut backoff = Duration::from_millis(20);
-        // What is asked may be another question once it is known that this is Podman.
-        let is_podman = self.is_podman.get();
         loop {
             match ask().await {
-                Err(Error::Docker { refusal: Refusal::Unreadable, .. }) if is_podman && Instant::now() < deadline => {
+                Err(Error::Docker { refusal: Refusal::Ending, .. }) if Instant::now() < deadline => {
                     crate::systems::pause(&mut backoff).await;
                 }
                 result => return result,
@@ -353,16 +333,8 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
-        let look = || try_join3(self.containers_around(instance), self.network(instance), self.volumes_of(instance));
-        let was_checked = self.is_checked.get();
-        let (containers, network, volumes) = match look().await {
-            // This was asked before anybody knew whose engine it is.
-            Err(Error::Docker { refusal: Refusal::Unreadable, .. }) if !was_checked => {
-                self.check().await?;
-                look().await?
-            }
-            seen => seen?,
-        };
+        let (containers, network, volumes) =
+            try_join3(self.containers(), self.network(instance), self.volumes_of(instance)).await?;
         let (influxdb, grafana) = join(
             self.role(stack, Role::Influxdb, &containers, &volumes, &network),
             self.role(stack, Role::Grafana, &containers, &volumes, &network),
@@ -439,7 +411,7 @@ impl Docker {
             Err(state) => return Ok(state),
         };
         let doing = format!("inspect the container of {}", role.title());
-        let found = self.inspect(&doing, &id).await?;
+        let found = self.find_by_id(&doing, &id).await?;
         let Some(found) = found else { return Ok(ContainerState::Absent) };
         let mut state = container::seen_container(instance, role, network, found);
         if let ContainerState::Ours(have) = &mut state {
@@ -457,7 +429,7 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn ours(&self, role: Role, id: &str) -> Result<Option<OurContainer>> {
         let doing = format!("inspect the container of {}", role.title());
-        let found = self.inspect(&doing, id).await?;
+        let found = self.find_by_id(&doing, id).await?;
         Ok(found.and_then(|found| container::seen_container("", role, &Network::Free, found).ours().cloned()))
     }
 
@@ -477,6 +449,15 @@ impl Docker {
             }
             result => result,
         }
+    }
+}
+
+/// "There is none" is an answer.
+fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Docker { refusal: Refusal::NotFound, .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -107,7 +107,7 @@ impl Docker {
     async fn strangers(&self, instance: &str, network: &str) -> Result<Option<Error>> {
         let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
         let attached = attached.and_then(|network| network.containers).unwrap_or_default();
-        let all = self.containers_around(instance).await?;
+        let all = self.containers().await?;
         let ours = |id: &str| {
             all.iter().any(|one| one.id.as_deref() == Some(id) && labels::belongs(one.labels.as_ref(), instance))
         };
