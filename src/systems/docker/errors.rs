@@ -121,6 +121,8 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
                 // Podman, with status 500.
                 || says(&["network already exists", "network is being used"])
+                // Two that write one file at the same moment.
+                || (says(&["copier: put"]) && says(&["no such file or directory", "file exists"]))
             {
                 Refusal::Conflict
             } else {
@@ -163,6 +165,7 @@ mod tests {
         for message in [
             "network name x already used: network already exists",
             "\"x\" has associated containers with it: network is being used",
+            "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such file or directory",
         ] {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
             assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
