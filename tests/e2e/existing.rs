@@ -33,30 +33,20 @@ fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
     let it = Instance::new("influxdb-there");
     let influxd = Influxd::start();
     // Debian's influxd listens for everybody; here it is shown to the engine's bridge alone. Podman's name for its
-    // machine is the gateway of the instance's own network, which comes with the containers.
+    // machine is the gateway of the instance's own network, which comes with the containers, or where it runs without
+    // the rights of root, the machine's own address.
     let (port, network) = (influxd.port, it.name.clone());
-    let address = move || {
-        if !is_podman() {
-            return Ok(bridge());
-        }
-        docker(&["network", "inspect", &network, "--format", "{{(index .IPAM.Config 0).Gateway}}"])
-    };
-    std::thread::spawn(move || {
-        let deadline = std::time::Instant::now() + SOON;
-        let listener = loop {
-            match address().map(|address| TcpListener::bind((address.as_str(), port))) {
-                Ok(Ok(listener)) => break listener,
-                _ if std::time::Instant::now() > deadline => return,
-                _ => std::thread::sleep(std::time::Duration::from_millis(20)),
-            }
-        };
-        for stream in listener.incoming().flatten() {
-            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            let (back, forth) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
-            std::thread::spawn(move || copy(stream, forth));
-            std::thread::spawn(move || copy(server, back));
-        }
-    });
+    if is_podman() {
+        let gateway =
+            move || docker(&["network", "inspect", &network, "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
+        std::thread::spawn(move || show(gateway, port));
+        let own = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        own.connect("203.0.113.1:9").unwrap();
+        let own = own.local_addr().unwrap().ip().to_string();
+        std::thread::spawn(move || show(|| Ok(own.clone()), port));
+    } else {
+        std::thread::spawn(move || show(|| Ok(bridge()), port));
+    }
     let url = influxd.url();
     it.first_up(&["--influxdb-url", &url, "--database", "d"]).expect(0);
     let (_, source) = it.grafana("GET", &format!("/api/datasources/uid/{}", it.name), None);
@@ -64,6 +54,24 @@ fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
     let state = it.run(&["status", "--influxdb-url", &url, "--output", "json"]).expect(0).json();
     assert_eq!(state["data_source"]["query"], "ok");
     assert!(it.id("influxdb").is_empty());
+}
+
+/// Shows what listens on a port of loopback at another address too, as soon as the machine has that.
+fn show(address: impl Fn() -> Result<String, String>, port: u16) {
+    let deadline = std::time::Instant::now() + SOON;
+    let listener = loop {
+        match address().map(|address| TcpListener::bind((address.as_str(), port))) {
+            Ok(Ok(listener)) => break listener,
+            _ if std::time::Instant::now() > deadline => return,
+            _ => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    for stream in listener.incoming().flatten() {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+        let (back, forth) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
+        std::thread::spawn(move || copy(stream, forth));
+        std::thread::spawn(move || copy(server, back));
+    }
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream) {

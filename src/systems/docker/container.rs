@@ -29,8 +29,11 @@ use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
 use crate::core::stack::ContainerSpec;
 use crate::core::text::{excerpt, printable};
+use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
 
+/// The first Podman whose containers know their machine as `host.docker.internal` (containers/common#1592).
+const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
 /// How long a server may take to stop by itself.
 const STOP_SECONDS: i32 = 10;
 /// The last lines of a log that come with an error.
@@ -84,14 +87,13 @@ impl Docker {
         if self.is_podman.get()
             && let Some(host) = &mut body.host_config
         {
-            // It knows no name for its own machine's address in a network; that is the network's gateway.
+            // It knows no word for its own machine's address; from 4.7 on it gives it this name by itself.
             host.extra_hosts = None;
-            // A rootless engine's gateway is none of the machine's addresses.
             if specification.host_gateway
-                && !self.is_rootless().await?
-                && let Some(gateway) = self.gateway(instance).await?
+                && self.version() < Some(PODMAN_NAMES_ITS_MACHINE)
+                && let Some(address) = self.own_address(instance).await?
             {
-                host.extra_hosts = Some(vec![format!("{}:{gateway}", Specification::HOST_NAME)]);
+                host.extra_hosts = Some(vec![format!("{}:{address}", Specification::HOST_NAME)]);
             }
             // A port at the address that stands for all is one for that address alone there.
             for binding in host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut()).flatten().flatten()

@@ -256,6 +256,10 @@ impl Docker {
         self.engine.borrow().clone()
     }
 
+    fn version(&self) -> Option<Version> {
+        Version::parse(&self.engine.borrow().version)
+    }
+
     /// One request, reported and with its error translated.
     async fn call<T>(&self, doing: &str, request: impl Future<Output = Result<T, Bollard>>) -> Result<T> {
         let started = Instant::now();

@@ -3,6 +3,7 @@
 //! Names of networks are not unique, so everything works with ids.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use bollard::models::{NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
@@ -10,6 +11,7 @@ use bollard::query_parameters::ListNetworksOptionsBuilder;
 use super::{Docker, labels};
 use crate::core::observed::Network;
 use crate::core::plan::{Blocked, Obstacle, Resource};
+use crate::core::stack::EngineLocation;
 use crate::core::text::printable;
 use crate::error::{Error, Refusal, Result};
 
@@ -36,14 +38,16 @@ impl Docker {
         Ok(found)
     }
 
-    /// The engine runs without the rights of root, so its networks are not the machine's.
-    pub(super) async fn is_rootless(&self) -> Result<bool> {
+    /// An address of the engine's machine that containers in the instance's network reach, of a Podman.
+    pub(super) async fn own_address(&self, instance: &str) -> Result<Option<String>> {
         let info = self.call("ask how the engine runs", self.client.info()).await?;
-        Ok(info.security_options.iter().flatten().any(|option| option.contains("rootless")))
-    }
-
-    /// The address of the engine's machine in the instance's network.
-    pub(super) async fn gateway(&self, instance: &str) -> Result<Option<String>> {
+        let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
+        let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
+        if says_so || is_in_a_home {
+            // Without the rights of root, its networks and their gateways are not the machine's.
+            let is_here = matches!(self.location(), EngineLocation::Here);
+            return Ok(if is_here { address_of_this_machine().map(|ip| ip.to_string()) } else { None });
+        }
         let networks = self.networks(instance).await?;
         let ours = networks.into_iter().find(|network| labels::belongs(network.labels.as_ref(), instance));
         let configs = ours.and_then(|network| network.ipam?.config);
@@ -140,6 +144,14 @@ impl Docker {
         }
         Ok(())
     }
+}
+
+/// The address from which this machine reaches others; nothing is sent to find it.
+fn address_of_this_machine() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Any address behind the default route does: this one is for documentation (RFC 5737).
+    socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 fn are(names: &[String]) -> String {

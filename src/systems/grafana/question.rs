@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Api, Grafana, numeric_id};
 use crate::core::observed::Query;
+use crate::core::specification::Specification;
 use crate::core::stack::{self, Secret};
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
 const QUESTION: &str = "SHOW RETENTION POLICIES";
 /// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
+/// How long InfluxDB, which has answered us, may be one that Grafana does not reach: its caches last 5 s.
+const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often settings that are right are saved once more.
 const MAX_SAVES: usize = 3;
 
@@ -71,12 +74,13 @@ impl Grafana {
                 Query::Failing(why) => why,
                 Query::Unasked => "there is no data source".into(),
             };
-            let hopeless = saves > 0 && is_permanent(&why);
+            let hopeless =
+                saves > 0 && (is_permanent(&why) || is_out_of_reach(&why) && started.elapsed() > UNREACHABLE_TIMEOUT);
             if hopeless || Instant::now() >= deadline {
                 return Err(Error::NotConverged {
                     rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
                     after: Some(started.elapsed()),
-                    hint: "give InfluxDB's address as Grafana's server sees it with --data-source-url".into(),
+                    hint: way_to_influxdb(want),
                 });
             }
             if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
@@ -96,6 +100,23 @@ fn is_permanent(why: &str) -> bool {
     ["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]
         .iter()
         .any(|phrase| why.contains(phrase))
+}
+
+/// Something refuses the connection, or there is no way there.
+fn is_out_of_reach(why: &str) -> bool {
+    let why = why.to_lowercase();
+    ["connection refused", "no route to host", "network is unreachable"].iter().any(|phrase| why.contains(phrase))
+}
+
+fn way_to_influxdb(source: &stack::DataSource) -> String {
+    let give = "give InfluxDB's address as Grafana's server sees it with --data-source-url";
+    if !source.url.contains(Specification::HOST_NAME) {
+        return give.into();
+    }
+    format!(
+        "a container does not reach what listens on its machine's loopback alone: let InfluxDB listen on another \
+         address too (bind-address under [http] in influxdb.conf), or {give}"
+    )
 }
 
 /// What an answer to the question says about the way to the database.
