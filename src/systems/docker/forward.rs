@@ -21,8 +21,12 @@ use crate::error::{Error, Refusal, Result, chain};
 
 /// After this time, in seconds, the helper ends by itself.
 const LIFETIME: &str = "120";
-/// Joins its own streams with a connection; bash opens it without any other program.
-const JOIN: &str = "exec 3<>\"/dev/tcp/$0/$1\" || exit; cat <&3 & exec cat >&3";
+/// Joins its own streams with a connection; bash opens it without any other program. Where it cannot, it says why and
+/// stays: Podman loses what a program says that ends at once.
+const JOIN: &str = "exec 3<>\"/dev/tcp/$0/$1\" || exec cat >/dev/null; cat <&3 & exec cat >&3";
+
+/// What bash names when it could not open a connection.
+const OPENED: &str = "/dev/tcp/";
 
 /// How an engine begins to say that a program cannot be run.
 const NO_PROGRAM: &[u8] = b"OCI runtime exec failed";
@@ -55,9 +59,7 @@ impl Forward {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // bash says first why, then for what.
-        let first = said.failure.lines().find(|line| !line.trim().is_empty())?;
-        Some(excerpt(first.rsplit(": ").next().unwrap_or(first), 120).to_lowercase())
+        reason(&said.failure)
     }
 
     /// Why nothing can be asked this way, if nothing can.
@@ -189,7 +191,11 @@ async fn join(
     let outwards = async move {
         while let Some(Ok(part)) = output.next().await {
             match part {
-                LogOutput::StdErr { message } => note(said, &String::from_utf8_lossy(&message)),
+                LogOutput::StdErr { message } => {
+                    if note(said, &String::from_utf8_lossy(&message)) {
+                        break;
+                    }
+                }
                 // An engine says here that there is no such program, where a server's answer would be.
                 LogOutput::StdOut { message } if message.starts_with(NO_PROGRAM) => {
                     let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -212,7 +218,38 @@ async fn join(
     Ok(())
 }
 
-fn note(said: &Mutex<Said>, text: &str) {
+/// Notes what bash says; whether that was all about a connection that could not be made.
+fn note(said: &Mutex<Said>, text: &str) -> bool {
     let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     said.failure.push_str(text);
+    said.failure.contains(OPENED)
+}
+
+/// Why bash could not connect, by its own words: first why, then for what, after warnings of any kind.
+fn reason(text: &str) -> Option<String> {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let named = lines.iter().position(|line| line.contains(OPENED)).unwrap_or(1);
+    let why = lines.get(named.saturating_sub(1))?;
+    Some(excerpt(why.rsplit(": ").next().unwrap_or(why), 120).to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_found_among_what_bash_says() {
+        let refused =
+            "127.0.0.1: connect: Connection refused\n127.0.0.1: line 1: /dev/tcp/127.0.0.1/1: Connection refused\n";
+        let unknown =
+            "nosuch: nosuch: Name or service not known\nnosuch: line 1: /dev/tcp/nosuch/1: Invalid argument\n";
+        let warning = "bash: warning: setlocale: LC_ALL: cannot change locale (de_DE.UTF-8)\n";
+        assert_eq!(reason(refused).as_deref(), Some("connection refused"));
+        assert_eq!(reason(unknown).as_deref(), Some("name or service not known"));
+        assert_eq!(reason(&format!("{warning}{refused}")).as_deref(), Some("connection refused"));
+        assert_eq!(reason(""), None);
+        let said = Mutex::new(Said::default());
+        assert!(!note(&said, warning), "a connection that is warned of may still be one");
+        assert!(note(&said, refused));
+    }
 }
