@@ -151,6 +151,7 @@ impl Systems {
         &self,
         health: Grafana,
         have: Option<&OurContainer>,
+        influxdb_runs: bool,
     ) -> Result<(Probe<observed::Grafana>, SeenLogin)> {
         if let Some(rejected) = self.still_rejected(have).await? {
             return Ok((Probe::Refusing(rejected), SeenLogin::default()));
@@ -178,7 +179,7 @@ impl Systems {
             };
             let client = self.grafana_client(auth.clone());
             client.same_version_as(&health);
-            match client.observe(&self.stack).await {
+            match client.observe(&self.stack, influxdb_runs).await {
                 Probe::Refusing(message) => {
                     self.login.refuse(auth);
                     rejected = message;

@@ -212,7 +212,10 @@ impl Systems {
         self.locate(Role::Grafana, &grafana.container);
         let (influxdb_probe, grafana_probe) = match depth {
             Depth::EngineOnly => ((Probe::Unasked, None), Ok((Probe::Unasked, None, SeenLogin::default()))),
-            Depth::Servers => join(self.ask_influxdb(&influxdb.container), self.ask_grafana(&grafana.container)).await,
+            Depth::Servers => {
+                let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
+                join(self.ask_influxdb(&influxdb.container), self.ask_grafana(&grafana.container, influxdb_runs)).await
+            }
         };
         let (grafana_probe, grafana_version, login) = grafana_probe?;
         let (influxdb_probe, influxdb_version) = influxdb_probe;
@@ -366,6 +369,7 @@ impl Systems {
     async fn ask_grafana(
         &self,
         container: &ContainerState,
+        influxdb_runs: bool,
     ) -> Result<(Probe<observed::Grafana>, Option<String>, SeenLogin)> {
         match self.may_answer(Role::Grafana, container) {
             Answerable::No => return Ok((Probe::Unasked, None, SeenLogin::default())),
@@ -379,7 +383,7 @@ impl Systems {
         }
         // A container that another server has replaced has nothing to say about that server's login.
         let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
-        let (probe, login) = self.observe_signed_in(anonymous, have).await?;
+        let (probe, login) = self.observe_signed_in(anonymous, have, influxdb_runs).await?;
         Ok((probe, version, login))
     }
 

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use super::instance::{Instance, SOON, bridge, docker, is_podman};
+use super::instance::{Instance, SOON, bridge, docker, is_podman, machine};
 use crate::support::double::{Double, Version, handle};
 use crate::support::influxd::Influxd;
 use crate::support::server::in_background;
@@ -40,10 +40,7 @@ fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
         let gateway =
             move || docker(&["network", "inspect", &network, "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
         std::thread::spawn(move || show(gateway, port));
-        let own = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        own.connect("203.0.113.1:9").unwrap();
-        let own = own.local_addr().unwrap().ip().to_string();
-        std::thread::spawn(move || show(|| Ok(own.clone()), port));
+        std::thread::spawn(move || show(|| Ok(machine()), port));
     } else {
         std::thread::spawn(move || show(|| Ok(bridge()), port));
     }

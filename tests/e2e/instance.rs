@@ -1,5 +1,6 @@
 //! One instance of a test: a name and ports of its own, and nothing left behind.
 
+use std::net::UdpSocket;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl Instance {
             ("--registry", registry::address()),
             ("--influxdb-port", influxdb.as_str()),
             ("--grafana-port", grafana.as_str()),
-            ("--timeout", "60s"),
+            ("--timeout", if is_podman() { PODMAN_LEARNS } else { "60s" }),
         ];
         let mut words = vec!["up"];
         for (option, value) in defaults.into_iter().chain(image).filter(|(option, _)| !more.contains(option)) {
@@ -218,6 +219,10 @@ fn require_engine() {
 /// Generous, for machines that do other things too.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// For how long a container on Podman's networks can miss that its gateway has another hardware address, which comes
+/// and goes with containers beside it (netavark 1.4); until then it finds no name, and its port answers nobody.
+pub(crate) const PODMAN_LEARNS: &str = "100s";
+
 /// The engine is Podman's.
 pub(crate) fn is_podman() -> bool {
     static IS_PODMAN: LazyLock<bool> = LazyLock::new(|| {
@@ -225,6 +230,19 @@ pub(crate) fn is_podman() -> bool {
         parts.is_ok_and(|names| names.contains("Podman"))
     });
     *IS_PODMAN
+}
+
+/// The engine is a Podman that runs without the rights of root, so its networks are not the machine's.
+fn is_rootless() -> bool {
+    is_podman() && docker(&["info", "--format", "{{.DockerRootDir}}"]).unwrap().contains("/.local/share/")
+}
+
+/// An address of this machine that is not loopback, as others see it.
+pub(crate) fn machine() -> String {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Nothing is sent.
+    socket.connect("203.0.113.1:9").unwrap();
+    socket.local_addr().unwrap().ip().to_string()
 }
 
 /// A container has no capability. Podman writes all of them out that it drops.
@@ -240,8 +258,11 @@ pub(crate) fn assert_log_limit(host: &Value) {
     assert!(is_podman() || limit["max-size"] == "10m" && limit["max-file"] == "3", "{limit}");
 }
 
-/// An address of this machine that is not loopback: the engine's own bridge.
+/// An address of this machine that is not loopback: the engine's own bridge, where that is one of the machine's.
 pub fn bridge() -> String {
+    if is_rootless() {
+        return machine();
+    }
     if is_podman() {
         // Podman has it as long as a container is on it.
         static HOLDER: LazyLock<()> = LazyLock::new(|| {

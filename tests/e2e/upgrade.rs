@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use super::instance::{Instance, bridge, docker, is_podman, settings_volumes};
+use super::instance::{Instance, PODMAN_LEARNS, bridge, docker, is_podman, settings_volumes};
 use crate::support::registry;
 use crate::support::run::{basic, http_with, ran};
 
@@ -179,8 +179,9 @@ fn killed_after_every_step_of_it_the_old_dashboard_is_back_after_one_up() {
     for target in ["odd:migrates", NEW] {
         let it = with_data(if target == NEW { "upgrade-killed" } else { "upgrade-killed-failing" });
         let mut killed = 0;
+        let timeout = if is_podman() { PODMAN_LEARNS } else { "20s" };
         for step in 1.. {
-            let words = ["up", "--grafana-image", &image(target), "--timeout", "20s"];
+            let words = ["up", "--grafana-image", &image(target), "--timeout", timeout];
             let mut process =
                 it.command(&words).command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
             let lines = BufReader::new(process.stderr.take().unwrap()).lines();
@@ -195,7 +196,7 @@ fn killed_after_every_step_of_it_the_old_dashboard_is_back_after_one_up() {
             let _ = process.kill();
             let _ = process.wait();
             killed += 1;
-            let up = ran(&it.command(&["up", "--timeout", "20s"]).command().output().unwrap());
+            let up = ran(&it.command(&["up", "--timeout", timeout]).command().output().unwrap());
             assert!(has_data(&it), "{target} after step {step}: {}", up.err);
             // Before the settings are saved, nobody has asked for the new one.
             let want = if target == NEW && was_saved { image(NEW) } else { image(OLD) };

@@ -120,9 +120,10 @@ impl Grafana {
         self.version.get().is_some_and(|version| version < Version(major, 0))
     }
 
-    /// What the server stores. Where the login is rejected, that was the only request with it.
-    pub async fn observe(&self, stack: &Stack) -> Probe<Seen> {
-        match self.stored(stack).await {
+    /// What the server stores. Where the login is rejected, that was the only request with it. Without an InfluxDB, no
+    /// query is asked: its name leads nowhere then, and a name server can take long to say so.
+    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> Probe<Seen> {
+        match self.stored(stack, influxdb_runs).await {
             Ok(seen) => Probe::Answering(seen),
             Err(Error::Refused { message, .. }) => Probe::Refusing(message),
             Err(Error::Answer { status: 403, why, doing, .. }) => Probe::Refusing(format!(
@@ -132,7 +133,7 @@ impl Grafana {
         }
     }
 
-    async fn stored(&self, stack: &Stack) -> Result<Seen> {
+    async fn stored(&self, stack: &Stack, influxdb_runs: bool) -> Result<Seen> {
         let organisation = self.enter(stack.organisation.as_deref()).await?;
         if organisation != Organisation::Present {
             return Ok(Seen {
@@ -149,7 +150,7 @@ impl Grafana {
         let data_source = seen_data_source(&sources, &stack.data_source);
         let query = async {
             match &data_source {
-                DataSource::Ours { .. } => {
+                DataSource::Ours { .. } if influxdb_runs => {
                     self.ask(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
                 }
                 _ => Ok(Query::Unasked),

@@ -21,8 +21,8 @@ pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
 const QUESTION: &str = "SHOW RETENTION POLICIES";
 /// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
-/// How long InfluxDB, which has answered us, may be one that Grafana does not reach: its caches last 5 s.
-const UNREACHABLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an InfluxDB that has answered us may refuse Grafana, whose caches last 5 s.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often settings that are right are saved once more.
 const MAX_SAVES: usize = 3;
 
@@ -74,8 +74,7 @@ impl Grafana {
                 Query::Failing(why) => why,
                 Query::Unasked => "there is no data source".into(),
             };
-            let hopeless =
-                saves > 0 && (is_permanent(&why) || is_out_of_reach(&why) && started.elapsed() > UNREACHABLE_TIMEOUT);
+            let hopeless = saves > 0 && (is_permanent(&why) || is_refused(want, &why, started));
             if hopeless || Instant::now() >= deadline {
                 return Err(Error::NotConverged {
                     rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
@@ -102,15 +101,20 @@ fn is_permanent(why: &str) -> bool {
         .any(|phrase| why.contains(phrase))
 }
 
-/// Something refuses the connection, or there is no way there.
-fn is_out_of_reach(why: &str) -> bool {
-    let why = why.to_lowercase();
-    ["connection refused", "no route to host", "network is unreachable"].iter().any(|phrase| why.contains(phrase))
+/// InfluxDB has answered us on the containers' machine, and its port refuses them.
+fn is_refused(source: &stack::DataSource, why: &str, since: Instant) -> bool {
+    is_on_their_machine(source)
+        && why.to_lowercase().contains("connection refused")
+        && since.elapsed() > REFUSED_TIMEOUT
+}
+
+fn is_on_their_machine(source: &stack::DataSource) -> bool {
+    source.url.contains(Specification::HOST_NAME)
 }
 
 fn way_to_influxdb(source: &stack::DataSource) -> String {
     let give = "give InfluxDB's address as Grafana's server sees it with --data-source-url";
-    if !source.url.contains(Specification::HOST_NAME) {
+    if !is_on_their_machine(source) {
         return give.into();
     }
     format!(

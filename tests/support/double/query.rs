@@ -70,6 +70,8 @@ fn unreachable(source: &Source, why: &str) -> String {
     let host = address.split(':').next().unwrap_or_default();
     let reason = if why.contains("lookup") {
         format!("dial tcp: lookup {host}: no such host")
+    } else if why.contains("timed out") {
+        format!("dial tcp: lookup {host}: i/o timeout")
     } else {
         format!("dial tcp {address}: connect: connection refused")
     };
