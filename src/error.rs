@@ -215,6 +215,8 @@ pub enum Refusal {
     BeingRemoved,
     /// It is not paused.
     NotPaused,
+    /// Somebody else writes the same file at the same moment.
+    Overwritten,
     /// A container is just ending, and cannot be looked at before it has ended.
     Ending,
     /// The image has no such program.
@@ -363,7 +365,7 @@ impl Refusal {
     const fn hint(self) -> &'static str {
         match self {
             Self::NotFound => "the engine changed in the meantime: run the same command again",
-            Self::Conflict | Self::BeingRemoved => {
+            Self::Conflict | Self::BeingRemoved | Self::Overwritten => {
                 "somebody else works on the same objects: run the same command again"
             }
             Self::PortTaken | Self::NoSuchAddress => {

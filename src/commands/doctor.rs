@@ -418,6 +418,9 @@ impl Examination<'_> {
             };
             return CheckOutcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
         }
+        if matches!(status.influxdb.state, ServerState::Absent | ServerState::Stopped) {
+            return CheckOutcome::Skipped("InfluxDB does not run".into());
+        }
         if !is_askable {
             return CheckOutcome::Skipped("there is no point to ask for, or nothing to ask with".into());
         }

@@ -212,7 +212,7 @@ const fn is_race(error: &Error) -> bool {
     matches!(
         error,
         Error::Raced { .. }
-            | Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound, .. }
+            | Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound | Refusal::Overwritten, .. }
             | Error::Answer { status: 500..=599, .. }
     )
 }

@@ -470,7 +470,7 @@ pub enum SeenRule {
 /// What a query through Grafana's data source says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
-    /// Not asked, since there is no data source.
+    /// Not asked, since there is no data source, or InfluxDB does not run.
     Unasked,
     /// It reaches the database.
     Ok,

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use super::instance::{Instance, SOON, bridge, docker, is_podman, machine};
+use super::instance::{Instance, SOON, bridge, docker, is_podman, is_rootless, machine};
 use crate::support::double::{Double, Version, handle};
 use crate::support::influxd::Influxd;
 use crate::support::server::in_background;
@@ -33,14 +33,15 @@ fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
     let it = Instance::new("influxdb-there");
     let influxd = Influxd::start();
     // Debian's influxd listens for everybody; here it is shown to the engine's bridge alone. Podman's name for its
-    // machine is the gateway of the instance's own network, which comes with the containers, or where it runs without
-    // the rights of root, the machine's own address.
+    // machine is the gateway of the instance's own network, which comes with the containers, or where it is
+    // rootless, the machine's own address.
     let (port, network) = (influxd.port, it.name.clone());
-    if is_podman() {
+    if is_rootless() {
+        std::thread::spawn(move || show(|| Ok(machine()), port));
+    } else if is_podman() {
         let gateway =
             move || docker(&["network", "inspect", &network, "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
         std::thread::spawn(move || show(gateway, port));
-        std::thread::spawn(move || show(|| Ok(machine()), port));
     } else {
         std::thread::spawn(move || show(|| Ok(bridge()), port));
     }

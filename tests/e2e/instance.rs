@@ -94,7 +94,14 @@ impl Instance {
     ) -> (u16, Value) {
         let url = format!("http://127.0.0.1:{}{path}", self.grafana_port);
         let basic = crate::support::run::basic(user, password);
-        let (status, text) = http_with(method, &url, body, &[("authorization", &basic)]).unwrap();
+        let ask = || http_with(method, &url, body, &[("authorization", &basic)]);
+        // A published port of Podman can be a dead one for moments while containers beside it come and go.
+        let tries = if is_podman() { 10 } else { 1 };
+        let answer = (0..tries).find_map(|attempt| {
+            std::thread::sleep(Duration::from_secs(u64::from(attempt > 0)));
+            ask()
+        });
+        let (status, text) = answer.unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
@@ -232,8 +239,8 @@ pub(crate) fn is_podman() -> bool {
     *IS_PODMAN
 }
 
-/// The engine is a Podman that runs without the rights of root, so its networks are not the machine's.
-fn is_rootless() -> bool {
+/// The engine is a rootless Podman, so its networks are not the machine's.
+pub(crate) fn is_rootless() -> bool {
     is_podman() && docker(&["info", "--format", "{{.DockerRootDir}}"]).unwrap().contains("/.local/share/")
 }
 

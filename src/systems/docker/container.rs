@@ -87,7 +87,7 @@ impl Docker {
         if self.is_podman.get()
             && let Some(host) = &mut body.host_config
         {
-            // It knows no word for its own machine's address; from 4.7 on it gives it this name by itself.
+            // Podman 4.3 rejects `host-gateway`; from 4.7 on, Podman adds this name itself.
             host.extra_hosts = None;
             if specification.host_gateway
                 && self.version() < Some(PODMAN_NAMES_ITS_MACHINE)
@@ -317,9 +317,9 @@ pub(super) fn volume_user(all: &[ContainerSummary], instance: &str, role: Role, 
     others.next().map(|container| printable(&name_of(container)))
 }
 
-/// Podman lists the ports of those that ended, too.
+/// Podman lists the ports of those that ended, too. One that is being removed has ended.
 fn is_up(container: &ContainerSummary) -> bool {
-    !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD))
+    !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD | Summary::REMOVING))
 }
 
 fn run_state(found: &ContainerInspectResponse) -> RunState {
@@ -522,5 +522,10 @@ mod tests {
         assert_eq!(holder(container("renamed", &GRAFANA, &[("127.0.0.1", 3000, tcp)])), None);
         let other = container("x-influxdb", &INFLUXDB, &[("127.0.0.1", 3000, tcp)]);
         assert_eq!(holder(other), Some(PortHolder::OtherRole(Role::Influxdb)));
+        for (state, expected) in [(Summary::PAUSED, true), (Summary::EXITED, false), (Summary::REMOVING, false)] {
+            let mut one = container("a", &[], &[("127.0.0.1", 3000, tcp)]);
+            one.state = Some(state);
+            assert_eq!(holder(one).is_some(), expected, "{state:?}");
+        }
     }
 }

@@ -108,6 +108,9 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::NoSuchProgram
             } else if says(&["not paused"]) {
                 Refusal::NotPaused
+            } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
+                // Podman, of two that write one file at the same moment.
+                Refusal::Overwritten
             } else if says(&["already in progress"]) {
                 Refusal::BeingRemoved
             } else if *status_code == 500 && says(&["no such process"]) {
@@ -121,8 +124,6 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
                 // Podman, with status 500.
                 || says(&["network already exists", "network is being used"])
-                // Two that write one file at the same moment.
-                || (says(&["copier: put"]) && says(&["no such file or directory", "file exists"]))
             {
                 Refusal::Conflict
             } else {
@@ -165,11 +166,13 @@ mod tests {
         for message in [
             "network name x already used: network already exists",
             "\"x\" has associated containers with it: network is being used",
-            "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such file or directory",
         ] {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
             assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
         }
+        let message = "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such file or directory";
+        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+        assert!(matches!(translate("write", &error), Error::Docker { refusal: Refusal::Overwritten, .. }));
         let message = "read /proc/27684/cgroup: no such process";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
         assert!(matches!(translate("inspect", &error), Error::Docker { refusal: Refusal::Ending, .. }));

@@ -189,10 +189,13 @@ async fn join(
         let _ = input.shutdown().await;
     };
     let outwards = async move {
+        let mut failure = String::new();
         while let Some(Ok(part)) = output.next().await {
             match part {
                 LogOutput::StdErr { message } => {
-                    if note(said, &String::from_utf8_lossy(&message)) {
+                    failure.push_str(&String::from_utf8_lossy(&message));
+                    said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).failure.clone_from(&failure);
+                    if failure.contains(OPENED) {
                         break;
                     }
                 }
@@ -218,13 +221,6 @@ async fn join(
     Ok(())
 }
 
-/// Notes what bash says; whether that was all about a connection that could not be made.
-fn note(said: &Mutex<Said>, text: &str) -> bool {
-    let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    said.failure.push_str(text);
-    said.failure.contains(OPENED)
-}
-
 /// Why bash could not connect, by its own words: first why, then for what, after warnings of any kind.
 fn reason(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -248,8 +244,5 @@ mod tests {
         assert_eq!(reason(unknown).as_deref(), Some("name or service not known"));
         assert_eq!(reason(&format!("{warning}{refused}")).as_deref(), Some("connection refused"));
         assert_eq!(reason(""), None);
-        let said = Mutex::new(Said::default());
-        assert!(!note(&said, warning), "a connection that is warned of may still be one");
-        assert!(note(&said, refused));
     }
 }

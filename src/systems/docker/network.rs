@@ -9,9 +9,9 @@ use bollard::models::{NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
 use super::{Docker, labels};
+use crate::core::event::Event;
 use crate::core::observed::Network;
 use crate::core::plan::{Blocked, Obstacle, Resource};
-use crate::core::stack::EngineLocation;
 use crate::core::text::printable;
 use crate::error::{Error, Refusal, Result};
 
@@ -38,20 +38,29 @@ impl Docker {
         Ok(found)
     }
 
-    /// An address of the engine's machine that containers in the instance's network reach, of a Podman.
+    /// Podman only: an address of its machine, which is this one, that containers in the instance's network reach.
     pub(super) async fn own_address(&self, instance: &str) -> Result<Option<String>> {
-        let info = self.call("ask how the engine runs", self.client.info()).await?;
-        let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
-        let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
-        if says_so || is_in_a_home {
-            // Without the rights of root, its networks and their gateways are not the machine's.
-            let is_here = matches!(self.location(), EngineLocation::Here);
-            return Ok(if is_here { address_of_this_machine().map(|ip| ip.to_string()) } else { None });
+        if self.is_rootless().await? {
+            // Its networks and their gateways are not the machine's. Elsewhere than on Linux, it runs in a virtual
+            // machine, whose addresses nobody here knows.
+            let address = if cfg!(target_os = "linux") { address_of_this_machine() } else { None };
+            if address.is_none() {
+                self.listener.on(Event::Note("no address of this machine is known that its containers could reach"));
+            }
+            return Ok(address.map(|ip| ip.to_string()));
         }
         let networks = self.networks(instance).await?;
         let ours = networks.into_iter().find(|network| labels::belongs(network.labels.as_ref(), instance));
         let configs = ours.and_then(|network| network.ipam?.config);
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
+    }
+
+    /// Podman 4.3 says nowhere in Docker's words that it is rootless; its folder and its socket tell.
+    async fn is_rootless(&self) -> Result<bool> {
+        let info = self.call("ask how the engine runs", self.client.info()).await?;
+        let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
+        let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
+        Ok(says_so || is_in_a_home || self.endpoint.host.contains("/run/user/"))
     }
 
     /// Makes the instance's network.

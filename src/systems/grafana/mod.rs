@@ -120,8 +120,8 @@ impl Grafana {
         self.version.get().is_some_and(|version| version < Version(major, 0))
     }
 
-    /// What the server stores. Where the login is rejected, that was the only request with it. Without an InfluxDB, no
-    /// query is asked: its name leads nowhere then, and a name server can take long to say so.
+    /// What the server stores. Where the login is rejected, that was the only request with it. While InfluxDB
+    /// does not run, no query is asked: its name leads nowhere then, and a name server can take long to say so.
     pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> Probe<Seen> {
         match self.stored(stack, influxdb_runs).await {
             Ok(seen) => Probe::Answering(seen),

@@ -63,6 +63,7 @@ impl Grafana {
         let started = Instant::now();
         let mut saved = started;
         let mut saves = 0;
+        let mut refused_since = None;
         let mut backoff = Duration::from_millis(50);
         loop {
             let id = match self.api() {
@@ -74,12 +75,16 @@ impl Grafana {
                 Query::Failing(why) => why,
                 Query::Unasked => "there is no data source".into(),
             };
-            let hopeless = saves > 0 && (is_permanent(&why) || is_refused(want, &why, started));
+            refused_since = is_refused(&why).then(|| refused_since.unwrap_or_else(Instant::now));
+            let is_shut =
+                refused_since.is_some_and(|since| is_on_their_machine(want) && since.elapsed() > REFUSED_TIMEOUT);
+            let hopeless = saves > 0 && (is_permanent(&why) || is_shut);
             if hopeless || Instant::now() >= deadline {
+                let hint = way_to_influxdb(want, &why);
                 return Err(Error::NotConverged {
                     rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
                     after: Some(started.elapsed()),
-                    hint: way_to_influxdb(want),
+                    hint,
                 });
             }
             if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
@@ -101,26 +106,30 @@ fn is_permanent(why: &str) -> bool {
         .any(|phrase| why.contains(phrase))
 }
 
-/// InfluxDB has answered us on the containers' machine, and its port refuses them.
-fn is_refused(source: &stack::DataSource, why: &str, since: Instant) -> bool {
-    is_on_their_machine(source)
-        && why.to_lowercase().contains("connection refused")
-        && since.elapsed() > REFUSED_TIMEOUT
+/// Nothing listens at the address. Grafana before 10 says so in other words, and is waited for to the deadline.
+fn is_refused(why: &str) -> bool {
+    why.to_lowercase().contains("connection refused")
 }
 
+/// The data source's address is the name that containers have for their machine.
 fn is_on_their_machine(source: &stack::DataSource) -> bool {
-    source.url.contains(Specification::HOST_NAME)
+    let authority = source.url.split_once("://").map_or("", |(_, rest)| rest);
+    authority.split([':', '/']).next() == Some(Specification::HOST_NAME)
 }
 
-fn way_to_influxdb(source: &stack::DataSource) -> String {
+fn way_to_influxdb(source: &stack::DataSource, why: &str) -> String {
     let give = "give InfluxDB's address as Grafana's server sees it with --data-source-url";
-    if !is_on_their_machine(source) {
+    if !is_on_their_machine(source) || is_permanent(why) {
         return give.into();
     }
-    format!(
-        "a container does not reach what listens on its machine's loopback alone: let InfluxDB listen on another \
-         address too (bind-address under [http] in influxdb.conf), or {give}"
-    )
+    if is_refused(why) {
+        return format!(
+            "a container cannot reach what listens on loopback only: let InfluxDB listen on another address \
+             (bind-address under [http] in influxdb.conf), where anyone who reaches that address can read and write \
+             metrics, or {give}"
+        );
+    }
+    format!("check that no firewall keeps containers from this machine's ports, or {give}")
 }
 
 /// What an answer to the question says about the way to the database.
@@ -149,6 +158,30 @@ pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_way_out_follows_from_what_failed() {
+        let text = String::new;
+        let source = |url: &str| stack::DataSource {
+            uid: text(),
+            name: text(),
+            url: url.into(),
+            database: text(),
+            user: text(),
+        };
+        let theirs = source("http://host.docker.internal:8086");
+        let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
+        assert!(is_refused(refused) && !is_refused("i/o timeout"));
+        assert!(way_to_influxdb(&theirs, refused).contains("bind-address"));
+        assert!(way_to_influxdb(&theirs, "i/o timeout").contains("firewall"));
+        for (url, why) in [
+            ("http://host.docker.internal:8086", "authorization failed"),
+            ("http://influxdb:8086", refused),
+            ("http://my.host.docker.internal.example:8086", refused),
+        ] {
+            assert!(way_to_influxdb(&source(url), why).starts_with("give InfluxDB's address"), "{url} {why}");
+        }
+    }
 
     #[test]
     fn an_empty_answer_is_no_good_answer() {

@@ -71,7 +71,7 @@ fn unreachable(source: &Source, why: &str) -> String {
     let reason = if why.contains("lookup") {
         format!("dial tcp: lookup {host}: no such host")
     } else if why.contains("timed out") {
-        format!("dial tcp: lookup {host}: i/o timeout")
+        format!("dial tcp {address}: i/o timeout")
     } else {
         format!("dial tcp {address}: connect: connection refused")
     };
