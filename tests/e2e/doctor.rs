@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::instance::{Instance, docker};
-use crate::support::{influxd, registry};
+use super::instance::{Instance, SOON, docker};
+use crate::support::{eventually, influxd, registry};
 
 fn now() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
@@ -51,6 +51,12 @@ fn a_whole_stack_is_well_and_a_server_that_is_stopped_or_gone_is_the_culprit() {
         assert!(message.starts_with(&format!("{title} is ")), "{message}");
         assert!(stopped["hint"].as_str().unwrap().contains("clipper-metrics up"), "{stopped}");
     }
+    docker(&["start", &it.container("grafana")]).unwrap();
+    eventually("Grafana answers", SOON, || it.status()["grafana"]["state"] == "answering");
+    // What leads nowhere is not asked.
+    let looked = it.run(&["status", "-v"]).expect(3);
+    let asks = |path: &str| looked.err.contains(path);
+    assert!(asks("/api/datasources") && !asks("/api/ds/query") && !asks("/proxy/"), "{}", looked.err);
     it.run(&["down"]).expect(0);
     assert_eq!(culprit(&it, &[])["check"], "influxdb");
 }
