@@ -126,8 +126,11 @@ impl Systems {
         let hint = if id.is_none() {
             "check that the server runs and that its address is right".to_string()
         } else {
-            let logs = self.stack.command(&format!("logs {role}"));
-            format!("`{logs}` shows more; `{}` waits longer", self.stack.command("up --timeout 10m"))
+            let [logs, longer, down, up] =
+                [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
+            format!(
+                "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
+            )
         };
         let log = log.iter().map(|line| excerpt(line, 400)).collect();
         Error::NotReady { role, why, log, hint }
