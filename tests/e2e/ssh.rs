@@ -1,10 +1,11 @@
 //! An engine behind a real sshd: in a network of its own, so that its loopback is not this machine's.
 
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -264,22 +265,27 @@ fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
     // A Grafana that never answers: `up` waits for it when the connection ends.
     let waits: Vec<&str> = first.iter().copied().chain(["--grafana-image", &image, "--timeout", "60s"]).collect();
     let start = || host.command("ssh://box", &waits).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let wait_for_grafana = || {
+    let wait_for_grafana = |process: &mut Child| {
         // Two images come through the connection before that, beside whatever else runs here.
         eventually("Grafana's container runs", Duration::from_secs(180), || {
+            if process.try_wait().unwrap().is_some() {
+                let mut said = String::new();
+                process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+                panic!("up ended before: {said}");
+            }
             host.engine.docker(&["ps", "--format", "{{.Names}}"]).out.contains("-grafana")
         });
     };
-    let process = start();
-    wait_for_grafana();
+    let mut process = start();
+    wait_for_grafana(&mut process);
     host.cut();
     let broken = ran(&process.wait_with_output().unwrap()).expect(1);
     assert!(broken.err.contains("the ssh connection broke"), "{}", broken.err);
     assert_eq!(broken.err.matches("error:").count(), 1, "{}", broken.err);
     host.assert_nothing_left();
     host.engine.docker(&["rm", "--force", "clipper-metrics-grafana"]);
-    let process = start();
-    wait_for_grafana();
+    let mut process = start();
+    wait_for_grafana(&mut process);
     interrupt(process.id());
     ran(&process.wait_with_output().unwrap()).expect(130);
     host.assert_nothing_left();
