@@ -4,7 +4,7 @@
 //! A short-lived container of an image that is there joins the network and ends by itself if this run
 //! does not remove it. Must not know what is sent.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
@@ -58,14 +58,13 @@ impl Forward {
     /// Why the last connection could not be made inside, if it could not.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
-        let said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        reason(&said.failure)
+        reason(&locked(&self.said).failure)
     }
 
     /// Why nothing can be asked this way, if nothing can.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).fault.clone()
+        locked(&self.said).fault.clone()
     }
 }
 
@@ -114,8 +113,7 @@ impl Docker {
                 let (client, target, noted) = (client.clone(), target.clone(), Arc::clone(&noted));
                 tokio::spawn(async move {
                     if let Err(why) = join(&client, &target, stream, &noted).await {
-                        let mut said = noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        said.fault = Some(excerpt(&chain(&why), 300));
+                        locked(&noted).fault = Some(excerpt(&chain(&why), 300));
                     }
                 });
             }
@@ -173,7 +171,7 @@ async fn join(
         cmd: Some(["bash", "-c", JOIN, host, &port.to_string()].map(String::from).to_vec()),
         ..ExecConfig::default()
     };
-    said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).failure.clear();
+    locked(said).failure.clear();
     let exec = client.create_exec(helper, config).await?;
     let StartExecResults::Attached { mut output, mut input } = client.start_exec(&exec.id, None).await? else {
         return Ok(());
@@ -194,15 +192,14 @@ async fn join(
             match part {
                 LogOutput::StdErr { message } => {
                     failure.push_str(&String::from_utf8_lossy(&message));
-                    said.lock().unwrap_or_else(std::sync::PoisonError::into_inner).failure.clone_from(&failure);
+                    locked(said).failure.clone_from(&failure);
                     if failure.contains(OPENED) {
                         break;
                     }
                 }
                 // An engine says here that there is no such program, where a server's answer would be.
                 LogOutput::StdOut { message } if message.starts_with(NO_PROGRAM) => {
-                    let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    said.fault = Some(excerpt(&String::from_utf8_lossy(&message), 300));
+                    locked(said).fault = Some(excerpt(&String::from_utf8_lossy(&message), 300));
                     break;
                 }
                 part => {
@@ -219,6 +216,11 @@ async fn join(
         () = async { inwards.await; std::future::pending().await } => {}
     }
     Ok(())
+}
+
+/// What was said before a panic elsewhere is as good.
+fn locked(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
+    said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Why bash could not connect, by its own words: first why, then for what, after warnings of any kind.
