@@ -1,12 +1,13 @@
 //! An engine of a test's own, to be killed: in a network of its own, so that it takes nothing away
 //! from the one that the other tests use.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::image;
 use crate::support::run::{Ran, program, ran};
-use crate::support::{eventually, image};
 
 /// Ends with its value.
 pub struct OwnEngine {
@@ -33,28 +34,24 @@ impl OwnEngine {
     /// # Panics
     /// When this is not root on Linux, or dockerd and ip are not there.
     fn start_with(disk: Option<u32>) -> Self {
-        let holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "ip link set lo up && exec sleep 3600"])
+        // Each says itself when it is where it belongs: until then, whatever is asked about its process is
+        // answered for the network that it was started from.
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up && echo the network is up && exec sleep 3600"])
+            .stdout(Stdio::piped())
             .spawn()
             .expect("this test starts an engine of its own: it needs Linux, and unshare, ip and dockerd");
+        until_it_says(&mut holder, "the network is up");
         let folder = tempfile::Builder::new().prefix("clipper-metrics-engine").tempdir_in("/var/tmp").unwrap();
         let mut program = image::double_program();
         program.set_file_name("test-registry");
-        eventually("the network is up", Duration::from_secs(10), || {
-            let lo = inside(holder.id(), "cat").arg("/proc/net/if_inet6").output();
-            lo.is_ok_and(|output| !output.stdout.is_empty()) || is_root_missing()
-        });
-        assert!(!is_root_missing(), "this test starts an engine of its own, which only root can");
-        let registry = inside(holder.id(), &program.to_string_lossy())
+        let mut registry = inside(holder.id(), &program.to_string_lossy())
             .arg(REGISTRY.to_string())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let listening = format!("0100007F:{REGISTRY:04X} 00000000:0000 0A");
-        eventually("the registry listens", Duration::from_secs(60), || {
-            std::fs::read_to_string(format!("/proc/{}/net/tcp", registry.id()))
-                .is_ok_and(|text| text.contains(&listening))
-        });
+        // The last line of what it says: nobody reads on.
+        until_it_says(&mut registry, "in another terminal");
         if let Some(mebibytes) = disk {
             let data = folder.path().join("data");
             std::fs::create_dir(&data).unwrap();
@@ -151,9 +148,16 @@ fn inside(process: u32, program: &str) -> Command {
     command
 }
 
-fn is_root_missing() -> bool {
-    let output = Command::new("id").arg("-u").output().unwrap();
-    output.stdout != b"0\n"
+/// Returns once a process has printed a line with these words.
+///
+/// # Panics
+/// When it ends without.
+fn until_it_says(process: &mut Child, words: &str) {
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.contains(words)),
+        "a process that an engine of the test's own needs ended without saying {words:?}; only root can start one"
+    );
 }
 
 impl Drop for OwnEngine {
