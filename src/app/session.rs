@@ -172,10 +172,10 @@ async fn connect(
     Ok(docker)
 }
 
-/// Somebody says which engine is meant.
+/// This run was given the engine that it is to use.
 pub(super) fn names_engine(options: &Options, environment: &Environment) -> bool {
-    let given = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
-    options.host.is_some() || options.context.is_some() || given("DOCKER_HOST") || given("DOCKER_CONTEXT")
+    endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)
+        .is_ok_and(|endpoint| endpoint.chosen_by.is_this_run())
 }
 
 /// The engine alone, for what concerns no instance.

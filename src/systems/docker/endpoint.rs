@@ -3,6 +3,7 @@
 //! Knows the files and variables of the Docker client. Must not know how an engine is spoken to.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -17,8 +18,8 @@ pub type Environment = BTreeMap<String, String>;
 /// Where `docker` looks when nothing says otherwise.
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
-/// Stands before the name of an engine that nobody chose.
-const FOUND: &str = "found, ";
+/// The context that every Docker client has.
+const DEFAULT_CONTEXT: &str = "default";
 
 /// How an engine is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,22 +28,71 @@ pub struct Endpoint {
     pub host: String,
     /// A folder with `ca.pem`, `cert.pem` and `key.pem`, where TLS is wanted.
     pub certificates: Option<PathBuf>,
-    /// Who chose it, for messages.
-    pub chosen_by: String,
+    /// Who chose it.
+    pub chosen_by: ChosenBy,
     /// Other sockets that were tried where nobody chose and the usual one does not exist, with what
     /// came of it.
     pub tried: Vec<String>,
 }
 
+/// Who chose an engine. Its text stands in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// `-H`.
+    Option,
+    /// `DOCKER_HOST`.
+    Variable,
+    /// `--context` with this name.
+    ContextOption(String),
+    /// `DOCKER_CONTEXT` with this name.
+    ContextVariable(String),
+    /// The context of this name, which `docker context use` chose.
+    CurrentContext(String),
+    /// Nobody: it is where `docker` looks by itself.
+    Default,
+    /// Nobody: this engine answers, and there is none where `docker` looks.
+    Found(&'static str),
+}
+
+impl ChosenBy {
+    /// This run was given it.
+    #[must_use]
+    pub fn is_this_run(&self) -> bool {
+        matches!(self, Self::Option | Self::Variable | Self::ContextOption(_) | Self::ContextVariable(_))
+    }
+}
+
+impl Display for ChosenBy {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option => out.write_str("-H"),
+            Self::Variable => out.write_str("DOCKER_HOST"),
+            Self::ContextOption(name) => write!(out, "--context {name}"),
+            Self::ContextVariable(name) => write!(out, "DOCKER_CONTEXT {name}"),
+            Self::CurrentContext(name) => write!(out, "the current Docker context {name}"),
+            Self::Default => out.write_str("default"),
+            Self::Found(engine) => write!(out, "found, {engine}"),
+        }
+    }
+}
+
+impl Display for Endpoint {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({})", self.host, self.chosen_by)
+    }
+}
+
 impl Endpoint {
+    fn new(host: &str, chosen_by: ChosenBy) -> Self {
+        Self { host: host.into(), certificates: None, chosen_by, tried: Vec::new() }
+    }
+
     /// A command of the engine's own client, for the same engine.
     pub(super) fn docker_command(&self, arguments: &str) -> String {
-        let engine = match self.chosen_by.split_once(' ') {
+        let engine = match &self.chosen_by {
             // One that was found is not where `docker` looks.
-            _ if self.chosen_by == "-H" || self.was_found() => format!(" -H {}", shell_word(&self.host)),
-            Some(("--context", name)) => {
-                format!(" --context {}", shell_word(name.trim_start_matches('(').trim_end_matches(')')))
-            }
+            ChosenBy::Option | ChosenBy::Found(_) => format!(" -H {}", shell_word(&self.host)),
+            ChosenBy::ContextOption(name) => format!(" --context {}", shell_word(name)),
             _ => String::new(),
         };
         format!("docker{engine} {arguments}")
@@ -51,7 +101,7 @@ impl Endpoint {
     /// Nobody chose it, and it is not where `docker` looks by itself.
     #[must_use]
     pub fn was_found(&self) -> bool {
-        self.chosen_by.starts_with(FOUND)
+        matches!(self.chosen_by, ChosenBy::Found(_))
     }
 
     /// Nobody chose it: it is where `docker` looks by itself.
@@ -83,47 +133,43 @@ impl Endpoint {
 /// When a context that was asked for does not exist or cannot be read.
 pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environment) -> Result<Endpoint> {
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    let at = |host: &str, chosen_by| Endpoint {
+        certificates: certificates(environment),
+        ..Endpoint::new(&with_scheme(host), chosen_by)
+    };
+    // What Docker calls the context `default` is whatever the variables say.
+    let of_variable = set("DOCKER_HOST").map(|host| at(host, ChosenBy::Variable));
     if let Some(name) = context {
-        return from_context(name, "--context", environment);
+        return match of_variable {
+            Some(endpoint) if name == DEFAULT_CONTEXT => Ok(endpoint),
+            _ => from_context(name, ChosenBy::ContextOption, environment),
+        };
     }
     if let Some(host) = host {
-        return Ok(Endpoint {
-            host: with_scheme(host),
-            certificates: certificates(environment),
-            chosen_by: "-H".into(),
-            tried: Vec::new(),
-        });
+        return Ok(at(host, ChosenBy::Option));
     }
-    if let Some(host) = set("DOCKER_HOST") {
-        let certificates = certificates(environment);
-        return Ok(Endpoint {
-            host: with_scheme(host),
-            certificates,
-            chosen_by: "DOCKER_HOST".into(),
-            tried: Vec::new(),
-        });
+    if let Some(endpoint) = of_variable {
+        return Ok(endpoint);
     }
     if let Some(name) = set("DOCKER_CONTEXT") {
-        return from_context(name, "DOCKER_CONTEXT", environment);
+        return from_context(name, ChosenBy::ContextVariable, environment);
     }
     let current = folder(environment)
         .and_then(|folder| std::fs::read(folder.join("config.json")).ok())
         .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
         .and_then(|config| config["currentContext"].as_str().map(String::from));
     match current {
-        Some(name) if !name.is_empty() => from_context(&name, "the current Docker context", environment),
+        Some(name) if !name.is_empty() && name != DEFAULT_CONTEXT => {
+            from_context(&name, ChosenBy::CurrentContext, environment)
+        }
         _ => Ok(usual(Path::new(DEFAULT.trim_start_matches("unix://")), environment)),
     }
-}
-
-fn default() -> Endpoint {
-    Endpoint { host: DEFAULT.into(), certificates: None, chosen_by: "default".into(), tried: Vec::new() }
 }
 
 /// The engine that nobody chose: the usual socket, and only where that does not exist the first of the
 /// others that answers. One that denies or refuses is an answer.
 fn usual(socket: &Path, environment: &Environment) -> Endpoint {
-    let mut endpoint = default();
+    let mut endpoint = Endpoint::new(DEFAULT, ChosenBy::Default);
     if std::fs::symlink_metadata(socket).is_ok() {
         return endpoint;
     }
@@ -131,7 +177,7 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
         match connect(&path) {
             Ok(()) => {
                 let host = format!("unix://{}", path.display());
-                return Endpoint { host, chosen_by: format!("{FOUND}{engine}"), ..endpoint };
+                return Endpoint { tried: endpoint.tried, ..Endpoint::new(&host, ChosenBy::Found(engine)) };
             }
             Err(why) => endpoint.tried.push(format!("{} ({engine}): {why}", path.display())),
         }
@@ -199,18 +245,19 @@ fn folder(environment: &Environment) -> Option<PathBuf> {
     set("DOCKER_CONFIG").map(PathBuf::from).or_else(|| set("HOME").map(|home| Path::new(home).join(".docker")))
 }
 
-fn from_context(name: &str, chosen_by: &str, environment: &Environment) -> Result<Endpoint> {
-    if name == "default" {
-        return Ok(default());
+fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Environment) -> Result<Endpoint> {
+    if name == DEFAULT_CONTEXT {
+        return Ok(Endpoint::new(DEFAULT, ChosenBy::Default));
     }
+    let chosen_by = chosen_by(name.into());
     let unknown = |why: &str| {
         Error::usage(
-            format!("{chosen_by} names the Docker context {:?}, {why}", excerpt(name, 60)),
+            format!("there is no engine for {}: {why}", excerpt(&chosen_by.to_string(), 80)),
             "`docker context ls` lists them; -H names an engine directly",
         )
     };
-    let contexts = folder(environment).ok_or_else(|| unknown("but there is no HOME"))?.join("contexts");
-    let entries = std::fs::read_dir(contexts.join("meta")).map_err(|_| unknown("but there are none"))?;
+    let contexts = folder(environment).ok_or_else(|| unknown("there is no HOME, where contexts are"))?.join("contexts");
+    let entries = std::fs::read_dir(contexts.join("meta")).map_err(|_| unknown("there are no Docker contexts"))?;
     for entry in entries.flatten() {
         let Ok(text) = std::fs::read(entry.path().join("meta.json")) else { continue };
         let Ok(meta) = serde_json::from_slice::<Value>(&text) else { continue };
@@ -219,17 +266,13 @@ fn from_context(name: &str, chosen_by: &str, environment: &Environment) -> Resul
         }
         let host = meta["Endpoints"]["docker"]["Host"].as_str().unwrap_or_default();
         if host.is_empty() {
-            return Err(unknown("which has no Docker endpoint"));
+            return Err(unknown("that context has no Docker endpoint"));
         }
         let tls = contexts.join("tls").join(entry.file_name()).join("docker");
-        return Ok(Endpoint {
-            host: host.to_string(),
-            certificates: tls.join("ca.pem").exists().then_some(tls),
-            chosen_by: format!("{chosen_by} ({name})"),
-            tried: Vec::new(),
-        });
+        let certificates = tls.join("ca.pem").exists().then_some(tls);
+        return Ok(Endpoint { certificates, ..Endpoint::new(host, chosen_by) });
     }
-    Err(unknown("which does not exist"))
+    Err(unknown("there is no such Docker context"))
 }
 
 #[cfg(test)]
@@ -262,6 +305,9 @@ mod tests {
         assert_eq!(resolve(None, None, &without).unwrap().host, "tcp://far:2376");
         assert!(resolve(None, None, &environment(&[])).unwrap().host.starts_with("unix://"));
         assert!(resolve(None, Some("near"), &all).is_err());
+        // As `docker` has it: that context is the variable.
+        assert_eq!(resolve(None, Some("default"), &all).unwrap().host, "unix:///h");
+        assert_eq!(resolve(None, Some("default"), &without).unwrap().host, DEFAULT);
     }
 
     #[test]
@@ -285,15 +331,15 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&alive).unwrap();
         let found = usual(&usual_socket, &all);
         assert_eq!(found.host, format!("unix://{}", alive.display()));
-        assert_eq!(found.chosen_by, "found, OrbStack");
+        assert_eq!(found.to_string(), format!("unix://{} (found, OrbStack)", alive.display()));
         // The usual one is used as soon as it exists, whatever it says.
         std::fs::write(&usual_socket, "").unwrap();
-        assert_eq!(usual(&usual_socket, &all), default());
+        assert_eq!(usual(&usual_socket, &all), Endpoint::new(DEFAULT, ChosenBy::Default));
     }
 
     #[test]
     fn only_another_machine_is_elsewhere() {
-        let at = |host: &str| Endpoint { host: host.into(), ..default() }.other_machine();
+        let at = |host: &str| Endpoint::new(host, ChosenBy::Option).other_machine();
         assert_eq!(at("unix:///var/run/docker.sock"), None);
         assert_eq!(at("tcp://127.0.0.1:2375"), None);
         assert_eq!(at("tcp://[::1]:2375"), None);

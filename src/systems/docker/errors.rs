@@ -42,8 +42,7 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
             "check that `docker version` works, or name another engine with -H or --context".into(),
         )
     };
-    let endpoint = format!("{} ({})", endpoint.host, endpoint.chosen_by);
-    Error::Engine { endpoint, why, hint }
+    Error::Engine { endpoint: endpoint.to_string(), why, hint }
 }
 
 /// What is wrong with TLS, where that is what is wrong.

@@ -114,7 +114,7 @@ impl Docker {
         let host = way.as_deref().unwrap_or(&endpoint.host);
         let client = client(host, endpoint.certificates.as_deref()).map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(url_safe_credentials);
-        let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.clone());
+        let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.to_string());
         let engine = Engine { endpoint: host, chosen_by, version: String::new(), api_version: String::new() };
         Ok(Self {
             client,
@@ -149,7 +149,7 @@ impl Docker {
             time: started.elapsed(),
         });
         connected.map(Some).map_err(|why| Error::Engine {
-            endpoint: format!("{} ({})", endpoint.host, endpoint.chosen_by),
+            endpoint: endpoint.to_string(),
             why,
             hint: format!(
                 "check that `ssh {typed} docker version` works without a question (ssh-add for a key with a passphrase)"
@@ -205,8 +205,7 @@ impl Docker {
             } else {
                 return error;
             };
-            let endpoint = format!("{} ({})", self.endpoint.host, self.endpoint.chosen_by);
-            return Error::Engine { endpoint, why, hint };
+            return Error::Engine { endpoint: self.endpoint.to_string(), why, hint };
         }
         error
     }
