@@ -1,0 +1,254 @@
+//! The second half of `doctor`: from the database through Grafana's data source to every panel.
+//!
+//! Must not know how a point comes into the database.
+
+use std::time::{Duration, Instant};
+
+use super::{Examination, Target, look_at};
+use crate::core::diagnosis::{Check, CheckOutcome, PanelAnswer, PanelContent, VariableAnswer, VariableContent};
+use crate::core::reports::Reports;
+use crate::core::role::Role;
+use crate::core::stack::{DashboardId, Stack};
+use crate::core::status::{ObjectState, QueryState, ServerState, Status};
+use crate::core::text::count;
+use crate::error::Error;
+use crate::systems::grafana::Grafana;
+use crate::systems::grafana::panels::Opened;
+use crate::systems::influxdb::probe::probe_question;
+
+impl Examination<'_> {
+    /// From the database to the panels.
+    pub(super) async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
+        let stack = self.systems.stack();
+        let grafana = match self.systems.grafana().await {
+            Ok(grafana) => grafana,
+            Err(error) => {
+                let outcome = CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation));
+                return self.note(Check::Plugin, outcome, Duration::ZERO);
+            }
+        };
+        let plugin = async {
+            match grafana.has_plugin().await {
+                Ok(Some(true)) => CheckOutcome::Passed("it is there".into()),
+                Ok(Some(false)) => CheckOutcome::failed(
+                    "Grafana has no InfluxDB plugin, without which the data source cannot work",
+                    "install it (grafana cli plugins install influxdb) and restart Grafana, or use an image that has it",
+                ),
+                Ok(None) => CheckOutcome::Skipped("this account may not see Grafana's plugins".into()),
+                Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
+            }
+        };
+        self.timed(Check::Plugin, plugin).await;
+        let is_there = !matches!(status.data_source.state, ObjectState::Missing | ObjectState::Unknown);
+        self.note(Check::DataSource, data_source(status, stack), Duration::ZERO);
+        let query = self.query(&grafana, target, status, is_stored && is_there);
+        let (started, outcome) = (Instant::now(), query.await);
+        self.note(Check::Query, outcome, started.elapsed());
+        let unanswerable = unanswerable(status);
+        for id in stack.dashboards() {
+            let (uid, title, _) = stack.dashboard_identity(id);
+            self.note(Check::Dashboard, dashboard(status, stack, id), Duration::ZERO);
+            if unanswerable.is_some() {
+                continue;
+            }
+            match grafana.open_dashboard(uid, crate::commands::now()).await {
+                Ok(Some(opened)) => self.note_dashboard(id, opened, &status.reports),
+                Ok(None) => {}
+                Err(error) => {
+                    let why = format!("the queries of dashboard {title:?} cannot be asked: {error}");
+                    let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
+                    self.note(Check::Dashboard, outcome, Duration::ZERO);
+                }
+            }
+        }
+        if let Some(why) = unanswerable {
+            let why = format!("the queries of panels and variables are not made: {why}");
+            self.note(Check::Dashboard, CheckOutcome::Skipped(why), Duration::ZERO);
+        }
+    }
+
+    async fn query(&self, grafana: &Grafana, target: &Target, status: &Status, is_askable: bool) -> CheckOutcome {
+        let stack = self.systems.stack();
+        if let QueryState::Failing(why) = &status.query {
+            let hint = if status.data_source.state == ObjectState::InSync {
+                format!(
+                    "if Grafana uses other settings than it shows, `{}` saves them once more; else give the address under \
+                     which Grafana's server reaches InfluxDB with --data-source-url",
+                    stack.command("up")
+                )
+            } else {
+                format!("`{}` corrects the data source", stack.command("up"))
+            };
+            return CheckOutcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
+        }
+        if let Some(why) = unanswerable(status) {
+            return CheckOutcome::Skipped(why.into());
+        }
+        if !is_askable {
+            return CheckOutcome::Skipped("there is no point to ask for, or nothing to ask with".into());
+        }
+        match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::commands::now()).await {
+            Ok(true) => CheckOutcome::Passed("the point is found through the data source".into()),
+            Ok(false) => CheckOutcome::failed(
+                format!(
+                    "Grafana's data source reads another database than Clipper writes to ({} at {})",
+                    target.database,
+                    target.address()
+                ),
+                format!("`{}` corrects the data source", stack.command("up")),
+            ),
+            Err(error) => CheckOutcome::failed(
+                format!("Grafana's data source does not answer: {error}"),
+                look_at(stack, Role::Grafana),
+            ),
+        }
+    }
+
+    fn note_dashboard(&mut self, id: DashboardId, opened: Opened, reports: &Reports) {
+        let stack = self.systems.stack();
+        let hint = edit_hint(stack, id);
+        // Where there are several, a panel is named with its dashboard.
+        let of = match id {
+            DashboardId::Bundled => String::new(),
+            DashboardId::User(_) => format!(" of {:?}", stack.dashboard_identity(id).1),
+        };
+        let has_models = !reports.models.is_empty();
+        for VariableAnswer { name, content, time } in opened.variables {
+            let outcome = match content {
+                VariableContent::Values(0) if !has_models => CheckOutcome::Skipped("no model has reported yet".into()),
+                VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
+                VariableContent::Values(number @ 1..) => CheckOutcome::Passed(count(number, "value")),
+                VariableContent::Values(0) => {
+                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} finds nothing"), &hint)
+                }
+                VariableContent::Failed(why) => {
+                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} fails: {why}"), &hint)
+                }
+            };
+            self.note(Check::Variable(name), outcome, time);
+        }
+        let is_blank =
+            opened.panels.iter().all(|panel| matches!(panel.content, PanelContent::Empty | PanelContent::Elsewhere(_)));
+        let asks = opened.panels.iter().any(|panel| panel.content == PanelContent::Empty);
+        if is_blank && asks && reports.reporting == Some(true) && id == DashboardId::Bundled {
+            let outcome = CheckOutcome::failed(
+                "Clipper reports, and no panel shows a point in the dashboard's time range",
+                "choose a time range that holds the last minutes, and save the dashboard with it",
+            );
+            self.note(Check::Dashboard, outcome, Duration::ZERO);
+        }
+        for PanelAnswer { title, content, time } in opened.panels {
+            let outcome = match content {
+                PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
+                PanelContent::Empty => CheckOutcome::Passed("answers, no points in its time range".into()),
+                PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it asks {what}")),
+                PanelContent::UnknownField { field, source } => CheckOutcome::failed(
+                    format!("panel {title:?}{of} asks for the field {field:?}, which no measurement of {source} has"),
+                    &hint,
+                ),
+                PanelContent::Failed(why) => CheckOutcome::failed(format!("panel {title:?}{of} fails: {why}"), &hint),
+            };
+            self.note(Check::Panel(title), outcome, time);
+        }
+    }
+}
+
+pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
+    let server = &status.grafana;
+    let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let obstacle = || status.obstacle.as_ref().map(|(_, hint)| hint.clone());
+    match server.state {
+        ServerState::Answering => CheckOutcome::Passed(format!(
+            "version {} answers at {}",
+            server.version.as_deref().unwrap_or("unknown"),
+            server.url
+        )),
+        ServerState::Absent | ServerState::Stopped => CheckOutcome::failed(
+            format!("Grafana is not running{detail}"),
+            format!("`{}` starts it", stack.command("up")),
+        ),
+        ServerState::Refusing => {
+            let error = Error::Refused {
+                role: Role::Grafana,
+                url: server.url.clone(),
+                message: server.detail.clone().unwrap_or_default(),
+            };
+            CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation))
+        }
+        ServerState::Foreign => CheckOutcome::failed(
+            format!("what answers in Grafana's place cannot be used{detail}"),
+            obstacle().unwrap_or_else(|| "choose another address".into()),
+        ),
+        ServerState::Starting | ServerState::Unknown => CheckOutcome::failed(
+            format!("Grafana does not answer at {}{detail}", server.url),
+            look_at(stack, Role::Grafana),
+        ),
+    }
+}
+
+/// Why no query through the data source can succeed. Each panel would fail for this one cause.
+fn unanswerable(status: &Status) -> Option<&'static str> {
+    match (status.influxdb.state, &status.query) {
+        (ServerState::Absent | ServerState::Stopped, _) => Some("InfluxDB does not run"),
+        (_, QueryState::Failing(_)) => Some("the data source does not reach the database"),
+        _ => None,
+    }
+}
+
+fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
+    let name = &stack.data_source.name;
+    let up = || format!("`{}` corrects it", stack.command("up"));
+    match status.data_source.state {
+        ObjectState::InSync | ObjectState::Edited => CheckOutcome::Passed(format!("{name:?} is as it must be")),
+        ObjectState::Missing => CheckOutcome::failed(
+            format!("Grafana has no data source {name:?}"),
+            format!("`{}` creates it", stack.command("up")),
+        ),
+        ObjectState::Differs => {
+            let differences: Vec<String> = status.data_source.differences.iter().map(ToString::to_string).collect();
+            CheckOutcome::failed(format!("Grafana's data source {name:?} differs: {}", differences.join(", ")), up())
+        }
+        ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
+            Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
+            None => CheckOutcome::Skipped("it could not be looked at".into()),
+        },
+    }
+}
+
+fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
+    let (_, title, _) = stack.dashboard_identity(id);
+    let state = match id {
+        DashboardId::Bundled => status.dashboard.state,
+        DashboardId::User(index) => status.user_dashboards[index].object.state,
+    };
+    match state {
+        ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} is there")),
+        ObjectState::Edited => CheckOutcome::Passed(format!("{title:?} is there, edited by somebody")),
+        ObjectState::Differs => CheckOutcome::Passed(format!(
+            "{title:?} is there, of another edition; `{}` brings the newest",
+            stack.command("up")
+        )),
+        ObjectState::Missing => CheckOutcome::failed(
+            format!("Grafana has no dashboard {title:?}"),
+            format!("`{}` imports it", stack.command("up")),
+        ),
+        ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
+            Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
+            None => CheckOutcome::Skipped("it could not be looked at".into()),
+        },
+    }
+}
+
+fn edit_hint(stack: &Stack, id: DashboardId) -> String {
+    match id {
+        DashboardId::Bundled => format!(
+            "correct it in Grafana, or restore the whole dashboard with `{}`",
+            stack.command("up --overwrite-dashboard")
+        ),
+        DashboardId::User(index) => format!(
+            "correct it in {} and import it with `{}`, or in Grafana",
+            stack.user_dashboards[index].path,
+            stack.command("up --overwrite-dashboard")
+        ),
+    }
+}

@@ -1,0 +1,343 @@
+//! The first half of `doctor`: from Clipper's settings into the database, as far as a point comes.
+//!
+//! Must not ask Grafana for more than the time.
+
+use std::time::{Duration, Instant};
+
+use super::{Examination, Target, look_at};
+use crate::core::address::bracketed;
+use crate::core::diagnosis::{Check, CheckOutcome, WriteFailure};
+use crate::core::observed::Probe;
+use crate::core::reports::{SKEW, span};
+use crate::core::role::Role;
+use crate::core::stack::{EngineLocation, Stack};
+use crate::core::status::{ObjectState, ServerState, Status};
+use crate::error::{Error, Result};
+use crate::systems::docker::Forward;
+use crate::systems::influxdb::{Influxdb, PROBE_TIMEOUT};
+
+impl Examination<'_> {
+    /// From Clipper into the database; whether a probe is stored there.
+    pub(super) async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
+        let stack = self.systems.stack();
+        let is_far = target.url.is_loopback() && stack.container(Role::Influxdb).is_some();
+        if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, is_far, self.from) {
+            let why = format!(
+                "{} is the loopback of {host}: run this command there, or give a container of that engine with --from",
+                target.address()
+            );
+            self.note(Check::Influxdb, CheckOutcome::Skipped(why), Duration::ZERO);
+            return Ok(false);
+        }
+        let influxdb = match self.from {
+            Some(container) => self.ask_from_inside(container, target).await?,
+            None if target.of_file => self.systems.influxdb_at(&target.url)?,
+            None => self.systems.influxdb(),
+        };
+        let started = Instant::now();
+        let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
+        let has_database = probe.stored().map(|stored| stored.has_database);
+        let outcome = match probe {
+            Probe::Answering(_) => CheckOutcome::Passed(format!(
+                "version {} answers at {}",
+                version.unwrap_or_default(),
+                self.place(target)
+            )),
+            Probe::Refusing(message) => CheckOutcome::failed(
+                format!("InfluxDB at {} wants a login ({message}), and Clipper sends none", target.address()),
+                "turn authentication off there, or put a proxy in between that adds it",
+            ),
+            Probe::Unusable(what) => CheckOutcome::failed(
+                format!("{} answers at {}", what.trim_end_matches(','), self.place(target)),
+                self.correct_address(target, status, "run InfluxDB 1.x there"),
+            ),
+            Probe::Silent(why) | Probe::Starting(why) => {
+                if let Some(why) = self.forward.as_ref().and_then(Forward::fault) {
+                    return Err(Error::Absent {
+                        what: format!("--from cannot ask from inside a container: {why}"),
+                        hint: "it needs bash and sleep in InfluxDB's image, which the official one has".into(),
+                    });
+                }
+                self.silent(target, status, &why)
+            }
+            Probe::Unasked => CheckOutcome::Skipped("it was not asked".into()),
+        };
+        self.note(Check::Influxdb, outcome, started.elapsed());
+        let Some(has_database) = has_database else { return Ok(false) };
+        let outcome = database(has_database, target, stack, status, &influxdb).await;
+        if !self.timed(Check::Database, std::future::ready(outcome)).await {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let now = crate::commands::now();
+        self.written = Some((influxdb.clone(), target.database.clone()));
+        let written = influxdb.write_probe(&target.database, &self.id, now).await;
+        let is_written = written.is_ok();
+        let outcome = match written {
+            Ok(()) => CheckOutcome::Passed("a point is accepted as Clipper writes it".into()),
+            Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
+        };
+        self.note(Check::Write, outcome, started.elapsed());
+        let mut is_stored = false;
+        if is_written {
+            let outcome = self.read_back(&influxdb, target, status).await;
+            is_stored = self.timed(Check::ReadBack, std::future::ready(outcome)).await;
+        }
+        let clocks = self.clocks(&influxdb, status);
+        let (started, outcome) = (Instant::now(), clocks.await);
+        self.note(Check::Clocks, outcome, started.elapsed());
+        Ok(is_stored)
+    }
+
+    /// InfluxDB as it is seen from inside a container's network.
+    async fn ask_from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
+        let stack = self.systems.stack();
+        let docker = self.systems.docker()?;
+        let image = match stack.container(Role::Influxdb) {
+            Some(spec) => docker.image(spec).await?.map(|image| image.id),
+            None => None,
+        };
+        let image = image.ok_or_else(|| Error::Absent {
+            what: "--from starts a container of this instance's InfluxDB image, and there is none on that engine"
+                .into(),
+            hint: "omit --from, or use it where InfluxDB is a container of clipper-metrics".into(),
+        })?;
+        let (host, port) = (target.url.host.as_str(), target.url.port);
+        let forward = docker.forward(&stack.instance, &self.helper, &image, container, host, port).await?;
+        let influxdb = self.systems.influxdb_through(Some(forward.port()), &target.url);
+        self.forward = Some(forward);
+        influxdb
+    }
+
+    /// The address that was asked, and from where.
+    fn place(&self, target: &Target) -> String {
+        match self.from {
+            Some(container) => format!("{}, seen from container {container}", target.address()),
+            None => target.address(),
+        }
+    }
+
+    /// Nothing answers where Clipper writes.
+    fn silent(&self, target: &Target, status: &Status, why: &str) -> CheckOutcome {
+        let stack = self.systems.stack();
+        if let Some(container) = self.from {
+            let inside = self.forward.as_ref().and_then(Forward::failure).unwrap_or_else(|| why.to_string());
+            let itself = if target.url.is_loopback() { ": there, that is the container itself" } else { "" };
+            return CheckOutcome::failed(
+                format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
+                match stack.container(Role::Influxdb) {
+                    Some(spec) => format!(
+                        "attach it with `docker network connect {} {container}` and set influx_ip = \"{}\", influx_port = {}",
+                        stack.instance,
+                        spec.name,
+                        Role::Influxdb.port()
+                    ),
+                    None => "set influx_ip to an address that the container can reach".into(),
+                },
+            );
+        }
+        let state = match status.influxdb.state {
+            ServerState::Absent => Some("is not running".to_string()),
+            ServerState::Stopped => {
+                let detail = status.influxdb.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                Some(format!("is stopped{detail}"))
+            }
+            _ => None,
+        };
+        if let Some(state) = state {
+            return CheckOutcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
+        }
+        let logs = look_at(stack, Role::Influxdb);
+        CheckOutcome::failed(
+            format!("nothing answers at {} ({why})", self.place(target)),
+            self.correct_address(target, status, &logs),
+        )
+    }
+
+    /// What to do about an address of Clipper's file where the right server is not.
+    fn correct_address(&self, target: &Target, status: &Status, otherwise: &str) -> String {
+        let stack = self.systems.stack();
+        let real = stack.url(Role::Influxdb);
+        let answers = status.influxdb.state == ServerState::Answering;
+        if target.of_file && answers && status.influxdb.url != target.url.to_string() {
+            return format!(
+                "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that",
+                status.influxdb.url
+            );
+        }
+        if target.of_file && target.url.to_string() != real.to_string() {
+            return format!(
+                "set influx_ip and influx_port in Clipper's file to {}:{}",
+                bracketed(&real.host),
+                real.port
+            );
+        }
+        otherwise.into()
+    }
+
+    /// The probe is where the dashboard looks.
+    async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> CheckOutcome {
+        let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
+        let own = if status.influxdb.state == ServerState::Answering {
+            found(self.systems.influxdb()).await
+        } else {
+            found(influxdb.clone()).await
+        };
+        match own {
+            Ok(true) => return CheckOutcome::Passed("the point is there".into()),
+            // Another InfluxDB need not have that database.
+            Ok(false) | Err(Error::Answer { .. }) => {}
+            Err(error) => return CheckOutcome::failed(error.to_string(), "-v shows every request"),
+        }
+        match found(influxdb.clone()).await {
+            Ok(true) => another_influxdb(target, status),
+            Ok(false) => dropped(influxdb, target).await,
+            Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
+        }
+    }
+
+    /// This machine, InfluxDB and Grafana agree on the time.
+    async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
+        let here = crate::commands::now();
+        let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
+        if status.grafana.state == ServerState::Answering
+            && let Ok(grafana) = self.systems.grafana().await
+        {
+            clocks.push(("Grafana", grafana.clock().await.ok().flatten()));
+        }
+        for (name, clock) in &clocks {
+            let Some(clock) = clock else { continue };
+            let apart = clock - here;
+            if apart.abs() > SKEW {
+                let (place, distance) = (if apart > 0 { "ahead of" } else { "behind" }, span(apart.abs()));
+                return CheckOutcome::failed(
+                    format!("{name}'s clock is {distance} {place} this machine's"),
+                    "set both clocks: Clipper dates its reports, and panels ask for the time of InfluxDB and of the browser",
+                );
+            }
+        }
+        if clocks.iter().all(|(_, clock)| clock.is_none()) {
+            return CheckOutcome::Skipped("no server says what time it is".into());
+        }
+        CheckOutcome::Passed("they agree".into())
+    }
+}
+
+async fn database(
+    is_there: bool,
+    target: &Target,
+    stack: &Stack,
+    status: &Status,
+    influxdb: &Influxdb,
+) -> CheckOutcome {
+    if is_there {
+        return CheckOutcome::Passed(format!("{} exists", target.database));
+    }
+    if stack.clipper.as_ref().is_some_and(|file| !file.reaches(stack)) && status.database.state == ObjectState::InSync {
+        return another_influxdb(target, status);
+    }
+    let elsewhere = influxdb.elsewhere(&target.database).await.unwrap_or_default();
+    let what = format!("there is no database {} at {}", target.database, target.address());
+    if elsewhere.is_empty() {
+        return CheckOutcome::failed(what, format!("`{}` creates it", stack.command("up")));
+    }
+    let names = elsewhere.join(", ");
+    CheckOutcome::failed(
+        format!("{what}; Clipper's reports are in {names}"),
+        format!("set influx_dbname in Clipper's file to {}, or create it with `{}`", elsewhere[0], stack.command("up")),
+    )
+}
+
+/// What to do about a write that InfluxDB refused.
+async fn refused_write(
+    failure: WriteFailure,
+    why: &str,
+    target: &Target,
+    stack: &Stack,
+    influxdb: &Influxdb,
+) -> CheckOutcome {
+    let database = &target.database;
+    match failure {
+        WriteFailure::NoDatabase => CheckOutcome::failed(
+            format!("there is no database {database} at {}", target.address()),
+            format!("`{}` creates it", stack.command("up")),
+        ),
+        WriteFailure::DiskFull => CheckOutcome::failed(
+            "InfluxDB's disk is full, so it refuses every report",
+            "free space there (docker system df), or keep reports for a shorter time with a retention policy",
+        ),
+        WriteFailure::TooManySeries => CheckOutcome::failed(
+            format!("database {database} holds as many series as InfluxDB allows (max-series-per-database)"),
+            "raise the limit in InfluxDB's configuration (0 is none), or drop series that are not needed",
+        ),
+        WriteFailure::BeyondRetention => retention(influxdb, target).await,
+        WriteFailure::FieldType => CheckOutcome::failed(
+            format!("database {database} holds a field of another type than is written: {why}"),
+            "drop the measurement that InfluxDB names, with its points",
+        ),
+        WriteFailure::Login => CheckOutcome::failed(
+            format!("InfluxDB at {} wants a login, and Clipper sends none", target.address()),
+            "turn authentication off there, or put a proxy in between that adds it",
+        ),
+        WriteFailure::Unreachable | WriteFailure::Other => {
+            CheckOutcome::failed(format!("InfluxDB refuses a point: {why}"), look_at(stack, Role::Influxdb))
+        }
+    }
+}
+
+fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
+    CheckOutcome::failed(
+        format!(
+            "Clipper writes to another InfluxDB: the one at {} is not the one that Grafana shows, at {}",
+            target.address(),
+            status.influxdb.url
+        ),
+        "set influx_ip and influx_port in Clipper's file to the one that Grafana shows",
+    )
+}
+
+/// Points of now are beyond what the default retention policy keeps.
+async fn retention(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
+    let policy = influxdb.default_retention(&target.database).await.ok().flatten();
+    let (name, duration) = policy.map_or_else(
+        || ("the default one".to_string(), String::from("an unknown time")),
+        |policy| (policy.name, policy.duration),
+    );
+    CheckOutcome::failed(
+        format!(
+            "the retention policy {name} of database {} keeps points for {duration} and drops what is dated now",
+            target.database
+        ),
+        format!(
+            "lengthen it (ALTER RETENTION POLICY \"{name}\" ON \"{}\" DURATION INF), and check the clocks",
+            target.database
+        ),
+    )
+}
+
+/// InfluxDB said yes to a point and has none.
+async fn dropped(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
+    match influxdb.default_retention(&target.database).await {
+        Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target).await,
+        _ => CheckOutcome::failed(
+            format!("InfluxDB at {} accepted a point and does not have it", target.address()),
+            "check its log, and whether something between drops writes",
+        ),
+    }
+}
+
+pub(super) async fn field_types(influxdb: &Influxdb, stack: &Stack) -> CheckOutcome {
+    let database = &stack.database;
+    match influxdb.conflicting_field(database).await {
+        Ok((Some((measurement, field, kind)), _)) => CheckOutcome::failed(
+            format!(
+                "the field {field:?} of {measurement} is of type {kind}, so InfluxDB refuses Clipper's numbers (field type \
+                 conflict)"
+            ),
+            format!("drop the measurement with its points: DROP MEASUREMENT \"{measurement}\" in database {database}"),
+        ),
+        Ok((None, true)) => CheckOutcome::Passed("numbers, as Clipper writes them".into()),
+        Ok((None, false)) => CheckOutcome::Passed("there are none yet".into()),
+        Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
+    }
+}
