@@ -402,9 +402,15 @@ impl PullFailure {
             Self::RateLimited => {
                 "the registry's limit lasts hours: sign in with `docker login`, or use a mirror with --registry".into()
             }
-            Self::Unreachable => "check the network and the engine's proxy, or use a mirror with --registry; without \
-                                  internet: docker load the images, then --pull never"
-                .into(),
+            Self::Unreachable => {
+                let check = image.registry().map_or_else(
+                    || "check the network and the engine's proxy, or use a mirror with --registry".to_string(),
+                    |registry| {
+                        format!("check that a registry runs at {registry}, where the engine's machine reaches it, or name another")
+                    },
+                );
+                format!("{check}; without internet: docker load the images, then --pull never")
+            }
             Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
             Self::Disk => "free space on the engine's disk (docker system df), then run the same command again".into(),
             Self::Other => "run the same command again, or try `docker pull` by hand".into(),

@@ -76,7 +76,7 @@ fn images_that_cannot_be_had_are_one_error_each() {
     let registry = registry::address();
     let with = |image: &str| it.first_up(&["--influxdb-image", image]);
     failed(with(&format!("{registry}/no/such:1")), &["cannot pull", "no/such"]);
-    failed(with("127.0.0.1:1/no/registry:1"), &["cannot pull", "refused"]);
+    failed(with("127.0.0.1:1/no/registry:1"), &["cannot pull", "refused", "check that a registry runs at 127.0.0.1:1"]);
     let limited = failed(with(&format!("{registry}/limited/influxdb:1.12.4")), &["cannot pull"]);
     // Podman tries again by itself, longer than we wait.
     let says = if is_podman() { "no data received" } else { "hours" };
