@@ -4,7 +4,7 @@
 //! Must not decide anything about a stack.
 
 use std::env::split_paths;
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::report::Report;
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
 use crate::systems::archive::Manifest;
-use crate::systems::docker::Docker;
 use crate::systems::docker::endpoint::{self, Environment};
+use crate::systems::docker::{Docker, address_of_this_machine};
 use crate::systems::{CaFile, Systems, grafana, lock};
 
 /// How long an engine that has just failed to answer is asked what it is.
@@ -269,7 +269,7 @@ pub(super) fn read_inputs(
         engine_options: engine_options(options),
         repeats_options: purpose == Purpose::Whole && !changes,
         resolve,
-        own_address,
+        own_address: address_of_this_machine,
         read_dashboard,
     })
 }
@@ -411,13 +411,4 @@ fn resolve(host: &str) -> Vec<IpAddr> {
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses.dedup();
     addresses
-}
-
-/// This machine's address on the way to other networks. Nothing is sent: choosing the way is all that
-/// connecting such a socket does.
-fn own_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // An address that is kept for documentation.
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }

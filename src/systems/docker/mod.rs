@@ -38,6 +38,7 @@ use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 pub use self::files::{PASSWORD_PATH, VolumeFiles};
 pub use self::forward::Forward;
+pub use self::network::address_of_this_machine;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{
     ContainerState, Engine, Image, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,

@@ -155,12 +155,14 @@ impl Docker {
     }
 }
 
-/// The address from which this machine reaches others; nothing is sent to find it.
-fn address_of_this_machine() -> Option<IpAddr> {
+/// The address from which this machine reaches others. Nothing is sent to find it: choosing the way is all
+/// that connecting such a socket does.
+#[must_use]
+pub fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Any address behind the default route does: this one is for documentation (RFC 5737).
     socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }
 
 fn are(names: &[String]) -> String {
