@@ -92,20 +92,43 @@ pub(super) fn wants_json(environment: &Environment, arguments: impl Iterator<Ite
     }
 }
 
-/// Comes with Ctrl-C or SIGTERM.
+/// Comes with Ctrl-C, with SIGTERM, and when the terminal is closed.
 pub(super) async fn interrupted() {
     #[cfg(unix)]
     {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminated) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
+        use tokio::signal::unix::SignalKind;
+        let closed = async {
+            if is_hangup_ignored() {
+                std::future::pending::<()>().await;
+            } else {
+                received(SignalKind::hangup()).await;
             }
-            return;
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = received(SignalKind::terminate()) => {}
+            () = closed => {}
         }
     }
+    #[cfg(not(unix))]
     let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(unix)]
+async fn received(kind: tokio::signal::unix::SignalKind) {
+    match tokio::signal::unix::signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Somebody asked for a run that outlives its terminal, as `nohup` does (proc(5), `SigIgn`). Where the system
+/// does not tell, a closed terminal ends the run as it always did.
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask & 1 == 1)
 }
 
 /// What an interrupted command leaves.

@@ -226,7 +226,7 @@ fn two_of_one_user_wait_for_each_other() {
 #[test]
 fn interrupted_it_ends_at_once_and_says_what_was_left() {
     let it = Instance::with_grafana("interrupt", "odd:silent");
-    for signal in ["-INT", "-TERM"] {
+    for signal in ["-INT", "-TERM", "-HUP"] {
         it.run(&["down"]).expect(0);
         let words = it.first(&[]);
         let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -242,6 +242,21 @@ fn interrupted_it_ends_at_once_and_says_what_was_left() {
         assert!(ran.err.contains("run the same command again"), "{ran:?}");
     }
     it.run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_run_that_is_to_outlive_its_terminal_does() {
+    let it = Instance::new("nohup");
+    let run = it.command(&it.first(&[]));
+    let (run, mut command) = (run.command(), std::process::Command::new("nohup"));
+    command.arg(run.get_program()).args(run.get_args()).env_clear();
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it has begun", SOON, || docker(&["network", "inspect", &it.name]).is_ok());
+    std::process::Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
+    let ran = ran(&process.wait_with_output().unwrap());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    it.assert_whole();
 }
 
 #[test]
