@@ -126,6 +126,8 @@ impl Docker {
             image: Some(image.into()),
             entrypoint: Some(vec!["sleep".into(), LIFETIME.into()]),
             cmd: Some(Vec::new()),
+            // The first process of a container ignores others, and Podman waits for it even where removal is forced.
+            stop_signal: Some("SIGKILL".into()),
             labels: Some(labels::of_instance(instance)),
             host_config: Some(HostConfig {
                 network_mode: Some(format!("container:{network_of}")),
