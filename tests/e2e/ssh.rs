@@ -103,10 +103,18 @@ impl Host {
                 self.sshd(sshd)
             )
         };
+        // For a person's own sessions: a command there, a terminal, a forwarded port, a connection that stays.
+        let habits = format!(
+            "  RemoteCommand exit 7\n  RequestTTY force\n  LocalForward 127.0.0.1:{} 127.0.0.1:1\n  \
+             ExitOnForwardFailure yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist 10m\n  LogLevel QUIET\n",
+            self.port,
+            show("control")
+        );
         let text = format!(
-            "{}{}{}{}Host 127.0.0.1\n  IdentityFile {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  \
+            "{}{}{habits}{}{}{}Host 127.0.0.1\n  IdentityFile {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  \
              StrictHostKeyChecking yes\n  GlobalKnownHostsFile /dev/null\n",
             host("box", "key", "known", "sshd"),
+            host("habits", "key", "known", "sshd"),
             host("stranger", "key", "nobody", "sshd"),
             host("refused", "other_key", "known", "sshd"),
             host("bare", "key", "known", "sshd_bare"),
@@ -228,6 +236,15 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     host.run("ssh://box", &["logs", "influxdb", "--tail", "1"]).expect(0);
     host.run("ssh://box", &["down", "--volumes", "--yes"]).expect(0);
     assert_eq!(traps.map(|caught| caught.load(Ordering::SeqCst)), [0, 0], "nobody here was asked");
+    host.assert_nothing_left();
+}
+
+#[test]
+fn what_ssh_is_configured_to_do_for_a_person_is_left_out() {
+    let host = Host::start();
+    // The port that it would forward is taken, so that this would fail.
+    host.run("ssh://habits", &["status"]).expect(3);
+    assert!(!host.path("control").exists(), "the person's own connection is another one");
     host.assert_nothing_left();
 }
 

@@ -32,6 +32,9 @@ const CONNECT_SECONDS: u64 = 30;
 const SESSIONS: usize = 8;
 /// How long ssh may take to read its configuration.
 const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// For every ssh: what a person's configuration does in a session of theirs has no place here, and what goes
+/// wrong is said.
+const NO_SESSION: [&str; 4] = ["BatchMode=yes", "ClearAllForwardings=yes", "RemoteCommand=none", "LogLevel=INFO"];
 /// The most that is kept of what ssh said.
 const LIMIT: usize = 4096;
 
@@ -112,8 +115,7 @@ impl Ssh {
         let mut command = Command::new("ssh");
         command.args(["-M", "-T", "-S"]).arg(&control);
         let timeout = format!("ConnectTimeout={CONNECT_SECONDS}");
-        let fixed = ["BatchMode=yes", "ControlPersist=no", "ClearAllForwardings=yes", "RemoteCommand=none"];
-        for option in fixed.iter().chain(&[timeout.as_str(), "ServerAliveInterval=15"]) {
+        for option in NO_SESSION.iter().chain(&["ControlPersist=no", &timeout, "ServerAliveInterval=15"]) {
             command.args(["-o", option]);
         }
         // Ends with the connection's standard input, and so with this process, however that ends.
@@ -238,9 +240,10 @@ impl Ssh {
     /// Arguments of another `ssh` that goes through the connection, and nowhere without it.
     fn client_arguments(&self, more: &[&str]) -> Vec<String> {
         let control = self.folder.join("ssh").display().to_string();
-        let fixed = ["-S", &control, "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ProxyCommand=false"];
-        let words = fixed.iter().chain(more).map(|word| (*word).to_string());
-        words.chain(self.destination.arguments()).collect()
+        let options = NO_SESSION.iter().chain(&["ControlMaster=no", "ProxyCommand=false"]);
+        let options = options.flat_map(|option| ["-o", *option]);
+        let words = ["-S", &control].into_iter().chain(options).chain(more.iter().copied());
+        words.map(String::from).chain(self.destination.arguments()).collect()
     }
 }
 
