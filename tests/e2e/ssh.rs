@@ -124,7 +124,8 @@ impl Host {
         std::fs::write(self.path("config"), text).unwrap();
         let bin = self.path("bin");
         std::fs::create_dir(&bin).unwrap();
-        let script = format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", show("config"));
+        let script =
+            format!("#!/bin/sh\necho \"$@\" >>{}\nexec /usr/bin/ssh -F {} \"$@\"\n", show("calls"), show("config"));
         std::fs::write(bin.join("ssh"), script).unwrap();
         std::fs::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -197,6 +198,11 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     assert_eq!(status["engine"]["endpoint"], by_port.as_str());
     let line = status["dashboard"]["forward_command"].as_str().unwrap();
     assert!(line.ends_with(&format!("-p {} root@127.0.0.1", host.port)), "an ssh engine is never here: {line}");
+    // A connection to the engine is a session there, and serves more than one request.
+    std::fs::remove_file(host.path("calls")).unwrap();
+    let asked = host.run("ssh://box", &["status", "--show-secrets", "-v"]).expect(0).err.matches("docker: ").count();
+    let sessions = std::fs::read_to_string(host.path("calls")).unwrap().matches("dial-stdio").count();
+    assert!((1..asked).contains(&sessions), "{sessions} sessions for {asked} requests");
     host.run("ssh://box", &["demo", "--backfill", "5m"]).expect(0);
     let doctor = host.run("ssh://box", &["doctor"]).expect(0);
     assert!(doctor.out.starts_with("all well: 16 of 16"), "{}", doctor.out);

@@ -109,11 +109,11 @@ impl Docker {
         #[cfg(unix)]
         let ssh = Self::connect_over_ssh(&endpoint, listener.as_ref()).await?;
         #[cfg(unix)]
-        let way = ssh.as_ref().map(|ssh| format!("unix://{}", ssh.socket().display()));
+        let over_ssh = ssh.as_ref().map(ssh::Ssh::client);
         #[cfg(not(unix))]
-        let way: Option<String> = None;
-        let host = way.as_deref().unwrap_or(&endpoint.host);
-        let client = client(host, endpoint.certificates.as_deref()).map_err(|error| unreachable(&endpoint, &error))?;
+        let over_ssh = None;
+        let client = over_ssh.unwrap_or_else(|| client(&endpoint.host, endpoint.certificates.as_deref()));
+        let client = client.map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(url_safe_credentials);
         let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.to_string());
         let engine = Engine { endpoint: host, chosen_by, version: String::new(), api_version: String::new() };

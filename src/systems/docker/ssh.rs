@@ -14,6 +14,10 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::TryFutureExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use hyperlocal::UnixConnector;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
@@ -163,8 +167,21 @@ impl Ssh {
     }
 
     /// The socket that leads to the engine.
-    pub(super) fn socket(&self) -> PathBuf {
+    fn socket(&self) -> PathBuf {
         self.folder.join("engine")
+    }
+
+    /// The engine's client. Each of its connections is a session there, which takes longer than most answers, so
+    /// that one serves request after request; bollard's own connections serve one.
+    pub(super) fn client(&self) -> Result<bollard::Docker, bollard::errors::Error> {
+        let connections = Client::builder(TokioExecutor::new()).build(UnixConnector);
+        let send = move |request| connections.request(request).map_err(bollard::errors::Error::from);
+        // The connector takes the path from the host, in hexadecimal.
+        let path = self.socket();
+        let host: String = path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let address = format!("unix://{host}");
+        let timeout = super::REQUEST_TIMEOUT.as_secs();
+        bollard::Docker::connect_with_custom_transport(send, Some(address), timeout, bollard::API_DEFAULT_VERSION)
     }
 
     /// The engine's machine, by its own name.
