@@ -406,7 +406,10 @@ impl PullFailure {
                 let check = image.registry().map_or_else(
                     || "check the network and the engine's proxy, or use a mirror with --registry".to_string(),
                     |registry| {
-                        format!("check that a registry runs at {registry}, where the engine's machine reaches it, or name another")
+                        format!(
+                            "check that a registry runs at {registry} and that the engine's machine reaches it (network, \
+                             proxy), or give another with --registry"
+                        )
                     },
                 );
                 format!("{check}; without internet: docker load the images, then --pull never")

@@ -123,12 +123,12 @@ async fn received(kind: tokio::signal::unix::SignalKind) {
 }
 
 /// Somebody asked for a run that outlives its terminal, as `nohup` does (proc(5), `SigIgn`). Where the system
-/// does not tell, a closed terminal ends the run as it always did.
+/// does not tell, that is one which does not write to a terminal.
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ignored.is_none_or(|mask| mask & 1 == 1)
+    ignored.map_or_else(|| !std::io::stderr().is_terminal(), |mask| mask & 1 == 1)
 }
 
 /// What an interrupted command leaves.

@@ -228,8 +228,9 @@ fn interrupted_it_ends_at_once_and_says_what_was_left() {
     let it = Instance::with_grafana("interrupt", "odd:silent");
     for signal in ["-INT", "-TERM", "-HUP"] {
         it.run(&["down"]).expect(0);
-        let words = it.first(&[]);
-        let process = it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let run = it.command(&it.first(&[]));
+        // Whatever the tests themselves were told to ignore.
+        let process = through("env", &["--default-signal=HUP"], &run.command()).spawn().unwrap();
         eventually("it waits for Grafana", SOON, || {
             docker(&["inspect", "--format", "{{.State.Running}}", &it.container("grafana")])
                 .is_ok_and(|text| text == "true")
@@ -244,14 +245,20 @@ fn interrupted_it_ends_at_once_and_says_what_was_left() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
 }
 
+/// A run that another program starts.
+fn through(program: &str, words: &[&str], run: &std::process::Command) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    command.args(words).arg(run.get_program()).args(run.get_args()).env_clear();
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
 #[test]
 fn a_run_that_is_to_outlive_its_terminal_does() {
     let it = Instance::new("nohup");
     let run = it.command(&it.first(&[]));
-    let (run, mut command) = (run.command(), std::process::Command::new("nohup"));
-    command.arg(run.get_program()).args(run.get_args()).env_clear();
-    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let process = through("nohup", &[], &run.command()).spawn().unwrap();
     eventually("it has begun", SOON, || docker(&["network", "inspect", &it.name]).is_ok());
     std::process::Command::new("kill").args(["-HUP", &process.id().to_string()]).status().unwrap();
     let ran = ran(&process.wait_with_output().unwrap());

@@ -57,12 +57,22 @@ fn a_whole_stack_is_well_and_a_server_that_is_stopped_or_gone_is_the_culprit() {
     let looked = it.run(&["status", "-v"]).expect(3);
     let asks = |path: &str| looked.err.contains(path);
     assert!(asks("/api/datasources") && !asks("/api/ds/query") && !asks("/proxy/"), "{}", looked.err);
-    // And a doctor tells it once, not for each panel.
+    // And a doctor tells it for the query, not for each panel.
     let checks = it.run(&["doctor", "--output", "json"]).expect(3).json()["checks"].clone();
     let checks = checks.as_array().unwrap();
     assert!(checks.iter().all(|check| check["check"] != "panel" && check["check"] != "variable"), "{checks:?}");
     let told = checks.iter().filter(|check| check["message"].as_str().unwrap().contains("InfluxDB does not run"));
-    assert_eq!(told.map(|check| check["state"].as_str().unwrap()).collect::<Vec<_>>(), ["skipped"; 2], "{checks:?}");
+    let states: Vec<_> = told.map(|check| check["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["failed", "skipped"], "{checks:?}");
+    // Nor is all well where Clipper's file names another one that answers.
+    let other = influxd::Influxd::start();
+    other.query("", "CREATE DATABASE d");
+    let port = other.url().rsplit(':').next().unwrap().to_string();
+    let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    std::fs::write(file.path(), format!("influx_dbname = \"d\"\ninflux_ip = \"127.0.0.1\"\ninflux_port = {port}\n"))
+        .unwrap();
+    let hidden = culprit(&it, &["--config", file.path().to_str().unwrap()]);
+    assert_eq!(hidden["check"], "query", "{hidden}");
     it.run(&["down"]).expect(0);
     assert_eq!(culprit(&it, &[])["check"], "influxdb");
 }

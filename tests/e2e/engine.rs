@@ -45,13 +45,11 @@ impl OwnEngine {
         let folder = tempfile::Builder::new().prefix("clipper-metrics-engine").tempdir_in("/var/tmp").unwrap();
         let mut program = image::double_program();
         program.set_file_name("test-registry");
-        let mut registry = inside(holder.id(), &program.to_string_lossy())
+        let registry = inside(holder.id(), &program.to_string_lossy())
             .arg(REGISTRY.to_string())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // The last line of what it says: nobody reads on.
-        until_it_says(&mut registry, "in another terminal");
         if let Some(mebibytes) = disk {
             let data = folder.path().join("data");
             std::fs::create_dir(&data).unwrap();
@@ -59,7 +57,10 @@ impl OwnEngine {
             let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&data).status();
             assert!(mount.is_ok_and(|status| status.success()), "only root can mount a small disk");
         }
+        // From here on, all of it ends with this value.
         let mut it = Self { folder, holder, registry, engine: None };
+        // The last line of what it says: nobody reads on.
+        until_it_says(&mut it.registry, "in another terminal");
         it.revive();
         it
     }
@@ -151,13 +152,17 @@ fn inside(process: u32, program: &str) -> Command {
 /// Returns once a process has printed a line with these words.
 ///
 /// # Panics
-/// When it ends without.
-fn until_it_says(process: &mut Child, words: &str) {
+/// When it does not, and then the process is ended.
+fn until_it_says(process: &mut Child, words: &'static str) {
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(
-        lines.any(|line| line.contains(words)),
-        "a process that an engine of the test's own needs ended without saying {words:?}; only root can start one"
-    );
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(lines.any(|line| line.contains(words))));
+    if receiver.recv_timeout(Duration::from_secs(60)) != Ok(true) {
+        let _ = process.kill();
+        panic!(
+            "an engine of the test's own needs a process that says {words:?}, and it did not; only root can start one"
+        );
+    }
 }
 
 impl Drop for OwnEngine {

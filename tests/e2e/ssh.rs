@@ -106,7 +106,7 @@ impl Host {
         // For a person's own sessions: a command there, a terminal, a forwarded port, a connection that stays.
         let habits = format!(
             "  RemoteCommand exit 7\n  RequestTTY force\n  LocalForward 127.0.0.1:{} 127.0.0.1:1\n  \
-             ExitOnForwardFailure yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist 10m\n  LogLevel QUIET\n",
+             ExitOnForwardFailure yes\n  SessionType none\n  StdinNull yes\n  ForkAfterAuthentication yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist 10m\n  LogLevel QUIET\n",
             self.port,
             show("control")
         );

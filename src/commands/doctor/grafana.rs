@@ -82,7 +82,11 @@ impl Examination<'_> {
             return CheckOutcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
         }
         if let Some(why) = unanswerable(status) {
-            return CheckOutcome::Skipped(why.into());
+            // Where something else answers Clipper, nothing before has failed for it.
+            return CheckOutcome::failed(
+                format!("Grafana's data source reaches no InfluxDB: {why}"),
+                format!("`{}` starts it", stack.command("up")),
+            );
         }
         if !is_askable {
             return CheckOutcome::Skipped("there is no point to ask for, or nothing to ask with".into());

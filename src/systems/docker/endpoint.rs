@@ -247,7 +247,7 @@ fn folder(environment: &Environment) -> Option<PathBuf> {
 
 fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Environment) -> Result<Endpoint> {
     if name == DEFAULT_CONTEXT {
-        return Ok(Endpoint::new(DEFAULT, ChosenBy::Default));
+        return Ok(Endpoint::new(DEFAULT, chosen_by(name.into())));
     }
     let chosen_by = chosen_by(name.into());
     let unknown = |why: &str| {
@@ -307,7 +307,9 @@ mod tests {
         assert!(resolve(None, Some("near"), &all).is_err());
         // As `docker` has it: that context is the variable.
         assert_eq!(resolve(None, Some("default"), &all).unwrap().host, "unix:///h");
-        assert_eq!(resolve(None, Some("default"), &without).unwrap().host, DEFAULT);
+        let named = resolve(None, Some("default"), &without).unwrap();
+        assert_eq!((named.host.as_str(), named.chosen_by.is_this_run()), (DEFAULT, true));
+        assert_eq!(named.docker_command("ps"), "docker --context default ps");
     }
 
     #[test]

@@ -240,7 +240,7 @@ impl Docker {
                 format!("it speaks API {} only, and {OLDEST_API} is needed", engine.api_version)
             };
             return Err(Error::Engine {
-                endpoint: engine.endpoint.clone(),
+                endpoint: self.endpoint.to_string(),
                 why,
                 hint: "use Docker 19.03 or newer, or name another engine with -H or --context".into(),
             });

@@ -37,8 +37,18 @@ const SESSIONS: usize = 8;
 /// How long ssh may take to read its configuration.
 const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// For every ssh: what a person's configuration does in a session of theirs has no place here, and what goes
-/// wrong is said.
-const NO_SESSION: [&str; 4] = ["BatchMode=yes", "ClearAllForwardings=yes", "RemoteCommand=none", "LogLevel=INFO"];
+/// wrong is said. Before 8.7, OpenSSH does not know those that the first names.
+const NO_SESSION: [&str; 9] = [
+    "IgnoreUnknown=SessionType,StdinNull,ForkAfterAuthentication",
+    "SessionType=default",
+    "StdinNull=no",
+    "ForkAfterAuthentication=no",
+    "PermitLocalCommand=no",
+    "BatchMode=yes",
+    "ClearAllForwardings=yes",
+    "RemoteCommand=none",
+    "LogLevel=INFO",
+];
 /// The most that is kept of what ssh said.
 const LIMIT: usize = 4096;
 
@@ -174,7 +184,9 @@ impl Ssh {
     /// The engine's client. Each of its connections is a session there, which takes longer than most answers, so
     /// that one serves request after request; bollard's own connections serve one.
     pub(super) fn client(&self) -> Result<bollard::Docker, bollard::errors::Error> {
-        let connections = Client::builder(TokioExecutor::new()).build(UnixConnector);
+        // Those that wait for a request keep sessions from those that have one, so fewer may wait than there are.
+        let connections =
+            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(SESSIONS / 2).build(UnixConnector);
         let send = move |request| connections.request(request).map_err(bollard::errors::Error::from);
         // The connector takes the path from the host, in hexadecimal.
         let path = self.socket();
@@ -297,6 +309,8 @@ where
     });
     let hearing = tokio::spawn(listen(errors, said));
     let _ = tokio::io::copy(&mut output, &mut to).await;
+    // Nobody reads on, where the other side left first.
+    drop(output);
     // What went wrong is known before the other side sees the end.
     let _ = hearing.await;
     let _ = to.shutdown().await;
