@@ -157,6 +157,13 @@ fn without_an_engine_new_servers_can_be_described_and_it_is_said_what_is_missing
         let named = ["export", kind, &directory, "-H", "unix:///nonexistent/docker.sock"];
         assert!(without_engine(&home, &named).expect(1).err.contains("cannot reach"));
     }
+    // Nobody has looked at the Grafana that gets the files: it may have a default, and does not start with two.
+    let provisioned = home.path().join("provisioning");
+    assert!(read(&provisioned, "datasources/clipper-metrics.yaml").contains("isDefault: false"));
+    assert!(read(&provisioned, "README.md").contains("Only containers of the instance know that name"));
+    // A new one has none.
+    let made = read(&home.path().join("swarm"), "provisioning/datasources/clipper-metrics.yaml");
+    assert!(made.contains("isDefault: true"), "{made}");
     // What was exported when more was known is not replaced by less.
     let list = home.path().join("swarm/.clipper-metrics-export");
     let partial = std::fs::read_to_string(&list).unwrap();
@@ -174,6 +181,8 @@ fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_
     let home = home_without_engine();
     let swarm = home.path().join("swarm");
     let directory = swarm.display().to_string();
+    std::fs::create_dir(&swarm).unwrap();
+    std::fs::write(swarm.join(".gitignore"), "grafana-password\n").unwrap();
     let export = |more: &[&str]| {
         let words: Vec<&str> = ["export", "swarm", &directory].into_iter().chain(more.iter().copied()).collect();
         without_engine(&home, &words)
@@ -191,6 +200,9 @@ fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_
     assert!(export(&[&option, &file]).expect(2).err.contains("public default"));
     std::fs::write(swarm.join("grafana-password"), "admin").unwrap();
     assert!(export(&[]).expect(2).err.contains("public default"));
+    // As in a clone of what is kept in Git: another one would not open the Grafana that is there.
+    std::fs::remove_file(swarm.join("grafana-password")).unwrap();
+    assert!(export(&[]).expect(2).err.contains("grafana-password: is gone"), "nothing is generated");
     std::fs::write(swarm.join("grafana-password"), "my own\n").unwrap();
     let kubernetes = home.path().join("kubernetes");
     let words = ["export", "kubernetes", &kubernetes.display().to_string()].map(String::from);
@@ -231,6 +243,11 @@ fn names_that_a_format_does_not_take_are_refused() {
     std::fs::write(&secret, "ge$heim").unwrap();
     let secret = secret.display().to_string();
     let login = ["--influxdb-user", "me", "--influxdb-password-file", &secret];
+    for kind in ["swarm", "kubernetes"] {
+        let words = [&["export", kind, &directory], &elsewhere[3..], &login[..2]].concat();
+        let none = without_engine(&home, &words).expect(2);
+        assert!(none.err.contains("give --influxdb-password-file"), "{}", none.err);
+    }
     let with_dollar = without_engine(&home, &[elsewhere.as_slice(), &login].concat()).expect(2);
     assert!(with_dollar.err.contains("without $"), "{}", with_dollar.err);
     let stack = read(&home.path().join("x"), "stack.yaml");

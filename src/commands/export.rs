@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-use crate::core::address::ServerUrl;
 use crate::core::event::{Event, Listener};
 use crate::core::export::{Exported, Format};
 use crate::core::observed::{Observed, OurContainer, Probe, Volume};
@@ -33,6 +32,16 @@ pub async fn export(
     let stack = systems.stack();
     export::check(format, stack)?;
     let password = if format.makes_servers() { Some(new_password(format, directory, password)?) } else { None };
+    let influxdb_password = systems.influxdb_password().filter(|password| !password.reveal().is_empty());
+    if format.makes_servers() && !stack.data_source.user.is_empty() && influxdb_password.is_none() {
+        return Err(Error::usage(
+            format!(
+                "export {format} writes down the password of InfluxDB's user {:?}, and there is none",
+                stack.data_source.user
+            ),
+            "give --influxdb-password-file: passwords are not remembered",
+        ));
+    }
     let looked = look(systems, format, listener).await?;
     let material = Material {
         stack,
@@ -40,7 +49,7 @@ pub async fn export(
         version: looked.version,
         password: password.as_ref(),
         has_stored_password: looked.has_stored_password,
-        influxdb_password: systems.influxdb_password(),
+        influxdb_password,
     };
     let files = export::files(format, &material)?;
     let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };
@@ -87,7 +96,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     }
     let seen = systems.observe(Depth::Servers).await?;
     expect_usable(stack, &seen, format)?;
-    if format == Format::Provisioning && is_alias(stack) {
+    if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
         listener.on(Event::Warning(&format!(
             "only the instance's own network knows the data source's address {}: give the one that the other Grafana \
              uses with --data-source-url",
@@ -117,17 +126,14 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
             "an alert rule that somebody edited is exported as it is, but for contact points, which are Grafana's own",
         ));
     }
-    let present = if format.makes_servers() { present.on_new_server() } else { present };
+    let present = match format {
+        Format::Swarm | Format::Kubernetes => present.on_new_server(),
+        Format::Provisioning if container.is_some() => present.on_another_server(),
+        Format::Provisioning | Format::Compose => present,
+    };
     let is_complete = answers && (seen.engine.is_some() || container.is_none());
     let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);
     Ok(Looked { present, version, has_stored_password, is_complete })
-}
-
-/// The data source's address is a name that only the instance's containers know.
-fn is_alias(stack: &Stack) -> bool {
-    let grafana = stack.container(Role::Grafana);
-    let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
-    grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
 }
 
 /// Nothing of other people is in the way of what the files would make, and what the format goes on with is there.

@@ -133,9 +133,10 @@ impl Endpoint {
 /// When a context that was asked for does not exist or cannot be read.
 pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environment) -> Result<Endpoint> {
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    let certificates = certificates(environment);
     let at = |host: &str, chosen_by| Endpoint {
-        certificates: certificates(environment),
-        ..Endpoint::new(&with_scheme(host), chosen_by)
+        certificates: certificates.clone(),
+        ..Endpoint::new(&complete(host, certificates.is_some()), chosen_by)
     };
     // What Docker calls the context `default` is whatever the variables say.
     let of_variable = set("DOCKER_HOST").map(|host| at(host, ChosenBy::Variable));
@@ -221,15 +222,27 @@ fn connect(_: &Path) -> Result<(), String> {
     Err("not of this system".into())
 }
 
-/// `-H /path` and `-H host:port` are as good as the long forms.
-fn with_scheme(host: &str) -> String {
-    if host.contains("://") {
-        host.to_string()
-    } else if host.starts_with('/') {
-        format!("unix://{host}")
-    } else {
-        format!("tcp://{host}")
+/// The short forms are as good as the long ones: `/path`, `host:port`, `host`, `:port`, `unix://`.
+fn complete(host: &str, is_tls: bool) -> String {
+    if host == "unix://" {
+        return DEFAULT.into();
     }
+    if host.starts_with('/') {
+        return format!("unix://{host}");
+    }
+    let authority = match host.split_once("://") {
+        Some(("tcp", authority)) => authority,
+        Some(_) => return host.into(),
+        None => host,
+    };
+    let (authority, path) = authority.find('/').map_or((authority, ""), |at| authority.split_at(at));
+    let (name, port) = match authority.rsplit_once(':') {
+        // What is in brackets is an address of version 6.
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (authority, if is_tls { "2376" } else { "2375" }),
+    };
+    let name = if name.is_empty() { "localhost" } else { name };
+    format!("tcp://{name}:{port}{path}")
 }
 
 /// The folder with the certificates for TLS, if the environment asks for TLS.
@@ -269,7 +282,8 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
             return Err(unknown("that context has no Docker endpoint"));
         }
         let tls = contexts.join("tls").join(entry.file_name()).join("docker");
-        let certificates = tls.join("ca.pem").exists().then_some(tls);
+        let wants_tls = ["ca.pem", "cert.pem", "key.pem"].iter().any(|name| tls.join(name).exists());
+        let certificates = wants_tls.then_some(tls);
         return Ok(Endpoint { certificates, ..Endpoint::new(host, chosen_by) });
     }
     Err(unknown("there is no such Docker context"))
@@ -337,6 +351,25 @@ mod tests {
         // The usual one is used as soon as it exists, whatever it says.
         std::fs::write(&usual_socket, "").unwrap();
         assert_eq!(usual(&usual_socket, &all), Endpoint::new(DEFAULT, ChosenBy::Default));
+    }
+
+    #[test]
+    fn short_addresses_are_what_docker_takes_them_for() {
+        for (short, long) in [
+            ("/run/x.sock", "unix:///run/x.sock"),
+            ("unix://", DEFAULT),
+            ("box:1", "tcp://box:1"),
+            ("tcp://box", "tcp://box:2375"),
+            ("127.0.0.1", "tcp://127.0.0.1:2375"),
+            (":4243", "tcp://localhost:4243"),
+            ("[fd00::1]", "tcp://[fd00::1]:2375"),
+            ("tcp://[fd00::1]:5", "tcp://[fd00::1]:5"),
+            ("tcp://box:1/below", "tcp://box:1/below"),
+            ("ssh://me@box", "ssh://me@box"),
+        ] {
+            assert_eq!(complete(short, false), long, "{short}");
+        }
+        assert_eq!(complete("box", true), "tcp://box:2376");
     }
 
     #[test]

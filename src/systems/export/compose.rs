@@ -99,6 +99,9 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
         let mut service = service(spec, &literal(material.environment(spec, Some(from_secret))));
         service["networks"] = json!([NETWORK]);
+        // A swarm kills what is not healthy, as InfluxDB is not while it opens a lot of data, nor Grafana while it
+        // migrates its database.
+        service["healthcheck"]["start_period"] = json!("30m");
         service["deploy"] = json!({
             "replicas": 1,
             // A volume is on one node, and two servers never have it at once.

@@ -45,7 +45,7 @@ type Listed = BTreeSet<(String, String)>;
 /// A secret's file as it is, if an earlier export wrote one.
 ///
 /// # Errors
-/// [`Error::Io`] when there is one that cannot be read.
+/// [`Error::File`] when it is gone, [`Error::Io`] when it cannot be read.
 pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
     let (_, listed) = listed(directory)?;
     if !listed.iter().any(|(listed, _)| listed == path) {
@@ -54,7 +54,12 @@ pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
     let file = directory.join(path);
     match fs::read_to_string(&file) {
         Ok(text) => Ok(Some(text)),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::File {
+            path: file,
+            line: None,
+            message: "is gone, and a Grafana that was made with the password in it keeps that".into(),
+            hint: "restore it, or give the password with --grafana-password-file".into(),
+        }),
         Err(why) => Err(failed("read", &file, why)),
     }
 }
@@ -160,13 +165,17 @@ struct Found {
     abandoned: Vec<PathBuf>,
 }
 
-/// Looks at everything below a directory, and stops at the first thing that nobody knows.
+/// Looks at everything below a directory but what Git and macOS keep in any, and stops at the first thing that nobody
+/// knows.
 fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Found) -> Result<()> {
     let here = root.join(folder);
     let io = |why| failed("read", &here, why);
     for entry in fs::read_dir(&here).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().to_string();
+        if name.starts_with(".git") || name == ".DS_Store" {
+            continue;
+        }
         let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
         let kind = entry.file_type().map_err(io)?;
         if kind.is_dir() {

@@ -236,8 +236,8 @@ fn server(spec: &ContainerSpec, environment: &[Value], path: &str, mounts: &[Val
         "imagePullPolicy": "IfNotPresent",
         "env": environment,
         "ports": [{"name": "http", "containerPort": role.port(), "protocol": "TCP"}],
-        // A new version migrates its database before it answers.
-        "startupProbe": probe(2, 150),
+        // A new version migrates its database before it answers, and InfluxDB opens all that it holds: half an hour.
+        "startupProbe": probe(2, 900),
         "readinessProbe": probe(10, 3),
         "livenessProbe": probe(20, 6),
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": memory}},

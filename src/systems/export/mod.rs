@@ -66,10 +66,19 @@ pub fn check(format: Format, stack: &Stack) -> Result<()> {
     if format == Format::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
 }
 
+/// The data source's address is a name that only the instance's containers know.
+#[must_use]
+pub fn is_known_to_containers_only(stack: &Stack) -> bool {
+    let grafana = stack.container(Role::Grafana);
+    let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
+    grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
+}
+
 /// The password of the Grafana that an earlier export to that directory makes.
 ///
 /// # Errors
-/// [`Error::File`] when there is one that cannot be made out, [`Error::Io`] when it cannot be read.
+/// [`Error::File`] when there is one that cannot be made out, or there was one that is gone, [`Error::Io`] when it
+/// cannot be read.
 pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
     let (path, kept) = match format {
         Format::Provisioning | Format::Compose => return Ok(None),

@@ -3,7 +3,7 @@
 //! Knows texts. Must not know the formats' fields.
 
 use super::compose::NETWORK;
-use super::{FOLDER, File, Material};
+use super::{FOLDER, File, Material, is_known_to_containers_only};
 use crate::core::invocation::shell_word;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
@@ -18,10 +18,27 @@ pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> Fil
     let stack = material.stack;
     let rules = if files.alert_rules.is_some() { " and the alert rules" } else { "" };
     let text = include_str!("../../../assets/export/provisioning.md");
+    let alerts = format!(
+        " `sidecar.alerts` takes `alerting/{}.yaml` from one with the label `grafana_alert: \"1\"`.",
+        stack.instance
+    );
+    let url = &stack.data_source.url;
+    let unknown = format!(
+        " **Only containers of the instance know that name**: give the address that this Grafana uses with `{}`, or write \
+         it into `datasources/{}.yaml`.",
+        stack.command("export provisioning DIRECTORY --data-source-url URL"),
+        stack.instance
+    );
+    let unknown = if is_known_to_containers_only(stack) { unknown } else { String::new() };
     fill(
         text,
         material,
-        &[("and_rules", rules.into()), ("password", influxdb_password(stack)), ("url", stack.data_source.url.clone())],
+        &[
+            ("and_rules", rules.into()),
+            ("alerts", if rules.is_empty() { String::new() } else { alerts }),
+            ("password", influxdb_password(stack, IN_A_SERVICE)),
+            ("url", format!("`{url}`.{unknown}")),
+        ],
     )
 }
 
@@ -51,7 +68,7 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
             ("down", command(stack, "down")),
             ("compose_up", docker(stack, "compose up -d")),
             ("status", status),
-            ("password", influxdb_password(stack)),
+            ("password", influxdb_password(stack, IN_A_SHELL)),
             ("opens", opens(stack)),
             ("back", back(stack, files)),
             ("edited", kept(material)),
@@ -179,7 +196,9 @@ fn table(stack: &Stack) -> String {
     }
     let titles = stack.dashboards().map(|id| stack.dashboard_identity(id).1.to_string());
     rows.push(("dashboards", titles.collect::<Vec<_>>().join(", ")));
-    let rows = rows.into_iter().map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|")));
+    let rows = rows
+        .into_iter()
+        .map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|").replace(['\n', '\r'], " ")));
     format!("| made from | |\n|---|---|\n{}", rows.collect::<Vec<_>>().join("\n"))
 }
 
@@ -220,14 +239,19 @@ fn back(stack: &Stack, files: &Provisioning) -> String {
     format!("```sh\n{release}{}\n{}\n```", docker(stack, "compose down"), command(stack, "up"))
 }
 
-fn influxdb_password(stack: &Stack) -> String {
+/// How a variable comes to a Grafana that is a service.
+const IN_A_SERVICE: &str = "in `/etc/default/grafana-server` (Debian) or `/etc/sysconfig/grafana-server` (RPM), with \
+                            `envValueFrom` or `envFromSecret` of Grafana's Helm chart, or with `--env` for a container";
+/// How a variable comes to Compose.
+const IN_A_SHELL: &str = "export it in the shell; a file such as `.env` in this directory is part of the export";
+
+fn influxdb_password(stack: &Stack, how: &str) -> String {
     if stack.data_source.user.is_empty() {
         return String::new();
     }
     format!(
         "\nThe password of InfluxDB's user is in no file. Grafana's server reads it from the variable `{INFLUXDB_PASSWORD}`, \
-         which must be set whenever the server is started: export it in the shell; a file such as `.env` in this \
-         directory is part of the export.\n"
+         which must be set whenever the server is started: {how}.\n"
     )
 }
 

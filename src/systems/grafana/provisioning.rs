@@ -61,6 +61,12 @@ impl Present {
         Self { organisation: FIRST_ORGANISATION, is_default: true, ..self }
     }
 
+    /// The same for a Grafana that nobody has looked at: it may have a default, and does not start with two.
+    #[must_use]
+    pub fn on_another_server(self) -> Self {
+        Self { organisation: FIRST_ORGANISATION, is_default: false, ..self }
+    }
+
     /// Somebody edited an alert rule.
     #[must_use]
     pub fn has_edited_rules(&self) -> bool {
