@@ -111,7 +111,7 @@ impl Host {
             show("control")
         );
         let text = format!(
-            "{}{}{habits}{}{}{}Host 127.0.0.1\n  IdentityFile {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  \
+            "IgnoreUnknown OfAnotherSystem\nOfAnotherSystem yes\n{}{}{habits}{}{}{}Host 127.0.0.1\n  IdentityFile {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  \
              StrictHostKeyChecking yes\n  GlobalKnownHostsFile /dev/null\n",
             host("box", "key", "known", "sshd"),
             host("habits", "key", "known", "sshd"),

@@ -37,18 +37,12 @@ const SESSIONS: usize = 8;
 /// How long ssh may take to read its configuration.
 const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// For every ssh: what a person's configuration does in a session of theirs has no place here, and what goes
-/// wrong is said. Before 8.7, OpenSSH does not know those that the first names.
-const NO_SESSION: [&str; 9] = [
-    "IgnoreUnknown=SessionType,StdinNull,ForkAfterAuthentication",
-    "SessionType=default",
-    "StdinNull=no",
-    "ForkAfterAuthentication=no",
-    "PermitLocalCommand=no",
-    "BatchMode=yes",
-    "ClearAllForwardings=yes",
-    "RemoteCommand=none",
-    "LogLevel=INFO",
-];
+/// wrong is said.
+const NO_SESSION: [&str; 5] =
+    ["BatchMode=yes", "ClearAllForwardings=yes", "PermitLocalCommand=no", "RemoteCommand=none", "LogLevel=INFO"];
+/// The same for what OpenSSH knows since 8.7 only; before, they would be errors.
+const NO_SESSION_SINCE_8_7: [(&str, &str); 3] =
+    [("sessiontype", "default"), ("stdinnull", "no"), ("forkafterauthentication", "no")];
 /// The most that is kept of what ssh said.
 const LIMIT: usize = 4096;
 
@@ -107,8 +101,7 @@ impl Destination {
 /// One connection, which ends with its value.
 pub(super) struct Ssh {
     destination: Destination,
-    /// The host's own name, which an alias of ssh's configuration need not be.
-    host_name: String,
+    configuration: Configuration,
     folder: Folder,
     master: RefCell<Child>,
     said: Arc<Mutex<String>>,
@@ -129,7 +122,8 @@ impl Ssh {
         let mut command = Command::new("ssh");
         command.args(["-M", "-T", "-S"]).arg(&control);
         let timeout = format!("ConnectTimeout={CONNECT_SECONDS}");
-        for option in NO_SESSION.iter().chain(&["ControlPersist=no", &timeout, "ServerAliveInterval=15"]) {
+        let configuration = Configuration::read(&destination).await;
+        for option in configuration.options().chain(["ControlPersist=no", &timeout, "ServerAliveInterval=15"]) {
             command.args(["-o", option]);
         }
         // Ends with the connection's standard input, and so with this process, however that ends.
@@ -137,14 +131,13 @@ impl Ssh {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         // Its own group: Ctrl-C is for this process, which may have something to finish first.
         command.process_group(0);
-        let host_name = host_name(&destination).await;
         let mut master = command.spawn().map_err(|why| format!("cannot start ssh: {why}"))?;
         if let Some(errors) = master.stderr.take() {
             tokio::spawn(listen(errors, Arc::clone(&said)));
         }
         let it = Self {
             destination,
-            host_name,
+            configuration,
             folder,
             master: RefCell::new(master),
             said,
@@ -198,7 +191,7 @@ impl Ssh {
 
     /// The engine's machine, by its own name.
     pub(super) fn host_name(&self) -> &str {
-        &self.host_name
+        &self.configuration.host_name
     }
 
     /// Where it leads.
@@ -269,8 +262,8 @@ impl Ssh {
     /// Arguments of another `ssh` that goes through the connection, and nowhere without it.
     fn client_arguments(&self, more: &[&str]) -> Vec<String> {
         let control = self.folder.join("ssh").display().to_string();
-        let options = NO_SESSION.iter().chain(&["ControlMaster=no", "ProxyCommand=false"]);
-        let options = options.flat_map(|option| ["-o", *option]);
+        let options = self.configuration.options().chain(["ControlMaster=no", "ProxyCommand=false"]);
+        let options = options.flat_map(|option| ["-o", option]);
         let words = ["-S", &control].into_iter().chain(options).chain(more.iter().copied());
         words.map(String::from).chain(self.destination.arguments()).collect()
     }
@@ -372,16 +365,38 @@ impl Folder {
     }
 }
 
-/// The host's own name by ssh's configuration.
-async fn host_name(destination: &Destination) -> String {
-    let mut command = Command::new("ssh");
-    command.arg("-G").args(destination.arguments()).stdin(Stdio::null()).kill_on_drop(true);
-    let asked = tokio::time::timeout(CONFIGURATION_TIMEOUT, command.output()).await;
-    let text = asked.ok().and_then(std::result::Result::ok).map(|output| output.stdout).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).to_string();
-    let found = text.lines().find_map(|line| line.strip_prefix("hostname ")).map(|name| name.trim().to_string());
-    let written = || destination.host.rsplit('@').next().unwrap_or_default().to_string();
-    found.filter(|name| !name.is_empty()).unwrap_or_else(written)
+/// What ssh's configuration says of a destination.
+struct Configuration {
+    /// The host's own name, which an alias need not be.
+    host_name: String,
+    /// Options that this ssh knows and older ones do not.
+    newer: Vec<String>,
+}
+
+impl Configuration {
+    async fn read(destination: &Destination) -> Self {
+        let mut command = Command::new("ssh");
+        command.arg("-G").args(destination.arguments()).stdin(Stdio::null()).kill_on_drop(true);
+        let asked = tokio::time::timeout(CONFIGURATION_TIMEOUT, command.output()).await;
+        let text = asked.ok().and_then(std::result::Result::ok).map(|output| output.stdout).unwrap_or_default();
+        Self::parse(&String::from_utf8_lossy(&text), destination)
+    }
+
+    fn parse(text: &str, destination: &Destination) -> Self {
+        let value = |key: &str| text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key);
+        let found = value("hostname").map(|(_, name)| name.trim().to_string());
+        let written = || destination.host.rsplit('@').next().unwrap_or_default().to_string();
+        let newer = NO_SESSION_SINCE_8_7.iter().filter(|(key, _)| value(key).is_some());
+        Self {
+            host_name: found.filter(|name| !name.is_empty()).unwrap_or_else(written),
+            newer: newer.map(|(key, value)| format!("{key}={value}")).collect(),
+        }
+    }
+
+    /// Options of every ssh that goes there.
+    fn options(&self) -> impl Iterator<Item = &str> {
+        NO_SESSION.into_iter().chain(self.newer.iter().map(String::as_str))
+    }
 }
 
 #[cfg(test)]
@@ -402,5 +417,11 @@ mod tests {
         }
         let it = Destination::parse("ssh://me@box:2222").unwrap();
         assert_eq!(it.typed(), "-p 2222 me@box");
+        // Only what this ssh knows is set: anything else is an error of its.
+        let old = Configuration::parse("user me\nhostname box.example\n", &it);
+        assert_eq!((old.host_name.as_str(), old.newer.len()), ("box.example", 0));
+        let new = Configuration::parse("hostname box\nstdinnull yes\n", &it);
+        assert_eq!(new.newer, ["stdinnull=no"]);
+        assert_eq!(Configuration::parse("", &it).host_name, "box");
     }
 }

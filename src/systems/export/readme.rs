@@ -24,10 +24,8 @@ pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> Fil
     );
     let url = &stack.data_source.url;
     let unknown = format!(
-        " **Only containers of the instance know that name**: give the address that this Grafana uses with `{}`, or write \
-         it into `datasources/{}.yaml`.",
-        stack.command("export provisioning DIRECTORY --data-source-url URL"),
-        stack.instance
+        " **Only containers of the instance know that name**: give the address that this Grafana uses with `{}`.",
+        stack.command("export provisioning DIRECTORY --data-source-url URL")
     );
     let unknown = if is_known_to_containers_only(stack) { unknown } else { String::new() };
     fill(
