@@ -1,6 +1,8 @@
 //! `doctor` on an engine: servers that are stopped, a Clipper in a container, and a dashboard that a person
 //! edited in whatever Grafana the tests run with.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::instance::{Instance, SOON, docker};
@@ -124,6 +126,8 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     assert!(inside["hint"].as_str().unwrap().contains(&remedy), "{inside}");
     // What the hint says helps.
     docker(&["network", "connect", &it.name, &clipper]).unwrap();
+    // On a network of netavark 1.4, Grafana can miss the gateway's new address for a while.
+    eventually("Grafana reaches InfluxDB", Duration::from_secs(100), || it.status()["data_source"]["query"] == "ok");
     write(&it.container("influxdb"), 8086);
     let ran = it.run(&["doctor", "--config", config, "--from", &clipper]).expect(0);
     // That file publishes nothing anew, and without a file the name is what is asked.

@@ -95,8 +95,8 @@ impl Instance {
         let url = format!("http://127.0.0.1:{}{path}", self.grafana_port);
         let basic = crate::support::run::basic(user, password);
         let ask = || http_with(method, &url, body, &[("authorization", &basic)]);
-        // A published port of Podman can be a dead one for moments while containers beside it come and go.
-        let tries = if is_podman() { 10 } else { 1 };
+        // A published port of Podman can be a dead one for up to a minute when containers beside it come and go.
+        let tries = if is_podman() { 60 } else { 1 };
         let answer = (0..tries).find_map(|attempt| {
             std::thread::sleep(Duration::from_secs(u64::from(attempt > 0)));
             ask()
