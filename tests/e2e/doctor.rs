@@ -128,11 +128,13 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     docker(&["network", "connect", &it.name, &clipper]).unwrap();
     // On a network of netavark 1.4, Grafana can miss the gateway's new address for a while.
     eventually("Grafana reaches InfluxDB", Duration::from_secs(100), || it.status()["data_source"]["query"] == "ok");
+    report(&it);
     write(&it.container("influxdb"), 8086);
     let ran = it.run(&["doctor", "--config", config, "--from", &clipper]).expect(0);
     // That file publishes nothing anew, and without a file the name is what is asked.
     let up = it.run(&["up", "--config", config]).expect(0);
     assert!(up.out.contains(&it.influxdb()) && !up.out.contains("must hold"), "{}", up.out);
+    report(&it);
     it.run(&["doctor", "--from", &clipper]).expect(0);
     assert!(
         ran.out.contains(&format!("{}:8086, seen from container {clipper}", it.container("influxdb"))),
