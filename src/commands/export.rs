@@ -30,18 +30,9 @@ pub async fn export(
     listener: &dyn Listener,
 ) -> Result<Exported> {
     let stack = systems.stack();
-    export::check(format, stack)?;
+    let influxdb_password = systems.influxdb_password();
+    export::check(format, stack, influxdb_password)?;
     let password = if format.makes_servers() { Some(new_password(format, directory, password)?) } else { None };
-    let influxdb_password = systems.influxdb_password().filter(|password| !password.reveal().is_empty());
-    if format.makes_servers() && !stack.data_source.user.is_empty() && influxdb_password.is_none() {
-        return Err(Error::usage(
-            format!(
-                "export {format} writes down the password of InfluxDB's user {:?}, and there is none",
-                stack.data_source.user
-            ),
-            "give --influxdb-password-file: passwords are not remembered",
-        ));
-    }
     let looked = look(systems, format, listener).await?;
     let material = Material {
         stack,

@@ -403,10 +403,11 @@ impl Systems {
         version.as_deref().and_then(Version::parse)
     }
 
-    /// The password of InfluxDB's user, where it wants one.
+    /// The password of InfluxDB's user, if one was given.
     #[must_use]
     pub fn influxdb_password(&self) -> Option<&Secret> {
-        self.credentials.influxdb.as_ref().map(|login| &login.password)
+        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        password.filter(|password| !password.reveal().is_empty())
     }
 
     /// Something may be listening: a server that is not ours, or a container of ours that runs. What

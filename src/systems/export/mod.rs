@@ -32,11 +32,11 @@ const PROVISIONING: &str = "/etc/grafana/provisioning";
 /// The folder of those files beside files of another format.
 const FOLDER: &str = "provisioning";
 
-/// The stack can be exported like this.
+/// The stack can be exported like this, with the password of InfluxDB's user, if one was given.
 ///
 /// # Errors
 /// [`Error::Usage`] with what is in the way.
-pub fn check(format: Format, stack: &Stack) -> Result<()> {
+pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) -> Result<()> {
     if format == Format::Provisioning {
         return Ok(());
     }
@@ -60,6 +60,13 @@ pub fn check(format: Format, stack: &Stack) -> Result<()> {
             return Err(Error::usage(
                 "InfluxDB's address is that of this machine, where no Grafana elsewhere reaches it",
                 "give the address that a Grafana elsewhere uses with --data-source-url",
+            ));
+        }
+        let user = &stack.data_source.user;
+        if !user.is_empty() && influxdb_password.is_none() {
+            return Err(Error::usage(
+                format!("export {format} writes down the password of InfluxDB's user {user:?}, and there is none"),
+                "give --influxdb-password-file: passwords are not remembered",
             ));
         }
     }

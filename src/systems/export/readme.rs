@@ -219,7 +219,7 @@ fn kept(material: &Material<'_>) -> String {
     )
 }
 
-/// How the instance goes back to clipper-metrics. Grafana must see that a file is gone, else the dashboard stays as
+/// How the instance goes back to clipper-metrics. Grafana must notice that a file is gone, else the dashboard stays as
 /// one that a file provides.
 fn back(stack: &Stack, files: &Provisioning) -> String {
     let own = (0..files.folders).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));

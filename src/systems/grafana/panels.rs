@@ -23,7 +23,7 @@ use crate::systems::influxql::{quoted, references};
 const AT_ONCE: usize = 6;
 /// A panel that is repeated for each value of a variable is asked for so many of them.
 const REPEATS: usize = 10;
-/// The points of one series that are asked for: enough to see that there are some.
+/// The points of one series that are asked for: enough to tell whether there are any.
 const MAX_POINTS: u64 = 100;
 /// Clipper's report interval, below which asking makes no sense, in milliseconds.
 const SHORTEST_INTERVAL: u64 = 15_000;
