@@ -7,7 +7,7 @@ use crate::external::Servers;
 use crate::support::double::Version;
 
 /// Those with an API for alert rules.
-const ALERTING: [Version; 3] = [Version::V9, Version::V12, Version::V13];
+const ALERTING: [Version; 4] = [Version::V9, Version::V12, Version::V12_4, Version::V13];
 const RULES: &str = "/api/v1/provisioning/alert-rules";
 const FOLDER: &str = "Clipper Metrics alerts";
 

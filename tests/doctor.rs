@@ -16,7 +16,7 @@ use crate::support::run::{Ran, Run};
 use crate::support::server::{Request, Response, in_background};
 use crate::support::{eventually, free_port};
 
-const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 /// A dashboard of the program's.
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 
@@ -301,7 +301,7 @@ fn grafanas_data_source_points_elsewhere() {
 
 #[test]
 fn grafana_uses_other_settings_than_it_shows() {
-    for version in [Version::V9, Version::V12] {
+    for version in [Version::V9, Version::V12, Version::V12_4] {
         let it = Case::healthy(version);
         it.servers.make_settings_stale();
         let words = ["uses other settings than it shows", "clipper-metrics up", "--data-source-url"];

@@ -10,7 +10,7 @@ use crate::support::double::Version;
 use crate::support::run::{Ran, Run};
 use crate::user_dashboards::export as shared;
 
-const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 
 fn read(folder: &Path, path: &str) -> String {

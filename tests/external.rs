@@ -10,7 +10,7 @@ use crate::support::run::{Ran, Run, basic, http_with};
 use crate::support::server::{Request, in_background};
 use serde_json::{Value, json};
 
-const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 
 /// A name that no resolver looks up: a label has 63 letters at most.
 const UNRESOLVABLE: &str = "no-such-host-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -179,7 +179,7 @@ impl Servers {
 
 #[test]
 fn settings_that_grafana_does_not_use_are_saved_once_more() {
-    for version in [Version::V9, Version::V12, Version::V13] {
+    for version in [Version::V9, Version::V12, Version::V12_4, Version::V13] {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         it.make_settings_stale();

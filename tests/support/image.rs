@@ -183,7 +183,7 @@ fn grafana(double: &Path) -> Vec<Image> {
     };
     let mut images = Vec::new();
     for (tag, version) in
-        [("12.4.10", Version::V12), ("13.2.3", Version::V13), ("9.4.0", Version::V9), ("7.5.5", Version::V7)]
+        [("12.4.10", Version::V12_4), ("13.2.3", Version::V13), ("9.4.0", Version::V9), ("7.5.5", Version::V7)]
     {
         let (layer, program) = match version {
             Version::V7 => (&old, "/usr/bin/grafana-server"),

@@ -16,8 +16,15 @@ impl Double {
         if !content.is_object() {
             return self.as_recorded("save dashboard, empty body");
         }
+        if self.version == Version::V13 && content["elements"].is_object() {
+            return Response::json(400, &json!({"message": "the dashboard is of another API version"}));
+        }
         let title = text(&content["title"]);
         if title.is_empty() {
+            if self.version == Version::V13 {
+                let message = "Dashboard spec is missing required title property";
+                return Response::json(400, &json!({"message": message}));
+            }
             return self.as_recorded("save dashboard, no title");
         }
         let folder = match self.folder_of(organisation, &body) {
@@ -30,8 +37,8 @@ impl Double {
             uid if uid.is_empty() => format!("generated{}", self.state.next_id),
             uid => uid,
         };
-        if org.folders.iter().any(|folder| folder.uid == uid) {
-            // Folders and dashboards live in one world.
+        if self.version < Version::V12_4 && org.folders.iter().any(|folder| folder.uid == uid) {
+            // Folders and dashboards share their uids.
             return self.with_uid("save a dashboard with the uid of a folder", "shared-uid", &uid);
         }
         let mut present = org.dashboards.iter().position(|dashboard| dashboard.uid == uid);
@@ -115,7 +122,7 @@ impl Double {
         }
         match text(&body["folderUid"]) {
             uid if uid.is_empty() || self.version == Version::V7 => Ok(None),
-            uid if folders.iter().any(|folder| folder.uid == uid) => Ok(Some(uid)),
+            uid if folders.iter().any(|folder| folder.uid == uid) || self.version == Version::V13 => Ok(Some(uid)),
             _ => Err(self.as_recorded("save dashboard into an absent folder")),
         }
     }
@@ -210,21 +217,19 @@ impl Double {
 
     pub(super) fn versions(&self, organisation: usize, uid: &str, step: &str) -> Response {
         let recorded = self.like(step);
+        if recorded.status != 200 {
+            return answer(recorded.status, &recorded.body);
+        }
         let dashboards = &self.state.organisations[organisation].dashboards;
         let Some(dashboard) = dashboards.iter().find(|dashboard| dashboard.uid == uid) else {
             return self.as_recorded("dashboard by uid, absent");
         };
-        if recorded.status != 200 {
-            return answer(recorded.status, &recorded.body);
-        }
-        let template = match recorded.body.get("versions") {
-            Some(list) => list[0].clone(),
-            None => recorded.body[0].clone(),
-        };
+        let templates = recorded.body.get("versions").unwrap_or(&recorded.body).as_array().unwrap();
+        let (first, later) = (templates.last().unwrap(), &templates[0]);
         let list: Vec<Value> = (1..=dashboard.messages.len())
             .rev()
             .map(|version| {
-                let mut item = template.clone();
+                let mut item = if version == 1 { first.clone() } else { later.clone() };
                 let message = match (version, dashboard.messages[version - 1].as_str()) {
                     (1, _) => "Initial save",
                     (_, message) => message,
@@ -306,6 +311,10 @@ impl Double {
             );
             if by_uid.is_none() {
                 item["tags"] = json!(tags);
+            }
+            let description = &dashboard.content["description"];
+            if self.version >= Version::V12_4 && description.is_string() {
+                item["description"] = description.clone();
             }
             let folder = dashboard.folder.as_ref().and_then(|uid| org.folders.iter().find(|folder| folder.uid == *uid));
             if let Some(folder) = folder {

@@ -115,6 +115,10 @@ impl Double {
         if self.source(organisation, |source| source.body["uid"] == uid).is_none() {
             return self.as_recorded("update an absent data source by uid");
         }
+        let names_another = body.as_ref().is_some_and(|body| body["uid"].as_str().is_some_and(|named| named != uid));
+        if self.version == Version::V13 && names_another {
+            return Response::json(400, &json!({"message": "the uid of the body is not the uid of the address"}));
+        }
         self.update_source(who, organisation, uid, body, "update data source by uid")
     }
 
@@ -238,7 +242,7 @@ impl Double {
                 let kind = Asking::Proxy { query: String::new() };
                 Ok(Reply::Ask(Ask { source, version: self.version, kind }))
             }
-            Version::V12 | Version::V13 => {
+            Version::V12 | Version::V12_4 | Version::V13 => {
                 let source = self.settings_for(organisation, uid, request)?;
                 let kind = Asking::Proxy { query: query.to_string() };
                 Ok(Reply::Ask(Ask { source, version: self.version, kind }))
