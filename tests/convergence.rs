@@ -458,6 +458,7 @@ impl World {
                 .map(|version| Version(1, version)),
             },
             others: vec![],
+            lookalikes: vec![],
         }
     }
 

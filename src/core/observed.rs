@@ -29,6 +29,8 @@ pub struct Observed {
     pub grafana: Server<Grafana>,
     /// Other instances on this engine.
     pub others: Vec<String>,
+    /// Containers that have the instance's labels and are not its containers, by name.
+    pub lookalikes: Vec<String>,
 }
 
 /// The engine that answered.
@@ -186,7 +188,7 @@ pub enum Volume {
 pub enum ContainerState {
     /// There is none.
     Absent,
-    /// One without our label has its name: never touched.
+    /// Another container has its name: never touched.
     Foreign,
     /// Several carry the labels of this role; their names.
     Duplicated(Vec<String>),
@@ -205,7 +207,7 @@ impl ContainerState {
     }
 }
 
-/// A container that carries our labels.
+/// A container of the instance: it has the labels and serves the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OurContainer {
     /// The engine's id of it.

@@ -63,6 +63,8 @@ pub struct Status {
     pub hints: Vec<String>,
     /// Other instances on this engine.
     pub others: Vec<String>,
+    /// What is said of containers that have the instance's labels and are not its containers; among the hints, too.
+    pub lookalikes: Vec<String>,
     /// What stands in the way of `up`, and what to do about it.
     pub obstacle: Option<(String, String)>,
     /// Commands to suggest.
@@ -277,6 +279,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
             _ => format!("alert rules were edited and are left alone; `{replace}` replaces them"),
         });
     }
+    hints.extend(lookalikes(seen));
     hints.extend(unreadable_dashboards(want));
     hints.extend(refused_image(want));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
@@ -307,6 +310,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         findings: findings(want, plan),
         hints,
         others: seen.others.clone(),
+        lookalikes: lookalikes(seen).collect(),
         obstacle: plan.blocked().map(|(_, blocked)| (blocked.why.clone(), blocked.hint.clone())),
         commands: Commands { up: want.command("up"), down: want.command("down"), status: want.command("status") },
         influxdb,
@@ -343,6 +347,15 @@ fn alert_times(want: &Stack) -> String {
         seconds(AlertRule::Latency),
         seconds(AlertRule::Silence)
     )
+}
+
+/// A hint for each container that has the instance's labels and is not its container.
+fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
+    seen.lookalikes.iter().map(|name| {
+        format!(
+            "container {name} has the labels of this instance, but clipper-metrics did not make it, and leaves it alone"
+        )
+    })
 }
 
 /// A hint for each remembered file that cannot be used.

@@ -289,6 +289,9 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
             "The dashboard {url} was edited by somebody and is kept: delete it in Grafana if nobody needs it."
         ));
     }
+    for line in &status.lookalikes {
+        page.line(&printable_line(line));
+    }
     let kept = kept(status);
     if !kept.is_empty() {
         page.line(&format!(

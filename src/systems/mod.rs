@@ -199,12 +199,12 @@ impl Systems {
             port_holder: None,
             volume_user: None,
         };
-        let (network, settings, [influxdb, grafana], others) = match &self.docker {
+        let (network, settings, [influxdb, grafana], others, lookalikes) = match &self.docker {
             Some(docker) => {
                 let seen = docker.observe(&self.stack).await?;
-                (seen.network, seen.settings, seen.roles, seen.others)
+                (seen.network, seen.settings, seen.roles, seen.others, seen.lookalikes)
             }
-            None => (Network::Free, StoredSettings::default(), [nothing(), nothing()], Vec::new()),
+            None => (Network::Free, StoredSettings::default(), [nothing(), nothing()], Vec::new(), Vec::new()),
         };
         self.failed_step.set(None);
         self.upgrade.borrow_mut().clone_from(&settings.upgrade);
@@ -238,6 +238,7 @@ impl Systems {
                 ..server(grafana, grafana_probe, grafana_version, login, recorded)
             },
             others,
+            lookalikes,
         })
     }
 

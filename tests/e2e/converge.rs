@@ -36,11 +36,13 @@ fn containers_in_any_state_are_brought_back_with_their_data() {
         repaired(&it, "paused", || done(&["pause", &name]));
         repaired(&it, "killed", || done(&["kill", &name]));
         repaired(&it, "removed", || done(&["rm", "--force", &name]));
-        repaired(&it, "made by hand with our label and garbage in it", || {
+        repaired(&it, "made by hand on its volume with our label and garbage in it", || {
             done(&["rm", "--force", &name]);
             let label = format!("clipper-metrics.instance={}", it.name);
+            let volume = format!("{name}:/var/lib/{role}");
             let image = format!("{}/odd:exits", registry::address());
             let words = ["create", "--name", &name, "--label", &label, "--label", "clipper-metrics.specification={{{"];
+            let words = [&words[..], &["--volume", &volume]].concat();
             docker(&["pull", &image]).unwrap();
             done(&[&words[..], &[&image]].concat());
         });

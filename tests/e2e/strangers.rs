@@ -50,7 +50,9 @@ fn a_copy_of_a_container_is_an_obstacle_that_is_named() {
     let labels = [format!("clipper-metrics.instance={}", it.name), "clipper-metrics.role=grafana".to_string()];
     let image = format!("{}/odd:silent", registry::address());
     docker(&["pull", &image]).unwrap();
-    docker(&["create", "--name", &copy, "--label", &labels[0], "--label", &labels[1], &image]).unwrap();
+    let volume = format!("{}:/var/lib/grafana", it.container("grafana"));
+    docker(&["create", "--name", &copy, "--label", &labels[0], "--label", &labels[1], "--volume", &volume, &image])
+        .unwrap();
     for words in [&["up"][..], &["down"]] {
         let ran = it.run(words).expect(1);
         assert!(ran.err.contains(&copy) && ran.err.contains(&it.container("grafana")), "{words:?}: {}", ran.err);
@@ -59,6 +61,79 @@ fn a_copy_of_a_container_is_an_obstacle_that_is_named() {
     assert!(status.out.contains(&copy), "{}", status.out);
     docker(&["rm", &copy]).unwrap();
     it.assert_whole();
+}
+
+/// Removes a container, an image, a volume or a network when a test ends, also when it fails.
+struct Removed(&'static [&'static str], String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = docker(&[self.0, &[&self.1]].concat());
+    }
+}
+
+#[test]
+fn a_container_of_an_image_that_was_committed_from_ours_is_left_alone() {
+    let it = Instance::new("committed");
+    it.first_up(&[]).expect(0);
+    let image = Removed(&["rmi", "--force"], format!("cm-test-committed:{}", std::process::id()));
+    docker(&["commit", &it.container("influxdb"), &image.1]).unwrap();
+    let stranger = Removed(&["rm", "--force"], format!("{}-shell", it.name));
+    let sleep = |more: &[&str]| {
+        let words = ["run", "--detach", "--name", &stranger.1, "--entrypoint", "/usr/bin/sleep"];
+        docker(&[&words[..], more, &[&image.1, "600"]].concat()).unwrap()
+    };
+    let id = sleep(&[]);
+    let runs = || docker(&["inspect", "--format", "{{.State.Running}}", &id]).as_deref() == Ok("true");
+    let up = it.run(&["up"]).expect(0);
+    assert!(up.out.contains("nothing to do"), "{}", up.out);
+    let status = it.run(&["status", "--output", "json"]).expect(0).json();
+    assert_eq!(status["influxdb"]["container"]["id"], it.id("influxdb"));
+    assert!(status["hints"].to_string().contains(&stranger.1), "{status}");
+    it.run(&["logs", "influxdb", "--tail", "1"]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    it.run(&["backup", &folder.path().join("archive").to_string_lossy()]).expect(0);
+    let down = it.run(&["down"]).expect(0);
+    assert!(runs() && down.out.contains(&stranger.1), "{}", down.out);
+    assert!(it.id("influxdb").is_empty(), "ours is gone");
+    // Under our name it is an obstacle, as any other container is.
+    docker(&["rename", &stranger.1, &it.container("influxdb")]).unwrap();
+    let up = it.first_up(&[]).expect(1);
+    assert!(up.err.contains("did not make it"), "{}", up.err);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(runs());
+    docker(&["rename", &it.container("influxdb"), &stranger.1]).unwrap();
+    // In our network it keeps that, and is named.
+    it.first_up(&[]).expect(0);
+    docker(&["network", "connect", &it.name, &stranger.1]).unwrap();
+    let down = it.run(&["down"]);
+    assert!(runs() && format!("{}{}", down.out, down.err).contains(&stranger.1), "{down:?}");
+    docker(&["rm", "--force", &stranger.1]).unwrap();
+    it.run(&["down"]).expect(0);
+    // A look at the data from such an image is no server of ours either.
+    let id = sleep(&["--volume", &format!("{}:/var/lib/influxdb", it.container("influxdb"))]);
+    let up = it.first_up(&[]).expect(1);
+    assert!(up.err.contains(&stranger.1) && up.err.contains("runs with InfluxDB's data"), "{}", up.err);
+    it.run(&["down"]).expect(0);
+    assert_eq!(docker(&["inspect", "--format", "{{.State.Running}}", &id]).as_deref(), Ok("true"));
+}
+
+#[test]
+fn volumes_and_networks_with_our_label_and_another_name_are_left_alone() {
+    let it = Instance::new("labelled");
+    it.first_up(&[]).expect(0);
+    let label = format!("clipper-metrics.instance={}", it.name);
+    let [volume, other_role] = ["copy", "grafana"].map(|name| Removed(&["volume", "rm"], it.container(name)));
+    docker(&["volume", "create", "--label", &label, "--label", "clipper-metrics.role=influxdb", &volume.1]).unwrap();
+    let network = Removed(&["network", "rm"], format!("{}-copy", it.name));
+    docker(&["network", "create", "--label", &label, &network.1]).unwrap();
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(docker(&["volume", "inspect", &volume.1]).is_ok() && docker(&["network", "inspect", &network.1]).is_ok());
+    // Our name and label, and another role's.
+    let words = ["volume", "create", "--label", &label, "--label", "clipper-metrics.role=influxdb", &other_role.1];
+    docker(&words).unwrap();
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(docker(&["volume", "inspect", &other_role.1]).is_ok());
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod forward;
 mod instances;
 pub mod labels;
 mod network;
+mod ownership;
 mod platform;
 mod podman;
 pub mod pull;
@@ -29,7 +30,6 @@ use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, Volume as EngineVolume};
-use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::future::{join, join3, try_join3};
 
 pub use self::container::{Creation, RunInfo};
@@ -39,6 +39,7 @@ use self::errors::{translate, unreachable};
 pub use self::files::{PASSWORD_PATH, VolumeFiles};
 pub use self::forward::Forward;
 pub use self::network::address_of_this_machine;
+use self::ownership::Listed;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{
     ContainerState, Engine, Image, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,
@@ -98,6 +99,8 @@ pub struct Seen {
     pub roles: [SeenRole; 2],
     /// Other instances.
     pub others: Vec<String>,
+    /// Containers that have the instance's labels and are not its containers, by name.
+    pub lookalikes: Vec<String>,
 }
 
 impl Docker {
@@ -297,15 +300,6 @@ impl Docker {
         Ok(found)
     }
 
-    /// All containers of the engine, those that do not run too.
-    async fn containers(&self) -> Result<Vec<ContainerSummary>> {
-        let list = async || {
-            let all = ListContainersOptionsBuilder::default().all(true).build();
-            self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
-        };
-        self.ask_until_ended(list).await
-    }
-
     /// A container as the engine describes it.
     async fn inspect(&self, doing: &str, id: &str) -> Result<ContainerInspectResponse> {
         let inspect = async || self.call(doing, podman::readable(self.client.inspect_container(id, None))).await;
@@ -337,18 +331,19 @@ impl Docker {
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
-        let (containers, network, volumes) =
-            try_join3(self.containers(), self.network(instance), self.volumes_of(instance)).await?;
+        let (listed, network, volumes) =
+            try_join3(self.listed(), self.network(instance), self.volumes_of(instance)).await?;
         let (influxdb, grafana) = join(
-            self.role(stack, Role::Influxdb, &containers, &volumes, &network),
-            self.role(stack, Role::Grafana, &containers, &volumes, &network),
+            self.role(stack, Role::Influxdb, &listed, &volumes, &network),
+            self.role(stack, Role::Grafana, &listed, &volumes, &network),
         )
         .await;
         Ok(Seen {
             network,
             settings: settings::among(&volumes, instance),
             roles: [influxdb?, grafana?],
-            others: others(&containers, instance),
+            others: others(&listed.containers, instance),
+            lookalikes: listed.lookalikes(instance),
         })
     }
 
@@ -356,10 +351,11 @@ impl Docker {
         &self,
         stack: &Stack,
         role: Role,
-        all: &[ContainerSummary],
+        listed: &Listed,
         volumes: &[EngineVolume],
         network: &Network,
     ) -> Result<SeenRole> {
+        let all = listed.containers.as_slice();
         let spec = stack.container(role);
         let (image, volume, container) = join3(
             async {
@@ -369,7 +365,7 @@ impl Docker {
                 }
             },
             self.volume_among(volumes, &stack.instance, role, spec.is_some()),
-            self.container(&stack.instance, role, all, network),
+            self.container(&stack.instance, role, listed, network),
         )
         .await;
         let port_holder =
@@ -402,21 +398,20 @@ impl Docker {
         }))
     }
 
-    /// The role's container: known by its labels, whatever it is called by now.
+    /// The role's container: known by its labels and its volume, whatever it is called by now.
     async fn container(
         &self,
         instance: &str,
         role: Role,
-        all: &[ContainerSummary],
+        listed: &Listed,
         network: &Network,
     ) -> Result<ContainerState> {
+        let all = listed.containers.as_slice();
         let id = match find_container(all, instance, role) {
             Ok(id) => id,
             Err(state) => return Ok(state),
         };
-        let doing = format!("inspect the container of {}", role.title());
-        let found = self.find_by_id(&doing, &id).await?;
-        let Some(found) = found else { return Ok(ContainerState::Absent) };
+        let Some(found) = listed.inspected.get(&id).cloned() else { return Ok(ContainerState::Absent) };
         let mut state = container::seen_container(instance, role, network, found);
         if let ContainerState::Ours(have) = &mut state {
             have.name_taken = container::is_name_taken(all, instance, role);

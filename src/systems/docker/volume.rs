@@ -22,7 +22,7 @@ impl Docker {
     pub async fn volume(&self, instance: &str, role: Role) -> Result<Volume> {
         let name = role.object_name(instance);
         let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(&name)).await?;
-        Ok(found.map_or(Volume::Absent, |volume| seen_volume(&volume, instance)))
+        Ok(found.map_or(Volume::Absent, |volume| seen_volume(&volume, instance, role)))
     }
 
     /// The same, from the list of the instance's volumes. One that is not in it is asked for only
@@ -36,7 +36,7 @@ impl Docker {
     ) -> Result<Volume> {
         let name = role.object_name(instance);
         match all.iter().find(|volume| volume.name == name) {
-            Some(volume) => Ok(seen_volume(volume, instance)),
+            Some(volume) => Ok(seen_volume(volume, instance, role)),
             None if needed => self.volume(instance, role).await,
             None => Ok(Volume::Absent),
         }
@@ -60,7 +60,7 @@ impl Docker {
             ..VolumeCreateRequest::default()
         };
         let volume = self.call(&doing, self.client.create_volume(request)).await?;
-        if labels::belongs(Some(&volume.labels), instance) {
+        if seen_volume(&volume, instance, spec.role) != Volume::Foreign {
             return Ok(());
         }
         Err(Error::Raced { doing, why: "somebody else has just made one of that name".into() })
@@ -121,8 +121,9 @@ fn using(names: &[String]) -> String {
     }
 }
 
-fn seen_volume(volume: &EngineVolume, instance: &str) -> Volume {
-    if labels::belongs(Some(&volume.labels), instance) {
+/// A volume belongs to the instance by its name, which the caller has looked up, and both its labels.
+fn seen_volume(volume: &EngineVolume, instance: &str, role: Role) -> Volume {
+    if labels::serves(Some(&volume.labels), instance, role, &volume.name) {
         let (user, version) = (labels::user(&volume.labels), labels::version(&volume.labels));
         Volume::Ours { user, version, image: labels::image(&volume.labels) }
     } else {
