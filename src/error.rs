@@ -242,7 +242,7 @@ pub enum PullFailure {
     RateLimited,
     /// The registry cannot be reached.
     Unreachable,
-    /// No byte for a minute.
+    /// The pull made no progress for too long.
     Silent,
     /// The transfer broke off.
     Cut,

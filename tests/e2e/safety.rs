@@ -79,7 +79,7 @@ fn images_that_cannot_be_had_are_one_error_each() {
     failed(with("127.0.0.1:1/no/registry:1"), &["cannot pull", "refused", "check that a registry runs at 127.0.0.1:1"]);
     let limited = failed(with(&format!("{registry}/limited/influxdb:1.12.4")), &["cannot pull"]);
     // Podman tries again by itself, longer than we wait.
-    let says = if is_podman() { "no data received" } else { "hours" };
+    let says = if is_podman() { "no progress" } else { "hours" };
     assert!(limited.err.contains(says), "{}", limited.err);
     failed(
         it.first_up(&["--influxdb-image", "never/there:1", "--pull", "never"]),
@@ -101,6 +101,20 @@ fn a_silent_registry_is_given_up() {
     let ran = it.first_up(&["--influxdb-image", &format!("{}/silent/influxdb:1.12.4", registry::address())]);
     failed(ran, &["cannot pull", "silent"]);
     assert!(started.elapsed() < std::time::Duration::from_secs(100), "within its minute");
+}
+
+#[test]
+fn a_registry_that_stalls_is_no_success_although_the_image_is_there() {
+    let it = Instance::new("stall");
+    // The name of an image whose registry never answers, on an image that is here.
+    let here = format!("{}/influxdb:1.12.4", registry::address());
+    let silent = format!("{}/silent/influxdb:1.12.4", registry::address());
+    docker(&["pull", &here]).unwrap();
+    docker(&["tag", &here, &silent]).unwrap();
+    it.first_up(&["--influxdb-image", &silent]).expect(0);
+    failed(it.run(&["up", "--pull", "always"]), &["cannot pull", "silent", "no progress"]);
+    it.run(&["status"]).expect(0);
+    docker(&["rmi", "--force", &silent]).unwrap();
 }
 
 #[test]

@@ -92,8 +92,7 @@ impl Listed {
 fn claim(container: &ContainerSummary) -> Option<Claim> {
     let instance = container.labels.as_ref()?.get(labels::INSTANCE)?;
     let name = name_of(container);
-    let role =
-        Role::ALL.into_iter().find(|role| labels::serves(container.labels.as_ref(), instance, *role, &name))?;
+    let role = Role::ALL.into_iter().find(|role| labels::serves(container.labels.as_ref(), instance, *role, &name))?;
     Some(Claim { instance: instance.clone(), role })
 }
 
@@ -114,9 +113,11 @@ fn is_true(Claim { instance, role }: &Claim, found: &ContainerInspectResponse) -
 fn publishes(found: &ContainerInspectResponse, role: Role, port: u16) -> bool {
     let bindings = found.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
     let bindings = bindings.and_then(|bindings| bindings.get(&format!("{}/tcp", role.port())));
-    bindings.into_iter().flatten().flatten().any(|binding| {
-        port == 0 || binding.host_port.as_deref().is_some_and(|text| text.parse() == Ok(port))
-    })
+    bindings
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|binding| port == 0 || binding.host_port.as_deref().is_some_and(|text| text.parse() == Ok(port)))
 }
 
 #[cfg(test)]
@@ -163,9 +164,8 @@ mod tests {
 
     #[test]
     fn only_a_container_that_serves_the_volume_belongs_to_the_instance() {
-        let belongs = |found: &ContainerInspectResponse| {
-            is_true(&Claim { instance: "x".into(), role: Role::Influxdb }, found)
-        };
+        let belongs =
+            |found: &ContainerInspectResponse| is_true(&Claim { instance: "x".into(), role: Role::Influxdb }, found);
         let data = Role::Influxdb.data_path();
         assert!(belongs(&found("x-influxdb", data, true, 8086, Some("8086"))));
         // The engine chose the port; Podman names it, Docker does not.

@@ -3,6 +3,7 @@
 //! Must not know whose image it is or what it is for.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
@@ -10,54 +11,114 @@ use bollard::errors::Error as Bollard;
 use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use docker_credential::DockerCredential;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
+use tokio::time::Instant;
 
 use crate::core::image::ImageRef;
 use crate::core::text::excerpt;
 use crate::error::{Error, PullFailure, Result};
 
-/// A pull that brings no byte for so long has failed.
+/// A pull that makes no progress for this long has failed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same while a layer is unpacked: the containerd image store then reports elapsed seconds, and no bytes.
+const EXTRACTION_TIMEOUT: Duration = Duration::from_secs(600);
+/// More layers than an image has, and longer ids than layers have, are ignored.
+const MAX_LAYERS: usize = 1000;
+const MAX_ID_LENGTH: usize = 128;
 
 /// How far a pull has come.
 #[derive(Debug, Default)]
 pub struct Progress {
     layers: HashMap<String, Layer>,
+    is_complete: bool,
 }
 
 #[derive(Debug, Default)]
 struct Layer {
-    done: bool,
+    stage: Stage,
     current: u64,
     total: u64,
+    extracted: u64,
+}
+
+/// The states of a layer, in the order in which a pull goes through them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    #[default]
+    Unknown,
+    Known,
+    Waiting,
+    Downloading,
+    Verifying,
+    Downloaded,
+    Extracting,
+    Done,
+}
+
+impl Stage {
+    fn parse(status: &str) -> Self {
+        match status {
+            "Pulling fs layer" => Self::Known,
+            "Waiting" => Self::Waiting,
+            "Downloading" => Self::Downloading,
+            "Verifying Checksum" => Self::Verifying,
+            "Download complete" => Self::Downloaded,
+            "Extracting" => Self::Extracting,
+            "Pull complete" | "Already exists" => Self::Done,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl Progress {
-    /// Takes note of one message; `true` if it moved anything on.
+    /// Takes note of one message. Returns whether the pull made progress: more bytes, or a layer in a later stage. A
+    /// repeated message is no progress, since the containerd image store repeats them as long as a pull lasts.
     pub fn note(&mut self, info: &CreateImageInfo) -> bool {
-        let (Some(id), Some(status)) = (&info.id, &info.status) else { return false };
+        let Some(status) = &info.status else { return false };
+        let Some(id) = &info.id else {
+            self.is_complete |= status.starts_with("Status: ");
+            return false;
+        };
         // The first message of a pull names the tag, not a layer.
-        if status.starts_with("Pulling from") {
+        let is_layer = self.layers.contains_key(id) || self.layers.len() < MAX_LAYERS;
+        if status.starts_with("Pulling from") || id.len() > MAX_ID_LENGTH || !is_layer {
             return false;
         }
         let layer = self.layers.entry(id.clone()).or_default();
+        let stage = Stage::parse(status);
         let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
-        let detail = info.progress_detail.as_ref();
-        if status == "Downloading" {
-            layer.current = detail.and_then(|detail| number(detail.current)).unwrap_or(layer.current);
-            layer.total = detail.and_then(|detail| number(detail.total)).unwrap_or(layer.total).max(layer.current);
+        let (current, total) =
+            info.progress_detail.as_ref().map_or((None, None), |detail| (number(detail.current), number(detail.total)));
+        let mut has_moved = stage > layer.stage;
+        layer.stage = layer.stage.max(stage);
+        if stage == Stage::Downloading {
+            // A transfer that begins again has fewer bytes than before.
+            let current = current.unwrap_or(layer.current);
+            has_moved |= current > layer.current;
+            layer.current = current;
+            layer.total = total.unwrap_or(layer.total).max(layer.current);
         }
-        if matches!(status.as_str(), "Download complete" | "Pull complete" | "Already exists" | "Extracting") {
+        if stage >= Stage::Downloaded {
             layer.current = layer.total;
         }
-        layer.done |= matches!(status.as_str(), "Pull complete" | "Already exists");
-        true
+        if stage == Stage::Extracting && total.is_some_and(|total| total > 0) {
+            let extracted = current.unwrap_or(layer.extracted);
+            has_moved |= extracted > layer.extracted;
+            layer.extracted = extracted;
+        }
+        has_moved
+    }
+
+    /// How long the pull may go without progress.
+    fn patience(&self) -> Duration {
+        let is_extracting = self.layers.values().any(|layer| layer.stage == Stage::Extracting);
+        if is_extracting { EXTRACTION_TIMEOUT } else { STALL_TIMEOUT }
     }
 
     /// Layers that are complete, and all that are known.
     #[must_use]
     pub fn layers(&self) -> (usize, usize) {
-        (self.layers.values().filter(|layer| layer.done).count(), self.layers.len())
+        (self.layers.values().filter(|layer| layer.stage == Stage::Done).count(), self.layers.len())
     }
 
     /// Bytes that have arrived, and all that are known.
@@ -74,54 +135,60 @@ pub(super) async fn pull(
     docker: &bollard::Docker,
     image: &ImageRef,
     is_podman: bool,
-    mut progress: impl FnMut(&Progress),
+    progress: impl FnMut(&Progress),
 ) -> Result<()> {
     let mut options = CreateImageOptionsBuilder::default().from_image(&image.name_for_pull());
     if let Some(tag) = image.tag_for_pull() {
         options = options.tag(tag);
     }
     let credentials = credentials(image, is_podman).await;
-    let mut messages = docker.create_image(Some(options.build()), None, credentials);
+    follow(image, docker.create_image(Some(options.build()), None, credentials), progress).await
+}
+
+/// Reads the messages of a pull to their end.
+async fn follow(
+    image: &ImageRef,
+    messages: impl Stream<Item = Result<CreateImageInfo, Bollard>>,
+    mut progress: impl FnMut(&Progress),
+) -> Result<()> {
+    let mut messages = pin!(messages);
     let mut so_far = Progress::default();
+    let mut last_progress = Instant::now();
     loop {
-        match tokio::time::timeout(STALL_TIMEOUT, messages.next()).await {
-            Ok(Some(Ok(info))) => {
-                if so_far.note(&info) {
-                    progress(&so_far);
-                }
+        let patience = so_far.patience();
+        // The deadline is also compared after a message: a stream that always has one would never wait.
+        match tokio::time::timeout_at(last_progress + patience, messages.next()).await {
+            Ok(Some(Ok(info))) if so_far.note(&info) => {
+                last_progress = Instant::now();
+                progress(&so_far);
             }
-            Ok(Some(Err(error))) => {
-                // A pull that succeeded can still end in an error of the stream; the engine's
-                // list of images is the truth.
-                if !matches!(error, Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. })
-                    && docker.inspect_image(&image.to_string()).await.is_ok()
-                {
-                    return Ok(());
-                }
-                return Err(failed(image, &error));
+            Ok(Some(Ok(_))) if last_progress.elapsed() < patience => {}
+            Ok(Some(Ok(_))) | Err(_) => return Err(stalled(image, patience)),
+            // The engine has reported success, and the stream still ends in an error (bollard#560). An image of that
+            // name on the engine proves nothing: it may be the previous one.
+            Ok(Some(Err(error))) if so_far.is_complete && !matches!(error, Bollard::DockerStreamError { .. }) => {
+                return Ok(());
             }
+            Ok(Some(Err(error))) => return Err(failed(image, &error)),
             Ok(None) => return Ok(()),
-            Err(_) => {
-                return Err(Error::Pull {
-                    image: image.clone(),
-                    why: format!("no data received for {} s", STALL_TIMEOUT.as_secs()),
-                    failure: PullFailure::Silent,
-                });
-            }
         }
     }
 }
 
+fn stalled(image: &ImageRef, after: Duration) -> Error {
+    let why = format!("no progress for {} s", after.as_secs());
+    Error::Pull { image: image.clone(), why, failure: PullFailure::Silent }
+}
+
 fn failed(image: &ImageRef, error: &Bollard) -> Error {
     let why = match error {
+        Bollard::RequestTimeoutError => return stalled(image, super::REQUEST_TIMEOUT),
         Bollard::DockerStreamError { error } => error.clone(),
         Bollard::DockerResponseServerError { message, .. } => message.clone(),
-        Bollard::RequestTimeoutError => format!("no data received for {} s", STALL_TIMEOUT.as_secs()),
         other => crate::error::chain(other),
     };
     let failure = match error {
         Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => classify(&why),
-        Bollard::RequestTimeoutError => PullFailure::Silent,
         _ => PullFailure::Cut,
     };
     Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }
@@ -243,6 +310,82 @@ mod tests {
         ] {
             assert_eq!(classify(message), failure, "{message}");
         }
+    }
+
+    fn message(id: Option<&str>, status: &str, current: i64, total: i64) -> CreateImageInfo {
+        let detail = bollard::models::ProgressDetail { current: Some(current), total: Some(total) };
+        CreateImageInfo {
+            id: id.map(String::from),
+            status: Some(status.into()),
+            progress_detail: Some(detail),
+            ..CreateImageInfo::default()
+        }
+    }
+
+    /// What comes of a pull whose messages come ten times a second, and how long it took.
+    async fn pulled(
+        messages: impl Iterator<Item = Result<CreateImageInfo, Bollard>>,
+    ) -> (Result<(), PullFailure>, Duration) {
+        let started = Instant::now();
+        let ticks = tokio::time::interval(Duration::from_millis(100));
+        let messages = futures_util::stream::unfold((messages, ticks), async |(mut messages, mut ticks)| {
+            ticks.tick().await;
+            Some((messages.next()?, (messages, ticks)))
+        });
+        let result = follow(&ImageRef::parse("influxdb:1").unwrap(), messages, |_| {}).await;
+        let result = result.map_err(|error| match error {
+            Error::Pull { failure, .. } => failure,
+            other => panic!("{other}"),
+        });
+        (result, started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeated_messages_are_no_progress() {
+        let layer = Some("a");
+        let stands = || message(layer, "Downloading", 5, 10);
+        let (result, took) = pulled(std::iter::repeat_with(|| Ok(stands()))).await;
+        assert_eq!(result, Err(PullFailure::Silent));
+        assert!(took >= STALL_TIMEOUT && took < STALL_TIMEOUT * 2, "{took:?}");
+        // Neither are states that come again, nor words that nothing is known about.
+        for other in ["Waiting", "Retrying in 5 seconds", "Unheard of"] {
+            let both = [stands(), message(layer, other, 0, 0)];
+            let (result, took) = pulled(both.into_iter().cycle().map(Ok)).await;
+            assert_eq!((result, took < STALL_TIMEOUT * 2), (Err(PullFailure::Silent), true), "{other}");
+        }
+        // Nor a new layer each time.
+        let (result, took) = pulled((0..).map(|id: u32| Ok(message(Some(&id.to_string()), "Waiting", 0, 0)))).await;
+        assert_eq!((result, took < STALL_TIMEOUT * 4), (Err(PullFailure::Silent), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_pull_goes_on_as_long_as_bytes_arrive() {
+        let layer = Some("a");
+        // A byte each half minute, for an hour, with a transfer that begins again in between.
+        let bytes = (0..120).chain(0..120).flat_map(|byte| std::iter::repeat_n(byte, 300));
+        let download = bytes.map(|byte| message(layer, "Downloading", byte, 120));
+        // Then a layer that takes five minutes to unpack, of which the containerd image store reports seconds only.
+        let unpack = (0..3000).map(|tick| message(layer, "Extracting", tick / 10, 0));
+        let messages = download.chain(unpack).chain([message(layer, "Pull complete", 0, 0)]);
+        let (result, took) = pulled(messages.map(Ok)).await;
+        assert_eq!(result, Ok(()));
+        assert!(took > Duration::from_secs(7200), "{took:?}");
+        // One that never ends is given up, too.
+        let (result, took) = pulled((0..).map(|tick| Ok(message(layer, "Extracting", tick / 10, 0)))).await;
+        assert_eq!((result, took < EXTRACTION_TIMEOUT * 2), (Err(PullFailure::Silent), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_succeeds_only_if_the_engine_says_so() {
+        let broken = || Bollard::IOError { err: std::io::Error::other("connection reset") };
+        let done = || message(None, "Status: Downloaded newer image for influxdb:1", 0, 0);
+        let begun = || message(Some("a"), "Downloading", 1, 2);
+        assert_eq!(pulled([Ok(begun()), Ok(done()), Err(broken())].into_iter()).await.0, Ok(()));
+        assert_eq!(pulled([Ok(begun()), Err(broken())].into_iter()).await.0, Err(PullFailure::Cut));
+        let late = [Err(Bollard::RequestTimeoutError)];
+        assert_eq!(pulled(late.into_iter()).await.0, Err(PullFailure::Silent));
+        let refused = Bollard::DockerStreamError { error: "toomanyrequests: slow down".into() };
+        assert_eq!(pulled([Ok(begun()), Err(refused)].into_iter()).await.0, Err(PullFailure::RateLimited));
     }
 
     proptest! {
