@@ -229,6 +229,8 @@ pub enum Refusal {
     Gone,
     /// The disk is full.
     Disk,
+    /// A container has something else in the place of a regular file.
+    UnexpectedFile,
     /// Anything else.
     Other,
 }
@@ -373,6 +375,7 @@ impl Refusal {
             }
             Self::Gone => "check that the engine still runs (docker version), then run the same command again",
             Self::Disk => "free space on the engine's disk (docker system df), then run the same command again",
+            Self::UnexpectedFile => "put a regular file in its place in the volume, then run the same command again",
             Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
                 "`docker info` and the engine's log may tell more; then run the same command again"
             }

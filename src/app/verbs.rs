@@ -3,6 +3,7 @@
 //! Must not decide anything about a stack, nor lay anything out.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use clap::CommandFactory as _;
 
@@ -22,7 +23,7 @@ use crate::error::{Error, Exit, Result};
 use crate::report::{self, Format, Output, Report};
 use crate::settings;
 use crate::settings::keys::Setting;
-use crate::systems::archive;
+use crate::systems::archive::Verified;
 use crate::systems::docker::endpoint::Environment;
 
 /// One command, from settings to its answer. A reader that has gone away ends it quietly.
@@ -271,16 +272,16 @@ async fn run_restore(
 ) -> Result<Exit> {
     let file = verb.file.clone();
     let verifying = async {
-        let verified = tokio::task::spawn_blocking(move || archive::verify(&file)).await;
+        let verified = tokio::task::spawn_blocking(move || Verified::open(&file)).await;
         verified.unwrap_or_else(|why| {
             Err(Error::Io { doing: "read the archive".into(), source: std::io::Error::other(why.to_string()) })
         })
     };
-    let manifest = unless_interrupted(verifying).await?;
-    let session = unless_interrupted(Session::open_restored(options, environment, report, &manifest)).await?;
+    let archive = Arc::new(unless_interrupted(verifying).await?);
+    let session = unless_interrupted(Session::open_restored(options, environment, report, &archive.manifest)).await?;
     let listener = session.listener.as_ref();
     let confirm = async |what: &str| confirm_loss(report, verb.yes, what).await;
-    let outcome = backup::restore(&session.systems, &verb.file, &manifest, confirm, listener, interrupted()).await?;
+    let outcome = backup::restore(&session.systems, &archive, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)
 }

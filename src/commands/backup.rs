@@ -4,6 +4,7 @@
 //! of an interrupted backup is left. Must not know the format of the file, nor how a result is shown.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -20,7 +21,7 @@ use crate::core::stack::{Remembered, Stack};
 use crate::core::upgrade::Upgrade;
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
-use crate::systems::archive::{self, Manifest, Part, Target};
+use crate::systems::archive::{self, Folder, GRAFANA_FILES, Manifest, Part, Target, Verified};
 use crate::systems::docker::Docker;
 use crate::systems::influxdb::activity::INTERNAL;
 use crate::systems::{Depth, Systems};
@@ -35,14 +36,8 @@ const INFLUXDB_DATA: &str = "/var/lib/influxdb";
 const INFLUXDB_HOST: &str = "127.0.0.1:8088";
 /// Grafana's data.
 const GRAFANA_DATA: &str = "/var/lib/grafana";
-/// Grafana's database, and what belongs to it while it is open.
-const GRAFANA_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
 /// Our own folder beside it: the password, and the version that ran last.
 const OWN_FOLDER: &str = "clipper-metrics";
-/// Folders in the archive.
-const INFLUXDB: &str = "influxdb";
-const GRAFANA: &str = "grafana";
-const OWN: &str = "grafana-own";
 /// Chunks that wait to be written.
 const WAITING: usize = 8;
 /// How long each thing that cleans up may take.
@@ -202,14 +197,15 @@ async fn copy(docker: &Docker, [influxdb, grafana]: &[String; 2], parts: &mpsc::
     docker
         .run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, INFLUXDB_BACKUP])
         .await?;
-    if !docker.download(doing, influxdb, INFLUXDB_BACKUP, INFLUXDB, parts).await? {
+    if !docker.download(doing, influxdb, INFLUXDB_BACKUP, Folder::Influxdb, parts).await? {
         return Err(changed(doing, "somebody else removed the copy or its container"));
     }
     let doing = "copy Grafana's data";
-    docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{OWN_FOLDER}"), OWN, parts).await?;
+    docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{OWN_FOLDER}"), Folder::Own, parts).await?;
     docker.pause_container(Role::Grafana, grafana).await?;
     for name in GRAFANA_FILES {
-        let is_there = docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{name}"), GRAFANA, parts).await?;
+        let is_there =
+            docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{name}"), Folder::Grafana, parts).await?;
         if !is_there && name == GRAFANA_FILES[0] {
             return Err(changed(doing, "its volume holds no grafana.db, or somebody else removed its container"));
         }
@@ -250,8 +246,7 @@ async fn clean_up(systems: &Systems, [influxdb, grafana]: &[String; 2], listener
 /// stays, and [`super::up`] finishes it.
 pub async fn restore(
     systems: &Systems,
-    file: &Path,
-    manifest: &Manifest,
+    archive: &Arc<Verified>,
     confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
     stop: impl Future<Output = ()>,
@@ -263,7 +258,7 @@ pub async fn restore(
         expect_containers(stack, "restore")?;
         let seen = systems.observe(Depth::EngineOnly).await?;
         expect_nothing(stack, &seen)?;
-        expect_new_enough(stack, manifest)?;
+        expect_new_enough(stack, &archive.manifest)?;
         let plan = plan::up(stack, &seen, UpOptions::default());
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
@@ -273,7 +268,7 @@ pub async fn restore(
         expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
         progress = Progress::Something;
         systems.apply(&only(&plan, is_made_first), &mut executed).await?;
-        fill(systems, file, manifest, &mut executed).await?;
+        fill(systems, archive, &mut executed).await?;
         let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings]);
         systems.apply(&remembered, &mut executed).await?;
         progress = Progress::Everything;
@@ -393,7 +388,7 @@ fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
 }
 
 /// Puts the data into the containers that were made.
-async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<ExecutedStep>) -> Result<()> {
     let docker = systems.docker()?;
     let instance = &systems.stack().instance;
     let id = async |role: Role| {
@@ -405,9 +400,9 @@ async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mu
     let grafana = id(Role::Grafana).await?;
     let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
     let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
-    send(docker, &grafana, GRAFANA_DATA, file, GRAFANA, database).await?;
+    send(docker, &grafana, GRAFANA_DATA, archive, Folder::Grafana, database).await?;
     let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
-    send(docker, &grafana, GRAFANA_DATA, file, OWN, own).await?;
+    send(docker, &grafana, GRAFANA_DATA, archive, Folder::Own, own).await?;
     // Which container Grafana gets, and what must be proven before it is published, is decided by what the
     // volume holds now.
     systems
@@ -419,9 +414,9 @@ async fn fill(systems: &Systems, file: &Path, manifest: &Manifest, executed: &mu
     // Its own user reads and removes what the engine puts there as another.
     let backup =
         Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
-    send(docker, &influxdb, INFLUXDB_DATA, file, INFLUXDB, backup).await?;
+    send(docker, &influxdb, INFLUXDB_DATA, archive, Folder::Influxdb, backup).await?;
     let doing = "restore InfluxDB's data";
-    for (name, holds) in &manifest.databases {
+    for (name, holds) in &archive.manifest.databases {
         let command = ["influxd", "restore", "-portable", "-host", INFLUXDB_HOST, "-db", name, INFLUXDB_RESTORE];
         let restored = docker.run_inside(doing, &influxdb, &command).await;
         // InfluxDB counts it as a failure that an empty database brings nothing, and makes it or not.
@@ -439,17 +434,17 @@ async fn send(
     docker: &Docker,
     container: &str,
     path: &str,
-    file: &Path,
-    folder: &'static str,
+    archive: &Arc<Verified>,
+    folder: Folder,
     into: Target,
 ) -> Result<()> {
     let (sink, chunks) = mpsc::channel(WAITING);
-    let (file, shown) = (file.to_path_buf(), file);
-    let reading = tokio::task::spawn_blocking(move || archive::extract(&file, folder, &into, sink));
-    let sent = docker.upload(&format!("restore {folder}"), container, path, chunks).await;
+    let archive = Arc::clone(archive);
+    let reading = tokio::task::spawn_blocking(move || archive.extract(folder, &into, sink));
+    let sent = docker.upload(&format!("restore {}", folder.name()), container, path, chunks).await;
     // Why it could not be read says more than that it ended.
     let read = reading.await.map_err(|why| Error::Io {
-        doing: format!("read {}", shown.display()),
+        doing: "read the archive".into(),
         source: std::io::Error::other(why.to_string()),
     })?;
     read.and(sent)

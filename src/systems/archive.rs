@@ -1,46 +1,109 @@
 //! The file that `backup` writes and `restore` reads: a compressed tar archive with a manifest at its end,
 //! which holds the digest of every file before it.
 //!
-//! Knows the format. Everything streams: memory does not grow with the data. Must not know where the data
-//! comes from or goes to.
+//! Knows the format. Everything streams: memory does not grow with the data, nor with what a crafted archive claims.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 use ring::digest::{Context, SHA256};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc::{Receiver, Sender};
 
+use super::tar_stream::{BLOCK, Entries, Entry, Kind};
 use crate::core::stack::Remembered;
-use crate::error::{Error, Result};
+use crate::core::text::excerpt;
+use crate::error::{Error, Refusal, Result};
 
 /// The number of this format.
 const FORMAT: u64 = 1;
 /// The last entry.
 const MANIFEST: &str = "manifest.json";
-/// A manifest is some kilobytes; more is none.
+/// The most bytes of a manifest, and of InfluxDB's own list. They are held in memory.
 const MANIFEST_LIMIT: u64 = 16 << 20;
+/// The most files in an archive. InfluxDB's backup has one for each shard.
+const MOST_FILES: usize = 50_000;
+/// The most bytes of a file that clipper-metrics keeps beside Grafana's database.
+const OWN_LIMIT: u64 = 64 << 10;
+/// An archive may expand to this, and to this many times its size beyond it.
+const EXPANDED: u64 = 1 << 30;
+const EXPANSION: u64 = 100;
+/// The most padding behind the last entry.
+const END_LIMIT: u64 = 64 << 10;
 /// What is handed on at once.
 const CHUNK: usize = 64 << 10;
-/// What InfluxDB calls the list of a portable backup's files.
+/// How the names of InfluxDB's files end; the first is the list of the others.
+const INFLUXDB_FILES: [&str; 3] = [INDEX, ".meta", ".tar.gz"];
 const INDEX: &str = ".manifest";
-/// Two blocks of zeros end a tar archive.
-const BLOCK: usize = 512;
+
+/// Grafana's database, and its companions while it is open.
+pub const GRAFANA_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
+/// The files that clipper-metrics keeps beside it.
+pub const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
+
+/// A folder of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folder {
+    /// InfluxDB's portable backup.
+    Influxdb,
+    /// Grafana's database.
+    Grafana,
+    /// The files that clipper-metrics keeps beside it.
+    Own,
+}
+
+impl Folder {
+    const ALL: [Self; 3] = [Self::Influxdb, Self::Grafana, Self::Own];
+
+    /// Its name in the archive.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Influxdb => "influxdb",
+            Self::Grafana => "grafana",
+            Self::Own => "grafana-own",
+        }
+    }
+
+    /// The folder holds files of that name.
+    fn admits(self, name: &str) -> bool {
+        match self {
+            Self::Influxdb => {
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                name.chars().all(is_plain)
+                    && !name.starts_with('.')
+                    && INFLUXDB_FILES.iter().any(|ending| name.ends_with(ending))
+            }
+            Self::Grafana => GRAFANA_FILES.contains(&name),
+            Self::Own => OWN_FILES.contains(&name),
+        }
+    }
+
+    /// The most bytes of a file in it.
+    fn limit(self, name: &str) -> u64 {
+        match self {
+            Self::Own => OWN_LIMIT,
+            Self::Influxdb if name.ends_with(INDEX) => MANIFEST_LIMIT,
+            _ => u64::MAX,
+        }
+    }
+}
 
 /// What an archive says of the instance that it was made from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The instance's name.
     pub instance: String,
     /// When it was made, in milliseconds since 1970.
     pub made_at: i64,
     /// The remembered settings.
+    #[serde(with = "settings")]
     pub settings: BTreeMap<String, Remembered>,
     /// The database that Clipper writes to.
     pub database: String,
@@ -52,10 +115,83 @@ pub struct Manifest {
     pub grafana: String,
 }
 
+/// The last entry of an archive.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    format: u64,
+    #[serde(flatten)]
+    manifest: Manifest,
+    files: Files,
+}
+
+/// The only field that every format has.
+#[derive(Deserialize)]
+struct Format {
+    format: serde_json::Value,
+}
+
+/// The files of an archive, by their path.
+type Files = BTreeMap<String, Facts>;
+
+/// What is known of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    size: u64,
+    sha256: String,
+}
+
+/// Remembered settings in JSON.
+mod settings {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::core::stack::Remembered;
+
+    #[derive(Serialize, Deserialize)]
+    struct Stored {
+        value: String,
+        of_file: bool,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        settings: &BTreeMap<String, Remembered>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let stored = |one: &Remembered| Stored { value: one.value.clone(), of_file: one.of_file };
+        serializer.collect_map(settings.iter().map(|(name, one)| (name, stored(one))))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, Remembered>, D::Error> {
+        let stored = BTreeMap::<String, Stored>::deserialize(deserializer)?;
+        let remembered = |one: Stored| Remembered { value: one.value, of_file: one.of_file };
+        Ok(stored.into_iter().map(|(name, one)| (name, remembered(one))).collect())
+    }
+}
+
+/// InfluxDB's own list of its backup.
+#[derive(Deserialize)]
+struct Index {
+    meta: Listed,
+    /// Absent, or null, where every database is empty.
+    files: Option<Vec<Listed>>,
+}
+
+/// A file in it.
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(default)]
+    database: String,
+    #[serde(rename = "fileName")]
+    file_name: String,
+}
+
 /// A part of an archive that is being written.
 pub enum Part {
-    /// What follows is a tar archive, whose files go below this folder.
-    Below(&'static str),
+    /// What follows is a tar archive, whose files go into this folder.
+    Below(Folder),
     /// Bytes of it.
     Bytes(Vec<u8>),
     /// Everything was handed over; without it, the archive is not finished.
@@ -85,26 +221,29 @@ impl New {
     /// told by InfluxDB's copy.
     ///
     /// # Errors
-    /// [`Error::File`] when a file of that name was made meanwhile, [`Error::Io`] when it cannot be written or
-    /// what it is made of is not whole.
+    /// [`Error::File`] when a file of that name was made meanwhile, [`Error::Docker`] when a container holds something
+    /// else than the files of a backup, [`Error::Io`] when it cannot be written or what it is made of is not whole.
     pub fn write(self, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
         let Self { path, file } = self;
         let io = writing(&path);
         let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
-        let mut copied = Copied::default();
+        let mut content = Content::default();
         let mut parts = Parts { received: parts, bytes: Vec::new(), at: 0, next: None, is_whole: false, zeros: 0 };
         while let Some(folder) = parts.begin() {
-            copy_below(folder, &mut parts, &mut archive, &mut copied).map_err(&io)?;
+            copy_below(folder, &mut parts, &mut archive, &mut content).map_err(&io)?;
         }
         if !parts.is_whole {
             return Err(io(io::Error::other("what it is made of broke off")));
         }
         let mut manifest = manifest.clone();
-        let holding = copied.databases().map_err(&io)?;
+        let holding = content.databases().map_err(&io)?;
         manifest.databases = manifest.databases.into_keys().map(|name| (name, false)).collect();
         manifest.databases.extend(holding.into_iter().map(|name| (name, true)));
-        let text = manifest.json(&copied.files).to_string();
-        archive.append(&header(MANIFEST, text.len() as u64).map_err(&io)?, text.as_bytes()).map_err(&io)?;
+        let document = Document { format: FORMAT, manifest, files: content.files };
+        let text = serde_json::to_vec(&document).map_err(|why| io(why.into()))?;
+        let size = text.len() as u64;
+        expect_size(MANIFEST, size, MANIFEST_LIMIT).map_err(&io)?;
+        archive.append(&header(MANIFEST, size).map_err(&io)?, &text[..]).map_err(&io)?;
         let file = archive.into_inner().and_then(GzEncoder::finish).map_err(&io)?;
         file.as_file().sync_all().map_err(&io)?;
         let length = file.as_file().metadata().map_err(&io)?.len();
@@ -126,6 +265,9 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
         match source.kind() {
             // What the file is made of, not the file.
             io::ErrorKind::Other => Error::Raced { doing, why: source.to_string() },
+            io::ErrorKind::InvalidData => {
+                Error::Docker { doing, why: source.to_string(), refusal: Refusal::UnexpectedFile }
+            }
             _ => Error::Io { doing, source },
         }
     }
@@ -148,35 +290,68 @@ pub fn expect_free(path: &Path) -> Result<()> {
     }
 }
 
-/// What an archive got so far.
+/// What an archive holds.
 #[derive(Default)]
-struct Copied {
-    /// Size and digest of every file.
-    files: serde_json::Map<String, Value>,
-    /// What InfluxDB's portable backup says of itself, with the folder that it stands in.
-    indexes: Vec<(String, Value)>,
+struct Content {
+    files: Files,
+    /// InfluxDB's own lists.
+    indexes: Vec<Index>,
 }
 
-impl Copied {
+impl Content {
+    /// Notes a file, and reads it if it is InfluxDB's own list. `copy` hands its content on.
+    fn add(
+        &mut self,
+        folder: Folder,
+        name: &str,
+        size: u64,
+        content: &mut impl Read,
+        copy: impl FnOnce(&str, &mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        expect_size(name, size, folder.limit(name))?;
+        let path = format!("{}/{name}", folder.name());
+        if self.files.len() == MOST_FILES {
+            return Err(invalid(format!("there are more than {MOST_FILES} files")));
+        }
+        if self.files.contains_key(&path) {
+            return Err(invalid(format!("there are two files {path}")));
+        }
+        let mut hashing = Hashing::new(content);
+        if folder == Folder::Influxdb && name.ends_with(INDEX) {
+            let mut text = Vec::new();
+            hashing.read_to_end(&mut text)?;
+            let index = serde_json::from_slice(&text).map_err(|why| invalid(format!("{path} is no list: {why}")))?;
+            self.indexes.push(index);
+            copy(&path, &mut &text[..])?;
+        } else {
+            copy(&path, &mut hashing)?;
+        }
+        if hashing.length != size {
+            return Err(io::Error::other(format!("{path} has {} bytes of {size}", hashing.length)));
+        }
+        self.files.insert(path, Facts { size, sha256: hashing.digest() });
+        Ok(())
+    }
+
     /// The databases in InfluxDB's backup, but for its own.
     ///
     /// # Errors
-    /// When its list is missing, or a file that the list names.
-    fn databases(&self) -> io::Result<BTreeSet<String>> {
-        let missing =
-            |what: &str| io::Error::other(format!("{what} is missing; another backup may have run at that time"));
+    /// When a file is missing or empty without which nothing can be restored.
+    fn databases(&self) -> io::Result<Vec<String>> {
+        let expect = |path: String| match self.files.get(&path) {
+            Some(Facts { size: 0, .. }) => Err(invalid(format!("{path} is empty"))),
+            Some(_) => Ok(()),
+            None => Err(io::Error::other(format!("{path} is missing"))),
+        };
+        expect(format!("{}/{}", Folder::Grafana.name(), GRAFANA_FILES[0]))?;
         if self.indexes.is_empty() {
-            return Err(missing("the list of InfluxDB's files"));
+            return Err(io::Error::other("the list of InfluxDB's files is missing"));
         }
-        let mut found = BTreeSet::new();
-        for (folder, index) in &self.indexes {
-            // It holds none where every database is empty.
-            for entry in index["files"].as_array().into_iter().flatten().chain([&index["meta"]]) {
-                let name = format!("{folder}/{}", entry["fileName"].as_str().unwrap_or_default());
-                if !self.files.contains_key(&name) {
-                    return Err(missing(&name));
-                }
-                found.extend(entry["database"].as_str().filter(|name| *name != "_internal").map(String::from));
+        let mut found = Vec::new();
+        for index in &self.indexes {
+            for entry in index.files.iter().flatten().chain([&index.meta]) {
+                expect(format!("{}/{}", Folder::Influxdb.name(), entry.file_name))?;
+                found.extend(Some(&entry.database).filter(|name| !matches!(name.as_str(), "" | "_internal")).cloned());
             }
         }
         Ok(found)
@@ -184,53 +359,54 @@ impl Copied {
 }
 
 fn copy_below<W: Write>(
-    folder: &str,
+    folder: Folder,
     from: &mut Parts,
     archive: &mut tar::Builder<W>,
-    copied: &mut Copied,
+    content: &mut Content,
 ) -> io::Result<()> {
     {
-        let mut inner = tar::Archive::new(&mut *from);
-        for entry in inner.entries()? {
-            let mut entry = entry?;
-            let Some(file) = name_of(&entry)? else { continue };
-            let name = format!("{folder}/{file}");
-            // Not the header's: more than 8 GiB stand in an extension.
-            let size = entry.size();
-            let digest = if file.ends_with(INDEX) && size <= MANIFEST_LIMIT {
-                let mut text = Vec::new();
-                entry.read_to_end(&mut text)?;
-                copied.indexes.push((folder.into(), serde_json::from_slice(&text)?));
-                append(archive, &name, size, &text[..])?
-            } else {
-                append(archive, &name, size, entry)?
-            };
-            copied.files.insert(name, json!({"size": size, "sha256": digest}));
+        let mut entries = Entries::new(&mut *from);
+        while let Some(entry) = entries.next()? {
+            if !is_wanted(folder, &entry)? {
+                continue;
+            }
+            let size = entry.size;
+            content.add(folder, entry.name(), size, &mut entries, |path, content| {
+                archive.append(&header(path, size)?, content)
+            })?;
         }
     }
     // What a tar archive has behind its end.
     io::copy(from, &mut io::sink())?;
     // An engine that cannot read on closes the stream as if that were all.
-    if from.zeros < 2 * BLOCK { Err(io::Error::other(format!("the copy of {folder} broke off"))) } else { Ok(()) }
+    if from.zeros < 2 * BLOCK {
+        return Err(io::Error::other(format!("the copy of {} broke off", folder.name())));
+    }
+    Ok(())
 }
 
-/// Appends a file; its digest.
-fn append<W: Write>(archive: &mut tar::Builder<W>, name: &str, size: u64, content: impl Read) -> io::Result<String> {
-    let mut hashing = Hashing::new(content);
-    archive.append(&header(name, size)?, &mut hashing)?;
-    if hashing.length != size {
-        return Err(io::Error::other(format!("{name} has {} bytes of {size}", hashing.length)));
+/// The entry of a container belongs into the archive. A link in the place of a file has no data in it.
+fn is_wanted(folder: Folder, entry: &Entry) -> io::Result<bool> {
+    let is_top = !entry.path.contains('/');
+    match folder {
+        Folder::Influxdb | Folder::Own if is_top => match &entry.kind {
+            Kind::Folder => Ok(false),
+            Kind::File => Err(invalid(format!("{} is a file, not a directory", entry.path))),
+            Kind::Other(what) => Err(invalid(format!("{} is {what}, not a directory", entry.path))),
+        },
+        // The directory is the instance's own, and a stray file in it is no part of a backup.
+        Folder::Own if !folder.admits(entry.name()) => Ok(false),
+        _ if folder.admits(entry.name()) => entry.expect_file().map(|()| true),
+        _ => Err(invalid(format!("{} is no file of a backup", excerpt(&entry.path, 100)))),
     }
-    Ok(hashing.digest())
 }
 
-/// A regular file's name without folders; nothing for anything else.
-fn name_of<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<Option<String>> {
-    if !entry.header().entry_type().is_file() {
-        return Ok(None);
-    }
-    let path = entry.path()?;
-    Ok(path.file_name().and_then(|name| name.to_str()).map(String::from))
+fn invalid(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn expect_size(name: &str, size: u64, most: u64) -> io::Result<()> {
+    if size > most { Err(invalid(format!("{name} has {size} bytes, more than {most}"))) } else { Ok(()) }
 }
 
 fn header(path: &str, size: u64) -> io::Result<tar::Header> {
@@ -242,95 +418,174 @@ fn header(path: &str, size: u64) -> io::Result<tar::Header> {
     Ok(header)
 }
 
-/// Reads the whole archive and compares every file with its digest; what it says of itself.
-///
-/// # Errors
-/// [`Error::File`] when it is none, was cut off or altered, or is of another format.
-pub fn verify(path: &Path) -> Result<Manifest> {
-    let bad = |message: String| Error::File {
-        path: path.into(),
-        line: None,
-        message,
-        hint: "give an archive that clipper-metrics wrote; nothing was made of this one".into(),
-    };
-    let broken = |why: io::Error| bad(format!("is damaged or no such archive: {why}"));
-    let mut archive = tar::Archive::new(open(path).map_err(|why| bad(format!("cannot be read: {why}")))?);
-    let mut found = serde_json::Map::new();
-    let mut manifest = None;
-    for entry in archive.entries().map_err(broken)? {
-        let mut entry = entry.map_err(broken)?;
-        let name = entry.path().map_err(broken)?.to_string_lossy().into_owned();
-        if manifest.is_some() {
-            return Err(bad("holds something behind its manifest".into()));
+/// An archive that was verified. Its file stays open, so that the verified bytes are the ones that are restored.
+#[derive(Debug)]
+pub struct Verified {
+    path: PathBuf,
+    file: File,
+    /// What the archive says of itself.
+    pub manifest: Manifest,
+    files: Files,
+}
+
+impl Verified {
+    /// Reads the whole archive and compares every file with its digest.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it is no archive, was cut off or altered, is of another format, or holds anything that
+    /// `backup` does not write.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |message: String| Error::File {
+            path: path.into(),
+            line: None,
+            message,
+            hint: "give an archive that clipper-metrics wrote; nothing was made of this one".into(),
+        };
+        let unreadable = |why: io::Error| bad(format!("cannot be read: {why}"));
+        // Opening a pipe waits for its other end.
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(bad("is not a regular file".into()));
         }
-        if name == MANIFEST {
-            let mut text = String::new();
-            (&mut entry).take(MANIFEST_LIMIT).read_to_string(&mut text).map_err(broken)?;
-            manifest =
-                Some(serde_json::from_str::<Value>(&text).map_err(|why| bad(format!("has no manifest: {why}")))?);
+        let file = File::open(path).map_err(unreadable)?;
+        let broken = |why: io::Error| bad(format!("is damaged or no such archive: {why}"));
+        let (content, document) = verify(&file).map_err(broken)?;
+        let document = document.ok_or_else(|| bad("has no manifest: it was cut off".into()))?;
+        let unknown = |why: serde_json::Error| bad(format!("has a manifest that cannot be read: {why}"));
+        let Format { format } = serde_json::from_slice(&document).map_err(unknown)?;
+        if format != FORMAT {
+            return Err(bad(format!(
+                "is of format {}, and this program reads {FORMAT}",
+                excerpt(&format.to_string(), 20)
+            )));
+        }
+        let Document { manifest, files, .. } = serde_json::from_slice(&document).map_err(unknown)?;
+        if files != content.files {
+            return Err(bad("was altered: its files are not those of its manifest".into()));
+        }
+        let holding = content.databases().map_err(|why| bad(format!("cannot be restored: {why}")))?;
+        if let Some(name) = holding.iter().find(|name| manifest.databases.get(*name) != Some(&true)) {
+            return Err(bad(format!("was altered: its manifest does not name database {}", excerpt(name, 60))));
+        }
+        Ok(Self { path: path.into(), file, manifest, files })
+    }
+
+    /// Hands on the files of a folder as a tar archive of their own, all in `into`. A file that is no longer the
+    /// verified one breaks that off.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the archive cannot be read; where nobody takes it any more, that is the end.
+    pub fn extract(&self, folder: Folder, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
+        let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK), is_broken: false });
+        let result = self.extract_into(&mut out, folder, into);
+        match result {
+            Ok(()) => {
+                let _ = out.into_inner().and_then(|mut chunks| chunks.flush());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(source) => {
+                out.get_mut().break_off();
+                Err(Error::Io { doing: format!("read {}", self.path.display()), source })
+            }
+        }
+    }
+
+    fn extract_into(&self, out: &mut tar::Builder<Chunks>, folder: Folder, into: &Target) -> io::Result<()> {
+        let mut entries = Entries::new(expanded(&self.file)?);
+        let place = |mut header: tar::Header, mode: u32| {
+            header.set_mode(mode);
+            header.set_uid(into.owner.0);
+            header.set_gid(into.owner.1);
+            header.set_cksum();
+            header
+        };
+        if let Some(name) = into.folder {
+            let mut folder = header(&format!("{name}/"), 0)?;
+            folder.set_entry_type(tar::EntryType::Directory);
+            out.append(&place(folder, into.folder_mode), io::empty())?;
+        }
+        let is_inside = |path: &&str| split(path).is_some_and(|(of, _)| of == folder);
+        let mut left: BTreeSet<&str> = self.files.keys().map(String::as_str).filter(is_inside).collect();
+        while !left.is_empty() {
+            let changed = || invalid("it changed after it was verified".into());
+            let entry = entries.next()?.ok_or_else(changed)?;
+            let Some((_, name)) = split(&entry.path).filter(|(of, _)| *of == folder) else { continue };
+            let facts = self.files.get(&entry.path).filter(|facts| facts.size == entry.size).ok_or_else(changed)?;
+            let name = into.folder.map_or_else(|| name.to_string(), |folder| format!("{folder}/{name}"));
+            let mut hashing = Hashing::new(&mut entries);
+            out.append(&place(header(&name, entry.size)?, into.file_mode), &mut hashing)?;
+            if hashing.digest() != facts.sha256 {
+                return Err(changed());
+            }
+            left.remove(entry.path.as_str());
+        }
+        Ok(())
+    }
+}
+
+/// Reads an archive to its end; its files, and its last entry.
+fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
+    let mut entries = Entries::new(expanded(file)?);
+    let mut content = Content::default();
+    let mut document = None;
+    while let Some(entry) = entries.next()? {
+        entry.expect_file()?;
+        if document.is_some() {
+            return Err(invalid("it holds something behind its manifest".into()));
+        }
+        if entry.path == MANIFEST {
+            expect_size(MANIFEST, entry.size, MANIFEST_LIMIT)?;
+            let mut text = Vec::new();
+            entries.read_to_end(&mut text)?;
+            document = Some(text);
             continue;
         }
-        let size = entry.size();
-        let mut hashing = Hashing::new(entry);
-        io::copy(&mut hashing, &mut io::sink()).map_err(broken)?;
-        found.insert(name, json!({"size": size, "sha256": hashing.digest()}));
+        let (folder, name) = split(&entry.path)
+            .ok_or_else(|| invalid(format!("it holds {}, which no backup contains", excerpt(&entry.path, 100))))?;
+        content
+            .add(folder, name, entry.size, &mut entries, |_, content| io::copy(content, &mut io::sink()).map(drop))?;
     }
-    // The checksum of the compression stands at the very end.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
-    let manifest = manifest.ok_or_else(|| bad("has no manifest: it was cut off".into()))?;
-    if manifest["format"] != FORMAT {
-        return Err(bad(format!("is of format {}, and this program reads {FORMAT}", manifest["format"])));
+    // The checksum of the compression stands behind the padding.
+    let mut source = entries.into_inner();
+    if io::copy(&mut (&mut source).take(END_LIMIT), &mut io::sink())? == END_LIMIT {
+        return Err(invalid("it holds something behind its end".into()));
     }
-    if manifest["files"] != Value::Object(found) {
-        return Err(bad("was altered: its files are not those of its manifest".into()));
+    let mut file = source.inner.into_inner();
+    if file.read(&mut [0])? > 0 {
+        return Err(invalid("it holds something behind its end".into()));
     }
-    Manifest::read(&manifest).ok_or_else(|| bad("has a manifest that cannot be read".into()))
+    Ok((content, document))
 }
 
-/// Hands on the files below a folder as a tar archive of their own, all in `into`. What takes them learns
-/// when that broke off.
-///
-/// # Errors
-/// [`Error::Io`] when the archive cannot be read; where nobody takes it any more, that is the end.
-pub fn extract(path: &Path, folder: &str, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
-    let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK), is_broken: false });
-    let result = extract_into(&mut out, path, folder, into);
-    match result {
-        Ok(()) => {
-            let _ = out.into_inner().and_then(|mut chunks| chunks.flush());
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(source) => {
-            out.get_mut().break_off();
-            Err(Error::Io { doing: format!("read {}", path.display()), source })
-        }
-    }
+/// The folder and the name of a file in an archive.
+fn split(path: &str) -> Option<(Folder, &str)> {
+    let (folder, name) = path.split_once('/')?;
+    let folder = Folder::ALL.into_iter().find(|one| one.name() == folder)?;
+    folder.admits(name).then_some((folder, name))
 }
 
-fn extract_into(out: &mut tar::Builder<Chunks>, path: &Path, folder: &str, into: &Target) -> io::Result<()> {
-    let mut archive = tar::Archive::new(open(path)?);
-    let place = |mut header: tar::Header, mode: u32| {
-        header.set_mode(mode);
-        header.set_uid(into.owner.0);
-        header.set_gid(into.owner.1);
-        header.set_cksum();
-        header
-    };
-    if let Some(name) = into.folder {
-        let mut folder = header(&format!("{name}/"), 0)?;
-        folder.set_entry_type(tar::EntryType::Directory);
-        out.append(&place(folder, into.folder_mode), io::empty())?;
+/// An archive's tar stream from its beginning.
+fn expanded(mut file: &File) -> io::Result<Limited<GzDecoder<io::BufReader<&File>>>> {
+    file.rewind()?;
+    let left = file.metadata()?.len().saturating_mul(EXPANSION).saturating_add(EXPANDED);
+    Ok(Limited { inner: GzDecoder::new(io::BufReader::new(file)), left })
+}
+
+/// Reads no more than a limit, and fails beyond it.
+struct Limited<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.left = self
+            .left
+            .checked_sub(length as u64)
+            .ok_or_else(|| invalid(format!("it expands to more than {EXPANSION} times its size")))?;
+        Ok(length)
     }
-    for entry in archive.entries()? {
-        let entry = entry?;
-        let name = entry.path()?.to_string_lossy().into_owned();
-        let Some(name) = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/')) else { continue };
-        let name = into.folder.map_or_else(|| name.to_string(), |folder| format!("{folder}/{name}"));
-        let file = place(header(&name, entry.size())?, into.file_mode);
-        out.append(&file, entry)?;
-    }
-    Ok(())
 }
 
 /// Where extracted files go.
@@ -346,49 +601,12 @@ pub struct Target {
     pub file_mode: u32,
 }
 
-fn open(path: &Path) -> io::Result<MultiGzDecoder<io::BufReader<File>>> {
-    Ok(MultiGzDecoder::new(io::BufReader::new(File::open(path)?)))
-}
-
-impl Manifest {
-    fn json(&self, files: &serde_json::Map<String, Value>) -> Value {
-        let settings: serde_json::Map<String, Value> = self
-            .settings
-            .iter()
-            .map(|(name, one)| (name.clone(), json!({"value": one.value, "of_file": one.of_file})))
-            .collect();
-        json!({
-            "format": FORMAT, "instance": self.instance, "made_at": self.made_at, "settings": settings,
-            "database": self.database, "databases": self.databases, "influxdb": self.influxdb, "grafana": self.grafana, "files": files,
-        })
-    }
-
-    fn read(json: &Value) -> Option<Self> {
-        let text = |name: &str| json[name].as_str().map(String::from);
-        let settings = json["settings"].as_object()?.iter().map(|(name, one)| {
-            let value = one["value"].as_str()?.to_string();
-            Some((name.clone(), Remembered { value, of_file: one["of_file"].as_bool()? }))
-        });
-        let databases =
-            json["databases"].as_object()?.iter().map(|(name, holds)| Some((name.clone(), holds.as_bool()?)));
-        Some(Self {
-            instance: text("instance")?,
-            made_at: json["made_at"].as_i64()?,
-            settings: settings.collect::<Option<_>>()?,
-            database: text("database")?,
-            databases: databases.collect::<Option<_>>()?,
-            influxdb: text("influxdb")?,
-            grafana: text("grafana")?,
-        })
-    }
-}
-
 /// Reads the bytes of one part, up to the next.
 struct Parts {
     received: Receiver<Part>,
     bytes: Vec<u8>,
     at: usize,
-    next: Option<&'static str>,
+    next: Option<Folder>,
     is_whole: bool,
     /// How many zeros were read last.
     zeros: usize,
@@ -396,7 +614,7 @@ struct Parts {
 
 impl Parts {
     /// The folder of the next part, if there is one.
-    fn begin(&mut self) -> Option<&'static str> {
+    fn begin(&mut self) -> Option<Folder> {
         if self.is_whole {
             return None;
         }
@@ -503,6 +721,8 @@ impl<R: Read> Read for Hashing<R> {
 
 #[cfg(test)]
 mod tests {
+    use tar::EntryType;
+
     use super::*;
 
     fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -526,17 +746,25 @@ mod tests {
         }
     }
 
-    const INDEX_OF_A: &[u8] = br#"{"files": [{"database": "d", "fileName": "a"}], "meta": {"fileName": "b"}}"#;
+    const INDEX_OF_A: &[u8] =
+        br#"{"files": [{"database": "d", "fileName": "a.tar.gz"}], "meta": {"fileName": "b.meta"}}"#;
+
+    fn opened(path: &Path) -> Result<Manifest> {
+        Verified::open(path).map(|verified| verified.manifest)
+    }
 
     fn written(path: &Path) -> Result<u64> {
-        let (sender, parts) = tokio::sync::mpsc::channel(64);
         let big = vec![7; 300_000];
-        for (folder, files) in [
-            ("influxdb", vec![("dir/a", &big[..]), ("dir/b", b"bb"), ("dir/c.manifest", INDEX_OF_A)]),
-            ("grafana", vec![("grafana.db", b"db")]),
-        ] {
+        let files = [("dir/a.tar.gz", &big[..]), ("dir/b.meta", b"bb"), ("dir/c.manifest", INDEX_OF_A)];
+        written_of(path, &tar_of(&files), &tar_of(&[("grafana.db", b"db")]))
+    }
+
+    /// Two parts with everything behind them, as an engine sends it.
+    fn written_of(path: &Path, influxdb: &[u8], grafana: &[u8]) -> Result<u64> {
+        let (sender, parts) = tokio::sync::mpsc::channel(64);
+        for (folder, bytes) in [(Folder::Influxdb, influxdb), (Folder::Grafana, grafana)] {
             sender.blocking_send(Part::Below(folder)).unwrap();
-            for chunk in tar_of(&files).chunks(50_000) {
+            for chunk in bytes.chunks(50_000) {
                 sender.blocking_send(Part::Bytes(chunk.to_vec())).unwrap();
             }
         }
@@ -544,25 +772,32 @@ mod tests {
         New::create(path)?.write(&manifest(), parts)
     }
 
+    fn extracted(archive: &Verified, folder: Folder, into: Target) -> Result<Vec<u8>> {
+        let (sink, mut chunks) = tokio::sync::mpsc::channel(64);
+        archive.extract(folder, &into, sink)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.blocking_recv() {
+            bytes.extend(chunk.unwrap());
+        }
+        Ok(bytes)
+    }
+
+    const PLAIN: Target = Target { folder: None, owner: (0, 0), folder_mode: 0, file_mode: 0 };
+
     #[test]
     fn what_was_written_is_verified_and_extracted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         assert!(written(&path).unwrap() < 10_000, "compressed");
-        assert_eq!(verify(&path).unwrap(), manifest());
+        assert_eq!(opened(&path).unwrap(), manifest());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let (sink, mut chunks) = tokio::sync::mpsc::channel(64);
         let into = Target { folder: Some("r"), owner: (5, 6), folder_mode: 0o777, file_mode: 0o644 };
-        extract(&path, "influxdb", &into, sink).unwrap();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = chunks.blocking_recv() {
-            bytes.extend(chunk.unwrap());
-        }
+        let bytes = extracted(&Verified::open(&path).unwrap(), Folder::Influxdb, into).unwrap();
         let mut archive = tar::Archive::new(&bytes[..]);
         let found: Vec<_> = archive
             .entries()
@@ -577,55 +812,139 @@ mod tests {
             })
             .collect();
         let index = INDEX_OF_A.len() as u64;
-        let want = [("r/", 0), ("r/a", 300_000), ("r/b", 2), ("r/c.manifest", index)];
+        let want = [("r/", 0), ("r/a.tar.gz", 300_000), ("r/b.meta", 2), ("r/c.manifest", index)];
         assert_eq!(found, want.map(|(name, size)| (name.to_string(), size, 5)));
         // It is not written over.
         assert!(written(&path).is_err());
-        assert_eq!(verify(&path).unwrap(), manifest());
+        assert_eq!(opened(&path).unwrap(), manifest());
     }
+
+    #[test]
+    fn the_verified_file_is_restored_whatever_its_name_leads_to_by_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        written(&path).unwrap();
+        let verified = Verified::open(&path).unwrap();
+        std::fs::rename(&path, folder.path().join("b")).unwrap();
+        std::fs::write(&path, b"something else").unwrap();
+        let bytes = extracted(&verified, Folder::Grafana, PLAIN).unwrap();
+        assert_eq!(&bytes[BLOCK..BLOCK + 2], b"db");
+        // A file that is written over in its place is no longer the verified one.
+        let other = folder.path().join("other");
+        written_of(
+            &other,
+            &tar_of(&[("dir/b.meta", b"bb"), ("dir/c.manifest", EMPTY)]),
+            &tar_of(&[("grafana.db", b"xx")]),
+        )
+        .unwrap();
+        std::fs::write(folder.path().join("b"), std::fs::read(&other).unwrap()).unwrap();
+        let error = extracted(&verified, Folder::Grafana, PLAIN).unwrap_err();
+        assert!(error.to_string().contains("changed after it was verified"), "{error}");
+    }
+
+    /// InfluxDB's list where every database is empty.
+    const EMPTY: &[u8] = br#"{"files": null, "meta": {"fileName": "b.meta"}}"#;
 
     #[test]
     fn what_breaks_off_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let (sender, parts) = tokio::sync::mpsc::channel(64);
-        sender.blocking_send(Part::Below("grafana")).unwrap();
+        sender.blocking_send(Part::Below(Folder::Grafana)).unwrap();
         sender.blocking_send(Part::Bytes(tar_of(&[("grafana.db", b"db")]))).unwrap();
         drop(sender);
         assert!(New::create(&path).unwrap().write(&manifest(), parts).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
-    /// One part with everything behind it, as an engine sends it.
-    fn written_of(folder: &Path, part: &[u8]) -> Result<u64> {
-        let (sender, parts) = tokio::sync::mpsc::channel(64);
-        sender.blocking_send(Part::Below("influxdb")).unwrap();
-        sender.blocking_send(Part::Bytes(part.to_vec())).unwrap();
-        sender.blocking_send(Part::End).unwrap();
-        New::create(&folder.join("a"))?.write(&manifest(), parts)
+    /// An archive with one part of InfluxDB beside Grafana's database.
+    fn written_beside(folder: &Path, influxdb: &[u8]) -> Result<u64> {
+        written_of(&folder.join("a"), influxdb, &tar_of(&[("grafana.db", b"db")]))
     }
 
     #[test]
     fn a_copy_that_is_not_whole_is_none() {
         let folder = tempfile::tempdir().unwrap();
         // The engine closed the stream between two files, and in one.
-        let whole = tar_of(&[("a", b"aa"), ("b", b""), ("c.manifest", INDEX_OF_A)]);
+        let whole = tar_of(&[("d/a.tar.gz", b"aa"), ("d/b.meta", b"b"), ("d/c.manifest", INDEX_OF_A)]);
         for cut in [512, 700, 1024, 1536, 2048, 2560, 3072] {
-            let error = written_of(folder.path(), &whole[..cut]).unwrap_err();
+            let error = written_beside(folder.path(), &whole[..cut]).unwrap_err();
             assert!(format!("{error}").contains("write "), "cut off after {cut}: {error}");
         }
-        // InfluxDB's own list names a file that is not there.
+        // InfluxDB's own list names a file that is missing or empty.
         for (files, missing) in [
-            (&[("c.manifest", INDEX_OF_A), ("a", b"")][..], "influxdb/b is missing"),
-            (&[("c.manifest", INDEX_OF_A), ("b", b"")], "influxdb/a is missing"),
-            (&[("a", b""), ("b", b"")], "the list of InfluxDB's files is missing"),
-            (&[("a", b""), ("c.manifest", b"{}")], "influxdb/ is missing"),
+            (&[("d/c.manifest", INDEX_OF_A), ("d/a.tar.gz", b"a")][..], "influxdb/b.meta is missing"),
+            (&[("d/c.manifest", INDEX_OF_A), ("d/a.tar.gz", b"a"), ("d/b.meta", b"")], "influxdb/b.meta is empty"),
+            (&[("d/c.manifest", INDEX_OF_A), ("d/b.meta", b"b")], "influxdb/a.tar.gz is missing"),
+            (&[("d/a.tar.gz", b"a"), ("d/b.meta", b"b")], "the list of InfluxDB's files is missing"),
+            (&[("d/a.tar.gz", b"a"), ("d/c.manifest", b"{}")], "influxdb/c.manifest is no list"),
         ] {
-            let error = written_of(folder.path(), &tar_of(files)).unwrap_err();
+            let error = written_beside(folder.path(), &tar_of(files)).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        written_of(folder.path(), &whole).unwrap();
+        written_beside(folder.path(), &whole).unwrap();
+    }
+
+    /// A tar archive with one entry of any kind.
+    fn tar_with(path: &str, kind: EntryType) -> Vec<u8> {
+        let mut entry = header(path, 0).unwrap();
+        entry.set_entry_type(kind);
+        entry.set_link_name("/etc/grafana.db").unwrap();
+        entry.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&entry, io::empty()).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_database_that_is_no_regular_file_is_refused_and_leaves_no_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let influxdb = tar_of(&[("d/b.meta", b"b"), ("d/c.manifest", EMPTY)]);
+        for (grafana, why) in [
+            (tar_with("grafana.db", EntryType::Symlink), "grafana.db is a symbolic link to /etc/grafana.db"),
+            (tar_with("grafana.db", EntryType::Link), "grafana.db is a hard link"),
+            (tar_with("grafana.db", EntryType::GNUSparse), "grafana.db is a sparse file"),
+            (tar_with("grafana.db/", EntryType::Directory), "grafana.db is a directory"),
+            (tar_of(&[("grafana.db", b"")]), "grafana/grafana.db is empty"),
+            (tar_of(&[("grafana.db-wal", b"w")]), "grafana/grafana.db is missing"),
+        ] {
+            let error = written_of(&path, &influxdb, &grafana).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        let link = tar_with("d/a.tar.gz", EntryType::Symlink);
+        let error = written_of(&path, &link, &tar_of(&[("grafana.db", b"db")])).unwrap_err();
+        assert!(error.to_string().contains("a.tar.gz is a symbolic link"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn of_the_own_files_links_are_refused_and_stray_files_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = |own: &[u8]| {
+            let path = folder.path().join("a");
+            let (sender, parts) = tokio::sync::mpsc::channel(64);
+            let influxdb = tar_of(&[("d/b.meta", b"b"), ("d/c.manifest", EMPTY)]);
+            let grafana = tar_of(&[("grafana.db", b"db")]);
+            for (folder, bytes) in [(Folder::Influxdb, &influxdb[..]), (Folder::Grafana, &grafana), (Folder::Own, own)]
+            {
+                sender.blocking_send(Part::Below(folder)).unwrap();
+                sender.blocking_send(Part::Bytes(bytes.to_vec())).unwrap();
+            }
+            sender.blocking_send(Part::End).unwrap();
+            New::create(&path)?.write(&Manifest { databases: BTreeMap::new(), ..manifest() }, parts)?;
+            let files: Vec<String> = Verified::open(&path)?.files.into_keys().collect();
+            std::fs::remove_file(&path).unwrap();
+            Ok::<_, Error>(files)
+        };
+        for path in ["clipper-metrics/admin_password", "clipper-metrics"] {
+            let error = written(&tar_with(path, EntryType::Symlink)).unwrap_err();
+            assert!(error.to_string().contains("is a symbolic link"), "{path}: {error}");
+        }
+        let own = tar_of(&[("clipper-metrics/version", b"1"), ("clipper-metrics/stray", b"s")]);
+        let files = written(&own).unwrap();
+        assert_eq!(files.iter().filter(|path| path.starts_with("grafana-own/")).count(), 1, "{files:?}");
     }
 
     #[test]
@@ -635,13 +954,15 @@ mod tests {
         let slow = New::create(&path).unwrap();
         written(&path).unwrap();
         let (sender, parts) = tokio::sync::mpsc::channel(8);
-        sender.blocking_send(Part::Below("influxdb")).unwrap();
-        let bytes = tar_of(&[("a", b""), ("b", b""), ("c.manifest", INDEX_OF_A)]);
-        sender.blocking_send(Part::Bytes(bytes)).unwrap();
+        let influxdb = tar_of(&[("d/b.meta", b"b"), ("d/c.manifest", EMPTY)]);
+        for (folder, bytes) in [(Folder::Influxdb, influxdb), (Folder::Grafana, tar_of(&[("grafana.db", b"db")]))] {
+            sender.blocking_send(Part::Below(folder)).unwrap();
+            sender.blocking_send(Part::Bytes(bytes)).unwrap();
+        }
         sender.blocking_send(Part::End).unwrap();
         let error = slow.write(&manifest(), parts).unwrap_err();
         assert!(error.to_string().contains("exists already"), "{error}");
-        assert_eq!(verify(&path).unwrap(), manifest());
+        assert_eq!(opened(&path).unwrap(), manifest());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
@@ -649,27 +970,20 @@ mod tests {
     fn sizes_beyond_what_a_header_holds_are_read_from_its_extension() {
         // What Go's writer makes of them, with a size that fits a test: the header says 0.
         let mut builder = tar::Builder::new(Vec::new());
-        for (name, content) in [("b", &b""[..]), ("c.manifest", INDEX_OF_A)] {
+        for (name, content) in [("d/b.meta", &b"b"[..]), ("d/c.manifest", INDEX_OF_A)] {
             builder.append(&header(name, content.len() as u64).unwrap(), content).unwrap();
         }
         builder.append_pax_extensions([("size", b"3".as_slice())]).unwrap();
-        builder.append(&header("a", 0).unwrap(), io::empty()).unwrap();
+        builder.append(&header("d/a.tar.gz", 0).unwrap(), io::empty()).unwrap();
         let mut bytes = builder.into_inner().unwrap();
         let end = bytes.len() - 2 * BLOCK;
         let mut content = vec![0; BLOCK];
         content[..3].copy_from_slice(b"aaa");
         bytes.splice(end..end, content);
         let folder = tempfile::tempdir().unwrap();
-        written_of(folder.path(), &bytes).unwrap();
-        let path = folder.path().join("a");
-        verify(&path).unwrap();
-        let (sink, mut chunks) = tokio::sync::mpsc::channel(64);
-        let into = Target { folder: None, owner: (0, 0), folder_mode: 0, file_mode: 0 };
-        extract(&path, "influxdb", &into, sink).unwrap();
-        let mut found = Vec::new();
-        while let Some(chunk) = chunks.blocking_recv() {
-            found.extend(chunk.unwrap());
-        }
+        written_beside(folder.path(), &bytes).unwrap();
+        let verified = Verified::open(&folder.path().join("a")).unwrap();
+        let found = extracted(&verified, Folder::Influxdb, PLAIN).unwrap();
         let mut archive = tar::Archive::new(&found[..]);
         let mut text = String::new();
         archive.entries().unwrap().nth(2).unwrap().unwrap().read_to_string(&mut text).unwrap();
@@ -685,7 +999,7 @@ mod tests {
         let with = |bytes: &[u8]| {
             let path = folder.path().join("b");
             std::fs::write(&path, bytes).unwrap();
-            verify(&path)
+            opened(&path)
         };
         for cut in [0, 1, 100, whole.len() / 2, whole.len() - 1] {
             assert!(with(&whole[..cut]).is_err(), "cut off after {cut}");
@@ -697,13 +1011,121 @@ mod tests {
         }
         // One that was made anew with another file, and the old manifest.
         let mut plain = Vec::new();
-        MultiGzDecoder::new(&whole[..]).read_to_end(&mut plain).unwrap();
+        GzDecoder::new(&whole[..]).read_to_end(&mut plain).unwrap();
         let at = plain.windows(2).position(|pair| pair == b"bb").unwrap();
         plain[at] = b'x';
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(&plain).unwrap();
-        let error = with(&encoder.finish().unwrap()).unwrap_err();
+        let error = with(&compressed(&plain)).unwrap_err();
         assert!(error.to_string().contains("was altered"), "{error}");
+    }
+
+    fn compressed(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    /// An archive whose manifest names every one of its files, whatever they are.
+    fn crafted(entries: &[(&str, EntryType, &[u8])], behind: &[u8]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut files = Files::new();
+        for (path, kind, content) in entries {
+            let mut header = header("x", content.len() as u64).unwrap();
+            // As it is: `set_path` refuses what a crafted archive may hold.
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_cksum();
+            builder.append(&header, *content).unwrap();
+            let mut hashing = Hashing::new(*content);
+            io::copy(&mut hashing, &mut io::sink()).unwrap();
+            let facts = Facts { size: content.len() as u64, sha256: hashing.digest() };
+            files.insert((*path).to_string(), facts);
+        }
+        let document = Document { format: FORMAT, manifest: manifest(), files };
+        let text = serde_json::to_vec(&document).unwrap();
+        builder.append(&header(MANIFEST, text.len() as u64).unwrap(), &text[..]).unwrap();
+        let mut plain = builder.into_inner().unwrap();
+        plain.extend(behind);
+        compressed(&plain)
+    }
+
+    const WHOLE: [(&str, EntryType, &[u8]); 4] = [
+        ("influxdb/a.tar.gz", EntryType::Regular, b"a"),
+        ("influxdb/b.meta", EntryType::Regular, b"b"),
+        ("influxdb/c.manifest", EntryType::Regular, INDEX_OF_A),
+        ("grafana/grafana.db", EntryType::Regular, b"db"),
+    ];
+
+    #[test]
+    fn a_crafted_archive_holds_nothing_but_the_files_of_a_backup() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = |bytes: &[u8], want: &str| {
+            std::fs::write(file.path(), bytes).unwrap();
+            let error = Verified::open(file.path()).expect_err(want).to_string();
+            assert!(error.contains(want), "{error}");
+        };
+        let own = vec![0; usize::try_from(OWN_LIMIT).unwrap() + 1];
+        let none = "which no backup contains";
+        let not_regular = "not a regular file";
+        for (path, kind, content, want) in [
+            ("grafana/../../etc/cron.d/x", EntryType::Regular, &b"x"[..], none),
+            ("grafana/plugins/x", EntryType::Regular, b"x", none),
+            ("grafana-own/x", EntryType::Regular, b"x", none),
+            ("influxdb/x", EntryType::Regular, b"x", none),
+            ("influxdb/.meta", EntryType::Regular, b"x", none),
+            ("influxdb/../x.meta", EntryType::Regular, b"x", none),
+            ("/influxdb/x.meta", EntryType::Regular, b"x", none),
+            ("x", EntryType::Regular, b"x", none),
+            ("grafana/grafana.db-wal", EntryType::Symlink, b"", not_regular),
+            ("grafana/grafana.db-wal", EntryType::Link, b"", not_regular),
+            ("grafana/grafana.db-wal", EntryType::Directory, b"", not_regular),
+            ("grafana/grafana.db-wal", EntryType::Fifo, b"", not_regular),
+            ("grafana/grafana.db", EntryType::Regular, b"xx", "two files grafana/grafana.db"),
+            ("grafana-own/admin_password", EntryType::Regular, &own[..], "more than 65536"),
+        ] {
+            refused(&crafted(&[&WHOLE[..], &[(path, kind, content)]].concat(), b""), want);
+        }
+        for (missing, want) in
+            [(0, "influxdb/a.tar.gz is missing"), (2, "InfluxDB's files"), (3, "grafana.db is missing")]
+        {
+            let mut entries = WHOLE.to_vec();
+            entries.remove(missing);
+            refused(&crafted(&entries, b""), want);
+        }
+        // Its end.
+        refused(&crafted(&WHOLE, &vec![0; usize::try_from(END_LIMIT).unwrap()]), "something behind its end");
+        refused(&[crafted(&WHOLE, b""), compressed(b"x")].concat(), "something behind its end");
+        std::fs::write(file.path(), crafted(&WHOLE, b"")).unwrap();
+        assert_eq!(opened(file.path()).unwrap(), manifest());
+    }
+
+    #[test]
+    fn a_crafted_archive_takes_no_memory_for_names_and_no_time_for_zeros() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // The name of an entry takes 8 MiB, which a few kilobytes expand to.
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
+            let name = vec![b'a'; 8 << 20];
+            std::fs::write(file.path(), crafted(&[("x", kind, &name)], b"")).unwrap();
+            let error = opened(file.path()).unwrap_err().to_string();
+            assert!(error.contains("the name or the attributes of an entry take 8388608 bytes"), "{kind:?}: {error}");
+        }
+        let mut limited = Limited { inner: io::repeat(0), left: 1 << 20 };
+        let error = io::copy(&mut limited, &mut io::sink()).unwrap_err();
+        assert!(error.to_string().contains("expands"), "{error}");
+        // A manifest is read whole only within its limit.
+        let mut builder = tar::Builder::new(Vec::new());
+        let text = vec![b' '; usize::try_from(MANIFEST_LIMIT).unwrap() + 1];
+        builder.append(&header(MANIFEST, text.len() as u64).unwrap(), &text[..]).unwrap();
+        std::fs::write(file.path(), compressed(&builder.into_inner().unwrap())).unwrap();
+        assert!(opened(file.path()).unwrap_err().to_string().contains("manifest.json has 16777217 bytes"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = opened(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+        assert!(opened(Path::new("/dev/null")).unwrap_err().to_string().contains("not a regular file"));
     }
 
     proptest::proptest! {
@@ -711,7 +1133,7 @@ mod tests {
         fn whatever_a_file_holds_it_is_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), bytes).unwrap();
-            assert!(verify(file.path()).is_err());
+            assert!(opened(file.path()).is_err());
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod influxdb;
 pub mod influxql;
 pub mod lock;
 mod login;
+mod tar_stream;
 pub mod upgrade;
 mod version;
 mod wait;

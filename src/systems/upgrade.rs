@@ -213,7 +213,7 @@ impl Systems {
             Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => true,
             Error::Answer { status, .. } => *status >= 500,
             Error::Docker { refusal, .. } => {
-                matches!(refusal, Refusal::Other | Refusal::NoSuchProgram | Refusal::Disk)
+                matches!(refusal, Refusal::Other | Refusal::NoSuchProgram | Refusal::Disk | Refusal::UnexpectedFile)
             }
             Error::Blocked { resource, blocked } => {
                 *resource == Resource::Server(grafana) && blocked.kind == Obstacle::Server

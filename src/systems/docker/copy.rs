@@ -15,7 +15,7 @@ use super::exec::last_words;
 use super::{Docker, files};
 use crate::core::role::Role;
 use crate::error::{Error, Refusal, Result};
-use crate::systems::archive::Part;
+use crate::systems::archive::{Folder, Part};
 
 /// How long a command inside a container may take: it may copy a whole database.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
@@ -50,7 +50,7 @@ impl Docker {
         doing: &str,
         container: &str,
         path: &str,
-        below: &'static str,
+        below: Folder,
         sink: &Sender<Part>,
     ) -> Result<bool> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();

@@ -3,6 +3,7 @@
 //!
 //! Must not know why a copy is made.
 
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 
 use futures_util::future::join;
@@ -12,14 +13,13 @@ use super::{Docker, RunInfo};
 use crate::core::observed::RunState;
 use crate::core::role::Role;
 use crate::error::{Error, Result};
-use crate::systems::archive::Part;
+use crate::systems::archive::{Folder, GRAFANA_FILES as DATABASE_FILES, OWN_FILES, Part};
+use crate::systems::tar_stream::Entries;
 
 /// The folder of the copy, in the volume.
 const FOLDER: &str = "clipper-metrics-upgrade";
 /// Says that the copy is whole, and to which upgrade it belongs.
 const MARKER: &str = "complete";
-/// The files of an SQLite database; which of them are there depends on how it was closed.
-const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
 /// The mode of Grafana's own files: it writes what it has open.
 const WRITABLE: u32 = 0o640;
 /// How many bytes go to the engine at once.
@@ -80,7 +80,7 @@ impl Docker {
         let doing = "empty the copy of Grafana's database";
         // First of all it is not whole any more.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await?;
-        let all = DATABASE_FILES.iter().chain(&files::OWN_FILES);
+        let all = DATABASE_FILES.iter().chain(&OWN_FILES);
         let empty: Vec<(&str, &str)> = all.map(|name| (*name, "")).collect();
         self.write_into(doing, container, Some(FOLDER), &empty).await
     }
@@ -88,7 +88,7 @@ impl Docker {
     /// One that is not there in the one folder is empty in the other, which is the same.
     async fn copy_own_files(&self, doing: &str, container: &str, from: &str, to: &str) -> Result<()> {
         let mut contents = Vec::new();
-        for name in files::OWN_FILES {
+        for name in OWN_FILES {
             let text = self.read_small(container, &format!("{VOLUME}/{from}/{name}")).await?;
             contents.push((name, text.unwrap_or_default()));
         }
@@ -127,7 +127,7 @@ impl Docker {
         let mut between = tempfile::tempfile().map_err(failed)?;
         let (parts, mut received) = tokio::sync::mpsc::channel(CHUNKS);
         let download = async {
-            let result = self.download(doing, container, from, "", &parts).await;
+            let result = self.download(doing, container, from, Folder::Grafana, &parts).await;
             drop(parts);
             result
         };
@@ -137,11 +137,13 @@ impl Docker {
                     between.write_all(&bytes)?;
                 }
             }
-            between.rewind()
+            Ok(())
         };
         let (downloaded, stored) = join(download, store).await;
         downloaded?;
         stored.map_err(failed)?;
+        expect_file(&between).map_err(files::unexpected(doing))?;
+        between.rewind().map_err(failed)?;
         let (chunks, to_engine) = tokio::sync::mpsc::channel::<io::Result<Vec<u8>>>(CHUNKS);
         let read = async {
             loop {
@@ -165,7 +167,57 @@ impl Docker {
     async fn read_small(&self, container: &str, path: &str) -> Result<Option<String>> {
         let doing = "read a file of Grafana's volume";
         let Some(archive) = self.read_archive(doing, container, path).await? else { return Ok(None) };
-        let text = files::only_file(&archive).map_err(|source| Error::Io { doing: doing.into(), source })?;
+        let text = files::only_file(&archive).map_err(files::unexpected(doing))?;
         Ok(text.filter(|text| !text.is_empty()))
+    }
+}
+
+/// The archive holds one regular file. A copy of a link would be a second name for the database, and no copy.
+fn expect_file(mut archive: &File) -> io::Result<()> {
+    archive.rewind()?;
+    let mut entries = Entries::new(archive);
+    let Some(entry) = entries.next()? else { return Err(io::ErrorKind::UnexpectedEof.into()) };
+    entry.expect_file()?;
+    match entries.next()? {
+        None => Ok(()),
+        Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is more than one file", entry.name()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(append: impl Fn(&mut tar::Builder<&File>, &mut tar::Header)) -> File {
+        let file = tempfile::tempfile().unwrap();
+        let mut builder = tar::Builder::new(&file);
+        let mut header = tar::Header::new_gnu();
+        append(&mut builder, &mut header);
+        builder.into_inner().unwrap();
+        file
+    }
+
+    #[test]
+    fn only_a_regular_file_is_copied() {
+        let append = |builder: &mut tar::Builder<&File>, header: &mut tar::Header| {
+            header.set_size(2);
+            builder.append_data(header, "grafana.db", &b"db"[..]).unwrap();
+        };
+        expect_file(&archive(append)).unwrap();
+        for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
+            let link = archive(|builder, header| {
+                header.set_entry_type(kind);
+                header.set_size(0);
+                builder.append_link(header, "grafana.db", "/elsewhere").unwrap();
+            });
+            let why = expect_file(&link).unwrap_err().to_string();
+            assert!(why.starts_with("grafana.db is a"), "{why}");
+        }
+        let two = archive(|builder, header| {
+            append(builder, header);
+            append(builder, header);
+        });
+        assert!(expect_file(&two).is_err());
+        assert!(expect_file(&archive(|_, _| {})).is_err());
     }
 }

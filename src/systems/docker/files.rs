@@ -19,6 +19,8 @@ use crate::core::role::Role;
 use crate::core::stack::Secret;
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
+use crate::systems::archive::OWN_FILES;
+use crate::systems::tar_stream::{Entries, Kind};
 
 /// Where the password lies inside the container. It lives exactly as long as the database that it
 /// opens, which is next to it, and holds what Grafana accepts.
@@ -28,15 +30,13 @@ const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
 /// The same, as the volume has it.
 pub(super) const FOLDER_NAME: &str = "clipper-metrics";
 /// The password's file.
-const PASSWORD: &str = "admin_password";
+const PASSWORD: &str = OWN_FILES[0];
 /// Where a new password lies while Grafana is being told of it.
-const PENDING: &str = "admin_password.new";
+const PENDING: &str = OWN_FILES[1];
 /// The version of Grafana that ran last, and its image.
-const VERSION: &str = "version";
+const VERSION: &str = OWN_FILES[2];
 /// The version that is about to run, by its image's tag.
-const PROMISED: &str = "version.new";
-/// All of them: they belong to the database beside them.
-pub(super) const OWN_FILES: [&str; 4] = [PASSWORD, PENDING, VERSION, PROMISED];
+const PROMISED: &str = OWN_FILES[3];
 /// Grafana's database, which is there once Grafana has run.
 const DATABASE: &str = "/var/lib/grafana/grafana.db";
 /// The volume, in which archives are unpacked.
@@ -121,7 +121,7 @@ impl Docker {
         let Some(archive) = self.read_archive(doing, container, FOLDER).await? else {
             return Ok(VolumeFiles::default());
         };
-        unpacked(&archive).map_err(|source| Error::Io { doing: doing.into(), source })
+        unpacked(&archive).map_err(unexpected(doing))
     }
 
     /// Small files of a container as an archive; nothing where there is no such path.
@@ -265,25 +265,37 @@ impl Docker {
     }
 }
 
+/// A file of a container that is not a regular file, or no text.
+pub(super) fn unexpected(doing: &str) -> impl Fn(std::io::Error) -> Error {
+    move |why| Error::Docker { doing: doing.into(), why: why.to_string(), refusal: Refusal::UnexpectedFile }
+}
+
 /// The files in an archive of our folder.
+///
+/// # Errors
+/// When the folder or one of the files is something else, such as a link: its content is not in the volume.
 fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
     let mut found = VolumeFiles::default();
-    for entry in tar::Archive::new(archive).entries()? {
-        let entry = entry?;
-        let path = entry.path()?.to_path_buf();
+    let mut entries = Entries::new(archive);
+    while let Some(entry) = entries.next()? {
+        let is_folder = entry.name() == FOLDER_NAME && entry.kind == Kind::Folder;
+        if is_folder || !(OWN_FILES.contains(&entry.name()) || entry.name() == FOLDER_NAME) {
+            continue;
+        }
+        entry.expect_file()?;
         let mut text = String::new();
-        if !entry.header().entry_type().is_file() || entry.take(LIMIT as u64).read_to_string(&mut text).is_err() {
+        if entries.read_to_string(&mut text).is_err() {
             continue;
         }
         let secret = || {
             let text = text.trim_end_matches(['\n', '\r']);
             (!text.is_empty()).then(|| Secret::new(text))
         };
-        match path.file_name().and_then(|name| name.to_str()) {
-            Some(PASSWORD) => found.password = secret(),
-            Some(PENDING) => found.pending = secret(),
-            Some(VERSION) => found.ran = RanVersion::parse(&text),
-            Some(PROMISED) => found.promised = RanVersion::parse(&text),
+        match entry.name() {
+            PASSWORD => found.password = secret(),
+            PENDING => found.pending = secret(),
+            VERSION => found.ran = RanVersion::parse(&text),
+            PROMISED => found.promised = RanVersion::parse(&text),
             _ => {}
         }
     }
@@ -301,14 +313,12 @@ pub(super) fn owner(user: &str) -> (u64, u64) {
 
 /// The text of the one file in an archive.
 pub(super) fn only_file(archive: &[u8]) -> std::io::Result<Option<String>> {
-    for entry in tar::Archive::new(archive).entries()? {
-        let entry = entry?;
-        let mut text = String::new();
-        if entry.header().entry_type().is_file() && entry.take(LIMIT as u64).read_to_string(&mut text).is_ok() {
-            return Ok(Some(text));
-        }
-    }
-    Ok(None)
+    let mut entries = Entries::new(archive);
+    let Some(entry) = entries.next()? else { return Ok(None) };
+    entry.expect_file()?;
+    let mut text = String::new();
+    entries.read_to_string(&mut text)?;
+    Ok(Some(text))
 }
 
 /// An archive with files, each of its mode, in a folder of their own or in the volume itself.
@@ -365,6 +375,25 @@ mod tests {
         assert!(files.ran_last(&ImageRef::parse("grafana:x").unwrap()));
         assert_eq!(files.newest_version(Some(Version(13, 0))), Some(Version(12, 4)), "what ran outranks a label");
         assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_an_error() {
+        for path in ["clipper-metrics/admin_password", "clipper-metrics/version", "clipper-metrics"] {
+            for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_size(0);
+                let mut builder = tar::Builder::new(Vec::new());
+                builder.append_link(&mut header, path, "/etc/passwd").unwrap();
+                let archive = builder.into_inner().unwrap();
+                let why = unpacked(&archive).unwrap_err().to_string();
+                assert!(why.contains("link to /etc/passwd, not a regular file"), "{path}: {why}");
+                assert!(only_file(&archive).is_err(), "{path}");
+            }
+        }
+        let stray = packed(OWNER, Some(FOLDER_NAME), |_| PRIVATE, &[("stray", "x")]).unwrap();
+        assert_eq!(unpacked(&stray).unwrap(), VolumeFiles::default());
     }
 
     #[test]
