@@ -130,7 +130,7 @@ pub struct Restore {
     /// The file
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub file: std::path::PathBuf,
-    /// Do not ask before points are kept for a shorter time than in the file
+    /// Do not ask before images that only the file names run, or points are kept for a shorter time
     #[arg(long)]
     pub yes: bool,
 }

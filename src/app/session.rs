@@ -12,8 +12,10 @@ use std::time::Duration;
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
+use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::StoredSettings;
+use crate::core::role::Role;
 use crate::core::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::error::{Error, Result};
 use crate::report::Report;
@@ -119,13 +121,13 @@ impl Session {
     }
 
     /// For an instance that is to be made from an archive: what it remembers comes from there, but for the
-    /// addresses, which open nothing that this run does not name.
+    /// addresses, which open nothing that this run does not name. With it come the images that only the archive names.
     pub(super) async fn open_restored(
         options: &Options,
         environment: &Environment,
         report: &Rc<dyn Report>,
         manifest: &Manifest,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
         let mut inputs = read_inputs(options, environment, Purpose::Whole, true)?;
         if inputs.given(Setting::Name).is_none() {
@@ -151,8 +153,9 @@ impl Session {
         }
         let memory = Memory { stored: Some(stored), containers: Vec::new() };
         let (stack, credentials) = settings::merge(&inputs, &memory)?;
+        let images = settings::remembered_images(&inputs, &memory, &stack)?;
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
-        Ok(Self { systems, listener, _lock: Some(lock) })
+        Ok((Self { systems, listener, _lock: Some(lock) }, images))
     }
 }
 

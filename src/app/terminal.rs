@@ -204,5 +204,5 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    Err(Error::NotConfirmed { message: "nothing was removed".into(), hint })
+    Err(Error::NotConfirmed { message: format!("{undone}: it was declined"), hint })
 }

@@ -14,6 +14,7 @@ use crate::clipper::load::Load;
 use crate::commands::{self, DownOptions, backup, demo, doctor, export, logs};
 use crate::core::event::Event;
 use crate::core::export::Format as ExportFormat;
+use crate::core::image::ImageRef;
 use crate::core::invocation::shell_word;
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
@@ -278,12 +279,36 @@ async fn run_restore(
         })
     };
     let archive = Arc::new(unless_interrupted(verifying).await?);
-    let session = unless_interrupted(Session::open_restored(options, environment, report, &archive.manifest)).await?;
+    let opening = Session::open_restored(options, environment, report, &archive.manifest);
+    let (session, images) = unless_interrupted(opening).await?;
     let listener = session.listener.as_ref();
+    let trust = async || confirm_images(&session, verb, &images, report).await;
     let confirm = async |what: &str| confirm_loss(report, verb.yes, what).await;
-    let outcome = backup::restore(&session.systems, &archive, confirm, listener, interrupted()).await?;
+    let outcome = backup::restore(&session.systems, &archive, trust, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)
+}
+
+/// Asks before an image runs that only the archive names: an archive can come from anywhere.
+async fn confirm_images(
+    session: &Session,
+    verb: &cli::Restore,
+    images: &[(Role, ImageRef)],
+    report: &Rc<dyn Report>,
+) -> Result<()> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    report.clear();
+    let list =
+        |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
+    let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
+    let file = shell_word(&verb.file.to_string_lossy());
+    let command = session.systems.stack().invocation.repeated(&format!("restore {file} {options}"));
+    let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
+    let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
+    let hint = format!("if you trust them: `{command}`; --yes omits the question");
+    terminal::ask(&question, verb.yes, &what, &hint).await
 }
 
 async fn run_export(

@@ -238,7 +238,8 @@ async fn clean_up(systems: &Systems, [influxdb, grafana]: &[String; 2], listener
     }
 }
 
-/// Makes an instance from a file that was verified. `confirm` is asked as [`super::up`] asks it.
+/// Makes an instance from a file that was verified. `trust` is asked before anything is made, `confirm` as
+/// [`super::up`] asks it.
 ///
 /// # Errors
 /// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way. What fails
@@ -247,6 +248,7 @@ async fn clean_up(systems: &Systems, [influxdb, grafana]: &[String; 2], listener
 pub async fn restore(
     systems: &Systems,
     archive: &Arc<Verified>,
+    trust: impl AsyncFnOnce() -> Result<()>,
     confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
     stop: impl Future<Output = ()>,
@@ -263,6 +265,7 @@ pub async fn restore(
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
+        trust().await?;
         systems.apply(&only(&plan, is_fetched), &mut executed).await?;
         // That may have taken long.
         expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
@@ -272,7 +275,7 @@ pub async fn restore(
         let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings]);
         systems.apply(&remembered, &mut executed).await?;
         progress = Progress::Everything;
-        let mut outcome = super::up(systems, UpOptions::default(), confirm, listener).await?;
+        let mut outcome = Box::pin(super::up(systems, UpOptions::default(), confirm, listener)).await?;
         executed.append(&mut outcome.executed);
         Ok(outcome.status)
     };

@@ -61,9 +61,9 @@ pub async fn up(
     {
         listener.on(Event::Warning(&hint));
     }
-    match converge(systems, options, &confirm, listener).await {
+    match Box::pin(converge(systems, options, &confirm, listener)).await {
         Err(error) if systems.is_of_grafana(&error).await => {
-            Err(undo_upgrade(systems, error, &confirm, listener).await)
+            Err(Box::pin(undo_upgrade(systems, error, &confirm, listener)).await)
         }
         result => result,
     }
@@ -86,7 +86,9 @@ async fn undo_upgrade(
     };
     let (from, to) = (upgrade.from.name.to_string(), upgrade.to.name.to_string());
     listener.on(Event::Warning(&format!("{to} failed; going back to {from} and its database")));
-    let undone = converge(&before, UpOptions::default(), confirm, listener).await.map(drop).map_err(Box::new);
+    // On the heap: a plan within a plan takes more stack than some systems give.
+    let again = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
+    let undone = again.await.map(drop).map_err(Box::new);
     let again = systems.stack().command(&format!("up --grafana-image {to}"));
     let rest = systems.stack().command("up");
     Error::UpgradeUndone { from, to, source: Box::new(error), undone, again, rest }

@@ -37,6 +37,12 @@ impl Invocation {
         format!("clipper-metrics {arguments}{}{options}{}", self.instance, self.engine)
     }
 
+    /// A command with every option of this run, whether it is remembered or not.
+    #[must_use]
+    pub fn repeated(&self, arguments: &str) -> String {
+        format!("clipper-metrics {arguments}{}{}{}", self.instance, self.options_without(""), self.engine)
+    }
+
     /// The same for the engine's machine itself, where no option names the engine.
     #[must_use]
     pub fn command_there(&self, arguments: &str) -> String {
@@ -90,6 +96,8 @@ mod tests {
         let options = vec![("grafana-port", " --grafana-port 3000".to_string()), ("registry", " --registry r".into())];
         let invocation = invocation.with_options(options, false);
         assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375", "the rest is remembered");
+        let repeated = invocation.repeated("restore f");
+        assert_eq!(repeated, "clipper-metrics restore f --name a --grafana-port 3000 --registry r -H tcp://far:2375");
         let other = invocation.another_port(Role::Grafana, Some(3001));
         assert!(
             other.ends_with("`clipper-metrics up --grafana-port 3001 --name a --registry r -H tcp://far:2375`"),

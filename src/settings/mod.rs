@@ -263,6 +263,23 @@ pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
     }
 }
 
+/// The images that this run would use otherwise if the memory named none.
+///
+/// # Errors
+/// [`Error::Usage`] as [`merge`].
+pub fn remembered_images(inputs: &Inputs, memory: &Memory, stack: &Stack) -> Result<Vec<(Role, ImageRef)>> {
+    let mut memory = memory.clone();
+    for setting in [Setting::InfluxdbImage, Setting::GrafanaImage, Setting::Registry] {
+        if let Some(values) = memory.stored.as_mut().and_then(|stored| stored.values.as_mut()) {
+            values.remove(setting.key().option);
+        }
+    }
+    let (own, _) = merge(inputs, &memory)?;
+    let image = |stack: &Stack, role| stack.container(role).map(|spec| spec.specification.image.clone());
+    let images = Role::ALL.into_iter().filter(|role| image(stack, *role) != image(&own, *role));
+    Ok(images.filter_map(|role| Some((role, image(stack, role)?))).collect())
+}
+
 /// What is remembered can be read. Nobody typed what somebody wrote into a label: a value that no
 /// option would take makes all of it unreadable.
 #[must_use]

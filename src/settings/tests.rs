@@ -332,3 +332,24 @@ fn a_suggested_command_repeats_every_dashboard() {
     let command = invocation(&options, &Values::new(), "", true).command("status");
     assert_eq!(command, "clipper-metrics status --dashboard '/d/a 1' --dashboard /d/b");
 }
+
+#[test]
+fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
+    let images = |inputs: &Inputs, remembered: &[(&str, &str)]| {
+        let note = |value: &str| Remembered { value: value.into(), of_file: false };
+        let values = remembered.iter().map(|(name, value)| ((*name).to_string(), note(value))).collect();
+        let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
+        let memory = Memory { stored: Some(stored), containers: Vec::new() };
+        let stack = merged(inputs, &memory).unwrap();
+        let images = remembered_images(inputs, &memory, &stack).unwrap();
+        images.into_iter().map(|(role, image)| format!("{role} {image}")).collect::<Vec<_>>()
+    };
+    assert_eq!(images(&inputs(), &[("database", "d")]), Vec::<String>::new());
+    assert_eq!(images(&inputs(), &[("grafana-image", "evil/grafana:1")]), ["grafana evil/grafana:1"]);
+    let registry = [("registry", "evil.example")];
+    assert_eq!(images(&inputs(), &registry).len(), 2, "a registry decides where both come from");
+    assert_eq!(images(&with(Setting::Registry, "evil.example"), &registry), Vec::<String>::new());
+    assert_eq!(images(&with(Setting::GrafanaImage, "mine:1"), &registry).len(), 1);
+    let default = Setting::GrafanaImage.key().default;
+    assert_eq!(images(&inputs(), &[("grafana-image", default)]), Vec::<String>::new());
+}

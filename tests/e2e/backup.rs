@@ -45,6 +45,12 @@ fn answers(it: &Instance, at: u64) -> Vec<String> {
     answers
 }
 
+/// Restores with the ports and images of a first `up`, unless the test has its own.
+fn restore(it: &Instance, path: &str, more: &[&str]) -> crate::support::run::Ran {
+    let words = it.first(more);
+    it.run(&[&["restore".to_string(), path.into()][..], &words[1..]].concat())
+}
+
 fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap()
@@ -74,9 +80,7 @@ fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
 
     // Beside it, under another name.
     let other = Instance::new("restored");
-    let (influxdb, grafana) = (other.influxdb_port.to_string(), other.grafana_port.to_string());
-    let words = ["restore", path, "--influxdb-port", &influxdb, "--grafana-port", &grafana];
-    let restored = other.run(&words).expect(0);
+    let restored = restore(&other, path, &[]).expect(0);
     assert!(restored.out.contains("up and verified"), "{}", restored.out);
     assert_eq!(answers(&other, at), before, "every query answers the same");
     let (_, dashboard) = other.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
@@ -84,9 +88,9 @@ fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
     assert_eq!(other.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
     other.run(&["down", "--volumes", "--yes"]).expect(0);
 
-    // In its place.
+    // In its place, on the ports and with the images that the archive remembers.
     it.run(&["down", "--volumes", "--yes"]).expect(0);
-    it.run(&["restore", path]).expect(0);
+    it.run(&["restore", path, "--yes"]).expect(0);
     assert_eq!(answers(&it, at), before);
     let state = it.run(&["status", "--output", "json"]).expect(0).json();
     assert_eq!((&state["dashboard"]["state"], &state["database"]["name"]), (&json!("edited"), &json!("d")));
@@ -102,7 +106,7 @@ fn a_password_comes_back_with_what_it_opens() {
     let path = file.to_str().unwrap();
     it.run(&["backup", path]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
-    it.run(&["restore", path]).expect(0);
+    restore(&it, path, &[]).expect(0);
     it.run(&["status"]).expect(0);
     assert_eq!(it.grafana_as("admin", "of-my-own-choice", "GET", "/api/org", None).0, 200);
     assert_eq!(it.grafana("GET", "/api/org", None).0, 401);
@@ -125,7 +129,7 @@ fn what_is_restored_off_loopback_was_seen_to_be_shut_to_admin_admin() {
     it.run(&["backup", path]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let bridge = bridge();
-    let refused = it.run(&["restore", path, "--grafana-ip", &bridge]).expect(2);
+    let refused = restore(&it, path, &["--grafana-ip", &bridge]).expect(2);
     assert!(refused.err.contains("admin still has the password admin"), "{}", refused.err);
     let published =
         docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
@@ -144,7 +148,7 @@ fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
     let path = file.to_str().unwrap();
     it.run(&["backup", path]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
-    let refused = it.run(&["restore", path, "--retention", "1h"]).expect(2);
+    let refused = restore(&it, path, &["--retention", "1h"]).expect(2);
     assert!(refused.err.contains("--yes") && refused.err.contains("all data is there"), "{}", refused.err);
     assert!(!it.query("", "SHOW RETENTION POLICIES ON d").contains("1h0m0s"));
     it.run(&["down", "--volumes", "--yes"]).expect(0);
@@ -161,7 +165,7 @@ fn what_a_killed_restore_leaves_is_no_instance() {
     it.run(&["backup", path]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let silent = format!("{}/odd:silent", crate::support::registry::address());
-    let words = ["restore", path, "--influxdb-image", &silent, "--timeout", "60s"];
+    let words = ["restore", path, "--influxdb-image", &silent, "--timeout", "60s", "--yes"];
     let mut process = it.command(&words).command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     eventually("it waits for InfluxDB", SOON, || {
         docker(&["inspect", "--format", "{{.State.Running}}", &it.container("influxdb")])
@@ -173,9 +177,7 @@ fn what_a_killed_restore_leaves_is_no_instance() {
     assert!(up.err.contains("a restore that was killed") && up.err.contains("down --volumes"), "{}", up.err);
     assert!(it.run(&["restore", path]).expect(2).err.contains("down --volumes"));
     it.run(&["down", "--volumes", "--yes"]).expect(0);
-    let words = it.first(&[]);
-    let restored = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
-    it.run(&restored).expect(0);
+    restore(&it, path, &[]).expect(0);
     assert_eq!(it.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
 }
 
@@ -222,26 +224,26 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
         nothing_is_made();
     }
     let path = file.to_str().unwrap();
-    let external = it.run(&["restore", path, "--influxdb-url", "http://127.0.0.1:1"]).expect(2);
+    let external = restore(&it, path, &["--influxdb-url", "http://127.0.0.1:1"]).expect(2);
     assert!(external.err.contains("already runs elsewhere"), "{}", external.err);
-    let old = it.run(&["restore", path, "--grafana-image", "grafana/grafana:7.0.0"]).expect(2);
+    let old = restore(&it, path, &["--grafana-image", "grafana/grafana:7.0.0"]).expect(2);
     assert!(old.err.contains("too old"), "{}", old.err);
-    let old = it.run(&["restore", path, "--influxdb-image", "influxdb:1.5.4"]).expect(2);
+    let old = restore(&it, path, &["--influxdb-image", "influxdb:1.5.4"]).expect(2);
     assert!(old.err.contains("too old") && old.err.contains("--influxdb-image"), "{}", old.err);
     // A port that is taken is named, with the option that changes it.
     let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
-    let taken = it.run(&["restore", path, "--influxdb-port", &port]).expect(2);
+    let taken = restore(&it, path, &["--influxdb-port", &port]).expect(2);
     assert!(taken.err.contains(&port) && taken.err.contains("--influxdb-port"), "{}", taken.err);
     assert!(!taken.err.contains("clipper-metrics up"), "{}", taken.err);
     nothing_is_made();
     // A restore that fails half-way leaves nothing either.
     let silent = format!("{}/odd:silent", crate::support::registry::address());
-    let half = it.run(&["restore", path, "--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
+    let half = restore(&it, path, &["--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
     assert!(half.err.contains("what was made was removed again"), "{}", half.err);
     nothing_is_made();
     // Once all data is there, it stays.
-    let late = it.run(&["restore", path, "--grafana-image", &silent, "--timeout", "2s"]).expect(1);
+    let late = restore(&it, path, &["--grafana-image", &silent, "--timeout", "2s"]).expect(1);
     assert!(late.err.contains("all data is there"), "{}", late.err);
     let mut up = it.first(&[]);
     if !up.contains(&"--grafana-image".to_string()) {
@@ -281,4 +283,63 @@ fn an_interrupted_backup_leaves_no_file_and_nothing_paused() {
     it.run(&["down"]).expect(0);
     let stopped = it.run(&["backup", folder.path().join("other").to_str().unwrap()]).expect(1);
     assert!(stopped.err.contains("is not running") && stopped.err.contains("clipper-metrics up"), "{}", stopped.err);
+}
+
+/// Replaces a file of a container by a link.
+fn put_link(container: &str, folder: &str, name: &str, target: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_link(&mut header, name, target).unwrap();
+    let mut command = std::process::Command::new("docker");
+    let command = command.args(["cp", "-", &format!("{container}:{folder}")]).stdin(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    std::io::Write::write_all(&mut process.stdin.take().unwrap(), &builder.into_inner().unwrap()).unwrap();
+    assert!(process.wait().unwrap().success());
+}
+
+#[test]
+fn a_database_that_is_a_link_is_refused_by_backup_and_by_an_upgrade() {
+    let it = Instance::with_grafana("backup-link", "grafana/grafana:9.4.0");
+    it.first_up(&[]).expect(0);
+    // The image has no program that makes links: the engine unpacks one.
+    let script = "cd /var/lib/grafana && cat grafana.db > real";
+    docker(&["exec", &it.container("grafana"), "/bin/sh", "-c", script]).unwrap();
+    put_link(&it.container("grafana"), "/var/lib/grafana", "grafana.db", "real");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let refused = it.run(&["backup", file.to_str().unwrap()]).expect(1);
+    assert!(refused.err.contains("grafana.db is a symbolic link to real"), "{}", refused.err);
+    assert!(refused.err.contains("put a regular file in its place"), "{}", refused.err);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert_eq!(it.inspect("grafana")["State"]["Paused"], false);
+    // Without a copy of the database, the newer version is not started.
+    let newer = format!("{}/grafana/grafana:12.4.10", crate::support::registry::address());
+    let refused = it.run(&["up", "--grafana-image", &newer]).expect(1);
+    assert!(refused.err.contains("grafana.db is a symbolic link"), "{}", refused.err);
+    it.run(&["status"]).expect(3);
+    assert!(it.inspect("grafana")["Config"]["Image"].as_str().unwrap().ends_with(":9.4.0"));
+    assert_eq!(it.inspect("grafana")["State"]["Running"], true);
+}
+
+#[test]
+fn images_that_only_the_archive_names_run_after_a_confirmation() {
+    let it = Instance::new("backup-images");
+    it.first_up(&[]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let refused = it.run(&["restore", path]).expect(2);
+    let image = format!("{}/influxdb:1.12.4", crate::support::registry::address());
+    assert!(refused.err.contains(&format!("the archive names {image} for InfluxDB")), "{}", refused.err);
+    assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &format!("name={}", it.name)]).unwrap(), "");
+    // The command that the hint prints names them, and is accepted as it stands.
+    let command = refused.err.split('`').nth(1).unwrap();
+    assert!(command.contains(&format!("--influxdb-image {image}")), "{command}");
+    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
+    crate::support::run::Run::new(words).run().expect(0);
+    it.run(&["status"]).expect(0);
 }
