@@ -1,5 +1,6 @@
-//! Alert rules on Grafana's double in every version: made, kept as somebody edited them, brought up to date, and
-//! taken away. That they fire is shown on a real Grafana, in `e2e/alerts.rs`.
+//! Alert rules on Grafana's double in every version: created, kept after an edit, updated and removed. The double
+//! evaluates no rule: it shows what a real Grafana made of the same template. `e2e/alerts.rs` waits for an alert on a
+//! real Grafana.
 
 use serde_json::{Value, json};
 
@@ -127,6 +128,24 @@ fn rules_of_other_people_stay_and_are_named() {
         it.run(&["down", "--deregister"]).expect(0);
         assert_eq!(rules(&it).len(), 1, "{version:?}");
         assert_eq!(it.ask("GET", "/api/folders/theirs", None).0, 200, "{version:?}");
+    }
+}
+
+#[test]
+fn an_alert_names_its_models_in_every_version() {
+    for version in ALERTING {
+        let it = Servers::start(version);
+        it.run(&["up", "--alerts"]).expect(0);
+        let states = it.ask("GET", "/api/prometheus/grafana/api/v1/rules", None).1;
+        let described = |title: &str| {
+            let rules = states["data"]["groups"][0]["rules"].as_array().unwrap();
+            let rule = rules.iter().find(|rule| rule["name"] == title);
+            // A template that was never evaluated has no example: record one when it changes.
+            let rule = rule.unwrap_or_else(|| panic!("{version:?}: {title:?} was not evaluated: {states}"));
+            rule["alerts"][0]["annotations"]["description"].clone()
+        };
+        assert_eq!(described("p99 above the objective"), "busy (1500 ms), spark-svm (1500 ms)", "{version:?}");
+        assert_eq!(described("a model has gone silent"), "spark-svm, busy", "{version:?}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Alert rules on an engine: remembered like every setting, and fired by a real Grafana. The double evaluates
-//! nothing, so with it only what is stored is looked at.
+//! Alert rules on an engine: remembered like every setting, and fired by a real Grafana. The double evaluates no rule,
+//! so with it only the stored rules are checked.
 
 use serde_json::Value;
 

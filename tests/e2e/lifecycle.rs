@@ -271,9 +271,8 @@ fn every_instance_is_listed_without_asking_its_servers() {
     let (one, other) = (Instance::new("all-one"), Instance::new("all-other"));
     one.first_up(&[]).expect(0);
     // A Grafana that never answers costs nothing here.
-    let mut words = other.first(&["--timeout", "1s"]);
-    words.extend(["--grafana-image".into(), format!("{}/odd:silent", registry::address())]);
-    other.run(&words).expect(1);
+    let silent = format!("{}/odd:silent", registry::address());
+    other.first_up(&["--timeout", "1s", "--grafana-image", &silent]).expect(1);
     let list = || {
         let ran = one.run(&["status", "--all", "--output", "json"]).expect(0).json();
         ran["instances"].as_array().unwrap().clone()

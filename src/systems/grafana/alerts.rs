@@ -77,7 +77,7 @@ pub fn edition() -> String {
 /// A rule without its mark: what it asks, when it fires, and what it says then.
 fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Value {
     let after = settings.after(rule).as_secs();
-    let (range, query, evaluator, holds, suffix, shown, summary) = match rule {
+    let (range, query, evaluator, holds, suffix, shows_value, summary) = match rule {
         AlertRule::Latency => (
             LATENCY_RANGE,
             // In milliseconds: Grafana writes large numbers with an exponent.
@@ -85,7 +85,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             json!({"type": "gt", "params": [millis(objective)]}),
             go_duration(after),
             LATENCY,
-            "$1 ($2 ms)",
+            true,
             format!("The p99 latency of a model is above the objective of {} ms", millis(objective)),
         ),
         AlertRule::Silence => {
@@ -100,13 +100,11 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
                 json!({"type": "lt", "params": [ALMOST_NOTHING]}),
                 go_duration(0),
                 COUNTER,
-                "$1",
+                false,
                 format!("A model has not reported for {after} s"),
             )
         }
     };
-    // Grafana's own words name each series with its value; of them, the model is what matters.
-    let found = format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} value=(\S+) \]");
     let expression = json!({"type": EXPRESSION, "uid": EXPRESSION_UID});
     let panel = dashboard::panel_id(match rule {
         AlertRule::Latency => LATENCY_PANEL,
@@ -122,7 +120,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
         "labels": {"clipper_metrics": instance},
         "annotations": {
             "summary": summary,
-            "description": format!("{{{{ reReplaceAll `{found}` `{shown}` $value }}}}"),
+            "description": description(suffix, shows_value),
             "__dashboardUid__": instance,
             "__panelId__": panel.to_string(),
         },
@@ -148,6 +146,24 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             },
         ],
     })
+}
+
+/// A template that lists the models of an alert, each with its value where that says something.
+///
+/// From 12.4 on, each entry of `$values` carries the name of its series as a label. Earlier versions leave the labels
+/// empty and name the series only in `$value`, which is a text.
+fn description(suffix: &str, shows_value: bool) -> String {
+    let (value, replacement) = if shows_value { (" ({{ . }} ms)", "$1 ($2 ms)") } else { ("", "$1") };
+    let text =
+        format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} (?:type='[^']*' )?value=(\S+) \]");
+    [
+        r#"{{ $named := false }}{{ range $values }}{{ $series := index .Labels "__name__" }}{{ if $series }}"#,
+        "{{ if $named }}, {{ end }}{{ $named = true }}",
+        &format!(r"{{{{ reReplaceAll `^(.*){suffix}\.[^.]*$` `$1` $series }}}}{value}"),
+        "{{ end }}{{ end }}{{ if not $named }}",
+        &format!("{{{{ reReplaceAll `{text}` `{replacement}` $value }}}}{{{{ end }}}}"),
+    ]
+    .concat()
 }
 
 /// Microseconds as milliseconds.

@@ -1,5 +1,8 @@
 //! Alert rules and the groups that they are evaluated in, as far as they were recorded. 7.5 has none.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Double, Version, Who, answer, merge, text};
@@ -19,6 +22,32 @@ fn completed(name: &str, value: &Value) -> Value {
         }
     }
     value
+}
+
+/// What became of the template of a rule's description when the rule fired. An example that says `recorded` was read
+/// from a server. The others were expanded by Grafana 12.2's own code from the `$value` and the `$values` of a version
+/// that did not run here.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluated {
+    /// The version.
+    pub grafana: String,
+    /// How the example came about.
+    pub how: String,
+    pub template: String,
+    /// `$value`.
+    pub value: String,
+    /// `$values`.
+    pub values: BTreeMap<String, Value>,
+    pub description: String,
+    /// Fields of the alert.
+    pub alert: BTreeMap<String, Value>,
+}
+
+/// Every example of a version.
+fn evaluated(version: Version) -> impl Iterator<Item = Evaluated> {
+    let all: Vec<Evaluated> = serde_json::from_str(include_str!("../../recordings/alerts.json")).unwrap();
+    all.into_iter().filter(move |one| version.recorded_as() == format!("grafana-{}", one.grafana))
 }
 
 /// A group's interval is a multiple of this, in seconds.
@@ -53,12 +82,38 @@ impl Double {
             ("GET", ["provisioning", "folder", _, "rule-groups", name]) => self.group(organisation, name),
             ("PUT", ["provisioning", "folder", _, "rule-groups", name]) => self.set_group(organisation, name, body),
             ("GET", ["provisioning", "contact-points"]) => self.as_recorded("contact points"),
-            ("GET", ["grafana", "api", "v1", "rules"]) => self.as_recorded("state of the rules"),
+            ("GET", ["grafana", "api", "v1", "rules"]) => self.states(organisation),
             ("GET", ["grafana", "api", "v1", "rules", _, _]) => {
                 self.as_recorded("alert rule as somebody edits it in the browser")
             }
             _ => Response::json(501, &json!({"message": "neither recorded nor documented"})),
         }
+    }
+
+    /// Rules whose templates were evaluated have fired; the others do as the recorded one did.
+    fn states(&self, organisation: usize) -> Response {
+        let mut recorded = self.like("state of the rules");
+        let examples: Vec<Evaluated> = evaluated(self.version).collect();
+        let stored = &self.state.organisations[organisation].rules;
+        let fired: Vec<Value> = stored
+            .iter()
+            .filter_map(|rule| {
+                let template = &rule["annotations"]["description"];
+                let example = examples.iter().find(|example| *template == example.template.as_str())?;
+                let mut alert = json!(example.alert);
+                (alert["labels"], alert["annotations"]) = (rule["labels"].clone(), rule["annotations"].clone());
+                alert["annotations"]["description"] = json!(example.description);
+                let mut state = recorded.body["data"]["groups"][0]["rules"][0].clone();
+                let fields = [("name", rule["title"].clone()), ("state", json!("firing")), ("alerts", json!([alert]))];
+                merge(&mut state, &fields);
+                merge(&mut state, &[("annotations", rule["annotations"].clone()), ("labels", rule["labels"].clone())]);
+                Some(state)
+            })
+            .collect();
+        if !fired.is_empty() {
+            recorded.body["data"]["groups"][0]["rules"] = json!(fired);
+        }
+        answer(recorded.status, &recorded.body)
     }
 
     fn alert_rules(&self, who: &Who, organisation: usize) -> Response {
