@@ -186,8 +186,8 @@ pub enum Server {
 /// Options of `demo`.
 #[derive(Debug, Default, Args)]
 pub struct Demo {
-    /// Names of the models, separated by commas [default: m1,m2]
-    #[arg(long, value_name = "M1,M2", value_delimiter = ',')]
+    /// Model names, separated by commas, or a number of models named m1, m2, … [default: m1,m2]
+    #[arg(long, value_name = "M1,M2|COUNT", value_delimiter = ',')]
     pub models: Option<Vec<String>>,
     /// Predictions per second and model [default: 8]
     #[arg(long, value_name = "N")]

@@ -13,6 +13,7 @@
     reason = "a test may panic"
 )]
 
+mod activity;
 mod alerts;
 mod architecture;
 mod cli;

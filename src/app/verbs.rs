@@ -359,6 +359,22 @@ async fn run_doctor(
     Ok(if diagnosis.culprit().is_none() { Exit::Done } else { Exit::Differs })
 }
 
+/// The most models of one demo: ten times as many as were measured.
+const DEMO_MODELS: usize = 50_000;
+
+/// The models that `--models` names or counts.
+fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
+    let numbered = |count: usize| (1..=count).map(|number| format!("m{number}")).collect();
+    match given {
+        None => Ok(numbered(2)),
+        Some([count]) if !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()) => match count.parse() {
+            Ok(count @ 1..=DEMO_MODELS) => Ok(numbered(count)),
+            _ => Err(Error::usage(format!("--models is {count}"), format!("give a number from 1 to {DEMO_MODELS}"))),
+        },
+        Some(names) => Ok(names.to_vec()),
+    }
+}
+
 fn demo_options(verb: &cli::Demo) -> Result<demo::DemoOptions> {
     let rate = verb.rate.unwrap_or(8.0);
     if !rate.is_finite() || !(0.0..=1e6).contains(&rate) {
@@ -367,11 +383,7 @@ fn demo_options(verb: &cli::Demo) -> Result<demo::DemoOptions> {
     let length =
         |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();
     Ok(demo::DemoOptions {
-        load: Load {
-            models: verb.models.clone().unwrap_or_else(|| vec!["m1".into(), "m2".into()]),
-            rate,
-            seed: verb.seed.unwrap_or(1),
-        },
+        load: Load { models: demo_models(verb.models.as_deref())?, rate, seed: verb.seed.unwrap_or(1) },
         duration: length(&verb.duration, "--duration")?,
         backfill: length(&verb.backfill, "--backfill")?,
         mix: verb.mix,

@@ -34,7 +34,7 @@ pub struct Model {
     pub last_demo: Option<i64>,
     /// Predictions per second in the last report.
     pub rate: Option<f64>,
-    /// The 99th percentile of the last report that had predictions, in microseconds.
+    /// The 99th percentile of the last report that had predictions and is recent, in microseconds.
     pub p99: Option<f64>,
 }
 

@@ -233,7 +233,8 @@ struct Model<'a> {
     last_report: Option<String>,
     reporting: bool,
     predictions_per_second: Option<f64>,
-    /// The 99th percentile of the last predictions, in microseconds.
+    /// The 99th percentile of the last predictions, in microseconds; null if there were none in the ten minutes before
+    /// the newest report of any model.
     p99_micros: Option<f64>,
     above_objective: Option<bool>,
     /// Only demo data carries its name.

@@ -18,6 +18,9 @@ use crate::core::status::{ClipperSettings, Mode, Object, ObjectState, QueryState
 use crate::core::text::{printable, printable_line};
 use crate::error::Error;
 
+/// The most models that `status` lists one by one.
+const MODELS_LISTED: usize = 12;
+
 /// How a text is made.
 #[derive(Clone, Copy)]
 pub(crate) struct Look {
@@ -567,7 +570,81 @@ fn clipper(page: &mut Page, reports: &Reports, paint: Paint) {
         }
         format!("{}: {line}", printable_line(&model.name))
     };
-    for one in &reports.models {
+    let (shown, hidden) = listed_models(&reports.models);
+    for one in shown {
         page.row("", &[model(one)]);
+    }
+    if !hidden.is_empty() {
+        page.row("", &[paint.faint(&hidden_models(&hidden))]);
+    }
+}
+
+/// The models that get a line of their own, and the rest. All of a few; of many, those that need attention first.
+fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport>) {
+    if models.len() <= MODELS_LISTED {
+        return (models.iter().collect(), Vec::new());
+    }
+    let needs_attention =
+        |model: &&ModelReport| model.above_objective == Some(true) || (!model.reporting && model.last_report.is_some());
+    let (mut shown, mut hidden): (Vec<_>, Vec<_>) = models.iter().partition(needs_attention);
+    let overflow = shown.split_off(shown.len().min(MODELS_LISTED));
+    hidden.extend(overflow);
+    (shown, hidden)
+}
+
+/// One line about the models that have none of their own.
+fn hidden_models(hidden: &[&ModelReport]) -> String {
+    let count = |is: fn(&ModelReport) -> bool| hidden.iter().filter(|model| is(model)).count();
+    let parts = [
+        (count(|model| model.reporting), "reporting"),
+        (count(|model| !model.reporting && model.last_report.is_some()), "not reporting"),
+        (count(|model| model.above_objective == Some(true)), "above the objective"),
+        (count(|model| model.demo), "demo data only"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    format!("{} more models: {}; --output json lists all", hidden.len(), parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str, reporting: bool, above: bool) -> ModelReport {
+        ModelReport {
+            name: name.into(),
+            last_report: Some(0),
+            reporting,
+            predictions_per_second: None,
+            p99_micros: None,
+            above_objective: Some(above),
+            demo: false,
+        }
+    }
+
+    #[test]
+    fn a_few_models_are_all_listed() {
+        let models: Vec<ModelReport> = (0..MODELS_LISTED).map(|n| model(&n.to_string(), true, false)).collect();
+        let (shown, hidden) = listed_models(&models);
+        assert_eq!((shown.len(), hidden.len()), (MODELS_LISTED, 0));
+    }
+
+    #[test]
+    fn of_many_models_those_that_need_attention_are_listed_and_the_rest_counted() {
+        let mut models: Vec<ModelReport> = (0..1_000).map(|n| model(&n.to_string(), true, false)).collect();
+        models[17] = model("silent", false, false);
+        models[500] = model("slow", true, true);
+        let (shown, hidden) = listed_models(&models);
+        assert_eq!(shown.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["silent", "slow"]);
+        assert_eq!(hidden_models(&hidden), "998 more models: 998 reporting; --output json lists all");
+    }
+
+    #[test]
+    fn the_list_stays_short_where_every_model_needs_attention() {
+        let models: Vec<ModelReport> = (0..1_000).map(|n| model(&n.to_string(), false, n == 999)).collect();
+        let (shown, hidden) = listed_models(&models);
+        assert_eq!(shown.len(), MODELS_LISTED);
+        let line = hidden_models(&hidden);
+        assert_eq!(line, "988 more models: 988 not reporting, 1 above the objective; --output json lists all");
     }
 }

@@ -8,7 +8,7 @@ pub mod probe;
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::http::{Body, Http, Response, escaped};
 use super::influxql::quoted;
@@ -31,20 +31,70 @@ pub struct Influxdb {
 }
 
 /// One series of a query's answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Series {
-    /// The measurement.
+    /// The measurement; empty in answers that concern none.
+    #[serde(default)]
     pub name: String,
     /// Names of the columns.
+    #[serde(default)]
     pub columns: Vec<String>,
     /// One row per point; as many cells as columns.
-    pub rows: Vec<Vec<Value>>,
+    #[serde(default, rename = "values")]
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// One value of a query's answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Cell {
+    /// No value in this row.
+    Null,
+    /// A boolean field, or a flag of a `SHOW` statement.
+    Flag(bool),
+    /// A whole number, such as a time in milliseconds since 1970.
+    Whole(i64),
+    /// Any other number.
+    Number(f64),
+    /// A string field, a tag or a name.
+    Text(String),
+}
+
+impl Cell {
+    /// The text, unless it is another kind of value.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number, unless it is another kind of value.
+    #[must_use]
+    pub const fn whole(&self) -> Option<i64> {
+        match self {
+            Self::Whole(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The number, whole or not.
+    #[must_use]
+    pub const fn number(&self) -> Option<f64> {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "fields of Clipper are floats in InfluxDB")]
+            Self::Whole(number) => Some(*number as f64),
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
 }
 
 impl Series {
     /// The cell of a row by its column's name.
     #[must_use]
-    pub fn cell<'a>(&'a self, row: &'a [Value], column: &str) -> Option<&'a Value> {
+    pub fn cell<'a>(&self, row: &'a [Cell], column: &str) -> Option<&'a Cell> {
         let index = self.columns.iter().position(|name| name == column)?;
         row.get(index)
     }
@@ -97,7 +147,7 @@ impl Influxdb {
     /// When the server refuses or does not answer.
     pub async fn databases(&self) -> Result<Vec<String>> {
         let series = self.query(None, "SHOW DATABASES").await?;
-        let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.as_str());
+        let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.text());
         Ok(names.map(String::from).collect())
     }
 
@@ -145,20 +195,38 @@ impl Influxdb {
     /// # Errors
     /// When the server refuses, does not answer, or answers with an error.
     pub async fn query(&self, database: Option<&str>, statement: &str) -> Result<Vec<Series>> {
-        Ok(self.query_all(database, &[statement]).await?.into_iter().next().unwrap_or_default())
+        self.query_within(database, statement, None).await
+    }
+
+    /// [`Self::query`] with another limit for the time that the answer may take.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_within(
+        &self,
+        database: Option<&str>,
+        statement: &str,
+        within: Option<Duration>,
+    ) -> Result<Vec<Series>> {
+        Ok(self.query_all(database, &[statement], within).await?.into_iter().next().unwrap_or_default())
     }
 
     /// Asks several statements in one request; an answer each, in order.
     ///
     /// # Errors
     /// As [`Self::query`], for the first statement that fails.
-    pub async fn query_all(&self, database: Option<&str>, statements: &[&str]) -> Result<Vec<Vec<Series>>> {
+    pub async fn query_all(
+        &self,
+        database: Option<&str>,
+        statements: &[&str],
+        within: Option<Duration>,
+    ) -> Result<Vec<Vec<Series>>> {
         let statement = statements.join("; ");
         let path = match database {
             Some(name) => format!("/query?epoch=ms&db={}", escaped(name)),
             None => "/query?epoch=ms".into(),
         };
-        let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), None).await?;
+        let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), within).await?;
         let failed = |why: String| Error::Answer {
             doing: format!("ask InfluxDB: {}", excerpt(&statement, 80)),
             url: self.http.address().into(),
@@ -175,7 +243,7 @@ impl Influxdb {
         if !answer.is_success() {
             return Err(failed(answer.message()));
         }
-        read(&answer.json()).map_err(|error| failed(error.unwrap_or_else(|| answer.message())))
+        read(&answer.body).map_err(|error| failed(error.unwrap_or_else(|| answer.message())))
     }
 
     /// Writes lines of the line protocol, whose times are nanoseconds since 1970.
@@ -245,31 +313,30 @@ fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
     }
 }
 
+/// The body of an answer. InfluxDB reports the error of a statement in its result, with status 200.
+#[derive(Deserialize)]
+struct Answer {
+    results: Vec<StatementResult>,
+}
+
+#[derive(Deserialize)]
+struct StatementResult {
+    error: Option<String>,
+    #[serde(default)]
+    series: Vec<Series>,
+}
+
 /// The series in an answer to several statements, one list each.
 ///
 /// # Errors
-/// With InfluxDB's words, which it sends with status 200; with none where it is no answer at all.
-pub fn read(json: &Value) -> Result<Vec<Vec<Series>>, Option<String>> {
-    let results = json.get("results").and_then(Value::as_array).ok_or(None)?;
-    let mut answers = Vec::new();
-    for result in results {
-        if let Some(error) = result.get("error").and_then(Value::as_str) {
-            return Err(Some(excerpt(error, 300)));
-        }
-        let list = result.get("series").and_then(Value::as_array);
-        answers.push(list.map(|list| list.iter().map(series).collect()).unwrap_or_default());
-    }
-    Ok(answers)
-}
-
-fn series(json: &Value) -> Series {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
-    let list = |name: &str| json.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-    Series {
-        name: json.get("name").map(text).unwrap_or_default(),
-        columns: list("columns").iter().map(text).collect(),
-        rows: list("values").into_iter().filter_map(|row| row.as_array().cloned()).collect(),
-    }
+/// InfluxDB's words for the first statement that failed; none if the body has another shape.
+pub fn read(body: &[u8]) -> Result<Vec<Vec<Series>>, Option<String>> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| None)?;
+    let read = |result: StatementResult| match result.error {
+        Some(error) => Err(Some(excerpt(&error, 300))),
+        None => Ok(result.series),
+    };
+    answer.results.into_iter().map(read).collect()
 }
 
 #[cfg(test)]
@@ -278,14 +345,34 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_the_answer_is_it_is_read_or_refused(json in crate::systems::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
-            let _ = read(&json);
+        fn any_answer_is_read_or_refused(json in crate::systems::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
+            let _ = read(json.to_string().as_bytes());
         }
     }
 
     #[test]
-    fn an_answer_without_the_usual_shape_is_no_panic() {
-        let odd: Value = serde_json::from_str(r#"{"name": 3, "columns": {}, "values": [1, [2], null]}"#).unwrap();
-        assert_eq!(series(&odd).rows, vec![vec![Value::from(2)]]);
+    fn every_kind_of_cell_is_read() {
+        let body = br#"{"results": [{"statement_id": 0, "series": [
+            {"name": "m", "columns": ["time", "a", "b", "c", "d"], "values": [[1732000000000, null, true, 1.5, "x"]]}
+        ]}, {"statement_id": 1}]}"#;
+        let answers = read(body).unwrap();
+        let row =
+            [Cell::Whole(1_732_000_000_000), Cell::Null, Cell::Flag(true), Cell::Number(1.5), Cell::Text("x".into())];
+        assert_eq!(answers[0][0].rows, [row]);
+        assert_eq!(answers[1], []);
+    }
+
+    #[test]
+    fn an_error_in_an_answer_with_status_200_is_an_error() {
+        let body = br#"{"results": [{"statement_id": 0}, {"statement_id": 1, "error": "database not found: x"}]}"#;
+        assert_eq!(read(body), Err(Some("database not found: x".into())));
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_refused() {
+        for body in [r#"{"results": [{"series": [{"values": [1, [2], null]}]}]}"#, "[]", "", r#"{"error": "timeout"}"#]
+        {
+            assert_eq!(read(body.as_bytes()), Err(None), "{body}");
+        }
     }
 }
