@@ -145,7 +145,6 @@ fn every_library_stays_in_its_place() {
         ("clap_complete", &["cli.rs", "app/verbs.rs"]),
         ("clap_mangen", &["app/verbs.rs"]),
         ("open", &["app/terminal.rs"]),
-        ("serde", &["report/schema.rs", "systems/archive.rs", "systems/docker/podman.rs"]),
         ("regex_lite", &["systems/grafana/"]),
         ("httpdate", &["systems/http.rs"]),
     ];
