@@ -58,6 +58,10 @@ fn wrong_usage_is_exit_code_2_and_touches_nothing() {
         &["up", "--influxdb-url", "ftp://x"],
         &["up", "--influxdb-url", "http://me:secret@x:8086"],
         &["up", "--influxdb-ip", &"long-label".repeat(9)],
+        &["up", "--influxdb-url", "http://x:8086", "--influxdb-port", "abc"],
+        &["up", "--grafana-url", "http://x:3000", "--grafana-image", "a b"],
+        &["down", "--grafana-port", "30o0"],
+        &["logs", "--registry", "/"],
         &["up", "-H", "unix:///x", "--context", "y"],
         &["up", "--context", "no-such-context"],
         &["demo", "--rate", "-1"],
@@ -67,6 +71,15 @@ fn wrong_usage_is_exit_code_2_and_touches_nothing() {
         assert_eq!(ran.out, "", "{words:?}");
         assert!(!ran.err.contains("panicked"), "{words:?}: {}", ran.err);
         assert!(!ran.err.contains("secret"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_variable_that_this_run_does_not_use_is_checked_and_named() {
+    for words in [&["up", "--grafana-url", "http://x:3000"][..], &["up", "--grafana-port", "3001"], &["down"]] {
+        let ran = Run::new(words).env("DOCKER_HOST", NO_ENGINE).env("CLIPPER_METRICS_GRAFANA_PORT", "30o0").run();
+        let ran = ran.expect(2);
+        assert!(ran.err.contains("CLIPPER_METRICS_GRAFANA_PORT is \"30o0\""), "{words:?}: {}", ran.err);
     }
 }
 

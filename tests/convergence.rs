@@ -21,8 +21,8 @@ use clipper_metrics::core::retention::Retention;
 use clipper_metrics::core::role::Role;
 use clipper_metrics::core::specification::{PasswordSource, Specification};
 use clipper_metrics::core::stack::{
-    ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Service,
-    Settings, Stack, UserDashboard,
+    ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Loss, Lost, Pull, Remembered, Service,
+    Settings, Stack, UnknownSetting, UserDashboard,
 };
 use clipper_metrics::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use clipper_metrics::core::version::Version;
@@ -1451,16 +1451,26 @@ fn a_container_goes_once_the_server_that_is_used_instead_has_answered() {
     assert!(both.contains(&Step::RemoveNetwork) && both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
 }
 
+fn lost(unknown: &[&'static str]) -> Lost {
+    let unknown = unknown.iter().map(|option| UnknownSetting {
+        option,
+        value_name: "NAME",
+        is_server: *option != "database",
+        stored: None,
+    });
+    Lost { cause: Loss::Gone, unknown: unknown.collect() }
+}
+
 #[test]
 fn lost_settings_are_asked_for_where_nothing_else_knows_them() {
     let mut want = stack(Case::default());
     let settings = want.settings.as_mut().unwrap();
-    settings.lost = Some(Lost { why: "lost".into(), unknown_database: true });
+    settings.lost = Some(lost(&["database"]));
     let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
     let (resource, blocked) = plan.blocked().unwrap();
     assert_eq!((resource, blocked.kind), (Resource::Settings, plan::Obstacle::Settings));
     assert!(blocked.hint.contains("up --database NAME"), "{}", blocked.hint);
-    want.settings.as_mut().unwrap().lost = Some(Lost { why: "lost".into(), unknown_database: false });
+    want.settings.as_mut().unwrap().lost = Some(lost(&[]));
     let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
     assert_eq!(steps(&plan), [Step::SaveSettings]);
 }

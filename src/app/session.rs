@@ -14,7 +14,8 @@ use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::Listener;
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
-use crate::core::observed::StoredSettings;
+use crate::core::observed::{StoredSettings, Volume};
+use crate::core::plan;
 use crate::core::role::Role;
 use crate::core::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::error::{Error, Result};
@@ -73,8 +74,9 @@ impl Session {
     ) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
         let name = inputs.instance()?;
+        // What is wrong with the supplied values is reported before the engine is asked.
+        settings::check_values(&inputs)?;
         if purpose == Purpose::Whole {
-            // What is wrong with what was given is reported before anything is asked.
             settings::check(&inputs)?;
         }
         if inputs.needs_no_engine() {
@@ -134,6 +136,7 @@ impl Session {
             inputs.options.insert(Setting::Name, manifest.instance.clone());
         }
         let name = inputs.instance()?;
+        settings::check_values(&inputs)?;
         settings::check(&inputs)?;
         let docker = connect(&mut inputs, options, environment, &listener).await?;
         let lock = lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?;
@@ -145,14 +148,14 @@ impl Session {
         let database = Remembered { value: manifest.database.clone(), of_file: false };
         values.entry(Setting::Database.key().option.into()).or_insert(database);
         let stored = StoredSettings { numbers: Vec::new(), values: Some(values), upgrade: None };
-        if !stored.values.as_ref().is_some_and(settings::is_readable) {
+        let memory = Memory { stored: Some(stored), ..Memory::default() };
+        let (stack, credentials) = settings::merge(&inputs, &memory)?;
+        if let Some(unknown) = plan::unknown_settings(&stack) {
             return Err(Error::usage(
-                "the archive remembers settings that this program cannot read",
-                "restore it with the version of clipper-metrics that wrote it",
+                format!("the archive cannot be used as it is: {}", unknown.why),
+                "give these settings with `restore`, or use the version of clipper-metrics that wrote the archive",
             ));
         }
-        let memory = Memory { stored: Some(stored), containers: Vec::new() };
-        let (stack, credentials) = settings::merge(&inputs, &memory)?;
         let images = settings::remembered_images(&inputs, &memory, &stack)?;
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok((Self { systems, listener, _lock: Some(lock) }, images))
@@ -189,27 +192,23 @@ pub(super) async fn engine(options: &Options, environment: &Environment, report:
     Ok(docker)
 }
 
-/// What an instance remembers. Only where that is lost, its containers are asked.
+/// What an instance remembers. Only where something of that is lost, containers and volumes are looked at.
 async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
-    let read = async || -> Result<StoredSettings> {
-        let mut stored = docker.stored_settings(name).await?;
-        stored.values = stored.values.filter(settings::is_readable);
-        Ok(stored)
-    };
-    let mut stored = read().await?;
-    let mut containers = Vec::new();
-    if stored.values.is_none() {
-        docker.check().await?;
-        containers = docker.specifications(name).await?;
-        if !containers.is_empty() {
-            // Somebody may have made both since: settings come before containers.
-            stored = read().await?;
-            if stored.values.is_some() {
-                containers.clear();
-            }
-        }
+    let is_whole = |stored: &StoredSettings| stored.values.as_ref().is_some_and(settings::is_readable);
+    let stored = docker.stored_settings(name).await?;
+    if is_whole(&stored) {
+        return Ok(Memory { stored: Some(stored), ..Memory::default() });
     }
-    Ok(Memory { stored: Some(stored), containers })
+    docker.check().await?;
+    let containers = docker.specifications(name).await?;
+    let mut has_data = false;
+    for role in Role::ALL {
+        has_data |= matches!(docker.volume(name, role).await?, Volume::Ours { .. });
+    }
+    // Another run may have made all of them since: settings come before volumes and containers.
+    let exists = has_data || !containers.is_empty();
+    let stored = if exists { docker.stored_settings(name).await? } else { stored };
+    Ok(Memory { stored: Some(stored), containers, has_data })
 }
 
 /// Inputs that name an instance and nothing else.

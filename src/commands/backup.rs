@@ -108,13 +108,16 @@ struct Begun {
 
 async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64, Manifest)> {
     let stack = systems.stack();
+    super::expect_known_settings(stack)?;
     expect_containers(stack, "backup")?;
     archive::expect_free(file)?;
     let seen = systems.observe(Depth::Servers).await?;
     let ids = [running(stack, &seen, Role::Influxdb)?, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
     let databases = systems.influxdb().databases().await?;
-    let mut settings = seen.settings.values.clone().unwrap_or_default();
+    // Where they are lost, what stands in for them.
+    let known = stack.settings.as_ref().map(|settings| &settings.values);
+    let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
     if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
         // What is restored runs what this one runs, not what failed here.
         let image = Remembered { value: spec.specification.image.to_string(), of_file: false };

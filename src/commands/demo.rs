@@ -146,6 +146,7 @@ pub async fn clear(systems: &Systems) -> Result<usize> {
 /// InfluxDB, if it answers and has the database.
 async fn reachable(systems: &Systems) -> Result<Influxdb> {
     let stack = systems.stack();
+    super::expect_known_settings(stack)?;
     let seen = systems.observe(Depth::Servers).await?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("bring it up with `{}`, then try again", stack.command("up"));

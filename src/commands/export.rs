@@ -30,6 +30,7 @@ pub async fn export(
     listener: &dyn Listener,
 ) -> Result<Exported> {
     let stack = systems.stack();
+    super::expect_known_settings(stack)?;
     let influxdb_password = systems.influxdb_password();
     export::check(format, stack, influxdb_password)?;
     let password = if format.makes_servers() { Some(new_password(format, directory, password)?) } else { None };

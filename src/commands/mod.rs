@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::observed::{Observed, Probe};
-use crate::core::plan::{self, Plan, Step, UpOptions};
+use crate::core::plan::{self, Plan, Resource, Step, UpOptions};
 use crate::core::reports::{self, Reports};
 use crate::core::retention::Retention;
 use crate::core::role::Role;
@@ -318,6 +318,7 @@ async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listene
 
 async fn plan_deregister(systems: &Systems) -> Result<Plan> {
     let stack = systems.stack();
+    expect_known_settings(stack)?;
     if stack.container(Role::Grafana).is_some() {
         return Err(Error::usage(
             "--deregister is for a Grafana that already runs; this one is a container, which is removed as a whole",
@@ -420,6 +421,12 @@ pub async fn reopen<T, F: Future<Output = Result<T>>>(
     }
 }
 
+/// A command that depends on what the instance remembers stops where that is lost, and does not guess.
+fn expect_known_settings(stack: &Stack) -> Result<()> {
+    plan::unknown_settings(stack)
+        .map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Settings, blocked }))
+}
+
 async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, show_secrets: bool) -> Result<Status> {
     let reports = reports(systems, seen).await;
     let account = account(systems, seen, show_secrets).await?;
@@ -429,7 +436,8 @@ async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, show_secrets
 /// What Clipper reports, as far as InfluxDB can be asked. A failure here is no failure of the stack.
 async fn reports(systems: &Systems, seen: &Observed) -> Reports {
     let stack = systems.stack();
-    if seen.influxdb.probe.stored().is_none_or(|influxdb| !influxdb.has_database) {
+    let is_known = plan::unknown_settings(stack).is_none();
+    if !is_known || seen.influxdb.probe.stored().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
     match systems.influxdb().activity(&stack.database).await {

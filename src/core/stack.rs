@@ -317,13 +317,47 @@ pub struct Remembered {
     pub of_file: bool,
 }
 
-/// Remembered settings that are gone or cannot be read.
+/// Remembered settings that cannot be used, although the instance exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// What happened to them.
-    pub why: String,
-    /// This run was not told the database either, which no container knows.
-    pub unknown_database: bool,
+    /// Why.
+    pub cause: Loss,
+    /// The settings whose values neither this run nor a container tells.
+    pub unknown: Vec<UnknownSetting>,
+}
+
+/// How remembered settings were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// No copy is left.
+    Gone,
+    /// The copy cannot be read.
+    Unreadable,
+    /// Some of its values cannot be used.
+    Values,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gone => "lost",
+            Self::Unreadable => "unreadable",
+            Self::Values => "not usable",
+        })
+    }
+}
+
+/// A setting whose remembered value is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownSetting {
+    /// The option's name, without dashes.
+    pub option: &'static str,
+    /// What stands for its value in help.
+    pub value_name: &'static str,
+    /// It names a server that serves in place of a container.
+    pub is_server: bool,
+    /// What is stored in place of a value that can be used.
+    pub stored: Option<String>,
 }
 
 /// Where Clipper itself will write, according to its file.

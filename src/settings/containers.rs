@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Resolved;
 use super::keys::Setting;
+use super::{Resolved, values};
 use crate::core::address::ServerUrl;
 use crate::core::image::ImageRef;
 use crate::core::role::Role;
@@ -26,9 +26,12 @@ pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {
 /// The specification of one container, as far as it does not depend on the other role.
 pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str) -> Result<ContainerSpec> {
     let (ip, port, image) = settings_of(role);
-    let address = address(resolved, role, ip)?;
-    let port = self::port(resolved, role, port)?;
-    let (image, is_default) = self::image(resolved, image)?;
+    // Each is picked before one can fail: they stay remembered while the container is not used.
+    let (host, number, name) = (resolved.pick(ip), resolved.pick(port), resolved.pick(image));
+    let address = host.map_or(Ok(IpAddr::from([127, 0, 0, 1])), |host| address(resolved, role, ip, &host))?;
+    let port = number.map_or(Ok(role.port()), |number| values::port(&number, &port.option()))?;
+    let is_default = name.is_none();
+    let image = values::image(&name.unwrap_or_else(|| default_image(resolved, image)), &image.option())?;
     let password = match role {
         Role::Influxdb => PasswordSource::Default,
         Role::Grafana => password(resolved, address)?,
@@ -75,8 +78,7 @@ pub(super) fn keep_image(
 }
 
 /// A published address: text as given, one IP address for the engine.
-fn address(resolved: &mut Resolved<'_>, role: Role, setting: Setting) -> Result<IpAddr> {
-    let Some(text) = resolved.pick(setting) else { return Ok(IpAddr::from([127, 0, 0, 1])) };
+fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
     let text = text.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = text.parse() {
         return Ok(ip);
@@ -91,28 +93,6 @@ fn address(resolved: &mut Resolved<'_>, role: Role, setting: Setting) -> Result<
             ),
         )
     })
-}
-
-fn port(resolved: &mut Resolved<'_>, role: Role, setting: Setting) -> Result<u16> {
-    let Some(text) = resolved.pick(setting) else { return Ok(role.port()) };
-    text.parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or_else(|| Error::usage(format!("{} is {text:?}", setting.option()), "a port is a number from 1 to 65535"))
-}
-
-/// The image of a role, and whether it is our own default.
-fn image(resolved: &mut Resolved<'_>, setting: Setting) -> Result<(ImageRef, bool)> {
-    let parse = |text: &str| {
-        ImageRef::parse(text)
-            .map_err(|why| Error::usage(format!("{} is {text:?}: {why}", setting.option()), "write it as name:tag"))
-    };
-    let default = default_image(resolved, setting);
-    match resolved.pick(setting) {
-        Some(image) => Ok((parse(&image)?, false)),
-        // What was typed as a prefix may hold anything.
-        None => Ok((parse(&default)?, true)),
-    }
 }
 
 /// The image that is used where nobody gives one.

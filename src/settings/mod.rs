@@ -8,16 +8,18 @@ mod contents;
 pub mod keys;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 use std::env::split_paths;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::containers::{container, data_source_url, default_image, keep_image, settings_from};
-use self::contents::{alert_time, alerts, retention, user_dashboards};
+use self::containers::{container, data_source_url, default_image, keep_image, settings_from, settings_of};
+use self::contents::{alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
-use crate::clipper::file::{ClipperFile, ValueKind, database_name};
+pub use self::values::duration;
+use crate::clipper::file::{ClipperFile, ValueKind};
 use crate::core::address::{ServerUrl, collide};
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
@@ -25,15 +27,12 @@ use crate::core::observed::StoredSettings;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
 use crate::core::stack::{
-    ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Lost, Pull, Remembered, Secret, Service, Settings,
-    Stack, UserDashboard,
+    ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Loss, Lost, Pull, Remembered, Secret, Service,
+    Settings, Stack, UnknownSetting, UserDashboard,
 };
 use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
 use crate::systems::{CaFile, Credentials, InfluxdbLogin};
-
-/// Longer than anybody waits or looks back; the clock could not count some of what can be typed.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Secrets that were given, already read from their files or variables.
 #[derive(Debug, Clone, Default)]
@@ -82,8 +81,10 @@ pub struct Inputs {
 pub struct Memory {
     /// The settings; `None` where no engine is asked.
     pub stored: Option<StoredSettings>,
-    /// What the instance's containers were made from, looked up only where the settings are lost.
+    /// What the instance's containers were made from, looked up only where settings are lost or unreadable.
     pub containers: Vec<(Role, Option<Specification>)>,
+    /// A data volume of the instance exists, looked up only where no settings are stored.
+    pub has_data: bool,
 }
 
 impl Inputs {
@@ -112,13 +113,7 @@ impl Inputs {
     pub fn instance(&self) -> Result<String> {
         let given = self.given(Setting::Name).filter(|name| !name.is_empty());
         let name = given.map_or(Setting::Name.key().default, String::as_str);
-        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.len() > 40 || !name.chars().all(letters) || name.starts_with('-') {
-            return Err(Error::usage(
-                format!("{name:?} cannot be the name of an instance"),
-                "use up to 40 small letters, digits and dashes, beginning with a letter or digit",
-            ));
-        }
+        values::instance_name(name)?;
         Ok(name.to_string())
     }
 
@@ -178,7 +173,7 @@ pub fn invocation(options: &Values, environment: &Values, engine_options: &str, 
 /// One merge in progress: every setting passes through [`Resolved::pick`].
 struct Resolved<'a> {
     inputs: &'a Inputs,
-    remembered: &'a BTreeMap<String, Remembered>,
+    remembered: BTreeMap<String, Remembered>,
     /// What is to be remembered from now on.
     values: BTreeMap<String, Remembered>,
 }
@@ -216,34 +211,8 @@ impl Resolved<'_> {
     }
 
     fn url(&mut self, setting: Setting) -> Result<Option<ServerUrl>> {
-        self.pick(setting).map(|text| server_url(&text, setting)).transpose()
+        self.pick(setting).map(|text| values::server_url(&text, &setting.option())).transpose()
     }
-}
-
-/// Checks the address of a server.
-fn server_url(text: &str, setting: Setting) -> Result<ServerUrl> {
-    let option = setting.option();
-    let bad = |why: &str| Error::usage(format!("{option} is {text:?}: {why}"), "write it as http://host:port");
-    let url = url::Url::parse(text).map_err(|_| bad("that is not a server's address"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it begins neither with http:// nor with https://"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::usage(
-            format!("{option} holds a user or password"),
-            "give them with --grafana-user, --influxdb-user and the files for passwords, so that they show nowhere",
-        ));
-    }
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("there is no host in it"))?;
-    if url.query().is_some() || url.fragment().is_some() || text.chars().any(char::is_whitespace) {
-        return Err(bad("that is not a server's address"));
-    }
-    Ok(ServerUrl {
-        tls: url.scheme() == "https",
-        host: host.trim_start_matches('[').trim_end_matches(']').to_string(),
-        port: url.port_or_known_default().ok_or_else(|| bad("there is no port in it"))?,
-        path: url.path().trim_end_matches('/').to_string(),
-    })
 }
 
 /// Merges everything into one stack, and says how to sign in.
@@ -251,16 +220,27 @@ fn server_url(text: &str, setting: Setting) -> Result<ServerUrl> {
 /// # Errors
 /// [`Error::Usage`] when a setting cannot work, with its option's name.
 pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
-    let Some(stored) = &memory.stored else { return merge_with(inputs, &BTreeMap::new(), Remembering::Nothing, None) };
-    let upgrade = stored.upgrade.as_ref();
-    match &stored.values {
-        Some(values) => merge_with(inputs, values, Remembering::Known, upgrade),
-        None if stored.numbers.is_empty() && memory.containers.is_empty() => {
-            merge_with(inputs, &BTreeMap::new(), Remembering::Known, None)
+    let Some(stored) = &memory.stored else { return merge_with(inputs, BTreeMap::new(), Remembering::Nothing, None) };
+    let Some(values) = &stored.values else {
+        if stored.numbers.is_empty() && memory.containers.is_empty() && !memory.has_data {
+            return merge_with(inputs, BTreeMap::new(), Remembering::Known, None);
         }
-        None if stored.numbers.is_empty() => merge_without(inputs, memory, "lost"),
-        None => merge_without(inputs, memory, "unreadable"),
+        let cause = if stored.numbers.is_empty() { Loss::Gone } else { Loss::Unreadable };
+        let unknown = nothing_tells(inputs, memory);
+        return merge_with(inputs, stand_ins(memory), Remembering::Lost(cause, unknown), None);
+    };
+    let (mut readable, unreadable) = split(values);
+    let mut unknown = Vec::new();
+    for (key, remembered) in unreadable {
+        let is_overridden = inputs.given(key.setting).is_some() || (remembered.of_file && inputs.file.is_some());
+        match stand_ins(memory).remove(key.option) {
+            _ if is_overridden => {}
+            Some(stand_in) => drop(readable.insert(key.option.into(), stand_in)),
+            None => unknown.push((key.setting, Some(remembered.value))),
+        }
     }
+    let remembering = if unknown.is_empty() { Remembering::Known } else { Remembering::Lost(Loss::Values, unknown) };
+    merge_with(inputs, readable, remembering, stored.upgrade.as_ref())
 }
 
 /// The images that this run would use otherwise if the memory named none.
@@ -280,27 +260,72 @@ pub fn remembered_images(inputs: &Inputs, memory: &Memory, stack: &Stack) -> Res
     Ok(images.filter_map(|role| Some((role, image(stack, role)?))).collect())
 }
 
-/// What is remembered can be read. Nobody typed what somebody wrote into a label: a value that no
-/// option would take makes all of it unreadable.
+/// Remembered values that can be used, and those that no option would take: whoever wrote the label, one bad value
+/// is no reason to forget the others.
+fn split(
+    values: &BTreeMap<String, Remembered>,
+) -> (BTreeMap<String, Remembered>, Vec<(&'static keys::Key, Remembered)>) {
+    let (mut readable, mut unreadable) = (BTreeMap::new(), Vec::new());
+    for (name, remembered) in values {
+        let text = remembered.value.as_str();
+        match keys::TABLE.iter().find(|key| key.option == name) {
+            Some(key) if text.is_empty() || values::check(key.setting, text, name).is_err() => {
+                unreadable.push((key, remembered.clone()));
+            }
+            _ => drop(readable.insert(name.clone(), remembered.clone())),
+        }
+    }
+    (readable, unreadable)
+}
+
+/// Every remembered value can be used.
 #[must_use]
 pub fn is_readable(values: &BTreeMap<String, Remembered>) -> bool {
-    values.iter().all(|(name, remembered)| {
-        let text = remembered.value.as_str();
-        let Some(key) = keys::TABLE.iter().find(|key| key.option == name) else { return true };
-        !text.is_empty()
-            && match key.setting {
-                Setting::InfluxdbPort | Setting::GrafanaPort => text.parse::<u16>().is_ok_and(|port| port != 0),
-                Setting::InfluxdbUrl | Setting::GrafanaUrl | Setting::DataSourceUrl => {
-                    server_url(text, key.setting).is_ok()
-                }
-                Setting::InfluxdbImage | Setting::GrafanaImage => ImageRef::parse(text).is_ok(),
-                Setting::Registry => ImageRef::parse(&format!("{text}/x")).is_ok(),
-                Setting::Database => database_name(text).is_ok(),
-                Setting::Alerts => matches!(text, "true" | "false"),
-                Setting::AlertLatencyAfter | Setting::AlertSilenceAfter => alert_time(text, key.setting).is_ok(),
-                _ => true,
+    split(values).1.is_empty()
+}
+
+/// What the containers were made from, in place of remembered values.
+fn stand_ins(memory: &Memory) -> BTreeMap<String, Remembered> {
+    let made =
+        memory.containers.iter().flat_map(|(role, made)| made.iter().flat_map(|made| settings_from(*role, made)));
+    made.map(|(setting, value)| (setting.key().option.to_string(), Remembered { value, of_file: false })).collect()
+}
+
+/// What this run needs, where all remembered settings are lost, and neither its inputs nor a container tells.
+fn nothing_tells(inputs: &Inputs, memory: &Memory) -> Vec<(Setting, Option<String>)> {
+    let has_container = |role| memory.containers.iter().any(|(one, _)| *one == role);
+    [
+        (Setting::Database, false),
+        (Setting::InfluxdbUrl, has_container(Role::Influxdb)),
+        (Setting::GrafanaUrl, has_container(Role::Grafana)),
+    ]
+    .into_iter()
+    .filter(|(setting, is_told)| !is_told && inputs.given(*setting).is_none())
+    .map(|(setting, _)| (setting, None))
+    .collect()
+}
+
+/// Checks each value that this run supplies, whether it is used or not.
+///
+/// # Errors
+/// [`Error::Usage`] with the option, the variable or the key of Clipper's file.
+pub fn check_values(inputs: &Inputs) -> Result<()> {
+    let file = inputs.file.as_ref();
+    for key in keys::TABLE {
+        let in_file = key.key.zip(file).map(|(name, file)| (format!("{name} in {}", file.path.display()), name, file));
+        let sources = [
+            (key.setting.option(), inputs.options.get(&key.setting)),
+            (key.variable.to_string(), inputs.environment.get(&key.setting)),
+        ]
+        .into_iter()
+        .chain(in_file.map(|(name, key, file)| (name, file.metrics.get(key))));
+        for (name, text) in sources {
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                values::check(key.setting, text, &name)?;
             }
-    })
+        }
+    }
+    Ok(())
 }
 
 /// Checks what was given to this run, as far as that does not depend on what is remembered.
@@ -317,19 +342,7 @@ pub fn check(inputs: &Inputs) -> Result<()> {
         file.influx_ip = None;
         file.metrics.remove("grafana_ip");
     }
-    merge_with(&inputs, &BTreeMap::new(), Remembering::Nothing, None).map(drop)
-}
-
-/// What the containers were made from stands in for remembered settings.
-fn merge_without(inputs: &Inputs, memory: &Memory, why: &str) -> Result<(Stack, Credentials)> {
-    let mut values = BTreeMap::new();
-    for (role, specification) in &memory.containers {
-        for (setting, value) in specification.iter().flat_map(|have| settings_from(*role, have)) {
-            values.insert(setting.key().option.to_string(), Remembered { value, of_file: false });
-        }
-    }
-    let unknown_database = inputs.given(Setting::Database).is_none();
-    merge_with(inputs, &values, Remembering::Lost(Lost { why: why.into(), unknown_database }), None)
+    merge_with(&inputs, BTreeMap::new(), Remembering::Nothing, None).map(drop)
 }
 
 /// Whether settings are remembered.
@@ -338,14 +351,14 @@ enum Remembering {
     Nothing,
     /// They are, and what was remembered before is known.
     Known,
-    /// They are, but what was remembered before is gone.
-    Lost(Lost),
+    /// They are, but some are lost, and nothing tells the values of these.
+    Lost(Loss, Vec<(Setting, Option<String>)>),
 }
 
 /// The merge itself.
 fn merge_with(
     inputs: &Inputs,
-    remembered: &BTreeMap<String, Remembered>,
+    remembered: BTreeMap<String, Remembered>,
     remembering: Remembering,
     upgrade: Option<&Upgrade>,
 ) -> Result<(Stack, Credentials)> {
@@ -379,9 +392,7 @@ fn merge_with(
     }
     let database = resolved.pick(Setting::Database);
     let database = database.unwrap_or_else(|| Setting::Database.key().default.into());
-    let database = database_name(&database).map_err(|why| {
-        Error::usage(format!("--database is {database:?}: {why}"), "choose another name, in Clipper's file too")
-    })?;
+    let database = values::database(&database, &Setting::Database.option())?;
     let organisation = resolved.pick(Setting::GrafanaOrg);
     let folder = resolved.pick(Setting::GrafanaFolder);
     let chosen_url = resolved.url(Setting::DataSourceUrl)?;
@@ -402,6 +413,10 @@ fn merge_with(
     let title = title(&name);
     let (user_dashboards, unreadable_dashboards) = user_dashboards(&mut resolved, &name, &title)?;
     let login = login(&mut resolved, grafana_url.is_none());
+    let is_external = |role| match role {
+        Role::Influxdb => influxdb_url.is_some(),
+        Role::Grafana => grafana_url.is_some(),
+    };
     let publishes_everywhere = publishes_everywhere(&influxdb) || publishes_everywhere(&grafana);
     let stack = Stack {
         influxdb,
@@ -436,17 +451,39 @@ fn merge_with(
         clipper: inputs.file.as_ref().map(|file| target(file, inputs)),
         invocation: inputs.invocation(),
         own_address: publishes_everywhere.then(inputs.own_address).flatten(),
-        settings: match remembering {
-            Remembering::Nothing => None,
-            Remembering::Known => Some(Settings { values: std::mem::take(&mut resolved.values), lost: None }),
-            Remembering::Lost(lost) => {
-                Some(Settings { values: std::mem::take(&mut resolved.values), lost: Some(lost) })
-            }
-        },
+        settings: remembering.settings(std::mem::take(&mut resolved.values), is_external),
         login,
     };
     let credentials = credentials(inputs, &stack.login, influxdb_user)?;
     Ok((stack, credentials))
+}
+
+impl Remembering {
+    /// What is to be remembered; values of a container that is not used are not needed.
+    fn settings(self, values: BTreeMap<String, Remembered>, is_external: impl Fn(Role) -> bool) -> Option<Settings> {
+        let of_unused = |setting: Setting| {
+            Role::ALL.into_iter().filter(|role| is_external(*role)).any(|role| {
+                let (ip, port, image) = settings_of(role);
+                [ip, port, image].contains(&setting) || (role == Role::Grafana && setting == Setting::GrafanaUser)
+            })
+        };
+        let lost = match self {
+            Self::Nothing => return None,
+            Self::Known => None,
+            Self::Lost(cause, unknown) => {
+                let unknown = unknown.into_iter().filter(|(setting, _)| !of_unused(*setting));
+                let unknown = unknown.map(|(setting, stored)| UnknownSetting {
+                    option: setting.key().option,
+                    value_name: setting.key().value_name,
+                    is_server: matches!(setting, Setting::InfluxdbUrl | Setting::GrafanaUrl),
+                    stored,
+                });
+                Some(Lost { cause, unknown: unknown.collect() })
+            }
+        };
+        let is_whole = |lost: &Lost| lost.cause == Loss::Values && lost.unknown.is_empty();
+        Some(Settings { values, lost: lost.filter(|lost| !is_whole(lost)) })
+    }
 }
 
 /// What the data source and the dashboard of an instance are called.
@@ -525,32 +562,11 @@ fn target(file: &ClipperFile, inputs: &Inputs) -> ClipperTarget {
 }
 
 fn pull(resolved: &mut Resolved<'_>) -> Result<Pull> {
-    match resolved.pick(Setting::Pull).as_deref() {
-        None | Some("missing") => Ok(Pull::Missing),
-        Some("always") => Ok(Pull::Always),
-        Some("never") => Ok(Pull::Never),
-        Some(other) => Err(Error::usage(format!("--pull is {other:?}"), "give missing, always or never")),
-    }
+    let text = resolved.pick(Setting::Pull).unwrap_or_else(|| Setting::Pull.key().default.into());
+    values::pull(&text, &Setting::Pull.option())
 }
 
 fn timeout(resolved: &mut Resolved<'_>) -> Result<Duration> {
     let text = resolved.pick(Setting::Timeout).unwrap_or_else(|| Setting::Timeout.key().default.into());
-    duration(&text, "--timeout")
-}
-
-/// A duration as a person types it.
-///
-/// # Errors
-/// [`Error::Usage`] when it is none, nothing, or longer than a clock can count.
-pub fn duration(text: &str, option: &str) -> Result<Duration> {
-    let hint = "write it as 90s, 10m, 6h or 1d";
-    let duration =
-        humantime::parse_duration(text).map_err(|why| Error::usage(format!("{option} is {text:?}: {why}"), hint))?;
-    if duration.is_zero() {
-        return Err(Error::usage(format!("{option} is {text:?}"), "it must be longer than nothing"));
-    }
-    if duration > LONGEST {
-        return Err(Error::usage(format!("{option} is {text:?}: longer than 100 years"), hint));
-    }
-    Ok(duration)
+    duration(&text, &Setting::Timeout.option())
 }

@@ -33,13 +33,23 @@ fn inputs() -> Inputs {
 
 /// Nothing is remembered yet.
 fn fresh() -> Memory {
-    Memory { stored: Some(StoredSettings::default()), containers: Vec::new() }
+    Memory { stored: Some(StoredSettings::default()), ..Memory::default() }
 }
 
 /// What a stack remembers, as the next run finds it.
 fn memory_of(stack: &Stack) -> Memory {
-    let values = Some(stack.settings.as_ref().unwrap().values.clone());
-    Memory { stored: Some(StoredSettings { numbers: vec![1], values, upgrade: None }), containers: Vec::new() }
+    remembering(stack.settings.as_ref().unwrap().values.clone())
+}
+
+fn remembering(values: BTreeMap<String, Remembered>) -> Memory {
+    let stored = StoredSettings { numbers: vec![1], values: Some(values), upgrade: None };
+    Memory { stored: Some(stored), ..Memory::default() }
+}
+
+/// The settings that a stack cannot know, by their options.
+fn unknown(stack: &Stack) -> Vec<&'static str> {
+    let lost = stack.settings.as_ref().unwrap().lost.as_ref();
+    lost.iter().flat_map(|lost| &lost.unknown).map(|one| one.option).collect()
 }
 
 fn merged(inputs: &Inputs, memory: &Memory) -> Result<Stack> {
@@ -142,36 +152,161 @@ fn where_settings_are_lost_containers_stand_in_for_their_own_role() {
     it.options.insert(Setting::Database, "d".into());
     let stack = merged(&it, &fresh()).unwrap();
     let made = Role::ALL.map(|role| (role, Some(spec(&stack, role).specification.clone())));
-    let memory = Memory { stored: Some(StoredSettings::default()), containers: made.to_vec() };
+    let memory = Memory { containers: made.to_vec(), has_data: true, ..fresh() };
     let bare = merged(&inputs(), &memory).unwrap();
     assert_eq!(bare.url(Role::Grafana).port, 3003);
     assert_eq!(spec(&bare, Role::Influxdb).specification, spec(&stack, Role::Influxdb).specification);
-    assert!(bare.settings.unwrap().lost.unwrap().unknown_database);
+    assert_eq!(unknown(&bare), ["database"]);
     let told = merged(&with(Setting::Database, "d"), &memory).unwrap();
-    assert!(!told.settings.unwrap().lost.unwrap().unknown_database);
+    assert_eq!((unknown(&told), told.settings.unwrap().lost.unwrap().cause), (vec![], Loss::Gone));
 }
 
 #[test]
-fn what_somebody_wrote_into_the_label_is_nobodys_usage_error() {
-    let values = |name: &str, value: &str| {
-        BTreeMap::from([(name.to_string(), Remembered { value: value.into(), of_file: false })])
-    };
-    for (name, value) in [("influxdb-port", "x"), ("grafana-url", "ftp://x"), ("grafana-image", "a b")] {
-        assert!(!is_readable(&values(name, value)), "{name}");
+fn where_settings_are_lost_a_role_without_a_container_may_be_an_external_server() {
+    let stack = merged(&inputs(), &fresh()).unwrap();
+    let grafana = (Role::Grafana, Some(spec(&stack, Role::Grafana).specification.clone()));
+    let memory = Memory { containers: vec![grafana], has_data: true, ..fresh() };
+    assert_eq!(unknown(&merged(&inputs(), &memory).unwrap()), ["database", "influxdb-url"]);
+    // The database alone does not say who serves it.
+    let mut it = with(Setting::Database, "d");
+    assert_eq!(unknown(&merged(&it, &memory).unwrap()), ["influxdb-url"]);
+    for url in ["http://db:8086", ""] {
+        it.options.insert(Setting::InfluxdbUrl, url.into());
+        assert!(unknown(&merged(&it, &memory).unwrap()).is_empty(), "{url:?}");
     }
-    assert!(is_readable(&values("grafana-ip", "a-name-that-does-not-resolve-today")));
-    let memory = Memory {
-        stored: Some(StoredSettings { numbers: vec![1], values: None, upgrade: None }),
-        containers: Vec::new(),
+    let after_down = Memory { has_data: true, ..fresh() };
+    let stack = merged(&inputs(), &after_down).unwrap();
+    assert_eq!(unknown(&stack), ["database", "influxdb-url", "grafana-url"]);
+    let blocked = crate::core::plan::unknown_settings(&stack).unwrap();
+    let again = "`clipper-metrics up --database NAME --influxdb-url URL --grafana-url URL`";
+    assert!(blocked.hint.contains(again), "{}", blocked.hint);
+}
+
+fn remembered(pairs: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
+    let value = |value: &str| Remembered { value: value.into(), of_file: false };
+    pairs.iter().map(|(name, text)| ((*name).to_string(), value(text))).collect()
+}
+
+/// A value that no option takes, for each setting that does not take every text.
+const BAD: [(Setting, &str); 15] = [
+    (Setting::Database, "a/b"),
+    (Setting::Retention, "5m"),
+    (Setting::InfluxdbIp, "a b"),
+    (Setting::InfluxdbPort, "abc"),
+    (Setting::GrafanaIp, "a/b"),
+    (Setting::GrafanaPort, "30o0"),
+    (Setting::InfluxdbUrl, "ftp://x"),
+    (Setting::GrafanaUrl, "http://g?x"),
+    (Setting::DataSourceUrl, "influxdb:8086"),
+    (Setting::InfluxdbImage, "a b"),
+    (Setting::GrafanaImage, "grafana:"),
+    (Setting::Registry, "/"),
+    (Setting::Alerts, "yes"),
+    (Setting::AlertLatencyAfter, "2d"),
+    (Setting::AlertSilenceAfter, "1s"),
+];
+
+#[test]
+fn every_supplied_value_is_checked_whether_it_is_used_or_not() {
+    let external = || {
+        let mut it = with(Setting::InfluxdbUrl, "http://db:8086");
+        it.options.insert(Setting::GrafanaUrl, "http://g:3000".into());
+        it
     };
+    let for_one_run = [(Setting::Pull, "sometimes"), (Setting::Timeout, "soon"), (Setting::Name, "A")];
+    for (setting, bad) in BAD.into_iter().chain(for_one_run) {
+        let key = setting.key();
+        let rejects = |it: &Inputs, name: &str| {
+            let error = check_values(it).expect_err(name).to_string();
+            assert!(setting == Setting::Name || error.contains(name), "{error}");
+        };
+        let mut it = external();
+        it.options.insert(setting, bad.into());
+        rejects(&it, &setting.option());
+        // A variable is named as such, also where an option is used in its place.
+        let mut it = external();
+        it.environment.insert(setting, bad.into());
+        rejects(&it, key.variable);
+        it.options.insert(setting, String::new());
+        rejects(&it, key.variable);
+        if let Some(name) = key.key {
+            let metrics = [(name.to_string(), bad.to_string())].into();
+            let file = ClipperFile { path: "clipper.toml".into(), metrics, ..ClipperFile::default() };
+            rejects(&Inputs { file: Some(file), ..external() }, &format!("{name} in clipper.toml"));
+        }
+    }
+    check_values(&external()).unwrap();
+}
+
+#[test]
+fn one_unreadable_value_is_named_and_the_others_stay() {
+    let good = [("database", "d"), ("retention", "7d"), ("registry", "mirror:5000"), ("grafana-folder", "F")];
+    for (setting, bad) in BAD {
+        let option = setting.key().option;
+        let mut values = remembered(&good);
+        values.extend(remembered(&[(option, bad)]));
+        assert!(!is_readable(&values), "{option}");
+        let memory = remembering(values);
+        let stack = merged(&inputs(), &memory).unwrap();
+        assert_eq!(unknown(&stack), [option]);
+        let kept = &stack.settings.as_ref().unwrap().values;
+        for (name, value) in good.into_iter().filter(|(name, _)| *name != option) {
+            assert_eq!(kept[name].value, value, "{option} is unreadable");
+        }
+        assert!(!kept.contains_key(option));
+        let blocked = crate::core::plan::unknown_settings(&stack).unwrap();
+        assert!(blocked.why.contains(&format!("--{option} is {bad:?}")), "{}", blocked.why);
+        assert!(blocked.hint.contains(&format!("up --{option} ''`")), "{}", blocked.hint);
+        // Given again or taken back, it is known.
+        assert!(unknown(&merged(&with(setting, ""), &memory).unwrap()).is_empty(), "{option}");
+    }
+    assert!(is_readable(&remembered(&[("grafana-ip", "a-name-that-does-not-resolve-today"), ("of-a-newer", "")])));
+    // What is remembered in another form counts as empty, and no setting is empty.
+    assert!(!is_readable(&remembered(&[("grafana-folder", "")])));
+}
+
+#[test]
+fn an_unreadable_value_of_an_unused_container_is_no_obstacle_and_a_container_stands_in_for_its_own() {
+    let values = remembered(&[("influxdb-url", "http://db:8086"), ("influxdb-port", "abc"), ("retention", "7d")]);
+    let external = merged(&inputs(), &remembering(values.clone())).unwrap();
+    assert!(external.container(Role::Influxdb).is_none() && external.retention.is_some());
+    assert_eq!(external.settings.as_ref().unwrap().lost, None);
+    assert!(!external.settings.unwrap().values.contains_key("influxdb-port"), "it is not stored again");
+    let back = merged(&with(Setting::InfluxdbUrl, ""), &remembering(values.clone())).unwrap();
+    assert_eq!(unknown(&back), ["influxdb-port"]);
+    let made = merged(&with(Setting::InfluxdbPort, "8099"), &fresh()).unwrap();
+    let made = spec(&made, Role::Influxdb).specification.clone();
+    let memory = Memory { containers: vec![(Role::Influxdb, Some(made))], ..remembering(values) };
+    let back = merged(&with(Setting::InfluxdbUrl, ""), &memory).unwrap();
+    assert_eq!((back.url(Role::Influxdb).port, back.settings.unwrap().lost), (8099, None));
+}
+
+#[test]
+fn a_label_that_is_no_json_is_unreadable_as_a_whole() {
+    let stored = StoredSettings { numbers: vec![1], values: None, upgrade: None };
+    let memory = Memory { stored: Some(stored), ..Memory::default() };
     let stack = merged(&inputs(), &memory).unwrap();
-    assert_eq!(stack.settings.unwrap().lost.unwrap().why, "unreadable");
-    // What somebody typed still is, and what only clashes with it is no reason to forget.
-    assert!(merged(&with(Setting::GrafanaPort, "x"), &memory).is_err());
+    assert_eq!(stack.settings.unwrap().lost.unwrap().cause, Loss::Unreadable);
+    // A value that only clashes with what is remembered is no reason to forget that.
     let open = memory_of(&merged(&with(Setting::GrafanaIp, "0.0.0.0"), &fresh()).unwrap());
     let mut it = inputs();
     it.secrets.grafana_password = Some(Secret::new("admin"));
     assert!(merged(&it, &open).is_err());
+}
+
+#[test]
+fn a_host_name_that_does_not_resolve_costs_an_unused_container_no_setting() {
+    let mut it = with(Setting::InfluxdbUrl, "http://db:8086");
+    for (setting, value) in
+        [(Setting::InfluxdbIp, "nowhere"), (Setting::InfluxdbPort, "8099"), (Setting::InfluxdbImage, "own:1")]
+    {
+        it.options.insert(setting, value.into());
+    }
+    let memory = memory_of(&merged(&it, &fresh()).unwrap());
+    let again = merged(&inputs(), &memory).unwrap().settings.unwrap().values;
+    for (name, value) in [("influxdb-ip", "nowhere"), ("influxdb-port", "8099"), ("influxdb-image", "own:1")] {
+        assert_eq!(again[name].value, value);
+    }
 }
 
 #[test]
@@ -317,6 +452,24 @@ fn own_dashboards_are_remembered_and_a_file_that_is_gone_stops_only_the_run_that
 }
 
 #[test]
+fn remembered_dashboards_that_clash_by_now_stop_nothing() {
+    // Two files have one uid by now, another has one title, and one has the bundled dashboard's uid.
+    for (paths, clash) in
+        [("/d/a1:/d/a2", "/d/a1 and /d/a2"), ("/d/b1:/e/b1", "/d/b1 and /e/b1"), ("/d/a1:/d/x1", "/d/x1")]
+    {
+        let memory = remembering(remembered(&[("dashboard", paths)]));
+        let it = with(Setting::Name, "x");
+        let stack = merged(&it, &memory).unwrap();
+        assert_eq!((stack.user_dashboards.len(), stack.unreadable_dashboards.len()), (1, 1), "{paths}");
+        assert!(stack.unreadable_dashboards[0].contains(clash), "{:?}", stack.unreadable_dashboards);
+        assert_eq!(stack.settings.unwrap().values["dashboard"].value, paths, "they stay remembered");
+        let mut given = it.clone();
+        given.options.insert(Setting::Dashboard, paths.into());
+        assert!(merged(&given, &memory).is_err(), "{paths}");
+    }
+}
+
+#[test]
 fn two_dashboards_of_one_uid_or_title_are_an_error_that_names_both() {
     for (paths, named) in [("/d/a1:/d/a2", "\"a\""), ("/d/a1:/e/a1", "/d/a1 and /e/a1"), ("/d/x1", "bundled")] {
         let mut inputs = with(Setting::Dashboard, paths);
@@ -339,7 +492,7 @@ fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
         let note = |value: &str| Remembered { value: value.into(), of_file: false };
         let values = remembered.iter().map(|(name, value)| ((*name).to_string(), note(value))).collect();
         let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
-        let memory = Memory { stored: Some(stored), containers: Vec::new() };
+        let memory = Memory { stored: Some(stored), ..Memory::default() };
         let stack = merged(inputs, &memory).unwrap();
         let images = remembered_images(inputs, &memory, &stack).unwrap();
         images.into_iter().map(|(role, image)| format!("{role} {image}")).collect::<Vec<_>>()

@@ -122,6 +122,98 @@ fn lost_settings_are_said_and_asked_for() {
 }
 
 #[test]
+fn where_settings_are_lost_no_command_guesses() {
+    let it = Instance::new("no-guess");
+    it.first_up(&["--database", "d"]).expect(0);
+    for name in settings_volumes(&it.name) {
+        docker(&["volume", "rm", &name]).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (archive, directory) = (path("archive"), path("export"));
+    let again = format!("`clipper-metrics up --database NAME --name {}`", it.name);
+    for words in [
+        &["up"][..],
+        &["up", "--yes"],
+        &["backup", &archive],
+        &["export", "provisioning", &directory],
+        &["export", "compose", &directory],
+        &["export", "swarm", &directory],
+        &["export", "kubernetes", &directory],
+        &["doctor"],
+        &["demo", "--backfill", "1m"],
+        &["demo", "--clear"],
+        &["down", "--deregister"],
+    ] {
+        let ran = it.run(words).expect(2);
+        assert!(ran.err.contains("are lost") && ran.err.contains(&again), "{words:?}: {}", ran.err);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was written");
+    assert!(settings_volumes(&it.name).is_empty(), "nothing was stored");
+    for words in [&["status"][..], &["up", "--dry-run"]] {
+        let ran = it.run(words).expect(3);
+        assert!(ran.out.contains("are lost") && ran.out.contains(&again), "{words:?}: {}", ran.out);
+    }
+    // What needs the containers alone goes on.
+    it.run(&["logs", "--tail", "1"]).expect(0);
+    // A role without a container may be served elsewhere: the database alone does not tell.
+    let again = format!("`clipper-metrics up --database NAME --influxdb-url URL --name {}`", it.name);
+    docker(&["rm", "--force", &it.container("influxdb")]).unwrap();
+    let up = it.run(&["up"]).expect(2);
+    assert!(up.err.contains(&again), "{}", up.err);
+    let up = it.run(&["up", "--database", "d"]).expect(2);
+    assert!(up.err.contains("`clipper-metrics up --influxdb-url URL"), "{}", up.err);
+    assert!(it.id("influxdb").is_empty(), "no container takes the place of a server that may run elsewhere");
+    let port = it.influxdb_port.to_string();
+    let words = ["up", "--database", "d", "--influxdb-url", "", "--influxdb-port", &port];
+    it.run(&words).expect(0);
+    it.assert_whole();
+    it.run(&["down"]).expect(0);
+    for name in settings_volumes(&it.name) {
+        docker(&["volume", "rm", &name]).unwrap();
+    }
+    // Its data is an instance, too.
+    let up = it.run(&["up"]).expect(2);
+    let again = format!("`clipper-metrics up --database NAME --influxdb-url URL --grafana-url URL --name {}`", it.name);
+    assert!(up.err.contains(&again), "{}", up.err);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_remembered_value_that_cannot_be_used_costs_no_other() {
+    let it = Instance::new("unreadable");
+    it.first_up(&["--database", "d"]).expect(0);
+    let ids = [it.id("influxdb"), it.id("grafana")];
+    let replace = |label: &str| {
+        let names = settings_volumes(&it.name);
+        docker(&["volume", "rm", &names[0]]).unwrap();
+        let labels = [format!("clipper-metrics.instance={}", it.name), format!("clipper-metrics.settings={label}")];
+        docker(&["volume", "create", "--label", &labels[0], "--label", &labels[1], &names[0]]).unwrap();
+    };
+    let value = |name: &str, value: &str| format!(r#""{name}":{{"value":"{value}","from":"user"}}"#);
+    let registry = value("registry", registry::address());
+    // The containers know ports; one value has another form.
+    let odd = r#""influxdb-port":{"value":5,"from":"user"}"#;
+    replace(&format!("{{{},{registry},{},{odd}}}", value("database", "d"), value("grafana-port", "30o0")));
+    let status = it.run(&["status"]).expect(3);
+    assert!(status.out.contains(&format!("grafana-port: 30o0 -> {}", it.grafana_port)), "{}", status.out);
+    it.run(&["up"]).expect(0);
+    assert_eq!((ids, it.status()["database"]["name"].as_str()), ([it.id("influxdb"), it.id("grafana")], Some("d")));
+    it.assert_whole();
+    // Nothing else knows how long points are kept.
+    replace(&format!("{{{},{registry},{}}}", value("database", "d"), value("retention", "soon")));
+    for words in [&["up"][..], &["doctor"], &["demo", "--clear"]] {
+        let ran = it.run(words).expect(2);
+        assert!(ran.err.contains("--retention is \"soon\""), "{words:?}: {}", ran.err);
+        assert!(ran.err.contains("`clipper-metrics up --retention ''"), "{words:?}: {}", ran.err);
+    }
+    let status = it.run(&["status"]).expect(3);
+    assert!(status.out.contains("--retention is \"soon\""), "{}", status.out);
+    it.run(&["up", "--retention", ""]).expect(0);
+    assert_eq!(it.status()["database"]["name"], "d");
+}
+
+#[test]
 fn a_file_takes_back_what_a_file_gave() {
     let it = Instance::new("of-file");
     let folder = tempfile::tempdir().unwrap();

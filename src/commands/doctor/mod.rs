@@ -38,13 +38,15 @@ pub struct DoctorOptions {
 ///
 /// # Errors
 /// [`Error::Interrupted`] when `stop` comes first, [`Error::Docker`] when the engine does not answer, and
-/// [`Error::Absent`] when the container of `--from` does not run. What is wrong with the stack is no error.
+/// [`Error::Absent`] when the container of `--from` does not run, and [`Error::Blocked`] when settings that it needs
+/// are lost. What else is wrong with the stack is no error.
 pub async fn doctor(
     systems: &Systems,
     options: &DoctorOptions,
     listener: &dyn Listener,
     stop: impl Future<Output = ()>,
 ) -> Result<Diagnosis> {
+    super::expect_known_settings(systems.stack())?;
     let mut examination = Examination {
         systems,
         from: options.from.as_deref(),

@@ -18,7 +18,7 @@ use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, S
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
-use super::stack::{DashboardId, Remembered, Stack};
+use super::stack::{DashboardId, Loss, Remembered, Stack, UnknownSetting};
 use super::upgrade::UpgradeState;
 
 /// What the user asked of `up` beyond the stack itself.
@@ -267,10 +267,9 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let released = |role| is_released(stack, seen, role);
     let influxdb = container::server(stack, Role::Influxdb, &seen.influxdb, options, released(Role::Influxdb), None);
     let grafana = container::server(stack, Role::Grafana, &seen.grafana, options, released(Role::Grafana), upgrade);
-    let unknown_database = stack.settings.as_ref().and_then(|settings| settings.lost.as_ref());
-    let unknown_database = unknown_database.is_some_and(|lost| lost.unknown_database);
-    let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| !unknown_database);
-    let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| !unknown_database);
+    let is_known = unknown_settings(stack).is_none();
+    let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
+    let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
     let database = database(influxdb_stores);
     let retention = retention(stack, influxdb_stores);
     let is_fresh = stack.container(Role::Grafana).is_some()
@@ -329,16 +328,10 @@ fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
     let stored = &seen.settings;
     let finding = match (&settings.lost, &stored.values) {
         (_, Some(values)) if *values == settings.values && stored.numbers.len() == 1 => Finding::InSync,
-        (Some(lost), _) if lost.unknown_database => Finding::Blocked(Blocked {
-            kind: Obstacle::Settings,
-            why: format!("the settings of {} are {}, and nothing else knows its database", stack.instance, lost.why),
-            hint: format!(
-                "give the database again: {}; after a restore that was killed, `{}` and restore again",
-                stack.command("up --database NAME"),
-                stack.command("down --volumes")
-            ),
-        }),
-        (Some(lost), _) => Finding::Stopped(lost.why.clone()),
+        (Some(lost), _) => match unknown_settings(stack) {
+            Some(blocked) => blocked.into(),
+            None => Finding::Stopped(lost.cause.to_string()),
+        },
         (None, None) => Finding::Missing,
         (None, Some(values)) => {
             let differences = Difference::between(&texts(values), &texts(&settings.values));
@@ -352,6 +345,40 @@ fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
         }
     };
     Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings))
+}
+
+/// Why a command that depends on remembered settings cannot go on: some are lost, and nothing else tells them.
+#[must_use]
+pub fn unknown_settings(stack: &Stack) -> Option<Blocked> {
+    let lost = stack.settings.as_ref()?.lost.as_ref().filter(|lost| !lost.unknown.is_empty())?;
+    let options = |value: fn(&UnknownSetting) -> &str| -> String {
+        lost.unknown.iter().map(|one| format!(" --{} {}", one.option, value(one))).collect()
+    };
+    let again = stack.command(&format!("up{}", options(|one| one.value_name)));
+    let instance = &stack.instance;
+    let (why, hint) = if lost.cause == Loss::Values {
+        let values = lost
+            .unknown
+            .iter()
+            .map(|one| format!("--{} is {:?}", one.option, one.stored.as_deref().unwrap_or_default()));
+        let none = stack.command(&format!("up{}", options(|_| "''")));
+        (
+            format!("remembered settings of {instance} cannot be used: {}", values.collect::<Vec<_>>().join(", ")),
+            format!("give them again with `{again}`, or forget them with `{none}`"),
+        )
+    } else {
+        let is_server = lost.unknown.iter().any(|one| one.is_server);
+        let names: Vec<String> = lost.unknown.iter().map(|one| format!("--{}", one.option)).collect();
+        let empty = if is_server { " (an empty URL, '', stands for a container)" } else { "" };
+        (
+            format!("the settings of {instance} are {}, and nothing else tells {}", lost.cause, names.join(", ")),
+            format!(
+                "give them again: `{again}`{empty}; after a restore that was killed, `{}` and restore again",
+                stack.command("down --volumes")
+            ),
+        )
+    };
+    Some(Blocked { kind: Obstacle::Settings, why, hint })
 }
 
 fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {

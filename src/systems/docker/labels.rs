@@ -109,21 +109,20 @@ pub fn specification(labels: Option<&Labels>) -> Option<Specification> {
     Specification::from_fields(&texts?)
 }
 
-/// The settings that somebody gave.
+/// The remembered settings. A field in another form is an empty value, which no setting takes: the others stay.
 #[must_use]
 pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
     let Value::Object(fields) = serde_json::from_str(labels.get(SETTINGS)?).ok()? else { return None };
-    fields
-        .into_iter()
-        .map(|(name, field)| {
-            let of_file = match field["from"].as_str()? {
-                "file" => true,
-                "user" => false,
-                _ => return None,
-            };
-            Some((name, Remembered { value: field["value"].as_str()?.to_string(), of_file }))
-        })
-        .collect()
+    let remembered = |field: &Value| {
+        let of_file = match field["from"].as_str()? {
+            "file" => true,
+            "user" => false,
+            _ => return None,
+        };
+        Some(Remembered { value: field["value"].as_str()?.to_string(), of_file })
+    };
+    let unreadable = || Remembered { value: String::new(), of_file: false };
+    Some(fields.into_iter().map(|(name, field)| (name, remembered(&field).unwrap_or_else(unreadable))).collect())
 }
 
 /// A change of Grafana's image that is not over, or was undone.
@@ -190,6 +189,15 @@ mod tests {
             let noted = Upgrade { id, from, to, state: states[usize::try_from(state).unwrap()] };
             prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted))), Some(noted));
         }
+    }
+
+    #[test]
+    fn a_setting_in_another_form_is_empty_and_costs_no_other() {
+        let text =
+            r#"{"a":{"value":"1","from":"file"},"b":{"value":2,"from":"user"},"c":{"value":"3","from":"x"},"d":4}"#;
+        let read = settings(&[(SETTINGS.to_string(), text.to_string())].into()).unwrap();
+        let texts: Vec<&str> = read.values().map(|remembered| remembered.value.as_str()).collect();
+        assert_eq!((texts, read["a"].of_file), (vec!["1", "", "", ""], true));
     }
 
     #[test]
