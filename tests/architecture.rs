@@ -134,7 +134,7 @@ fn every_library_stays_in_its_place() {
         ("reqwest", &["systems/http.rs"]),
         ("rustls", &["systems/http.rs"]),
         ("percent_encoding", &["systems/http.rs"]),
-        ("url", &["settings/mod.rs"]),
+        ("url", &["settings/values.rs"]),
         ("rustix", &["app/terminal.rs"]),
         ("toml", &["clipper/file.rs"]),
         ("strsim", &["clipper/file.rs"]),
