@@ -123,6 +123,8 @@ struct World {
     /// Grafana answers with settings that it no longer has.
     stale: bool,
     settings: Thing,
+    /// The retention that this run wants is among the remembered settings.
+    remembers: bool,
 }
 
 /// A copy of Grafana's database: of which change of the image, and what lay there then.
@@ -406,7 +408,13 @@ impl World {
         let values = match self.settings {
             Thing::Missing => None,
             Thing::Wrong => Some(BTreeMap::new()),
-            Thing::Right => Some(want.settings.as_ref().unwrap().values.clone()),
+            Thing::Right => {
+                let mut values = want.settings.as_ref().unwrap().values.clone();
+                if !self.remembers {
+                    values.remove(Retention::SETTING);
+                }
+                Some(values)
+            }
         };
         Observed {
             engine: None,
@@ -491,8 +499,15 @@ impl World {
                 assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
                 self.networks.clear();
             }
-            Step::SaveSettings => self.settings = Thing::Right,
-            Step::RemoveSettings => self.settings = Thing::Missing,
+            Step::SaveSettings { keeps_retention } => {
+                self.settings = Thing::Right;
+                if let Some(want) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
+                    let deletes = self.database && want.is_shorter_than(self.keeps);
+                    assert!(self.asked || !deletes, "a retention is remembered that nobody confirmed");
+                    self.remembers = true;
+                }
+            }
+            Step::RemoveSettings => (self.settings, self.remembers) = (Thing::Missing, false),
             Step::CreateVolume(role) => self.server(role).volume = true,
             Step::RemoveVolume(role) => {
                 assert!(self.server(role).container.is_none(), "the volume is in use");
@@ -802,7 +817,8 @@ impl World {
         };
         let inside = self.database && keeps && self.source == Thing::Right && dashboards && alerts && !self.stale;
         let servers = fine(&self.influxdb) && fine(&self.grafana) && !self.is_pending();
-        self.networks.len() == 1 && servers && is_version && door && settled && inside && self.settings == Thing::Right
+        let remembered = self.settings == Thing::Right && (case.retention.is_none() || self.remembers);
+        self.networks.len() == 1 && servers && is_version && door && settled && inside && remembered
     }
 }
 
@@ -833,7 +849,7 @@ fn finish(mut world: World, want: &Stack, case: Case) {
         world.removed = None;
         let seen = world.observe(want, case);
         let plan = plan::up(want, &seen, options);
-        world.asked |= plan::shortened_retention(want, &seen, &plan).is_some();
+        world.asked |= plan::shortened_retention(want, &plan).is_some();
         if let Some((_, blocked)) = plan.blocked() {
             let migrated =
                 blocked.kind == plan::Obstacle::Image && world.ran > case.version() && world.upgrade.is_none();
@@ -892,7 +908,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
     if plan.blocked().is_some() {
         return 0;
     }
-    let asked = plan::shortened_retention(want, &seen, &plan).is_some();
+    let asked = plan::shortened_retention(want, &plan).is_some();
     if !case.reset {
         assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
     }
@@ -1027,6 +1043,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 home: false,
                                 stale: database && source == Thing::Right,
                                 settings: things[(index + door) % 3],
+                                remembers: things[(index + door) % 3] == Thing::Right && door % 2 == 0,
                             };
                             if can_be(&world) {
                                 each(world);
@@ -1086,6 +1103,37 @@ fn on_loopback_every_world_and_every_crash_converges() {
 fn whatever_retention_is_found_it_is_set_and_shortened_only_after_a_question() {
     for retention in [DAYS_2, DAYS_90, Retention::Forever] {
         check_everywhere(Case { retention: Some(retention), ..Case::default() });
+    }
+}
+
+#[test]
+fn a_declined_retention_is_never_remembered() {
+    let influxdbs = servers(&[PasswordSource::Default], &[false]);
+    let grafanas = servers(&[PasswordSource::Default], &[false]);
+    for retention in [DAYS_2, DAYS_90] {
+        let case = Case { retention: Some(retention), ..Case::default() };
+        let want = stack(case);
+        let mut declined = 0;
+        worlds(&networks(), &influxdbs, &some(&grafanas), &DOORS[1..4], |found| {
+            let mut world = found.clone();
+            for _ in 0..6 {
+                let plan = plan::up(&want, &world.observe(&want, case), UpOptions::default());
+                if plan::shortened_retention(&want, &plan).is_some() {
+                    assert_eq!(world.remembers, found.remembers, "{found:?}");
+                    declined += 1;
+                    return;
+                }
+                if plan.in_sync() || plan.blocked().is_some() {
+                    return;
+                }
+                let [order, _] = orders(&plan);
+                if !order.into_iter().all(|step| world.execute(case, step)) {
+                    return;
+                }
+            }
+            panic!("does not end: {found:?}");
+        });
+        assert!(declined > 100, "{declined}");
     }
 }
 
@@ -1250,6 +1298,7 @@ fn empty_world() -> World {
         home: false,
         stale: false,
         settings: Thing::Missing,
+        remembers: false,
     }
 }
 
@@ -1472,7 +1521,7 @@ fn lost_settings_are_asked_for_where_nothing_else_knows_them() {
     assert!(blocked.hint.contains("up --database NAME"), "{}", blocked.hint);
     want.settings.as_mut().unwrap().lost = Some(lost(&[]));
     let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
-    assert_eq!(steps(&plan), [Step::SaveSettings]);
+    assert_eq!(steps(&plan), [Step::SaveSettings { keeps_retention: false }]);
 }
 
 #[test]
@@ -1493,8 +1542,9 @@ fn settings_are_saved_after_what_is_prepared_and_before_a_container_changes() {
     let plan = plan_with(&want, stopped);
     let [order, _] = orders(&plan);
     let at = |step| order.iter().position(|one| *one == step).unwrap();
-    assert!(at(Step::TryPassword) < at(Step::SaveSettings), "{order:?}");
-    assert!(at(Step::SaveSettings) < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");
+    let saved = at(Step::SaveSettings { keeps_retention: false });
+    assert!(at(Step::TryPassword) < saved, "{order:?}");
+    assert!(saved < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");
 }
 
 #[test]

@@ -275,7 +275,7 @@ pub async fn restore(
         progress = Progress::Something;
         systems.apply(&only(&plan, is_made_first), &mut executed).await?;
         fill(systems, archive, &mut executed).await?;
-        let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings]);
+        let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings { keeps_retention: true }]);
         systems.apply(&remembered, &mut executed).await?;
         progress = Progress::Everything;
         let mut outcome = Box::pin(super::up(systems, UpOptions::default(), confirm, listener)).await?;

@@ -115,7 +115,7 @@ async fn converge(
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
-        if let Some(from) = plan::shortened_retention(systems.stack(), &seen, &plan)
+        if let Some(from) = plan::shortened_retention(systems.stack(), &plan)
             && confirmed != Some(from)
             && confirmed != Some(None)
         {

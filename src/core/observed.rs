@@ -80,6 +80,18 @@ pub struct StoredSettings {
     pub upgrade: Option<Upgrade>,
 }
 
+impl StoredSettings {
+    /// These values, with the stored retention in place of theirs.
+    #[must_use]
+    pub fn keep_retention(&self, values: &BTreeMap<String, Remembered>) -> BTreeMap<String, Remembered> {
+        let mut values = values.clone();
+        values.remove(Retention::SETTING);
+        let stored = self.values.as_ref().and_then(|stored| stored.get_key_value(Retention::SETTING));
+        values.extend(stored.map(|(name, retention)| (name.clone(), retention.clone())));
+        values
+    }
+}
+
 /// One role: image, volume, container, and the server inside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server<S> {

@@ -125,8 +125,8 @@ impl Systems {
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveSpareNetworks => self.docker()?.remove_networks(instance, true).await,
-            Step::SaveSettings => match &stack.settings {
-                Some(settings) => self.docker()?.save_settings(instance, &settings.values).await,
+            Step::SaveSettings { keeps_retention } => match &stack.settings {
+                Some(settings) => self.docker()?.save_settings(instance, &settings.values, keeps_retention).await,
                 None => Ok(()),
             },
             Step::RemoveSettings => self.docker()?.remove_settings(instance).await,

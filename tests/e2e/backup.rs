@@ -150,6 +150,8 @@ fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let refused = restore(&it, path, &["--retention", "1h"]).expect(2);
     assert!(refused.err.contains("--yes") && refused.err.contains("all data is there"), "{}", refused.err);
+    // What was declined is not remembered either.
+    it.run(&["up", "--yes"]).expect(0);
     assert!(!it.query("", "SHOW RETENTION POLICIES ON d").contains("1h0m0s"));
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     it.run(&["restore", path, "--retention", "1h", "--yes"]).expect(0);

@@ -264,6 +264,14 @@ fn a_shorter_retention_is_asked_for_whatever_runs_when_it_is_set() {
     assert!(kept().contains("2160h0m0s"), "{}", kept());
     it.run(&["up", "--retention", "1h", "--yes"]).expect(0);
     assert!(kept().contains("1h0m0s"), "{}", kept());
+    // Longer than what is remembered, and shorter than what InfluxDB was told by hand.
+    it.query("", "ALTER RETENTION POLICY autogen ON d DURATION INF");
+    it.run(&["down"]).expect(0);
+    let refused = it.run(&["up", "--retention", "2d"]).expect(2);
+    assert!(refused.err.contains("keeps points for ever"), "{}", refused.err);
+    let names = super::instance::settings_volumes(&it.name);
+    let label = docker(&["volume", "inspect", "--format", "{{json .Labels}}", &names[0]]).unwrap();
+    assert!(label.contains("1h") && !label.contains("2d"), "{label}");
 }
 
 #[test]

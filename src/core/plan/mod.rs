@@ -14,7 +14,7 @@ use std::fmt;
 
 pub use self::container::{needs_last_image, older_version, unusable_server, volume_of_another_user};
 pub use self::step::{Lane, NewPassword, Step};
-use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, Server, Volume};
+use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Volume};
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
@@ -262,7 +262,6 @@ impl Plan {
 pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut items = Vec::new();
     items.extend(network(stack, &seen.network));
-    items.extend(settings(stack, seen));
     let upgrade = seen.settings.upgrade.as_ref();
     let released = |role| is_released(stack, seen, role);
     let influxdb = container::server(stack, Role::Influxdb, &seen.influxdb, options, released(Role::Influxdb), None);
@@ -272,6 +271,8 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
     let database = database(influxdb_stores);
     let retention = retention(stack, influxdb_stores);
+    let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
+    items.extend(settings(stack, &seen.settings, keeps_retention));
     let is_fresh = stack.container(Role::Grafana).is_some()
         && seen.grafana.volume == Volume::Absent
         && seen.grafana.container == ContainerState::Absent;
@@ -323,9 +324,15 @@ fn network(stack: &Stack, seen: &Network) -> Option<Item> {
     Some(Item::new(Resource::Network, finding, steps))
 }
 
-fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
+/// The retention can be remembered: the database has it, is made with it, or gets it in this plan, and the user is
+/// asked before that deletes points.
+fn is_retention_settled(stack: &Stack, seen: &Observed, database: &Item, retention: Option<&Item>) -> bool {
+    let is_new = stack.container(Role::Influxdb).is_some() && seen.influxdb.volume == Volume::Absent;
+    is_new || database.finding == Finding::Missing || retention.is_none_or(|item| item.finding != Finding::Unknown)
+}
+
+fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Option<Item> {
     let settings = stack.settings.as_ref()?;
-    let stored = &seen.settings;
     let finding = match (&settings.lost, &stored.values) {
         (_, Some(values)) if *values == settings.values && stored.numbers.len() == 1 => Finding::InSync,
         (Some(lost), _) => match unknown_settings(stack) {
@@ -344,7 +351,12 @@ fn settings(stack: &Stack, seen: &Observed) -> Option<Item> {
             }
         }
     };
-    Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings))
+    let kept = keeps_retention.then(|| stored.keep_retention(&settings.values));
+    if kept.is_some() && kept == stored.values && stored.numbers.len() == 1 {
+        // Only the retention is left, and a later plan saves that.
+        return Some(Item::new(Resource::Settings, finding, vec![]));
+    }
+    Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings { keeps_retention }))
 }
 
 /// Why a command that depends on remembered settings cannot go on: some are lost, and nothing else tells them.
@@ -437,38 +449,12 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
 
 /// How long points are kept, where a plan would keep them for a shorter time, or for one that may be.
 #[must_use]
-pub fn shortened_retention(stack: &Stack, seen: &Observed, plan: &Plan) -> Option<Option<Retention>> {
+pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
     let want = stack.retention?;
-    let steps = || plan.changes().map(|(step, _)| step);
-    let set = steps().find_map(|step| match step {
+    let from = plan.changes().find_map(|(step, _)| match step {
         Step::SetRetention { from } => Some(from),
         _ => None,
-    });
-    let is_seen = set.is_some()
-        || plan.0.iter().any(|item| match item.resource {
-            Resource::Retention => item.finding == Finding::InSync,
-            Resource::Database => item.finding == Finding::Missing,
-            _ => false,
-        });
-    let from = if is_seen {
-        set?
-    } else if steps().any(|step| step == Step::SaveSettings) {
-        // The database is seen only later, and a refusal must not leave the new value remembered. Where
-        // nobody said anything before, points are kept for ever; what cannot be read here is not known.
-        let settings = stack.settings.as_ref()?;
-        let now = settings.values.get(Retention::SETTING)?;
-        let before = match &seen.settings.values {
-            Some(values) => values.get(Retention::SETTING),
-            None if settings.lost.is_some() => return Some(None),
-            None => return None,
-        };
-        if before.is_some_and(|before| before.value == now.value) {
-            return None;
-        }
-        before.map_or(Some(Retention::Forever), |before| Retention::parse(&before.value))
-    } else {
-        return None;
-    };
+    })?;
     from.is_none_or(|from| want.is_shorter_than(from)).then_some(from)
 }
 

@@ -24,7 +24,10 @@ pub enum Step {
     /// Remove the networks of the instance except the one that is kept.
     RemoveSpareNetworks,
     /// Write the given settings as a whole, and remove what was remembered before.
-    SaveSettings,
+    SaveSettings {
+        /// The stored retention stays: whether the new one deletes points is not known yet.
+        keeps_retention: bool,
+    },
     /// Remove the remembered settings.
     RemoveSettings,
     /// Make the volume.
@@ -140,7 +143,7 @@ impl Step {
         match self {
             // No container can start where two networks have one name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
-            Self::SaveSettings => Lane::Settings,
+            Self::SaveSettings { .. } => Lane::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery | Self::FinishUpgrade => Lane::Last,
             _ => Lane::Beside(self.role()),
         }
@@ -177,7 +180,7 @@ impl Step {
                 | Self::CreateNetwork
                 | Self::RemoveNetwork
                 | Self::RemoveSpareNetworks
-                | Self::SaveSettings
+                | Self::SaveSettings { .. }
                 | Self::CreateVolume(_)
                 | Self::CreateContainer(..)
                 | Self::CreateOnLoopback
@@ -204,7 +207,7 @@ impl Step {
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove a second network of that name"),
-            Self::SaveSettings => (Settings, "save_settings", "save the settings"),
+            Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
             Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
             Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),

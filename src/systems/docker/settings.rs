@@ -34,12 +34,22 @@ impl Docker {
         Ok(among(&self.volumes_of(instance).await?, instance))
     }
 
-    /// Writes all settings as a whole and removes what was remembered before; what is noted of an upgrade stays.
+    /// Writes all settings as a whole and removes what was remembered before; what is noted of an upgrade stays, and
+    /// with `keeps_retention` the stored retention.
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
-    pub async fn save_settings(&self, instance: &str, values: &BTreeMap<String, Remembered>) -> Result<()> {
-        self.save(instance, |stored| Some((values.clone(), stored.upgrade.clone()))).await
+    pub async fn save_settings(
+        &self,
+        instance: &str,
+        values: &BTreeMap<String, Remembered>,
+        keeps_retention: bool,
+    ) -> Result<()> {
+        let change = |stored: &StoredSettings| {
+            let values = if keeps_retention { stored.keep_retention(values) } else { values.clone() };
+            Some((values, stored.upgrade.clone()))
+        };
+        self.save(instance, change).await
     }
 
     /// Notes how far an upgrade is, beside the settings as they are, or these where there are none; `None` forgets
