@@ -708,6 +708,10 @@ fn down_and_logs_need_no_engine_for_servers_that_already_run() {
     it.run(&["up"]).expect(0);
     let down = it.run(&["down"]).expect(0);
     assert!(down.out.contains("go on running"), "{}", down.out);
+    // Containers of the instance may be there, and volumes are nowhere else.
+    assert!(down.err.contains("/nonexistent/docker.sock") && down.err.contains("are left alone"), "{}", down.err);
+    let volumes = it.run(&["down", "--volumes", "--yes"]).expect(1);
+    assert!(volumes.err.contains("/nonexistent/docker.sock"), "{}", volumes.err);
     assert_eq!(it.status()["in_sync"], true, "nothing was removed");
     let logs = it.run(&["logs"]).expect(1);
     assert!(logs.err.contains("run elsewhere") && logs.err.contains("hint: "), "{}", logs.err);

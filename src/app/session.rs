@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
-use crate::core::event::Listener;
+use crate::core::event::{Event, Listener};
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::{StoredSettings, Volume};
@@ -37,6 +37,8 @@ const FILE_LIMIT: u64 = 1 << 20;
 pub(super) enum Purpose {
     /// All settings.
     Whole,
+    /// All settings, and what the engine has of the instance, wherever its servers run.
+    Removal,
     /// The instance's name; what it remembers only says how to print it.
     NameOnly,
 }
@@ -76,10 +78,10 @@ impl Session {
         let name = inputs.instance()?;
         // What is wrong with the supplied values is reported before the engine is asked.
         settings::check_values(&inputs)?;
-        if purpose == Purpose::Whole {
+        if purpose != Purpose::NameOnly {
             settings::check(&inputs)?;
         }
-        if inputs.needs_no_engine() {
+        if inputs.needs_no_engine() && purpose == Purpose::Whole {
             return Self::without_engine(inputs, report);
         }
         let docker = connect(&mut inputs, options, environment, &listener).await?;
@@ -105,12 +107,35 @@ impl Session {
         let merged = settings::merge(&inputs, &memory);
         let (stack, credentials) = match (merged, purpose) {
             (Ok(merged), _) => merged,
-            (Err(error), Purpose::Whole) => return Err(error),
+            (Err(error), Purpose::Whole | Purpose::Removal) => return Err(error),
             // Whatever is wrong with other settings, an instance can be removed and its logs read.
             (Err(_), Purpose::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
         };
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
+    }
+
+    /// For what the engine has of an instance. Where this run names both servers, an engine that does not answer is no
+    /// obstacle, unless `needs_engine`.
+    pub(super) async fn open_for_containers(
+        options: &Options,
+        environment: &Environment,
+        report: &Rc<dyn Report>,
+        purpose: Purpose,
+        changes: bool,
+        needs_engine: bool,
+    ) -> Result<Self> {
+        let inputs = read_inputs(options, environment, purpose, changes)?;
+        match Self::open_with(inputs.clone(), options, environment, report, purpose, changes).await {
+            Err(error @ Error::Engine { .. }) if inputs.needs_no_engine() && !needs_engine => {
+                let name = inputs.instance()?;
+                let session = Self::without_engine(inputs, report)?;
+                let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
+                session.listener.on(Event::Warning(&left));
+                Ok(session)
+            }
+            opened => opened,
+        }
     }
 
     /// Without an engine, for what can do without: nothing is remembered then.
@@ -249,7 +274,7 @@ pub(super) fn read_inputs(
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
     let of_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
     let (mut secrets, mut ca_file) = (Secrets::default(), None);
-    if purpose == Purpose::Whole {
+    if purpose != Purpose::NameOnly {
         let secret = |setting| secret(setting, &given, &variables, of_file(setting), environment);
         secrets = Secrets {
             grafana_password: secret(Setting::GrafanaPasswordFile)?,
@@ -269,7 +294,7 @@ pub(super) fn read_inputs(
         alerts_edition: grafana::alerts::edition(),
         engine: EngineLocation::Here,
         engine_options: engine_options(options),
-        repeats_options: purpose == Purpose::Whole && !changes,
+        repeats_options: purpose != Purpose::NameOnly && !changes,
         resolve,
         own_address: address_of_this_machine,
         read_dashboard,

@@ -113,13 +113,16 @@ async fn take_down(
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
     // Who signs in somewhere needs to know how.
-    let purpose = if down.deregister { Purpose::Whole } else { Purpose::NameOnly };
+    let purpose = if down.deregister { Purpose::Removal } else { Purpose::NameOnly };
     let mut environment = environment.clone();
     if down.deregister {
         // Rules that are left are found only where somebody speaks of them.
         environment.insert(Setting::Alerts.key().variable.into(), "false".into());
     }
-    let session = Session::open(options, &environment, report, purpose, !down.dry_run).await?;
+    let changes = !down.dry_run;
+    // Volumes are nowhere else than on the engine.
+    let session =
+        Session::open_for_containers(options, &environment, report, purpose, changes, down.volumes).await?;
     let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {
         let (plan, status) = commands::plan_down(&session.systems, options).await?;
@@ -184,7 +187,8 @@ async fn show_logs(
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
-    let session = Session::open(options, environment, report, Purpose::NameOnly, false).await?;
+    let session =
+        Session::open_for_containers(options, environment, report, Purpose::NameOnly, false, false).await?;
     let role = verb.server.map(|server| match server {
         cli::Server::Influxdb => Role::Influxdb,
         cli::Server::Grafana => Role::Grafana,

@@ -29,6 +29,29 @@ fn a_grafana_that_already_runs_gets_the_published_address() {
 }
 
 #[test]
+fn down_removes_what_the_engine_has_of_an_instance_wherever_its_servers_are_said_to_run() {
+    let it = Instance::new("down-there");
+    it.first_up(&["--database", "d"]).expect(0);
+    let words = ["down", "--volumes", "--yes"];
+    let down = |dry_run: &[&str]| {
+        let run = it.command(&[&words[..], dry_run].concat());
+        run.env("CLIPPER_METRICS_INFLUXDB_URL", "http://127.0.0.1:1").env("CLIPPER_METRICS_GRAFANA_URL", "http://127.0.0.1:1")
+    };
+    let logs = it.run(&["logs", "influxdb", "--influxdb-url", "http://127.0.0.1:1", "--grafana-url", "http://127.0.0.1:1"]);
+    logs.expect(0);
+    let planned = down(&["--dry-run"]).run().expect(3);
+    assert!(planned.out.contains("remove"), "{}", planned.out);
+    down(&[]).run().expect(0);
+    assert!(it.id("influxdb").is_empty() && it.id("grafana").is_empty());
+    for volume in [it.container("influxdb"), it.container("grafana")] {
+        assert!(docker(&["volume", "inspect", &volume]).is_err(), "{volume} is left");
+    }
+    assert!(super::instance::settings_volumes(&it.name).is_empty());
+    let again = down(&[]).run().expect(0);
+    assert!(again.out.contains("nothing to stop"), "{}", again.out);
+}
+
+#[test]
 fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
     let it = Instance::new("influxdb-there");
     let influxd = Influxd::start();
