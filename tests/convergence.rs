@@ -13,8 +13,8 @@ use clipper_metrics::core::image::ImageRef;
 use clipper_metrics::core::invocation::Invocation;
 use clipper_metrics::core::observed::{
     Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
-    Image, Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe, Query, RunState,
-    SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Volume,
+    Image, Influxdb, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe,
+    Query, RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Volume,
 };
 use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step, UpOptions};
 use clipper_metrics::core::retention::Retention;
@@ -436,6 +436,7 @@ impl World {
                 port_holder: None,
                 volume_user: None,
                 free_port: None,
+                managed_behind: None,
                 probe: if runs(&self.influxdb) {
                     Probe::Answering(Influxdb {
                         has_database: self.database,
@@ -455,6 +456,7 @@ impl World {
                 port_holder: None,
                 volume_user: None,
                 free_port: None,
+                managed_behind: None,
                 probe,
                 version: runs_version.map(|version| format!("1.{version}.0")),
                 login: signed_in.map(|password| self.seen_login(password)).unwrap_or_default(),
@@ -1508,6 +1510,60 @@ fn lost(unknown: &[&'static str]) -> Lost {
         stored: None,
     });
     Lost { cause: Loss::Gone, unknown: unknown.collect() }
+}
+
+/// The whole world, where both servers are said to run elsewhere; whatever each of them answers.
+fn said_to_be_external() -> (Stack, Vec<Observed>) {
+    let mut want = stack(Case::default());
+    want.influxdb = Service::External { url: clipper_metrics::core::address::ServerUrl::http("db", 8086) };
+    want.grafana = Service::External { url: clipper_metrics::core::address::ServerUrl::http("g", 3000) };
+    let seen = whole_world().observe(&stack(Case::default()), Case::default());
+    let influxdb = [
+        seen.influxdb.probe.clone(),
+        Probe::Unasked,
+        Probe::Starting("soon".into()),
+        Probe::Silent("down".into()),
+        Probe::Refusing("no".into()),
+    ];
+    let all = influxdb.into_iter().map(|probe| {
+        let mut seen = seen.clone();
+        seen.grafana.probe = if matches!(probe, Probe::Answering(_)) { seen.grafana.probe } else { Probe::Unasked };
+        seen.influxdb.probe = probe;
+        seen
+    });
+    (want, all.collect())
+}
+
+#[test]
+fn a_managed_container_is_no_external_server_and_nothing_is_touched_for_it() {
+    let (want, worlds) = said_to_be_external();
+    for seen in worlds {
+        for (role, is_own, runs) in
+            Role::ALL.into_iter().flat_map(|role| [(role, true, true), (role, false, true), (role, true, false)])
+        {
+            let (instance, container) = (if is_own { "x" } else { "y" }.to_string(), "c".to_string());
+            let managed = Some(ManagedServer { container, instance, is_own, runs });
+            let mut seen = seen.clone();
+            let answers = match role {
+                Role::Influxdb => matches!(seen.influxdb.probe, Probe::Answering(_)),
+                Role::Grafana => matches!(seen.grafana.probe, Probe::Answering(_)),
+            };
+            match role {
+                Role::Influxdb => seen.influxdb.managed_behind = managed,
+                Role::Grafana => seen.grafana.managed_behind = managed,
+            }
+            let plan = plan::up(&want, &seen, UpOptions::default());
+            let blocked = plan.0.iter().find(|item| item.resource == Resource::Server(role)).map(|item| &item.finding);
+            // Where the container does not run, another server may have its address.
+            let is_refused =
+                matches!(blocked, Some(Finding::Blocked(blocked)) if blocked.kind == plan::Obstacle::Settings);
+            assert_eq!(is_refused, runs || !answers, "{role} {is_own} {runs}: {plan:?}");
+            for volumes in [false, true] {
+                let down = plan::down(&want, &seen, volumes);
+                assert_eq!(down.blocked().is_some(), is_own && runs, "{role} {is_own} {runs}: {down:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -121,8 +121,7 @@ async fn take_down(
     }
     let changes = !down.dry_run;
     // Volumes are nowhere else than on the engine.
-    let session =
-        Session::open_for_containers(options, &environment, report, purpose, changes, down.volumes).await?;
+    let session = Session::open_for_containers(options, &environment, report, purpose, changes, down.volumes).await?;
     let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {
         let (plan, status) = commands::plan_down(&session.systems, options).await?;
@@ -187,8 +186,7 @@ async fn show_logs(
     environment: &Environment,
     report: &Rc<dyn Report>,
 ) -> Result<Exit> {
-    let session =
-        Session::open_for_containers(options, environment, report, Purpose::NameOnly, false, false).await?;
+    let session = Session::open_for_containers(options, environment, report, Purpose::NameOnly, false, false).await?;
     let role = verb.server.map(|server| match server {
         cli::Server::Influxdb => Role::Influxdb,
         cli::Server::Grafana => Role::Grafana,

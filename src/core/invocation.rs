@@ -30,10 +30,12 @@ impl Invocation {
         Self { options, repeats, ..self }
     }
 
-    /// A command, complete: typed as it stands, it reaches the same instance.
+    /// A command, complete: typed as it stands, it reaches the same instance. An option among the arguments takes the
+    /// place of this run's.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
-        let options = if self.repeats { self.options_without("") } else { String::new() };
+        let given = self.options.iter().filter(|(name, _)| !arguments.contains(&format!(" --{name} ")));
+        let options: String = given.filter(|_| self.repeats).map(|(_, text)| text.as_str()).collect();
         format!("clipper-metrics {arguments}{}{options}{}", self.instance, self.engine)
     }
 

@@ -107,6 +107,8 @@ pub struct Server<S> {
     pub volume_user: Option<String>,
     /// A port near it that is free, where somebody else publishes it.
     pub free_port: Option<u16>,
+    /// The managed container to which an external server's URL leads.
+    pub managed_behind: Option<ManagedServer>,
     /// What the server says.
     pub probe: Probe<S>,
     /// Its version, as soon as it is known.
@@ -115,6 +117,19 @@ pub struct Server<S> {
     pub login: SeenLogin,
     /// The version that is known to have run on the volume; of Grafana only.
     pub recorded: Option<Version>,
+}
+
+/// A container that clipper-metrics manages, at the address of a server that is said to be external.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedServer {
+    /// Its name.
+    pub container: String,
+    /// Its instance.
+    pub instance: String,
+    /// That is the instance at hand.
+    pub is_own: bool,
+    /// It runs, so nothing else answers there.
+    pub runs: bool,
 }
 
 /// Who holds a published port.

@@ -199,6 +199,7 @@ impl Systems {
             container: ContainerState::Absent,
             port_holder: None,
             volume_user: None,
+            managed_behind: None,
         };
         let (network, settings, [influxdb, grafana], others, lookalikes) = match &self.docker {
             Some(docker) => {
@@ -455,6 +456,18 @@ fn server<S>(
     login: SeenLogin,
     recorded: Option<Version>,
 ) -> Server<S> {
-    let SeenRole { image, volume, container, port_holder, volume_user } = seen;
-    Server { image, volume, container, port_holder, volume_user, free_port: None, probe, version, login, recorded }
+    let SeenRole { image, volume, container, port_holder, volume_user, managed_behind } = seen;
+    Server {
+        image,
+        volume,
+        container,
+        port_holder,
+        volume_user,
+        free_port: None,
+        managed_behind,
+        probe,
+        version,
+        login,
+        recorded,
+    }
 }

@@ -28,6 +28,85 @@ fn a_grafana_that_already_runs_gets_the_published_address() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
 }
 
+/// What an engine has of an instance, by ids.
+fn objects(it: &Instance) -> (String, String, Vec<String>) {
+    (it.id("influxdb"), it.id("grafana"), super::instance::settings_volumes(&it.name))
+}
+
+#[test]
+fn a_managed_container_is_no_external_server() {
+    let (it, other) = (Instance::new("own-url"), Instance::new("other-url"));
+    it.first_up(&["--influxdb-ip", "0.0.0.0"]).expect(0);
+    let inside =
+        it.inspect("influxdb")["NetworkSettings"]["Networks"][&it.name]["IPAddress"].as_str().unwrap().to_string();
+    let before = objects(&it);
+    let published = [machine(), "127.0.0.1".into(), "127.0.0.3".into(), "localhost".into(), bridge()];
+    let mut urls: Vec<String> = published.iter().map(|host| format!("http://{host}:{}", it.influxdb_port)).collect();
+    if !is_podman() {
+        urls.push(format!("http://{inside}:8086"));
+    }
+    for url in &urls {
+        let up = it.run(&["up", "--influxdb-url", url]).expect(2);
+        let own = format!("{url} is not an external server: it leads to container {}", it.container("influxdb"));
+        assert!(up.err.contains(&own) && up.err.contains("`clipper-metrics up --influxdb-url ''"), "{}", up.err);
+        let planned = it.run(&["up", "--influxdb-url", url, "--dry-run"]).expect(3);
+        assert!(planned.out.contains("not an external server"), "{}", planned.out);
+    }
+    let url = &urls[1];
+    let status = it.run(&["status", "--influxdb-url", url]).expect(3);
+    assert!(status.out.contains("not an external server"), "{}", status.out);
+    for words in [&["down", "--influxdb-url", url][..], &["down", "--volumes", "--yes", "--influxdb-url", url]] {
+        let down = it.run(words).expect(2);
+        assert!(down.err.contains("`clipper-metrics down --influxdb-url ''"), "{}", down.err);
+    }
+    let grafana = format!("http://localhost:{}", it.grafana_port);
+    for words in [&["up", "--grafana-url", &grafana][..], &["down", "--deregister", "--grafana-url", &grafana]] {
+        let ran = it.run(words).expect(2);
+        assert!(ran.err.contains(&it.container("grafana")), "{words:?}: {}", ran.err);
+    }
+    // A paused one does not answer, and is the same container.
+    docker(&["pause", &it.container("influxdb")]).unwrap();
+    let up = it.run(&["up", "--influxdb-url", url]).expect(2);
+    assert!(up.err.contains("not an external server"), "{}", up.err);
+    docker(&["unpause", &it.container("influxdb")]).unwrap();
+    // Another instance's container goes with that instance.
+    let up = other.first_up(&["--influxdb-url", url]).expect(2);
+    assert!(
+        up.err.contains(&it.container("influxdb")) && up.err.contains(&format!("--name {}", it.name)),
+        "{}",
+        up.err
+    );
+    assert_eq!(objects(&other), (String::new(), String::new(), vec![]), "nothing was made or stored");
+    assert_eq!(objects(&it), before, "nothing was stored or removed");
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn a_server_at_the_same_port_of_another_address_is_external() {
+    let it = Instance::new("same-port");
+    it.first_up(&[]).expect(0);
+    let double = Arc::new(Mutex::new(Double::new(Version::V12, "admin", None)));
+    let port = in_background(move |request| {
+        let double = Arc::clone(&double);
+        async move { handle(&double, request).await }
+    });
+    // The port of Grafana's container, at an address where that is not published.
+    let listener = TcpListener::bind(("127.0.0.2", it.grafana_port)).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            let (back, forth) = (stream.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || copy(stream, forth));
+            std::thread::spawn(move || copy(server, back));
+        }
+    });
+    let url = format!("http://127.0.0.2:{}", it.grafana_port);
+    it.run(&["up", "--grafana-url", &url]).expect(0);
+    assert!(it.id("grafana").is_empty() && !it.id("influxdb").is_empty());
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
 #[test]
 fn down_removes_what_the_engine_has_of_an_instance_wherever_its_servers_are_said_to_run() {
     let it = Instance::new("down-there");
@@ -35,9 +114,11 @@ fn down_removes_what_the_engine_has_of_an_instance_wherever_its_servers_are_said
     let words = ["down", "--volumes", "--yes"];
     let down = |dry_run: &[&str]| {
         let run = it.command(&[&words[..], dry_run].concat());
-        run.env("CLIPPER_METRICS_INFLUXDB_URL", "http://127.0.0.1:1").env("CLIPPER_METRICS_GRAFANA_URL", "http://127.0.0.1:1")
+        run.env("CLIPPER_METRICS_INFLUXDB_URL", "http://127.0.0.1:1")
+            .env("CLIPPER_METRICS_GRAFANA_URL", "http://127.0.0.1:1")
     };
-    let logs = it.run(&["logs", "influxdb", "--influxdb-url", "http://127.0.0.1:1", "--grafana-url", "http://127.0.0.1:1"]);
+    let logs =
+        it.run(&["logs", "influxdb", "--influxdb-url", "http://127.0.0.1:1", "--grafana-url", "http://127.0.0.1:1"]);
     logs.expect(0);
     let planned = down(&["--dry-run"]).run().expect(3);
     assert!(planned.out.contains("remove"), "{}", planned.out);

@@ -7,7 +7,7 @@ use super::login::{is_fresh, is_in_place, must_store, new_password, password, pr
 use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
 use crate::core::image::ImageRef;
 use crate::core::observed::{
-    Account, ContainerState, Image, OurContainer, PortHolder, Probe, RunState, Server, Volume,
+    Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, Probe, RunState, Server, Volume,
 };
 use crate::core::role::Role;
 use crate::core::specification::{Difference, PasswordSource, Specification};
@@ -74,6 +74,11 @@ fn blocked(blocked: Blocked) -> Work {
 /// A server that is already there. A container of ours that it replaces goes once it has answered.
 fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
     let title = role.title();
+    let answers = matches!(seen.probe, Probe::Answering(_));
+    // Where a container does not run, another server may answer at its address by now.
+    if let Some(managed) = seen.managed_behind.as_ref().filter(|managed| managed.runs || !answers) {
+        return blocked(managed_server(stack, role, url, managed, "up"));
+    }
     match &seen.probe {
         Probe::Answering(_) => match &seen.container {
             ContainerState::Ours(_) => {
@@ -94,6 +99,24 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
         }),
         Probe::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
         Probe::Refusing(message) => blocked(refused(stack, role, url, message)),
+    }
+}
+
+/// What is said to be an external server is a container that clipper-metrics manages: it would be removed in its own
+/// favour, or go with its instance.
+pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocked {
+    let ManagedServer { container, instance, is_own, runs } = managed;
+    let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
+    let state = if *runs { "" } else { ", which does not run" };
+    let container_again = stack.command(&format!("{command} --{role}-url ''"));
+    let other =
+        if *is_own { String::new() } else { format!(", or use instance {instance} itself (--name {instance})") };
+    Blocked {
+        kind: Obstacle::Settings,
+        why: format!("{url} is not an external server: it leads to container {container} of {whose}{state}"),
+        hint: format!(
+            "omit --{role}-url for a container of this instance (`{container_again}` takes back a remembered one){other}"
+        ),
     }
 }
 

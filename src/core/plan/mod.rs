@@ -463,15 +463,22 @@ pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retentio
 pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
     for role in [Role::Grafana, Role::Influxdb] {
-        let (container, volume) = match role {
-            Role::Influxdb => (&seen.influxdb.container, &seen.influxdb.volume),
-            Role::Grafana => (&seen.grafana.container, &seen.grafana.volume),
+        let (container, volume, behind) = match role {
+            Role::Influxdb => (&seen.influxdb.container, &seen.influxdb.volume, &seen.influxdb.managed_behind),
+            Role::Grafana => (&seen.grafana.container, &seen.grafana.volume, &seen.grafana.managed_behind),
         };
-        items.push(match container {
-            ContainerState::Duplicated(names) => {
+        // A server that the user calls external stays: that this one would go must be said first.
+        let own = behind.as_ref().filter(|managed| managed.is_own && managed.runs);
+        items.push(match (container, own) {
+            (ContainerState::Ours(_), Some(own)) => {
+                let url = stack.url(role).to_string();
+                let blocked = container::managed_server(stack, role, &url, own, "down");
+                Item::new(Resource::Server(role), blocked.into(), vec![])
+            }
+            (ContainerState::Duplicated(names), _) => {
                 Item::new(Resource::Server(role), container::duplicated(stack, role, names).into(), vec![])
             }
-            container => removal(
+            (container, _) => removal(
                 Resource::Server(role),
                 matches!(container, ContainerState::Ours(_)),
                 Step::RemoveContainer(role),

@@ -318,7 +318,7 @@ pub(super) fn volume_user(all: &[ContainerSummary], instance: &str, role: Role, 
 }
 
 /// Podman lists the ports of those that ended, too. One that is being removed has ended.
-fn is_up(container: &ContainerSummary) -> bool {
+pub(super) fn is_up(container: &ContainerSummary) -> bool {
     !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD | Summary::REMOVING))
 }
 

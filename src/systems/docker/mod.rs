@@ -3,6 +3,7 @@
 //! The only folder that knows `bollard`. Touches nothing that does not carry the instance's label.
 //! Must not know InfluxDB or Grafana beyond their specifications.
 
+mod behind;
 mod container;
 mod copy;
 mod database;
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Bollard;
 use bollard::models::{ContainerInspectResponse, ContainerSummary, Volume as EngineVolume};
-use futures_util::future::{join, join3, try_join3};
+use futures_util::future::{join, join4, try_join3};
 
 pub use self::container::{Creation, RunInfo};
 use self::container::{find_container, port_holder, volume_user};
@@ -42,11 +43,11 @@ pub use self::network::address_of_this_machine;
 use self::ownership::Listed;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{
-    ContainerState, Engine, Image, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,
+    ContainerState, Engine, Image, ManagedServer, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,
 };
 use crate::core::role::Role;
 use crate::core::specification::Specification;
-use crate::core::stack::{ContainerSpec, EngineLocation, SshForward, Stack};
+use crate::core::stack::{ContainerSpec, EngineLocation, Service, SshForward, Stack};
 use crate::core::text::{excerpt, printable};
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
@@ -86,6 +87,8 @@ pub struct SeenRole {
     pub port_holder: Option<PortHolder>,
     /// Another running container that has the volume where the server keeps its data.
     pub volume_user: Option<String>,
+    /// The managed container to which an external server's URL leads.
+    pub managed_behind: Option<ManagedServer>,
 }
 
 /// What the engine knows of an instance.
@@ -357,7 +360,7 @@ impl Docker {
     ) -> Result<SeenRole> {
         let all = listed.containers.as_slice();
         let spec = stack.container(role);
-        let (image, volume, container) = join3(
+        let (image, volume, container, managed_behind) = join4(
             async {
                 match spec {
                     Some(spec) => self.image(spec).await,
@@ -366,13 +369,20 @@ impl Docker {
             },
             self.volume_among(volumes, &stack.instance, role, spec.is_some()),
             self.container(&stack.instance, role, listed, network),
+            async {
+                match stack.service(role) {
+                    Service::Container(_) => None,
+                    Service::External { url } => self.managed_behind(url, &stack.instance, all).await,
+                }
+            },
         )
         .await;
         let port_holder =
             spec.and_then(|spec| port_holder(all, &stack.instance, spec.role, spec.specification.publish));
         let volume_user =
             spec.and_then(|spec| volume_user(all, &stack.instance, spec.role, &spec.specification.volume));
-        Ok(SeenRole { image: image?, volume: volume?, container: container?, port_holder, volume_user })
+        let (image, volume, container) = (image?, volume?, container?);
+        Ok(SeenRole { image, volume, container, port_holder, volume_user, managed_behind })
     }
 
     /// The specified image, if the engine has it.
