@@ -196,3 +196,60 @@ fn doctor_runs_their_queries_too() {
         assert!(sick.out.contains(&file), "{version:?}: {}", sick.out);
     }
 }
+
+/// A dashboard among the test inputs.
+fn input(name: &str) -> Value {
+    let text = std::fs::read_to_string(input_path(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn input_path(name: &str) -> String {
+    format!("{}/tests/dashboards/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
+    for version in ALL {
+        let (it, files) = (Servers::start(version), Files::new());
+        // The bundled dashboard refreshes more often than this, too.
+        it.double.lock().unwrap().refresh_at_most_every(60);
+        let file = files.write("a.json", &input("refresh.json"));
+        let up = ["up", "--dashboard", &file];
+        it.run(&up).expect(0);
+        let stored = || it.ask("GET", &path_of("pub-refr"), None).1["dashboard"].clone();
+        assert_eq!(stored()["refresh"], "60s", "{version:?}");
+        let again = it.run(&up).expect(0);
+        assert!(again.out.contains("nothing to do") && !again.out.contains("edited"), "{version:?}: {}", again.out);
+        let status = it.run(&["status", "--output", "json", "--dashboard", &file]).expect(0).json();
+        assert_eq!(status["dashboard"]["state"], "in_sync", "{version:?}: {status}");
+        assert_eq!(status["user_dashboards"][0]["state"], "in_sync", "{version:?}: {status}");
+
+        // The next version of the file is imported, and the one after it.
+        for title in ["Second", "Third"] {
+            let mut newer = input("refresh.json");
+            newer["panels"] = json!([{"id": 1, "type": "text", "title": title}]);
+            files.write("a.json", &newer);
+            it.run(&up).expect(0);
+            assert_eq!(stored()["panels"][0]["title"], title, "{version:?}");
+        }
+        // The mark of an earlier release names no version: the first one was its own.
+        it.ask("DELETE", &path_of("pub-refr"), None);
+        it.run(&up).expect(0);
+        let mut old = stored();
+        old["clipperMetrics"].as_object_mut().unwrap().remove("version");
+        it.ask("DELETE", &path_of("pub-refr"), None);
+        old["id"] = Value::Null;
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&json!({"dashboard": old}))).0, 200);
+        assert!(!it.run(&up).expect(0).out.contains("edited"), "{version:?}");
+
+        // An edit is one, whether it keeps the mark or not.
+        let mut edited = stored();
+        edited["panels"][0]["title"] = json!("Mine");
+        let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
+        files.write("a.json", &input("refresh.json"));
+        let kept = it.run(&up).expect(0);
+        assert!(kept.out.contains("\"Min refresh\" was edited and is left alone"), "{version:?}: {}", kept.out);
+        assert_eq!(stored()["panels"][0]["title"], "Mine", "{version:?}");
+    }
+}

@@ -136,6 +136,34 @@ pub fn is_ours(dashboard: &Value) -> bool {
         && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
 }
 
+/// Notes the version that Grafana counts for the save of this dashboard: the one after `present`, or the first.
+pub(super) fn expect_version_after(present: Option<u64>, dashboard: &mut Value) {
+    dashboard[MARK]["version"] = json!(present.unwrap_or_default() + 1);
+}
+
+/// The stored dashboard differs from the one that was sent, in anything but Grafana's own counts.
+fn differs(dashboard: &Value) -> bool {
+    dashboard[MARK]["content"].as_str() != Some(content_fingerprint(dashboard).as_str())
+}
+
+/// Grafana changes some values while it stores a dashboard, such as a refresh interval below its minimum. Each later
+/// save counts a new version: while the version of our own save is current, a difference is not an edit. Marks without
+/// a version come from releases that left an edited dashboard at its first version.
+fn is_as_saved(dashboard: &Value) -> bool {
+    let mark = &dashboard[MARK];
+    let saved = mark["version"].as_u64().unwrap_or(1);
+    mark["content"].is_string() && dashboard["version"].as_u64() == Some(saved)
+}
+
+/// The dashboard in Grafana's answer. A file that provides one can change without a new version.
+#[must_use]
+pub fn stored(found: &Value) -> SeenDashboard {
+    let dashboard = &found["dashboard"];
+    let provisioned = found["meta"]["provisioned"] == true;
+    let edited = differs(dashboard) && (provisioned || !is_as_saved(dashboard));
+    SeenDashboard { provisioned, edited, ..read(dashboard) }
+}
+
 /// What can be read from a dashboard that is there.
 #[must_use]
 pub fn read(dashboard: &Value) -> SeenDashboard {
@@ -147,7 +175,7 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
     let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     SeenDashboard {
         provisioned: false,
-        edited: mark["content"].as_str() != Some(content_fingerprint(dashboard).as_str()),
+        edited: differs(dashboard),
         edition: mark["edition"].as_str().map(String::from),
         objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
         models,
@@ -203,6 +231,26 @@ mod tests {
         let again = render(&Dashboard { objective: None, models: None, ..dashboard }, &source, Some(&seen), Api::Uid);
         assert_eq!(read(&again).objective, Some(10_000));
         assert_eq!(read(&again).models, seen.models);
+    }
+
+    #[test]
+    fn a_value_that_grafana_changed_is_no_edit_until_the_next_save() {
+        let (dashboard, source) = want();
+        let mut sent = render(&dashboard, &source, None, Api::Uid);
+        expect_version_after(Some(6), &mut sent);
+        (sent["refresh"], sent["version"]) = (json!("1m"), json!(7));
+        let found = |provisioned: bool, dashboard: &Value| json!({"meta": {"provisioned": provisioned}, "dashboard": dashboard});
+        assert!(!stored(&found(false, &sent)).edited);
+        assert!(stored(&found(true, &sent)).edited, "a file can change without a new version");
+        sent["version"] = json!(8);
+        assert!(stored(&found(false, &sent)).edited);
+        // The mark of an earlier release has no version: the first one was its own.
+        sent[MARK].as_object_mut().unwrap().remove("version");
+        assert!(stored(&found(false, &sent)).edited);
+        sent["version"] = json!(1);
+        assert!(!stored(&found(false, &sent)).edited);
+        sent.as_object_mut().unwrap().remove(MARK);
+        assert!(stored(&found(false, &sent)).edited, "a save in the browser drops the mark");
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl Provisioning {
 }
 
 fn is_edited(found: Option<&Value>) -> bool {
-    found.is_some_and(|found| dashboard::read(&found["dashboard"]).edited)
+    found.is_some_and(|found| dashboard::stored(found).edited)
 }
 
 /// Where a dashboard belongs: where a person put it, else where the stack wants it.
@@ -238,7 +238,7 @@ fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
 
 /// A dashboard as it would be sent; one that somebody edited as it is.
 fn content(stack: &Stack, source: &DataSource, id: DashboardId, api: Api, found: Option<&Value>) -> Value {
-    let seen = found.map(|found| dashboard::read(&found["dashboard"]));
+    let seen = found.map(dashboard::stored);
     if let (Some(found), Some(true)) = (found, seen.as_ref().map(|seen| seen.edited)) {
         let mut edited = found["dashboard"].clone();
         if let Some(fields) = edited.as_object_mut() {
@@ -280,7 +280,7 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
         ));
     }
     let shown = present.dashboards.first().and_then(Option::as_ref);
-    let shown = shown.and_then(|found| dashboard::read(&found["dashboard"]).objective);
+    let shown = shown.and_then(|found| dashboard::stored(found).objective);
     let rules = AlertRule::ALL.into_iter().zip(&present.rules);
     let rules =
         rules.map(|(rule, found)| alerts::provisioned(stack, rule, settings, shown, purpose.source, found.as_ref()));

@@ -60,9 +60,7 @@ impl Grafana {
             let provisioned = if found["meta"]["provisioned"] == true { ", which a file provides" } else { "" };
             return Ok(Dashboard::Clash { what: format!("{what}{provisioned}"), has_uid: true });
         }
-        let mut seen = dashboard::read(&found["dashboard"]);
-        seen.provisioned = found["meta"]["provisioned"] == true;
-        Ok(Dashboard::Present(seen))
+        Ok(Dashboard::Present(dashboard::stored(found)))
     }
 
     /// What has the uid or the title of a dashboard that is not there, and whether it is the uid.
@@ -116,9 +114,8 @@ impl Grafana {
     /// somebody changed it meanwhile, else as the server answers.
     pub async fn save_dashboard(&self, stack: &Stack, id: DashboardId, overwrite: bool, fresh: bool) -> Result<()> {
         let present = if fresh { None } else { self.expect_no_clash(stack, id).await? };
-        let carried = present.as_ref().map(|json| dashboard::read(&json["dashboard"]));
-        let provisioned = present.as_ref().is_some_and(|json| json["meta"]["provisioned"] == true);
-        if provisioned || (carried.as_ref().is_some_and(|seen| seen.edited) && !overwrite) {
+        let carried = present.as_ref().map(dashboard::stored);
+        if carried.as_ref().is_some_and(|seen| seen.provisioned || (seen.edited && !overwrite)) {
             // Somebody saved or provided it after we looked.
             return Ok(());
         }
@@ -129,6 +126,8 @@ impl Grafana {
                 user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
             }
         };
+        let version = present.as_ref().and_then(|json| json["meta"]["version"].as_u64());
+        dashboard::expect_version_after(version, &mut content);
         let mut body = json!({"overwrite": false, "message": "clipper-metrics"});
         match (&present, &stack.folder) {
             (Some(json), _) => {

@@ -79,6 +79,11 @@ impl Double {
             fields.remove("version");
             fields.insert("uid".into(), json!(uid));
         }
+        // Measured: a refresh interval below the minimum is stored as the minimum.
+        let refresh = content["refresh"].as_str().and_then(|refresh| humantime::parse_duration(refresh).ok());
+        if refresh.is_some_and(|refresh| refresh.as_secs() < self.min_refresh) {
+            content["refresh"] = json!(format!("{}s", self.min_refresh));
+        }
         let message = text(&body["message"]);
         let (id, version) = if let Some(index) = present {
             let dashboard = &mut self.state.organisations[organisation].dashboards[index];

@@ -223,6 +223,8 @@ pub struct Double {
     without_plugin: bool,
     /// How many library panels are in every folder.
     library_panels: usize,
+    /// `min_refresh_interval` of its configuration, in seconds.
+    min_refresh: u64,
 }
 
 /// What a request turned into: an answer, or a question to InfluxDB whose answer becomes one.
@@ -303,6 +305,7 @@ impl Double {
             ahead: 0,
             without_plugin: false,
             library_panels: 0,
+            min_refresh: 5,
         };
         double.read();
         double.write();
@@ -375,6 +378,11 @@ impl Double {
     /// As if somebody had put a library panel into every folder.
     pub fn put_library_panel(&mut self) {
         self.library_panels += 1;
+    }
+
+    /// Sets `min_refresh_interval`, in seconds.
+    pub fn refresh_at_most_every(&mut self, seconds: u64) {
+        self.min_refresh = seconds;
     }
 
     /// As if somebody had removed its plugin for InfluxDB.
