@@ -262,7 +262,16 @@ fn a_field_has_another_type() {
 fn there_are_too_many_series() {
     let influxd = Influxd::start_with(&[("INFLUXDB_DATA_MAX_SERIES_PER_DATABASE", "3")]);
     let it = Case::with(Version::V12, influxd);
-    it.expect("write", &["max-series-per-database"]);
+    it.expect("write", &["max-series-per-database limit exceeded", "raise max-series-per-database"]);
+}
+
+#[test]
+fn the_limit_that_influxdb_names_is_the_one_that_is_reported() {
+    let influxd = Influxd::start_with(&[("INFLUXDB_DATA_MAX_VALUES_PER_TAG", "1")]);
+    let it = Case::with(Version::V12, influxd);
+    it.servers.influxd.write("d", "clipper_metrics_probe,probe=other value=1\n");
+    let document = it.expect("write", &["max-values-per-tag limit exceeded", "raise max-values-per-tag"]);
+    assert!(!document.to_string().contains("max-series-per-database"), "{document}");
 }
 
 #[test]

@@ -158,8 +158,8 @@ pub enum WriteFailure {
     NoDatabase,
     /// Its disk is full.
     DiskFull,
-    /// The database holds as many series as it may.
-    TooManySeries,
+    /// A limit of InfluxDB's configuration is reached; its name there.
+    Limit(&'static str),
     /// The default retention policy drops points of that time.
     BeyondRetention,
     /// A field of that name has another type.

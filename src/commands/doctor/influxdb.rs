@@ -259,24 +259,26 @@ async fn refused_write(
     let database = &target.database;
     match failure {
         WriteFailure::NoDatabase => CheckOutcome::failed(
-            format!("there is no database {database} at {}", target.address()),
+            format!("there is no database {database} at {}: {why}", target.address()),
             format!("`{}` creates it", stack.command("up")),
         ),
         WriteFailure::DiskFull => CheckOutcome::failed(
-            "InfluxDB's disk is full, so it refuses every report",
+            format!("InfluxDB's disk is full, so it refuses every report: {why}"),
             "free space there (docker system df), or keep reports for a shorter time with a retention policy",
         ),
-        WriteFailure::TooManySeries => CheckOutcome::failed(
-            format!("database {database} holds as many series as InfluxDB allows (max-series-per-database)"),
-            "raise the limit in InfluxDB's configuration (0 is none), or drop series that are not needed",
+        WriteFailure::Limit(limit) => CheckOutcome::failed(
+            format!("InfluxDB refuses new series in database {database}, since its limit {limit} is reached: {why}"),
+            format!(
+                "raise {limit} under [data] in InfluxDB's configuration (0 is none), or drop series that are not needed"
+            ),
         ),
-        WriteFailure::BeyondRetention => retention(influxdb, target).await,
+        WriteFailure::BeyondRetention => retention(influxdb, target, Some(why)).await,
         WriteFailure::FieldType => CheckOutcome::failed(
             format!("database {database} holds a field of another type than is written: {why}"),
             "drop the measurement that InfluxDB names, with its points",
         ),
         WriteFailure::Login => CheckOutcome::failed(
-            format!("InfluxDB at {} wants a login, and Clipper sends none", target.address()),
+            format!("InfluxDB at {} wants a login, and Clipper sends none: {why}", target.address()),
             "turn authentication off there, or put a proxy in between that adds it",
         ),
         WriteFailure::Unreachable | WriteFailure::Other => {
@@ -297,7 +299,7 @@ fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
 }
 
 /// Points of now are beyond what the default retention policy keeps.
-async fn retention(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
+async fn retention(influxdb: &Influxdb, target: &Target, why: Option<&str>) -> CheckOutcome {
     let policy = influxdb.default_retention(&target.database).await.ok().flatten();
     let (name, duration) = policy.map_or_else(
         || ("the default one".to_string(), String::from("an unknown time")),
@@ -305,8 +307,9 @@ async fn retention(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
     );
     CheckOutcome::failed(
         format!(
-            "the retention policy {name} of database {} keeps points for {duration} and drops what is dated now",
-            target.database
+            "the retention policy {name} of database {} keeps points for {duration} and drops what is dated now{}",
+            target.database,
+            why.map(|why| format!(": {why}")).unwrap_or_default()
         ),
         format!(
             "lengthen it (ALTER RETENTION POLICY \"{name}\" ON \"{}\" DURATION INF), and check the clocks",
@@ -318,7 +321,7 @@ async fn retention(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
 /// InfluxDB said yes to a point and has none.
 async fn dropped(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
     match influxdb.default_retention(&target.database).await {
-        Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target).await,
+        Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target, None).await,
         _ => CheckOutcome::failed(
             format!("InfluxDB at {} accepted a point and does not have it", target.address()),
             "check its log, and whether something between drops writes",

@@ -128,6 +128,9 @@ fn fields_of(measurement: &str) -> &'static [&'static str] {
     }
 }
 
+/// The settings that bound what a database holds.
+const LIMITS: [&str; 2] = ["max-series-per-database", "max-values-per-tag"];
+
 /// What kind of failure a refused write is.
 fn classify(error: &Error) -> WriteFailure {
     let (status, message) = match error {
@@ -141,8 +144,8 @@ fn classify(error: &Error) -> WriteFailure {
         WriteFailure::NoDatabase
     } else if says("no space left") {
         WriteFailure::DiskFull
-    } else if says("max-series-per-database") || says("max-values-per-tag") {
-        WriteFailure::TooManySeries
+    } else if let Some(limit) = LIMITS.into_iter().find(|limit| says(limit)) {
+        WriteFailure::Limit(limit)
     } else if says("retention policy") {
         WriteFailure::BeyondRetention
     } else if says("field type conflict") {
@@ -161,7 +164,16 @@ mod tests {
         for (status, why, failure) in [
             (404, "database not found: \"x\"", WriteFailure::NoDatabase),
             (500, "engine: error writing WAL entry: write /x: no space left on device", WriteFailure::DiskFull),
-            (400, "partial write: max-series-per-database limit exceeded: (1) dropped=1", WriteFailure::TooManySeries),
+            (
+                400,
+                "partial write: max-series-per-database limit exceeded: (1) dropped=1",
+                WriteFailure::Limit("max-series-per-database"),
+            ),
+            (
+                400,
+                "partial write: max-values-per-tag limit exceeded (3/3): measurement=\"p\" tag=\"probe\" dropped=1",
+                WriteFailure::Limit("max-values-per-tag"),
+            ),
             (400, "partial write: points beyond retention policy dropped=1", WriteFailure::BeyondRetention),
             (400, "partial write: field type conflict: input field \"value\" on …", WriteFailure::FieldType),
             (500, "timeout", WriteFailure::Other),
