@@ -145,6 +145,7 @@ fn every_library_stays_in_its_place() {
         ("clap_complete", &["cli.rs", "app/verbs.rs"]),
         ("clap_mangen", &["app/verbs.rs"]),
         ("open", &["app/terminal.rs"]),
+        ("jiff", &["systems/grafana/"]),
         ("regex_lite", &["systems/grafana/"]),
         ("httpdate", &["systems/http.rs"]),
     ];

@@ -256,6 +256,8 @@ fn own_dashboard() -> UserDashboard {
         title: "A".into(),
         edition: "new".into(),
         content: String::new(),
+        needs: vec![],
+        notes: vec![],
     }
 }
 
@@ -403,6 +405,7 @@ impl World {
                 user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
                 alerts: seen_alerts(self.rules, case),
                 query,
+                catalogue: None,
             }),
         };
         let values = match self.settings {

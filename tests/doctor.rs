@@ -269,8 +269,14 @@ fn there_are_too_many_series() {
 fn the_limit_that_influxdb_names_is_the_one_that_is_reported() {
     let influxd = Influxd::start_with(&[("INFLUXDB_DATA_MAX_VALUES_PER_TAG", "1")]);
     let it = Case::with(Version::V12, influxd);
-    it.servers.influxd.write("d", "clipper_metrics_probe,probe=other value=1\n");
-    let document = it.expect("write", &["max-values-per-tag limit exceeded", "raise max-values-per-tag"]);
+    // A probe of another run of now.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    it.servers.influxd.write("d", &format!("clipper_metrics_probe,probe={now}-other value=1\n"));
+    let document = it.command(&["--output", "json"]).run().expect(3).json();
+    let culprit = &document["culprit"];
+    assert_eq!(culprit["check"], "write", "{document}");
+    assert!(culprit["message"].as_str().unwrap().contains("max-values-per-tag limit exceeded"), "{culprit}");
+    assert!(culprit["hint"].as_str().unwrap().starts_with("raise max-values-per-tag"), "{culprit}");
     assert!(!document.to_string().contains("max-series-per-database"), "{document}");
 }
 
@@ -363,6 +369,56 @@ fn one_panel_asks_what_cannot_be_read_and_others_ask_somebody_else() {
     assert_eq!(state(&document, "panel", Some("Reporting")), "passed");
     assert_eq!(state(&document, "panel", Some("Last report")), "skipped");
     assert_eq!(document["panels"], json!({"answering": 13, "total": 14}), "{document}");
+}
+
+#[test]
+fn a_data_source_without_an_answer_is_the_culprit_and_not_its_panels() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        let body = json!({"name": "Elsewhere", "uid": "elsewhere", "type": "influxdb", "access": "proxy",
+                          "url": "http://127.0.0.1:1", "database": "d", "jsonData": {"dbName": "d"}});
+        assert_eq!(it.servers.ask("POST", "/api/datasources", Some(&body)).0, 200);
+        it.edit(|dashboard| {
+            let reference = if version == Version::V7 {
+                json!("Elsewhere")
+            } else {
+                json!({"type": "influxdb", "uid": "elsewhere"})
+            };
+            for panel in [0, 1] {
+                dashboard["panels"][panel]["datasource"] = reference.clone();
+            }
+        });
+        let words = ["\"Elsewhere\" gets no answer", "http://127.0.0.1:1", "correct its settings in Grafana"];
+        let document = it.expect("data_source", &words);
+        assert!(!document.to_string().contains("--overwrite-dashboard"), "{version:?}: {document}");
+        for panel in ["Predictions", "Per second"] {
+            assert_eq!(state(&document, "panel", Some(panel)), "skipped", "{version:?}: {document}");
+        }
+        assert_eq!(document["panels"], json!({"answering": 14, "total": 14}), "{version:?}: {document}");
+    }
+    // 9.4 has the same words for a query that cannot be read, which is its panel's fault.
+    let it = Case::healthy(Version::V9);
+    it.edit(|dashboard| dashboard["panels"][0]["targets"][0]["query"] = json!("SELEC nonsense"));
+    it.expect("panel", &["\"Predictions\"", "An error occurred within the plugin", "--overwrite-dashboard"]);
+}
+
+#[test]
+fn a_model_whose_name_looks_like_a_variable_is_asked_for() {
+    for version in ALL {
+        let it = Case::without_reports(version, Influxd::start());
+        it.write_file("d", it.servers.influxd.port, &["$HOME"]);
+        it.report("$HOME");
+        let document = it.command(&["--output", "json"]).run().expect(0).json();
+        assert_eq!(document["panels"], json!({"answering": 16, "total": 16}), "{version:?}: {document}");
+        let checks = document["checks"].as_array().unwrap();
+        let panels = checks.iter().filter(|check| check["check"] == "panel");
+        // The report has no word about the server as a whole.
+        let of_server = |title: &str| title.contains("whole server") || title == "Accuracy";
+        let panels = panels.filter(|check| !of_server(check["object"].as_str().unwrap()));
+        let is_empty = |check: &&Value| check["message"].as_str().unwrap().contains("no points");
+        let empty: Vec<&Value> = panels.filter(is_empty).collect();
+        assert!(empty.is_empty(), "{version:?}: {empty:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::external::Servers;
 use crate::support::double::Version;
 
-const ALL: [Version; 4] = [Version::V7, Version::V9, Version::V12, Version::V13];
+const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 
 /// A dashboard that was exported for sharing: its data source is a placeholder.
 pub(crate) fn export(uid: &str, title: &str) -> Value {
@@ -151,17 +151,13 @@ fn what_stands_in_the_way_of_one_is_named_before_anything_is_touched() {
 #[test]
 fn a_file_that_cannot_be_one_is_a_usage_error_and_nothing_is_asked() {
     let (it, files) = (Servers::start(Version::V12), Files::new());
-    let mut prometheus = export("p", "P");
-    prometheus["__inputs"][0]["pluginId"] = json!("prometheus");
     let no_dashboard = files.write("no.json", &json!({"a": 1}));
-    let prometheus = files.write("p.json", &prometheus);
     let (one, two) = (files.write("one.json", &export("u", "One")), files.write("two.json", &export("u", "Two")));
     let own_uid = files.write("own.json", &export("clipper-metrics", "Mine"));
     let absent = files.0.path().join("absent.json").to_str().unwrap().to_string();
     let folder = files.0.path().to_str().unwrap().to_string();
     for (given, named) in [
         (vec![&no_dashboard], "is not a dashboard"),
-        (vec![&prometheus], "prometheus"),
         (vec![&one, &two], "the same uid"),
         (vec![&one, &one], "the same uid"),
         (vec![&own_uid], "the bundled dashboard"),
@@ -251,5 +247,153 @@ fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
         let kept = it.run(&up).expect(0);
         assert!(kept.out.contains("\"Min refresh\" was edited and is left alone"), "{version:?}: {}", kept.out);
         assert_eq!(stored()["panels"][0]["title"], "Mine", "{version:?}");
+    }
+}
+
+/// A server of some version with reports, and the name of one test input with a change.
+struct Tried<'a> {
+    it: &'a Servers,
+    file: String,
+    /// The output of `up`.
+    up: String,
+}
+
+impl<'a> Tried<'a> {
+    /// Imports an input, which then is in sync.
+    fn import(it: &'a Servers, files: &Files, name: &str, change: impl FnOnce(&mut Value)) -> Self {
+        let text = std::fs::read_to_string(input_path(name)).unwrap();
+        let mut dashboard: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
+        let as_it_is = dashboard.clone();
+        change(&mut dashboard);
+        let file = if dashboard == as_it_is { input_path(name) } else { files.write(name, &dashboard) };
+        let up = it.run(&["up", "--dashboard", &file]).expect(0).out;
+        assert!(it.run(&["up", "--dashboard", &file]).expect(0).out.contains("nothing to do"), "{name}");
+        Self { it, file, up }
+    }
+
+    /// The check of a panel by `doctor`: its state and message, and the hint where it is the culprit.
+    fn panel(&self, title: &str) -> (String, String, String) {
+        let document = self.it.run(&["doctor", "--output", "json", "--dashboard", &self.file]).json();
+        let checks = document["checks"].as_array().unwrap();
+        let check = checks.iter().find(|one| one["check"] == "panel" && one["object"] == title);
+        let check = check.unwrap_or_else(|| panic!("no panel {title}: {document}"));
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        let hint =
+            if document["culprit"]["object"] == title { word(&document["culprit"]["hint"]) } else { String::new() };
+        (word(&check["state"]), word(&check["message"]), hint)
+    }
+
+    /// Nothing is wrong with it.
+    fn is_well(&self) {
+        self.it.run(&["doctor", "--dashboard", &self.file]).expect(0);
+    }
+}
+
+fn with_reports(version: Version) -> Servers {
+    let it = Servers::start(version);
+    it.run(&["up"]).expect(0);
+    it.run(&["demo", "--models", "m1", "--backfill", "10m"]).expect(0);
+    it
+}
+
+#[test]
+fn every_layout_is_checked_and_an_absent_data_source_is_named_at_once() {
+    for version in ALL {
+        let (it, files) = (with_reports(version), Files::new());
+        for name in ["rows.json", "panels.json"] {
+            let tried = Tried::import(&it, &files, name, |_| {});
+            let named = "panel \"p\" uses the data source \"nowhere\", which Grafana does not have";
+            assert!(tried.up.contains(named), "{version:?} {name}: {}", tried.up);
+            let (state, message, hint) = tried.panel("p");
+            assert!(state == "failed" && message.contains("\"nowhere\""), "{version:?} {name}: {state} {message}");
+            assert!(hint.starts_with("create that data source in Grafana"), "{version:?} {name}: {hint}");
+            // Asked of the default data source, its query is found to be broken.
+            it.ask("DELETE", &path_of(input(name)["uid"].as_str().unwrap()), None);
+            let list = if name == "rows.json" { "/rows/0/panels/0" } else { "/panels/0" };
+            let tried = Tried::import(&it, &files, name, |dashboard| {
+                dashboard.pointer_mut(list).unwrap()["datasource"] = Value::Null;
+            });
+            assert!(!tried.up.contains("nowhere"), "{version:?} {name}: {}", tried.up);
+            let (state, message, hint) = tried.panel("p");
+            assert!(state == "failed" && message.starts_with("panel \"p\""), "{version:?} {name}: {message}");
+            assert!(hint.contains("--overwrite-dashboard"), "{version:?} {name}: {hint}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_clippers_is_imported_as_it_is_and_named() {
+    for version in ALL {
+        let (it, files) = (with_reports(version), Files::new());
+        let second = Tried::import(&it, &files, "second.json", |_| {});
+        assert!(second.up.contains("\"fetzerch-sunandmoon-datasource\" (DS_SUN)"), "{version:?}: {}", second.up);
+        second.is_well();
+        let other = Tried::import(&it, &files, "other-type.json", |_| {});
+        assert!(other.up.contains("\"prometheus\" (DS_PROMETHEUS)"), "{version:?}: {}", other.up);
+        let stored = it.ask("GET", &path_of("case-other-type"), None).1;
+        let source = &stored["dashboard"]["panels"][0]["datasource"];
+        let reference = if version == Version::V7 { source } else { &source["uid"] };
+        assert_eq!(reference, "${DS_PROMETHEUS}", "{version:?}");
+        let (state, message, _) = other.panel("p");
+        assert!(state == "failed" && message.contains("${DS_PROMETHEUS}"), "{version:?}: {message}");
+        let flux = Tried::import(&it, &files, "flux.json", |_| {});
+        assert!(flux.up.contains("panel \"f\" is written in Flux"), "{version:?}: {}", flux.up);
+        let (state, message, _) = flux.panel("f");
+        assert!(state == "failed" && message.contains("Flux"), "{version:?}: {message}");
+        let status = it.run(&["status", "--output", "json", "--dashboard", &flux.file]).expect(0).json();
+        let limitations = status["user_dashboards"][0]["limitations"].to_string();
+        assert!(limitations.contains("written in Flux"), "{version:?}: {status}");
+    }
+}
+
+#[test]
+fn a_library_panel_comes_with_its_dashboard() {
+    for version in ALL {
+        let (it, files) = (with_reports(version), Files::new());
+        let query = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE $timeFilter";
+        let library = Tried::import(&it, &files, "lib.json", |dashboard| {
+            dashboard["__elements"]["l1"]["model"]["targets"][0]["query"] = json!(query);
+        });
+        let named = "the library panel \"L\" is imported as a panel of its own";
+        assert!(library.up.contains(named), "{version:?}: {}", library.up);
+        let (state, message, _) = library.panel("L");
+        assert_eq!((state.as_str(), message.as_str()), ("passed", "1 point"), "{version:?}");
+    }
+}
+
+#[test]
+fn a_panel_without_its_plugin_is_named_and_a_text_is_never_asked() {
+    for version in ALL {
+        let (it, files) = (with_reports(version), Files::new());
+        // Browsers show this one with a panel of Grafana's own from 11 on.
+        let discrete = Tried::import(&it, &files, "plugin.json", |_| {});
+        let is_missing = version < Version::V12;
+        assert_eq!(discrete.up.contains("natel-discrete-panel"), is_missing, "{version:?}: {}", discrete.up);
+        assert_eq!(discrete.panel("d").0, if is_missing { "failed" } else { "passed" }, "{version:?}");
+        let tried = Tried::import(&it, &files, "plugin.json", |dashboard| {
+            (dashboard["uid"], dashboard["title"]) = (json!("other-plugin"), json!("Other plugin"));
+            dashboard["panels"][0]["type"] = json!("acme-clock-panel");
+        });
+        let install = "grafana cli plugins install acme-clock-panel";
+        assert!(tried.up.contains(install), "{version:?}: {}", tried.up);
+        let (state, message, hint) = tried.panel("d");
+        assert!(state == "failed" && message.contains("\"acme-clock-panel\""), "{version:?}: {message}");
+        assert!(hint.contains(install) && !hint.contains("--overwrite-dashboard"), "{version:?}: {hint}");
+        for name in ["text.json", "bom.json", "odd-target.json", "refresh.json"] {
+            Tried::import(&it, &files, name, |_| {}).is_well();
+        }
+    }
+}
+
+#[test]
+fn time_ranges_and_values_of_variables_are_those_of_a_browser() {
+    for version in ALL {
+        let (it, files) = (with_reports(version), Files::new());
+        let today = Tried::import(&it, &files, "today.json", |_| {});
+        let (state, message, _) = today.panel("p");
+        assert!(state == "passed" && !message.contains("no points"), "{version:?}: {message}");
+        it.influxd.write("clipper", "m1_prediction_counter,path=/ value=1");
+        let path = Tried::import(&it, &files, "path-variable.json", |_| {});
+        assert_eq!(path.panel("$path"), ("passed".into(), "1 point".into(), String::new()), "{version:?}");
     }
 }

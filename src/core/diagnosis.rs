@@ -190,8 +190,25 @@ pub enum VariableContent {
     Values(usize),
     /// It failed; Grafana's message.
     Failed(String),
+    /// Its data source gives no answer, whatever is asked.
+    SourceFails,
+    /// Grafana lacks its data source; how the dashboard names it.
+    NoDataSource(String),
     /// It cannot be checked here; why.
     Unchecked(String),
+}
+
+/// A data source that gives no answer, whatever is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFault {
+    /// Its uid.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// The address of its InfluxDB, as Grafana's server sees it.
+    pub url: String,
+    /// Grafana's words.
+    pub why: String,
 }
 
 /// What a panel's queries gave.
@@ -221,6 +238,14 @@ pub enum PanelContent {
     },
     /// A query failed; Grafana's words.
     Failed(String),
+    /// Its data source gives no answer, whatever is asked.
+    SourceFails,
+    /// Grafana lacks its data source; how the panel names it.
+    NoDataSource(String),
+    /// Grafana lacks the plugin that shows it, which has this id.
+    NoPlugin(String),
+    /// A query is written in Flux, and its data source speaks InfluxQL.
+    Flux,
     /// It does not ask an InfluxDB; what it asks.
     Elsewhere(String),
 }

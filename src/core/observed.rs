@@ -3,7 +3,7 @@
 //! What a server stores is nested inside [`Probe::Answering`], so a snapshot cannot claim to know
 //! a database of a server that did not answer. Must not know what is to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::alerts::AlertRule;
@@ -363,6 +363,40 @@ pub struct Grafana {
     pub alerts: AlertRules,
     /// What a query through the data source says.
     pub query: Query,
+    /// What there is for dashboards of the user's own; looked at where the stack has any.
+    pub catalogue: Option<Catalogue>,
+}
+
+/// What a Grafana has to show dashboards with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalogue {
+    /// Its data sources.
+    pub sources: Vec<CatalogueSource>,
+    /// The panel types that a browser can show; `None` where Grafana does not say.
+    pub panel_types: Option<BTreeSet<String>>,
+}
+
+impl Catalogue {
+    /// The data source of that uid or name exists.
+    #[must_use]
+    pub fn has_source(&self, reference: &str) -> bool {
+        self.sources.iter().any(|source| source.uid == reference || source.name == reference)
+    }
+
+    /// The panel type is known to be missing.
+    #[must_use]
+    pub fn lacks_panel_type(&self, kind: &str) -> bool {
+        self.panel_types.as_ref().is_some_and(|types| !types.contains(kind))
+    }
+}
+
+/// A data source, as dashboards refer to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogueSource {
+    /// Its uid.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
 }
 
 impl Grafana {

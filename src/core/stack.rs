@@ -431,6 +431,28 @@ pub struct UserDashboard {
     pub edition: String,
     /// The file's dashboard as JSON, without what an export adds and what Grafana counts itself.
     pub content: String,
+    /// What it needs that a Grafana may lack.
+    pub needs: Vec<Need>,
+    /// What was changed in it to import it, and what cannot work in any Grafana; sentences.
+    pub notes: Vec<String>,
+}
+
+/// Something that a Grafana may lack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// The panel or variable that needs it, such as `panel "Latency"`.
+    pub by: String,
+    /// What it is.
+    pub object: NeededObject,
+}
+
+/// Something in Grafana that a dashboard refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NeededObject {
+    /// A data source of the user's, by its uid or name.
+    DataSource(String),
+    /// A panel plugin, by its id.
+    PanelType(String),
 }
 
 /// The bundled dashboard and what is filled into it.

@@ -5,13 +5,15 @@
 use super::address::ServerUrl;
 use super::alerts::{AlertRule, Alerts};
 use super::invocation::shell_word;
-use super::observed::{ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume};
+use super::observed::{
+    Catalogue, ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume,
+};
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
-use super::stack::{ClipperTarget, DashboardId, Secret, Service, Stack};
+use super::stack::{self, ClipperTarget, DashboardId, Need, NeededObject, Secret, Service, Stack};
 use super::upgrade::UpgradeState;
 
 /// Everything that `status` tells.
@@ -223,6 +225,15 @@ pub struct UserDashboard {
     pub object: Object,
     /// Where it is opened.
     pub url: String,
+    /// What of it cannot work, and what was changed to import it.
+    pub limitations: Vec<String>,
+}
+
+impl UserDashboard {
+    /// Its limitations, each with its title.
+    pub fn remarks(&self) -> impl Iterator<Item = String> + '_ {
+        self.limitations.iter().map(|why| format!("dashboard {:?}: {why}", self.title))
+    }
 }
 
 impl Status {
@@ -260,8 +271,9 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         title: own.title.clone(),
         object: object(Resource::Dashboard(DashboardId::User(index)), &own.uid),
         url: format!("{}/d/{}", grafana.url, own.uid),
+        limitations: limitations(own, seen.grafana.probe.stored().and_then(|grafana| grafana.catalogue.as_ref())),
     });
-    let user_dashboards = user_dashboards.collect();
+    let user_dashboards: Vec<UserDashboard> = user_dashboards.collect();
     let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(&item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", want.command("up")));
@@ -281,6 +293,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     }
     hints.extend(lookalikes(seen));
     hints.extend(unreadable_dashboards(want));
+    hints.extend(user_dashboards.iter().flat_map(UserDashboard::remarks));
     hints.extend(refused_image(want));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
         let back = want.command(&format!("up --grafana-image {}", upgrade.from.name));
@@ -356,6 +369,34 @@ fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
             "container {name} has the labels of this instance, but clipper-metrics did not make it, and leaves it alone"
         )
     })
+}
+
+/// What of a dashboard of the user's own cannot work in this Grafana, and what was changed to import it.
+fn limitations(own: &stack::UserDashboard, catalogue: Option<&Catalogue>) -> Vec<String> {
+    let mut found = own.notes.clone();
+    for Need { by, object } in &own.needs {
+        let why = match (object, catalogue) {
+            (NeededObject::DataSource(name), Some(catalogue)) if !catalogue.has_source(name) => {
+                format!("{by} uses the data source {name:?}, which Grafana does not have: create it there")
+            }
+            (NeededObject::PanelType(kind), Some(catalogue)) if catalogue.lacks_panel_type(kind) => {
+                format!("{by} needs {}", missing_plugin(kind))
+            }
+            _ => continue,
+        };
+        found.push(why);
+    }
+    found
+}
+
+/// That Grafana lacks a panel plugin, and how it gets one.
+#[must_use]
+pub fn missing_plugin(kind: &str) -> String {
+    format!(
+        "the panel plugin {kind:?}, which Grafana does not have: install it (grafana cli plugins install {}) and restart \
+         Grafana, or choose another visualization",
+        shell_word(kind)
+    )
 }
 
 /// A hint for each remembered file that cannot be used.

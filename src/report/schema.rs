@@ -192,6 +192,8 @@ struct UserDashboard<'a> {
     state: &'static str,
     url: &'a str,
     differences: Vec<Difference<'a>>,
+    /// What of it cannot work, and what was changed to import it; sentences.
+    limitations: &'a [String],
 }
 
 /// The alert rules, both together.
@@ -609,6 +611,7 @@ impl<'a> UserDashboard<'a> {
             state: state_names::object_state(own.object.state),
             url: &own.url,
             differences: differences(&own.object.differences),
+            limitations: &own.limitations,
         }
     }
 }

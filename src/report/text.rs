@@ -14,7 +14,9 @@ use crate::core::invocation::{Invocation, shell_word};
 use crate::core::plan::{Finding, Plan, Step};
 use crate::core::reports::{ModelReport, Reports, span};
 use crate::core::specification::Difference;
-use crate::core::status::{ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status};
+use crate::core::status::{
+    ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status, UserDashboard,
+};
 use crate::core::text::{printable, printable_line};
 use crate::error::Error;
 
@@ -235,6 +237,8 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     notes.extend(status.edited_dashboards().into_iter().map(|(title, _)| {
         format!("the dashboard {} was edited and is left alone; {replace}", printable_line(&format!("{title:?}")))
     }));
+    let remarks = status.user_dashboards.iter().flat_map(UserDashboard::remarks);
+    notes.extend(remarks.map(|remark| printable_line(&remark)));
     for note in notes {
         page.gap();
         page.line(&format!("{} {note}", paint.odd("note:")));

@@ -26,6 +26,8 @@ fn inputs() -> Inputs {
                 title: name[..name.len().min(2)].into(),
                 edition: "1".into(),
                 content: String::new(),
+                needs: vec![],
+                notes: vec![],
             }),
         },
     }

@@ -156,6 +156,9 @@ impl Systems {
         let is_edited = matches!(seen, Dashboard::Present(seen) if seen.edited);
         let is_answered = |panel: &PanelAnswer| matches!(panel.content, PanelContent::Points(_) | PanelContent::Empty);
         let some_answer = opened.panels.iter().any(is_answered);
+        let sources = opened.sources.into_iter().map(|fault| {
+            Some(format!("the data source {:?} does not reach InfluxDB at {}: {}", fault.name, fault.url, fault.why))
+        });
         let variables = opened.variables.into_iter().map(|one| match one.content {
             VariableContent::Failed(why) => Some(format!("the dashboard's variable {} fails: {why}", one.name)),
             _ => None,
@@ -164,7 +167,7 @@ impl Systems {
             PanelContent::Failed(why) => Some(format!("panel {:?} fails: {why}", panel.title)),
             _ => None,
         });
-        let failing = variables.chain(panels).flatten().next();
+        let failing = sources.chain(variables).chain(panels).flatten().next();
         Ok(if is_edited && some_answer { None } else { failing })
     }
 

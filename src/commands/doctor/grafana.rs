@@ -5,11 +5,13 @@
 use std::time::{Duration, Instant};
 
 use super::{Examination, Target, look_at};
-use crate::core::diagnosis::{Check, CheckOutcome, PanelAnswer, PanelContent, VariableAnswer, VariableContent};
+use crate::core::diagnosis::{
+    Check, CheckOutcome, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
+};
 use crate::core::reports::Reports;
 use crate::core::role::Role;
 use crate::core::stack::{DashboardId, Stack};
-use crate::core::status::{ObjectState, QueryState, ServerState, Status};
+use crate::core::status::{ObjectState, QueryState, ServerState, Status, missing_plugin};
 use crate::core::text::count;
 use crate::error::Error;
 use crate::systems::grafana::Grafana;
@@ -108,9 +110,32 @@ impl Examination<'_> {
         }
     }
 
+    /// A data source at fault is one finding, whatever asks it.
+    fn note_source(&mut self, SourceFault { uid, name, url, why }: SourceFault) {
+        let stack = self.systems.stack();
+        let hint = if uid == stack.data_source.uid {
+            let give = "give the address under which Grafana's server reaches it with --data-source-url";
+            format!(
+                "check that InfluxDB runs there and is not overloaded ({}), or {give}",
+                look_at(stack, Role::Influxdb)
+            )
+        } else {
+            format!("correct its settings in Grafana, or check that the InfluxDB at {url} runs")
+        };
+        let message = format!("Grafana's data source {name:?} gets no answer from the InfluxDB at {url}: {why}");
+        if !self
+            .results
+            .iter()
+            .any(|result| matches!(&result.outcome, CheckOutcome::Failed(fault) if fault.why == message))
+        {
+            self.note(Check::DataSource, CheckOutcome::failed(message, hint), Duration::ZERO);
+        }
+    }
+
     fn note_dashboard(&mut self, id: DashboardId, opened: Opened, reports: &Reports) {
         let stack = self.systems.stack();
         let hint = edit_hint(stack, id);
+        opened.sources.into_iter().for_each(|fault| self.note_source(fault));
         // Where there are several, a panel is named with its dashboard.
         let of = match id {
             DashboardId::Bundled => String::new(),
@@ -121,6 +146,11 @@ impl Examination<'_> {
             let outcome = match content {
                 VariableContent::Values(0) if !has_models => CheckOutcome::Skipped("no model has reported yet".into()),
                 VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
+                VariableContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
+                VariableContent::NoDataSource(source) => {
+                    let why = format!("the dashboard's variable {name}{of} uses {}", absent_source(&source));
+                    CheckOutcome::failed(why, source_hint(stack, id))
+                }
                 VariableContent::Values(number @ 1..) => CheckOutcome::Passed(count(number, "value")),
                 VariableContent::Values(0) => {
                     CheckOutcome::failed(format!("the dashboard's variable {name}{of} finds nothing"), &hint)
@@ -146,6 +176,19 @@ impl Examination<'_> {
                 PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
                 PanelContent::Empty => CheckOutcome::Passed("answers, no points in its time range".into()),
                 PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it asks {what}")),
+                PanelContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
+                PanelContent::NoDataSource(source) => {
+                    let why = format!("panel {title:?}{of} uses {}", absent_source(&source));
+                    CheckOutcome::failed(why, source_hint(stack, id))
+                }
+                PanelContent::NoPlugin(kind) => CheckOutcome::failed(
+                    format!("panel {title:?}{of} cannot be shown: Grafana has no panel plugin {kind:?}"),
+                    format!("panel {title:?} needs {}", missing_plugin(&kind)),
+                ),
+                PanelContent::Flux => CheckOutcome::failed(
+                    format!("panel {title:?}{of} is written in Flux, and its data source speaks InfluxQL"),
+                    &hint,
+                ),
                 PanelContent::UnknownField { field, source } => CheckOutcome::failed(
                     format!("panel {title:?}{of} asks for the field {field:?}, which no measurement of {source} has"),
                     &hint,
@@ -241,6 +284,16 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
             None => CheckOutcome::Skipped("it could not be looked at".into()),
         },
     }
+}
+
+const SOURCE_FAILS: &str = "its data source gets no answer from InfluxDB";
+
+fn absent_source(reference: &str) -> String {
+    format!("the data source {reference:?}, which Grafana does not have")
+}
+
+fn source_hint(stack: &Stack, id: DashboardId) -> String {
+    format!("create that data source in Grafana, or {}", edit_hint(stack, id))
 }
 
 fn edit_hint(stack: &Stack, id: DashboardId) -> String {

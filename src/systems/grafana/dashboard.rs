@@ -161,7 +161,7 @@ pub fn stored(found: &Value) -> SeenDashboard {
     let dashboard = &found["dashboard"];
     let provisioned = found["meta"]["provisioned"] == true;
     let edited = differs(dashboard) && (provisioned || !is_as_saved(dashboard));
-    SeenDashboard { provisioned, edited, ..read(dashboard) }
+    SeenDashboard { edited, provisioned, ..read(dashboard) }
 }
 
 /// What can be read from a dashboard that is there.

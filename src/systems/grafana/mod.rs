@@ -4,19 +4,22 @@
 //! Knows the API and its traps. Must not know the engine, nor decide what is to be done.
 
 pub mod alerts;
+mod catalogue;
 pub mod dashboard;
+mod layout;
 mod organisation;
 pub mod panels;
 pub mod provisioning;
 mod question;
 mod store;
+mod time_range;
 pub mod user_dashboard;
 mod variables;
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all, try_join4};
+use futures_util::future::{try_join, try_join_all, try_join5};
 use serde_json::{Value, json};
 
 pub use self::organisation::Choice;
@@ -144,6 +147,7 @@ impl Grafana {
                 user_dashboards: Vec::new(),
                 alerts: AlertRules::NotLookedAt,
                 query: Query::Unasked,
+                catalogue: None,
             });
         }
         let sources = self.data_sources().await?;
@@ -156,11 +160,15 @@ impl Grafana {
                 _ => Ok(Query::Unasked),
             }
         };
-        let (mut dashboards, folder, alerts, query) =
-            try_join4(self.seen_dashboards(stack), self.seen_folder(stack), self.seen_alerts(stack), query).await?;
+        let catalogue = async {
+            if stack.user_dashboards.is_empty() { Ok(None) } else { self.catalogue(&sources).await.map(Some) }
+        };
+        let (mut dashboards, folder, alerts, query, catalogue) =
+            try_join5(self.seen_dashboards(stack), self.seen_folder(stack), self.seen_alerts(stack), query, catalogue)
+                .await?;
         let user_dashboards = dashboards.split_off(1);
         let dashboard = dashboards.pop().unwrap_or(crate::core::observed::Dashboard::Missing);
-        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query })
+        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
     }
 
     /// Finds what is not ours in the place of the data source or a dashboard, before anything is written; the

@@ -18,7 +18,7 @@ use crate::systems::http::{Body, escaped};
 /// Asks past the cache in which Grafana keeps a data source's settings for 5 s.
 pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
 /// A question that a missing database cannot answer; most others it answers as if it were empty.
-const QUESTION: &str = "SHOW RETENTION POLICIES";
+pub(super) const QUESTION: &str = "SHOW RETENTION POLICIES";
 /// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
 /// How long an InfluxDB that has answered us may refuse Grafana, whose caches last 5 s.

@@ -561,6 +561,8 @@ impl Double {
                 answer(404, &json!({"message": "Plugin not found, no installed plugin with that id"}))
             }
             ("GET", ["api", "plugins", "influxdb", "settings"]) => self.as_recorded("influxdb plugin settings"),
+            // As in the source of each version.
+            ("GET", ["api", "frontend", "settings"]) => self.frontend_settings(),
             // As documented from version 8 on.
             ("GET", ["api", "library-elements"]) if self.version > Version::V7 => {
                 let result = json!({"totalCount": self.library_panels, "elements": [], "page": 1, "perPage": 1});
@@ -608,6 +610,37 @@ impl Double {
             }
         };
         Ok(Reply::Now(reply))
+    }
+
+    /// The part about panel plugins.
+    fn frontend_settings(&self) -> Response {
+        const EVERYWHERE: [&str; 13] = [
+            "bargauge",
+            "gauge",
+            "heatmap",
+            "histogram",
+            "logs",
+            "nodeGraph",
+            "piechart",
+            "stat",
+            "state-timeline",
+            "status-history",
+            "table",
+            "timeseries",
+            "barchart",
+        ];
+        const SILENT: [&str; 8] =
+            ["alertlist", "annolist", "dashlist", "gettingstarted", "live", "news", "text", "welcome"];
+        const BEFORE_11: [&str; 3] = ["graph", "table-old", "singlestat"];
+        let later = ["candlestick", "canvas", "datagrid", "flamegraph", "geomap", "traces", "trend", "xychart"];
+        let old = BEFORE_11.iter().filter(|_| self.version < Version::V12);
+        let new = later.iter().filter(|_| self.version >= Version::V12);
+        let asking = EVERYWHERE.iter().chain(old).chain(new).map(|id| (*id, false));
+        let panels: Map<String, Value> = asking
+            .chain(SILENT.iter().map(|id| (*id, true)))
+            .map(|(id, skips)| (id.to_string(), json!({"id": id, "skipDataQuery": skips})))
+            .collect();
+        answer(200, &json!({"panels": panels}))
     }
 
     fn second(&self) -> u64 {
