@@ -127,6 +127,38 @@ fn an_external_influxdb_and_its_password_are_named_but_the_password_is_in_no_fil
     }
 }
 
+#[test]
+fn the_files_go_to_the_organisation_that_was_named_or_are_not_written() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        let files = home.path().join("files");
+        let [option, file] = account(home.path());
+        // Without an account, its number is not known.
+        let refused = provisioning(&it, &files, &["--grafana-org", "Team"]).expect(2);
+        assert!(refused.err.contains("\"Team\"") && refused.err.contains("--grafana-password-file"), "{}", refused.err);
+        let absent = provisioning(&it, &files, &["--grafana-org", "Team", &option, &file]).expect(1);
+        assert!(absent.err.contains("no organisation \"Team\""), "{version:?}: {}", absent.err);
+        assert!(!files.exists());
+        let (_, created) = it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"})));
+        provisioning(&it, &files, &["--grafana-org", "Team", &option, &file]).expect(0);
+        for path in ["datasources/clipper-metrics.yaml", "dashboards/clipper-metrics.yaml"] {
+            let file: Value = serde_saphyr::from_str(&read(&files, path)).unwrap();
+            let entry = [&file["datasources"][0], &file["providers"][0]].into_iter().find(|one| one.is_object());
+            assert_eq!(entry.unwrap()["orgId"], created["orgId"], "{version:?}: {path}");
+        }
+        it.double.lock().unwrap().provision_from(&files);
+        it.run(&["status", "--grafana-org", "Team"]).expect(3);
+        it.influxd.query("", "CREATE DATABASE clipper");
+        it.run(&["status", "--grafana-org", "Team"]).expect(0);
+    }
+    // The Grafana that gets the files is not this instance's.
+    let home = home_without_engine();
+    let directory = home.path().join("x").display().to_string();
+    let refused = without_engine(&home, &["export", "provisioning", &directory, "--grafana-org", "Team"]).expect(2);
+    assert!(refused.err.contains("--grafana-url and --grafana-token-file"), "{}", refused.err);
+}
+
 /// A home whose current context is an engine that is not there.
 fn home_without_engine() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();

@@ -100,6 +100,15 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
     let answers = matches!(seen.grafana.probe, Probe::Answering(_));
     let exists = container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. });
+    if let (Format::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
+        return Err(Error::Absent {
+            what: format!(
+                "Grafana does not answer at {}, so the number of its organisation {organisation:?} is not known",
+                stack.url(Role::Grafana)
+            ),
+            hint: "check that it runs, or omit --grafana-org".into(),
+        });
+    }
     let present = if answers {
         systems.grafana().await?.present(stack).await?
     } else if container.is_some() {
@@ -135,6 +144,17 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
         return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
     }
     let plan = plan::up(stack, seen, UpOptions::default());
+    if let (Format::Provisioning, Some(organisation), Some(Finding::Missing)) =
+        (format, &stack.organisation, plan.finding(Resource::Organisation))
+    {
+        return Err(Error::Absent {
+            what: format!(
+                "Grafana at {} has no organisation {organisation:?}, and no file can make one",
+                stack.url(Role::Grafana)
+            ),
+            hint: format!("`{}` creates it, or name another one with --grafana-org", stack.command("up")),
+        });
+    }
     let clash = plan.0.iter().find_map(|item| match &item.finding {
         Finding::Blocked(blocked) if is_in_grafana(item.resource) && blocked.kind != Obstacle::Server => {
             Some((item.resource, blocked.clone()))

@@ -521,7 +521,8 @@ fn login(resolved: &mut Resolved<'_>, is_ours: bool) -> Login {
         resolved.credential(Setting::GrafanaUser)
     };
     let default = || Login::ADMIN.to_string();
-    let is_new = user.as_deref().unwrap_or(Login::ADMIN) != before.as_deref().unwrap_or(Login::ADMIN);
+    // An external Grafana never had the container's account: only a supplied password counts there.
+    let is_new = is_ours && user.as_deref().unwrap_or(Login::ADMIN) != before.as_deref().unwrap_or(Login::ADMIN);
     let secrets = &resolved.inputs.secrets;
     let token = secrets.grafana_token.is_some();
     Login { user: user.unwrap_or_else(default), token, given: !token && (secrets.grafana_password.is_some() || is_new) }

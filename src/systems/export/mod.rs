@@ -38,7 +38,7 @@ const FOLDER: &str = "provisioning";
 /// [`Error::Usage`] with what is in the way.
 pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) -> Result<()> {
     if format == Format::Provisioning {
-        return Ok(());
+        return check_organisation(stack);
     }
     let Some(grafana) = stack.container(Role::Grafana) else {
         return Err(Error::usage(
@@ -71,6 +71,25 @@ pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) 
         }
     }
     if format == Format::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
+}
+
+/// Provisioning files name an organisation by its number, which only the Grafana that takes the files knows.
+fn check_organisation(stack: &Stack) -> Result<()> {
+    let Some(organisation) = &stack.organisation else { return Ok(()) };
+    let is_external = stack.container(Role::Grafana).is_none();
+    if is_external && (stack.login.token || stack.login.given) {
+        return Ok(());
+    }
+    let missing = if is_external { "" } else { "--grafana-url and " };
+    Err(Error::usage(
+        format!(
+            "provisioning files name an organisation by its number, and the number of {organisation:?} is not known"
+        ),
+        format!(
+            "name the Grafana that gets the files with {missing}--grafana-token-file or --grafana-password-file, or omit \
+             --grafana-org (--grafana-org '' takes back a remembered one)"
+        ),
+    ))
 }
 
 /// The data source's address is a name that only the instance's containers know.

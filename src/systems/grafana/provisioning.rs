@@ -110,7 +110,7 @@ impl Grafana {
             ),
         );
         let (dashboards, rules) = try_join(dashboards, rules).await?;
-        let organisation = organisation["id"].as_u64().unwrap_or(FIRST_ORGANISATION);
+        let organisation = organisation["id"].as_u64().ok_or_else(|| self.odd(doing))?;
         Ok(Present { organisation, is_default, dashboards, rules })
     }
 }
