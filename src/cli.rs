@@ -66,6 +66,9 @@ pub struct Up {
     /// Replace dashboards and alert rules even if somebody edited them
     #[arg(long)]
     pub overwrite_dashboard: bool,
+    /// Let the instance's objects in the Grafana at --grafana-url follow InfluxDB to another address or database
+    #[arg(long)]
+    pub move_data_source: bool,
     /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
     #[arg(long)]
     pub reset_grafana_password: bool,

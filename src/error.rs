@@ -307,6 +307,7 @@ impl Error {
             Self::Absent { .. } => "absent",
             Self::Blocked { blocked, .. } => match blocked.kind {
                 Obstacle::Foreign => "foreign",
+                Obstacle::Conflict => "conflict",
                 Obstacle::Refused => "refused",
                 Obstacle::PortTaken => "port",
                 Obstacle::Image => "image",

@@ -8,21 +8,22 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clipper_metrics::core::address::ServerUrl;
 use clipper_metrics::core::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::core::image::ImageRef;
 use clipper_metrics::core::invocation::Invocation;
 use clipper_metrics::core::observed::{
     Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
     Image, Influxdb, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe,
-    Query, RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Volume,
+    Query, RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Unreadable, Volume,
 };
-use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Plan, Resource, Step, UpOptions};
+use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Obstacle, Plan, Resource, Step, UpOptions};
 use clipper_metrics::core::retention::Retention;
 use clipper_metrics::core::role::Role;
 use clipper_metrics::core::specification::{PasswordSource, Specification};
 use clipper_metrics::core::stack::{
-    ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Loss, Lost, Pull, Remembered, Service,
-    Settings, Stack, UnknownSetting, UserDashboard,
+    ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered,
+    Service, Settings, Stack, UnknownSetting, UserDashboard,
 };
 use clipper_metrics::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use clipper_metrics::core::version::Version;
@@ -270,8 +271,13 @@ fn seen_dashboard(thing: Thing) -> SeenDashboardState {
             edition: Some(if other == Thing::Right { "new" } else { "old" }.into()),
             objective: None,
             models: vec![],
+            made_for: None,
         }),
     }
+}
+
+fn seen_source(fields: BTreeMap<String, String>, made_for: MadeFor) -> SeenSource {
+    SeenSource::Ours { fields, made_for, provisioned: false }
 }
 
 fn seen_alerts(thing: Thing, case: Case) -> AlertRules {
@@ -280,11 +286,14 @@ fn seen_alerts(thing: Thing, case: Case) -> AlertRules {
     }
     let rule = |rule| match thing {
         Thing::Missing => SeenRule::Missing,
-        Thing::Wrong => SeenRule::Present { edited: false, provisioned: false, fields: BTreeMap::new() },
+        Thing::Wrong => {
+            SeenRule::Present { edited: false, provisioned: false, fields: BTreeMap::new(), made_for: None }
+        }
         Thing::Right => SeenRule::Present {
             edited: false,
             provisioned: false,
             fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
+            made_for: None,
         },
     };
     AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
@@ -398,8 +407,10 @@ impl World {
                 folder: Folder::NotWanted,
                 data_source: match self.source {
                     Thing::Missing => SeenSource::Missing,
-                    Thing::Right => SeenSource::Ours { fields: want.data_source.fields(), provisioned: false },
-                    Thing::Wrong => SeenSource::Ours { fields: BTreeMap::new(), provisioned: false },
+                    Thing::Right => seen_source(want.data_source.fields(), want.data_source.made_for()),
+                    Thing::Wrong => {
+                        seen_source(BTreeMap::new(), MadeFor { url: String::new(), database: String::new() })
+                    }
                 },
                 dashboard: seen_dashboard(self.dashboard),
                 user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
@@ -678,9 +689,9 @@ impl World {
             }
             Step::SaveDashboard { .. }
             | Step::SetHome
-            | Step::SaveDataSource
+            | Step::SaveDataSource { .. }
             | Step::SaveAlertRules { .. }
-            | Step::DeleteAlertRules
+            | Step::DeleteAlertRules { .. }
             | Step::AwaitQuery
                 if self.signed_in(case).is_none() =>
             {
@@ -701,13 +712,13 @@ impl World {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;
             }
-            Step::SaveDataSource => self.source = Thing::Right,
+            Step::SaveDataSource { .. } => self.source = Thing::Right,
             Step::SaveAlertRules { .. } => {
                 assert_eq!((case.alerts, self.source), (Some(true), Thing::Right), "rules ask the data source");
                 assert_ne!(self.dashboard, Thing::Missing, "the objective is the dashboard's");
                 self.rules = Thing::Right;
             }
-            Step::DeleteAlertRules => {
+            Step::DeleteAlertRules { .. } => {
                 assert_eq!(case.alerts, Some(false));
                 self.rules = Thing::Missing;
             }
@@ -1376,7 +1387,8 @@ fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
         |grafana| grafana.dashboard = SeenDashboardState::Clash { what: "a folder".into(), has_uid: true },
         |grafana| grafana.organisation = Organisation::Ambiguous(vec!["a".into(), "b".into()]),
         |grafana| {
-            grafana.data_source = SeenSource::Ours { fields: BTreeMap::new(), provisioned: true };
+            let made_for = MadeFor { url: "http://other:8086".into(), database: "d".into() };
+            grafana.data_source = SeenSource::Ours { fields: BTreeMap::new(), made_for, provisioned: true };
         },
         |grafana| {
             if let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard {
@@ -1400,6 +1412,161 @@ fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
     assert!(plan.in_sync(), "{plan:?}");
 }
 
+/// What an object in a Grafana that others use too may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Absent,
+    /// Made for the stack's address and database.
+    Own,
+    /// Made for another one.
+    Other,
+    /// Made by a version that did not note it.
+    Unnoted,
+    /// Made for another one, and edited since.
+    EditedOther,
+    /// Grafana does not show it.
+    Unreadable,
+}
+
+impl Origin {
+    const ALL: [Self; 6] = [Self::Absent, Self::Own, Self::Other, Self::Unnoted, Self::EditedOther, Self::Unreadable];
+
+    fn made_for(self, want: &Stack) -> Option<MadeFor> {
+        match self {
+            Self::Own => Some(want.data_source.made_for()),
+            Self::Other | Self::EditedOther => Some(another()),
+            Self::Absent | Self::Unnoted | Self::Unreadable => None,
+        }
+    }
+}
+
+fn another() -> MadeFor {
+    MadeFor { url: "http://other:8086".into(), database: "other".into() }
+}
+
+fn unreadable() -> Unreadable {
+    Unreadable { doing: "read it".into(), status: 500, why: "broken".into() }
+}
+
+/// An external Grafana with objects of these origins.
+fn shared_grafana(want: &Stack, source: Origin, dashboard: Origin, rules: Origin) -> Grafana {
+    let mut fields = want.data_source.fields();
+    if matches!(source, Origin::Other | Origin::EditedOther) {
+        fields.insert("url".into(), another().url);
+        fields.insert("database".into(), another().database);
+    }
+    let rule = |rule| match rules {
+        Origin::Absent | Origin::Unreadable => SeenRule::Missing,
+        origin => SeenRule::Present {
+            edited: origin == Origin::EditedOther,
+            provisioned: false,
+            fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
+            made_for: origin.made_for(want),
+        },
+    };
+    Grafana {
+        organisation: Organisation::Present,
+        folder: Folder::NotWanted,
+        data_source: match source {
+            Origin::Absent => SeenSource::Missing,
+            Origin::Unreadable => SeenSource::Unreadable(unreadable()),
+            // Where the mark does not say it, the stored fields do.
+            origin => seen_source(fields, origin.made_for(want).unwrap_or_else(|| want.data_source.made_for())),
+        },
+        dashboard: match (dashboard, seen_dashboard(Thing::Right)) {
+            (Origin::Absent, _) => SeenDashboardState::Missing,
+            (Origin::Unreadable, _) => SeenDashboardState::Unreadable(unreadable()),
+            (origin, SeenDashboardState::Present(seen)) => SeenDashboardState::Present(SeenDashboard {
+                edited: origin == Origin::EditedOther,
+                made_for: origin.made_for(want),
+                ..seen
+            }),
+            (_, other) => other,
+        },
+        user_dashboards: vec![],
+        alerts: match rules {
+            Origin::Unreadable => AlertRules::Unreadable(unreadable()),
+            _ => AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) }),
+        },
+        query: Query::Ok,
+        catalogue: None,
+    }
+}
+
+/// The objects that a plan's steps change.
+fn changes(plan: &Plan, step_is: fn(&Step) -> bool) -> bool {
+    steps(plan).iter().any(step_is)
+}
+
+#[test]
+fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_them_follow() {
+    let mut external = stack(Case { alerts: Some(true), ..Case::default() });
+    external.grafana = Service::External { url: ServerUrl::http("g", 3000) };
+    let mut off = external.clone();
+    off.alerts = Alerts::Off;
+    let own = stack(Case { alerts: Some(true), ..Case::default() });
+    let all = || Origin::ALL.into_iter();
+    for (source, dashboard, rules) in all().flat_map(|a| all().flat_map(move |b| all().map(move |c| (a, b, c)))) {
+        let origins = [source, dashboard, rules];
+        let seen = |want: &Stack| {
+            let mut seen = whole_world().observe(&own, Case { alerts: Some(true), ..Case::default() });
+            seen.grafana.probe = Probe::Answering(shared_grafana(want, source, dashboard, rules));
+            seen
+        };
+        let is_other = |origin: Origin| origin == Origin::Other;
+        for overwrite_dashboard in [false, true] {
+            let options = UpOptions { overwrite_dashboard, ..UpOptions::default() };
+            let touches_edited =
+                overwrite_dashboard && (dashboard == Origin::EditedOther || rules == Origin::EditedOther);
+            let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther || touches_edited;
+            let plan = plan::up(&external, &seen(&external), options);
+            let conflict = plan.blocked().is_some_and(|(_, blocked)| blocked.kind == Obstacle::Conflict);
+            assert_eq!(conflict, has_conflict, "{origins:?} {overwrite_dashboard}: {plan:?}");
+            // Nothing of a conflict says that `up` mends it, and each names both.
+            for item in &plan.0 {
+                let Finding::Blocked(blocked) = &item.finding else { continue };
+                let both = blocked.why.contains("http://other:8086") && blocked.why.contains("http://influxdb:8086");
+                assert!(both && blocked.hint.contains("--move-data-source"), "{blocked:?}");
+                assert!(item.steps.is_empty());
+            }
+            let moved = plan::up(&external, &seen(&external), UpOptions { move_data_source: true, ..options });
+            assert_eq!(moved.blocked(), None, "{origins:?}: {moved:?}");
+            // In the instance's own container, the settings alone decide.
+            let plan = plan::up(&own, &seen(&own), options);
+            assert_eq!(plan.blocked(), None, "{origins:?}: {plan:?}");
+            // What cannot be read is never written, and never in sync.
+            for plan in [&plan, &moved] {
+                let is_unreadable = origins.contains(&Origin::Unreadable);
+                assert_eq!(plan.unreadable().is_some(), is_unreadable, "{origins:?}: {plan:?}");
+                assert!(!(is_unreadable && plan.in_sync()), "{origins:?}: {plan:?}");
+                if source == Origin::Unreadable {
+                    let writes = |step: &Step| {
+                        matches!(step.resource(), Resource::Dashboard(_) | Resource::DataSource | Resource::Alerts)
+                    };
+                    assert!(!changes(plan, writes), "{origins:?}: {plan:?}");
+                }
+            }
+        }
+        if rules == Origin::Other {
+            let plan = plan::up(&off, &seen(&off), UpOptions::default());
+            assert!(!changes(&plan, |step| matches!(step, Step::DeleteAlertRules { .. })), "{origins:?}: {plan:?}");
+        }
+        // Of what goes, everything was made for the stack's own database, and nothing was edited.
+        let down = plan::deregister(&off, &seen(&off)).unwrap();
+        let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther;
+        assert_eq!(down.blocked().is_some(), has_conflict, "{origins:?}: {down:?}");
+        let goes = |origin: Origin| matches!(origin, Origin::Own | Origin::Unnoted);
+        let removes: [(Origin, fn(&Step) -> bool); 3] = [
+            (source, |step| *step == Step::DeleteDataSource),
+            (dashboard, |step| matches!(step, Step::DeleteDashboard(_))),
+            (rules, |step| matches!(step, Step::DeleteAlertRules { .. })),
+        ];
+        for (origin, step_is) in removes {
+            assert_eq!(changes(&down, step_is), goes(origin), "{origins:?}: {down:?}");
+        }
+    }
+}
+
 #[test]
 fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
     let want = stack(Case::default());
@@ -1413,7 +1580,10 @@ fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
     assert!(kept.in_sync() && kept.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited));
     let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
     let replaced = plan::up(&want, &seen, options);
-    assert_eq!(steps(&replaced), [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true, fresh: false }]);
+    assert_eq!(
+        steps(&replaced),
+        [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true, fresh: false, moves: true }]
+    );
 }
 
 #[test]
@@ -1614,7 +1784,8 @@ fn where_the_engines_loopback_is_out_of_reach_nothing_unproven_is_published() {
     let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
     let steps = steps(&plan);
     assert!(steps.contains(&Step::CreateOnLoopback), "{plan:?}");
-    let asks = |step: &Step| matches!(step, Step::SaveDashboard { .. } | Step::SaveDataSource | Step::AwaitQuery);
+    let asks =
+        |step: &Step| matches!(step, Step::SaveDashboard { .. } | Step::SaveDataSource { .. } | Step::AwaitQuery);
     assert!(!steps.iter().any(asks), "nobody is asked in this round: {plan:?}");
     assert!(!steps.contains(&Step::StartContainer(Role::Grafana)), "{plan:?}");
     let made = |has_data: bool| {

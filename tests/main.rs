@@ -23,6 +23,7 @@ mod doctor;
 mod e2e;
 mod exports;
 mod external;
+mod ownership;
 mod support;
 mod tls;
 mod user_dashboards;

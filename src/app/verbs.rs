@@ -84,6 +84,7 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
     let session = Session::open(options, environment, report, Purpose::Whole, !up.dry_run).await?;
     let options = UpOptions {
         overwrite_dashboard: up.overwrite_dashboard,
+        move_data_source: up.move_data_source,
         reset_password: up.reset_grafana_password,
         pull: session.systems.stack().pull == Pull::Always,
     };

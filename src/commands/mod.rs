@@ -11,8 +11,8 @@ pub mod logs;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::event::{Event, ExecutedStep, Listener};
-use crate::core::observed::{Observed, Probe};
-use crate::core::plan::{self, Plan, Resource, Step, UpOptions};
+use crate::core::observed::{Observed, Probe, Unreadable};
+use crate::core::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::core::reports::{self, Reports};
 use crate::core::retention::Retention;
 use crate::core::role::Role;
@@ -115,6 +115,10 @@ async fn converge(
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
+        if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {
+            retries.after(not_read(systems.stack(), unreadable)).await?;
+            continue;
+        }
         if let Some(from) = plan::shortened_retention(systems.stack(), &plan)
             && confirmed != Some(from)
             && confirmed != Some(None)
@@ -137,6 +141,12 @@ async fn converge(
             Err(error) => retries.after(error).await?,
         }
     }
+}
+
+/// What could be done is done, and Grafana does not show the rest.
+fn not_read(stack: &Stack, unreadable: &Unreadable) -> Error {
+    let Unreadable { doing, status, why } = unreadable.clone();
+    Error::Answer { doing, url: stack.url(Role::Grafana).to_string(), status, why }
 }
 
 /// What is lost where the database of before comes back, unless that was just copied.
@@ -313,7 +323,17 @@ async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listene
     if let Some((resource, blocked)) = plan.blocked() {
         return Err(Error::Blocked { resource, blocked: blocked.clone() });
     }
-    systems.apply(&plan, executed).await
+    systems.apply(&plan, executed).await?;
+    if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
+        listener.on(Event::Warning(&format!(
+            "the data source {:?} was edited and is kept: delete it in Grafana if no dashboard needs it",
+            systems.stack().data_source.name
+        )));
+    }
+    match plan.unreadable() {
+        Some(unreadable) => Err(not_read(systems.stack(), unreadable)),
+        None => Ok(()),
+    }
 }
 
 async fn plan_deregister(systems: &Systems) -> Result<Plan> {

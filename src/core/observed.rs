@@ -4,13 +4,14 @@
 //! a database of a server that did not answer. Must not know what is to be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 
 use super::alerts::AlertRule;
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::{PasswordSource, Specification};
-use super::stack::{DashboardId, Remembered};
+use super::stack::{DashboardId, MadeFor, Remembered};
 use super::upgrade::Upgrade;
 use super::version::Version;
 
@@ -410,6 +411,23 @@ impl Grafana {
     }
 }
 
+/// A resource that its server does not show, although it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The attempt, in the imperative.
+    pub doing: String,
+    /// The HTTP status; 0 where the answer itself was the problem.
+    pub status: u16,
+    /// The server's words.
+    pub why: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.doing, self.why)
+    }
+}
+
 /// Grafana's organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Organisation {
@@ -417,6 +435,8 @@ pub enum Organisation {
     Present,
     /// There is none of that name.
     Missing,
+    /// The server does not show it.
+    Unreadable(Unreadable),
     /// Which one is meant cannot be told; those that the account belongs to.
     Ambiguous(Vec<String>),
 }
@@ -430,6 +450,8 @@ pub enum Folder {
     Present,
     /// There is none of that title.
     Missing,
+    /// The server does not show it.
+    Unreadable(Unreadable),
     /// A dashboard has that title, and this version lets no folder have it too.
     TitleTaken,
 }
@@ -439,12 +461,16 @@ pub enum Folder {
 pub enum DataSource {
     /// There is none.
     Missing,
+    /// The server does not show it.
+    Unreadable(Unreadable),
     /// There is one that we did not make; what it is.
     Foreign(String),
     /// One with our mark, as stored.
     Ours {
         /// What is stored, one text for each field that we set.
         fields: BTreeMap<String, String>,
+        /// What it was made for: as its mark says, else as it is stored.
+        made_for: MadeFor,
         /// A file provides it: it cannot be saved.
         provisioned: bool,
     },
@@ -455,6 +481,8 @@ pub enum DataSource {
 pub enum Dashboard {
     /// There is none, and nothing is in its way.
     Missing,
+    /// The server does not show it.
+    Unreadable(Unreadable),
     /// There is none, and something else is in its place.
     Clash {
         /// What it is.
@@ -479,6 +507,8 @@ pub struct SeenDashboard {
     pub objective: Option<u64>,
     /// The models that it was told of.
     pub models: Vec<String>,
+    /// What it was made for; older versions of this program did not note that, and a person's save drops it.
+    pub made_for: Option<MadeFor>,
 }
 
 /// Grafana's alert rules of the instance.
@@ -488,6 +518,8 @@ pub enum AlertRules {
     NotLookedAt,
     /// This server has none, or this account may not see them; why.
     Unavailable(String),
+    /// The server does not show it.
+    Unreadable(Unreadable),
     /// They were looked at.
     Seen(SeenAlerts),
 }
@@ -527,6 +559,8 @@ pub enum SeenRule {
         provisioned: bool,
         /// What it was made from; empty for one that was not finished.
         fields: BTreeMap<String, String>,
+        /// What it was made for; older versions of this program did not note that.
+        made_for: Option<MadeFor>,
     },
 }
 

@@ -388,7 +388,33 @@ pub struct DataSource {
     pub user: String,
 }
 
+/// What an object in Grafana was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeFor {
+    /// InfluxDB's address as Grafana's server reaches it.
+    pub url: String,
+    /// The database.
+    pub database: String,
+}
+
+impl fmt::Display for MadeFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database {} at {}", self.database, self.url)
+    }
+}
+
 impl DataSource {
+    /// The field that lists settings of other people, such as a client certificate for a proxy before InfluxDB.
+    pub const OTHER_SETTINGS: &'static str = "other settings";
+    /// The query language of the dashboard.
+    pub const LANGUAGE: &'static str = "InfluxQL";
+
+    /// What the data source and everything that queries it are made for.
+    #[must_use]
+    pub fn made_for(&self) -> MadeFor {
+        MadeFor { url: self.url.clone(), database: self.database.clone() }
+    }
+
     /// The smallest interval worth asking for: Clipper reports every 15 s.
     pub const INTERVAL: &'static str = "15s";
 
@@ -403,6 +429,9 @@ impl DataSource {
             ("database", &self.database),
             ("user", &self.user),
             ("interval", Self::INTERVAL),
+            ("language", Self::LANGUAGE),
+            ("HTTP method", "POST"),
+            (Self::OTHER_SETTINGS, ""),
         ]
         .map(|(name, value)| (name.to_string(), value.to_string()))
         .into()

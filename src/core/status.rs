@@ -6,7 +6,7 @@ use super::address::ServerUrl;
 use super::alerts::{AlertRule, Alerts};
 use super::invocation::shell_word;
 use super::observed::{
-    Catalogue, ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Volume,
+    Catalogue, ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Unreadable, Volume,
 };
 use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
 use super::reports::Reports;
@@ -274,7 +274,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         limitations: limitations(own, seen.grafana.probe.stored().and_then(|grafana| grafana.catalogue.as_ref())),
     });
     let user_dashboards: Vec<UserDashboard> = user_dashboards.collect();
-    let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(&item.finding)).collect();
+    let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(want, &item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", want.command("up")));
     }
@@ -347,7 +347,9 @@ pub fn named_models(want: &Stack, seen: &Observed) -> Vec<String> {
 fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
     match &seen.grafana.probe.stored()?.dashboard {
         super::observed::Dashboard::Present(dashboard) => Some(dashboard),
-        super::observed::Dashboard::Missing | super::observed::Dashboard::Clash { .. } => None,
+        super::observed::Dashboard::Missing
+        | super::observed::Dashboard::Unreadable(_)
+        | super::observed::Dashboard::Clash { .. } => None,
     }
 }
 
@@ -436,9 +438,16 @@ fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-fn hint(finding: &Finding) -> Option<String> {
+fn hint(want: &Stack, finding: &Finding) -> Option<String> {
     match finding {
         Finding::Blocked(Blocked { hint, .. }) => Some(hint.clone()),
+        Finding::Unreadable(Unreadable { status: 403, .. }) => {
+            Some("sign in to Grafana with an account that may see it, such as an administrator's".into())
+        }
+        Finding::Unreadable(_) if want.container(Role::Grafana).is_some() => {
+            Some(format!("`{}` may tell more", want.command("logs grafana")))
+        }
+        Finding::Unreadable(_) => Some("the log of Grafana may tell more".into()),
         _ => None,
     }
 }
@@ -449,8 +458,10 @@ const fn object_state(finding: &Finding) -> ObjectState {
         Finding::Edited => ObjectState::Edited,
         Finding::Missing => ObjectState::Missing,
         Finding::Differs(_) | Finding::Contradicts(_) | Finding::Requested(_) => ObjectState::Differs,
-        Finding::Blocked(Blocked { kind: Obstacle::Foreign, .. }) => ObjectState::Foreign,
-        Finding::Stopped(_) | Finding::Silent(_) | Finding::Unknown | Finding::Blocked(_) => ObjectState::Unknown,
+        Finding::Blocked(Blocked { kind: Obstacle::Foreign | Obstacle::Conflict, .. }) => ObjectState::Foreign,
+        Finding::Stopped(_) | Finding::Silent(_) | Finding::Unknown | Finding::Unreadable(_) | Finding::Blocked(_) => {
+            ObjectState::Unknown
+        }
     }
 }
 

@@ -274,7 +274,7 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let removed: Vec<String> = executed
         .iter()
         .filter_map(|executed| match executed.step {
-            step @ (Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules) => {
+            step @ (Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules { .. }) => {
                 Some(format!("the {}", step.resource()))
             }
             _ => None,
@@ -411,6 +411,7 @@ pub(crate) fn plan_text(plan: &Plan, look: Look) -> String {
                 page.line(&format!("hint: {}", printable_line(&blocked.hint)));
             }
             Finding::Edited => page.line(&format!("leave the {} alone: edited", item.resource)),
+            Finding::Unreadable(why) => page.line(&printable_line(&format!("{}: {why}", item.resource))),
             _ => {}
         }
     }

@@ -167,21 +167,21 @@ impl Systems {
                 self.grafana().await?.create_organisation(name).await
             }
             Step::CreateFolder => self.grafana().await?.create_folder(stack).await,
-            Step::SaveDataSource => self.grafana().await?.save_data_source(&stack.data_source, influxdb_password).await,
-            Step::SaveDashboard { id, overwrite, fresh } => {
-                self.grafana().await?.save_dashboard(stack, id, overwrite, fresh).await
+            Step::SaveDataSource { moves } => {
+                self.grafana().await?.save_data_source(stack, influxdb_password, moves).await
+            }
+            Step::SaveDashboard { id, overwrite, fresh, moves } => {
+                self.grafana().await?.save_dashboard(stack, id, overwrite, fresh, moves).await
             }
             Step::DeleteDashboard(id) => self.grafana().await?.delete_dashboard(stack, id).await,
             Step::DeleteFolder => self.grafana().await?.delete_folder(stack).await,
             Step::DeleteDataSource => self.grafana().await?.delete_data_source(&stack.data_source).await,
-            Step::SaveAlertRules { objective, overwrite } => {
-                self.grafana().await?.save_alert_rules(stack, objective, overwrite).await
+            Step::SaveAlertRules { objective, overwrite, moves } => {
+                self.grafana().await?.save_alert_rules(stack, objective, overwrite, moves).await
             }
-            Step::DeleteAlertRules => self.grafana().await?.delete_alert_rules(stack).await,
+            Step::DeleteAlertRules { moves } => self.grafana().await?.delete_alert_rules(stack, moves).await,
             Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::AwaitQuery => {
-                self.grafana().await?.await_query(&stack.data_source, influxdb_password, deadline).await
-            }
+            Step::AwaitQuery => self.grafana().await?.await_query(stack, influxdb_password, deadline).await,
         }
     }
 

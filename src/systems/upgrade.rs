@@ -234,7 +234,7 @@ impl Systems {
                     | Step::AwaitAnswer(Role::Grafana)
                     | Step::RecordVersion
                     | Step::SaveDashboard { .. }
-                    | Step::SaveDataSource,
+                    | Step::SaveDataSource { .. },
                 ) => true,
                 Some(_) => false,
             }

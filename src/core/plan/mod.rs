@@ -14,7 +14,9 @@ use std::fmt;
 
 pub use self::container::{needs_last_image, older_version, unusable_server, volume_of_another_user};
 pub use self::step::{Lane, NewPassword, Step};
-use super::observed::{ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Volume};
+use super::observed::{
+    ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Unreadable, Volume,
+};
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::Difference;
@@ -26,6 +28,8 @@ use super::upgrade::UpgradeState;
 pub struct UpOptions {
     /// Replace a dashboard that somebody edited.
     pub overwrite_dashboard: bool,
+    /// Let the instance's objects in an external Grafana follow to another InfluxDB or database.
+    pub move_data_source: bool,
     /// Set Grafana's administrator's password inside the container.
     pub reset_password: bool,
     /// Fetch images that are here, too.
@@ -100,6 +104,8 @@ pub enum Finding {
     Contradicts(String),
     /// Cannot be told before an earlier step has run.
     Unknown,
+    /// Its server answers, but does not show it.
+    Unreadable(Unreadable),
     /// Somebody has to act; we never do.
     Blocked(Blocked),
     /// The user asked for a change or a removal.
@@ -128,6 +134,8 @@ impl From<Blocked> for Finding {
 pub enum Obstacle {
     /// Something with our name that is not ours.
     Foreign,
+    /// An object of an instance with this name that was made for another InfluxDB or database.
+    Conflict,
     /// The login is rejected.
     Refused,
     /// The published address is taken.
@@ -180,6 +188,7 @@ impl fmt::Display for Finding {
             Self::Silent(why) => write!(f, "not answering: {why}"),
             Self::Contradicts(why) => write!(f, "fails although its settings are right: {why}"),
             Self::Unknown => f.write_str("not known yet"),
+            Self::Unreadable(unreadable) => unreadable.fmt(f),
             Self::Blocked(blocked) => f.write_str(&blocked.why),
             Self::Requested(what) => f.write_str(what),
         }
@@ -195,7 +204,7 @@ impl Item {
     /// An item whose one step is needed unless it is in sync or blocked.
     fn with_step(resource: Resource, finding: Finding, step: Step) -> Self {
         let steps = match finding {
-            Finding::InSync | Finding::Blocked(_) => vec![],
+            Finding::InSync | Finding::Blocked(_) | Finding::Unreadable(_) => vec![],
             _ => vec![step],
         };
         Self::new(resource, finding, steps)
@@ -246,6 +255,15 @@ impl Plan {
     pub fn blocked(&self) -> Option<(Resource, &Blocked)> {
         self.0.iter().find_map(|item| match &item.finding {
             Finding::Blocked(blocked) => Some((item.resource, blocked)),
+            _ => None,
+        })
+    }
+
+    /// The first item that its server does not show: what it needs is not known.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<&Unreadable> {
+        self.0.iter().find_map(|item| match &item.finding {
+            Finding::Unreadable(unreadable) => Some(unreadable),
             _ => None,
         })
     }

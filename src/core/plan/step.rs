@@ -81,7 +81,10 @@ pub enum Step {
     /// Make the folder.
     CreateFolder,
     /// Create or update the data source.
-    SaveDataSource,
+    SaveDataSource {
+        /// Take one over that was made for another address or database.
+        moves: bool,
+    },
     /// Create or update a dashboard.
     SaveDashboard {
         /// Which.
@@ -90,6 +93,8 @@ pub enum Step {
         overwrite: bool,
         /// The server has been made a moment ago: it holds nothing that is to be looked at first.
         fresh: bool,
+        /// Take one over that was made for another address or database.
+        moves: bool,
     },
     /// Make the dashboard the organisation's home page, if it has none.
     SetHome,
@@ -105,9 +110,14 @@ pub enum Step {
         objective: Option<u64>,
         /// Replace those that somebody edited.
         overwrite: bool,
+        /// Take those over that were made for another address or database.
+        moves: bool,
     },
     /// Delete the alert rules that nobody has edited, and their folder if it holds nothing else.
-    DeleteAlertRules,
+    DeleteAlertRules {
+        /// Also those that were made for another address or database.
+        moves: bool,
+    },
     /// Ask through the data source until the answer is right, saving it again where Grafana
     /// contradicts its own settings.
     AwaitQuery,
@@ -237,7 +247,7 @@ impl Step {
             Self::CreateDatabase => (Database, "create_database", "create the database"),
             Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
-            Self::SaveDataSource => (DataSource, "save_data_source", "save the data source"),
+            Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
             Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
             Self::SetHome => {
                 (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page if there is none")
@@ -246,7 +256,7 @@ impl Step {
             Self::DeleteFolder => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
             Self::SaveAlertRules { .. } => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
-            Self::DeleteAlertRules => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
+            Self::DeleteAlertRules { .. } => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
             Self::AwaitQuery => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }

@@ -11,12 +11,12 @@ use futures_util::future::try_join;
 use serde_json::{Value, json};
 
 use super::dashboard;
-use super::{EXPRESSION, Grafana, INFLUXDB, foreign, path, text};
+use super::{EXPRESSION, Grafana, INFLUXDB, foreign, made_for, moved, path, text, unreadable};
 use crate::core::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::core::observed::{AlertRules, SeenAlerts, SeenRule};
 use crate::core::plan::Resource;
 use crate::core::reports::{COUNTER, LATENCY};
-use crate::core::stack::{Dashboard, DataSource, Stack};
+use crate::core::stack::{Dashboard, DataSource, MadeFor, Stack};
 use crate::core::version::Version;
 use crate::error::{Error, Result};
 use crate::systems::digest::fingerprint;
@@ -192,7 +192,7 @@ fn titled(title: &str, instance: &str) -> String {
 }
 
 /// The uid of a rule of an instance.
-fn uid(instance: &str, rule: AlertRule) -> String {
+pub(super) fn uid(instance: &str, rule: AlertRule) -> String {
     format!("alert-{}", fingerprint(format!("{instance} {}", rule.name()).as_bytes()))
 }
 
@@ -221,6 +221,7 @@ fn read(rule: &Value) -> SeenRule {
         // What came through the API is ours.
         provisioned: !matches!(provenance, "" | "api"),
         fields: fields.map(|(name, value)| (name.clone(), text(value))).collect(),
+        made_for: made_for::read(&mark[made_for::KEY]),
     }
 }
 
@@ -267,7 +268,7 @@ pub(super) fn provisioned(
     let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(&fields)).or(shown);
     let objective = objective.unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
     let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
-    mark(&mut new, &settings.fields(rule, objective));
+    mark(&mut new, &settings.fields(rule, objective), source);
     new["uid"] = json!(uid);
     new
 }
@@ -277,8 +278,9 @@ fn in_folder<'a>(all: &'a Value, folder: &'a Value) -> impl Iterator<Item = &'a 
     all.as_array().into_iter().flatten().filter(|rule| rule["folderUID"] == folder["uid"])
 }
 
-fn mark(rule: &mut Value, fields: &BTreeMap<String, String>) {
-    let mark = json!({"content": content_fingerprint(rule), "fields": fields});
+fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DataSource) {
+    let made_for = made_for::written(source.made_for());
+    let mark = json!({"content": content_fingerprint(rule), "fields": fields, made_for::KEY: made_for});
     rule["annotations"][MARK] = json!(mark.to_string());
 }
 
@@ -306,7 +308,7 @@ impl Grafana {
             Err(Error::Answer { status: 403, .. }) => {
                 Ok(AlertRules::Unavailable("this account may not see Grafana's alert rules".into()))
             }
-            Err(error) => Err(error),
+            Err(error) => unreadable(error).map(AlertRules::Unreadable),
         }
     }
 
@@ -354,7 +356,13 @@ impl Grafana {
     ///
     /// # Errors
     /// [`Error::Blocked`] when something of somebody else is in their place, else as the server answers.
-    pub async fn save_alert_rules(&self, stack: &Stack, objective: Option<u64>, overwrite: bool) -> Result<()> {
+    pub async fn save_alert_rules(
+        &self,
+        stack: &Stack,
+        objective: Option<u64>,
+        overwrite: bool,
+        moves: bool,
+    ) -> Result<()> {
         let Some(settings) = stack.alerts.settings() else { return Ok(()) };
         let shown = match objective {
             Some(objective) => objective,
@@ -374,7 +382,7 @@ impl Grafana {
             let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
             let mut new = render(rule, settings, shown, &stack.instance, &stack.data_source.uid);
             // What tells a finished rule comes with the group's interval.
-            mark(&mut new, &BTreeMap::new());
+            mark(&mut new, &BTreeMap::new(), &stack.data_source);
             new["uid"] = json!(uid(&stack.instance, rule));
             (new["folderUID"], new["ruleGroup"]) = (folder["uid"].clone(), json!(stack.instance));
             new["orgID"] = json!(self.organisation.get().unwrap_or(1));
@@ -398,18 +406,22 @@ impl Grafana {
                 None => self.alert_rule(stack, rule).await?,
             };
             let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
-            let SeenRule::Present { edited, provisioned, fields } = read(present) else { continue };
+            let SeenRule::Present { edited, provisioned, fields, made_for } = read(present) else { continue };
             let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
             let want = settings.fields(rule, objective);
-            if provisioned || (edited && !overwrite) || (!edited && fields == want) {
+            let other = made_for.filter(|made_for| *made_for != stack.data_source.made_for());
+            if provisioned || (edited && !overwrite) || (!edited && fields == want && other.is_none()) {
                 continue;
+            }
+            if let Some(other) = other.filter(|_| !moves) {
+                return Err(moved("save the alert rules", &other));
             }
             is_new |= !edited && fields.is_empty();
             let new = render(rule, settings, objective, &stack.instance, &stack.data_source.uid);
             for (field, value) in new.as_object().into_iter().flatten() {
                 present[field] = value.clone();
             }
-            mark(present, &want);
+            mark(present, &want, &stack.data_source);
             if let Some(moved) = elsewhere {
                 let place = path(&["api", "v1", "provisioning", "alert-rules", &own]);
                 self.send_rule("update an alert rule", "PUT", &place, &moved).await?;
@@ -437,10 +449,15 @@ impl Grafana {
     ///
     /// # Errors
     /// As the server answers.
-    pub async fn delete_alert_rules(&self, stack: &Stack) -> Result<()> {
+    pub async fn delete_alert_rules(&self, stack: &Stack, moves: bool) -> Result<()> {
         for rule in AlertRule::ALL {
             let Some(found) = self.alert_rule(stack, rule).await? else { continue };
-            if matches!(read(&found), SeenRule::Present { edited: false, provisioned: false, .. }) {
+            let is_own = |made_for: Option<MadeFor>| {
+                moves || made_for.is_none_or(|made_for| made_for == stack.data_source.made_for())
+            };
+            if let SeenRule::Present { edited: false, provisioned: false, made_for, .. } = read(&found)
+                && is_own(made_for)
+            {
                 let place = path(&["api", "v1", "provisioning", "alert-rules", &text(&found["uid"])]);
                 let answer = self.exchange("DELETE", &place, &[EDITABLE], Body::Empty).await?;
                 self.expect_alerting("delete an alert rule", &answer)?;
@@ -482,15 +499,26 @@ mod tests {
         }
     }
 
+    fn source() -> DataSource {
+        DataSource {
+            uid: "x".into(),
+            name: "X".into(),
+            url: "http://influxdb:8086".into(),
+            database: "d".into(),
+            user: String::new(),
+        }
+    }
+
     #[test]
     fn what_was_sent_is_recognised_also_with_what_grafana_adds() {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
             let mut sent = render(rule, &settings(), 20_000, "x", "x");
-            mark(&mut sent, &fields);
+            mark(&mut sent, &fields, &source());
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
-            assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields });
+            let made_for = Some(source().made_for());
+            assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields, made_for });
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
                 AlertRule::Latency => json!([20]),

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Api, user_dashboard};
+use super::{Api, made_for, user_dashboard};
 use crate::core::observed::SeenDashboard;
 use crate::core::stack::{Dashboard, DataSource};
 use crate::systems::digest::fingerprint;
@@ -68,7 +68,9 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
         refer_by_name(&mut dashboard);
     }
     let content = content_fingerprint(&dashboard);
-    dashboard[MARK] = json!({"edition": want.edition, "content": content});
+    dashboard[MARK] = json!({
+        "edition": want.edition, "content": content, made_for::KEY: made_for::written(source.made_for()),
+    });
     dashboard
 }
 
@@ -179,6 +181,7 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
         edition: mark["edition"].as_str().map(String::from),
         objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
         models,
+        made_for: made_for::read(&mark[made_for::KEY]),
     }
 }
 

@@ -7,10 +7,12 @@ pub mod alerts;
 mod catalogue;
 pub mod dashboard;
 mod layout;
+mod made_for;
 mod organisation;
 pub mod panels;
 pub mod provisioning;
 mod question;
+mod schema_v2;
 mod store;
 mod time_range;
 pub mod user_dashboard;
@@ -25,16 +27,28 @@ use serde_json::{Value, json};
 pub use self::organisation::Choice;
 pub use self::question::classify;
 use super::http::{Body, Http, Response, escaped};
-use crate::core::observed::{AlertRules, DataSource, Folder, Grafana as Seen, Organisation, Probe, Query};
+use crate::core::observed::{
+    AlertRules, Dashboard, DataSource, Folder, Grafana as Seen, Organisation, Probe, Query, Unreadable,
+};
 use crate::core::plan::{Blocked, Obstacle, Resource};
 use crate::core::role::Role;
-use crate::core::stack::{self, DashboardId, Secret, Stack};
+use crate::core::stack::{self, DashboardId, MadeFor, Secret, Stack};
 use crate::core::text::printable;
 use crate::core::version::Version;
 use crate::error::{Error, Result};
 
 /// The key in a data source's `jsonData` that says whose it is; a person's save keeps it.
 const MARK: &str = "clipperMetrics";
+/// The key beside it that says what the data source was made for. A string in the mark itself is what older versions
+/// of this program look for.
+const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
+/// Switches in `jsonData` that change the way to InfluxDB.
+const OTHER_SWITCHES: [&str; 6] =
+    ["tlsAuth", "tlsAuthWithCACert", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
+/// An attempt that may fail.
+const READ_PREFERENCES: &str = "read the preferences";
+/// What stands before the number of a header in `jsonData`.
+const OTHER_HEADER: &str = "httpHeaderName";
 
 /// How a version of Grafana names things in its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,15 +157,20 @@ impl Grafana {
                 organisation,
                 folder: Folder::Missing,
                 data_source: DataSource::Missing,
-                dashboard: crate::core::observed::Dashboard::Missing,
+                dashboard: Dashboard::Missing,
                 user_dashboards: Vec::new(),
                 alerts: AlertRules::NotLookedAt,
                 query: Query::Unasked,
                 catalogue: None,
             });
         }
-        let sources = self.data_sources().await?;
-        let data_source = seen_data_source(&sources, &stack.data_source);
+        let (sources, data_source) = match self.data_sources().await {
+            Ok(sources) => {
+                let seen = seen_data_source(&sources, &stack.data_source);
+                (sources, seen)
+            }
+            Err(error) => (Vec::new(), DataSource::Unreadable(unreadable(error)?)),
+        };
         let query = async {
             match &data_source {
                 DataSource::Ours { .. } if influxdb_runs => {
@@ -161,13 +180,23 @@ impl Grafana {
             }
         };
         let catalogue = async {
-            if stack.user_dashboards.is_empty() { Ok(None) } else { self.catalogue(&sources).await.map(Some) }
+            let is_unknown = matches!(data_source, DataSource::Unreadable(_));
+            if stack.user_dashboards.is_empty() || is_unknown {
+                return Ok(None);
+            }
+            self.catalogue(&sources).await.map(Some)
         };
         let (mut dashboards, folder, alerts, query, catalogue) =
             try_join5(self.seen_dashboards(stack), self.seen_folder(stack), self.seen_alerts(stack), query, catalogue)
                 .await?;
+        if let DataSource::Unreadable(why) = &data_source
+            && dashboards.iter().all(|dashboard| matches!(dashboard, Dashboard::Unreadable(_)))
+        {
+            // No answer shows that the login was accepted.
+            return Err(self.answered(&why.doing, why.status, why.why.clone()));
+        }
         let user_dashboards = dashboards.split_off(1);
-        let dashboard = dashboards.pop().unwrap_or(crate::core::observed::Dashboard::Missing);
+        let dashboard = dashboards.pop().unwrap_or(Dashboard::Missing);
         Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
     }
 
@@ -175,18 +204,25 @@ impl Grafana {
     /// dashboard that is there. What is saved first looks into every place.
     async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<Value>> {
         let looks_at = |other: &DashboardId| id == DashboardId::Bundled || *other == id;
-        let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |id| {
-            let (uid, ..) = stack.dashboard_identity(id);
-            let found = self.dashboard(uid).await?;
-            let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
-            Ok((id, found, seen))
+        let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |other| {
+            let (uid, ..) = stack.dashboard_identity(other);
+            let found = async {
+                let found = self.dashboard(uid).await?;
+                let seen = self.judge_dashboard(stack, other, found.as_ref()).await?;
+                Ok((other, found, seen))
+            };
+            match found.await {
+                // Another one that cannot be read keeps this one from nothing.
+                Err(Error::Answer { .. }) if other != id => Ok((other, None, Dashboard::Missing)),
+                found => found,
+            }
         }));
         let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
         if let DataSource::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
             return Err(foreign(Resource::DataSource, &what));
         }
         let clash = dashboards.iter().find_map(|(id, _, seen)| match seen {
-            crate::core::observed::Dashboard::Clash { what, .. } => Some((*id, what)),
+            Dashboard::Clash { what, .. } => Some((*id, what)),
             _ => None,
         });
         if let Some((id, what)) = clash {
@@ -196,27 +232,43 @@ impl Grafana {
     }
 
     async fn data_sources(&self) -> Result<Vec<Value>> {
-        let list = self.get("list the data sources", "/api/datasources").await?;
-        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd("list the data sources"))
+        let doing = "list the data sources";
+        let list = match self.get(doing, "/api/datasources").await {
+            Err(Error::Answer { status: 403, why, .. }) if self.is_before(9) => {
+                let why = format!("{why} (before Grafana 9, only an administrator's account may)");
+                return Err(self.answered(doing, 403, why));
+            }
+            list => list?,
+        };
+        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
     }
 
     /// Creates or updates the data source; on creation it becomes the default where there is none.
     ///
     /// # Errors
     /// [`Error::Blocked`] when there is one of that name or uid which is not ours or provided by a file,
-    /// [`Error::Raced`] when somebody made it meanwhile, else as the server answers.
-    pub async fn save_data_source(&self, want: &stack::DataSource, password: Option<&Secret>) -> Result<()> {
+    /// [`Error::Raced`] when somebody made it meanwhile, or when it was made for another address or database and does
+    /// not move, else as the server answers.
+    pub async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
+        let (want, doing) = (&stack.data_source, "save the data source");
         let sources = self.data_sources().await?;
-        let present = match seen_data_source(&sources, want) {
+        let listed = match seen_data_source(&sources, want) {
             DataSource::Foreign(what) => return Err(foreign(Resource::DataSource, &what)),
             DataSource::Ours { provisioned: true, .. } => return Ok(()),
-            DataSource::Ours { .. } => sources.iter().find(|source| source["uid"] == want.uid.as_str()),
-            DataSource::Missing => None,
+            DataSource::Ours { made_for, .. } if made_for != want.made_for() && !moves => {
+                return Err(moved(doing, &made_for));
+            }
+            DataSource::Ours { .. } => true,
+            DataSource::Missing | DataSource::Unreadable(_) => false,
         };
+        let by_uid = path(&["api", "datasources", "uid", &want.uid]);
+        // The list leaves out what a save without it would reset.
+        let present = if listed { self.get("read the data source", &by_uid).await? } else { None };
+        let present = present.as_ref();
         let mut body = data_source_body(want);
-        let kept = present.and_then(|source| source["jsonData"].as_object()).into_iter().flatten();
-        for (name, value) in kept {
-            body["jsonData"].as_object_mut().map(|ours| ours.entry(name).or_insert_with(|| value.clone()));
+        let keeps_others = stack.container(Role::Influxdb).is_none();
+        if let Some(present) = present {
+            keep_settings(&mut body, present, keeps_others);
         }
         let is_default = present.map_or_else(
             || !sources.iter().any(|source| source["isDefault"] == true),
@@ -228,10 +280,9 @@ impl Grafana {
         }
         let (method, path) = match (present, self.api()) {
             (None, _) => ("POST", "/api/datasources".to_string()),
-            (Some(_), Api::Uid) => ("PUT", path(&["api", "datasources", "uid", &want.uid])),
+            (Some(_), Api::Uid) => ("PUT", by_uid),
             (Some(source), Api::Numeric) => ("PUT", format!("/api/datasources/{}", source["id"])),
         };
-        let doing = "save the data source";
         let answer = self.send(doing, method, &path, Some(&body)).await?;
         match answer.status {
             409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
@@ -239,13 +290,13 @@ impl Grafana {
         }
     }
 
-    /// Deletes the data source, if it is ours.
+    /// Deletes the data source, if this instance made it for the stack's address and database.
     ///
     /// # Errors
     /// As the server answers.
     pub async fn delete_data_source(&self, want: &stack::DataSource) -> Result<()> {
         match seen_data_source(&self.data_sources().await?, want) {
-            DataSource::Ours { provisioned: false, .. } => {
+            DataSource::Ours { provisioned: false, made_for, .. } if made_for == want.made_for() => {
                 self.delete("delete the data source", &path(&["api", "datasources", "uid", &want.uid])).await
             }
             _ => Ok(()),
@@ -263,13 +314,18 @@ impl Grafana {
                 self.http.note("this account may not set Grafana's home page, so it stays as it is");
                 Ok(())
             }
+            // Whether there is one is not known, and no panel depends on it.
+            Err(Error::Answer { doing, why, .. }) if doing == READ_PREFERENCES => {
+                self.http.note(&format!("cannot {doing}: {why}; Grafana's home page stays as it is"));
+                Ok(())
+            }
             result => result,
         }
     }
 
     async fn try_to_set_home(&self, uid: &str) -> Result<()> {
         let path = "/api/org/preferences";
-        let mut preferences = self.get("read the preferences", path).await?.unwrap_or_default();
+        let mut preferences = self.get(READ_PREFERENCES, path).await?.unwrap_or_default();
         let has_home = preferences["homeDashboardUID"].as_str().is_some_and(|uid| !uid.is_empty())
             || preferences["homeDashboardId"].as_u64().is_some_and(|id| id > 0);
         if has_home {
@@ -364,13 +420,60 @@ fn foreign(resource: Resource, what: &str) -> Error {
     Error::Blocked { resource, blocked }
 }
 
+/// What an unexpected status says about one resource. A rejected login and a broken connection concern all of them.
+fn unreadable(error: Error) -> Result<Unreadable> {
+    match error {
+        Error::Answer { doing, status, why, .. } => Ok(Unreadable { doing, status, why }),
+        error => Err(error),
+    }
+}
+
+/// What a read gave, where an unexpected status is a fact about that resource.
+fn or_unreadable<T>(result: Result<T>, as_seen: impl FnOnce(Unreadable) -> T) -> Result<T> {
+    result.or_else(|error| unreadable(error).map(as_seen))
+}
+
+/// An object was made for another address or database since it was looked at.
+fn moved(doing: &str, made_for: &MadeFor) -> Error {
+    Error::Raced { doing: doing.into(), why: format!("another run has made it for {made_for} meanwhile") }
+}
+
+/// Keeps the settings of a stored data source that are not ours. Those that change the way to InfluxDB stay only
+/// where a user may need them.
+fn keep_settings(body: &mut Value, present: &Value, keeps_others: bool) {
+    let kept = present["jsonData"].as_object().into_iter().flatten();
+    for (name, value) in kept.filter(|(name, _)| keeps_others || !is_other_setting(name)) {
+        body["jsonData"].as_object_mut().map(|ours| ours.entry(name).or_insert_with(|| value.clone()));
+    }
+    for name in ["basicAuth", "basicAuthUser", "withCredentials"] {
+        if keeps_others && !present[name].is_null() {
+            body[name] = present[name].clone();
+        }
+    }
+}
+
+/// A key of `jsonData` that changes the way to InfluxDB, and that we do not set.
+fn is_other_setting(name: &str) -> bool {
+    OTHER_SWITCHES.contains(&name) || name.starts_with(OTHER_HEADER)
+}
+
+/// The settings of a stored data source that change the way to InfluxDB, and that we do not set.
+fn other_settings(source: &Value) -> String {
+    let is_on = |value: &Value| *value == true || value.as_str().is_some_and(|text| !text.is_empty());
+    let inner = source["jsonData"].as_object().into_iter().flatten();
+    let inner = inner.filter(|(name, value)| is_other_setting(name) && is_on(value)).map(|(name, _)| name.as_str());
+    let outer = (source["basicAuth"] == true).then_some("basicAuth");
+    inner.chain(outer).collect::<Vec<_>>().join(", ")
+}
+
 /// The data source, as far as we set it.
 fn data_source_body(want: &stack::DataSource) -> Value {
     json!({
         "name": want.name, "uid": want.uid, "type": INFLUXDB, "access": "proxy", "url": want.url,
         "database": want.database, "user": want.user,
         "jsonData": {
-            MARK: want.uid, "dbName": want.database, "httpMode": "POST", "timeInterval": stack::DataSource::INTERVAL,
+            MARK: want.uid, MADE_FOR_MARK: made_for::written(want.made_for()), "dbName": want.database,
+            "version": stack::DataSource::LANGUAGE, "httpMode": "POST", "timeInterval": stack::DataSource::INTERVAL,
         },
     })
 }
@@ -406,12 +509,23 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
                 ("type", text(&own["type"])),
                 ("access", text(&own["access"])),
                 ("url", text(&own["url"])),
-                ("database", database),
+                ("database", database.clone()),
                 ("user", text(&own["user"])),
                 ("interval", text(&settings["timeInterval"])),
+                // Grafana's own default where it is not named.
+                (
+                    "language",
+                    Some(text(&settings["version"]))
+                        .filter(|name| !name.is_empty())
+                        .unwrap_or_else(|| stack::DataSource::LANGUAGE.into()),
+                ),
+                ("HTTP method", text(&settings["httpMode"])),
+                (stack::DataSource::OTHER_SETTINGS, other_settings(own)),
             ];
+            let made_for = made_for::read(&settings[MADE_FOR_MARK])
+                .unwrap_or_else(|| MadeFor { url: text(&own["url"]), database: database.clone() });
             let fields = fields.map(|(name, value)| (name.to_string(), value)).into();
-            DataSource::Ours { fields, provisioned: own["readOnly"] == true }
+            DataSource::Ours { fields, made_for, provisioned: own["readOnly"] == true }
         }
     }
 }

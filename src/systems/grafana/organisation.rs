@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::Grafana;
-use crate::core::observed::Organisation;
+use crate::core::observed::{Organisation, Unreadable};
 use crate::error::Result;
 
 /// The number of the organisation that Grafana makes at its first start.
@@ -49,7 +49,7 @@ impl Grafana {
                 return Ok(Organisation::Present);
             }
             let why = format!("the token belongs to the organisation {}, not to {name:?}", own["name"]);
-            return Err(self.answered("use the organisation", 403, why));
+            return Ok(Organisation::Unreadable(Unreadable { doing: "use the organisation".into(), status: 403, why }));
         }
         let own = self.own_organisations().await?;
         if let Some(own) = own.iter().find(|own| own["name"] == name) {
@@ -57,7 +57,10 @@ impl Grafana {
             return Ok(Organisation::Present);
         }
         // The server's administrator may work in any; others are told that they may not look.
-        let found = self.get("look up the organisation", &super::path(&["api", "orgs", "name", name])).await?;
+        let found = match self.get("look up the organisation", &super::path(&["api", "orgs", "name", name])).await {
+            Ok(found) => found,
+            Err(error) => return super::unreadable(error).map(Organisation::Unreadable),
+        };
         self.organisation.set(found.as_ref().and_then(|org| org["id"].as_u64()));
         Ok(if found.is_some() { Organisation::Present } else { Organisation::Missing })
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{Api, Grafana, numeric_id};
 use crate::core::observed::Query;
 use crate::core::specification::Specification;
-use crate::core::stack::{self, Secret};
+use crate::core::stack::{self, Secret, Stack};
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 use crate::systems::http::{Body, escaped};
@@ -54,12 +54,8 @@ impl Grafana {
     /// # Errors
     /// [`Error::NotConverged`] with Grafana's reason when the answer is still wrong at the deadline, or
     /// at once where waiting cannot help.
-    pub async fn await_query(
-        &self,
-        want: &stack::DataSource,
-        password: Option<&Secret>,
-        deadline: Instant,
-    ) -> Result<()> {
+    pub async fn await_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
+        let want = &stack.data_source;
         let started = Instant::now();
         let mut saved = started;
         let mut saves = 0;
@@ -88,7 +84,7 @@ impl Grafana {
                 });
             }
             if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
-                self.save_data_source(want, password).await?;
+                self.save_data_source(stack, password, false).await?;
                 saved = Instant::now();
                 saves += 1;
             }

@@ -6,7 +6,7 @@
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::{Api, Grafana, dashboard, foreign, path, text, user_dashboard};
+use super::{Api, Grafana, dashboard, foreign, moved, or_unreadable, path, text, user_dashboard};
 use crate::core::observed::{Dashboard, Folder};
 use crate::core::plan::Resource;
 use crate::core::stack::{DashboardId, Stack};
@@ -26,7 +26,8 @@ const LIBRARY_PANELS_FROM: u64 = 8;
 impl Grafana {
     /// The stack's dashboards, or what is in their place.
     pub(super) async fn seen_dashboards(&self, stack: &Stack) -> Result<Vec<Dashboard>> {
-        try_join_all(stack.dashboards().map(|id| self.seen_dashboard(stack, id))).await
+        let look = async |id| or_unreadable(self.seen_dashboard(stack, id).await, Dashboard::Unreadable);
+        try_join_all(stack.dashboards().map(look)).await
     }
 
     pub(in crate::systems) async fn seen_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<Dashboard> {
@@ -102,7 +103,10 @@ impl Grafana {
 
     /// The dashboard with that uid, with what Grafana knows about it.
     pub(super) async fn dashboard(&self, uid: &str) -> Result<Option<Value>> {
-        self.get("read the dashboard", &path(&["api", "dashboards", "uid", uid])).await
+        match self.get("read the dashboard", &path(&["api", "dashboards", "uid", uid])).await {
+            Err(refused @ Error::Answer { status: 406, .. }) => self.dashboard_v2(uid).await?.map(Some).ok_or(refused),
+            found => found,
+        }
     }
 
     /// Creates or updates a dashboard. One that is there stays in its folder, and is replaced
@@ -112,12 +116,24 @@ impl Grafana {
     /// # Errors
     /// [`Error::Blocked`] when something of somebody else is in its place, [`Error::Raced`] when
     /// somebody changed it meanwhile, else as the server answers.
-    pub async fn save_dashboard(&self, stack: &Stack, id: DashboardId, overwrite: bool, fresh: bool) -> Result<()> {
+    pub async fn save_dashboard(
+        &self,
+        stack: &Stack,
+        id: DashboardId,
+        overwrite: bool,
+        fresh: bool,
+        moves: bool,
+    ) -> Result<()> {
+        let doing = "save the dashboard";
         let present = if fresh { None } else { self.expect_no_clash(stack, id).await? };
         let carried = present.as_ref().map(dashboard::stored);
         if carried.as_ref().is_some_and(|seen| seen.provisioned || (seen.edited && !overwrite)) {
             // Somebody saved or provided it after we looked.
             return Ok(());
+        }
+        let made_for = carried.as_ref().and_then(|seen| seen.made_for.as_ref());
+        if let Some(other) = made_for.filter(|made_for| **made_for != stack.data_source.made_for() && !moves) {
+            return Err(moved(doing, other));
         }
         let source = &stack.data_source;
         let mut content = match id {
@@ -149,7 +165,6 @@ impl Grafana {
             (None, None) => {}
         }
         body["dashboard"] = content;
-        let doing = "save the dashboard";
         let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
         match answer.status {
             // A title that is taken stays taken, however often it is looked at.
@@ -169,10 +184,13 @@ impl Grafana {
     /// The stack's folder.
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<Folder> {
         let Some(title) = &stack.folder else { return Ok(Folder::NotWanted) };
-        if self.folder(title).await?.is_some() {
-            return Ok(Folder::Present);
-        }
-        Ok(if self.is_title_taken(title).await? { Folder::TitleTaken } else { Folder::Missing })
+        let look = async {
+            if self.folder(title).await?.is_some() {
+                return Ok(Folder::Present);
+            }
+            Ok(if self.is_title_taken(title).await? { Folder::TitleTaken } else { Folder::Missing })
+        };
+        or_unreadable(look.await, Folder::Unreadable)
     }
 
     /// A dashboard has the title, and this version lets no folder have it too.
@@ -228,7 +246,8 @@ impl Grafana {
     /// As the server answers.
     pub async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
         let Dashboard::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
-        if seen.edited || seen.provisioned {
+        let is_other = seen.made_for.is_some_and(|made_for| made_for != stack.data_source.made_for());
+        if seen.edited || seen.provisioned || is_other {
             return Ok(());
         }
         let (uid, ..) = stack.dashboard_identity(id);

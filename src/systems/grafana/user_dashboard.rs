@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::dashboard::{MARK, content_fingerprint, refer_by_name};
 use super::layout::{self, is_flux};
-use super::{Api, EXPRESSION, INFLUXDB, text};
+use super::{Api, EXPRESSION, INFLUXDB, made_for, text};
 use crate::core::stack::{DataSource, Need, NeededObject, UserDashboard};
 use crate::systems::digest::fingerprint;
 
@@ -275,7 +275,10 @@ pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Ap
     }
     dashboard["id"] = Value::Null;
     let content = content_fingerprint(&dashboard);
-    dashboard[MARK] = json!({"edition": want.edition, "content": content, "instance": instance});
+    dashboard[MARK] = json!({
+        "edition": want.edition, "content": content, "instance": instance,
+        made_for::KEY: made_for::written(source.made_for()),
+    });
     dashboard
 }
 

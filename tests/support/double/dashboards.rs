@@ -88,6 +88,7 @@ impl Double {
         let (id, version) = if let Some(index) = present {
             let dashboard = &mut self.state.organisations[organisation].dashboards[index];
             dashboard.content = content;
+            dashboard.v2 = None;
             dashboard.folder.clone_from(&folder);
             dashboard.messages.push(message);
             (dashboard.id, dashboard.messages.len())
@@ -101,6 +102,7 @@ impl Double {
                 messages: vec![message],
                 provisioned: false,
                 provider: None,
+                v2: None,
             };
             self.state.organisations[organisation].dashboards.push(new);
             (id, 1)
@@ -145,8 +147,42 @@ impl Double {
             messages,
             provisioned: false,
             provider: None,
+            v2: None,
         });
         self.with("import dashboard with inputs", &[("dashboardId", json!(id)), ("title", json!(title))])
+    }
+
+    /// As `PUT /apis/dashboard.grafana.app/v2beta1/…` does.
+    pub(super) fn save_v2(&mut self, uid: &str) {
+        let org = &mut self.state.organisations[0];
+        let dashboard = org.dashboards.iter_mut().find(|dashboard| dashboard.uid == uid).unwrap();
+        dashboard.messages.push(String::new());
+        let list = dashboard.content["templating"]["list"].as_array().cloned().unwrap_or_default();
+        let variables = list.iter().map(|variable| {
+            let kind = if variable["type"] == "constant" { "ConstantVariable" } else { "QueryVariable" };
+            json!({"kind": kind, "spec": {"name": variable["name"], "query": variable["query"]}})
+        });
+        let spec = json!({
+            "title": dashboard.content["title"], "variables": variables.collect::<Vec<_>>(), "elements": {},
+            "layout": {"kind": "GridLayout", "spec": {"items": []}},
+        });
+        dashboard.v2 = Some(spec);
+    }
+
+    pub(super) fn dashboard_v2(&self, organisation: usize, namespace: &str, uid: &str) -> Response {
+        let org = &self.state.organisations[organisation];
+        let own = if org.id == 1 { "default".to_string() } else { format!("org-{}", org.id) };
+        let found = org.dashboards.iter().find(|dashboard| dashboard.uid == uid && namespace == own);
+        let Some((dashboard, spec)) = found.and_then(|found| Some((found, found.v2.as_ref()?))) else {
+            return Response::json(404, &json!({"kind": "Status", "status": "Failure", "code": 404}));
+        };
+        let metadata = json!({
+            "name": uid, "namespace": own, "generation": dashboard.messages.len(),
+            "labels": {"grafana.app/deprecatedInternalID": dashboard.id.to_string()},
+            "annotations": {"grafana.app/folder": dashboard.folder.clone().unwrap_or_default()},
+        });
+        let api = "dashboard.grafana.app/v2beta1";
+        Response::json(200, &json!({"kind": "Dashboard", "apiVersion": api, "metadata": metadata, "spec": spec}))
     }
 
     pub(super) fn dashboard(&self, organisation: usize, uid: &str) -> Response {
@@ -158,6 +194,13 @@ impl Double {
         let Some(dashboard) = org.dashboards.iter().find(|dashboard| dashboard.uid == uid) else {
             return self.as_recorded("dashboard by uid, absent");
         };
+        if dashboard.v2.is_some() {
+            // In the words of its source.
+            let namespace = if org.id == 1 { "default".to_string() } else { format!("org-{}", org.id) };
+            let place = format!("/apis/dashboard.grafana.app/v2beta1/namespaces/{namespace}/dashboards/{uid}");
+            let message = format!("dashboard api version not supported, use {place} instead");
+            return Response::json(406, &json!({"message": message}));
+        }
         let folder = dashboard.folder.as_ref().and_then(|uid| org.folders.iter().find(|folder| folder.uid == *uid));
         let step = match (folder, dashboard.provisioned) {
             (_, true) => "the provisioned dashboard",

@@ -183,13 +183,27 @@ impl Double {
                     messages,
                     provisioned: true,
                     provider: Some(name.clone()),
+                    v2: None,
                 });
             }
         }
     }
 
     fn provision_rules(&mut self, files: &[Value]) {
-        for group in files.iter().flat_map(|file| file["groups"].as_array().unwrap()) {
+        for file in files {
+            expect_keys(file, &["apiVersion", "groups", "deleteRules"]);
+            for delete in file["deleteRules"].as_array().into_iter().flatten() {
+                expect_keys(delete, &["orgId", "uid"]);
+                let organisation = self.number_of(&delete["orgId"]);
+                let is_it = |rule: &Value| rule["uid"] == delete["uid"];
+                let rules = &mut self.state.organisations[organisation].rules;
+                // With a rule of another origin, Grafana would not start.
+                let found = rules.iter().find(|rule| is_it(rule)).map(|rule| text(&rule["provenance"]));
+                assert!(found.is_none_or(|origin| matches!(origin.as_str(), "" | "file")), "{delete}");
+                rules.retain(|rule| !is_it(rule));
+            }
+        }
+        for group in files.iter().flat_map(|file| file["groups"].as_array().into_iter().flatten()) {
             expect_keys(group, &["orgId", "name", "folder", "interval", "rules"]);
             let organisation = self.number_of(&group["orgId"]);
             let folder = self.provisioned_folder(organisation, &text(&group["folder"]), "");

@@ -30,13 +30,18 @@ impl Double {
         for name in ["uid", "name", "type", "access", "url", "user", "database", "isDefault", "jsonData"] {
             fields.push((name, body[name].clone()));
         }
+        fields.push(("basicAuth", json!(body["basicAuth"] == true)));
         fields.push(("readOnly", json!(source.provisioned)));
         fields
     }
 
     pub(super) fn source_answer(&self, step: &str, source: &StoredSource, organisation: usize) -> Response {
         let org = self.state.organisations[organisation].id;
-        self.with(step, &Self::source_fields(source, org))
+        let mut fields = Self::source_fields(source, org);
+        // The list does not have these.
+        fields.push(("basicAuthUser", json!(text(&source.body["basicAuthUser"]))));
+        fields.push(("withCredentials", json!(source.body["withCredentials"] == true)));
+        self.with(step, &fields)
     }
 
     pub(super) fn data_sources(&self, who: &Who, organisation: usize) -> Response {

@@ -1,0 +1,324 @@
+//! The instance's objects in a Grafana that others use too, on its double in every version: objects that were made
+//! for another InfluxDB or database, objects that Grafana does not show, and a data source that was changed.
+
+use serde_json::{Value, json};
+
+use crate::external::Servers;
+use crate::support::double::{Double, Version};
+use crate::support::influxd::Influxd;
+use crate::support::run::{Ran, Run};
+use crate::user_dashboards::export as shared;
+
+const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
+const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
+const SOURCE: &str = "/api/datasources/uid/clipper-metrics";
+const RULES: &str = "/api/v1/provisioning/alert-rules";
+
+/// A run for that InfluxDB, with the Grafana of `it`.
+fn with_influxdb(it: &Servers, influxdb: &str, words: &[&str]) -> Ran {
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let urls = ["--influxdb-url", influxdb, "--grafana-url", &grafana];
+    Run::new(words.iter().chain(urls.iter()).copied()).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run()
+}
+
+/// Everything that an instance has in Grafana, as it is stored.
+fn stored(it: &Servers, version: Version) -> Value {
+    let read = |path: &str| it.ask("GET", path, None).1;
+    let rules = if version == Version::V7 { Value::Null } else { read(RULES) };
+    json!([read("/api/datasources"), read(DASHBOARD), read("/api/dashboards/uid/mine"), read("/api/folders"), rules])
+}
+
+fn change_source(it: &Servers, version: Version, change: impl FnOnce(&mut Value)) {
+    let mut source = it.ask("GET", SOURCE, None).1;
+    change(&mut source);
+    let path = match version {
+        Version::V7 => format!("/api/datasources/{}", source["id"]),
+        _ => SOURCE.into(),
+    };
+    assert_eq!(it.ask("PUT", &path, Some(&source)).0, 200, "{version:?}");
+}
+
+/// Options of an instance with objects of every kind.
+fn of_every_kind(version: Version, mine: &str) -> Vec<&str> {
+    let mut options = vec!["--dashboard", mine, "--grafana-folder", "Metrics"];
+    if version > Version::V7 {
+        options.push("--alerts");
+    }
+    options
+}
+
+#[test]
+fn two_teams_with_one_name_never_take_each_others_objects() {
+    let theirs = Influxd::start();
+    for version in ALL {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        let mine = home.path().join("mine.json");
+        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
+        let mine = mine.display().to_string();
+        let options = of_every_kind(version, &mine);
+        let words = |verb: &[&'static str]| [verb, &options].concat();
+        it.run(&words(&["up"])).expect(0);
+        let before = stored(&it, version);
+        let other = |verb: &[&'static str]| with_influxdb(&it, &theirs.url(), &words(verb));
+
+        let up = other(&["up"]).expect(1);
+        for part in [it.influxd.url(), theirs.url(), "up --move-data-source".into(), "another --name".into()] {
+            assert!(up.err.contains(&part), "{version:?}: {part} in {}", up.err);
+        }
+        let status = other(&["status", "--output", "json"]).expect(3).json();
+        assert_eq!(status["data_source"]["state"], "foreign", "{version:?}");
+        assert!(status["hints"].to_string().contains("--move-data-source"), "{version:?}: {status}");
+        let planned = other(&["up", "--dry-run"]).expect(3);
+        assert!(planned.out.contains("blocked: ") && planned.out.contains(&it.influxd.url()), "{}", planned.out);
+        other(&["up", "--overwrite-dashboard"]).expect(1);
+        let down = other(&["down", "--deregister"]).expect(1);
+        assert!(down.err.contains(&format!("--data-source-url {}", it.influxd.url())), "{version:?}: {}", down.err);
+        assert_eq!(other(&["down", "--deregister", "--dry-run"]).code, 3, "{version:?}");
+        assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
+        it.run(&words(&["status"])).expect(0);
+
+        // Without the data source, the other objects still say what they were made for.
+        it.ask("DELETE", SOURCE, None);
+        let before = stored(&it, version);
+        other(&["up"]).expect(1);
+        other(&["down", "--deregister"]).expect(1);
+        assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
+        it.run(&words(&["up"])).expect(0);
+
+        // InfluxDB has moved, and the user says so.
+        let planned = other(&["up", "--move-data-source", "--dry-run"]).expect(3);
+        assert!(planned.out.contains("save the data source"), "{version:?}: {}", planned.out);
+        other(&["up", "--move-data-source"]).expect(0);
+        other(&["status"]).expect(0);
+        assert_eq!(it.ask("GET", SOURCE, None).1["url"], theirs.url(), "{version:?}");
+        it.run(&words(&["up"])).expect(1);
+        other(&["down", "--deregister"]).expect(0);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}");
+        for path in [DASHBOARD, "/api/dashboards/uid/mine"] {
+            assert_eq!(it.ask("GET", path, None).0, 404, "{version:?}: {path}");
+        }
+        assert!(version == Version::V7 || it.ask("GET", RULES, None).1 == json!([]), "{version:?}");
+    }
+}
+
+#[test]
+fn another_database_is_a_conflict_and_the_hint_goes_on_with_the_earlier_one() {
+    let it = Servers::start(Version::V12_4);
+    it.run(&["up", "--database", "clipper-test"]).expect(0);
+    let up = it.run(&["up"]).expect(1);
+    assert!(up.err.contains("database clipper-test at") && up.err.contains("database clipper at"), "{}", up.err);
+    assert!(up.err.contains("up --database clipper-test"), "{}", up.err);
+    assert_eq!(it.ask("GET", SOURCE, None).1["database"], "clipper-test");
+    let error = it.run(&["up", "--output", "json"]).expect(1);
+    assert_eq!(error.json()["error"]["kind"], "conflict", "{}", error.out);
+    it.run(&["up", "--move-data-source"]).expect(0);
+    assert_eq!(it.ask("GET", SOURCE, None).1["database"], "clipper");
+    it.run(&["status"]).expect(0);
+}
+
+#[test]
+fn objects_of_older_versions_go_on_and_are_not_taken_over_either() {
+    let theirs = Influxd::start();
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        // Older versions noted neither what an object was made for nor the query language.
+        change_source(&it, version, |source| {
+            let settings = source["jsonData"].as_object_mut().unwrap();
+            settings.remove("clipperMetricsMadeFor").unwrap();
+            settings.remove("version").unwrap();
+        });
+        let mut dashboard = it.ask("GET", DASHBOARD, None).1["dashboard"].clone();
+        dashboard["clipperMetrics"].as_object_mut().unwrap().remove("madeFor").unwrap();
+        let save = json!({"dashboard": dashboard, "overwrite": true, "folderUid": ""});
+        assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200, "{version:?}");
+        it.run(&["status"]).expect(0);
+        assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{version:?}");
+        let before = stored(&it, version);
+        with_influxdb(&it, &theirs.url(), &["up"]).expect(1);
+        with_influxdb(&it, &theirs.url(), &["down", "--deregister"]).expect(1);
+        assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
+        it.run(&["down", "--deregister"]).expect(0);
+        assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}");
+    }
+}
+
+#[test]
+fn instances_of_one_name_in_two_organisations_do_not_meet() {
+    let theirs = Influxd::start();
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up", "--grafana-org", "One"]).expect(0);
+        let other = |verb: &[&str]| with_influxdb(&it, &theirs.url(), &[verb, &["--grafana-org", "Two"]].concat());
+        other(&["up"]).expect(0);
+        it.run(&["status", "--grafana-org", "One"]).expect(0);
+        other(&["down", "--deregister"]).expect(0);
+        it.run(&["status", "--grafana-org", "One"]).expect(0);
+    }
+}
+
+#[test]
+fn a_data_source_that_a_user_changed_is_kept_when_the_objects_go() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        change_source(&it, version, |source| source["jsonData"]["timeInterval"] = json!("1m"));
+        let down = it.run(&["down", "--deregister"]).expect(0);
+        assert!(down.err.contains("was edited and is kept"), "{version:?}: {}", down.err);
+        assert_eq!(it.ask("GET", SOURCE, None).0, 200, "{version:?}");
+        assert_eq!(it.ask("GET", DASHBOARD, None).0, 404, "{version:?}");
+    }
+}
+
+#[test]
+fn fields_that_decide_whether_panels_work_are_repaired() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        assert_eq!(it.ask("GET", SOURCE, None).1["jsonData"]["version"], "InfluxQL", "{version:?}");
+        let changes: [(&str, fn(&mut Value)); 7] = [
+            ("language", |source| source["jsonData"]["version"] = json!("Flux")),
+            ("language", |source| source["jsonData"]["version"] = json!("SQL")),
+            ("access", |source| source["access"] = json!("direct")),
+            ("database", |source| source["jsonData"]["dbName"] = json!("other")),
+            ("database", |source| source["database"] = json!("")),
+            ("HTTP method", |source| source["jsonData"]["httpMode"] = json!("GET")),
+            ("interval", |source| source["jsonData"]["timeInterval"] = json!("1s")),
+        ];
+        for (field, change) in changes {
+            change_source(&it, version, change);
+            let status = it.run(&["status", "--output", "json"]).expect(3).json();
+            let differences = status["data_source"]["differences"].to_string();
+            assert!(differences.contains(field), "{version:?} {field}: {differences}");
+            it.run(&["up"]).expect(0);
+            it.run(&["status"]).expect(0);
+        }
+        // What a browser adds beside them changes nothing.
+        change_source(&it, version, |source| {
+            source["jsonData"]["pdcInjected"] = json!(false);
+            source["jsonData"]["tlsAuth"] = json!(false);
+            source["jsonData"]["maxSeries"] = json!(1000);
+            source["version"] = json!(9);
+        });
+        it.run(&["status"]).expect(0);
+        assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{version:?}");
+    }
+}
+
+#[test]
+fn what_a_proxy_before_an_external_influxdb_wants_stays() {
+    for version in ALL {
+        let it = Servers::start(version);
+        it.run(&["up"]).expect(0);
+        change_source(&it, version, |source| {
+            (source["basicAuth"], source["basicAuthUser"]) = (json!(true), json!("me"));
+            source["jsonData"]["httpHeaderName1"] = json!("X-Tenant");
+            source["jsonData"]["tlsSkipVerify"] = json!(true);
+        });
+        it.run(&["status"]).expect(0);
+        change_source(&it, version, |source| source["jsonData"]["version"] = json!("Flux"));
+        it.run(&["up"]).expect(0);
+        let source = it.ask("GET", SOURCE, None).1;
+        assert_eq!((&source["basicAuth"], &source["basicAuthUser"]), (&json!(true), &json!("me")), "{version:?}");
+        assert_eq!(source["jsonData"]["httpHeaderName1"], "X-Tenant", "{version:?}");
+        assert_eq!(source["jsonData"]["tlsSkipVerify"], true, "{version:?}");
+    }
+}
+
+fn double<T>(it: &Servers, change: impl FnOnce(&mut Double) -> T) -> T {
+    change(&mut it.double.lock().unwrap())
+}
+
+#[test]
+fn a_dashboard_that_was_saved_in_schema_v2_is_an_edited_one() {
+    for version in [Version::V12, Version::V12_4, Version::V13] {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        let mine = home.path().join("mine.json");
+        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
+        let mine = mine.display().to_string();
+        let words = |verb: &[&'static str]| [verb, &["--dashboard", &mine]].concat();
+        it.run(&words(&["up"])).expect(0);
+        double(&it, |double| double.save_in_schema_v2("clipper-metrics"));
+        double(&it, |double| double.save_in_schema_v2("mine"));
+        let status = it.run(&words(&["status", "--output", "json"])).expect(0).json();
+        assert_eq!(status["grafana"]["state"], "answering", "{version:?}");
+        assert_eq!(status["dashboard"]["state"], "edited", "{version:?}");
+        assert_eq!(status["user_dashboards"][0]["state"], "edited", "{version:?}");
+        // Everything else is repaired.
+        it.ask("DELETE", SOURCE, None);
+        it.run(&words(&["up"])).expect(0);
+        it.run(&words(&["doctor"]));
+        assert_eq!(it.ask("GET", DASHBOARD, None).0, 406, "{version:?}: it was left alone");
+        let files = home.path().join("files").display().to_string();
+        let password = home.path().join("password");
+        std::fs::write(&password, "admin").unwrap();
+        let password = password.display().to_string();
+        let account = ["--grafana-password-file", password.as_str()];
+        let exported = it.run(&[&["export", "provisioning", files.as_str()], &account[..]].concat()).expect(0);
+        assert!(exported.err.contains("schema v2"), "{version:?}: {}", exported.err);
+        it.run(&words(&["up", "--overwrite-dashboard"])).expect(0);
+        assert_eq!(it.ask("GET", DASHBOARD, None).0, 200, "{version:?}");
+        it.run(&words(&["status"])).expect(0);
+        // One of somebody else is in the way, and stays.
+        it.ask("DELETE", DASHBOARD, None);
+        let theirs = json!({"dashboard": {"uid": "clipper-metrics", "title": "Theirs", "panels": []}});
+        it.ask("POST", "/api/dashboards/db", Some(&theirs));
+        double(&it, |double| double.save_in_schema_v2("clipper-metrics"));
+        for options in [&["up"][..], &["up", "--overwrite-dashboard"]] {
+            let up = it.run(options).expect(1);
+            assert!(up.err.contains("\"Theirs\""), "{version:?}: {}", up.err);
+        }
+    }
+}
+
+#[test]
+fn what_grafana_does_not_show_is_a_finding_about_that_resource_alone() {
+    for (path, resource, status) in [
+        ("/api/datasources", "data source", 500),
+        ("/api/dashboards/uid/mine", "dashboard \"Mine\"", 500),
+        ("/api/dashboards/uid/mine", "dashboard \"Mine\"", 400),
+        ("/api/dashboards/uid/mine", "dashboard \"Mine\"", 403),
+        ("/api/folders", "folder", 500),
+        (RULES, "alerts", 500),
+        ("/api/orgs/name/Team", "organisation", 500),
+    ] {
+        let it = Servers::start(Version::V12_4);
+        let home = tempfile::tempdir().unwrap();
+        let mine = home.path().join("mine.json");
+        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
+        let mine = mine.display().to_string();
+        let mut options = of_every_kind(Version::V12_4, &mine);
+        if resource == "organisation" {
+            options.extend(["--grafana-org", "Team"]);
+        }
+        let words = |verb: &[&'static str]| [verb, &options].concat();
+        double(&it, |double| double.break_path(path, status));
+        let seen = it.run(&words(&["status", "--output", "json"])).expect(3).json();
+        assert_eq!(seen["grafana"]["state"], "answering", "{path}: {seen}");
+        let findings = seen["findings"].to_string();
+        assert!(findings.contains("it is broken"), "{path}: {findings}");
+        let hints = seen["hints"].to_string();
+        assert!(!hints.contains("repairs this"), "{path}: {hints}");
+        let up = it.run(&words(&["up"])).expect(1);
+        assert!(up.err.contains("it is broken"), "{path}: {}", up.err);
+        for wrong in ["does not answer", "rejected the login", "not answering"] {
+            assert!(!up.err.contains(wrong), "{path}: {}", up.err);
+        }
+        assert!(it.influxd.query("", "SHOW DATABASES").contains("clipper"), "{path}: the rest is done");
+        if resource.starts_with("dashboard") {
+            assert_eq!(it.ask("GET", DASHBOARD, None).0, 200, "{path}: the rest is done");
+            assert_eq!(it.ask("GET", SOURCE, None).0, 200, "{path}: the rest is done");
+        }
+    }
+}
+
+#[test]
+fn preferences_that_cannot_be_read_leave_the_home_page_and_stop_nothing() {
+    let it = Servers::start(Version::V12_4);
+    double(&it, |double| double.break_path("/api/org/preferences", 500));
+    let up = it.run(&["up"]).expect(0);
+    assert!(up.err.contains("home page stays as it is"), "{}", up.err);
+    it.run(&["status"]).expect(0);
+}
