@@ -1493,8 +1493,10 @@ fn shared_grafana(want: &Stack, source: Origin, dashboard: Origin, rules: Origin
     }
 }
 
-/// The objects that a plan's steps change.
-fn changes(plan: &Plan, step_is: fn(&Step) -> bool) -> bool {
+type IsStep = fn(&Step) -> bool;
+
+/// A step of the plan is such a one.
+fn changes(plan: &Plan, step_is: IsStep) -> bool {
     steps(plan).iter().any(step_is)
 }
 
@@ -1556,7 +1558,7 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
         let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther;
         assert_eq!(down.blocked().is_some(), has_conflict, "{origins:?}: {down:?}");
         let goes = |origin: Origin| matches!(origin, Origin::Own | Origin::Unnoted);
-        let removes: [(Origin, fn(&Step) -> bool); 3] = [
+        let removes: [(Origin, IsStep); 3] = [
             (source, |step| *step == Step::DeleteDataSource),
             (dashboard, |step| matches!(step, Step::DeleteDashboard(_))),
             (rules, |step| matches!(step, Step::DeleteAlertRules { .. })),

@@ -159,6 +159,50 @@ fn the_files_go_to_the_organisation_that_was_named_or_are_not_written() {
     assert!(refused.err.contains("--grafana-url and --grafana-token-file"), "{}", refused.err);
 }
 
+#[test]
+fn alert_rules_that_files_made_are_named_and_deleted_by_later_files() {
+    for version in ALL.into_iter().filter(|version| *version > Version::V7) {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        it.influxd.query("", "CREATE DATABASE clipper");
+        let files = home.path().join("files");
+        let take = |more: &[&str]| {
+            provisioning(&it, &files, more).expect(0);
+            it.double.lock().unwrap().provision_from(&files);
+        };
+        let rules = || it.ask("GET", "/api/v1/provisioning/alert-rules", None).1.as_array().unwrap().len();
+        take(&[]);
+        assert!(!files.join("alerting").exists(), "{version:?}: none were made there");
+        take(&["--alerts"]);
+        assert_eq!(rules(), 2, "{version:?}");
+        it.run(&["status", "--alerts"]).expect(0);
+        // They are no user's edit.
+        let status = it.run(&["status", "--alerts=false"]).expect(3);
+        assert!(status.out.contains("from a file") && !status.out.contains("edited"), "{version:?}: {}", status.out);
+        let up = it.run(&["up", "--alerts=false"]).expect(1);
+        assert!(up.err.contains("export provisioning DIRECTORY --alerts=false"), "{version:?}: {}", up.err);
+        let down = it.run(&["down", "--deregister"]).expect(1);
+        assert!(down.err.contains("from a file"), "{version:?}: {}", down.err);
+        assert_eq!(rules(), 2, "{version:?}");
+        take(&[]);
+        assert_eq!(rules(), 0, "{version:?}");
+        it.run(&["status", "--alerts=false"]).expect(0);
+        // Again, nothing changes, and a Grafana that never had them takes the files too.
+        let again = provisioning(&it, &files, &[]).expect(0);
+        assert!(again.out.contains("nothing was written"), "{version:?}: {}", again.out);
+        Servers::start(version).double.lock().unwrap().provision_from(&files);
+        take(&["--alerts"]);
+        assert_eq!(rules(), 2, "{version:?}");
+    }
+    let home = home_without_engine();
+    for kind in ["swarm", "kubernetes"] {
+        let directory = home.path().join(kind);
+        without_engine(&home, &["export", kind, &directory.display().to_string()]).expect(0);
+        let file = if kind == "swarm" { "provisioning/alerting/clipper-metrics.yaml" } else { "provisioning.yaml" };
+        assert!(read(&directory, file).contains("deleteRules"), "{kind}");
+    }
+}
+
 /// A home whose current context is an engine that is not there.
 fn home_without_engine() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();

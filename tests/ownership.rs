@@ -171,13 +171,16 @@ fn a_data_source_that_a_user_changed_is_kept_when_the_objects_go() {
     }
 }
 
+/// A change of a stored data source.
+type Change = fn(&mut Value);
+
 #[test]
 fn fields_that_decide_whether_panels_work_are_repaired() {
     for version in ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         assert_eq!(it.ask("GET", SOURCE, None).1["jsonData"]["version"], "InfluxQL", "{version:?}");
-        let changes: [(&str, fn(&mut Value)); 7] = [
+        let changes: [(&str, Change); 7] = [
             ("language", |source| source["jsonData"]["version"] = json!("Flux")),
             ("language", |source| source["jsonData"]["version"] = json!("SQL")),
             ("access", |source| source["access"] = json!("direct")),

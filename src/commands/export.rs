@@ -42,6 +42,7 @@ pub async fn export(
         password: password.as_ref(),
         has_stored_password: looked.has_stored_password,
         influxdb_password,
+        deletes_rules: export::deletes_rules(format, stack, directory)?,
     };
     let files = export::files(format, &material)?;
     let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };
@@ -126,6 +127,14 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         listener.on(Event::Warning(
             "an alert rule that somebody edited is exported as it is, but for contact points, which are Grafana's own",
         ));
+    }
+    if format != Format::Compose {
+        for title in present.dashboards_in_schema_v2(stack) {
+            listener.on(Event::Warning(&format!(
+                "the dashboard {title:?} was saved in Grafana's schema v2, which the files do not hold: its edits are not \
+                 in the export"
+            )));
+        }
     }
     let present = match format {
         Format::Swarm | Format::Kubernetes => present.on_new_server(),

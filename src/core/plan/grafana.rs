@@ -35,7 +35,9 @@ pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions
     items.push(data_source(stack, stored, options));
     items.extend(alerts(stack, stored, options));
     if is_unreadable {
-        items.iter_mut().for_each(|item| item.steps.clear());
+        for item in &mut items {
+            item.steps.clear();
+        }
     }
     items
 }

@@ -64,6 +64,15 @@ pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
     }
 }
 
+/// An earlier export wrote a file into the directory.
+///
+/// # Errors
+/// As [`secret`].
+pub fn lists(directory: &Path, path: &str) -> Result<bool> {
+    let (_, listed) = listed(directory)?;
+    Ok(listed.iter().any(|(listed, _)| listed == path))
+}
+
 /// Writes an export. Each file is there as a whole or not at all at every moment, and what a run wrote that died is
 /// known to the next.
 ///

@@ -17,6 +17,7 @@ use super::digest::fingerprint;
 use super::grafana::provisioning::{INFLUXDB_PASSWORD, Present, Provisioning, Purpose};
 use super::influxdb;
 use crate::core::address::ServerUrl;
+use crate::core::alerts::Alerts;
 use crate::core::export::Format;
 use crate::core::role::Role;
 use crate::core::stack::{ContainerSpec, DataSource, Login, Secret, Stack};
@@ -98,6 +99,17 @@ pub fn is_known_to_containers_only(stack: &Stack) -> bool {
     let grafana = stack.container(Role::Grafana);
     let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
     grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
+}
+
+/// The files delete alert rules where they make none: rules that an earlier export made there stay without that. A
+/// Grafana of its own takes rules from files only. Another one may have rules of the instance that no file made; there
+/// they stay unless they were taken back, or an earlier export into the directory made them.
+///
+/// # Errors
+/// [`Error::Io`] when the directory cannot be read.
+pub fn deletes_rules(format: Format, stack: &Stack, directory: &Path) -> Result<bool> {
+    let earlier = || directory::lists(directory, &format!("alerting/{}.yaml", stack.instance));
+    Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
 }
 
 /// The password of the Grafana that an earlier export to that directory makes.
@@ -197,6 +209,8 @@ pub struct Material<'a> {
     pub has_stored_password: bool,
     /// The password of an InfluxDB that wants one.
     pub influxdb_password: Option<&'a Secret>,
+    /// The files delete alert rules where they make none.
+    pub deletes_rules: bool,
 }
 
 impl<'a> Material<'a> {
@@ -253,7 +267,8 @@ pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
 /// Grafana's files for an InfluxDB at that address, whose password, if it wants one, is found like that.
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
     let source = DataSource { url: url.into(), ..material.stack.data_source.clone() };
-    let purpose = Purpose { source: &source, password, version: material.version, keeps_database };
+    let Material { version, deletes_rules, .. } = *material;
+    let purpose = Purpose { source: &source, password, version, keeps_database, deletes_rules };
     Provisioning::new(material.stack, &purpose, material.present)
 }
 

@@ -202,7 +202,9 @@ fn table(stack: &Stack) -> String {
 
 /// Whether somebody's changes are in it.
 fn edited(material: &Material<'_>) -> String {
-    let titles = material.present.edited_dashboards(material.stack);
+    let mut titles = material.present.edited_dashboards(material.stack);
+    let elsewhere = material.present.dashboards_in_schema_v2(material.stack);
+    titles.retain(|title| !elsewhere.contains(title));
     if titles.is_empty() {
         return String::new();
     }

@@ -6,6 +6,7 @@
 use futures_util::future::{try_join, try_join_all};
 use serde_json::{Value, json};
 
+use super::schema_v2::is_v2;
 use super::{Api, Grafana, alerts, dashboard, text, user_dashboard};
 use crate::core::alerts::AlertRule;
 use crate::core::observed::Dashboard as Seen;
@@ -52,19 +53,33 @@ impl Present {
         edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
+    /// The titles of dashboards that were saved in schema v2, which no file of these holds.
+    #[must_use]
+    pub fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
+        let found = stack.dashboards().zip(&self.dashboards);
+        let new = found.filter(|(_, found)| found.as_ref().is_some_and(is_v2));
+        new.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
+    }
+
+    /// The dashboards without those that no file holds, which another server gets as they would be imported.
+    fn in_files(self) -> Self {
+        let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !is_v2(found)));
+        Self { dashboards: dashboards.collect(), ..self }
+    }
+
     /// The same for a new Grafana, which has no contact points: one that a rule names would keep it from starting.
     #[must_use]
     pub fn on_new_server(mut self) -> Self {
         for rule in self.rules.iter_mut().flatten().filter_map(Value::as_object_mut) {
             rule.remove("notification_settings");
         }
-        Self { organisation: FIRST_ORGANISATION, is_default: true, ..self }
+        Self { organisation: FIRST_ORGANISATION, is_default: true, ..self.in_files() }
     }
 
     /// The same for a Grafana that nobody has looked at: it may have a default, and does not start with two.
     #[must_use]
     pub fn on_another_server(self) -> Self {
-        Self { organisation: FIRST_ORGANISATION, is_default: false, ..self }
+        Self { organisation: FIRST_ORGANISATION, is_default: false, ..self.in_files() }
     }
 
     /// Somebody edited an alert rule.
@@ -144,6 +159,8 @@ pub struct Purpose<'a> {
     /// It goes on with the database that the stack's Grafana has: what somebody edited there, and alert rules, which
     /// nothing takes back from a file, stay in it and are in no file.
     pub keeps_database: bool,
+    /// Files made alert rules there before, which stay until a file deletes them.
+    pub deletes_rules: bool,
 }
 
 /// All files.
@@ -154,7 +171,7 @@ pub struct Provisioning {
     pub dashboards: Vec<DashboardFile>,
     /// How many folders of files they lie in.
     pub folders: usize,
-    /// The alert rules, where there are to be any.
+    /// The alert rules, or that those of an earlier file are to be deleted.
     pub alert_rules: Option<Value>,
     titles: Vec<Folder>,
     keeps_database: bool,
@@ -172,7 +189,7 @@ impl Provisioning {
         let mut titles = Vec::new();
         let mut dashboards = Vec::new();
         for (id, found) in stack.dashboards().zip(&present.dashboards) {
-            if purpose.keeps_database && is_edited(found.as_ref()) {
+            if (purpose.keeps_database && is_edited(found.as_ref())) || found.as_ref().is_some_and(is_v2) {
                 continue;
             }
             let folder = folder(stack, found.as_ref());
@@ -269,7 +286,9 @@ fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
 }
 
 fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Option<Value>> {
-    let Some(settings) = stack.alerts.settings() else { return Ok(None) };
+    let Some(settings) = stack.alerts.settings() else {
+        return Ok(deleted_rules(stack, purpose, present.organisation));
+    };
     if let Some(version) = purpose.version.filter(|version| !alerts::is_supported(*version)) {
         return Err(Error::usage(
             format!(
@@ -299,6 +318,15 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
     expandable(&mut group);
     group["rules"] = rules.collect();
     Ok(Some(json!({"apiVersion": 1, "groups": [group]})))
+}
+
+/// What deletes the instance's rules in a Grafana that took them from a file. It does no harm where there are none.
+fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Option<Value> {
+    if !purpose.deletes_rules || purpose.version.is_some_and(|version| !alerts::is_supported(version)) {
+        return None;
+    }
+    let rules = AlertRule::ALL.map(|rule| json!({"orgId": organisation, "uid": alerts::uid(&stack.instance, rule)}));
+    Some(json!({"apiVersion": 1, "deleteRules": rules}))
 }
 
 /// Writes values so that Grafana, which puts variables in the place of what follows a `$`, reads them as they are.
