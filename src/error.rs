@@ -314,6 +314,7 @@ impl Error {
                 Obstacle::Server => "server",
                 Obstacle::Settings => "settings",
                 Obstacle::Unverifiable => "unverifiable",
+                Obstacle::Unfinished => "unfinished_restore",
             },
             Self::NotConverged { .. } => "not_converged",
             Self::NotConfirmed { .. } => "not_confirmed",

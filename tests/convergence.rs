@@ -23,7 +23,7 @@ use clipper_metrics::core::role::Role;
 use clipper_metrics::core::specification::{PasswordSource, Specification};
 use clipper_metrics::core::stack::{
     ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered,
-    Service, Settings, Stack, UnknownSetting, UserDashboard,
+    Restore, Service, Settings, Stack, UnknownSetting, UserDashboard,
 };
 use clipper_metrics::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use clipper_metrics::core::version::Version;
@@ -126,6 +126,9 @@ struct World {
     settings: Thing,
     /// The retention that this run wants is among the remembered settings.
     remembers: bool,
+    /// The run whose restore is noted, and the one that restores.
+    restore: Option<u32>,
+    restoring: u32,
 }
 
 /// A copy of Grafana's database: of which change of the image, and what lay there then.
@@ -228,6 +231,7 @@ fn stack(case: Case) -> Stack {
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
         unreadable_dashboards: vec![],
         default_image: "grafana:1".into(),
+        restore: None,
         refused_image: None,
         alerts: match case.alerts {
             None => Alerts::NotManaged,
@@ -442,6 +446,7 @@ impl World {
                     to: named_image(LABEL + 1),
                     state,
                 }),
+                restore: self.restore.map(restore),
             },
             influxdb: Server {
                 image: image(&self.influxdb, LABEL),
@@ -523,7 +528,17 @@ impl World {
                     self.remembers = true;
                 }
             }
-            Step::RemoveSettings => (self.settings, self.remembers) = (Thing::Missing, false),
+            Step::RemoveSettings => {
+                (self.settings, self.remembers, self.restore) = (Thing::Missing, false, None);
+            }
+            Step::BeginRestore => {
+                assert!(self.settings == Thing::Missing || self.restore.is_some(), "an instance is overwritten");
+                (self.settings, self.restore) = (Thing::Right, Some(self.restoring));
+            }
+            Step::FinishRestore => {
+                assert_eq!(self.restore, Some(self.restoring), "another run took it over");
+                self.restore = None;
+            }
             Step::CreateVolume(role) => self.server(role).volume = true,
             Step::RemoveVolume(role) => {
                 assert!(self.server(role).container.is_none(), "the volume is in use");
@@ -625,7 +640,10 @@ impl World {
                     });
                 }
             }
-            Step::CreateForRestore => self.create(Role::Grafana, PasswordSource::Default, false, true, case.version()),
+            Step::CreateForRestore(role) => {
+                let version = if role == Role::Grafana { case.version() } else { LABEL };
+                self.create(role, PasswordSource::Default, false, true, version);
+            }
             Step::RestoreDatabase => {
                 let have = self.grafana.container.unwrap();
                 assert_eq!(have.run, RunState::Created, "nothing may have the database open");
@@ -1060,6 +1078,8 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 stale: database && source == Thing::Right,
                                 settings: things[(index + door) % 3],
                                 remembers: things[(index + door) % 3] == Thing::Right && door % 2 == 0,
+                                restore: None,
+                                restoring: 0,
                             };
                             if can_be(&world) {
                                 each(world);
@@ -1287,6 +1307,93 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
     assert!(checked > 1_000);
 }
 
+fn restore(run: u32) -> Restore {
+    Restore { id: run.to_string(), archive: "/saved".into() }
+}
+
+/// Restores, as the command does with the planner's steps; the world after each step, the last with all data.
+fn restored(mut world: World, run: u32) -> Vec<World> {
+    let case = Case::default();
+    let want = Stack { restore: Some(restore(run)), ..stack(case) };
+    world.restoring = run;
+    let mut worlds = Vec::new();
+    let mut apply = |world: &mut World, plan: &Plan| {
+        for step in orders(plan)[0].clone() {
+            assert!(world.execute(case, step));
+            worlds.push(world.clone());
+        }
+    };
+    apply(&mut world, &plan::begin_restore());
+    let left = plan::remove_unfinished(&want, &world.observe(&want, case));
+    apply(&mut world, &left);
+    apply(&mut world, &plan::make_for_restore());
+    // Its data is put in.
+    (world.db, world.ran) = (Some(DEFAULT), LABEL);
+    assert!(world.execute(case, Step::RemoveContainer(Role::Grafana)));
+    assert!(world.execute(case, Step::StartContainer(Role::Influxdb)));
+    let published =
+        world.observe(&want, case).influxdb.container.ours().unwrap().specification.clone().unwrap().publish;
+    let clipper = want.container(Role::Influxdb).unwrap().specification.publish;
+    assert_ne!(published, clipper, "Clipper finds it before its data is in");
+    worlds.push(world.clone());
+    world.database = true;
+    worlds.push(world.clone());
+    assert!(
+        plan::up(&want, &world.observe(&want, case), UpOptions::default()).blocked().is_none(),
+        "its own run goes on"
+    );
+    assert!(world.execute(case, Step::FinishRestore));
+    worlds.push(world);
+    worlds
+}
+
+#[test]
+fn a_restore_that_was_killed_behind_any_step_is_begun_again_or_removed_and_nothing_else() {
+    let case = Case::default();
+    let want = stack(case);
+    let worlds = restored(empty_world(), 1);
+    let (whole, unfinished) = worlds.split_last().unwrap();
+    assert!(unfinished.len() > 6);
+    for world in unfinished {
+        let seen = world.observe(&want, case);
+        let plan = plan::up(&want, &seen, UpOptions::default());
+        let (resource, blocked) = plan.blocked().expect("`up` would complete it without its data");
+        assert_eq!((resource, blocked.kind), (Resource::Settings, plan::Obstacle::Unfinished), "{world:?}");
+        assert!(blocked.hint.contains("restore /saved") && blocked.hint.contains("down --volumes"), "{}", blocked.hint);
+        // Its note is what goes last.
+        let mut removed = world.clone();
+        for step in orders(&plan::down(&want, &seen, true))[0].clone() {
+            assert!(removed.restore.is_some(), "{step:?} after the note");
+            assert!(removed.execute(case, step));
+        }
+        assert!(removed.restore.is_none() && removed.settings == Thing::Missing);
+        assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks.is_empty());
+        // Without volumes, the note stays.
+        assert!(!plan::down(&want, &seen, false).steps().any(|(step, _)| step == Step::RemoveSettings));
+        // Begun again, it ends; and so it does after another kill.
+        for again in restored(world.clone(), 2).into_iter().rev().skip(1) {
+            assert_eq!(again.restore, Some(2), "the other run cannot finish: {again:?}");
+            let whole = restored(again, 3).pop().unwrap();
+            finish(whole, &want, case);
+        }
+    }
+    // With all data in, `up` finishes it, after a kill behind any of its steps, too.
+    check(whole, &want, case);
+}
+
+#[test]
+fn where_the_note_about_a_restore_is_lost_its_private_container_stands_in_for_it() {
+    let case = Case::default();
+    let want = stack(case);
+    let worlds = restored(empty_world(), 1);
+    let started = &worlds[worlds.len() - 3];
+    let lost = World { settings: Thing::Missing, restore: None, ..started.clone() };
+    let plan = plan::up(&want, &lost.observe(&want, case), UpOptions::default());
+    let (_, blocked) = plan.blocked().unwrap();
+    assert_eq!(blocked.kind, plan::Obstacle::Unfinished);
+    assert!(blocked.hint.contains("down --volumes"), "{}", blocked.hint);
+}
+
 fn empty_world() -> World {
     let empty = Srv { image: true, volume: false, container: None };
     World {
@@ -1315,6 +1422,8 @@ fn empty_world() -> World {
         stale: false,
         settings: Thing::Missing,
         remembers: false,
+        restore: None,
+        restoring: 0,
     }
 }
 

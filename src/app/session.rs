@@ -16,8 +16,9 @@ use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, shell_word};
 use crate::core::observed::{StoredSettings, Volume};
 use crate::core::plan;
+use crate::core::retention::Retention;
 use crate::core::role::Role;
-use crate::core::stack::{EngineLocation, Remembered, Secret, UserDashboard};
+use crate::core::stack::{EngineLocation, Remembered, Restore, Secret, UserDashboard};
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
@@ -25,6 +26,7 @@ use crate::settings::{self, Inputs, Memory, Secrets};
 use crate::systems::archive::Manifest;
 use crate::systems::docker::endpoint::{self, Environment};
 use crate::systems::docker::{Docker, address_of_this_machine};
+use crate::systems::upgrade::micros_since_1970;
 use crate::systems::{CaFile, Systems, grafana, lock};
 
 /// How long an engine that has just failed to answer is asked what it is.
@@ -153,6 +155,7 @@ impl Session {
         options: &Options,
         environment: &Environment,
         report: &Rc<dyn Report>,
+        file: &Path,
         manifest: &Manifest,
     ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
@@ -166,21 +169,33 @@ impl Session {
         let docker = connect(&mut inputs, options, environment, &listener).await?;
         let lock = lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?;
         docker.check().await?;
-        let mut values = manifest.settings.clone();
-        for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
-            values.remove(setting.key().option);
+        let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
+        let noted = docker.stored_settings(&name).await?;
+        // The options of a restore that did not end are those of the run that begins it again.
+        let noted = noted.values.filter(|_| noted.restore.is_some_and(|restore| restore.archive == archive));
+        let mut values = noted.unwrap_or_else(|| {
+            let mut values = manifest.settings.clone();
+            for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
+                values.remove(setting.key().option);
+            }
+            values
+        });
+        // It is not noted before it is confirmed.
+        if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
+            values.entry(name.clone()).or_insert_with(|| retention.clone());
         }
         let database = Remembered { value: manifest.database.clone(), of_file: false };
         values.entry(Setting::Database.key().option.into()).or_insert(database);
-        let stored = StoredSettings { numbers: Vec::new(), values: Some(values), upgrade: None };
+        let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
         let memory = Memory { stored: Some(stored), ..Memory::default() };
-        let (stack, credentials) = settings::merge(&inputs, &memory)?;
+        let (mut stack, credentials) = settings::merge(&inputs, &memory)?;
         if let Some(unknown) = plan::unknown_settings(&stack) {
             return Err(Error::usage(
                 format!("the archive cannot be used as it is: {}", unknown.why),
                 "give these settings with `restore`, or use the version of clipper-metrics that wrote the archive",
             ));
         }
+        stack.restore = Some(Restore { id: format!("{}-{}", micros_since_1970(), std::process::id()), archive });
         let images = settings::remembered_images(&inputs, &memory, &stack)?;
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok((Self { systems, listener, _lock: Some(lock) }, images))

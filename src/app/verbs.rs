@@ -200,7 +200,7 @@ async fn show_logs(
     };
     let format = report_format(options, environment);
     let show = |server: Role, line: &str| report::print_log_line(format, server, role.is_some(), line).is_ok();
-    let showing = logs::logs(&session.systems, selection, show);
+    let showing = logs::logs(&session.systems, selection, session.listener.as_ref(), show);
     tokio::select! {
         result = showing => result?,
         () = reader_gone() => {}
@@ -282,7 +282,7 @@ async fn run_restore(
         })
     };
     let archive = Arc::new(unless_interrupted(verifying).await?);
-    let opening = Session::open_restored(options, environment, report, &archive.manifest);
+    let opening = Session::open_restored(options, environment, report, &verb.file, &archive.manifest);
     let (session, images) = unless_interrupted(opening).await?;
     let listener = session.listener.as_ref();
     let trust = async || confirm_images(&session, verb, &images, report).await;

@@ -3,6 +3,7 @@
 //! InfluxDB is copied by its own portable backup, Grafana's database while its container is paused. Nothing
 //! of an interrupted backup is left. Must not know the format of the file, nor how a result is shown.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,17 +18,24 @@ use crate::core::image::ImageRef;
 use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
 use crate::core::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::core::role::Role;
-use crate::core::stack::{Remembered, Stack};
+use crate::core::stack::{Pull, Remembered, Stack};
+use crate::core::text::printable;
 use crate::core::upgrade::Upgrade;
 use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
 use crate::systems::archive::{self, Folder, GRAFANA_FILES, Manifest, Part, Target, Verified};
 use crate::systems::docker::Docker;
 use crate::systems::influxdb::activity::INTERNAL;
+use crate::systems::upgrade::micros_since_1970;
 use crate::systems::{Depth, Systems};
 
-/// Where InfluxDB's own backup lies while it is copied: the root cannot be written.
-const INFLUXDB_BACKUP: &str = "/var/lib/influxdb/clipper-metrics-backup";
+/// How the directory begins that holds InfluxDB's own backup while it is copied. Each run has its own, in the data
+/// directory: the root cannot be written.
+const INFLUXDB_BACKUP: &str = "clipper-metrics-backup";
+/// How often a run touches its directory.
+const TOUCHED_EVERY: Duration = Duration::from_secs(60);
+/// A directory that was not touched for so many minutes was left by a run that was killed.
+const LEFT_AFTER: &str = "+10";
 /// Where it lies while it is read back.
 const INFLUXDB_RESTORE: &str = "/var/lib/influxdb/clipper-metrics-restore";
 /// InfluxDB's data.
@@ -74,11 +82,9 @@ pub async fn backup(
         result = make(systems, file, &mut begun) => result,
         () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
     };
-    let Begun { containers, writing, manifest } = begun;
-    if let Some(ids) = containers {
-        // Before the file: its disk may hang, and Grafana is not to wait for it.
-        clean_up(systems, &ids, listener).await;
-    }
+    let Begun { paused, copy, writing, manifest } = begun;
+    // Before the file: its disk may hang, and Grafana is not to wait for it.
+    clean_up(systems, paused, copy, listener).await;
     let written = match writing {
         Some(writing) => tokio::time::timeout(CLEAN_UP_TIMEOUT, writing).await,
         None => Ok(Ok(Err(Error::Interrupted { hint: String::new() }))),
@@ -101,7 +107,10 @@ pub async fn backup(
 /// What must be ended or removed, however a backup ends.
 #[derive(Default)]
 struct Begun {
-    containers: Option<[String; 2]>,
+    /// Grafana's container, from the request to pause it until it runs again.
+    paused: Option<String>,
+    /// InfluxDB's container, and this run's directory in it.
+    copy: Option<(String, String)>,
     writing: Option<JoinHandle<Result<u64>>>,
     manifest: Option<Manifest>,
 }
@@ -112,7 +121,12 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     expect_containers(stack, "backup")?;
     archive::expect_free(file)?;
     let seen = systems.observe(Depth::Servers).await?;
-    let ids = [running(stack, &seen, Role::Influxdb)?, running(stack, &seen, Role::Grafana)?];
+    super::expect_restored(stack, &seen)?;
+    let influxdb = running(stack, &seen, Role::Influxdb)?;
+    if let Some(have) = seen.grafana.container.ours().filter(|have| have.run == RunState::Paused) {
+        return Err(paused_by_another(systems, &influxdb, &have.name).await);
+    }
+    let ids = [influxdb, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
     let databases = systems.influxdb().databases().await?;
     // Where they are lost, what stands in for them.
@@ -134,7 +148,8 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     };
     // A file that cannot be made is found before a server has any work with it.
     let new = archive::New::create(file)?;
-    begun.containers = Some(ids.clone());
+    let directory = format!("{INFLUXDB_DATA}/{}", own_directory());
+    begun.copy = Some((ids[0].clone(), directory.clone()));
     begun.manifest = Some(manifest.clone());
     let (parts, received) = mpsc::channel(WAITING);
     let writing = {
@@ -153,7 +168,8 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
             let bytes = written.unwrap_or_else(|why| Err(failed(why)))?;
             return Ok((bytes, manifest));
         }
-        copied = copy(systems.docker()?, &ids, &parts) => copied,
+        copied = copy(systems, &ids, &directory, &mut begun.paused, &parts) => copied,
+        never = keep_touching(systems.docker()?, &ids[0], &directory) => match never {},
     };
     // Without its end, the file is removed again.
     drop(parts);
@@ -191,54 +207,142 @@ fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
     }
 }
 
+/// The name of a run's directory: it tells other runs which machine and process made it.
+fn own_directory() -> String {
+    let host: String = machine().chars().filter(char::is_ascii_alphanumeric).take(40).collect();
+    format!("{INFLUXDB_BACKUP}-{host}-{}-{}", std::process::id(), micros_since_1970())
+}
+
+/// The run that made a directory, in words.
+fn run_of(directory: &str) -> Option<String> {
+    let name = directory.rsplit('/').next()?.strip_prefix(INFLUXDB_BACKUP)?.strip_prefix('-')?;
+    let [host, process, _] = name.split('-').collect::<Vec<_>>()[..] else { return None };
+    Some(format!("process {process} on {host}"))
+}
+
+/// Touches the directory of a backup, so that no other run takes it for one that was left.
+async fn keep_touching(docker: &Docker, influxdb: &str, directory: &str) -> Infallible {
+    let mut ticks = tokio::time::interval(TOUCHED_EVERY);
+    loop {
+        ticks.tick().await;
+        // If it fails, the copy does, too, and says why.
+        let _ = docker.run_inside("touch the copy of InfluxDB's data", influxdb, &["touch", "-c", directory]).await;
+    }
+}
+
+/// The error where Grafana is paused, but not by this run.
+async fn paused_by_another(systems: &Systems, influxdb: &str, grafana: &str) -> Error {
+    let (stack, doing) = (systems.stack(), "look for other backups");
+    let name = format!("{INFLUXDB_BACKUP}-*");
+    let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &name];
+    let found = match systems.docker() {
+        Ok(docker) => docker.read_inside(doing, influxdb, &find).await.unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    let runs: Vec<String> = found.lines().filter_map(|path| run_of(&printable(path))).collect();
+    let up = stack.command("up");
+    let (by, hint) = if runs.is_empty() {
+        (String::new(), format!("wake it with `{up}`, then run the same command again"))
+    } else {
+        let by = format!(", and there is another backup of {}: {}", stack.instance, runs.join(", "));
+        (
+            by,
+            format!("run the same command again when that has ended; if it was killed, wake Grafana with `{up}` first"),
+        )
+    };
+    Error::Absent { what: format!("container {grafana} is paused{by}"), hint }
+}
+
 /// Hands everything over.
-async fn copy(docker: &Docker, [influxdb, grafana]: &[String; 2], parts: &mpsc::Sender<Part>) -> Result<()> {
+async fn copy(
+    systems: &Systems,
+    [influxdb, grafana]: &[String; 2],
+    directory: &str,
+    paused: &mut Option<String>,
+    parts: &mpsc::Sender<Part>,
+) -> Result<()> {
+    let docker = systems.docker()?;
     let doing = "copy InfluxDB's data";
     let changed = |doing: &str, why: &str| Error::Raced { doing: doing.into(), why: why.into() };
-    // What runs that were killed have left.
-    docker.run_inside(doing, influxdb, &["rm", "-rf", INFLUXDB_BACKUP, INFLUXDB_RESTORE]).await?;
-    docker
-        .run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, INFLUXDB_BACKUP])
-        .await?;
-    if !docker.download(doing, influxdb, INFLUXDB_BACKUP, Folder::Influxdb, parts).await? {
-        return Err(changed(doing, "somebody else removed the copy or its container"));
+    // Space that runs have left which were killed. Where that fails, the backup does not.
+    let left = format!("{INFLUXDB_BACKUP}*");
+    let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &left, "-mmin", LEFT_AFTER];
+    let _ = docker.run_inside(doing, influxdb, &[&find[..], &["-exec", "rm", "-rf", "{}", "+"]].concat()).await;
+    docker.run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, directory]).await?;
+    if !docker.download(doing, influxdb, directory, Folder::Influxdb, parts).await? {
+        return Err(changed(doing, "another process removed the copy or its container"));
     }
     let doing = "copy Grafana's data";
     docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{OWN_FOLDER}"), Folder::Own, parts).await?;
-    docker.pause_container(Role::Grafana, grafana).await?;
+    // Before the answer, which an interruption may overtake.
+    *paused = Some(grafana.clone());
+    let is_paused = async || {
+        let info = docker.run_info(Role::Grafana, grafana).await?;
+        Ok::<_, Error>(info.is_some_and(|info| info.run == RunState::Paused))
+    };
+    match docker.pause_container(Role::Grafana, grafana).await {
+        // The engine answered that it did not pause it.
+        Err(error @ Error::Docker { refusal, .. }) if refusal != Refusal::Gone => {
+            *paused = None;
+            if is_paused().await? {
+                let name = Role::Grafana.object_name(&systems.stack().instance);
+                return Err(paused_by_another(systems, influxdb, &name).await);
+            }
+            let was_paused = refusal == Refusal::Conflict;
+            return Err(if was_paused {
+                changed(doing, "another process paused its container meanwhile")
+            } else {
+                error
+            });
+        }
+        result => result?,
+    }
     for name in GRAFANA_FILES {
         let is_there =
             docker.download(doing, grafana, &format!("{GRAFANA_DATA}/{name}"), Folder::Grafana, parts).await?;
         if !is_there && name == GRAFANA_FILES[0] {
-            return Err(changed(doing, "its volume holds no grafana.db, or somebody else removed its container"));
+            return Err(changed(doing, "its volume holds no grafana.db, or another process removed its container"));
         }
     }
-    // What is copied while Grafana writes may be torn.
-    let is_paused =
-        docker.run_info(Role::Grafana, grafana).await?.is_some_and(|info| matches!(info.run, RunState::Paused));
-    if !is_paused {
-        return Err(changed(doing, "somebody else unpaused its container meanwhile"));
+    // A database is torn if Grafana writes while it is copied.
+    if !is_paused().await? {
+        return Err(changed(doing, "another process unpaused its container meanwhile"));
     }
     docker.unpause_container(Role::Grafana, grafana).await?;
+    *paused = None;
     let _ = parts.send(Part::End).await;
     Ok(())
 }
 
-/// Nothing is left paused, and no copy inside. Containers that somebody removed meanwhile hold nothing.
-async fn clean_up(systems: &Systems, [influxdb, grafana]: &[String; 2], listener: &dyn Listener) {
+/// Leaves nothing of this run paused, and no copy inside. Containers that were removed meanwhile hold nothing.
+async fn clean_up(systems: &Systems, paused: Option<String>, copy: Option<(String, String)>, listener: &dyn Listener) {
     let Ok(docker) = systems.docker() else { return };
     let is_done = |result: std::result::Result<Result<()>, Elapsed>| {
         matches!(result, Ok(Ok(()) | Err(Error::Docker { refusal: Refusal::NotFound, .. })))
     };
-    let waking = docker.unpause_container(Role::Grafana, grafana);
-    if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await) {
-        let up = systems.stack().command("up");
-        listener.on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` wakes it")));
+    if let Some(grafana) = paused {
+        let waking = docker.unpause_container(Role::Grafana, &grafana);
+        if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await) {
+            let up = systems.stack().command("up");
+            listener.on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` wakes it")));
+        }
     }
-    let removing = docker.run_inside("remove the copy", influxdb, &["rm", "-rf", INFLUXDB_BACKUP]);
-    if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await) {
-        listener.on(Event::Warning("a copy may be left in InfluxDB's volume; the next backup removes it"));
+    if let Some((influxdb, directory)) = copy {
+        let remove = ["rm", "-rf", &directory];
+        let removing = docker.run_inside("remove the copy", &influxdb, &remove);
+        if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await) {
+            let why = "a copy may be left in InfluxDB's volume; a backup after ten minutes removes it";
+            listener.on(Event::Warning(why));
+        }
     }
+}
+
+/// The name of this machine; empty where the system does not tell it.
+fn machine() -> String {
+    #[cfg(unix)]
+    return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    std::env::var("COMPUTERNAME").unwrap_or_default()
 }
 
 /// Makes an instance from a file that was verified. `trust` is asked before anything is made, `confirm` as
@@ -247,7 +351,8 @@ async fn clean_up(systems: &Systems, [influxdb, grafana]: &[String; 2], listener
 /// # Errors
 /// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way. What fails
 /// before all data is there, or when `stop` comes first, removes again what was made; afterwards the instance
-/// stays, and [`super::up`] finishes it.
+/// stays, and [`super::up`] finishes it. A run that was killed before leaves a note, with which nothing but another
+/// restore goes on.
 pub async fn restore(
     systems: &Systems,
     archive: &Arc<Verified>,
@@ -264,7 +369,8 @@ pub async fn restore(
         let seen = systems.observe(Depth::EngineOnly).await?;
         expect_nothing(stack, &seen)?;
         expect_new_enough(stack, &archive.manifest)?;
-        let plan = plan::up(stack, &seen, UpOptions::default());
+        let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
+        let plan = plan::up(stack, &plan::without_instance(&seen), options);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
@@ -273,10 +379,12 @@ pub async fn restore(
         // That may have taken long.
         expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
         progress = Progress::Something;
-        systems.apply(&only(&plan, is_made_first), &mut executed).await?;
+        systems.apply(&plan::begin_restore(), &mut executed).await?;
+        let left = systems.observe(Depth::EngineOnly).await?;
+        systems.apply(&plan::remove_unfinished(stack, &left), &mut executed).await?;
+        systems.apply(&plan::make_for_restore(), &mut executed).await?;
         fill(systems, archive, &mut executed).await?;
-        let remembered = steps_of(Resource::Settings, vec![Step::SaveSettings { keeps_retention: true }]);
-        systems.apply(&remembered, &mut executed).await?;
+        systems.apply(&plan::finish_restore(), &mut executed).await?;
         progress = Progress::Everything;
         let mut outcome = Box::pin(super::up(systems, UpOptions::default(), confirm, listener)).await?;
         executed.append(&mut outcome.executed);
@@ -293,31 +401,21 @@ pub async fn restore(
     };
     let left = match progress {
         Progress::Nothing => "nothing was made: run the same command again".into(),
-        // Somebody else makes one of that name, and what is there may be theirs.
-        Progress::Something if is_somebody_else(&error) => {
-            let status = stack.command("status");
-            format!("somebody else works on {}: `{status}` says what is there", stack.instance)
-        }
-        Progress::Something if undo(systems).await => "what was made was removed again".into(),
-        Progress::Something => format!("something of it is left: `{}` removes it", stack.command("down --volumes")),
+        Progress::Something => match undo(systems).await {
+            Undone::All => "what was made was removed again".into(),
+            Undone::OfAnotherRun => {
+                format!("another run works on {}: `{}` shows its state", stack.instance, stack.command("status"))
+            }
+            Undone::NotAll => format!("a part of it is left: `{}` removes it", stack.command("down --volumes")),
+        },
         Progress::Everything => format!("all data is there: `{}` finishes it", stack.command("up")),
     };
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
-        // Its own hint is for `up`, and for the instance that the command line names.
-        Error::Publish { role, .. } => {
-            let hint = format!("{left}; give another port with --{role}-port");
-            error = Error::usage(error.to_string(), hint);
-        }
         _ if matches!(progress, Progress::Nothing) => {}
         _ => listener.on(Event::Warning(&left)),
     }
     Err(error)
-}
-
-/// What was there first belongs to another run.
-const fn is_somebody_else(error: &Error) -> bool {
-    matches!(error, Error::Raced { .. } | Error::Docker { refusal: Refusal::Conflict, .. })
 }
 
 /// How far a restore got.
@@ -328,6 +426,7 @@ enum Progress {
     Everything,
 }
 
+/// Refuses to restore over an instance. The parts of an unfinished restore are none.
 fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
     let has =
         |container: &ContainerState, volume: &Volume| *container != ContainerState::Absent || *volume != Volume::Absent;
@@ -335,7 +434,7 @@ fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
         || has(&seen.grafana.container, &seen.grafana.volume)
         || seen.network != Network::Free
         || !seen.settings.numbers.is_empty();
-    if !is_there {
+    if !is_there || seen.settings.restore.is_some() {
         return Ok(());
     }
     Err(Error::usage(
@@ -367,12 +466,6 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
 /// What is fetched, and touches nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_) | Step::CheckImage(_))
-}
-
-/// What is made before there is any data: no server starts. Without settings it is no instance yet, so that
-/// `up` does not go on with a part of one where a restore was killed.
-const fn is_made_first(step: &Step) -> bool {
-    matches!(step, Step::CreateNetwork | Step::CreateVolume(_) | Step::CreateContainer(..))
 }
 
 /// A plan's steps of one kind.
@@ -414,6 +507,7 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     systems
         .apply(&steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]), executed)
         .await?;
+    // Clipper looks for InfluxDB at another port: it would make its database before the data is in.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     systems.apply(&steps_of(Resource::Server(Role::Influxdb), start), executed).await?;
     let influxdb = id(Role::Influxdb).await?;
@@ -456,12 +550,45 @@ async fn send(
     read.and(sent)
 }
 
-/// Removes what a restore that failed has made: nothing of that name was there before, and nobody else came
-/// in between.
-async fn undo(systems: &Systems) -> bool {
+/// What became of a restore that failed.
+enum Undone {
+    All,
+    NotAll,
+    /// Another run has begun a restore, or made an instance.
+    OfAnotherRun,
+}
+
+/// Removes what a restore that failed has made. The note about it, which goes last, is the proof that nothing of the
+/// instance belongs to another run.
+async fn undo(systems: &Systems) -> Undone {
     let removing = async {
         let seen = systems.observe(Depth::EngineOnly).await?;
-        systems.apply(&plan::down(systems.stack(), &seen, true), &mut Vec::new()).await
+        if seen.settings.restore != systems.stack().restore {
+            let is_gone = seen.settings.numbers.is_empty() && seen.influxdb.container == ContainerState::Absent;
+            return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
+        }
+        let plan = plan::down(systems.stack(), &seen, true);
+        systems.apply(&plan, &mut Vec::new()).await.map(|()| Undone::All)
     };
-    matches!(tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(())))
+    match tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await {
+        Ok(Ok(undone)) => undone,
+        Ok(Err(_)) | Err(_) => Undone::NotAll,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_names_the_run_that_made_it() {
+        let own = format!("{INFLUXDB_DATA}/{}", own_directory());
+        let run = run_of(&own).unwrap();
+        assert!(run.starts_with(&format!("process {} on ", std::process::id())), "{run}");
+        assert_ne!(own_directory(), own_directory(), "each run has its own");
+        assert_eq!(run_of("/var/lib/influxdb/clipper-metrics-backup-box-7-8").as_deref(), Some("process 7 on box"));
+        for other in ["/var/lib/influxdb/clipper-metrics-backup", "/var/lib/influxdb/data", ""] {
+            assert_eq!(run_of(other), None, "{other}");
+        }
+    }
 }

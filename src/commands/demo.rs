@@ -148,6 +148,7 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
     let stack = systems.stack();
     super::expect_known_settings(stack)?;
     let seen = systems.observe(Depth::Servers).await?;
+    super::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("bring it up with `{}`, then try again", stack.command("up"));
     match seen.influxdb.probe.stored() {

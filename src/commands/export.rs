@@ -88,6 +88,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         return Ok(Looked { present, version, has_stored_password: false, is_complete: false });
     }
     let seen = systems.observe(Depth::Servers).await?;
+    super::expect_restored(stack, &seen)?;
     expect_usable(stack, &seen, format)?;
     if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
         listener.on(Event::Warning(&format!(

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
+use crate::core::event::Listener;
 use crate::core::role::Role;
 use crate::error::{Error, Result};
-use crate::systems::Systems;
+use crate::systems::{Depth, Systems};
 
 /// What to show of the logs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,7 +28,12 @@ pub struct LogOptions {
 ///
 /// # Errors
 /// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
-pub async fn logs(systems: &Systems, options: LogOptions, mut show: impl FnMut(Role, &str) -> bool) -> Result<()> {
+pub async fn logs(
+    systems: &Systems,
+    options: LogOptions,
+    listener: &dyn Listener,
+    mut show: impl FnMut(Role, &str) -> bool,
+) -> Result<()> {
     let stack = systems.stack();
     if !stack.needs_engine() && systems.docker().is_err() {
         return Err(Error::Absent {
@@ -36,6 +42,7 @@ pub async fn logs(systems: &Systems, options: LogOptions, mut show: impl FnMut(R
         });
     }
     let docker = systems.docker()?;
+    super::warn_about_restore(stack, &systems.observe(Depth::EngineOnly).await?, listener);
     let since = options.since.map_or(0, |age| {
         let seconds = super::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)

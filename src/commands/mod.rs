@@ -303,6 +303,7 @@ pub async fn down(
             continue;
         }
         if plan.is_idle() {
+            warn_about_restore(systems.stack(), &seen, listener);
             let up = plan::up(systems.stack(), &seen, UpOptions::default());
             let status = summarize(systems, &seen, &up, false).await?;
             return Ok(Outcome { executed, status });
@@ -356,6 +357,21 @@ async fn plan_deregister(systems: &Systems) -> Result<Plan> {
                 hint: "check that it runs, or omit --deregister".into(),
             },
         }),
+    }
+}
+
+/// Refuses to work on an instance whose restore is not finished.
+fn expect_restored(stack: &Stack, seen: &Observed) -> Result<()> {
+    match plan::unfinished(stack, seen) {
+        Some(blocked) => Err(Error::Blocked { resource: Resource::Settings, blocked }),
+        None => Ok(()),
+    }
+}
+
+/// The same as a warning, for commands that can do without the data.
+fn warn_about_restore(stack: &Stack, seen: &Observed, listener: &dyn Listener) {
+    if let Some(unfinished) = plan::unfinished(stack, seen) {
+        listener.on(Event::Warning(&format!("{}: {}", unfinished.why, unfinished.hint)));
     }
 }
 

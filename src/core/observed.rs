@@ -11,7 +11,7 @@ use super::alerts::AlertRule;
 use super::retention::Retention;
 use super::role::Role;
 use super::specification::{PasswordSource, Specification};
-use super::stack::{DashboardId, MadeFor, Remembered};
+use super::stack::{DashboardId, MadeFor, Remembered, Restore};
 use super::upgrade::Upgrade;
 use super::version::Version;
 
@@ -79,6 +79,8 @@ pub struct StoredSettings {
     pub values: Option<BTreeMap<String, Remembered>>,
     /// A change of Grafana's image that is not over, or was undone.
     pub upgrade: Option<Upgrade>,
+    /// A restore whose data is not all in.
+    pub restore: Option<Restore>,
 }
 
 impl StoredSettings {

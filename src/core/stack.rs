@@ -71,6 +71,8 @@ pub struct Stack {
     pub login: Login,
     /// What is to be remembered with the instance; `None` where no engine is asked.
     pub settings: Option<Settings>,
+    /// The restore that this run carries out.
+    pub restore: Option<Restore>,
     /// The image of Grafana that is used where nobody gives one.
     pub default_image: String,
     /// The image of Grafana that would be used, had it not failed when it was tried.
@@ -315,6 +317,15 @@ pub struct Remembered {
     pub value: String,
     /// A file gave it: the next run with a file that says nothing of it drops it.
     pub of_file: bool,
+}
+
+/// A restore, from its beginning until all its data is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// The run that carries it out.
+    pub id: String,
+    /// The path of the archive.
+    pub archive: String,
 }
 
 /// Remembered settings that cannot be used, although the instance exists.

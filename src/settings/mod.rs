@@ -442,6 +442,7 @@ fn merge_with(
         database,
         organisation,
         folder,
+        restore: None,
         refused_image,
         default_image,
         pull: pull(&mut resolved)?,

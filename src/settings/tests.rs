@@ -44,7 +44,7 @@ fn memory_of(stack: &Stack) -> Memory {
 }
 
 fn remembering(values: BTreeMap<String, Remembered>) -> Memory {
-    let stored = StoredSettings { numbers: vec![1], values: Some(values), upgrade: None };
+    let stored = StoredSettings { numbers: vec![1], values: Some(values), ..StoredSettings::default() };
     Memory { stored: Some(stored), ..Memory::default() }
 }
 
@@ -285,7 +285,7 @@ fn an_unreadable_value_of_an_unused_container_is_no_obstacle_and_a_container_sta
 
 #[test]
 fn a_label_that_is_no_json_is_unreadable_as_a_whole() {
-    let stored = StoredSettings { numbers: vec![1], values: None, upgrade: None };
+    let stored = StoredSettings { numbers: vec![1], ..StoredSettings::default() };
     let memory = Memory { stored: Some(stored), ..Memory::default() };
     let stack = merged(&inputs(), &memory).unwrap();
     assert_eq!(stack.settings.unwrap().lost.unwrap().cause, Loss::Unreadable);

@@ -129,6 +129,18 @@ impl Systems {
                 Some(settings) => self.docker()?.save_settings(instance, &settings.values, keeps_retention).await,
                 None => Ok(()),
             },
+            Step::BeginRestore => match (&stack.settings, &stack.restore) {
+                (Some(settings), Some(restore)) => {
+                    self.docker()?.begin_restore(instance, &settings.values, restore).await
+                }
+                _ => Ok(()),
+            },
+            Step::FinishRestore => match (&stack.settings, &stack.restore) {
+                (Some(settings), Some(restore)) => {
+                    self.docker()?.finish_restore(instance, &settings.values, restore).await
+                }
+                _ => Ok(()),
+            },
             Step::RemoveSettings => self.docker()?.remove_settings(instance).await,
             Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
             Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
@@ -140,7 +152,7 @@ impl Systems {
             Step::SecurePassword => self.secure_password().await,
             Step::ResetPassword => self.reset_password(deadline).await,
             Step::ProtectDatabase => self.protect_database().await,
-            Step::CreateForRestore => self.create_for_restore(self.spec(Role::Grafana)?).await,
+            Step::CreateForRestore(role) => self.create_for_restore(self.spec(role)?).await,
             Step::RestoreDatabase => self.restore_database().await,
             Step::FinishUpgrade => self.finish_upgrade(deadline).await,
             Step::RecordVersion => self.record_version(self.spec(Role::Grafana)?).await,

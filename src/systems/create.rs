@@ -14,7 +14,7 @@ use crate::core::observed::Volume;
 use crate::core::plan::{self, NewPassword, Resource};
 use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
-use crate::core::stack::{ContainerSpec, Login};
+use crate::core::stack::{ContainerSpec, EngineLocation, Login};
 use crate::error::{Error, Result};
 
 impl Systems {
@@ -27,9 +27,15 @@ impl Systems {
         self.create_as(spec, specification, Making { adopts, ..Making::default() }).await
     }
 
-    /// One that is not started, and looks as if it was not: published as nobody specifies it.
+    /// A container that data is put in through, published as no stack specifies it. Clipper, which looks for InfluxDB
+    /// at the specified port, does not find it.
     pub(super) async fn create_for_restore(&self, spec: &ContainerSpec) -> Result<()> {
-        self.create_as(spec, private(spec), Making { private: true, ..Making::default() }).await
+        let mut specification = private(spec);
+        if spec.role == Role::Influxdb && matches!(self.stack.engine, EngineLocation::Elsewhere(_)) {
+            // That machine's loopback is out of reach.
+            specification.publish.set_ip(spec.specification.publish.ip());
+        }
+        self.create_as(spec, specification, Making { private: true, ..Making::default() }).await
     }
 
     /// On a port of loopback that the engine chooses, from the image that ran last: a login that is

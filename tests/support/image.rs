@@ -139,7 +139,7 @@ fn influxdb() -> Vec<Image> {
     // As the official image has it; health checks and exported jobs use it.
     layer.program(Path::new("/usr/bin/influx"), "/usr/bin/influx");
     // The official image has these too; `doctor --from`, `backup` and `restore` use them.
-    for name in ["bash", "cat", "rm", "sleep"] {
+    for name in ["bash", "cat", "find", "mkdir", "rm", "sleep", "touch"] {
         layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
     }
     layer.folder("/tmp", 0o1777, (0, 0));

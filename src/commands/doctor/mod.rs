@@ -118,6 +118,7 @@ impl Examination<'_> {
         let stack = systems.stack();
         let started = Instant::now();
         let seen = systems.observe(Depth::Servers).await?;
+        super::expect_restored(stack, &seen)?;
         let plan = plan::up(stack, &seen, UpOptions::default());
         let status = super::summarize(systems, &seen, &plan, false).await?;
         let observing = started.elapsed();

@@ -276,7 +276,7 @@ fn restore<S>(context: &Context<'_, S>) -> Work {
         let goes_first = if *released { &mut preparation } else { &mut steps };
         goes_first.push(Step::RemoveContainer(spec.role));
     }
-    steps.extend([Step::CreateForRestore, Step::RestoreDatabase]);
+    steps.extend([Step::CreateForRestore(spec.role), Step::RestoreDatabase]);
     (Finding::Requested("the database of before comes back"), preparation, steps)
 }
 

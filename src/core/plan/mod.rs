@@ -7,12 +7,16 @@
 mod container;
 mod grafana;
 mod login;
+mod restore;
 mod step;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use self::container::{needs_last_image, older_version, unusable_server, volume_of_another_user};
+pub use self::restore::{
+    begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
+};
 pub use self::step::{Lane, NewPassword, Step};
 use super::observed::{
     ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Unreadable, Volume,
@@ -148,6 +152,8 @@ pub enum Obstacle {
     Settings,
     /// Whether admin/admin is shut out cannot be seen from here.
     Unverifiable,
+    /// A restore has not put all its data in.
+    Unfinished,
 }
 
 impl fmt::Display for Resource {
@@ -290,7 +296,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let database = database(influxdb_stores);
     let retention = retention(stack, influxdb_stores);
     let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
-    items.extend(settings(stack, &seen.settings, keeps_retention));
+    items.extend(match unfinished(stack, seen) {
+        Some(blocked) => Some(Item::new(Resource::Settings, blocked.into(), vec![])),
+        None => settings(stack, &seen.settings, keeps_retention),
+    });
     let is_fresh = stack.container(Role::Grafana).is_some()
         && seen.grafana.volume == Volume::Absent
         && seen.grafana.container == ContainerState::Absent;
@@ -419,7 +428,7 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 /// is about to be started or replaced may come back empty.
 fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
-    let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore);
+    let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore(_));
     let replaced = server.steps.iter().chain(&server.preparation).any(replaces);
     if keeps && !replaced { seen.probe.stored() } else { None }
 }

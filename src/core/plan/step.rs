@@ -30,6 +30,10 @@ pub enum Step {
     },
     /// Remove the remembered settings.
     RemoveSettings,
+    /// Write the settings with a note that a restore has begun.
+    BeginRestore,
+    /// Write the settings without the note: all data is in.
+    FinishRestore,
     /// Make the volume.
     CreateVolume(Role),
     /// Remove the volume and all data in it.
@@ -55,8 +59,8 @@ pub enum Step {
     /// Copy Grafana's database inside its volume if another version than before is about to start, and note
     /// what that is.
     ProtectDatabase,
-    /// Make a container that is not started: the database of before comes back through it.
-    CreateForRestore,
+    /// Create a container on a port that the engine chooses: data is put in through it.
+    CreateForRestore(Role),
     /// Put the copy back, where there is one of the version that did not prove itself; that is the end of it.
     RestoreDatabase,
     /// Run the dashboard's queries on a new version; that it answers them is the proof, and the copy goes.
@@ -153,7 +157,7 @@ impl Step {
         match self {
             // No container can start where two networks have one name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
-            Self::SaveSettings { .. } => Lane::Settings,
+            Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Lane::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery | Self::FinishUpgrade => Lane::Last,
             _ => Lane::Beside(self.role()),
         }
@@ -191,6 +195,8 @@ impl Step {
                 | Self::RemoveNetwork
                 | Self::RemoveSpareNetworks
                 | Self::SaveSettings { .. }
+                | Self::BeginRestore
+                | Self::FinishRestore
                 | Self::CreateVolume(_)
                 | Self::CreateContainer(..)
                 | Self::CreateOnLoopback
@@ -198,7 +204,7 @@ impl Step {
                 | Self::StorePassword
                 | Self::RecordVersion
                 | Self::ProtectDatabase
-                | Self::CreateForRestore
+                | Self::CreateForRestore(_)
                 | Self::AwaitAnswer(_)
                 | Self::SetHome
         )
@@ -218,6 +224,8 @@ impl Step {
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove a second network of that name"),
             Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
+            Self::BeginRestore => (Settings, "begin_restore", "note that a restore has begun"),
+            Self::FinishRestore => (Settings, "finish_restore", "note that all data is in"),
             Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
             Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
@@ -232,8 +240,8 @@ impl Step {
             Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
             Self::RecordVersion => (grafana, "record_version", "record {}'s version in its volume"),
             Self::ProtectDatabase => (grafana, "protect_database", "copy {}'s database if its version changes"),
-            Self::CreateForRestore => {
-                (grafana, "create_container_for_restore", "create a container of {} that is not started")
+            Self::CreateForRestore(role) => {
+                (Server(role), "create_container_for_restore", "create {}'s container for its data")
             }
             Self::RestoreDatabase => (grafana, "restore_database", "put the copy of {}'s database back"),
             Self::FinishUpgrade => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),

@@ -28,6 +28,14 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when it fails, with what it printed last.
     pub async fn run_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<()> {
+        self.read_inside(doing, container, command).await.map(drop)
+    }
+
+    /// The same; what the command printed.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when it fails, with what it printed last.
+    pub async fn read_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<String> {
         let failed = |why: String| Error::Docker { doing: doing.into(), why, refusal: Refusal::Other };
         let run = self.exec(doing, container, command, None);
         let (code, printed) = match tokio::time::timeout(COMMAND_TIMEOUT, run).await {
@@ -35,7 +43,7 @@ impl Docker {
             Err(_) => return Err(failed("its command did not end in time".into())),
         };
         if code == 0 {
-            return Ok(());
+            return Ok(printed);
         }
         Err(failed(format!("its command ended with {code}: {}", last_words(&printed))))
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::core::image::ImageRef;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
-use crate::core::stack::Remembered;
+use crate::core::stack::{Remembered, Restore};
 use crate::core::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::core::version::Version;
 
@@ -25,6 +25,8 @@ const SPECIFICATION: &str = "clipper-metrics.specification";
 pub const SETTINGS: &str = "clipper-metrics.settings";
 /// On the volume that remembers settings: a change of Grafana's image that is not over, or was undone.
 const UPGRADE: &str = "clipper-metrics.upgrade";
+/// On the volume that remembers settings: a restore whose data is not all in.
+const RESTORE: &str = "clipper-metrics.restore";
 /// On volumes: the user of the image that it was made for.
 const USER: &str = "clipper-metrics.user";
 /// On volumes: the version that the tag of the image names which it was made for.
@@ -64,7 +66,12 @@ pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRe
 
 /// The labels of the volume that remembers settings.
 #[must_use]
-pub fn of_settings(instance: &str, values: &BTreeMap<String, Remembered>, upgrade: Option<&Upgrade>) -> Labels {
+pub fn of_settings(
+    instance: &str,
+    values: &BTreeMap<String, Remembered>,
+    upgrade: Option<&Upgrade>,
+    restore: Option<&Restore>,
+) -> Labels {
     let fields: Map<String, Value> = values
         .iter()
         .map(|(name, remembered)| {
@@ -79,6 +86,9 @@ pub fn of_settings(instance: &str, values: &BTreeMap<String, Remembered>, upgrad
         let (from, to) = (image(&upgrade.from), image(&upgrade.to));
         let json = json!({"id": upgrade.id, "from": from, "to": to, "state": upgrade.state.name()});
         labels.insert(UPGRADE.into(), json.to_string());
+    }
+    if let Some(restore) = restore {
+        labels.insert(RESTORE.into(), json!({"id": restore.id, "archive": restore.archive}).to_string());
     }
     labels
 }
@@ -141,6 +151,14 @@ pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
     })
 }
 
+/// A restore whose data is not all in. A note that cannot be read is one, too.
+#[must_use]
+pub fn restore(labels: &Labels) -> Option<Restore> {
+    let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
+    let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
+    Some(Restore { id: text("id"), archive: text("archive") })
+}
+
 /// The user of the image that a volume was made for; empty is root.
 #[must_use]
 pub fn user(labels: &Labels) -> Option<String> {
@@ -167,18 +185,19 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_label_holds_is_read_or_nothing(text in ".*") {
-            let names = [SPECIFICATION, SETTINGS, UPGRADE, VERSION, USER, ROLE];
+            let names = [SPECIFICATION, SETTINGS, UPGRADE, RESTORE, VERSION, USER, ROLE];
             let labels: Labels = names.map(|name| (name.to_string(), text.clone())).into();
             let _ = specification(Some(&labels));
             let _ = settings(&labels);
             let _ = upgrade(&labels);
+            prop_assert!(restore(&labels).is_some());
             let _ = version(&labels);
         }
 
         #[test]
         fn settings_are_read_as_they_were_written(name in ".*", value in ".*", of_file in any::<bool>()) {
             let values = BTreeMap::from([(name, Remembered { value, of_file })]);
-            prop_assert_eq!(settings(&of_settings("x", &values, None)), Some(values));
+            prop_assert_eq!(settings(&of_settings("x", &values, None, None)), Some(values));
         }
 
         #[test]
@@ -187,7 +206,14 @@ mod tests {
             let to = NamedImage { name: ImageRef::parse("m:5/grafana:2").unwrap(), id: None };
             let states = [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Undone];
             let noted = Upgrade { id, from, to, state: states[usize::try_from(state).unwrap()] };
-            prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted))), Some(noted));
+            prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted), None)), Some(noted));
+        }
+
+        #[test]
+        fn a_restore_is_read_as_it_was_written(id in ".*", archive in ".*") {
+            let noted = Restore { id, archive };
+            let labels = of_settings("x", &BTreeMap::new(), None, Some(&noted));
+            prop_assert_eq!((restore(&labels), upgrade(&labels)), (Some(noted), None));
         }
     }
 

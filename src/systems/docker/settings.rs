@@ -10,7 +10,7 @@ use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
 
 use super::{Docker, labels};
 use crate::core::observed::StoredSettings;
-use crate::core::stack::Remembered;
+use crate::core::stack::{Remembered, Restore};
 use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
 
@@ -47,9 +47,46 @@ impl Docker {
     ) -> Result<()> {
         let change = |stored: &StoredSettings| {
             let values = if keeps_retention { stored.keep_retention(values) } else { values.clone() };
-            Some((values, stored.upgrade.clone()))
+            Ok(StoredSettings { values: Some(values), ..stored.clone() })
         };
         self.save(instance, change).await
+    }
+
+    /// Writes the first settings of an instance with a note that a restore has begun, or takes over a restore whose
+    /// data is not all in. Of two runs, one succeeds.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where there are other settings by now, [`Error::Docker`] when the engine refuses.
+    pub async fn begin_restore(
+        &self,
+        instance: &str,
+        values: &BTreeMap<String, Remembered>,
+        restore: &Restore,
+    ) -> Result<()> {
+        self.save(instance, |stored| {
+            if stored.restore.is_none() && !stored.numbers.is_empty() {
+                return Err("another run has made that instance");
+            }
+            Ok(StoredSettings { restore: Some(restore.clone()), ..unconfirmed(values) })
+        })
+        .await
+    }
+
+    /// Writes the settings of an instance whose data is all in.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where another run took the restore over, [`Error::Docker`] when the engine refuses.
+    pub async fn finish_restore(
+        &self,
+        instance: &str,
+        values: &BTreeMap<String, Remembered>,
+        restore: &Restore,
+    ) -> Result<()> {
+        self.save(instance, |stored| match &stored.restore {
+            Some(noted) if noted == restore => Ok(unconfirmed(values)),
+            _ => Err("another run took the restore over"),
+        })
+        .await
     }
 
     /// Notes how far an upgrade is, beside the settings as they are, or these where there are none; `None` forgets
@@ -63,7 +100,11 @@ impl Docker {
         values: Option<&BTreeMap<String, Remembered>>,
         upgrade: Option<&Upgrade>,
     ) -> Result<()> {
-        self.save(instance, |stored| Some((stored.values.as_ref().or(values)?.clone(), upgrade.cloned()))).await
+        self.save(instance, |stored| {
+            let values = stored.values.as_ref().or(values).ok_or("somebody removed them")?;
+            Ok(StoredSettings { values: Some(values.clone()), upgrade: upgrade.cloned(), ..stored.clone() })
+        })
+        .await
     }
 
     /// Writes what is made of what is remembered. The newest wins: who finds that somebody else took the number
@@ -71,18 +112,20 @@ impl Docker {
     async fn save(
         &self,
         instance: &str,
-        change: impl Fn(&StoredSettings) -> Option<(BTreeMap<String, Remembered>, Option<Upgrade>)>,
+        change: impl Fn(&StoredSettings) -> Result<StoredSettings, &'static str>,
     ) -> Result<()> {
         let raced = |why: &str| Error::Raced { doing: "save the settings".into(), why: why.into() };
         // Somebody else's volumes may have our names; the numbers above are free.
         let mut above = 0;
         for _ in 0..MAX_ATTEMPTS {
             let stored = self.stored_settings(instance).await?;
-            let Some((values, upgrade)) = change(&stored) else { return Err(raced("somebody removed them")) };
-            let own = labels::of_settings(instance, &values, upgrade.as_ref());
+            let wanted = change(&stored).map_err(raced)?;
+            let wanted = StoredSettings { numbers: stored.numbers.clone(), ..wanted };
+            let values = wanted.values.clone().unwrap_or_default();
+            let own = labels::of_settings(instance, &values, wanted.upgrade.as_ref(), wanted.restore.as_ref());
             let newest = stored.numbers.last().copied();
             let number = match newest {
-                Some(number) if stored.values.as_ref() == Some(&values) && stored.upgrade == upgrade => number,
+                Some(number) if stored == wanted => number,
                 newest => newest.unwrap_or(0).max(above) + 1,
             };
             let name = name(instance, number);
@@ -129,6 +172,12 @@ impl Docker {
     }
 }
 
+/// The settings of an instance that is restored. A retention is remembered once `up` has confirmed it.
+fn unconfirmed(values: &BTreeMap<String, Remembered>) -> StoredSettings {
+    let none = StoredSettings::default();
+    StoredSettings { values: Some(none.keep_retention(values)), ..none }
+}
+
 fn name(instance: &str, number: u64) -> String {
     format!("{instance}-settings-{number}")
 }
@@ -145,8 +194,12 @@ pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings 
         .collect();
     found.sort_by_key(|(number, _)| *number);
     let newest = found.last().map(|(_, volume)| &volume.labels);
-    let (values, upgrade) = (newest.and_then(labels::settings), newest.and_then(labels::upgrade));
-    StoredSettings { numbers: found.into_iter().map(|(number, _)| number).collect(), values, upgrade }
+    StoredSettings {
+        values: newest.and_then(labels::settings),
+        upgrade: newest.and_then(labels::upgrade),
+        restore: newest.and_then(labels::restore),
+        numbers: found.into_iter().map(|(number, _)| number).collect(),
+    }
 }
 
 #[cfg(test)]

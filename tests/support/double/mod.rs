@@ -427,6 +427,8 @@ impl Double {
     fn write(&mut self) {
         let Some(file) = &self.file else { return };
         let text = serde_json::to_vec(&self.state).unwrap();
+        // Through a link, as SQLite writes.
+        let file = &std::fs::canonicalize(file).unwrap_or_else(|_| file.clone());
         let new = file.with_extension("new");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(&new, file).unwrap();
