@@ -74,9 +74,9 @@ fn blocked(blocked: Blocked) -> Work {
 /// A server that is already there. A container of ours that it replaces goes once it has answered.
 fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
     let title = role.title();
-    let answers = matches!(seen.probe, Probe::Answering(_));
+    let is_silent = matches!(seen.probe, Probe::Silent(_) | Probe::Unasked);
     // Where a container does not run, another server may answer at its address by now.
-    if let Some(managed) = seen.managed_behind.as_ref().filter(|managed| managed.runs || !answers) {
+    if let Some(managed) = seen.managed_behind.as_ref().filter(|managed| managed.runs || is_silent) {
         return blocked(managed_server(stack, role, url, managed, "up"));
     }
     match &seen.probe {
