@@ -97,6 +97,21 @@ pub struct Down {
     pub dry_run: bool,
 }
 
+impl Down {
+    /// The command with its own options, as they are typed.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        let options = [
+            (self.volumes, " --volumes"),
+            (self.yes, " --yes"),
+            (self.deregister, " --deregister"),
+            (self.dry_run, " --dry-run"),
+        ];
+        let given = options.into_iter().filter(|(is_given, _)| *is_given).map(|(_, option)| option);
+        format!("down{}", given.collect::<String>())
+    }
+}
+
 /// Options of `status`.
 #[derive(Debug, Default, Args)]
 pub struct Status {

@@ -339,13 +339,13 @@ impl Error {
             }
             Self::UpgradeUndone { rest, .. } => format!("`{rest}` goes on bringing it back"),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
-            Self::Docker { refusal, .. } => refusal.hint().into(),
-            Self::Raced { .. } => Refusal::Conflict.hint().into(),
+            Self::Docker { refusal, .. } => refusal.hint(invocation),
+            Self::Raced { .. } => Refusal::Conflict.hint(invocation),
             Self::Publish { role, address, holder, answers, free } => {
                 let another = invocation.another_port(*role, *free);
                 publish_hint(*role, *address, holder, answers.as_ref(), &another, invocation)
             }
-            Self::Pull { failure, image, .. } => failure.hint(image),
+            Self::Pull { failure, image, .. } => failure.hint(image, invocation),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
             Self::Refused { role: Role::Grafana, .. } => format!(
                 "give the password with `{}`, or set a new one with `{}` (containers of clipper-metrics only); Grafana \
@@ -366,20 +366,28 @@ impl Error {
 }
 
 impl Refusal {
-    const fn hint(self) -> &'static str {
+    fn hint(self, invocation: &Invocation) -> String {
         match self {
-            Self::NotFound => "the engine changed in the meantime: run the same command again",
+            Self::NotFound => "the engine changed in the meantime: run the same command again".into(),
             Self::Conflict | Self::BeingRemoved | Self::Overwritten => {
-                "somebody else works on the same objects: run the same command again"
+                "somebody else works on the same objects: run the same command again".into()
             }
             Self::PortTaken | Self::NoSuchAddress => {
-                "choose another address with --influxdb-ip/--influxdb-port or --grafana-ip/--grafana-port"
+                "choose another address with --influxdb-ip/--influxdb-port or --grafana-ip/--grafana-port".into()
             }
-            Self::Gone => "check that the engine still runs (docker version), then run the same command again",
-            Self::Disk => "free space on the engine's disk (docker system df), then run the same command again",
-            Self::UnexpectedFile => "put a regular file in its place in the volume, then run the same command again",
+            Self::Gone => {
+                format!(
+                    "check that the engine still runs (`{}`), then run the same command again",
+                    invocation.docker("version")
+                )
+            }
+            Self::Disk => full_disk(invocation),
+            Self::UnexpectedFile => "put a regular file in its place in the volume, then run the same command again".into(),
             Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
-                "`docker info` and the engine's log may tell more; then run the same command again"
+                format!(
+                    "`{}` and the engine's log may tell more; then run the same command again",
+                    invocation.docker("info")
+                )
             }
         }
     }
@@ -392,7 +400,7 @@ impl PullFailure {
         matches!(self, Self::Cut)
     }
 
-    fn hint(self, image: &ImageRef) -> String {
+    fn hint(self, image: &ImageRef, invocation: &Invocation) -> String {
         match self {
             Self::NotFound => {
                 let library = image.library_form().map(|form| {
@@ -400,8 +408,9 @@ impl PullFailure {
                 });
                 format!(
                     "check the name, sign in with `docker login`, or name another image or registry (--registry){}; \
-                     without internet: docker save / docker load {image}, then --pull never",
-                    library.unwrap_or_default()
+                     without internet: `docker save {image}` elsewhere, `{}` here, then --pull never",
+                    library.unwrap_or_default(),
+                    invocation.docker("load")
                 )
             }
             Self::RateLimited => {
@@ -417,13 +426,22 @@ impl PullFailure {
                         )
                     },
                 );
-                format!("{check}; without internet: docker load the images, then --pull never")
+                let load = invocation.docker("load");
+                format!("{check}; without internet: `{load}` brings the images, then give --pull never")
             }
             Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
-            Self::Disk => "free space on the engine's disk (docker system df), then run the same command again".into(),
-            Self::Other => "run the same command again, or try `docker pull` by hand".into(),
+            Self::Disk => full_disk(invocation),
+            Self::Other => {
+                let pull = invocation.docker(&format!("pull {image}"));
+                format!("run the same command again, or try `{pull}` by hand")
+            }
         }
     }
+}
+
+fn full_disk(invocation: &Invocation) -> String {
+    let usage = invocation.docker("system df");
+    format!("free space on the engine's disk (`{usage}` shows what uses it), then run the same command again")
 }
 
 /// Who has an address.
@@ -450,7 +468,7 @@ fn publish_hint(
     match (holder, answers) {
         (PortHolder::Container(name), _) => {
             let stop = invocation.docker(&format!("stop {name}"));
-            format!("stop it ({stop}), or {another}")
+            format!("stop it with `{stop}`, or {another}")
         }
         (PortHolder::Process, Some(url)) => {
             format!("use it with --{role}-url {url}, or {another}")

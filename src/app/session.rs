@@ -13,7 +13,7 @@ use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::core::event::{Event, Listener};
 use crate::core::image::ImageRef;
-use crate::core::invocation::{Invocation, shell_word};
+use crate::core::invocation::{Invocation, typed_option};
 use crate::core::observed::{StoredSettings, Volume};
 use crate::core::plan;
 use crate::core::retention::Retention;
@@ -63,7 +63,7 @@ impl Session {
         purpose: Purpose,
         changes: bool,
     ) -> Result<Self> {
-        let inputs = read_inputs(options, environment, purpose, changes)?;
+        let inputs = read_inputs(options, environment, purpose)?;
         Self::open_with(inputs, options, environment, report, purpose, changes).await
     }
 
@@ -127,7 +127,7 @@ impl Session {
         changes: bool,
         needs_engine: bool,
     ) -> Result<Self> {
-        let inputs = read_inputs(options, environment, purpose, changes)?;
+        let inputs = read_inputs(options, environment, purpose)?;
         match Self::open_with(inputs.clone(), options, environment, report, purpose, changes).await {
             Err(error @ Error::Engine { .. }) if inputs.needs_no_engine() && !needs_engine => {
                 let name = inputs.instance()?;
@@ -141,8 +141,7 @@ impl Session {
     }
 
     /// Without an engine, for what can do without: nothing is remembered then.
-    pub(super) fn without_engine(mut inputs: Inputs, report: &Rc<dyn Report>) -> Result<Self> {
-        inputs.repeats_options = true;
+    pub(super) fn without_engine(inputs: Inputs, report: &Rc<dyn Report>) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
         let (stack, credentials) = settings::merge(&inputs, &Memory::default())?;
         let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
@@ -159,7 +158,7 @@ impl Session {
         manifest: &Manifest,
     ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
-        let mut inputs = read_inputs(options, environment, Purpose::Whole, true)?;
+        let mut inputs = read_inputs(options, environment, Purpose::Whole)?;
         if inputs.given(Setting::Name).is_none() {
             inputs.options.insert(Setting::Name, manifest.instance.clone());
         }
@@ -211,7 +210,7 @@ async fn connect(
 ) -> Result<Docker> {
     let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)?;
     if endpoint.was_found() {
-        inputs.engine_options = format!(" -H {}", shell_word(&endpoint.host));
+        inputs.engine_options = endpoint.options();
     }
     let docker = Docker::connect(endpoint, Rc::clone(listener)).await?;
     inputs.engine = docker.location();
@@ -263,7 +262,6 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         alerts_edition: inputs.alerts_edition.clone(),
         engine: EngineLocation::Here,
         engine_options: inputs.engine_options.clone(),
-        repeats_options: false,
         resolve: inputs.resolve,
         own_address: inputs.own_address,
         read_dashboard: inputs.read_dashboard,
@@ -271,12 +269,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
 }
 
 /// Reads everything that was given to this run, each thing once: a secret may come from a pipe.
-pub(super) fn read_inputs(
-    options: &Options,
-    environment: &Environment,
-    purpose: Purpose,
-    changes: bool,
-) -> Result<Inputs> {
+pub(super) fn read_inputs(options: &Options, environment: &Environment, purpose: Purpose) -> Result<Inputs> {
     let (mut given, mut variables) =
         (options.settings.0.clone(), from_environment(|name| environment.get(name).cloned()));
     // They are remembered, and the next run may be in another folder.
@@ -309,7 +302,6 @@ pub(super) fn read_inputs(
         alerts_edition: grafana::alerts::edition(),
         engine: EngineLocation::Here,
         engine_options: engine_options(options),
-        repeats_options: purpose != Purpose::NameOnly && !changes,
         resolve,
         own_address: address_of_this_machine,
         read_dashboard,
@@ -319,14 +311,16 @@ pub(super) fn read_inputs(
 /// How a suggested command reaches the same instance, before anything is read.
 pub(super) fn invocation(options: &Options, environment: &Environment) -> Invocation {
     let variables = from_environment(|name| environment.get(name).cloned());
-    settings::invocation(&options.settings.0, &variables, &engine_options(options), false)
+    let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment);
+    let engine = endpoint.map_or_else(|_| engine_options(options), |endpoint| endpoint.options());
+    settings::invocation(&options.settings.0, &variables, &engine, false)
 }
 
 /// The engine that was chosen on the command line, for suggested commands.
 fn engine_options(options: &Options) -> String {
     match (&options.host, &options.context) {
-        (Some(host), _) => format!(" -H {}", shell_word(host)),
-        (None, Some(context)) => format!(" --context {}", shell_word(context)),
+        (Some(host), _) => typed_option("-H", host),
+        (None, Some(context)) => typed_option("--context", context),
         (None, None) => String::new(),
     }
 }

@@ -133,13 +133,13 @@ fn is_hangup_ignored() -> bool {
 
 /// What an interrupted command leaves.
 pub(super) fn after_interruption(command: &Command, invocation: &Invocation) -> String {
-    let again = |arguments| format!("`{}`", invocation.command(arguments));
+    let suggested = |arguments| format!("`{}`", invocation.command(arguments));
     match command {
         Command::Up(_) => {
-            format!("what is done stays: run the same command again to finish it; {} removes it", again("down"))
+            format!("what is done stays: run the same command again to finish it; {} removes it", suggested("down"))
         }
-        Command::Down(_) => format!("{} finishes it", again("down")),
-        Command::Demo(_) => format!("some demo data may be left: {} removes it", again("demo --clear")),
+        Command::Down(down) => format!("`{}` finishes it", invocation.again(&down.arguments())),
+        Command::Demo(_) => format!("some demo data may be left: {} removes it", suggested("demo --clear")),
         _ => "run the same command again".into(),
     }
 }
@@ -205,4 +205,32 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
         return Ok(());
     }
     Err(Error::NotConfirmed { message: format!("{undone}: it was declined"), hint })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::app::session;
+    use crate::cli::Cli;
+
+    #[test]
+    fn an_interrupted_command_is_finished_by_the_whole_command() {
+        for (words, expected) in [
+            (
+                "down --volumes --deregister --grafana-url http://g:3000 --name a -H tcp://e:1",
+                "`clipper-metrics down --volumes --deregister --name a --grafana-url http://g:3000 -H tcp://e:1` \
+                 finishes it",
+            ),
+            ("down --yes --volumes", "`clipper-metrics down --volumes --yes` finishes it"),
+            ("down", "`clipper-metrics down` finishes it"),
+            ("up --grafana-port 3001 --name a --context c", "`clipper-metrics down --name a --context c` removes it"),
+        ] {
+            let cli = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(words.split(' '))).unwrap();
+            let invocation = session::invocation(&cli.options, &Environment::default());
+            let hint = after_interruption(&cli.command, &invocation);
+            assert!(hint.contains(expected), "{words}: {hint}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::commands::{self, DownOptions, backup, demo, doctor, export, logs};
 use crate::core::event::Event;
 use crate::core::export::Format as ExportFormat;
 use crate::core::image::ImageRef;
-use crate::core::invocation::shell_word;
+use crate::core::invocation::shell_path;
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
 use crate::core::stack::Pull;
@@ -144,7 +144,7 @@ async fn show_status(
     if verb.watch {
         let watching = async {
             // An engine that cannot be reached now may be there later.
-            let inputs = read_inputs(options, environment, Purpose::Whole, false)?;
+            let inputs = read_inputs(options, environment, Purpose::Whole)?;
             let open = || Session::open_with(inputs.clone(), options, environment, report, Purpose::Whole, false);
             let mut session = open().await?;
             loop {
@@ -255,7 +255,7 @@ async fn run_backup(
     let session = unless_interrupted(Session::open(options, environment, report, Purpose::Whole, true)).await?;
     let listener = session.listener.as_ref();
     let written = backup::backup(&session.systems, &verb.file, listener, interrupted()).await?;
-    let restore = format!("restore {}", shell_word(&verb.file.to_string_lossy()));
+    let restore = format!("restore {}", shell_path(&verb.file));
     let restore = session.systems.stack().command(&restore);
     let _ = report.answer(&Output::BackedUp {
         file: &written.file.to_string_lossy(),
@@ -307,7 +307,7 @@ async fn confirm_images(
         |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
     let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
     let file = shell_word(&verb.file.to_string_lossy());
-    let command = session.systems.stack().invocation.repeated(&format!("restore {file} {options}"));
+    let command = session.systems.stack().invocation.again(&format!("restore {file} {options}"));
     let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
     let hint = format!("if you trust them: `{command}`; --yes omits the question");
@@ -326,7 +326,7 @@ async fn run_export(
         cli::ExportFormat::Swarm => ExportFormat::Swarm,
         cli::ExportFormat::Kubernetes => ExportFormat::Kubernetes,
     };
-    let mut inputs = read_inputs(options, environment, Purpose::Whole, false)?;
+    let mut inputs = read_inputs(options, environment, Purpose::Whole)?;
     // That of a Grafana which is yet to be made opens none that there is.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
     let opened = Session::open_with(inputs.clone(), options, environment, report, Purpose::Whole, false).await;

@@ -87,10 +87,11 @@ async fn undo_upgrade(
     let (from, to) = (upgrade.from.name.to_string(), upgrade.to.name.to_string());
     listener.on(Event::Warning(&format!("{to} failed; going back to {from} and its database")));
     // On the heap: a plan within a plan takes more stack than some systems give.
-    let again = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
-    let undone = again.await.map(drop).map_err(Box::new);
-    let again = systems.stack().command(&format!("up --grafana-image {to}"));
-    let rest = systems.stack().command("up");
+    let undone = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
+    let undone = undone.await.map(drop).map_err(Box::new);
+    // The settings were saved before the image was tried; naming it once more would try it again.
+    let saved = systems.stack().invocation.saved();
+    let (again, rest) = (saved.command(&format!("up --grafana-image {to}")), saved.command("up"));
     Error::UpgradeUndone { from, to, source: Box::new(error), undone, again, rest }
 }
 
@@ -309,7 +310,7 @@ pub async fn down(
             return Ok(Outcome { executed, status });
         }
         match systems.apply(&plan, &mut executed).await {
-            Ok(()) => retries.spend(still_there(&plan))?,
+            Ok(()) => retries.spend(still_there(systems.stack(), &plan))?,
             Err(error) => retries.after(error).await?,
         }
     }
@@ -384,11 +385,15 @@ fn volumes_to_delete(stack: &Stack, plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-fn still_there(plan: &Plan) -> Error {
+fn still_there(stack: &Stack, plan: &Plan) -> Error {
     Error::NotConverged {
         rest: plan.steps().map(|(step, _)| step.to_string()).collect::<Vec<_>>().join(", "),
         after: None,
-        hint: "something else uses them: `docker ps -a` and `docker network inspect` show what".into(),
+        hint: format!(
+            "something else uses them: `{}` and `{}` show what",
+            stack.invocation.docker("ps -a"),
+            stack.invocation.docker(&format!("network inspect {}", stack.instance))
+        ),
     }
 }
 

@@ -1,74 +1,92 @@
-//! Commands to suggest: the one place that builds them.
-//!
-//! Must not know what a command does.
+//! Commands to suggest: the one place that builds them and quotes their words.
+
+use std::path::Path;
 
 use super::role::Role;
+use super::text::is_unprintable;
 
-/// The options that make a command reach the same instance, engine and file as this run does.
+/// What makes a suggested command reach the same instance, engine and file as this run does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
-    instance: String,
+    /// The options of this run.
+    options: Vec<GivenOption>,
+    /// The options that name the engine, which `docker` has too.
     engine: String,
-    /// Other options that this run was given, and as they are typed.
-    options: Vec<(&'static str, String)>,
-    /// They are not remembered: every command needs them.
-    repeats: bool,
 }
 
+/// An option that this run was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenOption {
+    /// Its name, without dashes.
+    pub name: &'static str,
+    /// As it is typed, with a space before it; a repeatable option stands there once per value.
+    pub typed: String,
+    /// Which suggested commands repeat it.
+    pub scope: Scope,
+}
+
+/// Which suggested commands repeat an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every command: it names the instance or Clipper's file.
+    Instance,
+    /// Every command that talks to the servers: a credential is never remembered.
+    Servers,
+    /// The same, until the instance remembers it.
+    Settings,
+}
+
+/// Commands that find everything they need by the instance's name.
+const BY_NAME: &[&str] = &["down", "logs"];
+
 impl Invocation {
-    /// Options as they are typed, each with a space before it: those that name instance and file, and
-    /// those that name the engine, which `docker` has too.
+    /// A run with these options, and with those that name the engine, as they are typed.
     #[must_use]
-    pub fn new(instance: impl Into<String>, engine: impl Into<String>) -> Self {
-        Self { instance: instance.into(), engine: engine.into(), options: Vec::new(), repeats: false }
+    pub fn new(options: Vec<GivenOption>, engine: impl Into<String>) -> Self {
+        Self { options, engine: engine.into() }
     }
 
-    /// With other options that this run was given, by name and as they are typed; where they are not
-    /// remembered, every command repeats them.
+    /// The same once the instance remembers its settings.
     #[must_use]
-    pub fn with_options(self, options: Vec<(&'static str, String)>, repeats: bool) -> Self {
-        Self { options, repeats, ..self }
+    pub fn saved(&self) -> Self {
+        let options = self.options.iter().filter(|option| option.scope != Scope::Settings).cloned().collect();
+        Self { options, engine: self.engine.clone() }
     }
 
-    /// A command, complete: typed as it stands, it reaches the same instance. An option among the arguments takes the
-    /// place of this run's.
+    /// A complete command. An option that `arguments` hold takes the place of this run's.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
-        let given = self.options.iter().filter(|(name, _)| !arguments.contains(&format!(" --{name} ")));
-        let options: String = given.filter(|_| self.repeats).map(|(_, text)| text.as_str()).collect();
-        format!("clipper-metrics {arguments}{}{options}{}", self.instance, self.engine)
-    }
-
-    /// A command with every option of this run, whether it is remembered or not.
-    #[must_use]
-    pub fn repeated(&self, arguments: &str) -> String {
-        format!("clipper-metrics {arguments}{}{}{}", self.instance, self.options_without(""), self.engine)
+        format!("{}{}", self.command_there(arguments), self.engine)
     }
 
     /// The same for the engine's machine itself, where no option names the engine.
     #[must_use]
     pub fn command_there(&self, arguments: &str) -> String {
-        let options = if self.repeats { self.options_without("") } else { String::new() };
-        format!("clipper-metrics {arguments}{}{options}", self.instance)
+        let verb = arguments.split(' ').next().unwrap_or_default();
+        let is_by_name = BY_NAME.contains(&verb);
+        self.with_options(arguments, |option| !is_by_name || option.scope == Scope::Instance)
+    }
+
+    /// This run's own command once more, with all its options.
+    #[must_use]
+    pub fn again(&self, arguments: &str) -> String {
+        format!("{}{}", self.with_options(arguments, |_| true), self.engine)
+    }
+
+    fn with_options(&self, arguments: &str, repeats: impl Fn(&GivenOption) -> bool) -> String {
+        let changed = option_names(arguments);
+        let options = self.options.iter().filter(|option| repeats(option) && !changed.contains(&option.name));
+        let options: String = options.map(|option| option.typed.as_str()).collect();
+        format!("clipper-metrics {arguments}{options}")
     }
 
     /// How another port is chosen: this run's own command with that port, where a free one is known.
     #[must_use]
     pub fn another_port(&self, role: Role, free: Option<u16>) -> String {
-        let option = format!("{role}-port");
         match free {
-            Some(port) => format!(
-                "use another port: `clipper-metrics up --{option} {port}{}{}{}`",
-                self.instance,
-                self.options_without(&option),
-                self.engine
-            ),
-            None => format!("choose another port with --{option}"),
+            Some(port) => format!("use another port: `{}`", self.command(&format!("up --{role}-port {port}"))),
+            None => format!("choose another port with --{role}-port"),
         }
-    }
-
-    fn options_without(&self, option: &str) -> String {
-        self.options.iter().filter(|(name, _)| *name != option).map(|(_, text)| text.as_str()).collect()
     }
 
     /// A command of the engine's own client, for the same engine.
@@ -78,33 +96,136 @@ impl Invocation {
     }
 }
 
+/// The names of the options in a command's arguments; quoted words hold none.
+fn option_names(arguments: &str) -> Vec<&str> {
+    let mut is_quoted = false;
+    let mut words = arguments.split(|c: char| {
+        is_quoted ^= c == '\'';
+        c == ' ' && !is_quoted
+    });
+    let mut names = Vec::new();
+    while let Some(word) = words.next() {
+        names.extend(word.strip_prefix("--").and_then(|option| option.split('=').next()));
+    }
+    names
+}
+
+/// An option with its value as it is typed, with a space before it.
+#[must_use]
+pub fn typed_option(option: &str, value: &str) -> String {
+    // A value that begins with a dash would be taken for an option.
+    let separator = if value.starts_with('-') { '=' } else { ' ' };
+    format!(" {option}{separator}{}", shell_word(value))
+}
+
 /// A word as a shell takes it whole.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_./:@=,+%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    quoted(text.as_bytes())
+}
+
+/// A path as a shell and an option parser take it whole.
+#[must_use]
+pub fn shell_path(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.starts_with(b"-") { format!("./{}", quoted(bytes)) } else { quoted(bytes) }
+}
+
+/// Quotes a word only where it needs quotes. A character that a terminal does not show as itself becomes an
+/// escape, so that it can be copied.
+fn quoted(bytes: &[u8]) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@=,+%".contains(c);
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && text.chars().all(is_plain) => text.into(),
+        Ok(text) if !text.contains(is_unprintable) => format!("'{}'", text.replace('\'', "'\\''")),
+        _ => format!("$'{}'", bytes.utf8_chunks().map(escaped).collect::<String>()),
+    }
+}
+
+fn escaped(chunk: std::str::Utf8Chunk<'_>) -> String {
+    let octal = |byte: &u8| format!("\\{byte:03o}");
+    let mut text = String::new();
+    for c in chunk.valid().chars() {
+        match c {
+            '\'' | '\\' => text.extend(['\\', c]),
+            c if is_unprintable(c) => text.extend(c.encode_utf8(&mut [0; 4]).as_bytes().iter().map(octal)),
+            c => text.push(c),
+        }
+    }
+    text.extend(chunk.invalid().iter().map(octal));
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn given(name: &'static str, value: &str, scope: Scope) -> GivenOption {
+        GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope }
+    }
+
+    fn invocation() -> Invocation {
+        let options = vec![
+            given("name", "a", Scope::Instance),
+            given("grafana-port", "3000", Scope::Settings),
+            given("influxdb-user", "u", Scope::Servers),
+        ];
+        Invocation::new(options, " -H tcp://far:2375")
+    }
+
     #[test]
-    fn a_suggested_command_reaches_the_same_instance_and_engine() {
-        let invocation = Invocation::new(" --name a", " -H tcp://far:2375");
-        assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375");
-        assert_eq!(invocation.command_there("up"), "clipper-metrics up --name a");
+    fn a_command_reaches_the_same_instance_engine_and_settings() {
+        let invocation = invocation();
+        assert_eq!(
+            invocation.command("up"),
+            "clipper-metrics up --name a --grafana-port 3000 --influxdb-user u -H tcp://far:2375"
+        );
+        assert_eq!(
+            invocation.command_there("status"),
+            "clipper-metrics status --name a --grafana-port 3000 --influxdb-user u"
+        );
         assert_eq!(invocation.docker("rm x"), "docker -H tcp://far:2375 rm x");
-        let options = vec![("grafana-port", " --grafana-port 3000".to_string()), ("registry", " --registry r".into())];
-        let invocation = invocation.with_options(options, false);
-        assert_eq!(invocation.command("up"), "clipper-metrics up --name a -H tcp://far:2375", "the rest is remembered");
-        let repeated = invocation.repeated("restore f");
-        assert_eq!(repeated, "clipper-metrics restore f --name a --grafana-port 3000 --registry r -H tcp://far:2375");
-        let other = invocation.another_port(Role::Grafana, Some(3001));
+        assert_eq!(invocation.command("down --volumes"), "clipper-metrics down --volumes --name a -H tcp://far:2375");
+        assert_eq!(
+            invocation.again("down --deregister"),
+            "clipper-metrics down --deregister --name a --grafana-port 3000 --influxdb-user u -H tcp://far:2375"
+        );
+        let saved = invocation.saved();
+        assert_eq!(saved.command("up"), "clipper-metrics up --name a --influxdb-user u -H tcp://far:2375");
+    }
+
+    #[test]
+    fn an_option_is_never_given_twice() {
+        let other = invocation().another_port(Role::Grafana, Some(3001));
         assert!(
-            other.ends_with("`clipper-metrics up --grafana-port 3001 --name a --registry r -H tcp://far:2375`"),
+            other.ends_with("`clipper-metrics up --grafana-port 3001 --name a --influxdb-user u -H tcp://far:2375`"),
             "{other}"
         );
-        assert_eq!(shell_word("it's"), "'it'\\''s'");
+        let invocation = Invocation::new(vec![given("alerts", "true", Scope::Settings)], "");
+        assert_eq!(invocation.command("up --alerts=false"), "clipper-metrics up --alerts=false");
+        let quoted = invocation.command("restore 'a --alerts b'");
+        assert_eq!(quoted, "clipper-metrics restore 'a --alerts b' --alerts true", "a word is no option");
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell_and_for_an_option_parser() {
+        for (text, typed) in [
+            ("plain-1.2/ü", "plain-1.2/ü"),
+            ("", "''"),
+            ("it's", "'it'\\''s'"),
+            ("$HOME `id`", "'$HOME `id`'"),
+            ("a\tb'c\\", "$'a\\011b\\'c\\\\'"),
+            ("\u{202e}", "$'\\342\\200\\256'"),
+        ] {
+            assert_eq!(shell_word(text), typed, "{text:?}");
+        }
+        assert_eq!(typed_option("--grafana-folder", "-x y"), " --grafana-folder='-x y'");
+        assert_eq!(shell_path(Path::new("-x.tar")), "./-x.tar");
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt as _;
+            let path = Path::new(std::ffi::OsStr::from_bytes(b"/b\xe9 x"));
+            assert_eq!(shell_path(path), "$'/b\\351 x'");
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use super::address::ServerUrl;
 use super::alerts::{AlertRule, Alerts};
-use super::invocation::shell_word;
+use super::invocation::typed_option;
 use super::observed::{
     Catalogue, ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Unreadable, Volume,
 };
@@ -82,6 +82,8 @@ pub struct Commands {
     pub down: String,
     /// `status`.
     pub status: String,
+    /// `up` with the password that was set in Grafana.
+    pub give_password: String,
 }
 
 /// What Clipper's file must say for its reports to arrive.
@@ -274,12 +276,16 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         limitations: limitations(own, seen.grafana.probe.stored().and_then(|grafana| grafana.catalogue.as_ref())),
     });
     let user_dashboards: Vec<UserDashboard> = user_dashboards.collect();
+    // What the instance remembers need not be typed again.
+    let is_saved = plan.finding(Resource::Settings) == Some(&Finding::InSync);
+    let invocation = if is_saved { want.invocation.saved() } else { want.invocation.clone() };
+    let command = |arguments: &str| invocation.command(arguments);
     let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(want, &item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
-        hints.push(format!("`{}` repairs this", want.command("up")));
+        hints.push(format!("`{}` repairs this", command("up")));
     }
     for item in plan.0.iter().filter(|item| item.finding == Finding::Edited) {
-        let replace = want.command("up --overwrite-dashboard");
+        let replace = command("up --overwrite-dashboard");
         hints.push(match item.resource {
             Resource::Dashboard(id) => {
                 let (_, title, _) = want.dashboard_identity(id);
@@ -296,7 +302,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     hints.extend(user_dashboards.iter().flat_map(UserDashboard::remarks));
     hints.extend(refused_image(want));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
-        let back = want.command(&format!("up --grafana-image {}", upgrade.from.name));
+        let back = command(&format!("up --grafana-image {}", upgrade.from.name));
         hints.push(format!("`{back}` brings the Grafana of before back, with its database of before"));
     }
     hints.extend(reports.hints.iter().cloned());
@@ -325,7 +331,12 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         others: seen.others.clone(),
         lookalikes: lookalikes(seen).collect(),
         obstacle: plan.blocked().map(|(_, blocked)| (blocked.why.clone(), blocked.hint.clone())),
-        commands: Commands { up: want.command("up"), down: want.command("down"), status: want.command("status") },
+        commands: Commands {
+            up: command("up"),
+            down: command("down"),
+            status: command("status"),
+            give_password: command("up --grafana-password-file FILE"),
+        },
         influxdb,
         grafana,
     }
@@ -405,8 +416,7 @@ pub fn missing_plugin(kind: &str) -> String {
 #[must_use]
 pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
     let unreadable = want.unreadable_dashboards.iter();
-    let mut left: String =
-        want.user_dashboards.iter().map(|own| format!(" --dashboard {}", shell_word(&own.path))).collect();
+    let mut left: String = want.user_dashboards.iter().map(|own| typed_option("--dashboard", &own.path)).collect();
     if left.is_empty() {
         left = " --dashboard ''".into();
     }

@@ -3,7 +3,7 @@
 //! For what is printed only: what is compared stays as it came. Must not know where it is printed.
 
 /// Whether a character could move the cursor or turn the direction of a line.
-fn is_unprintable(c: char) -> bool {
+pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || ('\u{200e}'..='\u{200f}').contains(&c)
         || ('\u{202a}'..='\u{202e}').contains(&c)

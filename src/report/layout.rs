@@ -64,6 +64,11 @@ impl Page {
         }
     }
 
+    /// A command on a line of its own; a line break inside would make two commands of it.
+    pub(super) fn command(&mut self, column: usize, command: &str) {
+        self.put(column, command);
+    }
+
     /// A label and what is to say about it; each part stays whole where it fits.
     pub(super) fn row(&mut self, label: &str, parts: &[String]) {
         let mut lines: Vec<String> = Vec::new();
@@ -88,12 +93,13 @@ impl Page {
         self.width.is_none_or(|width| column + measure_text_width(text) <= width)
     }
 
-    /// The lines of a sentence; a word that is longer than a line stays whole.
+    /// The lines of a sentence; a word that is longer than a line stays whole, and so does a command in backticks,
+    /// which is there to be copied.
     fn wrapped(&self, text: &str, column: usize) -> Vec<String> {
         let mut lines = Vec::new();
         for paragraph in text.split('\n') {
             let mut line = String::new();
-            for word in paragraph.split(' ') {
+            for word in words(paragraph) {
                 let longer = if line.is_empty() { word.to_string() } else { format!("{line} {word}") };
                 if line.is_empty() || self.fits(column, &longer) {
                     line = longer;
@@ -105,6 +111,16 @@ impl Page {
         }
         lines
     }
+}
+
+/// The words of a text; a pair of backticks and all between them are one.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    let pairs = text.matches('`').count() / 2 * 2;
+    let mut seen = 0;
+    text.split(move |c| {
+        seen += usize::from(c == '`');
+        c == ' ' && (seen % 2 == 0 || seen > pairs)
+    })
 }
 
 #[cfg(test)]
@@ -140,6 +156,17 @@ mod tests {
         assert!(text.contains(&"y".repeat(60)));
         assert_eq!(lines_on_screen(&text, Some(40)), 3, "the second line takes up two");
         assert_eq!(lines_on_screen(&coloured, Some(20)), 1);
+    }
+
+    #[test]
+    fn a_command_stays_on_one_line() {
+        let mut page = page(40);
+        page.line("hint: run `clipper-metrics down --volumes --name other` first, or `clipper-metrics up`");
+        let text = page.done();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "`clipper-metrics down --volumes --name other`");
+        assert_eq!(lines[2], "first, or `clipper-metrics up`", "{text}");
+        assert_eq!(words("a `b c").collect::<Vec<_>>(), ["a", "`b", "c"], "one backtick is no pair");
     }
 
     #[test]

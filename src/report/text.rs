@@ -219,9 +219,8 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let mut notes = Vec::new();
     if status.account.is_known && status.account.is_default && !executed.is_empty() {
         notes.push(format!(
-            "at the first sign-in Grafana asks for a new password: skip that, or set one and then run `{} \
-             --grafana-password-file FILE`",
-            status.commands.up
+            "at the first sign-in Grafana asks for a new password: skip that, or set one and then run `{}`",
+            status.commands.give_password
         ));
     }
     if executed.iter().any(|executed| matches!(executed.step, Step::SaveAlertRules { .. })) {
@@ -243,12 +242,17 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
         page.gap();
         page.line(&format!("{} {note}", paint.odd("note:")));
     }
+    forward_command(&mut page, status);
+    page.done()
+}
+
+/// How the dashboard of an engine behind ssh comes to a browser on this machine.
+fn forward_command(page: &mut Page, status: &Status) {
     if let Some(command) = &status.forward_command {
         page.gap();
         page.line("These addresses are the engine's machine's own. For the dashboard in a browser here, run");
-        page.indented(2, command);
+        page.command(2, command);
     }
-    page.done()
 }
 
 fn account(status: &Status) -> String {
@@ -469,6 +473,7 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
         page.row("engine", &[engine.endpoint.clone(), paint.faint(&version), paint.faint(&engine.chosen_by)]);
     }
     clipper(&mut page, &status.reports, paint);
+    forward_command(&mut page, status);
     // What a server's row says is not said again.
     let is_new = |line: &&String| {
         !servers

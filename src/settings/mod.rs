@@ -22,7 +22,7 @@ pub use self::values::duration;
 use crate::clipper::file::{ClipperFile, ValueKind};
 use crate::core::address::{ServerUrl, collide};
 use crate::core::image::ImageRef;
-use crate::core::invocation::{Invocation, shell_word};
+use crate::core::invocation::{GivenOption, Invocation, Scope, shell_word, typed_option};
 use crate::core::observed::StoredSettings;
 use crate::core::role::Role;
 use crate::core::specification::Specification;
@@ -66,8 +66,6 @@ pub struct Inputs {
     pub engine: EngineLocation,
     /// The engine that was chosen on the command line, as options for a suggested command.
     pub engine_options: String,
-    /// What this run is given is not remembered, so a suggested command repeats it.
-    pub repeats_options: bool,
     /// Turns a host name into its addresses, those of version 4 first.
     pub resolve: fn(&str) -> Vec<IpAddr>,
     /// This machine's address for other machines.
@@ -130,44 +128,47 @@ impl Inputs {
         let own = self.instance().map(|name| Role::Influxdb.object_name(&name));
         file.influx_ip.as_ref().is_some_and(|host| own.is_ok_and(|own| own == *host))
     }
-
-    /// How a suggested command reaches the same instance.
-    fn invocation(&self) -> Invocation {
-        invocation(&self.options, &self.environment, &self.engine_options, self.repeats_options)
-    }
 }
 
-/// The options that name file and instance, as far as they were given outside of a file.
-fn identity(options: &Values, environment: &Values) -> String {
-    let mut text = String::new();
-    for setting in [Setting::Config, Setting::Name] {
-        if let Some(value) = options.get(&setting).or_else(|| environment.get(&setting))
-            && !value.is_empty()
-        {
-            text.push_str(&format!(" {} {}", setting.option(), shell_word(value)));
-        }
-    }
-    text
-}
-
-/// How a suggested command reaches the same instance; what is not remembered is repeated.
+/// How a suggested command reaches the same instance. An external Grafana's account is a credential.
 #[must_use]
-pub fn invocation(options: &Values, environment: &Values, engine_options: &str, repeats: bool) -> Invocation {
-    let is_other = |setting: &Setting| !matches!(setting, Setting::Config | Setting::Name | Setting::Output);
-    let option = |setting: &Setting, value: &str| {
-        let separator = if setting.key().kind == ValueKind::Flag { "=" } else { " " };
-        format!(" {}{separator}{}", setting.option(), shell_word(value))
+pub fn invocation(
+    options: &Values,
+    environment: &Values,
+    engine_options: &str,
+    grafana_is_external: bool,
+) -> Invocation {
+    let scope = |setting| match setting {
+        Setting::Output => None,
+        Setting::Config | Setting::Name => Some(Scope::Instance),
+        Setting::CaFile | Setting::GrafanaTokenFile | Setting::InfluxdbUser | Setting::InfluxdbPasswordFile => {
+            Some(Scope::Servers)
+        }
+        Setting::GrafanaUser | Setting::GrafanaPasswordFile if grafana_is_external => Some(Scope::Servers),
+        _ => Some(Scope::Settings),
     };
-    let given = options.iter().filter(|(setting, _)| is_other(setting)).map(|(setting, value)| {
-        let typed = match setting.key().kind {
-            ValueKind::Paths if !value.is_empty() => {
-                split_paths(value).map(|path| option(setting, &path.to_string_lossy())).collect()
-            }
-            _ => option(setting, value),
-        };
-        (setting.key().option, typed)
+    // The environment of a pasted command is the same, but a variable for one command is easily overlooked.
+    let identity = environment.iter().filter(|(setting, value)| {
+        scope(**setting) == Some(Scope::Instance) && !options.contains_key(setting) && !value.is_empty()
     });
-    Invocation::new(identity(options, environment), engine_options).with_options(given.collect(), repeats)
+    let mut given: Vec<(&Setting, &String)> = options.iter().chain(identity).collect();
+    given.sort_unstable();
+    let given = given.into_iter().filter_map(|(setting, value)| {
+        Some(GivenOption { name: setting.key().option, typed: typed(*setting, value), scope: scope(*setting)? })
+    });
+    Invocation::new(given.collect(), engine_options)
+}
+
+/// An option as it is typed.
+fn typed(setting: Setting, value: &str) -> String {
+    let option = setting.option();
+    match setting.key().kind {
+        ValueKind::Flag => format!(" {option}={}", shell_word(value)),
+        ValueKind::Paths if !value.is_empty() => {
+            split_paths(value).map(|path| typed_option(&option, &path.to_string_lossy())).collect()
+        }
+        _ => typed_option(&option, value),
+    }
 }
 
 /// One merge in progress: every setting passes through [`Resolved::pick`].
@@ -450,7 +451,7 @@ fn merge_with(
         timeout: timeout(&mut resolved)?,
         engine: inputs.engine.clone(),
         clipper: inputs.file.as_ref().map(|file| target(file, inputs)),
-        invocation: inputs.invocation(),
+        invocation: invocation(&inputs.options, &inputs.environment, &inputs.engine_options, grafana_url.is_some()),
         own_address: publishes_everywhere.then(inputs.own_address).flatten(),
         settings: remembering.settings(std::mem::take(&mut resolved.values), is_external),
         login,

@@ -15,7 +15,6 @@ fn inputs() -> Inputs {
         alerts_edition: "a".into(),
         engine: EngineLocation::Here,
         engine_options: String::new(),
-        repeats_options: false,
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
@@ -483,11 +482,107 @@ fn two_dashboards_of_one_uid_or_title_are_an_error_that_names_both() {
     }
 }
 
+/// The words that a shell makes of a command.
+fn shell_words(command: &str) -> Vec<String> {
+    let output =
+        std::process::Command::new("bash").args(["-c", &format!("printf '%s\\0' {command}")]).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_terminator('\0').map(String::from).collect()
+}
+
+fn parsed(command: &str) -> crate::cli::Cli {
+    use clap::Parser as _;
+    let words = shell_words(command);
+    crate::cli::Cli::try_parse_from(&words).unwrap_or_else(|why| panic!("{command:?} is suggested, but {why}"))
+}
+
+/// Any value that the command line takes for a setting.
+fn any_value(setting: Setting) -> proptest::strategy::BoxedStrategy<String> {
+    use proptest::prelude::*;
+    match setting.key().kind {
+        ValueKind::Word(words) => proptest::sample::select(words).prop_map(String::from).boxed(),
+        ValueKind::Flag => proptest::sample::select(&["true", "false"][..]).prop_map(String::from).boxed(),
+        ValueKind::Paths => prop_oneof![Just(String::new()), "[^\0:]{1,12}(:[^\0:]{1,12})?"].boxed(),
+        _ => prop_oneof![
+            Just(String::new()),
+            "-[^\0]{0,8}",
+            "[^\0]{0,12}",
+            "[ \"'$`\\\\!#&;|<>~*?{}()\\[\\]a\n\t-]{0,8}"
+        ]
+        .boxed(),
+    }
+}
+
+fn any_values() -> impl proptest::strategy::Strategy<Value = Values> {
+    use proptest::prelude::*;
+    let settings: Vec<Setting> = keys::TABLE.iter().map(|key| key.setting).collect();
+    let count = settings.len();
+    let chosen = proptest::sample::subsequence(settings, 0..=count);
+    chosen
+        .prop_flat_map(|settings| {
+            settings.into_iter().map(|setting| (Just(setting), any_value(setting))).collect::<Vec<_>>()
+        })
+        .prop_map(|values| values.into_iter().collect())
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_suggested_command_has_the_settings_of_this_run_and_its_change(
+        options in any_values(), host in proptest::option::of("[a-z0-9:/.$ ']{1,12}"), is_alert in proptest::bool::ANY
+    ) {
+        use crate::core::invocation::typed_option;
+        let engine = host.as_ref().map(|host| typed_option("-H", host)).unwrap_or_default();
+        let invocation = invocation(&options, &Values::new(), &engine, false);
+        let change = format!("up --alerts={is_alert} --grafana-image other:1 --overwrite-dashboard");
+        let mut expected = options.clone();
+        // How the answer is printed is no setting of the instance.
+        expected.remove(&Setting::Output);
+        let again = parsed(&invocation.command("status"));
+        proptest::prop_assert_eq!(&again.options.settings.0, &expected);
+        proptest::prop_assert_eq!(&again.options.host, &host);
+        expected.insert(Setting::Alerts, is_alert.to_string());
+        expected.insert(Setting::GrafanaImage, "other:1".into());
+        let changed = parsed(&invocation.command(&change));
+        proptest::prop_assert_eq!(changed.options.settings.0, expected);
+        let down = parsed(&invocation.command("down --volumes"));
+        let identity = |values: &Values| [Setting::Config, Setting::Name].map(|setting| values.get(&setting).cloned());
+        proptest::prop_assert_eq!(identity(&down.options.settings.0), identity(&options));
+        proptest::prop_assert_eq!(down.options.settings.0.len(), identity(&options).iter().flatten().count());
+    }
+}
+
 #[test]
-fn a_suggested_command_repeats_every_dashboard() {
-    let options = [(Setting::Dashboard, "/d/a 1:/d/b".to_string())].into();
-    let command = invocation(&options, &Values::new(), "", true).command("status");
-    assert_eq!(command, "clipper-metrics status --dashboard '/d/a 1' --dashboard /d/b");
+fn a_suggested_command_names_the_instance_and_file_of_this_run_alone() {
+    let environment =
+        [(Setting::Name, "b".to_string()), (Setting::Config, "/c".into()), (Setting::Database, "d".into())];
+    let environment = environment.into();
+    let of = |options: Values| invocation(&options, &environment, "", false).command("up");
+    assert_eq!(of(Values::new()), "clipper-metrics up --config /c --name b");
+    // An empty option stands for the default and overrides the variable.
+    let options = [(Setting::Name, String::new()), (Setting::Config, String::new())].into();
+    assert_eq!(of(options), "clipper-metrics up --config '' --name ''");
+}
+
+#[test]
+fn a_command_for_a_remembered_instance_repeats_credentials_alone() {
+    let options: Values = [
+        (Setting::Name, "a"),
+        (Setting::GrafanaPort, "3001"),
+        (Setting::GrafanaUser, "me"),
+        (Setting::GrafanaPasswordFile, "p"),
+        (Setting::InfluxdbUser, "u"),
+    ]
+    .map(|(setting, value)| (setting, value.to_string()))
+    .into();
+    let saved = |external| invocation(&options, &Values::new(), "", external).saved().command("status");
+    assert_eq!(saved(false), "clipper-metrics status --name a --influxdb-user u");
+    assert_eq!(
+        saved(true),
+        "clipper-metrics status --name a --grafana-user me --grafana-password-file p --influxdb-user u"
+    );
 }
 
 #[test]

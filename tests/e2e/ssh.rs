@@ -192,6 +192,8 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     let line = format!("ssh -N -L {grafana}:127.0.0.1:{grafana} box");
     assert!(up.out.trim_end().ends_with(&line), "{}", up.out);
     assert!(!up.err.contains("warning"), "nothing is open: {}", up.err);
+    let status = host.run("ssh://box", &["status"]).expect(0);
+    assert!(status.out.lines().any(|printed| printed.trim() == line), "{}", status.out);
     // By user and port, too; nothing differs, and everything is reached.
     let by_port = format!("ssh://root@127.0.0.1:{}", host.port);
     let status = host.run(&by_port, &["status", "--output", "json"]).expect(0).json();

@@ -51,9 +51,10 @@ impl Run {
 
     pub fn run(self) -> Ran {
         let ran = ran(&self.command().output().unwrap());
-        let named = self.arguments.windows(2).find(|pair| pair[0] == "--name");
-        if let Some([_, name]) = named {
-            ran.expect_complete_commands(name);
+        use clap::Parser as _;
+        let words = std::iter::once("clipper-metrics").chain(self.arguments.iter().map(String::as_str));
+        if let Ok(cli) = clipper_metrics::cli::Cli::try_parse_from(words) {
+            ran.expect_complete_commands(&cli.options);
         }
         ran
     }
@@ -91,19 +92,45 @@ impl Ran {
         json
     }
 
-    /// Every command that was suggested is one, and reaches the same instance as it stands.
-    fn expect_complete_commands(&self, name: &str) {
+    /// Every command that was suggested is one, and reaches the same instance, file and engine as it stands.
+    fn expect_complete_commands(&self, given: &clipper_metrics::cli::Options) {
         use clap::Parser as _;
+        use clipper_metrics::settings::keys::Setting;
         let text = format!("{}\n{}", self.out, self.err);
-        for command in text.split('`').skip(1).step_by(2).filter(|command| command.starts_with("clipper-metrics ")) {
-            let words: Vec<String> =
-                command.split_whitespace().map(|word| word.trim_matches('\'').to_string()).collect();
+        let commands: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        let name = given.settings.0.get(&Setting::Name);
+        // Hints before anything is known of an instance name a command alone.
+        let of_instance = |command: &&&str| name.is_some() && command.starts_with("clipper-metrics ");
+        for command in commands.iter().filter(of_instance) {
+            let words = shell_words(command);
             let parsed = clipper_metrics::cli::Cli::try_parse_from(&words);
-            let parsed = parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}"));
-            let given = parsed.options.settings.0.get(&clipper_metrics::settings::keys::Setting::Name);
-            assert_eq!(given.map(String::as_str), Some(name), "`{command}` reaches another instance");
+            let parsed = parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}")).options;
+            for setting in [Setting::Name, Setting::Config] {
+                let [typed, given] = [&parsed, given].map(|options| options.settings.0.get(&setting));
+                assert_eq!(typed, given, "`{command}` reaches another instance or file");
+            }
+            if given.host.is_some() || given.context.is_some() {
+                assert_eq!((&parsed.host, &parsed.context), (&given.host, &given.context), "`{command}`");
+            }
+        }
+        let engine = given.host.as_ref().map(|host| format!("-H {host}"));
+        let engine = engine.or_else(|| given.context.as_ref().map(|name| format!("--context {name}")));
+        let asks_engine = |command: &&&str| {
+            let is_local =
+                ["docker login", "docker context", "docker save"].iter().any(|verb| command.starts_with(verb));
+            command.starts_with("docker ") && !is_local
+        };
+        for (command, engine) in commands.iter().filter(asks_engine).zip(engine.iter().cycle()) {
+            assert!(command.starts_with(&format!("docker {engine} ")), "`{command}` reaches another engine");
         }
     }
+}
+
+/// The words that a shell makes of a command.
+fn shell_words(command: &str) -> Vec<String> {
+    let output = Command::new("bash").args(["-c", &format!("printf '%s\\0' {command}")]).output().unwrap();
+    assert!(output.status.success(), "`{command}` is no command: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().split_terminator('\0').map(String::from).collect()
 }
 
 /// The schema in the repository, in which no other field may appear.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Examination, Target, look_at};
 use crate::core::address::bracketed;
 use crate::core::diagnosis::{Check, CheckOutcome, WriteFailure};
+use crate::core::invocation::shell_word;
 use crate::core::observed::Probe;
 use crate::core::reports::{SKEW, span};
 use crate::core::role::Role;
@@ -15,6 +16,7 @@ use crate::core::status::{ObjectState, ServerState, Status};
 use crate::error::{Error, Result};
 use crate::systems::docker::Forward;
 use crate::systems::influxdb::{Influxdb, PROBE_TIMEOUT};
+use crate::systems::influxql::quoted;
 
 impl Examination<'_> {
     /// From Clipper into the database; whether a probe is stored there.
@@ -127,8 +129,12 @@ impl Examination<'_> {
                 format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
                 match stack.container(Role::Influxdb) {
                     Some(spec) => format!(
-                        "attach it with `docker network connect {} {container}` and set influx_ip = \"{}\", influx_port = {}",
-                        stack.instance,
+                        "attach it with `{}` and set influx_ip = \"{}\", influx_port = {}",
+                        stack.invocation.docker(&format!(
+                            "network connect {} {}",
+                            stack.instance,
+                            shell_word(container)
+                        )),
                         spec.name,
                         Role::Influxdb.port()
                     ),
@@ -264,7 +270,10 @@ async fn refused_write(
         ),
         WriteFailure::DiskFull => CheckOutcome::failed(
             format!("InfluxDB's disk is full, so it refuses every report: {why}"),
-            "free space there (docker system df), or keep reports for a shorter time with a retention policy",
+            format!(
+                "free space there (`{}` shows what uses it), or keep reports for a shorter time with a retention policy",
+                stack.invocation.docker("system df")
+            ),
         ),
         WriteFailure::Limit(limit) => CheckOutcome::failed(
             format!("InfluxDB refuses new series in database {database}, since its limit {limit} is reached: {why}"),
@@ -300,22 +309,24 @@ fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
 
 /// Points of now are beyond what the default retention policy keeps.
 async fn retention(influxdb: &Influxdb, target: &Target, why: Option<&str>) -> CheckOutcome {
-    let policy = influxdb.default_retention(&target.database).await.ok().flatten();
-    let (name, duration) = policy.map_or_else(
-        || ("the default one".to_string(), String::from("an unknown time")),
-        |policy| (policy.name, policy.duration),
-    );
-    CheckOutcome::failed(
-        format!(
-            "the retention policy {name} of database {} keeps points for {duration} and drops what is dated now{}",
-            target.database,
-            why.map(|why| format!(": {why}")).unwrap_or_default()
+    let (database, statement) = (&target.database, quoted(&target.database));
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    match influxdb.default_retention(database).await.ok().flatten() {
+        Some(policy) => CheckOutcome::failed(
+            format!(
+                "the retention policy {} of database {database} keeps points for {} and drops what is dated now{why}",
+                policy.name, policy.duration
+            ),
+            format!(
+                "lengthen it (`ALTER RETENTION POLICY {} ON {statement} DURATION INF`), and check the clocks",
+                quoted(&policy.name)
+            ),
         ),
-        format!(
-            "lengthen it (ALTER RETENTION POLICY \"{name}\" ON \"{}\" DURATION INF), and check the clocks",
-            target.database
+        None => CheckOutcome::failed(
+            format!("the default retention policy of database {database} drops what is dated now{why}"),
+            format!("lengthen it (`SHOW RETENTION POLICIES ON {statement}` names it), and check the clocks"),
         ),
-    )
+    }
 }
 
 /// InfluxDB said yes to a point and has none.
@@ -337,7 +348,10 @@ pub(super) async fn field_types(influxdb: &Influxdb, stack: &Stack) -> CheckOutc
                 "the field {field:?} of {measurement} is of type {kind}, so InfluxDB refuses Clipper's numbers (field type \
                  conflict)"
             ),
-            format!("drop the measurement with its points: DROP MEASUREMENT \"{measurement}\" in database {database}"),
+            format!(
+                "drop the measurement with its points: `DROP MEASUREMENT {}` in database {database}",
+                quoted(&measurement)
+            ),
         ),
         Ok((None, true)) => CheckOutcome::Passed("numbers, as Clipper writes them".into()),
         Ok((None, false)) => CheckOutcome::Passed("there are none yet".into()),

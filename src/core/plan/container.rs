@@ -165,7 +165,7 @@ pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked
             role.title()
         ),
         hint: format!(
-            "{advice}: {}",
+            "{advice}: `{}`",
             stack.invocation.docker(&format!("rm --force {}", names.last().map_or("NAME", String::as_str)))
         ),
     }
@@ -357,7 +357,7 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
                 spec.role.title(),
                 spec.specification.volume
             ),
-            hint: format!("stop it first ({})", stack.invocation.docker(&format!("stop {other}"))),
+            hint: format!("stop it first: `{}`", stack.invocation.docker(&format!("stop {other}"))),
         });
     }
     if let Some(PortHolder::Container(holder)) = &seen.port_holder {
@@ -366,7 +366,7 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
             kind: Obstacle::PortTaken,
             why: format!("cannot publish {} at {port}: container {holder} holds that port", role.title()),
             hint: format!(
-                "stop it ({}), or {}",
+                "stop it with `{}`, or {}",
                 stack.invocation.docker(&format!("stop {holder}")),
                 stack.invocation.another_port(role, seen.free_port)
             ),
@@ -388,7 +388,11 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
         return Some(Blocked {
             kind: Obstacle::Image,
             why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
-            hint: format!("load it with `docker load`, or omit --pull (image of {})", spec.role.title()),
+            hint: format!(
+                "load it with `{}`, or omit --pull (image of {})",
+                stack.invocation.docker("load"),
+                spec.role.title()
+            ),
         });
     }
     // One that is pulled first is checked when it is here.

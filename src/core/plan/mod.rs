@@ -470,7 +470,7 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     Blocked {
         kind: Obstacle::Foreign,
         why: format!("{kind} {name} exists, but clipper-metrics did not make it"),
-        hint: format!("choose another --name than {}, or remove it yourself: {remove}", stack.instance),
+        hint: format!("choose another --name than {}, or remove it yourself: `{remove}`", stack.instance),
     }
 }
 

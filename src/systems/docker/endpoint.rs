@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::core::invocation::shell_word;
+use crate::core::invocation::{Invocation, typed_option};
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 
@@ -87,15 +87,21 @@ impl Endpoint {
         Self { host: host.into(), certificates: None, chosen_by, tried: Vec::new() }
     }
 
+    /// The options that name this engine in a suggested command; none where the environment or Docker's own
+    /// configuration does.
+    #[must_use]
+    pub fn options(&self) -> String {
+        match &self.chosen_by {
+            // One that was found is not where `docker` looks.
+            ChosenBy::Option | ChosenBy::Found(_) => typed_option("-H", &self.host),
+            ChosenBy::ContextOption(name) => typed_option("--context", name),
+            _ => String::new(),
+        }
+    }
+
     /// A command of the engine's own client, for the same engine.
     pub(super) fn docker_command(&self, arguments: &str) -> String {
-        let engine = match &self.chosen_by {
-            // One that was found is not where `docker` looks.
-            ChosenBy::Option | ChosenBy::Found(_) => format!(" -H {}", shell_word(&self.host)),
-            ChosenBy::ContextOption(name) => format!(" --context {}", shell_word(name)),
-            _ => String::new(),
-        };
-        format!("docker{engine} {arguments}")
+        Invocation::new(Vec::new(), self.options()).docker(arguments)
     }
 
     /// Nobody chose it, and it is not where `docker` looks by itself.

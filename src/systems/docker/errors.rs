@@ -39,7 +39,10 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     } else {
         (
             excerpt(&message, 300),
-            "check that `docker version` works, or name another engine with -H or --context".into(),
+            format!(
+                "check that `{}` works, or name another engine with -H or --context",
+                endpoint.docker_command("version")
+            ),
         )
     };
     Error::Engine { endpoint: endpoint.to_string(), why, hint }

@@ -137,7 +137,7 @@ impl Docker {
             kind: Obstacle::Foreign,
             why: format!("cannot remove network {instance}: {} still attached to it", are(&names)),
             hint: format!(
-                "{}, then run the same command again",
+                "`{}`, then run the same command again",
                 self.endpoint.docker_command(&format!("network disconnect {instance} {}", names[0]))
             ),
         };

@@ -106,7 +106,7 @@ impl Docker {
             kind: Obstacle::Foreign,
             why: format!("cannot delete volume {volume}: {} it", using(&names)),
             hint: format!(
-                "remove it ({}), then run the same command again",
+                "remove it with `{}`, then run the same command again",
                 self.endpoint.docker_command(&format!("rm --force {first}"))
             ),
         };
