@@ -271,7 +271,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
 /// Reads everything that was given to this run, each thing once: a secret may come from a pipe.
 pub(super) fn read_inputs(options: &Options, environment: &Environment, purpose: Purpose) -> Result<Inputs> {
     let (mut given, mut variables) =
-        (options.settings.0.clone(), from_environment(|name| environment.get(name).cloned()));
+        (options.settings.0.clone(), from_environment(|name| environment.get(name).map(String::from)));
     // They are remembered, and the next run may be in another folder.
     for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
         *paths = absolute(paths)?;
@@ -310,7 +310,7 @@ pub(super) fn read_inputs(options: &Options, environment: &Environment, purpose:
 
 /// How a suggested command reaches the same instance, before anything is read.
 pub(super) fn invocation(options: &Options, environment: &Environment) -> Invocation {
-    let variables = from_environment(|name| environment.get(name).cloned());
+    let variables = from_environment(|name| environment.get(name).map(String::from));
     let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment);
     let engine = endpoint.map_or_else(|_| engine_options(options), |endpoint| endpoint.options());
     settings::invocation(&options.settings.0, &variables, &engine, false)

@@ -11,21 +11,20 @@ use crate::core::invocation::Invocation;
 use crate::core::text::printable;
 use crate::error::{Error, Result};
 use crate::report::{Format, Style};
-use crate::settings::keys::Setting;
+use crate::settings::keys::{Setting, TABLE};
 use crate::systems::docker::endpoint::Environment;
 
 /// How to show things, by options, environment and terminals: each stream by itself.
 pub(super) fn style(options: &Options, environment: &Environment) -> Style {
-    let set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
     let forced = environment.get("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
     let smart = environment.get("TERM").is_none_or(|term| term != "dumb");
     let color = |is_terminal: bool| match options.color {
         Some(Color::Always) => true,
         Some(Color::Never) => false,
-        Some(Color::Auto) | None => forced || (is_terminal && smart && !set("NO_COLOR")),
+        Some(Color::Auto) | None => forced || (is_terminal && smart && !environment.is_set("NO_COLOR")),
     };
     let given = options.settings.0.get(&Setting::Output).map(String::as_str);
-    let output = given.or_else(|| environment.get(Setting::Output.key().variable).map(String::as_str));
+    let output = given.or_else(|| environment.get(Setting::Output.key().variable));
     let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     Style {
         format: match output {
@@ -43,14 +42,15 @@ pub(super) fn style(options: &Options, environment: &Environment) -> Style {
     }
 }
 
-/// The format is one that the command has, also where a variable names it.
+/// Every variable that the program reads as text is text, and the format is one that the command has.
 pub(super) fn check(options: &Options, command: &Command, style: Style, environment: &Environment) -> Result<()> {
+    environment.expect_text(TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten())?;
     let key = Setting::Output.key();
     let is_given = options.settings.0.contains_key(&Setting::Output);
     if let (Some(text), ValueKind::Word(arguments)) = (environment.get(key.variable), key.kind)
         && !text.is_empty()
         && !is_given
-        && !arguments.contains(&text.as_str())
+        && !arguments.contains(&text)
     {
         let hint = format!("give one of {}", arguments.join(", "));
         return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
@@ -171,8 +171,8 @@ pub(super) async fn reader_gone() {
 
 /// Opens an address in a browser, in the background; `false` where there is none.
 pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
-    let set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
-    let has_display = cfg!(any(windows, target_os = "macos")) || ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(set);
+    let is_set = |name| environment.is_set(name);
+    let has_display = cfg!(any(windows, target_os = "macos")) || ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(is_set);
     has_display && open::that_detached(url).is_ok()
 }
 

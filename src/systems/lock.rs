@@ -70,8 +70,7 @@ fn open(engine: &str, instance: &str, environment: &Environment) -> std::io::Res
 
 /// A folder that only this user can write to.
 fn folder(environment: &Environment) -> PathBuf {
-    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-    let parent = match (set("XDG_RUNTIME_DIR"), set("HOME")) {
+    let parent = match (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME")) {
         (Some(runtime), _) => PathBuf::from(runtime),
         (None, Some(home)) => PathBuf::from(home).join(".cache"),
         (None, None) => std::env::temp_dir(),

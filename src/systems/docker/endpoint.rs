@@ -3,6 +3,7 @@
 //! Knows the files and variables of the Docker client. Must not know how an engine is spoken to.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,60 @@ use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 
 /// The environment, as it was when the program started.
-pub type Environment = BTreeMap<String, String>;
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    /// A variable that holds text.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str()
+    }
+
+    /// A variable that holds a path, which need not be text.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.0.get(name).filter(|value| !value.is_empty()).map(Path::new)
+    }
+
+    /// Whether a variable holds anything at all.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_empty())
+    }
+
+    /// Sets a variable for this run.
+    pub fn insert(&mut self, name: String, value: String) {
+        self.0.insert(name, value.into());
+    }
+
+    /// Checks that variables which must hold text do.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the first one that does not.
+    pub fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"]);
+        match names.find(|name| self.0.get(*name).is_some_and(|value| value.to_str().is_none())) {
+            Some(name) => Err(Error::usage(
+                format!("the environment variable {name} is not UTF-8 text"),
+                format!("set {name} to text, or unset it"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: Into<OsString>> FromIterator<(String, S)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, S)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name, value.into())).collect())
+    }
+}
+
+impl<const N: usize> From<[(String, String); N]> for Environment {
+    fn from(variables: [(String, String); N]) -> Self {
+        variables.into_iter().collect()
+    }
+}
 
 /// Where `docker` looks when nothing says otherwise.
 const DEFAULT: &str = "unix:///var/run/docker.sock";
@@ -181,9 +235,13 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
         return endpoint;
     }
     for (engine, path) in candidates(environment) {
+        let Some(name) = path.to_str() else {
+            endpoint.tried.push(format!("{} ({engine}): its path is not UTF-8 text", path.display()));
+            continue;
+        };
         match connect(&path) {
             Ok(()) => {
-                let host = format!("unix://{}", path.display());
+                let host = format!("unix://{name}");
                 return Endpoint { tried: endpoint.tried, ..Endpoint::new(&host, ChosenBy::Found(engine)) };
             }
             Err(why) => endpoint.tried.push(format!("{} ({engine}): {why}", path.display())),
@@ -194,8 +252,7 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
 
 /// Where engines that run without Docker's own service keep their sockets.
 fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
-    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(Path::new);
-    let (runtime, home) = (set("XDG_RUNTIME_DIR"), set("HOME"));
+    let (runtime, home) = (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME"));
     let places = [
         ("rootless Docker", runtime, "docker.sock"),
         ("Docker Desktop", home, ".docker/run/docker.sock"),
@@ -253,15 +310,16 @@ fn complete(host: &str, is_tls: bool) -> String {
 
 /// The folder with the certificates for TLS, if the environment asks for TLS.
 fn certificates(environment: &Environment) -> Option<PathBuf> {
-    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-    set("DOCKER_TLS_VERIFY")?;
-    set("DOCKER_CERT_PATH").map(PathBuf::from).or_else(|| folder(environment))
+    if !environment.is_set("DOCKER_TLS_VERIFY") {
+        return None;
+    }
+    environment.path("DOCKER_CERT_PATH").map(PathBuf::from).or_else(|| folder(environment))
 }
 
 /// The folder of the Docker client's configuration.
 fn folder(environment: &Environment) -> Option<PathBuf> {
-    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
-    set("DOCKER_CONFIG").map(PathBuf::from).or_else(|| set("HOME").map(|home| Path::new(home).join(".docker")))
+    let config = environment.path("DOCKER_CONFIG").map(PathBuf::from);
+    config.or_else(|| environment.path("HOME").map(|home| home.join(".docker")))
 }
 
 fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Environment) -> Result<Endpoint> {
@@ -330,6 +388,24 @@ mod tests {
         let named = resolve(None, Some("default"), &without).unwrap();
         assert_eq!((named.host.as_str(), named.chosen_by.is_this_run()), (DEFAULT, true));
         assert_eq!(named.docker_command("ps"), "docker --context default ps");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_of_the_environment_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join(OsString::from_vec(b"h\xe9".to_vec()));
+        std::fs::rename(with_context("far", "tcp://far:2376").keep(), &odd).unwrap();
+        let variables = |name: &str| Environment::from_iter([(name.to_string(), odd.clone().into_os_string())]);
+        assert_eq!(resolve(None, None, &variables("DOCKER_CONFIG")).unwrap().host, "tcp://far:2376");
+        std::fs::rename(&odd, folder.path().join("config")).unwrap();
+        std::fs::create_dir(&odd).unwrap();
+        std::fs::rename(folder.path().join("config"), odd.join(".docker")).unwrap();
+        assert_eq!(resolve(None, None, &variables("HOME")).unwrap().host, "tcp://far:2376");
+        assert!(variables("HOME").expect_text(["CLIPPER_METRICS_NAME"]).is_ok());
+        let error = variables("CLIPPER_METRICS_NAME").expect_text(["CLIPPER_METRICS_NAME"]).unwrap_err();
+        assert!(error.to_string().contains("CLIPPER_METRICS_NAME"), "{error}");
     }
 
     #[test]
