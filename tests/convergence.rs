@@ -86,6 +86,8 @@ enum Thing {
 struct World {
     /// Ids of networks with our name and label.
     networks: Vec<u32>,
+    /// A container of somebody else is attached to them.
+    network_is_used: bool,
     /// The next id of a network or container.
     next_id: u32,
     influxdb: Srv,
@@ -437,6 +439,7 @@ impl World {
         Observed {
             engine: None,
             network,
+            network_users: self.network_is_used.then(|| "somebody".to_string()).into_iter().collect(),
             settings: StoredSettings {
                 numbers: values.iter().map(|_| 1).collect(),
                 values,
@@ -518,6 +521,7 @@ impl World {
             Step::RemoveNetwork => {
                 let attached = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
                 assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
+                assert!(!self.network_is_used, "another container uses the network");
                 self.networks.clear();
             }
             Step::SaveSettings { keeps_retention } => {
@@ -1054,6 +1058,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                             let stored = grafana.volume && db.is_some();
                             let world = World {
                                 networks: networks.clone(),
+                                network_is_used: false,
                                 next_id: 20,
                                 influxdb: *influxdb,
                                 grafana: *grafana,
@@ -1286,6 +1291,11 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
     worlds(&networks(), &some(&servers), &servers, &DOORS[1..3], |world| {
         for volumes in [false, true] {
             let plan = plan::down(&want, &world.observe(&want, case), volumes);
+            let used = World { network_is_used: true, ..world.clone() };
+            let around = plan::down(&want, &used.observe(&want, case), volumes);
+            let kept: Vec<Step> = steps(&plan).into_iter().filter(|step| *step != Step::RemoveNetwork).collect();
+            assert_eq!(steps(&around), kept, "only the network stays where another container uses it");
+            assert_eq!(around.kept().count(), world.networks.len().min(1));
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for step in order {
@@ -1398,6 +1408,7 @@ fn empty_world() -> World {
     let empty = Srv { image: true, volume: false, container: None };
     World {
         networks: vec![],
+        network_is_used: false,
         next_id: 1,
         influxdb: empty,
         grafana: empty,
@@ -1784,6 +1795,14 @@ fn a_container_goes_once_the_server_that_is_used_instead_has_answered() {
     want.grafana = want.influxdb.clone();
     let both = steps(&plan_with(&want, |_| {}));
     assert!(both.contains(&Step::RemoveNetwork) && both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
+    let used = plan_with(&want, |seen| seen.network_users = vec!["a".into(), "b".into()]);
+    assert!(!steps(&used).contains(&Step::RemoveNetwork), "{used:?}");
+    let kept = used.kept().next().unwrap();
+    assert_eq!(kept.why, "network x stays: the containers a and b are still attached to it");
+    assert_eq!(
+        kept.hint,
+        "`docker network disconnect x a && docker network disconnect x b && docker network rm x` removes it"
+    );
 }
 
 fn lost(unknown: &[&'static str]) -> Lost {

@@ -113,6 +113,7 @@ async fn converge(
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
         if plan.in_sync() {
+            status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
@@ -306,7 +307,11 @@ pub async fn down(
         if plan.is_idle() {
             warn_about_restore(systems.stack(), &seen, listener);
             let up = plan::up(systems.stack(), &seen, UpOptions::default());
-            let status = summarize(systems, &seen, &up, false).await?;
+            let mut status = summarize(systems, &seen, &up, false).await?;
+            for kept in status::kept(&plan) {
+                listener.on(Event::Warning(&kept));
+                status.hints.push(kept);
+            }
             return Ok(Outcome { executed, status });
         }
         match systems.apply(&plan, &mut executed).await {
@@ -407,8 +412,11 @@ pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<(Plan,
     items.extend(plan::down(systems.stack(), &seen, options.volumes).0);
     let plan = Plan(items);
     let up = plan::up(systems.stack(), &seen, UpOptions::default());
-    let status = summarize(systems, &seen, &up, false).await?;
-    Ok((plan, status))
+    let mut status = summarize(systems, &seen, &up, false).await?;
+    status.hints.extend(status::kept(&plan));
+    let volumes = volumes_to_delete(systems.stack(), &plan);
+    let questions = if volumes.is_empty() || plan.blocked().is_some() { vec![] } else { vec![deletion(&volumes)] };
+    Ok(Preview { plan, questions, status })
 }
 
 /// Reports what is there and how it differs.

@@ -22,6 +22,8 @@ pub struct Observed {
     pub engine: Option<Engine>,
     /// The network that the containers share.
     pub network: Network,
+    /// Running containers of others that use it, by name: it cannot be removed while they do.
+    pub network_users: Vec<String>,
     /// The settings that are remembered with the instance.
     pub settings: StoredSettings,
     /// The InfluxDB role.

@@ -4,7 +4,7 @@
 
 use super::address::ServerUrl;
 use super::alerts::{AlertRule, Alerts};
-use super::invocation::typed_option;
+use super::invocation::{shell_word, typed_option};
 use super::observed::{
     Catalogue, ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Unreadable, Volume,
 };
@@ -298,6 +298,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         });
     }
     hints.extend(lookalikes(seen));
+    hints.extend(kept(plan));
     hints.extend(unreadable_dashboards(want));
     hints.extend(user_dashboards.iter().flat_map(UserDashboard::remarks));
     hints.extend(refused_image(want));
@@ -412,6 +413,11 @@ pub fn missing_plugin(kind: &str) -> String {
     )
 }
 
+/// A sentence for each thing that stays although it is not needed.
+pub fn kept(plan: &Plan) -> impl Iterator<Item = String> + '_ {
+    plan.kept().map(|kept| format!("{}; {}", kept.why, kept.hint))
+}
+
 /// A hint for each remembered file that cannot be used.
 #[must_use]
 pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
@@ -435,7 +441,8 @@ pub fn refused_image(want: &Stack) -> Option<String> {
 }
 
 fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
-    let matters = |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Unknown);
+    let matters =
+        |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Kept(_) | Finding::Unknown);
     plan.0
         .iter()
         .filter(|item| matters(&item.finding))
@@ -469,7 +476,12 @@ const fn object_state(finding: &Finding) -> ObjectState {
         Finding::Missing => ObjectState::Missing,
         Finding::Differs(_) | Finding::Contradicts(_) | Finding::Requested(_) => ObjectState::Differs,
         Finding::Blocked(Blocked { kind: Obstacle::Foreign | Obstacle::Conflict, .. }) => ObjectState::Foreign,
-        Finding::Stopped(_) | Finding::Silent(_) | Finding::Unknown | Finding::Unreadable(_) | Finding::Blocked(_) => {
+        Finding::Stopped(_)
+        | Finding::Silent(_)
+        | Finding::Unknown
+        | Finding::Kept(_)
+        | Finding::Unreadable(_)
+        | Finding::Blocked(_) => {
             ObjectState::Unknown
         }
     }

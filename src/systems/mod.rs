@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
-use self::docker::{Docker, SeenRole};
+use self::docker::{Docker, Seen, SeenRole};
 use self::grafana::Grafana;
 pub use self::http::CaFile;
 use self::http::{Auth, Http};
@@ -201,13 +201,18 @@ impl Systems {
             volume_user: None,
             managed_behind: None,
         };
-        let (network, settings, [influxdb, grafana], others, lookalikes) = match &self.docker {
-            Some(docker) => {
-                let seen = docker.observe(&self.stack).await?;
-                (seen.network, seen.settings, seen.roles, seen.others, seen.lookalikes)
-            }
-            None => (Network::Free, StoredSettings::default(), [nothing(), nothing()], Vec::new(), Vec::new()),
+        let seen = match &self.docker {
+            Some(docker) => docker.observe(&self.stack).await?,
+            None => Seen {
+                network: Network::Free,
+                network_users: Vec::new(),
+                settings: StoredSettings::default(),
+                roles: [nothing(), nothing()],
+                others: Vec::new(),
+                lookalikes: Vec::new(),
+            },
         };
+        let Seen { network, network_users, settings, roles: [influxdb, grafana], others, lookalikes } = seen;
         self.failed_step.set(None);
         self.upgrade.borrow_mut().clone_from(&settings.upgrade);
         self.locate(Role::Influxdb, &influxdb.container);
@@ -230,6 +235,7 @@ impl Systems {
         Ok(Observed {
             engine: None,
             network,
+            network_users,
             settings,
             influxdb: Server {
                 free_port: free_ports[0],

@@ -14,12 +14,23 @@ fn a_stranger_in_our_network_is_named_once() {
     docker(&["pull", &image]).unwrap();
     let stranger = format!("{}-stranger", it.name);
     docker(&["run", "--detach", "--name", &stranger, "--network", &it.name, &image]).unwrap();
-    let down = it.run(&["down"]).expect(1);
-    assert_eq!(down.err.matches(&stranger).count(), 2, "once in the error and once in the hint: {}", down.err);
-    assert!(down.err.contains(&format!("docker network disconnect {} {stranger}", it.name)), "{}", down.err);
-    assert!(!down.err.contains(" after 0"), "{}", down.err);
-    docker(&["network", "disconnect", &it.name, &stranger]).unwrap();
-    it.run(&["down"]).expect(0);
+    let dry = it.run(&["down", "--dry-run"]).expect(3);
+    assert!(dry.out.contains("leave the network alone") && !dry.out.contains("remove the network"), "{}", dry.out);
+    let down = it.run(&["down"]).expect(0);
+    assert_eq!(down.err.matches("warning:").count(), 1, "{}", down.err);
+    assert_eq!(down.err.matches(&stranger).count(), 2, "once as the reason and once in the command: {}", down.err);
+    assert!(docker(&["inspect", "--type", "container", &it.container("grafana")]).is_err());
+    // The rest goes, the settings too, and the network is named again.
+    let json = it.run(&["down", "--volumes", "--yes", "--output", "json"]).expect(0).json();
+    let hint =
+        json["hints"].as_array().unwrap().iter().find_map(|hint| hint.as_str().filter(|it| it.contains(&stranger)));
+    let prefix = format!("name={}-settings", it.name);
+    assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &prefix]).unwrap(), "");
+    assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("leave the network alone"));
+    // What the hint says removes it.
+    let command = hint.unwrap().split('`').nth(1).unwrap();
+    assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    assert!(docker(&["network", "inspect", &it.name]).is_err());
     docker(&["rm", "--force", &stranger]).unwrap();
 }
 

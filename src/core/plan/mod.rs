@@ -96,6 +96,8 @@ pub enum Finding {
     InSync,
     /// As a person made it, and left alone for that.
     Edited,
+    /// Not needed, and left alone since something else uses it.
+    Kept(Kept),
     /// Not there.
     Missing,
     /// There, and different.
@@ -124,6 +126,15 @@ pub struct Blocked {
     /// Why, with the object's name.
     pub why: String,
     /// What to type next.
+    pub hint: String,
+}
+
+/// Why something that is not needed stays, and how the user removes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Why, with the object's name.
+    pub why: String,
+    /// What to type to remove it.
     pub hint: String,
 }
 
@@ -182,6 +193,7 @@ impl fmt::Display for Finding {
         match self {
             Self::InSync => f.write_str("in sync"),
             Self::Edited => f.write_str("edited"),
+            Self::Kept(kept) => f.write_str(&kept.why),
             Self::Missing => f.write_str("missing"),
             Self::Differs(differences) => {
                 for (index, difference) in differences.iter().enumerate() {
@@ -253,7 +265,16 @@ impl Plan {
     /// Nothing to do and nothing in the way.
     #[must_use]
     pub fn in_sync(&self) -> bool {
-        self.is_idle() && self.0.iter().all(|item| matches!(item.finding, Finding::InSync | Finding::Edited))
+        let is_left_alone = |item: &Item| matches!(item.finding, Finding::InSync | Finding::Edited | Finding::Kept(_));
+        self.is_idle() && self.0.iter().all(is_left_alone)
+    }
+
+    /// What stays although it is not needed.
+    pub fn kept(&self) -> impl Iterator<Item = &Kept> + '_ {
+        self.0.iter().filter_map(|item| match &item.finding {
+            Finding::Kept(kept) => Some(kept),
+            _ => None,
+        })
     }
 
     /// The first item that needs a human; nothing is done while there is one.
@@ -334,10 +355,10 @@ fn is_released(stack: &Stack, seen: &Observed, role: Role) -> bool {
     stack.container(other).is_some() && *holder == Some(PortHolder::OtherRole(role))
 }
 
-fn network(stack: &Stack, seen: &Network) -> Option<Item> {
-    let (finding, steps) = match seen {
+fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
+    let (finding, steps) = match &seen.network {
         Network::Ours(_) if !stack.needs_engine() => {
-            (Finding::Requested("no container is left that needs it"), vec![Step::RemoveNetwork])
+            return Some(unneeded_network(stack, seen, "no container is left that needs it"));
         }
         _ if !stack.needs_engine() => return None,
         Network::Ours(ids) if ids.len() > 1 => {
@@ -349,6 +370,31 @@ fn network(stack: &Stack, seen: &Network) -> Option<Item> {
         Network::Foreign => (foreign("network", &stack.instance, stack).into(), vec![]),
     };
     Some(Item::new(Resource::Network, finding, steps))
+}
+
+/// The instance's network where it is to go. One that others use stays.
+fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Item {
+    let (instance, users) = (&stack.instance, &seen.network_users);
+    if users.is_empty() {
+        return Item::new(Resource::Network, Finding::Requested(reason), vec![Step::RemoveNetwork]);
+    }
+    let docker = |arguments: String| stack.invocation.docker(&arguments);
+    let commands = users.iter().map(|user| docker(format!("network disconnect {instance} {user}")));
+    let commands: Vec<String> = commands.chain([docker(format!("network rm {instance}"))]).collect();
+    let kept = Kept {
+        why: format!("network {instance} stays: {}", attached(users)),
+        hint: format!("`{}` removes it", commands.join(" && ")),
+    };
+    Item::new(Resource::Network, Finding::Kept(kept), vec![])
+}
+
+/// Which containers are attached to a network.
+#[must_use]
+pub fn attached(names: &[String]) -> String {
+    match names {
+        [one] => format!("container {one} is still attached to it"),
+        names => format!("the containers {} are still attached to it", names.join(" and ")),
+    }
 }
 
 /// The retention can be remembered: the database has it, is made with it, or gets it in this plan, and the user is
@@ -516,8 +562,10 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
             items.push(removal(Resource::Volume(role), found, Step::RemoveVolume(role)));
         }
     }
-    let found = matches!(seen.network, Network::Ours(_));
-    items.push(removal(Resource::Network, found, Step::RemoveNetwork));
+    items.push(match seen.network {
+        Network::Ours(_) => unneeded_network(stack, seen, "to be removed"),
+        Network::Free | Network::Foreign => Item::new(Resource::Network, Finding::Missing, vec![]),
+    });
     if volumes {
         items.push(removal(Resource::Settings, !seen.settings.numbers.is_empty(), Step::RemoveSettings));
     }

@@ -96,6 +96,8 @@ pub struct SeenRole {
 pub struct Seen {
     /// The network.
     pub network: Network,
+    /// Running containers of others that use it, by name.
+    pub network_users: Vec<String>,
     /// The remembered settings.
     pub settings: StoredSettings,
     /// By role, in the order of [`Role::ALL`].
@@ -342,6 +344,7 @@ impl Docker {
         )
         .await;
         Ok(Seen {
+            network_users: network::users(&containers, instance, &network),
             network,
             settings: settings::among(&volumes, instance),
             roles: [influxdb?, grafana?],

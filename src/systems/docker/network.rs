@@ -5,13 +5,14 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
-use bollard::models::{NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::models::{ContainerSummary, EndpointSettings, NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
+use super::container::{is_up, name_of};
 use super::{Docker, labels};
 use crate::core::event::Event;
 use crate::core::observed::Network;
-use crate::core::plan::{Blocked, Obstacle, Resource};
+use crate::core::plan::{self, Blocked, Obstacle, Resource};
 use crate::core::text::printable;
 use crate::error::{Error, Refusal, Result};
 
@@ -87,28 +88,25 @@ impl Docker {
     /// others what cannot work there anyway.
     ///
     /// # Errors
-    /// [`Error::Blocked`] where a container of somebody else is attached, [`Error::Docker`] when the
-    /// engine refuses.
+    /// [`Error::Raced`] where a container of others was attached meanwhile, [`Error::Blocked`] where one is attached
+    /// to a spare network, [`Error::Docker`] when the engine refuses.
     pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
         for id in ids.iter().skip(usize::from(spare)) {
             let doing = format!("remove network {instance}");
             // Podman removes one that is named by its id, whoever is attached to it.
-            if self.is_podman.get()
-                && let Some(error) = self.strangers(instance, id).await?
-            {
-                return Err(error);
+            if self.is_podman.get() {
+                self.expect_unused(instance, id, spare).await?;
             }
             match self.find(&doing, self.client.remove_network(id)).await {
                 Err(Error::Docker { refusal: Refusal::Conflict, .. }) if spare => {
-                    if let Some(error) = self.strangers(instance, id).await? {
-                        return Err(error);
-                    }
+                    self.expect_unused(instance, id, spare).await?;
                     self.unplug(id).await?;
                     self.find(&doing, self.client.remove_network(id)).await?;
                 }
                 Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
-                    return Err(self.strangers(instance, id).await?.unwrap_or(error));
+                    self.expect_unused(instance, id, spare).await?;
+                    return Err(error);
                 }
                 result => drop(result?),
             }
@@ -116,8 +114,8 @@ impl Docker {
         Ok(())
     }
 
-    /// Who else is attached to the instance's network, as an error that names them.
-    async fn strangers(&self, instance: &str, network: &str) -> Result<Option<Error>> {
+    /// Fails where containers of others are attached to the instance's network.
+    async fn expect_unused(&self, instance: &str, network: &str, spare: bool) -> Result<()> {
         let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
         let attached = attached.and_then(|network| network.containers).unwrap_or_default();
         let all = self.containers().await?;
@@ -130,18 +128,20 @@ impl Docker {
             .map(|(id, endpoint)| printable(&endpoint.name.unwrap_or(id)))
             .collect();
         names.sort();
-        if names.is_empty() {
-            return Ok(None);
+        let Some(first) = names.first() else { return Ok(()) };
+        let attached = plan::attached(&names);
+        if !spare {
+            return Err(Error::Raced { doing: format!("remove network {instance}"), why: attached });
         }
         let blocked = Blocked {
             kind: Obstacle::Foreign,
-            why: format!("cannot remove network {instance}: {} still attached to it", are(&names)),
+            why: format!("cannot remove a second network {instance}: {attached}"),
             hint: format!(
                 "`{}`, then run the same command again",
-                self.endpoint.docker_command(&format!("network disconnect {instance} {}", names[0]))
+                self.endpoint.docker_command(&format!("network disconnect {network} {first}"))
             ),
         };
-        Ok(Some(Error::Blocked { resource: Resource::Network, blocked }))
+        Err(Error::Blocked { resource: Resource::Network, blocked })
     }
 
     async fn unplug(&self, network: &str) -> Result<()> {
