@@ -929,3 +929,49 @@ fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
     it.run(&["up", "--database", "new", "--retention", "12h", "--move-data-source"]).expect(0);
     assert!(it.influxd.query("", "SHOW RETENTION POLICIES ON new").contains("12h0m0s"));
 }
+
+#[test]
+fn a_backfill_begins_where_the_default_policy_begins() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE clipper");
+    it.influxd.query(
+        "",
+        "CREATE RETENTION POLICY \"a \\\"short\\\" one\" ON clipper DURATION 90m REPLICATION 1 SHARD DURATION 1h DEFAULT",
+    );
+    let sent = |words: &[&str]| {
+        let words = [&["demo", "--models", "m1,m2", "--mix", "--output", "json"], words].concat();
+        let ran = it.run(&words).expect(0);
+        (ran.json()["reports"].as_u64().unwrap(), ran.err)
+    };
+    let (reports, said) = sent(&["--backfill", "6h"]);
+    // A report every 15.004 s, of 89 minutes.
+    assert!((350..=357).contains(&reports), "{reports} reports");
+    assert_eq!(said.matches("keeps points for 90m: the backfill begins there").count(), 1, "{said}");
+    let stored = it.influxd.query("clipper", "SELECT count(\"value\") FROM m2_prediction_counter");
+    assert!(stored.contains("[["), "the points are in the default policy: {stored}");
+    let (reports, said) = sent(&["--backfill", "1h"]);
+    assert!((239..=241).contains(&reports) && !said.contains("begins there"), "{reports}: {said}");
+    let (reports, said) = sent(&["--backfill", "90m", "--duration", "1s"]);
+    assert!(reports > 350 && said.contains("begins there"), "{reports}: {said}");
+}
+
+#[test]
+fn a_dry_run_refuses_what_up_refuses_and_names_what_must_be_confirmed() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up"]).expect(0);
+    let refused = ["--reset-grafana-password"];
+    let [up, dry] = [&["up"][..], &["up", "--dry-run"]].map(|words| it.run(&[words, &refused].concat()).expect(2));
+    assert_eq!(up.err, dry.err);
+    let shorter = ["up", "--retention", "90d", "--dry-run"];
+    let asked = "database clipper keeps points for ever, and would keep them 90d: older ones are deleted";
+    let dry = it.run(&shorter).expect(3);
+    assert!(dry.out.contains(&format!("asks first: {asked}")), "{}", dry.out);
+    let json = |more: &[&str]| it.run(&[&shorter, more, &["--output", "json"]].concat()).expect(3).json();
+    assert_eq!(json(&[])["confirmations"], json!([asked]));
+    assert_eq!(json(&["--yes"])["confirmations"], json!([]));
+    assert!(it.run(&["up", "--retention", "90d"]).expect(2).err.contains(asked));
+    assert_eq!(it.run(&["up", "--dry-run", "--output", "json"]).expect(0).json()["confirmations"], json!([]));
+    // What blocks is reported before what would be asked.
+    let blocked = it.run(&[&shorter[..], &["--grafana-org", "no such", "--grafana-user", "x"]].concat()).expect(3);
+    assert!(blocked.out.contains("blocked:") && !blocked.out.contains("asks first"), "{}", blocked.out);
+}

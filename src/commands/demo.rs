@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::clipper::load::{Batch, Load, STEP};
 use crate::core::event::{Event, Listener};
 use crate::core::reports::{DEMO_TAG, is_unreportable};
+use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::error::{Error, Result};
 use crate::systems::influxdb::Influxdb;
@@ -89,8 +90,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     }
     let now = super::now();
     if let Some(past) = options.backfill {
-        let past = i64::try_from(past.as_millis()).unwrap_or(i64::MAX);
-        let first = now.saturating_sub(past).max(0);
+        let first = first_report(&influxdb, &stack.database, past, now, listener).await?;
         let mut batch = Batch::default();
         let mut at = first;
         while at <= now {
@@ -125,6 +125,36 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
         sent.reports += 1;
         sent.points += batch.points;
     }
+}
+
+/// When a backfill begins: InfluxDB refuses points that its default retention policy no longer keeps.
+async fn first_report(
+    influxdb: &Influxdb,
+    database: &str,
+    past: Duration,
+    now: i64,
+    listener: &dyn Listener,
+) -> Result<i64> {
+    let wanted = now.saturating_sub(millis(past)).max(0);
+    let policy = influxdb.default_retention(database).await?;
+    let Some(Retention::For(kept)) = policy.and_then(|policy| Retention::parse(&policy.duration)) else {
+        return Ok(wanted);
+    };
+    // The server's own clock decides, and the oldest points must not expire on their way.
+    let there = influxdb.clock().await?.unwrap_or(now);
+    let oldest = there.saturating_sub(millis(kept)).saturating_add(millis(WRITE_TIMEOUT));
+    if wanted >= oldest {
+        return Ok(wanted);
+    }
+    listener.on(Event::Note(&format!(
+        "database {database} keeps points for {}: the backfill begins there",
+        Retention::For(kept)
+    )));
+    Ok(oldest)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Removes every demo point and nothing else; how many series that were.
