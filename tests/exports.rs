@@ -329,3 +329,55 @@ fn names_that_a_format_does_not_take_are_refused() {
     let stack = read(&home.path().join("x"), "stack.yaml");
     assert!(!stack.contains("influxdb:") && !stack.contains("database:"), "{stack}");
 }
+
+#[test]
+fn what_an_earlier_export_put_into_a_cluster_is_found_by_its_label() {
+    let home = home_without_engine();
+    let mine = home.path().join("mine.json");
+    std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
+    let (mine, directory) = (mine.display().to_string(), home.path().join("k8s").display().to_string());
+    let export = |more: &[&str]| {
+        let words = [&["export", "kubernetes", &directory, "--name", "team-a"], more].concat();
+        without_engine(&home, &words).expect(0);
+        let objects = |path: &str| -> Vec<Value> {
+            let text = read(Path::new(&directory), path);
+            text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
+        };
+        let all = [objects("database.yaml"), objects("provisioning.yaml")].concat();
+        let readme = read(Path::new(&directory), "README.md");
+        let selector = readme.split("kubectl delete configmap,job --selector '").nth(1).unwrap();
+        (all, selector.split('\'').next().unwrap().to_string())
+    };
+    // As `kubectl` reads a selector.
+    let selects = |selector: &str, object: &Value| {
+        selector.split(',').all(|term| match term.split_once("!=") {
+            Some((name, value)) => object["metadata"]["labels"][name] != value,
+            None => term.split_once('=').is_some_and(|(name, value)| object["metadata"]["labels"][name] == value),
+        })
+    };
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap().to_string();
+    let (before, first) = export(&["--dashboard", &mine, "--database", "one"]);
+    assert!(before.iter().any(|object| name(object) == "team-a-grafana-dashboard-2"), "{before:?}");
+    assert_eq!(
+        export(&["--dashboard", &mine, "--database", "one"]),
+        (before.clone(), first.clone()),
+        "nothing changed"
+    );
+    let (now, selector) = export(&["--database", "two"]);
+    assert!(now.iter().all(|object| !selects(&selector, object)), "what is applied stays: {selector}");
+    let kept: Vec<String> = now.iter().map(name).collect();
+    let gone: Vec<String> = before.iter().map(name).filter(|name| !kept.contains(name)).collect();
+    assert_eq!(gone.len(), 2, "the second dashboard and the Job of the other database: {gone:?}");
+    assert!(before.iter().all(|object| selects(&selector, object)), "{selector}");
+    // Objects of releases without that label are outdated, those of other instances are not.
+    let mut other = before[0].clone();
+    other["metadata"]["labels"].as_object_mut().unwrap().remove("clipper-metrics/export");
+    assert!(selects(&selector, &other));
+    other["metadata"]["labels"]["app.kubernetes.io/instance"] = json!("team-b");
+    assert!(!selects(&selector, &other));
+    let job = now.iter().find(|object| object["kind"] == "Job").unwrap();
+    assert!(job["spec"]["ttlSecondsAfterFinished"].as_u64().is_some_and(|seconds| seconds > 0));
+    for value in now.iter().map(|object| object["metadata"]["labels"]["clipper-metrics/export"].as_str().unwrap()) {
+        assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric()), "{value} is no label");
+    }
+}

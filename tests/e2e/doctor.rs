@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::instance::{Instance, SOON, docker};
+use super::instance::{Instance, Removed, SOON, docker};
 use crate::support::{eventually, influxd, registry};
 
 fn now() -> u128 {
@@ -21,15 +21,6 @@ fn report(it: &Instance) {
          size=1,min=1,max=1,mean=1,std=0,p95=1,p99=1,p50=1 {at}\n"
     );
     influxd::write(&it.influxdb(), "d", &lines);
-}
-
-/// A container of a test's own, gone with its value.
-struct Removed(String);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = docker(&["rm", "--force", &self.0]);
-    }
 }
 
 fn culprit(it: &Instance, more: &[&str]) -> Value {

@@ -7,9 +7,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::engine::OwnEngine;
-use super::instance::{Instance, SOON, assert_log_limit, assert_no_capability, docker, is_podman};
+use super::instance::{Instance, Removed, SOON, assert_log_limit, assert_no_capability, docker, is_podman};
 use crate::support::run::{Ran, program, ran};
-use crate::support::{eventually, free_port};
+use crate::support::{eventually, free_port, registry};
 
 /// The Compose project of an export, removed when the test is over.
 struct Project<'a> {
@@ -69,8 +69,27 @@ fn compose_goes_on_with_the_volumes_and_back_again() {
     let points = "SELECT count(\"value\") FROM /_prediction_counter$/";
     let before = it.query("clipper", points);
     assert!(before.contains("m1_prediction_counter"), "{before}");
+    // A Clipper in a container, which finds InfluxDB by its container's name.
+    let clipper = format!("{}-clipper", it.name);
+    let image = format!("{}/influxdb:1.12.4", registry::address());
+    docker(&["run", "--detach", "--name", &clipper, "--network", &it.name, "--entrypoint", "sleep", &image, "600"])
+        .unwrap();
+    let _removed = Removed(clipper.clone());
+    let (host, statement) = (it.container("influxdb"), "SHOW DATABASES");
+    let asks = || docker(&["exec", &clipper, "influx", "-host", &host, "-execute", statement]);
+    assert!(asks().unwrap().contains("clipper"));
     let project = Project::export(&it);
+    let readme = std::fs::read_to_string(project.folder.path().join("README.md")).unwrap();
+    let moves = |verb: &str| {
+        let start = readme.find(&format!("docker network {verb} ")).unwrap();
+        let command = readme[start..].split('`').next().unwrap().replace("CLIPPER", &clipper);
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
+    };
+    moves("disconnect");
     start(&project);
+    moves("connect");
+    assert!(asks().unwrap().contains("clipper"), "the name is still InfluxDB's");
+    moves("disconnect");
     assert_eq!(it.query("clipper", points), before, "the data is there");
     let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
     assert_eq!(dashboard["meta"]["provisioned"], true, "{}", dashboard["meta"]);
@@ -105,6 +124,8 @@ fn compose_goes_on_with_the_volumes_and_back_again() {
     let (_, dashboard) = it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None);
     assert_eq!(dashboard["meta"]["provisioned"], false, "Grafana has let go of it");
     it.assert_whole();
+    moves("connect");
+    assert!(asks().unwrap().contains("clipper"), "and on the way back");
     assert_eq!(it.query("clipper", points), before);
     assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
 }

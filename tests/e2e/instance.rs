@@ -10,6 +10,15 @@ use serde_json::Value;
 use crate::support::run::{Ran, Run, http_with};
 use crate::support::{free_port, influxd, registry};
 
+/// A container of a test's own, gone with its value.
+pub(crate) struct Removed(pub String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = docker(&["rm", "--force", &self.0]);
+    }
+}
+
 /// Removed, data and all, when the test is over.
 pub(crate) struct Instance {
     pub name: String,

@@ -306,7 +306,13 @@ impl Plan {
 #[must_use]
 pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut items = Vec::new();
-    items.extend(network(stack, &seen.network));
+    let network = network(stack, seen);
+    // What is in a server's way says more, so that it is reported first.
+    let (foreign, network) = match network {
+        Some(item) if matches!(item.finding, Finding::Blocked(_)) => (Some(item), None),
+        network => (None, network),
+    };
+    items.extend(network);
     let upgrade = seen.settings.upgrade.as_ref();
     let released = |role| is_released(stack, seen, role);
     let influxdb = container::server(stack, Role::Influxdb, &seen.influxdb, options, released(Role::Influxdb), None);
@@ -331,7 +337,9 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         // Nobody is asked before the next plan knows what the volume holds.
         inside.iter_mut().chain([&mut query]).for_each(|item| item.steps.clear());
     }
-    items.extend([influxdb, grafana, database]);
+    items.extend([influxdb, grafana]);
+    items.extend(foreign);
+    items.push(database);
     items.extend(retention);
     items.extend(inside);
     items.push(query);

@@ -40,6 +40,8 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
         // In the short form: docker-compose 1.29 knows no address in the long one.
         service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
         service["security_opt"] = json!(["no-new-privileges"]);
+        // A Clipper in a container knows the server by the name of its container.
+        service["networks"] = json!({"default": {"aliases": [spec.name]}});
         if made.host_gateway {
             service["extra_hosts"] = json!([format!("{}:host-gateway", Specification::HOST_NAME)]);
         }
@@ -64,7 +66,8 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
         let made = json!({"external": true, "name": spec.specification.volume});
         (spec.role.name().to_string(), made)
     });
-    let file = json!({"services": services, "volumes": volumes.collect::<Map<_, _>>()});
+    let network = json!({"default": {"name": stack.instance}});
+    let file = json!({"services": services, "networks": network, "volumes": volumes.collect::<Map<_, _>>()});
     let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
     // Two exports in folders of one name are two projects.
     all.push(File::new(".env", format!("COMPOSE_PROJECT_NAME={}\n", stack.instance)));

@@ -22,8 +22,19 @@ pub(super) const SECRET: &str = "secret.yaml";
 const VALUES: &str = "stringData:\n";
 /// Where Grafana's container finds them.
 const SECRETS: &str = "/etc/clipper-metrics";
+/// The label of ConfigMaps and Jobs that says which export they belong to.
+const EDITION: &str = "clipper-metrics/export";
+/// The label that all objects have.
+const PART_OF: &str = "clipper-metrics";
+/// In seconds: how long a Job that has done its work stays.
+const JOB_STAYS: u32 = 86_400;
 /// The most bytes that a ConfigMap holds.
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
+
+/// The label selector of objects that other exports of the instance made.
+pub(super) fn outdated(stack: &Stack, edition: &str) -> String {
+    format!("app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={edition}", stack.instance)
+}
 
 /// The name of an object of a role.
 pub(super) fn object(stack: &Stack, role: Role) -> String {
@@ -47,11 +58,18 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     let url = material.influxdb_url(&object(stack, Role::Influxdb));
     let files = provisioning(material, &url, &variable(INFLUXDB_PASSWORD), false)?;
     let provisioned = provisioned(&files);
-    let (maps, sources) = config_maps(stack, &provisioned)?;
+    let (mut maps, sources) = config_maps(stack, &provisioned)?;
+    let mut jobs: Vec<Value> = influxdb.map(|spec| database_job(stack, spec)).into_iter().collect();
+    let edition: String = maps.iter().chain(&jobs).map(Value::to_string).collect();
+    let edition = fingerprint(edition.as_bytes());
+    // An earlier export may have made others of these, which the cluster keeps.
+    for object in maps.iter_mut().chain(&mut jobs) {
+        object["metadata"]["labels"][EDITION] = json!(edition);
+    }
     let mut all: Vec<(String, Vec<Value>)> = Vec::new();
     if let Some(spec) = influxdb {
         all.push(("influxdb.yaml".into(), self::influxdb(material, spec)));
-        all.push(("database.yaml".into(), vec![database_job(stack, spec)]));
+        all.push(("database.yaml".into(), jobs));
     }
     if let Some(spec) = stack.container(Role::Grafana) {
         let digest: String = provisioned.iter().map(|file| format!("{}\n{}", file.path, file.content)).collect();
@@ -65,7 +83,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     });
     let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization))];
     files.push(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values));
-    files.push(readme::kubernetes(material));
+    files.push(readme::kubernetes(material, &edition));
     for (path, objects) in all {
         let text: Vec<String> = objects.iter().map(yaml).collect();
         files.push(File::new(path, text.join("---\n")));
@@ -103,7 +121,7 @@ fn labels(stack: &Stack, role: Role) -> Value {
 
 fn metadata(stack: &Stack, name: &str, role: Role) -> Value {
     let mut all = labels(stack, role);
-    all["app.kubernetes.io/part-of"] = json!("clipper-metrics");
+    all["app.kubernetes.io/part-of"] = json!(PART_OF);
     json!({"name": name, "labels": all})
 }
 
@@ -278,6 +296,7 @@ fn database_job(stack: &Stack, spec: &ContainerSpec) -> Value {
     let labels = json!({"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": stack.instance});
     let job = json!({
         "backoffLimit": 20,
+        "ttlSecondsAfterFinished": JOB_STAYS,
         "template": {
             "metadata": {"labels": labels},
             "spec": {

@@ -3,7 +3,7 @@
 //! Knows texts. Must not know the formats' fields.
 
 use super::compose::NETWORK;
-use super::{FOLDER, File, Material, is_known_to_containers_only};
+use super::{FOLDER, File, Material, is_known_to_containers_only, kubernetes};
 use crate::core::invocation::shell_word;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
@@ -66,12 +66,28 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
             ("down", command(stack, "down")),
             ("compose_up", docker(stack, "compose up -d")),
             ("status", status),
+            ("clipper", containerized_clipper(stack)),
             ("password", influxdb_password(stack, IN_A_SHELL)),
             ("opens", opens(stack)),
             ("back", back(stack, files)),
             ("edited", kept(material)),
             ("volumes", format!(" {}", volumes.join(" and "))),
         ],
+    )
+}
+
+/// How a Clipper in the instance's network keeps its way to InfluxDB.
+fn containerized_clipper(stack: &Stack) -> String {
+    let Some(spec) = stack.container(Role::Influxdb) else { return String::new() };
+    let network = |verb: &str| docker(stack, &format!("network {verb} {} CLIPPER", stack.instance));
+    format!(
+        "\nA Clipper in a container of the network `{}` finds InfluxDB as `influx_ip = \"{}\"` before and after. A network \
+         is replaced only while no container uses it: take Clipper out before (`{}`), and put it back after (`{}`); so \
+         on the way back, too.\n",
+        stack.instance,
+        spec.name,
+        network("disconnect"),
+        network("connect")
     )
 }
 
@@ -120,7 +136,7 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
     )
 }
 
-pub(super) fn kubernetes(material: &Material<'_>) -> File {
+pub(super) fn kubernetes(material: &Material<'_>, edition: &str) -> File {
     let stack = material.stack;
     let text = include_str!("../../../assets/export/kubernetes.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
@@ -144,6 +160,7 @@ pub(super) fn kubernetes(material: &Material<'_>) -> File {
         material,
         &[
             ("claims", claims.into()),
+            ("outdated", kubernetes::outdated(stack, edition)),
             ("uid", stack.dashboard.uid.clone()),
             ("influxdb", if is_ours { influxdb } else { external(stack) }),
             ("read_only", if read_only { " and with a read-only root".into() } else { String::new() }),
