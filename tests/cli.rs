@@ -39,6 +39,47 @@ fn help_names_every_command_and_every_option_has_a_text() {
     assert!(run(&["--version"]).expect(0).out.starts_with("clipper-metrics "));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_known_variable_that_is_no_text_is_an_error_that_names_it() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = std::ffi::OsStr::from_bytes(b"a\xff");
+    let run = |name: &str, words: &[&str]| {
+        let mut command = Run::new(words).env("DOCKER_HOST", NO_ENGINE).command();
+        ran(&command.env(name, odd).output().unwrap())
+    };
+    let of_settings = TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten();
+    for name in of_settings.chain(["DOCKER_HOST", "DOCKER_CONTEXT"]) {
+        let refused = run(name, &["status"]).expect(2);
+        assert!(refused.err.contains(&format!("the environment variable {name} is not UTF-8 text")), "{}", refused.err);
+    }
+    let json = run("CLIPPER_METRICS_NAME", &["status", "--output", "json"]).expect(2).json();
+    assert_eq!(json["error"]["kind"], "usage");
+    // Neither a path nor a variable of other programs need be text.
+    for name in ["HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "CLIPPER_METRICS_OTHER", "LS_COLORS"] {
+        let other = run(name, &["status"]).expect(1);
+        assert!(other.err.contains("nonexistent"), "{name}: {}", other.err);
+    }
+}
+
+#[test]
+fn the_package_has_a_manual_page_for_every_command() {
+    use clap::CommandFactory as _;
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = std::process::Command::new(root.join("packaging/commands")).arg(program()).output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let cli = clipper_metrics::cli::Cli::command();
+    let commands: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+    assert_eq!(listed.lines().collect::<Vec<_>>(), commands);
+    assert!(commands.contains(&"export"));
+    for command in commands {
+        assert!(run(&["man", command]).expect(0).out.contains(&format!("clipper\\-metrics\\-{command}")), "{command}");
+    }
+    let none = std::process::Command::new(root.join("packaging/commands")).arg("true").output().unwrap();
+    assert!(!none.status.success(), "a program without commands is none");
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2_and_touches_nothing() {
     for words in [
