@@ -25,7 +25,7 @@ use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
 use crate::systems::archive::Manifest;
 use crate::systems::docker::endpoint::{self, Environment};
-use crate::systems::docker::{Docker, address_of_this_machine};
+use crate::systems::docker::{Docker, address_of_this_machine, is_of_this_machine};
 use crate::systems::upgrade::micros_since_1970;
 use crate::systems::{CaFile, Systems, grafana, lock};
 
@@ -264,6 +264,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         engine_options: inputs.engine_options.clone(),
         resolve: inputs.resolve,
         own_address: inputs.own_address,
+        has_address: inputs.has_address,
         read_dashboard: inputs.read_dashboard,
     }
 }
@@ -304,6 +305,7 @@ pub(super) fn read_inputs(options: &Options, environment: &Environment, purpose:
         engine_options: engine_options(options),
         resolve,
         own_address: address_of_this_machine,
+        has_address: is_of_this_machine,
         read_dashboard,
     })
 }

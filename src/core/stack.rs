@@ -378,6 +378,8 @@ pub struct ClipperTarget {
     pub host: String,
     /// What the host resolves to here; empty if it does not.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that the engine's machine has.
+    pub on_engine: Vec<IpAddr>,
     /// Port.
     pub port: u16,
     /// Database, after Clipper's rule for white space.

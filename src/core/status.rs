@@ -2,6 +2,8 @@
 //!
 //! Knows the words of the JSON. Must not know how they are laid out.
 
+use std::net::IpAddr;
+
 use super::address::ServerUrl;
 use super::alerts::{AlertRule, Alerts};
 use super::invocation::{shell_word, typed_option};
@@ -619,11 +621,20 @@ impl ClipperTarget {
         let same_host = self.host == url.host
             || self.addresses.iter().any(|ip| {
                 published.is_some_and(|published| {
-                    published == *ip || published.is_unspecified() || (ip.is_unspecified() && published.is_loopback())
+                    published == *ip
+                        || (published.is_unspecified() && self.is_open_at(published, *ip))
+                        || (ip.is_unspecified() && published.is_loopback())
                 }) || url.host.parse() == Ok(*ip)
-                    || (url.is_loopback() && ip.is_loopback())
+                    || (url.host.parse::<IpAddr>().is_err() && url.is_loopback() && ip.is_loopback())
             });
         same_host && self.port == url.port
+    }
+}
+
+impl ClipperTarget {
+    /// What is published at every address of the engine's machine is published at this one.
+    fn is_open_at(&self, wildcard: IpAddr, ip: IpAddr) -> bool {
+        self.on_engine.contains(&ip) && (wildcard.is_ipv6() || ip.is_ipv4())
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Inputs {
     pub resolve: fn(&str) -> Vec<IpAddr>,
     /// This machine's address for other machines.
     pub own_address: fn() -> Option<IpAddr>,
+    /// Whether this machine has an address.
+    pub has_address: fn(IpAddr) -> bool,
     /// Reads a dashboard of the user's own for an instance, by its path.
     pub read_dashboard: fn(&str, &str) -> Result<UserDashboard>,
 }
@@ -556,7 +558,14 @@ fn target(file: &ClipperFile, inputs: &Inputs) -> ClipperTarget {
         Ok(ip) => vec![ip],
         Err(_) => (inputs.resolve)(&host),
     };
+    let is_on_engine = |ip: &IpAddr| match &inputs.engine {
+        EngineLocation::Here => ip.is_unspecified() || (inputs.has_address)(*ip),
+        EngineLocation::Elsewhere(engine) | EngineLocation::OverSsh { host: engine, .. } => {
+            (inputs.resolve)(engine).contains(ip)
+        }
+    };
     ClipperTarget {
+        on_engine: addresses.iter().copied().filter(is_on_engine).collect(),
         addresses,
         host,
         port: file.influx_port.as_ref().and_then(|port| port.parse().ok()).unwrap_or(Role::Influxdb.port()),

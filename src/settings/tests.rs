@@ -17,6 +17,7 @@ fn inputs() -> Inputs {
         engine_options: String::new(),
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
+        has_address: |ip| ip.is_loopback() || ip == IpAddr::from([192, 0, 2, 1]),
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
             name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),
             name => Ok(UserDashboard {
@@ -604,4 +605,42 @@ fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
     assert_eq!(images(&with(Setting::GrafanaImage, "mine:1"), &registry).len(), 1);
     let default = Setting::GrafanaImage.key().default;
     assert_eq!(images(&inputs(), &[("grafana-image", default)]), Vec::<String>::new());
+}
+
+#[test]
+fn at_a_wildcard_only_addresses_of_the_engines_machine_reach_influxdb() {
+    let reaches = |publish: &str, engine: EngineLocation, host: &str| {
+        let mut inputs = with(Setting::InfluxdbIp, publish);
+        inputs.options.insert(Setting::GrafanaIp, "0.0.0.0".into());
+        inputs.engine = engine;
+        inputs.resolve = |name| match name {
+            "box" => vec![IpAddr::from([198, 51, 100, 7])],
+            "localhost" => vec![IpAddr::from([127, 0, 0, 1])],
+            _ => Vec::new(),
+        };
+        let text = format!("influx_ip = \"{host}\"\n");
+        inputs.file =
+            Some(crate::clipper::file::parse(std::path::Path::new("c.toml"), &text, &keys::file_keys()).unwrap());
+        let stack = merged(&inputs, &fresh()).unwrap();
+        stack.clipper.as_ref().unwrap().reaches(&stack)
+    };
+    let far = || EngineLocation::Elsewhere("box".into());
+    for (publish, engine, host, expected) in [
+        ("0.0.0.0", EngineLocation::Here, "127.0.0.1", true),
+        ("0.0.0.0", EngineLocation::Here, "192.0.2.1", true),
+        ("0.0.0.0", EngineLocation::Here, "localhost", true),
+        ("0.0.0.0", EngineLocation::Here, "0.0.0.0", true),
+        ("0.0.0.0", EngineLocation::Here, "192.0.2.2", false),
+        ("0.0.0.0", EngineLocation::Here, "box", false),
+        ("0.0.0.0", EngineLocation::Here, "::1", false),
+        ("::", EngineLocation::Here, "::1", true),
+        ("192.0.2.1", EngineLocation::Here, "192.0.2.1", true),
+        ("192.0.2.1", EngineLocation::Here, "127.0.0.1", false),
+        ("0.0.0.0", far(), "box", true),
+        ("0.0.0.0", far(), "198.51.100.7", true),
+        ("0.0.0.0", far(), "192.0.2.1", false),
+        ("0.0.0.0", far(), "127.0.0.1", false),
+    ] {
+        assert_eq!(reaches(publish, engine.clone(), host), expected, "{host} for {publish} on {engine:?}");
+    }
 }

@@ -39,7 +39,7 @@ use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 pub use self::files::{PASSWORD_PATH, VolumeFiles};
 pub use self::forward::Forward;
-pub use self::network::address_of_this_machine;
+pub use self::network::{address_of_this_machine, is_of_this_machine};
 use self::ownership::Listed;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{
@@ -344,7 +344,7 @@ impl Docker {
         )
         .await;
         Ok(Seen {
-            network_users: network::users(&containers, instance, &network),
+            network_users: network::users(&listed.containers, instance, &network),
             network,
             settings: settings::among(&volumes, instance),
             roles: [influxdb?, grafana?],

@@ -165,9 +165,30 @@ pub fn address_of_this_machine() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }
 
-fn are(names: &[String]) -> String {
-    match names {
-        [one] => format!("container {one} is"),
-        names => format!("the containers {} are", names.join(" and ")),
-    }
+/// Whether this machine has an address: only then can a socket be bound to it.
+#[must_use]
+pub fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Running containers of others that use the instance's network, by name.
+pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network) -> Vec<String> {
+    let Network::Ours(ids) = network else { return Vec::new() };
+    let is_attached = |name: &String, endpoint: &EndpointSettings| match endpoint.network_id.as_deref() {
+        // Podman shows names for ids.
+        None | Some("") => name == instance,
+        Some(id) => id == instance || ids.iter().any(|own| own == id),
+    };
+    let uses = |one: &&ContainerSummary| {
+        let networks = one.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        networks.into_iter().flatten().any(|(name, endpoint)| is_attached(name, endpoint))
+    };
+    let mut names: Vec<String> = all
+        .iter()
+        .filter(|one| is_up(one) && !labels::belongs(one.labels.as_ref(), instance))
+        .filter(uses)
+        .map(|one| printable(&name_of(one)))
+        .collect();
+    names.sort();
+    names
 }
