@@ -15,7 +15,7 @@ use crate::commands::{self, DownOptions, backup, demo, doctor, export, logs};
 use crate::core::event::Event;
 use crate::core::export::Format as ExportFormat;
 use crate::core::image::ImageRef;
-use crate::core::invocation::shell_path;
+use crate::core::invocation::{shell_path, shell_word};
 use crate::core::plan::UpOptions;
 use crate::core::role::Role;
 use crate::core::stack::Pull;
@@ -89,9 +89,10 @@ async fn bring_up(options: &Options, up: &cli::Up, environment: &Environment, re
         pull: session.systems.stack().pull == Pull::Always,
     };
     if up.dry_run {
-        let (plan, status) = commands::plan_up(&session.systems, options).await?;
-        let _ = report.answer(&Output::Planned { status: &status, plan: &plan });
-        return Ok(if plan.in_sync() { Exit::Done } else { Exit::Differs });
+        let preview = commands::plan_up(&session.systems, options, session.listener.as_ref()).await?;
+        let questions = if up.yes { &[][..] } else { &preview.questions };
+        let _ = report.answer(&Output::Planned { status: &preview.status, plan: &preview.plan, questions });
+        return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |what: &str| confirm_loss(report, up.yes, what).await;
     let outcome = commands::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
@@ -125,8 +126,10 @@ async fn take_down(
     let session = Session::open_for_containers(options, &environment, report, purpose, changes, down.volumes).await?;
     let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {
-        let (plan, status) = commands::plan_down(&session.systems, options).await?;
-        let _ = report.answer(&Output::Planned { status: &status, plan: &plan });
+        let preview = commands::plan_down(&session.systems, options).await?;
+        let plan = &preview.plan;
+        let questions = if down.yes { &[][..] } else { &preview.questions };
+        let _ = report.answer(&Output::Planned { status: &preview.status, plan, questions });
         return Ok(if plan.is_idle() && plan.blocked().is_none() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |volumes: &[String]| confirm(volumes, down.yes).await;
@@ -306,7 +309,7 @@ async fn confirm_images(
     let list =
         |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
     let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
-    let file = shell_word(&verb.file.to_string_lossy());
+    let file = shell_path(&verb.file);
     let command = session.systems.stack().invocation.again(&format!("restore {file} {options}"));
     let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod export;
 pub mod logs;
 
+use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::core::event::{Event, ExecutedStep, Listener};
@@ -55,18 +56,23 @@ pub async fn up(
     confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
 ) -> Result<Outcome> {
-    check_reset(systems.stack(), options)?;
-    warn_about_open_access(systems.stack(), listener);
-    for hint in status::unreadable_dashboards(systems.stack()).into_iter().chain(status::refused_image(systems.stack()))
-    {
-        listener.on(Event::Warning(&hint));
-    }
+    begin(systems.stack(), options, listener)?;
     match Box::pin(converge(systems, options, &confirm, listener)).await {
         Err(error) if systems.is_of_grafana(&error).await => {
             Err(Box::pin(undo_upgrade(systems, error, &confirm, listener)).await)
         }
         result => result,
     }
+}
+
+/// Refuses what no snapshot can change, and says what a user should know beforehand.
+fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
+    check_reset(stack, options)?;
+    warn_about_open_access(stack, listener);
+    for hint in status::unreadable_dashboards(stack).into_iter().chain(status::refused_image(stack)) {
+        listener.on(Event::Warning(&hint));
+    }
+    Ok(())
 }
 
 /// Goes back to the image of before, if another one is being tried; what is to be told of it all.
@@ -103,7 +109,7 @@ async fn converge(
 ) -> Result<Outcome> {
     let started = Instant::now();
     let mut options = options;
-    let (mut confirmed, mut asked_to_restore) = (None, false);
+    let mut confirmed: Vec<Question> = Vec::new();
     let mut executed = Vec::new();
     let mut retries = Retries::new(listener);
     loop {
@@ -121,17 +127,11 @@ async fn converge(
             retries.after(not_read(systems.stack(), unreadable)).await?;
             continue;
         }
-        if let Some(from) = plan::shortened_retention(systems.stack(), &plan)
-            && confirmed != Some(from)
-            && confirmed != Some(None)
-        {
-            confirm(&shorter(systems.stack(), from)).await?;
-            confirmed = Some(from);
-        }
-        if let Some(what) = overwritten(systems.stack(), &seen, &plan)
-            && !std::mem::replace(&mut asked_to_restore, true)
-        {
-            confirm(&what).await?;
+        for question in questions(systems.stack(), &seen, &plan) {
+            if !confirmed.iter().any(|answered| answered.covers(&question)) {
+                confirm(&question.to_string()).await?;
+                confirmed.push(question);
+            }
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
@@ -151,27 +151,52 @@ fn not_read(stack: &Stack, unreadable: &Unreadable) -> Error {
     Error::Answer { doing, url: stack.url(Role::Grafana).to_string(), status, why }
 }
 
-/// What is lost where the database of before comes back, unless that was just copied.
-fn overwritten(stack: &Stack, seen: &Observed, plan: &Plan) -> Option<String> {
-    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores())?;
-    if upgrade.is_recent(micros_since_1970(), stack.timeout) {
-        return None;
-    }
-    Some(format!(
-        "the database that Grafana had before {} was tried comes back, and what was stored in Grafana since is deleted",
-        upgrade.to.name
-    ))
+/// What `up` asks before it deletes data.
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    /// A shorter retention deletes points.
+    Retention { database: String, from: Option<Retention>, to: Retention },
+    /// Grafana's database before this image was tried replaces the present one.
+    Restore { tried: String },
 }
 
-/// What a shorter retention means.
-fn shorter(stack: &Stack, from: Option<Retention>) -> String {
-    let (database, want) = (&stack.database, stack.retention.unwrap_or(Retention::Forever));
-    match from {
-        Some(from) => {
-            format!("database {database} keeps points {from}, and would keep them {want}: older ones are deleted")
-        }
-        None => format!("database {database} would keep points {want}, and it is not known how long it keeps them now"),
+impl Question {
+    /// An answer to this question is one to the other, too.
+    fn covers(&self, other: &Self) -> bool {
+        let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
+        self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
     }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retention { database, from: Some(from), to } => {
+                write!(f, "database {database} keeps points {from}, and would keep them {to}: older ones are deleted")
+            }
+            Self::Retention { database, from: None, to } => {
+                write!(f, "database {database} would keep points {to}, and it is not known how long it keeps them now")
+            }
+            Self::Restore { tried } => write!(
+                f,
+                "the database that Grafana had before {tried} was tried comes back, and what was stored in Grafana since \
+                 is deleted"
+            ),
+        }
+    }
+}
+
+/// What must be confirmed before a plan is carried out. A database that was copied just now comes back unasked.
+fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
+    let retention = plan::shortened_retention(stack, plan).map(|from| Question::Retention {
+        database: stack.database.clone(),
+        from,
+        to: stack.retention.unwrap_or(Retention::Forever),
+    });
+    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores());
+    let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(micros_since_1970(), stack.timeout));
+    let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
+    retention.into_iter().chain(restore).collect()
 }
 
 /// Grafana's command resets the password of its first administrator, whoever signs in.
@@ -243,15 +268,30 @@ fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
     }
 }
 
+/// What a command would do.
+#[derive(Debug)]
+pub struct Preview {
+    /// The steps.
+    pub plan: Plan,
+    /// What the command asks before it begins.
+    pub questions: Vec<String>,
+    /// How things are now.
+    pub status: Status,
+}
+
 /// What `up` would do.
 ///
 /// # Errors
-/// [`Error::Docker`] when the engine does not answer.
-pub async fn plan_up(systems: &Systems, options: UpOptions) -> Result<(Plan, Status)> {
+/// [`Error::Usage`] where `up` refuses its options, [`Error::Docker`] when the engine does not answer.
+pub async fn plan_up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Preview> {
+    let stack = systems.stack();
+    begin(stack, options, listener)?;
     let seen = systems.observe(Depth::Servers).await?;
-    let plan = plan::up(systems.stack(), &seen, options);
+    let plan = plan::up(stack, &seen, options);
+    // Nothing is asked while something blocks.
+    let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
     let status = summarize(systems, &seen, &plan, false).await?;
-    Ok((plan, status))
+    Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }
 
 /// Says in one line each who could use what is published.
@@ -381,6 +421,12 @@ fn warn_about_restore(stack: &Stack, seen: &Observed, listener: &dyn Listener) {
     }
 }
 
+/// What is lost with volumes.
+#[must_use]
+pub fn deletion(volumes: &[String]) -> String {
+    format!("the volumes {} are deleted, with all metrics, users and dashboards in them", volumes.join(" and "))
+}
+
 fn volumes_to_delete(stack: &Stack, plan: &Plan) -> Vec<String> {
     plan.steps()
         .filter_map(|(step, _)| match step {
@@ -406,7 +452,7 @@ fn still_there(stack: &Stack, plan: &Plan) -> Error {
 ///
 /// # Errors
 /// [`Error::Docker`] when the engine does not answer.
-pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<(Plan, Status)> {
+pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Preview> {
     let mut items = if options.deregister { plan_deregister(systems).await?.0 } else { Vec::new() };
     let seen = systems.observe(Depth::EngineOnly).await?;
     items.extend(plan::down(systems.stack(), &seen, options.volumes).0);

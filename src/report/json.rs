@@ -44,7 +44,7 @@ impl Report for Json {
 fn document<'a>(output: &'a Output<'_>) -> Document<'a> {
     match output {
         Output::Up { status, executed } | Output::Down { status, executed } => Document::executed(status, executed),
-        Output::Planned { status, plan } => Document::planned(status, plan),
+        Output::Planned { status, plan, questions } => Document::planned(status, plan, questions),
         Output::Status(status) => Document::status(status),
         Output::Exported(exported) => Document::exported(exported),
         Output::Instances(found) => Document::instances(found),

@@ -47,6 +47,8 @@ pub enum Output<'a> {
         status: &'a Status,
         /// The plan.
         plan: &'a Plan,
+        /// What must be confirmed before.
+        questions: &'a [String],
     },
     /// `status` tells.
     Status(&'a Status),

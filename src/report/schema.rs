@@ -84,6 +84,9 @@ pub(super) struct State<'a> {
     /// What was done, or would be; `up` and `down` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Step>>,
+    /// What must be confirmed before the steps are carried out; `--dry-run` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmations: Option<&'a [String]>,
 }
 
 /// The engine that answered.
@@ -451,9 +454,10 @@ impl<'a> Document<'a> {
         Self::State(Box::new(State::new(status, Some(steps.collect()))))
     }
 
-    pub(super) fn planned(status: &'a status::Status, plan: &Plan) -> Self {
+    pub(super) fn planned(status: &'a status::Status, plan: &Plan, questions: &'a [String]) -> Self {
         let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
-        Self::State(Box::new(State::new(status, Some(steps.collect()))))
+        let state = State::new(status, Some(steps.collect()));
+        Self::State(Box::new(State { confirmations: Some(questions), ..state }))
     }
 
     pub(super) fn backed_up(
@@ -598,6 +602,7 @@ impl<'a> State<'a> {
             hints: &status.hints,
             other_instances: &status.others,
             steps,
+            confirmations: None,
         }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
     match output {
         Output::Up { status, executed } => up(status, executed, look),
         Output::Down { status, executed } => down(status, executed, look),
-        Output::Planned { plan, .. } => plan_text(plan, look),
+        Output::Planned { plan, questions, .. } => plan_text(plan, questions, look),
         Output::Status(current) => status(current, look),
         Output::BackedUp { file, bytes, time, instance, restore, .. } => sentence(&format!(
             "wrote {instance} to {file}: {:.1} MB in {:.1} s\n\
@@ -404,9 +404,9 @@ fn check_title(check: &Check) -> String {
     title.into()
 }
 
-/// A plan, a line per step with its reason.
+/// A plan, a line per step with its reason, and what must be confirmed.
 #[must_use]
-pub(crate) fn plan_text(plan: &Plan, look: Look) -> String {
+pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String {
     let mut page = Page::new(look.width);
     for item in &plan.0 {
         match &item.finding {
@@ -424,6 +424,9 @@ pub(crate) fn plan_text(plan: &Plan, look: Look) -> String {
     }
     for (step, finding) in plan.steps() {
         page.line(&format!("{step} ({})", printable_line(&finding.to_string())));
+    }
+    for question in questions {
+        page.line(&format!("asks first: {} (--yes confirms it)", printable_line(question)));
     }
     let text = page.done();
     if text.is_empty() { "nothing to do\n".into() } else { text }
