@@ -382,7 +382,9 @@ impl Refusal {
                 )
             }
             Self::Disk => full_disk(invocation),
-            Self::UnexpectedFile => "put a regular file in its place in the volume, then run the same command again".into(),
+            Self::UnexpectedFile => {
+                "put a regular file in its place in the volume, then run the same command again".into()
+            }
             Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
                 format!(
                     "`{}` and the engine's log may tell more; then run the same command again",

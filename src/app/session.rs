@@ -84,7 +84,7 @@ impl Session {
             settings::check(&inputs)?;
         }
         if inputs.needs_no_engine() && purpose == Purpose::Whole {
-            return Self::without_engine(inputs, report);
+            return Self::without_engine(&inputs, report);
         }
         let docker = connect(&mut inputs, options, environment, &listener).await?;
         let lock = if changes {
@@ -131,7 +131,7 @@ impl Session {
         match Self::open_with(inputs.clone(), options, environment, report, purpose, changes).await {
             Err(error @ Error::Engine { .. }) if inputs.needs_no_engine() && !needs_engine => {
                 let name = inputs.instance()?;
-                let session = Self::without_engine(inputs, report)?;
+                let session = Self::without_engine(&inputs, report)?;
                 let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
                 session.listener.on(Event::Warning(&left));
                 Ok(session)
@@ -141,9 +141,9 @@ impl Session {
     }
 
     /// Without an engine, for what can do without: nothing is remembered then.
-    pub(super) fn without_engine(inputs: Inputs, report: &Rc<dyn Report>) -> Result<Self> {
+    pub(super) fn without_engine(inputs: &Inputs, report: &Rc<dyn Report>) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
-        let (stack, credentials) = settings::merge(&inputs, &Memory::default())?;
+        let (stack, credentials) = settings::merge(inputs, &Memory::default())?;
         let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: None })
     }

@@ -338,7 +338,7 @@ async fn run_export(
         Err(error @ Error::Engine { .. })
             if format != ExportFormat::Compose && !session::names_engine(options, environment) =>
         {
-            let session = Session::without_engine(inputs, report)?;
+            let session = Session::without_engine(&inputs, report)?;
             let why = format!("{error}; what an instance remembers or somebody edited is not in the export");
             session.listener.on(Event::Warning(&why));
             session

@@ -53,6 +53,14 @@ impl Invocation {
         Self { options, engine: self.engine.clone() }
     }
 
+    /// The same for commands that are read elsewhere later: they find the instance by its name, and no file.
+    #[must_use]
+    pub fn by_name(&self, instance: &str) -> Self {
+        let credentials = self.options.iter().filter(|option| option.scope == Scope::Servers).cloned();
+        let name = GivenOption { name: "name", typed: typed_option("--name", instance), scope: Scope::Instance };
+        Self { options: std::iter::once(name).chain(credentials).collect(), engine: self.engine.clone() }
+    }
+
     /// A complete command. An option that `arguments` hold takes the place of this run's.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
@@ -99,15 +107,11 @@ impl Invocation {
 /// The names of the options in a command's arguments; quoted words hold none.
 fn option_names(arguments: &str) -> Vec<&str> {
     let mut is_quoted = false;
-    let mut words = arguments.split(|c: char| {
+    let words = arguments.split(|c: char| {
         is_quoted ^= c == '\'';
         c == ' ' && !is_quoted
     });
-    let mut names = Vec::new();
-    while let Some(word) = words.next() {
-        names.extend(word.strip_prefix("--").and_then(|option| option.split('=').next()));
-    }
-    names
+    words.filter_map(|word| word.strip_prefix("--")?.split('=').next()).collect()
 }
 
 /// An option with its value as it is typed, with a space before it.
@@ -138,11 +142,11 @@ fn quoted(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.is_empty() && text.chars().all(is_plain) => text.into(),
         Ok(text) if !text.contains(is_unprintable) => format!("'{}'", text.replace('\'', "'\\''")),
-        _ => format!("$'{}'", bytes.utf8_chunks().map(escaped).collect::<String>()),
+        _ => format!("$'{}'", bytes.utf8_chunks().map(|chunk| escaped(&chunk)).collect::<String>()),
     }
 }
 
-fn escaped(chunk: std::str::Utf8Chunk<'_>) -> String {
+fn escaped(chunk: &std::str::Utf8Chunk<'_>) -> String {
     let octal = |byte: &u8| format!("\\{byte:03o}");
     let mut text = String::new();
     for c in chunk.valid().chars() {
@@ -189,6 +193,10 @@ mod tests {
         assert_eq!(
             invocation.again("down --deregister"),
             "clipper-metrics down --deregister --name a --grafana-port 3000 --influxdb-user u -H tcp://far:2375"
+        );
+        assert_eq!(
+            invocation.by_name("b").command("up"),
+            "clipper-metrics up --name b --influxdb-user u -H tcp://far:2375"
         );
         let saved = invocation.saved();
         assert_eq!(saved.command("up"), "clipper-metrics up --name a --influxdb-user u -H tcp://far:2375");

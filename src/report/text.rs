@@ -415,7 +415,7 @@ pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String
                 page.line(&format!("hint: {}", printable_line(&blocked.hint)));
             }
             Finding::Kept(kept) => {
-                page.line(&format!("leave the {} alone: {}; {}", item.resource, kept.why, kept.hint))
+                page.line(&format!("leave the {} alone: {}; {}", item.resource, kept.why, kept.hint));
             }
             Finding::Edited => page.line(&format!("leave the {} alone: edited", item.resource)),
             Finding::Unreadable(why) => page.line(&printable_line(&format!("{}: {why}", item.resource))),

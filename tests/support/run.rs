@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use clap::Parser as _;
 use serde_json::Value;
 
 /// A run of the program, with an environment of its own.
@@ -51,7 +52,6 @@ impl Run {
 
     pub fn run(self) -> Ran {
         let ran = ran(&self.command().output().unwrap());
-        use clap::Parser as _;
         let words = std::iter::once("clipper-metrics").chain(self.arguments.iter().map(String::as_str));
         if let Ok(cli) = clipper_metrics::cli::Cli::try_parse_from(words) {
             ran.expect_complete_commands(&cli.options);
@@ -94,7 +94,6 @@ impl Ran {
 
     /// Every command that was suggested is one, and reaches the same instance, file and engine as it stands.
     fn expect_complete_commands(&self, given: &clipper_metrics::cli::Options) {
-        use clap::Parser as _;
         use clipper_metrics::settings::keys::Setting;
         let text = format!("{}\n{}", self.out, self.err);
         let commands: Vec<&str> = text.split('`').skip(1).step_by(2).collect();

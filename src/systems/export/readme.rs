@@ -2,9 +2,11 @@
 //!
 //! Knows texts. Must not know the formats' fields.
 
+use std::time::Duration;
+
 use super::compose::NETWORK;
 use super::{FOLDER, File, Material, is_known_to_containers_only, kubernetes};
-use crate::core::invocation::shell_word;
+use crate::core::invocation::typed_option;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
 use crate::core::stack::{EngineLocation, Login, Stack};
@@ -93,10 +95,12 @@ fn containerized_clipper(stack: &Stack) -> String {
 
 /// A command of this program, where the engine is.
 fn command(stack: &Stack, arguments: &str) -> String {
+    // Whoever reads it is in another directory, where a relative path of Clipper's file leads nowhere.
+    let invocation = stack.invocation.by_name(&stack.instance);
     if stack.engine == EngineLocation::Here {
-        stack.command(arguments)
+        invocation.command(arguments)
     } else {
-        stack.invocation.command_there(arguments)
+        invocation.command_there(arguments)
     }
 }
 
@@ -296,33 +300,31 @@ fn opens(stack: &Stack) -> String {
 
 /// The command that compares all of it from outside, where nothing is remembered.
 fn status(stack: &Stack) -> String {
-    let mut words = format!(
-        "clipper-metrics status --name {} --influxdb-url {} --grafana-url {} --data-source-url {} --database {}",
-        stack.instance,
-        stack.url(Role::Influxdb),
-        stack.url(Role::Grafana),
-        shell_word(&stack.data_source.url),
-        shell_word(&stack.database),
-    );
-    let mut option = |name: &str, value: Option<&str>| {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            words.push_str(&format!(" --{name} {}", shell_word(value)));
+    let mut arguments = String::from("status");
+    let mut option = |name: &str, value: &str| {
+        if !value.is_empty() {
+            arguments.push_str(&typed_option(name, value));
         }
     };
-    option("grafana-org", stack.organisation.as_deref());
-    option("grafana-folder", stack.folder.as_deref());
-    option("grafana-user", Some(stack.login.user.as_str()).filter(|user| *user != Login::ADMIN));
-    option("influxdb-user", Some(&stack.data_source.user));
-    option("retention", stack.retention.map(Retention::influxql).as_deref());
+    option("--name", &stack.instance);
+    option("--influxdb-url", &stack.url(Role::Influxdb).to_string());
+    option("--grafana-url", &stack.url(Role::Grafana).to_string());
+    option("--data-source-url", &stack.data_source.url);
+    option("--database", &stack.database);
+    option("--grafana-org", stack.organisation.as_deref().unwrap_or_default());
+    option("--grafana-folder", stack.folder.as_deref().unwrap_or_default());
+    option("--grafana-user", if stack.login.user == Login::ADMIN { "" } else { &stack.login.user });
+    option("--influxdb-user", &stack.data_source.user);
+    option("--retention", &stack.retention.map(Retention::influxql).unwrap_or_default());
     for own in &stack.user_dashboards {
-        option("dashboard", Some(&own.path));
+        option("--dashboard", &own.path);
     }
     if let Some(settings) = stack.alerts.settings() {
-        words.push_str(&format!(
-            " --alerts --alert-latency-after {}s --alert-silence-after {}s",
-            settings.latency_after.as_secs(),
-            settings.silence_after.as_secs()
-        ));
+        arguments.push_str(" --alerts");
+        let mut after = |name, time: Duration| arguments.push_str(&typed_option(name, &format!("{}s", time.as_secs())));
+        after("--alert-latency-after", settings.latency_after);
+        after("--alert-silence-after", settings.silence_after);
     }
-    words
+    // Both servers are named, so that no engine is asked.
+    stack.invocation.by_name(&stack.instance).command_there(&arguments)
 }
