@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::support::run::{Ran, Run, program, ran};
+use crate::support::run::{Ran, Run, parsed_command, program, ran};
 use crate::support::server::{Request, Response, in_background};
 use clipper_metrics::clipper::file::ValueKind;
-use clipper_metrics::settings::keys::TABLE;
+use clipper_metrics::core::invocation::typed_option;
+use clipper_metrics::settings::invocation;
+use clipper_metrics::settings::keys::{Setting, TABLE, Values};
 
 /// An engine that cannot be there.
 const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
@@ -410,5 +412,61 @@ fn closed_standard_streams_are_no_panic() {
             assert!(matches!(code, Some(0..=2)), "{words} {close}: {output:?}");
             assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{words} {close}: {output:?}");
         }
+    }
+}
+
+/// Any value that the command line takes for a setting.
+fn any_value(setting: Setting) -> proptest::strategy::BoxedStrategy<String> {
+    use proptest::prelude::*;
+    match setting.key().kind {
+        ValueKind::Word(words) => proptest::sample::select(words).prop_map(String::from).boxed(),
+        ValueKind::Flag => proptest::sample::select(&["true", "false"][..]).prop_map(String::from).boxed(),
+        ValueKind::Paths => prop_oneof![Just(String::new()), "[^\0:]{1,12}(:[^\0:]{1,12})?"].boxed(),
+        _ => prop_oneof![
+            Just(String::new()),
+            "-[^\0]{0,8}",
+            "[^\0]{0,12}",
+            "[ \"'$`\\\\!#&;|<>~*?{}()\\[\\]a\n\t-]{0,8}"
+        ]
+        .boxed(),
+    }
+}
+
+fn any_values() -> impl proptest::strategy::Strategy<Value = Values> {
+    use proptest::prelude::*;
+    let settings: Vec<Setting> = TABLE.iter().map(|key| key.setting).collect();
+    let count = settings.len();
+    let chosen = proptest::sample::subsequence(settings, 0..=count);
+    chosen
+        .prop_flat_map(|settings| {
+            settings.into_iter().map(|setting| (Just(setting), any_value(setting))).collect::<Vec<_>>()
+        })
+        .prop_map(|values| values.into_iter().collect())
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_suggested_command_has_the_settings_of_this_run_and_its_change(
+        options in any_values(), host in proptest::option::of("[a-z0-9:/.$ ']{1,12}"), is_alert in proptest::bool::ANY
+    ) {
+        let engine = host.as_ref().map(|host| typed_option("-H", host)).unwrap_or_default();
+        let invocation = invocation(&options, &Values::new(), &engine, false);
+        let change = format!("up --alerts={is_alert} --grafana-image other:1 --overwrite-dashboard");
+        let mut expected = options.clone();
+        // How the answer is printed is no setting of the instance.
+        expected.remove(&Setting::Output);
+        let again = parsed_command(&invocation.command("status"));
+        proptest::prop_assert_eq!(&again.options.settings.0, &expected);
+        proptest::prop_assert_eq!(&again.options.host, &host);
+        expected.insert(Setting::Alerts, is_alert.to_string());
+        expected.insert(Setting::GrafanaImage, "other:1".into());
+        let changed = parsed_command(&invocation.command(&change));
+        proptest::prop_assert_eq!(changed.options.settings.0, expected);
+        let down = parsed_command(&invocation.command("down --volumes"));
+        let identity = |values: &Values| [Setting::Config, Setting::Name].map(|setting| values.get(&setting).cloned());
+        proptest::prop_assert_eq!(identity(&down.options.settings.0), identity(&options));
+        proptest::prop_assert_eq!(down.options.settings.0.len(), identity(&options).iter().flatten().count());
     }
 }

@@ -101,9 +101,7 @@ impl Ran {
         // Hints before anything is known of an instance name a command alone.
         let of_instance = |command: &&&str| name.is_some() && command.starts_with("clipper-metrics ");
         for command in commands.iter().filter(of_instance) {
-            let words = shell_words(command);
-            let parsed = clipper_metrics::cli::Cli::try_parse_from(&words);
-            let parsed = parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}")).options;
+            let parsed = parsed_command(command).options;
             for setting in [Setting::Name, Setting::Config] {
                 let [typed, given] = [&parsed, given].map(|options| options.settings.0.get(&setting));
                 assert_eq!(typed, given, "`{command}` reaches another instance or file");
@@ -123,6 +121,15 @@ impl Ran {
             assert!(command.starts_with(&format!("docker {engine} ")), "`{command}` reaches another engine");
         }
     }
+}
+
+/// A suggested command as the program understands it when it is pasted into a shell.
+///
+/// # Panics
+/// When it is no command.
+pub fn parsed_command(command: &str) -> clipper_metrics::cli::Cli {
+    let parsed = clipper_metrics::cli::Cli::try_parse_from(shell_words(command));
+    parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}"))
 }
 
 /// The words that a shell makes of a command.
