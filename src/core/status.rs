@@ -483,9 +483,7 @@ const fn object_state(finding: &Finding) -> ObjectState {
         | Finding::Unknown
         | Finding::Kept(_)
         | Finding::Unreadable(_)
-        | Finding::Blocked(_) => {
-            ObjectState::Unknown
-        }
+        | Finding::Blocked(_) => ObjectState::Unknown,
     }
 }
 
