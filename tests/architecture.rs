@@ -135,7 +135,7 @@ fn every_library_stays_in_its_place() {
         ("rustls", &["systems/http.rs"]),
         ("percent_encoding", &["systems/http.rs"]),
         ("url", &["settings/values.rs"]),
-        ("rustix", &["app/terminal.rs", "commands/backup.rs"]),
+        ("rustix", &["app/terminal.rs", "commands/backup.rs", "systems/lock.rs"]),
         ("toml", &["clipper/file.rs"]),
         ("strsim", &["clipper/file.rs"]),
         ("fastrand", &["clipper/load.rs"]),
