@@ -1500,6 +1500,54 @@ fn what_is_not_ours_blocks_and_is_never_touched() {
 }
 
 #[test]
+fn a_port_that_a_container_publishes_already_is_not_in_its_way() {
+    let want = stack(Case::default());
+    let publish = want.container(Role::Grafana).unwrap().specification.publish;
+    let with_holder = |published| {
+        plan_with(&want, |seen| {
+            seen.grafana.port_holder = Some(PortHolder::Container("somebody".into()));
+            if let ContainerState::Ours(have) = &mut seen.grafana.container {
+                have.published = published;
+            }
+        })
+    };
+    assert!(with_holder(Some(publish)).blocked().is_none());
+    assert!(with_holder(None).blocked().is_some());
+    assert!(with_holder(Some((publish.ip(), publish.port() + 1).into())).blocked().is_some());
+}
+
+#[test]
+fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
+    let mut want = stack(Case::default());
+    want.pull = Pull::Never;
+    let in_sync = plan_with(&want, |seen| seen.influxdb.image = None);
+    assert!(in_sync.blocked().is_none() && in_sync.is_idle(), "{in_sync:?}");
+    let stopped = plan_with(&want, |seen| {
+        seen.influxdb.image = None;
+        if let ContainerState::Ours(have) = &mut seen.influxdb.container {
+            have.run = RunState::Exited(0);
+        }
+    });
+    assert!(stopped.blocked().is_none() && !stopped.is_idle(), "{stopped:?}");
+    let changes: [fn(&mut Observed); 2] = [
+        |seen| seen.influxdb.container = ContainerState::Absent,
+        |seen| {
+            if let ContainerState::Ours(have) = &mut seen.influxdb.container {
+                have.on_network = false;
+            }
+        },
+    ];
+    for change in changes {
+        let plan = plan_with(&want, |seen| {
+            seen.influxdb.image = None;
+            change(seen);
+        });
+        let (_, blocked) = plan.blocked().unwrap();
+        assert!(blocked.why.contains("--pull never"), "{}", blocked.why);
+    }
+}
+
+#[test]
 fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
     let want = stack(Case::default());
     let clashes: [fn(&mut Grafana); 5] = [

@@ -59,11 +59,19 @@ pub const fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Two published addresses that cannot both be had.
+/// Two published addresses that cannot both be had. Engines publish each family of addresses on its own.
 #[must_use]
-pub fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let wild = |ip: IpAddr| ip.is_unspecified();
-    one.port() == other.port() && (one.ip() == other.ip() || wild(one.ip()) || wild(other.ip()))
+pub const fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let meet = match (one.ip(), other.ip()) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => {
+            one.to_bits() == other.to_bits() || one.is_unspecified() || other.is_unspecified()
+        }
+        (IpAddr::V6(one), IpAddr::V6(other)) => {
+            one.to_bits() == other.to_bits() || one.is_unspecified() || other.is_unspecified()
+        }
+        _ => false,
+    };
+    meet && one.port() == other.port()
 }
 
 #[cfg(test)]
@@ -76,5 +84,19 @@ mod tests {
         assert_eq!(ServerUrl::http("db", 80).to_string(), "http://db");
         let below = ServerUrl { tls: true, path: "/grafana".into(), ..ServerUrl::http("g", 443) };
         assert_eq!(below.to_string(), "https://g/grafana");
+    }
+
+    #[test]
+    fn only_addresses_of_one_family_collide() {
+        let collide = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse().unwrap());
+            assert_eq!(collide(one, other), collide(other, one));
+            collide(one, other)
+        };
+        assert!(collide("0.0.0.0:1", "127.0.0.1:1") && collide("127.0.0.1:1", "127.0.0.1:1"));
+        assert!(collide("[::]:1", "[::1]:1") && collide("[::1]:1", "[::1]:1"));
+        assert!(!collide("[::]:1", "127.0.0.1:1") && !collide("[::]:1", "0.0.0.0:1"));
+        assert!(!collide("0.0.0.0:1", "[::1]:1"));
+        assert!(!collide("127.0.0.1:1", "127.0.0.2:1") && !collide("127.0.0.1:1", "127.0.0.1:2"));
     }
 }

@@ -173,6 +173,36 @@ fn a_udp_port_is_in_nobodys_way() {
 }
 
 #[test]
+fn a_port_of_the_other_family_is_in_nobodys_way() {
+    let it = Instance::new("family");
+    let image = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &image]).unwrap();
+    let stranger = Removed(&["rm", "--force"], format!("{}-v6", it.name));
+    let publish = format!("[::]:{}:9", it.influxdb_port);
+    docker(&["run", "--detach", "--name", &stranger.1, "--publish", &publish, &image]).unwrap();
+    it.first_up(&[]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
+fn with_pull_never_a_stack_whose_image_was_untagged_goes_on() {
+    let it = Instance::new("untagged");
+    let image = Removed(&["rmi", "--force"], format!("cm-test-untagged:{}", std::process::id()));
+    let original = format!("{}/influxdb:1.12.4", registry::address());
+    docker(&["pull", &original]).unwrap();
+    docker(&["tag", &original, &image.1]).unwrap();
+    it.first_up(&["--influxdb-image", &image.1, "--pull", "never"]).expect(0);
+    docker(&["rmi", &image.1]).unwrap();
+    let up = it.run(&["up", "--pull", "never"]).expect(0);
+    assert!(up.out.contains("nothing to do"), "{}", up.out);
+    it.assert_whole();
+    // A new container needs it.
+    docker(&["rm", "--force", &it.container("influxdb")]).unwrap();
+    let up = it.run(&["up", "--pull", "never"]).expect(1);
+    assert!(up.err.contains("not on the engine"), "{}", up.err);
+}
+
+#[test]
 fn status_says_what_is_in_the_way_of_up() {
     let it = Instance::new("in-the-way");
     docker(&["volume", "create", &it.container("influxdb")]).unwrap();

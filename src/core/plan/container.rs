@@ -62,7 +62,9 @@ pub(super) fn server<S>(
 ) -> Item {
     let (finding, preparation, steps) = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, released),
-        Service::Container(spec) => container(&Context { stack, spec, seen, options, released, upgrade }),
+        Service::Container(spec) => {
+            never_pulled(stack, spec, container(&Context { stack, spec, seen, options, released, upgrade }))
+        }
     };
     Item { resource: Resource::Server(role), finding, preparation, steps }
 }
@@ -239,6 +241,23 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     (finding, preparation, steps)
 }
 
+/// With `--pull never`, only work that needs an image which is not there is in the way: a container that runs goes on.
+fn never_pulled(stack: &Stack, spec: &ContainerSpec, work: Work) -> Work {
+    let (_, preparation, steps) = &work;
+    if stack.pull != Pull::Never || !preparation.iter().chain(steps).any(|step| matches!(step, Step::PullImage(_))) {
+        return work;
+    }
+    blocked(Blocked {
+        kind: Obstacle::Image,
+        why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
+        hint: format!(
+            "load it with `{}`, or omit --pull (image of {})",
+            stack.invocation.docker("load"),
+            spec.role.title()
+        ),
+    })
+}
+
 /// The steps that start a container as it is. The run that made it may have died before it wrote the
 /// password, or before it looked which version the volume had.
 pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
@@ -360,7 +379,9 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
             hint: format!("stop it first: `{}`", stack.invocation.docker(&format!("stop {other}"))),
         });
     }
-    if let Some(PortHolder::Container(holder)) = &seen.port_holder {
+    let publishes_already =
+        seen.container.ours().is_some_and(|have| have.published == Some(spec.specification.publish));
+    if let Some(PortHolder::Container(holder)) = seen.port_holder.as_ref().filter(|_| !publishes_already) {
         let (role, port) = (spec.role, spec.specification.publish);
         return Some(Blocked {
             kind: Obstacle::PortTaken,
@@ -382,17 +403,6 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
                 spec.specification.image
             ),
             hint: format!("name one with `{}`", stack.command("up --grafana-image IMAGE")),
-        });
-    }
-    if seen.image.is_none() && stack.pull == Pull::Never {
-        return Some(Blocked {
-            kind: Obstacle::Image,
-            why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
-            hint: format!(
-                "load it with `{}`, or omit --pull (image of {})",
-                stack.invocation.docker("load"),
-                spec.role.title()
-            ),
         });
     }
     // One that is pulled first is checked when it is here.

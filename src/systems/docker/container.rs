@@ -4,7 +4,7 @@
 //! Touches only what carries the instance's label, and always by id: names can be changed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bollard::container::LogOutput;
@@ -284,7 +284,9 @@ pub(super) fn port_holder(
     let holds = |container: &&ContainerSummary| {
         is_up(container)
             && container.ports.iter().flatten().any(|port| {
-                let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+                // Podman leaves out the address that stands for all.
+                let everywhere = wildcard(publish.ip());
+                let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(everywhere);
                 let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
                 is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
             })
@@ -299,6 +301,14 @@ pub(super) fn port_holder(
             other.map_or_else(|| PortHolder::Container(printable(&name_of(container))), PortHolder::OtherRole)
         })
         .collect();
+/// The address of the same family that stands for all.
+const fn wildcard(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
     holders.sort_by_key(|holder| matches!(holder, PortHolder::OtherRole(_)));
     holders.into_iter().next()
 }
@@ -514,6 +524,10 @@ mod tests {
     #[test]
     fn only_a_published_tcp_port_of_somebody_else_is_in_the_way() {
         let at: SocketAddr = "127.0.0.1:3000".parse().unwrap();
+        assert_eq!(holder(container("a", &[], &[("::", 3000, tcp)])), None);
+        let both = [("::", 3000, tcp), ("0.0.0.0", 3000, tcp)];
+        assert_eq!(holder(container("a", &[], &both)), Some(PortHolder::Container("a".into())));
+        assert_eq!(holder(container("a", &[], &[("", 3000, tcp)])), Some(PortHolder::Container("a".into())));
         let holder = |one: ContainerSummary| port_holder(&[one], "x", Role::Grafana, at);
         let tcp = PortSummaryTypeEnum::TCP;
         assert_eq!(holder(container("a", &[], &[("0.0.0.0", 3000, tcp)])), Some(PortHolder::Container("a".into())));
