@@ -47,6 +47,38 @@ pub struct Engine {
     pub version: String,
     /// The newest API that it speaks.
     pub api_version: String,
+    /// Which engine it is.
+    pub kind: EngineKind,
+}
+
+impl Engine {
+    /// Whether hosts on the network of the engine's machine reach ports that are published on its loopback: Docker 28.0
+    /// closed that. `None` where it is not known.
+    #[must_use]
+    pub fn exposes_loopback(&self) -> Option<bool> {
+        match self.kind {
+            EngineKind::Docker => Some(Version::parse(&self.version)? < CLOSES_LOOPBACK),
+            EngineKind::RootlessDocker | EngineKind::VirtualMachine => Some(false),
+            EngineKind::Podman => None,
+        }
+    }
+}
+
+/// The first Docker that drops what other hosts send to ports that are published on loopback.
+const CLOSES_LOOPBACK: Version = Version(28, 0);
+
+/// Kinds of engines, as far as they publish ports and reach their machine in different ways.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// Docker, on the machine itself.
+    #[default]
+    Docker,
+    /// Docker in a user's own network, whose ports are forwarded by a process.
+    RootlessDocker,
+    /// Docker in a virtual machine, which no other host reaches.
+    VirtualMachine,
+    /// Podman.
+    Podman,
 }
 
 /// The network of that name.

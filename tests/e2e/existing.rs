@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::instance::{Instance, SOON, bridge, docker, is_podman, is_rootless, machine};
 use crate::support::double::{Double, Version, handle};
+use crate::support::front::Front;
 use crate::support::influxd::Influxd;
 use crate::support::server::in_background;
 
@@ -156,6 +157,26 @@ fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
     let state = it.run(&["status", "--influxdb-url", &url, "--output", "json"]).expect(0).json();
     assert_eq!(state["data_source"]["query"], "ok");
     assert!(it.id("influxdb").is_empty());
+}
+
+#[test]
+fn the_machine_is_found_where_the_engine_does_not_know_host_gateway() {
+    if is_podman() {
+        return;
+    }
+    // Docker 19.03, by what it says of itself: it would refuse that word.
+    let front = Front::start(
+        r#"{"Version": "19.03.15", "ApiVersion": "1.40", "Components": [{"Name": "Engine", "Version": "19.03.15"}]}"#,
+    );
+    let it = Instance::new("no-gateway");
+    let influxd = Influxd::start();
+    let (port, network) = (influxd.port, it.name.clone());
+    let gateway = move || docker(&["network", "inspect", &network, "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
+    std::thread::spawn(move || show(gateway, port));
+    it.first_up(&["--influxdb-url", &influxd.url(), "--database", "d", "-H", &front.host()]).expect(0);
+    let hosts = it.inspect("grafana")["HostConfig"]["ExtraHosts"].to_string();
+    assert!(hosts.contains("host.docker.internal:1") && !hosts.contains("host-gateway"), "{hosts}");
+    assert_eq!(it.status()["data_source"]["query"], "ok");
 }
 
 /// Shows what listens on a port of loopback at another address too, as soon as the machine has that.

@@ -15,6 +15,7 @@
 )]
 
 pub mod double;
+pub mod front;
 pub mod image;
 pub mod influxd;
 pub mod registry;

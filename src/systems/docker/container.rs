@@ -29,11 +29,8 @@ use crate::core::role::Role;
 use crate::core::specification::{PasswordSource, Specification};
 use crate::core::stack::ContainerSpec;
 use crate::core::text::{excerpt, printable};
-use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
 
-/// The first Podman whose containers know their machine as `host.docker.internal` (containers/common#1592).
-const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
 /// How long a server may take to stop by itself.
 const STOP_SECONDS: i32 = 10;
 /// The last lines of a log that come with an error.
@@ -85,16 +82,14 @@ impl Docker {
         let volume = self.volume_labels(instance, spec).await?;
         let mut body = body(creation, spec.role, specification, network, volume);
         if self.is_podman.get()
+        if specification.host_gateway
             && let Some(host) = &mut body.host_config
         {
-            // Podman 4.3 rejects `host-gateway`; from 4.7 on, Podman adds this name itself.
-            host.extra_hosts = None;
-            if specification.host_gateway
-                && self.version() < Some(PODMAN_NAMES_ITS_MACHINE)
-                && let Some(address) = self.own_address(instance).await?
-            {
-                host.extra_hosts = Some(vec![format!("{}:{address}", Specification::HOST_NAME)]);
-            }
+            let address = self.machine_address(instance).await?;
+            host.extra_hosts = address.map(|address| vec![format!("{}:{address}", Specification::HOST_NAME)]);
+        }
+            && let Some(host) = &mut body.host_config
+        {
             // A port at the address that stands for all is one for that address alone there.
             for binding in host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut()).flatten().flatten()
             {
@@ -435,7 +430,6 @@ fn body(
         security_opt: Some(vec!["no-new-privileges".into()]),
         readonly_rootfs: Some(specification.read_only),
         tmpfs: specification.read_only.then(|| text(&[("/tmp", "")])),
-        extra_hosts: specification.host_gateway.then(|| vec![format!("{}:host-gateway", Specification::HOST_NAME)]),
         ..HostConfig::default()
     };
     let endpoint = EndpointSettings { aliases: Some(vec![role.name().to_string()]), ..EndpointSettings::default() };

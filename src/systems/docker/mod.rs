@@ -30,7 +30,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bollard::errors::Error as Bollard;
-use bollard::models::{ContainerInspectResponse, ContainerSummary, Volume as EngineVolume};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, SystemVersion, Volume as EngineVolume};
 use futures_util::future::{join, join4, try_join3};
 
 pub use self::container::{Creation, RunInfo};
@@ -43,7 +43,8 @@ pub use self::network::{address_of_this_machine, is_of_this_machine};
 use self::ownership::Listed;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{
-    ContainerState, Engine, Image, ManagedServer, Network, OurContainer, PortHolder, RunState, StoredSettings, Volume,
+    ContainerState, Engine, EngineKind, Image, ManagedServer, Network, OurContainer, PortHolder, RunState,
+    StoredSettings, Volume,
 };
 use crate::core::role::Role;
 use crate::core::specification::Specification;
@@ -124,7 +125,13 @@ impl Docker {
         let client = client.map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(url_safe_credentials);
         let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.to_string());
-        let engine = Engine { endpoint: host, chosen_by, version: String::new(), api_version: String::new() };
+        let engine = Engine {
+            endpoint: host,
+            chosen_by,
+            version: String::new(),
+            api_version: String::new(),
+            kind: EngineKind::default(),
+        };
         Ok(Self {
             client,
             endpoint,
@@ -253,7 +260,8 @@ impl Docker {
                 hint: "use Docker 19.03 or newer, or name another engine with -H or --context".into(),
             });
         }
-        self.is_podman.set(version.components.iter().flatten().any(|component| component.name.contains("Podman")));
+        engine.kind = engine_kind(&version, self.endpoint.other_machine().is_none() && !self.is_over_ssh());
+        self.is_podman.set(engine.kind == EngineKind::Podman);
         self.is_checked.set(true);
         Ok(())
     }
@@ -465,6 +473,21 @@ impl Docker {
 }
 
 /// "There is none" is an answer.
+/// Which engine describes itself like that. One on this machine runs in a virtual machine where this is not Linux.
+fn engine_kind(version: &SystemVersion, is_here: bool) -> EngineKind {
+    let has = |part: &str| version.components.iter().flatten().any(|component| component.name.contains(part));
+    let platform = version.platform.as_ref().map(|platform| platform.name.as_str()).unwrap_or_default();
+    if has("Podman") {
+        EngineKind::Podman
+    } else if platform.contains("Desktop") || (is_here && !cfg!(target_os = "linux")) {
+        EngineKind::VirtualMachine
+    } else if has("rootlesskit") {
+        EngineKind::RootlessDocker
+    } else {
+        EngineKind::Docker
+    }
+}
+
 fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -523,5 +546,19 @@ mod tests {
         let mut request = bollard::BollardRequest::new(body);
         request.headers_mut().insert("x-registry-auth", "a+/b=".parse().unwrap());
         assert_eq!(url_safe_credentials(request).headers()["x-registry-auth"], "a-_b=");
+    }
+
+    #[test]
+    fn an_engine_is_known_by_its_parts() {
+        let kind = |text: &str| {
+            let version: SystemVersion = serde_json::from_str(text).unwrap();
+            engine_kind(&version, false)
+        };
+        assert_eq!(kind(r#"{"Components": [{"Name": "Engine", "Version": "20.10"}]}"#), EngineKind::Docker);
+        let rootless =
+            r#"{"Components": [{"Name": "Engine", "Version": "28"}, {"Name": "rootlesskit", "Version": "2"}]}"#;
+        assert_eq!(kind(rootless), EngineKind::RootlessDocker);
+        assert_eq!(kind(r#"{"Components": [{"Name": "Podman Engine", "Version": "4"}]}"#), EngineKind::Podman);
+        assert_eq!(kind(r#"{"Platform": {"Name": "Docker Desktop 4.40"}}"#), EngineKind::VirtualMachine);
     }
 }

@@ -11,10 +11,17 @@ use bollard::query_parameters::ListNetworksOptionsBuilder;
 use super::container::{is_up, name_of};
 use super::{Docker, labels};
 use crate::core::event::Event;
-use crate::core::observed::Network;
+use crate::core::observed::{EngineKind, Network};
 use crate::core::plan::{self, Blocked, Obstacle, Resource};
+use crate::core::stack::EngineLocation;
 use crate::core::text::printable;
+use crate::core::version::Version;
 use crate::error::{Error, Refusal, Result};
+
+/// The API of Docker 20.10, the first that knows `host-gateway`.
+const HOST_GATEWAY_API: Version = Version(1, 41);
+/// The first Podman whose containers know their machine as `host.docker.internal` (containers/common#1592).
+const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
 
 impl Docker {
     pub(super) async fn network(&self, instance: &str) -> Result<Network> {
@@ -39,16 +46,26 @@ impl Docker {
         Ok(found)
     }
 
-    /// Podman only: an address of its machine, which is this one, that containers in the instance's network reach.
-    pub(super) async fn own_address(&self, instance: &str) -> Result<Option<String>> {
+    /// The address under which the instance's containers find the engine's machine, as `--add-host` takes it; nothing
+    /// where the engine adds the name itself, or no address is known.
+    pub(super) async fn machine_address(&self, instance: &str) -> Result<Option<String>> {
+        let engine = self.engine();
+        if engine.kind == EngineKind::Podman && self.version() >= Some(PODMAN_NAMES_ITS_MACHINE) {
+            return Ok(None);
+        }
         if self.is_rootless().await? {
-            // Its networks and their gateways are not the machine's. Elsewhere than on Linux, it runs in a virtual
-            // machine, whose addresses nobody here knows.
-            let address = if cfg!(target_os = "linux") { address_of_this_machine() } else { None };
+            // Its networks and their gateways, which `host-gateway` stands for, are not the machine's. The addresses of
+            // another machine, or of a virtual one as elsewhere than on Linux, are not known here.
+            let is_here = cfg!(target_os = "linux") && self.location() == EngineLocation::Here;
+            let address = if is_here { address_of_this_machine() } else { None };
             if address.is_none() {
-                self.listener.on(Event::Note("no address of this machine is known that its containers could reach"));
+                self.listener
+                    .on(Event::Note("no address of the engine's machine is known that its containers could reach"));
             }
             return Ok(address.map(|ip| ip.to_string()));
+        }
+        if engine.kind != EngineKind::Podman && Version::parse(&engine.api_version) >= Some(HOST_GATEWAY_API) {
+            return Ok(Some("host-gateway".into()));
         }
         let networks = self.networks(instance).await?;
         let ours = networks.into_iter().find(|network| labels::belongs(network.labels.as_ref(), instance));
@@ -56,12 +73,13 @@ impl Docker {
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
     }
 
-    /// Podman 4.3 says nowhere in Docker's words that it is rootless; its folder and its socket tell.
+    /// Podman 4.3 does not report in Docker's words that it is rootless; its folder and its socket tell.
     async fn is_rootless(&self) -> Result<bool> {
         let info = self.call("ask how the engine runs", self.client.info()).await?;
         let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
         let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
-        Ok(says_so || is_in_a_home || self.endpoint.host.contains("/run/user/"))
+        let looks_so = is_in_a_home || self.endpoint.host.contains("/run/user/");
+        Ok(says_so || (self.is_podman.get() && looks_so))
     }
 
     /// Makes the instance's network.
