@@ -110,7 +110,7 @@ async fn converge(
     let started = Instant::now();
     let mut options = options;
     let mut confirmed: Vec<Question> = Vec::new();
-    let mut executed = Vec::new();
+    let mut executed: Vec<ExecutedStep> = Vec::new();
     let mut retries = Retries::new(listener);
     loop {
         let seen = systems.observe(Depth::Servers).await?;
@@ -120,6 +120,10 @@ async fn converge(
         }
         if plan.in_sync() {
             status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
+            let starts = executed.iter().any(|done| matches!(done.step, Step::StartContainer(_)));
+            if let Some(warning) = status::exposed_loopback(systems.stack(), &seen).filter(|_| starts) {
+                listener.on(Event::Warning(&warning));
+            }
             let status = summarize(systems, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }

@@ -378,6 +378,29 @@ fn alert_times(want: &Stack) -> String {
     )
 }
 
+/// What is said where hosts on the engine's network reach what the instance publishes on loopback, with the command that
+/// closes it: it drops new connections that are forwarded to the instance's network, so its own machine still connects.
+#[must_use]
+pub fn exposed_loopback(want: &Stack, seen: &Observed) -> Option<String> {
+    let engine = seen.engine.as_ref().filter(|engine| engine.exposes_loopback() == Some(true))?;
+    let on_loopback = |role: &Role| want.container(*role).is_some_and(|spec| !spec.specification.is_open());
+    let roles: Vec<Role> = Role::ALL.into_iter().filter(on_loopback).collect();
+    let bridge = format!("br-{}", seen.network.id()?.chars().take(12).collect::<String>());
+    let ports: Vec<String> = roles.iter().map(|role| role.port().to_string()).collect();
+    let titles: Vec<&str> = roles.iter().map(|role| role.title()).collect();
+    (!roles.is_empty()).then(|| {
+        format!(
+            "other hosts on the network of this engine's machine can reach {} although loopback was chosen: Docker closes \
+             that from 28.0 on, and this is {}; until the next `down`, `sudo iptables --insert DOCKER-USER ! \
+             --in-interface {bridge} --out-interface {bridge} --protocol tcp --match multiport --destination-ports {} \
+             --match conntrack --ctstate NEW --jump DROP` on that machine closes it, too (docs/security.md)",
+            titles.join(" and "),
+            engine.version,
+            ports.join(","),
+        )
+    })
+}
+
 /// A hint for each container that has the instance's labels and is not its container.
 fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
     seen.lookalikes.iter().map(|name| {

@@ -98,6 +98,9 @@ struct Engine<'a> {
     chosen_by: &'a str,
     version: &'a str,
     api_version: &'a str,
+    /// Hosts on the network of the engine's machine reach ports that are published on its loopback, as before Docker
+    /// 28.0; `null` where that is not known.
+    exposes_loopback: Option<bool>,
 }
 
 /// InfluxDB or Grafana.
@@ -563,6 +566,7 @@ impl<'a> State<'a> {
                 chosen_by: &engine.chosen_by,
                 version: &engine.version,
                 api_version: &engine.api_version,
+                exposes_loopback: engine.exposes_loopback(),
             }),
             influxdb: Server::new(&status.influxdb),
             grafana: Server::new(&status.grafana),

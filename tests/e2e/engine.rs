@@ -16,6 +16,8 @@ pub struct OwnEngine {
     holder: Child,
     registry: Child,
     engine: Option<Child>,
+    /// It makes the rules that forward to containers, as it does by default.
+    makes_rules: bool,
 }
 
 /// The registry's port in that network, where nobody else is.
@@ -23,17 +25,22 @@ const REGISTRY: u16 = 5000;
 
 impl OwnEngine {
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(None, false)
+    }
+
+    /// With the rules that an engine makes by default, in its own network.
+    pub fn start_with_rules() -> Self {
+        Self::start_with(None, true)
     }
 
     /// With a disk of so many mebibytes only.
     pub fn start_on_a_small_disk(mebibytes: u32) -> Self {
-        Self::start_with(Some(mebibytes))
+        Self::start_with(Some(mebibytes), false)
     }
 
     /// # Panics
     /// When this is not root on Linux, or dockerd and ip are not there.
-    fn start_with(disk: Option<u32>) -> Self {
+    fn start_with(disk: Option<u32>, makes_rules: bool) -> Self {
         // Each says itself when it is where it belongs: until then, whatever is asked about its process is
         // answered for the network that it was started from.
         let mut holder = Command::new("unshare")
@@ -58,7 +65,7 @@ impl OwnEngine {
             assert!(mount.is_ok_and(|status| status.success()), "only root can mount a small disk");
         }
         // From here on, all of it ends with this value.
-        let mut it = Self { folder, holder, registry, engine: None };
+        let mut it = Self { folder, holder, registry, engine: None, makes_rules };
         // The last line of what it says: nobody reads on.
         until_it_says(&mut it.registry, "in another terminal");
         it.revive();
@@ -82,7 +89,7 @@ impl OwnEngine {
     pub fn revive(&mut self) {
         let log = std::fs::File::create(self.path("log")).unwrap();
         let mut command = inside(self.holder.id(), "dockerd");
-        command.args(["--host", &self.host(), "--iptables=false"]);
+        command.args(["--host", &self.host(), &format!("--iptables={}", self.makes_rules)]);
         for (option, name) in [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")] {
             command.arg(option).arg(self.path(name));
         }
@@ -130,6 +137,32 @@ impl OwnEngine {
         self.holder.id()
     }
 
+    /// A command in the engine's network.
+    pub fn inside(&self, program: &str) -> Command {
+        inside(self.holder.id(), program)
+    }
+
+    /// Another host on the network of the engine's machine.
+    pub fn neighbour(&self) -> Neighbour {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo the network is up && exec sleep 3600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        until_it_says(&mut holder, "the network is up");
+        let it = Neighbour(holder);
+        let peer = it.0.id().to_string();
+        let here = ["link add outside type veth peer name inside netns PEER", "address add 192.0.2.1/24 dev outside"];
+        for words in here.into_iter().chain(["link set outside up"]) {
+            let words = words.replace("PEER", &peer);
+            assert!(self.inside("ip").args(words.split(' ')).status().unwrap().success(), "ip {words}");
+        }
+        for words in ["address add 192.0.2.2/24 dev inside", "link set inside up"] {
+            assert!(it.inside("ip").args(words.split(' ')).status().unwrap().success(), "ip {words}");
+        }
+        it
+    }
+
     /// The program, where the engine's ports are.
     pub fn program(&self, words: &[&str]) -> Command {
         let mut command = inside(self.holder.id(), program());
@@ -139,6 +172,32 @@ impl OwnEngine {
 
     pub fn registry() -> String {
         format!("127.0.0.1:{REGISTRY}")
+    }
+}
+
+/// A host on the network of an engine's machine; its network ends with its value.
+pub struct Neighbour(Child);
+
+impl Neighbour {
+    /// A command on that host.
+    fn inside(&self, program: &str) -> Command {
+        inside(self.0.id(), program)
+    }
+
+    /// What a server answers that is reached through the engine's machine.
+    pub fn reaches(&self, address: &str, path: &str) -> Option<String> {
+        let (ip, _) = address.split_once(':').unwrap();
+        self.inside("ip").args(["route", "replace", ip, "via", "192.0.2.1"]).status().unwrap();
+        let url = format!("http://{address}{path}");
+        let answer = self.inside("curl").args(["--silent", "--max-time", "3", &url]).output().unwrap();
+        answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).to_string())
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

@@ -220,6 +220,37 @@ fn everything_is_on_loopback_and_the_containers_may_do_little() {
 
 #[test]
 fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_for() {
+#[test]
+fn where_neighbours_reach_loopback_up_says_so_once_and_its_command_closes_it() {
+    let engine = super::engine::OwnEngine::start_with_rules();
+    let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]).out;
+    let major: u32 = version.split('.').next().unwrap().trim().parse().unwrap();
+    let registry = super::engine::OwnEngine::registry();
+    let run = |words: &[&str]| crate::support::run::ran(&engine.program(words).output().unwrap());
+    let up = run(&["up", "--registry", &registry]).expect(0);
+    let exposes = run(&["status", "--output", "json"]).expect(0).json()["engine"]["exposes_loopback"].clone();
+    assert_eq!((exposes, up.err.contains("DOCKER-USER")), (Value::Bool(major < 28), major < 28), "{}", up.err);
+    let neighbour = engine.neighbour();
+    let ip = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let reached = |role: &str, port: u16, path: &str| {
+        let ip = engine.docker(&["inspect", "--format", ip, &format!("clipper-metrics-{role}")]).out;
+        neighbour.reaches(&format!("{}:{port}", ip.trim()), path)
+    };
+    let both = || [reached("influxdb", 8086, "/query?q=SHOW%20DATABASES"), reached("grafana", 3000, "/api/health")];
+    if major < 28 {
+        assert!(both().iter().all(Option::is_some), "a neighbour reaches both");
+        let command = up.err.split('`').find(|text| text.starts_with("sudo iptables ")).unwrap();
+        let words: Vec<&str> = command.split(' ').skip(2).collect();
+        assert!(engine.inside("iptables").args(words).status().unwrap().success(), "{command}");
+    }
+    assert_eq!(both(), [None, None], "closed");
+    // The machine itself still reaches them, and Grafana reaches InfluxDB.
+    let again = run(&["up"]).expect(0);
+    assert!(again.out.contains("nothing to do") && !again.err.contains("DOCKER-USER"), "said once: {}", again.err);
+    run(&["status"]).expect(0);
+    run(&["down", "--volumes", "--yes"]).expect(0);
+}
+
     let it = Instance::new("secret");
     let bridge = bridge();
     let up = it.first_up(&["--grafana-ip", &bridge, "--influxdb-ip", &bridge, "-v"]).expect(0);
