@@ -227,6 +227,8 @@ pub enum Refusal {
     NoSuchAddress,
     /// The engine cannot be reached any more.
     Gone,
+    /// The answer is larger than any that an engine sends.
+    TooLarge,
     /// The disk is full.
     Disk,
     /// A container has something else in the place of a regular file.
@@ -385,6 +387,10 @@ impl Refusal {
             Self::UnexpectedFile => {
                 "put a regular file in its place in the volume, then run the same command again".into()
             }
+            Self::TooLarge => format!(
+                "check that `{}` works, or name another engine with -H or --context",
+                invocation.docker("version")
+            ),
             Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
                 format!(
                     "`{}` and the engine's log may tell more; then run the same command again",

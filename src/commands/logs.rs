@@ -8,8 +8,11 @@ use futures_util::{StreamExt, stream};
 
 use crate::core::event::Listener;
 use crate::core::role::Role;
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::systems::{Depth, Systems};
+
+/// How long the engine may send nothing of a log that is not followed.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What to show of the logs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,10 +64,23 @@ pub async fn logs(
         });
     }
     let mut lines = stream::select_all(streams);
-    while let Some((role, line)) = lines.next().await {
-        if !show(role, &line?) {
-            break;
+    loop {
+        let next = lines.next();
+        let line = if options.follow { Ok(next.await) } else { tokio::time::timeout(SILENCE, next).await };
+        match line {
+            Ok(Some((role, line))) => {
+                if !show(role, &line?) {
+                    return Ok(());
+                }
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => {
+                return Err(Error::Docker {
+                    doing: "read the log of a container".into(),
+                    why: format!("the engine sent nothing for {} s", SILENCE.as_secs()),
+                    refusal: Refusal::Gone,
+                });
+            }
         }
     }
-    Ok(())
 }

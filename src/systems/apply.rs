@@ -76,7 +76,8 @@ impl Systems {
                 deadline = started + timeout;
             }
             self.listener.on(Event::Started(&step));
-            let result = self.execute(step, deadline).await;
+            // Boxed: it is as large as the largest step, and the layers around it nest it many times.
+            let result = Box::pin(self.execute(step, deadline)).await;
             if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
                 grafana.notify_one();
             }

@@ -1,6 +1,6 @@
 //! HTTP to InfluxDB and Grafana: one bounded request at a time, as bytes and a status.
 //!
-//! The only file that knows `reqwest` and `rustls`. Must not know what a status means to anyone.
+//! The only file that knows `reqwest`. Must not know what a status means to anyone.
 
 use std::path::PathBuf;
 use std::rc::Rc;

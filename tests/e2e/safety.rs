@@ -108,7 +108,7 @@ fn a_registry_that_stalls_is_no_success_although_the_image_is_there() {
     let it = Instance::new("stall");
     // The name of an image whose registry never answers, on an image that is here.
     let here = format!("{}/influxdb:1.12.4", registry::address());
-    let silent = format!("{}/silent/influxdb:1.12.4", registry::address());
+    let silent = format!("{}/silent/another:1", registry::address());
     docker(&["pull", &here]).unwrap();
     docker(&["tag", &here, &silent]).unwrap();
     it.first_up(&["--influxdb-image", &silent]).expect(0);
@@ -150,6 +150,8 @@ fn engines_that_cannot_be_used_are_one_error_each() {
     let odd = Box::leak(format!("{http}<html>\u{1b}[31m no engine").into_boxed_str());
     failed(fake(odd), &["not a Docker engine's"]);
     failed(fake("SSH-2.0-OpenSSH\r\n"), &["cannot reach the Docker engine"]);
+    let large = Box::leak(format!("{http}[{}", "{\"Name\":\"x\"},".repeat(3 << 20)).into_boxed_str());
+    failed(fake(large), &["larger than 32 MiB"]);
 }
 
 #[test]
@@ -219,8 +221,6 @@ fn everything_is_on_loopback_and_the_containers_may_do_little() {
 }
 
 #[test]
-fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_for() {
-#[test]
 fn where_neighbours_reach_loopback_up_says_so_once_and_its_command_closes_it() {
     let engine = super::engine::OwnEngine::start_with_rules();
     let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]).out;
@@ -251,6 +251,8 @@ fn where_neighbours_reach_loopback_up_says_so_once_and_its_command_closes_it() {
     run(&["down", "--volumes", "--yes"]).expect(0);
 }
 
+#[test]
+fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_for() {
     let it = Instance::new("secret");
     let bridge = bridge();
     let up = it.first_up(&["--grafana-ip", &bridge, "--influxdb-ip", &bridge, "-v"]).expect(0);

@@ -22,6 +22,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::errors::translate;
 use super::labels::{self, Labels};
+use super::transport::for_stream;
 use super::{Docker, files};
 use crate::core::address::collide;
 use crate::core::observed::{ContainerState, Network, OurContainer, PortHolder, RunState};
@@ -81,13 +82,13 @@ impl Docker {
         };
         let volume = self.volume_labels(instance, spec).await?;
         let mut body = body(creation, spec.role, specification, network, volume);
-        if self.is_podman.get()
         if specification.host_gateway
             && let Some(host) = &mut body.host_config
         {
             let address = self.machine_address(instance).await?;
             host.extra_hosts = address.map(|address| vec![format!("{}:{address}", Specification::HOST_NAME)]);
         }
+        if self.is_podman.get()
             && let Some(host) = &mut body.host_config
         {
             // A port at the address that stands for all is one for that address alone there.
@@ -196,10 +197,9 @@ impl Docker {
     /// The last lines that a container wrote.
     pub async fn last_lines(&self, name: &str) -> Vec<String> {
         let stream = self.logs(name, false, Some(LOG_LINES), 0);
-        let read = stream.filter_map(|line| async { line.ok() }).collect();
-        let lines: Vec<String> = tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default();
-        let from = lines.len().saturating_sub(LOG_LINES);
-        lines[from..].iter().map(|line| excerpt(line, 400)).collect()
+        // An engine may send more than it was asked for.
+        let read = stream.take(LOG_LINES).filter_map(async |line| Some(excerpt(&line.ok()?, 400))).collect();
+        tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default()
     }
 
     /// What a container wrote, line by line; `since` is in seconds since 1970, 0 for all.
@@ -214,7 +214,8 @@ impl Docker {
         let options =
             LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).since(since).build();
         let doing = "read the log of a container";
-        self.client.logs(name, Some(options)).map(move |output| match output {
+        let (client, bounded) = for_stream(&self.client);
+        bounded(client.logs(name, Some(options))).map(move |output| match output {
             Ok(
                 LogOutput::StdOut { message }
                 | LogOutput::StdErr { message }
@@ -296,16 +297,16 @@ pub(super) fn port_holder(
             other.map_or_else(|| PortHolder::Container(printable(&name_of(container))), PortHolder::OtherRole)
         })
         .collect();
+    holders.sort_by_key(|holder| matches!(holder, PortHolder::OtherRole(_)));
+    holders.into_iter().next()
+}
+
 /// The address of the same family that stands for all.
 const fn wildcard(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     }
-}
-
-    holders.sort_by_key(|holder| matches!(holder, PortHolder::OtherRole(_)));
-    holders.into_iter().next()
 }
 
 /// Who else has a role's volume where its server keeps data, among containers that run. A copy of it that is made
@@ -518,15 +519,15 @@ mod tests {
     #[test]
     fn only_a_published_tcp_port_of_somebody_else_is_in_the_way() {
         let at: SocketAddr = "127.0.0.1:3000".parse().unwrap();
-        assert_eq!(holder(container("a", &[], &[("::", 3000, tcp)])), None);
-        let both = [("::", 3000, tcp), ("0.0.0.0", 3000, tcp)];
-        assert_eq!(holder(container("a", &[], &both)), Some(PortHolder::Container("a".into())));
-        assert_eq!(holder(container("a", &[], &[("", 3000, tcp)])), Some(PortHolder::Container("a".into())));
         let holder = |one: ContainerSummary| port_holder(&[one], "x", Role::Grafana, at);
         let tcp = PortSummaryTypeEnum::TCP;
         assert_eq!(holder(container("a", &[], &[("0.0.0.0", 3000, tcp)])), Some(PortHolder::Container("a".into())));
         assert_eq!(holder(container("a", &[], &[("127.0.0.1", 3000, PortSummaryTypeEnum::UDP)])), None);
         assert_eq!(holder(container("a", &[], &[("127.0.0.2", 3000, tcp)])), None);
+        assert_eq!(holder(container("a", &[], &[("::", 3000, tcp)])), None);
+        let both = [("::", 3000, tcp), ("0.0.0.0", 3000, tcp)];
+        assert_eq!(holder(container("a", &[], &both)), Some(PortHolder::Container("a".into())));
+        assert_eq!(holder(container("a", &[], &[("", 3000, tcp)])), Some(PortHolder::Container("a".into())));
         assert_eq!(holder(container("renamed", &GRAFANA, &[("127.0.0.1", 3000, tcp)])), None);
         let other = container("x-influxdb", &INFLUXDB, &[("127.0.0.1", 3000, tcp)]);
         assert_eq!(holder(other), Some(PortHolder::OtherRole(Role::Influxdb)));

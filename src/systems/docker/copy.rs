@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
 
 use super::exec::last_words;
+use super::transport::for_stream;
 use super::{Docker, files};
 use crate::core::role::Role;
 use crate::error::{Error, Refusal, Result};
@@ -62,7 +63,8 @@ impl Docker {
         sink: &Sender<Part>,
     ) -> Result<bool> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut chunks = self.client.download_from_container(container, Some(options));
+        let (client, bounded) = for_stream(&self.client);
+        let mut chunks = bounded(client.download_from_container(container, Some(options)));
         let first = self.find(doing, async { chunks.next().await.transpose() }).await?;
         let Some(mut chunk) = first else { return Ok(false) };
         if sink.send(Part::Below(below)).await.is_err() {

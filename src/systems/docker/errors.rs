@@ -5,6 +5,7 @@
 use bollard::errors::Error as Bollard;
 
 use super::endpoint::Endpoint;
+use super::transport::TooLarge;
 use super::{REQUEST_TIMEOUT, platform};
 use crate::core::text::excerpt;
 use crate::error::{Error, Refusal, chain};
@@ -139,6 +140,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
         Bollard::RequestTimeoutError => {
             (Refusal::Gone, format!("no answer from the engine for {} s", REQUEST_TIMEOUT.as_secs()))
         }
+        other if TooLarge::caused(other) => (Refusal::TooLarge, excerpt(&chain(other), 300)),
         other => (Refusal::Gone, excerpt(&chain(other), 300)),
     };
     Error::Docker { doing: doing.into(), why, refusal }

@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::Docker;
+use super::transport::for_stream;
 use crate::core::stack::Secret;
 use crate::core::text::excerpt;
 use crate::error::Result;
@@ -40,9 +41,11 @@ impl Docker {
             ..ExecConfig::default()
         };
         let exec = self.call(doing, self.client.create_exec(container, config)).await?;
-        let started = self.call(doing, self.client.start_exec(&exec.id, None)).await?;
+        let (client, bounded) = for_stream(&self.client);
+        let started = self.call(doing, client.start_exec(&exec.id, None)).await?;
         let mut printed = String::new();
-        if let StartExecResults::Attached { mut output, input: mut stdin } = started {
+        if let StartExecResults::Attached { output, input: mut stdin } = started {
+            let mut output = bounded(output);
             if let Some(input) = input {
                 let line = format!("{}\n", input.reveal());
                 let sent = async {

@@ -13,6 +13,7 @@ use bollard::query_parameters::{
 use futures_util::StreamExt;
 
 use super::exec::last_words;
+use super::transport::for_stream;
 use super::{Docker, REQUEST_TIMEOUT};
 use crate::core::image::ImageRef;
 use crate::core::role::Role;
@@ -128,7 +129,8 @@ impl Docker {
     pub(super) async fn read_archive(&self, doing: &str, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let read = async {
-            let mut stream = self.client.download_from_container(container, Some(options));
+            let (client, bounded) = for_stream(&self.client);
+            let mut stream = bounded(client.download_from_container(container, Some(options)));
             let mut archive = Vec::new();
             while let Some(chunk) = stream.next().await {
                 archive.extend_from_slice(&chunk?);

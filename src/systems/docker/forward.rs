@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use super::transport::for_stream;
 use super::{Docker, labels};
 use crate::core::text::excerpt;
 use crate::error::{Error, Refusal, Result, chain};
@@ -175,9 +176,11 @@ async fn join(
     };
     locked(said).failure.clear();
     let exec = client.create_exec(helper, config).await?;
-    let StartExecResults::Attached { mut output, mut input } = client.start_exec(&exec.id, None).await? else {
+    let (client, bounded) = for_stream(client);
+    let StartExecResults::Attached { output, mut input } = client.start_exec(&exec.id, None).await? else {
         return Ok(());
     };
+    let mut output = bounded(output);
     let (mut from_here, mut to_here) = stream.into_split();
     let inwards = async move {
         let mut bytes = vec![0; 16 << 10];

@@ -22,6 +22,7 @@ pub mod pull;
 mod settings;
 #[cfg(unix)]
 mod ssh;
+mod transport;
 mod volume;
 
 use std::cell::{Cell, RefCell};
@@ -279,7 +280,8 @@ impl Docker {
     /// One request, reported and with its error translated.
     async fn call<T>(&self, doing: &str, request: impl Future<Output = Result<T, Bollard>>) -> Result<T> {
         let started = Instant::now();
-        let result = Self::bounded(request, || Bollard::RequestTimeoutError).await;
+        // Boxed once: bollard's futures are large, and each layer around them would hold another copy.
+        let result = Self::bounded(Box::pin(request), || Bollard::RequestTimeoutError).await;
         let outcome = match &result {
             Ok(_) => "ok".to_string(),
             Err(Bollard::DockerResponseServerError { status_code, .. }) => status_code.to_string(),
@@ -472,7 +474,6 @@ impl Docker {
     }
 }
 
-/// "There is none" is an answer.
 /// Which engine describes itself like that. One on this machine runs in a virtual machine where this is not Linux.
 fn engine_kind(version: &SystemVersion, is_here: bool) -> EngineKind {
     let has = |part: &str| version.components.iter().flatten().any(|component| component.name.contains(part));
@@ -488,6 +489,7 @@ fn engine_kind(version: &SystemVersion, is_here: bool) -> EngineKind {
     }
 }
 
+/// "There is none" is an answer.
 fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -498,18 +500,17 @@ fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
 
 /// The connection that an address asks for.
 fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard::Docker, Bollard> {
-    let version = bollard::API_DEFAULT_VERSION;
-    let scheme = host.split_once("://").map_or("", |(scheme, _)| scheme);
+    let (scheme, address) = host.split_once("://").unwrap_or_default();
+    let authority = address.split('/').next().unwrap_or_default();
     match (scheme, certificates) {
         #[cfg(unix)]
-        ("unix", _) => bollard::Docker::connect_with_unix(host, REQUEST_TIMEOUT.as_secs(), version),
+        ("unix", _) => transport::over_socket(std::path::Path::new(address), 0),
         #[cfg(windows)]
-        ("npipe", _) => bollard::Docker::connect_with_named_pipe(host, REQUEST_TIMEOUT.as_secs(), version),
-        ("tcp" | "https", Some(folder)) => {
-            let [key, cert, ca] = ["key.pem", "cert.pem", "ca.pem"].map(|name| folder.join(name));
-            bollard::Docker::connect_with_ssl(host, &key, &cert, &ca, REQUEST_TIMEOUT.as_secs(), version)
+        ("npipe", _) => {
+            bollard::Docker::connect_with_named_pipe(host, REQUEST_TIMEOUT.as_secs(), bollard::API_DEFAULT_VERSION)
         }
-        ("tcp" | "http", None) => bollard::Docker::connect_with_http(host, REQUEST_TIMEOUT.as_secs(), version),
+        ("tcp" | "https", Some(folder)) => transport::over_tls(authority, folder),
+        ("tcp" | "http", None) => transport::over_tcp(authority),
         _ => Err(Bollard::UnsupportedURISchemeError { uri: host.into() }),
     }
 }

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary};
 use bollard::query_parameters::ListContainersOptionsBuilder;
-use futures_util::future::try_join_all;
+use futures_util::FutureExt as _;
+use futures_util::future::{LocalBoxFuture, try_join_all};
 
 use super::container::name_of;
 use super::{Docker, labels, podman};
@@ -37,8 +38,13 @@ struct Claim {
 }
 
 impl Docker {
-    /// All containers of the engine with the claims of their labels checked.
-    pub(super) async fn listed(&self) -> Result<Listed> {
+    /// All containers of the engine with the claims of their labels checked. Boxed, since most requests begin with it,
+    /// and nested futures of its size would fill the stack.
+    pub(super) fn listed(&self) -> LocalBoxFuture<'_, Result<Listed>> {
+        self.list().boxed_local()
+    }
+
+    async fn list(&self) -> Result<Listed> {
         let list = async || {
             let all = ListContainersOptionsBuilder::default().all(true).build();
             self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await

@@ -14,6 +14,7 @@ use docker_credential::DockerCredential;
 use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
+use super::transport::{TooLarge, for_stream};
 use crate::core::image::ImageRef;
 use crate::core::text::excerpt;
 use crate::error::{Error, PullFailure, Result};
@@ -142,7 +143,8 @@ pub(super) async fn pull(
         options = options.tag(tag);
     }
     let credentials = credentials(image, is_podman).await;
-    follow(image, docker.create_image(Some(options.build()), None, credentials), progress).await
+    let (docker, bounded) = for_stream(docker);
+    follow(image, bounded(docker.create_image(Some(options.build()), None, credentials)), progress).await
 }
 
 /// Reads the messages of a pull to their end.
@@ -189,6 +191,7 @@ fn failed(image: &ImageRef, error: &Bollard) -> Error {
     };
     let failure = match error {
         Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => classify(&why),
+        other if TooLarge::caused(other) => PullFailure::Other,
         _ => PullFailure::Cut,
     };
     Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }

@@ -14,10 +14,6 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::TryFutureExt as _;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use hyperlocal::UnixConnector;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
@@ -178,15 +174,7 @@ impl Ssh {
     /// that one serves request after request; bollard's own connections serve one.
     pub(super) fn client(&self) -> Result<bollard::Docker, bollard::errors::Error> {
         // Those that wait for a request keep sessions from those that have one, so fewer may wait than there are.
-        let connections =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(SESSIONS / 2).build(UnixConnector);
-        let send = move |request| connections.request(request).map_err(bollard::errors::Error::from);
-        // The connector takes the path from the host, in hexadecimal.
-        let path = self.socket();
-        let host: String = path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        let address = format!("unix://{host}");
-        let timeout = super::REQUEST_TIMEOUT.as_secs();
-        bollard::Docker::connect_with_custom_transport(send, Some(address), timeout, bollard::API_DEFAULT_VERSION)
+        super::transport::over_socket(&self.socket(), SESSIONS / 2)
     }
 
     /// The engine's machine, by its own name.

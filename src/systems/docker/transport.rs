@@ -1,0 +1,349 @@
+//! Connections to an engine on which no answer of unbounded size is read into memory.
+//!
+//! bollard collects a whole answer, or a whole message of a stream, before it looks at it. Its own connections have no
+//! limit, so these count what arrives.
+
+use std::io;
+use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bollard::BollardRequest;
+use bollard::errors::Error as Bollard;
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt as _};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+use super::{REQUEST_TIMEOUT, url_safe_credentials};
+
+/// The most bytes of an answer that is read as a whole. A list of a thousand containers has about five million.
+const ANSWER_LIMIT: u64 = 32 << 20;
+/// The most bytes of one message of a stream. Engines send logs and output in parts of some kilobytes, and bollard reads
+/// a message again from its beginning with every part that arrives.
+const MESSAGE_LIMIT: u64 = 1 << 20;
+
+/// How many bytes may arrive before something has to happen.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: AtomicU64,
+    limit: u64,
+    is_exceeded: AtomicBool,
+}
+
+impl Allowance {
+    fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { left: AtomicU64::new(limit), limit, is_exceeded: AtomicBool::new(false) })
+    }
+
+    fn renew(&self) {
+        self.left.store(self.limit, Ordering::Relaxed);
+    }
+
+    fn spend(&self, bytes: u64) -> io::Result<()> {
+        let Some(rest) = self.left.load(Ordering::Relaxed).checked_sub(bytes) else {
+            self.is_exceeded.store(true, Ordering::Relaxed);
+            return Err(self.error());
+        };
+        self.left.store(rest, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn error(&self) -> io::Error {
+        io::Error::other(TooLarge { limit: self.limit })
+    }
+}
+
+/// An answer, or one message of it, is larger than is read into memory.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is larger than {} MiB", limit >> 20)]
+pub(super) struct TooLarge {
+    limit: u64,
+}
+
+impl TooLarge {
+    /// It is the cause of an error.
+    pub(super) fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
+        let of_system = match error.downcast_ref() {
+            Some(Bollard::IOError { err }) => Some(err),
+            _ => error.downcast_ref::<io::Error>(),
+        };
+        of_system.and_then(io::Error::get_ref).is_some_and(|held| held.is::<Self>())
+            || error.source().is_some_and(Self::caused)
+    }
+}
+
+/// A client for one request whose answer is a stream, and what that stream must pass through, so that each message
+/// renews what may arrive.
+pub(super) fn for_stream<S: Stream>(client: &bollard::Docker) -> (bollard::Docker, impl FnOnce(S) -> Bounded<S>) {
+    let allowance = Allowance::new(MESSAGE_LIMIT);
+    let of_request = Arc::clone(&allowance);
+    let client = client.clone().with_request_modifier(move |mut request| {
+        request.extensions_mut().insert(Arc::clone(&of_request));
+        url_safe_credentials(request)
+    });
+    (client, move |stream| Bounded { stream: Box::pin(stream), allowance })
+}
+
+/// A stream whose messages have a bounded size.
+pub(super) struct Bounded<S> {
+    stream: Pin<Box<S>>,
+    allowance: Arc<Allowance>,
+}
+
+impl<T, S: Stream<Item = Result<T, Bollard>>> Stream for Bounded<S> {
+    type Item = S::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
+        let item = ready!(self.stream.poll_next_unpin(context));
+        self.allowance.renew();
+        // bollard drops the cause of an error on the way.
+        let is_exceeded = self.allowance.is_exceeded.load(Ordering::Relaxed);
+        Poll::Ready(match item {
+            Some(Err(_)) if is_exceeded => Some(Err(Bollard::IOError { err: self.allowance.error() })),
+            item => item,
+        })
+    }
+}
+
+/// What the answer that a connection brings at the moment may cost.
+#[derive(Debug, Clone)]
+struct Current(Arc<Mutex<Arc<Allowance>>>);
+
+impl Current {
+    fn get(&self) -> Arc<Allowance> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, allowance: Arc<Allowance>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = allowance;
+    }
+}
+
+/// A connection that ends with an error when more arrives than is allowed.
+struct Metered<S> {
+    stream: S,
+    current: Current,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        Poll::Ready(self.current.get().spend((buffer.filled().len() - before) as u64))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // What arrives from now on answers this.
+        self.current.get().renew();
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S> Connection for Metered<S> {
+    fn connected(&self) -> Connected {
+        // hyper hands it on with every response of this connection.
+        Connected::new().extra(self.current.clone())
+    }
+}
+
+/// Streams of either kind.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
+/// Where the engine listens.
+#[derive(Debug, Clone)]
+enum Target {
+    #[cfg(unix)]
+    Socket(PathBuf),
+    /// Host and port.
+    Network(String),
+}
+
+impl tower_service::Service<hyper::Uri> for Target {
+    type Response = TokioIo<Metered<Box<dyn Duplex>>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: hyper::Uri) -> Self::Future {
+        let target = self.clone();
+        Box::pin(async move {
+            let stream: Box<dyn Duplex> = match target {
+                #[cfg(unix)]
+                Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
+                Self::Network(address) => Box::new(TcpStream::connect(address).await?),
+            };
+            let current = Current(Arc::new(Mutex::new(Allowance::new(ANSWER_LIMIT))));
+            Ok(TokioIo::new(Metered { stream, current }))
+        })
+    }
+}
+
+/// A client for an engine behind a socket; up to `idle` connections wait for another request.
+#[cfg(unix)]
+pub(super) fn over_socket(path: &Path, idle: usize) -> Result<bollard::Docker, Bollard> {
+    if !path.exists() {
+        return Err(Bollard::SocketNotFoundError(path.display().to_string()));
+    }
+    // The name says nothing: the engine's own client sends one, too.
+    client(Target::Socket(path.into()), "http://docker", idle)
+}
+
+/// A client for an engine at a host and port.
+pub(super) fn over_tcp(address: &str) -> Result<bollard::Docker, Bollard> {
+    client(Target::Network(address.into()), &format!("http://{address}"), 0)
+}
+
+/// A client for an engine at a host and port over TLS, with the files of a folder. As for the engine's own client, only
+/// authorities of that folder count.
+pub(super) fn over_tls(address: &str, folder: &Path) -> Result<bollard::Docker, Bollard> {
+    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
+    let unreadable = |path: &Path| Bollard::CertPathError { path: path.into() };
+    let unusable = |path: &Path| Bollard::CertParseError { path: path.into() };
+    let certificates = |path: &Path| -> Result<Vec<CertificateDer<'static>>, Bollard> {
+        let text = std::fs::read(path).map_err(|_| unreadable(path))?;
+        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|_| unusable(path))
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(&ca)?);
+    let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let config = if cert.exists() || key.exists() {
+        let text = std::fs::read(&key).map_err(|_| unreadable(&key))?;
+        let own_key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| unusable(&key))?;
+        builder.with_client_auth_cert(certificates(&cert)?, own_key).map_err(|_| unusable(&cert))?
+    } else {
+        builder.with_no_client_auth()
+    };
+    let connector = HttpsConnector::from((Target::Network(address.into()), config));
+    client(connector, &format!("https://{address}"), 0)
+}
+
+fn client(
+    connector: impl Connect + Clone + Send + Sync + 'static,
+    address: &str,
+    idle: usize,
+) -> Result<bollard::Docker, Bollard> {
+    let connections = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(idle).build(connector);
+    let send = move |request: BollardRequest| {
+        let allowance = request.extensions().get::<Arc<Allowance>>().cloned();
+        let allowance = allowance.unwrap_or_else(|| Allowance::new(ANSWER_LIMIT));
+        let response = connections.request(request);
+        async move {
+            let response = response.await?;
+            if let Some(current) = response.extensions().get::<Current>() {
+                current.set(allowance);
+            }
+            Ok(response)
+        }
+    };
+    let timeout = REQUEST_TIMEOUT.as_secs();
+    bollard::Docker::connect_with_custom_transport(send, Some(address), timeout, bollard::API_DEFAULT_VERSION)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use bollard::container::LogOutput;
+    use bollard::query_parameters::{CreateImageOptions, ListContainersOptions, LogsOptions};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// An engine that begins every answer like this and goes on with this, again and again, up to so many times.
+    fn engine(begin: &'static [u8], again: Vec<u8>, times: usize) -> (tempfile::TempDir, bollard::Docker) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let again = again.clone();
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n";
+                    let _ = stream.write_all(head).await;
+                    let _ = stream.write_all(begin).await;
+                    for _ in 0..times {
+                        if stream.write_all(&again).await.is_err() {
+                            return;
+                        }
+                    }
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        let client = over_socket(&path, 0).unwrap();
+        (folder, client)
+    }
+
+    fn endless(begin: &'static [u8]) -> (tempfile::TempDir, bollard::Docker) {
+        engine(begin, vec![b'a'; 64 << 10], usize::MAX)
+    }
+
+    #[tokio::test]
+    async fn an_endless_answer_is_an_error() {
+        let (_folder, client) = endless(b"[{\"Id\": \"");
+        let error = client.list_containers(None::<ListContainersOptions>).await.unwrap_err();
+        assert!(TooLarge::caused(&error), "{error:?}");
+        assert!(crate::error::chain(&error).contains("larger than 32 MiB"), "{}", crate::error::chain(&error));
+    }
+
+    #[tokio::test]
+    async fn an_endless_message_is_an_error() {
+        let (_folder, client) = endless(b"{\"status\": \"");
+        let (client, bounded) = for_stream(&client);
+        let mut messages = bounded(client.create_image(None::<CreateImageOptions>, None, None));
+        let error = messages.next().await.unwrap().unwrap_err();
+        assert!(TooLarge::caused(&error) && error.to_string().contains("larger than 1 MiB"), "{error:?}");
+        // A part of a log that says of itself that it has four billion bytes.
+        let (_folder, client) = endless(b"\x01\0\0\0\xff\xff\xff\xff");
+        let (client, bounded) = for_stream(&client);
+        let mut lines = bounded(client.logs("x", None::<LogsOptions>));
+        let error = lines.next().await.unwrap().unwrap_err();
+        assert!(TooLarge::caused(&error) && error.to_string().contains("larger than 1 MiB"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_long_stream_of_short_messages_is_none() {
+        let part: Vec<u8> = [b"\x01\0\0\0\0\x01\0\0".as_slice(), &vec![b'a'; 64 << 10]].concat();
+        let (_folder, client) = engine(b"", part, 1000);
+        let (client, bounded) = for_stream(&client);
+        let lines = bounded(client.logs("x", None::<LogsOptions>));
+        let bytes = lines.fold(0, async |sum, line| match line.unwrap() {
+            LogOutput::StdOut { message } => sum + message.len(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(bytes.await, 64_000 << 10);
+    }
+}
