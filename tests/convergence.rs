@@ -1738,6 +1738,21 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
 }
 
 #[test]
+fn settings_for_a_proxy_are_removed_only_before_the_instances_own_influxdb() {
+    let own = stack(Case::default());
+    let mut external = own.clone();
+    external.influxdb = Service::External { url: ServerUrl::http("influxdb", 8086) };
+    let with_header = |seen: &mut Observed| {
+        let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+        let SeenSource::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
+        fields.insert(DataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
+    };
+    let finding = |want: &Stack| plan_with(want, with_header).finding(Resource::DataSource).cloned();
+    assert!(matches!(finding(&own), Some(Finding::Differs(_))));
+    assert_eq!(finding(&external), Some(Finding::InSync));
+}
+
+#[test]
 fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
     let want = stack(Case::default());
     let mut seen = whole_world().observe(&want, Case::default());

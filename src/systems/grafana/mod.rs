@@ -544,6 +544,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn settings_of_a_proxy_are_listed_and_kept_only_where_there_may_be_one() {
+        let present = json!({"uid": "x", "name": "X", "basicAuth": true, "basicAuthUser": "me", "jsonData": {
+            MARK: "x", "version": "Flux", "tlsAuth": true, "tlsSkipVerify": false, "httpHeaderName1": "X-Tenant",
+            "serverName": "", "maxSeries": 1000,
+        }});
+        assert_eq!(other_settings(&present), "httpHeaderName1, tlsAuth, basicAuth");
+        for keeps in [false, true] {
+            let mut body = data_source_body(&want());
+            keep_settings(&mut body, &present, keeps);
+            assert_eq!(other_settings(&body).is_empty(), !keeps);
+            assert_eq!(body["basicAuthUser"].is_null(), !keeps);
+            assert_eq!(
+                (&body["jsonData"]["maxSeries"], &body["jsonData"]["version"]),
+                (&json!(1000), &json!("InfluxQL"))
+            );
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_grafana_answers_it_is_understood_or_refused(
