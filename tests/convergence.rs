@@ -181,7 +181,11 @@ impl Case {
 }
 
 fn image_of(role: Role, version: u64) -> ImageRef {
-    ImageRef::parse(&format!("{role}:1.{version}")).unwrap()
+    let repository = match role {
+        Role::Influxdb => "influxdb",
+        Role::Grafana => "grafana/grafana",
+    };
+    ImageRef::parse(&format!("{repository}:1.{version}")).unwrap()
 }
 
 fn stack(case: Case) -> Stack {
@@ -1775,7 +1779,7 @@ fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
 fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
     let mut want = stack(Case::default());
     if let Service::Container(spec) = &mut want.grafana {
-        spec.specification.image = ImageRef::parse("grafana:1.1").unwrap();
+        spec.specification.image = ImageRef::parse("grafana/grafana:1.1").unwrap();
     }
     // The volume's label, the version that runs, and the image of the present container each tell.
     let made_before = plan_with(&want, |_| {});
@@ -1801,11 +1805,52 @@ fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
     assert!(checked.is_some() && checked < removed, "{unknown:?}");
 }
 
+/// A stack whose Grafana has this image, and whose container was made from another one.
+fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) -> bool {
+    let mut want = stack(Case::default());
+    if let Service::Container(spec) = &mut want.grafana {
+        spec.specification.image = ImageRef::parse(image).unwrap();
+    }
+    let plan = plan_with(&want, |seen| {
+        seen.grafana.volume = Volume::Ours { user: None, version: None, image: Some(made_from.into()) };
+        seen.grafana.recorded = None;
+        seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
+        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
+        have.specification.as_mut().unwrap().image = ImageRef::parse(made_from).unwrap();
+        change(seen);
+    });
+    plan.blocked().is_some()
+}
+
+#[test]
+fn a_tag_says_a_version_only_of_an_official_image_and_only_where_the_server_does_not() {
+    let stopped = |seen: &mut Observed| {
+        seen.grafana.version = None;
+        seen.grafana.probe = Probe::Unasked;
+        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
+        have.run = RunState::Exited(0);
+    };
+    let running = |version: &'static str| move |seen: &mut Observed| seen.grafana.version = Some(version.into());
+    // Users number their own images as they like.
+    assert!(!blocked_on("corp/grafana:1.1", "corp/grafana:1.0", running("12.4.10")));
+    assert!(!blocked_on("corp/grafana:1.0", "corp/grafana:1.1", stopped));
+    assert!(!blocked_on("grafana/grafana:12.4.10", "corp/grafana:2025.11", running("12.4.10")));
+    assert!(!blocked_on("grafana/grafana:12.4.10", "corp/grafana:2025.11", stopped));
+    assert!(!blocked_on("corp/grafana:1.0", "grafana/grafana:12.4.10", stopped));
+    // What its server says holds for any image.
+    assert!(blocked_on("grafana/grafana:12.4.10", "corp/grafana:1.0", running("13.2.3")));
+    // A tag that the server contradicts does not count.
+    assert!(!blocked_on("grafana/grafana:12.4.10", "grafana/grafana:99.0.0", running("12.4.3")));
+    // Official images in a mirror are official ones.
+    assert!(blocked_on("grafana/grafana:12.4.10", "m.example/hub/grafana/grafana:13.2.3", stopped));
+    assert!(blocked_on("m.example/hub/grafana/grafana:12.4.10", "grafana/grafana:13.2.3", stopped));
+}
+
 #[test]
 fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
     let mut want = stack(Case::default());
     if let Service::Container(spec) = &mut want.grafana {
-        spec.specification.image = ImageRef::parse("grafana:1.3").unwrap();
+        spec.specification.image = ImageRef::parse("grafana/grafana:1.3").unwrap();
     }
     let plan = steps(&plan_with(&want, |seen| {
         seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });

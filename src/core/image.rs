@@ -9,6 +9,10 @@ use super::version::Version;
 /// The official images of Docker Hub that we know.
 const OFFICIAL: [&str; 1] = ["influxdb"];
 
+/// The repositories, as Docker Hub names them, whose tags name the version of the server in the image.
+const VERSIONED: [&str; 4] =
+    ["grafana/grafana", "grafana/grafana-oss", "grafana/grafana-enterprise", "library/influxdb"];
+
 /// A reference such as `grafana/grafana:12.4.10`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ImageRef {
@@ -88,18 +92,28 @@ impl ImageRef {
         is_official.then(|| Self { name: format!("{prefix}/library/{last}"), ..self.clone() })
     }
 
-    /// The tag, where it names a whole version: one such as `12.4` moves on.
+    /// The repository is an official one, on Docker Hub or in a mirror, which puts a prefix before the same name. Users
+    /// number their own images as they like, so `corp/grafana:2025.11` names no version of Grafana.
+    fn names_versions(&self) -> bool {
+        let ends_with = |repository: &str| {
+            self.name.strip_suffix(repository).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
+        };
+        let is_one_word = |name: &&str| self.name == **name || (self.registry().is_some() && ends_with(name));
+        VERSIONED.into_iter().any(ends_with) || OFFICIAL.iter().any(is_one_word)
+    }
+
+    /// The tag of an official image, where it names a whole version: one such as `12.4` moves on.
     #[must_use]
     pub fn full_version(&self) -> Option<&str> {
-        let tag = self.tag.as_deref()?;
+        let tag = self.tag.as_deref().filter(|_| self.names_versions())?;
         let numbers = tag.trim_start_matches('v').split(['.', '-', '+']).take(3);
         (numbers.filter(|number| number.parse::<u64>().is_ok()).count() == 3).then_some(tag)
     }
 
-    /// The version that the tag names.
+    /// The version of the server that the tag of an official image names.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
-        Version::parse(self.tag.as_deref()?)
+        Version::parse(self.tag.as_deref().filter(|_| self.names_versions())?)
     }
 }
 
@@ -135,6 +149,28 @@ mod tests {
         assert_eq!(parse("m:5000/influxdb:1.8").library_form().unwrap().to_string(), "m:5000/library/influxdb:1.8");
         assert_eq!(parse("influxdb:1.8").library_form(), None);
         assert_eq!(parse("m:5000/grafana/grafana:1.8").library_form(), None);
+        for (image, version) in [
+            ("grafana/grafana:12.4.10", Some(Version(12, 4))),
+            ("grafana/grafana-oss:11.6.1", Some(Version(11, 6))),
+            ("docker.io/grafana/grafana:12.4", Some(Version(12, 4))),
+            ("m.example:5000/hub/grafana/grafana:12.4.10", Some(Version(12, 4))),
+            ("mirror/grafana/grafana:12.4.10", Some(Version(12, 4))),
+            ("influxdb:1.12.4", Some(Version(1, 12))),
+            ("library/influxdb:1.12.4", Some(Version(1, 12))),
+            ("m.example/influxdb:1.12.4", Some(Version(1, 12))),
+            ("m.example/hub/library/influxdb:1.12.4", Some(Version(1, 12))),
+            ("grafana/grafana:latest", None),
+            ("corp/grafana:1.0", None),
+            ("corp/grafana:2025.11", None),
+            ("m.example/corp/grafana:1.0", None),
+            ("m.example/mygrafana/grafana:1.0", None),
+            ("corp/influxdb:2025.11", None),
+            ("grafana:12.4.10", None),
+        ] {
+            assert_eq!(parse(image).version(), version, "{image}");
+            let is_full = version.is_some() && !image.ends_with(":12.4");
+            assert_eq!(parse(image).full_version().is_some(), is_full, "{image}");
+        }
         for bad in ["", ":x", "a:", "a b", "a@"] {
             assert!(ImageRef::parse(bad).is_err(), "{bad:?}");
         }

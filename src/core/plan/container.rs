@@ -447,13 +447,13 @@ pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image
     })
 }
 
-/// The newest version that is known to have run on the volume, as far as nothing need be read for
-/// it: what is recorded, what runs, and what a container that has run was made from.
+/// The newest version that is known to have run on the volume, as far as nothing need be read for it: the recorded one,
+/// and the one that runs. Only where no server says its version, the tag of the container's image counts.
 fn known_version<S>(seen: &Server<S>) -> Option<Version> {
     let runs = seen.version.as_deref().and_then(Version::parse);
     let made = seen.container.ours().filter(|have| have.run != RunState::Created);
     let made = made.and_then(|have| have.specification.as_ref()?.image.version());
-    [seen.recorded, runs, made].into_iter().flatten().max()
+    [seen.recorded, runs.or(made)].into_iter().flatten().max()
 }
 
 /// Grafana migrates its database upwards only: an image whose tag names an older version must not run

@@ -80,6 +80,12 @@ impl RanVersion {
         let version = Version::parse(parts.next()?)?;
         Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
     }
+
+    /// The version, where the image's tag names it. Earlier versions of clipper-metrics took the tag of any image for one.
+    fn of_tag(&self) -> Option<Version> {
+        let image = self.image.as_deref().and_then(|image| ImageRef::parse(image).ok());
+        Some(self.version).filter(|_| image.is_none_or(|image| image.version().is_some()))
+    }
 }
 
 impl VolumeFiles {
@@ -87,8 +93,8 @@ impl VolumeFiles {
     /// label.
     #[must_use]
     pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
-        let version = |one: &Option<RanVersion>| one.as_ref().map(|one| one.version);
-        version(&self.ran).or(label).max(version(&self.promised))
+        let ran = self.ran.as_ref().map(|ran| ran.version);
+        ran.or(label).max(self.promised.as_ref().and_then(RanVersion::of_tag))
     }
 
     /// The image that may have run last on the volume, which was made for the image of its label.

@@ -171,10 +171,11 @@ pub fn image(labels: &Labels) -> Option<String> {
     labels.get(IMAGE).cloned()
 }
 
-/// The version that a volume was made for.
+/// The version that a volume was made for. Earlier versions of clipper-metrics took the tag of any image for one.
 #[must_use]
 pub fn version(labels: &Labels) -> Option<Version> {
-    Version::parse(labels.get(VERSION)?)
+    let image = image(labels).and_then(|image| ImageRef::parse(&image).ok());
+    Version::parse(labels.get(VERSION)?).filter(|_| image.is_none_or(|image| image.version().is_some()))
 }
 
 #[cfg(test)]
@@ -224,6 +225,19 @@ mod tests {
         let read = settings(&[(SETTINGS.to_string(), text.to_string())].into()).unwrap();
         let texts: Vec<&str> = read.values().map(|remembered| remembered.value.as_str()).collect();
         assert_eq!((texts, read["a"].of_file), (vec!["1", "", "", ""], true));
+    }
+
+    #[test]
+    fn a_volume_made_for_a_users_own_image_has_no_version() {
+        let made_for = |image: &str| version(&of_volume("x", Role::Grafana, None, &ImageRef::parse(image).unwrap()));
+        assert_eq!(made_for("grafana/grafana:12.4.10"), Some(Version(12, 4)));
+        assert_eq!(made_for("corp/grafana:2025.11"), None);
+        // As earlier versions of clipper-metrics labelled it.
+        let labelled = |image: &str| -> Labels {
+            [(VERSION, "2025.11"), (IMAGE, image)].map(|(name, value)| (name.to_string(), value.to_string())).into()
+        };
+        assert_eq!(version(&labelled("corp/grafana:2025.11")), None);
+        assert_eq!(version(&labelled("grafana/grafana:2025.11")), Some(Version(2025, 11)));
     }
 
     #[test]
