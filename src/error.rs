@@ -233,6 +233,18 @@ pub enum Refusal {
     Disk,
     /// A container has something else in the place of a regular file.
     UnexpectedFile,
+    /// Every address range that the engine may give to networks is in use.
+    AddressPools,
+    /// The chains of the engine's firewall rules are gone.
+    Firewall,
+    /// The engine may not open a port that low.
+    PrivilegedPort,
+    /// The engine's machine has no usable control groups.
+    Cgroups,
+    /// The image is built for another processor.
+    Architecture,
+    /// The image's command or user cannot be used.
+    Unrunnable,
     /// Anything else.
     Other,
 }
@@ -252,6 +264,14 @@ pub enum PullFailure {
     Cut,
     /// The engine's disk is full.
     Disk,
+    /// The engine does not trust the registry's certificate.
+    Certificate,
+    /// The registry's certificate is not valid at the time of the engine's clock.
+    Clock,
+    /// A proxy wants a login.
+    ProxyLogin,
+    /// The registry has no image for the processor of the engine's machine.
+    Platform,
     /// Anything else.
     Other,
 }
@@ -361,14 +381,18 @@ impl Error {
                  editor's is enough afterwards"
                     .into()
             }
+            Self::Answer { why, .. } if is_disk_full(why) => {
+                "free space on the disk of that server's data, then run the same command again".into()
+            }
             Self::Answer { .. } => "-v shows every request, and the server's log tells more".into(),
-            Self::Io { .. } => "check that you may use the file or directory".into(),
+            Self::Io { source, .. } => io_hint(source.kind()).into(),
         }
     }
 }
 
 impl Refusal {
-    fn hint(self, invocation: &Invocation) -> String {
+    /// What to do about it.
+    pub(crate) fn hint(self, invocation: &Invocation) -> String {
         match self {
             Self::NotFound => "the engine changed in the meantime: run the same command again".into(),
             Self::Conflict | Self::BeingRemoved | Self::Overwritten => {
@@ -391,6 +415,34 @@ impl Refusal {
                 "check that `{}` works, or name another engine with -H or --context",
                 invocation.docker("version")
             ),
+            Self::AddressPools => {
+                format!(
+                    "remove networks that no container uses (`{}`), or add ranges to `default-address-pools` in the \
+                     engine's daemon.json and restart it; then run the same command again",
+                    invocation.docker("network prune")
+                )
+            }
+            Self::Firewall => {
+                "a restart of the firewall removes the engine's rules: restart the engine, too (`sudo systemctl restart \
+                 docker`; Podman: `podman network reload --all`), then run the same command again"
+                    .into()
+            }
+            Self::PrivilegedPort => {
+                "choose ports from 1024 on with --influxdb-port or --grafana-port, or let the engine open lower ones \
+                 (`sudo sysctl net.ipv4.ip_unprivileged_port_start=0`)"
+                    .into()
+            }
+            Self::Cgroups => {
+                "mount control groups on the engine's machine (/sys/fs/cgroup) and restart the engine, then run the same \
+                 command again"
+                    .into()
+            }
+            Self::Architecture => OTHER_PROCESSOR.into(),
+            Self::Unrunnable => {
+                "check that the image is one of InfluxDB or Grafana, or give another with --influxdb-image or \
+                 --grafana-image"
+                    .into()
+            }
             Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
                 format!(
                     "`{}` and the engine's log may tell more; then run the same command again",
@@ -398,6 +450,29 @@ impl Refusal {
                 )
             }
         }
+    }
+}
+
+/// How an image for the processor of the engine's machine is chosen.
+const OTHER_PROCESSOR: &str = "the engine's machine has another processor: give an image that is built for it with \
+                               --influxdb-image or --grafana-image";
+
+/// The words of servers whose disk is full.
+#[must_use]
+pub fn is_disk_full(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["no space left", "disk quota exceeded", "disk is full"].iter().any(|phrase| message.contains(phrase))
+}
+
+/// What helps with a file or directory of this machine.
+const fn io_hint(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match kind {
+        StorageFull | QuotaExceeded => {
+            "free space on that disk, or name a file on another one; temporary files are in the directory that TMPDIR names"
+        }
+        ReadOnlyFilesystem => "name a file on a disk that can be written to",
+        _ => "check that you may use the file or directory",
     }
 }
 
@@ -439,6 +514,30 @@ impl PullFailure {
             }
             Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
             Self::Disk => full_disk(invocation),
+            Self::Certificate => image.registry().map_or_else(
+                || {
+                    "a proxy may replace the registry's certificate: add the proxy's CA certificate to the system \
+                     certificates of the engine's machine and restart the engine"
+                        .to_string()
+                },
+                |registry| {
+                    format!(
+                        "put the CA certificate of {registry} into /etc/docker/certs.d/{registry}/ca.crt on the engine's \
+                         machine, then run the same command again"
+                    )
+                },
+            ),
+            Self::Clock => {
+                "check the clock of the engine's machine (`timedatectl`); if it is right, the registry's certificate must \
+                 be renewed"
+                    .into()
+            }
+            Self::ProxyLogin => {
+                "give the proxy's user and password to the engine (`https-proxy` under `proxies` in daemon.json, as \
+                 http://USER:PASSWORD@HOST:PORT) and restart it, or use a mirror with --registry"
+                    .into()
+            }
+            Self::Platform => OTHER_PROCESSOR.into(),
             Self::Other => {
                 let pull = invocation.docker(&format!("pull {image}"));
                 format!("run the same command again, or try `{pull}` by hand")
@@ -528,4 +627,50 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_own_hint() {
+        let invocation = Invocation::new(Vec::new(), " -H tcp://far:2375");
+        let docker = |refusal| Error::Docker { doing: "start".into(), why: "x".into(), refusal }.hint(&invocation);
+        for (refusal, words) in [
+            (Refusal::AddressPools, "`docker -H tcp://far:2375 network prune`"),
+            (Refusal::Firewall, "systemctl restart docker"),
+            (Refusal::PrivilegedPort, "from 1024 on"),
+            (Refusal::Cgroups, "/sys/fs/cgroup"),
+            (Refusal::Architecture, "another processor"),
+            (Refusal::Unrunnable, "--grafana-image"),
+            (Refusal::Disk, "`docker -H tcp://far:2375 system df`"),
+            (Refusal::Other, "`docker -H tcp://far:2375 info`"),
+        ] {
+            assert!(docker(refusal).contains(words), "{refusal:?}: {}", docker(refusal));
+        }
+        let pull = |image: &str, failure| {
+            let image = ImageRef::parse(image).unwrap();
+            Error::Pull { image, why: "x".into(), failure }.hint(&invocation)
+        };
+        let mirror = "m.example:5000/grafana/grafana:12.4.10";
+        for (image, failure, words) in [
+            (mirror, PullFailure::Certificate, "/etc/docker/certs.d/m.example:5000/ca.crt"),
+            ("grafana/grafana:12.4.10", PullFailure::Certificate, "CA certificate to the system"),
+            (mirror, PullFailure::Clock, "timedatectl"),
+            (mirror, PullFailure::ProxyLogin, "USER:PASSWORD"),
+            (mirror, PullFailure::Platform, "another processor"),
+        ] {
+            let hint = pull(image, failure);
+            assert!(hint.contains(words), "{failure:?}: {hint}");
+            assert!(failure == PullFailure::Certificate || !hint.contains("same command again"), "{failure:?}: {hint}");
+        }
+        let io =
+            |kind: std::io::ErrorKind| Error::Io { doing: "write x".into(), source: kind.into() }.hint(&invocation);
+        assert!(io(std::io::ErrorKind::StorageFull).contains("free space"));
+        assert!(io(std::io::ErrorKind::PermissionDenied).contains("you may use"));
+        let why = "engine: write /var/lib/influxdb/wal/x: no space left on device";
+        let answer = Error::Answer { doing: "write".into(), url: "u".into(), status: 500, why: why.into() };
+        assert!(answer.hint(&invocation).contains("free space"), "{}", answer.hint(&invocation));
+    }
 }

@@ -383,6 +383,7 @@ impl World {
                     image_id: have.version.to_string(),
                     on_network: self.kept() == Some(have.network),
                     run: have.run,
+                    restarts: 0,
                     started_at: None,
                     published: None,
                     has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),

@@ -238,6 +238,9 @@ fn the_disk_is_full() {
         crate::support::run::http("POST", &url, Some(&line)).is_some_and(|(status, _)| status != 204)
     });
     it.expect("write", &["disk is full", "free space"]);
+    // `demo` writes there, too.
+    let demo = it.servers.run(&["demo", "--backfill", "2h", "--mix", "--config", it.path()]).expect(1);
+    assert!(demo.err.contains("no space left") && demo.err.contains("hint: free space"), "{}", demo.err);
 }
 
 #[test]

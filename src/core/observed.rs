@@ -289,6 +289,8 @@ pub struct OurContainer {
     pub on_network: bool,
     /// How far up it is.
     pub run: RunState,
+    /// How often the engine has started it again after a crash, since somebody started it.
+    pub restarts: u64,
     /// When it was started last, RFC 3339.
     pub started_at: Option<String>,
     /// What is really published, while it runs.

@@ -131,6 +131,8 @@ pub enum ServerState {
     Stopped,
     /// It runs, but does not answer yet.
     Starting,
+    /// It crashes again and again.
+    Crashing,
     /// It answers.
     Answering,
     /// It rejects the login.
@@ -530,7 +532,7 @@ pub fn actual_url<S>(want: &Stack, role: Role, seen: &Server<S>) -> ServerUrl {
 
 fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerStatus {
     let finding = plan.finding(Resource::Server(role)).unwrap_or(&Finding::Unknown);
-    let (state, detail) = server_state(want.service(role), seen);
+    let (state, detail) = server_state(want, role, seen);
     let spec = want.container(role);
     let have = seen.container.ours();
     let url = actual_url(want, role, seen);
@@ -558,7 +560,12 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
     }
 }
 
-fn server_state<S>(service: &Service, seen: &Server<S>) -> (ServerState, Option<String>) {
+fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, Option<String>) {
+    let service = want.service(role);
+    let crashing = || {
+        let logs = want.command(&format!("logs {role}"));
+        (ServerState::Crashing, Some(format!("its container crashes again and again; `{logs}` shows why")))
+    };
     if let (Service::Container(_), container) = (service, &seen.container) {
         match container {
             ContainerState::Absent => return (ServerState::Absent, None),
@@ -568,7 +575,7 @@ fn server_state<S>(service: &Service, seen: &Server<S>) -> (ServerState, Option<
                 RunState::Running => {}
                 RunState::Created => return (ServerState::Stopped, Some("never started".into())),
                 RunState::Paused => return (ServerState::Stopped, Some("paused".into())),
-                RunState::Restarting => return (ServerState::Starting, Some("restarting again and again".into())),
+                RunState::Restarting => return crashing(),
                 RunState::Exited(code) => return (ServerState::Stopped, Some(format!("exit code {code}"))),
                 RunState::Dead => return (ServerState::Stopped, Some("dead".into())),
             },
@@ -580,6 +587,8 @@ fn server_state<S>(service: &Service, seen: &Server<S>) -> (ServerState, Option<
         Probe::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
         Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
         Probe::Starting(why) => (ServerState::Starting, Some(why.clone())),
+        // A server that crashes runs for a moment between two crashes.
+        Probe::Silent(_) if is_container && seen.container.ours().is_some_and(|have| have.restarts > 0) => crashing(),
         Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
         Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),
         Probe::Unasked => (ServerState::Unknown, None),

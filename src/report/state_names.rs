@@ -11,6 +11,7 @@ pub(super) const fn server_state(state: ServerState) -> &'static str {
         ServerState::Absent => "absent",
         ServerState::Stopped => "stopped",
         ServerState::Starting => "starting",
+        ServerState::Crashing => "crashing",
         ServerState::Answering => "answering",
         ServerState::Refusing => "refusing",
         ServerState::Foreign => "foreign",
@@ -69,8 +70,8 @@ pub(super) mod schema {
     }
 
     pub(crate) fn server_states(_: &mut SchemaGenerator) -> Schema {
-        use ServerState::{Absent, Answering, Foreign, Refusing, Starting, Stopped, Unknown};
-        let all = [Absent, Stopped, Starting, Answering, Refusing, Foreign, Unknown].map(server_state);
+        use ServerState::{Absent, Answering, Crashing, Foreign, Refusing, Starting, Stopped, Unknown};
+        let all = [Absent, Stopped, Starting, Crashing, Answering, Refusing, Foreign, Unknown].map(server_state);
         json_schema!({"type": "string", "enum": all})
     }
 

@@ -74,9 +74,11 @@ impl Paint {
         match state {
             ServerState::Answering => self.good(&word),
             ServerState::Starting | ServerState::Unknown => self.odd(&word),
-            ServerState::Absent | ServerState::Stopped | ServerState::Refusing | ServerState::Foreign => {
-                self.bad(&word)
-            }
+            ServerState::Absent
+            | ServerState::Stopped
+            | ServerState::Crashing
+            | ServerState::Refusing
+            | ServerState::Foreign => self.bad(&word),
         }
     }
 

@@ -7,6 +7,7 @@ mod apply;
 #[cfg(test)]
 mod arbitrary;
 pub mod archive;
+mod cause;
 mod create;
 mod digest;
 pub mod docker;

@@ -4,12 +4,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::cause::Cause;
 use super::docker::RunInfo;
 use super::http::Auth;
 use super::{LONGEST_PAUSE, PROBE, Systems, pause};
 use crate::core::observed::{Probe, RunState};
 use crate::core::plan::{self, Resource};
 use crate::core::role::Role;
+use crate::core::stack::ContainerSpec;
 use crate::core::text::excerpt;
 use crate::error::{Error, Result};
 
@@ -28,7 +30,7 @@ impl Systems {
         let mut backoff = Duration::from_millis(10);
         while Instant::now() < deadline {
             if let Some(why) = self.ended(role, &id, &first).await? {
-                return Err(self.not_ready(role, why).await);
+                return Err(self.has_ended(role, why).await);
             }
             if matches!(self.probe(role).await, Probe::Answering(())) {
                 return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
@@ -61,7 +63,7 @@ impl Systems {
             {
                 looked = Instant::now();
                 if let Some(why) = self.ended(role, id, first).await? {
-                    return Err(self.not_ready(role, why).await);
+                    return Err(self.has_ended(role, why).await);
                 }
             }
             if Instant::now() >= deadline {
@@ -94,8 +96,9 @@ impl Systems {
             let Some(now) = self.docker()?.run_info(role, id).await? else { return Err(replaced(role)) };
             let why = match now.run {
                 RunState::Exited(code) => format!("its container exited with code {code}"),
-                RunState::Restarting | RunState::Dead => "its container does not stay up".into(),
-                _ if now.restarts > first.restarts => "its container exited and was started again".into(),
+                RunState::Restarting => "its container crashes again and again".into(),
+                RunState::Dead => "the engine could not remove its container".into(),
+                _ if now.restarts > first.restarts => "its container crashed and was started again".into(),
                 _ => return Ok(None),
             };
             if look == looks {
@@ -116,24 +119,44 @@ impl Systems {
         }
     }
 
-    /// The error for a server that is not ready, with the last lines of its log.
+    /// The error for a server that may become ready later, with the last lines of its log.
     pub(super) async fn not_ready(&self, role: Role, why: String) -> Error {
+        let [logs, longer, down, up] =
+            [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
+        let hint = format!(
+            "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
+        );
+        self.unready(role, why, hint).await
+    }
+
+    /// The error for a server that has ended, which waiting does not change.
+    async fn has_ended(&self, role: Role, why: String) -> Error {
+        let [logs, down, up] = [&format!("logs {role}"), "down", "up"].map(|verb| self.stack.command(verb));
+        let hint = format!("`{logs}` shows more; `{down}`, then `{up}` replaces it and keeps its data");
+        self.unready(role, why, hint).await
+    }
+
+    /// The error for a server that is not ready. A cause that its log names has its own hint.
+    async fn unready(&self, role: Role, why: String, hint: String) -> Error {
         let id = self.containers.borrow()[role as usize].clone();
         let log = match (&self.docker, &id) {
             (Some(docker), Some(id)) => docker.last_lines(id).await,
             _ => Vec::new(),
         };
-        let hint = if id.is_none() {
-            "check that the server runs and that its address is right".to_string()
-        } else {
-            let [logs, longer, down, up] =
-                [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
-            format!(
-                "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
-            )
+        let cause = Cause::of(role, &log).zip(self.stack.container(role));
+        let hint = match (&id, cause) {
+            (None, _) => "check that the server runs and that its address is right".to_string(),
+            (Some(_), None) => hint,
+            (Some(_), Some((cause, spec))) => cause.hint(&self.stack, spec, &self.image_user(spec).await),
         };
         let log = log.iter().map(|line| excerpt(line, 400)).collect();
         Error::NotReady { role, why, log, hint }
+    }
+
+    /// The user that an image runs as; empty is root, or an image that the engine does not have.
+    async fn image_user(&self, spec: &ContainerSpec) -> String {
+        let Some(docker) = &self.docker else { return String::new() };
+        docker.image(spec).await.ok().flatten().map(|image| image.user).unwrap_or_default()
     }
 }
 

@@ -9,6 +9,7 @@ mod doctor;
 mod engine;
 mod existing;
 mod export;
+mod hints;
 mod instance;
 pub(crate) mod lifecycle;
 mod passwords;

@@ -1,60 +1,77 @@
-//! A socket in front of the engine that describes it as another one, and passes everything else on.
+//! A proxy in front of the engine's socket, which gives chosen requests an answer of its own: for versions and failures
+//! of an engine that are not at hand. It must not know what the answer means.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-/// Ends with the test.
+/// The proxy; it ends with the test.
 pub struct Front {
     folder: tempfile::TempDir,
 }
 
 impl Front {
-    /// `version` is the answer to the request for the engine's version.
-    pub fn start(version: &'static str) -> Self {
+    /// Gives this answer to the request for the engine's version.
+    pub fn start(version: &str) -> Self {
+        Self::answering("GET", "/version", "200 OK", version)
+    }
+
+    /// Refuses requests of this method whose path contains these words, with this message.
+    pub fn refusing(method: &'static str, words: &'static str, message: &str) -> Self {
+        let body = serde_json::json!({ "message": message }).to_string();
+        Self::answering(method, words, "500 Internal Server Error", &body)
+    }
+
+    /// Answers such requests, and passes every other one on.
+    fn answering(method: &'static str, words: &'static str, status: &str, body: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
         std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                std::thread::spawn(move || serve(stream, version));
+            for client in listener.incoming().flatten() {
+                let answer = answer.clone();
+                std::thread::spawn(move || serve(client, method, words, &answer));
             }
         });
         Self { folder }
     }
 
-    /// Its address.
+    /// Its address, as `DOCKER_HOST` has it.
     pub fn host(&self) -> String {
-        format!("unix://{}", self.folder.path().join("socket").display())
+        format!("unix://{}", self.folder.path().join("docker.sock").display())
     }
 }
 
-fn serve(mut client: UnixStream, version: &str) {
+/// One request; the next one comes on another connection, so that none passes unseen.
+fn serve(mut client: UnixStream, method: &str, words: &str, answer: &str) -> Option<()> {
     let mut head = Vec::new();
-    let mut buffer = [0; 4096];
-    while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
-        match client.read(&mut buffer) {
-            Ok(count @ 1..) => head.extend_from_slice(&buffer[..count]),
-            _ => return,
+    let end = loop {
+        if let Some(at) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 2;
         }
+        let mut more = [0; 4096];
+        let read = client.read(&mut more).ok().filter(|read| *read > 0)?;
+        head.extend_from_slice(&more[..read]);
+    };
+    let rest = head.split_off(end);
+    let head = String::from_utf8(head).ok()?;
+    let line = head.lines().next()?;
+    if line.starts_with(method) && line.contains(words) {
+        return client.write_all(answer.as_bytes()).ok();
     }
-    let line = String::from_utf8_lossy(&head);
-    if line.split(' ').nth(1).is_some_and(|path| path.ends_with("/version")) {
-        let _ = write!(
-            client,
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{version}",
-            version.len()
-        );
-        return;
-    }
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
-    let mut engine = UnixStream::connect(host.strip_prefix("unix://").expect("a local engine")).unwrap();
-    engine.write_all(&head).unwrap();
-    let (forth, back) = (engine.try_clone().unwrap(), client.try_clone().unwrap());
-    std::thread::spawn(move || copy(client, forth));
-    copy(engine, back);
-}
-
-fn copy(mut from: UnixStream, mut to: UnixStream) {
-    let _ = std::io::copy(&mut from, &mut to);
-    let _ = to.shutdown(Shutdown::Write);
+    let is_upgrade = head.to_lowercase().contains("upgrade");
+    let close = if is_upgrade { "" } else { "Connection: close\r\n" };
+    let mut engine = UnixStream::connect(super::run::engine_socket()).ok()?;
+    engine.write_all(format!("{head}{close}").as_bytes()).ok()?;
+    engine.write_all(&rest).ok()?;
+    let (mut from_client, mut to_engine) = (client.try_clone().ok()?, engine.try_clone().ok()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from_client, &mut to_engine);
+        let _ = to_engine.shutdown(Shutdown::Write);
+    });
+    let _ = std::io::copy(&mut engine, &mut client);
+    client.shutdown(Shutdown::Both).ok()
 }

@@ -197,10 +197,15 @@ fn base64(text: &str) -> String {
     out
 }
 
+/// The socket of the engine that the tests use.
+pub fn engine_socket() -> String {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    host.strip_prefix("unix://").expect("the tests speak to a local engine").to_string()
+}
+
 /// One POST to the engine itself; whether it said yes.
 pub fn engine_post(path: &str, body: &Value) -> bool {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
-    let socket = host.strip_prefix("unix://").expect("the tests speak to a local engine").to_string();
+    let socket = engine_socket();
     let body = body.to_string();
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -226,6 +226,9 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
             format!("what answers in Grafana's place cannot be used{detail}"),
             obstacle().unwrap_or_else(|| "choose another address".into()),
         ),
+        ServerState::Crashing => {
+            CheckOutcome::failed("Grafana's container crashes again and again", look_at(stack, Role::Grafana))
+        }
         ServerState::Starting | ServerState::Unknown => CheckOutcome::failed(
             format!("Grafana does not answer at {}{detail}", server.url),
             look_at(stack, Role::Grafana),
@@ -236,7 +239,7 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
 /// Why no query through the data source can succeed. Each panel would fail for this one cause.
 fn unanswerable(status: &Status) -> Option<&'static str> {
     match (status.influxdb.state, &status.query) {
-        (ServerState::Absent | ServerState::Stopped, _) => Some("InfluxDB does not run"),
+        (ServerState::Absent | ServerState::Stopped | ServerState::Crashing, _) => Some("InfluxDB does not run"),
         (_, QueryState::Failing(_)) => Some("the data source does not reach the database"),
         _ => None,
     }

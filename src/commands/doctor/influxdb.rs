@@ -154,6 +154,9 @@ impl Examination<'_> {
             return CheckOutcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
         }
         let logs = look_at(stack, Role::Influxdb);
+        if status.influxdb.state == ServerState::Crashing {
+            return CheckOutcome::failed("InfluxDB's container crashes again and again", logs);
+        }
         CheckOutcome::failed(
             format!("nothing answers at {} ({why})", self.place(target)),
             self.correct_address(target, status, &logs),

@@ -200,7 +200,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                 }
                 RunState::Running => running(context),
                 RunState::Restarting => {
-                    rebuild(context, Finding::Stopped("restarting again and again".into()), Some(have))
+                    rebuild(context, Finding::Stopped("crashing again and again".into()), Some(have))
                 }
                 RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
                 RunState::Paused if stack.login.given && spec.role == Role::Grafana => {

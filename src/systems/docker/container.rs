@@ -376,6 +376,7 @@ pub(super) fn seen_container(
         image_id: found.image.unwrap_or_default(),
         on_network: network.id().is_some_and(attached),
         run,
+        restarts: found.restart_count.and_then(|count| count.try_into().ok()).unwrap_or_default(),
         started_at: found.state.and_then(|state| state.started_at).filter(|at| !at.starts_with("0001")),
         published: published(&settings, role),
         has_data: None,

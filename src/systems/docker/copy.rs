@@ -15,7 +15,7 @@ use super::exec::last_words;
 use super::transport::for_stream;
 use super::{Docker, files};
 use crate::core::role::Role;
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Refusal, Result, is_disk_full};
 use crate::systems::archive::{Folder, Part};
 
 /// How long a command inside a container may take: it may copy a whole database.
@@ -46,7 +46,9 @@ impl Docker {
         if code == 0 {
             return Ok(printed);
         }
-        Err(failed(format!("its command ended with {code}: {}", last_words(&printed))))
+        let words = last_words(&printed);
+        let refusal = if is_disk_full(&words) { Refusal::Disk } else { Refusal::Other };
+        Err(Error::Docker { doing: doing.into(), why: format!("its command ended with {code}: {words}"), refusal })
     }
 
     /// Hands a path of a container over as a tar archive; `false` if there is no such path. Where nobody

@@ -107,8 +107,22 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::NoSuchAddress
             } else if says(&["no space left"]) {
                 Refusal::Disk
+            } else if says(&["available, non-overlapping", "fully subnetted", "could not find free subnet"]) {
+                Refusal::AddressPools
+            } else if says(&["privileged port", "bind: permission denied"]) {
+                Refusal::PrivilegedPort
+            } else if says(&["iptables", "nftables", "no chain/target/match by that name"]) {
+                Refusal::Firewall
+            } else if says(&["cgroup mountpoint does not exist", "no cgroup mount found", "cgroup controller"]) {
+                Refusal::Cgroups
+            } else if says(&["exec format error"]) {
+                Refusal::Architecture
             } else if says(&["executable file not found"]) {
                 Refusal::NoSuchProgram
+            } else if says(&["unable to find user", "no command specified"])
+                || (says(&["exec: \"", "exec /"]) && says(&["permission denied", "is a directory", "no such file"]))
+            {
+                Refusal::Unrunnable
             } else if says(&["not paused"]) {
                 Refusal::NotPaused
             } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
@@ -173,6 +187,36 @@ mod tests {
         ] {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
             assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
+        }
+        for (message, expected) in [
+            (
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+                Refusal::AddressPools,
+            ),
+            ("all predefined address pools have been fully subnetted", Refusal::AddressPools),
+            ("could not find free subnet from subnet pools", Refusal::AddressPools),
+            (
+                "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait -t \
+                 nat -A DOCKER -p tcp -d 127.0.0.1 --dport 3000 -j DNAT: iptables: No chain/target/match by that name.\n \
+                 (exit status 1))",
+                Refusal::Firewall,
+            ),
+            (
+                "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged port 80",
+                Refusal::PrivilegedPort,
+            ),
+            ("listen tcp4 127.0.0.1:80: bind: permission denied", Refusal::PrivilegedPort),
+            ("OCI runtime create failed: cgroups: cgroup mountpoint does not exist: unknown", Refusal::Cgroups),
+            ("failed to create task for container: exec /run.sh: exec format error: unknown", Refusal::Architecture),
+            ("unable to find user grafana: no matching entries in passwd file", Refusal::Unrunnable),
+            ("OCI runtime create failed: exec: \"/run.sh\": permission denied: unknown", Refusal::Unrunnable),
+            ("exec: \"/run.sh\": executable file not found in $PATH", Refusal::NoSuchProgram),
+            ("write /x: no space left on device", Refusal::Disk),
+            ("something else", Refusal::Other),
+        ] {
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+            let Error::Docker { refusal, .. } = translate("start", &error) else { panic!("{message}") };
+            assert_eq!(refusal, expected, "{message}");
         }
         let message = "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such file or directory";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };

@@ -206,6 +206,19 @@ pub fn classify(message: &str) -> PullFailure {
         PullFailure::RateLimited
     } else if says(&["no space left"]) {
         PullFailure::Disk
+    } else if says(&["certificate has expired or is not yet valid"]) {
+        PullFailure::Clock
+    } else if says(&["x509:", "failed to verify certificate"]) {
+        PullFailure::Certificate
+    } else if says(&["proxy authentication required", "status code 407", "407 proxy"]) {
+        PullFailure::ProxyLogin
+    } else if says(&[
+        "no matching manifest for",
+        "no match for platform",
+        "no image found in manifest list",
+        "no image found in image index",
+    ]) {
+        PullFailure::Platform
     } else if says(&["not found", "manifest unknown", "name unknown", "denied", "unauthorized", "no basic auth"]) {
         PullFailure::NotFound
     } else if says(&[
@@ -240,14 +253,22 @@ pub fn classify(message: &str) -> PullFailure {
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Docker Hub, as the Docker client's files call it.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+/// Docker Hub, as names of images may spell it.
+const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 /// Docker Hub, as Podman's files call it.
 const PODMAN_HUB: &str = "docker.io";
+
+/// The image's registry, where it is another one than Docker Hub, which has one key in the client's files and with its
+/// credential helpers, however an image's name spells it.
+fn other_registry(image: &ImageRef) -> Option<&str> {
+    image.registry().filter(|registry| !HUB_HOSTS.contains(registry))
+}
 
 /// What `docker login` or `podman login` keeps for the image's registry. Without any, the pull is
 /// anonymous.
 async fn credentials(image: &ImageRef, is_podman: bool) -> Option<DockerCredentials> {
-    let server = image.registry().unwrap_or(DOCKER_HUB).to_string();
-    let for_lookup = image.registry().map(String::from);
+    let for_lookup = other_registry(image).map(String::from);
+    let server = for_lookup.as_deref().unwrap_or(DOCKER_HUB).to_string();
     // A helper is a process of its own, which may ask somebody who does not answer.
     let lookup = tokio::task::spawn_blocking(move || stored_credential(for_lookup.as_deref(), is_podman));
     let found = tokio::time::timeout(HELPER_TIMEOUT, lookup).await.ok()?;
@@ -296,6 +317,19 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn docker_hub_has_one_key_however_an_image_spells_it() {
+        for (image, registry) in [
+            ("grafana/grafana:12.4.10", None),
+            ("docker.io/grafana/grafana:12.4.10", None),
+            ("index.docker.io/grafana/grafana:12.4.10", None),
+            ("registry-1.docker.io/library/influxdb:1.12.4", None),
+            ("m.example:5000/grafana/grafana:12.4.10", Some("m.example:5000")),
+        ] {
+            assert_eq!(other_registry(&ImageRef::parse(image).unwrap()), registry, "{image}");
+        }
+    }
+
+    #[test]
     fn the_engines_words_are_understood() {
         for (message, failure) in [
             ("toomanyrequests: You have reached your pull rate limit", PullFailure::RateLimited),
@@ -308,6 +342,19 @@ mod tests {
             ),
             ("write /x: no space left on device", PullFailure::Disk),
             ("unexpected EOF", PullFailure::Cut),
+            (
+                "Get \"https://r/v2/\": tls: failed to verify certificate: x509: certificate signed by unknown authority",
+                PullFailure::Certificate,
+            ),
+            (
+                "Get \"https://r/v2/\": x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z \
+                 is before 2026-01-01T00:00:00Z",
+                PullFailure::Clock,
+            ),
+            ("Get \"https://registry-1.docker.io/v2/\": Proxy Authentication Required", PullFailure::ProxyLogin),
+            ("no matching manifest for linux/arm64/v8 in the manifest list entries", PullFailure::Platform),
+            ("no match for platform in manifest: not found", PullFailure::Platform),
+            ("no image found in image index for architecture arm64", PullFailure::Platform),
             ("happened during read: Digest did not match, expected sha256:1, got sha256:2", PullFailure::Cut),
             ("who knows", PullFailure::Other),
         ] {
