@@ -215,9 +215,7 @@ impl Systems {
         let is_of_server = match error {
             Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => true,
             Error::Answer { status, .. } => *status >= 500,
-            Error::Docker { refusal, .. } => {
-                matches!(refusal, Refusal::Other | Refusal::NoSuchProgram | Refusal::Disk | Refusal::UnexpectedFile)
-            }
+            Error::Docker { refusal, .. } => blames_image(self.failed_step.get(), *refusal),
             Error::Blocked { resource, blocked } => {
                 *resource == Resource::Server(grafana) && blocked.kind == Obstacle::Server
             }
@@ -248,8 +246,47 @@ impl Systems {
     }
 }
 
+/// Whether what the engine refused is due to the image, or leaves the new image untried. A start that fails for any
+/// other reason, such as missing firewall rules, would fail with every image.
+const fn blames_image(step: Option<Step>, refusal: Refusal) -> bool {
+    match step {
+        Some(Step::ProtectDatabase) => matches!(refusal, Refusal::Disk | Refusal::UnexpectedFile | Refusal::Other),
+        Some(Step::StartContainer(_)) => {
+            matches!(refusal, Refusal::NoSuchProgram | Refusal::Architecture | Refusal::Unrunnable)
+        }
+        _ => false,
+    }
+}
+
 /// Now, in microseconds since 1970.
 #[must_use]
 pub fn micros_since_1970() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engines_own_failures_say_nothing_about_an_image() {
+        let start = Some(Step::StartContainer(Role::Grafana));
+        for refusal in [
+            Refusal::Firewall,
+            Refusal::PrivilegedPort,
+            Refusal::Cgroups,
+            Refusal::AddressPools,
+            Refusal::Disk,
+            Refusal::Gone,
+            Refusal::Other,
+        ] {
+            assert!(!blames_image(start, refusal), "{refusal:?}");
+        }
+        for refusal in [Refusal::NoSuchProgram, Refusal::Architecture, Refusal::Unrunnable] {
+            assert!(blames_image(start, refusal), "{refusal:?}");
+            assert!(!blames_image(Some(Step::AwaitAnswer(Role::Grafana)), refusal), "{refusal:?}");
+        }
+        // Without a copy of the database, the new image is not tried.
+        assert!(blames_image(Some(Step::ProtectDatabase), Refusal::Disk));
+    }
 }

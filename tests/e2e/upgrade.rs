@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
 use super::instance::{Instance, PODMAN_LEARNS, bridge, docker, is_podman, settings_volumes};
+use crate::support::front::Front;
 use crate::support::registry;
 use crate::support::run::{basic, http_with, ran};
 
@@ -107,6 +108,40 @@ fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
     it.run(&["up", "--grafana-image", &image(NEW)]).expect(0);
     assert!(has_data(&it) && runs(&it) == image(NEW));
     assert_eq!(remembered(&it), "");
+}
+
+#[test]
+fn a_failure_of_the_engine_refuses_no_image() {
+    let it = with_data("upgrade-engine");
+    let rules = "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait -t \
+                 nat -A DOCKER -j DNAT: iptables: No chain/target/match by that name. (exit status 1))";
+    let low =
+        "cannot expose privileged port 80, you can add 'net.ipv4.ip_unprivileged_port_start=80' to /etc/sysctl.conf";
+    let groups = "OCI runtime create failed: cgroups: cgroup mountpoint does not exist: unknown";
+    for (message, hint) in
+        [(rules, "systemctl restart docker"), (low, "ip_unprivileged_port_start"), (groups, "/sys/fs/cgroup")]
+    {
+        let front = Front::refusing("POST", "/start", message);
+        let up = it.command(&["up", "--grafana-image", &image(NEW)]).env("DOCKER_HOST", &front.host()).run().expect(1);
+        assert!(up.err.contains(hint) && !up.err.contains("runs again with its database"), "{}", up.err);
+    }
+    // The engine works again: the same image is tried by itself.
+    it.run(&["up"]).expect(0);
+    assert!(has_data(&it) && runs(&it) == image(NEW));
+    assert_eq!(remembered(&it), "");
+}
+
+#[test]
+fn a_crash_loop_is_reported_as_one() {
+    let it = Instance::new("crash-loop");
+    let crashing = image("odd:crashes");
+    let up = it.first_up(&["--grafana-image", &crashing]).expect(1);
+    assert!(up.err.contains("this one was made to fail"), "{}", up.err);
+    assert!(!up.err.contains("waits longer"), "{}", up.err);
+    let status = it.run(&["status", "--output", "json"]).expect(3).json();
+    assert_eq!(status["grafana"]["state"], "crashing", "{status}");
+    let shown = it.run(&["status"]).expect(3).out;
+    assert!(shown.contains("crashes again and again") && !shown.contains("starting"), "{shown}");
 }
 
 #[test]
