@@ -17,7 +17,7 @@ use clipper_metrics::core::observed::{
     Image, Influxdb, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe,
     Query, RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Unreadable, Volume,
 };
-use clipper_metrics::core::plan::{self, Finding, Lane, NewPassword, Obstacle, Plan, Resource, Step, UpOptions};
+use clipper_metrics::core::plan::{self, Finding, NewPassword, Obstacle, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::core::retention::Retention;
 use clipper_metrics::core::role::Role;
 use clipper_metrics::core::specification::{PasswordSource, Specification};
@@ -60,8 +60,8 @@ struct Cont {
     password: PasswordSource,
     /// Published for everybody.
     open: bool,
-    /// Published where only its maker looks, on a port that the engine chose.
-    private: bool,
+    /// The port that the engine publishes; 0 is one that it chose, where only the container's maker looks.
+    port: u16,
     /// The version of its image.
     version: u64,
     /// The engine's number of it.
@@ -164,6 +164,8 @@ struct Case {
     own: bool,
     /// There are to be alert rules, or none.
     alerts: Option<bool>,
+    /// InfluxDB and Grafana are to be published at these ports.
+    ports: Option<[u16; 2]>,
 }
 
 /// A long retention, and a short one.
@@ -177,6 +179,11 @@ impl Case {
     /// The version of the specified image.
     const fn version(self) -> u64 {
         if self.upgrade { LABEL + 1 } else { LABEL }
+    }
+
+    /// The port at which a role is to be published.
+    fn port(self, role: Role) -> u16 {
+        self.ports.map_or(role.port(), |ports| ports[role as usize])
     }
 }
 
@@ -197,7 +204,7 @@ fn stack(case: Case) -> Stack {
             name: role.object_name("x"),
             specification: Specification {
                 image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
-                publish: SocketAddr::new(address.parse().unwrap(), role.port()),
+                publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
                 network: "x".into(),
                 volume: role.object_name("x"),
                 read_only: true,
@@ -369,9 +376,8 @@ impl World {
             Some(have) => {
                 let mut specification = Specification { password: have.password, ..spec.specification.clone() };
                 let host = if have.open { "0.0.0.0" } else { "127.0.0.1" };
-                let port = if have.private { 0 } else { spec.role.port() };
                 specification.image = image_of(spec.role, have.version);
-                specification.publish = SocketAddr::new(host.parse().unwrap(), port);
+                specification.publish = SocketAddr::new(host.parse().unwrap(), have.port);
                 if have.spec == Spec::Wrong {
                     specification.environment.insert("OLD".into(), "1".into());
                 }
@@ -391,6 +397,10 @@ impl World {
             }
         };
         let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
+        let port_holder = |role: Role, other: &Srv, other_role: Role| {
+            let holds = other.container.is_some_and(|have| is_up(have.run) && have.port == case.port(role));
+            holds.then_some(PortHolder::OtherRole(other_role))
+        };
         let image = |srv: &Srv, version: u64| srv.image.then(|| Image { id: version.to_string(), user: String::new() });
         let is_broken = |have: &Cont| case.broken && have.version > LABEL;
         let answers = self.grafana.container.filter(|have| runs(&self.grafana) && !is_broken(have));
@@ -460,7 +470,7 @@ impl World {
                 image: image(&self.influxdb, LABEL),
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
-                port_holder: None,
+                port_holder: port_holder(Role::Influxdb, &self.grafana, Role::Grafana),
                 volume_user: None,
                 free_port: None,
                 managed_behind: None,
@@ -480,7 +490,7 @@ impl World {
                 image: image(&self.grafana, case.version()),
                 volume: volume(&self.grafana),
                 container: container(&self.grafana, want.container(Role::Grafana).unwrap()),
-                port_holder: None,
+                port_holder: port_holder(Role::Grafana, &self.influxdb, Role::Influxdb),
                 volume_user: None,
                 free_port: None,
                 managed_behind: None,
@@ -568,7 +578,7 @@ impl World {
                     return false;
                 }
                 let version = if role == Role::Grafana { case.version() } else { LABEL };
-                self.create(role, source, role == Role::Grafana && case.open, false, version);
+                self.create(role, source, role == Role::Grafana && case.open, case.port(role), version);
             }
             Step::CreateOnLoopback => {
                 if self.db.is_none() && case.given.is_some() {
@@ -578,7 +588,7 @@ impl World {
                 // From the image that ran last.
                 let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
                 let version = if self.db.is_some() { last } else { case.version() };
-                self.create(Role::Grafana, source, false, true, version);
+                self.create(Role::Grafana, source, false, 0, version);
                 if self.db.is_none() && version > self.newest(self.promised) {
                     (self.promised, self.promised_for) = (Some(version), self.grafana.container.unwrap().id);
                 }
@@ -651,7 +661,7 @@ impl World {
             }
             Step::CreateForRestore(role) => {
                 let version = if role == Role::Grafana { case.version() } else { LABEL };
-                self.create(role, PasswordSource::Default, false, true, version);
+                self.create(role, PasswordSource::Default, false, 0, version);
             }
             Step::RestoreDatabase => {
                 let have = self.grafana.container.unwrap();
@@ -795,7 +805,7 @@ impl World {
         self.recorded.unwrap_or(LABEL).max(promised.unwrap_or_default())
     }
 
-    fn create(&mut self, role: Role, password: PasswordSource, open: bool, private: bool, version: u64) {
+    fn create(&mut self, role: Role, password: PasswordSource, open: bool, port: u16, version: u64) {
         let network = self.kept().expect("there is no network to attach to");
         let id = self.next_id;
         self.next_id += 1;
@@ -804,13 +814,16 @@ impl World {
         assert!(srv.image, "there is no image");
         assert!(srv.volume, "there is no volume");
         let (spec, run) = (Spec::Right, RunState::Created);
-        srv.container = Some(Cont { spec, network, run, password, open, private, version, id });
+        srv.container = Some(Cont { spec, network, run, password, open, port, version, id });
     }
 
     fn start(&mut self, role: Role) {
         let kept = self.kept();
         let file = self.file;
+        let other = if role == Role::Grafana { self.influxdb } else { self.grafana };
         let have = self.server(role).container.as_mut().expect("nothing to start");
+        let is_taken = other.container.is_some_and(|other| is_up(other.run) && other.port == have.port);
+        assert!(!is_taken, "{role} starts at a port that the other role holds");
         assert_eq!(Some(have.network), kept, "attached to a network that is gone");
         have.run = RunState::Running;
         let (password, version) = (have.password, have.version);
@@ -830,10 +843,10 @@ impl World {
 
     /// The model's own idea of done.
     fn is_done(&self, case: Case) -> bool {
-        let fine = |srv: &Srv| {
+        let fine = |role: Role, srv: &Srv| {
             srv.container.is_some_and(|have| {
                 have.spec == Spec::Right
-                    && !have.private
+                    && have.port == case.port(role)
                     && have.run == RunState::Running
                     && Some(have.network) == self.kept()
             })
@@ -859,28 +872,40 @@ impl World {
             Some(false) => self.rules == Thing::Missing,
         };
         let inside = self.database && keeps && self.source == Thing::Right && dashboards && alerts && !self.stale;
-        let servers = fine(&self.influxdb) && fine(&self.grafana) && !self.is_pending();
+        let servers = fine(Role::Influxdb, &self.influxdb) && fine(Role::Grafana, &self.grafana) && !self.is_pending();
         let remembered = self.settings == Thing::Right && (case.retention.is_none() || self.remembers);
         self.networks.len() == 1 && servers && is_version && door && settled && inside && remembered
     }
 }
 
-/// Steps in an order in which they may happen: the two roles side by side, so one lane after the
-/// other and the other way round.
-fn orders(plan: &Plan) -> [Vec<Step>; 2] {
-    let prepare = |role| {
-        plan.preparation()
-            .map(|(step, _)| step)
-            .filter(move |step| step.lane() == Lane::Beside(role))
-            .collect::<Vec<_>>()
+/// A container in this state holds its published port.
+fn is_up(run: RunState) -> bool {
+    matches!(run, RunState::Running | RunState::Paused | RunState::Restarting)
+}
+
+/// Steps with their phases in an order in which they may happen: the two roles side by side, so one lane after
+/// the other and the other way round.
+fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
+    let order = |roles: [Role; 2]| {
+        let lanes = Phase::ALL.into_iter().flat_map(|phase| roles.map(|role| (phase, role)));
+        lanes.flat_map(|(phase, role)| plan.lane(phase, role).map(move |(step, _)| (phase, step))).collect()
     };
-    let of =
-        |lane: Lane| plan.changes().map(|(step, _)| step).filter(move |step| step.lane() == lane).collect::<Vec<_>>();
-    let order = |one: Role, other: Role| {
-        let before = [of(Lane::First), prepare(one), prepare(other), of(Lane::Settings)].concat();
-        [before, of(Lane::Beside(one)), of(Lane::Beside(other)), of(Lane::Last)].concat()
+    [order([Role::Influxdb, Role::Grafana]), order([Role::Grafana, Role::Influxdb])]
+}
+
+/// Until every pull, check and login has succeeded, nothing is removed or stopped; but a Grafana that does not
+/// answer, or into which `admin` does not sign in, makes room for the private one in which a login is tried.
+fn assert_kept(before: &World, now: &World, want: &Stack, case: Case) {
+    let is_same = |before: &Srv, now: &Srv| {
+        before.container.is_none_or(|had| {
+            now.container
+                .is_some_and(|have| have.id == had.id && (had.run == have.run || have.run == RunState::Running))
+        })
     };
-    [order(Role::Influxdb, Role::Grafana), order(Role::Grafana, Role::Influxdb)]
+    assert!(is_same(&before.influxdb, &now.influxdb), "InfluxDB is gone: {before:?}\n{now:?}");
+    if matches!(before.observe(want, case).grafana.probe, Probe::Answering(_)) {
+        assert!(is_same(&before.grafana, &now.grafana), "Grafana is gone: {before:?}\n{now:?}");
+    }
 }
 
 /// Runs on until nothing remains; what a person would do where the given password is rejected is to
@@ -905,11 +930,19 @@ fn finish(mut world: World, want: &Stack, case: Case) {
             return;
         }
         let mut ended = false;
-        for step in orders(&plan)[0].clone() {
+        let first = world.clone();
+        for (phase, step) in orders(&plan)[0].clone() {
             let before = world.clone();
+            if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial) {
+                assert_kept(&first, &world, want, case);
+            }
+            if phase == Phase::Preparation {
+                assert!(!matches!(step, Step::RemoveContainer(_)), "{step:?} is no preparation");
+            }
             if !world.execute(case, step) {
                 ended = true;
                 if step == Step::TryPassword {
+                    assert_kept(&first, &world, want, case);
                     assert_eq!(
                         (before.file, before.settings),
                         (world.file, world.settings),
@@ -961,7 +994,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
         for interrupted in (index * order.len())..=order.len() {
             let run = || {
                 let mut world = World { asked, ..world.clone() };
-                for step in &order[..interrupted] {
+                for (_, step) in &order[..interrupted] {
                     if !world.execute(case, *step) {
                         break;
                     }
@@ -985,21 +1018,19 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
     runs
 }
 
-fn containers(passwords: &[PasswordSource], opens: &[bool]) -> Vec<Option<Cont>> {
+fn containers(passwords: &[PasswordSource], opens: &[bool], port: u16) -> Vec<Option<Cont>> {
     let mut all = vec![None];
     for spec in [Spec::Right, Spec::Wrong, Spec::Unreadable] {
         for network in [1, 9] {
             for run in RUNS {
                 for password in passwords {
                     for open in opens {
-                        let (open, private) = (*open, false);
-                        let password = *password;
-                        all.push(Some(Cont { spec, network, run, password, open, private, version: LABEL, id: 0 }));
+                        let (open, password) = (*open, *password);
+                        all.push(Some(Cont { spec, network, run, password, open, port, version: LABEL, id: 0 }));
                     }
                     if opens.len() > 1 && spec == Spec::Right {
-                        let (open, private) = (false, true);
-                        let password = *password;
-                        all.push(Some(Cont { spec, network, run, password, open, private, version: LABEL, id: 0 }));
+                        let (open, password, port) = (false, *password, 0);
+                        all.push(Some(Cont { spec, network, run, password, open, port, version: LABEL, id: 0 }));
                     }
                 }
             }
@@ -1008,9 +1039,17 @@ fn containers(passwords: &[PasswordSource], opens: &[bool]) -> Vec<Option<Cont>>
     all
 }
 
-fn servers(passwords: &[PasswordSource], opens: &[bool]) -> Vec<Srv> {
+fn influxdbs() -> Vec<Srv> {
+    servers(&[PasswordSource::Default], &[false], Role::Influxdb.port())
+}
+
+fn grafanas() -> Vec<Srv> {
+    servers(&[PasswordSource::Default, PasswordSource::File], &[false, true], Role::Grafana.port())
+}
+
+fn servers(passwords: &[PasswordSource], opens: &[bool], port: u16) -> Vec<Srv> {
     let mut all = Vec::new();
-    for container in containers(passwords, opens) {
+    for container in containers(passwords, opens, port) {
         for (image, volume) in [(false, false), (false, true), (true, false), (true, true)] {
             // A container holds its image and its volume.
             if container.is_none() || (image && volume) {
@@ -1118,14 +1157,16 @@ fn can_be(world: &World) -> bool {
 
 fn everywhere(case: Case) -> (usize, usize) {
     let want = stack(case);
-    let influxdbs = servers(&[PasswordSource::Default], &[false]);
-    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true]);
+    let influxdbs = influxdbs();
+    let grafanas = grafanas();
     let (mut worlds_seen, mut runs) = (0, 0);
     let mut each = |world: World| {
         worlds_seen += 1;
         runs += check(&world, &want, case);
     };
-    if case.given.is_some() || case.reset || case.upgrade {
+    if case.ports.is_some() {
+        worlds(&[vec![1]], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
+    } else if case.given.is_some() || case.reset || case.upgrade {
         // The doors are what matters here; the rest was tried without.
         worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
     } else {
@@ -1215,6 +1256,16 @@ fn a_given_password_never_lets_admin_admin_be_open() {
 }
 
 #[test]
+fn ports_that_move_between_the_roles_cost_nothing_where_a_pull_or_a_login_fails() {
+    let (influxdb, grafana) = (Role::Influxdb.port(), Role::Grafana.port());
+    for ports in [[grafana, influxdb], [grafana, 4000], [4000, influxdb]] {
+        for (open, given) in [(false, None), (false, Some(GIVEN)), (true, None)] {
+            check_everywhere(Case { ports: Some(ports), open, given, ..Case::default() });
+        }
+    }
+}
+
+#[test]
 fn a_reset_converges_from_everywhere() {
     for (open, given) in [(false, None), (false, Some(DEFAULT)), (true, None), (true, Some(GIVEN))] {
         check_everywhere(Case { open, given, reset: true, ..Case::default() });
@@ -1269,8 +1320,8 @@ fn with_upgrades(world: &World) -> Vec<World> {
 
 #[test]
 fn an_upgrade_that_is_under_way_refused_or_undone_ends_well_whatever_is_named() {
-    let influxdbs = servers(&[PasswordSource::Default], &[false]);
-    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true]);
+    let influxdbs = influxdbs();
+    let grafanas = grafanas();
     let mut runs = 0;
     for (open, upgrade, broken) in
         [(false, true, false), (false, true, true), (false, false, false), (true, true, true), (true, false, false)]
@@ -1292,8 +1343,8 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
     let case = Case::default();
     let want = stack(case);
     let mut checked = 0;
-    let servers = servers(&[PasswordSource::Default], &[false]);
-    worlds(&networks(), &some(&servers), &servers, &DOORS[1..3], |world| {
+    let grafanas = servers(&[PasswordSource::Default], &[false], Role::Grafana.port());
+    worlds(&networks(), &some(&influxdbs()), &grafanas, &DOORS[1..3], |world| {
         for volumes in [false, true] {
             let plan = plan::down(&want, &world.observe(&want, case), volumes);
             let used = World { network_is_used: true, ..world.clone() };
@@ -1303,7 +1354,7 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
             assert_eq!(around.kept().count(), world.networks.len().min(1));
             for order in orders(&plan) {
                 let mut world = world.clone();
-                for step in order {
+                for (_, step) in order {
                     assert!(world.execute(case, step));
                 }
                 assert!(world.influxdb.container.is_none() && world.grafana.container.is_none());
@@ -1333,7 +1384,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     world.restoring = run;
     let mut worlds = Vec::new();
     let mut apply = |world: &mut World, plan: &Plan| {
-        for step in orders(plan)[0].clone() {
+        for (_, step) in orders(plan)[0].clone() {
             assert!(world.execute(case, step));
             worlds.push(world.clone());
         }
@@ -1377,7 +1428,7 @@ fn a_restore_that_was_killed_behind_any_step_is_begun_again_or_removed_and_nothi
         assert!(blocked.hint.contains("restore /saved") && blocked.hint.contains("down --volumes"), "{}", blocked.hint);
         // Its note is what goes last.
         let mut removed = world.clone();
-        for step in orders(&plan::down(&want, &seen, true))[0].clone() {
+        for (_, step) in orders(&plan::down(&want, &seen, true))[0].clone() {
             assert!(removed.restore.is_some(), "{step:?} after the note");
             assert!(removed.execute(case, step));
         }
@@ -1445,22 +1496,24 @@ fn empty_world() -> World {
 
 /// Everything is as a first `up` leaves it.
 fn whole_world() -> World {
-    let have = Cont {
-        spec: Spec::Right,
-        network: 1,
-        run: RunState::Running,
-        password: PasswordSource::Default,
-        open: false,
-        private: false,
-        version: LABEL,
-        id: 0,
+    let srv = |role: Role| {
+        let have = Cont {
+            spec: Spec::Right,
+            network: 1,
+            run: RunState::Running,
+            password: PasswordSource::Default,
+            open: false,
+            port: role.port(),
+            version: LABEL,
+            id: 0,
+        };
+        Srv { image: true, volume: true, container: Some(have) }
     };
-    let srv = Srv { image: true, volume: true, container: Some(have) };
     World {
         networks: vec![1],
         next_id: 2,
-        influxdb: srv,
-        grafana: srv,
+        influxdb: srv(Role::Influxdb),
+        grafana: srv(Role::Grafana),
         database: true,
         db: Some(DEFAULT),
         ran: LABEL,
@@ -1886,9 +1939,13 @@ fn roles_that_swap_ports_give_theirs_up_before_either_takes_one() {
         seen.grafana.port_holder = Some(PortHolder::OtherRole(Role::Influxdb));
     });
     assert!(plan.blocked().is_none(), "{plan:?}");
-    let prepared: Vec<Step> = plan.preparation().map(|(step, _)| step).collect();
+    let [order, _] = orders(&plan);
     for role in Role::ALL {
-        assert!(prepared.contains(&Step::RemoveContainer(role)), "{plan:?}");
+        let at = |one: Step| order.iter().position(|(_, step)| *step == one).unwrap();
+        assert_eq!(order[at(Step::RemoveContainer(role))].0, Phase::Release, "{plan:?}");
+        for other in Role::ALL {
+            assert!(at(Step::RemoveContainer(role)) < at(Step::StartContainer(other)), "{plan:?}");
+        }
     }
 }
 
@@ -2009,7 +2066,7 @@ fn settings_are_saved_after_what_is_prepared_and_before_a_container_changes() {
     };
     let plan = plan_with(&want, stopped);
     let [order, _] = orders(&plan);
-    let at = |step| order.iter().position(|one| *one == step).unwrap();
+    let at = |step| order.iter().position(|(_, one)| *one == step).unwrap();
     let saved = at(Step::SaveSettings { keeps_retention: false });
     assert!(at(Step::TryPassword) < saved, "{order:?}");
     assert!(saved < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");

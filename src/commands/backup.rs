@@ -16,7 +16,7 @@ use super::Outcome;
 use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::image::ImageRef;
 use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
-use crate::core::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
+use crate::core::plan::{self, Resource, Step, UpOptions};
 use crate::core::role::Role;
 use crate::core::stack::{Pull, Remembered, Stack};
 use crate::core::text::printable;
@@ -375,7 +375,7 @@ pub async fn restore(
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
         trust().await?;
-        systems.apply(&only(&plan, is_fetched), &mut executed).await?;
+        systems.apply(&plan.only(is_fetched), &mut executed).await?;
         // That may have taken long.
         expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
         progress = Progress::Something;
@@ -466,24 +466,6 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
 /// What is fetched, and touches nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_) | Step::CheckImage(_))
-}
-
-/// A plan's steps of one kind.
-fn only(plan: &Plan, is_one: fn(&Step) -> bool) -> Plan {
-    let keep = |steps: &[Step]| steps.iter().copied().filter(is_one).collect();
-    let items = plan.0.iter().map(|item| Item {
-        resource: item.resource,
-        finding: item.finding.clone(),
-        preparation: keep(&item.preparation),
-        steps: keep(&item.steps),
-    });
-    Plan(items.collect())
-}
-
-/// Steps of one resource, in this order.
-fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
-    let finding = Finding::Requested("to be restored");
-    Plan(vec![Item { resource, finding, preparation: Vec::new(), steps }])
 }
 
 /// Puts the data into the containers that were made.

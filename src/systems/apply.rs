@@ -11,15 +11,14 @@ use super::http::Auth;
 use super::{PROBE, Systems};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::observed::PortHolder;
-use crate::core::plan::{Finding, Lane, Plan, Step};
+use crate::core::plan::{Finding, Phase, Plan, Step};
 use crate::core::role::Role;
 use crate::core::stack::{ContainerSpec, EngineLocation};
 use crate::error::{Error, Refusal, Result};
 
 impl Systems {
-    /// Carries a plan out: what comes first, what both roles prepare side by side, the settings,
-    /// the two roles side by side, and what comes last. What was executed is added to `executed`,
-    /// also where a later step fails.
+    /// Executes a plan phase by phase, with the two roles side by side in each. What was executed is added to
+    /// `executed`, also where a later step fails.
     ///
     /// # Errors
     /// The first that occurs; what was done until then stays, and a later run goes on from there.
@@ -31,29 +30,29 @@ impl Systems {
     }
 
     async fn apply_phases(&self, plan: &Plan, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<()> {
-        let prepare = |role| plan.preparation().filter(move |(step, _)| step.lane() == Lane::Beside(role));
-        let of = |lane: Lane| plan.changes().filter(move |(step, _)| step.lane() == lane);
         let started = Notify::new();
-        let starts_grafana = plan.changes().any(|(step, _)| step == Step::StartContainer(Role::Grafana));
-        let run = |steps| self.run_lane(steps, done, starts_grafana.then_some(&started));
-        run(of(Lane::First).collect()).await?;
-        try_join(run(prepare(Role::Influxdb).collect()), run(prepare(Role::Grafana).collect())).await?;
-        run(of(Lane::Settings).collect()).await?;
-        let beside = |role| of(Lane::Beside(role)).collect();
-        let influxdb = std::pin::pin!(run(beside(Role::Influxdb)));
-        let grafana = std::pin::pin!(run(beside(Role::Grafana)));
-        match select(influxdb, grafana).await {
-            Either::Left((result, grafana)) => {
-                result?;
-                grafana.await?;
+        let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| step == Step::StartContainer(Role::Grafana));
+        for phase in Phase::ALL {
+            let grafana_started = (starts_grafana && phase == Phase::Changes).then_some(&started);
+            let lane = |role| self.run_lane(plan.lane(phase, role).collect(), done, grafana_started);
+            let (influxdb, grafana) = (lane(Role::Influxdb), lane(Role::Grafana));
+            if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial | Phase::Settings | Phase::End) {
+                try_join(influxdb, grafana).await?;
+                continue;
             }
-            // Clipper's reports are lost while InfluxDB is down: its lane goes on to its end.
-            Either::Right((result, influxdb)) => {
-                let other = influxdb.await;
-                result.and(other)?;
+            match select(std::pin::pin!(influxdb), std::pin::pin!(grafana)).await {
+                Either::Left((result, grafana)) => {
+                    result?;
+                    grafana.await?;
+                }
+                // Clipper's reports are lost while InfluxDB is down: its lane goes on to its end.
+                Either::Right((result, influxdb)) => {
+                    let other = influxdb.await;
+                    result.and(other)?;
+                }
             }
         }
-        run(of(Lane::Last).collect()).await
+        Ok(())
     }
 
     /// Steps one after the other. Two containers that start at once slow each other down, and Grafana

@@ -49,8 +49,25 @@ impl<S> Context<'_, S> {
     }
 }
 
-/// Finding, preparation and steps.
-type Work = (Finding, Vec<Step>, Vec<Step>);
+/// What is found about one server, and the steps of each phase.
+struct Work {
+    finding: Finding,
+    preparation: Vec<Step>,
+    trial: Vec<Step>,
+    release: Vec<Step>,
+    steps: Vec<Step>,
+}
+
+impl Work {
+    const fn new(finding: Finding, steps: Vec<Step>) -> Self {
+        Self { finding, preparation: vec![], trial: vec![], release: vec![], steps }
+    }
+
+    /// Where a container is removed: before the other role starts, where that one gets its port.
+    const fn removal(&mut self, released: bool) -> &mut Vec<Step> {
+        if released { &mut self.release } else { &mut self.steps }
+    }
+}
 
 pub(super) fn server<S>(
     stack: &Stack,
@@ -60,17 +77,17 @@ pub(super) fn server<S>(
     released: bool,
     upgrade: Option<&Upgrade>,
 ) -> Item {
-    let (finding, preparation, steps) = match stack.service(role) {
+    let Work { finding, preparation, trial, release, steps } = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, released),
         Service::Container(spec) => {
             never_pulled(stack, spec, container(&Context { stack, spec, seen, options, released, upgrade }))
         }
     };
-    Item { resource: Resource::Server(role), finding, preparation, steps }
+    Item { resource: Resource::Server(role), finding, preparation, trial, release, steps }
 }
 
 fn blocked(blocked: Blocked) -> Work {
-    (Finding::Blocked(blocked), vec![], vec![])
+    Work::new(Finding::Blocked(blocked), vec![])
 }
 
 /// A server that is already there. A container of ours that it replaces goes once it has answered.
@@ -84,14 +101,15 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
     match &seen.probe {
         Probe::Answering(_) => match &seen.container {
             ContainerState::Ours(_) => {
-                let removal = vec![Step::RemoveContainer(role)];
-                let (before, after) = if released { (removal, vec![]) } else { (vec![], removal) };
-                (Finding::Requested("another server is used instead of the container"), before, after)
+                let finding = Finding::Requested("another server is used instead of the container");
+                let mut work = Work::new(finding, vec![]);
+                work.removal(released).push(Step::RemoveContainer(role));
+                work
             }
-            _ => (Finding::InSync, vec![], vec![]),
+            _ => Work::new(Finding::InSync, vec![]),
         },
-        Probe::Unasked => (Finding::Unknown, vec![], vec![Step::AwaitAnswer(role)]),
-        Probe::Starting(why) => (Finding::Silent(why.clone()), vec![], vec![Step::AwaitAnswer(role)]),
+        Probe::Unasked => Work::new(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
+        Probe::Starting(why) => Work::new(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
         Probe::Silent(why) => blocked(Blocked {
             kind: Obstacle::Server,
             why: format!("{title} at {url} does not answer: {why}"),
@@ -183,7 +201,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
         return restore(context);
     }
     let resets = options.reset_password && spec.role == Role::Grafana;
-    let (finding, mut preparation, steps) = match &seen.container {
+    let mut work = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
         ContainerState::Absent => rebuild(context, Finding::Missing, None),
@@ -203,17 +221,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                     rebuild(context, Finding::Stopped("crashing again and again".into()), Some(have))
                 }
                 RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
-                RunState::Paused if stack.login.given && spec.role == Role::Grafana => {
-                    let preparation =
-                        vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role), Step::TryPassword];
-                    (Finding::Stopped("paused".into()), preparation, vec![Step::StorePassword])
-                }
-                RunState::Paused if resets => rebuild(context, Finding::Stopped("paused".into()), Some(have)),
-                RunState::Paused => (
-                    Finding::Stopped("paused".into()),
-                    vec![],
-                    vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)],
-                ),
+                RunState::Paused => paused(context, have),
                 RunState::Created | RunState::Exited(_) => {
                     let finding = Finding::Stopped(match have.run {
                         RunState::Exited(code) => format!("stopped (exit code {code})"),
@@ -222,23 +230,40 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                     if task(context, Some(have)).is_some() {
                         rebuild(context, finding, Some(have))
                     } else {
-                        (finding, vec![], [guard_database(context, have), start(have, spec.role)].concat())
+                        Work::new(finding, [guard_database(context, have), start(have, spec.role)].concat())
                     }
                 }
             }
         }
     };
-    if options.pull && !preparation.contains(&Step::PullImage(spec.role)) {
-        preparation.insert(0, Step::PullImage(spec.role));
+    if options.pull && !work.preparation.contains(&Step::PullImage(spec.role)) {
+        work.preparation.insert(0, Step::PullImage(spec.role));
     }
-    let finding = match finding {
+    work.finding = match work.finding {
         Finding::InSync if options.pull => Finding::Requested("--pull always"),
         Finding::Differs(differences) if differences.is_empty() => {
             Finding::Requested("its port goes to the other server")
         }
         finding => finding,
     };
-    (finding, preparation, steps)
+    work
+}
+
+/// A container that equals its specification, but is paused.
+fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
+    let Context { stack, spec, options, .. } = context;
+    let finding = Finding::Stopped("paused".into());
+    let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
+    if spec.role != Role::Grafana {
+        Work::new(finding, unpause)
+    } else if stack.login.given {
+        let trial = [unpause, vec![Step::TryPassword]].concat();
+        Work { trial, ..Work::new(finding, vec![Step::StorePassword]) }
+    } else if options.reset_password {
+        rebuild(context, finding, Some(have))
+    } else {
+        Work::new(finding, unpause)
+    }
 }
 
 /// With `--pull never`, only work that needs an image which is not there is in the way: a container that runs goes on.
@@ -290,13 +315,13 @@ fn restore<S>(context: &Context<'_, S>) -> Work {
         ContainerState::Ours(have) => Some(have.as_ref()),
         ContainerState::Absent => None,
     };
-    let (mut preparation, mut steps) = (pull(context, have), Vec::new());
+    let finding = Finding::Requested("the database of before comes back");
+    let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
     if have.is_some() {
-        let goes_first = if *released { &mut preparation } else { &mut steps };
-        goes_first.push(Step::RemoveContainer(spec.role));
+        work.removal(*released).push(Step::RemoveContainer(spec.role));
     }
-    steps.extend([Step::CreateForRestore(spec.role), Step::RestoreDatabase]);
-    (Finding::Requested("the database of before comes back"), preparation, steps)
+    work.steps.extend([Step::CreateForRestore(spec.role), Step::RestoreDatabase]);
+    work
 }
 
 /// All that is planned is that the database of before comes back.
@@ -310,7 +335,7 @@ fn running<S>(context: &Context<'_, S>) -> Work {
     let role = spec.role;
     if role == Role::Grafana && options.reset_password {
         let steps = vec![Step::AwaitAnswer(role), Step::ResetPassword];
-        return (Finding::Requested("a new password was requested"), vec![], steps);
+        return Work::new(Finding::Requested("a new password was requested"), steps);
     }
     match &seen.probe {
         Probe::Answering(_) => answering(context),
@@ -320,9 +345,10 @@ fn running<S>(context: &Context<'_, S>) -> Work {
                 _ => Finding::Unknown,
             };
             if stack.login.given && role == Role::Grafana {
-                (finding, vec![Step::AwaitAnswer(role), Step::TryPassword], vec![Step::StorePassword])
+                let preparation = vec![Step::AwaitAnswer(role), Step::TryPassword];
+                Work { preparation, ..Work::new(finding, vec![Step::StorePassword]) }
             } else {
-                (finding, vec![], vec![Step::AwaitAnswer(role)])
+                Work::new(finding, vec![Step::AwaitAnswer(role)])
             }
         }
         Probe::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
@@ -334,7 +360,7 @@ fn running<S>(context: &Context<'_, S>) -> Work {
 fn answering<S>(context: &Context<'_, S>) -> Work {
     let Context { spec, seen, .. } = context;
     if spec.role != Role::Grafana {
-        return (Finding::InSync, vec![], vec![]);
+        return Work::new(Finding::InSync, vec![]);
     }
     let runs = seen.version.as_deref().and_then(Version::parse);
     if let (Some(runs), Some(recorded)) = (runs, seen.recorded)
@@ -356,7 +382,7 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
     if runs.is_some() && runs != seen.recorded {
         steps.push(Step::RecordVersion);
     }
-    (finding, vec![], steps)
+    Work::new(finding, steps)
 }
 
 /// What stands in the way of working on the container at all.
@@ -532,40 +558,33 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     if have.is_some_and(|have| have.name_taken) {
         return blocked(foreign("container", &spec.name, stack));
     }
-    let (mut preparation, mut steps) = (pull(context, have), Vec::new());
-    let stores_first = *released && role == Role::Grafana && must_store(context);
-    if stores_first {
-        preparation.push(Step::StorePassword);
-    }
-    if *released && have.is_some() {
-        preparation.push(Step::RemoveContainer(role));
-    }
-    let there = have.filter(|_| !*released);
-    let task = task(context, there);
+    let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
+    let task = task(context, have);
     if let Some(task) = task {
         if let EngineLocation::Elsewhere(host) = &stack.engine
-            && !is_in_place(context, there, task)
+            && !is_in_place(context, have, task)
         {
-            return without_loopback(context, finding, preparation, there, task, host);
+            return without_loopback(context, work, have, task, host);
         }
-        preparation.extend(private_start(context, there, task));
-        preparation.push(task);
+        work.trial = [private_start(context, have, task), vec![task]].concat();
     }
     if seen.volume == Volume::Absent {
-        steps.push(Step::CreateVolume(role));
+        work.steps.push(Step::CreateVolume(role));
     }
-    let stores = task == Some(Step::TryPassword) || (task.is_none() && must_store(context) && !stores_first);
-    if role == Role::Grafana && stores {
-        steps.push(Step::StorePassword);
+    let removal = work.removal(*released);
+    if role == Role::Grafana && (task == Some(Step::TryPassword) || (task.is_none() && must_store(context))) {
+        removal.push(Step::StorePassword);
     }
-    if there.is_some() || task.is_some() {
-        steps.push(Step::RemoveContainer(role));
+    if have.is_some() || task.is_some() {
+        removal.push(Step::RemoveContainer(role));
     }
-    let password = new_password(context, there, task);
+    let password = new_password(context, have, task);
     // Only a container can say which version ran last on the volume that it is made for, so one is
     // made before anything is changed for good.
-    let reads_volume = password == NewPassword::AsVolume && there.is_none() && task.is_none();
-    if reads_volume { &mut preparation } else { &mut steps }.push(Step::CreateContainer(role, password));
+    let reads_volume = password == NewPassword::AsVolume && have.is_none() && task.is_none();
+    let steps = if reads_volume { &mut work.preparation } else { &mut work.steps };
+    steps.push(Step::CreateContainer(role, password));
+    let steps = &mut work.steps;
     if role == Role::Grafana && is_fresh(context) && password == NewPassword::Known(PasswordSource::File) {
         steps.push(Step::WritePassword);
     }
@@ -574,7 +593,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     }
     let records = records_version(context);
     // Without a container, only the volume's files tell what ran last.
-    let is_unchecked = there.is_none() && password != NewPassword::AsVolume;
+    let is_unchecked = have.is_none() && password != NewPassword::AsVolume;
     if role == Role::Grafana && !is_fresh(context) && (records || is_unchecked) {
         steps.push(Step::RecordVersion);
     }
@@ -582,13 +601,13 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     if records {
         steps.push(Step::RecordVersion);
     }
-    (finding, preparation, steps)
+    work
 }
 
 /// The container is made to look what its volume holds, and not started.
 pub(super) fn only_looks(item: &Item) -> bool {
     let starts = |step: &Step| matches!(step, Step::StartContainer(_));
-    item.preparation.contains(&Step::CreateOnLoopback) && item.steps.is_empty() && !item.preparation.iter().any(starts)
+    item.trial.contains(&Step::CreateOnLoopback) && item.steps.is_empty() && !item.trial.iter().any(starts)
 }
 
 /// Nobody signs in where the engine's loopback is out of reach. What can be done is to start a
@@ -596,25 +615,21 @@ pub(super) fn only_looks(item: &Item) -> bool {
 /// volume holds anything.
 fn without_loopback<S>(
     context: &Context<'_, S>,
-    finding: Finding,
-    mut preparation: Vec<Step>,
+    mut work: Work,
     have: Option<&OurContainer>,
     task: Step,
     host: &str,
 ) -> Work {
     let role = context.spec.role;
     match have {
-        None => {
-            preparation.push(Step::CreateOnLoopback);
-            (finding, preparation, vec![])
-        }
+        None => work.trial.push(Step::CreateOnLoopback),
         Some(have) if task == Step::TryPassword && matches!(have.run, RunState::Exited(_)) && have.on_network => {
-            preparation.extend(start(have, role));
-            preparation.push(task);
-            (finding, preparation, vec![Step::StorePassword])
+            work.trial = [start(have, role), vec![task]].concat();
+            work.steps.push(Step::StorePassword);
         }
-        Some(_) => blocked(unverifiable(context.stack, host, task)),
+        Some(_) => return blocked(unverifiable(context.stack, host, task)),
     }
+    work
 }
 
 /// The volume was made for another version than the image's, or for one that is not known.

@@ -47,7 +47,7 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
     let signed_in = matches!(seen.probe, Probe::Answering(_));
     // One that is started again as it is was proven when it was made.
     let made = have.is_none_or(|have| {
-        let as_it_is = matches!(have.run, RunState::Created | RunState::Exited(_)) && !context.released;
+        let as_it_is = matches!(have.run, RunState::Created | RunState::Exited(_));
         !(as_it_is && differences(context, have).is_empty())
     });
     if options.reset_password {
@@ -91,11 +91,11 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
     let can_start = |have: &OurContainer| {
         let was_started = matches!(have.run, RunState::Exited(_));
         let has_password = have.run == RunState::Created && have.is_made_with_file();
-        // The port of one that moves may be taken by now.
-        let stays = have
-            .specification
-            .as_ref()
-            .is_some_and(|made| made.publish.port() == 0 || made.publish == context.spec.specification.publish);
+        // The port of one that moves may be taken by now, and the other role's container goes only later.
+        let is_free = context.seen.port_holder.is_none();
+        let stays = have.specification.as_ref().is_some_and(|made| {
+            made.publish.port() == 0 || (made.publish == context.spec.specification.publish && is_free)
+        });
         (was_started || has_password)
             && task != Step::SecurePassword
             && have.on_network

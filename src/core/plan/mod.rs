@@ -17,7 +17,7 @@ pub use self::container::{needs_last_image, older_version, unusable_server, volu
 pub use self::restore::{
     begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
 };
-pub use self::step::{Lane, NewPassword, Step};
+pub use self::step::{Lane, NewPassword, Phase, Step};
 use super::observed::{
     ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Unreadable, Volume,
 };
@@ -51,9 +51,12 @@ pub struct Item {
     pub resource: Resource,
     /// How it compares.
     pub finding: Finding,
-    /// What comes before anything is changed for good: pulls, checks, logins that are tried. Both
-    /// roles finish these before the settings are saved.
+    /// See [`Phase::Preparation`].
     pub preparation: Vec<Step>,
+    /// See [`Phase::Trial`].
+    pub trial: Vec<Step>,
+    /// See [`Phase::Release`].
+    pub release: Vec<Step>,
     /// What brings it in sync; empty if nothing is needed or nothing can be done.
     pub steps: Vec<Step>,
 }
@@ -214,9 +217,10 @@ impl fmt::Display for Finding {
 }
 
 impl Item {
-    /// An item without preparation.
-    fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
-        Self { resource, finding, preparation: vec![], steps }
+    /// An item whose steps need no preparation.
+    #[must_use]
+    pub const fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
+        Self { resource, finding, preparation: vec![], trial: vec![], release: vec![], steps }
     }
 
     /// An item whose one step is needed unless it is in sync or blocked.
@@ -228,26 +232,60 @@ impl Item {
         Self::new(resource, finding, steps)
     }
 
+    /// All steps, in the order of their phases.
+    fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.preparation.iter().chain(&self.trial).chain(&self.release).chain(&self.steps)
+    }
+
+    /// The steps that belong to a phase.
+    fn steps_in(&self, phase: Phase) -> impl Iterator<Item = Step> {
+        let steps = match phase {
+            Phase::Preparation => &self.preparation,
+            Phase::Trial => &self.trial,
+            Phase::Release => &self.release,
+            Phase::Network | Phase::Settings | Phase::Changes | Phase::End => &self.steps,
+        };
+        let is_own = move |step: &&Step| match (phase, step.lane()) {
+            (Phase::Network, lane) => lane == Lane::First,
+            (Phase::Settings, lane) => lane == Lane::Settings,
+            (Phase::End, lane) => lane == Lane::Last,
+            (_, lane) => matches!(lane, Lane::Beside(_)),
+        };
+        steps.iter().filter(is_own).copied()
+    }
+
     fn is_idle(&self) -> bool {
-        self.preparation.is_empty() && self.steps.is_empty()
+        self.all_steps().next().is_none()
     }
 }
 
 impl Plan {
-    /// All steps with the reason for each: what is prepared first, then the rest, in the order of
-    /// reports.
+    /// All steps with the reason for each, in the order in which they are executed.
     pub fn steps(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
-        self.preparation().chain(self.changes())
+        Phase::ALL.into_iter().flat_map(|phase| self.phase(phase))
     }
 
-    /// The steps before anything is changed for good.
-    pub fn preparation(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
-        self.0.iter().flat_map(|item| item.preparation.iter().map(|step| (*step, &item.finding)))
+    /// The steps of one phase, in the order of reports.
+    pub fn phase(&self, phase: Phase) -> impl Iterator<Item = (Step, &Finding)> + '_ {
+        self.0.iter().flat_map(move |item| item.steps_in(phase).map(move |step| (step, &item.finding)))
     }
 
-    /// The other steps.
-    pub fn changes(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
-        self.0.iter().flat_map(|item| item.steps.iter().map(|step| (*step, &item.finding)))
+    /// The steps of one phase that are executed one after the other; those of the other role run beside them.
+    pub fn lane(&self, phase: Phase, role: Role) -> impl Iterator<Item = (Step, &Finding)> + '_ {
+        self.phase(phase).filter(move |(step, _)| step.role() == role)
+    }
+
+    /// The same plan with some of its steps alone.
+    #[must_use]
+    pub fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
+        let keep = |steps: &[Step]| steps.iter().copied().filter(&is_kept).collect();
+        let items = self.0.iter().map(|item| Item {
+            preparation: keep(&item.preparation),
+            trial: keep(&item.trial),
+            release: keep(&item.release),
+            ..Item::new(item.resource, item.finding.clone(), keep(&item.steps))
+        });
+        Self(items.collect())
     }
 
     /// It only brings the database of before back: everything else comes with the next plan.
@@ -483,7 +521,7 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
     let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore(_));
-    let replaced = server.steps.iter().chain(&server.preparation).any(replaces);
+    let replaced = server.all_steps().any(replaces);
     if keeps && !replaced { seen.probe.stored() } else { None }
 }
 
@@ -532,7 +570,7 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
 #[must_use]
 pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
     let want = stack.retention?;
-    let from = plan.changes().find_map(|(step, _)| match step {
+    let from = plan.steps().find_map(|(step, _)| match step {
         Step::SetRetention { from } => Some(from),
         _ => None,
     })?;

@@ -137,6 +137,31 @@ pub enum NewPassword {
     AsVolume,
 }
 
+/// When a step is executed. A phase begins when the one before it has succeeded for both roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The network, without which no container can start.
+    Network,
+    /// Pulls, checks, and logins at a Grafana that runs as it is. Nothing is removed or stopped.
+    Preparation,
+    /// A login that can be tried only on a private container: Grafana's own may be replaced by that.
+    Trial,
+    /// The settings, once everything that was supplied has been checked.
+    Settings,
+    /// Containers whose port the other role gets are removed.
+    Release,
+    /// Everything else that is done for one role.
+    Changes,
+    /// What needs both servers, or neither.
+    End,
+}
+
+impl Phase {
+    /// All of them, in their order.
+    pub const ALL: [Self; 7] =
+        [Self::Network, Self::Preparation, Self::Trial, Self::Settings, Self::Release, Self::Changes, Self::End];
+}
+
 /// Where a step runs: the two roles are worked on side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
