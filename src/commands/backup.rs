@@ -16,7 +16,7 @@ use super::Outcome;
 use crate::core::event::{Event, ExecutedStep, Listener};
 use crate::core::image::ImageRef;
 use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
-use crate::core::plan::{self, Resource, Step, UpOptions};
+use crate::core::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::core::role::Role;
 use crate::core::stack::{Pull, Remembered, Stack};
 use crate::core::text::printable;
@@ -466,6 +466,11 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
 /// What is fetched, and touches nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_) | Step::CheckImage(_))
+}
+
+/// Steps of one resource, in this order.
+fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
+    Plan(vec![Item::new(resource, Finding::Requested("to be restored"), steps)])
 }
 
 /// Puts the data into the containers that were made.

@@ -568,6 +568,6 @@ async fn account(systems: &Systems, seen: &Observed, show_secrets: bool) -> Resu
             })
         }),
     };
-    let password = if show_secrets && have.is_some() { Some(systems.grafana_password(have).await?) } else { None };
+    let password = if show_secrets && have.is_some() { systems.grafana_password(have).await? } else { None };
     Ok(Account { user: stack.login.user.clone(), password, is_default, is_known })
 }

@@ -47,7 +47,7 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
             read_only: is_default,
             password,
             host_gateway: false,
-            environment: environment(role),
+            environment: environment(role, address.is_loopback()),
         },
         name,
         engine_host: engine_host(role, address, &resolved.inputs.engine)?,
@@ -144,8 +144,12 @@ fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<O
     }
 }
 
-/// Settings of the servers that we choose: no calls home, no downloads at the start.
-fn environment(role: Role) -> BTreeMap<String, String> {
+/// What the image says of visitors who do not sign in holds on loopback; for others, they may view and change nothing.
+const ANONYMOUS_ROLE: (&str, &str) = ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer");
+
+/// Settings of the servers that we choose: no calls home, no downloads at the start, and no administrator without a
+/// login off loopback.
+fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
     let pairs: &[(&str, &str)] = match role {
         Role::Influxdb => &[("INFLUXDB_REPORTING_DISABLED", "true")],
         Role::Grafana => &[
@@ -163,7 +167,9 @@ fn environment(role: Role) -> BTreeMap<String, String> {
             ("GF_USERS_ALLOW_SIGN_UP", "false"),
         ],
     };
-    pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+    let is_open_grafana = role == Role::Grafana && !is_on_loopback;
+    let pairs = pairs.iter().chain(is_open_grafana.then_some(&ANONYMOUS_ROLE));
+    pairs.map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
 }
 
 /// InfluxDB's address as Grafana's server sees it, and whether that needs a name for the host.

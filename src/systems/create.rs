@@ -98,7 +98,7 @@ impl Systems {
         let creation = Creation {
             instance: &self.stack.instance,
             grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
-            without_lockout: making.private,
+            private: making.private,
             image: making.image.as_deref().or(spec.pinned_image.as_deref()),
         };
         let id = docker.create_container(creation, spec, &specification).await?;
@@ -145,7 +145,7 @@ fn private(spec: &ContainerSpec) -> Specification {
 struct Making {
     /// A password that lies in the volume is taken over, and an image that is too old is refused.
     adopts: bool,
-    /// Nobody else reaches it: Grafana's lockout is off.
+    /// Only this program reaches it.
     private: bool,
     /// The engine's id of another image than the specified one.
     image: Option<String>,

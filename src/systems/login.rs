@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::Systems;
 use super::docker::VolumeFiles;
-use super::grafana::Grafana;
+use super::grafana::{FormLogin, Grafana};
 use super::http::Auth;
 use crate::core::observed::{self, Account, OurContainer, PasswordFile, Probe, SeenLogin};
+use crate::core::plan::{Blocked, Obstacle, Resource};
 use crate::core::role::Role;
 use crate::core::stack::{Login, Secret};
 use crate::error::{Error, Result};
@@ -146,10 +147,12 @@ impl Systems {
         Ok(candidates)
     }
 
-    /// Signs in and looks at what Grafana stores. `health` has just answered.
+    /// Signs in and looks at what Grafana stores. `health` has just answered; where it may be open to visitors who do
+    /// not sign in, an answer alone does not say that the password is right.
     pub(super) async fn observe_signed_in(
         &self,
         health: Grafana,
+        is_anonymous: bool,
         have: Option<&OurContainer>,
         influxdb_runs: bool,
     ) -> Result<(Probe<observed::Grafana>, SeenLogin)> {
@@ -179,7 +182,13 @@ impl Systems {
             };
             let client = self.grafana_client(auth.clone());
             client.same_version_as(&health);
-            match client.observe(&self.stack, influxdb_runs).await {
+            let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
+            let probe = match signed_in {
+                Ok(()) => client.observe(&self.stack, influxdb_runs).await,
+                Err(Error::Refused { message, .. }) => Probe::Refusing(message),
+                Err(error) => Probe::Silent(error.to_string()),
+            };
+            match probe {
                 Probe::Refusing(message) => {
                     self.login.refuse(auth);
                     rejected = message;
@@ -242,23 +251,22 @@ impl Systems {
         Ok(SeenLogin { account, file })
     }
 
-    /// The password that opens Grafana, for the user who asks to see it.
+    /// The password for the user who asks to see it: the accepted one, else the stored one or Grafana's default. One
+    /// that Grafana has rejected is not shown.
     ///
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
-    pub async fn grafana_password(&self, have: Option<&OurContainer>) -> Result<Secret> {
+    pub async fn grafana_password(&self, have: Option<&OurContainer>) -> Result<Option<Secret>> {
         let accepted = self.login.known.borrow().accepted.clone();
         if let Some(Auth::Basic(_, password)) = accepted {
-            return Ok(password);
-        }
-        if let Some(given) = &self.credentials.grafana_password {
-            return Ok(given.clone());
+            return Ok(Some(password));
         }
         let stored = match have {
             Some(have) if have.is_made_with_file() => self.files().await?.password,
             _ => None,
         };
-        Ok(stored.unwrap_or_else(|| self.credentials.default_password.clone()))
+        let password = stored.unwrap_or_else(|| self.credentials.default_password.clone());
+        Ok(Some(password).filter(|password| !self.login.was_refused(&self.basic(password))))
     }
 
     /// A signed-in client for the Grafana that runs at the moment.
@@ -393,43 +401,77 @@ impl Systems {
             Err(error) => return Err(error),
         };
         if accepted.is_some() {
-            return self.store_password().await;
+            self.store_password().await?;
+        } else {
+            let grafana = self.grafana_client(self.basic(default));
+            grafana.try_to_sign_in().await?;
+            let new = given
+                .clone()
+                .or(files.pending)
+                .filter(|secret| secret != default)
+                .map_or_else(generate_password, Ok)?;
+            self.docker()?.write_pending_password(&self.container_of(Role::Grafana)?, &new).await?;
+            grafana.change_password(default, &new).await?;
+            self.login.accept(self.basic(&new));
+            self.keep(&new, false).await?;
         }
-        let grafana = self.grafana_client(self.basic(default));
-        grafana.try_to_sign_in().await?;
-        let new =
-            given.clone().or(files.pending).filter(|secret| secret != default).map_or_else(generate_password, Ok)?;
-        self.docker()?.write_pending_password(&self.container_of(Role::Grafana)?, &new).await?;
-        grafana.change_password(default, &new).await?;
-        self.login.accept(self.basic(&new));
-        self.keep(&new, false).await
+        // An account has one password for both ways, and basic authentication has just accepted another.
+        self.expect_form_rejects_default().await.map(drop)
     }
 
-    /// Another account signs in, and admin/admin must be rejected. Grafana's lockout is off here, so
-    /// that it is rejected for the password's sake.
+    /// Tries admin/admin in the login form; whether there is one.
+    async fn expect_form_rejects_default(&self) -> Result<FormLogin> {
+        let default = &self.credentials.default_password;
+        match self.grafana_client(Auth::None).try_login_form(Login::ADMIN, default).await? {
+            FormLogin::Accepted => Err(self.default_password_opens()),
+            other => Ok(other),
+        }
+    }
+
+    fn default_password_opens(&self) -> Error {
+        Error::NotConfirmed {
+            message: format!(
+                "Grafana's account admin still has the password admin, and others would reach it; Grafana stays on \
+                 loopback, at {}",
+                self.http(Role::Grafana, Auth::None).address()
+            ),
+            hint: "change that password there, or have it replaced by signing in as admin: omit --grafana-user and \
+                   the token"
+                .into(),
+        }
+    }
+
+    /// Another account signs in, and admin/admin must be rejected by every way to sign in. Grafana offers all of them
+    /// here and locks no account, so that it is rejected for the password's sake.
     async fn secure_other_account(&self, files: &VolumeFiles) -> Result<()> {
         let candidates = match (&self.credentials.grafana_token, &self.credentials.grafana_password) {
             (Some(token), _) => vec![Auth::Bearer(token.clone())],
             (None, Some(given)) => vec![self.basic(given)],
             (None, None) => self.stored_candidates(files),
         };
-        self.first_accepted(&candidates).await?;
+        let accepted = self.first_accepted(&candidates).await?;
         let admin = Auth::Basic(Login::ADMIN.into(), self.credentials.default_password.clone());
         match self.grafana_client(admin).try_to_sign_in().await {
-            Err(Error::Refused { .. }) => self.store_password().await,
-            Err(error) => Err(error),
-            Ok(()) => Err(Error::NotConfirmed {
-                message: format!(
-                    "Grafana's account admin still has the password admin, and others would reach it; Grafana stays on \
-                     loopback, at {}",
-                    self.http(Role::Grafana, Auth::None).address()
-                ),
-                hint:
-                    "change that password there, or have it replaced by signing in as admin: omit --grafana-user and \
-                       the token"
-                        .into(),
-            }),
+            Err(Error::Refused { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Err(self.default_password_opens()),
         }
+        let form = self.expect_form_rejects_default().await?;
+        // A rejection means something only where a password can be accepted at all.
+        if matches!(accepted, Auth::Basic(..)) || form == FormLogin::Rejected {
+            return self.store_password().await;
+        }
+        let blocked = Blocked {
+            kind: Obstacle::Unverifiable,
+            why: "whether Grafana's account admin still has the password admin cannot be verified: its image switches \
+                  off basic authentication and the login form, whatever the environment says"
+                .into(),
+            hint: format!(
+                "publish it on loopback: `{}`, or use an image that leaves that to the environment",
+                self.stack.command("up --grafana-ip 127.0.0.1")
+            ),
+        };
+        Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocked })
     }
 
     /// Sets the given password, else a new one, with Grafana's own command, and signs in with it.

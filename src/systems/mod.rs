@@ -387,13 +387,13 @@ impl Systems {
             Answerable::Yes => {}
         }
         let anonymous = self.grafana_client(Auth::None);
-        let (health, version) = anonymous.health(PROBE).await;
+        let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
         if !matches!(health, Probe::Answering(())) {
             return Ok((health.discard(), version, SeenLogin::default()));
         }
         // A container that another server has replaced has nothing to say about that server's login.
         let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
-        let (probe, login) = self.observe_signed_in(anonymous, have, influxdb_runs).await?;
+        let (probe, login) = self.observe_signed_in(anonymous, is_anonymous, have, influxdb_runs).await?;
         Ok((probe, version, login))
     }
 

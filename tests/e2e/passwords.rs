@@ -129,6 +129,84 @@ fn another_account_does_not_hide_admin_admin() {
     it.assert_whole();
 }
 
+/// What Grafana's login form says, where others reach it.
+fn log_in(address: &str, port: u16, user: &str, password: &str) -> u16 {
+    let url = format!("http://{address}:{port}/login");
+    let body = serde_json::json!({"user": user, "password": password}).to_string();
+    http_with("POST", &url, Some(&body), &[("content-type", "application/json")]).unwrap().0
+}
+
+/// A file with a token of the instance's Grafana.
+fn token(it: &Instance, password: &str) -> tempfile::NamedTempFile {
+    let body = r#"{"name":"t","role":"Admin"}"#;
+    let (_, account) = it.grafana_as("admin", password, "POST", "/api/serviceaccounts", Some(body));
+    let path = format!("/api/serviceaccounts/{}/tokens", account["id"]);
+    let (code, made) = it.grafana_as("admin", password, "POST", &path, Some(r#"{"name":"t"}"#));
+    assert_eq!(code, 200, "{made}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), made["key"].as_str().unwrap()).unwrap();
+    file
+}
+
+#[test]
+fn a_login_form_is_a_door_too_where_basic_authentication_is_off() {
+    let it = Instance::with_grafana("form", "grafana/grafana:12.4.10");
+    it.first_up(&[]).expect(0);
+    let token = token(&it, "admin");
+    let token = token.path().to_str().unwrap();
+    let (bridge, registry) = (bridge(), crate::support::registry::address());
+    let image = format!("{registry}/odd:no-basic");
+    // A token signs in where no password does.
+    it.run(&["up", "--grafana-image", &image, "--grafana-token-file", token]).expect(0);
+    assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", "admin"), 401);
+    assert_eq!(log_in("127.0.0.1", it.grafana_port, "admin", "admin"), 200);
+    let up = it.run(&["up", "--grafana-ip", &bridge, "--grafana-token-file", token]).expect(2);
+    assert!(up.err.contains("admin still has the password admin"), "{}", up.err);
+    let ports = docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
+    assert!(!ports.unwrap().contains(&bridge), "it is not published");
+    // With another password, it is published and shut.
+    it.run(&["up", "--grafana-token-file", token]).expect(0);
+    let new = format!("{registry}/grafana/grafana:12.4.10");
+    it.run(&["up", "--grafana-image", &new, "--grafana-token-file", token]).expect(0);
+    change_password(&it, "admin", "of-my-own");
+    it.run(&["up", "--grafana-image", &image, "--grafana-token-file", token, "--grafana-ip", &bridge]).expect(0);
+    assert_eq!(log_in(&bridge, it.grafana_port, "admin", "admin"), 401);
+    assert_eq!(log_in(&bridge, it.grafana_port, "admin", "of-my-own"), 200);
+}
+
+#[test]
+fn a_visitor_without_a_login_is_neither_a_user_nor_an_administrator() {
+    let it = Instance::with_grafana("anonymous", "odd:anonymous");
+    it.first_up(&[]).expect(0);
+    // Grafana ignores a wrong password where it lets anybody in.
+    let up = with_password(&it, &["up"], "any-other-word").expect(1);
+    assert!(up.err.contains("rejected the login"), "{}", up.err);
+    it.run(&["up"]).expect(0);
+    let bridge = bridge();
+    it.run(&["up", "--grafana-ip", &bridge]).expect(0);
+    assert_eq!(log_in(&bridge, it.grafana_port, "admin", "admin"), 401);
+    let url = format!("http://{bridge}:{}/api/datasources", it.grafana_port);
+    let body = Some(r#"{"name":"n","type":"influxdb","access":"proxy","url":"http://x"}"#);
+    assert_eq!(http_with("POST", &url, body, &[("content-type", "application/json")]).unwrap().0, 403);
+}
+
+#[test]
+fn a_reset_of_a_new_instance_sets_a_password() {
+    let it = Instance::new("new-reset");
+    it.first_up(&["--reset-grafana-password"]).expect(0);
+    assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", "admin"), 401);
+    let shown = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
+    let password = shown["account"]["password"].as_str().unwrap();
+    assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", password), 200);
+    // What Grafana rejects is not shown as its password.
+    change_password(&it, password, "of-my-own");
+    let rejected = it.run(&["status", "--show-secrets", "--output", "json"]).expect(3).json();
+    assert_eq!(
+        (&rejected["grafana"]["state"], &rejected["account"]["password"]),
+        (&"refusing".into(), &serde_json::Value::Null)
+    );
+}
+
 #[test]
 fn a_password_of_ours_never_goes_to_another_grafana() {
     use std::sync::{Arc, Mutex};

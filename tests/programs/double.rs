@@ -21,7 +21,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use support::double::{Double, Version, handle};
+use support::double::{Doors, Double, Version, handle};
 use support::server::{Response, serve};
 
 /// Where the state lies, beside the password.
@@ -79,7 +79,12 @@ fn main() {
             if behaviour == "silent" {
                 return std::future::pending().await;
             }
-            let listener = tokio::net::TcpListener::bind("0.0.0.0:3000").await.unwrap();
+            let listener = tokio::net::TcpListener::bind(match variable("GRAFANA_DOUBLE_ADDRESS") {
+                address if address.is_empty() => "0.0.0.0:3000".to_string(),
+                address => address,
+            })
+            .await
+            .unwrap();
             if behaviour == "influxdb2" {
                 let listener = tokio::net::TcpListener::bind("0.0.0.0:8086").await.unwrap();
                 return serve(listener, |_| async { influxdb2() }).await;
@@ -89,6 +94,12 @@ fn main() {
             if variable("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION") == "true" {
                 double.never_lock_out();
             }
+            let is_on = |name: &str| variable(name) == "true";
+            double.doors = Doors {
+                without_basic: variable("GF_AUTH_BASIC_ENABLED") == "false",
+                without_form: is_on("GF_AUTH_DISABLE_LOGIN_FORM"),
+                anonymous: is_on("GF_AUTH_ANONYMOUS_ENABLED").then(|| variable("GF_AUTH_ANONYMOUS_ORG_ROLE")),
+            };
             let user = variable("GF_SECURITY_ADMIN_USER");
             if !user.is_empty() {
                 double.name_administrator(&user);
@@ -106,7 +117,18 @@ fn main() {
                             &serde_json::json!({"message": "this one was made to answer no panel"}),
                         );
                     }
-                    handle(&double, request).await
+                    let (method, path) = (request.method.clone(), request.path.clone());
+                    let credentials =
+                        if request.headers.contains_key("authorization") { " with credentials" } else { "" };
+                    let response = handle(&double, request).await;
+                    // As Grafana logs what it does not answer with success; whether a password came is for tests.
+                    if response.status != 200 || !credentials.is_empty() {
+                        println!(
+                            "msg=\"Request Completed\" method={method} path={path} status={}{credentials}",
+                            response.status
+                        );
+                    }
+                    response
                 }
             })
             .await;

@@ -196,6 +196,14 @@ fn grafana(double: &Path) -> Vec<Image> {
         let env = [("GRAFANA_DOUBLE_BEHAVIOUR", behaviour), ("GRAFANA_DOUBLE_VERSION", "12.4.10")];
         images.push(image("odd", behaviour, &new, &config("/usr/bin/grafana", &env)));
     }
+    for (tag, variables) in [
+        ("no-basic", &[("GF_AUTH_BASIC_ENABLED", "false")][..]),
+        ("no-form", &[("GF_AUTH_DISABLE_LOGIN_FORM", "true")]),
+        ("anonymous", &[("GF_AUTH_ANONYMOUS_ENABLED", "true"), ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Admin")]),
+    ] {
+        let env = [&[("GRAFANA_DOUBLE_VERSION", "12.4.10")], variables].concat();
+        images.push(image("odd", tag, &new, &config("/usr/bin/grafana", &env)));
+    }
     images
 }
 

@@ -28,8 +28,14 @@ pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>)
         Account::OwnPassword | Account::Other if is_stored => PasswordSource::File,
         // Whatever the file would hold, this account does not sign in with it.
         Account::Other => PasswordSource::Default,
-        _ => context.spec.specification.password,
+        _ => first_password(context),
     }
+}
+
+/// Which password a Grafana that has never run starts with: a new one where a reset was requested.
+fn first_password<S>(context: &Context<'_, S>) -> PasswordSource {
+    let is_requested = context.options.reset_password && context.spec.role == Role::Grafana && is_fresh(context);
+    if is_requested { PasswordSource::File } else { context.spec.specification.password }
 }
 
 /// No Grafana has ever run on the volume: whatever its password is to be, it is set.
@@ -151,7 +157,7 @@ pub(super) fn new_password<S>(
         return known(PasswordSource::Default);
     }
     match task {
-        _ if is_fresh(context) => known(spec.specification.password),
+        _ if is_fresh(context) => known(first_password(context)),
         // Another account's password may be in the file, or nowhere.
         Some(Step::SecurePassword) if !context.stack.login.is_admin() => NewPassword::AsVolume,
         Some(Step::SecurePassword | Step::ResetPassword) => known(PasswordSource::File),

@@ -39,6 +39,16 @@ const LOG_LINES: usize = 20;
 /// How long reading them may take.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a private Grafana is told beyond its specification, whatever its image says: a password that is rejected there
+/// is a wrong one, and not the answer of a way to sign in that is switched off or of an account that is locked.
+const PRIVATE: [&str; 5] = [
+    "GF_AUTH_ANONYMOUS_ENABLED=false",
+    "GF_AUTH_BASIC_ENABLED=true",
+    "GF_AUTH_DISABLE_LOGIN=false",
+    "GF_AUTH_DISABLE_LOGIN_FORM=false",
+    "GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true",
+];
+
 /// How a container is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunInfo {
@@ -57,8 +67,8 @@ pub struct Creation<'a> {
     pub instance: &'a str,
     /// Grafana's first administrator, where it is not Grafana's default.
     pub grafana_user: Option<&'a str>,
-    /// Grafana's lockout after wrong passwords is off.
-    pub without_lockout: bool,
+    /// Only this program reaches it: Grafana offers every way to sign in, and never locks an account.
+    pub private: bool,
     /// The engine's id of another image than the specified one.
     pub image: Option<&'a str>,
 }
@@ -403,8 +413,8 @@ fn body(
             env.push(format!("GF_SECURITY_ADMIN_PASSWORD=$__file{{{}}}", files::PASSWORD_PATH));
         }
         env.extend(creation.grafana_user.map(|user| format!("GF_SECURITY_ADMIN_USER={user}")));
-        if creation.without_lockout {
-            env.push("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true".into());
+        if creation.private {
+            env.extend(PRIVATE.map(String::from));
         }
     }
     let text = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
@@ -499,7 +509,7 @@ mod tests {
             host_gateway: false,
             environment: std::collections::BTreeMap::new(),
         };
-        let creation = Creation { instance: "x", grafana_user: Some("me"), without_lockout: true, image: None };
+        let creation = Creation { instance: "x", grafana_user: Some("me"), private: true, image: None };
         let labels = labels::of_volume(
             "x",
             Role::Grafana,
@@ -514,7 +524,7 @@ mod tests {
         assert_eq!(host.port_bindings.unwrap()["3000/tcp"].as_ref().unwrap()[0].host_port.as_deref(), Some(""));
         let environment = body.env.unwrap().join(" ");
         assert!(environment.contains("GF_SECURITY_ADMIN_USER=me") && environment.contains("$__file{/var/lib/grafana/"));
-        assert!(environment.contains("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true"));
+        assert!(PRIVATE.iter().all(|variable| environment.contains(variable)), "{environment}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::time::Duration;
 use futures_util::future::{try_join, try_join_all, try_join5};
 use serde_json::{Value, json};
 
-pub use self::organisation::Choice;
+pub use self::organisation::{Choice, FormLogin};
 pub use self::question::classify;
 use super::http::{Body, Http, Response, escaped};
 use crate::core::observed::{

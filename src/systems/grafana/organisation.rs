@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::Grafana;
 use crate::core::observed::{Organisation, Unreadable};
+use crate::core::stack::Secret;
 use crate::error::Result;
+use crate::systems::http::Body;
 
 /// The number of the organisation that Grafana makes at its first start.
 const FIRST: u64 = 1;
@@ -111,6 +113,42 @@ impl Grafana {
     pub async fn try_to_sign_in(&self) -> Result<()> {
         let doing = "sign in";
         self.organisation.set(None);
-        self.get(doing, "/api/org").await?.map(drop).ok_or_else(|| self.odd(doing))
+        // Where anonymous access is on, a wrong password is ignored, and most requests are answered all the same; this
+        // one wants a user. A token of Grafana 7 is none.
+        let path = if self.choice == Choice::OfToken { "/api/org" } else { "/api/user" };
+        self.get(doing, path).await?.map(drop).ok_or_else(|| self.odd(doing))
     }
+
+    /// Grafana answers visitors who do not sign in, as far as its answer shows.
+    pub async fn may_be_anonymous(&self) -> bool {
+        let answer = self.http.anonymous().send("GET", "/api/org", &[], Body::Empty, Some(super::super::PROBE)).await;
+        !answer.is_ok_and(|answer| matches!(answer.status, 401 | 403))
+    }
+
+    /// Tries a user and password in the login form.
+    ///
+    /// # Errors
+    /// When the server does not answer, or neither accepts nor rejects them.
+    pub async fn try_login_form(&self, user: &str, password: &Secret) -> Result<FormLogin> {
+        let body = json!({"user": user, "password": password.reveal()});
+        let answer = self.http.anonymous().send("POST", "/login", &[], Body::Json(&body), None).await?;
+        match answer.status {
+            200 => Ok(FormLogin::Accepted),
+            401 => Ok(FormLogin::Rejected),
+            // Where it is switched off, Grafana 12 answers 400.
+            400 | 403 | 404 => Ok(FormLogin::NotOffered),
+            status => Err(self.answered("try the login form", status, answer.message())),
+        }
+    }
+}
+
+/// What the login form said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormLogin {
+    /// It signs in.
+    Accepted,
+    /// The password is wrong.
+    Rejected,
+    /// There is no such form.
+    NotOffered,
 }

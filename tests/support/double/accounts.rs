@@ -6,7 +6,16 @@ use super::{ATTEMPTS, Double, Organisation, TOKEN, User, Who, base64_decoded, te
 use crate::support::server::{Request, Response};
 
 impl Double {
+    /// Who asks. As measured on 12.2.0, one who is not signed in is an anonymous visitor where those are let in, also
+    /// with a wrong password.
     pub(super) fn who(&mut self, request: &Request) -> Result<Who, Response> {
+        self.signed_in(request).or_else(|rejected| {
+            let role = self.doors.anonymous.clone().ok_or(rejected)?;
+            Ok(Who { login: String::new(), is_admin: false, is_token: false, role })
+        })
+    }
+
+    fn signed_in(&mut self, request: &Request) -> Result<Who, Response> {
         let Some(header) = request.headers.get("authorization") else {
             return Err(self.as_recorded("org without credentials"));
         };
@@ -16,6 +25,9 @@ impl Double {
                 return Ok(Who { login: "sa-1-clipper".into(), is_admin: false, is_token: true, role });
             }
             return Err(self.as_recorded("org with a malformed bearer token"));
+        }
+        if self.doors.without_basic {
+            return Err(self.as_recorded("org without credentials"));
         }
         let decoded = header.strip_prefix("Basic ").map(base64_decoded).unwrap_or_default();
         let (login, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
@@ -32,6 +44,24 @@ impl Double {
             }
             None => Err(self.as_recorded("org with an unknown user")),
         }
+    }
+
+    /// The login form, as measured on 12.2.0.
+    pub(super) fn log_in(&mut self, body: &[u8]) -> Response {
+        if self.doors.without_form {
+            let message = json!({"statusCode": 400, "messageId": "auth.client.notConfigured", "message": "BadRequest"});
+            return Response::json(400, &message);
+        }
+        let form: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (login, password) = (text(&form["user"]), text(&form["password"]));
+        let failures = self.state.failures.entry(login.clone()).or_default();
+        let is_locked = self.locks_out && *failures >= ATTEMPTS;
+        if !is_locked && self.state.users.iter().any(|user| user.login == login && user.password == password) {
+            return Response::json(200, &json!({"message": "Logged in", "redirectUrl": "/"}));
+        }
+        *failures += 1;
+        let message = "Invalid username or password";
+        Response::json(401, &json!({"statusCode": 401, "messageId": "password-auth.failed", "message": message}))
     }
 
     /// The organisation that the header names, else the user's active one.

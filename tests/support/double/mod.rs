@@ -230,6 +230,18 @@ pub struct Double {
     min_refresh: u64,
     /// Paths whose reading fails, with the status.
     broken: BTreeMap<String, u16>,
+    pub doors: Doors,
+}
+
+/// Which ways to sign in there are, and what visitors may do who do not.
+#[derive(Debug, Clone, Default)]
+pub struct Doors {
+    /// `auth.basic` is off.
+    pub without_basic: bool,
+    /// `auth.disable_login_form` is on.
+    pub without_form: bool,
+    /// The role of anonymous visitors, where there are any.
+    pub anonymous: Option<String>,
 }
 
 /// What a request turned into: an answer, or a question to InfluxDB whose answer becomes one.
@@ -312,6 +324,7 @@ impl Double {
             library_panels: 0,
             min_refresh: 5,
             broken: BTreeMap::new(),
+            doors: Doors::default(),
         };
         double.read();
         double.write();
@@ -483,7 +496,13 @@ impl Double {
         if (request.method.as_str(), segments.as_slice()) == ("GET", &["api", "health"]) {
             return Ok(Reply::Now(self.with("health", &[("version", json!(self.version.name()))])));
         }
+        if (request.method.as_str(), segments.as_slice()) == ("POST", &["login"]) {
+            return Ok(Reply::Now(self.log_in(&request.body)));
+        }
         let who = self.who(request)?;
+        if who.login.is_empty() && segments.starts_with(&["api", "user"]) {
+            return Err(self.as_recorded("org without credentials"));
+        }
         let organisation = self.organisation(request, &who)?;
         if let Some(status) = self.broken.get(path).filter(|_| request.method == "GET") {
             return Ok(Reply::Now(Response::json(*status, &json!({"message": "it is broken"}))));
