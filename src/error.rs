@@ -585,8 +585,11 @@ fn publish_hint(
         }
         (PortHolder::OtherRole(_), _) => another.into(),
         (PortHolder::NoSuchAddress, _) => format!(
-            "if {} already runs there, give --{role}-url {}; to run the containers there, name that machine's engine \
+            "choose one that it has: `{}` is for that machine alone, `{}` for every machine that reaches it; if {} \
+             already runs at {address}, give --{role}-url {}; to run the containers there, name that machine's engine \
              with -H",
+            invocation.command(&format!("up --{role}-ip 127.0.0.1")),
+            invocation.command(&format!("up --{role}-ip 0.0.0.0")),
             role.title(),
             ServerUrl::http(address.ip().to_string(), address.port())
         ),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clipper_metrics::core::address::ServerUrl;
+use clipper_metrics::core::address::{ServerUrl, collide};
 use clipper_metrics::core::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::core::image::ImageRef;
 use clipper_metrics::core::invocation::Invocation;
@@ -166,6 +166,8 @@ struct Case {
     alerts: Option<bool>,
     /// InfluxDB and Grafana are to be published at these ports.
     ports: Option<[u16; 2]>,
+    /// The engine's machine does not have Grafana's address.
+    no_address: bool,
 }
 
 /// A long retention, and a short one.
@@ -527,6 +529,17 @@ impl World {
                     return false;
                 }
             }
+            Step::CheckAddress(role, publish) => {
+                assert!(self.server(role).image && self.kept().is_some(), "there is nothing to check it with");
+                let is_held = |srv: &Srv| {
+                    srv.container.is_some_and(|have| {
+                        let ip = if have.open { "0.0.0.0" } else { "127.0.0.1" };
+                        is_up(have.run) && collide(SocketAddr::new(ip.parse().unwrap(), have.port), publish)
+                    })
+                };
+                assert!(!is_held(&self.influxdb) && !is_held(&self.grafana), "a container of ours holds it");
+                return !(case.no_address && role == Role::Grafana);
+            }
             Step::CreateNetwork => {
                 assert!(self.networks.is_empty(), "newer engines refuse a second network of one name");
                 self.networks.push(self.next_id);
@@ -709,7 +722,7 @@ impl World {
                 }
             }
             Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
-            Step::StartContainer(role) => self.start(role),
+            Step::StartContainer(role) => self.start(role, case.no_address),
             Step::AwaitAnswer(role) => {
                 let have = self.server(role).container.unwrap();
                 assert_eq!(have.run, RunState::Running, "{role} must run to answer");
@@ -817,7 +830,7 @@ impl World {
         srv.container = Some(Cont { spec, network, run, password, open, port, version, id });
     }
 
-    fn start(&mut self, role: Role) {
+    fn start(&mut self, role: Role, no_address: bool) {
         let kept = self.kept();
         let file = self.file;
         let other = if role == Role::Grafana { self.influxdb } else { self.grafana };
@@ -827,6 +840,7 @@ impl World {
         assert_eq!(Some(have.network), kept, "attached to a network that is gone");
         have.run = RunState::Running;
         let (password, version) = (have.password, have.version);
+        assert!(!no_address || !have.open || role != Role::Grafana, "it starts at an address that was not checked");
         if role == Role::Grafana {
             let with_file = password == PasswordSource::File;
             assert!(!with_file || file.is_some(), "Grafana ends when its password's file is missing");
@@ -894,7 +908,7 @@ fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
 }
 
 /// Until every pull, check and login has succeeded, nothing is removed or stopped; but a Grafana that does not
-/// answer, or into which `admin` does not sign in, makes room for the private one in which a login is tried.
+/// answer, or whose password is to be reset, makes room for the private one in which that is done.
 fn assert_kept(before: &World, now: &World, want: &Stack, case: Case) {
     let is_same = |before: &Srv, now: &Srv| {
         before.container.is_none_or(|had| {
@@ -903,7 +917,7 @@ fn assert_kept(before: &World, now: &World, want: &Stack, case: Case) {
         })
     };
     assert!(is_same(&before.influxdb, &now.influxdb), "InfluxDB is gone: {before:?}\n{now:?}");
-    if matches!(before.observe(want, case).grafana.probe, Probe::Answering(_)) {
+    if matches!(before.observe(want, case).grafana.probe, Probe::Answering(_)) && !case.reset {
         assert!(is_same(&before.grafana, &now.grafana), "Grafana is gone: {before:?}\n{now:?}");
     }
 }
@@ -945,6 +959,12 @@ fn finish(mut world: World, want: &Stack, case: Case) {
             }
             if !world.execute(case, step) {
                 ended = true;
+                if matches!(step, Step::CheckAddress(..)) {
+                    assert_kept(&first, &world, want, case);
+                    let kept = |world: &World| (world.db, world.file, world.settings);
+                    assert_eq!(kept(&first), kept(&world), "something was changed for an address that is not there");
+                    return;
+                }
                 if step == Step::TryPassword {
                     assert_kept(&first, &world, want, case);
                     assert_eq!(
@@ -1169,6 +1189,9 @@ fn everywhere(case: Case) -> (usize, usize) {
         runs += check(&world, &want, case);
     };
     if case.ports.is_some() {
+        // What holds a port matters here.
+        let may_start = |srv: &&Srv| srv.container.is_none_or(|have| have.spec == Spec::Right && have.network == 1);
+        let influxdbs: Vec<Srv> = influxdbs.iter().filter(may_start).copied().collect();
         worlds(&[vec![1]], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
     } else if case.given.is_some() || case.reset || case.upgrade {
         // The doors are what matters here; the rest was tried without.
@@ -1267,6 +1290,31 @@ fn ports_that_move_between_the_roles_cost_nothing_where_a_pull_or_a_login_fails(
             check_everywhere(Case { ports: Some(ports), open, given, ..Case::default() });
         }
     }
+}
+
+#[test]
+fn an_address_that_the_engine_lacks_costs_neither_a_container_nor_a_password() {
+    let mut checked = 0;
+    let want = stack(Case { open: true, ..Case::default() });
+    let case = Case { open: true, no_address: true, ..Case::default() };
+    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false], Role::Grafana.port());
+    let mut specific = want.clone();
+    if let Service::Container(spec) = &mut specific.grafana {
+        spec.specification.publish.set_ip("192.0.2.7".parse().unwrap());
+    }
+    let influxdbs = influxdbs();
+    worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, |world| {
+        let seen = world.observe(&specific, case);
+        let plan = plan::up(&specific, &seen, UpOptions::default());
+        if plan.blocked().is_some() {
+            return;
+        }
+        let moves = plan.steps().any(|(step, _)| matches!(step, Step::CreateContainer(Role::Grafana, _)));
+        assert!(moves, "Grafana is to move: {plan:?}");
+        finish(world, &specific, case);
+        checked += 1;
+    });
+    assert!(checked > 500, "{checked}");
 }
 
 #[test]

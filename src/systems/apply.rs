@@ -2,12 +2,15 @@
 //!
 //! One match without decisions: what is to be done is in the plan.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use futures_util::future::{Either, select, try_join};
 use tokio::sync::Notify;
 
+use super::grafana::{Choice, Grafana};
 use super::http::Auth;
+use super::influxdb::Influxdb;
 use super::{PROBE, Systems};
 use crate::core::event::{Event, ExecutedStep};
 use crate::core::observed::PortHolder;
@@ -122,6 +125,7 @@ impl Systems {
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
             Step::CheckImage(role) => self.check_image(self.spec(role)?).await,
+            Step::CheckAddress(role, publish) => self.check_address(role, publish).await,
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveSpareNetworks => self.docker()?.remove_networks(instance, true).await,
@@ -217,28 +221,39 @@ impl Systems {
         if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
             self.withdraw_promise(&id).await?;
         }
-        if let Err(Error::Publish { role, address, holder, .. }) = result {
-            let is_process = holder == PortHolder::Process;
-            let answers = (is_process && self.answers_instead(role).await).then(|| spec.url());
-            let free = self.free_port(address);
-            return Err(Error::Publish { role, address, holder, answers, free });
-        }
-        result?;
+        self.explain_publishing(spec, result).await?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
         // One that has ended already publishes nothing: at its address, somebody else may answer.
         self.set_place(spec, published);
         Ok(())
     }
 
+    async fn check_address(&self, role: Role, publish: SocketAddr) -> Result<()> {
+        let spec = self.spec(role)?;
+        let result = self.docker()?.check_address(&self.stack.instance, spec, publish).await;
+        self.explain_publishing(spec, result).await
+    }
+
+    /// Adds to an address that cannot be had what answers there and which port is free.
+    async fn explain_publishing(&self, spec: &ContainerSpec, result: Result<()>) -> Result<()> {
+        let Err(Error::Publish { role, address, holder, .. }) = result else { return result };
+        let is_process = holder == PortHolder::Process;
+        let answers = (is_process && self.answers_instead(spec, address).await).then(|| spec.url());
+        let free = self.free_port(address);
+        Err(Error::Publish { role, address, holder, answers, free })
+    }
+
     /// A server of that role answers where the container was to be published. Only this machine is
     /// asked.
-    async fn answers_instead(&self, role: Role) -> bool {
+    async fn answers_instead(&self, spec: &ContainerSpec, address: SocketAddr) -> bool {
         if self.stack.engine != EngineLocation::Here {
             return false;
         }
-        match role {
-            Role::Influxdb => self.influxdb().observe("", PROBE).await.1.is_some(),
-            Role::Grafana => self.grafana_client(Auth::None).health(PROBE).await.1.is_some(),
+        let url = spec.url_at(address.ip(), address.port()).to_string();
+        let http = self.http(spec.role, Auth::None).at(&url, &url);
+        match spec.role {
+            Role::Influxdb => Influxdb::new(http).observe("", PROBE).await.1.is_some(),
+            Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await.1.is_some(),
         }
     }
 }

@@ -159,6 +159,40 @@ fn the_two_servers_can_swap_their_ports() {
 }
 
 #[test]
+fn a_failed_pull_leaves_both_servers_running_where_their_ports_are_swapped() {
+    let it = Instance::new("swap-pull");
+    it.first_up(&[]).expect(0);
+    let ids = (it.id("influxdb"), it.id("grafana"));
+    let (influxdb, grafana) = (it.influxdb_port.to_string(), it.grafana_port.to_string());
+    let image = format!("{}/grafana/grafana:none", registry::address());
+    let words = ["up", "--influxdb-port", &grafana, "--grafana-port", &influxdb, "--grafana-image", &image];
+    it.run(&words).expect(1);
+    assert_eq!(ids, (it.id("influxdb"), it.id("grafana")));
+    it.assert_whole();
+}
+
+#[test]
+fn an_address_that_cannot_be_had_costs_nothing() {
+    let it = Instance::new("address");
+    it.first_up(&[]).expect(0);
+    let ids = (it.id("influxdb"), it.id("grafana"));
+    let up = it.run(&["up", "--grafana-ip", "192.0.2.7"]).expect(1);
+    assert!(up.err.contains("not an address of the engine's machine"), "{}", up.err);
+    // A port that another process holds, too.
+    let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = holder.local_addr().unwrap().port().to_string();
+    let up = it.run(&["up", "--influxdb-port", &port]).expect(1);
+    assert!(up.err.contains("another process"), "{}", up.err);
+    assert_eq!(ids, (it.id("influxdb"), it.id("grafana")));
+    let checks = docker(&["ps", "--all", "--filter", &format!("name={}-", it.name), "--format", "{{.Names}}"]).unwrap();
+    assert_eq!(checks.lines().count(), 2, "{checks}");
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+    let (_, org) = it.grafana("GET", "/api/org", None);
+    assert_eq!(org["id"], 1, "the password is the old one");
+}
+
+#[test]
 fn a_udp_port_is_in_nobodys_way() {
     let it = Instance::new("udp");
     let image = format!("{}/odd:silent", registry::address());

@@ -3,8 +3,11 @@
 //!
 //! Must not know what is inside the servers.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use super::login::{is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable};
 use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
+use crate::core::address::collide;
 use crate::core::image::ImageRef;
 use crate::core::observed::{
     Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, Probe, RunState, Server, Volume,
@@ -559,6 +562,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         return blocked(foreign("container", &spec.name, stack));
     }
     let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
+    work.preparation.extend(address_check(context, have));
     let task = task(context, have);
     if let Some(task) = task {
         if let EngineLocation::Elsewhere(host) = &stack.engine
@@ -602,6 +606,23 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         steps.push(Step::RecordVersion);
     }
     work
+}
+
+/// Another process can hold the port that a container moves to, and the engine's machine need not have an address, also
+/// one that it had before: only the engine can tell.
+fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
+    let Context { spec, seen, .. } = context;
+    let want = spec.specification.publish;
+    let made = have.and_then(|have| have.specification.as_ref()).map(|made| made.publish);
+    let is_always_there = want.ip().is_unspecified() || want.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let moves = made.is_some_and(|made| made != want);
+    let holds = |at: SocketAddr| collide(at, want);
+    let is_held = seen.port_holder.is_some()
+        || have.is_some_and(|have| !matches!(have.run, RunState::Created | RunState::Exited(_)))
+            && made.is_none_or(holds);
+    let port = if is_held { 0 } else { want.port() };
+    let is_needed = !is_always_there || (moves && !is_held);
+    is_needed.then(|| Step::CheckAddress(spec.role, SocketAddr::new(want.ip(), port)))
 }
 
 /// The container is made to look what its volume holds, and not started.

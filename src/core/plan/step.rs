@@ -3,6 +3,7 @@
 //! Must not know when a step is needed, nor how it is carried out.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use super::Resource;
 use crate::core::retention::Retention;
@@ -17,6 +18,9 @@ pub enum Step {
     PullImage(Role),
     /// Make sure that the image can use the volume, before anything is removed for it.
     CheckImage(Role),
+    /// Verify that the engine can publish a server there, before anything is replaced for it. Port 0 stands for a port
+    /// that a container of the instance holds.
+    CheckAddress(Role, SocketAddr),
     /// Make the network.
     CreateNetwork,
     /// Remove every network of the instance.
@@ -216,6 +220,7 @@ impl Step {
         matches!(
             self,
             Self::CheckImage(_)
+                | Self::CheckAddress(..)
                 | Self::CreateNetwork
                 | Self::RemoveNetwork
                 | Self::RemoveSpareNetworks
@@ -245,6 +250,7 @@ impl Step {
         match *self {
             Self::PullImage(role) => (Server(role), "pull_image", "pull {}'s image"),
             Self::CheckImage(role) => (Server(role), "check_image", "check {}'s image against its volume"),
+            Self::CheckAddress(role, _) => (Server(role), "check_address", "check that {}'s address is available"),
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove a second network of that name"),

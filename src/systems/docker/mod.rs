@@ -3,6 +3,7 @@
 //! The only folder that knows `bollard`. Touches nothing that does not carry the instance's label.
 //! Must not know InfluxDB or Grafana beyond their specifications.
 
+mod address;
 mod behind;
 mod container;
 mod copy;

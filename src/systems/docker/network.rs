@@ -13,6 +13,7 @@ use super::{Docker, labels};
 use crate::core::event::Event;
 use crate::core::observed::{EngineKind, Network};
 use crate::core::plan::{self, Blocked, Obstacle, Resource};
+use crate::core::role::Role;
 use crate::core::stack::EngineLocation;
 use crate::core::text::printable;
 use crate::core::version::Version;
@@ -110,6 +111,11 @@ impl Docker {
     /// to a spare network, [`Error::Docker`] when the engine refuses.
     pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
+        if !spare {
+            for role in Role::ALL {
+                self.remove_address_check(instance, role).await?;
+            }
+        }
         for id in ids.iter().skip(usize::from(spare)) {
             let doing = format!("remove network {instance}");
             // Podman removes one that is named by its id, whoever is attached to it.
