@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::clipper::load::{Batch, Load, STEP};
 use crate::core::event::{Event, Listener};
+use crate::core::observed::Probe;
+use crate::core::plan::{Resource, not_the_container};
 use crate::core::reports::{DEMO_TAG, is_unreportable};
 use crate::core::retention::Retention;
 use crate::core::role::Role;
@@ -181,6 +183,10 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
     super::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("bring it up with `{}`, then try again", stack.command("up"));
+    if seen.influxdb.probe == Probe::NotTheContainer {
+        let resource = Resource::Server(Role::Influxdb);
+        return Err(Error::Blocked { resource, blocked: not_the_container(stack, Role::Influxdb, &url.to_string()) });
+    }
     match seen.influxdb.probe.stored() {
         Some(stored) if stored.has_database => Ok(systems.influxdb()),
         Some(_) => Err(Error::Absent { what: format!("there is no database {} at {url}", stack.database), hint }),

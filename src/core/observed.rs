@@ -349,6 +349,8 @@ pub enum Probe<S> {
     Refusing(String),
     /// It is something that Clipper or we cannot use; what.
     Unusable(String),
+    /// It answers at the address of the container, and is another server.
+    NotTheContainer,
     /// It answers; this is what it stores.
     Answering(S),
 }
@@ -362,6 +364,7 @@ impl<S> Probe<S> {
             Self::Starting(why) => Probe::Starting(why),
             Self::Refusing(message) => Probe::Refusing(message),
             Self::Unusable(what) => Probe::Unusable(what),
+            Self::NotTheContainer => Probe::NotTheContainer,
             Self::Unasked | Self::Answering(_) => Probe::Unasked,
         }
     }

@@ -586,6 +586,7 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
         Probe::Answering(_) => (ServerState::Answering, None),
         Probe::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
         Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
+        Probe::NotTheContainer => (ServerState::Foreign, Some("another server answers at its address here".into())),
         Probe::Starting(why) => (ServerState::Starting, Some(why.clone())),
         // A server that crashes runs for a moment between two crashes.
         Probe::Silent(_) if is_container && seen.container.ours().is_some_and(|have| have.restarts > 0) => crashing(),

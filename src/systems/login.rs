@@ -303,6 +303,7 @@ impl Systems {
     }
 
     async fn first_accepted(&self, candidates: &[Auth]) -> Result<Auth> {
+        self.expect_the_container(Role::Grafana).await?;
         let mut rejected = None;
         for auth in candidates.iter().filter(|auth| !self.login.was_refused(auth)) {
             match self.grafana_client(auth.clone()).try_to_sign_in().await {
@@ -503,10 +504,15 @@ impl Systems {
 /// # Errors
 /// [`Error::Io`] when the system has no random numbers.
 pub fn generate_password() -> Result<Secret> {
+    random_hex().map(Secret::new)
+}
+
+/// 128 random bits in 32 digits.
+pub(super) fn random_hex() -> Result<String> {
     let mut bytes = [0_u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).map_err(|_| Error::Io {
-        doing: "generate a password".into(),
+        doing: "generate a random number".into(),
         source: std::io::Error::other("the system has no random numbers"),
     })?;
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

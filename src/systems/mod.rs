@@ -14,6 +14,7 @@ pub mod docker;
 pub mod export;
 pub mod grafana;
 pub mod http;
+mod identity;
 pub mod influxdb;
 pub mod influxql;
 pub mod lock;
@@ -219,14 +220,15 @@ impl Systems {
         self.locate(Role::Influxdb, &influxdb.container);
         self.locate(Role::Grafana, &grafana.container);
         let (influxdb_probe, grafana_probe) = match depth {
-            Depth::EngineOnly => ((Probe::Unasked, None), Ok((Probe::Unasked, None, SeenLogin::default()))),
+            Depth::EngineOnly => (Ok((Probe::Unasked, None)), Ok((Probe::Unasked, None, SeenLogin::default()))),
             Depth::Servers => {
                 let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
-                join(self.ask_influxdb(&influxdb.container), self.ask_grafana(&grafana.container, influxdb_runs)).await
+                let influxdb = self.ask_influxdb(&influxdb.container, &network);
+                join(influxdb, self.ask_grafana(&grafana.container, &network, influxdb_runs)).await
             }
         };
         let (grafana_probe, grafana_version, login) = grafana_probe?;
-        let (influxdb_probe, influxdb_version) = influxdb_probe;
+        let (influxdb_probe, influxdb_version) = influxdb_probe?;
         let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
         let free = |role, seen: &SeenRole| {
             let held = matches!(seen.port_holder, Some(PortHolder::Container(_)));
@@ -368,17 +370,37 @@ impl Systems {
         Ok(Influxdb::new(way.map_or_else(|| http.clone(), |way| http.at(&way, &address))))
     }
 
-    async fn ask_influxdb(&self, container: &ContainerState) -> (Probe<observed::Influxdb>, Option<String>) {
+    async fn ask_influxdb(
+        &self,
+        container: &ContainerState,
+        network: &Network,
+    ) -> Result<(Probe<observed::Influxdb>, Option<String>)> {
         match self.may_answer(Role::Influxdb, container) {
-            Answerable::No => (Probe::Unasked, None),
-            Answerable::OutOfReach(why) => (Probe::Silent(why), None),
-            Answerable::Yes => self.influxdb().observe(&self.stack.database, PROBE).await,
+            Answerable::No => return Ok((Probe::Unasked, None)),
+            Answerable::OutOfReach(why) => return Ok((Probe::Silent(why), None)),
+            Answerable::Yes => {}
+        }
+        let answer = self.influxdb().observe(&self.stack.database, PROBE).await;
+        if answer.1.is_none() {
+            return Ok(answer);
+        }
+        Ok(self.identified(Role::Influxdb, network).await?.map_or(answer, |other| (other, None)))
+    }
+
+    /// What is observed instead, where the server that has just answered is not the container.
+    async fn identified<S>(&self, role: Role, network: &Network) -> Result<Option<Probe<S>>> {
+        match self.is_the_container(role, network).await {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(Probe::NotTheContainer)),
+            Err(Error::Http { why, .. }) => Ok(Some(Probe::Silent(why))),
+            Err(error) => Err(error),
         }
     }
 
     async fn ask_grafana(
         &self,
         container: &ContainerState,
+        network: &Network,
         influxdb_runs: bool,
     ) -> Result<(Probe<observed::Grafana>, Option<String>, SeenLogin)> {
         match self.may_answer(Role::Grafana, container) {
@@ -390,6 +412,9 @@ impl Systems {
         let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
         if !matches!(health, Probe::Answering(())) {
             return Ok((health.discard(), version, SeenLogin::default()));
+        }
+        if let Some(other) = self.identified(Role::Grafana, network).await? {
+            return Ok((other, None, SeenLogin::default()));
         }
         // A container that another server has replaced has nothing to say about that server's login.
         let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());

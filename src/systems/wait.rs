@@ -49,14 +49,14 @@ impl Systems {
         loop {
             let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
-                Probe::Answering(()) => return Ok(()),
+                Probe::Answering(()) => return self.expect_the_container(role).await,
                 Probe::Silent(why) | Probe::Starting(why) => why,
                 Probe::Unusable(what) => {
                     let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
                     return Err(Error::Blocked { resource: Resource::Server(role), blocked });
                 }
                 Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
-                Probe::Unasked => "it was not asked".into(),
+                Probe::Unasked | Probe::NotTheContainer => "it was not asked".into(),
             };
             if let Some((id, first)) = &first
                 && looked.elapsed() >= LONGEST_PAUSE

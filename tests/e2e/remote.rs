@@ -3,13 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::engine::OwnEngine;
-use super::instance::bridge;
-use crate::support::free_port;
+use super::instance::{Instance, bridge, docker, is_podman};
+use crate::support::double::{Double, Version, handle};
 use crate::support::run::{Ran, Run, ran};
+use crate::support::server::in_background;
+use crate::support::{free_port, registry};
 
 /// Serves the engine's socket at an address that is not loopback.
 fn forwarded(socket: String) -> String {
@@ -46,6 +48,66 @@ pub(crate) fn trap(port: u16) -> Arc<AtomicUsize> {
         }
     });
     caught
+}
+
+#[test]
+fn a_socket_of_an_engine_elsewhere_brings_no_password_to_another_server() {
+    let engine = OwnEngine::start();
+    let (requests, credentials) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counters = (Arc::clone(&requests), Arc::clone(&credentials));
+    let double = Arc::new(Mutex::new(Double::new(Version::V12, "theirs", None)));
+    let grafana = in_background(move |request| {
+        counters.0.fetch_add(1, Ordering::SeqCst);
+        counters.1.fetch_add(usize::from(request.headers.contains_key("authorization")), Ordering::SeqCst);
+        let double = Arc::clone(&double);
+        async move { handle(&double, request).await }
+    });
+    let (influxdb, grafana) = (free_port().to_string(), grafana.to_string());
+    let registry = OwnEngine::registry();
+    let up = ["up", "--registry", &registry, "--influxdb-port", &influxdb, "--grafana-port", &grafana];
+    let there = ran(&engine.program(&up).arg("--reset-grafana-password").output().unwrap());
+    assert_eq!(there.code, 0, "{}", there.err);
+    // The engine's socket is a file of this machine, but its addresses are not this machine's.
+    let host = format!("unix://{}", engine.socket());
+    let from_here = |words: &[&str]| -> Ran { Run::new(words.iter().copied().chain(["-H", &host])).run() };
+    let other_port = free_port().to_string();
+    for words in [&["up"][..], &["up", "--grafana-port", &other_port], &["up", "--reset-grafana-password"]] {
+        let refused = from_here(words);
+        assert_eq!(refused.code, 1, "{words:?}: {}{}", refused.out, refused.err);
+        assert!(refused.err.contains("is another one") && refused.err.contains("engine's machine"), "{}", refused.err);
+    }
+    let status = from_here(&["status", "--output", "json"]).expect(3).json();
+    assert_eq!(status["grafana"]["state"], "foreign");
+    from_here(&["doctor"]).expect(3);
+    assert!(requests.load(Ordering::SeqCst) > 0, "it was asked which server it is");
+    assert_eq!(credentials.load(Ordering::SeqCst), 0, "no password was sent");
+    let there = ran(&engine.program(&["status"]).output().unwrap());
+    assert_eq!(there.code, 0, "nothing has changed: {}{}", there.out, there.err);
+    from_here(&["down", "--volumes", "--yes"]).expect(0);
+}
+
+#[test]
+fn a_container_is_known_through_its_port_where_the_engines_network_is_out_of_sight() {
+    if is_podman() {
+        // Its bridges are not named after their networks, so every other test shows this.
+        return;
+    }
+    let it = Instance::new("log-proof");
+    let bridge = bridge();
+    it.first_up(&["--influxdb-ip", &bridge, "--grafana-ip", &bridge]).expect(0);
+    // A container with the engine's socket has a network of its own.
+    let libraries = format!("/usr/lib/{}-linux-gnu:/host-libraries:ro", std::env::consts::ARCH);
+    let program = format!("{}:/usr/bin/clipper-metrics:ro", crate::support::run::program());
+    let image = format!("{}/influxdb:1.12.4", registry::address());
+    let run = ["run", "--rm", "--user", "0", "--entrypoint", "/usr/bin/clipper-metrics"];
+    let mounts =
+        ["--volume", &program, "--volume", &libraries, "--volume", "/var/run/docker.sock:/var/run/docker.sock"];
+    let environment = ["--env", "HOME=/tmp", "--env", "LD_LIBRARY_PATH=/host-libraries", &image];
+    let words = ["status", "--name", &it.name, "--output", "json"];
+    let status = docker(&[&run[..], &mounts, &environment, &words].concat()).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let states = (&status["influxdb"]["state"], &status["grafana"]["state"]);
+    assert_eq!(states, (&"answering".into(), &"answering".into()));
 }
 
 #[test]

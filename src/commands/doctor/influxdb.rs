@@ -62,7 +62,7 @@ impl Examination<'_> {
                 }
                 self.silent(target, status, &why)
             }
-            Probe::Unasked => CheckOutcome::Skipped("it was not asked".into()),
+            Probe::Unasked | Probe::NotTheContainer => CheckOutcome::Skipped("it was not asked".into()),
         };
         self.note(Check::Influxdb, outcome, started.elapsed());
         let Some(has_database) = has_database else { return Ok(false) };

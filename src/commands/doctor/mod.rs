@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::core::address::{ServerUrl, bracketed};
 use crate::core::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::core::event::{Event, Listener};
-use crate::core::observed::Observed;
+use crate::core::observed::{Observed, Probe};
 use crate::core::plan::{self, UpOptions};
 use crate::core::reports::{self, Reports, SKEW, span};
 use crate::core::role::Role;
@@ -127,7 +127,12 @@ impl Examination<'_> {
 
         let (settings, may_write) = clipper_settings(stack, &target, &named);
         self.note(Check::ClipperSettings, settings, Duration::ZERO);
-        let is_stored = if may_write { self.follow_to_influxdb(&target, &status).await? } else { false };
+        let is_other = seen.influxdb.probe == Probe::NotTheContainer && !target.of_file && self.from.is_none();
+        if is_other {
+            let blocked = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
+            self.note(Check::Influxdb, CheckOutcome::failed(blocked.why, blocked.hint), Duration::ZERO);
+        }
+        let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
         let has_database = seen.influxdb.probe.stored().is_some_and(|stored| stored.has_database);
         if has_database {
             self.timed(Check::FieldTypes, influxdb::field_types(&systems.influxdb(), stack)).await;

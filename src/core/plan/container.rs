@@ -122,6 +122,7 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
         }),
         Probe::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
         Probe::Refusing(message) => blocked(refused(stack, role, url, message)),
+        Probe::NotTheContainer => blocked(not_the_container(stack, role, url)),
     }
 }
 
@@ -157,6 +158,24 @@ pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Bloc
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());
     Blocked { kind: Obstacle::Server, why, hint: hint.into() }
+}
+
+/// The engine publishes the container, and another server answers at that address here: the engine's socket leads to
+/// another machine, or to a network that this process is not in.
+#[must_use]
+pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
+    let title = role.title();
+    Blocked {
+        kind: Obstacle::Unverifiable,
+        why: format!(
+            "{title}'s container is published at {url} where the engine runs, but the server that answers there on this \
+             machine is another one, so nothing is sent to it"
+        ),
+        hint: format!(
+            "run `{}` on the engine's machine, or name that machine with -H ssh://USER@HOST",
+            stack.invocation.command_there("up")
+        ),
+    }
 }
 
 fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
@@ -214,6 +233,9 @@ fn container<S>(context: &Context<'_, S>) -> Work {
             {
                 return blocked(refused(stack, spec.role, &spec.url().to_string(), message));
             }
+            if matches!(seen.probe, Probe::NotTheContainer) {
+                return blocked(not_the_container(stack, spec.role, &published_url(spec, have)));
+            }
             let differences = differences(context, have);
             match have.run {
                 _ if !differences.is_empty() || *released => {
@@ -250,6 +272,11 @@ fn container<S>(context: &Context<'_, S>) -> Work {
         finding => finding,
     };
     work
+}
+
+/// Where a container is reached, which need not be where its specification would publish it.
+fn published_url(spec: &ContainerSpec, have: &OurContainer) -> String {
+    have.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
 }
 
 /// A container that equals its specification, but is paused.
@@ -356,6 +383,7 @@ fn running<S>(context: &Context<'_, S>) -> Work {
         }
         Probe::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
         Probe::Unusable(what) => blocked(unusable_server(stack, role, &spec.url().to_string(), what)),
+        Probe::NotTheContainer => blocked(not_the_container(stack, role, &spec.url().to_string())),
     }
 }
 

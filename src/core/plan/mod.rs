@@ -13,7 +13,9 @@ mod step;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use self::container::{needs_last_image, older_version, unusable_server, volume_of_another_user};
+pub use self::container::{
+    needs_last_image, not_the_container, older_version, unusable_server, volume_of_another_user,
+};
 pub use self::restore::{
     begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
 };
@@ -164,7 +166,7 @@ pub enum Obstacle {
     Server,
     /// A setting is needed that nobody gave.
     Settings,
-    /// Whether admin/admin is shut out cannot be seen from here.
+    /// A login cannot be verified from here, or the server at the container's address is another one.
     Unverifiable,
     /// A restore has not put all its data in.
     Unfinished,

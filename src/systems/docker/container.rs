@@ -36,6 +36,8 @@ use crate::error::{Error, Refusal, Result};
 const STOP_SECONDS: i32 = 10;
 /// The last lines of a log that come with an error.
 const LOG_LINES: usize = 20;
+/// The last lines in which a text is searched: other requests are logged beside the one that is looked for.
+const LINES_SEARCHED: usize = 500;
 /// How long reading them may take.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -210,6 +212,14 @@ impl Docker {
         // An engine may send more than it was asked for.
         let read = stream.take(LOG_LINES).filter_map(async |line| Some(excerpt(&line.ok()?, 400))).collect();
         tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default()
+    }
+
+    /// A text is among the last lines that a container wrote.
+    pub async fn has_logged(&self, name: &str, text: &str) -> bool {
+        let stream = self.logs(name, false, Some(LINES_SEARCHED), 0);
+        let found = stream.any(async |line| line.is_ok_and(|line| line.contains(text)));
+        let mut found = std::pin::pin!(found);
+        tokio::time::timeout(LOG_TIMEOUT, &mut found).await.unwrap_or(false)
     }
 
     /// What a container wrote, line by line; `since` is in seconds since 1970, 0 for all.

@@ -41,7 +41,7 @@ use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
 pub use self::files::{PASSWORD_PATH, VolumeFiles};
 pub use self::forward::Forward;
-pub use self::network::{address_of_this_machine, is_of_this_machine};
+pub use self::network::{address_of_this_machine, has_bridge_of, is_of_this_machine};
 use self::ownership::Listed;
 use crate::core::event::{Event, Listener};
 use crate::core::observed::{

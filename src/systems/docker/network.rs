@@ -25,7 +25,11 @@ const HOST_GATEWAY_API: Version = Version(1, 41);
 const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
 
 impl Docker {
-    pub(super) async fn network(&self, instance: &str) -> Result<Network> {
+    /// The instance's network.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn network(&self, instance: &str) -> Result<Network> {
         let found = self.networks(instance).await?;
         let mut ours: Vec<_> =
             found.iter().filter(|network| labels::belongs(network.labels.as_ref(), instance)).collect();
@@ -179,6 +183,21 @@ impl Docker {
     }
 }
 
+/// This process sees the bridge of one of these networks, so the engine publishes on this process's addresses. The
+/// engine makes a bridge's name from the network's random id.
+#[must_use]
+pub fn has_bridge_of(network: &Network) -> bool {
+    let Network::Ours(ids) = network else { return false };
+    // Unlike /sys, this file always shows the interfaces of the process that reads it.
+    let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    ids.iter().any(|id| is_bridge_among(&interfaces, id))
+}
+
+fn is_bridge_among(interfaces: &str, id: &str) -> bool {
+    let Some(short) = id.get(..12).filter(|short| short.chars().all(|c| c.is_ascii_hexdigit())) else { return false };
+    interfaces.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() == format!("br-{short}"))
+}
+
 /// The address from which this machine reaches others. Nothing is sent to find it: choosing the way is all
 /// that connecting such a socket does.
 #[must_use]
@@ -215,4 +234,26 @@ pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network)
         .collect();
     names.sort();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_known_by_its_networks_id_and_by_nothing_less() {
+        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let interfaces = "Inter-|   Receive\n face |bytes\n    lo: 1 2\nbr-0123456789ab: 1 2\n";
+        assert!(is_bridge_among(interfaces, id));
+        for (interfaces, id) in [
+            ("", id),
+            ("br-0123456789abc: 1\n", id),
+            ("podman1: 1\n", id),
+            (interfaces, "0123456789"),
+            (interfaces, "x-grafana"),
+            ("br-zzzzzzzzzzzz: 1\n", "zzzzzzzzzzzz"),
+        ] {
+            assert!(!is_bridge_among(interfaces, id), "{interfaces} {id}");
+        }
+    }
 }
