@@ -298,8 +298,7 @@ fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
 
 /// With `--pull never`, only work that needs an image which is not there is in the way: a container that runs goes on.
 fn never_pulled(stack: &Stack, spec: &ContainerSpec, work: Work) -> Work {
-    let (_, preparation, steps) = &work;
-    if stack.pull != Pull::Never || !preparation.iter().chain(steps).any(|step| matches!(step, Step::PullImage(_))) {
+    if stack.pull != Pull::Never || !work.preparation.contains(&Step::PullImage(spec.role)) {
         return work;
     }
     blocked(Blocked {
