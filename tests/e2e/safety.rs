@@ -123,7 +123,7 @@ fn a_full_disk_during_a_pull_is_said_so() {
     let engine = super::engine::OwnEngine::start_on_a_small_disk(40);
     let registry = super::engine::OwnEngine::registry();
     let up = engine.program(&["up", "--registry", &registry]).output().unwrap();
-    let ran = failed(crate::support::run::ran(&up), &["cannot pull", "no space left", "docker system df"]);
+    let ran = failed(crate::support::run::ran(&up), &["cannot pull", "no space left", "system df"]);
     assert!(!ran.err.contains("cannot remove"), "{}", ran.err);
     engine.program(&["down", "--volumes", "--yes"]).output().unwrap();
 }

@@ -80,7 +80,7 @@ impl TooLarge {
             Some(Bollard::IOError { err }) => Some(err),
             _ => error.downcast_ref::<io::Error>(),
         };
-        of_system.and_then(io::Error::get_ref).is_some_and(|held| held.is::<Self>())
+        of_system.and_then(io::Error::get_ref).is_some_and(<dyn std::error::Error + Send + Sync>::is::<Self>)
             || error.source().is_some_and(Self::caused)
     }
 }
@@ -271,7 +271,8 @@ fn client(
     bollard::Docker::connect_with_custom_transport(send, Some(address), timeout, bollard::API_DEFAULT_VERSION)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use bollard::container::LogOutput;
     use bollard::query_parameters::{CreateImageOptions, ListContainersOptions, LogsOptions};
