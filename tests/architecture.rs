@@ -85,7 +85,7 @@ fn systems_share_only_http() {
         let Some(own) = path.strip_prefix("systems/") else { continue };
         let own = own.split('/').next().unwrap().trim_end_matches(".rs");
         // These bring the systems together.
-        if ["mod", "apply", "create", "export", "login", "version", "wait"].contains(&own) {
+        if ["mod", "apply", "create", "export", "identity", "login", "version", "wait"].contains(&own) {
             continue;
         }
         for line in code(&text) {
