@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use super::instance::{Instance, docker};
+use crate::support::front::Front;
 use crate::support::run::ran;
 use crate::support::{free_port, registry};
 
@@ -127,6 +128,24 @@ fn a_container_of_an_image_that_was_committed_from_ours_is_left_alone() {
     assert!(up.err.contains(&stranger.1) && up.err.contains("runs with InfluxDB's data"), "{}", up.err);
     it.run(&["down"]).expect(0);
     assert_eq!(docker(&["inspect", "--format", "{{.State.Running}}", &id]).as_deref(), Ok("true"));
+}
+
+#[test]
+fn a_container_of_another_instance_that_cannot_be_inspected_is_no_obstacle() {
+    let it = Instance::new("uninspected");
+    let other = format!("{}-other", it.name);
+    let labels = [format!("clipper-metrics.instance={other}"), "clipper-metrics.role=influxdb".to_string()];
+    let image = format!("{}/odd:silent", registry::address());
+    docker(&["pull", &image]).unwrap();
+    let _volume = Removed(&["volume", "rm"], format!("{other}-influxdb"));
+    let container = Removed(&["rm", "--force"], format!("{other}-influxdb"));
+    let data = format!("{}:/var/lib/influxdb", container.1);
+    let words = ["create", "--name", &container.1, "--label", &labels[0], "--label", &labels[1], "--volume", &data];
+    let id = docker(&[&words[..], &[&image]].concat()).unwrap();
+    let front = Front::refusing("GET", format!("/containers/{id}/json").leak(), "it is locked");
+    it.run(&["down", "-H", &front.host()]).expect(0);
+    let all = it.run(&["status", "--all", "-H", &front.host()]).expect(0);
+    assert!(all.out.contains(&other), "{}", all.out);
 }
 
 #[test]

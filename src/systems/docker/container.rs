@@ -121,7 +121,7 @@ impl Docker {
         let doing = format!("start the container of {}", role.title());
         match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
             Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => {
-                let containers = self.containers().await.unwrap_or_default();
+                let containers = self.containers(instance).await.unwrap_or_default();
                 let holder = port_holder(&containers, instance, role, publish).unwrap_or(PortHolder::Process);
                 Err(Error::Publish { role, address: publish, holder, answers: None, free: None })
             }
@@ -154,11 +154,11 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
     pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
-        let Ok(id) = find_container(&self.containers().await?, instance, role) else { return Ok(()) };
-        let doing = format!("inspect the container of {}", role.title());
-        let Some(found) = self.find_by_id(&doing, &id).await? else { return Ok(()) };
+        let listed = self.listed(instance).await?;
+        let Ok(id) = find_container(&listed.containers, instance, role) else { return Ok(()) };
+        let Some(found) = listed.inspected.get(&id) else { return Ok(()) };
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
-        if running && found.state.is_none_or(|state| state.paused != Some(true)) {
+        if running && found.state.as_ref().is_none_or(|state| state.paused != Some(true)) {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
             let doing = format!("stop the container of {}", role.title());
             self.find(&doing, self.client.stop_container(&id, Some(options))).await?;
@@ -189,7 +189,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
-        Ok(find_container(&self.containers().await?, instance, role).ok())
+        Ok(find_container(&self.containers(instance).await?, instance, role).ok())
     }
 
     /// How a container is doing; `None` if it is gone.

@@ -29,7 +29,7 @@ impl Docker {
             let listed = self.call("list volumes", self.client.list_volumes(Some(options))).await?;
             Ok(listed.volumes.unwrap_or_default())
         };
-        let (containers, volumes) = try_join(self.containers(), volumes).await?;
+        let (containers, volumes) = try_join(self.containers_by_list(), volumes).await?;
         let host = match self.location() {
             EngineLocation::Here => None,
             EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. } => Some(host),

@@ -307,7 +307,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine does not answer.
     pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<Specification>)>> {
-        let containers = self.containers().await?;
+        let containers = self.containers(instance).await?;
         let mut found = Vec::new();
         for role in Role::ALL {
             let own = containers.iter().filter(|container| container::serves(container, instance, role));
@@ -348,7 +348,7 @@ impl Docker {
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
         let (listed, network, volumes) =
-            try_join3(self.listed(), self.network(instance), self.volumes_of(instance)).await?;
+            try_join3(self.listed(instance), self.network(instance), self.volumes_of(instance)).await?;
         let (influxdb, grafana) = join(
             self.role(stack, Role::Influxdb, &listed, &volumes, &network),
             self.role(stack, Role::Grafana, &listed, &volumes, &network),
@@ -360,7 +360,7 @@ impl Docker {
             settings: settings::among(&volumes, instance),
             roles: [influxdb?, grafana?],
             others: others(&listed.containers, instance),
-            lookalikes: listed.lookalikes(instance),
+            lookalikes: listed.lookalikes,
         })
     }
 

@@ -146,7 +146,7 @@ impl Docker {
     async fn expect_unused(&self, instance: &str, network: &str, spare: bool) -> Result<()> {
         let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
         let attached = attached.and_then(|network| network.containers).unwrap_or_default();
-        let all = self.containers().await?;
+        let all = self.containers(instance).await?;
         let ours = |id: &str| {
             all.iter().any(|one| one.id.as_deref() == Some(id) && labels::belongs(one.labels.as_ref(), instance))
         };

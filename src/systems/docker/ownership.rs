@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{ContainerInspectResponse, ContainerSummary};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, MountPoint};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, try_join_all};
@@ -20,15 +20,10 @@ use crate::error::Result;
 pub(super) struct Listed {
     /// Only containers that belong to an instance have labels here, so that no decision reads a false claim.
     pub(super) containers: Vec<ContainerSummary>,
-    /// The containers that belong to an instance as the engine describes them, by id.
+    /// The instance's containers as the engine describes them, by id.
     pub(super) inspected: HashMap<String, ContainerInspectResponse>,
-    lookalikes: Vec<Lookalike>,
-}
-
-/// A container that has an instance's labels and is not its container.
-struct Lookalike {
-    instance: String,
-    name: String,
+    /// The names of containers that have the instance's labels and are not its containers.
+    pub(super) lookalikes: Vec<String>,
 }
 
 /// What the labels of a container say.
@@ -40,23 +35,21 @@ struct Claim {
 impl Docker {
     /// All containers of the engine with the claims of their labels checked. Boxed, since most requests begin with it,
     /// and nested futures of its size would fill the stack.
-    pub(super) fn listed(&self) -> LocalBoxFuture<'_, Result<Listed>> {
-        self.list().boxed_local()
+    pub(super) fn listed<'a>(&'a self, instance: &'a str) -> LocalBoxFuture<'a, Result<Listed>> {
+        self.check_claims(instance).boxed_local()
     }
 
-    async fn list(&self) -> Result<Listed> {
-        let list = async || {
-            let all = ListContainersOptionsBuilder::default().all(true).build();
-            self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
-        };
-        let containers = self.ask_until_ended(list).await?;
+    /// Only the containers of this instance are inspected: an inspection waits while another process copies from a
+    /// container, and that must not delay other instances.
+    async fn check_claims(&self, instance: &str) -> Result<Listed> {
+        let containers = self.all_containers().await?;
         let inspections = containers.iter().map(async |container| match claim(container) {
-            Some(claim) => {
+            Some(claim) if claim.instance == instance => {
                 let id = container.id.as_deref().unwrap_or_default();
                 let doing = format!("inspect the container of {}", claim.role.title());
                 Ok(Some((claim, self.find_by_id(&doing, id).await?)))
             }
-            None => Ok(None),
+            _ => Ok(None),
         });
         let inspections = try_join_all(inspections).await?;
         let mut listed = Listed { containers: Vec::new(), inspected: HashMap::new(), lookalikes: Vec::new() };
@@ -67,31 +60,36 @@ impl Docker {
                 Some((claim, Some(found))) if is_true(&claim, &found) => {
                     listed.inspected.insert(container.id.clone().unwrap_or_default(), found);
                 }
-                Some((claim, Some(_))) => {
+                Some(_) => {
                     container.labels = None;
-                    let name = printable(&name_of(&container));
-                    listed.lookalikes.push(Lookalike { instance: claim.instance, name });
+                    listed.lookalikes.push(printable(&name_of(&container)));
                 }
-                None => container.labels = None,
+                None => drop_false_claim(&mut container),
             }
             listed.containers.push(container);
         }
+        listed.lookalikes.sort();
         Ok(listed)
     }
 
-    /// The same without what was seen on the way.
-    pub(super) async fn containers(&self) -> Result<Vec<ContainerSummary>> {
-        Ok(self.listed().await?.containers)
+    /// The containers of [`Self::listed`] alone.
+    pub(super) async fn containers(&self, instance: &str) -> Result<Vec<ContainerSummary>> {
+        Ok(self.listed(instance).await?.containers)
     }
-}
 
-impl Listed {
-    /// The names of containers that have the instance's labels and are not its containers.
-    pub(super) fn lookalikes(&self, instance: &str) -> Vec<String> {
-        let of_instance = self.lookalikes.iter().filter(|one| one.instance == instance);
-        let mut names: Vec<String> = of_instance.map(|one| one.name.clone()).collect();
-        names.sort();
-        names
+    /// All containers of the engine with the claims of their labels checked as far as the list goes.
+    pub(super) async fn containers_by_list(&self) -> Result<Vec<ContainerSummary>> {
+        let mut containers = self.all_containers().await?;
+        containers.iter_mut().for_each(drop_false_claim);
+        Ok(containers)
+    }
+
+    async fn all_containers(&self) -> Result<Vec<ContainerSummary>> {
+        let list = async || {
+            let all = ListContainersOptionsBuilder::default().all(true).build();
+            self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
+        };
+        self.ask_until_ended(list).await
     }
 }
 
@@ -102,17 +100,30 @@ fn claim(container: &ContainerSummary) -> Option<Claim> {
     Some(Claim { instance: instance.clone(), role })
 }
 
+/// Removes the labels where the list of containers shows that they claim an instance falsely.
+fn drop_false_claim(container: &mut ContainerSummary) {
+    // Podman's list may have no mounts: then the labels count.
+    let may_be_true = |claim: Claim| container.mounts.as_ref().is_none_or(|mounts| has_volume(&claim, mounts));
+    if !claim(container).is_some_and(may_be_true) {
+        container.labels = None;
+    }
+}
+
 /// The container has the instance's volume where the server keeps its data, and publishes the server's port as its
 /// label says. A container for a look at the data, made from a committed image, may have the volume, too.
-fn is_true(Claim { instance, role }: &Claim, found: &ContainerInspectResponse) -> bool {
+fn is_true(claim: &Claim, found: &ContainerInspectResponse) -> bool {
+    let made_from = labels::specification(found.config.as_ref().and_then(|config| config.labels.as_ref()));
+    has_volume(claim, found.mounts.as_deref().unwrap_or_default())
+        && made_from.is_none_or(|specification| publishes(found, claim.role, specification.publish.port()))
+}
+
+fn has_volume(Claim { instance, role }: &Claim, mounts: &[MountPoint]) -> bool {
     let volume = role.object_name(instance);
-    let has_volume = found.mounts.iter().flatten().any(|mount| {
+    mounts.iter().any(|mount| {
         mount.name.as_deref() == Some(&volume)
             && mount.destination.as_deref() == Some(role.data_path())
             && mount.rw != Some(false)
-    });
-    let made_from = labels::specification(found.config.as_ref().and_then(|config| config.labels.as_ref()));
-    has_volume && made_from.is_none_or(|specification| publishes(found, *role, specification.publish.port()))
+    })
 }
 
 /// The engine chooses the port where the specification says 0.
@@ -130,7 +141,7 @@ fn publishes(found: &ContainerInspectResponse, role: Role, port: u16) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use bollard::models::{ContainerConfig, HostConfig, MountPoint, PortBinding};
+    use bollard::models::{ContainerConfig, HostConfig, PortBinding};
 
     use super::*;
     use crate::core::image::ImageRef;
@@ -186,5 +197,22 @@ mod tests {
         let labels = unreadable.config.as_mut().and_then(|config| config.labels.as_mut()).unwrap();
         labels.insert("clipper-metrics.specification".into(), "{{{".into());
         assert!(belongs(&unreadable), "another version may have written the label");
+    }
+
+    #[test]
+    fn the_list_alone_refutes_a_claim_without_the_volume() {
+        let listed = |mounts: Option<Vec<MountPoint>>| {
+            let made = found("x-influxdb", Role::Influxdb.data_path(), true, 8086, None);
+            let labels = made.config.and_then(|config| config.labels);
+            let mut container = ContainerSummary { labels, mounts, ..ContainerSummary::default() };
+            drop_false_claim(&mut container);
+            container.labels.is_some()
+        };
+        let data = Role::Influxdb.data_path();
+        let mounts = |volume, at, rw| found(volume, at, rw, 8086, None).mounts;
+        assert!(listed(mounts("x-influxdb", data, true)));
+        assert!(listed(None), "a list without mounts");
+        assert!(!listed(Some(vec![])) && !listed(mounts("other", data, true)));
+        assert!(!listed(mounts("x-influxdb", "/mnt", true)) && !listed(mounts("x-influxdb", data, false)));
     }
 }

@@ -93,7 +93,7 @@ impl Docker {
     /// Who else uses a volume, as an error that names them.
     async fn users_of(&self, instance: &str, role: Role, volume: &str) -> Result<Option<Error>> {
         let mut names: Vec<String> = self
-            .containers()
+            .containers(instance)
             .await?
             .into_iter()
             .filter(|one| !labels::belongs(one.labels.as_ref(), instance))
