@@ -247,6 +247,7 @@ fn stack(case: Case) -> Stack {
         unreadable_dashboards: vec![],
         default_image: "grafana:1".into(),
         restore: None,
+        replaced_restore: None,
         refused_image: None,
         alerts: match case.alerts {
             None => Alerts::NotManaged,
@@ -1422,7 +1423,7 @@ fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise
 }
 
 fn restore(run: u32) -> Restore {
-    Restore { id: run.to_string(), archive: "/saved".into() }
+    Restore { id: run.to_string(), archive: "/saved".into(), digest: "d1".into(), machine: "box".into(), process: run }
 }
 
 /// Restores, as the command does with the planner's steps; the world after each step, the last with all data.
@@ -1438,9 +1439,9 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
         }
     };
     apply(&mut world, &plan::begin_restore());
-    let left = plan::remove_unfinished(&want, &world.observe(&want, case));
-    apply(&mut world, &left);
-    apply(&mut world, &plan::make_for_restore());
+    let left = world.observe(&want, case);
+    apply(&mut world, &plan::remove_unfinished(&want, &left));
+    apply(&mut world, &plan::make_for_restore(&left));
     // Its data is put in.
     (world.db, world.ran) = (Some(DEFAULT), LABEL);
     assert!(world.execute(case, Step::RemoveContainer(Role::Grafana)));
@@ -1489,6 +1490,11 @@ fn a_restore_that_was_killed_behind_any_step_is_begun_again_or_removed_and_nothi
             assert_eq!(again.restore, Some(2), "the other run cannot finish: {again:?}");
             let whole = restored(again, 3).pop().unwrap();
             finish(whole, &want, case);
+        }
+        // Another container may use the network meanwhile.
+        if !world.networks.is_empty() {
+            let used = World { network_is_used: true, ..world.clone() };
+            finish(restored(used, 2).pop().unwrap(), &want, case);
         }
     }
     // With all data in, `up` finishes it, after a kill behind any of its steps, too.

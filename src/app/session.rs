@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::cli::Options;
 use crate::clipper::file::{self, ClipperFile};
+use crate::commands::backup;
 use crate::core::event::{Event, Listener};
 use crate::core::image::ImageRef;
 use crate::core::invocation::{Invocation, typed_option};
@@ -18,15 +19,14 @@ use crate::core::observed::{StoredSettings, Volume};
 use crate::core::plan;
 use crate::core::retention::Retention;
 use crate::core::role::Role;
-use crate::core::stack::{EngineLocation, Remembered, Restore, Secret, UserDashboard};
+use crate::core::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
-use crate::systems::archive::Manifest;
+use crate::systems::archive::Verified;
 use crate::systems::docker::endpoint::{self, Environment};
 use crate::systems::docker::{Docker, address_of_this_machine, is_of_this_machine};
-use crate::systems::upgrade::micros_since_1970;
 use crate::systems::{CaFile, Systems, grafana, lock};
 
 /// How long an engine that has just failed to answer is asked what it is.
@@ -155,9 +155,10 @@ impl Session {
         environment: &Environment,
         report: &Rc<dyn Report>,
         file: &Path,
-        manifest: &Manifest,
+        verified: &Verified,
     ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(report);
+        let manifest = &verified.manifest;
         let mut inputs = read_inputs(options, environment, Purpose::Whole)?;
         if inputs.given(Setting::Name).is_none() {
             inputs.options.insert(Setting::Name, manifest.instance.clone());
@@ -169,10 +170,11 @@ impl Session {
         let lock = lock::acquire(&docker.engine().endpoint, &name, environment, listener.as_ref()).await?;
         docker.check().await?;
         let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
+        let restore = backup::new_restore(archive, verified.digest.clone());
         let noted = docker.stored_settings(&name).await?;
         // The options of a restore that did not end are those of the run that begins it again.
-        let noted = noted.values.filter(|_| noted.restore.is_some_and(|restore| restore.archive == archive));
-        let mut values = noted.unwrap_or_else(|| {
+        let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
+        let mut values = again.unwrap_or_else(|| {
             let mut values = manifest.settings.clone();
             for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
                 values.remove(setting.key().option);
@@ -194,7 +196,7 @@ impl Session {
                 "give these settings with `restore`, or use the version of clipper-metrics that wrote the archive",
             ));
         }
-        stack.restore = Some(Restore { id: format!("{}-{}", micros_since_1970(), std::process::id()), archive });
+        (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
         let images = settings::remembered_images(&inputs, &memory, &stack)?;
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok((Self { systems, listener, _lock: Some(lock) }, images))

@@ -285,14 +285,31 @@ async fn run_restore(
         })
     };
     let archive = Arc::new(unless_interrupted(verifying).await?);
-    let opening = Session::open_restored(options, environment, report, &verb.file, &archive.manifest);
+    let opening = Session::open_restored(options, environment, report, &verb.file, &archive);
     let (session, images) = unless_interrupted(opening).await?;
     let listener = session.listener.as_ref();
     let trust = async || confirm_images(&session, verb, &images, report).await;
+    let take_over = async |what: &str| confirm_taking_over(&session, verb, what, report).await;
     let confirm = async |what: &str| confirm_loss(report, verb.yes, what).await;
-    let outcome = backup::restore(&session.systems, &archive, trust, confirm, listener, interrupted()).await?;
+    let outcome =
+        backup::restore(&session.systems, &archive, take_over, trust, confirm, listener, interrupted()).await?;
     let _ = report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)
+}
+
+/// Asks before this run removes what another restore, which may still run, has made.
+async fn confirm_taking_over(
+    session: &Session,
+    verb: &cli::Restore,
+    what: &str,
+    report: &Rc<dyn Report>,
+) -> Result<()> {
+    report.clear();
+    let file = shell_path(&verb.file);
+    let command = session.systems.stack().invocation.again(&format!("restore {file} --yes"));
+    let question = format!("{what}. Remove what it has made and restore {file}?");
+    let hint = format!("wait until that run ends; if it was killed: `{command}`");
+    terminal::ask(&question, verb.yes, what, &hint).await
 }
 
 /// Asks before an image runs that only the archive names: an archive can come from anywhere.

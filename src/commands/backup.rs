@@ -18,7 +18,7 @@ use crate::core::image::ImageRef;
 use crate::core::observed::{ContainerState, Network, Observed, RunState, Volume};
 use crate::core::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::core::role::Role;
-use crate::core::stack::{Pull, Remembered, Stack};
+use crate::core::stack::{Pull, Remembered, Restore, Stack};
 use crate::core::text::printable;
 use crate::core::upgrade::Upgrade;
 use crate::core::version::Version;
@@ -345,8 +345,46 @@ fn machine() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_default()
 }
 
-/// Makes an instance from a file that was verified. `trust` is asked before anything is made, `confirm` as
-/// [`super::up`] asks it.
+/// A restore that this process begins.
+#[must_use]
+pub fn new_restore(archive: String, digest: String) -> Restore {
+    let process = std::process::id();
+    Restore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
+}
+
+/// The restore may still run: it was begun on another machine, or its process lives.
+fn may_run(restore: &Restore) -> bool {
+    let own = machine();
+    own.is_empty()
+        || restore.machine != own
+        || (restore.process != std::process::id() && process_lives(restore.process))
+}
+
+/// A process of this machine lives, perhaps another user's. The number may belong to a later process.
+#[cfg(unix)]
+fn process_lives(process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    let tested = process.map(rustix::process::test_kill_process);
+    matches!(tested, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
+}
+
+/// Other systems are not asked; the lock keeps this user's runs apart.
+#[cfg(not(unix))]
+fn process_lives(_: u32) -> bool {
+    true
+}
+
+/// The run of an unfinished restore that may still run, in words.
+fn running_restore(stack: &Stack) -> Option<String> {
+    let Restore { archive, machine, process, .. } =
+        stack.replaced_restore.as_ref().filter(|restore| may_run(restore))?;
+    let run =
+        if machine.is_empty() { "a run of clipper-metrics".into() } else { format!("process {process} on {machine}") };
+    Some(format!("the restore of {archive} into {}, begun by {run}, may still run", stack.instance))
+}
+
+/// Makes an instance from a file that was verified. `take_over` is asked before an unfinished restore is replaced that
+/// may still run, `trust` before anything is made, `confirm` as [`super::up`] asks it.
 ///
 /// # Errors
 /// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way. What fails
@@ -356,6 +394,7 @@ fn machine() -> String {
 pub async fn restore(
     systems: &Systems,
     archive: &Arc<Verified>,
+    take_over: impl AsyncFnOnce(&str) -> Result<()>,
     trust: impl AsyncFnOnce() -> Result<()>,
     confirm: impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
@@ -374,6 +413,9 @@ pub async fn restore(
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
+        if let Some(run) = running_restore(stack) {
+            take_over(&run).await?;
+        }
         trust().await?;
         systems.apply(&plan.only(is_fetched), &mut executed).await?;
         // That may have taken long.
@@ -382,7 +424,7 @@ pub async fn restore(
         systems.apply(&plan::begin_restore(), &mut executed).await?;
         let left = systems.observe(Depth::EngineOnly).await?;
         systems.apply(&plan::remove_unfinished(stack, &left), &mut executed).await?;
-        systems.apply(&plan::make_for_restore(), &mut executed).await?;
+        systems.apply(&plan::make_for_restore(&left), &mut executed).await?;
         fill(systems, archive, &mut executed).await?;
         systems.apply(&plan::finish_restore(), &mut executed).await?;
         progress = Progress::Everything;
@@ -476,19 +518,17 @@ fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
 /// Puts the data into the containers that were made.
 async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<ExecutedStep>) -> Result<()> {
     let docker = systems.docker()?;
-    let instance = &systems.stack().instance;
-    let id = async |role: Role| {
-        docker.container_id(instance, role).await?.ok_or_else(|| Error::Raced {
-            doing: format!("restore {}", role.title()),
-            why: "somebody else removed its container".into(),
-        })
-    };
-    let grafana = id(Role::Grafana).await?;
+    // Those that this run made: another run may take the restore over and make its own.
+    let (influxdb, grafana) = (systems.container_of(Role::Influxdb)?, systems.container_of(Role::Grafana)?);
     let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
     let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
     send(docker, &grafana, GRAFANA_DATA, archive, Folder::Grafana, database).await?;
     let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, GRAFANA_DATA, archive, Folder::Own, own).await?;
+    if docker.container_id(&systems.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
+        let why = "another run replaced its container".into();
+        return Err(Error::Raced { doing: "restore Grafana".into(), why });
+    }
     // Which container Grafana gets, and what must be proven before it is published, is decided by what the
     // volume holds now.
     systems
@@ -497,7 +537,6 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     // Clipper looks for InfluxDB at another port: it would make its database before the data is in.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     systems.apply(&steps_of(Resource::Server(Role::Influxdb), start), executed).await?;
-    let influxdb = id(Role::Influxdb).await?;
     // Its own user reads and removes what the engine puts there as another.
     let backup =
         Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };

@@ -73,6 +73,8 @@ pub struct Stack {
     pub settings: Option<Settings>,
     /// The restore that this run carries out.
     pub restore: Option<Restore>,
+    /// The unfinished restore that it takes over.
+    pub replaced_restore: Option<Restore>,
     /// The image of Grafana that is used where nobody gives one.
     pub default_image: String,
     /// The image of Grafana that would be used, had it not failed when it was tried.
@@ -326,6 +328,20 @@ pub struct Restore {
     pub id: String,
     /// The path of the archive.
     pub archive: String,
+    /// The digest of the archive's manifest, which holds the digests of its files.
+    pub digest: String,
+    /// The machine where it runs.
+    pub machine: String,
+    /// Its process there.
+    pub process: u32,
+}
+
+impl Restore {
+    /// Both restore the same archive. Another one may have been copied over the same path.
+    #[must_use]
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        (&self.archive, &self.digest) == (&other.archive, &other.digest)
+    }
 }
 
 /// Remembered settings that cannot be used, although the instance exists.

@@ -446,6 +446,7 @@ fn merge_with(
         organisation,
         folder,
         restore: None,
+        replaced_restore: None,
         refused_image,
         default_image,
         pull: pull(&mut resolved)?,

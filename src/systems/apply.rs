@@ -135,7 +135,8 @@ impl Systems {
             },
             Step::BeginRestore => match (&stack.settings, &stack.restore) {
                 (Some(settings), Some(restore)) => {
-                    self.docker()?.begin_restore(instance, &settings.values, restore).await
+                    let replaced = stack.replaced_restore.as_ref();
+                    self.docker()?.begin_restore(instance, &settings.values, restore, replaced).await
                 }
                 _ => Ok(()),
             },

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::tar_stream::{BLOCK, Entries, Entry, Kind};
+use super::tar_stream::{BLOCK, Entries, Entry, Kind, NotRegular};
 use crate::core::stack::Remembered;
 use crate::core::text::excerpt;
 use crate::error::{Error, Refusal, Result};
@@ -74,12 +74,7 @@ impl Folder {
     /// The folder holds files of that name.
     fn admits(self, name: &str) -> bool {
         match self {
-            Self::Influxdb => {
-                let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-                name.chars().all(is_plain)
-                    && !name.starts_with('.')
-                    && INFLUXDB_FILES.iter().any(|ending| name.ends_with(ending))
-            }
+            Self::Influxdb => is_plain(name) && INFLUXDB_FILES.iter().any(|ending| name.ends_with(ending)),
             Self::Grafana => GRAFANA_FILES.contains(&name),
             Self::Own => OWN_FILES.contains(&name),
         }
@@ -93,6 +88,12 @@ impl Folder {
             _ => u64::MAX,
         }
     }
+}
+
+/// The name of a file, with no part of a path in it.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('.')
 }
 
 /// What an archive says of the instance that it was made from.
@@ -264,9 +265,14 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
         let doing = format!("write {}", path.display());
         match source.kind() {
             // What the file is made of, not the file.
+            io::ErrorKind::UnexpectedEof => Error::Raced { doing, why: "the copy broke off inside a file".into() },
             io::ErrorKind::Other => Error::Raced { doing, why: source.to_string() },
             io::ErrorKind::InvalidData => {
-                Error::Docker { doing, why: source.to_string(), refusal: Refusal::UnexpectedFile }
+                let refusal = match source.get_ref() {
+                    Some(why) if why.is::<NotRegular>() => Refusal::UnexpectedFile,
+                    _ => Refusal::Other,
+                };
+                Error::Docker { doing, why: source.to_string(), refusal }
             }
             _ => Error::Io { doing, source },
         }
@@ -425,6 +431,8 @@ pub struct Verified {
     file: File,
     /// What the archive says of itself.
     pub manifest: Manifest,
+    /// The digest of its manifest, which holds the digests of its files.
+    pub digest: String,
     files: Files,
 }
 
@@ -466,7 +474,9 @@ impl Verified {
         if let Some(name) = holding.iter().find(|name| manifest.databases.get(*name) != Some(&true)) {
             return Err(bad(format!("was altered: its manifest does not name database {}", excerpt(name, 60))));
         }
-        Ok(Self { path: path.into(), file, manifest, files })
+        let mut hashing = Hashing::new(&document[..]);
+        io::copy(&mut hashing, &mut io::sink()).map_err(unreadable)?;
+        Ok(Self { path: path.into(), file, manifest, digest: hashing.digest(), files })
     }
 
     /// Hands on the files of a folder as a tar archive of their own, all in `into`. A file that is no longer the
@@ -504,12 +514,14 @@ impl Verified {
             folder.set_entry_type(tar::EntryType::Directory);
             out.append(&place(folder, into.folder_mode), io::empty())?;
         }
-        let is_inside = |path: &&str| split(path).is_some_and(|(of, _)| of == folder);
+        let is_inside = |path: &&str| split(path).is_some_and(|(of, name)| of == folder && folder.admits(name));
         let mut left: BTreeSet<&str> = self.files.keys().map(String::as_str).filter(is_inside).collect();
         while !left.is_empty() {
             let changed = || invalid("it changed after it was verified".into());
             let entry = entries.next()?.ok_or_else(changed)?;
-            let Some((_, name)) = split(&entry.path).filter(|(of, _)| *of == folder) else { continue };
+            let Some((_, name)) = split(&entry.path).filter(|(of, name)| *of == folder && of.admits(name)) else {
+                continue;
+            };
             let facts = self.files.get(&entry.path).filter(|facts| facts.size == entry.size).ok_or_else(changed)?;
             let name = into.folder.map_or_else(|| name.to_string(), |folder| format!("{folder}/{name}"));
             let mut hashing = Hashing::new(&mut entries);
@@ -557,11 +569,13 @@ fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
     Ok((content, document))
 }
 
-/// The folder and the name of a file in an archive.
+/// The folder and the name of a file in an archive. Earlier versions packed stray files beside clipper-metrics' own;
+/// they are verified but not extracted.
 fn split(path: &str) -> Option<(Folder, &str)> {
     let (folder, name) = path.split_once('/')?;
     let folder = Folder::ALL.into_iter().find(|one| one.name() == folder)?;
-    folder.admits(name).then_some((folder, name))
+    let is_stray = folder == Folder::Own && is_plain(name);
+    (folder.admits(name) || is_stray).then_some((folder, name))
 }
 
 /// An archive's tar stream from its beginning.
@@ -869,7 +883,7 @@ mod tests {
         let whole = tar_of(&[("d/a.tar.gz", b"aa"), ("d/b.meta", b"b"), ("d/c.manifest", INDEX_OF_A)]);
         for cut in [512, 700, 1024, 1536, 2048, 2560, 3072] {
             let error = written_beside(folder.path(), &whole[..cut]).unwrap_err();
-            assert!(format!("{error}").contains("write "), "cut off after {cut}: {error}");
+            assert!(matches!(error, Error::Raced { .. }), "cut off after {cut}: {error}");
         }
         // InfluxDB's own list names a file that is missing or empty.
         for (files, missing) in [
@@ -881,6 +895,8 @@ mod tests {
         ] {
             let error = written_beside(folder.path(), &tar_of(files)).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
+            let is_of_kind = matches!(error, Error::Docker { refusal: Refusal::UnexpectedFile, .. });
+            assert!(!is_of_kind, "the file is regular: {error}");
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         written_beside(folder.path(), &whole).unwrap();
@@ -916,6 +932,7 @@ mod tests {
         let link = tar_with("d/a.tar.gz", EntryType::Symlink);
         let error = written_of(&path, &link, &tar_of(&[("grafana.db", b"db")])).unwrap_err();
         assert!(error.to_string().contains("a.tar.gz is a symbolic link"), "{error}");
+        assert!(matches!(error, Error::Docker { refusal: Refusal::UnexpectedFile, .. }), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
@@ -1069,7 +1086,10 @@ mod tests {
         for (path, kind, content, want) in [
             ("grafana/../../etc/cron.d/x", EntryType::Regular, &b"x"[..], none),
             ("grafana/plugins/x", EntryType::Regular, b"x", none),
-            ("grafana-own/x", EntryType::Regular, b"x", none),
+            ("grafana-own/.x", EntryType::Regular, b"x", none),
+            ("grafana-own/x/y", EntryType::Regular, b"x", none),
+            ("grafana-own/x", EntryType::Regular, &own[..], "more than 65536"),
+            ("grafana-own/x", EntryType::Symlink, b"", not_regular),
             ("influxdb/x", EntryType::Regular, b"x", none),
             ("influxdb/.meta", EntryType::Regular, b"x", none),
             ("influxdb/../x.meta", EntryType::Regular, b"x", none),
@@ -1096,6 +1116,20 @@ mod tests {
         refused(&[crafted(&WHOLE, b""), compressed(b"x")].concat(), "something behind its end");
         std::fs::write(file.path(), crafted(&WHOLE, b"")).unwrap();
         assert_eq!(opened(file.path()).unwrap(), manifest());
+    }
+
+    #[test]
+    fn stray_files_that_earlier_versions_packed_are_verified_and_not_extracted() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let own = [
+            ("grafana-own/notes.txt", EntryType::Regular, &b"n"[..]),
+            ("grafana-own/version", EntryType::Regular, b"12.4.10"),
+        ];
+        std::fs::write(file.path(), crafted(&[&WHOLE[..], &own].concat(), b"")).unwrap();
+        let bytes = extracted(&Verified::open(file.path()).unwrap(), Folder::Own, PLAIN).unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let paths = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+        assert_eq!(paths.collect::<Vec<_>>(), [Path::new("version")]);
     }
 
     #[test]

@@ -326,7 +326,11 @@ impl Systems {
     }
 
     /// The role's container at the moment.
-    fn container_of(&self, role: Role) -> Result<String> {
+    /// The engine's id of the role's container, as it was observed last or made by this run.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where there is none.
+    pub fn container_of(&self, role: Role) -> Result<String> {
         let id = self.containers.borrow()[role as usize].clone();
         id.ok_or_else(|| Error::Raced {
             doing: format!("work on the container of {}", role.title()),

@@ -48,9 +48,15 @@ impl Entry {
             Kind::Folder => "a directory",
             Kind::Other(what) => what,
         };
-        Err(invalid(format!("{} is {what}, not a regular file", self.name())))
+        let why = format!("{} is {what}, not a regular file", self.name());
+        Err(io::Error::new(io::ErrorKind::InvalidData, NotRegular(why)))
     }
 }
+
+/// Something else is in the place of a regular file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotRegular(String);
 
 /// The entries of an archive, one after the other.
 pub(super) struct Entries<R> {

@@ -220,6 +220,41 @@ fn a_restore_that_was_killed_is_named_by_every_command_and_begun_again() {
 }
 
 #[test]
+fn a_restore_that_may_still_run_is_replaced_after_a_confirmation() {
+    let it = Instance::new("backup-live");
+    it.first_up(&["--database", "d"]).expect(0);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved");
+    let path = file.to_str().unwrap();
+    it.run(&["backup", path]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
+    let silent = format!("{}/odd:silent", crate::support::registry::address());
+    let words = it.first(&["--influxdb-image", &silent]);
+    let words = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
+    let mut process = it.command(&words).command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_running = || docker(&["inspect", "--format", "{{.State.Running}}", &it.container("influxdb")]);
+    eventually("it waits for InfluxDB", SOON, || is_running().is_ok_and(|text| text == "true"));
+    // No lock keeps runs of two machines apart.
+    let locks = tempfile::tempdir().unwrap();
+    let words = it.first(&[]);
+    let words = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
+    let refused = it.command(&words).env("XDG_RUNTIME_DIR", locks.path().to_str().unwrap()).run();
+    let is_left = is_running();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let refused = refused.expect(2);
+    let run = format!("begun by process {} on ", process.id());
+    assert!(refused.err.contains(&run) && refused.err.contains("--yes"), "{}", refused.err);
+    assert_eq!(is_left.unwrap(), "true", "the other restore goes on");
+    // That process has ended.
+    it.run(
+        &[&words[..], &["--influxdb-image".into(), format!("{}/influxdb:1.12.4", crate::support::registry::address())]]
+            .concat(),
+    )
+    .expect(0);
+}
+
+#[test]
 fn a_restore_that_is_killed_at_any_time_is_begun_again() {
     let it = filled("backup-kills");
     let folder = tempfile::tempdir().unwrap();

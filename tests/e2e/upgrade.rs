@@ -180,6 +180,10 @@ fn where_there_is_no_room_for_the_copy_the_old_one_goes_on() {
     }
     let it = Instance::with_grafana("upgrade-full", OLD);
     let volume = it.container("grafana");
+    // A volume without settings would be an instance that lost them.
+    it.first_up(&["--database", "d"]).expect(0);
+    it.run(&["down"]).expect(0);
+    docker(&["volume", "rm", &volume]).unwrap();
     let (instance, size) = (format!("clipper-metrics.instance={}", it.name), "o=size=4m,uid=472");
     let memory = ["--driver", "local", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", size];
     let labels = ["--label", &instance, "--label", "clipper-metrics.role=grafana", &volume];
@@ -191,7 +195,7 @@ fn where_there_is_no_room_for_the_copy_the_old_one_goes_on() {
     let holds =
         ["run", "--detach", "--name", &holder, "--volume", &mount, "--entrypoint", "/usr/bin/sleep", &sleeps, "900"];
     docker(&holds).unwrap();
-    it.first_up(&["--database", "d"]).expect(0);
+    it.run(&["up"]).expect(0);
     let folder = r#"{"title": "Mine", "uid": "mine"}"#;
     assert_eq!(it.grafana("POST", "/api/folders", Some(folder)).0, 200);
     let files = tempfile::tempdir().unwrap();

@@ -40,18 +40,24 @@ pub fn begin_restore() -> Plan {
     Plan(vec![item(Resource::Settings, vec![Step::BeginRestore])])
 }
 
-/// Removes what an unfinished restore has made. The note about it stays.
+/// Removes what an unfinished restore has made. The note about it stays, and so does the network: other containers may
+/// be attached to it.
 #[must_use]
 pub fn remove_unfinished(stack: &Stack, seen: &Observed) -> Plan {
     let Plan(items) = down(stack, seen, true);
-    Plan(items.into_iter().filter(|item| item.resource != Resource::Settings).collect())
+    let stays = |item: &Item| matches!(item.resource, Resource::Settings | Resource::Network);
+    Plan(items.into_iter().filter(|item| !stays(item)).collect())
 }
 
 /// Makes what the data is put into. No container is published where anything else would look for it.
 #[must_use]
-pub fn make_for_restore() -> Plan {
+pub fn make_for_restore(seen: &Observed) -> Plan {
     let server = |role| item(Resource::Server(role), vec![Step::CreateVolume(role), Step::CreateForRestore(role)]);
-    Plan(vec![item(Resource::Network, vec![Step::CreateNetwork]), server(Role::Influxdb), server(Role::Grafana)])
+    let network = match seen.network {
+        Network::Ours(_) => vec![],
+        Network::Free | Network::Foreign => vec![Step::CreateNetwork],
+    };
+    Plan(vec![item(Resource::Network, network), server(Role::Influxdb), server(Role::Grafana)])
 }
 
 /// Removes the note: all data is in.

@@ -88,7 +88,9 @@ pub fn of_settings(
         labels.insert(UPGRADE.into(), json.to_string());
     }
     if let Some(restore) = restore {
-        labels.insert(RESTORE.into(), json!({"id": restore.id, "archive": restore.archive}).to_string());
+        let Restore { id, archive, digest, machine, process } = restore;
+        let json = json!({"id": id, "archive": archive, "digest": digest, "machine": machine, "process": process});
+        labels.insert(RESTORE.into(), json.to_string());
     }
     labels
 }
@@ -156,7 +158,13 @@ pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
 pub fn restore(labels: &Labels) -> Option<Restore> {
     let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
     let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
-    Some(Restore { id: text("id"), archive: text("archive") })
+    Some(Restore {
+        id: text("id"),
+        archive: text("archive"),
+        digest: text("digest"),
+        machine: text("machine"),
+        process: json["process"].as_u64().and_then(|process| process.try_into().ok()).unwrap_or_default(),
+    })
 }
 
 /// The user of the image that a volume was made for; empty is root.
@@ -211,8 +219,10 @@ mod tests {
         }
 
         #[test]
-        fn a_restore_is_read_as_it_was_written(id in ".*", archive in ".*") {
-            let noted = Restore { id, archive };
+        fn a_restore_is_read_as_it_was_written(
+            id in ".*", archive in ".*", digest in "[a-f0-9]{4}", machine in ".*", process in any::<u32>()
+        ) {
+            let noted = Restore { id, archive, digest, machine, process };
             let labels = of_settings("x", &BTreeMap::new(), None, Some(&noted));
             prop_assert_eq!((restore(&labels), upgrade(&labels)), (Some(noted), None));
         }

@@ -52,8 +52,8 @@ impl Docker {
         self.save(instance, change).await
     }
 
-    /// Writes the first settings of an instance with a note that a restore has begun, or takes over a restore whose
-    /// data is not all in. Of two runs, one succeeds.
+    /// Writes the first settings of an instance with a note that a restore has begun, or takes over `replaced`, a
+    /// restore whose data is not all in, but no other. Of two runs, one succeeds.
     ///
     /// # Errors
     /// [`Error::Raced`] where there are other settings by now, [`Error::Docker`] when the engine refuses.
@@ -62,11 +62,10 @@ impl Docker {
         instance: &str,
         values: &BTreeMap<String, Remembered>,
         restore: &Restore,
+        replaced: Option<&Restore>,
     ) -> Result<()> {
         self.save(instance, |stored| {
-            if stored.restore.is_none() && !stored.numbers.is_empty() {
-                return Err("another run has made that instance");
-            }
+            expect_replaceable(stored, restore, replaced)?;
             Ok(StoredSettings { restore: Some(restore.clone()), ..unconfirmed(values) })
         })
         .await
@@ -172,6 +171,20 @@ impl Docker {
     }
 }
 
+/// A restore may begin in the place of the stored settings: there are none, or the note is its own or the replaced one.
+fn expect_replaceable(
+    stored: &StoredSettings,
+    restore: &Restore,
+    replaced: Option<&Restore>,
+) -> Result<(), &'static str> {
+    match &stored.restore {
+        Some(noted) if noted == restore || Some(noted) == replaced => Ok(()),
+        Some(_) => Err("another run restores that instance"),
+        None if stored.numbers.is_empty() => Ok(()),
+        None => Err("another run has made that instance"),
+    }
+}
+
 /// The settings of an instance that is restored. A retention is remembered once `up` has confirmed it.
 fn unconfirmed(values: &BTreeMap<String, Remembered>) -> StoredSettings {
     let none = StoredSettings::default();
@@ -205,6 +218,26 @@ pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_begins_in_the_place_of_nothing_or_of_the_one_that_was_confirmed() {
+        let run = |id: &str| Restore {
+            id: id.into(),
+            archive: "/saved".into(),
+            digest: "d".into(),
+            machine: "box".into(),
+            process: 7,
+        };
+        let stored =
+            |restore: Option<Restore>| StoredSettings { restore, numbers: vec![1], ..StoredSettings::default() };
+        let (own, other, third) = (run("own"), run("other"), run("third"));
+        assert_eq!(expect_replaceable(&StoredSettings::default(), &own, None), Ok(()));
+        assert_eq!(expect_replaceable(&stored(Some(own.clone())), &own, None), Ok(()));
+        assert_eq!(expect_replaceable(&stored(Some(other.clone())), &own, Some(&other)), Ok(()));
+        for (restore, replaced) in [(Some(other.clone()), None), (Some(third), Some(&other)), (None, Some(&other))] {
+            assert!(expect_replaceable(&stored(restore), &own, replaced).is_err());
+        }
+    }
 
     #[test]
     fn the_newest_holds_and_what_cannot_be_read_is_no_excuse_for_an_older_one() {
