@@ -44,11 +44,11 @@ impl Systems {
                 continue;
             }
             match select(std::pin::pin!(influxdb), std::pin::pin!(grafana)).await {
+                // A failure leaves the other server in no intermediate state: its lane goes on to its end.
                 Either::Left((result, grafana)) => {
-                    result?;
-                    grafana.await?;
+                    let other = grafana.await;
+                    result.and(other)?;
                 }
-                // Clipper's reports are lost while InfluxDB is down: its lane goes on to its end.
                 Either::Right((result, influxdb)) => {
                     let other = influxdb.await;
                     result.and(other)?;
@@ -218,6 +218,10 @@ impl Systems {
         let spec = self.spec(role)?;
         let have = docker.ours(role, &id).await?.and_then(|have| have.specification);
         let publish = have.map_or(spec.specification.publish, |have| have.publish);
+        // One that a killed run has left may hold the address.
+        for role in Role::ALL {
+            docker.remove_address_check(&self.stack.instance, role).await?;
+        }
         let result = docker.start_container(&self.stack.instance, role, &id, publish).await;
         if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
             self.withdraw_promise(&id).await?;

@@ -6,7 +6,7 @@
 //! interface, the engine publishes on the same addresses. Where it does not, as with engines in virtual machines, a
 //! request with a random number is sent to the published port: only a container behind it has that number in its log.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::http::{Auth, Body};
 use super::{PROBE, Systems, pause};
@@ -15,6 +15,9 @@ use crate::core::plan::{self, Resource};
 use crate::core::role::Role;
 use crate::error::{Error, Result};
 use crate::systems::docker::has_bridge_of;
+
+/// How long a request may take from the published port into the container's log. Only another server takes so long.
+const LOGGED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Systems {
     /// The server that answers at the role's address is its container, which is attached to `network`, or the server
@@ -34,10 +37,10 @@ impl Systems {
             Role::Grafana => format!("/api/clipper-metrics-{number}"),
         };
         self.http(role, Auth::None).send("GET", &path, &[], Body::Empty, Some(PROBE)).await?;
-        let deadline = Instant::now() + PROBE;
-        let mut backoff = std::time::Duration::from_millis(5);
+        let deadline = Instant::now() + LOGGED_WITHIN;
+        let mut backoff = Duration::from_millis(5);
         loop {
-            if self.docker()?.has_logged(&id, &number).await {
+            if self.docker()?.has_logged(&id, &number).await? {
                 return Ok(true);
             }
             if Instant::now() >= deadline {

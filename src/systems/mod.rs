@@ -396,7 +396,8 @@ impl Systems {
         match self.is_the_container(role, network).await {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(Probe::NotTheContainer)),
-            Err(Error::Http { why, .. }) => Ok(Some(Probe::Silent(why))),
+            // What could not be verified is not known to be another server.
+            Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(Probe::Silent(why))),
             Err(error) => Err(error),
         }
     }

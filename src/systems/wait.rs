@@ -49,7 +49,11 @@ impl Systems {
         loop {
             let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
-                Probe::Answering(()) => return self.expect_the_container(role).await,
+                Probe::Answering(()) => match self.expect_the_container(role).await {
+                    // A server that has just started may be too slow for the proof.
+                    Err(Error::Http { why, .. } | Error::Docker { why, .. }) => why,
+                    result => return result,
+                },
                 Probe::Silent(why) | Probe::Starting(why) => why,
                 Probe::Unusable(what) => {
                     let blocked = plan::unusable_server(&self.stack, role, &base(), &what);

@@ -212,6 +212,35 @@ fn an_address_that_cannot_be_had_costs_nothing() {
 }
 
 #[test]
+fn an_address_check_that_a_killed_run_left_is_no_obstacle() {
+    let it = Instance::new("left-check");
+    it.first_up(&[]).expect(0);
+    let name = it.container("influxdb-address-check");
+    let image = it.inspect("influxdb")["Config"]["Image"].as_str().unwrap().to_string();
+    // As a kill between the start and the removal leaves it: it holds the address that is to be had next.
+    let port = free_port();
+    let leave = |port: u16| {
+        let labels = [format!("clipper-metrics.instance={}", it.name), "clipper-metrics.role=address-check".into()];
+        let publish = format!("127.0.0.1:{port}:9");
+        let words = ["run", "--detach", "--name", &name, "--network", &it.name, "--publish", &publish];
+        let labels = ["--label", &labels[0], "--label", &labels[1]];
+        docker(&[&words[..], &labels[..], &[&image]].concat()).unwrap();
+    };
+    leave(port);
+    it.run(&["up", "--influxdb-port", &port.to_string()]).expect(0);
+    assert!(docker(&["inspect", "--type", "container", &name]).is_err(), "it is removed");
+    // One that holds the address of a container that was stopped, and one in the network that is to go.
+    docker(&["stop", &it.container("influxdb")]).unwrap();
+    leave(port);
+    it.run(&["up"]).expect(0);
+    leave(free_port());
+    let down = it.run(&["down", "--volumes", "--yes"]).expect(0);
+    assert!(!down.err.contains("warning:"), "{}", down.err);
+    assert!(docker(&["inspect", "--type", "container", &name]).is_err(), "it goes with the network");
+    assert!(docker(&["network", "inspect", &it.name]).is_err());
+}
+
+#[test]
 fn a_udp_port_is_in_nobodys_way() {
     let it = Instance::new("udp");
     let image = format!("{}/odd:silent", registry::address());

@@ -5,9 +5,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
 
+use super::container::name_of;
 use super::{Docker, labels};
 use crate::core::role::Role;
 use crate::core::stack::ContainerSpec;
@@ -73,8 +74,11 @@ impl Docker {
         }
     }
 
-    /// Removes such a container: a run that was killed leaves its own.
-    pub(super) async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
+    /// Removes the container of an address check that did not end.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
         let doing = "look for a container that checked an address";
         let Some(found) = self.find_by_id(doing, &name(instance, role)).await? else { return Ok(()) };
         let labels = found.config.and_then(|config| config.labels);
@@ -87,6 +91,14 @@ impl Docker {
         let removal = self.client.remove_container(&id, Some(options));
         self.find("remove a container that checked an address", removal).await.map(drop)
     }
+}
+
+/// A listed container is one of these, which a run that was killed has left.
+pub(super) fn is_address_check(container: &ContainerSummary) -> bool {
+    let labels = container.labels.as_ref();
+    let Some(instance) = labels.and_then(|labels| labels.get(labels::INSTANCE)) else { return false };
+    let has_purpose = labels.and_then(|labels| labels.get(labels::ROLE)).is_some_and(|purpose| purpose == PURPOSE);
+    has_purpose && Role::ALL.iter().any(|role| name(instance, *role) == name_of(container))
 }
 
 fn name(instance: &str, role: Role) -> String {

@@ -215,11 +215,26 @@ impl Docker {
     }
 
     /// A text is among the last lines that a container wrote.
-    pub async fn has_logged(&self, name: &str, text: &str) -> bool {
-        let stream = self.logs(name, false, Some(LINES_SEARCHED), 0);
-        let found = stream.any(async |line| line.is_ok_and(|line| line.contains(text)));
-        let mut found = std::pin::pin!(found);
-        tokio::time::timeout(LOG_TIMEOUT, &mut found).await.unwrap_or(false)
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the log cannot be read.
+    pub async fn has_logged(&self, name: &str, text: &str) -> Result<bool> {
+        let mut lines = std::pin::pin!(self.logs(name, false, Some(LINES_SEARCHED), 0));
+        let search = async {
+            while let Some(line) = lines.next().await {
+                if line?.contains(text) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        tokio::time::timeout(LOG_TIMEOUT, search).await.unwrap_or_else(|_| {
+            Err(Error::Docker {
+                doing: "read the log of a container".into(),
+                why: format!("no answer from the engine for {} s", LOG_TIMEOUT.as_secs()),
+                refusal: Refusal::Gone,
+            })
+        })
     }
 
     /// What a container wrote, line by line; `since` is in seconds since 1970, 0 for all.

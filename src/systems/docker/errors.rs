@@ -117,6 +117,9 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::Cgroups
             } else if says(&["exec format error"]) {
                 Refusal::Architecture
+            } else if says(&["docker-proxy", "userland proxy", "rootlessport", "fork/exec", "apparmor_parser"]) {
+                // A program of the engine's own, so nothing is wrong with the image.
+                Refusal::Other
             } else if says(&["executable file not found"]) {
                 Refusal::NoSuchProgram
             } else if says(&["unable to find user", "no command specified"])
@@ -211,6 +214,8 @@ mod tests {
             ("unable to find user grafana: no matching entries in passwd file", Refusal::Unrunnable),
             ("OCI runtime create failed: exec: \"/run.sh\": permission denied: unknown", Refusal::Unrunnable),
             ("exec: \"/run.sh\": executable file not found in $PATH", Refusal::NoSuchProgram),
+            ("exec: \"docker-proxy\": executable file not found in $PATH", Refusal::Other),
+            ("fork/exec /usr/bin/docker-proxy: no such file or directory", Refusal::Other),
             ("write /x: no space left on device", Refusal::Disk),
             ("something else", Refusal::Other),
         ] {

@@ -10,6 +10,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, try_join_all};
 
+use super::address::is_address_check;
 use super::container::name_of;
 use super::{Docker, labels, podman};
 use crate::core::role::Role;
@@ -84,12 +85,16 @@ impl Docker {
         Ok(containers)
     }
 
+    /// Without address checks that a killed run has left: they are removed where their address or network is needed,
+    /// and are no obstacle.
     async fn all_containers(&self) -> Result<Vec<ContainerSummary>> {
         let list = async || {
             let all = ListContainersOptionsBuilder::default().all(true).build();
             self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
         };
-        self.ask_until_ended(list).await
+        let mut containers = self.ask_until_ended(list).await?;
+        containers.retain(|container| !is_address_check(container));
+        Ok(containers)
     }
 }
 
