@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::http::{Auth, Body};
 use super::{PROBE, Systems, pause};
-use crate::core::observed::Network;
+use crate::core::observed::{ContainerState, ManagedServer, Network, RunState};
 use crate::core::plan::{self, Resource};
 use crate::core::role::Role;
 use crate::error::{Error, Result};
@@ -18,6 +18,9 @@ use crate::systems::docker::has_bridge_of;
 
 /// How long a request may take from the published port into the container's log. Only another server takes so long.
 const LOGGED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The same where another server is the usual case: only a run that switches to an external server waits so long.
+const FORWARDED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Systems {
     /// The server that answers at the role's address is its container, which is attached to `network`, or the server
@@ -29,7 +32,28 @@ impl Systems {
         if self.stack.container(role).is_none() || has_bridge_of(network) {
             return Ok(true);
         }
-        let id = self.container_of(role)?;
+        self.arrives_in(role, &self.container_of(role)?, LOGGED_WITHIN).await
+    }
+
+    /// The instance's own container to which an external server's URL leads through a proxy or a tunnel, whose address
+    /// shows nothing of it.
+    ///
+    /// # Errors
+    /// As [`Self::is_the_container`].
+    pub(super) async fn forwarded_to(&self, role: Role, container: &ContainerState) -> Result<Option<ManagedServer>> {
+        let have = container.ours().filter(|have| have.run == RunState::Running);
+        let Some(have) = have.filter(|_| self.stack.container(role).is_none()) else { return Ok(None) };
+        let found = self.arrives_in(role, &have.id, FORWARDED_WITHIN).await?;
+        Ok(found.then(|| ManagedServer {
+            container: have.name.clone(),
+            instance: self.stack.instance.clone(),
+            is_own: true,
+            runs: true,
+        }))
+    }
+
+    /// A request with a random number, sent to the role's address, is in this container's log.
+    async fn arrives_in(&self, role: Role, id: &str, within: Duration) -> Result<bool> {
         let number = super::login::random_hex()?;
         // Both servers log such a request at their usual level; InfluxDB any, Grafana what it does not find.
         let path = match role {
@@ -37,10 +61,10 @@ impl Systems {
             Role::Grafana => format!("/api/clipper-metrics-{number}"),
         };
         self.http(role, Auth::None).send("GET", &path, &[], Body::Empty, Some(PROBE)).await?;
-        let deadline = Instant::now() + LOGGED_WITHIN;
+        let deadline = Instant::now() + within;
         let mut backoff = Duration::from_millis(5);
         loop {
-            if self.docker()?.has_logged(&id, &number).await? {
+            if self.docker()?.has_logged(id, &number).await? {
                 return Ok(true);
             }
             if Instant::now() >= deadline {

@@ -214,7 +214,7 @@ impl Systems {
                 lookalikes: Vec::new(),
             },
         };
-        let Seen { network, network_users, settings, roles: [influxdb, grafana], others, lookalikes } = seen;
+        let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
         self.failed_step.set(None);
         self.upgrade.borrow_mut().clone_from(&settings.upgrade);
         self.locate(Role::Influxdb, &influxdb.container);
@@ -229,6 +229,12 @@ impl Systems {
         };
         let (grafana_probe, grafana_version, login) = grafana_probe?;
         let (influxdb_probe, influxdb_version) = influxdb_probe?;
+        if influxdb.managed_behind.is_none() && influxdb_probe.stored().is_some() {
+            influxdb.managed_behind = self.forwarded_to(Role::Influxdb, &influxdb.container).await?;
+        }
+        if grafana.managed_behind.is_none() && grafana_probe.stored().is_some() {
+            grafana.managed_behind = self.forwarded_to(Role::Grafana, &grafana.container).await?;
+        }
         let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
         let free = |role, seen: &SeenRole| {
             let held = matches!(seen.port_holder, Some(PortHolder::Container(_)));

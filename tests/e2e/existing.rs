@@ -34,6 +34,28 @@ fn objects(it: &Instance) -> (String, String, Vec<String>) {
     (it.id("influxdb"), it.id("grafana"), super::instance::settings_volumes(&it.name))
 }
 
+/// A port of this machine's loopback whose connections end at another one, as with a tunnel.
+fn forward_to(port: u16) -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let forwarded = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = std::net::TcpStream::connect(("127.0.0.1", port)) else { continue };
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let (mut from, mut to) = (server, client);
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    forwarded
+}
+
 #[test]
 fn a_managed_container_is_no_external_server() {
     let (it, other) = (Instance::new("own-url"), Instance::new("other-url"));
@@ -64,6 +86,14 @@ fn a_managed_container_is_no_external_server() {
     for words in [&["up", "--grafana-url", &grafana][..], &["down", "--deregister", "--grafana-url", &grafana]] {
         let ran = it.run(words).expect(2);
         assert!(ran.err.contains(&it.container("grafana")), "{words:?}: {}", ran.err);
+    }
+    // Nothing in the address of a proxy or a tunnel shows where it leads.
+    for (option, role, port) in
+        [("--influxdb-url", "influxdb", it.influxdb_port), ("--grafana-url", "grafana", it.grafana_port)]
+    {
+        let forwarded = format!("http://127.0.0.1:{}", forward_to(port));
+        let up = it.run(&["up", option, &forwarded]).expect(2);
+        assert!(up.err.contains(&it.container(role)) && up.err.contains("not an external server"), "{}", up.err);
     }
     // A paused one does not answer, and is the same container.
     docker(&["pause", &it.container("influxdb")]).unwrap();
