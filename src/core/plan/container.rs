@@ -96,9 +96,10 @@ fn blocked(blocked: Blocked) -> Work {
 /// A server that is already there. A container of ours that it replaces goes once it has answered.
 fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
     let title = role.title();
-    let is_silent = matches!(seen.probe, Probe::Silent(_) | Probe::Unasked);
     // Where a container does not run, another server may answer at its address by now.
-    if let Some(managed) = seen.managed_behind.as_ref().filter(|managed| managed.runs || is_silent) {
+    let is_silent = matches!(seen.probe, Probe::Silent(_));
+    let leads_to = |managed: &&ManagedServer| managed.runs || (managed.is_own && is_silent);
+    if let Some(managed) = seen.managed_behind.as_ref().filter(leads_to) {
         return blocked(managed_server(stack, role, url, managed, "up"));
     }
     match &seen.probe {

@@ -64,6 +64,10 @@ impl Machine {
             // The loopback of another machine is out of reach at any address.
             return published.to_canonical() == ip && (self.elsewhere.is_none() || !ip.is_loopback());
         }
+        // A port that is published for IPv4 alone leaves the same port of IPv6 to others.
+        if published.is_ipv4() && ip.is_ipv6() {
+            return false;
+        }
         match &self.elsewhere {
             None => self.gateways.contains(&ip) || is_own(ip),
             Some(addresses) => addresses.contains(&ip),
@@ -197,6 +201,8 @@ mod tests {
             ("[::1]:9086", "::1", true),
             ("0.0.0.0:9086", "127.0.0.1", true),
             ("0.0.0.0:9086", "127.0.0.9", true),
+            ("0.0.0.0:9086", "::1", false),
+            ("[::]:9086", "::1", true),
             ("0.0.0.0:9086", "172.30.0.1", true),
             ("192.0.2.7:9086", "192.0.2.7", true),
             // The same port of another address is another server's.
