@@ -233,6 +233,7 @@ fn stack(case: Case) -> Stack {
             uid: "x".into(),
             name: "X".into(),
             url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
         },
@@ -1850,10 +1851,12 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
 }
 
 #[test]
-fn settings_for_a_proxy_are_removed_only_before_the_instances_own_influxdb() {
+fn settings_for_a_proxy_are_removed_only_where_grafana_reaches_the_container_directly() {
     let own = stack(Case::default());
     let mut external = own.clone();
     external.influxdb = Service::External { url: ServerUrl::http("influxdb", 8086) };
+    let mut behind_proxy = own.clone();
+    behind_proxy.data_source.is_url_chosen = true;
     let with_header = |seen: &mut Observed| {
         let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
         let SeenSource::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
@@ -1862,6 +1865,7 @@ fn settings_for_a_proxy_are_removed_only_before_the_instances_own_influxdb() {
     let finding = |want: &Stack| plan_with(want, with_header).finding(Resource::DataSource).cloned();
     assert!(matches!(finding(&own), Some(Finding::Differs(_))));
     assert_eq!(finding(&external), Some(Finding::InSync));
+    assert_eq!(finding(&behind_proxy), Some(Finding::InSync));
 }
 
 #[test]

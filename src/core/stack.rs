@@ -118,6 +118,12 @@ impl Stack {
         }
     }
 
+    /// A proxy may stand between Grafana and InfluxDB, with settings of the data source that only the user knows.
+    #[must_use]
+    pub const fn may_have_proxy(&self) -> bool {
+        self.container(Role::Influxdb).is_none() || self.data_source.is_url_chosen
+    }
+
     /// The address that a browser or Clipper uses for `role`.
     #[must_use]
     pub fn url(&self, role: Role) -> ServerUrl {
@@ -411,6 +417,8 @@ pub struct DataSource {
     pub name: String,
     /// InfluxDB's address as Grafana's server sees it.
     pub url: String,
+    /// The user supplied that address, so that a proxy may answer there.
+    pub is_url_chosen: bool,
     /// Database.
     pub database: String,
     /// InfluxDB's user, where it wants one.

@@ -427,6 +427,7 @@ fn merge_with(
         data_source: DataSource {
             uid: name.clone(),
             name: title.clone(),
+            is_url_chosen: chosen_url.is_some(),
             url: chosen_url.map_or(worked_out, |url| url.to_string()),
             database: database.clone(),
             user: influxdb_user.clone().unwrap_or_default(),

@@ -298,11 +298,10 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> I
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { moves })
 }
 
-/// How the stored data source differs. An external InfluxDB may stand behind a proxy that wants a certificate or a
-/// header of its own, which only the user knows; before the instance's container there is none.
+/// How the stored data source differs. What a proxy before InfluxDB wants, only the user knows.
 fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
     let mut differences = Difference::between(fields, &stack.data_source.fields());
-    if stack.container(Role::Influxdb).is_none() {
+    if stack.may_have_proxy() {
         differences.retain(|difference| difference.field != stack::DataSource::OTHER_SETTINGS);
     }
     differences

@@ -504,6 +504,7 @@ mod tests {
             uid: "x".into(),
             name: "X".into(),
             url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
         }

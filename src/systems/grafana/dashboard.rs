@@ -201,6 +201,7 @@ mod tests {
             uid: "x".into(),
             name: "Name".into(),
             url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
         };

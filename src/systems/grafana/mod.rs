@@ -266,7 +266,7 @@ impl Grafana {
         let present = if listed { self.get("read the data source", &by_uid).await? } else { None };
         let present = present.as_ref();
         let mut body = data_source_body(want);
-        let keeps_others = stack.container(Role::Influxdb).is_none();
+        let keeps_others = stack.may_have_proxy();
         if let Some(present) = present {
             keep_settings(&mut body, present, keeps_others);
         }
@@ -539,6 +539,7 @@ mod tests {
             uid: "x".into(),
             name: "X".into(),
             url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
         }

@@ -162,6 +162,7 @@ mod tests {
             uid: text(),
             name: text(),
             url: url.into(),
+            is_url_chosen: false,
             database: text(),
             user: text(),
         };

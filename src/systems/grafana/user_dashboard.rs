@@ -326,6 +326,7 @@ mod tests {
             uid: "x".into(),
             name: "Clipper Metrics (x)".into(),
             url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
         }
