@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Grafana, layout, text};
 use crate::core::observed::{Catalogue, CatalogueSource};
 use crate::core::version::Version;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// From here on, browsers show panels of the first generation of plugins with their successors.
 const REPLACED_FROM: Version = Version(11, 0);
@@ -34,10 +34,12 @@ impl Grafana {
     /// # Errors
     /// When the server refuses or does not answer.
     pub(super) async fn panel_plugins(&self) -> Result<Option<BTreeMap<String, bool>>> {
-        let answer = self.send("list the panel plugins", "GET", "/api/frontend/settings", None).await?;
-        if answer.status != 200 {
-            return Ok(None);
-        }
+        let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", None).await {
+            Ok(answer) if answer.status == 200 => answer,
+            // A large or slow answer says nothing about the rest of Grafana.
+            Ok(_) | Err(Error::Http { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let Ok(settings) = serde_json::from_value::<FrontendSettings>(answer.json()) else { return Ok(None) };
         let mut plugins = BTreeMap::new();
         for (id, PanelPlugin { skips_queries, aliases }) in settings.panels {
