@@ -12,7 +12,7 @@ use super::container::name_of;
 use super::{Docker, labels};
 use crate::core::role::Role;
 use crate::core::stack::ContainerSpec;
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 
 /// What the role's label of such a container says.
 const PURPOSE: &str = "address-check";
@@ -89,7 +89,10 @@ impl Docker {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let id = found.id.unwrap_or_default();
         let removal = self.client.remove_container(&id, Some(options));
-        self.find("remove a container that checked an address", removal).await.map(drop)
+        match self.find("remove a container that checked an address", removal).await {
+            Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(&id).await,
+            result => result.map(drop),
+        }
     }
 }
 

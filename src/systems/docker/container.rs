@@ -172,7 +172,7 @@ impl Docker {
     }
 
     /// Somebody else is removing it: that is as good once it is gone.
-    async fn await_removal(&self, id: &str) -> Result<()> {
+    pub(super) async fn await_removal(&self, id: &str) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(u64::from(STOP_SECONDS.unsigned_abs()));
         let mut backoff = Duration::from_millis(20);
         while Instant::now() < deadline {
