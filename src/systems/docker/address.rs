@@ -86,10 +86,13 @@ impl Docker {
         if !labels::belongs(labels.as_ref(), instance) || purpose.is_none_or(|purpose| purpose != PURPOSE) {
             return Ok(());
         }
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let id = found.id.unwrap_or_default();
-        let removal = self.client.remove_container(&id, Some(options));
-        match self.find("remove a container that checked an address", removal).await {
+        let remove = async || {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            let removal = self.client.remove_container(&id, Some(options));
+            self.find("remove a container that checked an address", removal).await
+        };
+        match self.ask_until_ended(remove).await {
             Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(&id).await,
             result => result.map(drop),
         }

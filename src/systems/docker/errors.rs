@@ -133,8 +133,10 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 Refusal::Overwritten
             } else if says(&["already in progress"]) {
                 Refusal::BeingRemoved
-            } else if *status_code == 500 && says(&["no such process"]) {
-                // Podman, of a container that ends while it is looked at.
+            } else if *status_code == 500
+                && (says(&["no such process"]) || (says(&["could not be stopped"]) && says(&["state improper"])))
+            {
+                // Podman, of a container that ends while it is looked at or removed.
                 Refusal::Ending
             } else if *status_code == 404
                 || (*status_code == 500 && says(&["no such container", "no container with name"]))
@@ -217,6 +219,11 @@ mod tests {
             ("exec: \"docker-proxy\": executable file not found in $PATH", Refusal::Other),
             ("fork/exec /usr/bin/docker-proxy: no such file or directory", Refusal::Other),
             ("write /x: no space left on device", Refusal::Disk),
+            (
+                "cannot remove container 1f as it could not be stopped: sending SIGKILL to container 1f: container state \
+                 improper: stopped",
+                Refusal::Ending,
+            ),
             ("something else", Refusal::Other),
         ] {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
