@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::tar_stream::{BLOCK, Entries, Entry, Kind, NotRegular};
+use super::tar_stream::{BLOCK, Entries, Entry, Kind, NotRegular, not_regular};
 use crate::core::stack::Remembered;
 use crate::core::text::excerpt;
 use crate::error::{Error, Refusal, Result};
@@ -403,6 +403,10 @@ fn is_wanted(folder: Folder, entry: &Entry) -> io::Result<bool> {
         // The directory is the instance's own, and a stray file in it is no part of a backup.
         Folder::Own if !folder.admits(entry.name()) => Ok(false),
         _ if folder.admits(entry.name()) => entry.expect_file().map(|()| true),
+        // Podman follows links, and names the file where one leads.
+        Folder::Grafana if is_top => {
+            Err(not_regular("a file of Grafana's database", &format!("a link to {}", excerpt(&entry.path, 100))))
+        }
         _ => Err(invalid(format!("{} is no file of a backup", excerpt(&entry.path, 100)))),
     }
 }

@@ -48,9 +48,22 @@ impl Entry {
             Kind::Folder => "a directory",
             Kind::Other(what) => what,
         };
-        let why = format!("{} is {what}, not a regular file", self.name());
-        Err(io::Error::new(io::ErrorKind::InvalidData, NotRegular(why)))
+        Err(not_regular(self.name(), what))
     }
+
+    /// Accepts only the regular file that was asked for. Podman follows links, and names the file where one leads.
+    ///
+    /// # Errors
+    /// As [`Self::expect_file`].
+    pub(super) fn expect_file_named(&self, name: &str) -> io::Result<()> {
+        self.expect_file()?;
+        if self.name() == name { Ok(()) } else { Err(not_regular(name, &format!("a link to {}", self.name()))) }
+    }
+}
+
+/// The error for a file in whose place is something else.
+pub(super) fn not_regular(name: &str, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, NotRegular(format!("{name} is {what}, not a regular file")))
 }
 
 /// Something else is in the place of a regular file.

@@ -100,8 +100,8 @@ fn a_container_is_known_through_its_port_where_the_engines_network_is_out_of_sig
     let program = format!("{}:/usr/bin/clipper-metrics:ro", crate::support::run::program());
     let image = format!("{}/influxdb:1.12.4", registry::address());
     let run = ["run", "--rm", "--user", "0", "--entrypoint", "/usr/bin/clipper-metrics"];
-    let mounts =
-        ["--volume", &program, "--volume", &libraries, "--volume", "/var/run/docker.sock:/var/run/docker.sock"];
+    let socket = format!("{}:/var/run/docker.sock", crate::support::run::engine_socket());
+    let mounts = ["--volume", &program, "--volume", &libraries, "--volume", &socket];
     let environment = ["--env", "HOME=/tmp", "--env", "LD_LIBRARY_PATH=/host-libraries", &image];
     let words = ["status", "--name", &it.name, "--output", "json"];
     let status = docker(&[&run[..], &mounts, &environment, &words].concat()).unwrap();

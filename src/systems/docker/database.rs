@@ -45,9 +45,9 @@ impl Docker {
         let doing = "copy Grafana's database inside its volume";
         // One that is there is none any more.
         self.discard_database_copy(container).await?;
+        let to = format!("{VOLUME}/{FOLDER}");
         for name in DATABASE_FILES {
-            let (from, to) = (format!("{VOLUME}/{name}"), format!("{VOLUME}/{FOLDER}"));
-            self.transfer(doing, container, &from, &to).await?;
+            self.transfer(doing, container, VOLUME, name, &to).await?;
         }
         self.copy_own_files(doing, container, files::FOLDER_NAME, FOLDER).await?;
         self.expect_closed(doing, container).await?;
@@ -65,7 +65,7 @@ impl Docker {
         let beside: Vec<(&str, &str)> = DATABASE_FILES[1..].iter().map(|name| (*name, "")).collect();
         self.write_into(doing, container, None, &beside).await?;
         for name in DATABASE_FILES {
-            self.transfer(doing, container, &format!("{VOLUME}/{FOLDER}/{name}"), VOLUME).await?;
+            self.transfer(doing, container, &format!("{VOLUME}/{FOLDER}"), name, VOLUME).await?;
         }
         self.copy_own_files(doing, container, FOLDER, files::FOLDER_NAME).await?;
         // It is put back once: from now on, the database is the newer one of the two.
@@ -115,9 +115,10 @@ impl Docker {
         self.put_files(doing, container, folder, mode, contents).await
     }
 
-    /// Copies one file of a container into a folder of it; one that is not there is fine.
-    async fn transfer(&self, doing: &str, container: &str, from: &str, folder: &str) -> Result<()> {
-        if !self.has_path(doing, container, from).await? {
+    /// Copies one file of a container from one folder into another; one that is not there is fine.
+    async fn transfer(&self, doing: &str, container: &str, from: &str, name: &str, to: &str) -> Result<()> {
+        let path = format!("{from}/{name}");
+        if !self.has_path(doing, container, &path).await? {
             return Ok(());
         }
         self.expect_closed(doing, container).await?;
@@ -127,7 +128,7 @@ impl Docker {
         let mut between = tempfile::tempfile().map_err(failed)?;
         let (parts, mut received) = tokio::sync::mpsc::channel(CHUNKS);
         let download = async {
-            let result = self.download(doing, container, from, Folder::Grafana, &parts).await;
+            let result = self.download(doing, container, &path, Folder::Grafana, &parts).await;
             drop(parts);
             result
         };
@@ -142,7 +143,7 @@ impl Docker {
         let (downloaded, stored) = join(download, store).await;
         downloaded?;
         stored.map_err(failed)?;
-        expect_file(&between).map_err(files::unexpected(doing))?;
+        expect_file(&between, name).map_err(files::unexpected(doing))?;
         between.rewind().map_err(failed)?;
         let (chunks, to_engine) = tokio::sync::mpsc::channel::<io::Result<Vec<u8>>>(CHUNKS);
         let read = async {
@@ -159,7 +160,7 @@ impl Docker {
             }
             drop(chunks);
         };
-        let ((), uploaded) = join(read, self.upload(doing, container, folder, to_engine)).await;
+        let ((), uploaded) = join(read, self.upload(doing, container, to, to_engine)).await;
         uploaded
     }
 
@@ -167,17 +168,18 @@ impl Docker {
     async fn read_small(&self, container: &str, path: &str) -> Result<Option<String>> {
         let doing = "read a file of Grafana's volume";
         let Some(archive) = self.read_archive(doing, container, path).await? else { return Ok(None) };
-        let text = files::only_file(&archive).map_err(files::unexpected(doing))?;
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let text = files::only_file(&archive, name).map_err(files::unexpected(doing))?;
         Ok(text.filter(|text| !text.is_empty()))
     }
 }
 
-/// The archive holds one regular file. A copy of a link would be a second name for the database, and no copy.
-fn expect_file(mut archive: &File) -> io::Result<()> {
+/// The archive holds one regular file of this name. A copy of a link would be a second name for the database, and no copy.
+fn expect_file(mut archive: &File, name: &str) -> io::Result<()> {
     archive.rewind()?;
     let mut entries = Entries::new(archive);
     let Some(entry) = entries.next()? else { return Err(io::ErrorKind::UnexpectedEof.into()) };
-    entry.expect_file()?;
+    entry.expect_file_named(name)?;
     match entries.next()? {
         None => Ok(()),
         Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is more than one file", entry.name()))),
@@ -203,21 +205,23 @@ mod tests {
             header.set_size(2);
             builder.append_data(header, "grafana.db", &b"db"[..]).unwrap();
         };
-        expect_file(&archive(append)).unwrap();
+        expect_file(&archive(append), "grafana.db").unwrap();
+        let why = expect_file(&archive(append), "grafana.db-wal").unwrap_err().to_string();
+        assert_eq!(why, "grafana.db-wal is a link to grafana.db, not a regular file");
         for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
             let link = archive(|builder, header| {
                 header.set_entry_type(kind);
                 header.set_size(0);
                 builder.append_link(header, "grafana.db", "/elsewhere").unwrap();
             });
-            let why = expect_file(&link).unwrap_err().to_string();
+            let why = expect_file(&link, "grafana.db").unwrap_err().to_string();
             assert!(why.starts_with("grafana.db is a"), "{why}");
         }
         let two = archive(|builder, header| {
             append(builder, header);
             append(builder, header);
         });
-        assert!(expect_file(&two).is_err());
-        assert!(expect_file(&archive(|_, _| {})).is_err());
+        assert!(expect_file(&two, "grafana.db").is_err());
+        assert!(expect_file(&archive(|_, _| {}), "grafana.db").is_err());
     }
 }

@@ -320,10 +320,10 @@ pub(super) fn owner(user: &str) -> (u64, u64) {
 }
 
 /// The text of the one file in an archive.
-pub(super) fn only_file(archive: &[u8]) -> std::io::Result<Option<String>> {
+pub(super) fn only_file(archive: &[u8], name: &str) -> std::io::Result<Option<String>> {
     let mut entries = Entries::new(archive);
     let Some(entry) = entries.next()? else { return Ok(None) };
-    entry.expect_file()?;
+    entry.expect_file_named(name)?;
     let mut text = String::new();
     entries.read_to_string(&mut text)?;
     Ok(Some(text))
@@ -397,7 +397,7 @@ mod tests {
                 let archive = builder.into_inner().unwrap();
                 let why = unpacked(&archive).unwrap_err().to_string();
                 assert!(why.contains("link to /etc/passwd, not a regular file"), "{path}: {why}");
-                assert!(only_file(&archive).is_err(), "{path}");
+                assert!(only_file(&archive, path).is_err(), "{path}");
             }
         }
         let stray = packed(OWNER, Some(FOLDER_NAME), |_| PRIVATE, &[("stray", "x")]).unwrap();
