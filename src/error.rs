@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::core::address::ServerUrl;
-use crate::core::image::ImageRef;
-use crate::core::invocation::Invocation;
-use crate::core::observed::PortHolder;
-use crate::core::plan::{Blocked, Obstacle, Resource};
-use crate::core::role::Role;
+use crate::model::address::ServerUrl;
+use crate::model::image::ImageRef;
+use crate::model::invocation::Invocation;
+use crate::model::observed::PortHolder;
+use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::role::Role;
 
 /// The result of anything here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

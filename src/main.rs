@@ -5,14 +5,14 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use clipper_metrics::app::{self, Environment};
-use clipper_metrics::cli::Cli;
+use clipper_metrics::cli::{self, Cli};
+use clipper_metrics::commands::Environment;
 
 fn main() -> ExitCode {
     let environment = environment();
     match Cli::try_parse() {
-        Ok(cli) => app::run(&cli, &environment),
-        Err(error) => app::usage(&error, &environment, std::env::args_os()),
+        Ok(cli) => cli::run(&cli, &environment),
+        Err(error) => cli::usage(&error, &environment, std::env::args_os()),
     }
 }
 

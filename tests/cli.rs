@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::run::{Ran, Run, parsed_command, program, ran};
 use crate::support::server::{Request, Response, in_background};
 use clipper_metrics::clipper::file::ValueKind;
-use clipper_metrics::core::invocation::typed_option;
+use clipper_metrics::model::invocation::typed_option;
 use clipper_metrics::settings::invocation;
 use clipper_metrics::settings::keys::{Setting, TABLE, Values};
 

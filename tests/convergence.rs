@@ -8,25 +8,25 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clipper_metrics::core::address::{ServerUrl, collide};
-use clipper_metrics::core::alerts::{AlertRule, AlertSettings, Alerts};
-use clipper_metrics::core::image::ImageRef;
-use clipper_metrics::core::invocation::Invocation;
-use clipper_metrics::core::observed::{
+use clipper_metrics::model::address::{ServerUrl, collide};
+use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
+use clipper_metrics::model::image::ImageRef;
+use clipper_metrics::model::invocation::Invocation;
+use clipper_metrics::model::observed::{
     Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
     Image, Influxdb, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe,
     Query, RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Unreadable, Volume,
 };
-use clipper_metrics::core::plan::{self, Finding, NewPassword, Obstacle, Phase, Plan, Resource, Step, UpOptions};
-use clipper_metrics::core::retention::Retention;
-use clipper_metrics::core::role::Role;
-use clipper_metrics::core::specification::{PasswordSource, Specification};
-use clipper_metrics::core::stack::{
+use clipper_metrics::model::plan::{self, Finding, NewPassword, Obstacle, Phase, Plan, Resource, Step, UpOptions};
+use clipper_metrics::model::retention::Retention;
+use clipper_metrics::model::role::Role;
+use clipper_metrics::model::specification::{PasswordSource, Specification};
+use clipper_metrics::model::stack::{
     ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered,
     Restore, Service, Settings, Stack, UnknownSetting, UserDashboard,
 };
-use clipper_metrics::core::upgrade::{NamedImage, Upgrade, UpgradeState};
-use clipper_metrics::core::version::Version;
+use clipper_metrics::model::upgrade::{NamedImage, Upgrade, UpgradeState};
+use clipper_metrics::model::version::Version;
 
 const RUNS: [RunState; 6] =
     [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
@@ -2010,7 +2010,7 @@ fn roles_that_swap_ports_give_theirs_up_before_either_takes_one() {
 #[test]
 fn a_container_goes_once_the_server_that_is_used_instead_has_answered() {
     let mut want = stack(Case::default());
-    want.influxdb = Service::External { url: clipper_metrics::core::address::ServerUrl::http("db", 8086) };
+    want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
     let answering = plan_with(&want, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
     let silent = plan_with(&want, |seen| seen.influxdb.probe = Probe::Silent("down".into()));
@@ -2042,8 +2042,8 @@ fn lost(unknown: &[&'static str]) -> Lost {
 /// The whole world, where both servers are said to run elsewhere; whatever each of them answers.
 fn said_to_be_external() -> (Stack, Vec<Observed>) {
     let mut want = stack(Case::default());
-    want.influxdb = Service::External { url: clipper_metrics::core::address::ServerUrl::http("db", 8086) };
-    want.grafana = Service::External { url: clipper_metrics::core::address::ServerUrl::http("g", 3000) };
+    want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
+    want.grafana = Service::External { url: clipper_metrics::model::address::ServerUrl::http("g", 3000) };
     let seen = whole_world().observe(&stack(Case::default()), Case::default());
     let influxdb = [
         seen.influxdb.probe.clone(),

@@ -45,7 +45,7 @@ impl Authority {
 
 /// Serves a plain port over TLS; with `clients`, only to those that the authority has signed.
 fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool) -> u16 {
-    clipper_metrics::systems::http::install_crypto_provider();
+    clipper_metrics::http::install_crypto_provider();
     let (certificate, key) = authority.issue(is_expired);
     let chain = vec![CertificateDer::from(certificate.der().to_vec())];
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();

@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use clipper_metrics::systems::archive::Verified;
+use clipper_metrics::backup::archive::Verified;
 use flate2::{Compression, write::GzEncoder};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

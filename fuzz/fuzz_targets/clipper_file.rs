@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use clipper_metrics::clipper::file;
-use clipper_metrics::core::text::printable;
+use clipper_metrics::model::text::printable;
 use clipper_metrics::settings::keys::file_keys;
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -1,7 +1,7 @@
 //! Grafana's answers: understood or refused.
 #![no_main]
 
-use clipper_metrics::systems::grafana::{Api, dashboard, classify};
+use clipper_metrics::grafana::{Api, dashboard, classify};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(json) = serde_json::from_slice(bytes) {

@@ -1,7 +1,7 @@
 //! InfluxDB's answers: read or refused.
 #![no_main]
 
-use clipper_metrics::systems::influxdb;
+use clipper_metrics::influxdb;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(json) = serde_json::from_slice(bytes) {

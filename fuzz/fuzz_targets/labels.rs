@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use clipper_metrics::core::role::Role;
-use clipper_metrics::systems::docker::labels;
+use clipper_metrics::model::role::Role;
+use clipper_metrics::engine::labels;
 
 libfuzzer_sys::fuzz_target!(|texts: (String, String, String)| {
     let (role, specification, settings) = texts;

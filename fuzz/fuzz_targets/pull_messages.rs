@@ -1,7 +1,7 @@
 //! Messages of a pull: counted without overflow, whatever they say.
 #![no_main]
 
-use clipper_metrics::systems::docker::pull::{Progress, classify};
+use clipper_metrics::engine::pull::{Progress, classify};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     let mut progress = Progress::default();

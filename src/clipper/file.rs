@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::core::text::excerpt;
 use crate::error::{Error, Result};
+use crate::model::text::excerpt;
 
 /// What the file says, as far as metrics are concerned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -284,7 +284,7 @@ impl File<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::invocation::Invocation;
+    use crate::model::invocation::Invocation;
 
     fn read(text: &str) -> Result<ClipperFile> {
         parse(Path::new("test.toml"), text, &[("name", ValueKind::Text), ("grafana_port", ValueKind::Port)])

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-use crate::core::reports::{COUNTER, DEMO_TAG, INTERVAL, LATENCY, THROUGHPUT, written_name};
+use crate::model::reports::{COUNTER, DEMO_TAG, INTERVAL, LATENCY, THROUGHPUT, written_name};
 
 /// What a report takes longer than its interval: reports drift against the clock.
 const DRIFT: i64 = 4;

@@ -5,17 +5,24 @@
 
 use std::time::{Duration, Instant};
 
+use clap::Args;
+
+use super::Context;
+use super::session::{Purpose, Session};
+use super::terminal::interrupted;
 use crate::clipper::load::{Batch, Load, STEP};
-use crate::core::event::{Event, Listener};
-use crate::core::observed::Probe;
-use crate::core::plan::{Resource, not_the_container};
-use crate::core::reports::{DEMO_TAG, is_unreportable};
-use crate::core::retention::Retention;
-use crate::core::role::Role;
-use crate::error::{Error, Result};
-use crate::systems::influxdb::Influxdb;
-use crate::systems::influxql::quoted;
-use crate::systems::{Depth, Systems};
+use crate::error::{Error, Exit, Result};
+use crate::influxdb::Influxdb;
+use crate::influxql::quoted;
+use crate::model::event::{Event, Listener};
+use crate::model::observed::Probe;
+use crate::model::plan::{Resource, not_the_container};
+use crate::model::reports::{DEMO_TAG, is_unreportable};
+use crate::model::retention::Retention;
+use crate::model::role::Role;
+use crate::output::Output;
+use crate::reconcile::{Depth, Systems};
+use crate::settings;
 
 /// Points that go into one request.
 const BATCH: usize = 5_000;
@@ -23,9 +30,91 @@ const BATCH: usize = 5_000;
 /// How long InfluxDB may take for one request.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Options of `demo`.
+#[derive(Debug, Default, Args)]
+pub struct Demo {
+    /// Model names, separated by commas, or a number of models named m1, m2, … [default: m1,m2]
+    #[arg(long, value_name = "M1,M2|COUNT", value_delimiter = ',')]
+    pub models: Option<Vec<String>>,
+    /// Predictions per second and model [default: 8]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Stop after this time, such as 10m [default: until Ctrl-C]
+    #[arg(long, value_name = "DURATION")]
+    pub duration: Option<String>,
+    /// First send this much of the past at once, such as 6h; ends then unless --duration is given
+    #[arg(long, value_name = "DURATION")]
+    pub backfill: Option<String>,
+    /// The same number makes the same load [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Write beside the reports of a real Clipper
+    #[arg(long)]
+    pub mix: bool,
+    /// Remove all demo points and nothing else, then end
+    #[arg(long, conflicts_with_all = ["models", "rate", "duration", "backfill", "seed", "mix"])]
+    pub clear: bool,
+}
+
+/// Runs `demo`.
+pub(crate) async fn run(context: &Context<'_>, verb: &Demo) -> Result<Exit> {
+    let demo_options = demo_options(verb)?;
+    let session = Session::open(context, Purpose::Whole, false).await?;
+    let stack = session.systems.stack();
+    let database = &stack.database;
+    if verb.clear {
+        let series = clear(&session.systems).await?;
+        let _ = context.report.answer(&Output::Cleared { series, database });
+        return Ok(Exit::Done);
+    }
+    let sent = send_until(&session.systems, &demo_options, session.listener.as_ref(), interrupted()).await?;
+    context.report.clear();
+    let _ = context.report.answer(&Output::Sent {
+        points: sent.points,
+        reports: sent.reports,
+        models: demo_options.load.models.len(),
+        time: sent.time,
+        database,
+        dashboard_url: &stack.dashboard_url(),
+        clear: &stack.command("demo --clear"),
+    });
+    Ok(Exit::Done)
+}
+
+/// The most models of one demo: ten times as many as were measured.
+const DEMO_MODELS: usize = 50_000;
+
+/// The models that `--models` names or counts.
+fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
+    let numbered = |count: usize| (1..=count).map(|number| format!("m{number}")).collect();
+    match given {
+        None => Ok(numbered(2)),
+        Some([count]) if !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()) => match count.parse() {
+            Ok(count @ 1..=DEMO_MODELS) => Ok(numbered(count)),
+            _ => Err(Error::usage(format!("--models is {count}"), format!("give a number from 1 to {DEMO_MODELS}"))),
+        },
+        Some(names) => Ok(names.to_vec()),
+    }
+}
+
+fn demo_options(verb: &Demo) -> Result<DemoOptions> {
+    let rate = verb.rate.unwrap_or(8.0);
+    if !rate.is_finite() || !(0.0..=1e6).contains(&rate) {
+        return Err(Error::usage(format!("--rate is {rate}"), "give a number from 0 to 1000000"));
+    }
+    let length =
+        |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();
+    Ok(DemoOptions {
+        load: Load { models: demo_models(verb.models.as_deref())?, rate, seed: verb.seed.unwrap_or(1) },
+        duration: length(&verb.duration, "--duration")?,
+        backfill: length(&verb.backfill, "--backfill")?,
+        mix: verb.mix,
+    })
+}
+
 /// What to send.
 #[derive(Debug, Clone)]
-pub struct DemoOptions {
+pub(super) struct DemoOptions {
     /// Who predicts, and how much.
     pub load: Load,
     /// How long to send as time passes; `None` is until told to stop.
@@ -38,7 +127,7 @@ pub struct DemoOptions {
 
 /// What was sent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Sent {
+pub(super) struct Sent {
     /// Reports, one for each time.
     pub reports: usize,
     /// Points, three for each model and report.
@@ -51,7 +140,7 @@ pub struct Sent {
 ///
 /// # Errors
 /// When InfluxDB does not take it, or the database holds real reports.
-pub async fn run(
+async fn send_until(
     systems: &Systems,
     options: &DemoOptions,
     listener: &dyn Listener,
@@ -90,7 +179,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             hint: format!("add --mix to send it anyway; `{}` removes demo data again", stack.command("demo --clear")),
         });
     }
-    let now = super::now();
+    let now = crate::reconcile::now();
     if let Some(past) = options.backfill {
         let first = first_report(&influxdb, &stack.database, past, now, listener).await?;
         let mut batch = Batch::default();
@@ -122,7 +211,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             None => drop(ticks.tick().await),
         }
         let mut batch = Batch::default();
-        options.load.report(super::now(), &mut batch);
+        options.load.report(crate::reconcile::now(), &mut batch);
         influxdb.write(&stack.database, batch.lines, WRITE_TIMEOUT).await?;
         sent.reports += 1;
         sent.points += batch.points;
@@ -163,7 +252,7 @@ fn millis(time: Duration) -> i64 {
 ///
 /// # Errors
 /// When InfluxDB refuses.
-pub async fn clear(systems: &Systems) -> Result<usize> {
+pub(super) async fn clear(systems: &Systems) -> Result<usize> {
     let influxdb = reachable(systems).await?;
     let database = Some(systems.stack().database.as_str());
     let condition = format!("{} != ''", quoted(DEMO_TAG));
@@ -178,9 +267,9 @@ pub async fn clear(systems: &Systems) -> Result<usize> {
 /// InfluxDB, if it answers and has the database.
 async fn reachable(systems: &Systems) -> Result<Influxdb> {
     let stack = systems.stack();
-    super::expect_known_settings(stack)?;
+    crate::reconcile::expect_known_settings(stack)?;
     let seen = systems.observe(Depth::Servers).await?;
-    super::expect_restored(stack, &seen)?;
+    crate::reconcile::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("bring it up with `{}`, then try again", stack.command("up"));
     if seen.influxdb.probe == Probe::NotTheContainer {

@@ -2,27 +2,82 @@
 //!
 //! What somebody edited in Grafana goes along. Nothing is changed but the directory. Must not know a format.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::core::event::{Event, Listener};
-use crate::core::export::{Exported, Format};
-use crate::core::observed::{Observed, OurContainer, Probe, Volume};
-use crate::core::plan::{self, Finding, Obstacle, Resource, UpOptions};
-use crate::core::role::Role;
-use crate::core::stack::{Secret, Stack};
-use crate::core::version::Version;
-use crate::error::{Error, Result};
-use crate::systems::export::directory::{self, Subject};
-use crate::systems::export::{self, Material};
-use crate::systems::grafana::provisioning::Present;
-use crate::systems::{Depth, Systems, generate_password};
+use clap::{Args, ValueEnum, ValueHint};
+
+use super::Context;
+use super::session::{self, Purpose, Session, read_inputs};
+use crate::error::{Error, Exit, Result};
+use crate::export::directory::{self, Subject};
+use crate::export::{self, Material};
+use crate::grafana::provisioning::Present;
+use crate::model::event::{Event, Listener};
+use crate::model::export::{Exported, Format};
+use crate::model::observed::{Observed, OurContainer, Probe, Volume};
+use crate::model::plan::{self, Finding, Obstacle, Resource, UpOptions};
+use crate::model::role::Role;
+use crate::model::stack::{Secret, Stack};
+use crate::model::version::Version;
+use crate::output::Output;
+use crate::reconcile::{Depth, Systems, generate_password};
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// What the files are for
+    pub format: ExportFormat,
+    /// The directory to write; it may hold an earlier export of the same kind and nothing else
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+}
+
+/// What to export for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Data source and dashboards as files, for a Grafana that is set up by files
+    Provisioning,
+    /// A Compose file that goes on with this instance's volumes
+    Compose,
+    /// A stack file for `docker stack deploy`
+    Swarm,
+    /// Manifests and a kustomization
+    Kubernetes,
+}
+
+/// Runs `export`.
+pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
+    let format = match verb.format {
+        ExportFormat::Provisioning => Format::Provisioning,
+        ExportFormat::Compose => Format::Compose,
+        ExportFormat::Swarm => Format::Swarm,
+        ExportFormat::Kubernetes => Format::Kubernetes,
+    };
+    let mut inputs = read_inputs(context, Purpose::Whole)?;
+    // That of a Grafana which is yet to be made opens none that there is.
+    let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
+    let opened = Session::open_with(inputs.clone(), context, Purpose::Whole, false).await;
+    let session = match opened {
+        // New servers elsewhere need no engine here.
+        Err(error @ Error::Engine { .. }) if format != Format::Compose && !session::names_engine(context) => {
+            let session = Session::without_engine(&inputs, context)?;
+            let why = format!("{error}; what an instance remembers or somebody edited is not in the export");
+            session.listener.on(Event::Warning(&why));
+            session
+        }
+        opened => opened?,
+    };
+    let exported = export(&session.systems, format, &verb.directory, password, session.listener.as_ref()).await?;
+    let _ = context.report.answer(&Output::Exported(&exported));
+    Ok(Exit::Done)
+}
 
 /// Writes an export of the stack into a directory. `password` is that of a Grafana which is yet to be made.
 ///
 /// # Errors
 /// [`Error::Usage`] when the stack cannot be exported like this, [`Error::Absent`] when something has to run for it,
 /// [`Error::File`] when the directory holds something else, else what failed.
-pub async fn export(
+pub(super) async fn export(
     systems: &Systems,
     format: Format,
     directory: &Path,
@@ -30,7 +85,7 @@ pub async fn export(
     listener: &dyn Listener,
 ) -> Result<Exported> {
     let stack = systems.stack();
-    super::expect_known_settings(stack)?;
+    crate::reconcile::expect_known_settings(stack)?;
     let influxdb_password = systems.influxdb_password();
     export::check(format, stack, influxdb_password)?;
     let password = if format.makes_servers() { Some(new_password(format, directory, password)?) } else { None };
@@ -88,7 +143,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         return Ok(Looked { present, version, has_stored_password: false, is_complete: false });
     }
     let seen = systems.observe(Depth::Servers).await?;
-    super::expect_restored(stack, &seen)?;
+    crate::reconcile::expect_restored(stack, &seen)?;
     expect_usable(stack, &seen, format)?;
     if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
         listener.on(Event::Warning(&format!(

@@ -4,19 +4,74 @@
 
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
 
-use crate::core::event::Listener;
-use crate::core::role::Role;
-use crate::error::{Error, Refusal, Result};
-use crate::systems::{Depth, Systems};
+use super::Context;
+use super::session::{Purpose, Session};
+use super::terminal::{interrupted, reader_gone};
+use crate::error::{Error, Exit, Refusal, Result};
+use crate::model::event::Listener;
+use crate::model::role::Role;
+use crate::output;
+use crate::reconcile::{Depth, Systems};
+use crate::settings;
 
 /// How long the engine may send nothing of a log that is not followed.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Options of `logs`.
+#[derive(Debug, Default, Args)]
+pub struct Logs {
+    /// Only this server's
+    pub server: Option<Server>,
+    /// Go on as lines arrive
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last N lines of each
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u32>,
+    /// Only lines of the last DURATION, such as 10m
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<String>,
+}
+
+/// A server, by its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Server {
+    /// InfluxDB
+    Influxdb,
+    /// Grafana
+    Grafana,
+}
+
+/// Runs `logs`.
+pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
+    let session = Session::open_for_containers(context, Purpose::NameOnly, false, false).await?;
+    let role = verb.server.map(|server| match server {
+        Server::Influxdb => Role::Influxdb,
+        Server::Grafana => Role::Grafana,
+    });
+    let selection = LogOptions {
+        role,
+        follow: verb.follow,
+        tail: verb.tail.map(|lines| lines as usize),
+        since: verb.since.as_deref().map(|text| settings::duration(text, "--since")).transpose()?,
+    };
+    let format = context.format();
+    let show = |server: Role, line: &str| output::print_log_line(format, server, role.is_some(), line).is_ok();
+    let showing = logs(&session.systems, selection, session.listener.as_ref(), show);
+    tokio::select! {
+        result = showing => result?,
+        () = reader_gone() => {}
+        () = interrupted(), if verb.follow => {}
+    }
+    Ok(Exit::Done)
+}
+
 /// What to show of the logs.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LogOptions {
+pub(super) struct LogOptions {
     /// Only this server's.
     pub role: Option<Role>,
     /// Go on as lines arrive.
@@ -31,7 +86,7 @@ pub struct LogOptions {
 ///
 /// # Errors
 /// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
-pub async fn logs(
+pub(super) async fn logs(
     systems: &Systems,
     options: LogOptions,
     listener: &dyn Listener,
@@ -45,9 +100,9 @@ pub async fn logs(
         });
     }
     let docker = systems.docker()?;
-    super::warn_about_restore(stack, &systems.observe(Depth::EngineOnly).await?, listener);
+    crate::reconcile::warn_about_restore(stack, &systems.observe(Depth::EngineOnly).await?, listener);
     let since = options.since.map_or(0, |age| {
-        let seconds = super::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        let seconds = crate::reconcile::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)
     });
     let mut streams = Vec::new();

@@ -7,13 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::keys::Setting;
 use super::{Resolved, values};
-use crate::core::address::ServerUrl;
-use crate::core::image::ImageRef;
-use crate::core::role::Role;
-use crate::core::specification::{PasswordSource, Specification};
-use crate::core::stack::{ContainerSpec, EngineLocation, Login, Service};
-use crate::core::upgrade::Upgrade;
 use crate::error::{Error, Result};
+use crate::model::address::ServerUrl;
+use crate::model::image::ImageRef;
+use crate::model::role::Role;
+use crate::model::specification::{PasswordSource, Specification};
+use crate::model::stack::{ContainerSpec, EngineLocation, Login, Service};
+use crate::model::upgrade::Upgrade;
 
 /// The settings of one role's container.
 pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {

@@ -6,10 +6,10 @@ use std::env::split_paths;
 
 use super::keys::Setting;
 use super::{Resolved, values};
-use crate::core::alerts::{AlertSettings, Alerts};
-use crate::core::retention::Retention;
-use crate::core::stack::{Remembered, UserDashboard};
 use crate::error::{Error, Result};
+use crate::model::alerts::{AlertSettings, Alerts};
+use crate::model::retention::Retention;
+use crate::model::stack::{Remembered, UserDashboard};
 
 pub(super) fn retention(resolved: &mut Resolved<'_>) -> Result<Option<Retention>> {
     let text = resolved.pick(Setting::Retention);

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::clipper::file::ValueKind;
-use crate::core::retention::Retention;
-use crate::core::upgrade::Upgrade;
+use crate::model::retention::Retention;
+use crate::model::upgrade::Upgrade;
 
 /// A setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

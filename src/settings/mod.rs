@@ -20,19 +20,19 @@ use self::contents::{alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
 pub use self::values::duration;
 use crate::clipper::file::{ClipperFile, ValueKind};
-use crate::core::address::{ServerUrl, collide};
-use crate::core::image::ImageRef;
-use crate::core::invocation::{GivenOption, Invocation, Scope, shell_word, typed_option};
-use crate::core::observed::StoredSettings;
-use crate::core::role::Role;
-use crate::core::specification::Specification;
-use crate::core::stack::{
+use crate::error::{Error, Result};
+use crate::model::address::{ServerUrl, collide};
+use crate::model::credentials::{CaFile, Credentials, InfluxdbLogin};
+use crate::model::image::ImageRef;
+use crate::model::invocation::{GivenOption, Invocation, Scope, shell_word, typed_option};
+use crate::model::observed::StoredSettings;
+use crate::model::role::Role;
+use crate::model::specification::Specification;
+use crate::model::stack::{
     ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Loss, Lost, Pull, Remembered, Secret, Service,
     Settings, Stack, UnknownSetting, UserDashboard,
 };
-use crate::core::upgrade::Upgrade;
-use crate::error::{Error, Result};
-use crate::systems::{CaFile, Credentials, InfluxdbLogin};
+use crate::model::upgrade::Upgrade;
 
 /// Secrets that were given, already read from their files or variables.
 #[derive(Debug, Clone, Default)]

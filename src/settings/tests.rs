@@ -1,8 +1,8 @@
 //! The merge, setting by setting. Must not know how anything is read.
 
 use super::*;
-use crate::core::specification::PasswordSource;
-use crate::core::stack::ContainerSpec;
+use crate::model::specification::PasswordSource;
+use crate::model::stack::ContainerSpec;
 
 fn inputs() -> Inputs {
     Inputs {
@@ -179,7 +179,7 @@ fn where_settings_are_lost_a_role_without_a_container_may_be_an_external_server(
     let after_down = Memory { has_data: true, ..fresh() };
     let stack = merged(&inputs(), &after_down).unwrap();
     assert_eq!(unknown(&stack), ["database", "influxdb-url", "grafana-url"]);
-    let blocked = crate::core::plan::unknown_settings(&stack).unwrap();
+    let blocked = crate::model::plan::unknown_settings(&stack).unwrap();
     let again = "`clipper-metrics up --database NAME --influxdb-url URL --grafana-url URL`";
     assert!(blocked.hint.contains(again), "{}", blocked.hint);
 }
@@ -256,7 +256,7 @@ fn one_unreadable_value_is_named_and_the_others_stay() {
             assert_eq!(kept[name].value, value, "{option} is unreadable");
         }
         assert!(!kept.contains_key(option));
-        let blocked = crate::core::plan::unknown_settings(&stack).unwrap();
+        let blocked = crate::model::plan::unknown_settings(&stack).unwrap();
         assert!(blocked.why.contains(&format!("--{option} is {bad:?}")), "{}", blocked.why);
         assert!(blocked.hint.contains(&format!("up --{option} ''`")), "{}", blocked.hint);
         // Given again or taken back, it is known.
@@ -405,7 +405,7 @@ fn only_another_user_than_before_counts_as_given() {
 
 #[test]
 fn clippers_file_agrees_by_address_name_or_wildcard() {
-    use crate::core::status::beyond_clipper;
+    use crate::model::status::beyond_clipper;
     let target = |host: &str| {
         let file =
             ClipperFile { database: Some("clipper".into()), influx_ip: Some(host.into()), ..ClipperFile::default() };

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::keys::Setting;
 use crate::clipper::file::database_name;
-use crate::core::address::ServerUrl;
-use crate::core::image::ImageRef;
-use crate::core::retention::Retention;
-use crate::core::stack::Pull;
 use crate::error::{Error, Result};
+use crate::model::address::ServerUrl;
+use crate::model::image::ImageRef;
+use crate::model::retention::Retention;
+use crate::model::stack::Pull;
 
 /// Longer than anybody waits or looks back; the clock could not count some of what can be typed.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);

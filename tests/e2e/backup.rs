@@ -380,7 +380,7 @@ fn backups_from_two_machines_do_not_spoil_each_other() {
             assert_eq!(ran.code == 0, file.exists(), "{ran:?}");
             if ran.code == 0 {
                 whole += 1;
-                clipper_metrics::systems::archive::Verified::open(file).unwrap();
+                clipper_metrics::backup::archive::Verified::open(file).unwrap();
             } else {
                 // Whether the other one still has it paused when this one looks is up to the machine.
                 let is_told = ran.err.contains("is paused") || ran.err.contains("paused its container meanwhile");

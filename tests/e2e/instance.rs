@@ -145,7 +145,7 @@ impl Instance {
     pub(crate) fn ask_through_grafana(&self, database: &str, query: &str) -> Value {
         if self.grafana_major() < 9 {
             let (_, source) = self.grafana("GET", &format!("/api/datasources/uid/{}", self.name), None);
-            let escape = clipper_metrics::systems::http::escaped;
+            let escape = clipper_metrics::http::escaped;
             let id = &source["id"];
             let path = format!("/api/datasources/proxy/{id}/query?db={}&q={}", escape(database), escape(query));
             return self.grafana("GET", &path, None).1;

@@ -106,7 +106,7 @@ impl Drop for Influxd {
 
 /// Asks an InfluxDB one statement; the answer's text.
 pub fn query(url: &str, database: &str, statement: &str) -> String {
-    let escape = clipper_metrics::systems::http::escaped;
+    let escape = clipper_metrics::http::escaped;
     let address = format!("{url}/query?epoch=ms&db={}&q={}", escape(database), escape(statement));
     super::run::http("POST", &address, None).map(|(_, body)| body).unwrap_or_default()
 }

@@ -93,7 +93,7 @@ impl Ran {
     }
 
     /// Every command that was suggested is one, and reaches the same instance, file and engine as it stands.
-    fn expect_complete_commands(&self, given: &clipper_metrics::cli::Options) {
+    fn expect_complete_commands(&self, given: &clipper_metrics::commands::options::Options) {
         use clipper_metrics::settings::keys::Setting;
         let text = format!("{}\n{}", self.out, self.err);
         let commands: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
@@ -141,7 +141,7 @@ fn shell_words(command: &str) -> Vec<String> {
 
 /// The schema in the repository, in which no other field may appear.
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
-    let mut schema: Value = serde_json::from_str(clipper_metrics::report::JSON_SCHEMA).unwrap();
+    let mut schema: Value = serde_json::from_str(clipper_metrics::output::JSON_SCHEMA).unwrap();
     for definition in schema["$defs"].as_object_mut().unwrap().values_mut() {
         definition["additionalProperties"] = Value::Bool(false);
     }
@@ -155,7 +155,7 @@ pub fn http(method: &str, url: &str, body: Option<&str>) -> Option<(u16, String)
 
 /// One HTTP request with headers.
 pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, &str)]) -> Option<(u16, String)> {
-    clipper_metrics::systems::http::install_crypto_provider();
+    clipper_metrics::http::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let client = reqwest::Client::builder()

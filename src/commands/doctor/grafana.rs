@@ -5,18 +5,18 @@
 use std::time::{Duration, Instant};
 
 use super::{Examination, Target, look_at};
-use crate::core::diagnosis::{
+use crate::error::Error;
+use crate::grafana::Grafana;
+use crate::grafana::panels::Opened;
+use crate::influxdb::probe::probe_question;
+use crate::model::diagnosis::{
     Check, CheckOutcome, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
 };
-use crate::core::reports::Reports;
-use crate::core::role::Role;
-use crate::core::stack::{DashboardId, Stack};
-use crate::core::status::{ObjectState, QueryState, ServerState, Status, missing_plugin};
-use crate::core::text::count;
-use crate::error::Error;
-use crate::systems::grafana::Grafana;
-use crate::systems::grafana::panels::Opened;
-use crate::systems::influxdb::probe::probe_question;
+use crate::model::reports::Reports;
+use crate::model::role::Role;
+use crate::model::stack::{DashboardId, Stack};
+use crate::model::status::{ObjectState, QueryState, ServerState, Status, missing_plugin};
+use crate::model::text::count;
 
 impl Examination<'_> {
     /// From the database to the panels.
@@ -53,7 +53,7 @@ impl Examination<'_> {
             if unanswerable.is_some() {
                 continue;
             }
-            match grafana.open_dashboard(uid, crate::commands::now()).await {
+            match grafana.open_dashboard(uid, crate::reconcile::now()).await {
                 Ok(Some(opened)) => self.note_dashboard(id, opened, &status.reports),
                 Ok(None) => {}
                 Err(error) => {
@@ -93,7 +93,7 @@ impl Examination<'_> {
         if !is_askable {
             return CheckOutcome::Skipped("there is no point to ask for, or nothing to ask with".into());
         }
-        match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::commands::now()).await {
+        match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::reconcile::now()).await {
             Ok(true) => CheckOutcome::Passed("the point is found through the data source".into()),
             Ok(false) => CheckOutcome::failed(
                 format!(

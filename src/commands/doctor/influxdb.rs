@@ -5,18 +5,18 @@
 use std::time::{Duration, Instant};
 
 use super::{Examination, Target, look_at};
-use crate::core::address::bracketed;
-use crate::core::diagnosis::{Check, CheckOutcome, WriteFailure};
-use crate::core::invocation::shell_word;
-use crate::core::observed::Probe;
-use crate::core::reports::{SKEW, span};
-use crate::core::role::Role;
-use crate::core::stack::{EngineLocation, Stack};
-use crate::core::status::{ObjectState, ServerState, Status};
+use crate::engine::Forward;
 use crate::error::{Error, Result};
-use crate::systems::docker::Forward;
-use crate::systems::influxdb::{Influxdb, PROBE_TIMEOUT};
-use crate::systems::influxql::quoted;
+use crate::influxdb::{Influxdb, PROBE_TIMEOUT};
+use crate::influxql::quoted;
+use crate::model::address::bracketed;
+use crate::model::diagnosis::{Check, CheckOutcome, WriteFailure};
+use crate::model::invocation::shell_word;
+use crate::model::observed::Probe;
+use crate::model::reports::{SKEW, span};
+use crate::model::role::Role;
+use crate::model::stack::{EngineLocation, Stack};
+use crate::model::status::{ObjectState, ServerState, Status};
 
 impl Examination<'_> {
     /// From Clipper into the database; whether a probe is stored there.
@@ -71,7 +71,7 @@ impl Examination<'_> {
             return Ok(false);
         }
         let started = Instant::now();
-        let now = crate::commands::now();
+        let now = crate::reconcile::now();
         self.written = Some((influxdb.clone(), target.database.clone()));
         let written = influxdb.write_probe(&target.database, &self.id, now).await;
         let is_written = written.is_ok();
@@ -207,7 +207,7 @@ impl Examination<'_> {
 
     /// This machine, InfluxDB and Grafana agree on the time.
     async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
-        let here = crate::commands::now();
+        let here = crate::reconcile::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
         if status.grafana.state == ServerState::Answering
             && let Ok(grafana) = self.systems.grafana().await

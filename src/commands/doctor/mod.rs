@@ -9,29 +9,45 @@ mod influxdb;
 
 use std::time::{Duration, Instant};
 
-use crate::core::address::{ServerUrl, bracketed};
-use crate::core::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
-use crate::core::event::{Event, Listener};
-use crate::core::observed::{Observed, Probe};
-use crate::core::plan::{self, UpOptions};
-use crate::core::reports::{self, Reports, SKEW, span};
-use crate::core::role::Role;
-use crate::core::stack::Stack;
-use crate::core::status::{self, ServerState};
-use crate::core::text::count;
-use crate::error::{Error, Result};
-use crate::systems::docker::Forward;
-use crate::systems::influxdb::Influxdb;
-use crate::systems::{Depth, Systems};
+use clap::Args;
+
+use super::Context;
+use super::session::{Purpose, Session};
+use super::terminal::{interrupted, unless_interrupted};
+use crate::engine::Forward;
+use crate::error::{Error, Exit, Result};
+use crate::influxdb::Influxdb;
+use crate::model::address::{ServerUrl, bracketed};
+use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
+use crate::model::event::{Event, Listener};
+use crate::model::observed::{Observed, Probe};
+use crate::model::plan::{self, UpOptions};
+use crate::model::reports::{self, Reports, SKEW, span};
+use crate::model::role::Role;
+use crate::model::stack::Stack;
+use crate::model::status::{self, ServerState};
+use crate::model::text::count;
+use crate::output::Output;
+use crate::reconcile::{Depth, Systems};
 
 /// How long each thing that cleans up may take.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the user asked of `doctor`.
-#[derive(Debug, Clone, Default)]
-pub struct DoctorOptions {
-    /// A container from whose network InfluxDB is asked, as a Clipper inside would.
+/// Options of `doctor`.
+#[derive(Debug, Default, Args)]
+pub struct Doctor {
+    /// Ask as a Clipper in this container would: from inside its network
+    #[arg(long, value_name = "CONTAINER")]
     pub from: Option<String>,
+}
+
+/// Runs `doctor`.
+pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
+    let session = unless_interrupted(Session::open(context, Purpose::Whole, false)).await?;
+    let listener = session.listener.as_ref();
+    let diagnosis = doctor(&session.systems, verb.from.as_deref(), listener, interrupted()).await?;
+    let _ = context.report.answer(&Output::Diagnosed(&diagnosis));
+    Ok(if diagnosis.culprit().is_none() { Exit::Done } else { Exit::Differs })
 }
 
 /// Makes every check.
@@ -40,19 +56,19 @@ pub struct DoctorOptions {
 /// [`Error::Interrupted`] when `stop` comes first, [`Error::Docker`] when the engine does not answer, and
 /// [`Error::Absent`] when the container of `--from` does not run, and [`Error::Blocked`] when settings that it needs
 /// are lost. What else is wrong with the stack is no error.
-pub async fn doctor(
+pub(super) async fn doctor(
     systems: &Systems,
-    options: &DoctorOptions,
+    from: Option<&str>,
     listener: &dyn Listener,
     stop: impl Future<Output = ()>,
 ) -> Result<Diagnosis> {
-    super::expect_known_settings(systems.stack())?;
+    crate::reconcile::expect_known_settings(systems.stack())?;
     let mut examination = Examination {
         systems,
-        from: options.from.as_deref(),
-        id: format!("{}-{}", super::now(), std::process::id()),
+        from,
+        id: format!("{}-{}", crate::reconcile::now(), std::process::id()),
         results: Vec::new(),
-        helper: format!("{}-doctor-{}-{}", systems.stack().instance, super::now(), std::process::id()),
+        helper: format!("{}-doctor-{}-{}", systems.stack().instance, crate::reconcile::now(), std::process::id()),
         forward: None,
         written: None,
     };
@@ -118,9 +134,9 @@ impl Examination<'_> {
         let stack = systems.stack();
         let started = Instant::now();
         let seen = systems.observe(Depth::Servers).await?;
-        super::expect_restored(stack, &seen)?;
+        crate::reconcile::expect_restored(stack, &seen)?;
         let plan = plan::up(stack, &seen, UpOptions::default());
-        let status = super::summarize(systems, &seen, &plan, false).await?;
+        let status = crate::reconcile::summarize(systems, &seen, &plan, false).await?;
         let observing = started.elapsed();
         let target = Target::new(stack, &seen, self.from);
         let named = status::named_models(stack, &seen);
@@ -160,7 +176,7 @@ impl Examination<'_> {
     /// Leaves nothing behind.
     async fn clean_up(&mut self, listener: &dyn Listener) {
         if let Some((influxdb, database)) = self.written.take() {
-            let removing = influxdb.remove_probes(&database, &self.id, super::now());
+            let removing = influxdb.remove_probes(&database, &self.id, crate::reconcile::now());
             let why = match tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),

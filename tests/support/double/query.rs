@@ -30,7 +30,7 @@ pub async fn influxql(ask: Ask) -> Response {
 }
 
 fn client() -> reqwest::Client {
-    clipper_metrics::systems::http::install_crypto_provider();
+    clipper_metrics::http::install_crypto_provider();
     reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(std::time::Duration::from_secs(5)).build().unwrap()
 }
 
@@ -79,7 +79,7 @@ fn unreachable(source: &Source, why: &str) -> String {
 }
 
 async fn ask(source: &Source, question: &str) -> Result<Value, String> {
-    let escape = clipper_metrics::systems::http::escaped;
+    let escape = clipper_metrics::http::escaped;
     let path = format!("/query?epoch=ms&db={}&q={}", escape(&source.database), escape(question));
     let (_, body) = send(source, &path).await?;
     let json: Value = serde_json::from_slice(&body).unwrap_or_default();

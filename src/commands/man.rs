@@ -1,0 +1,49 @@
+//! `completions` and `man`: print what packages ship beside the binary.
+
+use clap::Args;
+
+use crate::error::{Error, Exit, Result};
+use crate::output;
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command
+    pub command: Option<String>,
+}
+
+/// Prints the completion script of a shell.
+pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Command) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut root, "clipper-metrics", &mut script);
+    let _ = output::print(&String::from_utf8_lossy(&script));
+    Exit::Done
+}
+
+/// The manual page of the program, or of one command.
+pub(crate) fn print_manual(mut root: clap::Command, command: Option<&str>) -> Result<Exit> {
+    // Options that every command has are known to each only then.
+    root.build();
+    let page = match command {
+        None => root,
+        Some(name) => {
+            let found = root.get_subcommands().find(|one| one.get_name() == name).cloned();
+            let unknown =
+                || Error::usage(format!("there is no command {name:?}"), "`clipper-metrics --help` lists them");
+            let title = format!("clipper-metrics-{name}");
+            found.ok_or_else(unknown)?.name(title.clone()).display_name(title)
+        }
+    };
+    let mut text = Vec::new();
+    let rendered = clap_mangen::Man::new(page).render(&mut text);
+    rendered.map_err(|source| Error::Io { doing: "write the manual page".into(), source })?;
+    let _ = output::print(&String::from_utf8_lossy(&text));
+    Ok(Exit::Done)
+}

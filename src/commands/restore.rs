@@ -1,0 +1,82 @@
+//! `restore`: makes an instance from a file that `backup` wrote.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueHint};
+
+use super::Context;
+use super::session::Session;
+use super::terminal::{self, confirm_loss, interrupted, unless_interrupted};
+use crate::backup;
+use crate::backup::archive::Verified;
+use crate::error::{Error, Exit, Result};
+use crate::model::image::ImageRef;
+use crate::model::invocation::{shell_path, shell_word};
+use crate::model::role::Role;
+use crate::output::Output;
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Do not ask before images that only the file names run, or points are kept for a shorter time
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Runs `restore`.
+pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
+    let file = verb.file.clone();
+    let verifying = async {
+        let verified = tokio::task::spawn_blocking(move || Verified::open(&file)).await;
+        verified.unwrap_or_else(|why| {
+            Err(Error::Io { doing: "read the archive".into(), source: std::io::Error::other(why.to_string()) })
+        })
+    };
+    let archive = Arc::new(unless_interrupted(verifying).await?);
+    let opening = Session::open_restored(context, &verb.file, &archive);
+    let (session, images) = unless_interrupted(opening).await?;
+    let listener = session.listener.as_ref();
+    let trust = async || confirm_images(&session, verb, &images, context).await;
+    let take_over = async |what: &str| confirm_taking_over(&session, verb, what, context).await;
+    let confirm = async |what: &str| confirm_loss(context, verb.yes, what).await;
+    let outcome =
+        backup::restore(&session.systems, &archive, take_over, trust, confirm, listener, interrupted()).await?;
+    let _ = context.report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    Ok(Exit::Done)
+}
+
+/// Asks before this run removes what another restore, which may still run, has made.
+async fn confirm_taking_over(session: &Session, verb: &Restore, what: &str, context: &Context<'_>) -> Result<()> {
+    context.report.clear();
+    let file = shell_path(&verb.file);
+    let command = session.systems.stack().invocation.again(&format!("restore {file} --yes"));
+    let question = format!("{what}. Remove what it has made and restore {file}?");
+    let hint = format!("wait until that run ends; if it was killed: `{command}`");
+    terminal::ask(&question, verb.yes, what, &hint).await
+}
+
+/// Asks before an image runs that only the archive names: an archive can come from anywhere.
+async fn confirm_images(
+    session: &Session,
+    verb: &Restore,
+    images: &[(Role, ImageRef)],
+    context: &Context<'_>,
+) -> Result<()> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    context.report.clear();
+    let list =
+        |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
+    let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
+    let file = shell_path(&verb.file);
+    let command = session.systems.stack().invocation.again(&format!("restore {file} {options}"));
+    let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
+    let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
+    let hint = format!("if you trust them: `{command}`; --yes omits the question");
+    terminal::ask(&question, verb.yes, &what, &hint).await
+}

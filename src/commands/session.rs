@@ -1,0 +1,442 @@
+//! Everything a command works with: inputs read once, the engine found, what the instance remembers
+//! asked for, and all of it merged into a stack and its systems.
+//!
+//! Must not decide anything about a stack.
+
+use std::env::split_paths;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::Context;
+use super::options::Options;
+use crate::backup;
+use crate::backup::archive::Verified;
+use crate::clipper::file::{self, ClipperFile};
+use crate::engine::endpoint::{self, Environment};
+use crate::engine::{Docker, address_of_this_machine, is_of_this_machine};
+use crate::error::{Error, Result};
+use crate::grafana;
+use crate::model::event::{Event, Listener};
+use crate::model::image::ImageRef;
+use crate::model::invocation::{Invocation, typed_option};
+use crate::model::observed::{StoredSettings, Volume};
+use crate::model::plan;
+use crate::model::retention::Retention;
+use crate::model::role::Role;
+use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
+use crate::output::Report;
+use crate::reconcile::{CaFile, Systems, lock};
+use crate::settings::keys::{Setting, Values, file_keys, from_environment};
+use crate::settings::{self, Inputs, Memory, Secrets};
+
+/// How long an engine that has just failed to answer is asked what it is.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most bytes that are read of any file that the user names.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// What a command needs to know of the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All settings.
+    Whole,
+    /// All settings, and what the engine has of the instance, wherever its servers run.
+    Removal,
+    /// The instance's name; what it remembers only says how to print it.
+    NameOnly,
+}
+
+/// A stack's systems, and who listens.
+pub(super) struct Session {
+    pub(super) systems: Systems,
+    pub(super) listener: Rc<dyn Listener>,
+    /// Keeps other runs of this user off the same instance while this one changes it.
+    _lock: Option<lock::Lock>,
+}
+
+impl Session {
+    /// Reads the inputs, finds the engine, asks what the instance remembers, and merges. A run that
+    /// changes things waits for others first: they may give the instance other settings.
+    pub(super) async fn open(context: &Context<'_>, purpose: Purpose, changes: bool) -> Result<Self> {
+        let inputs = read_inputs(context, purpose)?;
+        Self::open_with(inputs, context, purpose, changes).await
+    }
+
+    /// The same with inputs that were read before.
+    pub(super) async fn open_with(
+        mut inputs: Inputs,
+        context: &Context<'_>,
+        purpose: Purpose,
+        changes: bool,
+    ) -> Result<Self> {
+        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+        let name = inputs.instance()?;
+        // What is wrong with the supplied values is reported before the engine is asked.
+        settings::check_values(&inputs)?;
+        if purpose != Purpose::NameOnly {
+            settings::check(&inputs)?;
+        }
+        if inputs.needs_no_engine() && purpose == Purpose::Whole {
+            return Self::without_engine(&inputs, context);
+        }
+        let docker = connect(&mut inputs, context, &listener).await?;
+        let lock = if changes {
+            Some(lock::acquire(&docker.engine().endpoint, &name, context.environment, listener.as_ref()).await?)
+        } else {
+            None
+        };
+        let memory = match remembered(&docker, &name).await {
+            Ok(memory) => memory,
+            Err(error) => {
+                // Whether it is an engine at all says more; one that does not answer need not be waited for twice.
+                return Err(match tokio::time::timeout(CHECK_TIMEOUT, docker.check()).await {
+                    Ok(Err(no_engine)) => no_engine,
+                    _ => error,
+                });
+            }
+        };
+        if purpose == Purpose::NameOnly {
+            // What is done by name alone need not begin with a look, which checks the engine beside it.
+            docker.check().await?;
+        }
+        let merged = settings::merge(&inputs, &memory);
+        let (stack, credentials) = match (merged, purpose) {
+            (Ok(merged), _) => merged,
+            (Err(error), Purpose::Whole | Purpose::Removal) => return Err(error),
+            // Whatever is wrong with other settings, an instance can be removed and its logs read.
+            (Err(_), Purpose::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
+        };
+        let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
+        Ok(Self { systems, listener, _lock: lock })
+    }
+
+    /// For what the engine has of an instance. Where this run names both servers, an engine that does not answer is no
+    /// obstacle, unless `needs_engine`.
+    pub(super) async fn open_for_containers(
+        context: &Context<'_>,
+        purpose: Purpose,
+        changes: bool,
+        needs_engine: bool,
+    ) -> Result<Self> {
+        let inputs = read_inputs(context, purpose)?;
+        match Self::open_with(inputs.clone(), context, purpose, changes).await {
+            Err(error @ Error::Engine { .. }) if inputs.needs_no_engine() && !needs_engine => {
+                let name = inputs.instance()?;
+                let session = Self::without_engine(&inputs, context)?;
+                let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
+                session.listener.on(Event::Warning(&left));
+                Ok(session)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Without an engine, for what can do without: nothing is remembered then.
+    pub(super) fn without_engine(inputs: &Inputs, context: &Context<'_>) -> Result<Self> {
+        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+        let (stack, credentials) = settings::merge(inputs, &Memory::default())?;
+        let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
+        Ok(Self { systems, listener, _lock: None })
+    }
+
+    /// For an instance that is to be made from an archive: what it remembers comes from there, but for the
+    /// addresses, which open nothing that this run does not name. With it come the images that only the archive names.
+    pub(super) async fn open_restored(
+        context: &Context<'_>,
+        file: &Path,
+        verified: &Verified,
+    ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
+        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+        let manifest = &verified.manifest;
+        let mut inputs = read_inputs(context, Purpose::Whole)?;
+        if inputs.given(Setting::Name).is_none() {
+            inputs.options.insert(Setting::Name, manifest.instance.clone());
+        }
+        let name = inputs.instance()?;
+        settings::check_values(&inputs)?;
+        settings::check(&inputs)?;
+        let docker = connect(&mut inputs, context, &listener).await?;
+        let lock = lock::acquire(&docker.engine().endpoint, &name, context.environment, listener.as_ref()).await?;
+        docker.check().await?;
+        let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
+        let restore = backup::new_restore(archive, verified.digest.clone());
+        let noted = docker.stored_settings(&name).await?;
+        // The options of a restore that did not end are those of the run that begins it again.
+        let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
+        let mut values = again.unwrap_or_else(|| {
+            let mut values = manifest.settings.clone();
+            for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
+                values.remove(setting.key().option);
+            }
+            values
+        });
+        // It is not noted before it is confirmed.
+        if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
+            values.entry(name.clone()).or_insert_with(|| retention.clone());
+        }
+        let database = Remembered { value: manifest.database.clone(), of_file: false };
+        values.entry(Setting::Database.key().option.into()).or_insert(database);
+        let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
+        let memory = Memory { stored: Some(stored), ..Memory::default() };
+        let (mut stack, credentials) = settings::merge(&inputs, &memory)?;
+        if let Some(unknown) = plan::unknown_settings(&stack) {
+            return Err(Error::usage(
+                format!("the archive cannot be used as it is: {}", unknown.why),
+                "give these settings with `restore`, or use the version of clipper-metrics that wrote the archive",
+            ));
+        }
+        (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
+        let images = settings::remembered_images(&inputs, &memory, &stack)?;
+        let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
+        Ok((Self { systems, listener, _lock: Some(lock) }, images))
+    }
+}
+
+/// Connects to the engine, and notes where it is and how suggested commands reach it.
+async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn Listener>) -> Result<Docker> {
+    let endpoint =
+        endpoint::resolve(context.options.host.as_deref(), context.options.context.as_deref(), context.environment)?;
+    if endpoint.was_found() {
+        inputs.engine_options = endpoint.options();
+    }
+    let docker = Docker::connect(endpoint, Rc::clone(listener)).await?;
+    inputs.engine = docker.location();
+    Ok(docker)
+}
+
+/// This run was given the engine that it is to use.
+pub(super) fn names_engine(context: &Context<'_>) -> bool {
+    endpoint::resolve(context.options.host.as_deref(), context.options.context.as_deref(), context.environment)
+        .is_ok_and(|endpoint| endpoint.chosen_by.is_this_run())
+}
+
+/// The engine alone, for what concerns no instance.
+pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
+    let endpoint =
+        endpoint::resolve(context.options.host.as_deref(), context.options.context.as_deref(), context.environment)?;
+    let docker = Docker::connect(endpoint, Rc::<dyn Report>::clone(&context.report)).await?;
+    docker.check().await?;
+    Ok(docker)
+}
+
+/// What an instance remembers. Only where something of that is lost, containers and volumes are looked at.
+async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
+    let is_whole = |stored: &StoredSettings| stored.values.as_ref().is_some_and(settings::is_readable);
+    let stored = docker.stored_settings(name).await?;
+    if is_whole(&stored) {
+        return Ok(Memory { stored: Some(stored), ..Memory::default() });
+    }
+    docker.check().await?;
+    let containers = docker.specifications(name).await?;
+    let mut has_data = false;
+    for role in Role::ALL {
+        has_data |= matches!(docker.volume(name, role).await?, Volume::Ours { .. });
+    }
+    // Another run may have made all of them since: settings come before volumes and containers.
+    let exists = has_data || !containers.is_empty();
+    let stored = if exists { docker.stored_settings(name).await? } else { stored };
+    Ok(Memory { stored: Some(stored), containers, has_data })
+}
+
+/// Inputs that name an instance and nothing else.
+fn by_name(name: String, inputs: &Inputs) -> Inputs {
+    Inputs {
+        options: [(Setting::Name, name)].into(),
+        environment: Values::new(),
+        file: None,
+        secrets: Secrets::default(),
+        ca_file: None,
+        edition: inputs.edition.clone(),
+        alerts_edition: inputs.alerts_edition.clone(),
+        engine: EngineLocation::Here,
+        engine_options: inputs.engine_options.clone(),
+        resolve: inputs.resolve,
+        own_address: inputs.own_address,
+        has_address: inputs.has_address,
+        read_dashboard: inputs.read_dashboard,
+    }
+}
+
+/// Reads everything that was given to this run, each thing once: a secret may come from a pipe.
+pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inputs> {
+    let Context { options, environment, .. } = context;
+    let (mut given, mut variables) =
+        (options.settings.0.clone(), from_environment(|name| environment.get(name).map(String::from)));
+    // They are remembered, and the next run may be in another folder.
+    for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
+        *paths = absolute(paths)?;
+    }
+    variables.retain(|_, value| !value.is_empty());
+    let path =
+        |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
+    let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
+    let of_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
+    let (mut secrets, mut ca_file) = (Secrets::default(), None);
+    if purpose != Purpose::NameOnly {
+        let secret = |setting| secret(setting, &given, &variables, of_file(setting), environment);
+        secrets = Secrets {
+            grafana_password: secret(Setting::GrafanaPasswordFile)?,
+            grafana_token: secret(Setting::GrafanaTokenFile)?,
+            influxdb_password: secret(Setting::InfluxdbPasswordFile)?,
+        };
+        let of_file = || of_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
+        ca_file = path(Setting::CaFile).or_else(of_file).map(|path| read_ca_file(path)).transpose()?;
+    }
+    Ok(Inputs {
+        options: given,
+        environment: variables,
+        file,
+        secrets,
+        ca_file,
+        edition: grafana::dashboard::edition(),
+        alerts_edition: grafana::alerts::edition(),
+        engine: EngineLocation::Here,
+        engine_options: engine_options(options),
+        resolve,
+        own_address: address_of_this_machine,
+        has_address: is_of_this_machine,
+        read_dashboard,
+    })
+}
+
+/// How a suggested command reaches the same instance, before anything is read.
+pub(crate) fn invocation(options: &Options, environment: &Environment) -> Invocation {
+    let variables = from_environment(|name| environment.get(name).map(String::from));
+    let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment);
+    let engine = endpoint.map_or_else(|_| engine_options(options), |endpoint| endpoint.options());
+    settings::invocation(&options.settings.0, &variables, &engine, false)
+}
+
+/// The engine that was chosen on the command line, for suggested commands.
+fn engine_options(options: &Options) -> String {
+    match (&options.host, &options.context) {
+        (Some(host), _) => typed_option("-H", host),
+        (None, Some(context)) => typed_option("--context", context),
+        (None, None) => String::new(),
+    }
+}
+
+/// Secrets come from files or variables, never from options: those show in process lists. Each
+/// source goes before the next as for any setting; of one source, the file before the variable.
+fn secret(
+    setting: Setting,
+    options: &Values,
+    variables: &Values,
+    of_file: Option<&String>,
+    environment: &Environment,
+) -> Result<Option<Secret>> {
+    let of_grafana = setting != Setting::InfluxdbPasswordFile;
+    if let Some(path) = options.get(&setting) {
+        return if path.is_empty() { Ok(None) } else { read_secret(path, of_grafana).map(Some) };
+    }
+    if let Some(path) = variables.get(&setting) {
+        return read_secret(path, of_grafana).map(Some);
+    }
+    let direct =
+        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, of_grafana));
+    if let Some(text) = direct.filter(|text| !text.is_empty()) {
+        return Ok(Some(Secret::new(text)));
+    }
+    of_file.map(|path| read_secret(path, of_grafana)).transpose()
+}
+
+fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
+    let text = read(Path::new(path), "a file that holds the secret alone")?;
+    let text = trimmed(&text, of_grafana);
+    if text.is_empty() {
+        return Err(Error::File {
+            path: path.into(),
+            line: None,
+            message: "is empty".into(),
+            hint: "put the secret into it, alone on one line".into(),
+        });
+    }
+    Ok(Secret::new(text))
+}
+
+/// Grafana's own file provider trims what it reads, so a secret for Grafana is the same with and
+/// without white space at its ends; of others only the line's end is cut.
+fn trimmed(text: &str, of_grafana: bool) -> &str {
+    if of_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
+}
+
+fn read(path: &Path, what: &str) -> Result<String> {
+    String::from_utf8(read_bytes(path, what)?).map_err(|_| Error::File {
+        path: path.to_path_buf(),
+        line: None,
+        message: "is not text".into(),
+        hint: format!("give the path of {what}"),
+    })
+}
+
+fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
+    let failed = |message: String| Error::File {
+        path: path.to_path_buf(),
+        line: None,
+        message,
+        hint: format!("give the path of {what}"),
+    };
+    let file = std::fs::File::open(path).map_err(|why| failed(format!("cannot be read: {why}")))?;
+    let mut bytes = Vec::new();
+    let mut limited = std::io::Read::take(file, FILE_LIMIT + 1);
+    std::io::Read::read_to_end(&mut limited, &mut bytes).map_err(|why| failed(format!("cannot be read: {why}")))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(failed("is larger than 1 MiB".into()));
+    }
+    Ok(bytes)
+}
+
+fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
+    let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())?;
+    // The path of the file itself may be relative to this run's folder.
+    if let Some(paths) = Setting::Dashboard.key().key.and_then(|key| found.metrics.get_mut(key)) {
+        *paths = absolute(paths)?;
+    }
+    Ok(found)
+}
+
+fn read_ca_file(path: &str) -> Result<CaFile> {
+    let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file")?;
+    Ok(CaFile { path: path.into(), pem })
+}
+
+/// The same paths, complete.
+fn absolute(paths: &str) -> Result<String> {
+    let failed =
+        |why: String| Error::usage(format!("{} cannot be used: {why}", Setting::Dashboard.option()), "rename the file");
+    let complete = split_paths(paths)
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(|path| {
+            Ok(std::path::absolute(&path).map_err(|why| failed(why.to_string()))?.to_string_lossy().into_owned())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    file::join_paths(&complete).map_err(failed)
+}
+
+fn read_dashboard(path: &str, instance: &str) -> Result<UserDashboard> {
+    let what = format!("a dashboard that was exported from Grafana with {}", Setting::Dashboard.option());
+    // What is remembered may have become anything, and reading a pipe would wait for ever.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let message = "is not a regular file".into();
+        let hint = format!("give the path of {what}");
+        return Err(Error::File { path: path.into(), line: None, message, hint });
+    }
+    let text = read(Path::new(path), &what)?;
+    grafana::user_dashboard::parse(path, instance, &text).map_err(|why| Error::File {
+        path: path.into(),
+        line: None,
+        message: why.message,
+        hint: why.hint,
+    })
+}
+
+/// The addresses of a host name, those of version 4 first. The engine would open everything for the
+/// name itself.
+fn resolve(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let mut addresses: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.dedup();
+    addresses
+}

@@ -1,0 +1,65 @@
+//! `status`: shows the actual state, how it differs from the settings, and whether Clipper sends metrics.
+
+use clap::Args;
+
+use super::Context;
+use super::session::{self, Purpose, Session, read_inputs};
+use super::terminal::{interrupted, reader_gone};
+use crate::error::{Exit, Result};
+use crate::model::status;
+use crate::output::{self, Format, Output};
+use crate::reconcile;
+
+/// Options of `status`.
+#[derive(Debug, Default, Args)]
+pub struct Status {
+    /// Keep watching: redraws on a terminal, one line per change elsewhere
+    #[arg(long)]
+    pub watch: bool,
+    /// List every instance on the engine, without asking its servers
+    #[arg(long, conflicts_with_all = ["watch", "show_secrets"])]
+    pub all: bool,
+    /// Show Grafana's password
+    #[arg(long)]
+    pub show_secrets: bool,
+}
+
+/// Runs `status`.
+pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
+    if verb.watch {
+        let watching = async {
+            // An engine that cannot be reached now may be there later.
+            let inputs = read_inputs(context, Purpose::Whole)?;
+            let open = || Session::open_with(inputs.clone(), context, Purpose::Whole, false);
+            let mut session = open().await?;
+            loop {
+                let show = |status: &status::Status| context.report.again(status).is_ok();
+                match reconcile::watch(&session.systems, verb.show_secrets, show).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => {
+                        session = reconcile::reopen(error, open, |error| context.report.trouble(error)).await?;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            result = watching => result?,
+            () = reader_gone() => {}
+            () = interrupted() => {}
+        }
+        return Ok(Exit::Done);
+    }
+    if context.format() == Format::JsonSchema {
+        let _ = output::print(output::JSON_SCHEMA);
+        return Ok(Exit::Done);
+    }
+    if verb.all {
+        let docker = session::engine(context).await?;
+        let _ = context.report.answer(&Output::Instances(&docker.instances().await?));
+        return Ok(Exit::Done);
+    }
+    let session = Session::open(context, Purpose::Whole, false).await?;
+    let status = reconcile::status(&session.systems, verb.show_secrets).await?;
+    let _ = context.report.answer(&Output::Status(&status));
+    Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
+}

@@ -1,0 +1,211 @@
+//! The terminal: style, confirmation, interruption, and a reader that goes away.
+//!
+//! Must not know what a command does.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+
+use super::Context;
+use super::options::{Color, Options};
+use crate::clipper::file::ValueKind;
+use crate::engine::endpoint::Environment;
+use crate::error::{Error, Result};
+use crate::model::text::printable;
+use crate::output::{Format, Style};
+use crate::settings::keys::{Setting, TABLE};
+
+/// How to show things, by options, environment and terminals: each stream by itself.
+pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
+    let forced = environment.get("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
+    let smart = environment.get("TERM").is_none_or(|term| term != "dumb");
+    let color = |is_terminal: bool| match options.color {
+        Some(Color::Always) => true,
+        Some(Color::Never) => false,
+        Some(Color::Auto) | None => forced || (is_terminal && smart && !environment.is_set("NO_COLOR")),
+    };
+    let given = options.settings.0.get(&Setting::Output).map(String::as_str);
+    let output = given.or_else(|| environment.get(Setting::Output.key().variable));
+    let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    Style {
+        format: match output {
+            Some("json") => Format::Json,
+            Some("env") => Format::Env,
+            Some("json-schema") => Format::JsonSchema,
+            _ => Format::Human,
+        },
+        quiet: options.quiet,
+        verbose: options.verbose,
+        live: err && smart,
+        terminal: out && smart,
+        color: color(out),
+        color_of_errors: color(err),
+    }
+}
+
+/// Every variable that the program reads as text is text, and the format is one that the command has: only a single
+/// status of one instance has all.
+pub(crate) fn check(options: &Options, is_status: bool, style: Style, environment: &Environment) -> Result<()> {
+    environment.expect_text(TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten())?;
+    let key = Setting::Output.key();
+    let is_given = options.settings.0.contains_key(&Setting::Output);
+    if let (Some(text), ValueKind::Word(arguments)) = (environment.get(key.variable), key.kind)
+        && !text.is_empty()
+        && !is_given
+        && !arguments.contains(&text)
+    {
+        let hint = format!("give one of {}", arguments.join(", "));
+        return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
+    }
+    if matches!(style.format, Format::Env | Format::JsonSchema) && !is_status {
+        return Err(Error::usage(
+            "only `status` has the formats env and json-schema, and not with --watch or --all",
+            "give --output human or --output json",
+        ));
+    }
+    Ok(())
+}
+
+/// JSON and nothing else.
+pub(crate) const fn json_style() -> Style {
+    Style {
+        format: Format::Json,
+        quiet: true,
+        verbose: false,
+        live: false,
+        terminal: false,
+        color: false,
+        color_of_errors: false,
+    }
+}
+
+/// A command line that cannot be parsed asks for JSON all the same.
+pub(crate) fn wants_json(environment: &Environment, arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<OsString> = arguments.collect();
+    let given = arguments.windows(2).rfind(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
+    let given = given.or_else(|| {
+        let joined = arguments.iter().filter_map(|word| word.to_str()?.strip_prefix("--output=")).next_back();
+        joined.map(OsString::from)
+    });
+    match given {
+        Some(word) => word == "json",
+        None => environment.get(Setting::Output.key().variable).is_some_and(|word| word == "json"),
+    }
+}
+
+/// Comes with Ctrl-C, with SIGTERM, and when the terminal is closed.
+pub(crate) async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::SignalKind;
+        let closed = async {
+            if is_hangup_ignored() {
+                std::future::pending::<()>().await;
+            } else {
+                received(SignalKind::hangup()).await;
+            }
+        };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            () = received(SignalKind::terminate()) => {}
+            () = closed => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(unix)]
+async fn received(kind: tokio::signal::unix::SignalKind) {
+    match tokio::signal::unix::signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Somebody asked for a run that outlives its terminal, as `nohup` does (proc(5), `SigIgn`). Where the system
+/// does not tell, that is one which does not write to a terminal.
+#[cfg(unix)]
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.map_or_else(|| !std::io::stderr().is_terminal(), |mask| mask & 1 == 1)
+}
+
+/// Comes when nobody reads standard output any more, so that a command which has nothing to say for
+/// a while ends, too. Never where it is no pipe.
+pub(super) async fn reader_gone() {
+    #[cfg(unix)]
+    {
+        use std::time::Duration;
+
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut ticks = tokio::time::interval(Duration::from_millis(500));
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        loop {
+            ticks.tick().await;
+            let out = std::io::stdout();
+            // Nothing is asked for: that the other end is gone is reported all the same.
+            let mut descriptors = [PollFd::new(&out, PollFlags::empty())];
+            let gone = PollFlags::ERR | PollFlags::HUP;
+            if poll(&mut descriptors, Some(&now)).is_ok() && descriptors[0].revents().intersects(gone) {
+                return;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    std::future::pending().await
+}
+
+/// Opens an address in a browser, in the background; `false` where there is none.
+pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
+    let is_set = |name| environment.is_set(name);
+    let has_display = cfg!(any(windows, target_os = "macos")) || ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(is_set);
+    has_display && open::that_detached(url).is_ok()
+}
+
+/// Asks before volumes are deleted; where nobody can answer, only `--yes` will do.
+pub(super) async fn confirm(volumes: &[String], yes: bool) -> Result<()> {
+    let what = volumes.join(" and ");
+    let question = format!("Delete the volumes {what}, with all metrics, users and dashboards in them?");
+    let hint = "add --yes to delete them without a question, or omit --volumes to keep them";
+    ask(&question, yes, &format!("the volumes {what} were not deleted"), hint).await
+}
+
+/// Asks before something is deleted. What was not done is said where nobody can answer.
+pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    let hint = hint.to_string();
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::NotConfirmed { message: format!("{undone}: it was not confirmed"), hint });
+    }
+    let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
+    // In the background, so that Ctrl-C is heard meanwhile.
+    let read = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        let _ = std::io::stdin().read_line(&mut answer);
+        answer
+    });
+    let answer = read.await.unwrap_or_default();
+    if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+        return Ok(());
+    }
+    Err(Error::NotConfirmed { message: format!("{undone}: it was declined"), hint })
+}
+
+/// Asks before `up` deletes something that people have stored.
+pub(super) async fn confirm_loss(context: &Context<'_>, yes: bool, what: &str) -> Result<()> {
+    // What is going on on the terminal must not run over the question.
+    context.report.clear();
+    let hint = "add --yes to go on without a question, or give another --retention or --grafana-image";
+    ask(&format!("{what}. Go on?"), yes, what, hint).await
+}
+
+/// A future that ends when it does, or with an interruption.
+pub(super) async fn unless_interrupted<T>(doing: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = doing => result,
+        () = interrupted() => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
+    }
+}

@@ -1,0 +1,65 @@
+//! `up`: starts and configures both servers, and verifies the result.
+
+use clap::Args;
+
+use super::Context;
+use super::session::{Purpose, Session};
+use super::terminal::{self, confirm_loss};
+use crate::error::{Exit, Result};
+use crate::model::event::Event;
+use crate::model::plan::UpOptions;
+use crate::model::stack::Pull;
+use crate::output::Output;
+use crate::reconcile;
+
+/// Options of `up`.
+#[derive(Debug, Default, Args)]
+pub struct Up {
+    /// Only print what would be done (exit code 3 if there is anything)
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace dashboards and alert rules even if somebody edited them
+    #[arg(long)]
+    pub overwrite_dashboard: bool,
+    /// Let the instance's objects in the Grafana at --grafana-url follow InfluxDB to another address or database
+    #[arg(long)]
+    pub move_data_source: bool,
+    /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
+    #[arg(long)]
+    pub reset_grafana_password: bool,
+    /// Do not ask before --retention deletes points, or an older Grafana what a newer one has stored
+    #[arg(long)]
+    pub yes: bool,
+    /// Open the dashboard in a browser, where there is one
+    #[arg(long, conflicts_with = "dry_run")]
+    pub open: bool,
+}
+
+/// Runs `up`.
+pub(crate) async fn run(context: &Context<'_>, up: &Up) -> Result<Exit> {
+    let session = Session::open(context, Purpose::Whole, !up.dry_run).await?;
+    let options = UpOptions {
+        overwrite_dashboard: up.overwrite_dashboard,
+        move_data_source: up.move_data_source,
+        reset_password: up.reset_grafana_password,
+        pull: session.systems.stack().pull == Pull::Always,
+    };
+    if up.dry_run {
+        let preview = reconcile::plan_up(&session.systems, options, session.listener.as_ref()).await?;
+        let questions = if up.yes { &[][..] } else { &preview.questions };
+        let _ = context.report.answer(&Output::Planned { status: &preview.status, plan: &preview.plan, questions });
+        return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
+    }
+    let confirm = async |what: &str| confirm_loss(context, up.yes, what).await;
+    let outcome = reconcile::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
+    let _ = context.report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    if up.open {
+        let url = &outcome.status.dashboard_url;
+        if let Some(command) = &outcome.status.forward_command {
+            session.listener.on(Event::Note(&format!("run `{command}` first, then open {url}")));
+        } else if !terminal::open_browser(url, context.environment) {
+            session.listener.on(Event::Note(&format!("there is no browser here: open {url}")));
+        }
+    }
+    Ok(Exit::Done)
+}

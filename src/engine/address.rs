@@ -1,0 +1,112 @@
+//! Whether the engine can publish an address, tried with a container that offers nothing and is removed at once.
+//!
+//! Only the engine knows its machine's addresses and ports: it may run elsewhere, or in a virtual machine.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+
+use super::container::name_of;
+use super::{Docker, labels};
+use crate::error::{Error, Refusal, Result};
+use crate::model::role::Role;
+use crate::model::stack::ContainerSpec;
+
+/// What the role's label of such a container says.
+const PURPOSE: &str = "address-check";
+/// The port inside, at which no server listens.
+const DISCARD: &str = "9/tcp";
+
+impl Docker {
+    /// Tries to publish a server's address; port 0 is one that the engine chooses.
+    ///
+    /// # Errors
+    /// [`Error::Publish`] where the address cannot be had, else [`Error::Docker`].
+    pub async fn check_address(&self, instance: &str, spec: &ContainerSpec, publish: SocketAddr) -> Result<()> {
+        self.remove_address_check(instance, spec.role).await?;
+        let doing = format!("check the address of {}", spec.role.title());
+        let Some(network) = self.network(instance).await?.id().map(String::from) else {
+            return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
+        };
+        let options = CreateContainerOptionsBuilder::default().name(&name(instance, spec.role)).build();
+        let made = self.client.create_container(Some(options), self.address_check(instance, spec, publish, network));
+        let id = self.call(&doing, made).await?.id;
+        let result = self.start_container(instance, spec.role, &id, publish).await;
+        self.remove_address_check(instance, spec.role).await?;
+        match result {
+            Err(Error::Publish { role, holder, answers, free, .. }) => {
+                Err(Error::Publish { role, address: spec.specification.publish, holder, answers, free })
+            }
+            // Whatever else keeps this one from starting need not keep the server.
+            Err(Error::Docker { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn address_check(
+        &self,
+        instance: &str,
+        spec: &ContainerSpec,
+        publish: SocketAddr,
+        network: String,
+    ) -> ContainerCreateBody {
+        let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
+        // Podman publishes at the address that stands for all only where none is named.
+        let is_any = self.is_podman.get() && publish.ip().is_unspecified();
+        let binding = PortBinding { host_ip: (!is_any).then(|| publish.ip().to_string()), host_port: Some(host_port) };
+        let mut labels = labels::of_instance(instance);
+        labels.insert(labels::ROLE.into(), PURPOSE.into());
+        ContainerCreateBody {
+            image: Some(spec.pinned_image.clone().unwrap_or_else(|| spec.specification.image.to_string())),
+            labels: Some(labels),
+            exposed_ports: Some(vec![DISCARD.into()]),
+            host_config: Some(HostConfig {
+                port_bindings: Some(HashMap::from([(DISCARD.to_string(), Some(vec![binding]))])),
+                network_mode: Some(network),
+                cap_drop: Some(vec!["ALL".into()]),
+                security_opt: Some(vec!["no-new-privileges".into()]),
+                readonly_rootfs: Some(true),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// Removes the container of an address check that did not end.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
+        let doing = "look for a container that checked an address";
+        let Some(found) = self.find_by_id(doing, &name(instance, role)).await? else { return Ok(()) };
+        let labels = found.config.and_then(|config| config.labels);
+        let purpose = labels.as_ref().and_then(|labels| labels.get(labels::ROLE));
+        if !labels::belongs(labels.as_ref(), instance) || purpose.is_none_or(|purpose| purpose != PURPOSE) {
+            return Ok(());
+        }
+        let id = found.id.unwrap_or_default();
+        let remove = async || {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            let removal = self.client.remove_container(&id, Some(options));
+            self.find("remove a container that checked an address", removal).await
+        };
+        match self.ask_until_ended(remove).await {
+            Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(&id).await,
+            result => result.map(drop),
+        }
+    }
+}
+
+/// A listed container is one of these, which a run that was killed has left.
+pub(super) fn is_address_check(container: &ContainerSummary) -> bool {
+    let labels = container.labels.as_ref();
+    let Some(instance) = labels.and_then(|labels| labels.get(labels::INSTANCE)) else { return false };
+    let has_purpose = labels.and_then(|labels| labels.get(labels::ROLE)).is_some_and(|purpose| purpose == PURPOSE);
+    has_purpose && Role::ALL.iter().any(|role| name(instance, *role) == name_of(container))
+}
+
+fn name(instance: &str, role: Role) -> String {
+    format!("{}-{PURPOSE}", role.object_name(instance))
+}

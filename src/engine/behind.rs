@@ -1,0 +1,246 @@
+//! Whether the address of an external server leads to a container that clipper-metrics manages.
+//!
+//! Decided by the addresses to which the URL resolves and the ports that the engine publishes, never by the text.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
+
+use super::container::{is_up, name_of};
+use super::{Docker, labels};
+use crate::model::address::{ServerUrl, reachable};
+use crate::model::observed::ManagedServer;
+use crate::model::role::Role;
+use crate::model::stack::EngineLocation;
+use crate::model::text::printable;
+
+/// How long a name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Docker {
+    /// The managed container to which a URL leads; the instance's own comes first.
+    pub(super) async fn managed_behind(
+        &self,
+        url: &ServerUrl,
+        instance: &str,
+        all: &[ContainerSummary],
+    ) -> Option<ManagedServer> {
+        let addresses = resolve(&url.host, url.port).await;
+        let host = match self.location() {
+            EngineLocation::Here => None,
+            EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. } => {
+                Some(resolve(&host, url.port).await)
+            }
+        };
+        find(all, instance, &addresses, url.port, &Machine::new(host, all))
+    }
+}
+
+/// The addresses of a host name or an address, as this machine reaches them. Without an answer there are none.
+async fn resolve(host: &str, port: u16) -> Vec<IpAddr> {
+    let lookup = tokio::net::lookup_host((host, port));
+    let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await else { return Vec::new() };
+    found.map(|address| reachable(address.ip().to_canonical())).collect()
+}
+
+/// The engine's machine, as far as addresses are concerned.
+struct Machine {
+    /// Its addresses, where it is another machine than this one.
+    elsewhere: Option<Vec<IpAddr>>,
+    /// Its addresses in the networks of containers.
+    gateways: Vec<IpAddr>,
+}
+
+impl Machine {
+    fn new(elsewhere: Option<Vec<IpAddr>>, all: &[ContainerSummary]) -> Self {
+        let gateways = endpoints(all).flat_map(|endpoint| [&endpoint.gateway, &endpoint.ipv6_gateway]);
+        Self { elsewhere, gateways: gateways.filter_map(|ip| ip.as_deref()?.parse().ok()).collect() }
+    }
+
+    /// A port that is published at `published` answers at `ip`, as this machine reaches that.
+    fn publishes(&self, published: IpAddr, ip: IpAddr) -> bool {
+        if !published.is_unspecified() {
+            // The loopback of another machine is out of reach at any address.
+            return published.to_canonical() == ip && (self.elsewhere.is_none() || !ip.is_loopback());
+        }
+        // A port that is published for IPv4 alone leaves the same port of IPv6 to others.
+        if published.is_ipv4() && ip.is_ipv6() {
+            return false;
+        }
+        match &self.elsewhere {
+            None => self.gateways.contains(&ip) || is_own(ip),
+            Some(addresses) => addresses.contains(&ip),
+        }
+    }
+}
+
+/// This machine has the address: a socket can be bound there. Nothing is sent.
+fn is_own(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+fn endpoints(all: &[ContainerSummary]) -> impl Iterator<Item = &bollard::models::EndpointSettings> {
+    all.iter()
+        .flat_map(|one| one.network_settings.iter())
+        .flat_map(|settings| settings.networks.iter().flatten())
+        .map(|(_, endpoint)| endpoint)
+}
+
+fn find(
+    all: &[ContainerSummary],
+    instance: &str,
+    addresses: &[IpAddr],
+    port: u16,
+    machine: &Machine,
+) -> Option<ManagedServer> {
+    let leads_to = |container: &ContainerSummary, role: Role| {
+        let at = published(container);
+        let is_published =
+            at.iter().any(|at| at.port() == port && addresses.iter().any(|ip| machine.publishes(at.ip(), *ip)));
+        let own = endpoints(std::slice::from_ref(container))
+            .flat_map(|endpoint| [&endpoint.ip_address, &endpoint.global_ipv6_address]);
+        let mut own = own.filter_map(|ip| ip.as_deref()?.parse::<IpAddr>().ok());
+        let is_inside = machine.elsewhere.is_none() && port == role.port() && own.any(|ip| addresses.contains(&ip));
+        is_published || is_inside
+    };
+    let found = all.iter().filter_map(|container| {
+        let (owner, role) = managed(container)?;
+        leads_to(container, role).then(|| ManagedServer {
+            container: printable(&name_of(container)),
+            is_own: owner == instance,
+            instance: printable(owner),
+            runs: is_up(container),
+        })
+    });
+    // One that runs holds the address.
+    found.max_by_key(|server| (server.runs, server.is_own))
+}
+
+/// The instance and role of a container that clipper-metrics manages.
+fn managed(container: &ContainerSummary) -> Option<(&str, Role)> {
+    let labels = container.labels.as_ref();
+    let instance = labels?.get(labels::INSTANCE)?;
+    let role = Role::ALL.into_iter().find(|role| labels::serves(labels, instance, *role, &name_of(container)))?;
+    Some((instance, role))
+}
+
+/// Where a container is published, or would be if it ran.
+fn published(container: &ContainerSummary) -> Vec<SocketAddr> {
+    let is_tcp = |typ: Option<PortSummaryTypeEnum>| {
+        matches!(typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY))
+    };
+    let ports = container.ports.iter().flatten().filter(|port| is_tcp(port.typ)).filter_map(|port| {
+        let ip = port.ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or("0.0.0.0");
+        Some(SocketAddr::new(ip.parse().ok()?, port.public_port?))
+    });
+    let ports: Vec<SocketAddr> = ports.collect();
+    if !ports.is_empty() {
+        return ports;
+    }
+    labels::specification(container.labels.as_ref()).map(|made| made.publish).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::image::ImageRef;
+    use crate::model::specification::{PasswordSource, Specification};
+    use bollard::models::{
+        ContainerSummaryNetworkSettings, ContainerSummaryStateEnum as State, EndpointSettings, PortSummary,
+    };
+
+    /// Instance x's InfluxDB, published at an address, or stopped and made for it.
+    fn influxdb(instance: &str, at: &str, runs: bool) -> ContainerSummary {
+        let at: SocketAddr = at.parse().unwrap();
+        let made = Specification {
+            image: ImageRef::parse("influxdb:1").unwrap(),
+            publish: at,
+            network: instance.into(),
+            volume: Role::Influxdb.object_name(instance),
+            read_only: true,
+            password: PasswordSource::Default,
+            host_gateway: false,
+            environment: std::collections::BTreeMap::new(),
+        };
+        let port = PortSummary {
+            ip: Some(at.ip().to_string()),
+            private_port: 8086,
+            public_port: Some(at.port()),
+            typ: Some(PortSummaryTypeEnum::TCP),
+        };
+        let endpoint = EndpointSettings {
+            gateway: Some("172.30.0.1".into()),
+            ip_address: Some("172.30.0.2".into()),
+            ..EndpointSettings::default()
+        };
+        ContainerSummary {
+            names: Some(vec![format!("/{instance}-influxdb")]),
+            labels: Some(labels::of_container(instance, Role::Influxdb, &made)),
+            ports: Some(if runs { vec![port] } else { vec![] }),
+            state: Some(if runs { State::RUNNING } else { State::EXITED }),
+            network_settings: Some(ContainerSummaryNetworkSettings {
+                networks: Some([(instance.to_string(), endpoint)].into()),
+            }),
+            ..ContainerSummary::default()
+        }
+    }
+
+    async fn behind(all: &[ContainerSummary], url: (&str, u16), elsewhere: Option<&[&str]>) -> Option<ManagedServer> {
+        let elsewhere = elsewhere.map(|ips| ips.iter().map(|ip| ip.parse().unwrap()).collect());
+        find(all, "x", &resolve(url.0, url.1).await, url.1, &Machine::new(elsewhere, all))
+    }
+
+    #[tokio::test]
+    async fn every_address_that_leads_to_a_managed_container_is_seen_and_no_other() {
+        for (published, host, expected) in [
+            ("127.0.0.1:9086", "127.0.0.1", true),
+            ("127.0.0.1:9086", "localhost", true),
+            ("127.0.0.1:9086", "0.0.0.0", true),
+            ("127.0.0.1:9086", "::ffff:127.0.0.1", true),
+            ("[::1]:9086", "::1", true),
+            ("0.0.0.0:9086", "127.0.0.1", true),
+            ("0.0.0.0:9086", "127.0.0.9", true),
+            ("0.0.0.0:9086", "::1", false),
+            ("[::]:9086", "::1", true),
+            ("0.0.0.0:9086", "172.30.0.1", true),
+            ("192.0.2.7:9086", "192.0.2.7", true),
+            // The same port of another address is another server's.
+            ("127.0.0.1:9086", "127.0.0.2", false),
+            ("127.0.0.1:9086", "192.0.2.7", false),
+            ("0.0.0.0:9086", "192.0.2.7", false),
+            ("192.0.2.7:9086", "127.0.0.1", false),
+            ("127.0.0.1:9087", "127.0.0.1", false),
+        ] {
+            let found = behind(&[influxdb("x", published, true)], (host, 9086), None).await;
+            assert_eq!(found.is_some(), expected, "{published} {host}");
+        }
+        let inside = async |port| behind(&[influxdb("x", "127.0.0.1:9086", true)], ("172.30.0.2", port), None).await;
+        assert!(inside(8086).await.is_some() && inside(9086).await.is_none(), "its address in its network");
+    }
+
+    #[tokio::test]
+    async fn another_machines_loopback_and_networks_are_not_this_ones() {
+        let on_loopback = [influxdb("x", "127.0.0.1:8086", true)];
+        for host in ["127.0.0.1", "172.30.0.2"] {
+            assert_eq!(behind(&on_loopback, (host, 8086), Some(&["192.0.2.7"])).await, None, "{host}");
+        }
+        let open = [influxdb("x", "0.0.0.0:8086", true)];
+        assert!(behind(&open, ("192.0.2.7", 8086), Some(&["192.0.2.7"])).await.is_some());
+        assert!(behind(&open, ("127.0.0.1", 8086), Some(&["192.0.2.7"])).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn whose_it_is_and_whether_it_runs_are_told_and_inherited_labels_are_nobodys() {
+        let at = ("127.0.0.1", 9086);
+        let found = behind(&[influxdb("x", "127.0.0.1:9086", false)], at, None).await.unwrap();
+        assert_eq!((found.container.as_str(), found.is_own, found.runs), ("x-influxdb", true, false));
+        let both = [influxdb("x", "127.0.0.1:9086", false), influxdb("y", "127.0.0.1:9086", true)];
+        let found = behind(&both, at, None).await.unwrap();
+        assert_eq!((found.instance.as_str(), found.is_own, found.runs), ("y", false, true));
+        // Labels that a container only inherited from an image are left out of the list.
+        let inherited = ContainerSummary { labels: None, ..influxdb("x", "127.0.0.1:9086", true) };
+        assert_eq!(behind(&[inherited], at, None).await, None);
+        assert_eq!(behind(&both, ("no.such.host.invalid", 9086), None).await, None);
+    }
+}

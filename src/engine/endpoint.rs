@@ -1,0 +1,465 @@
+//! Which engine `docker` would use: option, environment, context.
+//!
+//! Knows the files and variables of the Docker client. Must not know how an engine is spoken to.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::{self, Display, Formatter};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::model::invocation::{Invocation, typed_option};
+use crate::model::text::excerpt;
+
+/// The environment, as it was when the program started.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    /// A variable that holds text.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str()
+    }
+
+    /// A variable that holds a path, which need not be text.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.0.get(name).filter(|value| !value.is_empty()).map(Path::new)
+    }
+
+    /// Whether a variable holds anything at all.
+    #[must_use]
+    pub fn is_set(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|value| !value.is_empty())
+    }
+
+    /// Sets a variable for this run.
+    pub fn insert(&mut self, name: String, value: String) {
+        self.0.insert(name, value.into());
+    }
+
+    /// Checks that variables which must hold text do.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the first one that does not.
+    pub fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"]);
+        match names.find(|name| self.0.get(*name).is_some_and(|value| value.to_str().is_none())) {
+            Some(name) => Err(Error::usage(
+                format!("the environment variable {name} is not UTF-8 text"),
+                format!("set {name} to text, or unset it"),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: Into<OsString>> FromIterator<(String, S)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (String, S)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name, value.into())).collect())
+    }
+}
+
+impl<const N: usize> From<[(String, String); N]> for Environment {
+    fn from(variables: [(String, String); N]) -> Self {
+        variables.into_iter().collect()
+    }
+}
+
+/// Where `docker` looks when nothing says otherwise.
+const DEFAULT: &str = "unix:///var/run/docker.sock";
+
+/// The context that every Docker client has.
+const DEFAULT_CONTEXT: &str = "default";
+
+/// How an engine is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The address, as `DOCKER_HOST` has it.
+    pub host: String,
+    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, where TLS is wanted.
+    pub certificates: Option<PathBuf>,
+    /// Who chose it.
+    pub chosen_by: ChosenBy,
+    /// Other sockets that were tried where nobody chose and the usual one does not exist, with what
+    /// came of it.
+    pub tried: Vec<String>,
+}
+
+/// Who chose an engine. Its text stands in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChosenBy {
+    /// `-H`.
+    Option,
+    /// `DOCKER_HOST`.
+    Variable,
+    /// `--context` with this name.
+    ContextOption(String),
+    /// `DOCKER_CONTEXT` with this name.
+    ContextVariable(String),
+    /// The context of this name, which `docker context use` chose.
+    CurrentContext(String),
+    /// Nobody: it is where `docker` looks by itself.
+    Default,
+    /// Nobody: this engine answers, and there is none where `docker` looks.
+    Found(&'static str),
+}
+
+impl ChosenBy {
+    /// This run was given it.
+    #[must_use]
+    pub fn is_this_run(&self) -> bool {
+        matches!(self, Self::Option | Self::Variable | Self::ContextOption(_) | Self::ContextVariable(_))
+    }
+}
+
+impl Display for ChosenBy {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Option => out.write_str("-H"),
+            Self::Variable => out.write_str("DOCKER_HOST"),
+            Self::ContextOption(name) => write!(out, "--context {name}"),
+            Self::ContextVariable(name) => write!(out, "DOCKER_CONTEXT {name}"),
+            Self::CurrentContext(name) => write!(out, "the current Docker context {name}"),
+            Self::Default => out.write_str("default"),
+            Self::Found(engine) => write!(out, "found, {engine}"),
+        }
+    }
+}
+
+impl Display for Endpoint {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({})", self.host, self.chosen_by)
+    }
+}
+
+impl Endpoint {
+    fn new(host: &str, chosen_by: ChosenBy) -> Self {
+        Self { host: host.into(), certificates: None, chosen_by, tried: Vec::new() }
+    }
+
+    /// The options that name this engine in a suggested command; none where the environment or Docker's own
+    /// configuration does.
+    #[must_use]
+    pub fn options(&self) -> String {
+        match &self.chosen_by {
+            // One that was found is not where `docker` looks.
+            ChosenBy::Option | ChosenBy::Found(_) => typed_option("-H", &self.host),
+            ChosenBy::ContextOption(name) => typed_option("--context", name),
+            _ => String::new(),
+        }
+    }
+
+    /// A command of the engine's own client, for the same engine.
+    pub(super) fn docker_command(&self, arguments: &str) -> String {
+        Invocation::new(Vec::new(), self.options()).docker(arguments)
+    }
+
+    /// Nobody chose it, and it is not where `docker` looks by itself.
+    #[must_use]
+    pub fn was_found(&self) -> bool {
+        matches!(self.chosen_by, ChosenBy::Found(_))
+    }
+
+    /// Nobody chose it: it is where `docker` looks by itself.
+    pub(super) fn is_default(&self) -> bool {
+        self.host == DEFAULT
+    }
+
+    /// The engine's own machine, unless it is this one. What is behind ssh is not asked here.
+    pub(super) fn other_machine(&self) -> Option<String> {
+        let (scheme, rest) = self.host.split_once("://")?;
+        if !matches!(scheme, "tcp" | "http" | "https") {
+            return None;
+        }
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let host = match host.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        let is_here =
+            host.is_empty() || host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        (!is_here).then(|| host.to_string())
+    }
+}
+
+/// The engine that `docker` would use.
+///
+/// # Errors
+/// When a context that was asked for does not exist or cannot be read.
+pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environment) -> Result<Endpoint> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    let certificates = certificates(environment);
+    let at = |host: &str, chosen_by| Endpoint {
+        certificates: certificates.clone(),
+        ..Endpoint::new(&complete(host, certificates.is_some()), chosen_by)
+    };
+    // What Docker calls the context `default` is whatever the variables say.
+    let of_variable = set("DOCKER_HOST").map(|host| at(host, ChosenBy::Variable));
+    if let Some(name) = context {
+        return match of_variable {
+            Some(endpoint) if name == DEFAULT_CONTEXT => Ok(endpoint),
+            _ => from_context(name, ChosenBy::ContextOption, environment),
+        };
+    }
+    if let Some(host) = host {
+        return Ok(at(host, ChosenBy::Option));
+    }
+    if let Some(endpoint) = of_variable {
+        return Ok(endpoint);
+    }
+    if let Some(name) = set("DOCKER_CONTEXT") {
+        return from_context(name, ChosenBy::ContextVariable, environment);
+    }
+    let current = folder(environment)
+        .and_then(|folder| std::fs::read(folder.join("config.json")).ok())
+        .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+        .and_then(|config| config["currentContext"].as_str().map(String::from));
+    match current {
+        Some(name) if !name.is_empty() && name != DEFAULT_CONTEXT => {
+            from_context(&name, ChosenBy::CurrentContext, environment)
+        }
+        _ => Ok(usual(Path::new(DEFAULT.trim_start_matches("unix://")), environment)),
+    }
+}
+
+/// The engine that nobody chose: the usual socket, and only where that does not exist the first of the
+/// others that answers. One that denies or refuses is an answer.
+fn usual(socket: &Path, environment: &Environment) -> Endpoint {
+    let mut endpoint = Endpoint::new(DEFAULT, ChosenBy::Default);
+    if std::fs::symlink_metadata(socket).is_ok() {
+        return endpoint;
+    }
+    for (engine, path) in candidates(environment) {
+        let Some(name) = path.to_str() else {
+            endpoint.tried.push(format!("{} ({engine}): its path is not UTF-8 text", path.display()));
+            continue;
+        };
+        match connect(&path) {
+            Ok(()) => {
+                let host = format!("unix://{name}");
+                return Endpoint { tried: endpoint.tried, ..Endpoint::new(&host, ChosenBy::Found(engine)) };
+            }
+            Err(why) => endpoint.tried.push(format!("{} ({engine}): {why}", path.display())),
+        }
+    }
+    endpoint
+}
+
+/// Where engines that run without Docker's own service keep their sockets.
+fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
+    let (runtime, home) = (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME"));
+    let places = [
+        ("rootless Docker", runtime, "docker.sock"),
+        ("Docker Desktop", home, ".docker/run/docker.sock"),
+        ("Docker Desktop", home, ".docker/desktop/docker.sock"),
+        ("colima", home, ".colima/default/docker.sock"),
+        ("colima", home, ".config/colima/default/docker.sock"),
+        ("OrbStack", home, ".orbstack/run/docker.sock"),
+        ("Rancher Desktop", home, ".rd/docker.sock"),
+        ("Podman", runtime, "podman/podman.sock"),
+        ("Podman", Some(Path::new("/run/podman")), "podman.sock"),
+    ];
+    places.into_iter().filter_map(|(engine, folder, path)| Some((engine, folder?.join(path)))).collect()
+}
+
+/// Whether somebody listens on a socket.
+#[cfg(unix)]
+fn connect(path: &Path) -> Result<(), String> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Ok(()),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Err("not there".into()),
+        Err(why) => {
+            let why = why.to_string().to_lowercase();
+            Err(why.split(" (os error").next().unwrap_or(&why).to_string())
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn connect(_: &Path) -> Result<(), String> {
+    Err("not of this system".into())
+}
+
+/// The short forms are as good as the long ones: `/path`, `host:port`, `host`, `:port`, `unix://`.
+fn complete(host: &str, is_tls: bool) -> String {
+    if host == "unix://" {
+        return DEFAULT.into();
+    }
+    if host.starts_with('/') {
+        return format!("unix://{host}");
+    }
+    let authority = match host.split_once("://") {
+        Some(("tcp", authority)) => authority,
+        Some(_) => return host.into(),
+        None => host,
+    };
+    let (authority, path) = authority.find('/').map_or((authority, ""), |at| authority.split_at(at));
+    let (name, port) = match authority.rsplit_once(':') {
+        // What is in brackets is an address of version 6.
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (authority, if is_tls { "2376" } else { "2375" }),
+    };
+    let name = if name.is_empty() { "localhost" } else { name };
+    format!("tcp://{name}:{port}{path}")
+}
+
+/// The folder with the certificates for TLS, if the environment asks for TLS.
+fn certificates(environment: &Environment) -> Option<PathBuf> {
+    if !environment.is_set("DOCKER_TLS_VERIFY") {
+        return None;
+    }
+    environment.path("DOCKER_CERT_PATH").map(PathBuf::from).or_else(|| folder(environment))
+}
+
+/// The folder of the Docker client's configuration.
+fn folder(environment: &Environment) -> Option<PathBuf> {
+    let config = environment.path("DOCKER_CONFIG").map(PathBuf::from);
+    config.or_else(|| environment.path("HOME").map(|home| home.join(".docker")))
+}
+
+fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Environment) -> Result<Endpoint> {
+    if name == DEFAULT_CONTEXT {
+        return Ok(Endpoint::new(DEFAULT, chosen_by(name.into())));
+    }
+    let chosen_by = chosen_by(name.into());
+    let unknown = |why: &str| {
+        Error::usage(
+            format!("there is no engine for {}: {why}", excerpt(&chosen_by.to_string(), 80)),
+            "`docker context ls` lists them; -H names an engine directly",
+        )
+    };
+    let contexts = folder(environment).ok_or_else(|| unknown("there is no HOME, where contexts are"))?.join("contexts");
+    let entries = std::fs::read_dir(contexts.join("meta")).map_err(|_| unknown("there are no Docker contexts"))?;
+    for entry in entries.flatten() {
+        let Ok(text) = std::fs::read(entry.path().join("meta.json")) else { continue };
+        let Ok(meta) = serde_json::from_slice::<Value>(&text) else { continue };
+        if meta["Name"] != name {
+            continue;
+        }
+        let host = meta["Endpoints"]["docker"]["Host"].as_str().unwrap_or_default();
+        if host.is_empty() {
+            return Err(unknown("that context has no Docker endpoint"));
+        }
+        let tls = contexts.join("tls").join(entry.file_name()).join("docker");
+        let wants_tls = ["ca.pem", "cert.pem", "key.pem"].iter().any(|name| tls.join(name).exists());
+        let certificates = wants_tls.then_some(tls);
+        return Ok(Endpoint { certificates, ..Endpoint::new(host, chosen_by) });
+    }
+    Err(unknown("there is no such Docker context"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(pairs: &[(&str, &str)]) -> Environment {
+        pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+    }
+
+    fn with_context(name: &str, host: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let meta = folder.path().join("contexts/meta/abc");
+        std::fs::create_dir_all(&meta).unwrap();
+        let json = serde_json::json!({"Name": name, "Endpoints": {"docker": {"Host": host}}});
+        std::fs::write(meta.join("meta.json"), json.to_string()).unwrap();
+        std::fs::write(folder.path().join("config.json"), format!("{{\"currentContext\":\"{name}\"}}")).unwrap();
+        folder
+    }
+
+    #[test]
+    fn option_then_variable_then_context_then_default() {
+        let folder = with_context("far", "tcp://far:2376");
+        let config = folder.path().to_str().unwrap();
+        let all = environment(&[("DOCKER_CONFIG", config), ("DOCKER_HOST", "unix:///h"), ("DOCKER_CONTEXT", "far")]);
+        assert_eq!(resolve(Some("/o"), None, &all).unwrap().host, "unix:///o");
+        assert_eq!(resolve(None, Some("far"), &all).unwrap().host, "tcp://far:2376");
+        assert_eq!(resolve(None, None, &all).unwrap().host, "unix:///h");
+        let without = environment(&[("DOCKER_CONFIG", config), ("DOCKER_HOST", "")]);
+        assert_eq!(resolve(None, None, &without).unwrap().host, "tcp://far:2376");
+        assert!(resolve(None, None, &environment(&[])).unwrap().host.starts_with("unix://"));
+        assert!(resolve(None, Some("near"), &all).is_err());
+        // As `docker` has it: that context is the variable.
+        assert_eq!(resolve(None, Some("default"), &all).unwrap().host, "unix:///h");
+        let named = resolve(None, Some("default"), &without).unwrap();
+        assert_eq!((named.host.as_str(), named.chosen_by.is_this_run()), (DEFAULT, true));
+        assert_eq!(named.docker_command("ps"), "docker --context default ps");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_of_the_environment_need_not_be_text() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join(OsString::from_vec(b"h\xe9".to_vec()));
+        std::fs::rename(with_context("far", "tcp://far:2376").keep(), &odd).unwrap();
+        let variables = |name: &str| Environment::from_iter([(name.to_string(), odd.clone().into_os_string())]);
+        assert_eq!(resolve(None, None, &variables("DOCKER_CONFIG")).unwrap().host, "tcp://far:2376");
+        std::fs::rename(&odd, folder.path().join("config")).unwrap();
+        std::fs::create_dir(&odd).unwrap();
+        std::fs::rename(folder.path().join("config"), odd.join(".docker")).unwrap();
+        assert_eq!(resolve(None, None, &variables("HOME")).unwrap().host, "tcp://far:2376");
+        assert!(variables("HOME").expect_text(["CLIPPER_METRICS_NAME"]).is_ok());
+        let error = variables("CLIPPER_METRICS_NAME").expect_text(["CLIPPER_METRICS_NAME"]).unwrap_err();
+        assert!(error.to_string().contains("CLIPPER_METRICS_NAME"), "{error}");
+    }
+
+    #[test]
+    fn where_nobody_chose_the_first_socket_that_answers_is_used_and_each_failure_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().to_str().unwrap();
+        let all = environment(&[("HOME", home), ("XDG_RUNTIME_DIR", home)]);
+        let usual_socket = folder.path().join("usual.sock");
+        // One that is there and refuses.
+        std::fs::create_dir_all(folder.path().join(".colima/default")).unwrap();
+        let dead = folder.path().join(".colima/default/docker.sock");
+        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+        let none = usual(&usual_socket, &all);
+        assert_eq!(none.host, DEFAULT);
+        let tried = none.tried.join("\n");
+        assert!(tried.contains(&format!("{} (colima): connection refused", dead.display())), "{tried}");
+        assert!(tried.contains("(rootless Docker): not there") && tried.contains("(OrbStack): not there"), "{tried}");
+        // One that answers.
+        std::fs::create_dir_all(folder.path().join(".orbstack/run")).unwrap();
+        let alive = folder.path().join(".orbstack/run/docker.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&alive).unwrap();
+        let found = usual(&usual_socket, &all);
+        assert_eq!(found.host, format!("unix://{}", alive.display()));
+        assert_eq!(found.to_string(), format!("unix://{} (found, OrbStack)", alive.display()));
+        // The usual one is used as soon as it exists, whatever it says.
+        std::fs::write(&usual_socket, "").unwrap();
+        assert_eq!(usual(&usual_socket, &all), Endpoint::new(DEFAULT, ChosenBy::Default));
+    }
+
+    #[test]
+    fn short_addresses_are_what_docker_takes_them_for() {
+        for (short, long) in [
+            ("/run/x.sock", "unix:///run/x.sock"),
+            ("unix://", DEFAULT),
+            ("box:1", "tcp://box:1"),
+            ("tcp://box", "tcp://box:2375"),
+            ("127.0.0.1", "tcp://127.0.0.1:2375"),
+            (":4243", "tcp://localhost:4243"),
+            ("[fd00::1]", "tcp://[fd00::1]:2375"),
+            ("tcp://[fd00::1]:5", "tcp://[fd00::1]:5"),
+            ("tcp://box:1/below", "tcp://box:1/below"),
+            ("ssh://me@box", "ssh://me@box"),
+        ] {
+            assert_eq!(complete(short, false), long, "{short}");
+        }
+        assert_eq!(complete("box", true), "tcp://box:2376");
+    }
+
+    #[test]
+    fn only_another_machine_is_elsewhere() {
+        let at = |host: &str| Endpoint::new(host, ChosenBy::Option).other_machine();
+        assert_eq!(at("unix:///var/run/docker.sock"), None);
+        assert_eq!(at("tcp://127.0.0.1:2375"), None);
+        assert_eq!(at("tcp://[::1]:2375"), None);
+        assert_eq!(at("tcp://[fd00::1]:2375").as_deref(), Some("fd00::1"));
+    }
+}

@@ -1,0 +1,243 @@
+//! The engine's errors, classified.
+//!
+//! The only file that knows the engine's wordings, but for those of pulls. Must not know what was being done beyond its name.
+
+use bollard::errors::Error as Bollard;
+
+use super::endpoint::Endpoint;
+use super::transport::TooLarge;
+use super::{REQUEST_TIMEOUT, platform};
+use crate::error::{Error, Refusal, chain};
+use crate::model::text::excerpt;
+
+/// Why an engine cannot be used, and what to do about it.
+pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
+    let message = chain(error);
+    let lower = message.to_lowercase();
+    let socket = endpoint.host.trim_start_matches("unix://");
+    let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
+    let (why, hint) = if lower.contains("permission denied") {
+        (
+            format!("you may not use {socket}"),
+            "join the group docker (sudo usermod -aG docker $USER, then sign in again), or use a rootless engine with -H"
+                .to_string(),
+        )
+    } else if missing {
+        let others = if endpoint.tried.is_empty() {
+            String::new()
+        } else {
+            format!("; tried too: {}", endpoint.tried.join(", "))
+        };
+        (format!("there is no {socket}{others}"), start(endpoint))
+    } else if let Some(found) = tls_fault(endpoint, &message) {
+        found
+    } else if matches!(error, Bollard::UnsupportedURISchemeError { .. }) {
+        ("this scheme is not known".to_string(), "write unix:///path, tcp://host:port or ssh://user@host".to_string())
+    } else if lower.contains("connection refused") {
+        ("nothing listens there".to_string(), start(endpoint))
+    } else if matches!(error, Bollard::JsonDataError { .. }) || lower.contains("deserialize") {
+        ("its answer is not a Docker engine's".to_string(), "name another with -H or --context".to_string())
+    } else {
+        (
+            excerpt(&message, 300),
+            format!(
+                "check that `{}` works, or name another engine with -H or --context",
+                endpoint.docker_command("version")
+            ),
+        )
+    };
+    Error::Engine { endpoint: endpoint.to_string(), why, hint }
+}
+
+/// What is wrong with TLS, where that is what is wrong.
+fn tls_fault(endpoint: &Endpoint, message: &str) -> Option<(String, String)> {
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    let Some(folder) = &endpoint.certificates else {
+        let is_tcp = ["tcp://", "http://"].iter().any(|scheme| endpoint.host.starts_with(scheme));
+        // What TLS answers to plain http is no HTTP, or the end of the connection.
+        let is_no_http = says(&["invalid HTTP", "connection closed before", "HTTPS server", "IncompleteMessage"]);
+        return (is_tcp && is_no_http).then(|| {
+            (
+                "it does not answer in plain http, so it may want TLS".to_string(),
+                "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem"
+                    .to_string(),
+            )
+        });
+    };
+    let folder = folder.display();
+    let certificate = message.split("invalid peer certificate: ").nth(1);
+    if let Some(why) = certificate {
+        let why = format!("its certificate is not accepted ({})", excerpt(why, 120));
+        return Some((why, format!("check {folder}/ca.pem, and the certificate's dates and names")));
+    }
+    if says(&["received fatal alert"]) {
+        let why = "it does not accept the certificate that it was shown".to_string();
+        return Some((why, format!("check {folder}/cert.pem and {folder}/key.pem")));
+    }
+    if says(&["corrupt message", "InvalidContentType", "InvalidMessage"]) {
+        return Some((
+            "it does not speak TLS".to_string(),
+            "unset DOCKER_TLS_VERIFY, or name its TLS port".to_string(),
+        ));
+    }
+    says(&["ca.pem", "cert.pem", "key.pem", "CertPath", "ertificate"]).then(|| {
+        (
+            format!("the certificates in {folder} cannot be used: {}", excerpt(message, 200)),
+            "DOCKER_CERT_PATH names a folder with ca.pem, cert.pem and key.pem".to_string(),
+        )
+    })
+}
+
+/// What helps where nothing answers: on this machine, a command that brings an engine.
+fn start(endpoint: &Endpoint) -> String {
+    let advice =
+        if endpoint.is_default() { platform::advice() } else { "check that address, or start the engine there".into() };
+    format!("{advice}; -H or --context name another")
+}
+
+/// Classifies an engine's error.
+pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
+    let (refusal, why) = match error {
+        Bollard::DockerResponseServerError { status_code, message } => {
+            let text = message.to_lowercase();
+            let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+            let refusal = if says(PORT_TAKEN) {
+                Refusal::PortTaken
+            } else if says(&["cannot assign requested address"]) {
+                Refusal::NoSuchAddress
+            } else if says(&["no space left"]) {
+                Refusal::Disk
+            } else if says(&["available, non-overlapping", "fully subnetted", "could not find free subnet"]) {
+                Refusal::AddressPools
+            } else if says(&["privileged port", "bind: permission denied"]) {
+                Refusal::PrivilegedPort
+            } else if says(&["iptables", "nftables", "no chain/target/match by that name"]) {
+                Refusal::Firewall
+            } else if says(&["cgroup mountpoint does not exist", "no cgroup mount found", "cgroup controller"]) {
+                Refusal::Cgroups
+            } else if says(&["exec format error"]) {
+                Refusal::Architecture
+            } else if says(&["docker-proxy", "userland proxy", "rootlessport", "fork/exec", "apparmor_parser"]) {
+                // A program of the engine's own, so nothing is wrong with the image.
+                Refusal::Other
+            } else if says(&["executable file not found"]) {
+                Refusal::NoSuchProgram
+            } else if says(&["unable to find user", "no command specified"])
+                || (says(&["exec: \"", "exec /"]) && says(&["permission denied", "is a directory", "no such file"]))
+            {
+                Refusal::Unrunnable
+            } else if says(&["not paused"]) {
+                Refusal::NotPaused
+            } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
+                // Podman, of two that write one file at the same moment.
+                Refusal::Overwritten
+            } else if says(&["already in progress"]) {
+                Refusal::BeingRemoved
+            } else if *status_code == 500
+                && (says(&["no such process"]) || (says(&["could not be stopped"]) && says(&["state improper"])))
+            {
+                // Podman, of a container that ends while it is looked at or removed.
+                Refusal::Ending
+            } else if *status_code == 404
+                || (*status_code == 500 && says(&["no such container", "no container with name"]))
+            {
+                Refusal::NotFound
+            } else if *status_code == 409
+                || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
+                // Podman, with status 500.
+                || says(&["network already exists", "network is being used"])
+            {
+                Refusal::Conflict
+            } else {
+                Refusal::Other
+            };
+            (refusal, excerpt(message, 400))
+        }
+        Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => {
+            (Refusal::Other, "the engine's answer cannot be understood".into())
+        }
+        Bollard::RequestTimeoutError => {
+            (Refusal::Gone, format!("no answer from the engine for {} s", REQUEST_TIMEOUT.as_secs()))
+        }
+        other if TooLarge::caused(other) => (Refusal::TooLarge, excerpt(&chain(other), 300)),
+        other => (Refusal::Gone, excerpt(&chain(other), 300)),
+    };
+    Error::Docker { doing: doing.into(), why, refusal }
+}
+
+/// Every wording that engines have for a port that somebody else holds.
+const PORT_TAKEN: &[&str] = &["port is already allocated", "address already in use", "ports are not available"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wording_about_addresses_and_races_is_known() {
+        for message in [
+            "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is already allocated",
+            "failed to set up container networking: driver failed programming external connectivity: Bind for 0.0.0.0:1 failed: port is already allocated",
+            "Error starting userland proxy: listen tcp4 127.0.0.1:1: bind: address already in use",
+            "Ports are not available: exposing port TCP 127.0.0.1:1: forbidden by its access permissions",
+        ] {
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+            assert!(
+                matches!(translate("start", &error), Error::Docker { refusal: Refusal::PortTaken, .. }),
+                "{message}"
+            );
+        }
+        for message in [
+            "network name x already used: network already exists",
+            "\"x\" has associated containers with it: network is being used",
+        ] {
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+            assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
+        }
+        for (message, expected) in [
+            (
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+                Refusal::AddressPools,
+            ),
+            ("all predefined address pools have been fully subnetted", Refusal::AddressPools),
+            ("could not find free subnet from subnet pools", Refusal::AddressPools),
+            (
+                "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait -t \
+                 nat -A DOCKER -p tcp -d 127.0.0.1 --dport 3000 -j DNAT: iptables: No chain/target/match by that name.\n \
+                 (exit status 1))",
+                Refusal::Firewall,
+            ),
+            (
+                "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged port 80",
+                Refusal::PrivilegedPort,
+            ),
+            ("listen tcp4 127.0.0.1:80: bind: permission denied", Refusal::PrivilegedPort),
+            ("OCI runtime create failed: cgroups: cgroup mountpoint does not exist: unknown", Refusal::Cgroups),
+            ("failed to create task for container: exec /run.sh: exec format error: unknown", Refusal::Architecture),
+            ("unable to find user grafana: no matching entries in passwd file", Refusal::Unrunnable),
+            ("OCI runtime create failed: exec: \"/run.sh\": permission denied: unknown", Refusal::Unrunnable),
+            ("exec: \"/run.sh\": executable file not found in $PATH", Refusal::NoSuchProgram),
+            ("exec: \"docker-proxy\": executable file not found in $PATH", Refusal::Other),
+            ("fork/exec /usr/bin/docker-proxy: no such file or directory", Refusal::Other),
+            ("write /x: no space left on device", Refusal::Disk),
+            (
+                "cannot remove container 1f as it could not be stopped: sending SIGKILL to container 1f: container state \
+                 improper: stopped",
+                Refusal::Ending,
+            ),
+            ("something else", Refusal::Other),
+        ] {
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+            let Error::Docker { refusal, .. } = translate("start", &error) else { panic!("{message}") };
+            assert_eq!(refusal, expected, "{message}");
+        }
+        let message = "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such file or directory";
+        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+        assert!(matches!(translate("write", &error), Error::Docker { refusal: Refusal::Overwritten, .. }));
+        let message = "read /proc/27684/cgroup: no such process";
+        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+        assert!(matches!(translate("inspect", &error), Error::Docker { refusal: Refusal::Ending, .. }));
+        let message = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
+        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+        assert!(matches!(translate("start", &error), Error::Docker { refusal: Refusal::NoSuchAddress, .. }));
+    }
+}

@@ -1,0 +1,417 @@
+//! What lies beside Grafana's database in its volume: the password that opens it and the version
+//! that ran last; and Grafana's own command, which sets a password.
+//!
+//! Written and read through the engine, also in containers that never ran. Must not know what the
+//! password is for or when it changes.
+
+use std::io::Read as _;
+use std::time::Instant;
+
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
+use futures_util::StreamExt;
+
+use super::exec::last_words;
+use super::transport::for_stream;
+use super::{Docker, REQUEST_TIMEOUT};
+use crate::engine::tar_stream::{Entries, Kind};
+use crate::error::{Error, Refusal, Result};
+use crate::model::image::ImageRef;
+use crate::model::role::Role;
+use crate::model::stack::Secret;
+use crate::model::version::Version;
+
+/// Grafana's database, and its companions while it is open.
+pub(crate) const GRAFANA_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
+/// The files that clipper-metrics keeps beside it.
+pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
+
+/// Where the password lies inside the container. It lives exactly as long as the database that it
+/// opens, which is next to it, and holds what Grafana accepts.
+pub const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
+/// The folder of our files.
+const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
+/// The same, as the volume has it.
+pub(crate) const FOLDER_NAME: &str = "clipper-metrics";
+/// The password's file.
+const PASSWORD: &str = OWN_FILES[0];
+/// Where a new password lies while Grafana is being told of it.
+const PENDING: &str = OWN_FILES[1];
+/// The version of Grafana that ran last, and its image.
+const VERSION: &str = OWN_FILES[2];
+/// The version that is about to run, by its image's tag.
+const PROMISED: &str = OWN_FILES[3];
+/// Grafana's database, which is there once Grafana has run.
+const DATABASE: &str = "/var/lib/grafana/grafana.db";
+/// The volume, in which archives are unpacked.
+pub(crate) const VOLUME: &str = "/var/lib/grafana";
+/// Our files are read by their owner alone, and written by nobody but us.
+pub(super) const PRIVATE: u32 = 0o400;
+/// The user that Grafana's image runs as where it says so by a name, and its group.
+const OWNER: (u64, u64) = (472, 0);
+/// The most bytes that are read: a password is a line.
+const LIMIT: usize = 64 << 10;
+
+/// Our files in Grafana's volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeFiles {
+    /// The password that Grafana accepts.
+    pub password: Option<Secret>,
+    /// A password that Grafana was being told of when a run ended.
+    pub pending: Option<Secret>,
+    /// What ran last, where it is another version than the volume was made for.
+    pub ran: Option<RanVersion>,
+    /// What was about to run, by the tag of its image: its server has not said its own version yet.
+    pub promised: Option<RanVersion>,
+}
+
+/// A version of Grafana, where it came from, and where it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RanVersion {
+    /// The version.
+    pub version: Version,
+    /// The image, if that was noted.
+    pub image: Option<String>,
+    /// The engine's id of the container, if that was noted.
+    pub container: Option<String>,
+}
+
+impl RanVersion {
+    /// Reads what [`Docker::write_version`] wrote.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split_whitespace();
+        let version = Version::parse(parts.next()?)?;
+        Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
+    }
+
+    /// The version, where the image's tag names it. Earlier versions of clipper-metrics took the tag of any image for one.
+    fn of_tag(&self) -> Option<Version> {
+        let image = self.image.as_deref().and_then(|image| ImageRef::parse(image).ok());
+        Some(self.version).filter(|_| image.is_none_or(|image| image.version().is_some()))
+    }
+}
+
+impl VolumeFiles {
+    /// The newest version that may have run on the volume, which was made for the version of its
+    /// label.
+    #[must_use]
+    pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
+        let ran = self.ran.as_ref().map(|ran| ran.version);
+        ran.or(label).max(self.promised.as_ref().and_then(RanVersion::of_tag))
+    }
+
+    /// The image that may have run last on the volume, which was made for the image of its label.
+    #[must_use]
+    pub fn last_image(&self, label: Option<String>) -> Option<String> {
+        let image = |one: &Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
+        image(&self.promised).or(image(&self.ran)).or(label)
+    }
+
+    /// What was promised for a container.
+    #[must_use]
+    pub fn is_promised_for(&self, container: &str) -> bool {
+        self.promised.as_ref().is_some_and(|promised| promised.container.as_deref() == Some(container))
+    }
+
+    /// The image is the one that ran last, whatever its tag says.
+    #[must_use]
+    pub fn ran_last(&self, image: &ImageRef) -> bool {
+        let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
+        self.promised.is_none() && last == Some(image.to_string().as_str())
+    }
+}
+
+impl Docker {
+    /// Reads our files. Works on containers that never ran.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
+        let doing = "read clipper-metrics's files in Grafana's volume";
+        let Some(archive) = self.read_archive(doing, container, FOLDER).await? else {
+            return Ok(VolumeFiles::default());
+        };
+        unpacked(&archive).map_err(unexpected(doing))
+    }
+
+    /// Small files of a container as an archive; nothing where there is no such path.
+    pub(super) async fn read_archive(&self, doing: &str, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
+        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let read = async {
+            let (client, bounded) = for_stream(&self.client);
+            let mut stream = bounded(client.download_from_container(container, Some(options)));
+            let mut archive = Vec::new();
+            while let Some(chunk) = stream.next().await {
+                archive.extend_from_slice(&chunk?);
+                if archive.len() > LIMIT {
+                    break;
+                }
+            }
+            Ok(archive)
+        };
+        self.find(doing, read).await
+    }
+
+    /// Grafana has run on the container's volume.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn has_database(&self, container: &str) -> Result<bool> {
+        self.has_path("look for Grafana's database", container, DATABASE).await
+    }
+
+    pub(super) async fn has_path(&self, doing: &str, container: &str, path: &str) -> Result<bool> {
+        let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
+        let request = self.client.get_container_archive_info(container, Some(options));
+        Ok(self.find(doing, request).await?.is_some())
+    }
+
+    /// Puts the password that Grafana accepts into the volume, readable by Grafana alone. With
+    /// `settle`, also in the place of one that was being set.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn write_password(&self, container: &str, password: &Secret, settle: bool) -> Result<()> {
+        let text = password.reveal();
+        let files = [(PASSWORD, text), (PENDING, text)];
+        self.write_files(container, if settle { &files } else { &files[..1] }).await
+    }
+
+    /// Puts a password that Grafana is about to be told of beside the one in force.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn write_pending_password(&self, container: &str, password: &Secret) -> Result<()> {
+        self.write_files(container, &[(PENDING, password.reveal())]).await
+    }
+
+    /// Notes the version that runs on the volume and its image; whatever was promised is settled.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+        self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (PROMISED, "")]).await
+    }
+
+    /// Notes the version that is about to run on the volume and its image.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn promise_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+        self.write_files(container, &[(PROMISED, &format!("{version} {image} {container}"))]).await
+    }
+
+    /// What was about to run did not.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn withdraw_promise(&self, container: &str) -> Result<()> {
+        self.write_files(container, &[(PROMISED, "")]).await
+    }
+
+    async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
+        let doing = "write clipper-metrics's files into Grafana's volume";
+        self.put_files(doing, container, Some(FOLDER_NAME), |_| PRIVATE, files).await
+    }
+
+    /// Puts small files, each of its mode, into a folder of Grafana's volume or into the volume itself.
+    pub(super) async fn put_files(
+        &self,
+        doing: &str,
+        container: &str,
+        folder: Option<&str>,
+        mode: impl Fn(&str) -> u32,
+        files: &[(&str, &str)],
+    ) -> Result<()> {
+        let archive = packed(self.owner(doing, container).await?, folder, mode, files)
+            .map_err(|source| Error::Io { doing: doing.into(), source })?;
+        let options = UploadToContainerOptionsBuilder::default().path(VOLUME).copy_uidgid("false").build();
+        let upload = self.client.upload_to_container(container, Some(options), bollard::body_full(archive.into()));
+        self.call(doing, upload).await
+    }
+
+    /// Sets the password with Grafana's own command inside the running container. It goes through
+    /// standard input, so that no process list shows it.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the command fails or does not end before the deadline.
+    pub async fn reset_password(&self, container: &str, password: &Secret, deadline: Instant) -> Result<()> {
+        let common = ["--homepath", "/usr/share/grafana", "--config", "/etc/grafana/grafana.ini"];
+        let action = ["admin", "reset-admin-password", "--password-from-stdin"];
+        let new = [&["grafana", "cli"][..], &common, &action].concat();
+        // Up to 8, the command was a program of its own.
+        let old = [&["grafana-cli"][..], &common, &action].concat();
+        let doing = format!("reset the password of {} in its container", Role::Grafana.title());
+        let failed = |why: String| Error::Docker { doing: doing.clone(), why, refusal: Refusal::Other };
+        let exec = async |command: &[&str]| {
+            let doing = "run Grafana's command in its container";
+            match self.exec(doing, container, command, Some(password)).await {
+                Err(Error::Docker { refusal: Refusal::NoSuchProgram, why, .. }) => Ok((127, why)),
+                result => result,
+            }
+        };
+        let run = async {
+            match exec(&new).await? {
+                (126 | 127, _) => exec(&old).await,
+                result => Ok(result),
+            }
+        };
+        let (code, output) = match tokio::time::timeout_at(deadline.into(), run).await {
+            Ok(result) => result?,
+            Err(_) => return Err(failed("its own command did not end in time; --timeout gives it longer".into())),
+        };
+        if code == 0 {
+            return Ok(());
+        }
+        let output = output.replace(password.reveal(), "…");
+        Err(failed(format!("its own command ended with {code}: {}", last_words(&output))))
+    }
+
+    /// The longest time for one exchange with the engine that is not a pull.
+    pub(super) async fn bounded<T, E>(
+        request: impl Future<Output = Result<T, E>>,
+        late: impl FnOnce() -> E,
+    ) -> Result<T, E> {
+        tokio::time::timeout(REQUEST_TIMEOUT, request).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+/// A file of a container that is not a regular file, or no text.
+pub(super) fn unexpected(doing: &str) -> impl Fn(std::io::Error) -> Error {
+    move |why| Error::Docker { doing: doing.into(), why: why.to_string(), refusal: Refusal::UnexpectedFile }
+}
+
+/// The files in an archive of our folder.
+///
+/// # Errors
+/// When the folder or one of the files is something else, such as a link: its content is not in the volume.
+fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
+    let mut found = VolumeFiles::default();
+    let mut entries = Entries::new(archive);
+    while let Some(entry) = entries.next()? {
+        let is_folder = entry.name() == FOLDER_NAME && entry.kind == Kind::Folder;
+        if is_folder || !(OWN_FILES.contains(&entry.name()) || entry.name() == FOLDER_NAME) {
+            continue;
+        }
+        entry.expect_file()?;
+        let mut text = String::new();
+        if entries.read_to_string(&mut text).is_err() {
+            continue;
+        }
+        let secret = || {
+            let text = text.trim_end_matches(['\n', '\r']);
+            (!text.is_empty()).then(|| Secret::new(text))
+        };
+        match entry.name() {
+            PASSWORD => found.password = secret(),
+            PENDING => found.pending = secret(),
+            VERSION => found.ran = RanVersion::parse(&text),
+            PROMISED => found.promised = RanVersion::parse(&text),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The user and group by an image's `USER`.
+pub(super) fn owner(user: &str) -> (u64, u64) {
+    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
+    match user {
+        "" | "root" => (0, 0),
+        user => user.parse().map_or(OWNER, |user| (user, group.parse().unwrap_or(0))),
+    }
+}
+
+/// The text of the one file in an archive.
+pub(super) fn only_file(archive: &[u8], name: &str) -> std::io::Result<Option<String>> {
+    let mut entries = Entries::new(archive);
+    let Some(entry) = entries.next()? else { return Ok(None) };
+    entry.expect_file_named(name)?;
+    let mut text = String::new();
+    entries.read_to_string(&mut text)?;
+    Ok(Some(text))
+}
+
+/// An archive with files, each of its mode, in a folder of their own or in the volume itself.
+fn packed(
+    owner: (u64, u64),
+    folder: Option<&str>,
+    mode: impl Fn(&str) -> u32,
+    files: &[(&str, &str)],
+) -> std::io::Result<Vec<u8>> {
+    let entry = |path: &str, mode: u32, size: u64| -> std::io::Result<tar::Header> {
+        let mut header = tar::Header::new_gnu();
+        header.set_path(path)?;
+        header.set_mode(mode);
+        header.set_uid(owner.0);
+        header.set_gid(owner.1);
+        header.set_size(size);
+        Ok(header)
+    };
+    let mut builder = tar::Builder::new(Vec::new());
+    if let Some(folder) = folder {
+        let mut folder = entry(&format!("{folder}/"), 0o700, 0)?;
+        folder.set_entry_type(tar::EntryType::Directory);
+        folder.set_cksum();
+        builder.append(&folder, std::io::empty())?;
+    }
+    let before = folder.map(|folder| format!("{folder}/")).unwrap_or_default();
+    for (name, text) in files {
+        let bytes = text.as_bytes();
+        let mut file = entry(&format!("{before}{name}"), mode(name), bytes.len() as u64)?;
+        file.set_cksum();
+        builder.append(&file, bytes)?;
+    }
+    builder.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_packed_is_read_back() {
+        let archive = packed(
+            OWNER,
+            Some(FOLDER_NAME),
+            |_| PRIVATE,
+            &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")],
+        )
+        .unwrap();
+        let files = unpacked(&archive).unwrap();
+        assert_eq!(files.password, Some(Secret::new("a b ")));
+        assert_eq!(files.pending, Some(Secret::new("c")));
+        assert_eq!(files.newest_version(None), Some(Version(12, 4)));
+        // Whatever its tag says, the image that ran last is not too old.
+        assert!(files.ran_last(&ImageRef::parse("grafana:x").unwrap()));
+        assert_eq!(files.newest_version(Some(Version(13, 0))), Some(Version(12, 4)), "what ran outranks a label");
+        assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_an_error() {
+        for path in ["clipper-metrics/admin_password", "clipper-metrics/version", "clipper-metrics"] {
+            for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_size(0);
+                let mut builder = tar::Builder::new(Vec::new());
+                builder.append_link(&mut header, path, "/etc/passwd").unwrap();
+                let archive = builder.into_inner().unwrap();
+                let why = unpacked(&archive).unwrap_err().to_string();
+                assert!(why.contains("link to /etc/passwd, not a regular file"), "{path}: {why}");
+                assert!(only_file(&archive, path).is_err(), "{path}");
+            }
+        }
+        let stray = packed(OWNER, Some(FOLDER_NAME), |_| PRIVATE, &[("stray", "x")]).unwrap();
+        assert_eq!(unpacked(&stray).unwrap(), VolumeFiles::default());
+    }
+
+    #[test]
+    fn the_files_belong_to_the_images_user() {
+        for (user, expected) in [("472", (472, 0)), ("1000:7", (1000, 7)), ("", (0, 0)), ("grafana", OWNER)] {
+            assert_eq!(owner(user), expected, "{user:?}");
+        }
+    }
+}

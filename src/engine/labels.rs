@@ -1,0 +1,267 @@
+//! The labels by which our objects are known, and what they say.
+//!
+//! Knows their names and their JSON. Whatever is read here may come from another version, or from
+//! anybody: what cannot be read is `None`, never an error. Nothing is changed on the way in, since
+//! it is compared; reports make it printable.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::{Map, Value, json};
+
+use crate::model::image::ImageRef;
+use crate::model::role::Role;
+use crate::model::specification::Specification;
+use crate::model::stack::{Remembered, Restore};
+use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
+use crate::model::version::Version;
+
+/// On everything: the instance that it belongs to.
+pub const INSTANCE: &str = "clipper-metrics.instance";
+/// On containers and volumes: the role that it serves.
+pub const ROLE: &str = "clipper-metrics.role";
+/// On containers: the specification that it was made from.
+const SPECIFICATION: &str = "clipper-metrics.specification";
+/// On the volume that remembers settings: all of them.
+pub const SETTINGS: &str = "clipper-metrics.settings";
+/// On the volume that remembers settings: a change of Grafana's image that is not over, or was undone.
+const UPGRADE: &str = "clipper-metrics.upgrade";
+/// On the volume that remembers settings: a restore whose data is not all in.
+const RESTORE: &str = "clipper-metrics.restore";
+/// On volumes: the user of the image that it was made for.
+const USER: &str = "clipper-metrics.user";
+/// On volumes: the version that the tag of the image names which it was made for.
+const VERSION: &str = "clipper-metrics.version";
+/// On volumes: the image that it was made for.
+const IMAGE: &str = "clipper-metrics.image";
+
+/// The engine's labels.
+pub type Labels = HashMap<String, String>;
+
+/// The label that all objects of an instance carry.
+#[must_use]
+pub fn of_instance(instance: &str) -> Labels {
+    [(INSTANCE.to_string(), instance.to_string())].into()
+}
+
+/// The labels of a container.
+#[must_use]
+pub fn of_container(instance: &str, role: Role, specification: &Specification) -> Labels {
+    let json = serde_json::to_string(&specification.fields()).unwrap_or_default();
+    let mut labels = of_instance(instance);
+    labels.insert(ROLE.into(), role.name().into());
+    labels.insert(SPECIFICATION.into(), json);
+    labels
+}
+
+/// The labels of a volume with data.
+#[must_use]
+pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRef) -> Labels {
+    let mut labels = of_instance(instance);
+    labels.insert(ROLE.into(), role.name().into());
+    labels.insert(IMAGE.into(), image.to_string());
+    labels.extend(user.map(|user| (USER.to_string(), user.to_string())));
+    labels.extend(image.version().map(|version| (VERSION.to_string(), version.to_string())));
+    labels
+}
+
+/// The labels of the volume that remembers settings.
+#[must_use]
+pub fn of_settings(
+    instance: &str,
+    values: &BTreeMap<String, Remembered>,
+    upgrade: Option<&Upgrade>,
+    restore: Option<&Restore>,
+) -> Labels {
+    let fields: Map<String, Value> = values
+        .iter()
+        .map(|(name, remembered)| {
+            let from = if remembered.of_file { "file" } else { "user" };
+            (name.clone(), json!({"value": remembered.value, "from": from}))
+        })
+        .collect();
+    let mut labels = of_instance(instance);
+    labels.insert(SETTINGS.into(), Value::Object(fields).to_string());
+    if let Some(upgrade) = upgrade {
+        let image = |image: &NamedImage| json!({"name": image.name.to_string(), "id": image.id});
+        let (from, to) = (image(&upgrade.from), image(&upgrade.to));
+        let json = json!({"id": upgrade.id, "from": from, "to": to, "state": upgrade.state.name()});
+        labels.insert(UPGRADE.into(), json.to_string());
+    }
+    if let Some(restore) = restore {
+        let Restore { id, archive, digest, machine, process } = restore;
+        let json = json!({"id": id, "archive": archive, "digest": digest, "machine": machine, "process": process});
+        labels.insert(RESTORE.into(), json.to_string());
+    }
+    labels
+}
+
+/// The object carries the instance's label.
+#[must_use]
+pub fn belongs(labels: Option<&Labels>, instance: &str) -> bool {
+    labels.and_then(|labels| labels.get(INSTANCE)).is_some_and(|name| name == instance)
+}
+
+/// The object is the instance's container of that role. One made by hand may lack the role's label;
+/// then its name decides.
+#[must_use]
+pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -> bool {
+    belongs(labels, instance)
+        && match labels.and_then(|labels| labels.get(ROLE)) {
+            Some(label) => label == role.name(),
+            None => name == role.object_name(instance),
+        }
+}
+
+/// The specification that a container was made from.
+#[must_use]
+pub fn specification(labels: Option<&Labels>) -> Option<Specification> {
+    let Value::Object(fields) = serde_json::from_str(labels?.get(SPECIFICATION)?).ok()? else { return None };
+    let texts: Option<BTreeMap<String, String>> =
+        fields.into_iter().map(|(name, value)| Some((name, value.as_str()?.to_string()))).collect();
+    Specification::from_fields(&texts?)
+}
+
+/// The remembered settings. A field in another form is an empty value, which no setting takes: the others stay.
+#[must_use]
+pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
+    let Value::Object(fields) = serde_json::from_str(labels.get(SETTINGS)?).ok()? else { return None };
+    let remembered = |field: &Value| {
+        let of_file = match field["from"].as_str()? {
+            "file" => true,
+            "user" => false,
+            _ => return None,
+        };
+        Some(Remembered { value: field["value"].as_str()?.to_string(), of_file })
+    };
+    let unreadable = || Remembered { value: String::new(), of_file: false };
+    Some(fields.into_iter().map(|(name, field)| (name, remembered(&field).unwrap_or_else(unreadable))).collect())
+}
+
+/// A change of Grafana's image that is not over, or was undone.
+#[must_use]
+pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
+    let json: Value = serde_json::from_str(labels.get(UPGRADE)?).ok()?;
+    let image = |json: &Value| {
+        let name = ImageRef::parse(json["name"].as_str()?).ok()?;
+        Some(NamedImage { name, id: json["id"].as_str().map(String::from) })
+    };
+    Some(Upgrade {
+        id: json["id"].as_str()?.to_string(),
+        from: image(&json["from"])?,
+        to: image(&json["to"])?,
+        state: UpgradeState::parse(json["state"].as_str()?)?,
+    })
+}
+
+/// A restore whose data is not all in. A note that cannot be read is one, too.
+#[must_use]
+pub fn restore(labels: &Labels) -> Option<Restore> {
+    let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
+    let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
+    Some(Restore {
+        id: text("id"),
+        archive: text("archive"),
+        digest: text("digest"),
+        machine: text("machine"),
+        process: json["process"].as_u64().and_then(|process| process.try_into().ok()).unwrap_or_default(),
+    })
+}
+
+/// The user of the image that a volume was made for; empty is root.
+#[must_use]
+pub fn user(labels: &Labels) -> Option<String> {
+    labels.get(USER).cloned()
+}
+
+/// The image that a volume was made for.
+#[must_use]
+pub fn image(labels: &Labels) -> Option<String> {
+    labels.get(IMAGE).cloned()
+}
+
+/// The version that a volume was made for. Earlier versions of clipper-metrics took the tag of any image for one.
+#[must_use]
+pub fn version(labels: &Labels) -> Option<Version> {
+    let image = image(labels).and_then(|image| ImageRef::parse(&image).ok());
+    Version::parse(labels.get(VERSION)?).filter(|_| image.is_none_or(|image| image.version().is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_label_holds_is_read_or_nothing(text in ".*") {
+            let names = [SPECIFICATION, SETTINGS, UPGRADE, RESTORE, VERSION, USER, ROLE];
+            let labels: Labels = names.map(|name| (name.to_string(), text.clone())).into();
+            let _ = specification(Some(&labels));
+            let _ = settings(&labels);
+            let _ = upgrade(&labels);
+            prop_assert!(restore(&labels).is_some());
+            let _ = version(&labels);
+        }
+
+        #[test]
+        fn settings_are_read_as_they_were_written(name in ".*", value in ".*", of_file in any::<bool>()) {
+            let values = BTreeMap::from([(name, Remembered { value, of_file })]);
+            prop_assert_eq!(settings(&of_settings("x", &values, None, None)), Some(values));
+        }
+
+        #[test]
+        fn an_upgrade_is_read_as_it_was_written(id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..3) {
+            let from = NamedImage { name: ImageRef::parse("grafana:1").unwrap(), id: image };
+            let to = NamedImage { name: ImageRef::parse("m:5/grafana:2").unwrap(), id: None };
+            let states = [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Undone];
+            let noted = Upgrade { id, from, to, state: states[usize::try_from(state).unwrap()] };
+            prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted), None)), Some(noted));
+        }
+
+        #[test]
+        fn a_restore_is_read_as_it_was_written(
+            id in ".*", archive in ".*", digest in "[a-f0-9]{4}", machine in ".*", process in any::<u32>()
+        ) {
+            let noted = Restore { id, archive, digest, machine, process };
+            let labels = of_settings("x", &BTreeMap::new(), None, Some(&noted));
+            prop_assert_eq!((restore(&labels), upgrade(&labels)), (Some(noted), None));
+        }
+    }
+
+    #[test]
+    fn a_setting_in_another_form_is_empty_and_costs_no_other() {
+        let text =
+            r#"{"a":{"value":"1","from":"file"},"b":{"value":2,"from":"user"},"c":{"value":"3","from":"x"},"d":4}"#;
+        let read = settings(&[(SETTINGS.to_string(), text.to_string())].into()).unwrap();
+        let texts: Vec<&str> = read.values().map(|remembered| remembered.value.as_str()).collect();
+        assert_eq!((texts, read["a"].of_file), (vec!["1", "", "", ""], true));
+    }
+
+    #[test]
+    fn a_volume_made_for_a_users_own_image_has_no_version() {
+        let made_for = |image: &str| version(&of_volume("x", Role::Grafana, None, &ImageRef::parse(image).unwrap()));
+        assert_eq!(made_for("grafana/grafana:12.4.10"), Some(Version(12, 4)));
+        assert_eq!(made_for("corp/grafana:2025.11"), None);
+        // As earlier versions of clipper-metrics labelled it.
+        let labelled = |image: &str| -> Labels {
+            [(VERSION, "2025.11"), (IMAGE, image)].map(|(name, value)| (name.to_string(), value.to_string())).into()
+        };
+        assert_eq!(version(&labelled("corp/grafana:2025.11")), None);
+        assert_eq!(version(&labelled("grafana/grafana:2025.11")), Some(Version(2025, 11)));
+    }
+
+    #[test]
+    fn labels_decide_whose_a_container_is_and_its_name_only_where_they_say_nothing() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+        };
+        let ours = labels(&[(INSTANCE, "x"), (ROLE, "grafana")]);
+        assert!(serves(Some(&ours), "x", Role::Grafana, "renamed"));
+        assert!(!serves(Some(&ours), "x", Role::Influxdb, "x-influxdb"));
+        assert!(!serves(Some(&ours), "y", Role::Grafana, "y-grafana"));
+        let by_hand = labels(&[(INSTANCE, "x")]);
+        assert!(serves(Some(&by_hand), "x", Role::Grafana, "x-grafana"));
+        assert!(!serves(Some(&by_hand), "x", Role::Grafana, "other"));
+        assert!(!serves(None, "x", Role::Grafana, "x-grafana"));
+    }
+}

@@ -1,0 +1,259 @@
+//! The instance's network: found by name and label, made once, removed only when nobody else uses it.
+//!
+//! Names of networks are not unique, so everything works with ids.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
+use bollard::models::{ContainerSummary, EndpointSettings, NetworkCreateRequest, NetworkDisconnectRequest};
+use bollard::query_parameters::ListNetworksOptionsBuilder;
+
+use super::container::{is_up, name_of};
+use super::{Docker, labels};
+use crate::error::{Error, Refusal, Result};
+use crate::model::event::Event;
+use crate::model::observed::{EngineKind, Network};
+use crate::model::plan::{self, Blocked, Obstacle, Resource};
+use crate::model::role::Role;
+use crate::model::stack::EngineLocation;
+use crate::model::text::printable;
+use crate::model::version::Version;
+
+/// The API of Docker 20.10, the first that knows `host-gateway`.
+const HOST_GATEWAY_API: Version = Version(1, 41);
+/// The first Podman whose containers know their machine as `host.docker.internal` (containers/common#1592).
+const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
+
+impl Docker {
+    /// The instance's network.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn network(&self, instance: &str) -> Result<Network> {
+        let found = self.networks(instance).await?;
+        let mut ours: Vec<_> =
+            found.iter().filter(|network| labels::belongs(network.labels.as_ref(), instance)).collect();
+        ours.sort_by_key(|network| (network.created.clone(), network.id.clone()));
+        Ok(match (ours.is_empty(), found.is_empty()) {
+            (false, _) => Network::Ours(ours.into_iter().filter_map(|network| network.id.clone()).collect()),
+            (true, false) => Network::Foreign,
+            (true, true) => Network::Free,
+        })
+    }
+
+    /// Networks of exactly that name: the engine's filter finds parts of names too, and names are
+    /// not unique.
+    async fn networks(&self, name: &str) -> Result<Vec<bollard::models::Network>> {
+        let filter = HashMap::from([("name".to_string(), vec![name.to_string()])]);
+        let options = ListNetworksOptionsBuilder::default().filters(&filter).build();
+        let mut found = self.call("list networks", self.client.list_networks(Some(options))).await?;
+        found.retain(|network| network.name.as_deref() == Some(name));
+        Ok(found)
+    }
+
+    /// The address under which the instance's containers find the engine's machine, as `--add-host` takes it; nothing
+    /// where the engine adds the name itself, or no address is known.
+    pub(super) async fn machine_address(&self, instance: &str) -> Result<Option<String>> {
+        let engine = self.engine();
+        if engine.kind == EngineKind::Podman && self.version() >= Some(PODMAN_NAMES_ITS_MACHINE) {
+            return Ok(None);
+        }
+        if self.is_rootless().await? {
+            // Its networks and their gateways, which `host-gateway` stands for, are not the machine's. The addresses of
+            // another machine, or of a virtual one as elsewhere than on Linux, are not known here.
+            let is_here = cfg!(target_os = "linux") && self.location() == EngineLocation::Here;
+            let address = if is_here { address_of_this_machine() } else { None };
+            if address.is_none() {
+                self.listener
+                    .on(Event::Note("no address of the engine's machine is known that its containers could reach"));
+            }
+            return Ok(address.map(|ip| ip.to_string()));
+        }
+        if engine.kind != EngineKind::Podman && Version::parse(&engine.api_version) >= Some(HOST_GATEWAY_API) {
+            return Ok(Some("host-gateway".into()));
+        }
+        let networks = self.networks(instance).await?;
+        let ours = networks.into_iter().find(|network| labels::belongs(network.labels.as_ref(), instance));
+        let configs = ours.and_then(|network| network.ipam?.config);
+        Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
+    }
+
+    /// Podman 4.3 does not report in Docker's words that it is rootless; its folder and its socket tell.
+    async fn is_rootless(&self) -> Result<bool> {
+        let info = self.call("ask how the engine runs", self.client.info()).await?;
+        let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
+        let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
+        let looks_so = is_in_a_home || self.endpoint.host.contains("/run/user/");
+        Ok(says_so || (self.is_podman.get() && looks_so))
+    }
+
+    /// Makes the instance's network.
+    ///
+    /// # Errors
+    /// When the engine refuses.
+    pub async fn create_network(&self, instance: &str) -> Result<()> {
+        let request = NetworkCreateRequest {
+            name: instance.into(),
+            driver: Some("bridge".into()),
+            labels: Some(labels::of_instance(instance)),
+            ..NetworkCreateRequest::default()
+        };
+        let doing = format!("create network {instance}");
+        let made = self.call(&doing, self.client.create_network(request)).await?;
+        // The engine lets two have one name. Whoever finds that another was first takes its own back.
+        if self.network(instance).await?.id().is_some_and(|kept| kept != made.id) {
+            self.find(&doing, self.client.remove_network(&made.id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the instance's networks; `spare` keeps the one that is in use, and unplugs from the
+    /// others what cannot work there anyway.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where a container of others was attached meanwhile, [`Error::Blocked`] where one is attached
+    /// to a spare network, [`Error::Docker`] when the engine refuses.
+    pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
+        let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
+        if !spare {
+            for role in Role::ALL {
+                self.remove_address_check(instance, role).await?;
+            }
+        }
+        for id in ids.iter().skip(usize::from(spare)) {
+            let doing = format!("remove network {instance}");
+            // Podman removes one that is named by its id, whoever is attached to it.
+            if self.is_podman.get() {
+                self.expect_unused(instance, id, spare).await?;
+            }
+            match self.find(&doing, self.client.remove_network(id)).await {
+                Err(Error::Docker { refusal: Refusal::Conflict, .. }) if spare => {
+                    self.expect_unused(instance, id, spare).await?;
+                    self.unplug(id).await?;
+                    self.find(&doing, self.client.remove_network(id)).await?;
+                }
+                Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
+                    self.expect_unused(instance, id, spare).await?;
+                    return Err(error);
+                }
+                result => drop(result?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails where containers of others are attached to the instance's network.
+    async fn expect_unused(&self, instance: &str, network: &str, spare: bool) -> Result<()> {
+        let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
+        let attached = attached.and_then(|network| network.containers).unwrap_or_default();
+        let all = self.containers(instance).await?;
+        let ours = |id: &str| {
+            all.iter().any(|one| one.id.as_deref() == Some(id) && labels::belongs(one.labels.as_ref(), instance))
+        };
+        let mut names: Vec<String> = attached
+            .into_iter()
+            .filter(|(id, _)| !ours(id))
+            .map(|(id, endpoint)| printable(&endpoint.name.unwrap_or(id)))
+            .collect();
+        names.sort();
+        let Some(first) = names.first() else { return Ok(()) };
+        let attached = plan::attached(&names);
+        if !spare {
+            return Err(Error::Raced { doing: format!("remove network {instance}"), why: attached });
+        }
+        let blocked = Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("cannot remove a second network {instance}: {attached}"),
+            hint: format!(
+                "`{}`, then run the same command again",
+                self.endpoint.docker_command(&format!("network disconnect {network} {first}"))
+            ),
+        };
+        Err(Error::Blocked { resource: Resource::Network, blocked })
+    }
+
+    async fn unplug(&self, network: &str) -> Result<()> {
+        let doing = "unplug containers from a second network of one name";
+        let Some(found) = self.find(doing, self.client.inspect_network(network, None)).await? else { return Ok(()) };
+        for container in found.containers.into_iter().flatten().map(|(id, _)| id) {
+            let request = NetworkDisconnectRequest { container, force: Some(true) };
+            self.find(doing, self.client.disconnect_network(network, request)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// This process sees the bridge of one of these networks, so the engine publishes on this process's addresses. The
+/// engine makes a bridge's name from the network's random id.
+#[must_use]
+pub fn has_bridge_of(network: &Network) -> bool {
+    let Network::Ours(ids) = network else { return false };
+    // Unlike /sys, this file always shows the interfaces of the process that reads it.
+    let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    ids.iter().any(|id| is_bridge_among(&interfaces, id))
+}
+
+fn is_bridge_among(interfaces: &str, id: &str) -> bool {
+    let Some(short) = id.get(..12).filter(|short| short.chars().all(|c| c.is_ascii_hexdigit())) else { return false };
+    interfaces.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() == format!("br-{short}"))
+}
+
+/// The address from which this machine reaches others. Nothing is sent to find it: choosing the way is all
+/// that connecting such a socket does.
+#[must_use]
+pub fn address_of_this_machine() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Any address behind the default route does: this one is for documentation (RFC 5737).
+    socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
+}
+
+/// Whether this machine has an address: only then can a socket be bound to it.
+#[must_use]
+pub fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Running containers of others that use the instance's network, by name.
+pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network) -> Vec<String> {
+    let Network::Ours(ids) = network else { return Vec::new() };
+    let is_attached = |name: &String, endpoint: &EndpointSettings| match endpoint.network_id.as_deref() {
+        // Podman shows names for ids.
+        None | Some("") => name == instance,
+        Some(id) => id == instance || ids.iter().any(|own| own == id),
+    };
+    let uses = |one: &&ContainerSummary| {
+        let networks = one.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
+        networks.into_iter().flatten().any(|(name, endpoint)| is_attached(name, endpoint))
+    };
+    let mut names: Vec<String> = all
+        .iter()
+        .filter(|one| is_up(one) && !labels::belongs(one.labels.as_ref(), instance))
+        .filter(uses)
+        .map(|one| printable(&name_of(one)))
+        .collect();
+    names.sort();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_is_known_by_its_networks_id_and_by_nothing_less() {
+        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        let interfaces = "Inter-|   Receive\n face |bytes\n    lo: 1 2\nbr-0123456789ab: 1 2\n";
+        assert!(is_bridge_among(interfaces, id));
+        for (interfaces, id) in [
+            ("", id),
+            ("br-0123456789abc: 1\n", id),
+            ("podman1: 1\n", id),
+            (interfaces, "0123456789"),
+            (interfaces, "x-grafana"),
+            ("br-zzzzzzzzzzzz: 1\n", "zzzzzzzzzzzz"),
+        ] {
+            assert!(!is_bridge_among(interfaces, id), "{interfaces} {id}");
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Fetching an image: credentials, progress, time-outs, and what the engine's errors mean.
+//!
+//! Must not know whose image it is or what it is for.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use bollard::auth::DockerCredentials;
+use bollard::errors::Error as Bollard;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use docker_credential::DockerCredential;
+use futures_util::{Stream, StreamExt};
+use tokio::time::Instant;
+
+use super::transport::{TooLarge, for_stream};
+use crate::error::{Error, PullFailure, Result};
+use crate::model::image::ImageRef;
+use crate::model::text::excerpt;
+
+/// A pull that makes no progress for this long has failed.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same while a layer is unpacked: the containerd image store then reports elapsed seconds, and no bytes.
+const EXTRACTION_TIMEOUT: Duration = Duration::from_secs(600);
+/// More layers than an image has, and longer ids than layers have, are ignored.
+const MAX_LAYERS: usize = 1000;
+const MAX_ID_LENGTH: usize = 128;
+
+/// How far a pull has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    layers: HashMap<String, Layer>,
+    is_complete: bool,
+}
+
+#[derive(Debug, Default)]
+struct Layer {
+    stage: Stage,
+    current: u64,
+    total: u64,
+    extracted: u64,
+}
+
+/// The states of a layer, in the order in which a pull goes through them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    #[default]
+    Unknown,
+    Known,
+    Waiting,
+    Downloading,
+    Verifying,
+    Downloaded,
+    Extracting,
+    Done,
+}
+
+impl Stage {
+    fn parse(status: &str) -> Self {
+        match status {
+            "Pulling fs layer" => Self::Known,
+            "Waiting" => Self::Waiting,
+            "Downloading" => Self::Downloading,
+            "Verifying Checksum" => Self::Verifying,
+            "Download complete" => Self::Downloaded,
+            "Extracting" => Self::Extracting,
+            "Pull complete" | "Already exists" => Self::Done,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+impl Progress {
+    /// Takes note of one message. Returns whether the pull made progress: more bytes, or a layer in a later stage. A
+    /// repeated message is no progress, since the containerd image store repeats them as long as a pull lasts.
+    pub fn note(&mut self, info: &CreateImageInfo) -> bool {
+        let Some(status) = &info.status else { return false };
+        let Some(id) = &info.id else {
+            self.is_complete |= status.starts_with("Status: ");
+            return false;
+        };
+        // The first message of a pull names the tag, not a layer.
+        let is_layer = self.layers.contains_key(id) || self.layers.len() < MAX_LAYERS;
+        if status.starts_with("Pulling from") || id.len() > MAX_ID_LENGTH || !is_layer {
+            return false;
+        }
+        let layer = self.layers.entry(id.clone()).or_default();
+        let stage = Stage::parse(status);
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        let (current, total) =
+            info.progress_detail.as_ref().map_or((None, None), |detail| (number(detail.current), number(detail.total)));
+        let mut has_moved = stage > layer.stage;
+        layer.stage = layer.stage.max(stage);
+        if stage == Stage::Downloading {
+            // A transfer that begins again has fewer bytes than before.
+            let current = current.unwrap_or(layer.current);
+            has_moved |= current > layer.current;
+            layer.current = current;
+            layer.total = total.unwrap_or(layer.total).max(layer.current);
+        }
+        if stage >= Stage::Downloaded {
+            layer.current = layer.total;
+        }
+        if stage == Stage::Extracting && total.is_some_and(|total| total > 0) {
+            let extracted = current.unwrap_or(layer.extracted);
+            has_moved |= extracted > layer.extracted;
+            layer.extracted = extracted;
+        }
+        has_moved
+    }
+
+    /// How long the pull may go without progress.
+    fn patience(&self) -> Duration {
+        let is_extracting = self.layers.values().any(|layer| layer.stage == Stage::Extracting);
+        if is_extracting { EXTRACTION_TIMEOUT } else { STALL_TIMEOUT }
+    }
+
+    /// Layers that are complete, and all that are known.
+    #[must_use]
+    pub fn layers(&self) -> (usize, usize) {
+        (self.layers.values().filter(|layer| layer.stage == Stage::Done).count(), self.layers.len())
+    }
+
+    /// Bytes that have arrived, and all that are known.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        self.layers.values().fold((0, 0), |(current, total), layer| {
+            (current.saturating_add(layer.current), total.saturating_add(layer.total))
+        })
+    }
+}
+
+/// Pulls an image once. `progress` is called whenever something moved.
+pub(super) async fn pull(
+    docker: &bollard::Docker,
+    image: &ImageRef,
+    is_podman: bool,
+    progress: impl FnMut(&Progress),
+) -> Result<()> {
+    let mut options = CreateImageOptionsBuilder::default().from_image(&image.name_for_pull());
+    if let Some(tag) = image.tag_for_pull() {
+        options = options.tag(tag);
+    }
+    let credentials = credentials(image, is_podman).await;
+    let (docker, bounded) = for_stream(docker);
+    follow(image, bounded(docker.create_image(Some(options.build()), None, credentials)), progress).await
+}
+
+/// Reads the messages of a pull to their end.
+async fn follow(
+    image: &ImageRef,
+    messages: impl Stream<Item = Result<CreateImageInfo, Bollard>>,
+    mut progress: impl FnMut(&Progress),
+) -> Result<()> {
+    let mut messages = pin!(messages);
+    let mut so_far = Progress::default();
+    let mut last_progress = Instant::now();
+    loop {
+        let patience = so_far.patience();
+        // The deadline is also compared after a message: a stream that always has one would never wait.
+        match tokio::time::timeout_at(last_progress + patience, messages.next()).await {
+            Ok(Some(Ok(info))) if so_far.note(&info) => {
+                last_progress = Instant::now();
+                progress(&so_far);
+            }
+            Ok(Some(Ok(_))) if last_progress.elapsed() < patience => {}
+            Ok(Some(Ok(_))) | Err(_) => return Err(stalled(image, patience)),
+            // The engine has reported success, and the stream still ends in an error (bollard#560). An image of that
+            // name on the engine proves nothing: it may be the previous one.
+            Ok(Some(Err(error))) if so_far.is_complete && !matches!(error, Bollard::DockerStreamError { .. }) => {
+                return Ok(());
+            }
+            Ok(Some(Err(error))) => return Err(failed(image, &error)),
+            Ok(None) => return Ok(()),
+        }
+    }
+}
+
+fn stalled(image: &ImageRef, after: Duration) -> Error {
+    let why = format!("no progress for {} s", after.as_secs());
+    Error::Pull { image: image.clone(), why, failure: PullFailure::Silent }
+}
+
+fn failed(image: &ImageRef, error: &Bollard) -> Error {
+    let why = match error {
+        Bollard::RequestTimeoutError => return stalled(image, super::REQUEST_TIMEOUT),
+        Bollard::DockerStreamError { error } => error.clone(),
+        Bollard::DockerResponseServerError { message, .. } => message.clone(),
+        other => crate::error::chain(other),
+    };
+    let failure = match error {
+        Bollard::DockerStreamError { .. } | Bollard::DockerResponseServerError { .. } => classify(&why),
+        other if TooLarge::caused(other) => PullFailure::Other,
+        _ => PullFailure::Cut,
+    };
+    Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }
+}
+
+/// What the engine's message about a failed pull mean.
+#[must_use]
+pub fn classify(message: &str) -> PullFailure {
+    let message = message.to_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
+    if says(&["toomanyrequests", "too many requests", "rate limit"]) {
+        PullFailure::RateLimited
+    } else if says(&["no space left"]) {
+        PullFailure::Disk
+    } else if says(&["certificate has expired or is not yet valid"]) {
+        PullFailure::Clock
+    } else if says(&["x509:", "failed to verify certificate"]) {
+        PullFailure::Certificate
+    } else if says(&["proxy authentication required", "status code 407", "407 proxy"]) {
+        PullFailure::ProxyLogin
+    } else if says(&[
+        "no matching manifest for",
+        "no match for platform",
+        "no image found in manifest list",
+        "no image found in image index",
+    ]) {
+        PullFailure::Platform
+    } else if says(&["not found", "manifest unknown", "name unknown", "denied", "unauthorized", "no basic auth"]) {
+        PullFailure::NotFound
+    } else if says(&[
+        "unexpected eof",
+        "connection reset",
+        "short read",
+        "broken pipe",
+        "filesystem layer verification",
+        "digest did not match",
+    ]) {
+        PullFailure::Cut
+    } else if says(&[
+        "no such host",
+        "connection refused",
+        "i/o timeout",
+        "server misbehaving",
+        "unreachable",
+        "deadline exceeded",
+        "client.timeout",
+        ": eof",
+        "503 service",
+        "502 bad",
+        "500 internal",
+    ]) {
+        PullFailure::Unreachable
+    } else {
+        PullFailure::Other
+    }
+}
+
+/// How long a credential helper may take.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Docker Hub, as the Docker client's files call it.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+/// Docker Hub, as names of images may spell it.
+const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+/// Docker Hub, as Podman's files call it.
+const PODMAN_HUB: &str = "docker.io";
+
+/// The image's registry, where it is another one than Docker Hub, which has one key in the client's files and with its
+/// credential helpers, however an image's name spells it.
+fn other_registry(image: &ImageRef) -> Option<&str> {
+    image.registry().filter(|registry| !HUB_HOSTS.contains(registry))
+}
+
+/// What `docker login` or `podman login` keeps for the image's registry. Without any, the pull is
+/// anonymous.
+async fn credentials(image: &ImageRef, is_podman: bool) -> Option<DockerCredentials> {
+    let for_lookup = other_registry(image).map(String::from);
+    let server = for_lookup.as_deref().unwrap_or(DOCKER_HUB).to_string();
+    // A helper is a process of its own, which may ask somebody who does not answer.
+    let lookup = tokio::task::spawn_blocking(move || stored_credential(for_lookup.as_deref(), is_podman));
+    let found = tokio::time::timeout(HELPER_TIMEOUT, lookup).await.ok()?;
+    let (username, password, identitytoken) = match found.ok()?? {
+        DockerCredential::IdentityToken(token) => (None, None, Some(token)),
+        DockerCredential::UsernamePassword(user, password) => (Some(user), Some(password), None),
+    };
+    Some(DockerCredentials {
+        username,
+        password,
+        identitytoken,
+        serveraddress: Some(server),
+        ..DockerCredentials::default()
+    })
+}
+
+/// The stored credential for a registry, Docker Hub where none is named. Podman reads its own files
+/// before Docker's (containers-auth.json(5)).
+fn stored_credential(registry: Option<&str>, is_podman: bool) -> Option<DockerCredential> {
+    let own = || {
+        let registry = registry.unwrap_or(PODMAN_HUB);
+        docker_credential::get_podman_credential(registry).ok().or_else(|| of_podman_without_session(registry))
+    };
+    let of_podman = if is_podman { own() } else { None };
+    of_podman.or_else(|| docker_credential::get_credential(registry.unwrap_or(DOCKER_HUB)).ok())
+}
+
+/// Where there is no XDG_RUNTIME_DIR, as for root and in cron, Podman's file is in a folder named after
+/// the user's id, which `docker_credential` does not know.
+#[cfg(target_os = "linux")]
+fn of_podman_without_session(registry: &str) -> Option<DockerCredential> {
+    use std::os::unix::fs::MetadataExt as _;
+    let user = std::fs::metadata("/proc/self").ok()?.uid();
+    let file = std::fs::File::open(format!("/run/containers/{user}/auth.json")).ok()?;
+    docker_credential::get_credential_from_reader(file, registry).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn of_podman_without_session(_: &str) -> Option<DockerCredential> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn docker_hub_has_one_key_however_an_image_spells_it() {
+        for (image, registry) in [
+            ("grafana/grafana:12.4.10", None),
+            ("docker.io/grafana/grafana:12.4.10", None),
+            ("index.docker.io/grafana/grafana:12.4.10", None),
+            ("registry-1.docker.io/library/influxdb:1.12.4", None),
+            ("m.example:5000/grafana/grafana:12.4.10", Some("m.example:5000")),
+        ] {
+            assert_eq!(other_registry(&ImageRef::parse(image).unwrap()), registry, "{image}");
+        }
+    }
+
+    #[test]
+    fn the_engines_words_are_understood() {
+        for (message, failure) in [
+            ("toomanyrequests: You have reached your pull rate limit", PullFailure::RateLimited),
+            ("manifest for x:1 not found: manifest unknown", PullFailure::NotFound),
+            ("pull access denied for x, repository does not exist", PullFailure::NotFound),
+            ("Get \"https://r/v2/\": dial tcp: lookup r: no such host", PullFailure::Unreachable),
+            (
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                PullFailure::Unreachable,
+            ),
+            ("write /x: no space left on device", PullFailure::Disk),
+            ("unexpected EOF", PullFailure::Cut),
+            (
+                "Get \"https://r/v2/\": tls: failed to verify certificate: x509: certificate signed by unknown authority",
+                PullFailure::Certificate,
+            ),
+            (
+                "Get \"https://r/v2/\": x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z \
+                 is before 2026-01-01T00:00:00Z",
+                PullFailure::Clock,
+            ),
+            ("Get \"https://registry-1.docker.io/v2/\": Proxy Authentication Required", PullFailure::ProxyLogin),
+            ("no matching manifest for linux/arm64/v8 in the manifest list entries", PullFailure::Platform),
+            ("no match for platform in manifest: not found", PullFailure::Platform),
+            ("no image found in image index for architecture arm64", PullFailure::Platform),
+            ("happened during read: Digest did not match, expected sha256:1, got sha256:2", PullFailure::Cut),
+            ("who knows", PullFailure::Other),
+        ] {
+            assert_eq!(classify(message), failure, "{message}");
+        }
+    }
+
+    fn message(id: Option<&str>, status: &str, current: i64, total: i64) -> CreateImageInfo {
+        let detail = bollard::models::ProgressDetail { current: Some(current), total: Some(total) };
+        CreateImageInfo {
+            id: id.map(String::from),
+            status: Some(status.into()),
+            progress_detail: Some(detail),
+            ..CreateImageInfo::default()
+        }
+    }
+
+    /// What comes of a pull whose messages come ten times a second, and how long it took.
+    async fn pulled(
+        messages: impl Iterator<Item = Result<CreateImageInfo, Bollard>>,
+    ) -> (Result<(), PullFailure>, Duration) {
+        let started = Instant::now();
+        let ticks = tokio::time::interval(Duration::from_millis(100));
+        let messages = futures_util::stream::unfold((messages, ticks), async |(mut messages, mut ticks)| {
+            ticks.tick().await;
+            Some((messages.next()?, (messages, ticks)))
+        });
+        let result = follow(&ImageRef::parse("influxdb:1").unwrap(), messages, |_| {}).await;
+        let result = result.map_err(|error| match error {
+            Error::Pull { failure, .. } => failure,
+            other => panic!("{other}"),
+        });
+        (result, started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn repeated_messages_are_no_progress() {
+        let layer = Some("a");
+        let stands = || message(layer, "Downloading", 5, 10);
+        let (result, took) = pulled(std::iter::repeat_with(|| Ok(stands()))).await;
+        assert_eq!(result, Err(PullFailure::Silent));
+        assert!(took >= STALL_TIMEOUT && took < STALL_TIMEOUT * 2, "{took:?}");
+        // Neither are states that come again, nor words that nothing is known about.
+        for other in ["Waiting", "Retrying in 5 seconds", "Unheard of"] {
+            let both = [stands(), message(layer, other, 0, 0)];
+            let (result, took) = pulled(both.into_iter().cycle().map(Ok)).await;
+            assert_eq!((result, took < STALL_TIMEOUT * 2), (Err(PullFailure::Silent), true), "{other}");
+        }
+        // Nor a new layer each time.
+        let (result, took) = pulled((0..).map(|id: u32| Ok(message(Some(&id.to_string()), "Waiting", 0, 0)))).await;
+        assert_eq!((result, took < STALL_TIMEOUT * 4), (Err(PullFailure::Silent), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_pull_goes_on_as_long_as_bytes_arrive() {
+        let layer = Some("a");
+        // A byte each half minute, for an hour, with a transfer that begins again in between.
+        let bytes = (0..120).chain(0..120).flat_map(|byte| std::iter::repeat_n(byte, 300));
+        let download = bytes.map(|byte| message(layer, "Downloading", byte, 120));
+        // Then a layer that takes five minutes to unpack, of which the containerd image store reports seconds only.
+        let unpack = (0..3000).map(|tick| message(layer, "Extracting", tick / 10, 0));
+        let messages = download.chain(unpack).chain([message(layer, "Pull complete", 0, 0)]);
+        let (result, took) = pulled(messages.map(Ok)).await;
+        assert_eq!(result, Ok(()));
+        assert!(took > Duration::from_secs(7200), "{took:?}");
+        // One that never ends is given up, too.
+        let (result, took) = pulled((0..).map(|tick| Ok(message(layer, "Extracting", tick / 10, 0)))).await;
+        assert_eq!((result, took < EXTRACTION_TIMEOUT * 2), (Err(PullFailure::Silent), true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_succeeds_only_if_the_engine_says_so() {
+        let broken = || Bollard::IOError { err: std::io::Error::other("connection reset") };
+        let done = || message(None, "Status: Downloaded newer image for influxdb:1", 0, 0);
+        let begun = || message(Some("a"), "Downloading", 1, 2);
+        assert_eq!(pulled([Ok(begun()), Ok(done()), Err(broken())].into_iter()).await.0, Ok(()));
+        assert_eq!(pulled([Ok(begun()), Err(broken())].into_iter()).await.0, Err(PullFailure::Cut));
+        let late = [Err(Bollard::RequestTimeoutError)];
+        assert_eq!(pulled(late.into_iter()).await.0, Err(PullFailure::Silent));
+        let refused = Bollard::DockerStreamError { error: "toomanyrequests: slow down".into() };
+        assert_eq!(pulled([Ok(begun()), Err(refused)].into_iter()).await.0, Err(PullFailure::RateLimited));
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_can_upset_the_count(id in ".*", status in ".*", current in any::<i64>(), total in any::<i64>()) {
+            let mut progress = Progress::default();
+            for status in [status.as_str(), "Downloading", "Extracting", "Pull complete"] {
+                progress.note(&CreateImageInfo {
+                    id: Some(id.clone()),
+                    status: Some(status.into()),
+                    progress_detail: Some(bollard::models::ProgressDetail { current: Some(current), total: Some(total) }),
+                    ..CreateImageInfo::default()
+                });
+            }
+            prop_assert!(progress.layers().0 <= progress.layers().1);
+            prop_assert!(progress.bytes().0 <= progress.bytes().1);
+        }
+    }
+}

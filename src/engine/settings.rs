@@ -1,0 +1,263 @@
+//! What an instance remembers: an empty volume whose label holds every given setting.
+//!
+//! Labels cannot be changed, so a change makes the volume of the next number and removes the one
+//! before. Must not know what a setting means.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
+use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
+
+use super::{Docker, labels};
+use crate::error::{Error, Result};
+use crate::model::observed::StoredSettings;
+use crate::model::stack::{Remembered, Restore};
+use crate::model::upgrade::Upgrade;
+
+/// How often the next number is tried when somebody else has just taken it.
+const MAX_ATTEMPTS: usize = 5;
+
+impl Docker {
+    /// The volumes that carry the instance's label, those with data and those with settings.
+    pub(super) async fn volumes_of(&self, instance: &str) -> Result<Vec<EngineVolume>> {
+        let filter = HashMap::from([("label".to_string(), vec![format!("{}={instance}", labels::INSTANCE)])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filter).build();
+        let found = self.call("list the instance's volumes", self.client.list_volumes(Some(options))).await?;
+        Ok(found.volumes.unwrap_or_default())
+    }
+
+    /// What the instance remembers.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn stored_settings(&self, instance: &str) -> Result<StoredSettings> {
+        Ok(among(&self.volumes_of(instance).await?, instance))
+    }
+
+    /// Writes all settings as a whole and removes what was remembered before; what is noted of an upgrade stays, and
+    /// with `keeps_retention` the stored retention.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn save_settings(
+        &self,
+        instance: &str,
+        values: &BTreeMap<String, Remembered>,
+        keeps_retention: bool,
+    ) -> Result<()> {
+        let change = |stored: &StoredSettings| {
+            let values = if keeps_retention { stored.keep_retention(values) } else { values.clone() };
+            Ok(StoredSettings { values: Some(values), ..stored.clone() })
+        };
+        self.save(instance, change).await
+    }
+
+    /// Writes the first settings of an instance with a note that a restore has begun, or takes over `replaced`, a
+    /// restore whose data is not all in, but no other. Of two runs, one succeeds.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where there are other settings by now, [`Error::Docker`] when the engine refuses.
+    pub async fn begin_restore(
+        &self,
+        instance: &str,
+        values: &BTreeMap<String, Remembered>,
+        restore: &Restore,
+        replaced: Option<&Restore>,
+    ) -> Result<()> {
+        self.save(instance, |stored| {
+            expect_replaceable(stored, restore, replaced)?;
+            Ok(StoredSettings { restore: Some(restore.clone()), ..unconfirmed(values) })
+        })
+        .await
+    }
+
+    /// Writes the settings of an instance whose data is all in.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where another run took the restore over, [`Error::Docker`] when the engine refuses.
+    pub async fn finish_restore(
+        &self,
+        instance: &str,
+        values: &BTreeMap<String, Remembered>,
+        restore: &Restore,
+    ) -> Result<()> {
+        self.save(instance, |stored| match &stored.restore {
+            Some(noted) if noted == restore => Ok(unconfirmed(values)),
+            _ => Err("another run took the restore over"),
+        })
+        .await
+    }
+
+    /// Notes how far an upgrade is, beside the settings as they are, or these where there are none; `None` forgets
+    /// it.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where the settings are gone meanwhile, [`Error::Docker`] when the engine refuses.
+    pub async fn save_upgrade(
+        &self,
+        instance: &str,
+        values: Option<&BTreeMap<String, Remembered>>,
+        upgrade: Option<&Upgrade>,
+    ) -> Result<()> {
+        self.save(instance, |stored| {
+            let values = stored.values.as_ref().or(values).ok_or("somebody removed them")?;
+            Ok(StoredSettings { values: Some(values.clone()), upgrade: upgrade.cloned(), ..stored.clone() })
+        })
+        .await
+    }
+
+    /// Writes what is made of what is remembered. The newest wins: who finds that somebody else took the number
+    /// takes the next one.
+    async fn save(
+        &self,
+        instance: &str,
+        change: impl Fn(&StoredSettings) -> Result<StoredSettings, &'static str>,
+    ) -> Result<()> {
+        let raced = |why: &str| Error::Raced { doing: "save the settings".into(), why: why.into() };
+        // Somebody else's volumes may have our names; the numbers above are free.
+        let mut above = 0;
+        for _ in 0..MAX_ATTEMPTS {
+            let stored = self.stored_settings(instance).await?;
+            let wanted = change(&stored).map_err(raced)?;
+            let wanted = StoredSettings { numbers: stored.numbers.clone(), ..wanted };
+            let values = wanted.values.clone().unwrap_or_default();
+            let own = labels::of_settings(instance, &values, wanted.upgrade.as_ref(), wanted.restore.as_ref());
+            let newest = stored.numbers.last().copied();
+            let number = match newest {
+                Some(number) if stored == wanted => number,
+                newest => newest.unwrap_or(0).max(above) + 1,
+            };
+            let name = name(instance, number);
+            if newest != Some(number) {
+                let request = VolumeCreateRequest {
+                    name: Some(name.clone()),
+                    labels: Some(own.clone()),
+                    ..VolumeCreateRequest::default()
+                };
+                let doing = format!("create volume {name}");
+                // The engine says yes to one that exists, and answers with that one.
+                let made = self.call(&doing, self.client.create_volume(request)).await?;
+                if made.labels != own {
+                    if !labels::belongs(Some(&made.labels), instance) {
+                        above = number;
+                    }
+                    continue;
+                }
+            }
+            for older in stored.numbers.into_iter().filter(|older| *older < number) {
+                self.remove_settings_volume(instance, older).await?;
+            }
+            return Ok(());
+        }
+        Err(raced("others save settings of this instance, too"))
+    }
+
+    /// Removes everything that the instance remembers, the oldest first: what was replaced must
+    /// not be the last that is left.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine refuses.
+    pub async fn remove_settings(&self, instance: &str) -> Result<()> {
+        for number in self.stored_settings(instance).await?.numbers {
+            self.remove_settings_volume(instance, number).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_settings_volume(&self, instance: &str, number: u64) -> Result<()> {
+        let name = name(instance, number);
+        let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
+        self.find(&format!("remove volume {name}"), request).await.map(drop)
+    }
+}
+
+/// A restore may begin in the place of the stored settings: there are none, or the note is its own or the replaced one.
+fn expect_replaceable(
+    stored: &StoredSettings,
+    restore: &Restore,
+    replaced: Option<&Restore>,
+) -> Result<(), &'static str> {
+    match &stored.restore {
+        Some(noted) if noted == restore || Some(noted) == replaced => Ok(()),
+        Some(_) => Err("another run restores that instance"),
+        None if stored.numbers.is_empty() => Ok(()),
+        None => Err("another run has made that instance"),
+    }
+}
+
+/// The settings of an instance that is restored. A retention is remembered once `up` has confirmed it.
+fn unconfirmed(values: &BTreeMap<String, Remembered>) -> StoredSettings {
+    let none = StoredSettings::default();
+    StoredSettings { values: Some(none.keep_retention(values)), ..none }
+}
+
+fn name(instance: &str, number: u64) -> String {
+    format!("{instance}-settings-{number}")
+}
+
+/// The settings among the volumes of an instance.
+pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings {
+    let mut found: Vec<(u64, &EngineVolume)> = volumes
+        .iter()
+        .filter(|volume| labels::belongs(Some(&volume.labels), instance))
+        .filter_map(|volume| {
+            let number = volume.name.strip_prefix(instance)?.strip_prefix("-settings-")?.parse().ok()?;
+            (volume.name == name(instance, number)).then_some((number, volume))
+        })
+        .collect();
+    found.sort_by_key(|(number, _)| *number);
+    let newest = found.last().map(|(_, volume)| &volume.labels);
+    StoredSettings {
+        values: newest.and_then(labels::settings),
+        upgrade: newest.and_then(labels::upgrade),
+        restore: newest.and_then(labels::restore),
+        numbers: found.into_iter().map(|(number, _)| number).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_begins_in_the_place_of_nothing_or_of_the_one_that_was_confirmed() {
+        let run = |id: &str| Restore {
+            id: id.into(),
+            archive: "/saved".into(),
+            digest: "d".into(),
+            machine: "box".into(),
+            process: 7,
+        };
+        let stored =
+            |restore: Option<Restore>| StoredSettings { restore, numbers: vec![1], ..StoredSettings::default() };
+        let (own, other, third) = (run("own"), run("other"), run("third"));
+        assert_eq!(expect_replaceable(&StoredSettings::default(), &own, None), Ok(()));
+        assert_eq!(expect_replaceable(&stored(Some(own.clone())), &own, None), Ok(()));
+        assert_eq!(expect_replaceable(&stored(Some(other.clone())), &own, Some(&other)), Ok(()));
+        for (restore, replaced) in [(Some(other.clone()), None), (Some(third), Some(&other)), (None, Some(&other))] {
+            assert!(expect_replaceable(&stored(restore), &own, replaced).is_err());
+        }
+    }
+
+    #[test]
+    fn the_newest_holds_and_what_cannot_be_read_is_no_excuse_for_an_older_one() {
+        let volume = |name: &str, instance: &str, text: &str| {
+            let labels = [(labels::INSTANCE, instance), (labels::SETTINGS, text)];
+            let labels = labels.map(|(name, value)| (name.to_string(), value.to_string())).into();
+            EngineVolume { name: name.into(), labels, ..EngineVolume::default() }
+        };
+        let database = |name: &str| format!(r#"{{"database":{{"value":"{name}","from":"user"}}}}"#);
+        let all = [
+            volume("x-settings-10", "x", &database("new")),
+            volume("x-settings-9", "x", &database("old")),
+            volume("x-settings-11", "y", &database("theirs")),
+            volume("x-settings-011", "x", &database("odd")),
+            volume("x-influxdb", "x", ""),
+        ];
+        let stored = among(&all, "x");
+        assert_eq!(stored.numbers, [9, 10]);
+        assert_eq!(stored.values.unwrap()["database"].value, "new");
+        let broken = among(&[all[1].clone(), volume("x-settings-10", "x", "{{{")], "x");
+        assert_eq!((broken.numbers.len(), broken.values), (2, None));
+    }
+}

@@ -1,0 +1,415 @@
+//! An engine behind ssh: one connection for a whole run, through which its API and its loopback are
+//! reached.
+//!
+//! Uses the machine's own `ssh`, so that its configuration, keys, agent and known hosts hold. Nothing is
+//! opened on any network: what goes through it is a socket in a folder of this user's, and ports of
+//! loopback. Must not know what is sent.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::model::address::bracketed;
+use crate::model::invocation::shell_word;
+use crate::model::text::excerpt;
+
+/// How long a connection may take to come about, in seconds.
+const CONNECT_SECONDS: u64 = 30;
+/// Sessions at the same time, beside the one that keeps the connection; sshd allows ten unless it is told
+/// otherwise.
+const SESSIONS: usize = 8;
+/// How long ssh may take to read its configuration.
+const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// For every ssh: what a person's configuration does in a session of theirs has no place here, and what goes
+/// wrong is said.
+const NO_SESSION: [&str; 5] =
+    ["BatchMode=yes", "ClearAllForwardings=yes", "PermitLocalCommand=no", "RemoteCommand=none", "LogLevel=INFO"];
+/// The same for what OpenSSH knows since 8.7 only; before, they would be errors.
+const NO_SESSION_SINCE_8_7: [(&str, &str); 3] =
+    [("sessiontype", "default"), ("stdinnull", "no"), ("forkafterauthentication", "no")];
+/// The most that is kept of what ssh said.
+const LIMIT: usize = 4096;
+
+/// Where ssh leads, as `ssh` takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    /// User and host, or an alias of ssh's configuration.
+    host: String,
+    port: Option<u16>,
+    /// The engine's socket there, where it is not the usual one.
+    socket: Option<String>,
+}
+
+impl Destination {
+    /// Reads `ssh://user@host:port/path`; nothing if it is none.
+    pub(super) fn parse(address: &str) -> Option<Self> {
+        let rest = address.strip_prefix("ssh://")?;
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+        let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+        let (host, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((v6, port)) => (v6, port.strip_prefix(':')),
+            None => host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
+        };
+        let port = match port {
+            Some(port) => Some(port.parse().ok()?),
+            None => None,
+        };
+        // What begins with a dash would be an option of ssh's.
+        let is_fine = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace);
+        let host = match user {
+            Some(user) if is_fine(user) && is_fine(host) => format!("{user}@{host}"),
+            None if is_fine(host) => host.to_string(),
+            _ => return None,
+        };
+        Some(Self { host, port, socket: (!path.is_empty()).then(|| format!("/{path}")) })
+    }
+
+    /// As it is typed behind `ssh`.
+    pub(super) fn typed(&self) -> String {
+        let port = self.port.map(|port| format!("-p {port} ")).unwrap_or_default();
+        format!("{port}{}", shell_word(&self.host))
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let port = self.port.map(|port| ["-p".to_string(), port.to_string()]);
+        port.into_iter().flatten().chain([self.host.clone()]).collect()
+    }
+
+    /// The command there that speaks for the engine.
+    fn engine_command(&self) -> String {
+        let socket = self.socket.as_ref().map(|path| format!(" --host {}", shell_word(&format!("unix://{path}"))));
+        format!("docker{} system dial-stdio", socket.unwrap_or_default())
+    }
+}
+
+/// One connection, which ends with its value.
+pub(super) struct Ssh {
+    destination: Destination,
+    configuration: Configuration,
+    folder: Folder,
+    master: RefCell<Child>,
+    said: Arc<Mutex<String>>,
+    ports: RefCell<HashMap<(String, u16), u16>>,
+    tasks: RefCell<Vec<JoinHandle<()>>>,
+}
+
+impl Ssh {
+    /// Connects and signs in. Nobody is asked anything: a passphrase belongs to ssh's agent, and an unknown
+    /// host to the known ones.
+    ///
+    /// # Errors
+    /// With what ssh said.
+    pub(super) async fn connect(destination: Destination) -> Result<Self, String> {
+        let folder = private_folder().map_err(|why| format!("cannot make a folder for its sockets: {why}"))?;
+        let said = Arc::new(Mutex::new(String::new()));
+        let control = folder.join("ssh");
+        let mut command = Command::new("ssh");
+        command.args(["-M", "-T", "-S"]).arg(&control);
+        let timeout = format!("ConnectTimeout={CONNECT_SECONDS}");
+        let configuration = Configuration::read(&destination).await;
+        for option in configuration.options().chain(["ControlPersist=no", &timeout, "ServerAliveInterval=15"]) {
+            command.args(["-o", option]);
+        }
+        // Ends with the connection's standard input, and so with this process, however that ends.
+        command.args(destination.arguments()).arg("cat");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        // Its own group: Ctrl-C is for this process, which may have something to finish first.
+        command.process_group(0);
+        let mut master = command.spawn().map_err(|why| format!("cannot start ssh: {why}"))?;
+        if let Some(errors) = master.stderr.take() {
+            tokio::spawn(listen(errors, Arc::clone(&said)));
+        }
+        let it = Self {
+            destination,
+            configuration,
+            folder,
+            master: RefCell::new(master),
+            said,
+            ports: RefCell::default(),
+            tasks: RefCell::default(),
+        };
+        it.await_control(&control).await?;
+        // A banner says nothing about what goes wrong later.
+        it.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        it.serve_engine().map_err(|why| format!("cannot listen on a socket: {why}"))?;
+        Ok(it)
+    }
+
+    /// Waits until the connection stands.
+    async fn await_control(&self, control: &std::path::Path) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(CONNECT_SECONDS + 5);
+        let mut backoff = Duration::from_millis(5);
+        while !control.exists() {
+            if self.has_ended() {
+                // What it said may arrive after its end.
+                crate::backoff::pause(&mut Duration::from_millis(50)).await;
+                return Err(self.failure().unwrap_or_else(|| "ssh ended without a word".into()));
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("no connection within {CONNECT_SECONDS} s"));
+            }
+            crate::backoff::pause(&mut backoff).await;
+        }
+        Ok(())
+    }
+
+    /// The socket that leads to the engine.
+    fn socket(&self) -> PathBuf {
+        self.folder.join("engine")
+    }
+
+    /// The engine's client. Each of its connections is a session there, which takes longer than most answers, so
+    /// that one serves request after request; bollard's own connections serve one.
+    pub(super) fn client(&self) -> Result<bollard::Docker, bollard::errors::Error> {
+        // Those that wait for a request keep sessions from those that have one, so fewer may wait than there are.
+        super::transport::over_socket(&self.socket(), SESSIONS / 2)
+    }
+
+    /// The engine's machine, by its own name.
+    pub(super) fn host_name(&self) -> &str {
+        &self.configuration.host_name
+    }
+
+    /// Where it leads.
+    pub(super) const fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// The connection is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.master.borrow_mut().try_wait().is_ok_and(|ended| ended.is_some())
+    }
+
+    /// What ssh, or a command there, said last.
+    pub(super) fn failure(&self) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = said.lines().rev().find(|line| !line.trim().is_empty() && !line.contains("mux_client"))?;
+        Some(excerpt(last, 300))
+    }
+
+    /// A port of loopback here that leads to a host and port as they are seen from there.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub(super) fn local_port(&self, host: &str, port: u16) -> std::io::Result<u16> {
+        let target = (host.to_string(), port);
+        if let Some(port) = self.ports.borrow().get(&target) {
+            return Ok(*port);
+        }
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        let local = listener.local_addr()?.port();
+        let listener = TcpListener::from_std(listener)?;
+        let address = format!("{}:{port}", bracketed(host));
+        let (arguments, said) = (self.client_arguments(&["-W", &address]), Arc::clone(&self.said));
+        self.tasks.borrow_mut().push(tokio::spawn(async move {
+            loop {
+                let (stream, _) = crate::backoff::accepted(|| listener.accept()).await;
+                let (from, to) = stream.into_split();
+                tokio::spawn(join(from, to, arguments.clone(), Arc::clone(&said)));
+            }
+        }));
+        self.ports.borrow_mut().insert(target, local);
+        Ok(local)
+    }
+
+    fn serve_engine(&self) -> std::io::Result<()> {
+        let listener = UnixListener::bind(self.socket())?;
+        let mut arguments = self.client_arguments(&["-T"]);
+        arguments.push(self.destination.engine_command());
+        let said = Arc::clone(&self.said);
+        // Each is a session there, of which a server allows some.
+        let sessions = Arc::new(Semaphore::new(SESSIONS));
+        self.tasks.borrow_mut().push(tokio::spawn(async move {
+            loop {
+                let (stream, _) = crate::backoff::accepted(|| listener.accept()).await;
+                let (from, to) = stream.into_split();
+                let joined = join(from, to, arguments.clone(), Arc::clone(&said));
+                let sessions = Arc::clone(&sessions);
+                tokio::spawn(async move {
+                    let _session = sessions.acquire().await;
+                    joined.await;
+                });
+            }
+        }));
+        Ok(())
+    }
+
+    /// Arguments of another `ssh` that goes through the connection, and nowhere without it.
+    fn client_arguments(&self, more: &[&str]) -> Vec<String> {
+        let control = self.folder.join("ssh").display().to_string();
+        let options = self.configuration.options().chain(["ControlMaster=no", "ProxyCommand=false"]);
+        let options = options.flat_map(|option| ["-o", option]);
+        let words = ["-S", &control].into_iter().chain(options).chain(more.iter().copied());
+        words.map(String::from).chain(self.destination.arguments()).collect()
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        for task in self.tasks.borrow().iter() {
+            task.abort();
+        }
+        // With its standard input, the command there ends, and ssh with it; it is not waited for.
+        let mut master = self.master.borrow_mut();
+        drop(master.stdin.take());
+        let _ = master.start_kill();
+    }
+}
+
+/// Joins a connection with a process's standard streams.
+async fn join<R, W>(mut from: R, mut to: W, arguments: Vec<String>, said: Arc<Mutex<String>>)
+where
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let mut command = Command::new("ssh");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true).process_group(0);
+    let Ok(mut process) = command.spawn() else { return };
+    let (Some(mut input), Some(mut output), Some(errors)) =
+        (process.stdin.take(), process.stdout.take(), process.stderr.take())
+    else {
+        return;
+    };
+    let inwards = tokio::spawn(async move {
+        let _ = tokio::io::copy(&mut from, &mut input).await;
+        let _ = input.shutdown().await;
+    });
+    let hearing = tokio::spawn(listen(errors, said));
+    let _ = tokio::io::copy(&mut output, &mut to).await;
+    // Nobody reads on, where the other side left first.
+    drop(output);
+    // What went wrong is known before the other side sees the end.
+    let _ = hearing.await;
+    let _ = to.shutdown().await;
+    inwards.abort();
+    let _ = process.wait().await;
+}
+
+/// Keeps what a process says.
+async fn listen(mut errors: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
+    let mut bytes = [0; 1024];
+    while let Ok(length @ 1..) = errors.read(&mut bytes).await {
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() > LIMIT {
+            said.clear();
+        }
+        said.push_str(&String::from_utf8_lossy(&bytes[..length]));
+    }
+}
+
+/// What the names of folders begin with.
+const FOLDER: &str = "clipper-metrics-ssh-";
+/// A file that is locked for as long as its folder is used.
+const LOCK: &str = "lock";
+
+/// A new folder that only this user may enter, removed with its value. Those of processes that were killed
+/// are removed now: nobody has their lock, wherever the process ran.
+fn private_folder() -> std::io::Result<Folder> {
+    // The path of a socket may have some hundred bytes only.
+    let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < 60);
+    let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
+    let directory =
+        tempfile::Builder::new().prefix(FOLDER).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent)?;
+    let owner = directory.path().metadata()?.uid();
+    for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
+        let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(FOLDER))
+            && entry.metadata().is_ok_and(|entry| entry.is_dir() && entry.uid() == owner);
+        // Its own has no lock yet.
+        if is_one && File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    // Under its name only once it is locked: nobody finds it in between.
+    let new = directory.path().join("new");
+    let lock = File::create(&new)?;
+    // Where nothing can be locked, nothing is removed either.
+    let _ = lock.try_lock();
+    std::fs::rename(new, directory.path().join(LOCK))?;
+    Ok(Folder { directory, _lock: lock })
+}
+
+struct Folder {
+    directory: TempDir,
+    _lock: File,
+}
+
+impl Folder {
+    fn join(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+/// What ssh's configuration says of a destination.
+struct Configuration {
+    /// The host's own name, which an alias need not be.
+    host_name: String,
+    /// Options that this ssh knows and older ones do not.
+    newer: Vec<String>,
+}
+
+impl Configuration {
+    async fn read(destination: &Destination) -> Self {
+        let mut command = Command::new("ssh");
+        command.arg("-G").args(destination.arguments()).stdin(Stdio::null()).kill_on_drop(true);
+        let asked = tokio::time::timeout(CONFIGURATION_TIMEOUT, command.output()).await;
+        let text = asked.ok().and_then(std::result::Result::ok).map(|output| output.stdout).unwrap_or_default();
+        Self::parse(&String::from_utf8_lossy(&text), destination)
+    }
+
+    fn parse(text: &str, destination: &Destination) -> Self {
+        let value = |key: &str| text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key);
+        let found = value("hostname").map(|(_, name)| name.trim().to_string());
+        let written = || destination.host.rsplit('@').next().unwrap_or_default().to_string();
+        let newer = NO_SESSION_SINCE_8_7.iter().filter(|(key, _)| value(key).is_some());
+        Self {
+            host_name: found.filter(|name| !name.is_empty()).unwrap_or_else(written),
+            newer: newer.map(|(key, value)| format!("{key}={value}")).collect(),
+        }
+    }
+
+    /// Options of every ssh that goes there.
+    fn options(&self) -> impl Iterator<Item = &str> {
+        NO_SESSION.into_iter().chain(self.newer.iter().map(String::as_str))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_usual_form_is_read() {
+        let read = |text: &str| Destination::parse(text).map(|it| (it.host.clone(), it.port, it.engine_command()));
+        let plain = "docker system dial-stdio".to_string();
+        assert_eq!(read("ssh://box"), Some(("box".into(), None, plain.clone())));
+        assert_eq!(read("ssh://me@box:2222"), Some(("me@box".into(), Some(2222), plain.clone())));
+        assert_eq!(read("ssh://me@[fd00::1]:22/"), Some(("me@fd00::1".into(), Some(22), plain)));
+        let other = read("ssh://box/run/user/1000/docker.sock").unwrap().2;
+        assert_eq!(other, "docker --host unix:///run/user/1000/docker.sock system dial-stdio");
+        for bad in ["ssh://", "ssh://-oProxyCommand=x", "ssh://-x@box", "ssh://box:port", "ssh://a b", "tcp://box"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        let it = Destination::parse("ssh://me@box:2222").unwrap();
+        assert_eq!(it.typed(), "-p 2222 me@box");
+        // Only what this ssh knows is set: anything else is an error of its.
+        let old = Configuration::parse("user me\nhostname box.example\n", &it);
+        assert_eq!((old.host_name.as_str(), old.newer.len()), ("box.example", 0));
+        let new = Configuration::parse("hostname box\nstdinnull yes\n", &it);
+        assert_eq!(new.newer, ["stdinnull=no"]);
+        assert_eq!(Configuration::parse("", &it).host_name, "box");
+    }
+}

@@ -1,0 +1,132 @@
+//! The volumes with the servers' data.
+//!
+//! The engine answers "made" for one that exists, whoever owns it, so labels are looked at each time.
+
+use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
+use bollard::query_parameters::RemoveVolumeOptions;
+
+use super::container::name_of;
+use super::{Docker, labels};
+use crate::error::{Error, Refusal, Result};
+use crate::model::observed::Volume;
+use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::role::Role;
+use crate::model::stack::ContainerSpec;
+use crate::model::text::printable;
+
+impl Docker {
+    /// The volume with a role's data.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer.
+    pub async fn volume(&self, instance: &str, role: Role) -> Result<Volume> {
+        let name = role.object_name(instance);
+        let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(&name)).await?;
+        Ok(found.map_or(Volume::Absent, |volume| seen_volume(&volume, instance, role)))
+    }
+
+    /// The same, from the list of the instance's volumes. One that is not in it is asked for only
+    /// where somebody else's would be in the way.
+    pub(super) async fn volume_among(
+        &self,
+        all: &[EngineVolume],
+        instance: &str,
+        role: Role,
+        needed: bool,
+    ) -> Result<Volume> {
+        let name = role.object_name(instance);
+        match all.iter().find(|volume| volume.name == name) {
+            Some(volume) => Ok(seen_volume(volume, instance, role)),
+            None if needed => self.volume(instance, role).await,
+            None => Ok(Volume::Absent),
+        }
+    }
+
+    /// Makes a volume, and checks that it is really ours: the engine says yes to one that exists,
+    /// whoever owns it.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] when somebody else has a volume of that name, [`Error::Docker`] when the engine
+    /// refuses.
+    pub async fn create_volume(&self, instance: &str, spec: &ContainerSpec) -> Result<()> {
+        let doing = format!("create volume {}", spec.specification.volume);
+        if self.volume(instance, spec.role).await? != Volume::Absent {
+            // What is in it decides what comes next.
+            return Err(Error::Raced { doing, why: "somebody else has just made it".into() });
+        }
+        let request = VolumeCreateRequest {
+            name: Some(spec.specification.volume.clone()),
+            labels: Some(self.volume_labels(instance, spec).await?),
+            ..VolumeCreateRequest::default()
+        };
+        let volume = self.call(&doing, self.client.create_volume(request)).await?;
+        if seen_volume(&volume, instance, spec.role) != Volume::Foreign {
+            return Ok(());
+        }
+        Err(Error::Raced { doing, why: "somebody else has just made one of that name".into() })
+    }
+
+    pub(super) async fn volume_labels(&self, instance: &str, spec: &ContainerSpec) -> Result<labels::Labels> {
+        let user = self.image(spec).await?.map(|image| image.user);
+        Ok(labels::of_volume(instance, spec.role, user.as_deref(), &spec.specification.image))
+    }
+
+    /// Removes a volume that is ours.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] where a container of somebody else uses it, [`Error::Docker`] when the engine
+    /// refuses.
+    pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
+        if !matches!(self.volume(instance, role).await?, Volume::Ours { .. }) {
+            return Ok(());
+        }
+        let name = role.object_name(instance);
+        let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
+        match self.find(&format!("delete volume {name}"), request).await {
+            Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
+                Err(self.users_of(instance, role, &name).await?.unwrap_or(error))
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// Who else uses a volume, as an error that names them.
+    async fn users_of(&self, instance: &str, role: Role, volume: &str) -> Result<Option<Error>> {
+        let mut names: Vec<String> = self
+            .containers(instance)
+            .await?
+            .into_iter()
+            .filter(|one| !labels::belongs(one.labels.as_ref(), instance))
+            .filter(|one| one.mounts.iter().flatten().any(|mount| mount.name.as_deref() == Some(volume)))
+            .map(|one| printable(&name_of(&one)))
+            .collect();
+        names.sort();
+        let Some(first) = names.first() else { return Ok(None) };
+        let blocked = Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("cannot delete volume {volume}: {} it", using(&names)),
+            hint: format!(
+                "remove it with `{}`, then run the same command again",
+                self.endpoint.docker_command(&format!("rm --force {first}"))
+            ),
+        };
+        Ok(Some(Error::Blocked { resource: Resource::Volume(role), blocked }))
+    }
+}
+
+fn using(names: &[String]) -> String {
+    match names {
+        [one] => format!("container {one} uses"),
+        names => format!("the containers {} use", names.join(" and ")),
+    }
+}
+
+/// A volume belongs to the instance by its name, which the caller has looked up, and both its labels.
+fn seen_volume(volume: &EngineVolume, instance: &str, role: Role) -> Volume {
+    if labels::serves(Some(&volume.labels), instance, role, &volume.name) {
+        let (user, version) = (labels::user(&volume.labels), labels::version(&volume.labels));
+        Volume::Ours { user, version, image: labels::image(&volume.labels) }
+    } else {
+        Volume::Foreign
+    }
+}

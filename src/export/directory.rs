@@ -1,0 +1,444 @@
+//! A directory that holds one export and nothing else: what is in it must be what exports of the same kind wrote there.
+//!
+//! Must not know what the files mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::File;
+use crate::digest::fingerprint;
+use crate::error::{Error, Result};
+use crate::model::export::{FileChange, Format};
+
+/// The file that says what exports wrote, so that an edit shows: first of what, then on each line a digest and a path.
+const LIST: &str = ".clipper-metrics-export";
+/// How the name of a file ends that is not whole yet.
+const PARTIAL: &str = ".clipper-metrics-partial";
+/// A file that is not whole is written by nobody any more after this time.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// What a directory is an export of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The format.
+    pub format: Format,
+    /// The instance.
+    pub instance: String,
+    /// A running Grafana was looked at, and what is remembered: nothing that somebody edited is missing.
+    pub is_complete: bool,
+}
+
+impl Subject {
+    /// As the list begins.
+    fn line(&self) -> String {
+        let extent = if self.is_complete { "complete" } else { "partial" };
+        format!("{} {} {extent}\n", self.format, self.instance)
+    }
+}
+
+/// What exports wrote: the digests by path. A run that died in the middle leaves two of a path.
+type Listed = BTreeSet<(String, String)>;
+
+/// A secret's file as it is, if an earlier export wrote one.
+///
+/// # Errors
+/// [`Error::File`] when it is gone, [`Error::Io`] when it cannot be read.
+pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
+    let (_, listed) = listed(directory)?;
+    if !listed.iter().any(|(listed, _)| listed == path) {
+        return Ok(None);
+    }
+    let file = directory.join(path);
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::File {
+            path: file,
+            line: None,
+            message: "is gone, and a Grafana that was made with the password in it keeps that".into(),
+            hint: "restore it, or give the password with --grafana-password-file".into(),
+        }),
+        Err(why) => Err(failed("read", &file, why)),
+    }
+}
+
+/// An earlier export wrote a file into the directory.
+///
+/// # Errors
+/// As [`secret`].
+pub fn lists(directory: &Path, path: &str) -> Result<bool> {
+    let (_, listed) = listed(directory)?;
+    Ok(listed.iter().any(|(listed, _)| listed == path))
+}
+
+/// Writes an export. Each file is there as a whole or not at all at every moment, and what a run wrote that died is
+/// known to the next.
+///
+/// # Errors
+/// [`Error::File`] when the directory holds another export, something that no export wrote, or that somebody changed,
+/// or more than is known now: then nothing is written. [`Error::Io`] when the machine does not let us.
+pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<(String, FileChange)>> {
+    let mut found = Found::default();
+    match fs::metadata(directory) {
+        Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is no directory")),
+        Ok(_) => {}
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+        Err(why) => return Err(failed("read", directory, why)),
+    }
+    let (head, before) = listed(directory)?;
+    expect_same(directory, subject, head.as_deref())?;
+    let known =
+        |path: &str| files.iter().any(|file| file.path == path) || before.iter().any(|(listed, _)| listed == path);
+    if directory.exists() {
+        walk(directory, "", &known, &mut found)?;
+    }
+    let mut changes: BTreeMap<String, FileChange> =
+        files.iter().map(|file| (file.path.clone(), FileChange::Created)).collect();
+    for path in found.files {
+        let change = change(directory, &path, files, &before)?;
+        changes.insert(path, change);
+    }
+    let wanted: Listed = files.iter().map(|file| (file.path.clone(), file.digest())).collect();
+    let is_listed = wanted == before && head.is_some_and(|head| head == subject.line());
+    if !is_listed || changes.values().any(|change| *change != FileChange::Unchanged) {
+        make_folder(directory).map_err(|why| failed("make", directory, why))?;
+        replace(directory, &list(subject, before.union(&wanted)))?;
+        for file in files.iter().filter(|file| changes[&file.path] != FileChange::Unchanged) {
+            replace(directory, file)?;
+        }
+        for (path, _) in changes.iter().filter(|(_, change)| **change == FileChange::Removed) {
+            let file = directory.join(path);
+            fs::remove_file(&file).map_err(|why| failed("remove", &file, why))?;
+        }
+        replace(directory, &list(subject, wanted.iter()))?;
+    }
+    found.abandoned.into_iter().for_each(|file| drop(fs::remove_file(file)));
+    Ok(changes.into_iter().collect())
+}
+
+/// A directory goes on as what it is, and never holds less than before because less is known.
+fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Result<()> {
+    let Some(head) = head else { return Ok(()) };
+    let complete = Subject { is_complete: true, ..subject.clone() }.line();
+    let partial = Subject { is_complete: false, ..subject.clone() }.line();
+    if head != complete && head != partial {
+        let mut words = head.split_whitespace();
+        let (format, instance) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
+        return Err(in_the_way(directory, &format!("holds an export of {instance} for {format}")));
+    }
+    if head == complete && !subject.is_complete {
+        return Err(Error::File {
+            path: directory.into(),
+            line: None,
+            message:
+                "holds an export of more than can be looked at now: what the instance remembers, or what somebody \
+                      edited in Grafana"
+                    .into(),
+            hint: "bring the instance up and check that Grafana answers, or name a directory that does not exist"
+                .into(),
+        });
+    }
+    Ok(())
+}
+
+/// What becomes of a file that is there, and that is wanted or listed.
+fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Result<FileChange> {
+    let file = directory.join(path);
+    let bytes = fs::read(&file).map_err(|why| failed("read", &file, why))?;
+    let wanted = files.iter().find(|file| file.path == path);
+    if let Some(wanted) = wanted.filter(|wanted| wanted.content.as_bytes() == bytes) {
+        return Ok(if has_mode(&file, wanted) { FileChange::Unchanged } else { FileChange::Updated });
+    }
+    // Of a secret, only the rest is compared.
+    let digest = match wanted {
+        Some(wanted) => File { content: String::from_utf8_lossy(&bytes).into(), ..wanted.clone() }.digest(),
+        None => fingerprint(&bytes),
+    };
+    let was_written = before.contains(&(path.to_string(), digest));
+    let was_secret = wanted.is_none() && before.contains(&(path.to_string(), fingerprint(b"")));
+    match wanted {
+        Some(_) if was_written => Ok(FileChange::Updated),
+        None if was_written || was_secret => Ok(FileChange::Removed),
+        _ => Err(strange(directory, path)),
+    }
+}
+
+/// What is below a directory.
+#[derive(Default)]
+struct Found {
+    /// Paths of files.
+    files: Vec<String>,
+    /// What runs left that died.
+    abandoned: Vec<PathBuf>,
+}
+
+/// Looks at everything below a directory but what Git and macOS keep in any, and stops at the first thing that nobody
+/// knows.
+fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Found) -> Result<()> {
+    let here = root.join(folder);
+    let io = |why| failed("read", &here, why);
+    for entry in fs::read_dir(&here).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name().to_string_lossy().to_string();
+        if name.starts_with(".git") || name == ".DS_Store" {
+            continue;
+        }
+        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        let kind = entry.file_type().map_err(io)?;
+        if kind.is_dir() {
+            walk(root, &path, known, found)?;
+        } else if path.ends_with(PARTIAL) {
+            let written = entry.metadata().and_then(|about| about.modified()).map_err(io)?;
+            if written.elapsed().is_ok_and(|age| age > ABANDONED) {
+                found.abandoned.push(entry.path());
+            }
+        } else if path != LIST {
+            if !kind.is_file() || !known(&path) {
+                return Err(strange(root, &path));
+            }
+            found.files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn strange(directory: &Path, path: &str) -> Error {
+    in_the_way(directory, &format!("holds {path}, which no export wrote, or which somebody has changed since"))
+}
+
+fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String)>) -> File {
+    let lines = entries.map(|(path, digest)| format!("{digest} {path}\n"));
+    File::new(LIST, format!("{}{}", subject.line(), lines.collect::<String>()))
+}
+
+/// What the list says: of what it is, and what was written.
+fn listed(directory: &Path) -> Result<(Option<String>, Listed)> {
+    let file = directory.join(LIST);
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            let mut lines = text.lines();
+            let head = lines.next().map(|line| format!("{line}\n"));
+            let pairs = lines.filter_map(|line| line.split_once(' '));
+            Ok((head, pairs.map(|(digest, path)| (path.to_string(), digest.to_string())).collect()))
+        }
+        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok((None, Listed::new()))
+        }
+        Err(why) => Err(failed("read", &file, why)),
+    }
+}
+
+/// Puts a file in its place as a whole.
+fn replace(directory: &Path, file: &File) -> Result<()> {
+    let path = directory.join(&file.path);
+    let made = || -> io::Result<()> {
+        if let Some(folder) = path.parent().filter(|folder| *folder != directory) {
+            make_folder(folder)?;
+        }
+        let partial = PathBuf::from(format!("{}.{}{PARTIAL}", path.display(), std::process::id()));
+        let _ = fs::remove_file(&partial);
+        let mut open = fs::OpenOptions::new();
+        open.write(true).create_new(true);
+        // A secret is nobody else's from its first byte on.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
+        let mut new = open.open(&partial)?;
+        let written = new.write_all(file.content.as_bytes()).and_then(|()| set_mode(&partial, mode(file)));
+        let placed = written.and_then(|()| new.sync_all()).and_then(|()| fs::rename(&partial, &path));
+        if placed.is_err() {
+            let _ = fs::remove_file(&partial);
+        }
+        placed
+    };
+    made().map_err(|why| failed("write", &path, why))
+}
+
+/// Whatever the user's mask: a server in a container runs as somebody else.
+fn mode(file: &File) -> u32 {
+    if file.secret.is_some() { 0o600 } else { 0o644 }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    folder.parent().map_or(Ok(()), make_folder)?;
+    match fs::create_dir(folder) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => Err(why),
+        _ => set_mode(folder, 0o755),
+    }
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+}
+
+#[cfg(not(unix))]
+fn set_mode(_: &Path, _: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Nobody else can read a secret.
+#[cfg(unix)]
+fn has_mode(path: &Path, file: &File) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.secret.is_none() || fs::metadata(path).is_ok_and(|about| (about.permissions().mode() & 0o777) == mode(file))
+}
+
+#[cfg(not(unix))]
+fn has_mode(_: &Path, _: &File) -> bool {
+    true
+}
+
+fn in_the_way(directory: &Path, message: &str) -> Error {
+    Error::File {
+        path: directory.into(),
+        line: None,
+        message: message.into(),
+        hint: "name a directory that does not exist, or remove what is in this one".into(),
+    }
+}
+
+fn failed(verb: &str, path: &Path, source: io::Error) -> Error {
+    Error::Io { doing: format!("{verb} {}", path.display()), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Secrecy;
+    use super::*;
+
+    fn file(path: &str, content: &str) -> File {
+        File::new(path, content)
+    }
+
+    fn subject() -> Subject {
+        Subject { format: Format::Swarm, instance: "x".into(), is_complete: true }
+    }
+
+    fn changes(directory: &Path, files: &[File]) -> Vec<FileChange> {
+        write(directory, &subject(), files).unwrap().into_iter().map(|(_, change)| change).collect()
+    }
+
+    fn refused(directory: &Path, files: &[File]) -> String {
+        write(directory, &subject(), files).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn twice_changes_nothing_and_what_changed_follows() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("a/b");
+        let first = [file("x/y.yaml", "1"), file("z", "2")];
+        assert_eq!(changes(&directory, &first), [FileChange::Created, FileChange::Created]);
+        let when = fs::metadata(directory.join(LIST)).unwrap().modified().unwrap();
+        assert_eq!(changes(&directory, &first), [FileChange::Unchanged, FileChange::Unchanged]);
+        assert_eq!(fs::metadata(directory.join(LIST)).unwrap().modified().unwrap(), when);
+        let second = [file("x/y.yaml", "3"), file("w", "4")];
+        assert_eq!(changes(&directory, &second), [FileChange::Created, FileChange::Updated, FileChange::Removed]);
+        assert!(!directory.join("z").exists());
+    }
+
+    #[test]
+    fn what_is_there_and_is_no_export_or_was_changed_is_refused_and_left() {
+        let home = tempfile::tempdir().unwrap();
+        let mine = home.path().join(format!("mine{PARTIAL}"));
+        fs::write(&mine, "m").unwrap();
+        let theirs = home.path().join("theirs");
+        fs::write(&theirs, "t").unwrap();
+        let wanted = [file("a", "1"), file("b", "2")];
+        assert!(refused(home.path(), &wanted).contains("holds theirs,"));
+        assert!(refused(&theirs, &wanted).contains("no directory"));
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+        fs::remove_file(&theirs).unwrap();
+        write(home.path(), &subject(), &wanted).unwrap();
+        fs::write(home.path().join("b"), "edited").unwrap();
+        let other = [file("a", "3"), file("b", "2")];
+        assert!(refused(home.path(), &other).contains("holds b,"));
+        assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
+        // What is as it is to be needs no list.
+        fs::write(home.path().join("b"), "2").unwrap();
+        fs::remove_file(home.path().join(LIST)).unwrap();
+        assert_eq!(changes(home.path(), &wanted), [FileChange::Unchanged, FileChange::Unchanged]);
+    }
+
+    #[test]
+    fn a_directory_stays_what_it_is_and_never_becomes_less_because_less_is_known() {
+        let home = tempfile::tempdir().unwrap();
+        let wanted = [file("a", "1")];
+        write(home.path(), &subject(), &wanted).unwrap();
+        for other in
+            [Subject { format: Format::Provisioning, ..subject() }, Subject { instance: "y".into(), ..subject() }]
+        {
+            let why = write(home.path(), &other, &wanted).unwrap_err().to_string();
+            assert!(why.contains("holds an export of x for swarm"), "{why}");
+        }
+        let partial = Subject { is_complete: false, ..subject() };
+        let why = write(home.path(), &partial, &[file("a", "2")]).unwrap_err().to_string();
+        assert!(why.contains("more than can be looked at now"), "{why}");
+        assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
+        let fresh = home.path().join("fresh");
+        write(&fresh, &partial, &wanted).unwrap();
+        assert_eq!(changes(&fresh, &wanted), [FileChange::Unchanged], "more is known now");
+        write(&fresh, &partial, &wanted).unwrap_err();
+    }
+
+    #[test]
+    fn a_run_that_died_is_finished_by_the_next_also_with_other_content() {
+        let home = tempfile::tempdir().unwrap();
+        let (old, new) = ([file("a", "1"), file("b", "1")], [file("a", "2"), file("b", "2")]);
+        write(home.path(), &subject(), &old).unwrap();
+        // It has replaced one of two.
+        let both: Listed = old.iter().chain(&new).map(|file| (file.path.clone(), file.digest())).collect();
+        replace(home.path(), &list(&subject(), both.iter())).unwrap();
+        replace(home.path(), &new[0]).unwrap();
+        let partial = home.path().join(format!("b.7{PARTIAL}"));
+        fs::write(&partial, "ha").unwrap();
+        let third = [file("a", "3"), file("b", "3")];
+        assert_eq!(changes(home.path(), &third), [FileChange::Updated, FileChange::Updated]);
+        assert!(partial.exists(), "somebody may be writing it now");
+        let long_ago = std::time::SystemTime::now() - ABANDONED * 2;
+        fs::File::open(&partial).unwrap().set_modified(long_ago).unwrap();
+        changes(home.path(), &third);
+        assert!(!partial.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_secret_is_the_owners_alone_and_nothing_of_it_is_in_the_list() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("p");
+        let whole = |content: &str| File { secret: Some(Secrecy::Whole), ..file("p", content) };
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(secret(home.path(), "p").unwrap(), None);
+        write(home.path(), &subject(), &[whole("geheim")]).unwrap();
+        assert_eq!(mode(), 0o600);
+        assert_eq!(
+            fs::read_to_string(home.path().join(LIST)).unwrap(),
+            format!("swarm x complete\n{} p\n", fingerprint(b""))
+        );
+        // Somebody's own is kept, and whoever could read it cannot any more.
+        fs::write(&path, "own").unwrap();
+        set_mode(&path, 0o644).unwrap();
+        assert_eq!(secret(home.path(), "p").unwrap().as_deref(), Some("own"));
+        assert_eq!(changes(home.path(), &[whole("own")]), [FileChange::Updated]);
+        assert_eq!(mode(), 0o600);
+        assert_eq!(changes(home.path(), &[file("q", "")]), [FileChange::Removed, FileChange::Created]);
+    }
+
+    #[test]
+    fn of_a_file_with_a_secret_the_rest_is_compared() {
+        let home = tempfile::tempdir().unwrap();
+        let lines = |content: &str| File { secret: Some(Secrecy::Values), ..file("s.yaml", content) };
+        let text =
+            |password: &str, label: &str| format!("label: {label}\nstringData:\n  grafana-password: {password}\n");
+        write(home.path(), &subject(), &[lines(&text("\"a\"", "x"))]).unwrap();
+        fs::write(home.path().join("s.yaml"), text("\"b\"", "x")).unwrap();
+        assert_eq!(changes(home.path(), &[lines(&text("\"b\"", "x"))]), [FileChange::Unchanged]);
+        fs::write(home.path().join("s.yaml"), text("\"b\"", "mine")).unwrap();
+        assert!(refused(home.path(), &[lines(&text("\"b\"", "x"))]).contains("holds s.yaml"));
+    }
+}

@@ -1,0 +1,354 @@
+//! Exports: a stack as files for a system that runs it without clipper-metrics.
+//!
+//! Knows what all formats have in common. Must not know how a directory is written, nor where what a running
+//! Grafana has came from.
+
+mod compose;
+pub mod directory;
+mod kubernetes;
+mod readme;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::digest::fingerprint;
+use crate::error::{Error, Result};
+use crate::grafana::provisioning::{INFLUXDB_PASSWORD, Present, Provisioning, Purpose};
+use crate::influxdb;
+use crate::model::address::ServerUrl;
+use crate::model::alerts::Alerts;
+use crate::model::export::Format;
+use crate::model::role::Role;
+use crate::model::stack::{ContainerSpec, DataSource, Login, Secret, Stack};
+use crate::model::version::Version;
+
+/// The file of a new Grafana's password in an exported directory.
+const PASSWORD_FILE: &str = "grafana-password";
+/// The file of an external InfluxDB's password.
+const INFLUXDB_PASSWORD_FILE: &str = "influxdb-password";
+/// Where Grafana looks for the files that set it up.
+const PROVISIONING: &str = "/etc/grafana/provisioning";
+/// The folder of those files beside files of another format.
+const FOLDER: &str = "provisioning";
+
+/// The stack can be exported like this, with the password of InfluxDB's user, if one was given.
+///
+/// # Errors
+/// [`Error::Usage`] with what is in the way.
+pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) -> Result<()> {
+    if format == Format::Provisioning {
+        return check_organisation(stack);
+    }
+    let Some(grafana) = stack.container(Role::Grafana) else {
+        return Err(Error::usage(
+            format!("export {format} is for a Grafana in a container of clipper-metrics, and this one runs elsewhere"),
+            format!(
+                "omit --grafana-url, or make files for that Grafana with `{}`",
+                stack.command("export provisioning DIRECTORY")
+            ),
+        ));
+    };
+    if format.makes_servers() {
+        if let Some(organisation) = &stack.organisation {
+            return Err(Error::usage(
+                format!("export {format} makes a new Grafana, which has no organisation {organisation:?}"),
+                "omit --grafana-org (--grafana-org '' takes back a remembered one)",
+            ));
+        }
+        if grafana.specification.host_gateway {
+            return Err(Error::usage(
+                "InfluxDB's address is that of this machine, where no Grafana elsewhere reaches it",
+                "give the address that a Grafana elsewhere uses with --data-source-url",
+            ));
+        }
+        let user = &stack.data_source.user;
+        if !user.is_empty() && influxdb_password.is_none() {
+            return Err(Error::usage(
+                format!("export {format} writes down the password of InfluxDB's user {user:?}, and there is none"),
+                "give --influxdb-password-file: passwords are not remembered",
+            ));
+        }
+    }
+    if format == Format::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
+}
+
+/// Provisioning files name an organisation by its number, which only the Grafana that takes the files knows.
+fn check_organisation(stack: &Stack) -> Result<()> {
+    let Some(organisation) = &stack.organisation else { return Ok(()) };
+    let is_external = stack.container(Role::Grafana).is_none();
+    if is_external && (stack.login.token || stack.login.given) {
+        return Ok(());
+    }
+    let missing = if is_external { "" } else { "--grafana-url and " };
+    Err(Error::usage(
+        format!(
+            "provisioning files name an organisation by its number, and the number of {organisation:?} is not known"
+        ),
+        format!(
+            "name the Grafana that gets the files with {missing}--grafana-token-file or --grafana-password-file, or omit \
+             --grafana-org (--grafana-org '' takes back a remembered one)"
+        ),
+    ))
+}
+
+/// The data source's address is a name that only the instance's containers know.
+#[must_use]
+pub fn is_known_to_containers_only(stack: &Stack) -> bool {
+    let grafana = stack.container(Role::Grafana);
+    let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
+    grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
+}
+
+/// The files delete alert rules where they make none: rules that an earlier export made there stay without that. A
+/// Grafana of its own takes rules from files only. Another one may have rules of the instance that no file made; there
+/// they stay unless they were taken back, or an earlier export into the directory made them.
+///
+/// # Errors
+/// [`Error::Io`] when the directory cannot be read.
+pub fn deletes_rules(format: Format, stack: &Stack, directory: &Path) -> Result<bool> {
+    let earlier = || directory::lists(directory, &format!("alerting/{}.yaml", stack.instance));
+    Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
+}
+
+/// The password of the Grafana that an earlier export to that directory makes.
+///
+/// # Errors
+/// [`Error::File`] when there is one that cannot be made out, or there was one that is gone, [`Error::Io`] when it
+/// cannot be read.
+pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
+    let (path, kept) = match format {
+        Format::Provisioning | Format::Compose => return Ok(None),
+        Format::Swarm => {
+            (PASSWORD_FILE, directory::secret(folder, PASSWORD_FILE)?.map(|text| Some(text.trim().into())))
+        }
+        Format::Kubernetes => {
+            let text = directory::secret(folder, kubernetes::SECRET)?;
+            (kubernetes::SECRET, text.map(|text| kubernetes::password(&text)))
+        }
+    };
+    let Some(kept) = kept else { return Ok(None) };
+    let bad = |message: &str| Error::File {
+        path: folder.join(path),
+        line: None,
+        message: message.into(),
+        hint: "write a password of at least 4 characters there, in double quotes in a Secret, or give one with \
+               --grafana-password-file"
+            .into(),
+    };
+    let kept: String = kept.ok_or_else(|| bad("holds no password that can be read"))?;
+    check_password(&kept).map_err(bad)?;
+    Ok(Some(Secret::new(kept)))
+}
+
+/// A password for a Grafana that others reach.
+///
+/// # Errors
+/// With what is wrong.
+pub fn check_password(password: &str) -> std::result::Result<(), &'static str> {
+    if password == Login::PUBLIC_PASSWORD {
+        return Err("holds the password that is Grafana's public default");
+    }
+    if !Login::is_password(password) {
+        return Err("holds a password that is too short, or has a line break in it");
+    }
+    Ok(())
+}
+
+/// What of a file is secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrecy {
+    /// All of it.
+    Whole,
+    /// The values in the part of a Secret that holds them.
+    Values,
+}
+
+/// A file of an export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Below the directory, with `/` between folders.
+    pub path: String,
+    /// What is in it.
+    pub content: String,
+    /// What of it only its owner may read.
+    pub secret: Option<Secrecy>,
+}
+
+impl File {
+    fn new(path: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { path: path.into(), content: content.into(), secret: None }
+    }
+
+    fn with_secret(path: impl Into<String>, content: impl Into<String>, secret: Secrecy) -> Self {
+        Self { secret: Some(secret), ..Self::new(path, content) }
+    }
+
+    /// Fingerprint of everything but secrets, which somebody may have replaced by their own.
+    fn digest(&self) -> String {
+        match self.secret {
+            None => fingerprint(self.content.as_bytes()),
+            Some(Secrecy::Whole) => fingerprint(b""),
+            Some(Secrecy::Values) => fingerprint(kubernetes::without_values(&self.content).as_bytes()),
+        }
+    }
+}
+
+/// What an export is made of.
+pub struct Material<'a> {
+    /// The stack.
+    pub stack: &'a Stack,
+    /// What its Grafana has.
+    pub present: &'a Present,
+    /// Its version, if it is known.
+    pub version: Option<Version>,
+    /// The password of a Grafana that is made.
+    pub password: Option<&'a Secret>,
+    /// The password of the Grafana that there is lies in its volume.
+    pub has_stored_password: bool,
+    /// The password of an InfluxDB that wants one.
+    pub influxdb_password: Option<&'a Secret>,
+    /// The files delete alert rules where they make none.
+    pub deletes_rules: bool,
+}
+
+impl<'a> Material<'a> {
+    /// What servers that are made are given in secret, by the names of files.
+    fn secrets(&self) -> Vec<(&'static str, &'a Secret)> {
+        let password = self.password.map(|password| (PASSWORD_FILE, password));
+        let influxdb = self.influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
+        password.into_iter().chain(influxdb).collect()
+    }
+
+    /// InfluxDB's address for a Grafana that knows a container of it as `host`.
+    fn influxdb_url(&self, host: &str) -> String {
+        match self.stack.container(Role::Influxdb) {
+            Some(_) => ServerUrl::http(host, Role::Influxdb.port()).to_string(),
+            None => self.stack.data_source.url.clone(),
+        }
+    }
+
+    /// A container's environment; of Grafana, with its first account. `password` says where its password is.
+    fn environment(&self, spec: &ContainerSpec, password: Option<String>) -> BTreeMap<String, String> {
+        let mut all = spec.specification.environment.clone();
+        if spec.role == Role::Grafana {
+            all.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
+            let login = &self.stack.login;
+            if login.user != Login::ADMIN && !login.token {
+                all.insert("GF_SECURITY_ADMIN_USER".into(), login.user.clone());
+            }
+        }
+        all
+    }
+}
+
+/// All files of an export, in the order of their paths.
+///
+/// # Errors
+/// [`Error::Usage`] when something of it cannot be exported like this.
+pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
+    let mut files = match format {
+        Format::Provisioning => {
+            let url = &material.stack.data_source.url;
+            let provisioning = provisioning(material, url, &variable(INFLUXDB_PASSWORD), false)?;
+            let mut files = provisioning_files(&provisioning, "");
+            files.push(readme::provisioning(material, &provisioning));
+            files
+        }
+        Format::Compose => compose::compose(material)?,
+        Format::Swarm => compose::swarm(material)?,
+        Format::Kubernetes => kubernetes::manifests(material)?,
+    };
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(files)
+}
+
+/// Grafana's files for an InfluxDB at that address, whose password, if it wants one, is found like that.
+fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
+    let source = DataSource { url: url.into(), ..material.stack.data_source.clone() };
+    let Material { version, deletes_rules, .. } = *material;
+    let purpose = Purpose { source: &source, password, version, keeps_database, deletes_rules };
+    Provisioning::new(material.stack, &purpose, material.present)
+}
+
+/// A value that Grafana takes from a variable: in this form, a `$` in it stays one.
+fn variable(name: &str) -> String {
+    format!("${name}")
+}
+
+/// A value that Grafana takes from a file.
+fn from_file(path: &str) -> String {
+    format!("$__file{{{path}}}")
+}
+
+/// A file of Grafana's, below its provisioning folder.
+struct ProvisionedFile {
+    path: String,
+    content: String,
+    is_dashboard: bool,
+}
+
+/// All files of Grafana's.
+fn provisioned(provisioning: &Provisioning) -> Vec<ProvisionedFile> {
+    let own = provisioning.folder_name(0);
+    let folder = |index: usize| format!("dashboards/{}", provisioning.folder_name(index));
+    let file = |kind: &str, value: &Value| ProvisionedFile {
+        path: format!("{kind}/{own}.yaml"),
+        content: yaml(value),
+        is_dashboard: false,
+    };
+    let mut files = vec![file("datasources", &provisioning.data_source)];
+    if !provisioning.dashboards.is_empty() {
+        files.push(file("dashboards", &provisioning.providers(|index| format!("{PROVISIONING}/{}", folder(index)))));
+    }
+    files.extend(provisioning.dashboards.iter().map(|dashboard| ProvisionedFile {
+        path: format!("{}/{}.json", folder(dashboard.folder), dashboard.uid),
+        content: format!("{:#}\n", dashboard.content),
+        is_dashboard: true,
+    }));
+    files.extend(provisioning.alert_rules.as_ref().map(|rules| file("alerting", rules)));
+    files
+}
+
+fn provisioning_files(provisioning: &Provisioning, root: &str) -> Vec<File> {
+    let files = provisioned(provisioning).into_iter();
+    files.map(|file| File::new(format!("{root}{}", file.path), file.content)).collect()
+}
+
+/// Where Grafana's server finds the bundled dashboard.
+fn home(stack: &Stack) -> String {
+    format!("{PROVISIONING}/dashboards/{}/{}.json", stack.instance, stack.dashboard.uid)
+}
+
+/// The statements that make Clipper's database as the stack wants it; again without harm.
+fn database(stack: &Stack) -> String {
+    influxdb::database_statements(&stack.database, stack.retention).join("; ")
+}
+
+fn yaml(value: &Value) -> String {
+    // Lines are not folded: a query stays in one piece.
+    let mut options = serde_saphyr::SerializerOptions::default();
+    options.folded_wrap_chars = usize::MAX;
+    // Values of JSON can all be written.
+    let text = serde_saphyr::to_string_with_options(value, options).unwrap_or_default();
+    format!("{}\n", text.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_yaml_would_take_for_something_else_is_quoted_and_lines_stay_whole() {
+        let long = "SELECT last(\"p99\") FROM /x$/ WHERE time > 0 ".repeat(8);
+        let value =
+            json!({"a": "no", "b": "1:20", "c": "2024-01-01", "d": "0400", "e": long, "f": "{\n  \"x\": 1\n}\n"});
+        let text = yaml(&value);
+        assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), value, "{text}");
+        assert!(text.contains("a: \"no\"\n") && text.contains("b: \"1:20\"\n"), "{text}");
+        assert!(text.lines().any(|line| line.len() > long.len()), "{text}");
+    }
+}

@@ -1,0 +1,566 @@
+//! Alert rules of an instance: what they ask, how they are told from other people's, and how they are saved and
+//! removed.
+//!
+//! Knows Grafana's alerting API. Must not know where notifications go: that is the user's. Must not decide whether
+//! there are to be rules.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::try_join;
+use serde_json::{Value, json};
+
+use super::dashboard;
+use super::{EXPRESSION, Grafana, INFLUXDB, foreign, made_for, moved, path, text, unreadable};
+use crate::digest::fingerprint;
+use crate::error::{Error, Result};
+use crate::http::{Body, Response};
+use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
+use crate::model::observed::{AlertRules, SeenAlerts, SeenRule};
+use crate::model::plan::Resource;
+use crate::model::reports::{COUNTER, LATENCY};
+use crate::model::stack::{Dashboard, DataSource, MadeFor, Stack};
+use crate::model::version::Version;
+
+/// The first version whose API for alert rules makes rules that people can edit.
+pub(super) const FIRST_VERSION: Version = Version(9, 3);
+/// The title of the folder, before an instance's name.
+const FOLDER: &str = "Clipper Metrics alerts";
+/// The annotation that says "this is as clipper-metrics sent it". Grafana shows none of this form, and a
+/// person's save keeps it.
+const MARK: &str = "__clipper_metrics__";
+/// Lets people edit what came through the API.
+const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
+/// What Grafana computes itself, by the uid that every version knows (recorded on 9.4 and 12.2).
+const EXPRESSION_UID: &str = "-100";
+/// Where they all are.
+const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
+/// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
+pub(super) const INTERVAL: u64 = 10;
+/// A model's newest report is looked for in this time, in seconds: four of its intervals.
+const LATENCY_RANGE: u64 = 60;
+/// A model that has not reported for longer is not missed any more, in seconds.
+const SILENCE_RANGE: u64 = 86_400;
+/// The panel that shows what the rule about latency is about.
+const LATENCY_PANEL: &str = "p99 latency by model";
+/// The panel that shows reports as they come.
+const SILENCE_PANEL: &str = "Predictions per report";
+/// Below the least that an average of whole numbers can be but nothing.
+const ALMOST_NOTHING: f64 = 0.01;
+/// The fields of a rule that a person's edit shows in.
+const CONTENT: [&str; 11] = [
+    "title",
+    "condition",
+    "for",
+    "data",
+    "noDataState",
+    "execErrState",
+    "annotations",
+    "labels",
+    "isPaused",
+    "keep_firing_for",
+    "notification_settings",
+];
+
+/// Fingerprint of the rules as this program writes them.
+#[must_use]
+pub fn edition() -> String {
+    let settings = AlertSettings {
+        latency_after: Duration::from_secs(1),
+        silence_after: Duration::from_secs(1),
+        edition: String::new(),
+    };
+    let rules = AlertRule::ALL.map(|rule| render(rule, &settings, 0, "", ""));
+    fingerprint(json!(rules).to_string().as_bytes())
+}
+
+/// A rule without its mark: what it asks, when it fires, and what it says then.
+fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Value {
+    let after = settings.after(rule).as_secs();
+    let (range, query, evaluator, holds, suffix, shows_value, summary) = match rule {
+        AlertRule::Latency => (
+            LATENCY_RANGE,
+            // In milliseconds: Grafana writes large numbers with an exponent.
+            format!("SELECT last(\"p99\") / 1000 FROM /{LATENCY}$/ WHERE $timeFilter AND \"size\" > 0"),
+            json!({"type": "gt", "params": [millis(objective)]}),
+            go_duration(after),
+            LATENCY,
+            true,
+            format!("The p99 latency of a model is above the objective of {} ms", millis(objective)),
+        ),
+        AlertRule::Silence => {
+            // The bucket that is being filled, and three before it that are as long as the time in question.
+            let bucket = after.div_ceil(3).max(1);
+            (
+                SILENCE_RANGE,
+                format!(
+                    "SELECT moving_average(count(\"value\"), 4) FROM /{COUNTER}$/ WHERE $timeFilter \
+                     GROUP BY time({bucket}s) fill(0) ORDER BY time DESC LIMIT 1"
+                ),
+                json!({"type": "lt", "params": [ALMOST_NOTHING]}),
+                go_duration(0),
+                COUNTER,
+                false,
+                format!("A model has not reported for {after} s"),
+            )
+        }
+    };
+    let expression = json!({"type": EXPRESSION, "uid": EXPRESSION_UID});
+    let panel = dashboard::panel_id(match rule {
+        AlertRule::Latency => LATENCY_PANEL,
+        AlertRule::Silence => SILENCE_PANEL,
+    });
+    json!({
+        "title": titled(rule.title(), instance),
+        "condition": "C",
+        "for": holds,
+        "noDataState": "OK",
+        "execErrState": if rule == AlertRule::Silence { "Error" } else { "OK" },
+        "isPaused": false,
+        "labels": {"clipper_metrics": instance},
+        "annotations": {
+            "summary": summary,
+            "description": description(suffix, shows_value),
+            "__dashboardUid__": instance,
+            "__panelId__": panel.to_string(),
+        },
+        "data": [
+            {
+                "refId": "A", "queryType": "", "datasourceUid": source, "relativeTimeRange": {"from": range, "to": 0},
+                "model": {
+                    "refId": "A", "datasource": {"type": INFLUXDB, "uid": source}, "rawQuery": true,
+                    "resultFormat": "time_series", "query": query, "intervalMs": 1000, "maxDataPoints": 43_200,
+                },
+            },
+            {
+                "refId": "C", "queryType": "", "datasourceUid": EXPRESSION_UID, "relativeTimeRange": {"from": 0, "to": 0},
+                // The one kind of condition that takes series which differ in their names only.
+                "model": {
+                    "refId": "C", "datasource": expression, "type": "classic_conditions", "expression": "",
+                    "intervalMs": 1000, "maxDataPoints": 43_200,
+                    "conditions": [{
+                        "type": "query", "evaluator": evaluator, "operator": {"type": "and"},
+                        "query": {"params": ["A"]}, "reducer": {"type": "last", "params": []},
+                    }],
+                },
+            },
+        ],
+    })
+}
+
+/// A template that lists the models of an alert, each with its value where that says something.
+///
+/// From 12.4 on, each entry of `$values` carries the name of its series as a label. Earlier versions leave the labels
+/// empty and name the series only in `$value`, which is a text.
+fn description(suffix: &str, shows_value: bool) -> String {
+    let (value, replacement) = if shows_value { (" ({{ . }} ms)", "$1 ($2 ms)") } else { ("", "$1") };
+    let text =
+        format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} (?:type='[^']*' )?value=(\S+) \]");
+    [
+        r#"{{ $named := false }}{{ range $values }}{{ $series := index .Labels "__name__" }}{{ if $series }}"#,
+        "{{ if $named }}, {{ end }}{{ $named = true }}",
+        &format!(r"{{{{ reReplaceAll `^(.*){suffix}\.[^.]*$` `$1` $series }}}}{value}"),
+        "{{ end }}{{ end }}{{ if not $named }}",
+        &format!("{{{{ reReplaceAll `{text}` `{replacement}` $value }}}}{{{{ end }}}}"),
+    ]
+    .concat()
+}
+
+/// Microseconds as milliseconds.
+fn millis(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64() * 1e3
+}
+
+/// Seconds as Grafana gives them back.
+fn go_duration(mut seconds: u64) -> String {
+    if seconds == 0 {
+        return "0s".into();
+    }
+    let mut out = String::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length {
+            out.push_str(&format!("{}{unit}", seconds / length));
+            seconds %= length;
+        }
+    }
+    out
+}
+
+/// A title of an instance: the default one's needs no name.
+fn titled(title: &str, instance: &str) -> String {
+    if instance == dashboard::DEFAULT_NAME { title.into() } else { format!("{title} ({instance})") }
+}
+
+/// The uid of a rule of an instance.
+pub(super) fn uid(instance: &str, rule: AlertRule) -> String {
+    format!("alert-{}", fingerprint(format!("{instance} {}", rule.name()).as_bytes()))
+}
+
+/// Fingerprint of what a person could change about a rule.
+fn content_fingerprint(rule: &Value) -> String {
+    let mut content: BTreeMap<&str, Value> = CONTENT.map(|field| (field, rule[field].clone())).into();
+    if let Some(annotations) = content.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.remove(MARK);
+    }
+    // Versions that cannot pause a rule do not speak of it.
+    content.entry("isPaused").and_modify(|paused| *paused = json!(*paused == true));
+    content.entry("keep_firing_for").and_modify(|time| *time = json!(time.as_str().is_some_and(|time| time != "0s")));
+    let mut content = json!(content);
+    dashboard::whole_numbers(&mut content);
+    fingerprint(content.to_string().as_bytes())
+}
+
+/// What a rule that is there says of itself.
+fn read(rule: &Value) -> SeenRule {
+    let mark: Value =
+        rule["annotations"][MARK].as_str().and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
+    let fields = mark["fields"].as_object().into_iter().flatten();
+    let provenance = rule["provenance"].as_str().unwrap_or_default();
+    SeenRule::Present {
+        edited: mark["content"].as_str() != Some(content_fingerprint(rule).as_str()),
+        // What came through the API is ours.
+        provisioned: !matches!(provenance, "" | "api"),
+        fields: fields.map(|(name, value)| (name.clone(), text(value))).collect(),
+        made_for: made_for::read(&mark[made_for::KEY]),
+    }
+}
+
+/// A version of Grafana has rules that people can edit.
+pub(super) fn is_supported(version: Version) -> bool {
+    version >= FIRST_VERSION
+}
+
+/// The title of the folder with an instance's rules.
+pub(super) fn folder_title(instance: &str) -> String {
+    titled(FOLDER, instance)
+}
+
+/// Somebody edited a rule of ours.
+pub(super) fn is_edited(rule: &Value) -> bool {
+    matches!(read(rule), SeenRule::Present { edited: true, .. })
+}
+
+/// A rule as a file provides it; one that somebody edited as it is. The objective is the one that is wanted, else
+/// that of the rule, else the `shown` one of the dashboard.
+pub(super) fn provisioned(
+    stack: &Stack,
+    rule: AlertRule,
+    settings: &AlertSettings,
+    shown: Option<u64>,
+    source: &DataSource,
+    found: Option<&Value>,
+) -> Value {
+    let uid = uid(&stack.instance, rule);
+    if let Some(found) = found.filter(|found| is_edited(found)) {
+        let known = found
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(name, value)| (CONTENT.contains(&name.as_str()) || *name == "uid") && !value.is_null());
+        // One field has another name in files.
+        let in_file = |name: &str| if name == "keep_firing_for" { "keepFiringFor".into() } else { name.to_string() };
+        return Value::Object(known.map(|(name, value)| (in_file(name), value.clone())).collect());
+    }
+    let fields = match found.map(read) {
+        Some(SeenRule::Present { fields, .. }) => fields,
+        _ => BTreeMap::new(),
+    };
+    let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(&fields)).or(shown);
+    let objective = objective.unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
+    let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
+    mark(&mut new, &settings.fields(rule, objective), source);
+    new["uid"] = json!(uid);
+    new
+}
+
+/// The rules in a folder.
+fn in_folder<'a>(all: &'a Value, folder: &'a Value) -> impl Iterator<Item = &'a Value> {
+    all.as_array().into_iter().flatten().filter(|rule| rule["folderUID"] == folder["uid"])
+}
+
+fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DataSource) {
+    let made_for = made_for::written(source.made_for());
+    let mark = json!({"content": content_fingerprint(rule), "fields": fields, made_for::KEY: made_for});
+    rule["annotations"][MARK] = json!(mark.to_string());
+}
+
+impl Grafana {
+    /// The instance's rules, where somebody says whether there are to be any.
+    pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRules> {
+        if stack.alerts == Alerts::NotManaged {
+            return Ok(AlertRules::NotLookedAt);
+        }
+        if self.version.get().is_some_and(|version| !is_supported(version)) {
+            let why = format!(
+                "this Grafana has no API for alert rules that people can edit, which came with {FIRST_VERSION}"
+            );
+            return Ok(AlertRules::Unavailable(why));
+        }
+        let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
+        let seen = match rules.await {
+            Ok((Some(latency), Some(silence))) => Ok(Some([read(&latency), read(&silence)])),
+            Ok((latency, silence)) => self.seen_and_missing(stack, [latency, silence]).await,
+            Err(error) => Err(error),
+        };
+        match seen {
+            Ok(Some([latency, silence])) => Ok(AlertRules::Seen(SeenAlerts { latency, silence })),
+            Ok(None) => Ok(AlertRules::Unavailable("alerting is switched off in this Grafana".into())),
+            Err(Error::Answer { status: 403, .. }) => {
+                Ok(AlertRules::Unavailable("this account may not see Grafana's alert rules".into()))
+            }
+            Err(error) => unreadable(error).map(AlertRules::Unreadable),
+        }
+    }
+
+    /// The rules that are there, and what is in the place of those that are not; nothing where Grafana has no
+    /// alerting.
+    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Value>; 2]) -> Result<Option<[SeenRule; 2]>> {
+        let Some(all) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
+        let mut seen = Vec::new();
+        for (rule, found) in AlertRule::ALL.into_iter().zip(found) {
+            seen.push(match found {
+                Some(found) => read(&found),
+                None if stack.alerts == Alerts::Off => SeenRule::Missing,
+                None => self.in_place_of(stack, rule, &all).await?,
+            });
+        }
+        Ok(seen.try_into().ok())
+    }
+
+    pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Value>> {
+        let uid = uid(&stack.instance, rule);
+        self.get("read an alert rule", &path(&["api", "v1", "provisioning", "alert-rules", &uid])).await
+    }
+
+    /// What has the title of a rule that is not there, or of its folder.
+    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<SeenRule> {
+        let title = folder_title(&stack.instance);
+        let Some(folder) = self.folder(&title).await? else {
+            return Ok(if self.is_title_taken(&title).await? {
+                SeenRule::Clash(format!("a dashboard called {title:?}"))
+            } else {
+                SeenRule::Missing
+            });
+        };
+        let wanted = titled(rule.title(), &stack.instance);
+        let taken = in_folder(all, &folder).any(|rule| rule["title"] == wanted.as_str());
+        Ok(if taken {
+            SeenRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
+        } else {
+            SeenRule::Missing
+        })
+    }
+
+    /// Creates or updates the rules. One that somebody edited stays unless it is to be overwritten, and one that
+    /// somebody moved stays where it is. The objective is that of the dashboard where none is given.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when something of somebody else is in their place, else as the server answers.
+    pub async fn save_alert_rules(
+        &self,
+        stack: &Stack,
+        objective: Option<u64>,
+        overwrite: bool,
+        moves: bool,
+    ) -> Result<()> {
+        let Some(settings) = stack.alerts.settings() else { return Ok(()) };
+        let shown = match objective {
+            Some(objective) => objective,
+            None => self.shown_objective(stack).await?,
+        };
+        let title = folder_title(&stack.instance);
+        let mut is_new = false;
+        for rule in AlertRule::ALL {
+            if self.alert_rule(stack, rule).await?.is_some() {
+                continue;
+            }
+            let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
+            if let SeenRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
+                return Err(foreign(Resource::Alerts, &what));
+            }
+            self.ensure_folder(&stack.instance, &title).await?;
+            let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
+            let mut new = render(rule, settings, shown, &stack.instance, &stack.data_source.uid);
+            // What tells a finished rule comes with the group's interval.
+            mark(&mut new, &BTreeMap::new(), &stack.data_source);
+            new["uid"] = json!(uid(&stack.instance, rule));
+            (new["folderUID"], new["ruleGroup"]) = (folder["uid"].clone(), json!(stack.instance));
+            new["orgID"] = json!(self.organisation.get().unwrap_or(1));
+            self.send_rule("create an alert rule", "POST", ALL_RULES, &new).await?;
+            is_new = true;
+        }
+        let folder = self.folder(&title).await?.unwrap_or_default();
+        let folder = text(&folder["uid"]);
+        let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
+        let mut group = match folder.as_str() {
+            // Somebody moved both rules.
+            "" => Value::Null,
+            _ => self.get("read the alert rules' group", &group_path).await?.unwrap_or_default(),
+        };
+        let mut changes = false;
+        for rule in AlertRule::ALL {
+            let own = uid(&stack.instance, rule);
+            let in_group = group["rules"].as_array_mut().into_iter().flatten().find(|rule| rule["uid"] == own.as_str());
+            let mut elsewhere = match in_group {
+                Some(_) => None,
+                None => self.alert_rule(stack, rule).await?,
+            };
+            let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
+            let SeenRule::Present { edited, provisioned, fields, made_for } = read(present) else { continue };
+            let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
+            let want = settings.fields(rule, objective);
+            let other = made_for.filter(|made_for| *made_for != stack.data_source.made_for());
+            if provisioned || (edited && !overwrite) || (!edited && fields == want && other.is_none()) {
+                continue;
+            }
+            if let Some(other) = other.filter(|_| !moves) {
+                return Err(moved("save the alert rules", &other));
+            }
+            is_new |= !edited && fields.is_empty();
+            let new = render(rule, settings, objective, &stack.instance, &stack.data_source.uid);
+            for (field, value) in new.as_object().into_iter().flatten() {
+                present[field] = value.clone();
+            }
+            mark(present, &want, &stack.data_source);
+            if let Some(moved) = elsewhere {
+                let place = path(&["api", "v1", "provisioning", "alert-rules", &own]);
+                self.send_rule("update an alert rule", "PUT", &place, &moved).await?;
+            } else {
+                changes = true;
+            }
+        }
+        if changes {
+            if is_new {
+                group["interval"] = json!(INTERVAL);
+            }
+            self.send_rule("save the alert rules' group", "PUT", &group_path, &group).await?;
+        }
+        Ok(())
+    }
+
+    /// The objective that the dashboard shows.
+    async fn shown_objective(&self, stack: &Stack) -> Result<u64> {
+        let found = self.dashboard(&stack.dashboard.uid).await?;
+        let shown = found.and_then(|found| dashboard::read(&found["dashboard"]).objective);
+        Ok(shown.unwrap_or(Dashboard::DEFAULT_OBJECTIVE))
+    }
+
+    /// Removes the rules as they were made here, and their folder if it was made for them and holds nothing else.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn delete_alert_rules(&self, stack: &Stack, moves: bool) -> Result<()> {
+        for rule in AlertRule::ALL {
+            let Some(found) = self.alert_rule(stack, rule).await? else { continue };
+            let is_own = |made_for: Option<MadeFor>| {
+                moves || made_for.is_none_or(|made_for| made_for == stack.data_source.made_for())
+            };
+            if let SeenRule::Present { edited: false, provisioned: false, made_for, .. } = read(&found)
+                && is_own(made_for)
+            {
+                let place = path(&["api", "v1", "provisioning", "alert-rules", &text(&found["uid"])]);
+                let answer = self.exchange("DELETE", &place, &[EDITABLE], Body::Empty).await?;
+                self.expect_alerting("delete an alert rule", &answer)?;
+            }
+        }
+        let title = folder_title(&stack.instance);
+        match self.own_folder(&stack.instance, &title).await? {
+            Some(folder) => {
+                let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
+                if in_folder(&all, &folder).next().is_some() { Ok(()) } else { self.delete_if_empty(&folder).await }
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn send_rule(&self, doing: &str, method: &str, path: &str, body: &Value) -> Result<()> {
+        let answer = self.exchange(method, path, &[EDITABLE], Body::Json(body)).await?;
+        self.expect_alerting(doing, &answer)
+    }
+
+    fn expect_alerting(&self, doing: &str, answer: &Response) -> Result<()> {
+        match answer.status {
+            404 => Err(self.answered(doing, 404, format!("{} (Grafana's alerting may be off)", answer.message()))),
+            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            _ => self.expect_success(doing, answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> AlertSettings {
+        AlertSettings {
+            latency_after: Duration::from_secs(30),
+            silence_after: Duration::from_secs(100),
+            edition: edition(),
+        }
+    }
+
+    fn source() -> DataSource {
+        DataSource {
+            uid: "x".into(),
+            name: "X".into(),
+            url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
+            database: "d".into(),
+            user: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_sent_is_recognised_also_with_what_grafana_adds() {
+        for rule in AlertRule::ALL {
+            let fields = settings().fields(rule, 20_000);
+            let mut sent = render(rule, &settings(), 20_000, "x", "x");
+            mark(&mut sent, &fields, &source());
+            (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
+            sent.as_object_mut().unwrap().remove("isPaused");
+            let made_for = Some(source().made_for());
+            assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields, made_for });
+            sent["keep_firing_for"] = json!("0s");
+            sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
+                AlertRule::Latency => json!([20]),
+                AlertRule::Silence => json!([0.01]),
+            };
+            assert!(matches!(read(&sent), SeenRule::Present { edited: false, .. }), "Go writes 20 for 20.0");
+            for (field, value) in [
+                ("for", json!("1h")),
+                ("isPaused", json!(true)),
+                ("labels", json!({"a": "b"})),
+                ("keep_firing_for", json!("5m")),
+                ("notification_settings", json!({"receiver": "me"})),
+            ] {
+                let mut edited = sent.clone();
+                edited[field] = value;
+                assert!(matches!(read(&edited), SeenRule::Present { edited: true, .. }), "{field}");
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_is_edited_and_no_panic() {
+        for garbage in [json!(null), json!([]), json!({"annotations": {MARK: "{"}}), json!({"annotations": {MARK: 3}})]
+        {
+            assert!(matches!(read(&garbage), SeenRule::Present { edited: true, .. }));
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_grafana_gives_them_back() {
+        for (seconds, text) in [(0, "0s"), (30, "30s"), (60, "1m"), (90, "1m30s"), (3_600, "1h"), (90_000, "1d1h")] {
+            assert_eq!(go_duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn the_silence_rule_looks_back_as_long_as_it_was_told() {
+        let rule = render(AlertRule::Silence, &settings(), 1, "x", "x");
+        let query = rule["data"][0]["model"]["query"].as_str().unwrap();
+        assert!(query.contains("time(34s)"), "{query}");
+        assert_ne!(uid("x", AlertRule::Silence), uid("x", AlertRule::Latency));
+        assert!(dashboard::panel_id(LATENCY_PANEL) > 0 && dashboard::panel_id(SILENCE_PANEL) > 0);
+    }
+}

@@ -1,0 +1,66 @@
+//! What a Grafana has to show dashboards of any origin with: its data sources and its panel plugins.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Grafana, layout, text};
+use crate::error::{Error, Result};
+use crate::model::observed::{Catalogue, CatalogueSource};
+use crate::model::version::Version;
+
+/// From here on, browsers show panels of the first generation of plugins with their successors.
+const REPLACED_FROM: Version = Version(11, 0);
+
+/// What Grafana tells its own browser code.
+#[derive(Debug, Deserialize)]
+struct FrontendSettings {
+    panels: BTreeMap<String, PanelPlugin>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PanelPlugin {
+    #[serde(default, rename = "skipDataQuery")]
+    skips_queries: bool,
+    /// Earlier ids of the same plugin.
+    #[serde(default, rename = "aliasIds")]
+    aliases: Vec<String>,
+}
+
+impl Grafana {
+    /// The panel types that a browser can show, with whether each sends queries; `None` where Grafana does not say.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub(super) async fn panel_plugins(&self) -> Result<Option<BTreeMap<String, bool>>> {
+        let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", None).await {
+            Ok(answer) if answer.status == 200 => answer,
+            // A large or slow answer says nothing about the rest of Grafana.
+            Ok(_) | Err(Error::Http { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Ok(settings) = serde_json::from_value::<FrontendSettings>(answer.json()) else { return Ok(None) };
+        let mut plugins = BTreeMap::new();
+        for (id, PanelPlugin { skips_queries, aliases }) in settings.panels {
+            plugins.extend(aliases.into_iter().chain([id]).map(|id| (id, !skips_queries)));
+        }
+        if self.version.get().is_none_or(|version| version >= REPLACED_FROM) {
+            for (old, new) in layout::replacements() {
+                if let (false, Some(sends_queries)) = (plugins.contains_key(old), plugins.get(new).copied()) {
+                    plugins.insert(old.into(), sends_queries);
+                }
+            }
+        }
+        // A row is part of the dashboard itself.
+        plugins.insert("row".into(), false);
+        Ok(Some(plugins))
+    }
+
+    /// The data sources and panel types that dashboards can use.
+    pub(super) async fn catalogue(&self, sources: &[Value]) -> Result<Catalogue> {
+        let of = |source: &Value| CatalogueSource { uid: text(&source["uid"]), name: text(&source["name"]) };
+        let panel_types = self.panel_plugins().await?.map(|plugins| plugins.into_keys().collect());
+        Ok(Catalogue { sources: sources.iter().map(of).collect(), panel_types })
+    }
+}

@@ -1,0 +1,271 @@
+//! The bundled dashboard: what is filled into it before it is sent, and what can be read from one
+//! that is there.
+//!
+//! Knows Grafana's dashboard JSON. Must not know how it is sent, nor decide whether to send it.
+
+use serde_json::{Value, json};
+
+use super::{Api, made_for, user_dashboard};
+use crate::digest::fingerprint;
+use crate::model::observed::SeenDashboard;
+use crate::model::stack::{Dashboard, DataSource};
+
+/// The bundled dashboard as it lies in the repository.
+const BUNDLED: &str = include_str!("../../assets/dashboard.json");
+/// The key that says "this is as clipper-metrics sent it"; Grafana drops it when a person saves.
+pub(super) const MARK: &str = "clipperMetrics";
+/// What Grafana counts itself.
+pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
+/// Stands behind the commands in the dashboard's texts.
+const NAME_OPTION: &str = "NAME_OPTION";
+/// The instance that commands reach without a name.
+pub(super) const DEFAULT_NAME: &str = "clipper-metrics";
+/// The hidden variable with the latency objective; a person's save keeps it.
+const OBJECTIVE: &str = "objective";
+/// The hidden variable with the models of Clipper's file; a person's save keeps it.
+const MODELS: &str = "configured_models";
+
+/// Fingerprint of the bundled dashboard: differs for every other version of it.
+#[must_use]
+pub fn edition() -> String {
+    fingerprint(BUNDLED.as_bytes())
+}
+
+/// The number of a panel of the bundled dashboard, by its title.
+pub(super) fn panel_id(title: &str) -> u64 {
+    let dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    panels.into_iter().find(|panel| panel["title"] == title).and_then(|panel| panel["id"].as_u64()).unwrap_or_default()
+}
+
+/// The dashboard to send. Where Clipper's file says nothing, what the present one carries is kept.
+#[must_use]
+pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashboard>, api: Api) -> Value {
+    let objective =
+        want.objective.or_else(|| carried.and_then(|seen| seen.objective)).unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
+    let models = want.models.clone().or_else(|| carried.map(|seen| seen.models.clone())).unwrap_or_default();
+    let mut dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
+    dashboard["uid"] = json!(want.uid);
+    dashboard["title"] = json!(want.title);
+    dashboard["id"] = Value::Null;
+    let current = api.reference(source);
+    for variable in dashboard["templating"]["list"].as_array_mut().into_iter().flatten() {
+        let (text, value) = match variable["name"].as_str() {
+            Some("datasource") => (source.name.clone(), current.to_string()),
+            Some(OBJECTIVE) => (objective.to_string(), objective.to_string()),
+            Some(MODELS) => (json!(models).to_string(), json!(models).to_string()),
+            _ => continue,
+        };
+        if variable["type"] == "constant" {
+            variable["query"] = json!(value);
+        }
+        variable["current"] = json!({"selected": true, "text": text, "value": value});
+    }
+    // The instance's name is the dashboard's uid, but for the default one.
+    let option = if want.uid == DEFAULT_NAME { String::new() } else { format!(" --name {}", want.uid) };
+    fill(&mut dashboard, objective, &option);
+    if api == Api::Numeric {
+        refer_by_name(&mut dashboard);
+    }
+    let content = content_fingerprint(&dashboard);
+    dashboard[MARK] = json!({
+        "edition": want.edition, "content": content, made_for::KEY: made_for::written(source.made_for()),
+    });
+    dashboard
+}
+
+/// Puts the objective where a number is needed, and completes the commands that a text proposes.
+fn fill(value: &mut Value, objective: u64, option: &str) {
+    match value {
+        Value::String(text) if text == "OBJECTIVE_MICROS" => *value = json!(objective),
+        Value::String(text) if text.contains(NAME_OPTION) => *text = text.replace(NAME_OPTION, option),
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, option)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| fill(field, objective, option)),
+        _ => {}
+    }
+}
+
+/// Writes references to data sources as versions before uids read them: by name.
+pub(super) fn refer_by_name(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(refer_by_name),
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                if name == "datasource" && field.get("uid").is_some() {
+                    *field = field["uid"].clone();
+                } else {
+                    refer_by_name(field);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Fingerprint of what a person could change: everything but what Grafana counts itself.
+pub(super) fn content_fingerprint(dashboard: &Value) -> String {
+    let mut content = dashboard.clone();
+    whole_numbers(&mut content);
+    if let Some(fields) = content.as_object_mut() {
+        for key in COUNTED.into_iter().chain([MARK]) {
+            fields.remove(key);
+        }
+    }
+    fingerprint(content.to_string().as_bytes())
+}
+
+/// Numbers without a fraction as Go writes them: it does not tell 8 from 8.0.
+pub(super) fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
+            // A fraction of nothing prints as none.
+            if let Some(whole) = whole.and_then(|float| format!("{float}").parse::<i64>().ok()) {
+                *value = json!(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+/// Somebody made it of the bundled one: it carries our mark, or the hidden variables that a person's save keeps.
+#[must_use]
+pub fn is_ours(dashboard: &Value) -> bool {
+    let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
+    user_dashboard::owner(dashboard).is_none()
+        && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
+}
+
+/// Notes the version that Grafana counts for the save of this dashboard: the one after `present`, or the first.
+pub(super) fn expect_version_after(present: Option<u64>, dashboard: &mut Value) {
+    dashboard[MARK]["version"] = json!(present.unwrap_or_default() + 1);
+}
+
+/// The stored dashboard differs from the one that was sent, in anything but Grafana's own counts.
+fn differs(dashboard: &Value) -> bool {
+    dashboard[MARK]["content"].as_str() != Some(content_fingerprint(dashboard).as_str())
+}
+
+/// Grafana changes some values while it stores a dashboard, such as a refresh interval below its minimum. Each later
+/// save counts a new version: while the version of our own save is current, a difference is not an edit. Marks without
+/// a version come from releases that left an edited dashboard at its first version.
+fn is_as_saved(dashboard: &Value) -> bool {
+    let mark = &dashboard[MARK];
+    let saved = mark["version"].as_u64().unwrap_or(1);
+    mark["content"].is_string() && dashboard["version"].as_u64() == Some(saved)
+}
+
+/// The dashboard in Grafana's answer. A file that provides one can change without a new version.
+#[must_use]
+pub fn stored(found: &Value) -> SeenDashboard {
+    let dashboard = &found["dashboard"];
+    let provisioned = found["meta"]["provisioned"] == true;
+    let edited = differs(dashboard) && (provisioned || !is_as_saved(dashboard));
+    SeenDashboard { edited, provisioned, ..read(dashboard) }
+}
+
+/// What can be read from a dashboard that is there.
+#[must_use]
+pub fn read(dashboard: &Value) -> SeenDashboard {
+    let mark = &dashboard[MARK];
+    let variable = |name: &str| {
+        let list = dashboard["templating"]["list"].as_array()?;
+        list.iter().find(|variable| variable["name"] == name)?["query"].as_str()
+    };
+    let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    SeenDashboard {
+        provisioned: false,
+        edited: differs(dashboard),
+        edition: mark["edition"].as_str().map(String::from),
+        objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
+        models,
+        made_for: made_for::read(&mark[made_for::KEY]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want() -> (Dashboard, DataSource) {
+        let dashboard = Dashboard {
+            uid: "x".into(),
+            title: "X".into(),
+            edition: edition(),
+            objective: Some(10_000),
+            models: Some(vec!["m1".into(), "a,\"b\"".into()]),
+        };
+        let source = DataSource {
+            uid: "x".into(),
+            name: "Name".into(),
+            url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
+            database: "d".into(),
+            user: String::new(),
+        };
+        (dashboard, source)
+    }
+
+    #[test]
+    fn what_was_sent_is_recognised_and_carries_its_settings() {
+        let (dashboard, source) = want();
+        for api in [Api::Numeric, Api::Uid] {
+            let mut sent = render(&dashboard, &source, None, api);
+            sent["id"] = json!(7);
+            sent["version"] = json!(3);
+            let seen = read(&sent);
+            assert!(!seen.edited);
+            assert_eq!(seen.objective, Some(10_000));
+            assert_eq!(Some(seen.models), dashboard.models);
+            let text = sent.to_string();
+            assert!(!text.contains("OBJECTIVE_MICROS") && !text.contains(NAME_OPTION));
+            assert!(text.contains("clipper-metrics doctor --name x`"));
+        }
+    }
+
+    #[test]
+    fn any_change_counts_as_edited_and_keeps_the_settings() {
+        let (dashboard, source) = want();
+        let mut sent = render(&dashboard, &source, None, Api::Uid);
+        sent["panels"][0]["title"] = json!("mine");
+        let seen = read(&sent);
+        assert!(seen.edited);
+        let again = render(&Dashboard { objective: None, models: None, ..dashboard }, &source, Some(&seen), Api::Uid);
+        assert_eq!(read(&again).objective, Some(10_000));
+        assert_eq!(read(&again).models, seen.models);
+    }
+
+    #[test]
+    fn a_value_that_grafana_changed_is_no_edit_until_the_next_save() {
+        let (dashboard, source) = want();
+        let mut sent = render(&dashboard, &source, None, Api::Uid);
+        expect_version_after(Some(6), &mut sent);
+        (sent["refresh"], sent["version"]) = (json!("1m"), json!(7));
+        let found = |provisioned: bool, dashboard: &Value| json!({"meta": {"provisioned": provisioned}, "dashboard": dashboard});
+        assert!(!stored(&found(false, &sent)).edited);
+        assert!(stored(&found(true, &sent)).edited, "a file can change without a new version");
+        sent["version"] = json!(8);
+        assert!(stored(&found(false, &sent)).edited);
+        // The mark of an earlier release has no version: the first one was its own.
+        sent[MARK].as_object_mut().unwrap().remove("version");
+        assert!(stored(&found(false, &sent)).edited);
+        sent["version"] = json!(1);
+        assert!(!stored(&found(false, &sent)).edited);
+        sent.as_object_mut().unwrap().remove(MARK);
+        assert!(stored(&found(false, &sent)).edited, "a save in the browser drops the mark");
+    }
+
+    #[test]
+    fn garbage_is_edited_and_no_panic() {
+        for garbage in [
+            json!(null),
+            json!([]),
+            json!({"templating": 3, "clipperMetrics": "x"}),
+            json!({"templating": {"list": [1, {"name": "objective", "query": {}}]}}),
+        ] {
+            assert!(read(&garbage).edited);
+        }
+    }
+}

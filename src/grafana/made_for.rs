@@ -1,0 +1,27 @@
+//! The part of a mark that says what an object was made for.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::model::stack::MadeFor;
+
+/// Its key beside, or in, the rest of a mark.
+pub(super) const KEY: &str = "madeFor";
+
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    url: String,
+    database: String,
+}
+
+/// As it is stored.
+pub(super) fn written(made_for: MadeFor) -> Value {
+    let MadeFor { url, database } = made_for;
+    serde_json::to_value(Mark { url, database }).unwrap_or_default()
+}
+
+/// As it was stored; `None` for objects of versions that did not note it.
+pub(super) fn read(value: &Value) -> Option<MadeFor> {
+    let Mark { url, database } = Mark::deserialize(value).ok()?;
+    Some(MadeFor { url, database })
+}

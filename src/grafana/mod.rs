@@ -1,0 +1,598 @@
+//! Grafana over HTTP, 7.5 to 13: data source, dashboard, organisation, folder, home page, and the
+//! question that tells whether panels will work, and the queries of the panels themselves.
+//!
+//! Knows the API and its traps. Must not know the engine, nor decide what is to be done.
+
+pub mod alerts;
+mod catalogue;
+pub mod dashboard;
+mod layout;
+mod made_for;
+mod organisation;
+pub mod panels;
+pub mod provisioning;
+mod question;
+mod schema_v2;
+mod store;
+mod time_range;
+pub mod user_dashboard;
+mod variables;
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use futures_util::future::{try_join, try_join_all, try_join5};
+use serde_json::{Value, json};
+
+pub use self::organisation::{Choice, FormLogin};
+pub use self::question::classify;
+use crate::error::{Error, Result};
+use crate::http::{Body, Http, Response, escaped};
+use crate::model::observed::{
+    AlertRules, Dashboard, DataSource, Folder, Grafana as Seen, Organisation, Probe, Query, Unreadable,
+};
+use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::role::Role;
+use crate::model::stack::{self, DashboardId, MadeFor, Secret, Stack};
+use crate::model::text::printable;
+use crate::model::version::Version;
+
+/// The key in a data source's `jsonData` that says whose it is; a person's save keeps it.
+const MARK: &str = "clipperMetrics";
+/// The key beside it that says what the data source was made for. A string in the mark itself is what older versions
+/// of this program look for.
+const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
+/// Switches in `jsonData` that change the way to InfluxDB.
+const OTHER_SWITCHES: [&str; 6] =
+    ["tlsAuth", "tlsAuthWithCACert", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
+/// An attempt that may fail.
+const READ_PREFERENCES: &str = "read the preferences";
+/// What stands before the number of a header in `jsonData`.
+const OTHER_HEADER: &str = "httpHeaderName";
+
+/// How a version of Grafana names things in its addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// Up to 8: by number; panels query through the proxy.
+    Numeric,
+    /// From 9 on: by uid; panels query through `/api/ds/query`. 13 knows no numbers any more.
+    Uid,
+}
+
+impl Api {
+    /// That of a version; of the newest where it is not known.
+    fn of(version: Option<Version>) -> Self {
+        if version.is_some_and(|version| version < Version(9, 0)) { Self::Numeric } else { Self::Uid }
+    }
+
+    /// What a dashboard refers to a data source by.
+    fn reference(self, source: &stack::DataSource) -> &str {
+        match self {
+            Self::Numeric => &source.name,
+            Self::Uid => &source.uid,
+        }
+    }
+}
+
+/// The type of InfluxDB's data source.
+const INFLUXDB: &str = "influxdb";
+/// The type of what Grafana computes itself from other queries.
+const EXPRESSION: &str = "__expr__";
+
+/// A Grafana server.
+pub struct Grafana {
+    http: Http,
+    choice: Choice,
+    version: Cell<Option<Version>>,
+    organisation: Cell<Option<u64>>,
+}
+
+impl Grafana {
+    /// The server behind `http`, which knows how to sign in.
+    #[must_use]
+    pub const fn new(http: Http, choice: Choice) -> Self {
+        Self { http, choice, version: Cell::new(None), organisation: Cell::new(None) }
+    }
+
+    /// Whether the server is ready, with its version. Nobody signs in for this.
+    pub async fn health(&self, within: Duration) -> (Probe<()>, Option<String>) {
+        let answer = match self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, Some(within)).await {
+            Ok(answer) => answer,
+            Err(Error::Http { why, .. }) => return (Probe::Silent(why), None),
+            Err(error) => return (Probe::Silent(error.to_string()), None),
+        };
+        let json = answer.json();
+        let version = json.get("version").and_then(Value::as_str).map(printable);
+        if matches!(answer.status, 502..=504) {
+            return (Probe::Starting(format!("still starting (status {})", answer.status)), version);
+        }
+        if let Some(place) = answer.redirects_to() {
+            return (Probe::Unusable(format!("a redirect to {place}")), None);
+        }
+        if answer.status != 200 || json.get("database").is_none() {
+            return (Probe::Unusable(format!("something that is no Grafana (status {})", answer.status)), None);
+        }
+        self.version.set(version.as_deref().and_then(Version::parse));
+        (Probe::Answering(()), version)
+    }
+
+    /// The server's clock, in milliseconds since 1970, to the second.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn clock(&self) -> Result<Option<i64>> {
+        Ok(self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, None).await?.date())
+    }
+
+    /// The same server has just said which version it is.
+    pub fn same_version_as(&self, other: &Self) {
+        self.version.set(other.version.get());
+    }
+
+    fn api(&self) -> Api {
+        Api::of(self.version.get())
+    }
+
+    fn is_before(&self, major: u64) -> bool {
+        self.version.get().is_some_and(|version| version < Version(major, 0))
+    }
+
+    /// What the server stores. Where the login is rejected, that was the only request with it. While InfluxDB
+    /// does not run, no query is asked: its name leads nowhere then, and a name server can take long to say so.
+    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> Probe<Seen> {
+        match self.stored(stack, influxdb_runs).await {
+            Ok(seen) => Probe::Answering(seen),
+            Err(Error::Refused { message, .. }) => Probe::Refusing(message),
+            Err(Error::Answer { status: 403, why, doing, .. }) => Probe::Refusing(format!(
+                "{why}: this account may not {doing}, which before Grafana 9 needs an administrator's"
+            )),
+            Err(error) => Probe::Silent(error.to_string()),
+        }
+    }
+
+    async fn stored(&self, stack: &Stack, influxdb_runs: bool) -> Result<Seen> {
+        let organisation = self.enter(stack.organisation.as_deref()).await?;
+        if organisation != Organisation::Present {
+            return Ok(Seen {
+                organisation,
+                folder: Folder::Missing,
+                data_source: DataSource::Missing,
+                dashboard: Dashboard::Missing,
+                user_dashboards: Vec::new(),
+                alerts: AlertRules::NotLookedAt,
+                query: Query::Unasked,
+                catalogue: None,
+            });
+        }
+        let (sources, data_source) = match self.data_sources().await {
+            Ok(sources) => {
+                let seen = seen_data_source(&sources, &stack.data_source);
+                (sources, seen)
+            }
+            Err(error) => (Vec::new(), DataSource::Unreadable(unreadable(error)?)),
+        };
+        let query = async {
+            match &data_source {
+                DataSource::Ours { .. } if influxdb_runs => {
+                    self.ask(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
+                }
+                _ => Ok(Query::Unasked),
+            }
+        };
+        let catalogue = async {
+            let is_unknown = matches!(data_source, DataSource::Unreadable(_));
+            if stack.user_dashboards.is_empty() || is_unknown {
+                return Ok(None);
+            }
+            self.catalogue(&sources).await.map(Some)
+        };
+        let (mut dashboards, folder, alerts, query, catalogue) =
+            try_join5(self.seen_dashboards(stack), self.seen_folder(stack), self.seen_alerts(stack), query, catalogue)
+                .await?;
+        if let DataSource::Unreadable(why) = &data_source
+            && dashboards.iter().all(|dashboard| matches!(dashboard, Dashboard::Unreadable(_)))
+        {
+            // No answer shows that the login was accepted.
+            return Err(self.answered(&why.doing, why.status, why.why.clone()));
+        }
+        let user_dashboards = dashboards.split_off(1);
+        let dashboard = dashboards.pop().unwrap_or(Dashboard::Missing);
+        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
+    }
+
+    /// Finds what is not ours in the place of the data source or a dashboard, before anything is written; the
+    /// dashboard that is there. What is saved first looks into every place.
+    async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<Value>> {
+        let looks_at = |other: &DashboardId| id == DashboardId::Bundled || *other == id;
+        let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |other| {
+            let (uid, ..) = stack.dashboard_identity(other);
+            let found = async {
+                let found = self.dashboard(uid).await?;
+                let seen = self.judge_dashboard(stack, other, found.as_ref()).await?;
+                Ok((other, found, seen))
+            };
+            match found.await {
+                // Another one that cannot be read keeps this one from nothing.
+                Err(Error::Answer { .. }) if other != id => Ok((other, None, Dashboard::Missing)),
+                found => found,
+            }
+        }));
+        let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
+        if let DataSource::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
+            return Err(foreign(Resource::DataSource, &what));
+        }
+        let clash = dashboards.iter().find_map(|(id, _, seen)| match seen {
+            Dashboard::Clash { what, .. } => Some((*id, what)),
+            _ => None,
+        });
+        if let Some((id, what)) = clash {
+            return Err(foreign(Resource::Dashboard(id), what));
+        }
+        Ok(dashboards.into_iter().find(|(other, ..)| *other == id).and_then(|(_, found, _)| found))
+    }
+
+    async fn data_sources(&self) -> Result<Vec<Value>> {
+        let doing = "list the data sources";
+        let list = match self.get(doing, "/api/datasources").await {
+            Err(Error::Answer { status: 403, why, .. }) if self.is_before(9) => {
+                let why = format!("{why} (before Grafana 9, only an administrator's account may)");
+                return Err(self.answered(doing, 403, why));
+            }
+            list => list?,
+        };
+        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
+    }
+
+    /// Creates or updates the data source; on creation it becomes the default where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when there is one of that name or uid which is not ours or provided by a file,
+    /// [`Error::Raced`] when somebody made it meanwhile, or when it was made for another address or database and does
+    /// not move, else as the server answers.
+    pub async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
+        let (want, doing) = (&stack.data_source, "save the data source");
+        let sources = self.data_sources().await?;
+        let listed = match seen_data_source(&sources, want) {
+            DataSource::Foreign(what) => return Err(foreign(Resource::DataSource, &what)),
+            DataSource::Ours { provisioned: true, .. } => return Ok(()),
+            DataSource::Ours { made_for, .. } if made_for != want.made_for() && !moves => {
+                return Err(moved(doing, &made_for));
+            }
+            DataSource::Ours { .. } => true,
+            DataSource::Missing | DataSource::Unreadable(_) => false,
+        };
+        let by_uid = path(&["api", "datasources", "uid", &want.uid]);
+        // The list leaves out what a save without it would reset.
+        let present = if listed { self.get("read the data source", &by_uid).await? } else { None };
+        let present = present.as_ref();
+        let mut body = data_source_body(want);
+        let keeps_others = stack.may_have_proxy();
+        if let Some(present) = present {
+            keep_settings(&mut body, present, keeps_others);
+        }
+        let is_default = present.map_or_else(
+            || !sources.iter().any(|source| source["isDefault"] == true),
+            |source| source["isDefault"] == true,
+        );
+        body["isDefault"] = json!(is_default);
+        if let Some(password) = password {
+            body["secureJsonData"] = json!({"password": password.reveal()});
+        }
+        let (method, path) = match (present, self.api()) {
+            (None, _) => ("POST", "/api/datasources".to_string()),
+            (Some(_), Api::Uid) => ("PUT", by_uid),
+            (Some(source), Api::Numeric) => ("PUT", format!("/api/datasources/{}", source["id"])),
+        };
+        let answer = self.send(doing, method, &path, Some(&body)).await?;
+        match answer.status {
+            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            _ => self.expect_success(doing, &answer),
+        }
+    }
+
+    /// Deletes the data source, if this instance made it for the stack's address and database.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn delete_data_source(&self, want: &stack::DataSource) -> Result<()> {
+        match seen_data_source(&self.data_sources().await?, want) {
+            DataSource::Ours { provisioned: false, made_for, .. } if made_for == want.made_for() => {
+                self.delete("delete the data source", &path(&["api", "datasources", "uid", &want.uid])).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the dashboard the organisation's home page, unless it has one. Where the account may
+    /// not do that, a note says so and nothing changes.
+    ///
+    /// # Errors
+    /// [`Error::Http`] or [`Error::Answer`] when the server does not do it for another reason.
+    pub async fn set_home(&self, uid: &str) -> Result<()> {
+        match self.try_to_set_home(uid).await {
+            Err(Error::Answer { status: 403, .. }) => {
+                self.http.note("this account may not set Grafana's home page, so it stays as it is");
+                Ok(())
+            }
+            // Whether there is one is not known, and no panel depends on it.
+            Err(Error::Answer { doing, why, .. }) if doing == READ_PREFERENCES => {
+                self.http.note(&format!("cannot {doing}: {why}; Grafana's home page stays as it is"));
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    async fn try_to_set_home(&self, uid: &str) -> Result<()> {
+        let path = "/api/org/preferences";
+        let mut preferences = self.get(READ_PREFERENCES, path).await?.unwrap_or_default();
+        let has_home = preferences["homeDashboardUID"].as_str().is_some_and(|uid| !uid.is_empty())
+            || preferences["homeDashboardId"].as_u64().is_some_and(|id| id > 0);
+        if has_home {
+            return Ok(());
+        }
+        let answer = match self.api() {
+            Api::Uid => self.send("set the home page", "PATCH", path, Some(&json!({"homeDashboardUID": uid}))).await?,
+            Api::Numeric => {
+                let id = self.dashboard(uid).await?.map(|json| json["dashboard"]["id"].clone());
+                preferences["homeDashboardId"] = id.unwrap_or_default();
+                self.send("set the home page", "PUT", path, Some(&preferences)).await?
+            }
+        };
+        self.expect_success("set the home page", &answer)
+    }
+
+    /// Changes the password of the user who signs in.
+    ///
+    /// # Errors
+    /// [`Error::Answer`] when the server refuses.
+    pub async fn change_password(&self, old: &Secret, new: &Secret) -> Result<()> {
+        let body = json!({"oldPassword": old.reveal(), "newPassword": new.reveal(), "confirmNew": new.reveal()});
+        let answer = self.send("change the password", "PUT", "/api/user/password", Some(&body)).await?;
+        self.expect_success("change the password", &answer)
+    }
+
+    /// A GET that finds something, or nothing.
+    async fn get(&self, doing: &str, path: &str) -> Result<Option<Value>> {
+        let answer = self.send(doing, "GET", path, None).await?;
+        match answer.status {
+            200 => Ok(Some(answer.json())),
+            404 => Ok(None),
+            status => Err(self.answered(doing, status, answer.message())),
+        }
+    }
+
+    /// A DELETE; what is gone already is fine.
+    async fn delete(&self, doing: &str, path: &str) -> Result<()> {
+        let answer = self.send(doing, "DELETE", path, None).await?;
+        if answer.status == 404 { Ok(()) } else { self.expect_success(doing, &answer) }
+    }
+
+    async fn send(&self, doing: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
+        self.exchange(method, path, &[], body.map_or(Body::Empty, Body::Json)).await.map_err(|error| match error {
+            Error::Http { url, why, is_late, .. } => Error::Http { doing: doing.into(), url, why, is_late },
+            error => error,
+        })
+    }
+
+    /// One request in the organisation that we work in. A 401 is final: Grafana counts them.
+    async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body<'_>) -> Result<Response> {
+        let organisation = self.organisation.get().map(|id| id.to_string());
+        let mut all = headers.to_vec();
+        if let Some(id) = &organisation {
+            all.push(("X-Grafana-Org-Id", id));
+        }
+        let answer = self.http.send(method, path, &all, body, None).await?;
+        if answer.status == 401 {
+            let (url, message) = (self.http.address().into(), answer.message());
+            return Err(Error::Refused { role: Role::Grafana, url, message });
+        }
+        Ok(answer)
+    }
+
+    fn expect_success(&self, doing: &str, answer: &Response) -> Result<()> {
+        if answer.is_success() { Ok(()) } else { Err(self.answered(doing, answer.status, answer.message())) }
+    }
+
+    fn answered(&self, doing: &str, status: u16, why: String) -> Error {
+        Error::Answer { doing: doing.into(), url: self.http.address().into(), status, why }
+    }
+
+    fn odd(&self, doing: &str) -> Error {
+        self.answered(doing, 0, "the answer is not Grafana's".into())
+    }
+}
+
+/// A path of these segments.
+fn path(segments: &[&str]) -> String {
+    segments.iter().map(|segment| format!("/{}", escaped(segment))).collect()
+}
+
+/// Something of somebody else in the place of ours, found only now.
+fn foreign(resource: Resource, what: &str) -> Error {
+    let blocked = Blocked {
+        kind: Obstacle::Foreign,
+        why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+        hint:
+            "rename or delete it in Grafana, use a folder with --grafana-folder, or start a second instance with --name"
+                .into(),
+    };
+    Error::Blocked { resource, blocked }
+}
+
+/// What an unexpected status says about one resource. A rejected login and a broken connection concern all of them.
+fn unreadable(error: Error) -> Result<Unreadable> {
+    match error {
+        Error::Answer { doing, status, why, .. } => Ok(Unreadable { doing, status, why }),
+        error => Err(error),
+    }
+}
+
+/// What a read gave, where an unexpected status is a fact about that resource.
+fn or_unreadable<T>(result: Result<T>, as_seen: impl FnOnce(Unreadable) -> T) -> Result<T> {
+    result.or_else(|error| unreadable(error).map(as_seen))
+}
+
+/// An object was made for another address or database since it was looked at.
+fn moved(doing: &str, made_for: &MadeFor) -> Error {
+    Error::Raced { doing: doing.into(), why: format!("another run has made it for {made_for} meanwhile") }
+}
+
+/// Keeps the settings of a stored data source that are not ours. Those that change the way to InfluxDB stay only
+/// where a user may need them.
+fn keep_settings(body: &mut Value, present: &Value, keeps_others: bool) {
+    let kept = present["jsonData"].as_object().into_iter().flatten();
+    for (name, value) in kept.filter(|(name, _)| keeps_others || !is_other_setting(name)) {
+        body["jsonData"].as_object_mut().map(|ours| ours.entry(name).or_insert_with(|| value.clone()));
+    }
+    for name in ["basicAuth", "basicAuthUser", "withCredentials"] {
+        if keeps_others && !present[name].is_null() {
+            body[name] = present[name].clone();
+        }
+    }
+}
+
+/// A key of `jsonData` that changes the way to InfluxDB, and that we do not set.
+fn is_other_setting(name: &str) -> bool {
+    OTHER_SWITCHES.contains(&name) || name.starts_with(OTHER_HEADER)
+}
+
+/// The settings of a stored data source that change the way to InfluxDB, and that we do not set.
+fn other_settings(source: &Value) -> String {
+    let is_on = |value: &Value| *value == true || value.as_str().is_some_and(|text| !text.is_empty());
+    let inner = source["jsonData"].as_object().into_iter().flatten();
+    let inner = inner.filter(|(name, value)| is_other_setting(name) && is_on(value)).map(|(name, _)| name.as_str());
+    let outer = (source["basicAuth"] == true).then_some("basicAuth");
+    inner.chain(outer).collect::<Vec<_>>().join(", ")
+}
+
+/// The data source, as far as we set it.
+fn data_source_body(want: &stack::DataSource) -> Value {
+    json!({
+        "name": want.name, "uid": want.uid, "type": INFLUXDB, "access": "proxy", "url": want.url,
+        "database": want.database, "user": want.user,
+        "jsonData": {
+            MARK: want.uid, MADE_FOR_MARK: made_for::written(want.made_for()), "dbName": want.database,
+            "version": stack::DataSource::LANGUAGE, "httpMode": "POST", "timeInterval": stack::DataSource::INTERVAL,
+        },
+    })
+}
+
+/// The number that a version before 9 wants in addresses.
+fn numeric_id(sources: &[Value], uid: &str) -> Option<u64> {
+    sources.iter().find(|source| source["uid"] == uid)?["id"].as_u64()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_string()
+}
+
+/// The data source with the specified uid or name, as far as we set it.
+fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
+    let describe = |source: &Value| {
+        let provisioned = if source["readOnly"] == true { "provisioned " } else { "" };
+        format!("a {provisioned}data source called {:?} with the uid {:?}", text(&source["name"]), text(&source["uid"]))
+    };
+    let own = sources.iter().find(|source| source["uid"] == want.uid.as_str());
+    let namesake =
+        sources.iter().find(|source| source["name"] == want.name.as_str() && source["uid"] != want.uid.as_str());
+    match (own, namesake) {
+        (Some(own), _) if own["jsonData"][MARK] != want.uid.as_str() => DataSource::Foreign(describe(own)),
+        (_, Some(other)) => DataSource::Foreign(describe(other)),
+        (None, None) => DataSource::Missing,
+        (Some(own), None) => {
+            let settings = &own["jsonData"];
+            let (inner, outer) = (text(&settings["dbName"]), text(&own["database"]));
+            let database = if inner == outer { inner } else { format!("{inner} and {outer}") };
+            let fields = [
+                ("name", text(&own["name"])),
+                ("type", text(&own["type"])),
+                ("access", text(&own["access"])),
+                ("url", text(&own["url"])),
+                ("database", database.clone()),
+                ("user", text(&own["user"])),
+                ("interval", text(&settings["timeInterval"])),
+                // Grafana's own default where it is not named.
+                (
+                    "language",
+                    Some(text(&settings["version"]))
+                        .filter(|name| !name.is_empty())
+                        .unwrap_or_else(|| stack::DataSource::LANGUAGE.into()),
+                ),
+                ("HTTP method", text(&settings["httpMode"])),
+                (stack::DataSource::OTHER_SETTINGS, other_settings(own)),
+            ];
+            let made_for = made_for::read(&settings[MADE_FOR_MARK])
+                .unwrap_or_else(|| MadeFor { url: text(&own["url"]), database: database.clone() });
+            let fields = fields.map(|(name, value)| (name.to_string(), value)).into();
+            DataSource::Ours { fields, made_for, provisioned: own["readOnly"] == true }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn want() -> stack::DataSource {
+        stack::DataSource {
+            uid: "x".into(),
+            name: "X".into(),
+            url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
+            database: "d".into(),
+            user: String::new(),
+        }
+    }
+
+    #[test]
+    fn settings_of_a_proxy_are_listed_and_kept_only_where_there_may_be_one() {
+        let present = json!({"uid": "x", "name": "X", "basicAuth": true, "basicAuthUser": "me", "jsonData": {
+            MARK: "x", "version": "Flux", "tlsAuth": true, "tlsSkipVerify": false, "httpHeaderName1": "X-Tenant",
+            "serverName": "", "maxSeries": 1000,
+        }});
+        assert_eq!(other_settings(&present), "httpHeaderName1, tlsAuth, basicAuth");
+        for keeps in [false, true] {
+            let mut body = data_source_body(&want());
+            keep_settings(&mut body, &present, keeps);
+            assert_eq!(other_settings(&body).is_empty(), !keeps);
+            assert_eq!(body["basicAuthUser"].is_null(), !keeps);
+            assert_eq!(
+                (&body["jsonData"]["maxSeries"], &body["jsonData"]["version"]),
+                (&json!(1000), &json!("InfluxQL"))
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_grafana_answers_it_is_understood_or_refused(
+            json in crate::arbitrary::json(&[
+                "results", "A", "frames", "series", "error", "uid", "name", "jsonData", "clipperMetrics", "templating",
+                "list", "query", "content", "edition",
+            ]),
+            status in 100_u16..600,
+        ) {
+            for api in [Api::Uid, Api::Numeric] {
+                let _ = classify(api, status, &json, String::new);
+            }
+            let list: Vec<Value> = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
+            let _ = seen_data_source(&list, &want());
+            let _ = dashboard::read(&json);
+        }
+    }
+
+    #[test]
+    fn a_data_source_of_ours_is_known_by_its_mark_and_others_by_name_or_uid() {
+        let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
+        assert!(matches!(seen_data_source(&[ours], &want()), DataSource::Ours { .. }));
+        for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
+            assert!(matches!(seen_data_source(&[theirs], &want()), DataSource::Foreign(_)));
+        }
+        assert_eq!(seen_data_source(&[], &want()), DataSource::Missing);
+        // Ours was renamed, and somebody took the name.
+        let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
+        let theirs = json!({"uid": "y", "name": "X"});
+        assert!(matches!(seen_data_source(&[ours, theirs], &want()), DataSource::Foreign(_)));
+    }
+}

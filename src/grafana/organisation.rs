@@ -1,0 +1,154 @@
+//! Grafana's organisations: which one is meant, and how every request names it.
+//!
+//! An account's active organisation is whichever a person switched to last, so it is never relied
+//! on. Must not know what is put into an organisation.
+
+use serde_json::{Value, json};
+
+use super::Grafana;
+use crate::error::Result;
+use crate::http::{Body, PROBE};
+use crate::model::observed::{Organisation, Unreadable};
+use crate::model::stack::Secret;
+
+/// The number of the organisation that Grafana makes at its first start.
+const FIRST: u64 = 1;
+
+/// How the organisation is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// The first one, without asking: Grafana is ours.
+    First,
+    /// The one that a token belongs to: no request may name another.
+    OfToken,
+    /// The first one if the account belongs to it, else its only one.
+    OfAccount,
+}
+
+impl Grafana {
+    /// Works in the organisation of that name, or in the one that is meant without a name, from
+    /// now on.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Refused`] when the login is rejected, else as the server answers.
+    pub async fn enter(&self, name: Option<&str>) -> Result<Organisation> {
+        self.organisation.set(None);
+        match (name, &self.choice) {
+            (Some(name), _) => self.enter_named(name).await,
+            (None, Choice::First) => {
+                self.organisation.set(Some(FIRST));
+                Ok(Organisation::Present)
+            }
+            (None, Choice::OfToken) => Ok(Organisation::Present),
+            (None, Choice::OfAccount) => self.enter_own().await,
+        }
+    }
+
+    async fn enter_named(&self, name: &str) -> Result<Organisation> {
+        if self.choice == Choice::OfToken {
+            let own = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
+            if own["name"] == name {
+                return Ok(Organisation::Present);
+            }
+            let why = format!("the token belongs to the organisation {}, not to {name:?}", own["name"]);
+            return Ok(Organisation::Unreadable(Unreadable { doing: "use the organisation".into(), status: 403, why }));
+        }
+        let own = self.own_organisations().await?;
+        if let Some(own) = own.iter().find(|own| own["name"] == name) {
+            self.organisation.set(own["orgId"].as_u64());
+            return Ok(Organisation::Present);
+        }
+        // The server's administrator may work in any; others are told that they may not look.
+        let found = match self.get("look up the organisation", &super::path(&["api", "orgs", "name", name])).await {
+            Ok(found) => found,
+            Err(error) => return super::unreadable(error).map(Organisation::Unreadable),
+        };
+        self.organisation.set(found.as_ref().and_then(|org| org["id"].as_u64()));
+        Ok(if found.is_some() { Organisation::Present } else { Organisation::Missing })
+    }
+
+    async fn enter_own(&self) -> Result<Organisation> {
+        let own = self.own_organisations().await?;
+        let id = |org: &Value| org["orgId"].as_u64();
+        let chosen = match own.as_slice() {
+            own if own.iter().any(|org| id(org) == Some(FIRST)) => Some(FIRST),
+            [only] => id(only),
+            _ => None,
+        };
+        if chosen.is_none() {
+            let names = own.iter().filter_map(|org| org["name"].as_str()).map(String::from).collect();
+            return Ok(Organisation::Ambiguous(names));
+        }
+        self.organisation.set(chosen);
+        Ok(Organisation::Present)
+    }
+
+    async fn own_organisations(&self) -> Result<Vec<Value>> {
+        let doing = "list the account's organisations";
+        let list = self.get(doing, "/api/user/orgs").await?;
+        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
+    }
+
+    /// Makes the organisation and works in it from now on; one that exists is fine.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Answer`] when the server refuses.
+    pub async fn create_organisation(&self, name: &str) -> Result<()> {
+        if self.enter(Some(name)).await? == Organisation::Present {
+            return Ok(());
+        }
+        let answer = self.send("create the organisation", "POST", "/api/orgs", Some(&json!({"name": name}))).await?;
+        match answer.status {
+            200 => self.organisation.set(answer.json()["orgId"].as_u64()),
+            409 => drop(self.enter(Some(name)).await?),
+            status => return Err(self.answered("create the organisation", status, answer.message())),
+        }
+        Ok(())
+    }
+
+    /// Signs in once.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Refused`] when the login is rejected.
+    pub async fn try_to_sign_in(&self) -> Result<()> {
+        let doing = "sign in";
+        self.organisation.set(None);
+        // Where anonymous access is on, a wrong password is ignored, and most requests are answered all the same; this
+        // one wants a user. A token of Grafana 7 is none.
+        let path = if self.choice == Choice::OfToken { "/api/org" } else { "/api/user" };
+        self.get(doing, path).await?.map(drop).ok_or_else(|| self.odd(doing))
+    }
+
+    /// Grafana answers visitors who do not sign in, as far as its answer shows.
+    pub async fn may_be_anonymous(&self) -> bool {
+        let answer = self.http.anonymous().send("GET", "/api/org", &[], Body::Empty, Some(PROBE)).await;
+        !answer.is_ok_and(|answer| matches!(answer.status, 401 | 403))
+    }
+
+    /// Tries a user and password in the login form.
+    ///
+    /// # Errors
+    /// When the server does not answer, or neither accepts nor rejects them.
+    pub async fn try_login_form(&self, user: &str, password: &Secret) -> Result<FormLogin> {
+        let body = json!({"user": user, "password": password.reveal()});
+        let answer = self.http.anonymous().send("POST", "/login", &[], Body::Json(&body), None).await?;
+        match answer.status {
+            200 => Ok(FormLogin::Accepted),
+            401 => Ok(FormLogin::Rejected),
+            // Where it is switched off, Grafana 12 answers 400.
+            400 | 403 | 404 => Ok(FormLogin::NotOffered),
+            status => Err(self.answered("try the login form", status, answer.message())),
+        }
+    }
+}
+
+/// What the login form said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormLogin {
+    /// It signs in.
+    Accepted,
+    /// The password is wrong.
+    Rejected,
+    /// There is no such form.
+    NotOffered,
+}

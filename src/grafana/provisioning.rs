@@ -1,0 +1,340 @@
+//! The files with which Grafana sets up data source, dashboards and alert rules by itself: what is in them, and
+//! what a running Grafana has that must not be lost by them.
+//!
+//! Knows Grafana's provisioning format. Must not know where the files lie, nor how a text is made of them.
+
+use futures_util::future::{try_join, try_join_all};
+use serde_json::{Value, json};
+
+use super::schema_v2::is_v2;
+use super::{Api, Grafana, alerts, dashboard, text, user_dashboard};
+use crate::error::{Error, Result};
+use crate::model::alerts::AlertRule;
+use crate::model::observed::Dashboard as Seen;
+use crate::model::stack::{DashboardId, DataSource, Stack};
+use crate::model::version::Version;
+
+/// The variable in which Grafana finds the password of an InfluxDB that wants one.
+pub const INFLUXDB_PASSWORD: &str = "CLIPPER_METRICS_INFLUXDB_PASSWORD";
+/// The organisation of a new Grafana.
+const FIRST_ORGANISATION: u64 = 1;
+/// How often Grafana looks whether a dashboard's file has changed, in seconds.
+const INTERVAL: u64 = 30;
+
+/// What a running Grafana has of a stack.
+pub struct Present {
+    /// The organisation's number.
+    organisation: u64,
+    /// The data source is the organisation's default.
+    is_default: bool,
+    /// The stack's dashboards in their order, as the API gives them.
+    dashboards: Vec<Option<Value>>,
+    /// The alert rules, likewise.
+    rules: Vec<Option<Value>>,
+}
+
+impl Present {
+    /// What a new Grafana has. There, the data source is the first one.
+    #[must_use]
+    pub fn new_server(stack: &Stack) -> Self {
+        Self {
+            organisation: FIRST_ORGANISATION,
+            is_default: true,
+            dashboards: stack.dashboards().map(|_| None).collect(),
+            rules: AlertRule::ALL.map(|_| None).into(),
+        }
+    }
+
+    /// The titles of dashboards that somebody edited.
+    #[must_use]
+    pub fn edited_dashboards(&self, stack: &Stack) -> Vec<String> {
+        let found = stack.dashboards().zip(&self.dashboards);
+        let edited = found.filter(|(_, found)| is_edited(found.as_ref()));
+        edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
+    }
+
+    /// The titles of dashboards that were saved in schema v2, which no file of these holds.
+    #[must_use]
+    pub fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
+        let found = stack.dashboards().zip(&self.dashboards);
+        let new = found.filter(|(_, found)| found.as_ref().is_some_and(is_v2));
+        new.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
+    }
+
+    /// The dashboards without those that no file holds, which another server gets as they would be imported.
+    fn in_files(self) -> Self {
+        let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !is_v2(found)));
+        Self { dashboards: dashboards.collect(), ..self }
+    }
+
+    /// The same for a new Grafana, which has no contact points: one that a rule names would keep it from starting.
+    #[must_use]
+    pub fn on_new_server(mut self) -> Self {
+        for rule in self.rules.iter_mut().flatten().filter_map(Value::as_object_mut) {
+            rule.remove("notification_settings");
+        }
+        Self { organisation: FIRST_ORGANISATION, is_default: true, ..self.in_files() }
+    }
+
+    /// The same for a Grafana that nobody has looked at: it may have a default, and does not start with two.
+    #[must_use]
+    pub fn on_another_server(self) -> Self {
+        Self { organisation: FIRST_ORGANISATION, is_default: false, ..self.in_files() }
+    }
+
+    /// Somebody edited an alert rule.
+    #[must_use]
+    pub fn has_edited_rules(&self) -> bool {
+        self.rules.iter().flatten().any(alerts::is_edited)
+    }
+
+    /// What is known of a Grafana that nobody signs in to: nothing, so that its default stays.
+    #[must_use]
+    pub fn unknown(stack: &Stack) -> Self {
+        Self { is_default: false, ..Self::new_server(stack) }
+    }
+}
+
+impl Grafana {
+    /// What this Grafana has of a stack.
+    ///
+    /// # Errors
+    /// As the server answers.
+    pub async fn present(&self, stack: &Stack) -> Result<Present> {
+        let doing = "look up the organisation";
+        let organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
+        let sources = self.data_sources().await?;
+        let own = sources.iter().find(|source| source["uid"] == stack.data_source.uid.as_str());
+        let is_default = match own {
+            Some(own) => own["isDefault"] == true,
+            None => !sources.iter().any(|source| source["isDefault"] == true),
+        };
+        let dashboards = try_join_all(stack.dashboards().map(async |id| {
+            let (uid, ..) = stack.dashboard_identity(id);
+            let found = self.dashboard(uid).await?;
+            // What somebody else made under that uid is not this stack's.
+            let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
+            Ok(found.filter(|_| matches!(seen, Seen::Present(_))))
+        }));
+        let has_rules = stack.alerts.settings().is_some() && self.version.get().is_none_or(alerts::is_supported);
+        let rules = try_join_all(
+            AlertRule::ALL.into_iter().map(
+                async |rule| {
+                    if has_rules { self.alert_rule(stack, rule).await } else { Ok(None) }
+                },
+            ),
+        );
+        let (dashboards, rules) = try_join(dashboards, rules).await?;
+        let organisation = organisation["id"].as_u64().ok_or_else(|| self.odd(doing))?;
+        Ok(Present { organisation, is_default, dashboards, rules })
+    }
+}
+
+/// A dashboard's file.
+pub struct DashboardFile {
+    /// Its uid, by which the file is named.
+    pub uid: String,
+    /// In which of the folders.
+    pub folder: usize,
+    /// What is in it.
+    pub content: Value,
+}
+
+/// A folder of Grafana, which gets one folder of files.
+#[derive(PartialEq, Eq)]
+struct Folder {
+    title: String,
+    /// Its uid, if it exists.
+    uid: String,
+}
+
+/// What files are made for.
+pub struct Purpose<'a> {
+    /// The data source, as that Grafana reaches it.
+    pub source: &'a DataSource,
+    /// Where Grafana finds the password of InfluxDB's user.
+    pub password: &'a str,
+    /// Grafana's version; the newest if it is not known.
+    pub version: Option<Version>,
+    /// It goes on with the database that the stack's Grafana has: what somebody edited there, and alert rules, which
+    /// nothing takes back from a file, stay in it and are in no file.
+    pub keeps_database: bool,
+    /// Files made alert rules there before, which stay until a file deletes them.
+    pub deletes_rules: bool,
+}
+
+/// All files.
+pub struct Provisioning {
+    /// The data source.
+    pub data_source: Value,
+    /// The dashboards.
+    pub dashboards: Vec<DashboardFile>,
+    /// How many folders of files they lie in.
+    pub folders: usize,
+    /// The alert rules, or that those of an earlier file are to be deleted.
+    pub alert_rules: Option<Value>,
+    titles: Vec<Folder>,
+    keeps_database: bool,
+    organisation: u64,
+    instance: String,
+}
+
+impl Provisioning {
+    /// The files for a Grafana.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when alert rules are wanted of a version that has no files for them.
+    pub fn new(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Self> {
+        let api = Api::of(purpose.version);
+        let mut titles = Vec::new();
+        let mut dashboards = Vec::new();
+        for (id, found) in stack.dashboards().zip(&present.dashboards) {
+            if (purpose.keeps_database && is_edited(found.as_ref())) || found.as_ref().is_some_and(is_v2) {
+                continue;
+            }
+            let folder = folder(stack, found.as_ref());
+            let at = titles.iter().position(|known| *known == folder).unwrap_or_else(|| {
+                titles.push(folder);
+                titles.len() - 1
+            });
+            let (uid, ..) = stack.dashboard_identity(id);
+            let content = content(stack, purpose.source, id, api, found.as_ref());
+            dashboards.push(DashboardFile { uid: uid.into(), folder: at, content });
+        }
+        let alert_rules = if purpose.keeps_database { None } else { alert_rules(stack, purpose, present)? };
+        Ok(Self {
+            data_source: data_source(purpose, present),
+            dashboards,
+            folders: titles.len(),
+            alert_rules,
+            titles,
+            keeps_database: purpose.keeps_database,
+            organisation: present.organisation,
+            instance: stack.instance.clone(),
+        })
+    }
+
+    /// The file that says where the dashboards' files are; `path` is that of one of the folders of files, as
+    /// Grafana's server sees it.
+    #[must_use]
+    pub fn providers(&self, path: impl Fn(usize) -> String) -> Value {
+        let providers = self.titles.iter().enumerate().map(|(index, folder)| {
+            let mut provider = json!({
+                "name": self.folder_name(index), "orgId": self.organisation, "type": "file", "folder": folder.title,
+                "folderUid": folder.uid, "disableDeletion": self.keeps_database, "allowUiUpdates": false,
+                "updateIntervalSeconds": INTERVAL, "options": {"path": path(index)},
+            });
+            expandable(&mut provider);
+            provider
+        });
+        json!({"apiVersion": 1, "providers": providers.collect::<Vec<_>>()})
+    }
+
+    /// What a folder of files is called.
+    #[must_use]
+    pub fn folder_name(&self, index: usize) -> String {
+        if index == 0 { self.instance.clone() } else { format!("{}-{}", self.instance, index + 1) }
+    }
+}
+
+fn is_edited(found: Option<&Value>) -> bool {
+    found.is_some_and(|found| dashboard::stored(found).edited)
+}
+
+/// Where a dashboard belongs: where a person put it, else where the stack wants it.
+fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
+    match found.map(|found| &found["meta"]) {
+        // Old versions name a folder by its number only, and new ones have none.
+        Some(meta) if text(&meta["folderUid"]).is_empty() && meta["folderId"].as_u64().unwrap_or_default() == 0 => {
+            Folder { title: String::new(), uid: String::new() }
+        }
+        Some(meta) => Folder { title: text(&meta["folderTitle"]), uid: text(&meta["folderUid"]) },
+        None => Folder { title: stack.folder.clone().unwrap_or_default(), uid: String::new() },
+    }
+}
+
+/// A dashboard as it would be sent; one that somebody edited as it is.
+fn content(stack: &Stack, source: &DataSource, id: DashboardId, api: Api, found: Option<&Value>) -> Value {
+    let seen = found.map(dashboard::stored);
+    if let (Some(found), Some(true)) = (found, seen.as_ref().map(|seen| seen.edited)) {
+        let mut edited = found["dashboard"].clone();
+        if let Some(fields) = edited.as_object_mut() {
+            for counted in dashboard::COUNTED {
+                fields.remove(counted);
+            }
+        }
+        return edited;
+    }
+    match id {
+        DashboardId::Bundled => dashboard::render(&stack.dashboard, source, seen.as_ref(), api),
+        DashboardId::User(index) => user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, api),
+    }
+}
+
+fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
+    let mut entry = super::data_source_body(purpose.source);
+    entry["orgId"] = json!(present.organisation);
+    entry["isDefault"] = json!(present.is_default);
+    // Old versions never forget that one cannot be edited, which would outlast the file.
+    entry["editable"] = json!(purpose.keeps_database);
+    expandable(&mut entry);
+    if !purpose.source.user.is_empty() {
+        entry["secureJsonData"] = json!({"password": purpose.password});
+    }
+    // Grafana then forgets it when the file is gone, so that `up` can make it again.
+    json!({"apiVersion": 1, "prune": true, "datasources": [entry]})
+}
+
+fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Option<Value>> {
+    let Some(settings) = stack.alerts.settings() else {
+        return Ok(deleted_rules(stack, purpose, present.organisation));
+    };
+    if let Some(version) = purpose.version.filter(|version| !alerts::is_supported(*version)) {
+        return Err(Error::usage(
+            format!(
+                "alert rules are not exported for Grafana {version}, which takes them from {} on",
+                alerts::FIRST_VERSION
+            ),
+            "omit --alerts",
+        ));
+    }
+    let shown = present.dashboards.first().and_then(Option::as_ref);
+    let shown = shown.and_then(|found| dashboard::stored(found).objective);
+    let rules = AlertRule::ALL.into_iter().zip(&present.rules);
+    let rules =
+        rules.map(|(rule, found)| alerts::provisioned(stack, rule, settings, shown, purpose.source, found.as_ref()));
+    let rules = rules.map(|mut rule| {
+        // Grafana takes annotations and what a query asks as they are.
+        let fields = rule.as_object_mut().into_iter().flatten();
+        fields
+            .filter(|(name, _)| !matches!(name.as_str(), "annotations" | "data"))
+            .for_each(|(_, field)| expandable(field));
+        rule
+    });
+    let mut group = json!({
+        "orgId": present.organisation, "name": stack.instance, "folder": alerts::folder_title(&stack.instance),
+        "interval": format!("{}s", alerts::INTERVAL),
+    });
+    expandable(&mut group);
+    group["rules"] = rules.collect();
+    Ok(Some(json!({"apiVersion": 1, "groups": [group]})))
+}
+
+/// What deletes the instance's rules in a Grafana that took them from a file. It does no harm where there are none.
+fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Option<Value> {
+    if !purpose.deletes_rules || purpose.version.is_some_and(|version| !alerts::is_supported(version)) {
+        return None;
+    }
+    let rules = AlertRule::ALL.map(|rule| json!({"orgId": organisation, "uid": alerts::uid(&stack.instance, rule)}));
+    Some(json!({"apiVersion": 1, "deleteRules": rules}))
+}
+
+/// Writes values so that Grafana, which puts variables in the place of what follows a `$`, reads them as they are.
+fn expandable(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('$') => *text = text.replace('$', "$$"),
+        Value::Array(items) => items.iter_mut().for_each(expandable),
+        Value::Object(fields) => fields.values_mut().for_each(expandable),
+        _ => {}
+    }
+}

@@ -1,0 +1,193 @@
+//! The question that tells whether panels will work: asked through the data source the way they ask,
+//! past Grafana's caches.
+//!
+//! Knows which answers lie. Must not know what is wanted beyond the data source.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Api, Grafana, numeric_id};
+use crate::error::{Error, Result};
+use crate::http::{Body, escaped};
+use crate::model::observed::Query;
+use crate::model::specification::Specification;
+use crate::model::stack::{self, Secret, Stack};
+use crate::model::text::excerpt;
+
+/// Asks past the cache in which Grafana keeps a data source's settings for 5 s.
+pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
+/// A question that a missing database cannot answer; most others it answers as if it were empty.
+pub(super) const QUESTION: &str = "SHOW RETENTION POLICIES";
+/// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
+const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
+/// How long an InfluxDB that has answered us may refuse Grafana, whose caches last 5 s.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often settings that are right are saved once more.
+const MAX_SAVES: usize = 3;
+
+impl Grafana {
+    /// Asks through the data source the way panels ask, past Grafana's cache.
+    pub(super) async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
+        let asked = if let (Api::Numeric, Some(id)) = (self.api(), id) {
+            let path =
+                format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
+            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await
+        } else {
+            let body = json!({"from": "now-5m", "to": "now", "queries": [{
+                "refId": "A", "datasource": {"type": "influxdb", "uid": source.uid}, "rawQuery": true,
+                "resultFormat": "table", "intervalMs": 15_000, "maxDataPoints": 100, "query": QUESTION,
+            }]});
+            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await
+        };
+        let answer = match asked {
+            // Grafana waits for InfluxDB longer than anybody waits for Grafana.
+            Err(Error::Http { why, .. }) => return Ok(Query::Failing(format!("Grafana's query got {why}"))),
+            answer => answer?,
+        };
+        Ok(classify(self.api(), answer.status, &answer.json(), || answer.message()))
+    }
+
+    /// Asks through the data source until the answer is right. Where it contradicts settings that
+    /// are right, they are saved once more, in a later second.
+    ///
+    /// # Errors
+    /// [`Error::NotConverged`] with Grafana's reason when the answer is still wrong at the deadline, or
+    /// at once where waiting cannot help.
+    pub async fn await_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
+        let want = &stack.data_source;
+        let started = Instant::now();
+        let mut saved = started;
+        let mut saves = 0;
+        let mut refused_since = None;
+        let mut backoff = Duration::from_millis(50);
+        loop {
+            let id = match self.api() {
+                Api::Numeric => numeric_id(&self.data_sources().await?, &want.uid),
+                Api::Uid => None,
+            };
+            let why = match self.ask(want, id).await? {
+                Query::Ok => return Ok(()),
+                Query::Failing(why) => why,
+                Query::Unasked => "there is no data source".into(),
+            };
+            refused_since = is_refused(&why).then(|| refused_since.unwrap_or_else(Instant::now));
+            let is_shut =
+                refused_since.is_some_and(|since| is_on_their_machine(want) && since.elapsed() > REFUSED_TIMEOUT);
+            let hopeless = saves > 0 && (is_permanent(&why) || is_shut);
+            if hopeless || Instant::now() >= deadline {
+                let hint = way_to_influxdb(want, &why);
+                return Err(Error::NotConverged {
+                    rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
+                    after: Some(started.elapsed()),
+                    hint,
+                });
+            }
+            if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
+                self.save_data_source(stack, password, false).await?;
+                saved = Instant::now();
+                saves += 1;
+            }
+            crate::backoff::pause(&mut backoff).await;
+        }
+    }
+}
+
+/// Waiting does not change this: the name of InfluxDB's host is unknown, or its login is rejected.
+/// Grafana's answers carry the reason in no other form.
+fn is_permanent(why: &str) -> bool {
+    let why = why.to_lowercase();
+    ["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]
+        .iter()
+        .any(|phrase| why.contains(phrase))
+}
+
+/// Nothing listens at the address. Grafana before 10 says so in other words, and is waited for to the deadline.
+fn is_refused(why: &str) -> bool {
+    why.to_lowercase().contains("connection refused")
+}
+
+/// The data source's address is the name that containers have for their machine.
+fn is_on_their_machine(source: &stack::DataSource) -> bool {
+    let authority = source.url.split_once("://").map_or("", |(_, rest)| rest);
+    authority.split([':', '/']).next() == Some(Specification::HOST_NAME)
+}
+
+fn way_to_influxdb(source: &stack::DataSource, why: &str) -> String {
+    let give = "give InfluxDB's address as Grafana's server sees it with --data-source-url";
+    if !is_on_their_machine(source) || is_permanent(why) {
+        return give.into();
+    }
+    if is_refused(why) {
+        return format!(
+            "a container cannot reach what listens on loopback only: let InfluxDB listen on another address \
+             (bind-address under [http] in influxdb.conf), where anyone who reaches that address can read and write \
+             metrics, or {give}"
+        );
+    }
+    format!("check that no firewall keeps containers from this machine's ports, or {give}")
+}
+
+/// What an answer to the question says about the way to the database.
+#[must_use]
+pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> String) -> Query {
+    let result = match api {
+        Api::Uid => &json["results"]["A"],
+        Api::Numeric => &json["results"][0],
+    };
+    let has_rows = match api {
+        Api::Uid => result["frames"].as_array().is_some_and(|frames| !frames.is_empty()),
+        Api::Numeric => result["series"].as_array().is_some_and(|series| !series.is_empty()),
+    };
+    if status == 200 && has_rows {
+        return Query::Ok;
+    }
+    let why = match result["error"].as_str() {
+        Some(error) => excerpt(error, 300),
+        None if status == 502 => "Grafana cannot reach InfluxDB".into(),
+        None if status == 200 => "the answer is empty".into(),
+        None => message(),
+    };
+    Query::Failing(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_out_follows_from_what_failed() {
+        let text = String::new;
+        let source = |url: &str| stack::DataSource {
+            uid: text(),
+            name: text(),
+            url: url.into(),
+            is_url_chosen: false,
+            database: text(),
+            user: text(),
+        };
+        let theirs = source("http://host.docker.internal:8086");
+        let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
+        assert!(is_refused(refused) && !is_refused("i/o timeout"));
+        assert!(way_to_influxdb(&theirs, refused).contains("bind-address"));
+        assert!(way_to_influxdb(&theirs, "i/o timeout").contains("firewall"));
+        for (url, why) in [
+            ("http://host.docker.internal:8086", "authorization failed"),
+            ("http://influxdb:8086", refused),
+            ("http://my.host.docker.internal.example:8086", refused),
+        ] {
+            assert!(way_to_influxdb(&source(url), why).starts_with("give InfluxDB's address"), "{url} {why}");
+        }
+    }
+
+    #[test]
+    fn an_empty_answer_is_no_good_answer() {
+        let words = || "words".to_string();
+        let empty = json!({"results": {"A": {"status": 200, "frames": []}}});
+        assert!(matches!(classify(Api::Uid, 200, &empty, words), Query::Failing(_)));
+        let full = json!({"results": {"A": {"frames": [{}]}}});
+        assert_eq!(classify(Api::Uid, 200, &full, words), Query::Ok);
+        let error = json!({"results": {"A": {"error": "database not found: d"}}});
+        assert_eq!(classify(Api::Uid, 400, &error, words), Query::Failing("database not found: d".into()));
+    }
+}

@@ -1,0 +1,535 @@
+//! A dashboard of the user's own: what a file must be to be one, and what is made of it before it is sent.
+//!
+//! Knows Grafana's exports. Must not know how a dashboard is sent, nor how a file is read.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::dashboard::{MARK, content_fingerprint, refer_by_name};
+use super::layout::{self, is_flux};
+use super::{Api, EXPRESSION, INFLUXDB, made_for, text};
+use crate::digest::fingerprint;
+use crate::model::stack::{DataSource, Need, NeededObject, UserDashboard};
+
+/// The hidden variable that says which instance a dashboard was imported for; a person's save keeps it.
+const OWNER: &str = "clipper_metrics";
+/// What Grafana counts or adds itself, and what an export adds for the one who imports it.
+const NOT_CONTENT: [&str; 7] = ["id", "version", "iteration", "__inputs", "__requires", "__elements", MARK];
+/// Stands for our data source until it is known how the server's version refers to one.
+const PLACEHOLDER: &str = "${DS_CLIPPER_METRICS}";
+/// Begins a placeholder that stays one.
+const KEPT: &str = "\u{0}kept:";
+/// The longest uid that Grafana takes.
+const UID_LENGTH: usize = 40;
+
+/// Why a file cannot be used, and what to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// What is wrong, with the file as its subject.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+fn unusable(message: impl Into<String>, hint: impl Into<String>) -> Unusable {
+    Unusable { message: message.into(), hint: hint.into() }
+}
+
+/// Reads an export: the dashboard alone, as the API wraps it, or as a resource of Grafana 12.
+///
+/// # Errors
+/// With the reason, when it is no dashboard, or one that cannot work with our data source.
+pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Unusable> {
+    let export = "export the dashboard from Grafana as JSON, and give that file";
+    let text_of_file = file.strip_prefix('\u{feff}').unwrap_or(file);
+    let mut json: Value =
+        serde_json::from_str(text_of_file).map_err(|why| unusable(format!("is not JSON: {why}"), export))?;
+    let name = text(&json["metadata"]["name"]);
+    for wrapper in ["dashboard", "spec"] {
+        if json.get("panels").is_none() && json[wrapper].is_object() {
+            json = json[wrapper].take();
+        }
+    }
+    if json["elements"].is_object() && json["layout"].is_object() {
+        return Err(unusable(
+            "is a dashboard of the new schema (v2), which Grafana before 13 does not import",
+            "export it with the classic model",
+        ));
+    }
+    let is_list = |key: &str| json[key].is_array();
+    // Grafana cuts the ends of a title when it stores one.
+    let title = text(&json["title"]).trim().to_string();
+    if title.is_empty() || !(is_list("panels") || is_list("rows")) {
+        return Err(unusable("is not a dashboard: it needs a title and panels", export));
+    }
+    let uid = [text(&json["uid"]), name].into_iter().find(|uid| !uid.is_empty());
+    // One that was exported without a uid has the same one in every run.
+    let uid = uid.unwrap_or_else(|| {
+        let named = fingerprint(title.as_bytes());
+        let room = UID_LENGTH - named.len() - 1;
+        format!("{}-{named}", instance.get(..room).unwrap_or(instance))
+    });
+    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if uid.len() > UID_LENGTH || !uid.chars().all(letters) {
+        return Err(unusable(
+            format!("has the uid {uid:?}, which Grafana does not take"),
+            format!("use up to {UID_LENGTH} letters, digits, dashes and underscores, or remove it from the file"),
+        ));
+    }
+    let mut notes = Vec::new();
+    let elements = json["__elements"].take();
+    include_library_panels(&mut json, &elements, &mut notes);
+    let inputs = inputs(&json, &mut notes);
+    fill_placeholders(&mut json, &inputs, &mut notes);
+    (json["uid"], json["title"]) = (json!(uid), json!(title));
+    if let Some(fields) = json.as_object_mut() {
+        for key in NOT_CONTENT {
+            fields.remove(key);
+        }
+    }
+    let needs = needs(&json, &mut notes);
+    Ok(UserDashboard {
+        path: path.into(),
+        uid,
+        title,
+        edition: fingerprint(file.as_bytes()),
+        content: json.to_string(),
+        needs,
+        notes,
+    })
+}
+
+/// Writes panels that are kept outside of the dashboard into it: their models come with an export for sharing, and
+/// Grafana before 8 has no library.
+fn include_library_panels(dashboard: &mut Value, elements: &Value, notes: &mut Vec<String>) {
+    let Some(fields) = dashboard.as_object_mut() else { return };
+    for list in ["panels", "rows"] {
+        for panel in fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            include_library_panels(panel, elements, notes);
+            if !panel["libraryPanel"].is_object() {
+                continue;
+            }
+            let (uid, name) = (text(&panel["libraryPanel"]["uid"]), text(&panel["libraryPanel"]["name"]));
+            // A list in Grafana 8, a map later.
+            let in_list = || elements.as_array().into_iter().flatten().find(|element| element["uid"] == uid.as_str());
+            let element = elements.get(&uid).or_else(in_list).filter(|element| element["model"].is_object());
+            let mut own = if let Some(element) = element {
+                notes.push(format!("the library panel {name:?} is imported as a panel of its own"));
+                element["model"].clone()
+            } else {
+                notes.push(format!(
+                    "the library panel {name:?} is not in the file: export the dashboard for sharing externally to have it"
+                ));
+                let content = format!("The library panel {name:?} was not exported with this dashboard.");
+                json!({"type": "text", "title": name, "options": {"mode": "markdown", "content": content}})
+            };
+            for place in ["id", "gridPos", "repeat", "repeatDirection", "maxPerRow"] {
+                if let Some(value) = panel.get(place) {
+                    own[place] = value.clone();
+                }
+            }
+            if let Some(fields) = own.as_object_mut() {
+                fields.remove("libraryPanel");
+            }
+            *panel = own;
+        }
+    }
+}
+
+/// The values of placeholders that an export declares. Those without a value here stay as they are.
+fn inputs(json: &Value, notes: &mut Vec<String>) -> BTreeMap<String, String> {
+    let mut inputs = BTreeMap::new();
+    for input in json["__inputs"].as_array().into_iter().flatten() {
+        let (name, kind) = (text(&input["name"]), text(&input["type"]));
+        let placeholder = format!("${{{name}}}");
+        let value = match (kind.as_str(), text(&input["pluginId"]).as_str()) {
+            ("datasource", INFLUXDB) => PLACEHOLDER.to_string(),
+            ("datasource", EXPRESSION) => EXPRESSION.to_string(),
+            ("datasource", wants) => {
+                notes.push(another_source(&name, wants));
+                placeholder.clone()
+            }
+            ("constant", _) => text(&input["value"]),
+            _ => {
+                notes.push(format!("its input {name:?} is of the unknown type {kind:?} and stays as it is"));
+                placeholder.clone()
+            }
+        };
+        inputs.insert(placeholder, value);
+    }
+    inputs
+}
+
+fn another_source(name: &str, kind: &str) -> String {
+    format!("it asks for a data source of type {kind:?} ({name}), and Clipper's is an InfluxDB: choose one in Grafana")
+}
+
+/// Puts values in the place of placeholders. A data source that nothing declares is Clipper's, unless it is of another
+/// type.
+fn fill_placeholders(json: &mut Value, inputs: &BTreeMap<String, String>, notes: &mut Vec<String>) {
+    let variables = json["templating"]["list"].as_array().into_iter().flatten();
+    let variables: Vec<String> = variables.map(|variable| format!("${{{}}}", text(&variable["name"]))).collect();
+    let is_undeclared = |text: &str| {
+        let is_placeholder = text.starts_with("${DS_") && text.ends_with('}');
+        is_placeholder && !inputs.contains_key(text) && !variables.iter().any(|variable| variable == text)
+    };
+    for_each_reference(json, &mut |reference| {
+        let (uid, kind) = (text(&reference["uid"]), text(&reference["type"]));
+        if !is_undeclared(&uid) || ["", INFLUXDB].contains(&kind.as_str()) {
+            return;
+        }
+        if kind == EXPRESSION {
+            reference["uid"] = json!(EXPRESSION);
+            return;
+        }
+        let name = uid.trim_start_matches("${").trim_end_matches('}').to_string();
+        notes.push(another_source(&name, &kind));
+        // Kept from the walk over all texts that follows.
+        reference["uid"] = json!(format!("{KEPT}{name}"));
+    });
+    for_each_text(json, &mut |text| {
+        if is_undeclared(text) {
+            PLACEHOLDER.clone_into(text);
+        }
+        for (placeholder, value) in inputs {
+            if text.contains(placeholder) {
+                *text = text.replace(placeholder, value);
+            }
+        }
+        if let Some(name) = text.strip_prefix(KEPT) {
+            *text = format!("${{{name}}}");
+        }
+    });
+    notes.sort();
+    notes.dedup();
+}
+
+/// What a Grafana may lack, each object once; what no Grafana can show is noted.
+fn needs(json: &Value, notes: &mut Vec<String>) -> Vec<Need> {
+    let mut needs: Vec<Need> = Vec::new();
+    let mut add = |by: &str, object: NeededObject| {
+        if !needs.iter().any(|need| need.object == object) {
+            needs.push(Need { by: by.into(), object });
+        }
+    };
+    for panel in layout::panels(json) {
+        let by = format!("panel {:?}", panel.title);
+        if !panel.kind().is_empty() {
+            add(&by, NeededObject::PanelType(panel.kind().into()));
+        }
+        for (target, source) in panel.queries() {
+            if reference(source) == PLACEHOLDER && is_flux(target) {
+                notes.push(format!(
+                    "{by} is written in Flux, which InfluxDB 1 does not run for Clipper's data source: rewrite its query \
+                     in InfluxQL"
+                ));
+            }
+            if let Some(source) = fixed_source(source) {
+                add(&by, source);
+            }
+        }
+    }
+    for variable in json["templating"]["list"].as_array().into_iter().flatten() {
+        let by = format!("variable {:?}", text(&variable["name"]));
+        if let Some(source) = fixed_source(&variable["datasource"]) {
+            add(&by, source);
+        }
+    }
+    needs
+}
+
+fn reference(source: &Value) -> &str {
+    source.as_str().or_else(|| source["uid"].as_str()).unwrap_or_default()
+}
+
+/// A data source that is named as such: neither the default one, nor Grafana's own, nor one that a variable chooses.
+fn fixed_source(source: &Value) -> Option<NeededObject> {
+    let name = reference(source);
+    let is_fixed = !["", "default"].contains(&name) && !name.contains(['$', '[']) && !layout::is_built_in(name);
+    is_fixed.then(|| NeededObject::DataSource(name.into()))
+}
+
+/// The dashboard to send, for an instance.
+#[must_use]
+pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Api) -> Value {
+    let mut dashboard: Value = serde_json::from_str(&want.content).unwrap_or(Value::Null);
+    let reference = api.reference(source);
+    for_each_text(&mut dashboard, &mut |text| {
+        if text.contains(PLACEHOLDER) {
+            *text = text.replace(PLACEHOLDER, reference);
+        }
+    });
+    if api == Api::Numeric {
+        refer_by_name(&mut dashboard);
+    }
+    if !dashboard["templating"]["list"].is_array() {
+        dashboard["templating"] = json!({"list": []});
+    }
+    if let Some(variables) = dashboard["templating"]["list"].as_array_mut() {
+        variables.retain(|variable| variable["name"] != OWNER);
+        variables.push(json!({
+            "type": "constant", "name": OWNER, "label": "Imported by clipper-metrics for", "query": instance, "hide": 2,
+            "skipUrlSync": true, "options": [], "current": {"selected": false, "text": instance, "value": instance},
+        }));
+    }
+    dashboard["id"] = Value::Null;
+    let content = content_fingerprint(&dashboard);
+    dashboard[MARK] = json!({
+        "edition": want.edition, "content": content, "instance": instance,
+        made_for::KEY: made_for::written(source.made_for()),
+    });
+    dashboard
+}
+
+/// The instance that a dashboard of somebody's own was imported for, if it was.
+#[must_use]
+pub fn owner(dashboard: &Value) -> Option<&str> {
+    let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
+    let kept = list.into_iter().find(|variable| variable["name"] == OWNER).map(|variable| &variable["query"]);
+    dashboard[MARK]["instance"].as_str().or_else(|| kept?.as_str())
+}
+
+/// Every reference to a data source that is written as an object.
+fn for_each_reference(value: &mut Value, change: &mut impl FnMut(&mut Value)) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| for_each_reference(item, change)),
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                if name == "datasource" && field.is_object() {
+                    change(field);
+                } else {
+                    for_each_reference(field, change);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn for_each_text(value: &mut Value, change: &mut impl FnMut(&mut String)) {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| for_each_text(item, change)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| for_each_text(field, change)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dashboard;
+    use super::*;
+
+    fn source() -> DataSource {
+        DataSource {
+            uid: "x".into(),
+            name: "Clipper Metrics (x)".into(),
+            url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
+            database: "d".into(),
+            user: String::new(),
+        }
+    }
+
+    fn export() -> Value {
+        json!({
+            "__inputs": [
+                {"name": "DS_MINE", "type": "datasource", "pluginId": "influxdb"},
+                {"name": "VAR_PREFIX", "type": "constant", "value": "clipper"},
+                {"name": "DS_EXPRESSION", "type": "datasource", "pluginId": "__expr__"},
+            ],
+            "__requires": [], "__elements": {}, "id": 7, "version": 3, "uid": "mine", "title": " Mine ",
+            "templating": {"list": [
+                {"name": "DS_CHOSEN", "type": "datasource"},
+                {"name": "m", "type": "query", "datasource": {"type": "influxdb", "uid": "${DS_MINE}"}},
+            ]},
+            "panels": [
+                {"title": "${VAR_PREFIX}", "datasource": "${DS_MINE}", "targets": []},
+                {"title": "b", "datasource": {"type": "influxdb", "uid": "${DS_OTHER}"}, "gridPos": {"h": 8.0}},
+                {"title": "c", "datasource": {"type": "influxdb", "uid": "${DS_CHOSEN}"}},
+            ],
+        })
+    }
+
+    fn parsed(json: &Value) -> Result<UserDashboard, Unusable> {
+        parse("a.json", "x", &json.to_string())
+    }
+
+    #[test]
+    fn an_export_gets_our_data_source_by_uid_or_by_name() {
+        let want = parsed(&export()).unwrap();
+        assert_eq!((want.uid.as_str(), want.title.as_str()), ("mine", "Mine"));
+        let sent = render(&want, "x", &source(), Api::Uid);
+        assert_eq!(sent["panels"][0]["datasource"], "x");
+        assert_eq!(sent["panels"][0]["title"], "clipper");
+        assert_eq!(sent["panels"][1]["datasource"]["uid"], "x");
+        assert_eq!(sent["panels"][2]["datasource"]["uid"], "${DS_CHOSEN}", "a variable stays one");
+        assert_eq!(sent["templating"]["list"][1]["datasource"]["uid"], "x");
+        for key in ["__inputs", "__requires", "__elements", "version"] {
+            assert!(sent.get(key).is_none(), "{key}");
+        }
+        let sent = render(&want, "x", &source(), Api::Numeric);
+        assert_eq!(sent["panels"][0]["datasource"], "Clipper Metrics (x)");
+        assert_eq!(sent["panels"][1]["datasource"], "Clipper Metrics (x)");
+        assert_eq!(sent["panels"][2]["datasource"], "${DS_CHOSEN}");
+    }
+
+    #[test]
+    fn what_was_sent_is_recognised_and_an_edit_shows_and_keeps_the_owner() {
+        let mut sent = render(&parsed(&export()).unwrap(), "x", &source(), Api::Uid);
+        (sent["id"], sent["version"]) = (json!(3), json!(9));
+        // Go writes such a number without its fraction.
+        sent["panels"][1]["gridPos"]["h"] = json!(8);
+        assert!(!dashboard::read(&sent).edited);
+        assert_eq!(owner(&sent), Some("x"));
+        assert!(!dashboard::is_ours(&sent), "it is not the bundled one");
+        sent["panels"][0]["title"] = json!("changed");
+        sent.as_object_mut().unwrap().remove(MARK);
+        assert!(dashboard::read(&sent).edited);
+        assert_eq!(owner(&sent), Some("x"));
+        // Exported and given again, it is the same dashboard of the same instance.
+        let again = render(&parsed(&sent).unwrap(), "x", &source(), Api::Uid);
+        let owners = again["templating"]["list"].as_array().unwrap().iter().filter(|one| one["name"] == OWNER);
+        assert_eq!(owners.count(), 1);
+    }
+
+    #[test]
+    fn wrappers_of_the_api_and_of_grafana_12_are_read() {
+        let plain = json!({"title": "T", "panels": []});
+        let wrapped = json!({"meta": {}, "dashboard": {"title": "T", "uid": "u", "rows": []}});
+        let resource = json!({"kind": "Dashboard", "metadata": {"name": "u"}, "spec": {"title": "T", "panels": []}});
+        assert!(parsed(&plain).unwrap().uid.starts_with("x-"));
+        assert_eq!(parsed(&plain).unwrap().uid, parsed(&plain).unwrap().uid);
+        assert_eq!(parsed(&wrapped).unwrap().uid, "u");
+        assert_eq!(parsed(&resource).unwrap().uid, "u");
+        let long = parse("a.json", &"n".repeat(40), &plain.to_string()).unwrap();
+        assert!(long.uid.len() <= UID_LENGTH);
+    }
+
+    #[test]
+    fn what_is_no_dashboard_or_cannot_work_is_refused_with_a_reason() {
+        let with = |key: &str, value: Value| {
+            let mut json = export();
+            json[key] = value;
+            json
+        };
+        for (json, why) in [
+            (json!([]), "not a dashboard"),
+            (json!({"title": "T"}), "not a dashboard"),
+            (with("title", json!(" ")), "not a dashboard"),
+            (with("uid", json!("a b")), "uid"),
+            (with("uid", json!("a".repeat(41))), "uid"),
+            (json!({"spec": {"title": "T", "elements": {}, "layout": {}}}), "v2"),
+        ] {
+            let error = parsed(&json).unwrap_err();
+            assert!(error.message.contains(why), "{json}: {}", error.message);
+        }
+        assert!(parse("a.json", "x", "{").unwrap_err().message.contains("JSON"));
+    }
+
+    #[test]
+    fn what_cannot_be_clippers_stays_as_it_is_and_is_named() {
+        let json = json!({
+            "title": "T", "__inputs": [
+                {"name": "DS_MINE", "type": "datasource", "pluginId": "influxdb"},
+                {"name": "DS_SUN", "type": "datasource", "pluginId": "sun"}, {"name": "X", "type": "odd"},
+            ],
+            "panels": [
+                {"type": "stat", "title": "mine", "datasource": "${DS_MINE}", "targets": [{"query": "SELECT 1"}]},
+                {"type": "stat", "title": "sun", "datasource": {"type": "sun", "uid": "${DS_SUN}"}, "targets": [{}]},
+                {"type": "table", "title": "p", "datasource": {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}, "targets": [
+                    {"datasource": {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}},
+                    {"datasource": {"type": "__expr__", "uid": "${DS_EXPRESSION}"}},
+                ]},
+                {"type": "odd", "title": "theirs", "datasource": "theirs", "targets": [{"query": "SELECT 1"}, {"query": "SELECT 2"}]},
+                {"type": "stat", "title": "flux", "datasource": {"uid": "${DS_ANY}"}, "targets": [{"query": "from(bucket: \"b\")"}]},
+            ],
+        });
+        let want = parsed(&json).unwrap();
+        let sent = render(&want, "x", &source(), Api::Uid);
+        let uid = |index: usize| sent["panels"][index]["datasource"]["uid"].as_str();
+        assert_eq!(
+            (sent["panels"][0]["datasource"].as_str(), uid(1), uid(2)),
+            (Some("x"), Some("${DS_SUN}"), Some("${DS_PROMETHEUS}"))
+        );
+        assert_eq!(sent["panels"][2]["targets"][1]["datasource"]["uid"], "__expr__");
+        assert_eq!(sent["panels"][3]["datasource"], "theirs");
+        let notes = want.notes.join("\n");
+        for named in
+            ["\"sun\" (DS_SUN)", "\"prometheus\" (DS_PROMETHEUS)", "input \"X\"", "\"flux\" is written in Flux"]
+        {
+            assert_eq!(notes.matches(named).count(), 1, "{named}: {notes}");
+        }
+        let theirs = Need { by: "panel \"theirs\"".into(), object: NeededObject::DataSource("theirs".into()) };
+        assert_eq!(
+            want.needs.iter().filter(|need| matches!(need.object, NeededObject::DataSource(_))).collect::<Vec<_>>(),
+            [&theirs]
+        );
+        let types = ["stat", "table", "odd"].map(|kind| NeededObject::PanelType(kind.into()));
+        assert!(types.iter().all(|kind| want.needs.iter().any(|need| need.object == *kind)), "{:?}", want.needs);
+    }
+
+    #[test]
+    fn library_panels_become_panels_in_their_own_places() {
+        let model = json!({"type": "stat", "title": "L", "datasource": {"type": "influxdb", "uid": "${DS_X}"}, "id": 9, "libraryPanel": {}});
+        let place = json!({"h": 4, "w": 4, "x": 0, "y": 0});
+        let linked = |uid: &str| json!({"id": 1, "gridPos": place, "libraryPanel": {"uid": uid, "name": uid}});
+        for elements in [json!({"l1": {"uid": "l1", "model": model}}), json!([{"uid": "l1", "model": model}])] {
+            let json = json!({
+                "title": "T", "__elements": elements,
+                "panels": [linked("l1"), {"type": "row", "panels": [linked("l1")]}, linked("gone")],
+            });
+            let want = parsed(&json).unwrap();
+            let sent = render(&want, "x", &source(), Api::Uid);
+            for panel in [&sent["panels"][0], &sent["panels"][1]["panels"][0]] {
+                assert_eq!(
+                    (panel["type"].as_str(), &panel["id"], &panel["gridPos"]),
+                    (Some("stat"), &json!(1), &place)
+                );
+                assert_eq!(panel["datasource"]["uid"], "x");
+            }
+            assert_eq!(sent["panels"][2]["type"], "text");
+            assert!(!sent.to_string().contains("libraryPanel"));
+            let notes = want.notes.join("\n");
+            assert!(
+                notes.contains("\"l1\" is imported as a panel of its own")
+                    && notes.contains("\"gone\" is not in the file"),
+                "{notes}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_json() {
+        let want = parse("a.json", "x", include_str!("../../tests/dashboards/bom.json")).unwrap();
+        assert_eq!(want.title, "With a byte-order mark");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_file_holds_it_is_read_or_refused(
+            json in crate::arbitrary::json(&[
+                "title", "panels", "rows", "uid", "__inputs", "name", "type", "templating", "list", "dashboard", "spec",
+                "__elements", "libraryPanel", "model", "datasource", "targets", "query",
+            ]),
+            title in "\\PC{0,5}",
+        ) {
+            if let Ok(want) = parsed(&json) {
+                let _ = render(&want, "x", &source(), Api::Numeric);
+            }
+            let mut whole = json;
+            if let Some(fields) = whole.as_object_mut() {
+                fields.insert("title".into(), json!(title));
+                fields.insert("panels".into(), json!([]));
+            }
+            if let Ok(want) = parsed(&whole) {
+                for api in [Api::Numeric, Api::Uid] {
+                    let sent = render(&want, "x", &source(), api);
+                    proptest::prop_assert_eq!(owner(&sent), Some("x"));
+                    proptest::prop_assert!(!dashboard::read(&sent).edited);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The variables of a dashboard, and how a browser fills them into queries.
+//!
+//! Knows the syntax of Grafana's templates. Must not know how a query is asked.
+
+use regex_lite::Regex;
+use serde_json::{Map, Value, json};
+
+/// The value of "All" in a variable.
+const ALL: &str = "$__all";
+
+/// A variable with what is chosen in it when the dashboard is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filled {
+    name: String,
+    chosen: Chosen,
+    kind: Kind,
+}
+
+/// How many values a variable may have, as its definition says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// Several at once.
+    multi: bool,
+    /// All of them.
+    include_all: bool,
+}
+
+impl Kind {
+    /// The kind of a dashboard's variable.
+    pub(super) fn of(variable: &Value) -> Self {
+        Self { multi: variable["multi"] == true, include_all: variable["includeAll"] == true }
+    }
+}
+
+/// What is chosen in a variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Chosen {
+    /// One value.
+    One(String),
+    /// A list of values.
+    Several(Vec<String>),
+    /// A text that stands for "All" as it is.
+    Raw(String),
+    /// Its values come from a data source that is not asked here.
+    Unknown,
+}
+
+/// How the InfluxDB data source of a version writes variables into a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Until 10.2: values of a variable that may have several are escaped.
+    ByKind,
+    /// From 10.3 on: a single value is escaped, too, where it stands in a regular expression. Numbers never are.
+    ByUse,
+}
+
+/// Where a value is written.
+#[derive(Debug, Clone, Copy)]
+enum Place<'a> {
+    /// A text without rules of its own, such as an alias.
+    Text,
+    /// Inside a regular expression.
+    Regex,
+    /// In this query.
+    Query(Dialect, &'a str),
+}
+
+/// All variables, in the dashboard's order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Variables(Vec<Filled>);
+
+/// The text of "All" may refer to other variables, but not for ever.
+const DEPTH: usize = 3;
+
+impl Variables {
+    /// Sets a variable of the browser's own.
+    pub(super) fn set(&mut self, name: &str, chosen: Chosen) {
+        self.set_of(Kind::default(), name, chosen);
+    }
+
+    /// Sets a variable of the dashboard.
+    pub(super) fn set_of(&mut self, kind: Kind, name: &str, chosen: Chosen) {
+        self.0.retain(|one| one.name != name);
+        self.0.push(Filled { name: name.into(), chosen, kind });
+    }
+
+    /// The same variables where one of them has a single value, as in a panel that is repeated for it.
+    pub(super) fn with_one(&self, name: &str, value: &str) -> Self {
+        let mut own = self.clone();
+        let found = own.0.iter_mut().filter(|one| one.name == name);
+        found.for_each(|one| one.chosen = Chosen::One(value.into()));
+        own
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Chosen> {
+        self.find(name).map(|one| &one.chosen)
+    }
+
+    fn find(&self, name: &str) -> Option<&Filled> {
+        self.0.iter().find(|one| one.name == name)
+    }
+
+    /// A text with every known variable filled in. Others stay as they are: `$timeFilter` and the like are filled in
+    /// by Grafana's server.
+    pub(super) fn fill(&self, text: &str) -> String {
+        self.fill_at(Place::Text, text, DEPTH)
+    }
+
+    /// The same for a query.
+    pub(super) fn fill_query(&self, dialect: Dialect, query: &str) -> String {
+        self.fill_at(Place::Query(dialect, query), query, DEPTH)
+    }
+
+    /// The same for a regular expression.
+    pub(super) fn fill_regex(&self, pattern: &str) -> String {
+        self.fill_at(Place::Regex, pattern, DEPTH)
+    }
+
+    fn fill_at(&self, place: Place<'_>, text: &str, depth: usize) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['$', '[']) {
+            out.push_str(&rest[..at]);
+            let (name, format, length) = reference(&rest[at..]);
+            match name.and_then(|name| self.find(name)) {
+                Some(Filled { chosen: Chosen::Raw(all), .. }) if depth > 0 => {
+                    out.push_str(&self.fill_at(place, all, depth - 1));
+                }
+                Some(filled) if filled.chosen != Chosen::Unknown => out.push_str(&written(filled, format, place)),
+                _ => out.push_str(&rest[at..at + length]),
+            }
+            rest = &rest[at + length..];
+        }
+        out.push_str(rest);
+        out
+    }
+
+    /// A query of a panel with every known variable filled in, each field as the data source does.
+    pub(super) fn fill_target(&self, dialect: Dialect, target: &Value) -> Value {
+        let mut filled = self.fill_all(target);
+        if let Some(query) = target["query"].as_str() {
+            filled["query"] = json!(self.fill_query(dialect, query));
+        }
+        if let Some(measurement) = target["measurement"].as_str() {
+            filled["measurement"] = json!(self.fill_built(dialect, measurement, is_regex(measurement)));
+        }
+        let tags = target["tags"].as_array().into_iter().flatten();
+        for (index, tag) in tags.enumerate() {
+            let Some(value) = tag["value"].as_str() else { continue };
+            let operator = tag["operator"].as_str().unwrap_or_default();
+            let compares_regex = matches!(operator, "=~" | "!~") || operator.is_empty() && is_regex(value);
+            let whole = value.strip_prefix("/^").and_then(|value| value.strip_suffix("$/"));
+            // Behind another operator, the browser takes the value out of the expression.
+            let value = whole.filter(|_| !compares_regex && dialect == Dialect::ByUse).unwrap_or(value);
+            filled["tags"][index]["value"] = json!(self.fill_built(dialect, value, compares_regex));
+        }
+        filled
+    }
+
+    /// A part of a query that Grafana puts together.
+    fn fill_built(&self, dialect: Dialect, part: &str, is_regex: bool) -> String {
+        match dialect {
+            Dialect::ByKind if is_regex => self.fill_regex(part),
+            Dialect::ByKind => self.fill(part),
+            Dialect::ByUse => self.fill_query(dialect, part),
+        }
+    }
+
+    /// The same in every text of a document.
+    fn fill_all(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => json!(self.fill(text)),
+            Value::Array(items) => items.iter().map(|item| self.fill_all(item)).collect(),
+            Value::Object(fields) => {
+                let filled: Map<String, Value> =
+                    fields.iter().map(|(name, value)| (name.clone(), self.fill_all(value))).collect();
+                Value::Object(filled)
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// A variable in a query that only a browser can fill in: those that the dashboard does not have are sent as they
+    /// stand there.
+    pub(super) fn unknown_in(&self, query: &str) -> Option<String> {
+        let is_unknown = |(name, format): &(String, Option<String>)| {
+            let is_custom_date =
+                format.as_deref().is_some_and(|format| format.starts_with("date:") && date(format, "0").is_none());
+            match self.get(name) {
+                None => name.starts_with("__") && !MACROS.contains(&name.as_str()),
+                Some(chosen) => *chosen == Chosen::Unknown || is_custom_date,
+            }
+        };
+        references(query).into_iter().find(is_unknown).map(|(name, _)| name)
+    }
+}
+
+/// What Grafana's server itself puts into a query.
+const MACROS: [&str; 3] = ["__timeFilter", "__interval", "__interval_ms"];
+
+/// The variable that a text begins with, its format, and how long that is: `$name`, `${name}`,
+/// `${name.field:format}` or `[[name:format]]`.
+fn reference(text: &str) -> (Option<&str>, Option<&str>, usize) {
+    let within = |inner: &'static str, open: usize| -> Option<(&str, Option<&str>, usize)> {
+        let length = text.find(inner)?;
+        let body = &text[open..length];
+        let (name, format) = body.split_once(':').map_or((body, None), |(name, format)| (name, Some(format)));
+        let name = name.split('.').next().unwrap_or(name);
+        is_name(name).then_some((name, format, length + inner.len()))
+    };
+    let found = if text.starts_with("${") {
+        within("}", 2)
+    } else if text.starts_with("[[") {
+        within("]]", 2)
+    } else if let Some(rest) = text.strip_prefix('$') {
+        let end = rest.find(|c: char| !is_letter(c)).unwrap_or(rest.len());
+        (end > 0).then(|| (&rest[..end], None, end + 1))
+    } else {
+        None
+    };
+    found.map_or((None, None, 1), |(name, format, length)| (Some(name), format, length))
+}
+
+/// The variables that a text refers to, with their formats.
+fn references(text: &str) -> Vec<(String, Option<String>)> {
+    let mut names = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['$', '[']) {
+        let (name, format, length) = reference(&rest[at..]);
+        names.extend(name.map(|name| (name.to_string(), format.map(String::from))));
+        rest = &rest[at + length..];
+    }
+    names
+}
+
+/// A text refers to a variable.
+pub(super) fn refers_to(text: &str, name: &str) -> bool {
+    references(text).iter().any(|(one, _)| one == name)
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(is_letter)
+}
+
+/// A letter of a variable's name in a query: JavaScript's `\w`.
+const fn is_letter(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+fn is_regex(text: &str) -> bool {
+    text.len() > 1 && text.starts_with('/') && text.ends_with('/')
+}
+
+/// A choice as it is written where it is referred to.
+fn written(filled: &Filled, format: Option<&str>, place: Place<'_>) -> String {
+    let (values, is_list): (Vec<&str>, bool) = match &filled.chosen {
+        Chosen::Raw(text) => return text.clone(),
+        Chosen::Unknown => return String::new(),
+        Chosen::One(value) => (vec![value], false),
+        Chosen::Several(values) => (values.iter().map(String::as_str).collect(), true),
+    };
+    let each = |change: &dyn Fn(&str) -> String, separator: &str| {
+        values.iter().map(|value| change(value)).collect::<Vec<_>>().join(separator)
+    };
+    let alternatives = |list: bool| {
+        let escaped = each(&escaped, "|");
+        if list { format!("({escaped})") } else { escaped }
+    };
+    let glob = || if values.len() > 1 { format!("{{{}}}", values.join(",")) } else { values.join(",") };
+    match format {
+        Some("regex") => alternatives(values.len() > 1),
+        Some("pipe") => values.join("|"),
+        Some("csv" | "raw" | "text") => values.join(","),
+        Some("singlequote") => each(&|value| format!("'{}'", value.replace('\'', "\\'")), ","),
+        Some("sqlstring") => each(&|value| format!("'{}'", value.replace('\'', "''")), ","),
+        Some("doublequote") => each(&|value| format!("\"{}\"", value.replace('"', "\\\"")), ","),
+        Some("json") if is_list => json!(values).to_string(),
+        Some("json") => json!(values.first()).to_string(),
+        Some("percentencode") => each(&|value| crate::http::escaped(value), ","),
+        // An unknown format counts as `glob`.
+        Some(format) => values.first().and_then(|value| date(format, value)).unwrap_or_else(glob),
+        None => match place {
+            Place::Text => glob(),
+            Place::Regex => alternatives(values.len() > 1),
+            Place::Query(dialect, query) => {
+                let Kind { multi, include_all } = filled.kind;
+                let is_escaped = match dialect {
+                    Dialect::ByKind => multi || include_all,
+                    Dialect::ByUse if !is_list && is_number(values[0]) => false,
+                    Dialect::ByUse => multi || is_in_regex(query, &filled.name),
+                };
+                if is_escaped { alternatives(is_list) } else { values.join(",") }
+            }
+        },
+    }
+}
+
+/// A time in milliseconds in a format of dates; nothing for a pattern of the user's own.
+fn date(format: &str, millis: &str) -> Option<String> {
+    let at = jiff::Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
+    match format {
+        "date" | "date:iso" => Some(format!("{at:.3}")),
+        "date:seconds" => Some(at.as_second().to_string()),
+        _ => None,
+    }
+}
+
+/// JavaScript reads a number at the beginning of the text.
+fn is_number(text: &str) -> bool {
+    let text = text.trim_start().trim_start_matches(['+', '-']);
+    let begins = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    begins(text) || text.strip_prefix('.').is_some_and(begins) || text.starts_with("Infinity")
+}
+
+/// A query compares with a regular expression that contains a variable, written as `$name`.
+fn is_in_regex(query: &str, name: &str) -> bool {
+    let reference = format!("${name}");
+    let comparisons = query.match_indices("=~").chain(query.match_indices("!~"));
+    let behind = comparisons.filter_map(|(at, _)| query[at + 2..].trim_start().strip_prefix('/'));
+    behind.filter_map(regex_body).any(|body| body.contains(&reference))
+}
+
+/// A regular expression up to its closing slash, of which a class or a backslash may hide one.
+fn regex_body(text: &str) -> Option<&str> {
+    let (mut in_class, mut is_hidden) = (false, false);
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '\r' | '\n' => return None,
+            '*' | '+' | '?' if at == 0 => return None,
+            _ if is_hidden => is_hidden = false,
+            '\\' => is_hidden = true,
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '/' if !in_class => return (at > 0).then(|| &text[..at]),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Escaped for a regular expression of InfluxQL.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        if "\\^$*+?.()|[]{}/".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// What a variable offers, and what is chosen of it when the dashboard is opened. `offered` is what the
+/// query of a variable has found.
+pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+
+    let current: Vec<String> = match &variable["current"]["value"] {
+        Value::Array(values) => values.iter().map(text).collect(),
+        Value::Null => Vec::new(),
+        value => vec![text(value)],
+    };
+    let Kind { multi, include_all } = Kind::of(variable);
+    if current.iter().any(|value| value == ALL) || (current.is_empty() && include_all) {
+        let stands_for_all = variable["allValue"].as_str().filter(|value| !value.is_empty());
+        return stands_for_all.map_or_else(|| Chosen::Several(offered.to_vec()), |all| Chosen::Raw(all.into()));
+    }
+    // What is offered no more cannot be chosen: the browser takes the first.
+    let mut chosen: Vec<String> =
+        current.into_iter().filter(|value| offered.is_empty() || offered.contains(value)).collect();
+    if chosen.is_empty() {
+        chosen.extend(offered.first().cloned());
+    }
+    if multi { Chosen::Several(chosen) } else { Chosen::One(chosen.into_iter().next().unwrap_or_default()) }
+}
+
+/// What a variable's pattern makes of what its query has found: the first group where it has one.
+///
+/// # Errors
+/// When it is none that can be read here.
+pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>, String> {
+    if pattern.is_empty() {
+        return Ok(found);
+    }
+    let (inner, flags) = match pattern.strip_prefix('/').and_then(|rest| rest.rsplit_once('/')) {
+        Some((inner, flags)) => (inner, flags),
+        None => (pattern, ""),
+    };
+    let inner = if flags.contains('i') { format!("(?i){inner}") } else { inner.to_string() };
+    let regex = Regex::new(&inner).map_err(|why| format!("its pattern {pattern} cannot be checked here: {why}"))?;
+    let mut values: Vec<String> = Vec::new();
+    for one in &found {
+        let Some(captures) = regex.captures(one) else { continue };
+        let group = captures.name("value").or_else(|| captures.get(1)).or_else(|| captures.get(0));
+        let group = group.map(|group| group.as_str().to_string());
+        values.extend(group.filter(|value| !values.contains(value)));
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> Variables {
+        let mut variables = Variables::default();
+        let multi = Kind { multi: true, include_all: false };
+        variables.set_of(multi, "model", Chosen::Several(vec!["a.b".into(), "c/d".into()]));
+        variables.set("one", Chosen::One("x.y".into()));
+        variables
+    }
+
+    #[test]
+    fn every_way_to_write_a_variable_is_filled_in_and_macros_stay() {
+        let variables = variables();
+        for (text, filled) in [
+            ("/^(${model:regex})_x$/", r"/^((a\.b|c\/d))_x$/"),
+            ("/^$model$/ [[model:csv]]", r"/^(a\.b|c\/d)$/ a.b,c/d"),
+            ("${one} $one [[one]] ${one:regex}", r"x.y x.y x.y x\.y"),
+            ("${model:singlequote} ${model:pipe}", "'a.b','c/d' a.b|c/d"),
+            ("${model:json} ${one:json} ${model:glob} ${model:odd}", r#"["a.b","c/d"] "x.y" {a.b,c/d} {a.b,c/d}"#),
+            ("$timeFilter time($__interval) $/ [0] ${nobody} $", "$timeFilter time($__interval) $/ [0] ${nobody} $"),
+            ("ü$one $oneü", "üx.y x.yü"),
+        ] {
+            for dialect in [Dialect::ByKind, Dialect::ByUse] {
+                assert_eq!(variables.fill_query(dialect, text), filled, "{text}");
+            }
+        }
+        assert_eq!(variables.fill("$model $one"), "{a.b,c/d} x.y");
+        assert_eq!(variables.fill_all(&json!({"a": ["$one", 3]})), json!({"a": ["x.y", 3]}));
+    }
+
+    #[test]
+    fn values_with_letters_of_the_language_are_written_as_a_browser_does() {
+        let (multi, all) = (Kind { multi: true, include_all: false }, Kind { multi: false, include_all: true });
+        let single = Kind::default();
+        let one = |value: &str| Chosen::One(value.into());
+        // Which variable, in which query; what versions before and after 10.3 make of it.
+        for (kind, chosen, query, by_kind, by_use) in [
+            (multi, one("/"), "a =~ /^$v$/", r"a =~ /^\/$/", r"a =~ /^\/$/"),
+            (single, one("/var/lib"), "a =~ /^$v$/", "a =~ /^/var/lib$/", r"a =~ /^\/var\/lib$/"),
+            (single, one("/var/lib"), "a !~  /[/]$v/", "a !~  /[/]/var/lib/", r"a !~  /[/]\/var\/lib/"),
+            (single, one("/var/lib"), "a = '$v'", "a = '/var/lib'", "a = '/var/lib'"),
+            (single, one("a(b"), "a =~ /^${v}$/", "a =~ /^a(b$/", "a =~ /^a(b$/"),
+            (multi, one(r"C:\x"), "a =~ /^$v$/", r"a =~ /^C:\\x$/", r"a =~ /^C:\\x$/"),
+            (all, one("a|b"), "FROM /^$v$/", r"FROM /^a\|b$/", "FROM /^a|b$/"),
+            (multi, one("10.5 s"), "a =~ /$v/", r"a =~ /10\.5 s/", "a =~ /10.5 s/"),
+            (multi, one("$HOME"), "FROM /^$v$/", r"FROM /^\$HOME$/", r"FROM /^\$HOME$/"),
+            (multi, Chosen::Several(vec!["a'b".into()]), "a = ${v:singlequote}", r"a = 'a\'b'", r"a = 'a\'b'"),
+            (single, one("a'b"), "a = ${v:sqlstring}", "a = 'a''b'", "a = 'a''b'"),
+            (multi, Chosen::Raw(".*".into()), "a =~ /$v/", "a =~ /.*/", "a =~ /.*/"),
+            (multi, Chosen::Raw("$v".into()), "a =~ /$v/", "a =~ /$v/", "a =~ /$v/"),
+        ] {
+            let mut variables = Variables::default();
+            variables.set_of(kind, "v", chosen.clone());
+            assert_eq!(variables.fill_query(Dialect::ByKind, query), by_kind, "{chosen:?} in {query}");
+            assert_eq!(variables.fill_query(Dialect::ByUse, query), by_use, "{chosen:?} in {query}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_built_query_are_filled_in_each_in_its_own_way() {
+        let mut variables = variables();
+        variables.set("path", Chosen::One("/".into()));
+        let target = json!({
+            "measurement": "/^$model$/", "alias": "$one", "limit": 3,
+            "tags": [
+                {"key": "$one", "operator": "=~", "value": "/^$model$/"},
+                {"key": "b", "operator": "=", "value": "$path"},
+                {"key": "c", "operator": "=", "value": "/^$path$/"},
+                7,
+            ],
+        });
+        for (dialect, unwrapped) in [(Dialect::ByKind, "/^/$/"), (Dialect::ByUse, "/")] {
+            let filled = variables.fill_target(dialect, &target);
+            assert_eq!(filled["measurement"], r"/^(a\.b|c\/d)$/", "{dialect:?}");
+            assert_eq!((&filled["alias"], &filled["limit"]), (&json!("x.y"), &json!(3)));
+            assert_eq!(filled["tags"][0], json!({"key": "x.y", "operator": "=~", "value": r"/^(a\.b|c\/d)$/"}));
+            assert_eq!(filled["tags"][1]["value"], "/");
+            assert_eq!(filled["tags"][2]["value"], unwrapped, "{dialect:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_browser_knows_its_own_variables_and_a_value_is_no_variable() {
+        let mut variables = variables();
+        variables.set("__from", Chosen::One("1500".into()));
+        variables.set("model", Chosen::One("$__user".into()));
+        for (query, unknown) in [
+            ("$model $timeFilter $__interval $interval $nobody", None),
+            ("${__user.login}", Some("__user")),
+            ("[[__org]]", Some("__org")),
+            ("${__from:date:YYYY}", Some("__from")),
+            ("${__from:date:iso}", None),
+        ] {
+            assert_eq!(variables.unknown_in(query).as_deref(), unknown, "{query}");
+        }
+        assert_eq!(variables.fill("${__from:date:seconds} ${__from:date}"), "1 1970-01-01T00:00:01.500Z");
+    }
+
+    #[test]
+    fn what_is_chosen_is_what_a_browser_would_choose() {
+        let offered = ["a".to_string(), "b".to_string()];
+        let all = json!({"multi": true, "includeAll": true, "current": {"value": ["$__all"]}});
+        assert_eq!(choose(&all, &offered), Chosen::Several(offered.to_vec()));
+        let raw = json!({"includeAll": true, "allValue": ".*", "current": {"value": "$__all"}});
+        assert_eq!(choose(&raw, &offered), Chosen::Raw(".*".into()));
+        assert_eq!(choose(&json!({"current": {"value": "b"}}), &offered), Chosen::One("b".into()));
+        assert_eq!(choose(&json!({"includeAll": true, "current": {"value": "b"}}), &offered), Chosen::One("b".into()));
+        assert_eq!(choose(&json!({"current": {"value": "gone"}}), &offered), Chosen::One("a".into()));
+        assert_eq!(choose(&json!({}), &[]), Chosen::One(String::new()));
+    }
+
+    #[test]
+    fn a_pattern_takes_the_first_group() {
+        let found = || vec!["m1_counter".to_string(), "other".into(), "m1_counter".into()];
+        assert_eq!(matching("/(.*)_counter$/", found()).unwrap(), ["m1"]);
+        assert_eq!(matching("", found()).unwrap().len(), 3);
+        assert!(matching("/(?<=a)b/", found()).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_a_text_holds_it_is_filled_in(
+            text in ".{0,40}", more in "[$\\[\\]{}:a-z.=~/\\\\]{0,30}", value in ".{0,8}",
+            target in crate::arbitrary::json(&["query", "measurement", "tags", "value", "operator", "key"]),
+        ) {
+            let mut variables = variables();
+            variables.set("a", Chosen::Raw(more.clone()));
+            variables.set("b", Chosen::One(value));
+            for dialect in [Dialect::ByKind, Dialect::ByUse] {
+                let _ = (variables.fill_query(dialect, &text), variables.fill_query(dialect, &more));
+                let _ = variables.fill_target(dialect, &target);
+            }
+            let _ = variables.unknown_in(&more);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! HTTP to InfluxDB and Grafana: one bounded request at a time, as bytes and a status.
+//!
+//! The only file that knows `reqwest`. Must not know what a status means to anyone.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use crate::error::{Error, Result, chain};
+use crate::model::credentials::CaFile;
+use crate::model::event::{Event, Listener};
+use crate::model::stack::Secret;
+use crate::model::text::{excerpt, printable};
+
+/// The most that is read of any answer; a dashboard of thirty models is a hundredth of it.
+const LIMIT: usize = 16 << 20;
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long one request may take that only asks whether a server answers.
+pub(crate) const PROBE: Duration = Duration::from_secs(2);
+
+/// How to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Not at all.
+    None,
+    /// With a user and password.
+    Basic(String, Secret),
+    /// With a token.
+    Bearer(Secret),
+}
+
+/// What a request carries.
+#[derive(Debug)]
+pub enum Body<'a> {
+    /// Nothing.
+    Empty,
+    /// JSON.
+    Json(&'a Value),
+    /// Form fields.
+    Form(&'a [(&'a str, &'a str)]),
+    /// Text as it is.
+    Text(String),
+}
+
+/// An answer, read whole.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers that somebody asks for, with small names.
+    headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// It is a 2xx.
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        self.status >= 200 && self.status < 300
+    }
+
+    /// The body as JSON; `Null` if it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    /// A header's text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<String> {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
+    }
+
+    /// Where it sends us instead. Nobody is followed: a password could go with it.
+    #[must_use]
+    pub fn redirects_to(&self) -> Option<String> {
+        (300..400).contains(&self.status).then(|| self.header("location")).flatten().map(|place| excerpt(&place, 200))
+    }
+
+    /// When the server says that it answered, in milliseconds since 1970.
+    #[must_use]
+    pub fn date(&self) -> Option<i64> {
+        let date = httpdate::parse_http_date(&self.header("date")?).ok()?;
+        let since = date.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_millis()).ok()
+    }
+
+    /// What the server said, for an error.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let json = self.json();
+        let said = json.get("message").or_else(|| json.get("error")).and_then(Value::as_str);
+        match said {
+            Some(text) => excerpt(text, 300),
+            None if self.body.is_empty() => format!("status {}", self.status),
+            None => format!("status {}: {}", self.status, excerpt(&String::from_utf8_lossy(&self.body), 200)),
+        }
+    }
+}
+
+/// Makes the one choice of cryptography that both `reqwest` and the engine's client need. Without
+/// it the first TLS connection would panic, since two providers are linked.
+pub fn install_crypto_provider() {
+    // An error means that the choice was already made.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A server's address, and how to speak to it.
+#[derive(Clone)]
+pub struct Http {
+    system: &'static str,
+    client: reqwest::Client,
+    base: String,
+    /// As people know it, where the way there is another one.
+    address: String,
+    auth: Auth,
+    listener: Rc<dyn Listener>,
+}
+
+impl Http {
+    /// A client for the server at `base`, which has no slash at its end. A proxy of the environment
+    /// is asked only for a server that is not `near`.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the certificates cannot be used.
+    pub fn new(
+        system: &'static str,
+        base: &str,
+        near: bool,
+        ca_file: Option<&CaFile>,
+        listener: Rc<dyn Listener>,
+    ) -> Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("clipper-metrics/", env!("CARGO_PKG_VERSION")));
+        if near || bypasses_proxy(base) {
+            // A proxy of the environment knows another machine's loopback, not ours.
+            builder = builder.no_proxy();
+        }
+        if base.starts_with("http://") {
+            // Nothing to verify: the system's certificates need not be there, nor be read.
+            builder = builder.tls_certs_only([]);
+        } else if let Some(file) = ca_file {
+            let bad = |message: String| Error::File {
+                path: file.path.clone(),
+                line: None,
+                message,
+                hint: "give certificates in PEM format with --ca-file".into(),
+            };
+            let certificates = reqwest::Certificate::from_pem_bundle(&file.pem)
+                .map_err(|why| bad(format!("is not a certificate: {why}")))?;
+            if certificates.is_empty() {
+                return Err(bad("holds no certificate".into()));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        let client = builder.build().map_err(|why| Error::Http {
+            doing: "prepare a connection".into(),
+            url: base.into(),
+            why: chain(&why),
+            is_late: false,
+        })?;
+        Ok(Self { system, client, base: base.into(), address: base.into(), auth: Auth::None, listener })
+    }
+
+    /// The same server, which has moved, or whose way there is another than the address that people
+    /// know.
+    #[must_use]
+    pub fn at(&self, base: &str, address: &str) -> Self {
+        Self { base: base.into(), address: address.into(), ..self.clone() }
+    }
+
+    /// It is asked at this address, which people know by that one.
+    #[must_use]
+    pub fn is_at(&self, base: &str, address: &str) -> bool {
+        self.base == base && self.address == address
+    }
+
+    /// The server's address, as people know it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The same server, signed in otherwise.
+    #[must_use]
+    pub fn with_auth(&self, auth: Auth) -> Self {
+        Self { auth, ..self.clone() }
+    }
+
+    /// The same server without signing in: for what anybody may ask.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        self.with_auth(Auth::None)
+    }
+
+    /// Reports something about this server.
+    pub fn note(&self, text: &str) {
+        self.listener.on(Event::Note(text));
+    }
+
+    /// Sends one request and reads the whole answer, whatever its status. `path` begins with a
+    /// slash and is already escaped. An upper bound other than the usual one can be set.
+    ///
+    /// # Errors
+    /// When no answer arrives, or one that is too large.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body<'_>,
+        within: Option<Duration>,
+    ) -> Result<Response> {
+        let started = Instant::now();
+        let outcome = self.exchange(method, path, headers, body, within).await;
+        let text = match &outcome {
+            Ok(answer) => answer.status.to_string(),
+            Err(error) => excerpt(&error.to_string(), 160),
+        };
+        // The query of a path may hold names, never secrets.
+        self.listener.on(Event::Request {
+            system: self.system,
+            request: &excerpt(&format!("{method} {path}"), 200),
+            outcome: &text,
+            time: started.elapsed(),
+        });
+        outcome
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body<'_>,
+        within: Option<Duration>,
+    ) -> Result<Response> {
+        let error = |why, is_late| Error::Http {
+            doing: format!("ask {}", self.system),
+            url: self.address.clone(),
+            why,
+            is_late,
+        };
+        let failed = |why: String| error(why, false);
+        let broken = |why: &reqwest::Error| error(reason(why), why.is_timeout());
+        let method = method.parse().map_err(|_| failed(format!("{method} is no method")))?;
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        request = match &self.auth {
+            Auth::None => request,
+            Auth::Basic(user, password) => request.basic_auth(user, Some(password.reveal())),
+            Auth::Bearer(token) => request.bearer_auth(token.reveal()),
+        };
+        let mut extra = HeaderMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::try_from(*name).map_err(|why| failed(why.to_string()))?;
+            extra.insert(name, HeaderValue::from_str(value).map_err(|why| failed(why.to_string()))?);
+        }
+        request = request.headers(extra);
+        request = match body {
+            Body::Empty => request,
+            Body::Json(value) => request.json(value),
+            Body::Form(fields) => request.form(fields),
+            Body::Text(text) => request.body(text),
+        };
+        if let Some(within) = within {
+            request = request.timeout(within);
+        }
+        let mut response = request.send().await.map_err(|why| broken(&why))?;
+        let mut read = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|why| broken(&why))? {
+            if read.len() + chunk.len() > LIMIT {
+                return Err(failed(format!("the answer is larger than {} MiB", LIMIT >> 20)));
+            }
+            read.extend_from_slice(&chunk);
+        }
+        Ok(Response { status: response.status().as_u16(), headers: response.headers().clone(), body: read })
+    }
+}
+
+/// The heart of the matter, without the address that the message names anyway.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".into();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = inner(cause) {
+        cause = deeper;
+    }
+    if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+        return untrusted(why);
+    }
+    let text = excerpt(&cause.to_string(), 200);
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// What caused an error; an error of the system may hold another one inside.
+fn inner<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
+    let held = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+    held.map(|held| held as &(dyn std::error::Error + 'static)).or_else(|| error.source())
+}
+
+/// Why a server's certificate is not accepted.
+fn untrusted(why: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Why;
+    match why {
+        Why::UnknownIssuer | Why::BadSignature => {
+            "its certificate is signed by an authority that is not trusted here; --ca-file names one to trust".into()
+        }
+        Why::Expired | Why::ExpiredContext { .. } => "its certificate has expired".into(),
+        Why::NotValidYet | Why::NotValidYetContext { .. } => {
+            "its certificate is not valid yet: check the clocks".into()
+        }
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => "its certificate is for another name".into(),
+        other => format!("its certificate is not accepted: {}", excerpt(&other.to_string(), 120)),
+    }
+}
+
+/// The address is this machine's, or one of a network that no proxy serves.
+fn bypasses_proxy(base: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(base) else { return true };
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Ok(std::net::IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
+
+/// What may stand in a path or a query as it is.
+const PLAIN: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Escapes one segment of a path or one value of a query.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, PLAIN).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_never_asked_for_near_addresses() {
+        for near in ["http://127.0.0.1:1", "http://[::1]:3000", "http://localhost", "http://192.168.1.2:8086"] {
+            assert!(bypasses_proxy(near), "{near}");
+        }
+        assert!(!bypasses_proxy("https://grafana.example.com"));
+    }
+
+    #[test]
+    fn everything_that_could_be_syntax_is_escaped() {
+        assert_eq!(escaped("a b/ü'\"?&"), "a%20b%2F%C3%BC%27%22%3F%26");
+    }
+}

@@ -1,0 +1,378 @@
+//! InfluxDB 1.x over HTTP: the database, and what was written to it.
+//!
+//! Knows the API and its habit of sending errors with status 200. Must not know Grafana, the
+//! engine, or what is wanted.
+
+pub mod activity;
+pub mod probe;
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::http::{Body, Http, Response, escaped};
+use crate::influxql::quoted;
+use crate::model::observed::{Influxdb as Seen, Probe};
+use crate::model::retention::Retention;
+use crate::model::role::Role;
+use crate::model::text::excerpt;
+use crate::model::version::Version;
+
+/// In seconds.
+const DAY: u64 = 86_400;
+/// How long a server may take to answer what costs it nothing.
+pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An InfluxDB server.
+#[derive(Clone)]
+pub struct Influxdb {
+    http: Http,
+}
+
+/// One series of a query's answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Series {
+    /// The measurement; empty in answers that concern none.
+    #[serde(default)]
+    pub name: String,
+    /// Names of the columns.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    /// One row per point; as many cells as columns.
+    #[serde(default, rename = "values")]
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// One value of a query's answer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Cell {
+    /// No value in this row.
+    Null,
+    /// A boolean field, or a flag of a `SHOW` statement.
+    Flag(bool),
+    /// A whole number, such as a time in milliseconds since 1970.
+    Whole(i64),
+    /// Any other number.
+    Number(f64),
+    /// A string field, a tag or a name.
+    Text(String),
+}
+
+impl Cell {
+    /// The text, unless it is another kind of value.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The whole number, unless it is another kind of value.
+    #[must_use]
+    pub const fn whole(&self) -> Option<i64> {
+        match self {
+            Self::Whole(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The number, whole or not.
+    #[must_use]
+    pub const fn number(&self) -> Option<f64> {
+        match self {
+            #[expect(clippy::cast_precision_loss, reason = "fields of Clipper are floats in InfluxDB")]
+            Self::Whole(number) => Some(*number as f64),
+            Self::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+impl Series {
+    /// The cell of a row by its column's name.
+    #[must_use]
+    pub fn cell<'a>(&self, row: &'a [Cell], column: &str) -> Option<&'a Cell> {
+        let index = self.columns.iter().position(|name| name == column)?;
+        row.get(index)
+    }
+}
+
+impl Influxdb {
+    /// The server behind `http`.
+    #[must_use]
+    pub const fn new(http: Http) -> Self {
+        Self { http }
+    }
+
+    /// What the server says and stores, with its version.
+    pub async fn observe(&self, database: &str, within: Duration) -> (Probe<Seen>, Option<String>) {
+        let ping = match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
+            Ok(answer) => answer,
+            Err(Error::Http { why, .. }) => return (Probe::Silent(why), None),
+            Err(error) => return (Probe::Silent(error.to_string()), None),
+        };
+        let version = match usable_version(&ping) {
+            Ok(version) => version,
+            Err(answer) => return (answer, None),
+        };
+        let answer = match self.databases().await {
+            Ok(names) => {
+                let has_database = names.iter().any(|name| name == database);
+                // One that may not be read is not known, and no reason to fail.
+                let policy = if has_database { self.default_retention(database).await.ok().flatten() } else { None };
+                let retention = policy.and_then(|policy| Retention::parse(&policy.duration));
+                Probe::Answering(Seen { has_database, retention })
+            }
+            Err(Error::Refused { message, .. }) => Probe::Refusing(message),
+            Err(error) => Probe::Silent(error.to_string()),
+        };
+        (answer, Some(version))
+    }
+
+    /// The server's clock, in milliseconds since 1970, to the second.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn clock(&self) -> Result<Option<i64>> {
+        let answer = self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(PROBE_TIMEOUT)).await?;
+        Ok(answer.date())
+    }
+
+    /// All databases, InfluxDB's own one too.
+    ///
+    /// # Errors
+    /// When the server refuses or does not answer.
+    pub async fn databases(&self) -> Result<Vec<String>> {
+        let series = self.query(None, "SHOW DATABASES").await?;
+        let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.text());
+        Ok(names.map(String::from).collect())
+    }
+
+    /// Makes a database that keeps points for so long; one that exists is fine, and keeps them as before.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn create_database(&self, name: &str, retention: Option<Retention>) -> Result<()> {
+        let plain = format!("CREATE DATABASE {}", quoted(name));
+        if let Some(retention) = retention {
+            let with = format!("{plain} WITH DURATION {} SHARD DURATION {}", retention.influxql(), shard(retention));
+            // One that exists with another policy is an error here, and none below.
+            if self.query(None, &with).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.query(None, &plain).await.map(drop)
+    }
+
+    /// Sets how long the database's default policy keeps points, unless that has changed since it was looked
+    /// at. A group of points is dropped as a whole, so its length follows, as InfluxDB itself would choose it.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] when it has changed, else when the server refuses.
+    pub async fn set_retention(&self, database: &str, from: Option<Retention>, to: Retention) -> Result<()> {
+        let Some(policy) = self.default_retention(database).await? else { return Ok(()) };
+        if from.is_some() && Retention::parse(&policy.duration) != from {
+            return Err(Error::Raced {
+                doing: format!("set how long database {database} keeps points"),
+                why: "somebody else has just set it".into(),
+            });
+        }
+        let statement = format!(
+            "ALTER RETENTION POLICY {} ON {} DURATION {} SHARD DURATION {}",
+            quoted(&policy.name),
+            quoted(database),
+            to.influxql(),
+            shard(to)
+        );
+        self.query(None, &statement).await.map(drop)
+    }
+
+    /// Asks one statement. Times come back in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the server refuses, does not answer, or answers with an error.
+    pub async fn query(&self, database: Option<&str>, statement: &str) -> Result<Vec<Series>> {
+        self.query_within(database, statement, None).await
+    }
+
+    /// [`Self::query`] with another limit for the time that the answer may take.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn query_within(
+        &self,
+        database: Option<&str>,
+        statement: &str,
+        within: Option<Duration>,
+    ) -> Result<Vec<Series>> {
+        Ok(self.query_all(database, &[statement], within).await?.into_iter().next().unwrap_or_default())
+    }
+
+    /// Asks several statements in one request; an answer each, in order.
+    ///
+    /// # Errors
+    /// As [`Self::query`], for the first statement that fails.
+    pub async fn query_all(
+        &self,
+        database: Option<&str>,
+        statements: &[&str],
+        within: Option<Duration>,
+    ) -> Result<Vec<Vec<Series>>> {
+        let statement = statements.join("; ");
+        let path = match database {
+            Some(name) => format!("/query?epoch=ms&db={}", escaped(name)),
+            None => "/query?epoch=ms".into(),
+        };
+        let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), within).await?;
+        let failed = |why: String| Error::Answer {
+            doing: format!("ask InfluxDB: {}", excerpt(&statement, 80)),
+            url: self.http.address().into(),
+            status: answer.status,
+            why,
+        };
+        if answer.status == 401 || answer.status == 403 {
+            return Err(Error::Refused {
+                role: Role::Influxdb,
+                url: self.http.address().into(),
+                message: answer.message(),
+            });
+        }
+        if !answer.is_success() {
+            return Err(failed(answer.message()));
+        }
+        read(&answer.body).map_err(|error| failed(error.unwrap_or_else(|| answer.message())))
+    }
+
+    /// Writes lines of the line protocol, whose times are nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// When the server refuses any of them.
+    pub async fn write(&self, database: &str, lines: String, within: Duration) -> Result<()> {
+        let path = format!("/write?db={}", escaped(database));
+        let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(within)).await?;
+        match answer.status {
+            204 => Ok(()),
+            401 | 403 => {
+                Err(Error::Refused { role: Role::Influxdb, url: self.http.address().into(), message: answer.message() })
+            }
+            status => Err(Error::Answer {
+                doing: format!("write to database {database}"),
+                url: self.http.address().into(),
+                status,
+                why: answer.message(),
+            }),
+        }
+    }
+}
+
+/// The statements that make a database which keeps points for so long, also where it exists; again without harm.
+#[must_use]
+pub fn database_statements(name: &str, retention: Option<Retention>) -> Vec<String> {
+    let create = format!("CREATE DATABASE {}", quoted(name));
+    let keep = retention.map(|retention| {
+        // The policy that a new database has.
+        let (database, duration, shard) = (quoted(name), retention.influxql(), shard(retention));
+        format!("ALTER RETENTION POLICY autogen ON {database} DURATION {duration} SHARD DURATION {shard} DEFAULT")
+    });
+    std::iter::once(create).chain(keep).collect()
+}
+
+/// How long a group of points is, as InfluxDB chooses it for a retention.
+fn shard(retention: Retention) -> &'static str {
+    match retention {
+        Retention::For(time) if time < Duration::from_secs(2 * DAY) => "1h",
+        Retention::For(time) if time <= Duration::from_secs(180 * DAY) => "1d",
+        _ => "7d",
+    }
+}
+
+/// The version, if it is one that speaks Clipper's protocol.
+fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
+    let Some(version) = ping.header("x-influxdb-version") else {
+        // A published port accepts connections before the server behind it listens.
+        if matches!(ping.status, 502..=504) {
+            return Err(Probe::Starting(format!("still starting (status {})", ping.status)));
+        }
+        if let Some(place) = ping.redirects_to() {
+            return Err(Probe::Unusable(format!("a redirect to {place}")));
+        }
+        return Err(Probe::Unusable("something that is no InfluxDB".into()));
+    };
+    if ping.status == 401 {
+        return Err(Probe::Refusing(ping.message()));
+    }
+    match Version::parse(&version) {
+        Some(Version(1, _)) => Ok(version.trim_start_matches('v').to_string()),
+        _ => Err(Probe::Unusable(format!(
+            "InfluxDB {}, which does not speak Clipper's protocol,",
+            excerpt(&version, 40)
+        ))),
+    }
+}
+
+/// The body of an answer. InfluxDB reports the error of a statement in its result, with status 200.
+#[derive(Deserialize)]
+struct Answer {
+    results: Vec<StatementResult>,
+}
+
+#[derive(Deserialize)]
+struct StatementResult {
+    error: Option<String>,
+    #[serde(default)]
+    series: Vec<Series>,
+}
+
+/// The series in an answer to several statements, one list each.
+///
+/// # Errors
+/// InfluxDB's words for the first statement that failed; none if the body has another shape.
+pub fn read(body: &[u8]) -> Result<Vec<Vec<Series>>, Option<String>> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| None)?;
+    let read = |result: StatementResult| match result.error {
+        Some(error) => Err(Some(excerpt(&error, 300))),
+        None => Ok(result.series),
+    };
+    answer.results.into_iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn any_answer_is_read_or_refused(json in crate::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
+            let _ = read(json.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn every_kind_of_cell_is_read() {
+        let body = br#"{"results": [{"statement_id": 0, "series": [
+            {"name": "m", "columns": ["time", "a", "b", "c", "d"], "values": [[1732000000000, null, true, 1.5, "x"]]}
+        ]}, {"statement_id": 1}]}"#;
+        let answers = read(body).unwrap();
+        let row =
+            [Cell::Whole(1_732_000_000_000), Cell::Null, Cell::Flag(true), Cell::Number(1.5), Cell::Text("x".into())];
+        assert_eq!(answers[0][0].rows, [row]);
+        assert_eq!(answers[1], []);
+    }
+
+    #[test]
+    fn an_error_in_an_answer_with_status_200_is_an_error() {
+        let body = br#"{"results": [{"statement_id": 0}, {"statement_id": 1, "error": "database not found: x"}]}"#;
+        assert_eq!(read(body), Err(Some("database not found: x".into())));
+    }
+
+    #[test]
+    fn an_answer_of_another_shape_is_refused() {
+        for body in [r#"{"results": [{"series": [{"values": [1, [2], null]}]}]}"#, "[]", "", r#"{"error": "timeout"}"#]
+        {
+            assert_eq!(read(body.as_bytes()), Err(None), "{body}");
+        }
+    }
+}

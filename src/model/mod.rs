@@ -1,0 +1,24 @@
+//! Decides: what a stack is, what was observed, what follows from comparing the two.
+//!
+//! Imports nothing but `std`, prints nothing, reads no clock and no environment.
+
+pub mod address;
+pub mod alerts;
+pub mod credentials;
+pub mod diagnosis;
+pub mod event;
+pub mod export;
+pub mod image;
+pub mod instances;
+pub mod invocation;
+pub mod observed;
+pub mod plan;
+pub mod reports;
+pub mod retention;
+pub mod role;
+pub mod specification;
+pub mod stack;
+pub mod status;
+pub mod text;
+pub mod upgrade;
+pub mod version;

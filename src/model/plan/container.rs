@@ -1,0 +1,710 @@
+//! One server: what stands in the way of it, how it differs, and the steps in the order that loses
+//! nothing and lets nobody in.
+//!
+//! Must not know what is inside the servers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::login::{is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable};
+use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
+use crate::model::address::collide;
+use crate::model::image::ImageRef;
+use crate::model::observed::{
+    Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, Probe, RunState, Server, Volume,
+};
+use crate::model::role::Role;
+use crate::model::specification::{Difference, PasswordSource, Specification};
+use crate::model::stack::{ContainerSpec, EngineLocation, Pull, Service, Stack};
+use crate::model::upgrade::{NamedImage, Upgrade};
+use crate::model::version::Version;
+
+/// What is known while one server is planned.
+pub(super) struct Context<'a, S> {
+    pub(super) stack: &'a Stack,
+    pub(super) spec: &'a ContainerSpec,
+    pub(super) seen: &'a Server<S>,
+    pub(super) options: UpOptions,
+    /// The container goes first, since the other role is to get its port.
+    pub(super) released: bool,
+    /// A change of the image that is not over.
+    upgrade: Option<&'a Upgrade>,
+}
+
+impl<S> Context<'_, S> {
+    /// The database of before comes back before the specified image starts.
+    fn restores(&self) -> bool {
+        self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
+    }
+
+    /// The specified image may be of another version than the one that ran last.
+    fn may_change_version(&self, have: Option<&OurContainer>) -> bool {
+        if self.spec.role != Role::Grafana || is_fresh(self) {
+            return false;
+        }
+        if self.options.pull || self.seen.image.is_none() {
+            return true;
+        }
+        let Some(made) = have.filter(|have| have.run != RunState::Created) else { return true };
+        let Some(specification) = &made.specification else { return true };
+        let name = |name: &ImageRef, id: Option<&String>| NamedImage { name: name.clone(), id: id.cloned() };
+        let want = name(&self.spec.specification.image, self.seen.image.as_ref().map(|image| &image.id));
+        want.may_differ_from(&name(&specification.image, Some(&made.image_id)))
+    }
+}
+
+/// What is found about one server, and the steps of each phase.
+struct Work {
+    finding: Finding,
+    preparation: Vec<Step>,
+    trial: Vec<Step>,
+    release: Vec<Step>,
+    steps: Vec<Step>,
+}
+
+impl Work {
+    const fn new(finding: Finding, steps: Vec<Step>) -> Self {
+        Self { finding, preparation: vec![], trial: vec![], release: vec![], steps }
+    }
+
+    /// Where a container is removed: before the other role starts, where that one gets its port.
+    const fn removal(&mut self, released: bool) -> &mut Vec<Step> {
+        if released { &mut self.release } else { &mut self.steps }
+    }
+}
+
+pub(super) fn server<S>(
+    stack: &Stack,
+    role: Role,
+    seen: &Server<S>,
+    options: UpOptions,
+    released: bool,
+    upgrade: Option<&Upgrade>,
+) -> Item {
+    let Work { finding, preparation, trial, release, steps } = match stack.service(role) {
+        Service::External { url } => external(stack, role, &url.to_string(), seen, released),
+        Service::Container(spec) => {
+            never_pulled(stack, spec, container(&Context { stack, spec, seen, options, released, upgrade }))
+        }
+    };
+    Item { resource: Resource::Server(role), finding, preparation, trial, release, steps }
+}
+
+fn blocked(blocked: Blocked) -> Work {
+    Work::new(Finding::Blocked(blocked), vec![])
+}
+
+/// A server that is already there. A container of ours that it replaces goes once it has answered.
+fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
+    let title = role.title();
+    // Where a container does not run, another server may answer at its address by now.
+    let is_silent = matches!(seen.probe, Probe::Silent(_));
+    let leads_to = |managed: &&ManagedServer| managed.runs || (managed.is_own && is_silent);
+    if let Some(managed) = seen.managed_behind.as_ref().filter(leads_to) {
+        return blocked(managed_server(stack, role, url, managed, "up"));
+    }
+    match &seen.probe {
+        Probe::Answering(_) => match &seen.container {
+            ContainerState::Ours(_) => {
+                let finding = Finding::Requested("another server is used instead of the container");
+                let mut work = Work::new(finding, vec![]);
+                work.removal(released).push(Step::RemoveContainer(role));
+                work
+            }
+            _ => Work::new(Finding::InSync, vec![]),
+        },
+        Probe::Unasked => Work::new(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
+        Probe::Starting(why) => Work::new(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
+        Probe::Silent(why) => blocked(Blocked {
+            kind: Obstacle::Server,
+            why: format!("{title} at {url} does not answer: {why}"),
+            hint: format!(
+                "start it, or omit --{role}-url to have a container started (--{role}-url '' takes back a remembered one)"
+            ),
+        }),
+        Probe::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
+        Probe::Refusing(message) => blocked(refused(stack, role, url, message)),
+        Probe::NotTheContainer => blocked(not_the_container(stack, role, url)),
+    }
+}
+
+/// What is said to be an external server is a container that clipper-metrics manages: it would be removed in its own
+/// favour, or go with its instance.
+pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocked {
+    let ManagedServer { container, instance, is_own, runs } = managed;
+    let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
+    let state = if *runs { "" } else { ", which does not run" };
+    let container_again = stack.command(&format!("{command} --{role}-url ''"));
+    let other =
+        if *is_own { String::new() } else { format!(", or use instance {instance} itself (--name {instance})") };
+    Blocked {
+        kind: Obstacle::Settings,
+        why: format!("{url} is not an external server: it leads to container {container} of {whose}{state}"),
+        hint: format!(
+            "omit --{role}-url for a container of this instance (`{container_again}` takes back a remembered one){other}"
+        ),
+    }
+}
+
+/// Something else than the server answers.
+#[must_use]
+pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
+    let hint = match role {
+        Role::Influxdb => {
+            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or give its own address with --influxdb-url"
+        }
+        Role::Grafana if stack.container(role).is_some() => "use an image of Grafana 7.5 to 13 with --grafana-image",
+        Role::Grafana => {
+            "give Grafana's own address, where no redirect is left, up to but without /api, with --grafana-url"
+        }
+    };
+    let why = format!("{} is expected at {url}, but {what} answers there", role.title());
+    Blocked { kind: Obstacle::Server, why, hint: hint.into() }
+}
+
+/// The engine publishes the container, and another server answers at that address here: the engine's socket leads to
+/// another machine, or to a network that this process is not in.
+#[must_use]
+pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
+    let title = role.title();
+    Blocked {
+        kind: Obstacle::Unverifiable,
+        why: format!(
+            "{title}'s container is published at {url} where the engine runs, but the server that answers there on this \
+             machine is another one, so nothing is sent to it"
+        ),
+        hint: format!(
+            "run `{}` on the engine's machine, or name that machine with -H ssh://USER@HOST",
+            stack.invocation.command_there("up")
+        ),
+    }
+}
+
+fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
+    let hint = match role {
+        Role::Influxdb => "give --influxdb-user and --influxdb-password-file".to_string(),
+        Role::Grafana if stack.container(role).is_some() => format!(
+            "give the password with `{}`, or set a new one with `{}`",
+            stack.command("up --grafana-password-file FILE"),
+            stack.command("up --reset-grafana-password")
+        ),
+        Role::Grafana => "give --grafana-user and --grafana-password-file, or --grafana-token-file, which is the only \
+                          way where Grafana's basic authentication is off"
+            .to_string(),
+    };
+    let why = format!("{} at {url} rejected the login: {message}", role.title());
+    Blocked { kind: Obstacle::Refused, why, hint }
+}
+
+/// Two containers with the labels of one role: a tool has copied one of them.
+pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked {
+    // The one that has our name is the original, and comes first.
+    let has_original = names.first().is_some_and(|name| *name == role.object_name(&stack.instance));
+    let advice = if has_original { "remove the copy" } else { "remove the one whose data is not wanted" };
+    Blocked {
+        kind: Obstacle::Foreign,
+        why: format!(
+            "the containers {} both carry the labels of this instance's {}",
+            names.join(" and "),
+            role.title()
+        ),
+        hint: format!(
+            "{advice}: `{}`",
+            stack.invocation.docker(&format!("rm --force {}", names.last().map_or("NAME", String::as_str)))
+        ),
+    }
+}
+
+/// A container of ours: what differs, and the steps in the order that loses nothing.
+fn container<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, seen, options, released, .. } = context;
+    if let Some(obstacle) = obstacle(context) {
+        return blocked(obstacle);
+    }
+    if context.restores() {
+        return restore(context);
+    }
+    let resets = options.reset_password && spec.role == Role::Grafana;
+    let mut work = match &seen.container {
+        ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
+        ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
+        ContainerState::Absent => rebuild(context, Finding::Missing, None),
+        ContainerState::Ours(have) => {
+            if let Probe::Refusing(message) = &seen.probe
+                && !resets
+            {
+                return blocked(refused(stack, spec.role, &spec.url().to_string(), message));
+            }
+            if matches!(seen.probe, Probe::NotTheContainer) {
+                return blocked(not_the_container(stack, spec.role, &published_url(spec, have)));
+            }
+            let differences = differences(context, have);
+            match have.run {
+                _ if !differences.is_empty() || *released => {
+                    rebuild(context, Finding::Differs(differences), Some(have))
+                }
+                RunState::Running => running(context),
+                RunState::Restarting => {
+                    rebuild(context, Finding::Stopped("crashing again and again".into()), Some(have))
+                }
+                RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
+                RunState::Paused => paused(context, have),
+                RunState::Created | RunState::Exited(_) => {
+                    let finding = Finding::Stopped(match have.run {
+                        RunState::Exited(code) => format!("stopped (exit code {code})"),
+                        _ => "created but never started".into(),
+                    });
+                    if task(context, Some(have)).is_some() {
+                        rebuild(context, finding, Some(have))
+                    } else {
+                        Work::new(finding, [guard_database(context, have), start(have, spec.role)].concat())
+                    }
+                }
+            }
+        }
+    };
+    if options.pull && !work.preparation.contains(&Step::PullImage(spec.role)) {
+        work.preparation.insert(0, Step::PullImage(spec.role));
+    }
+    work.finding = match work.finding {
+        Finding::InSync if options.pull => Finding::Requested("--pull always"),
+        Finding::Differs(differences) if differences.is_empty() => {
+            Finding::Requested("its port goes to the other server")
+        }
+        finding => finding,
+    };
+    work
+}
+
+/// Where a container is reached, which need not be where its specification would publish it.
+fn published_url(spec: &ContainerSpec, have: &OurContainer) -> String {
+    have.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
+}
+
+/// A container that equals its specification, but is paused.
+fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
+    let Context { stack, spec, options, .. } = context;
+    let finding = Finding::Stopped("paused".into());
+    let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
+    if spec.role != Role::Grafana {
+        Work::new(finding, unpause)
+    } else if stack.login.given {
+        let trial = [unpause, vec![Step::TryPassword]].concat();
+        Work { trial, ..Work::new(finding, vec![Step::StorePassword]) }
+    } else if options.reset_password {
+        rebuild(context, finding, Some(have))
+    } else {
+        Work::new(finding, unpause)
+    }
+}
+
+/// With `--pull never`, only work that needs an image which is not there is in the way: a container that runs goes on.
+fn never_pulled(stack: &Stack, spec: &ContainerSpec, work: Work) -> Work {
+    if stack.pull != Pull::Never || !work.preparation.contains(&Step::PullImage(spec.role)) {
+        return work;
+    }
+    blocked(Blocked {
+        kind: Obstacle::Image,
+        why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
+        hint: format!(
+            "load it with `{}`, or omit --pull (image of {})",
+            stack.invocation.docker("load"),
+            spec.role.title()
+        ),
+    })
+}
+
+/// The steps that start a container as it is. The run that made it may have died before it wrote the
+/// password, or before it looked which version the volume had.
+pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let is_new = have.run == RunState::Created && role == Role::Grafana;
+    if is_new && have.is_made_with_file() && have.has_data != Some(true) {
+        steps.push(Step::WritePassword);
+    }
+    if is_new && !have.is_fresh() {
+        steps.push(Step::RecordVersion);
+    }
+    steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
+    steps
+}
+
+/// What comes before the start of a container that was made by a run that ended half-way.
+pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
+    let may_migrate = have.run == RunState::Created && context.may_change_version(Some(have));
+    if may_migrate { vec![Step::ProtectDatabase] } else { vec![] }
+}
+
+/// The database of before comes back through a container that nobody starts, so that whoever signs in afterwards
+/// signs in to that one. Everything else is planned when it is there.
+fn restore<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, seen, released, .. } = context;
+    let have = match &seen.container {
+        ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
+        ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
+        ContainerState::Ours(have) if have.name_taken => return blocked(foreign("container", &spec.name, stack)),
+        ContainerState::Ours(have) => Some(have.as_ref()),
+        ContainerState::Absent => None,
+    };
+    let finding = Finding::Requested("the database of before comes back");
+    let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
+    if have.is_some() {
+        work.removal(*released).push(Step::RemoveContainer(spec.role));
+    }
+    work.steps.extend([Step::CreateForRestore(spec.role), Step::RestoreDatabase]);
+    work
+}
+
+/// All that is planned is that the database of before comes back.
+pub(super) fn restores(item: &Item) -> bool {
+    item.steps.contains(&Step::RestoreDatabase)
+}
+
+/// A running container that equals its specification.
+fn running<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, seen, options, .. } = context;
+    let role = spec.role;
+    if role == Role::Grafana && options.reset_password {
+        let steps = vec![Step::AwaitAnswer(role), Step::ResetPassword];
+        return Work::new(Finding::Requested("a new password was requested"), steps);
+    }
+    match &seen.probe {
+        Probe::Answering(_) => answering(context),
+        Probe::Unasked | Probe::Silent(_) | Probe::Starting(_) => {
+            let finding = match &seen.probe {
+                Probe::Silent(why) | Probe::Starting(why) => Finding::Silent(why.clone()),
+                _ => Finding::Unknown,
+            };
+            if stack.login.given && role == Role::Grafana {
+                let preparation = vec![Step::AwaitAnswer(role), Step::TryPassword];
+                Work { preparation, ..Work::new(finding, vec![Step::StorePassword]) }
+            } else {
+                Work::new(finding, vec![Step::AwaitAnswer(role)])
+            }
+        }
+        Probe::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
+        Probe::Unusable(what) => blocked(unusable_server(stack, role, &spec.url().to_string(), what)),
+        Probe::NotTheContainer => blocked(not_the_container(stack, role, &spec.url().to_string())),
+    }
+}
+
+/// The server of a container that equals its specification answers.
+fn answering<S>(context: &Context<'_, S>) -> Work {
+    let Context { spec, seen, .. } = context;
+    if spec.role != Role::Grafana {
+        return Work::new(Finding::InSync, vec![]);
+    }
+    let runs = seen.version.as_deref().and_then(Version::parse);
+    if let (Some(runs), Some(recorded)) = (runs, seen.recorded)
+        && runs < recorded
+    {
+        return blocked(migrated(spec, &format!("Grafana {runs}"), recorded));
+    }
+    let (finding, mut steps) = if spec.specification.is_open() && seen.login.account == Account::DefaultPassword {
+        let difference =
+            Difference { field: "password".into(), have: "Grafana's default".into(), want: "another".into() };
+        (Finding::Differs(vec![difference]), vec![Step::SecurePassword])
+    } else if must_store(context) {
+        (Finding::Requested("Grafana accepted another password than the stored one"), vec![Step::StorePassword])
+    } else if runs.is_some() && runs != seen.recorded {
+        (Finding::Requested("its version is not recorded yet"), vec![])
+    } else {
+        (Finding::InSync, vec![])
+    };
+    if runs.is_some() && runs != seen.recorded {
+        steps.push(Step::RecordVersion);
+    }
+    Work::new(finding, steps)
+}
+
+/// What stands in the way of working on the container at all.
+fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
+    let Context { stack, spec, seen, options, .. } = context;
+    if seen.volume == Volume::Foreign {
+        return Some(foreign("volume", &spec.specification.volume, stack));
+    }
+    // Before the port: another one would let two servers write to one database. Beside a server of ours that runs, it
+    // is somebody who copies the data.
+    let is_up = |have: &OurContainer| matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting);
+    if let Some(other) = seen.volume_user.as_ref().filter(|_| !seen.container.ours().is_some_and(is_up)) {
+        return Some(Blocked {
+            kind: Obstacle::Foreign,
+            why: format!(
+                "container {other} runs with {}'s data, the volume {}",
+                spec.role.title(),
+                spec.specification.volume
+            ),
+            hint: format!("stop it first: `{}`", stack.invocation.docker(&format!("stop {other}"))),
+        });
+    }
+    let publishes_already =
+        seen.container.ours().is_some_and(|have| have.published == Some(spec.specification.publish));
+    if let Some(PortHolder::Container(holder)) = seen.port_holder.as_ref().filter(|_| !publishes_already) {
+        let (role, port) = (spec.role, spec.specification.publish);
+        return Some(Blocked {
+            kind: Obstacle::PortTaken,
+            why: format!("cannot publish {} at {port}: container {holder} holds that port", role.title()),
+            hint: format!(
+                "stop it with `{}`, or {}",
+                stack.invocation.docker(&format!("stop {holder}")),
+                stack.invocation.another_port(role, seen.free_port)
+            ),
+        });
+    }
+    if let (Some(id), None) = (&spec.pinned_image, &seen.image) {
+        return Some(Blocked {
+            kind: Obstacle::Image,
+            why: format!(
+                "the image that Grafana ran is not on the engine any more ({}), and {}, which has its name, failed when \
+                 it was tried",
+                short(id),
+                spec.specification.image
+            ),
+            hint: format!("name one with `{}`", stack.command("up --grafana-image IMAGE")),
+        });
+    }
+    // One that is pulled first is checked when it is here.
+    if let (Some(image), Volume::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume)
+        && !options.pull
+        && let Some(obstacle) = volume_of_another_user(stack, spec, image, owner)
+    {
+        return Some(obstacle);
+    }
+    // Where nothing ever ran, nothing was migrated. The image that a container was made from is the
+    // one that ran, whatever its tag says.
+    let is_same = seen.container.ours().is_some_and(|have| {
+        have.run != RunState::Created
+            && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
+    });
+    if is_same || is_fresh(context) || context.restores() {
+        None
+    } else {
+        older_version(spec, &spec.specification.image, known_version(seen)?)
+    }
+}
+
+/// An image that runs as another user cannot use what the first one wrote: no container of ours
+/// may override file permissions.
+#[must_use]
+pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image, owner: &str) -> Option<Blocked> {
+    let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
+    (image.user != owner).then(|| Blocked {
+        kind: Obstacle::Image,
+        why: format!(
+            "image {} runs as {}, but volume {} was made for {}",
+            spec.specification.image,
+            name(&image.user),
+            spec.specification.volume,
+            name(owner)
+        ),
+        hint: format!(
+            "use an image that runs as {}, start a second instance with --name, or delete the data with `{}`",
+            name(owner),
+            stack.command("down --volumes")
+        ),
+    })
+}
+
+/// The newest version that is known to have run on the volume, as far as nothing need be read for it: the recorded one,
+/// and the one that runs. Only where no server says its version, the tag of the container's image counts.
+fn known_version<S>(seen: &Server<S>) -> Option<Version> {
+    let runs = seen.version.as_deref().and_then(Version::parse);
+    let made = seen.container.ours().filter(|have| have.run != RunState::Created);
+    let made = made.and_then(|have| have.specification.as_ref()?.image.version());
+    [seen.recorded, runs.or(made)].into_iter().flatten().max()
+}
+
+/// Grafana migrates its database upwards only: an image whose tag names an older version must not run
+/// on it.
+#[must_use]
+pub fn older_version(spec: &ContainerSpec, image: &ImageRef, on_volume: Version) -> Option<Blocked> {
+    (spec.role == Role::Grafana && image.version()? < on_volume)
+        .then(|| migrated(spec, &format!("image {image}"), on_volume))
+}
+
+/// A login is tried on the image that ran last, which the engine does not have any more.
+#[must_use]
+pub fn needs_last_image(stack: &Stack, spec: &ContainerSpec, last: &str) -> Blocked {
+    Blocked {
+        kind: Obstacle::Image,
+        why: format!(
+            "signing in must be tried before image {} migrates the database in volume {}, and image {last}, which ran \
+             last, is not on the engine",
+            spec.specification.image, spec.specification.volume
+        ),
+        hint: format!(
+            "name the image {last} instead in the same command first, then run `{}`",
+            stack.command(&format!("up --grafana-image {}", spec.specification.image))
+        ),
+    }
+}
+
+fn migrated(spec: &ContainerSpec, older: &str, on_volume: Version) -> Blocked {
+    Blocked {
+        kind: Obstacle::Image,
+        why: format!(
+            "{older} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
+            spec.specification.volume
+        ),
+        hint: format!("use an image of Grafana {on_volume} or newer, or start a second instance with --name"),
+    }
+}
+
+/// What the container was made from against what it is to be made from.
+pub(super) fn differences<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Difference> {
+    let Context { stack, spec, seen, .. } = context;
+    let Some(specification) = &have.specification else {
+        return vec![Difference {
+            field: "specification".into(),
+            have: "unreadable".into(),
+            want: "this version's".into(),
+        }];
+    };
+    let want = Specification { password: password(context, Some(have)), ..spec.specification.clone() };
+    let mut differences = Difference::between(&specification.fields(), &want.fields());
+    if !have.on_network {
+        differences.push(Difference {
+            field: "network".into(),
+            have: "a removed network".into(),
+            want: stack.instance.clone(),
+        });
+    }
+    if let Some(image) = &seen.image
+        && image.id != have.image_id
+        && differences.iter().all(|difference| difference.field != "image")
+    {
+        differences.push(Difference { field: "image id".into(), have: short(&have.image_id), want: short(&image.id) });
+    }
+    differences
+}
+
+/// The twelve characters by which people know an id.
+fn short(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(12).collect()
+}
+
+/// The steps to a new container as specified, on a volume that may hold data.
+fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurContainer>) -> Work {
+    let Context { stack, spec, seen, released, .. } = context;
+    let role = spec.role;
+    if have.is_some_and(|have| have.name_taken) {
+        return blocked(foreign("container", &spec.name, stack));
+    }
+    let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
+    work.preparation.extend(address_check(context, have));
+    let task = task(context, have);
+    if let Some(task) = task {
+        if let EngineLocation::Elsewhere(host) = &stack.engine
+            && !is_in_place(context, have, task)
+        {
+            return without_loopback(context, work, have, task, host);
+        }
+        work.trial = [private_start(context, have, task), vec![task]].concat();
+    }
+    if seen.volume == Volume::Absent {
+        work.steps.push(Step::CreateVolume(role));
+    }
+    let removal = work.removal(*released);
+    if role == Role::Grafana && (task == Some(Step::TryPassword) || (task.is_none() && must_store(context))) {
+        removal.push(Step::StorePassword);
+    }
+    if have.is_some() || task.is_some() {
+        removal.push(Step::RemoveContainer(role));
+    }
+    let password = new_password(context, have, task);
+    // Only a container can say which version ran last on the volume that it is made for, so one is
+    // made before anything is changed for good.
+    let reads_volume = password == NewPassword::AsVolume && have.is_none() && task.is_none();
+    let steps = if reads_volume { &mut work.preparation } else { &mut work.steps };
+    steps.push(Step::CreateContainer(role, password));
+    let steps = &mut work.steps;
+    if role == Role::Grafana && is_fresh(context) && password == NewPassword::Known(PasswordSource::File) {
+        steps.push(Step::WritePassword);
+    }
+    if context.may_change_version(have) {
+        steps.push(Step::ProtectDatabase);
+    }
+    let records = records_version(context);
+    // Without a container, only the volume's files tell what ran last.
+    let is_unchecked = have.is_none() && password != NewPassword::AsVolume;
+    if role == Role::Grafana && !is_fresh(context) && (records || is_unchecked) {
+        steps.push(Step::RecordVersion);
+    }
+    steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
+    if records {
+        steps.push(Step::RecordVersion);
+    }
+    work
+}
+
+/// Another process can hold the port that a container moves to, and the engine's machine need not have an address, also
+/// one that it had before: only the engine can tell.
+fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
+    let Context { spec, seen, .. } = context;
+    let want = spec.specification.publish;
+    let made = have.and_then(|have| have.specification.as_ref()).map(|made| made.publish);
+    let is_always_there = want.ip().is_unspecified() || want.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let moves = made.is_some_and(|made| made != want);
+    let holds = |at: SocketAddr| collide(at, want);
+    let is_held = seen.port_holder.is_some()
+        || have.is_some_and(|have| !matches!(have.run, RunState::Created | RunState::Exited(_)))
+            && made.is_none_or(holds);
+    let port = if is_held { 0 } else { want.port() };
+    let is_needed = !is_always_there || (moves && !is_held);
+    is_needed.then(|| Step::CheckAddress(spec.role, SocketAddr::new(want.ip(), port)))
+}
+
+/// The container is made to look what its volume holds, and not started.
+pub(super) fn only_looks(item: &Item) -> bool {
+    let starts = |step: &Step| matches!(step, Step::StartContainer(_));
+    item.trial.contains(&Step::CreateOnLoopback) && item.steps.is_empty() && !item.trial.iter().any(starts)
+}
+
+/// Nobody signs in where the engine's loopback is out of reach. What can be done is to start a
+/// container that was proven when it was made, or to make one that is not started, and look whether the
+/// volume holds anything.
+fn without_loopback<S>(
+    context: &Context<'_, S>,
+    mut work: Work,
+    have: Option<&OurContainer>,
+    task: Step,
+    host: &str,
+) -> Work {
+    let role = context.spec.role;
+    match have {
+        None => work.trial.push(Step::CreateOnLoopback),
+        Some(have) if task == Step::TryPassword && matches!(have.run, RunState::Exited(_)) && have.on_network => {
+            work.trial = [start(have, role), vec![task]].concat();
+            work.steps.push(Step::StorePassword);
+        }
+        Some(_) => return blocked(unverifiable(context.stack, host, task)),
+    }
+    work
+}
+
+/// The volume was made for another version than the image's, or for one that is not known.
+fn records_version<S>(context: &Context<'_, S>) -> bool {
+    let Context { spec, seen, .. } = context;
+    let image = spec.specification.image.version();
+    spec.role == Role::Grafana
+        && match &seen.volume {
+            Volume::Ours { .. } => seen.recorded.is_none() || seen.recorded != image,
+            _ => image.is_none(),
+        }
+}
+
+/// The image, where it is not there, and the check whether it fits the volume, where it is another
+/// one than before.
+fn pull<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Vec<Step> {
+    let Context { spec, seen, options, .. } = context;
+    let role = spec.role;
+    let mut steps = Vec::new();
+    if seen.image.is_none() || options.pull {
+        steps.push(Step::PullImage(role));
+    }
+    let is_same = seen.image.as_ref().zip(have).is_some_and(|(image, have)| image.id == have.image_id);
+    let may_differ = seen.image.is_none() || options.pull || (have.is_some() && !is_same);
+    if matches!(seen.volume, Volume::Ours { .. }) && may_differ {
+        steps.push(Step::CheckImage(role));
+    }
+    steps
+}

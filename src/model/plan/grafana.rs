@@ -1,0 +1,554 @@
+//! What is inside Grafana: organisation, folder, dashboard, data source, and the query that tells
+//! whether panels work.
+//!
+//! Must not know how Grafana is started or signed in to.
+
+use std::collections::BTreeMap;
+
+use super::{Blocked, Finding, Item, Obstacle, Resource, Step, UpOptions};
+use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
+use crate::model::invocation::shell_word;
+use crate::model::observed::{
+    AlertRules, Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenAlerts, SeenDashboard, SeenRule,
+    Unreadable,
+};
+use crate::model::role::Role;
+use crate::model::specification::Difference;
+use crate::model::stack::{self, DashboardId, MadeFor, Stack};
+
+/// The things inside Grafana; nobody but this plan makes a `fresh` one. The data source comes last: that it exists
+/// tells that everything before it, the home page too, was once done.
+pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions, fresh: bool) -> Vec<Item> {
+    let mut items = Vec::new();
+    items.extend(organisation(stack, stored));
+    // Where nobody knows in which organisation to look, nothing was looked at.
+    let is_unreadable = stored.is_some_and(holds_unreadable);
+    let is_seen =
+        |grafana: &&Grafana| !matches!(grafana.organisation, Organisation::Ambiguous(_) | Organisation::Unreadable(_));
+    let stored = stored.filter(is_seen);
+    let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id, options, fresh)).collect();
+    let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
+    if stack.folder.is_some() && dashboards.iter().any(is_new) {
+        items.push(folder(stack, stored));
+    }
+    items.extend(dashboards);
+    items.push(data_source(stack, stored, options));
+    items.extend(alerts(stack, stored, options));
+    if is_unreadable {
+        for item in &mut items {
+            item.steps.clear();
+        }
+    }
+    items
+}
+
+/// What decides whose objects these are cannot be read, so nothing is written.
+const fn holds_unreadable(grafana: &Grafana) -> bool {
+    matches!(grafana.organisation, Organisation::Unreadable(_))
+        || matches!(grafana.data_source, DataSource::Unreadable(_))
+        || matches!(grafana.folder, Folder::Unreadable(_))
+}
+
+/// Objects that were made for another address or database follow to the stack's. In the instance's own container they
+/// do: no other instance keeps objects there, so the settings alone decide. An external Grafana may hold those of an
+/// instance with the same name, and there the user has to confirm it.
+fn moves(stack: &Stack, options: UpOptions) -> bool {
+    options.move_data_source || stack.container(Role::Grafana).is_some()
+}
+
+/// What an object was made for, if that is something else than the stack's database.
+fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a MadeFor> {
+    (*made_for != stack.data_source.made_for()).then_some(made_for)
+}
+
+fn made_for_difference(stack: &Stack, have: &MadeFor) -> Difference {
+    let want = stack.data_source.made_for().to_string();
+    Difference { field: "made for".into(), have: have.to_string(), want }
+}
+
+/// The options with which a run is about what an object was made for.
+fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
+    let mut options = String::new();
+    if made_for.url != stack.data_source.url {
+        options.push_str(&format!(" --data-source-url {}", shell_word(&made_for.url)));
+    }
+    if made_for.database != stack.database {
+        options.push_str(&format!(" --database {}", shell_word(&made_for.database)));
+    }
+    options
+}
+
+/// An object with the instance's mark that was made for another address or database: the instance's own before
+/// InfluxDB moved, or that of another instance with the same name.
+fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
+    Blocked {
+        kind: Obstacle::Conflict,
+        why: format!("Grafana's {what} was made for {made_for}, and this run is for {}", stack.data_source.made_for()),
+        hint: format!(
+            "if InfluxDB or its database has moved, `{}` lets Grafana's objects follow; `{}` goes on with the earlier \
+             one; for a second instance, choose another --name than {}",
+            stack.command("up --move-data-source"),
+            stack.command(&format!("up{}", options_for(stack, made_for))),
+            stack.instance
+        ),
+    }
+}
+
+/// The same where objects are to be removed: those of another address or database are not this instance's.
+fn kept_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
+    let own = stack.command(&format!("down --deregister{}", options_for(stack, made_for)));
+    Finding::Blocked(Blocked {
+        hint: format!("if it is this instance's all the same, `{own}` removes it; else omit --deregister"),
+        ..conflict(stack, what, made_for)
+    })
+}
+
+fn dashboard_name(stack: &Stack, id: DashboardId) -> String {
+    format!("dashboard {:?}", stack.dashboard_identity(id).1)
+}
+
+fn data_source_name(stack: &Stack) -> String {
+    format!("data source {:?}", stack.data_source.name)
+}
+
+fn rule_name(rule: AlertRule) -> String {
+    format!("alert rule {:?}", rule.title())
+}
+
+fn organisation(stack: &Stack, stored: Option<&Grafana>) -> Option<Item> {
+    let finding = match stored.map(|grafana| &grafana.organisation) {
+        Some(Organisation::Ambiguous(names)) => Finding::Blocked(Blocked {
+            kind: Obstacle::Settings,
+            why: if names.is_empty() {
+                "the account belongs to no organisation of Grafana".into()
+            } else {
+                format!("the account belongs to several organisations of Grafana: {}", names.join(", "))
+            },
+            hint: format!("name one with `{}`", stack.command("up --grafana-org NAME")),
+        }),
+        _ if stack.organisation.is_none() => return None,
+        None => Finding::Unknown,
+        Some(Organisation::Present) => Finding::InSync,
+        Some(Organisation::Missing) => Finding::Missing,
+        Some(Organisation::Unreadable(why)) => Finding::Unreadable(why.clone()),
+    };
+    Some(Item::with_step(Resource::Organisation, finding, Step::CreateOrganisation))
+}
+
+fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
+    let finding = match stored.map(|grafana| grafana.folder.clone()) {
+        None => Finding::Unknown,
+        Some(Folder::Present | Folder::NotWanted) => Finding::InSync,
+        Some(Folder::Missing) => Finding::Missing,
+        Some(Folder::Unreadable(why)) => Finding::Unreadable(why),
+        Some(Folder::TitleTaken) => {
+            let title = stack.folder.as_deref().unwrap_or_default();
+            Finding::Blocked(Blocked {
+                kind: Obstacle::Foreign,
+                why: format!(
+                    "Grafana has a dashboard called {title:?}, and this version lets no folder have that name too"
+                ),
+                hint: "choose another --grafana-folder, or rename that dashboard in Grafana".into(),
+            })
+        }
+    };
+    Item::with_step(Resource::Folder, finding, Step::CreateFolder)
+}
+
+fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
+    let resource = Resource::Dashboard(id);
+    let (uid, ..) = stack.dashboard_identity(id);
+    let moves = moves(stack, options);
+    let save = Step::SaveDashboard { id, overwrite: options.overwrite_dashboard, fresh, moves };
+    let other = |have: &SeenDashboard| {
+        let made_for = have.made_for.as_ref().filter(|_| !moves)?;
+        Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
+    };
+    let (finding, mut steps) = match stored.map(|grafana| grafana.dashboard(id)) {
+        None => (Finding::Unknown, vec![save]),
+        Some(Dashboard::Missing) => (Finding::Missing, vec![save]),
+        Some(Dashboard::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
+        Some(Dashboard::Clash { what, has_uid }) => {
+            return Item::new(resource, clash(stack, id, what, *has_uid), vec![]);
+        }
+        Some(Dashboard::Present(have)) if have.edited => {
+            if have.provisioned {
+                let why = format!("Grafana provides the dashboard {uid} from a file, not as it is here");
+                return Item::new(resource, provisioned(stack, why), vec![]);
+            }
+            match other(have) {
+                // One that stays as it is needs no decision on whose it is.
+                _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
+                Some(conflict) => (conflict.into(), vec![]),
+                None => (Finding::Requested("edited, and to be overwritten"), vec![save]),
+            }
+        }
+        Some(Dashboard::Present(have)) => {
+            let differences = dashboard_differences(stack, id, have);
+            if differences.is_empty() {
+                (Finding::InSync, vec![])
+            } else if have.provisioned {
+                let why = format!("Grafana provides the dashboard {uid} from a file, of another edition");
+                return Item::new(resource, provisioned(stack, why), vec![]);
+            } else if let Some(conflict) = other(have) {
+                (conflict.into(), vec![])
+            } else {
+                (Finding::Differs(differences), vec![save])
+            }
+        }
+    };
+    let never_finished = stored.is_none_or(|grafana| grafana.data_source == DataSource::Missing);
+    if matches!(finding, Finding::Blocked(_) | Finding::Unreadable(_)) {
+        return Item::new(resource, finding, vec![]);
+    }
+    if id == DashboardId::Bundled && (never_finished || matches!(finding, Finding::Missing | Finding::Unknown)) {
+        steps.push(Step::SetHome);
+    }
+    Item::new(resource, finding, steps)
+}
+
+fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
+    let (whence, change) = match id {
+        DashboardId::Bundled => ("make".to_string(), format!("choose another --name than {}", stack.instance)),
+        DashboardId::User(index) => {
+            let path = &stack.user_dashboards[index].path;
+            let what = if has_uid { "uid" } else { "title" };
+            (format!("import from {path}"), format!("give the one in {path} another {what}"))
+        }
+    };
+    let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
+    Finding::Blocked(Blocked {
+        kind: Obstacle::Foreign,
+        why: format!("Grafana already has {what}, which clipper-metrics did not {whence}"),
+        hint: format!("{folder}{change}, or rename or delete the other one in Grafana"),
+    })
+}
+
+fn provisioned(stack: &Stack, why: String) -> Finding {
+    Finding::Blocked(Blocked {
+        kind: Obstacle::Foreign,
+        why,
+        hint: format!("update the provisioning file, or choose another --name than {}", stack.instance),
+    })
+}
+
+fn dashboard_differences(stack: &Stack, id: DashboardId, have: &SeenDashboard) -> Vec<Difference> {
+    let (_, _, edition) = stack.dashboard_identity(id);
+    let mut differences = Vec::new();
+    let mut compare = |field: &str, have: String, want: String| {
+        if have != want {
+            differences.push(Difference { field: field.into(), have, want });
+        }
+    };
+    compare("edition", have.edition.clone().unwrap_or_default(), edition.to_string());
+    if let Some(made_for) = &have.made_for {
+        compare("made for", made_for.to_string(), stack.data_source.made_for().to_string());
+    }
+    if id != DashboardId::Bundled {
+        return differences;
+    }
+    let want = &stack.dashboard;
+    if let Some(objective) = want.objective {
+        compare(
+            "objective",
+            have.objective.map(|micros| format!("{micros} µs")).unwrap_or_default(),
+            format!("{objective} µs"),
+        );
+    }
+    if let Some(models) = &want.models {
+        compare("models", have.models.join(", "), models.join(", "));
+    }
+    differences
+}
+
+fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Item {
+    let moves = moves(stack, options);
+    let finding = match stored.map(|grafana| &grafana.data_source) {
+        None => Finding::Unknown,
+        Some(DataSource::Missing) => Finding::Missing,
+        Some(DataSource::Unreadable(why)) => Finding::Unreadable(why.clone()),
+        Some(DataSource::Foreign(what)) => Finding::Blocked(Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+            hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
+        }),
+        Some(DataSource::Ours { fields, made_for, provisioned: is_provisioned }) => {
+            let other = elsewhere(stack, made_for);
+            let mut differences = data_source_differences(stack, fields);
+            if let (Some(other), true) = (other, differences.is_empty()) {
+                differences.push(made_for_difference(stack, other));
+            }
+            if differences.is_empty() {
+                Finding::InSync
+            } else if *is_provisioned {
+                let list: Vec<String> = differences.iter().map(Difference::to_string).collect();
+                let why = format!(
+                    "Grafana provides the data source {} from a file, and it differs: {}",
+                    stack.data_source.uid,
+                    list.join(", ")
+                );
+                provisioned(stack, why)
+            } else if let (Some(other), false) = (other, moves) {
+                conflict(stack, &data_source_name(stack), other).into()
+            } else {
+                Finding::Differs(differences)
+            }
+        }
+    };
+    Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { moves })
+}
+
+/// How the stored data source differs. What a proxy before InfluxDB wants, only the user knows.
+fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
+    let mut differences = Difference::between(fields, &stack.data_source.fields());
+    if stack.may_have_proxy() {
+        differences.retain(|difference| difference.field != stack::DataSource::OTHER_SETTINGS);
+    }
+    differences
+}
+
+/// The alert rules, where somebody says whether there are to be any.
+fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option<Item> {
+    let item = |finding, step| Some(Item::with_step(Resource::Alerts, finding, step));
+    let seen = stored.map(|grafana| &grafana.alerts);
+    let moves = moves(stack, options);
+    let settings = match &stack.alerts {
+        Alerts::NotManaged => return None,
+        Alerts::Off => {
+            return match seen {
+                None => item(Finding::Unknown, Step::DeleteAlertRules { moves }),
+                Some(AlertRules::Seen(seen)) => {
+                    removed_alerts(stack, seen, moves, |what, other| conflict(stack, what, other).into())
+                }
+                Some(AlertRules::Unreadable(why)) => {
+                    Some(Item::new(Resource::Alerts, Finding::Unreadable(why.clone()), vec![]))
+                }
+                Some(AlertRules::NotLookedAt | AlertRules::Unavailable(_)) => None,
+            };
+        }
+        Alerts::On(settings) => settings,
+    };
+    let shown = match stored.map(|grafana| &grafana.dashboard) {
+        Some(Dashboard::Present(have)) => have.objective,
+        _ => None,
+    };
+    let objective = stack.dashboard.objective.or(shown);
+    let overwrite = options.overwrite_dashboard;
+    let save = Step::SaveAlertRules { objective: stack.dashboard.objective, overwrite, moves };
+    let seen = match seen {
+        None | Some(AlertRules::NotLookedAt) => return item(Finding::Unknown, save),
+        Some(AlertRules::Unreadable(why)) => return item(Finding::Unreadable(why.clone()), save),
+        Some(AlertRules::Unavailable(why)) => {
+            let hint = format!("use another Grafana, or `{}`", stack.command("up --alerts=false"));
+            let blocked = Blocked { kind: Obstacle::Server, why: format!("no alerts: {why}"), hint };
+            return item(blocked.into(), save);
+        }
+        Some(AlertRules::Seen(seen)) => seen,
+    };
+    let (mut differences, mut has_edited, mut missing) = (Vec::new(), false, 0);
+    let from_file = |why: &str| {
+        let why = format!("Grafana provides the alert rule {why} from a file, not as it is here");
+        Some(Item::new(Resource::Alerts, provisioned(stack, why), vec![]))
+    };
+    for rule in AlertRule::ALL {
+        match seen.rule(rule) {
+            SeenRule::Clash(what) => {
+                let blocked = Blocked {
+                    kind: Obstacle::Foreign,
+                    why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+                    hint: "rename or delete it in Grafana".into(),
+                };
+                return item(blocked.into(), save);
+            }
+            SeenRule::Missing => {
+                missing += 1;
+                let (field, want) = (format!("rule {:?}", rule.title()), "present".into());
+                differences.push(Difference { field, have: String::new(), want });
+            }
+            SeenRule::Present { edited: true, provisioned: true, .. } => return from_file(rule.title()),
+            SeenRule::Present { edited: true, made_for, .. } => {
+                has_edited = true;
+                if let Some(other) = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for))
+                    && overwrite
+                    && !moves
+                {
+                    return item(conflict(stack, &rule_name(rule), other).into(), save);
+                }
+            }
+            SeenRule::Present { provisioned, fields, made_for, .. } => {
+                // Only a file that was given changes the objective of a rule that is there.
+                let own = AlertSettings::objective(fields).filter(|_| stack.dashboard.objective.is_none());
+                let objective = own.or(objective).unwrap_or(stack::Dashboard::DEFAULT_OBJECTIVE);
+                let mut found = Difference::between(fields, &settings.fields(rule, objective));
+                let other = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
+                found.extend(other.map(|other| made_for_difference(stack, other)));
+                if *provisioned && !found.is_empty() {
+                    return from_file(rule.title());
+                }
+                if let (Some(other), false) = (other, moves) {
+                    return item(conflict(stack, &rule_name(rule), other).into(), save);
+                }
+                let named = |difference: Difference| Difference {
+                    field: format!("{} of {:?}", difference.field, rule.title()),
+                    ..difference
+                };
+                differences.extend(found.into_iter().map(named));
+            }
+        }
+    }
+    if has_edited && options.overwrite_dashboard {
+        return item(Finding::Requested("edited, and to be overwritten"), save);
+    }
+    match (missing, differences.is_empty()) {
+        (2, _) => item(Finding::Missing, save),
+        (_, false) => item(Finding::Differs(differences), save),
+        (_, true) if has_edited => Some(Item::new(Resource::Alerts, Finding::Edited, vec![])),
+        (_, true) => item(Finding::InSync, save),
+    }
+}
+
+/// Rules that are not wanted: those that a user edited stay, and those of a file or of another database are named.
+fn removed_alerts(
+    stack: &Stack,
+    seen: &SeenAlerts,
+    moves: bool,
+    conflict: impl Fn(&str, &MadeFor) -> Finding,
+) -> Option<Item> {
+    let (mut is_removed, mut is_kept) = (false, false);
+    for rule in AlertRule::ALL {
+        let SeenRule::Present { edited, provisioned, made_for, .. } = seen.rule(rule) else { continue };
+        if *provisioned {
+            let what = rule_name(rule);
+            let blocked = Blocked {
+                kind: Obstacle::Foreign,
+                why: format!("Grafana provides the {what} from a file, so it cannot be removed here"),
+                hint: format!(
+                    "let the files delete it: `{}` writes them so into the directory of the earlier export",
+                    stack.command("export provisioning DIRECTORY --alerts=false")
+                ),
+            };
+            return Some(Item::new(Resource::Alerts, blocked.into(), vec![]));
+        }
+        if *edited {
+            is_kept = true;
+            continue;
+        }
+        if let Some(other) = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for))
+            && !moves
+        {
+            return Some(Item::new(Resource::Alerts, conflict(&rule_name(rule), other), vec![]));
+        }
+        is_removed = true;
+    }
+    if is_removed {
+        let steps = vec![Step::DeleteAlertRules { moves }];
+        return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
+    }
+    is_kept.then(|| Item::new(Resource::Alerts, Finding::Edited, vec![]))
+}
+
+/// What takes our things out of a Grafana that stays: only what carries our mark, and no dashboard that
+/// somebody has edited.
+pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
+    let mut items = Vec::new();
+    match &stored.organisation {
+        Organisation::Present => {}
+        // Nothing was looked at.
+        Organisation::Ambiguous(_) | Organisation::Unreadable(_) => {
+            return organisation(stack, Some(stored)).into_iter().collect();
+        }
+        Organisation::Missing => {
+            let name = stack.organisation.as_deref().unwrap_or_default();
+            let blocked = Blocked {
+                kind: Obstacle::Settings,
+                why: format!("Grafana has no organisation {name:?}, so nothing of ours is in it"),
+                hint: "name the one that holds the dashboard with --grafana-org".into(),
+            };
+            return vec![Item::new(Resource::Organisation, blocked.into(), vec![])];
+        }
+    }
+    let removal = |resource, step| Item::new(resource, Finding::Requested("to be removed"), vec![step]);
+    let missing = |resource| Item::new(resource, Finding::Missing, vec![]);
+    let provided = |what: &str, uid: &str| {
+        Finding::Blocked(Blocked {
+            kind: Obstacle::Foreign,
+            why: format!("Grafana provides the {what} {uid} from a file, so it cannot be removed here"),
+            hint: "remove it from the provisioning files".into(),
+        })
+    };
+    let unreadable = |resource, why: &Unreadable| Item::new(resource, Finding::Unreadable(why.clone()), vec![]);
+    let mut is_kept = false;
+    for id in stack.dashboards() {
+        let (uid, ..) = stack.dashboard_identity(id);
+        let resource = Resource::Dashboard(id);
+        items.push(match stored.dashboard(id) {
+            Dashboard::Present(have) if have.provisioned => {
+                is_kept = true;
+                Item::new(resource, provided("dashboard", uid), vec![])
+            }
+            Dashboard::Present(have) if have.edited => {
+                is_kept = true;
+                Item::new(resource, Finding::Edited, vec![])
+            }
+            Dashboard::Present(SeenDashboard { made_for: Some(made_for), .. })
+                if elsewhere(stack, made_for).is_some() =>
+            {
+                is_kept = true;
+                Item::new(resource, kept_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
+            }
+            Dashboard::Present(_) => removal(resource, Step::DeleteDashboard(id)),
+            Dashboard::Unreadable(why) => {
+                is_kept = true;
+                unreadable(resource, why)
+            }
+            // What has our uid and is not ours stays as it is.
+            Dashboard::Missing | Dashboard::Clash { .. } => missing(resource),
+        });
+    }
+    items.push(match &stored.data_source {
+        DataSource::Ours { provisioned: true, .. } => {
+            Item::new(Resource::DataSource, provided("data source", &stack.data_source.uid), vec![])
+        }
+        DataSource::Ours { made_for, .. } if elsewhere(stack, made_for).is_some() => {
+            Item::new(Resource::DataSource, kept_conflict(stack, &data_source_name(stack), made_for), vec![])
+        }
+        DataSource::Ours { fields, .. } if is_edited(stack, fields) => {
+            Item::new(Resource::DataSource, Finding::Edited, vec![])
+        }
+        DataSource::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
+        DataSource::Unreadable(why) => unreadable(Resource::DataSource, why),
+        DataSource::Missing | DataSource::Foreign(_) => missing(Resource::DataSource),
+    });
+    match &stored.alerts {
+        AlertRules::Seen(seen) => {
+            items.extend(removed_alerts(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
+        }
+        AlertRules::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
+        AlertRules::NotLookedAt | AlertRules::Unavailable(_) => {}
+    }
+    // Last: Grafana refuses to delete one that holds what does not show, and nothing else waits for that.
+    if stored.folder == Folder::Present && !is_kept {
+        items.push(removal(Resource::Folder, Step::DeleteFolder));
+    }
+    items
+}
+
+/// A user changed the data source. The user of InfluxDB is not remembered, so it shows no change.
+fn is_edited(stack: &Stack, fields: &BTreeMap<String, String>) -> bool {
+    data_source_differences(stack, fields).iter().any(|difference| difference.field != "user")
+}
+
+pub(super) fn query(stored: Option<&Grafana>, database: &Item, inside: &[Item]) -> Item {
+    let settled = database.steps.is_empty()
+        && database.finding == Finding::InSync
+        && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);
+    if stored.is_some_and(holds_unreadable) {
+        return Item::new(Resource::Query, Finding::Unknown, vec![]);
+    }
+    let finding = match stored.map(|grafana| &grafana.query) {
+        Some(Query::Ok) if settled => Finding::InSync,
+        Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
+        _ => Finding::Unknown,
+    };
+    Item::with_step(Resource::Query, finding, Step::AwaitQuery)
+}

@@ -1,0 +1,95 @@
+//! Restores: the steps before and after the data is put in, and the obstacle that an unfinished one is to everything
+//! else.
+
+use super::{Blocked, Finding, Item, Obstacle, Plan, Resource, Step, down};
+use crate::model::invocation::shell_word;
+use crate::model::observed::{ContainerState, Network, Observed, Server, StoredSettings, Volume};
+use crate::model::role::Role;
+use crate::model::stack::Stack;
+
+/// A restore of another run has not put all its data in, so the instance is not whole.
+#[must_use]
+pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocked> {
+    let instance = &stack.instance;
+    let clear = stack.command("down --volumes");
+    let (why, again) = match &seen.settings.restore {
+        Some(restore) if stack.restore.as_ref() == Some(restore) => return None,
+        Some(restore) => {
+            let again = stack.command(&format!("restore {}", shell_word(&restore.archive)));
+            let why = format!("the restore of {} into {instance} is not finished", restore.archive);
+            (why, format!("`{again}` begins it again, `{clear}` removes it"))
+        }
+        // Only a restore fills InfluxDB at a port that the engine chooses.
+        None if seen.settings.numbers.is_empty() && is_private(seen) => {
+            let why = format!("a restore into {instance} may not be finished, and the note about it is lost");
+            (why, format!("remove it with `{clear}`, then restore again"))
+        }
+        None => return None,
+    };
+    Some(Blocked { kind: Obstacle::Unfinished, why, hint: again })
+}
+
+fn is_private(seen: &Observed) -> bool {
+    let made = seen.influxdb.container.ours().and_then(|have| have.specification.as_ref());
+    made.is_some_and(|made| made.publish.port() == 0)
+}
+
+/// Notes the restore before anything is made for it.
+#[must_use]
+pub fn begin_restore() -> Plan {
+    Plan(vec![item(Resource::Settings, vec![Step::BeginRestore])])
+}
+
+/// Removes what an unfinished restore has made. The note about it stays, and so does the network: other containers may
+/// be attached to it.
+#[must_use]
+pub fn remove_unfinished(stack: &Stack, seen: &Observed) -> Plan {
+    let Plan(items) = down(stack, seen, true);
+    let stays = |item: &Item| matches!(item.resource, Resource::Settings | Resource::Network);
+    Plan(items.into_iter().filter(|item| !stays(item)).collect())
+}
+
+/// Makes what the data is put into. No container is published where anything else would look for it.
+#[must_use]
+pub fn make_for_restore(seen: &Observed) -> Plan {
+    let server = |role| item(Resource::Server(role), vec![Step::CreateVolume(role), Step::CreateForRestore(role)]);
+    let network = match seen.network {
+        Network::Ours(_) => vec![],
+        Network::Free | Network::Foreign => vec![Step::CreateNetwork],
+    };
+    Plan(vec![item(Resource::Network, network), server(Role::Influxdb), server(Role::Grafana)])
+}
+
+/// Removes the note: all data is in.
+#[must_use]
+pub fn finish_restore() -> Plan {
+    Plan(vec![item(Resource::Settings, vec![Step::FinishRestore])])
+}
+
+fn item(resource: Resource, steps: Vec<Step>) -> Item {
+    Item::new(resource, Finding::Requested("to be restored"), steps)
+}
+
+/// The same engine without the instance: what stands in the way of a new one.
+#[must_use]
+pub fn without_instance(seen: &Observed) -> Observed {
+    let network = if matches!(seen.network, Network::Ours(_)) { Network::Free } else { seen.network.clone() };
+    Observed {
+        network,
+        settings: StoredSettings::default(),
+        influxdb: without_server(&seen.influxdb),
+        grafana: without_server(&seen.grafana),
+        ..seen.clone()
+    }
+}
+
+fn without_server<S: Clone>(seen: &Server<S>) -> Server<S> {
+    let mut seen = seen.clone();
+    if matches!(seen.container, ContainerState::Ours(_)) {
+        seen.container = ContainerState::Absent;
+    }
+    if matches!(seen.volume, Volume::Ours { .. }) {
+        seen.volume = Volume::Absent;
+    }
+    seen
+}

@@ -1,0 +1,211 @@
+//! On a terminal: one live line for each server while something is done, and one tidy picture of what
+//! was done at the end.
+//!
+//! The only file that knows `indicatif`. Must not know what a step does.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::layout::{lines_on_screen, stderr_width, terminal_width};
+use super::plain::Plain;
+use super::text::{self, Look, Paint};
+use super::{Output, Report, Style, print, print_error};
+use crate::error::Error;
+use crate::model::event::{Event, Listener};
+use crate::model::plan::{Lane, Step};
+use crate::model::role::Role;
+use crate::model::status::Status;
+use crate::model::text::excerpt;
+
+/// What takes less has no time in the picture.
+const WORTH_A_TIME: Duration = Duration::from_millis(50);
+/// The longest text of a step in the picture; times stand behind it.
+const STEP_WIDTH: usize = 46;
+/// The columns before and behind it.
+const AROUND_A_STEP: usize = 20;
+
+/// Live lines on standard error.
+pub(super) struct Human {
+    style: Style,
+    lines: MultiProgress,
+    running: RefCell<HashMap<&'static str, ProgressBar>>,
+    done: RefCell<Vec<(Step, Duration)>>,
+    drawn: RefCell<usize>,
+    /// Where standard output is no terminal, a watch is one line per change.
+    lines_of_changes: Plain,
+}
+
+impl Human {
+    pub(super) fn new(style: Style) -> Self {
+        Self {
+            style,
+            lines: MultiProgress::new(),
+            running: RefCell::default(),
+            done: RefCell::default(),
+            drawn: RefCell::new(0),
+            lines_of_changes: Plain::new(style),
+        }
+    }
+
+    fn look(&self) -> Look {
+        let width = if self.style.terminal { terminal_width() } else { None };
+        Look { paint: Paint::new(self.style.color), width }
+    }
+
+    /// The live line of a lane, made when it is first needed.
+    fn line(&self, lane: &'static str) -> ProgressBar {
+        let mut running = self.running.borrow_mut();
+        let line = running.entry(lane).or_insert_with(|| {
+            let line = self.lines.add(ProgressBar::new_spinner());
+            line.set_style(spinner("{spinner} {prefix:8} {wide_msg} {elapsed:>4}"));
+            line.set_prefix(lane);
+            line.enable_steady_tick(Duration::from_millis(100));
+            line
+        });
+        line.clone()
+    }
+
+    fn pulling(&self, role: Role, (layers, all_layers): (usize, usize), (bytes, all_bytes): (u64, u64)) {
+        let line = self.line(lane(&Step::PullImage(role)));
+        if all_bytes > 0 && line.length() != Some(all_bytes) {
+            if line.length().is_none() {
+                // Only the end is cut off where the terminal is narrow.
+                let counts = "{decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+                line.set_style(spinner(&format!("{{spinner}} {{prefix:8}} pull {counts}{{wide_msg}}")));
+            }
+            line.set_length(all_bytes);
+        }
+        line.set_position(bytes);
+        let layer = format!("layer {} of {all_layers}", (layers + 1).min(all_layers));
+        let begin = if line.length().is_some() { ", " } else { "pull the image, " };
+        line.set_message(format!("{begin}{layer}"));
+    }
+
+    fn finished(&self, step: Step, time: Duration) {
+        let lane = lane(&step);
+        if let Some(line) = self.running.borrow_mut().remove(lane) {
+            line.finish_and_clear();
+            self.lines.remove(&line);
+        }
+        self.done.borrow_mut().push((step, time));
+    }
+
+    /// A line that stays, above the live ones.
+    fn say(&self, line: &str) {
+        // Not `println`: that says nothing where the live lines are hidden.
+        self.lines.suspend(|| print_error(&format!("{line}\n")));
+    }
+
+    /// What was done, grouped by server, with the times in one column.
+    fn picture(&self) -> String {
+        let paint = Paint::new(self.style.color_of_errors);
+        let done = std::mem::take(&mut *self.done.borrow_mut());
+        let step_width = stderr_width().map_or(STEP_WIDTH, |width| width.saturating_sub(AROUND_A_STEP).min(STEP_WIDTH));
+        let mut text = String::new();
+        let worth = |(step, time): &&(Step, Duration)| *time >= WORTH_A_TIME || !step.is_routine();
+        for group in 0..=3 {
+            let mut label = None;
+            for (step, time) in done.iter().filter(|(step, _)| place(step) == group).filter(worth) {
+                let time = if *time < WORTH_A_TIME {
+                    String::new()
+                } else {
+                    paint.faint(&format!("{:>5.1} s", time.as_secs_f64()))
+                };
+                let name = label.replace("").unwrap_or(lane(step));
+                let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
+                let line = format!("{} {name:8} {step:step_width$}{time}", paint.good("✔"));
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+fn spinner(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Where a step stands in the picture: what comes before both servers, theirs, what comes after.
+fn place(step: &Step) -> usize {
+    match step.lane() {
+        Lane::First | Lane::Settings => 0,
+        Lane::Beside(Role::Influxdb) => 1,
+        Lane::Beside(Role::Grafana) => 2,
+        Lane::Last => 3,
+    }
+}
+
+fn lane(step: &Step) -> &'static str {
+    match step.lane() {
+        Lane::First | Lane::Settings | Lane::Last => "",
+        Lane::Beside(Role::Influxdb) => "InfluxDB",
+        Lane::Beside(Role::Grafana) => "Grafana",
+    }
+}
+
+impl Listener for Human {
+    fn on(&self, event: Event<'_>) {
+        match &event {
+            Event::Started(step) => {
+                let line = self.line(lane(step));
+                line.reset_elapsed();
+                line.set_message(step.to_string());
+            }
+            Event::Done(step, time) => self.finished(**step, *time),
+            Event::Pulling { role, layers, bytes } => self.pulling(*role, *layers, *bytes),
+            Event::Waiting(what) => self.line("").set_message((*what).to_string()),
+            Event::Note(_) | Event::Warning(_) | Event::Request { .. } => {
+                if let Some(line) = text::event(&event, false) {
+                    self.say(&line);
+                }
+            }
+        }
+    }
+}
+
+impl Report for Human {
+    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+        self.clear();
+        match output {
+            Output::Error(..) => {
+                let paint = Paint::new(self.style.color_of_errors);
+                print_error(&text::output(output, Look { paint, width: None }));
+                Ok(())
+            }
+            _ => print(&text::output(output, self.look())),
+        }
+    }
+
+    fn again(&self, status: &Status) -> std::io::Result<()> {
+        self.clear();
+        if !self.style.terminal {
+            return self.lines_of_changes.again(status);
+        }
+        let look = self.look();
+        let text = text::status(status, look);
+        let up = self.drawn.replace(lines_on_screen(&text, look.width));
+        // Up over the last table, then clear from there to the end of the screen.
+        let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };
+        print(&format!("{back}{text}"))
+    }
+
+    fn trouble(&self, error: &Error) {
+        self.lines_of_changes.trouble(error);
+        *self.drawn.borrow_mut() = 0;
+    }
+
+    fn clear(&self) {
+        for (_, line) in self.running.borrow_mut().drain() {
+            line.finish_and_clear();
+        }
+        let _ = self.lines.clear();
+        let picture = self.picture();
+        if !picture.is_empty() {
+            print_error(&picture);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Where nothing can be redrawn: one plain line per change of state on standard error, and answers
+//! as text.
+
+use std::cell::RefCell;
+
+use super::text::{self, Look, Paint};
+use super::{Output, Report, Style, print, print_error, state_names};
+use crate::error::Error;
+use crate::model::event::{Event, Listener};
+use crate::model::status::Status;
+use crate::model::text::printable_line;
+
+/// Plain lines, or errors only.
+pub(super) struct Plain {
+    style: Style,
+    last: RefCell<String>,
+}
+
+impl Plain {
+    /// A report of this style.
+    #[must_use]
+    pub(super) const fn new(style: Style) -> Self {
+        Self { style, last: RefCell::new(String::new()) }
+    }
+}
+
+impl Listener for Plain {
+    fn on(&self, event: Event<'_>) {
+        if self.style.quiet {
+            return;
+        }
+        if let Some(line) = text::event(&event, self.style.verbose) {
+            print_error(&format!("{line}\n"));
+        }
+    }
+}
+
+impl Report for Plain {
+    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+        let look = |color| Look { paint: Paint::new(color), width: None };
+        match output {
+            Output::Error(..) => {
+                print_error(&text::output(output, look(self.style.color_of_errors)));
+                Ok(())
+            }
+            _ if self.style.quiet => Ok(()),
+            _ => print(&text::output(output, look(self.style.color))),
+        }
+    }
+
+    /// One line per change: what is worth knowing at a glance.
+    fn again(&self, status: &Status) -> std::io::Result<()> {
+        let servers = [&status.influxdb, &status.grafana]
+            .map(|server| format!("{} {}", server.role, state_names::server_state(server.state)));
+        let clipper = match status.reports.reporting {
+            Some(true) => "clipper reporting",
+            Some(false) => "clipper not reporting",
+            None => "clipper unknown",
+        };
+        let sync = if status.in_sync { "in sync" } else { "out of sync" };
+        let mut line = format!("{} {sync}: {}, {clipper}", status.instance, servers.join(", "));
+        for model in &status.reports.models {
+            let state = match (model.reporting, model.above_objective) {
+                (false, _) => "silent",
+                (true, Some(true)) => "above the objective",
+                (true, _) => "reporting",
+            };
+            line.push_str(&format!(", {} {state}", model.name));
+        }
+        for finding in &status.findings {
+            line.push_str(&format!("; {finding}"));
+        }
+        let line = printable_line(&line);
+        if *self.last.borrow() == line || self.style.quiet {
+            return Ok(());
+        }
+        let result = print(&format!("{line}\n"));
+        *self.last.borrow_mut() = line;
+        result
+    }
+
+    fn trouble(&self, error: &Error) {
+        self.last.borrow_mut().clear();
+        print_error(&format!("note: {}; trying again\n", printable_line(&error.to_string())));
+    }
+
+    fn clear(&self) {}
+}

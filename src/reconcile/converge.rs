@@ -1,0 +1,568 @@
+//! The verbs, each a short story: observe, plan, apply, observe again.
+//!
+//! Must not know how anything is shown, nor what an option is called in clap.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::upgrade::micros_since_1970;
+use super::{Depth, Systems};
+use crate::backoff::pause;
+use crate::error::{Error, Refusal, Result};
+use crate::model::event::{Event, ExecutedStep, Listener};
+use crate::model::observed::{Observed, Probe, Unreadable};
+use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
+use crate::model::reports::{self, Reports};
+use crate::model::retention::Retention;
+use crate::model::role::Role;
+use crate::model::stack::Stack;
+use crate::model::status::{self, Account, Status};
+
+/// How often a plan is made again because somebody else changed the engine meanwhile.
+const MAX_ATTEMPTS: usize = 6;
+
+/// What a verb that changes things reports.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was done.
+    pub executed: Vec<ExecutedStep>,
+    /// How things are now.
+    pub status: Status,
+}
+
+/// What the user asked of `down`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DownOptions {
+    /// Delete the volumes, with all data and settings.
+    pub volumes: bool,
+    /// Take our data source, dashboard and folder out of a Grafana that already ran.
+    pub deregister: bool,
+}
+
+/// Brings the stack up and verifies it. `confirm` is asked before points are deleted, with what would be. Where a
+/// new image of Grafana fails, the one of before comes back with its database.
+///
+/// # Errors
+/// [`Error::Blocked`] when somebody has to act first, [`Error::NotConverged`] when something remains
+/// to be done afterwards, [`Error::UpgradeUndone`] when the new image failed, else what a step failed with.
+pub async fn up(
+    systems: &Systems,
+    options: UpOptions,
+    confirm: impl AsyncFn(&str) -> Result<()>,
+    listener: &dyn Listener,
+) -> Result<Outcome> {
+    begin(systems.stack(), options, listener)?;
+    match Box::pin(converge(systems, options, &confirm, listener)).await {
+        Err(error) if systems.is_of_grafana(&error).await => {
+            Err(Box::pin(undo_upgrade(systems, error, &confirm, listener)).await)
+        }
+        result => result,
+    }
+}
+
+/// Refuses what no snapshot can change, and says what a user should know beforehand.
+fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
+    check_reset(stack, options)?;
+    warn_about_open_access(stack, listener);
+    for hint in status::unreadable_dashboards(stack).into_iter().chain(status::refused_image(stack)) {
+        listener.on(Event::Warning(&hint));
+    }
+    Ok(())
+}
+
+/// Goes back to the image of before, if another one is being tried; what is to be told of it all.
+async fn undo_upgrade(
+    systems: &Systems,
+    error: Error,
+    confirm: &impl AsyncFn(&str) -> Result<()>,
+    listener: &dyn Listener,
+) -> Error {
+    let (before, upgrade) = match systems.refuse_upgrade().await {
+        Ok(Some(refused)) => refused,
+        Ok(None) => return error,
+        Err(other) => {
+            listener.on(Event::Warning(&format!("the image of before could not be brought back: {other}")));
+            return error;
+        }
+    };
+    let (from, to) = (upgrade.from.name.to_string(), upgrade.to.name.to_string());
+    listener.on(Event::Warning(&format!("{to} failed; going back to {from} and its database")));
+    // On the heap: a plan within a plan takes more stack than some systems give.
+    let undone = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
+    let undone = undone.await.map(drop).map_err(Box::new);
+    // The settings were saved before the image was tried; naming it once more would try it again.
+    let saved = systems.stack().invocation.saved();
+    let (again, rest) = (saved.command(&format!("up --grafana-image {to}")), saved.command("up"));
+    Error::UpgradeUndone { from, to, source: Box::new(error), undone, again, rest }
+}
+
+async fn converge(
+    systems: &Systems,
+    options: UpOptions,
+    confirm: &impl AsyncFn(&str) -> Result<()>,
+    listener: &dyn Listener,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    let mut options = options;
+    let mut confirmed: Vec<Question> = Vec::new();
+    let mut executed: Vec<ExecutedStep> = Vec::new();
+    let mut retries = Retries::new(listener);
+    loop {
+        let seen = systems.observe(Depth::Servers).await?;
+        let plan = plan::up(systems.stack(), &seen, options);
+        if let Some((resource, blocked)) = plan.blocked() {
+            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+        }
+        if plan.in_sync() {
+            status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
+            let starts = executed.iter().any(|done| matches!(done.step, Step::StartContainer(_)));
+            if let Some(warning) = status::exposed_loopback(systems.stack(), &seen).filter(|_| starts) {
+                listener.on(Event::Warning(&warning));
+            }
+            let status = summarize(systems, &seen, &plan, false).await?;
+            return Ok(Outcome { executed, status });
+        }
+        if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {
+            retries.after(not_read(systems.stack(), unreadable)).await?;
+            continue;
+        }
+        for question in questions(systems.stack(), &seen, &plan) {
+            if !confirmed.iter().any(|answered| answered.covers(&question)) {
+                confirm(&question.to_string()).await?;
+                confirmed.push(question);
+            }
+        }
+        match systems.apply(&plan, &mut executed).await {
+            Ok(()) => {
+                if !plan.restores() {
+                    options = UpOptions::default();
+                }
+                retries.spend(not_converged(systems.stack(), &plan, started))?;
+            }
+            Err(error) => retries.after(error).await?,
+        }
+    }
+}
+
+/// What could be done is done, and Grafana does not show the rest.
+fn not_read(stack: &Stack, unreadable: &Unreadable) -> Error {
+    let Unreadable { doing, status, why } = unreadable.clone();
+    Error::Answer { doing, url: stack.url(Role::Grafana).to_string(), status, why }
+}
+
+/// What `up` asks before it deletes data.
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    /// A shorter retention deletes points.
+    Retention { database: String, from: Option<Retention>, to: Retention },
+    /// Grafana's database before this image was tried replaces the present one.
+    Restore { tried: String },
+}
+
+impl Question {
+    /// An answer to this question is one to the other, too.
+    fn covers(&self, other: &Self) -> bool {
+        let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
+        self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retention { database, from: Some(from), to } => {
+                write!(f, "database {database} keeps points {from}, and would keep them {to}: older ones are deleted")
+            }
+            Self::Retention { database, from: None, to } => {
+                write!(f, "database {database} would keep points {to}, and it is not known how long it keeps them now")
+            }
+            Self::Restore { tried } => write!(
+                f,
+                "the database that Grafana had before {tried} was tried comes back, and what was stored in Grafana since \
+                 is deleted"
+            ),
+        }
+    }
+}
+
+/// What must be confirmed before a plan is carried out. A database that was copied just now comes back unasked.
+fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
+    let retention = plan::shortened_retention(stack, plan).map(|from| Question::Retention {
+        database: stack.database.clone(),
+        from,
+        to: stack.retention.unwrap_or(Retention::Forever),
+    });
+    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores());
+    let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(micros_since_1970(), stack.timeout));
+    let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
+    retention.into_iter().chain(restore).collect()
+}
+
+/// Grafana's command resets the password of its first administrator, whoever signs in.
+fn check_reset(stack: &Stack, options: UpOptions) -> Result<()> {
+    if !options.reset_password || (stack.login.is_admin() && stack.container(Role::Grafana).is_some()) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "--reset-grafana-password sets the password of admin, in a container of clipper-metrics only",
+        "omit --grafana-user, the token and --grafana-url (--grafana-user '' takes back a remembered one)",
+    ))
+}
+
+/// Decides whether a plan is made again.
+struct Retries<'a> {
+    listener: &'a dyn Listener,
+    left: usize,
+    backoff: Duration,
+    refused: bool,
+}
+
+impl<'a> Retries<'a> {
+    const fn new(listener: &'a dyn Listener) -> Self {
+        Self { listener, left: MAX_ATTEMPTS, backoff: Duration::from_millis(50), refused: false }
+    }
+
+    /// One attempt less; the error where none is left.
+    fn spend(&mut self, error: Error) -> Result<()> {
+        self.left -= 1;
+        if self.left == 0 { Err(error) } else { Ok(()) }
+    }
+
+    /// Lets a race pass, and one rejected login: a run that ended half-way may have left another
+    /// password in the volume. What Grafana rejected is not tried again.
+    async fn after(&mut self, error: Error) -> Result<()> {
+        let is_login = matches!(error, Error::Refused { role: Role::Grafana, .. });
+        if is_race(&error) {
+            self.listener.on(Event::Note(&format!("{error}; trying again")));
+            pause(&mut self.backoff).await;
+        } else if is_login && !self.refused {
+            self.refused = true;
+        } else {
+            return Err(error);
+        }
+        self.spend(error)
+    }
+}
+
+/// Somebody else was faster with the same object: what remains to be done must be looked up again.
+/// Grafana 7.5 answers 500 to one of two that save the same thing at once.
+const fn is_race(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Raced { .. }
+            | Error::Docker { refusal: Refusal::Conflict | Refusal::NotFound | Refusal::Overwritten, .. }
+            | Error::Answer { status: 500..=599, .. }
+    )
+}
+
+fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
+    let rest: Vec<String> = plan.steps().map(|(step, finding)| format!("{step} ({finding})")).collect();
+    Error::NotConverged {
+        rest: rest.join(", "),
+        after: Some(started.elapsed()),
+        hint: format!(
+            "`{}` shows what differs; something else may be changing the same objects",
+            stack.command("status")
+        ),
+    }
+}
+
+/// What a command would do.
+#[derive(Debug)]
+pub struct Preview {
+    /// The steps.
+    pub plan: Plan,
+    /// What the command asks before it begins.
+    pub questions: Vec<String>,
+    /// How things are now.
+    pub status: Status,
+}
+
+/// What `up` would do.
+///
+/// # Errors
+/// [`Error::Usage`] where `up` refuses its options, [`Error::Docker`] when the engine does not answer.
+pub async fn plan_up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Preview> {
+    let stack = systems.stack();
+    begin(stack, options, listener)?;
+    let seen = systems.observe(Depth::Servers).await?;
+    let plan = plan::up(stack, &seen, options);
+    // Nothing is asked while something blocks.
+    let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
+    let status = summarize(systems, &seen, &plan, false).await?;
+    Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
+}
+
+/// Says in one line each who could use what is published.
+fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
+    let open = |role| {
+        let specification = &stack.container(role)?.specification;
+        specification.is_open().then_some(specification.publish)
+    };
+    if let Some(at) = open(Role::Influxdb) {
+        listener.on(Event::Warning(&format!(
+            "InfluxDB listens on {at} without authentication: anyone who reaches that address can read and write metrics"
+        )));
+    }
+    if let Some(at) = open(Role::Grafana) {
+        listener.on(Event::Warning(&format!(
+            "Grafana listens on {at} over plain http: passwords can be read on the way there"
+        )));
+    }
+}
+
+/// Removes what is the instance's. `confirm` is asked before volumes go.
+///
+/// # Errors
+/// [`Error::Blocked`] when somebody has to act first, what `confirm` says, else what a step failed with.
+pub async fn down(
+    systems: &Systems,
+    options: DownOptions,
+    confirm: impl AsyncFnOnce(&[String]) -> Result<()>,
+    listener: &dyn Listener,
+) -> Result<Outcome> {
+    let mut executed = Vec::new();
+    let mut retries = Retries::new(listener);
+    let mut confirm = Some(confirm);
+    let mut deregisters = options.deregister;
+    loop {
+        let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
+        let seen = systems.observe(depth).await?;
+        let plan = plan::down(systems.stack(), &seen, options.volumes);
+        if let Some((resource, blocked)) = plan.blocked() {
+            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+        }
+        let volumes = volumes_to_delete(systems.stack(), &plan);
+        if !volumes.is_empty()
+            && let Some(confirm) = confirm.take()
+        {
+            confirm(&volumes).await?;
+        }
+        // Only when everything that is to go was confirmed.
+        if std::mem::take(&mut deregisters) {
+            deregister(systems, &mut executed, listener).await?;
+            continue;
+        }
+        if plan.is_idle() {
+            warn_about_restore(systems.stack(), &seen, listener);
+            let up = plan::up(systems.stack(), &seen, UpOptions::default());
+            let mut status = summarize(systems, &seen, &up, false).await?;
+            for kept in status::kept(&plan) {
+                listener.on(Event::Warning(&kept));
+                status.hints.push(kept);
+            }
+            return Ok(Outcome { executed, status });
+        }
+        match systems.apply(&plan, &mut executed).await {
+            Ok(()) => retries.spend(still_there(systems.stack(), &plan))?,
+            Err(error) => retries.after(error).await?,
+        }
+    }
+}
+
+/// Takes our things out of a Grafana that stays.
+async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listener: &dyn Listener) -> Result<()> {
+    for hint in status::unreadable_dashboards(systems.stack()) {
+        listener.on(Event::Warning(&hint));
+    }
+    let plan = plan_deregister(systems).await?;
+    if let Some((resource, blocked)) = plan.blocked() {
+        return Err(Error::Blocked { resource, blocked: blocked.clone() });
+    }
+    systems.apply(&plan, executed).await?;
+    if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
+        listener.on(Event::Warning(&format!(
+            "the data source {:?} was edited and is kept: delete it in Grafana if no dashboard needs it",
+            systems.stack().data_source.name
+        )));
+    }
+    match plan.unreadable() {
+        Some(unreadable) => Err(not_read(systems.stack(), unreadable)),
+        None => Ok(()),
+    }
+}
+
+async fn plan_deregister(systems: &Systems) -> Result<Plan> {
+    let stack = systems.stack();
+    expect_known_settings(stack)?;
+    if stack.container(Role::Grafana).is_some() {
+        return Err(Error::usage(
+            "--deregister is for a Grafana that already runs; this one is a container, which is removed as a whole",
+            format!("omit it; `{}` deletes its data, too", stack.command("down --volumes")),
+        ));
+    }
+    let seen = systems.observe(Depth::Servers).await?;
+    let url = stack.url(Role::Grafana).to_string();
+    match plan::deregister(stack, &seen) {
+        Some(plan) => Ok(plan),
+        None => Err(match seen.grafana.probe {
+            Probe::Refusing(message) => Error::Refused { role: Role::Grafana, url, message },
+            _ => Error::Absent {
+                what: format!("nothing was removed: Grafana does not answer at {url}"),
+                hint: "check that it runs, or omit --deregister".into(),
+            },
+        }),
+    }
+}
+
+/// Refuses to work on an instance whose restore is not finished.
+pub(crate) fn expect_restored(stack: &Stack, seen: &Observed) -> Result<()> {
+    match plan::unfinished(stack, seen) {
+        Some(blocked) => Err(Error::Blocked { resource: Resource::Settings, blocked }),
+        None => Ok(()),
+    }
+}
+
+/// The same as a warning, for commands that can do without the data.
+pub(crate) fn warn_about_restore(stack: &Stack, seen: &Observed, listener: &dyn Listener) {
+    if let Some(unfinished) = plan::unfinished(stack, seen) {
+        listener.on(Event::Warning(&format!("{}: {}", unfinished.why, unfinished.hint)));
+    }
+}
+
+/// What is lost with volumes.
+#[must_use]
+pub fn deletion(volumes: &[String]) -> String {
+    format!("the volumes {} are deleted, with all metrics, users and dashboards in them", volumes.join(" and "))
+}
+
+fn volumes_to_delete(stack: &Stack, plan: &Plan) -> Vec<String> {
+    plan.steps()
+        .filter_map(|(step, _)| match step {
+            Step::RemoveVolume(role) => Some(role.object_name(&stack.instance)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn still_there(stack: &Stack, plan: &Plan) -> Error {
+    Error::NotConverged {
+        rest: plan.steps().map(|(step, _)| step.to_string()).collect::<Vec<_>>().join(", "),
+        after: None,
+        hint: format!(
+            "something else uses them: `{}` and `{}` show what",
+            stack.invocation.docker("ps -a"),
+            stack.invocation.docker(&format!("network inspect {}", stack.instance))
+        ),
+    }
+}
+
+/// What `down` would do.
+///
+/// # Errors
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Preview> {
+    let mut items = if options.deregister { plan_deregister(systems).await?.0 } else { Vec::new() };
+    let seen = systems.observe(Depth::EngineOnly).await?;
+    items.extend(plan::down(systems.stack(), &seen, options.volumes).0);
+    let plan = Plan(items);
+    let up = plan::up(systems.stack(), &seen, UpOptions::default());
+    let mut status = summarize(systems, &seen, &up, false).await?;
+    status.hints.extend(status::kept(&plan));
+    let volumes = volumes_to_delete(systems.stack(), &plan);
+    let questions = if volumes.is_empty() || plan.blocked().is_some() { vec![] } else { vec![deletion(&volumes)] };
+    Ok(Preview { plan, questions, status })
+}
+
+/// Reports what is there and how it differs.
+///
+/// # Errors
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
+    let seen = systems.observe(Depth::Servers).await?;
+    let plan = plan::up(systems.stack(), &seen, UpOptions::default());
+    summarize(systems, &seen, &plan, show_secrets).await
+}
+
+/// How often `status --watch` looks.
+const WATCH: Duration = Duration::from_secs(3);
+
+/// Looks again and again and shows each status, until `show` has had enough.
+///
+/// # Errors
+/// [`Error::Docker`] when the engine does not answer.
+pub async fn watch(systems: &Systems, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
+    let mut ticks = tokio::time::interval(WATCH);
+    loop {
+        ticks.tick().await;
+        if !show(&status(systems, show_secrets).await?) {
+            return Ok(());
+        }
+    }
+}
+
+/// Outlives an engine that restarts: tells of it once, and opens again until that works.
+///
+/// # Errors
+/// Any error that is not the engine's.
+pub async fn reopen<T, F: Future<Output = Result<T>>>(
+    error: Error,
+    open: impl Fn() -> F,
+    tell: impl Fn(&Error),
+) -> Result<T> {
+    let passes = |error: &Error| matches!(error, Error::Engine { .. } | Error::Docker { .. } | Error::Raced { .. });
+    if !passes(&error) {
+        return Err(error);
+    }
+    tell(&error);
+    let mut ticks = tokio::time::interval(WATCH);
+    loop {
+        ticks.tick().await;
+        match open().await {
+            Err(error) if passes(&error) => {}
+            result => return result,
+        }
+    }
+}
+
+/// A command that depends on what the instance remembers stops where that is lost, and does not guess.
+pub(crate) fn expect_known_settings(stack: &Stack) -> Result<()> {
+    plan::unknown_settings(stack)
+        .map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Settings, blocked }))
+}
+
+pub(crate) async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, show_secrets: bool) -> Result<Status> {
+    let reports = reports(systems, seen).await;
+    let account = account(systems, seen, show_secrets).await?;
+    Ok(status::summarize(systems.stack(), seen, plan, reports, account))
+}
+
+/// What Clipper reports, as far as InfluxDB can be asked. A failure here is no failure of the stack.
+async fn reports(systems: &Systems, seen: &Observed) -> Reports {
+    let stack = systems.stack();
+    let is_known = plan::unknown_settings(stack).is_none();
+    if !is_known || seen.influxdb.probe.stored().is_none_or(|influxdb| !influxdb.has_database) {
+        return Reports::default();
+    }
+    match systems.influxdb().activity(&stack.database).await {
+        Ok(activity) => {
+            let (objective, named) = (status::objective(stack, seen), status::named_models(stack, seen));
+            reports::analyse(&activity, stack, objective, &named, now())
+        }
+        Err(error) => Reports { hints: vec![error.to_string()], ..Reports::default() },
+    }
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+async fn account(systems: &Systems, seen: &Observed, show_secrets: bool) -> Result<Account> {
+    let stack = systems.stack();
+    let is_known = stack.container(Role::Grafana).is_some();
+    let have = seen.grafana.container.ours().filter(|_| is_known);
+    let is_default = match seen.grafana.login.account {
+        crate::model::observed::Account::DefaultPassword => true,
+        crate::model::observed::Account::OwnPassword | crate::model::observed::Account::Other => false,
+        crate::model::observed::Account::Nobody => have.is_none_or(|have| {
+            have.specification.as_ref().is_none_or(|specification| {
+                specification.password == crate::model::specification::PasswordSource::Default
+            })
+        }),
+    };
+    let password = if show_secrets && have.is_some() { systems.grafana_password(have).await? } else { None };
+    Ok(Account { user: stack.login.user.clone(), password, is_default, is_known })
+}

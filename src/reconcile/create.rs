@@ -1,0 +1,152 @@
+//! Makes containers: as specified, or where nobody else reaches them, from the image that ran last.
+//!
+//! Knows what a volume's files say about the container that is made for it. Must not start anything.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use futures_util::future::try_join;
+
+use super::Systems;
+use super::version::older;
+use crate::engine::Creation;
+use crate::error::{Error, Result};
+use crate::model::image::ImageRef;
+use crate::model::observed::Volume;
+use crate::model::plan::{self, NewPassword, Resource};
+use crate::model::role::Role;
+use crate::model::specification::{PasswordSource, Specification};
+use crate::model::stack::{ContainerSpec, EngineLocation, Login};
+
+impl Systems {
+    pub(super) async fn create(&self, spec: &ContainerSpec, password: NewPassword) -> Result<()> {
+        let (source, adopts) = match password {
+            NewPassword::Known(source) => (source, false),
+            NewPassword::AsVolume => (PasswordSource::Default, true),
+        };
+        let specification = Specification { password: source, ..spec.specification.clone() };
+        self.create_as(spec, specification, Making { adopts, ..Making::default() }).await
+    }
+
+    /// A container that data is put in through, published as no stack specifies it. Clipper, which looks for InfluxDB
+    /// at the specified port, does not find it.
+    pub(super) async fn create_for_restore(&self, spec: &ContainerSpec) -> Result<()> {
+        let mut specification = private(spec);
+        if spec.role == Role::Influxdb && matches!(self.stack.engine, EngineLocation::Elsewhere(_)) {
+            // That machine's loopback is out of reach.
+            specification.publish.set_ip(spec.specification.publish.ip());
+        }
+        self.create_as(spec, specification, Making { private: true, ..Making::default() }).await
+    }
+
+    /// On a port of loopback that the engine chooses, from the image that ran last: a login that is
+    /// rejected must not leave a migrated database behind. A volume that Grafana never ran on gets
+    /// the given password: there is no other to try.
+    pub(super) async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
+        let last = self.last_image.borrow().clone();
+        let mut making = Making { adopts: true, private: true, image: None };
+        let mut specification = private(spec);
+        if let Some((id, image)) = last {
+            making.image = Some(id);
+            specification.image = image;
+        }
+        self.create_as(spec, specification.clone(), making.clone()).await?;
+        let id = self.container_of(spec.role)?;
+        let docker = self.docker()?;
+        making.adopts = false;
+        if docker.has_database(&id).await? {
+            if making.image.is_none()
+                && let Some(last) = self.last_image_of(spec, &id).await?
+            {
+                let Some(found) = docker.image_called(&last).await? else {
+                    docker.remove_container(&self.stack.instance, spec.role).await?;
+                    self.set_container(spec.role, None);
+                    return Err(Error::Blocked {
+                        resource: Resource::Server(spec.role),
+                        blocked: plan::needs_last_image(&self.stack, spec, &last),
+                    });
+                };
+                making.image = Some(found.id);
+                specification.image = ImageRef::parse(&last).unwrap_or(specification.image);
+                let password = docker.ours(spec.role, &id).await?.and_then(|have| have.specification);
+                let password = password.map_or(PasswordSource::Default, |made| made.password);
+                self.replace_as(spec, Specification { password, ..specification }, making).await?;
+            }
+            return Ok(());
+        }
+        if self.credentials.grafana_password.is_some() {
+            self.write_password().await?;
+            let specification = Specification { password: PasswordSource::File, ..specification };
+            self.replace_as(spec, specification, making).await?;
+        }
+        // The volume may have been made for another version.
+        self.record_version(spec).await
+    }
+
+    /// The image that ran last on the volume, where it is another than the specified one.
+    async fn last_image_of(&self, spec: &ContainerSpec, id: &str) -> Result<Option<String>> {
+        let docker = self.docker()?;
+        let (files, volume) = try_join(docker.read_files(id), docker.volume(&self.stack.instance, spec.role)).await?;
+        let Volume::Ours { image: label, .. } = volume else { return Ok(None) };
+        Ok(files.last_image(label).filter(|last| *last != spec.specification.image.to_string()))
+    }
+
+    /// Makes the container. With `adopts`, a password that lies in the volume is taken over, and a
+    /// volume that an image is too old for is refused before anything is started on it.
+    async fn create_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
+        let docker = self.docker()?;
+        let user = &self.stack.login.user;
+        let creation = Creation {
+            instance: &self.stack.instance,
+            grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
+            private: making.private,
+            image: making.image.as_deref().or(spec.pinned_image.as_deref()),
+        };
+        let id = docker.create_container(creation, spec, &specification).await?;
+        self.set_container(spec.role, Some(id.clone()));
+        self.set_place(spec, Some(spec.specification.publish));
+        if !making.adopts || spec.role != Role::Grafana {
+            return Ok(());
+        }
+        let (files, volume) = try_join(docker.read_files(&id), docker.volume(creation.instance, spec.role)).await?;
+        let label = match volume {
+            Volume::Ours { version, .. } if docker.has_database(&id).await? => version,
+            _ => None,
+        };
+        // A private one is not started before its image is the one that ran last.
+        if !making.private
+            && let Some(blocked) = older(spec, &spec.specification.image, &files, label)
+        {
+            docker.remove_container(&self.stack.instance, spec.role).await?;
+            self.set_container(spec.role, None);
+            return Err(Error::Blocked { resource: Resource::Server(spec.role), blocked });
+        }
+        if files.password.is_some() {
+            let specification = Specification { password: PasswordSource::File, ..specification };
+            self.replace_as(spec, specification, Making { adopts: false, ..making }).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a container that was never started once more.
+    async fn replace_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
+        self.docker()?.remove_container(&self.stack.instance, spec.role).await?;
+        Box::pin(self.create_as(spec, specification, making)).await
+    }
+}
+
+/// The same container, published on a port of loopback that the engine chooses.
+fn private(spec: &ContainerSpec) -> Specification {
+    let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+    Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() }
+}
+
+/// How a container is made beyond its specification.
+#[derive(Clone, Default)]
+struct Making {
+    /// A password that lies in the volume is taken over, and an image that is too old is refused.
+    adopts: bool,
+    /// Only this program reaches it.
+    private: bool,
+    /// The engine's id of another image than the specified one.
+    image: Option<String>,
+}

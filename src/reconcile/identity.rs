@@ -1,0 +1,96 @@
+//! Whether the server at a container's address is that container. A socket of the engine can be forwarded from another
+//! machine or mounted into a container: then another server answers at the published address here, and no credentials
+//! may go there.
+//!
+//! Two facts show it. The engine names a network's bridge after the network's random id: where this process sees that
+//! interface, the engine publishes on the same addresses. Where it does not, as with engines in virtual machines, a
+//! request with a random number is sent to the published port: only a container behind it has that number in its log.
+
+use std::time::{Duration, Instant};
+
+use super::Systems;
+use crate::backoff::pause;
+use crate::engine::has_bridge_of;
+use crate::error::{Error, Result};
+use crate::http::PROBE;
+use crate::http::{Auth, Body};
+use crate::model::observed::{ContainerState, ManagedServer, Network, RunState};
+use crate::model::plan::{self, Resource};
+use crate::model::role::Role;
+
+/// How long a request may take from the published port into the container's log. Only another server takes so long.
+const LOGGED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The same where another server is the usual case: only a run that switches to an external server waits so long.
+const FORWARDED_WITHIN: Duration = Duration::from_secs(1);
+
+impl Systems {
+    /// The server that answers at the role's address is its container, which is attached to `network`, or the server
+    /// that the user named.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer, [`Error::Http`] when the server does not.
+    pub(super) async fn is_the_container(&self, role: Role, network: &Network) -> Result<bool> {
+        if self.stack.container(role).is_none() || has_bridge_of(network) {
+            return Ok(true);
+        }
+        self.arrives_in(role, &self.container_of(role)?, LOGGED_WITHIN).await
+    }
+
+    /// The instance's own container to which an external server's URL leads through a proxy or a tunnel, whose address
+    /// shows nothing of it.
+    ///
+    /// # Errors
+    /// As [`Self::is_the_container`].
+    pub(super) async fn forwarded_to(&self, role: Role, container: &ContainerState) -> Result<Option<ManagedServer>> {
+        let have = container.ours().filter(|have| have.run == RunState::Running);
+        let Some(have) = have.filter(|_| self.stack.container(role).is_none()) else { return Ok(None) };
+        let found = self.arrives_in(role, &have.id, FORWARDED_WITHIN).await?;
+        Ok(found.then(|| ManagedServer {
+            container: have.name.clone(),
+            instance: self.stack.instance.clone(),
+            is_own: true,
+            runs: true,
+        }))
+    }
+
+    /// A request with a random number, sent to the role's address, is in this container's log.
+    async fn arrives_in(&self, role: Role, id: &str, within: Duration) -> Result<bool> {
+        let number = super::login::random_hex()?;
+        // Both servers log such a request at their usual level; InfluxDB any, Grafana what it does not find.
+        let path = match role {
+            Role::Influxdb => format!("/ping?clipper-metrics={number}"),
+            Role::Grafana => format!("/api/clipper-metrics-{number}"),
+        };
+        self.http(role, Auth::None).send("GET", &path, &[], Body::Empty, Some(PROBE)).await?;
+        let deadline = Instant::now() + within;
+        let mut backoff = Duration::from_millis(5);
+        loop {
+            if self.docker()?.has_logged(id, &number).await? {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            pause(&mut backoff).await;
+        }
+    }
+
+    /// Verifies that the server at the role's address is its container, before anything is sent to it that another
+    /// server must not get.
+    ///
+    /// # Errors
+    /// [`Error::Blocked`] when it is another server, else as [`Self::is_the_container`].
+    pub(super) async fn expect_the_container(&self, role: Role) -> Result<()> {
+        if self.stack.container(role).is_none() {
+            return Ok(());
+        }
+        let network = self.docker()?.network(&self.stack.instance).await?;
+        if self.is_the_container(role, &network).await? {
+            return Ok(());
+        }
+        let address = self.http(role, Auth::None).address().to_string();
+        let blocked = plan::not_the_container(&self.stack, role, &address);
+        Err(Error::Blocked { resource: Resource::Server(role), blocked })
+    }
+}

@@ -1,0 +1,263 @@
+//! One run at a time per engine and instance, for one user on one machine.
+//!
+//! The lock is a file in a directory that belongs to this user alone: another user could hold a lock anywhere else, or
+//! put a link in its place. Runs of different users are kept apart by the engine itself, whose "already exists" means to
+//! look once more.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::engine::endpoint::Environment;
+use crate::error::{Error, Result};
+use crate::model::event::{Event, Listener};
+
+/// Held until it is dropped; the system lets go of it when the process dies.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Option<File>,
+}
+
+/// How long another run may work on the same instance: pulls can be slow.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The directory of the locks.
+const DIRECTORY: &str = "clipper-metrics";
+
+/// Waits until no other run works on the same instance of the same engine. Where no directory is this user's alone,
+/// there is no lock: the engine still keeps two runs apart.
+///
+/// # Errors
+/// [`Error::Raced`] when the other run does not end.
+pub async fn acquire(engine: &str, instance: &str, environment: &Environment, listener: &dyn Listener) -> Result<Lock> {
+    acquire_within(LOCK_TIMEOUT, engine, instance, environment, listener).await
+}
+
+async fn acquire_within(
+    timeout: Duration,
+    engine: &str,
+    instance: &str,
+    environment: &Environment,
+    listener: &dyn Listener,
+) -> Result<Lock> {
+    let engine: String = engine.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name = format!("{engine}-{instance}.lock");
+    let parents = parents(environment);
+    let Some(file) = parents.iter().find_map(|parent| private::open(parent, &name).ok()) else {
+        listener
+            .on(Event::Note("no directory belongs to this user alone, so nothing keeps two runs apart but the engine"));
+        return Ok(Lock { _file: None });
+    };
+    let deadline = Instant::now() + timeout;
+    let mut is_announced = false;
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                if !is_announced {
+                    listener
+                        .on(Event::Waiting(&format!("another clipper-metrics works on {instance}; waiting for it")));
+                    is_announced = true;
+                }
+                if Instant::now() >= deadline {
+                    let waited = humantime::format_duration(timeout);
+                    let why = format!("another clipper-metrics has worked on it for {waited}");
+                    return Err(Error::Raced { doing: format!("work on {instance}"), why });
+                }
+                crate::backoff::pause(&mut pause).await;
+            }
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(Lock { _file: Some(file) }),
+        }
+    }
+}
+
+/// Where the directory of the locks may be, the best place first.
+fn parents(environment: &Environment) -> Vec<PathBuf> {
+    let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
+    let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
+    runtime.into_iter().chain(home).chain([std::env::temp_dir()]).collect()
+}
+
+#[cfg(unix)]
+mod private {
+    use super::{DIRECTORY, File, Path, io};
+    use rustix::fd::OwnedFd;
+    use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, mkdirat, open as open_path, openat};
+    use rustix::process::geteuid;
+
+    const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+    const OWNER_ONLY: Mode = Mode::RWXU;
+
+    /// A file of this user's in a directory that no other user can enter, below a directory of this user's or one that
+    /// is everybody's and protects what each user has there. No link is followed below it.
+    pub(super) fn open(parent: &Path, name: &str) -> io::Result<File> {
+        let parent = below(parent)?;
+        // A name for each user where one directory serves all.
+        let (directory, is_shared) = match fstat(&parent)? {
+            stat if is_protected(&stat) => (format!("{DIRECTORY}-{}", geteuid().as_raw()), true),
+            stat if is_own(&stat) => (DIRECTORY.to_string(), false),
+            _ => return Err(io::ErrorKind::PermissionDenied.into()),
+        };
+        let directory = own_directory(&parent, &directory, is_shared)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = openat(&directory, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !is_own(&stat) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(file.into())
+    }
+
+    /// The directory, made if only its last part is missing, as in a home without `.cache`.
+    fn below(path: &Path) -> io::Result<OwnedFd> {
+        match open_path(path, FOLDER, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => {
+                let (Some(above), Some(last)) = (path.parent(), path.file_name()) else {
+                    return Err(io::ErrorKind::NotFound.into());
+                };
+                let above = open_path(above, FOLDER, Mode::empty())?;
+                if !is_own(&fstat(&above)?) {
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
+                made(&above, last)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// A directory that this user owns and no other can enter.
+    fn own_directory(parent: &OwnedFd, name: &str, is_shared: bool) -> io::Result<OwnedFd> {
+        let directory = made(parent, name)?;
+        let stat = fstat(&directory)?;
+        if !is_own(&stat) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let mode = Mode::from_raw_mode(stat.st_mode);
+        if mode.intersects(Mode::RWXG | Mode::RWXO) {
+            // What others could write to before may hold what they made.
+            if is_shared || mode.intersects(Mode::WGRP | Mode::WOTH) {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            fchmod(&directory, OWNER_ONLY)?;
+        }
+        Ok(directory)
+    }
+
+    fn made(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) -> io::Result<OwnedFd> {
+        match mkdirat(parent, name, OWNER_ONLY) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(openat(parent, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?)
+    }
+
+    fn is_own(stat: &Stat) -> bool {
+        stat.st_uid == geteuid().as_raw()
+    }
+
+    /// Everybody may write there, and only root and owners may remove, as in `/tmp`.
+    fn is_protected(stat: &Stat) -> bool {
+        stat.st_uid == 0 && Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::fs::{Permissions, create_dir, set_permissions, symlink_metadata};
+        use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+        use super::*;
+
+        const NAME: &str = "x.lock";
+
+        fn mode(path: &Path) -> u32 {
+            symlink_metadata(path).unwrap().permissions().mode() & 0o777
+        }
+
+        #[test]
+        fn the_file_is_in_a_directory_of_this_users_alone() {
+            let home = tempfile::tempdir().unwrap();
+            open(&home.path().join(".cache"), NAME).unwrap();
+            let directory = home.path().join(".cache").join(DIRECTORY);
+            assert_eq!((mode(&directory), mode(&directory.join(NAME))), (0o700, 0o600));
+            // One that others may look into is closed; one that they may write to is not trusted.
+            set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+            open(&home.path().join(".cache"), NAME).unwrap();
+            assert_eq!(mode(&directory), 0o700);
+            set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+            assert!(open(&home.path().join(".cache"), NAME).is_err());
+        }
+
+        #[test]
+        fn no_link_is_followed() {
+            let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let target = elsewhere.path().join("target");
+            create_dir(home.path().join(DIRECTORY)).unwrap();
+            symlink(&target, home.path().join(DIRECTORY).join(NAME)).unwrap();
+            assert!(open(home.path(), NAME).is_err() && !target.exists());
+            let other = tempfile::tempdir().unwrap();
+            symlink(elsewhere.path(), other.path().join(DIRECTORY)).unwrap();
+            assert!(open(other.path(), NAME).is_err());
+            assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
+        }
+
+        #[test]
+        fn what_another_user_owns_is_left_alone() {
+            if !geteuid().is_root() {
+                return;
+            }
+            // A directory like /tmp, where another user was first.
+            let shared = tempfile::tempdir().unwrap();
+            set_permissions(shared.path(), Permissions::from_mode(0o1777)).unwrap();
+            let other = tempfile::tempdir().unwrap();
+            chown(other.path(), Some(12345), None).unwrap();
+            assert!(open(other.path(), NAME).is_err() && other.path().read_dir().unwrap().count() == 0);
+            assert!(open(&other.path().join(".cache"), NAME).is_err());
+            // Its owner runs this program: the directory in it is the other user's.
+            let theirs = shared.path().join(format!("{DIRECTORY}-0"));
+            create_dir(&theirs).unwrap();
+            chown(&theirs, Some(12345), None).unwrap();
+            assert!(open(shared.path(), NAME).is_err() && theirs.read_dir().unwrap().count() == 0);
+            std::fs::remove_dir(&theirs).unwrap();
+            open(shared.path(), NAME).unwrap();
+            assert_eq!(mode(&theirs), 0o700);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod private {
+    use super::{DIRECTORY, File, Path, io};
+
+    /// A file in a directory of the user's profile.
+    pub(super) fn open(parent: &Path, name: &str) -> io::Result<File> {
+        let directory = parent.join(DIRECTORY);
+        std::fs::create_dir_all(&directory)?;
+        File::options().create(true).write(true).truncate(false).open(directory.join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Listener for Nobody {
+        fn on(&self, _: Event<'_>) {}
+    }
+
+    #[test]
+    fn another_run_that_does_not_end_is_an_error() {
+        let home = tempfile::tempdir().unwrap();
+        let environment = Environment::from([("HOME".into(), home.path().to_str().unwrap().into())]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let acquire = |name| acquire_within(Duration::from_millis(1), "unix:///x", name, &environment, &Nobody);
+            let held = acquire("a").await.unwrap();
+            assert!(matches!(acquire("a").await, Err(Error::Raced { .. })));
+            assert!(acquire("b").await.is_ok(), "another instance is free");
+            drop(held);
+            assert!(acquire("a").await.is_ok());
+        });
+    }
+}

@@ -1,0 +1,460 @@
+//! Talks: one object that owns the stack and a client for each server, and observes them. What
+//! changes things is in `apply`, signing in is in `login`.
+//!
+//! Must not decide what is to be done, nor show anything.
+
+mod apply;
+mod cause;
+mod converge;
+mod create;
+mod identity;
+pub mod lock;
+mod login;
+pub mod upgrade;
+mod version;
+mod wait;
+
+use std::cell::{Cell, RefCell};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::rc::Rc;
+
+use futures_util::future::join;
+
+pub use self::converge::{
+    DownOptions, Outcome, Preview, deletion, down, now, plan_down, plan_up, reopen, status, up, watch,
+};
+pub(crate) use self::converge::{expect_known_settings, expect_restored, summarize, warn_about_restore};
+use self::login::LoginState;
+pub use self::login::generate_password;
+use crate::engine::{Docker, Seen, SeenRole};
+use crate::error::{Error, Result};
+use crate::grafana::{self, Grafana};
+use crate::http::{Auth, Http, PROBE};
+use crate::influxdb::Influxdb;
+use crate::model::address::{ServerUrl, reachable};
+pub use crate::model::credentials::{CaFile, Credentials, InfluxdbLogin};
+use crate::model::event::Listener;
+use crate::model::image::ImageRef;
+use crate::model::observed::{
+    self, ContainerState, Network, Observed, OurContainer, PortHolder, Probe, RunState, SeenLogin, Server,
+    StoredSettings, Volume,
+};
+use crate::model::plan::Step;
+use crate::model::role::Role;
+use crate::model::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
+use crate::model::upgrade::Upgrade;
+use crate::model::version::Version;
+
+/// Ports that are tried to name a free one.
+const PORTS_TRIED: u16 = 100;
+/// How much is observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The engine, and what the servers say.
+    Servers,
+    /// The engine alone: nobody is signed in to.
+    EngineOnly,
+}
+
+/// Everything that a stack lives in.
+pub struct Systems {
+    stack: Stack,
+    docker: Option<Rc<Docker>>,
+    credentials: Credentials,
+    listener: Rc<dyn Listener>,
+    /// One client for each role, in the order of [`Role::ALL`], at the address where the role is
+    /// reached at the moment: a container may be about to move.
+    clients: [RefCell<Http>; 2],
+    /// The role's container at the moment, by the engine's id.
+    containers: RefCell<[Option<String>; 2]>,
+    /// The image that Grafana's container ran when it was last observed: the engine's id, and its name.
+    last_image: RefCell<Option<(String, ImageRef)>>,
+    /// A change of Grafana's image that was not over when it was last observed.
+    upgrade: RefCell<Option<Upgrade>>,
+    /// The step that failed last.
+    failed_step: Cell<Option<Step>>,
+    login: LoginState,
+}
+
+impl Systems {
+    /// The systems of a stack, with an engine if one is asked.
+    ///
+    /// # Errors
+    /// [`Error::File`] when the certificates cannot be used.
+    pub fn new(
+        stack: Stack,
+        docker: Option<Rc<Docker>>,
+        credentials: Credentials,
+        listener: Rc<dyn Listener>,
+    ) -> Result<Self> {
+        let client = |role: Role| -> Result<RefCell<Http>> {
+            // What this machine's engine publishes is near, at whatever address, and so is what ssh brings.
+            let is_elsewhere = matches!(stack.engine, EngineLocation::Elsewhere(_));
+            let near = stack.container(role).is_some() && !is_elsewhere;
+            let base = stack.url(role).to_string();
+            let ca_file = credentials.ca_file.as_ref();
+            Ok(RefCell::new(Http::new(role.name(), &base, near, ca_file, Rc::clone(&listener))?))
+        };
+        let clients = [client(Role::Influxdb)?, client(Role::Grafana)?];
+        Ok(Self {
+            stack,
+            docker,
+            credentials,
+            listener,
+            clients,
+            containers: RefCell::default(),
+            last_image: RefCell::default(),
+            upgrade: RefCell::default(),
+            failed_step: Cell::default(),
+            login: LoginState::default(),
+        })
+    }
+
+    /// The stack.
+    #[must_use]
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when there is none, which cannot be where a container is specified.
+    pub fn docker(&self) -> Result<&Docker> {
+        self.docker.as_deref().ok_or_else(|| {
+            Error::usage("both servers run elsewhere, so there is nothing to do with an engine", "omit one --…-url")
+        })
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] when the engine does not answer. Servers that do not are part of the snapshot.
+    pub async fn observe(&self, depth: Depth) -> Result<Observed> {
+        let Some(docker) = &self.docker else { return self.look(depth).await };
+        // Side by side: an engine takes long to tell its version.
+        let (checked, seen) = join(docker.check(), self.look(depth)).await;
+        checked?;
+        Ok(Observed { engine: Some(docker.engine()), ..seen? })
+    }
+
+    async fn look(&self, depth: Depth) -> Result<Observed> {
+        let nothing = || SeenRole {
+            image: None,
+            volume: Volume::Absent,
+            container: ContainerState::Absent,
+            port_holder: None,
+            volume_user: None,
+            managed_behind: None,
+        };
+        let seen = match &self.docker {
+            Some(docker) => docker.observe(&self.stack).await?,
+            None => Seen {
+                network: Network::Free,
+                network_users: Vec::new(),
+                settings: StoredSettings::default(),
+                roles: [nothing(), nothing()],
+                others: Vec::new(),
+                lookalikes: Vec::new(),
+            },
+        };
+        let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
+        self.failed_step.set(None);
+        self.upgrade.borrow_mut().clone_from(&settings.upgrade);
+        self.locate(Role::Influxdb, &influxdb.container);
+        self.locate(Role::Grafana, &grafana.container);
+        let (influxdb_probe, grafana_probe) = match depth {
+            Depth::EngineOnly => (Ok((Probe::Unasked, None)), Ok((Probe::Unasked, None, SeenLogin::default()))),
+            Depth::Servers => {
+                let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
+                let influxdb = self.ask_influxdb(&influxdb.container, &network);
+                join(influxdb, self.ask_grafana(&grafana.container, &network, influxdb_runs)).await
+            }
+        };
+        let (grafana_probe, grafana_version, login) = grafana_probe?;
+        let (influxdb_probe, influxdb_version) = influxdb_probe?;
+        if influxdb.managed_behind.is_none() && influxdb_probe.stored().is_some() {
+            influxdb.managed_behind = self.forwarded_to(Role::Influxdb, &influxdb.container).await?;
+        }
+        if grafana.managed_behind.is_none() && grafana_probe.stored().is_some() {
+            grafana.managed_behind = self.forwarded_to(Role::Grafana, &grafana.container).await?;
+        }
+        let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
+        let free = |role, seen: &SeenRole| {
+            let held = matches!(seen.port_holder, Some(PortHolder::Container(_)));
+            held.then(|| self.free_port(self.stack.container(role)?.specification.publish)).flatten()
+        };
+        let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
+        Ok(Observed {
+            engine: None,
+            network,
+            network_users,
+            settings,
+            influxdb: Server {
+                free_port: free_ports[0],
+                ..server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default(), None)
+            },
+            grafana: Server {
+                free_port: free_ports[1],
+                ..server(grafana, grafana_probe, grafana_version, login, recorded)
+            },
+            others,
+            lookalikes,
+        })
+    }
+
+    /// A port behind that one which nobody holds; known only where the engine's ports are this machine's.
+    fn free_port(&self, occupied: SocketAddr) -> Option<u16> {
+        if self.stack.engine != EngineLocation::Here {
+            return None;
+        }
+        let own = Role::ALL.map(|role| self.stack.container(role).map(|spec| spec.specification.publish.port()));
+        let next = occupied.port().checked_add(1)?..=occupied.port().saturating_add(PORTS_TRIED);
+        next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((occupied.ip(), *port)).is_ok())
+    }
+
+    /// The version that is known to have run on Grafana's volume. The file is read only where the
+    /// volume was made for another version than the one that runs.
+    async fn recorded_version(&self, seen: &SeenRole, runs: Option<&str>) -> Result<Option<Version>> {
+        let Volume::Ours { version: label, .. } = seen.volume else { return Ok(None) };
+        let runs = runs.and_then(Version::parse);
+        let is_ours = self.stack.container(Role::Grafana).is_some() && seen.container.ours().is_some();
+        if !is_ours || runs.is_none() || runs == label {
+            return Ok(label);
+        }
+        Ok(self.files().await?.ran.map(|ran| ran.version))
+    }
+
+    /// Notes where a role is reached: where it really is while it runs, else where it will be.
+    fn locate(&self, role: Role, container: &ContainerState) {
+        let have = container.ours();
+        self.set_container(role, have.map(|have| have.id.clone()));
+        if role == Role::Grafana {
+            let ran = have.filter(|have| have.run != RunState::Created);
+            *self.last_image.borrow_mut() =
+                ran.and_then(|have| Some((have.image_id.clone(), have.specification.as_ref()?.image.clone())));
+        }
+        match (self.stack.service(role), have) {
+            // At the address that it is to have, somebody else may answer.
+            (Service::Container(spec), Some(have)) if have.run == RunState::Running => {
+                self.set_place(spec, have.published);
+            }
+            (Service::Container(spec), _) => self.set_place(spec, Some(spec.specification.publish)),
+            (Service::External { url }, _) => self.set_base(role, url, &url.to_string()),
+        }
+    }
+
+    /// A container of ours is published there, or nowhere.
+    fn set_place(&self, spec: &ContainerSpec, at: Option<SocketAddr>) {
+        let shown = at.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
+        let way = match (&self.docker, at) {
+            (Some(docker), Some(at)) if docker.is_over_ssh() => docker
+                .local_port(&reachable(at.ip()).to_string(), at.port())
+                .map_or_else(nowhere, |port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port)),
+            _ => shown.clone(),
+        };
+        self.set_base(spec.role, &way, &shown.to_string());
+    }
+
+    fn set_base(&self, role: Role, way: &ServerUrl, shown: &str) {
+        let client = &self.clients[role as usize];
+        let way = way.to_string();
+        if !client.borrow().is_at(&way, shown) {
+            let moved = client.borrow().at(&way, shown);
+            *client.borrow_mut() = moved;
+        }
+    }
+
+    fn set_container(&self, role: Role, id: Option<String>) {
+        let mut containers = self.containers.borrow_mut();
+        if containers[role as usize] != id {
+            containers[role as usize] = id;
+            if role == Role::Grafana {
+                self.login.forget();
+            }
+        }
+    }
+
+    /// The role's container at the moment.
+    /// The engine's id of the role's container, as it was observed last or made by this run.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] where there is none.
+    pub fn container_of(&self, role: Role) -> Result<String> {
+        let id = self.containers.borrow()[role as usize].clone();
+        id.ok_or_else(|| Error::Raced {
+            doing: format!("work on the container of {}", role.title()),
+            why: "somebody else removed it".into(),
+        })
+    }
+
+    fn http(&self, role: Role, auth: Auth) -> Http {
+        self.clients[role as usize].borrow().with_auth(auth)
+    }
+
+    /// A client for InfluxDB.
+    #[must_use]
+    pub fn influxdb(&self) -> Influxdb {
+        let auth = match &self.credentials.influxdb {
+            Some(login) => Auth::Basic(login.user.clone(), login.password.clone()),
+            None => Auth::None,
+        };
+        Influxdb::new(self.http(Role::Influxdb, auth))
+    }
+
+    /// The InfluxDB at an address that Clipper's file names, asked as Clipper does: over plain http,
+    /// without credentials.
+    ///
+    /// # Errors
+    /// [`Error::Http`] when there can be no such address.
+    pub fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
+        // Clipper knows no proxy. Behind ssh it runs where the engine does, and so do its addresses.
+        let way = self.docker.as_ref().and_then(|docker| docker.local_port(&url.host, url.port));
+        self.influxdb_through(way, url)
+    }
+
+    /// The same through a port of this machine's loopback, where one leads there.
+    ///
+    /// # Errors
+    /// [`Error::Http`] when there can be no such address.
+    pub fn influxdb_through(&self, way: Option<u16>, url: &ServerUrl) -> Result<Influxdb> {
+        let address = url.to_string();
+        let http = Http::new(Role::Influxdb.name(), &address, true, None, Rc::clone(&self.listener))?;
+        let way = way.map(|port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port).to_string());
+        Ok(Influxdb::new(way.map_or_else(|| http.clone(), |way| http.at(&way, &address))))
+    }
+
+    async fn ask_influxdb(
+        &self,
+        container: &ContainerState,
+        network: &Network,
+    ) -> Result<(Probe<observed::Influxdb>, Option<String>)> {
+        match self.may_answer(Role::Influxdb, container) {
+            Answerable::No => return Ok((Probe::Unasked, None)),
+            Answerable::OutOfReach(why) => return Ok((Probe::Silent(why), None)),
+            Answerable::Yes => {}
+        }
+        let answer = self.influxdb().observe(&self.stack.database, PROBE).await;
+        if answer.1.is_none() {
+            return Ok(answer);
+        }
+        Ok(self.identified(Role::Influxdb, network).await?.map_or(answer, |other| (other, None)))
+    }
+
+    /// What is observed instead, where the server that has just answered is not the container.
+    async fn identified<S>(&self, role: Role, network: &Network) -> Result<Option<Probe<S>>> {
+        match self.is_the_container(role, network).await {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(Probe::NotTheContainer)),
+            // What could not be verified is not known to be another server.
+            Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(Probe::Silent(why))),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask_grafana(
+        &self,
+        container: &ContainerState,
+        network: &Network,
+        influxdb_runs: bool,
+    ) -> Result<(Probe<observed::Grafana>, Option<String>, SeenLogin)> {
+        match self.may_answer(Role::Grafana, container) {
+            Answerable::No => return Ok((Probe::Unasked, None, SeenLogin::default())),
+            Answerable::OutOfReach(why) => return Ok((Probe::Silent(why), None, SeenLogin::default())),
+            Answerable::Yes => {}
+        }
+        let anonymous = self.grafana_client(Auth::None);
+        let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
+        if !matches!(health, Probe::Answering(())) {
+            return Ok((health.discard(), version, SeenLogin::default()));
+        }
+        if let Some(other) = self.identified(Role::Grafana, network).await? {
+            return Ok((other, None, SeenLogin::default()));
+        }
+        // A container that another server has replaced has nothing to say about that server's login.
+        let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
+        let (probe, login) = self.observe_signed_in(anonymous, is_anonymous, have, influxdb_runs).await?;
+        Ok((probe, version, login))
+    }
+
+    /// A client for Grafana that signs in like this.
+    fn grafana_client(&self, auth: Auth) -> Grafana {
+        let choice = match (&auth, self.stack.service(Role::Grafana)) {
+            (Auth::Bearer(_), _) => grafana::Choice::OfToken,
+            (_, Service::Container(_)) => grafana::Choice::First,
+            (_, Service::External { .. }) => grafana::Choice::OfAccount,
+        };
+        Grafana::new(self.http(Role::Grafana, auth), choice)
+    }
+
+    /// The version of the Grafana that answers, asked by nobody in particular.
+    pub async fn grafana_version(&self) -> Option<Version> {
+        let (_, version) = self.grafana_client(Auth::None).health(PROBE).await;
+        version.as_deref().and_then(Version::parse)
+    }
+
+    /// The password of InfluxDB's user, if one was given.
+    #[must_use]
+    pub fn influxdb_password(&self) -> Option<&Secret> {
+        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        password.filter(|password| !password.reveal().is_empty())
+    }
+
+    /// Something may be listening: a server that is not ours, or a container of ours that runs. What
+    /// another machine's engine publishes on its loopback is out of reach: at that address here,
+    /// somebody else may answer.
+    fn may_answer(&self, role: Role, container: &ContainerState) -> Answerable {
+        match (self.stack.service(role), container) {
+            (Service::External { .. }, _) => Answerable::Yes,
+            (Service::Container(_), ContainerState::Ours(have)) if have.run == RunState::Running => {
+                match (&self.stack.engine, is_published_on_loopback(have)) {
+                    _ if have.published.is_none() => Answerable::OutOfReach("it publishes no port".into()),
+                    (EngineLocation::Elsewhere(host), true) => {
+                        Answerable::OutOfReach(format!("it is published on the loopback of {host} only"))
+                    }
+                    _ => Answerable::Yes,
+                }
+            }
+            _ => Answerable::No,
+        }
+    }
+}
+
+/// Whether it makes sense to ask a server.
+enum Answerable {
+    Yes,
+    No,
+    OutOfReach(String),
+}
+
+fn is_published_on_loopback(have: &OurContainer) -> bool {
+    have.published.map_or_else(|| have.is_on_loopback(), |at| at.ip().is_loopback())
+}
+
+/// Where nobody listens.
+fn nowhere() -> ServerUrl {
+    ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0)
+}
+
+fn server<S>(
+    seen: SeenRole,
+    probe: Probe<S>,
+    version: Option<String>,
+    login: SeenLogin,
+    recorded: Option<Version>,
+) -> Server<S> {
+    let SeenRole { image, volume, container, port_holder, volume_user, managed_behind } = seen;
+    Server {
+        image,
+        volume,
+        container,
+        port_holder,
+        volume_user,
+        free_port: None,
+        managed_behind,
+        probe,
+        version,
+        login,
+        recorded,
+    }
+}

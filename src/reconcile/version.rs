@@ -1,0 +1,123 @@
+//! Which version of Grafana has run on a volume: noted before a start and after its answer, so that no
+//! older one ever starts on what a newer one migrated.
+//!
+//! Must not decide when that is looked at.
+
+use futures_util::future::{try_join, try_join3};
+
+use super::Systems;
+use crate::engine::{RunInfo, VolumeFiles};
+use crate::error::{Error, Result};
+use crate::http::Auth;
+use crate::http::PROBE;
+use crate::model::image::ImageRef;
+use crate::model::observed::{RunState, Volume};
+use crate::model::plan::{self, Blocked, Resource};
+use crate::model::role::Role;
+use crate::model::stack::ContainerSpec;
+use crate::model::version::Version;
+
+impl Systems {
+    pub(super) async fn check_image(&self, spec: &ContainerSpec) -> Result<()> {
+        let docker = self.docker()?;
+        let (image, volume) = try_join(docker.image(spec), docker.volume(&self.stack.instance, spec.role)).await?;
+        let Volume::Ours { user, version, .. } = volume else { return Ok(()) };
+        let blocked = match (image, user) {
+            (Some(image), Some(owner)) => plan::volume_of_another_user(&self.stack, spec, &image, &owner),
+            _ => None,
+        };
+        let have = self.containers.borrow()[spec.role as usize].clone();
+        let older = match have {
+            // Before an older one starts, the database that it knows comes back.
+            _ if self.must_restore(spec) => None,
+            Some(id) if spec.role == Role::Grafana => {
+                let mut files = docker.read_files(&id).await?;
+                if files.is_promised_for(&id) && self.was_never_started(&id).await? {
+                    // What was promised for it has not come to pass.
+                    files.promised = None;
+                }
+                older(spec, &spec.specification.image, &files, version)
+            }
+            _ => version.and_then(|version| plan::older_version(spec, &spec.specification.image, version)),
+        };
+        let blocked = blocked.or(older);
+        blocked.map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Server(spec.role), blocked }))
+    }
+
+    /// Before a start: refuses an image that is older than what has run on the volume, and notes the
+    /// version that its tag names. While it runs: notes the version that the server says.
+    pub(super) async fn record_version(&self, spec: &ContainerSpec) -> Result<()> {
+        let docker = self.docker()?;
+        let id = self.container_of(Role::Grafana)?;
+        let running = match docker.run_info(Role::Grafana, &id).await? {
+            Some(RunInfo { run: RunState::Running, .. }) => {
+                self.grafana_client(Auth::None).health(PROBE).await.1.as_deref().and_then(Version::parse)
+            }
+            _ => None,
+        };
+        let (files, have, volume) = try_join3(
+            docker.read_files(&id),
+            docker.ours(Role::Grafana, &id),
+            docker.volume(&self.stack.instance, Role::Grafana),
+        )
+        .await?;
+        let made = have.and_then(|have| have.specification);
+        let image = made.map_or_else(|| spec.specification.image.clone(), |made| made.image);
+        let Some(version) = running else {
+            let label = match volume {
+                Volume::Ours { version, .. } if docker.has_database(&id).await? => version,
+                _ => None,
+            };
+            if let Some(blocked) = older(spec, &image, &files, label) {
+                return Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocked });
+            }
+            let promised = image.version().filter(|version| files.newest_version(label) < Some(*version));
+            return match promised {
+                Some(version) => docker.promise_version(&id, version, &image).await,
+                None => Ok(()),
+            };
+        };
+        let recorded = files.ran.as_ref().map(|ran| ran.version);
+        if let Some(newer) = recorded.filter(|newer| *newer > version) {
+            return Err(Error::NotReady {
+                role: Role::Grafana,
+                why: format!("{version} runs on a database that Grafana {newer} has migrated"),
+                log: Vec::new(),
+                hint: format!("use an image of Grafana {newer} or newer with --grafana-image"),
+            });
+        }
+        if recorded != Some(version) || !files.ran_last(&image) {
+            docker.write_version(&id, version, &image).await?;
+        }
+        // Also where another run has noted it since our files were read.
+        self.login.forget_files();
+        Ok(())
+    }
+
+    pub(super) async fn was_never_started(&self, id: &str) -> Result<bool> {
+        let info = self.docker()?.run_info(Role::Grafana, id).await?;
+        Ok(info.is_some_and(|info| info.run == RunState::Created))
+    }
+
+    /// A start that never happened has migrated nothing.
+    pub(super) async fn withdraw_promise(&self, id: &str) -> Result<()> {
+        let docker = self.docker()?;
+        if docker.read_files(id).await?.is_promised_for(id) {
+            docker.withdraw_promise(id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The image is older than what has run on the volume.
+pub(super) fn older(
+    spec: &ContainerSpec,
+    image: &ImageRef,
+    files: &VolumeFiles,
+    label: Option<Version>,
+) -> Option<Blocked> {
+    if files.ran_last(image) {
+        return None;
+    }
+    plan::older_version(spec, image, files.newest_version(label)?)
+}

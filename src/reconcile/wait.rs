@@ -1,0 +1,172 @@
+//! Waits for servers, and tells why one will not answer: it has ended, or somebody replaced it.
+//!
+//! Every wait has an end. Must not know what is done once a server answers.
+
+use std::time::{Duration, Instant};
+
+use super::Systems;
+use super::cause::Cause;
+use crate::backoff::{LONGEST_PAUSE, pause};
+use crate::engine::RunInfo;
+use crate::error::{Error, Result};
+use crate::http::Auth;
+use crate::http::PROBE;
+use crate::model::observed::{Probe, RunState};
+use crate::model::plan::{self, Resource};
+use crate::model::role::Role;
+use crate::model::stack::ContainerSpec;
+use crate::model::text::excerpt;
+
+/// The shortest pause between two looks at a server that starts.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+impl Systems {
+    /// Looks for a moment whether the container behind a broken connection ends, or answers again.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] when the container is gone or its server answers after all,
+    /// [`Error::NotReady`] when it has ended by itself.
+    pub(super) async fn lost_container(&self, role: Role, doing: &str, why: &str) -> Result<()> {
+        let Some((id, first)) = self.run_info(role).await? else { return Ok(()) };
+        let deadline = Instant::now() + PROBE;
+        let mut backoff = Duration::from_millis(10);
+        while Instant::now() < deadline {
+            if let Some(why) = self.ended(role, &id, &first).await? {
+                return Err(self.has_ended(role, why).await);
+            }
+            if matches!(self.probe(role).await, Probe::Answering(())) {
+                return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
+            }
+            pause(&mut backoff).await;
+        }
+        Ok(())
+    }
+
+    /// Polls until the server answers; ends at once when its container has ended, or when waiting
+    /// cannot help.
+    pub(super) async fn await_answer(&self, role: Role, deadline: Instant) -> Result<()> {
+        let first = self.run_info(role).await?;
+        let started = Instant::now();
+        let mut looked = started;
+        loop {
+            let base = || self.http(role, Auth::None).address().to_string();
+            let why = match self.probe(role).await {
+                Probe::Answering(()) => match self.expect_the_container(role).await {
+                    // A server that has just started may be too slow for the proof.
+                    Err(Error::Http { why, .. } | Error::Docker { why, .. }) => why,
+                    result => return result,
+                },
+                Probe::Silent(why) | Probe::Starting(why) => why,
+                Probe::Unusable(what) => {
+                    let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
+                    return Err(Error::Blocked { resource: Resource::Server(role), blocked });
+                }
+                Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
+                Probe::Unasked | Probe::NotTheContainer => "it was not asked".into(),
+            };
+            if let Some((id, first)) = &first
+                && looked.elapsed() >= LONGEST_PAUSE
+            {
+                looked = Instant::now();
+                if let Some(why) = self.ended(role, id, first).await? {
+                    return Err(self.has_ended(role, why).await);
+                }
+            }
+            if Instant::now() >= deadline {
+                let waited = humantime::format_duration(self.stack.timeout);
+                return Err(self.not_ready(role, format!("no answer within {waited} ({why})")).await);
+            }
+            // Nobody waits much longer than the server takes.
+            pause(&mut (started.elapsed() / 100).max(SHORTEST_PAUSE)).await;
+        }
+    }
+
+    /// How the role's container is doing, if it is ours.
+    async fn run_info(&self, role: Role) -> Result<Option<(String, RunInfo)>> {
+        if self.stack.container(role).is_none() {
+            return Ok(None);
+        }
+        let id = self.container_of(role)?;
+        match self.docker()?.run_info(role, &id).await? {
+            Some(info) => Ok(Some((id, info))),
+            None => Err(replaced(role)),
+        }
+    }
+
+    /// Why the container that is waited for will not answer any more. One that somebody else
+    /// replaces is no failure of its server: it ends, and is gone a moment later.
+    async fn ended(&self, role: Role, id: &str, first: &RunInfo) -> Result<Option<String>> {
+        let mut backoff = Duration::from_millis(10);
+        let looks = 10;
+        for look in 1..=looks {
+            let Some(now) = self.docker()?.run_info(role, id).await? else { return Err(replaced(role)) };
+            let why = match now.run {
+                RunState::Exited(code) => format!("its container exited with code {code}"),
+                RunState::Restarting => "its container crashes again and again".into(),
+                RunState::Dead => "the engine could not remove its container".into(),
+                _ if now.restarts > first.restarts => "its container crashed and was started again".into(),
+                _ => return Ok(None),
+            };
+            if look == looks {
+                return Ok(Some(why));
+            }
+            pause(&mut backoff).await;
+        }
+        Ok(None)
+    }
+
+    async fn probe(&self, role: Role) -> Probe<()> {
+        match role {
+            Role::Influxdb => match self.influxdb().observe(&self.stack.database, PROBE).await.0 {
+                Probe::Answering(_) => Probe::Answering(()),
+                probe => probe.discard(),
+            },
+            Role::Grafana => self.grafana_client(Auth::None).health(PROBE).await.0,
+        }
+    }
+
+    /// The error for a server that may become ready later, with the last lines of its log.
+    pub(super) async fn not_ready(&self, role: Role, why: String) -> Error {
+        let [logs, longer, down, up] =
+            [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
+        let hint = format!(
+            "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
+        );
+        self.unready(role, why, hint).await
+    }
+
+    /// The error for a server that has ended, which waiting does not change.
+    async fn has_ended(&self, role: Role, why: String) -> Error {
+        let [logs, down, up] = [&format!("logs {role}"), "down", "up"].map(|verb| self.stack.command(verb));
+        let hint = format!("`{logs}` shows more; `{down}`, then `{up}` replaces it and keeps its data");
+        self.unready(role, why, hint).await
+    }
+
+    /// The error for a server that is not ready. A cause that its log names has its own hint.
+    async fn unready(&self, role: Role, why: String, hint: String) -> Error {
+        let id = self.containers.borrow()[role as usize].clone();
+        let log = match (&self.docker, &id) {
+            (Some(docker), Some(id)) => docker.last_lines(id).await,
+            _ => Vec::new(),
+        };
+        let cause = Cause::of(role, &log).zip(self.stack.container(role));
+        let hint = match (&id, cause) {
+            (None, _) => "check that the server runs and that its address is right".to_string(),
+            (Some(_), None) => hint,
+            (Some(_), Some((cause, spec))) => cause.hint(&self.stack, spec, &self.image_user(spec).await),
+        };
+        let log = log.iter().map(|line| excerpt(line, 400)).collect();
+        Error::NotReady { role, why, log, hint }
+    }
+
+    /// The user that an image runs as; empty is root, or an image that the engine does not have.
+    async fn image_user(&self, spec: &ContainerSpec) -> String {
+        let Some(docker) = &self.docker else { return String::new() };
+        docker.image(spec).await.ok().flatten().map(|image| image.user).unwrap_or_default()
+    }
+}
+
+/// Somebody else removed the container that a step works on.
+fn replaced(role: Role) -> Error {
+    Error::Raced { doing: format!("wait for {}", role.title()), why: "somebody else replaced its container".into() }
+}

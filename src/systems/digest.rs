@@ -1,8 +1,0 @@
-//! Fingerprints: short digests by which content is told from other content. No protection against anybody.
-
-/// Twelve hexadecimal digits of a SHA-256.
-#[must_use]
-pub(super) fn fingerprint(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
