@@ -262,19 +262,6 @@ fn every_setting_of_the_table_is_an_option_with_its_variable_and_default() {
 }
 
 #[test]
-fn the_readmes_table_is_the_table_of_settings() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    for key in TABLE {
-        let option = format!("`--{}", key.option);
-        let row = readme.lines().find(|line| line.starts_with("| ") && line.contains(&option));
-        let row = row.unwrap_or_else(|| panic!("README has no row for {option}"));
-        assert!(row.contains(&format!("`{}`", key.variable)), "{row}");
-        assert!(key.secret_variable.is_none_or(|name| row.contains(&format!("`{name}`"))), "{row}");
-        assert!(key.key.is_none_or(|name| row.contains(&format!("`{name}`"))), "{row}");
-    }
-}
-
-#[test]
 fn completions_are_made_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(run(&["completions", shell]).expect(0).out.contains("clipper-metrics"), "{shell}");
