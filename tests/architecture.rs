@@ -58,6 +58,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "influxdb",
             "clipper",
             "influxql",
+            "digest",
             "error",
             "model",
         ],

@@ -236,6 +236,7 @@ fn stack(case: Case) -> Stack {
             is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
+            machine: None,
         },
         dashboard: Dashboard {
             uid: "x".into(),
@@ -433,9 +434,10 @@ impl World {
                 data_source: match self.source {
                     Thing::Missing => SeenSource::Missing,
                     Thing::Right => seen_source(want.data_source.fields(), want.data_source.made_for()),
-                    Thing::Wrong => {
-                        seen_source(BTreeMap::new(), MadeFor { url: String::new(), database: String::new() })
-                    }
+                    Thing::Wrong => seen_source(
+                        BTreeMap::new(),
+                        MadeFor { url: String::new(), database: String::new(), machine: None },
+                    ),
                 },
                 dashboard: seen_dashboard(self.dashboard),
                 user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
@@ -1668,7 +1670,7 @@ fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
         |grafana| grafana.dashboard = SeenDashboardState::Clash { what: "a folder".into(), has_uid: true },
         |grafana| grafana.organisation = Organisation::Ambiguous(vec!["a".into(), "b".into()]),
         |grafana| {
-            let made_for = MadeFor { url: "http://other:8086".into(), database: "d".into() };
+            let made_for = MadeFor { url: "http://other:8086".into(), database: "d".into(), machine: None };
             grafana.data_source = SeenSource::Ours { fields: BTreeMap::new(), made_for, provisioned: true };
         },
         |grafana| {
@@ -1712,17 +1714,19 @@ enum Origin {
 impl Origin {
     const ALL: [Self; 6] = [Self::Absent, Self::Own, Self::Other, Self::Unnoted, Self::EditedOther, Self::Unreadable];
 
-    fn made_for(self, want: &Stack) -> Option<MadeFor> {
+    fn made_for(self, want: &Stack, another: &MadeFor) -> Option<MadeFor> {
         match self {
             Self::Own => Some(want.data_source.made_for()),
-            Self::Other | Self::EditedOther => Some(another()),
+            Self::Other | Self::EditedOther => Some(another.clone()),
             Self::Absent | Self::Unnoted | Self::Unreadable => None,
         }
     }
 }
 
-fn another() -> MadeFor {
-    MadeFor { url: "http://other:8086".into(), database: "other".into() }
+/// Other databases: at another address, and at the same address on the loopback of another machine.
+fn others(want: &Stack) -> [MadeFor; 2] {
+    let elsewhere = MadeFor { url: "http://other:8086".into(), database: "other".into(), machine: None };
+    [elsewhere, MadeFor { machine: Some("another".into()), ..want.data_source.made_for() }]
 }
 
 fn unreadable() -> Unreadable {
@@ -1730,11 +1734,11 @@ fn unreadable() -> Unreadable {
 }
 
 /// An external Grafana with objects of these origins.
-fn shared_grafana(want: &Stack, source: Origin, dashboard: Origin, rules: Origin) -> Grafana {
+fn shared_grafana(want: &Stack, another: &MadeFor, source: Origin, dashboard: Origin, rules: Origin) -> Grafana {
     let mut fields = want.data_source.fields();
     if matches!(source, Origin::Other | Origin::EditedOther) {
-        fields.insert("url".into(), another().url);
-        fields.insert("database".into(), another().database);
+        fields.insert("url".into(), another.url.clone());
+        fields.insert("database".into(), another.database.clone());
     }
     let rule = |rule| match rules {
         Origin::Absent | Origin::Unreadable => SeenRule::Missing,
@@ -1742,7 +1746,7 @@ fn shared_grafana(want: &Stack, source: Origin, dashboard: Origin, rules: Origin
             edited: origin == Origin::EditedOther,
             provisioned: false,
             fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
-            made_for: origin.made_for(want),
+            made_for: origin.made_for(want, another),
         },
     };
     Grafana {
@@ -1752,14 +1756,16 @@ fn shared_grafana(want: &Stack, source: Origin, dashboard: Origin, rules: Origin
             Origin::Absent => SeenSource::Missing,
             Origin::Unreadable => SeenSource::Unreadable(unreadable()),
             // Where the mark does not say it, the stored fields do.
-            origin => seen_source(fields, origin.made_for(want).unwrap_or_else(|| want.data_source.made_for())),
+            origin => {
+                seen_source(fields, origin.made_for(want, another).unwrap_or_else(|| want.data_source.made_for()))
+            }
         },
         dashboard: match (dashboard, seen_dashboard(Thing::Right)) {
             (Origin::Absent, _) => SeenDashboardState::Missing,
             (Origin::Unreadable, _) => SeenDashboardState::Unreadable(unreadable()),
             (origin, SeenDashboardState::Present(seen)) => SeenDashboardState::Present(SeenDashboard {
                 edited: origin == Origin::EditedOther,
-                made_for: origin.made_for(want),
+                made_for: origin.made_for(want, another),
                 ..seen
             }),
             (_, other) => other,
@@ -1785,15 +1791,18 @@ fn changes(plan: &Plan, step_is: IsStep) -> bool {
 fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_them_follow() {
     let mut external = stack(Case { alerts: Some(true), ..Case::default() });
     external.grafana = Service::External { url: ServerUrl::http("g", 3000) };
+    external.data_source.machine = Some("this".into());
     let mut off = external.clone();
     off.alerts = Alerts::Off;
     let own = stack(Case { alerts: Some(true), ..Case::default() });
     let all = || Origin::ALL.into_iter();
-    for (source, dashboard, rules) in all().flat_map(|a| all().flat_map(move |b| all().map(move |c| (a, b, c)))) {
+    let origins = || all().flat_map(|a| all().flat_map(move |b| all().map(move |c| (a, b, c))));
+    let others = others(&external);
+    for (another, (source, dashboard, rules)) in others.iter().flat_map(|one| origins().map(move |all| (one, all))) {
         let origins = [source, dashboard, rules];
         let seen = |want: &Stack| {
             let mut seen = whole_world().observe(&own, Case { alerts: Some(true), ..Case::default() });
-            seen.grafana.probe = Probe::Answering(shared_grafana(want, source, dashboard, rules));
+            seen.grafana.probe = Probe::Answering(shared_grafana(want, another, source, dashboard, rules));
             seen
         };
         let is_other = |origin: Origin| origin == Origin::Other;
@@ -1808,7 +1817,8 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
             // Nothing of a conflict says that `up` mends it, and each names both.
             for item in &plan.0 {
                 let Finding::Blocked(blocked) = &item.finding else { continue };
-                let both = blocked.why.contains("http://other:8086") && blocked.why.contains("http://influxdb:8086");
+                let names = |text: &str| blocked.why.contains(text);
+                let both = names(&another.url) && (names("http://influxdb:8086") || names("another machine"));
                 assert!(both && blocked.hint.contains("--move-data-source"), "{blocked:?}");
                 assert!(item.steps.is_empty());
             }

@@ -14,6 +14,7 @@ use super::options::Options;
 use crate::backup;
 use crate::backup::archive::Verified;
 use crate::clipper::file::{self, ClipperFile};
+use crate::digest::fingerprint;
 use crate::engine::endpoint::{self, Environment};
 use crate::engine::{Docker, address_of_this_machine, is_of_this_machine};
 use crate::error::{Error, Result};
@@ -253,6 +254,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         engine_options: inputs.engine_options.clone(),
         resolve: inputs.resolve,
         own_address: inputs.own_address,
+        machine: inputs.machine,
         has_address: inputs.has_address,
         read_dashboard: inputs.read_dashboard,
     }
@@ -295,6 +297,7 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
         engine_options: engine_options(options),
         resolve,
         own_address: address_of_this_machine,
+        machine,
         has_address: is_of_this_machine,
         read_dashboard,
     })
@@ -439,4 +442,11 @@ fn resolve(host: &str) -> Vec<IpAddr> {
     addresses.sort_by_key(IpAddr::is_ipv6);
     addresses.dedup();
     addresses
+}
+
+/// A fingerprint of the number that identifies a Linux system (machine-id(5)), which itself must not be published.
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = Some(id.trim()).filter(|id| !id.is_empty() && *id != "uninitialized")?;
+    Some(fingerprint(format!("clipper-metrics {id}").as_bytes()))
 }

@@ -266,7 +266,8 @@ pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
 
 /// Grafana's files for an InfluxDB at that address, whose password, if it wants one, is found like that.
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
-    let source = DataSource { url: url.into(), ..material.stack.data_source.clone() };
+    // The files may be applied from another machine.
+    let source = DataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
     let Material { version, deletes_rules, .. } = *material;
     let purpose = Purpose { source: &source, password, version, keeps_database, deletes_rules };
     Provisioning::new(material.stack, &purpose, material.present)

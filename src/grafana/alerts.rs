@@ -409,7 +409,7 @@ impl Grafana {
             let SeenRule::Present { edited, provisioned, fields, made_for } = read(present) else { continue };
             let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
             let want = settings.fields(rule, objective);
-            let other = made_for.filter(|made_for| *made_for != stack.data_source.made_for());
+            let other = made_for.filter(|made_for| !made_for.is_same(&stack.data_source.made_for()));
             if provisioned || (edited && !overwrite) || (!edited && fields == want && other.is_none()) {
                 continue;
             }
@@ -453,7 +453,7 @@ impl Grafana {
         for rule in AlertRule::ALL {
             let Some(found) = self.alert_rule(stack, rule).await? else { continue };
             let is_own = |made_for: Option<MadeFor>| {
-                moves || made_for.is_none_or(|made_for| made_for == stack.data_source.made_for())
+                moves || made_for.is_none_or(|made_for| made_for.is_same(&stack.data_source.made_for()))
             };
             if let SeenRule::Present { edited: false, provisioned: false, made_for, .. } = read(&found)
                 && is_own(made_for)
@@ -507,6 +507,7 @@ mod tests {
             is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
+            machine: None,
         }
     }
 

@@ -204,6 +204,7 @@ mod tests {
             is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
+            machine: None,
         };
         (dashboard, source)
     }

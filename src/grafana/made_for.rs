@@ -12,16 +12,18 @@ pub(super) const KEY: &str = "madeFor";
 struct Mark {
     url: String,
     database: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    machine: Option<String>,
 }
 
 /// As it is stored.
 pub(super) fn written(made_for: MadeFor) -> Value {
-    let MadeFor { url, database } = made_for;
-    serde_json::to_value(Mark { url, database }).unwrap_or_default()
+    let MadeFor { url, database, machine } = made_for;
+    serde_json::to_value(Mark { url, database, machine }).unwrap_or_default()
 }
 
 /// As it was stored; `None` for objects of versions that did not note it.
 pub(super) fn read(value: &Value) -> Option<MadeFor> {
-    let Mark { url, database } = Mark::deserialize(value).ok()?;
-    Some(MadeFor { url, database })
+    let Mark { url, database, machine } = Mark::deserialize(value).ok()?;
+    Some(MadeFor { url, database, machine })
 }

@@ -255,7 +255,7 @@ impl Grafana {
         let listed = match seen_data_source(&sources, want) {
             DataSource::Foreign(what) => return Err(foreign(Resource::DataSource, &what)),
             DataSource::Ours { provisioned: true, .. } => return Ok(()),
-            DataSource::Ours { made_for, .. } if made_for != want.made_for() && !moves => {
+            DataSource::Ours { made_for, .. } if !made_for.is_same(&want.made_for()) && !moves => {
                 return Err(moved(doing, &made_for));
             }
             DataSource::Ours { .. } => true,
@@ -296,7 +296,7 @@ impl Grafana {
     /// As the server answers.
     pub async fn delete_data_source(&self, want: &stack::DataSource) -> Result<()> {
         match seen_data_source(&self.data_sources().await?, want) {
-            DataSource::Ours { provisioned: false, made_for, .. } if made_for == want.made_for() => {
+            DataSource::Ours { provisioned: false, made_for, .. } if made_for.is_same(&want.made_for()) => {
                 self.delete("delete the data source", &path(&["api", "datasources", "uid", &want.uid])).await
             }
             _ => Ok(()),
@@ -503,13 +503,15 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
         (Some(own), None) => {
             let settings = &own["jsonData"];
             let (inner, outer) = (text(&settings["dbName"]), text(&own["database"]));
-            let database = if inner == outer { inner } else { format!("{inner} and {outer}") };
+            // Newer versions query the database in `jsonData`, older ones know only the outer one.
+            let queried = if inner.is_empty() { outer.clone() } else { inner.clone() };
+            let database = if inner == outer { inner } else { format!("{inner:?} and {outer:?}") };
             let fields = [
                 ("name", text(&own["name"])),
                 ("type", text(&own["type"])),
                 ("access", text(&own["access"])),
                 ("url", text(&own["url"])),
-                ("database", database.clone()),
+                ("database", database),
                 ("user", text(&own["user"])),
                 ("interval", text(&settings["timeInterval"])),
                 // Grafana's own default where it is not named.
@@ -522,8 +524,11 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
                 ("HTTP method", text(&settings["httpMode"])),
                 (stack::DataSource::OTHER_SETTINGS, other_settings(own)),
             ];
-            let made_for = made_for::read(&settings[MADE_FOR_MARK])
-                .unwrap_or_else(|| MadeFor { url: text(&own["url"]), database: database.clone() });
+            let made_for = made_for::read(&settings[MADE_FOR_MARK]).unwrap_or_else(|| MadeFor {
+                url: text(&own["url"]),
+                database: queried,
+                machine: None,
+            });
             let fields = fields.map(|(name, value)| (name.to_string(), value)).into();
             DataSource::Ours { fields, made_for, provisioned: own["readOnly"] == true }
         }
@@ -542,6 +547,7 @@ mod tests {
             is_url_chosen: false,
             database: "d".into(),
             user: String::new(),
+            machine: None,
         }
     }
 

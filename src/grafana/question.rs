@@ -165,6 +165,7 @@ mod tests {
             is_url_chosen: false,
             database: text(),
             user: text(),
+            machine: None,
         };
         let theirs = source("http://host.docker.internal:8086");
         let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";

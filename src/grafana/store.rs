@@ -132,7 +132,7 @@ impl Grafana {
             return Ok(());
         }
         let made_for = carried.as_ref().and_then(|seen| seen.made_for.as_ref());
-        if let Some(other) = made_for.filter(|made_for| **made_for != stack.data_source.made_for() && !moves) {
+        if let Some(other) = made_for.filter(|made_for| !made_for.is_same(&stack.data_source.made_for()) && !moves) {
             return Err(moved(doing, other));
         }
         let source = &stack.data_source;
@@ -246,7 +246,7 @@ impl Grafana {
     /// As the server answers.
     pub async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
         let Dashboard::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
-        let is_other = seen.made_for.is_some_and(|made_for| made_for != stack.data_source.made_for());
+        let is_other = seen.made_for.is_some_and(|made_for| !made_for.is_same(&stack.data_source.made_for()));
         if seen.edited || seen.provisioned || is_other {
             return Ok(());
         }

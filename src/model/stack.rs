@@ -423,6 +423,9 @@ pub struct DataSource {
     pub database: String,
     /// InfluxDB's user, where it wants one.
     pub user: String,
+    /// The fingerprint of this machine, if `url` was derived and is on its loopback: the same address on another machine
+    /// is another InfluxDB.
+    pub machine: Option<String>,
 }
 
 /// What an object in Grafana was made for.
@@ -432,6 +435,23 @@ pub struct MadeFor {
     pub url: String,
     /// The database.
     pub database: String,
+    /// The machine whose loopback the address is on, as in [`DataSource::machine`]; `None` if it is unknown or does not
+    /// matter.
+    pub machine: Option<String>,
+}
+
+impl MadeFor {
+    /// Both are the same database, as far as both machines are known.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.url == other.url && self.database == other.database && !self.is_on_another_machine(other)
+    }
+
+    /// The addresses are on the loopback of two machines.
+    #[must_use]
+    pub fn is_on_another_machine(&self, other: &Self) -> bool {
+        matches!((&self.machine, &other.machine), (Some(one), Some(another)) if one != another)
+    }
 }
 
 impl fmt::Display for MadeFor {
@@ -449,7 +469,7 @@ impl DataSource {
     /// What the data source and everything that queries it are made for.
     #[must_use]
     pub fn made_for(&self) -> MadeFor {
-        MadeFor { url: self.url.clone(), database: self.database.clone() }
+        MadeFor { url: self.url.clone(), database: self.database.clone(), machine: self.machine.clone() }
     }
 
     /// The smallest interval worth asking for: Clipper reports every 15 s.

@@ -188,6 +188,16 @@ pub(super) fn data_source_url(influxdb: &Service, grafana: &Service) -> (String,
     }
 }
 
+/// The derived address is on this machine's loopback, as a Grafana that runs here reaches it.
+pub(super) fn is_on_loopback_here(influxdb: &Service, grafana: &Service, engine: &EngineLocation) -> bool {
+    let is_external = matches!(grafana, Service::External { .. });
+    is_external
+        && match influxdb {
+            Service::External { url } => url.is_loopback(),
+            Service::Container(spec) => spec.url().is_loopback() && *engine == EngineLocation::Here,
+        }
+}
+
 /// What a container was made from, as the settings that would make it again: for remembered
 /// settings that were lost.
 pub(super) fn settings_from(role: Role, have: &Specification) -> Vec<(Setting, String)> {

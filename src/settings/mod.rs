@@ -15,7 +15,9 @@ use std::env::split_paths;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::containers::{container, data_source_url, default_image, keep_image, settings_from, settings_of};
+use self::containers::{
+    container, data_source_url, default_image, is_on_loopback_here, keep_image, settings_from, settings_of,
+};
 use self::contents::{alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
 pub use self::values::duration;
@@ -70,6 +72,8 @@ pub struct Inputs {
     pub resolve: fn(&str) -> Vec<IpAddr>,
     /// This machine's address for other machines.
     pub own_address: fn() -> Option<IpAddr>,
+    /// A fingerprint of this machine that no other machine has, if the system knows one.
+    pub machine: fn() -> Option<String>,
     /// Whether this machine has an address.
     pub has_address: fn(IpAddr) -> bool,
     /// Reads a dashboard of the user's own for an instance, by its path.
@@ -407,6 +411,8 @@ fn merge_with(
         ));
     }
     let (worked_out, host_gateway) = data_source_url(&influxdb, &grafana);
+    let machine = is_on_loopback_here(&influxdb, &grafana, &inputs.engine) && chosen_url.is_none();
+    let machine = machine.then(inputs.machine).flatten();
     if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
         spec.specification.host_gateway = host_gateway;
     }
@@ -431,6 +437,7 @@ fn merge_with(
             url: chosen_url.map_or(worked_out, |url| url.to_string()),
             database: database.clone(),
             user: influxdb_user.clone().unwrap_or_default(),
+            machine,
         },
         dashboard: Dashboard {
             uid: name.clone(),

@@ -17,6 +17,7 @@ fn inputs() -> Inputs {
         engine_options: String::new(),
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
+        machine: || Some("this".into()),
         has_address: |ip| ip.is_loopback() || ip == IpAddr::from([192, 0, 2, 1]),
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
             name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),

@@ -58,12 +58,13 @@ fn moves(stack: &Stack, options: UpOptions) -> bool {
 
 /// What an object was made for, if that is something else than the stack's database.
 fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a MadeFor> {
-    (*made_for != stack.data_source.made_for()).then_some(made_for)
+    (!made_for.is_same(&stack.data_source.made_for())).then_some(made_for)
 }
 
 fn made_for_difference(stack: &Stack, have: &MadeFor) -> Difference {
-    let want = stack.data_source.made_for().to_string();
-    Difference { field: "made for".into(), have: have.to_string(), want }
+    let want = stack.data_source.made_for();
+    let other = if have.is_on_another_machine(&want) { " on another machine" } else { "" };
+    Difference { field: "made for".into(), have: format!("{have}{other}"), want: want.to_string() }
 }
 
 /// The options with which a run is about what an object was made for.
@@ -81,13 +82,26 @@ fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
 /// An object with the instance's mark that was made for another address or database: the instance's own before
 /// InfluxDB moved, or that of another instance with the same name.
 fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
+    let want = stack.data_source.made_for();
+    let moved = stack.command("up --move-data-source");
+    if made_for.is_on_another_machine(&want) && made_for.url == want.url && made_for.database == want.database {
+        return Blocked {
+            kind: Obstacle::Conflict,
+            why: format!("Grafana's {what} was made for {made_for} on another machine"),
+            hint: format!(
+                "Grafana cannot tell the two machines apart by that address: give the address at which it reaches this \
+                 InfluxDB with --data-source-url, and choose another --name than {} if the object belongs to another \
+                 instance; if it belongs to this one, `{moved}` updates it",
+                stack.instance
+            ),
+        };
+    }
     Blocked {
         kind: Obstacle::Conflict,
-        why: format!("Grafana's {what} was made for {made_for}, and this run is for {}", stack.data_source.made_for()),
+        why: format!("Grafana's {what} was made for {made_for}, and this run is for {want}"),
         hint: format!(
-            "if InfluxDB or its database has moved, `{}` lets Grafana's objects follow; `{}` goes on with the earlier \
+            "if InfluxDB or its database has moved, `{moved}` lets Grafana's objects follow; `{}` goes on with the earlier \
              one; for a second instance, choose another --name than {}",
-            stack.command("up --move-data-source"),
             stack.command(&format!("up{}", options_for(stack, made_for))),
             stack.instance
         ),
@@ -234,16 +248,14 @@ fn provisioned(stack: &Stack, why: String) -> Finding {
 
 fn dashboard_differences(stack: &Stack, id: DashboardId, have: &SeenDashboard) -> Vec<Difference> {
     let (_, _, edition) = stack.dashboard_identity(id);
-    let mut differences = Vec::new();
+    let other = have.made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
+    let mut differences: Vec<Difference> = other.map(|other| made_for_difference(stack, other)).into_iter().collect();
     let mut compare = |field: &str, have: String, want: String| {
         if have != want {
             differences.push(Difference { field: field.into(), have, want });
         }
     };
     compare("edition", have.edition.clone().unwrap_or_default(), edition.to_string());
-    if let Some(made_for) = &have.made_for {
-        compare("made for", made_for.to_string(), stack.data_source.made_for().to_string());
-    }
     if id != DashboardId::Bundled {
         return differences;
     }
