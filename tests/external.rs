@@ -712,6 +712,13 @@ fn down_and_logs_need_no_engine_for_servers_that_already_run() {
     assert!(down.out.contains("go on running"), "{}", down.out);
     // Containers of the instance may be there, and volumes are nowhere else.
     assert!(down.err.contains("/nonexistent/docker.sock") && down.err.contains("are left alone"), "{}", down.err);
+    // An old configuration that names an engine which is gone is no obstacle either; one that is typed must be there.
+    let by_context = |words: &[&str]| it.command(words).env("DOCKER_HOST", "").env("DOCKER_CONTEXT", "gone").run();
+    let down = by_context(&["down"]).expect(0);
+    assert!(down.err.contains("gone") && down.err.contains("are left alone"), "{}", down.err);
+    assert!(by_context(&["logs"]).expect(1).err.contains("run elsewhere"));
+    by_context(&["down", "--volumes", "--yes"]).expect(2);
+    by_context(&["down", "--context", "typo"]).expect(2);
     let volumes = it.run(&["down", "--volumes", "--yes"]).expect(1);
     assert!(volumes.err.contains("/nonexistent/docker.sock"), "{}", volumes.err);
     assert_eq!(it.status()["in_sync"], true, "nothing was removed");

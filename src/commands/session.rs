@@ -15,7 +15,7 @@ use crate::backup;
 use crate::backup::archive::Verified;
 use crate::clipper::file::{self, ClipperFile};
 use crate::digest::fingerprint;
-use crate::engine::endpoint::{self, Environment};
+use crate::engine::endpoint::{self, Endpoint, Environment};
 use crate::engine::{Docker, address_of_this_machine, is_of_this_machine};
 use crate::error::{Error, Result};
 use crate::grafana;
@@ -101,6 +101,8 @@ impl Session {
             // What is done by name alone need not begin with a look, which checks the engine beside it.
             docker.check().await?;
         }
+        // As `up` with both addresses, which remembers nothing and uses nothing that is remembered.
+        let memory = if inputs.needs_no_engine() && purpose == Purpose::Removal { Memory::default() } else { memory };
         let merged = settings::merge(&inputs, &memory);
         let (stack, credentials) = match (merged, purpose) {
             (Ok(merged), _) => merged,
@@ -112,8 +114,8 @@ impl Session {
         Ok(Self { systems, listener, _lock: lock })
     }
 
-    /// For what the engine has of an instance. Where this run names both servers, an engine that does not answer is no
-    /// obstacle, unless `needs_engine`.
+    /// For what the engine has of an instance. Where this run names both servers, an engine that does not answer or
+    /// cannot be found is no obstacle, unless `needs_engine`.
     pub(super) async fn open_for_containers(
         context: &Context<'_>,
         purpose: Purpose,
@@ -122,7 +124,7 @@ impl Session {
     ) -> Result<Self> {
         let inputs = read_inputs(context, purpose)?;
         match Self::open_with(inputs.clone(), context, purpose, changes).await {
-            Err(error @ Error::Engine { .. }) if inputs.needs_no_engine() && !needs_engine => {
+            Err(error) if inputs.needs_no_engine() && !needs_engine && is_without_engine(context, &error) => {
                 let name = inputs.instance()?;
                 let session = Self::without_engine(&inputs, context)?;
                 let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
@@ -194,10 +196,15 @@ impl Session {
     }
 }
 
+/// The engine that options, environment and Docker's own configuration choose.
+fn endpoint(context: &Context<'_>) -> Result<Endpoint> {
+    let options = context.options;
+    endpoint::resolve(options.host.as_deref(), options.context.as_deref(), context.environment)
+}
+
 /// Connects to the engine, and notes where it is and how suggested commands reach it.
 async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn Listener>) -> Result<Docker> {
-    let endpoint =
-        endpoint::resolve(context.options.host.as_deref(), context.options.context.as_deref(), context.environment)?;
+    let endpoint = endpoint(context)?;
     if endpoint.was_found() {
         inputs.engine_options = endpoint.options();
     }
@@ -206,17 +213,21 @@ async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn L
     Ok(docker)
 }
 
+/// The engine does not answer, or an old configuration of Docker names one that cannot be found. One that the command
+/// line names must be there.
+fn is_without_engine(context: &Context<'_>, error: &Error) -> bool {
+    let is_named = context.options.host.is_some() || context.options.context.is_some();
+    matches!(error, Error::Engine { .. }) || (!is_named && endpoint(context).is_err())
+}
+
 /// This run was given the engine that it is to use.
 pub(super) fn names_engine(context: &Context<'_>) -> bool {
-    endpoint::resolve(context.options.host.as_deref(), context.options.context.as_deref(), context.environment)
-        .is_ok_and(|endpoint| endpoint.chosen_by.is_this_run())
+    endpoint(context).is_ok_and(|endpoint| endpoint.chosen_by.is_this_run())
 }
 
 /// The engine alone, for what concerns no instance.
 pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
-    let endpoint =
-        endpoint::resolve(context.options.host.as_deref(), context.options.context.as_deref(), context.environment)?;
-    let docker = Docker::connect(endpoint, Rc::<dyn Report>::clone(&context.report)).await?;
+    let docker = Docker::connect(endpoint(context)?, Rc::<dyn Report>::clone(&context.report)).await?;
     docker.check().await?;
     Ok(docker)
 }

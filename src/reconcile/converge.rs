@@ -370,6 +370,7 @@ async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listene
         return Err(Error::Blocked { resource, blocked: blocked.clone() });
     }
     systems.apply(&plan, executed).await?;
+    status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
         listener.on(Event::Warning(&format!(
             "the data source {:?} was edited and is kept: delete it in Grafana if no dashboard needs it",
@@ -471,7 +472,9 @@ pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Previe
 pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
     let seen = systems.observe(Depth::Servers).await?;
     let plan = plan::up(systems.stack(), &seen, UpOptions::default());
-    summarize(systems, &seen, &plan, show_secrets).await
+    let mut status = summarize(systems, &seen, &plan, show_secrets).await?;
+    status.hints.extend(status::kept(&plan));
+    Ok(status)
 }
 
 /// How often `status --watch` looks.

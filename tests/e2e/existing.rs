@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::instance::{Instance, SOON, bridge, docker, is_podman, is_rootless, machine};
+use crate::external::Servers;
 use crate::support::double::{Double, Version, handle};
 use crate::support::front::Front;
 use crate::support::influxd::Influxd;
@@ -111,6 +112,23 @@ fn a_managed_container_is_no_external_server() {
     assert_eq!(objects(&it), before, "nothing was stored or removed");
     it.run(&["up"]).expect(0);
     it.assert_whole();
+}
+
+#[test]
+fn what_an_instance_remembers_plays_no_part_where_both_servers_are_external() {
+    let it = Instance::new("both-external");
+    it.first_up(&["--database", "remembered", "--grafana-folder", "Remembered"]).expect(0);
+    let servers = Servers::start(Version::V12_4);
+    let (influxdb, grafana) = (servers.influxd.url(), format!("http://127.0.0.1:{}", servers.port()));
+    let urls = ["--influxdb-url", influxdb.as_str(), "--grafana-url", grafana.as_str()];
+    let dashboard = format!("/api/dashboards/uid/{}", it.name);
+    it.run(&[&["up"], &urls[..]].concat()).expect(0);
+    assert_eq!(servers.ask("GET", &dashboard, None).0, 200);
+    // The instance's containers go, too, and its volumes and settings stay.
+    it.run(&[&["down", "--deregister"], &urls[..]].concat()).expect(0);
+    assert_eq!(servers.ask("GET", &dashboard, None).0, 404);
+    it.run(&["up"]).expect(0);
+    assert_eq!(it.status()["database"]["name"], "remembered");
 }
 
 #[test]

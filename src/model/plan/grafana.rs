@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Blocked, Finding, Item, Obstacle, Resource, Step, UpOptions};
+use super::{Blocked, Finding, Item, Kept, Obstacle, Resource, Step, UpOptions};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::invocation::shell_word;
 use crate::model::observed::{
@@ -426,37 +426,35 @@ fn removed_alerts(
     moves: bool,
     conflict: impl Fn(&str, &MadeFor) -> Finding,
 ) -> Option<Item> {
-    let (mut is_removed, mut is_kept) = (false, false);
+    let (mut is_removed, mut is_edited, mut of_file) = (false, false, None);
     for rule in AlertRule::ALL {
         let SeenRule::Present { edited, provisioned, made_for, .. } = seen.rule(rule) else { continue };
-        if *provisioned {
-            let what = rule_name(rule);
-            let blocked = Blocked {
-                kind: Obstacle::Foreign,
-                why: format!("Grafana provides the {what} from a file, so it cannot be removed here"),
-                hint: format!(
-                    "let the files delete it: `{}` writes them so into the directory of the earlier export",
-                    stack.command("export provisioning DIRECTORY --alerts=false")
-                ),
-            };
-            return Some(Item::new(Resource::Alerts, blocked.into(), vec![]));
+        let other = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
+        match other {
+            _ if *provisioned => of_file = Some(rule),
+            _ if *edited => is_edited = true,
+            Some(other) if !moves => {
+                return Some(Item::new(Resource::Alerts, conflict(&rule_name(rule), other), vec![]));
+            }
+            _ => is_removed = true,
         }
-        if *edited {
-            is_kept = true;
-            continue;
-        }
-        if let Some(other) = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for))
-            && !moves
-        {
-            return Some(Item::new(Resource::Alerts, conflict(&rule_name(rule), other), vec![]));
-        }
-        is_removed = true;
     }
     if is_removed {
         let steps = vec![Step::DeleteAlertRules { moves }];
         return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
     }
-    is_kept.then(|| Item::new(Resource::Alerts, Finding::Edited, vec![]))
+    let of_file = of_file.map(|rule| {
+        provided(&rule_name(rule), {
+            let export = stack.command("export provisioning DIRECTORY --alerts=false");
+            format!("`{export}` writes files that delete it, into the directory of the earlier export")
+        })
+    });
+    of_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
+}
+
+/// Grafana lets no request remove an object that it provides from a file.
+fn provided(what: &str, hint: String) -> Finding {
+    Finding::Kept(Kept { why: format!("Grafana provides the {what} from a file, so it cannot be removed here"), hint })
 }
 
 /// What takes our things out of a Grafana that stays: only what carries our mark, and no dashboard that
@@ -481,13 +479,7 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
     }
     let removal = |resource, step| Item::new(resource, Finding::Requested("to be removed"), vec![step]);
     let missing = |resource| Item::new(resource, Finding::Missing, vec![]);
-    let provided = |what: &str, uid: &str| {
-        Finding::Blocked(Blocked {
-            kind: Obstacle::Foreign,
-            why: format!("Grafana provides the {what} {uid} from a file, so it cannot be removed here"),
-            hint: "remove it from the provisioning files".into(),
-        })
-    };
+    let of_file = |what: &str| provided(what, "remove it from the provisioning files".into());
     let unreadable = |resource, why: &Unreadable| Item::new(resource, Finding::Unreadable(why.clone()), vec![]);
     let mut is_kept = false;
     for id in stack.dashboards() {
@@ -496,7 +488,7 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
         items.push(match stored.dashboard(id) {
             Dashboard::Present(have) if have.provisioned => {
                 is_kept = true;
-                Item::new(resource, provided("dashboard", uid), vec![])
+                Item::new(resource, of_file(&format!("dashboard {uid}")), vec![])
             }
             Dashboard::Present(have) if have.edited => {
                 is_kept = true;
@@ -519,7 +511,7 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
     }
     items.push(match &stored.data_source {
         DataSource::Ours { provisioned: true, .. } => {
-            Item::new(Resource::DataSource, provided("data source", &stack.data_source.uid), vec![])
+            Item::new(Resource::DataSource, of_file(&format!("data source {}", stack.data_source.uid)), vec![])
         }
         DataSource::Ours { made_for, .. } if elsewhere(stack, made_for).is_some() => {
             Item::new(Resource::DataSource, kept_conflict(stack, &data_source_name(stack), made_for), vec![])
