@@ -134,7 +134,8 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             } else if says(&["already in progress"]) {
                 Refusal::BeingRemoved
             } else if *status_code == 500
-                && (says(&["no such process"]) || (says(&["could not be stopped"]) && says(&["state improper"])))
+                && (says(&["no such process", "container not known"])
+                    || (says(&["could not be stopped"]) && says(&["state improper"])))
             {
                 // Podman, of a container that ends while it is looked at or removed.
                 Refusal::Ending
@@ -224,6 +225,7 @@ mod tests {
                  improper: stopped",
                 Refusal::Ending,
             ),
+            ("getting container from store \"6b7f\": container not known", Refusal::Ending),
             ("something else", Refusal::Other),
         ] {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };

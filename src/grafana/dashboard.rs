@@ -138,9 +138,14 @@ pub fn is_ours(dashboard: &Value) -> bool {
         && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
 }
 
-/// Notes the version that Grafana counts for the save of this dashboard: the one after `present`, or the first.
-pub(super) fn expect_version_after(present: Option<u64>, dashboard: &mut Value) {
-    dashboard[MARK]["version"] = json!(present.unwrap_or_default() + 1);
+/// What Grafana stored of a save where that differs from `sent`, which then carries its fingerprint: Grafana changes some
+/// values, such as a refresh interval below its minimum, and those changes are no user's edit.
+pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
+    if !differs(stored) {
+        return false;
+    }
+    sent[MARK]["content"] = json!(content_fingerprint(stored));
+    true
 }
 
 /// The stored dashboard differs from the one that was sent, in anything but Grafana's own counts.
@@ -148,22 +153,10 @@ fn differs(dashboard: &Value) -> bool {
     dashboard[MARK]["content"].as_str() != Some(content_fingerprint(dashboard).as_str())
 }
 
-/// Grafana changes some values while it stores a dashboard, such as a refresh interval below its minimum. Each later
-/// save counts a new version: while the version of our own save is current, a difference is not an edit. Marks without
-/// a version come from releases that left an edited dashboard at its first version.
-fn is_as_saved(dashboard: &Value) -> bool {
-    let mark = &dashboard[MARK];
-    let saved = mark["version"].as_u64().unwrap_or(1);
-    mark["content"].is_string() && dashboard["version"].as_u64() == Some(saved)
-}
-
-/// The dashboard in Grafana's answer. A file that provides one can change without a new version.
+/// The dashboard in Grafana's answer.
 #[must_use]
 pub fn stored(found: &Value) -> SeenDashboard {
-    let dashboard = &found["dashboard"];
-    let provisioned = found["meta"]["provisioned"] == true;
-    let edited = differs(dashboard) && (provisioned || !is_as_saved(dashboard));
-    SeenDashboard { edited, provisioned, ..read(dashboard) }
+    SeenDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) }
 }
 
 /// What can be read from a dashboard that is there.
@@ -239,23 +232,24 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_grafana_changed_is_no_edit_until_the_next_save() {
+    fn a_value_that_grafana_changed_is_no_edit() {
         let (dashboard, source) = want();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
-        expect_version_after(Some(6), &mut sent);
-        (sent["refresh"], sent["version"]) = (json!("1m"), json!(7));
-        let found = |provisioned: bool, dashboard: &Value| json!({"meta": {"provisioned": provisioned}, "dashboard": dashboard});
-        assert!(!stored(&found(false, &sent)).edited);
-        assert!(stored(&found(true, &sent)).edited, "a file can change without a new version");
-        sent["version"] = json!(8);
-        assert!(stored(&found(false, &sent)).edited);
-        // The mark of an earlier release has no version: the first one was its own.
-        sent[MARK].as_object_mut().unwrap().remove("version");
-        assert!(stored(&found(false, &sent)).edited);
-        sent["version"] = json!(1);
-        assert!(!stored(&found(false, &sent)).edited);
-        sent.as_object_mut().unwrap().remove(MARK);
-        assert!(stored(&found(false, &sent)).edited, "a save in the browser drops the mark");
+        assert!(!note_changes(&sent.clone(), &mut sent), "it is stored as it was sent");
+        let change = |sent: &Value| {
+            let mut stored = sent.clone();
+            stored["refresh"] = json!("1m");
+            stored
+        };
+        assert!(read(&change(&sent)).edited);
+        let first = change(&sent);
+        assert!(note_changes(&first, &mut sent));
+        let mut second = change(&sent);
+        assert!(!read(&second).edited);
+        second["panels"][0]["title"] = json!("mine");
+        assert!(read(&second).edited);
+        second.as_object_mut().unwrap().remove(MARK);
+        assert!(read(&second).edited, "a save in the browser drops the mark");
     }
 
     #[test]

@@ -142,8 +142,6 @@ impl Grafana {
                 user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
             }
         };
-        let version = present.as_ref().and_then(|json| json["meta"]["version"].as_u64());
-        dashboard::expect_version_after(version, &mut content);
         let mut body = json!({"overwrite": false, "message": "clipper-metrics"});
         match (&present, &stack.folder) {
             (Some(json), _) => {
@@ -177,8 +175,25 @@ impl Grafana {
                 Err(Error::Raced { doing: doing.into(), why: answer.message() })
             }
             409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
-            _ => self.expect_success(doing, &answer),
+            _ => {
+                self.expect_success(doing, &answer)?;
+                self.note_what_was_stored(doing, body, &answer.json()).await
+            }
         }
+    }
+
+    /// Where Grafana stored something else than was sent, saves it once more with the fingerprint of that. What another
+    /// save has changed since stays, and counts as an edit.
+    async fn note_what_was_stored(&self, doing: &str, mut body: Value, saved: &Value) -> Result<()> {
+        let uid = text(&body["dashboard"]["uid"]);
+        let Some(found) = self.dashboard(&uid).await? else { return Ok(()) };
+        let is_same = found["dashboard"]["version"] == saved["version"];
+        if !is_same || !dashboard::note_changes(&found["dashboard"], &mut body["dashboard"]) {
+            return Ok(());
+        }
+        (body["dashboard"]["id"], body["dashboard"]["version"]) = (saved["id"].clone(), saved["version"].clone());
+        let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
+        if matches!(answer.status, 409 | 412) { Ok(()) } else { self.expect_success(doing, &answer) }
     }
 
     /// The stack's folder.
