@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
 
 use super::container::name_of;
 use super::{Docker, labels};
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, Result};
 use crate::model::role::Role;
 use crate::model::stack::ContainerSpec;
 
@@ -87,15 +87,7 @@ impl Docker {
             return Ok(());
         }
         let id = found.id.unwrap_or_default();
-        let remove = async || {
-            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-            let removal = self.client.remove_container(&id, Some(options));
-            self.find("remove a container that checked an address", removal).await
-        };
-        match self.ask_until_ended(remove).await {
-            Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(&id).await,
-            result => result.map(drop),
-        }
+        self.remove("remove a container that checked an address", &id, true).await
     }
 }
 

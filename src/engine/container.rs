@@ -161,12 +161,24 @@ impl Docker {
         if running && found.state.as_ref().is_none_or(|state| state.paused != Some(true)) {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
             let doing = format!("stop the container of {}", role.title());
-            self.find(&doing, self.client.stop_container(&id, Some(options))).await?;
+            match self.find(&doing, self.client.stop_container(&id, Some(options))).await {
+                // It ends already, and its removal waits for that.
+                Err(Error::Docker { refusal: Refusal::Ending, .. }) => {}
+                result => drop(result?),
+            }
         }
-        let options = RemoveContainerOptionsBuilder::default().force(true).build();
-        let removal = self.client.remove_container(&id, Some(options));
-        match self.find(&format!("remove the container of {}", role.title()), removal).await {
-            Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(&id).await,
+        self.remove(&format!("remove the container of {}", role.title()), &id, false).await
+    }
+
+    /// Removes a container, running or not, and its anonymous volumes if `volumes` is set. A container that is gone, or
+    /// that another process removes, is fine. Podman cannot remove one at the moment at which it ends.
+    pub(super) async fn remove(&self, doing: &str, id: &str, volumes: bool) -> Result<()> {
+        let remove = async || {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();
+            self.find(doing, self.client.remove_container(id, Some(options))).await
+        };
+        match self.ask_until_ended(remove).await {
+            Err(Error::Docker { refusal: Refusal::BeingRemoved, .. }) => self.await_removal(id).await,
             result => result.map(drop),
         }
     }

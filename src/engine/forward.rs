@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
 use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions};
+use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions};
 use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -151,11 +151,9 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] when the engine refuses.
     pub async fn remove_helper(&self, id: &str) -> Result<()> {
-        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let removed = self.find("remove that container", self.client.remove_container(id, Some(options))).await;
-        match removed {
-            Err(Error::Docker { refusal: Refusal::BeingRemoved | Refusal::Conflict, .. }) => Ok(()),
-            result => result.map(drop),
+        match self.remove("remove that container", id, true).await {
+            Err(Error::Docker { refusal: Refusal::Conflict, .. }) => Ok(()),
+            result => result,
         }
     }
 }
