@@ -494,6 +494,45 @@ fn a_grafana_that_is_gone_or_rejects_the_login_is_named() {
     assert!(refused["culprit"]["message"].as_str().unwrap().contains("rejected the login"), "{refused}");
 }
 
+/// The answer of the Grafana at another port of this machine.
+fn forwarded(port: u16, request: Request) -> Response {
+    let asked = std::thread::spawn(move || {
+        let url = format!("http://127.0.0.1:{port}{}", request.path);
+        let body = String::from_utf8(request.body).unwrap();
+        let passed = ["authorization", "content-type", "x-grafana-org-id", "x-grafana-nocache"];
+        let headers: Vec<(&str, &str)> = request
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(name, _)| passed.contains(name) && !(*name == "content-type" && body.is_empty()))
+            .collect();
+        let body = (!body.is_empty()).then_some(body.as_str());
+        crate::support::run::http_with(&request.method, &url, body, &headers).unwrap()
+    });
+    let (status, text) = asked.join().unwrap();
+    Response::bytes(status, "application/json", text.into_bytes())
+}
+
+#[test]
+fn a_panel_that_takes_too_long_is_no_fault_of_its_data_source() {
+    for version in [Version::V9, Version::V12_4] {
+        let it = Case::healthy(version);
+        let (influxdb, port) = (it.servers.influxd.url(), it.servers.port());
+        let busy = in_background(move |request: Request| async move {
+            let body = String::from_utf8_lossy(&request.body).into_owned();
+            if request.path.starts_with("/api/ds/query") && body.contains("_model_thruput") {
+                return Response::json(504, &json!({"message": "i/o timeout"}));
+            }
+            forwarded(port, request)
+        });
+        let grafana = format!("http://127.0.0.1:{busy}");
+        let words = ["doctor", "--config", it.path(), "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+        let doctor = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent").run().expect(0);
+        assert!(doctor.out.contains("no answer (i/o timeout), although its data source answers"), "{}", doctor.out);
+        assert!(!doctor.out.contains("--overwrite-dashboard"), "{}", doctor.out);
+    }
+}
+
 #[test]
 fn an_interrupted_run_removes_its_probe_and_a_killed_ones_is_removed_by_the_next() {
     let it = Case::healthy(Version::V12);
@@ -503,22 +542,7 @@ fn an_interrupted_run_removes_its_probe_and_a_killed_ones_is_removed_by_the_next
         if request.path.contains("/plugins/") {
             std::future::pending::<()>().await;
         }
-        let method = request.method.clone();
-        let headers: Vec<(String, String)> = request.headers.into_iter().collect();
-        let body = String::from_utf8(request.body).unwrap();
-        let url = format!("http://127.0.0.1:{port}{}", request.path);
-        let asked = std::thread::spawn(move || {
-            let passed = ["authorization", "content-type", "x-grafana-org-id", "x-grafana-nocache"];
-            let headers: Vec<(&str, &str)> = headers
-                .iter()
-                .filter(|(name, _)| passed.contains(&name.as_str()) && !(name == "content-type" && body.is_empty()))
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect();
-            let body = (!body.is_empty()).then_some(body.as_str());
-            crate::support::run::http_with(&method, &url, body, &headers).unwrap()
-        });
-        let (status, text) = asked.join().unwrap();
-        Response::bytes(status, "application/json", text.into_bytes())
+        forwarded(port, request)
     });
     let grafana = format!("http://127.0.0.1:{slow}");
     let words = ["doctor", "--config", it.path(), "--influxdb-url", &influxdb, "--grafana-url", &grafana];

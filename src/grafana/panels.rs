@@ -193,15 +193,21 @@ impl Grafana {
         let failures = answers.iter().filter_map(|(_, answered, _)| answered.failure.as_ref());
         let failures = failures.chain(asked_panels.iter().filter_map(|(answered, _)| answered.failure.as_ref()));
         let failing = self.failing_sources(asked, failures).await?;
-        let is_failing = |failure: &Option<(String, Failure)>| {
-            failure.as_ref().is_some_and(|(uid, _)| failing.iter().any(|fault| fault.uid == *uid))
-        };
+        let is_failing = |uid: &str| failing.iter().any(|fault| fault.uid == uid);
         let variables = answers.into_iter().map(|(name, Answered { content, failure }, time)| {
-            let content = if is_failing(&failure) { VariableContent::SourceFails } else { content };
+            let content = match failure {
+                Some((uid, _)) if is_failing(&uid) => VariableContent::SourceFails,
+                Some((_, Failure::Transport(why))) => VariableContent::Unanswered(why),
+                _ => content,
+            };
             VariableAnswer { name, content, time }
         });
         let panels = asked_panels.into_iter().zip(found).map(|((Answered { content, failure }, time), panel)| {
-            let content = if is_failing(&failure) { PanelContent::SourceFails } else { content };
+            let content = match failure {
+                Some((uid, _)) if is_failing(&uid) => PanelContent::SourceFails,
+                Some((_, Failure::Transport(why))) => PanelContent::Unanswered(why),
+                _ => content,
+            };
             PanelAnswer { title: panel.title.clone(), content, time }
         });
         let (variables, panels) = (variables.collect(), panels.collect());
@@ -213,8 +219,8 @@ impl Grafana {
         if self.version.get().is_some_and(|version| version < BACKEND_FROM) { Dialect::ByKind } else { Dialect::ByUse }
     }
 
-    /// The data sources that are at fault where queries failed: those that do not answer the simplest question either,
-    /// and those from which no answer came.
+    /// The data sources that are at fault where queries failed: those that do not answer the simplest query either. One
+    /// that does is sound, however long it takes for a panel that draws everything.
     async fn failing_sources<'a>(
         &self,
         asked: &Asked<'_>,
@@ -230,10 +236,10 @@ impl Grafana {
         let mut faults = Vec::new();
         for (uid, failure) in by_source {
             let Some(source) = asked.sources.iter().find(|source| source["uid"] == uid) else { continue };
-            let why = match (self.list(source, QUESTION, asked.range).await?, failure) {
-                (_, Failure::Transport(why)) => why.clone(),
-                (Err(why), Failure::Query(_)) => why.into_words(),
-                (Ok(_), Failure::Query(_)) => continue,
+            let Err(simplest) = self.list(source, QUESTION, asked.range).await? else { continue };
+            let why = match failure {
+                Failure::Transport(why) => why.clone(),
+                Failure::Query(_) => simplest.into_words(),
             };
             let (name, url) = (text(&source["name"]), text(&source["url"]));
             faults.push(SourceFault { uid: uid.into(), name, url, why });
@@ -418,8 +424,7 @@ impl Grafana {
         Ok(if answer.is_success() { Ok(points) } else { Err(Failure::of_status(answer.status, answer.message())) })
     }
 
-    /// A field that a query names and none of its measurements has. Where there is no such measurement
-    /// at all, nothing can be said.
+    /// A field that a query names and no measurement has. Without any measurement of the query, nothing can be said.
     async fn unknown_field(
         &self,
         source: &Value,
@@ -434,14 +439,23 @@ impl Grafana {
         let keys = if let Some(keys) = known.get(&key) {
             keys.clone()
         } else {
-            let list = async |what: &str| {
-                let statement = format!("SHOW {what} KEYS FROM {measurements}");
-                Ok::<_, Error>(self.list(source, &statement, range).await?.unwrap_or_default())
+            let list =
+                async |statement: &str| Ok::<_, Error>(self.list(source, statement, range).await?.unwrap_or_default());
+            // `SHOW FIELD KEYS FROM /pattern/` takes InfluxDB a time that grows with the square of its measurements. So
+            // the keys of all measurements stand in for those of a pattern that matches one.
+            let (of, is_there) = match pattern(&measurements) {
+                Some(pattern) => {
+                    let statement = format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ {pattern} LIMIT 1");
+                    (String::new(), !list(&statement).await?.is_empty())
+                }
+                None => (format!(" FROM {measurements}"), true),
             };
-            let mut keys = list("FIELD").await?;
+            let mut keys = if is_there { list(&format!("SHOW FIELD KEYS{of}")).await? } else { Vec::new() };
             if !keys.is_empty() {
-                keys.extend(list("TAG").await?);
+                keys.extend(list(&format!("SHOW TAG KEYS{of}")).await?);
             }
+            keys.sort_unstable();
+            keys.dedup();
             known.insert(key, keys.clone());
             keys
         };
@@ -651,6 +665,15 @@ fn named(target: &Value) -> Option<(String, Vec<String>)> {
     Some((source, fields.filter(|field| is_one(field)).map(name).collect()))
 }
 
+/// The pattern of a query's source, with its slashes, behind a retention policy or not.
+fn pattern(measurements: &str) -> Option<&str> {
+    if !measurements.ends_with('/') {
+        return None;
+    }
+    let start = if measurements.starts_with('/') { 0 } else { measurements.find("./")? + 1 };
+    Some(&measurements[start..])
+}
+
 /// Points in data frames.
 fn frames_length(result: &Value) -> usize {
     let length = |frame: &Value| frame["data"]["values"][0].as_array().map_or(0, Vec::len);
@@ -739,6 +762,20 @@ mod tests {
         }
         assert!(matches!(Failure::of_status(504, String::new()), Failure::Transport(_)));
         assert!(matches!(Failure::of_status(500, "An error occurred within the plugin".into()), Failure::Query(_)));
+    }
+
+    #[test]
+    fn a_source_is_a_pattern_or_a_name() {
+        for (source, expected) in [
+            ("/^m1_/", Some("/^m1_/")),
+            ("\"autogen\"./a\\/b/", Some("/a\\/b/")),
+            ("autogen./a.b/", Some("/a.b/")),
+            ("\"a/b\"", None),
+            ("\"rp\".\"a/b/\"", None),
+            ("cpu", None),
+        ] {
+            assert_eq!(pattern(source), expected, "{source}");
+        }
     }
 
     fn asked<'a>(dashboard: &'a Value, sources: &'a [Value], plugins: Option<&[&str]>) -> Asked<'a> {

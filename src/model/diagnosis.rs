@@ -192,6 +192,8 @@ pub enum VariableContent {
     Failed(String),
     /// Its data source gives no answer, whatever is asked.
     SourceFails,
+    /// No answer came, although its data source answers other queries; why.
+    Unanswered(String),
     /// Grafana lacks its data source; how the dashboard names it.
     NoDataSource(String),
     /// It cannot be checked here; why.
@@ -240,6 +242,8 @@ pub enum PanelContent {
     Failed(String),
     /// Its data source gives no answer, whatever is asked.
     SourceFails,
+    /// No answer came, although its data source answers other queries; why.
+    Unanswered(String),
     /// Grafana lacks its data source; how the panel names it.
     NoDataSource(String),
     /// Grafana lacks the plugin that shows it, which has this id.

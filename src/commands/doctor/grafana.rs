@@ -147,6 +147,7 @@ impl Examination<'_> {
                 VariableContent::Values(0) if !has_models => CheckOutcome::Skipped("no model has reported yet".into()),
                 VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
                 VariableContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
+                VariableContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
                 VariableContent::NoDataSource(source) => {
                     let why = format!("the dashboard's variable {name}{of} uses {}", absent_source(&source));
                     CheckOutcome::failed(why, source_hint(stack, id))
@@ -177,6 +178,7 @@ impl Examination<'_> {
                 PanelContent::Empty => CheckOutcome::Passed("answers, no points in its time range".into()),
                 PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it asks {what}")),
                 PanelContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
+                PanelContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
                 PanelContent::NoDataSource(source) => {
                     let why = format!("panel {title:?}{of} uses {}", absent_source(&source));
                     CheckOutcome::failed(why, source_hint(stack, id))
@@ -290,6 +292,10 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
 }
 
 const SOURCE_FAILS: &str = "its data source gets no answer from InfluxDB";
+
+fn unanswered(why: &str) -> String {
+    format!("no answer ({why}), although its data source answers: choose a shorter time range or fewer models")
+}
 
 fn absent_source(reference: &str) -> String {
     format!("the data source {reference:?}, which Grafana does not have")
