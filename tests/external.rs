@@ -486,7 +486,8 @@ fn what_a_file_provides_is_left_as_it_is() {
     for version in ALL {
         let it = Servers::start(version);
         let source = |mark: &str, url: &str| {
-            json!({"name": "Clipper Metrics", "uid": "clipper-metrics", "type": "influxdb", "access": "proxy", "url": url,
+            json!({"name": "Clipper \
+                            Metrics", "uid": "clipper-metrics", "type": "influxdb", "access": "proxy", "url": url,
                 "user": "", "database": "clipper", "isDefault": false, "jsonData": {"dbName": "clipper",
                 "httpMode": "POST", "timeInterval": "15s", mark: "clipper-metrics"}})
         };
@@ -917,7 +918,7 @@ fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
     assert!(refused.err.contains("keeps points for ever") && refused.err.contains("--yes"), "{}", refused.err);
     assert!(!kept().contains("2160h"), "{}", kept());
     let planned = it.run(&["up", "--retention", "90d", "--dry-run"]).expect(3);
-    assert!(planned.out.contains("set how long the database keeps points (retention: for ever"), "{}", planned.out);
+    assert!(planned.out.contains("set the retention period (retention: for ever"), "{}", planned.out);
     it.run(&["up", "--retention", "90d", "--yes"]).expect(0);
     assert!(kept().contains("2160h0m0s"), "{}", kept());
     let again = it.run(&["up", "--retention", "90d"]).expect(0);
@@ -945,7 +946,8 @@ fn a_backfill_begins_where_the_default_policy_begins() {
     it.influxd.query("", "CREATE DATABASE clipper");
     it.influxd.query(
         "",
-        "CREATE RETENTION POLICY \"a \\\"short\\\" one\" ON clipper DURATION 90m REPLICATION 1 SHARD DURATION 1h DEFAULT",
+        "CREATE RETENTION POLICY \"a \\\"short\\\" one\" ON clipper DURATION 90m REPLICATION 1 SHARD DURATION 1h \
+         DEFAULT",
     );
     let sent = |words: &[&str]| {
         let words = [&["demo", "--models", "m1,m2", "--mix", "--output", "json"], words].concat();

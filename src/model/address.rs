@@ -1,6 +1,4 @@
-//! Addresses of servers: parsed by `settings`, held here, printed in one place.
-//!
-//! Must not know how a text is parsed, nor resolve a name.
+//! Server addresses and how they are printed.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +12,7 @@ pub struct ServerUrl {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// The path below which the server answers, without a slash at its end; mostly empty.
+    /// The path under which the server is served, without a trailing slash; usually empty.
     pub path: String,
 }
 
@@ -25,7 +23,7 @@ impl ServerUrl {
         Self { tls: false, host: host.into(), port, path: String::new() }
     }
 
-    /// The server is on the machine that reads the address.
+    /// Whether the host is the machine that reads the address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
@@ -43,13 +41,13 @@ impl fmt::Display for ServerUrl {
     }
 }
 
-/// Puts the brackets around an IPv6 address that a URL needs.
+/// Encloses an IPv6 address in the brackets that a URL requires.
 #[must_use]
 pub fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_string() }
 }
 
-/// The address at which this machine reaches one that may be a wildcard.
+/// The address at which this machine reaches a published address, which may be a wildcard.
 #[must_use]
 pub const fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
@@ -59,7 +57,7 @@ pub const fn reachable(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Two published addresses that cannot both be had. Engines publish each family of addresses on its own.
+/// Whether two published addresses exclude each other. Engines publish each address family separately.
 #[must_use]
 pub const fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let meet = match (one.ip(), other.ip()) {

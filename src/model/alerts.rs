@@ -1,26 +1,24 @@
-//! Grafana's alert rules for Clipper: which there are, and what somebody may choose about them.
-//!
-//! Must not know how a rule is written, nor how Grafana stores it.
+//! Grafana's alert rules for Clipper, and their settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Stands behind the objective.
+/// The unit after the objective.
 const MICROS: &str = " µs";
 
-/// What is said about alert rules.
+/// The desired state of the alert rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alerts {
-    /// Nothing: they are not looked at.
+    /// No setting mentions them: existing rules are ignored.
     NotManaged,
-    /// There are to be none of ours.
+    /// The instance has no rules.
     Off,
-    /// These are to be there.
+    /// The instance has rules with these settings.
     On(AlertSettings),
 }
 
 impl Alerts {
-    /// What the rules are to be, where there are to be any.
+    /// The rules' settings, if the rules are on.
     #[must_use]
     pub const fn settings(&self) -> Option<&AlertSettings> {
         match self {
@@ -30,14 +28,14 @@ impl Alerts {
     }
 }
 
-/// What somebody may choose about alert rules.
+/// The settings of the alert rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertSettings {
-    /// How long a p99 must be above the objective.
+    /// How long a p99 must stay above the objective.
     pub latency_after: Duration,
-    /// How long a model must not have reported.
+    /// How long a model must be silent.
     pub silence_after: Duration,
-    /// Fingerprint of the rules: differs for every other version of them.
+    /// Fingerprint of the rules; every version has its own.
     pub edition: String,
 }
 
@@ -46,15 +44,15 @@ pub struct AlertSettings {
 pub enum AlertRule {
     /// A model's p99 is above the latency objective.
     Latency,
-    /// A model that has reported does so no more.
+    /// A model that used to report has stopped.
     Silence,
 }
 
 impl AlertRule {
-    /// Both.
+    /// Both rules.
     pub const ALL: [Self; 2] = [Self::Latency, Self::Silence];
 
-    /// For machines.
+    /// The name in JSON and identifiers.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,7 +61,7 @@ impl AlertRule {
         }
     }
 
-    /// What the rule is called in Grafana.
+    /// The rule's title in Grafana.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -83,13 +81,13 @@ impl AlertSettings {
         }
     }
 
-    /// The objective that a rule was made from, in microseconds.
+    /// The objective from which a rule was created, in microseconds.
     #[must_use]
     pub fn objective(fields: &BTreeMap<String, String>) -> Option<u64> {
         fields.get("objective")?.strip_suffix(MICROS)?.parse().ok()
     }
 
-    /// What a rule is made from, one text for each field; the objective in microseconds.
+    /// The configuration of a rule, as one text for each field; the objective is in microseconds.
     #[must_use]
     pub fn fields(&self, rule: AlertRule, objective: u64) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::from([

@@ -1,27 +1,27 @@
-//! How to sign in to the servers, and which certificates to trust.
+//! Credentials for the servers, and trusted certificates.
 
 use std::path::PathBuf;
 
 use super::stack::Secret;
 
-/// How to sign in, and whom to trust.
+/// Credentials for the servers, and the certificates to trust.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// Grafana's user.
     pub grafana_user: String,
-    /// The password that was given for it.
+    /// The supplied password for that user.
     pub grafana_password: Option<Secret>,
-    /// The password in force where nothing else is known: Grafana's own default.
+    /// The password to use if no other is known: Grafana's default.
     pub default_password: Secret,
     /// A token for Grafana, instead of user and password.
     pub grafana_token: Option<Secret>,
-    /// For an InfluxDB that is not ours.
+    /// For an external InfluxDB.
     pub influxdb: Option<InfluxdbLogin>,
-    /// Certificates to trust.
+    /// Additional certificates to trust.
     pub ca_file: Option<CaFile>,
 }
 
-/// How to sign in to an InfluxDB that wants it.
+/// Credentials for an InfluxDB that requires a login.
 #[derive(Debug, Clone)]
 pub struct InfluxdbLogin {
     /// The user.
@@ -30,11 +30,11 @@ pub struct InfluxdbLogin {
     pub password: Secret,
 }
 
-/// Certificates to trust, already read.
+/// Certificates to trust, already loaded.
 #[derive(Debug, Clone)]
 pub struct CaFile {
-    /// Where they were read.
+    /// The file that they were read from.
     pub path: PathBuf,
-    /// The file's content, PEM.
+    /// The file's content in PEM format.
     pub pem: Vec<u8>,
 }

@@ -1,22 +1,19 @@
-//! What `doctor` finds: checks in the order in which a number travels from Clipper to a panel, and
-//! the first one that fails.
-//!
-//! Must not know how a check is made, nor how it is shown.
+//! The result of `doctor`: checks that trace a data point from Clipper to a panel, and the first failure.
 
 use std::time::Duration;
 
-/// What one check looks at.
+/// The subject of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// Whether Clipper can write to such an InfluxDB at all.
+    /// Whether Clipper can write to an InfluxDB with these settings.
     ClipperSettings,
     /// InfluxDB at the address that Clipper writes to.
     Influxdb,
     /// The database that Clipper writes to.
     Database,
-    /// A point is written as Clipper writes.
+    /// Writing a point as Clipper does.
     Write,
-    /// That point is found by asking InfluxDB.
+    /// Querying InfluxDB for that point.
     ReadBack,
     /// The clocks of this machine and the servers.
     Clocks,
@@ -28,7 +25,7 @@ pub enum Check {
     Plugin,
     /// Grafana's data source.
     DataSource,
-    /// The point is found by asking Grafana.
+    /// Querying Grafana for the point.
     Query,
     /// The dashboard.
     Dashboard,
@@ -36,12 +33,12 @@ pub enum Check {
     Variable(String),
     /// A panel of the dashboard, by its title.
     Panel(String),
-    /// What Clipper itself has sent.
+    /// The reports that Clipper itself has sent.
     Reports,
 }
 
 impl Check {
-    /// For machines; never renamed.
+    /// The name in JSON; never changes.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -63,7 +60,7 @@ impl Check {
         }
     }
 
-    /// The variable or panel, where the check is about one.
+    /// The variable or panel that the check is about, if any.
     #[must_use]
     pub fn object(&self) -> Option<&str> {
         match self {
@@ -73,67 +70,67 @@ impl Check {
     }
 }
 
-/// What a check gave.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckOutcome {
-    /// It is as it must be; what was seen.
+    /// The check passed; details.
     Passed(String),
-    /// It is not.
+    /// The check failed.
     Failed(Fault),
-    /// It could not be made, or says nothing here; why.
+    /// The check could not run or does not apply; the reason.
     Skipped(String),
 }
 
-/// Something that keeps numbers from the panel.
+/// A failure that keeps data points from the panel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// What is wrong with which object.
+    /// The failing object and the reason.
     pub why: String,
-    /// What to do.
+    /// How to fix it.
     pub hint: String,
 }
 
 impl CheckOutcome {
-    /// Something is wrong, and what to do.
+    /// A failure with its reason and hint.
     pub fn failed(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Failed(Fault { why: why.into(), hint: hint.into() })
     }
 
-    /// It is as it must be.
+    /// Whether the check passed.
     #[must_use]
     pub const fn is_passed(&self) -> bool {
         matches!(self, Self::Passed(_))
     }
 
-    /// Something is wrong.
+    /// Whether the check failed.
     #[must_use]
     pub const fn is_failed(&self) -> bool {
         matches!(self, Self::Failed(_))
     }
 }
 
-/// A check that was made.
+/// A check with its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckResult {
-    /// Which.
+    /// The check.
     pub check: Check,
-    /// What it gave.
+    /// Its result.
     pub outcome: CheckOutcome,
     /// How long it took.
     pub time: Duration,
 }
 
-/// All checks, in their order.
+/// All check results, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnosis {
     /// The instance.
     pub instance: String,
-    /// What was found.
+    /// The results.
     pub results: Vec<CheckResult>,
 }
 
 impl Diagnosis {
-    /// The first check that failed: what comes after it may fail because of it.
+    /// The first check that failed. Later failures may be consequences of it.
     #[must_use]
     pub fn culprit(&self) -> Option<(&Check, &Fault)> {
         self.results.iter().find_map(|result| match &result.outcome {
@@ -142,7 +139,7 @@ impl Diagnosis {
         })
     }
 
-    /// How many panels answer, of how many that ask an InfluxDB.
+    /// How many panels return data, and how many of them query an InfluxDB.
     #[must_use]
     pub fn panels(&self) -> (usize, usize) {
         let panels = || self.results.iter().filter(|result| matches!(result.check, Check::Panel(_)));
@@ -154,53 +151,53 @@ impl Diagnosis {
 /// Why InfluxDB did not store a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteFailure {
-    /// There is no such database.
+    /// The database does not exist.
     NoDatabase,
     /// Its disk is full.
     DiskFull,
-    /// A limit of InfluxDB's configuration is reached; its name there.
+    /// The point exceeds a limit of InfluxDB's configuration, named here.
     Limit(&'static str),
-    /// The default retention policy drops points of that time.
+    /// The default retention policy drops points of that age.
     BeyondRetention,
-    /// A field of that name has another type.
+    /// The field exists with another type.
     FieldType,
-    /// It wants a login, and Clipper sends none.
+    /// InfluxDB requires a login, and Clipper sends none.
     Login,
-    /// It cannot be reached.
+    /// InfluxDB cannot be reached.
     Unreachable,
     /// Anything else.
     Other,
 }
 
-/// What asking for a variable's values gave.
+/// The result of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariableAnswer {
     /// The variable.
     pub name: String,
-    /// What came of it.
+    /// The outcome.
     pub content: VariableContent,
     /// How long it took.
     pub time: Duration,
 }
 
-/// What came of a variable's query.
+/// The outcome of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VariableContent {
-    /// It offers so many values.
+    /// It returned this many values.
     Values(usize),
-    /// It failed; Grafana's message.
+    /// It failed; Grafana's error message.
     Failed(String),
-    /// Its data source gives no answer, whatever is asked.
+    /// Its data source answers no query.
     SourceFails,
-    /// No answer came, although its data source answers other queries; why.
+    /// No answer arrived, although its data source answers other queries; the reason.
     Unanswered(String),
-    /// Grafana lacks its data source; how the dashboard names it.
+    /// Grafana lacks its data source; the dashboard's name for it.
     NoDataSource(String),
-    /// It cannot be checked here; why.
+    /// It cannot be checked here; the reason.
     Unchecked(String),
 }
 
-/// A data source that gives no answer, whatever is asked.
+/// A data source that answers no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFault {
     /// Its uid.
@@ -209,27 +206,27 @@ pub struct SourceFault {
     pub name: String,
     /// The address of its InfluxDB, as Grafana's server sees it.
     pub url: String,
-    /// Grafana's words.
+    /// Grafana's error message.
     pub why: String,
 }
 
-/// What a panel's queries gave.
+/// The result of a panel's queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PanelAnswer {
     /// The panel's title.
     pub title: String,
-    /// What came of it.
+    /// The outcome.
     pub content: PanelContent,
     /// How long it took.
     pub time: Duration,
 }
 
-/// What came of a panel's queries.
+/// The outcome of a panel's queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PanelContent {
-    /// So many points.
+    /// They returned this many points.
     Points(usize),
-    /// It answers, and there is nothing to show in its time range.
+    /// They succeeded and found no points in the panel's time range.
     Empty,
     /// A query names a field that its measurements do not have.
     UnknownField {
@@ -238,19 +235,19 @@ pub enum PanelContent {
         /// The measurements, as the query names them.
         source: String,
     },
-    /// A query failed; Grafana's words.
+    /// A query failed; Grafana's error message.
     Failed(String),
-    /// Its data source gives no answer, whatever is asked.
+    /// Its data source answers no query.
     SourceFails,
-    /// No answer came, although its data source answers other queries; why.
+    /// No answer arrived, although its data source answers other queries; the reason.
     Unanswered(String),
-    /// Grafana lacks its data source; how the panel names it.
+    /// Grafana lacks its data source; the panel's name for it.
     NoDataSource(String),
-    /// Grafana lacks the plugin that shows it, which has this id.
+    /// Grafana lacks the plugin with this id, which the panel needs.
     NoPlugin(String),
-    /// A query is written in Flux, and its data source speaks InfluxQL.
+    /// A query is written in Flux, but its data source uses InfluxQL.
     Flux,
-    /// It does not ask an InfluxDB; what it asks.
+    /// The panel does not query an InfluxDB; the kind of source that it queries.
     Elsewhere(String),
 }
 

@@ -1,51 +1,48 @@
-//! What happens while a command runs, as data for whoever shows it.
-//!
-//! Must not know who listens.
+//! Events of a running command, as data for the output.
 
 use std::time::Duration;
 
 use super::plan::Step;
 use super::role::Role;
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
-    /// A step begins.
+    /// A step has started.
     Started(&'a Step),
-    /// A step is done.
+    /// A step has finished.
     Done(&'a Step, Duration),
-    /// A pull moved on.
+    /// A pull has made progress.
     Pulling {
-        /// Whose image.
+        /// The role whose image is pulled.
         role: Role,
-        /// Layers that are complete, and all that are known so far.
+        /// Complete layers, and all layers known so far.
         layers: (usize, usize),
-        /// Bytes that have arrived, and all that are known so far.
+        /// Bytes received, and all bytes known so far.
         bytes: (u64, u64),
     },
-    /// Something holds us up that is not one of our steps.
+    /// The run waits for something that is not one of its steps.
     Waiting(&'a str),
-    /// Worth knowing, and nothing is wrong.
+    /// Information; nothing is wrong.
     Note(&'a str),
-    /// The user should know this.
+    /// A warning for the user.
     Warning(&'a str),
-    /// A request was answered; for `-v`. Never holds a secret.
+    /// A request was answered; shown by `-v`. Never contains a secret.
     Request {
-        /// Who was asked: `docker`, `influxdb` or `grafana`.
+        /// The server: `docker`, `influxdb` or `grafana`.
         system: &'static str,
-        /// What was asked.
+        /// The request.
         request: &'a str,
-        /// The outcome: a status, or the beginning of an error.
+        /// The outcome: a status, or the start of an error message.
         outcome: &'a str,
         /// How long it took.
         time: Duration,
     },
 }
 
-/// Whoever shows events. Interior mutability is the listener's own business: both lanes talk to
-/// the same one.
+/// Receives events. Both lanes share one listener, so it needs interior mutability.
 pub trait Listener {
-    /// Takes note of one event.
+    /// Handles one event.
     fn on(&self, event: Event<'_>);
 }
 

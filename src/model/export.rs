@@ -1,24 +1,22 @@
-//! Exports: the formats there are, and what becomes of a file.
-//!
-//! Must not know what is in a file.
+//! Formats of exports, and the changes that an export makes to files.
 
 use std::fmt;
 
-/// What to export for.
+/// The target of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// A Grafana that reads files.
+    /// A Grafana that is provisioned from files.
     Provisioning,
-    /// Docker Compose, on the instance's own volumes.
+    /// Docker Compose, with the instance's own volumes.
     Compose,
-    /// Docker in swarm mode, on new volumes.
+    /// Docker in swarm mode, with new volumes.
     Swarm,
-    /// Kubernetes, on new volumes.
+    /// Kubernetes, with new volumes.
     Kubernetes,
 }
 
 impl Format {
-    /// The name that is typed.
+    /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,7 +27,7 @@ impl Format {
         }
     }
 
-    /// The servers that it describes do not exist yet.
+    /// Whether the export describes servers that do not exist yet.
     #[must_use]
     pub const fn makes_servers(self) -> bool {
         matches!(self, Self::Swarm | Self::Kubernetes)
@@ -42,34 +40,34 @@ impl fmt::Display for Format {
     }
 }
 
-/// What became of a file.
+/// The change to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileChange {
-    /// It was not there.
+    /// It did not exist.
     Created,
-    /// It was as an earlier export wrote it.
+    /// An earlier export wrote it with other content.
     Updated,
-    /// It was as it is to be.
+    /// It already had this content.
     Unchanged,
-    /// An earlier export wrote it, and it is not needed any more.
+    /// An earlier export wrote it, and it is no longer needed.
     Removed,
 }
 
-/// What an export has written.
+/// A finished export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
     /// The instance.
     pub instance: String,
     /// The format.
     pub format: Format,
-    /// The directory, as it was given.
+    /// The directory, as supplied.
     pub directory: String,
-    /// What became of each file, by its path below the directory.
+    /// Each file's change, by its path in the directory.
     pub files: Vec<(String, FileChange)>,
 }
 
 impl Exported {
-    /// Nothing was written, since everything was as it is to be.
+    /// Whether every file was already up to date.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         self.files.iter().all(|(_, change)| *change == FileChange::Unchanged)

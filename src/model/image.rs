@@ -1,15 +1,13 @@
-//! References to images: parsed once, printed in one place.
-//!
-//! Must not know which images are ours.
+//! Image references.
 
 use std::fmt;
 
 use super::version::Version;
 
-/// The official images of Docker Hub that we know.
+/// Official images of Docker Hub, which have no organisation in their name.
 const OFFICIAL: [&str; 1] = ["influxdb"];
 
-/// The repositories, as Docker Hub names them, whose tags name the version of the server in the image.
+/// Repositories, by their Docker Hub names, whose tags are the version of the server.
 const VERSIONED: [&str; 4] =
     ["grafana/grafana", "grafana/grafana-oss", "grafana/grafana-enterprise", "library/influxdb"];
 
@@ -18,20 +16,20 @@ const VERSIONED: [&str; 4] =
 pub struct ImageRef {
     /// Registry and repository.
     name: String,
-    /// Tag and digest, with the characters in front of them.
+    /// Tag and digest, with their separators.
     tag: Option<String>,
     digest: Option<String>,
 }
 
 impl ImageRef {
-    /// Reads a reference. One with neither tag nor digest means `latest`: some engines would take
-    /// it for all tags.
+    /// Parses a reference. A reference without tag and digest means `latest`; some engines would
+    /// pull all tags.
     ///
     /// # Errors
-    /// With the reason, when no engine accepts it.
+    /// The reason why no engine accepts the reference.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err("an image's name holds no white space");
+            return Err("an image name contains no white space");
         }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.to_string())),
@@ -42,25 +40,25 @@ impl ImageRef {
             _ => (rest, None),
         };
         if name.is_empty() || tag.as_deref() == Some("") || digest.as_deref() == Some("") {
-            return Err("an image is written as name:tag");
+            return Err("an image reference has the form name:tag");
         }
         let tag = tag.or_else(|| digest.is_none().then(|| "latest".into()));
         Ok(Self { name: name.into(), tag, digest })
     }
 
-    /// The same image in a registry of this prefix.
+    /// The same image in the registry with this prefix.
     #[must_use]
     pub fn within(&self, prefix: &str) -> Self {
         Self { name: format!("{}/{}", prefix.trim_end_matches('/'), self.name), ..self.clone() }
     }
 
-    /// What stands before the repository of `other`, if this is the same repository elsewhere.
+    /// The prefix before the repository of `other`, if both name the same repository.
     #[must_use]
     pub fn prefix_before(&self, other: &Self) -> Option<&str> {
         self.name.strip_suffix(&other.name)?.strip_suffix('/')
     }
 
-    /// Registry and repository, without tag; with the digest, as the engine's API wants it.
+    /// Registry and repository without the tag; with the digest, as the engine's API expects.
     #[must_use]
     pub fn name_for_pull(&self) -> String {
         match &self.digest {
@@ -69,21 +67,21 @@ impl ImageRef {
         }
     }
 
-    /// The tag to ask for; none beside a digest.
+    /// The tag to pull; none if there is a digest.
     #[must_use]
     pub fn tag_for_pull(&self) -> Option<&str> {
         if self.digest.is_some() { None } else { self.tag.as_deref() }
     }
 
-    /// The registry's host, if the reference names one: without, it is Docker Hub.
+    /// The registry's host, if the reference names one; otherwise it is Docker Hub.
     #[must_use]
     pub fn registry(&self) -> Option<&str> {
         let (first, _) = self.name.split_once('/')?;
         (first.contains(['.', ':']) || first == "localhost").then_some(first)
     }
 
-    /// The same image as a mirror may have it that keeps Docker Hub's full names: official images,
-    /// whose name is one word, are under `library/` there.
+    /// The image's name in a mirror that keeps Docker Hub's full names, where official images are
+    /// under `library/`.
     #[must_use]
     pub fn library_form(&self) -> Option<Self> {
         let (prefix, last) = self.name.rsplit_once('/')?;
@@ -92,8 +90,9 @@ impl ImageRef {
         is_official.then(|| Self { name: format!("{prefix}/library/{last}"), ..self.clone() })
     }
 
-    /// The repository is an official one, on Docker Hub or in a mirror, which puts a prefix before the same name. Users
-    /// number their own images as they like, so `corp/grafana:2025.11` names no version of Grafana.
+    /// Whether the repository is an official one, on Docker Hub or in a mirror that adds a prefix.
+    /// Tags of users' own images follow no rule: `corp/grafana:2025.11` names no version of
+    /// Grafana.
     fn names_versions(&self) -> bool {
         let ends_with = |repository: &str| {
             self.name.strip_suffix(repository).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('/'))
@@ -102,7 +101,8 @@ impl ImageRef {
         VERSIONED.into_iter().any(ends_with) || OFFICIAL.iter().any(is_one_word)
     }
 
-    /// The tag of an official image, where it names a whole version: one such as `12.4` moves on.
+    /// The tag of an official image if it names a full version. A tag such as `12.4` is moved to
+    /// newer versions.
     #[must_use]
     pub fn full_version(&self) -> Option<&str> {
         let tag = self.tag.as_deref().filter(|_| self.names_versions())?;
@@ -110,7 +110,7 @@ impl ImageRef {
         (numbers.filter(|number| number.parse::<u64>().is_ok()).count() == 3).then_some(tag)
     }
 
-    /// The version of the server that the tag of an official image names.
+    /// The server's version according to the tag of an official image.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         Version::parse(self.tag.as_deref().filter(|_| self.names_versions())?)
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tags_and_registries_are_told_apart() {
+    fn a_reference_is_split_into_registry_name_and_tag() {
         let parse = |text: &str| ImageRef::parse(text).unwrap();
         assert_eq!(parse("influxdb:1.8").tag_for_pull(), Some("1.8"));
         assert_eq!(parse("127.0.0.1:5000/a/b").to_string(), "127.0.0.1:5000/a/b:latest");

@@ -1,6 +1,4 @@
-//! Every instance of an engine at one look: what the engine itself knows, without asking any server.
-//!
-//! Must not know how it was read, nor how it is shown.
+//! A summary of every instance on an engine, made without contacting any server.
 
 /// One instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,30 +13,30 @@ pub struct Instance {
     pub volumes: Vec<String>,
 }
 
-/// Who serves one role of an instance.
+/// The server of one role in an instance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Member {
-    /// How it is.
+    /// Its state.
     pub state: MemberState,
-    /// Where it is, if that is known.
+    /// Its address, if known.
     pub url: Option<String>,
 }
 
-/// How a server of an instance is, as far as the engine knows.
+/// A server's state, as far as the engine knows it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MemberState {
-    /// There is no container.
+    /// The container does not exist.
     #[default]
     Absent,
-    /// Its container does not run.
+    /// The container does not run.
     Stopped,
-    /// Its container runs.
+    /// The container runs.
     Running,
-    /// A server that already runs elsewhere.
+    /// An external server.
     External,
 }
 
-/// How an instance is as a whole.
+/// The state of an instance as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstanceState {
     /// All its containers run.
@@ -47,14 +45,14 @@ pub enum InstanceState {
     Partly,
     /// It has containers, and none runs.
     Stopped,
-    /// Both servers already run elsewhere.
+    /// Both servers are external.
     External,
-    /// It has no containers; its data is kept.
+    /// It has no containers, but its data is kept.
     Down,
 }
 
 impl Instance {
-    /// As a whole.
+    /// The state of the instance as a whole.
     #[must_use]
     pub fn state(&self) -> InstanceState {
         let members = [self.influxdb.state, self.grafana.state];
@@ -79,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_as_its_containers_are() {
+    fn the_state_of_an_instance_follows_from_its_containers() {
         use MemberState::{Absent, External, Running, Stopped};
         for (influxdb, grafana, state) in [
             (Running, Running, InstanceState::Running),

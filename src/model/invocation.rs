@@ -1,59 +1,60 @@
-//! Commands to suggest: the one place that builds them and quotes their words.
+//! Builds suggested commands and quotes their words.
 
 use std::path::Path;
 
 use super::role::Role;
 use super::text::is_unprintable;
 
-/// What makes a suggested command reach the same instance, engine and file as this run does.
+/// The options with which a suggested command reaches the same instance, engine and file as this run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// The options of this run.
+    /// This run's options.
     options: Vec<GivenOption>,
-    /// The options that name the engine, which `docker` has too.
+    /// The options that select the engine, which `docker` accepts as well.
     engine: String,
 }
 
-/// An option that this run was given.
+/// An option supplied to this run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenOption {
-    /// Its name, without dashes.
+    /// Its name without dashes.
     pub name: &'static str,
-    /// As it is typed, with a space before it; a repeatable option stands there once per value.
+    /// The text to type, with a leading space; a repeatable option occurs once per value.
     pub typed: String,
-    /// Which suggested commands repeat it.
+    /// The suggested commands that repeat it.
     pub scope: Scope,
 }
 
 /// Which suggested commands repeat an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Every command: it names the instance or Clipper's file.
+    /// All commands: the option selects the instance or Clipper's file.
     Instance,
-    /// Every command that talks to the servers: a credential is never remembered.
+    /// Commands that connect to the servers: credentials are never remembered.
     Servers,
-    /// The same, until the instance remembers it.
+    /// Commands that connect to the servers, until the instance remembers the setting.
     Settings,
 }
 
-/// Commands that find everything they need by the instance's name.
+/// Commands that need only the instance's name.
 const BY_NAME: &[&str] = &["down", "logs"];
 
 impl Invocation {
-    /// A run with these options, and with those that name the engine, as they are typed.
+    /// Creates it from a run's options and the options that select the engine, as typed.
     #[must_use]
     pub fn new(options: Vec<GivenOption>, engine: impl Into<String>) -> Self {
         Self { options, engine: engine.into() }
     }
 
-    /// The same once the instance remembers its settings.
+    /// The invocation after the instance has remembered its settings.
     #[must_use]
     pub fn saved(&self) -> Self {
         let options = self.options.iter().filter(|option| option.scope != Scope::Settings).cloned().collect();
         Self { options, engine: self.engine.clone() }
     }
 
-    /// The same for commands that are read elsewhere later: they find the instance by its name, and no file.
+    /// The invocation for commands that are used later and elsewhere: they find the instance by its
+    /// name, without a file.
     #[must_use]
     pub fn by_name(&self, instance: &str) -> Self {
         let credentials = self.options.iter().filter(|option| option.scope == Scope::Servers).cloned();
@@ -61,13 +62,13 @@ impl Invocation {
         Self { options: std::iter::once(name).chain(credentials).collect(), engine: self.engine.clone() }
     }
 
-    /// A complete command. An option that `arguments` hold takes the place of this run's.
+    /// A complete command. An option in `arguments` replaces the same option of this run.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
         format!("{}{}", self.command_there(arguments), self.engine)
     }
 
-    /// The same for the engine's machine itself, where no option names the engine.
+    /// A complete command to run on the engine's host, where no option selects the engine.
     #[must_use]
     pub fn command_there(&self, arguments: &str) -> String {
         let verb = arguments.split(' ').next().unwrap_or_default();
@@ -75,7 +76,7 @@ impl Invocation {
         self.with_options(arguments, |option| !is_by_name || option.scope == Scope::Instance)
     }
 
-    /// This run's own command once more, with all its options.
+    /// This run's own command again, with all its options.
     #[must_use]
     pub fn again(&self, arguments: &str) -> String {
         format!("{}{}", self.with_options(arguments, |_| true), self.engine)
@@ -88,7 +89,7 @@ impl Invocation {
         format!("clipper-metrics {arguments}{options}")
     }
 
-    /// How another port is chosen: this run's own command with that port, where a free one is known.
+    /// The advice to choose another port, with a complete command if a free port is known.
     #[must_use]
     pub fn another_port(&self, role: Role, free: Option<u16>) -> String {
         match free {
@@ -97,14 +98,14 @@ impl Invocation {
         }
     }
 
-    /// A command of the engine's own client, for the same engine.
+    /// A command for the engine's own client, for the same engine.
     #[must_use]
     pub fn docker(&self, arguments: &str) -> String {
         format!("docker{} {arguments}", self.engine)
     }
 }
 
-/// The names of the options in a command's arguments; quoted words hold none.
+/// The names of the options in a command's arguments, not counting quoted words.
 fn option_names(arguments: &str) -> Vec<&str> {
     let mut is_quoted = false;
     let words = arguments.split(|c: char| {
@@ -114,29 +115,29 @@ fn option_names(arguments: &str) -> Vec<&str> {
     words.filter_map(|word| word.strip_prefix("--")?.split('=').next()).collect()
 }
 
-/// An option with its value as it is typed, with a space before it.
+/// An option with its value as typed, with a leading space.
 #[must_use]
 pub fn typed_option(option: &str, value: &str) -> String {
-    // A value that begins with a dash would be taken for an option.
+    // A value that begins with a dash would be read as an option.
     let separator = if value.starts_with('-') { '=' } else { ' ' };
     format!(" {option}{separator}{}", shell_word(value))
 }
 
-/// A word as a shell takes it whole.
+/// Quotes a word for a shell.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
     quoted(text.as_bytes())
 }
 
-/// A path as a shell and an option parser take it whole.
+/// Quotes a path for a shell and an option parser.
 #[must_use]
 pub fn shell_path(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.starts_with(b"-") { format!("./{}", quoted(bytes)) } else { quoted(bytes) }
 }
 
-/// Quotes a word only where it needs quotes. A character that a terminal does not show as itself becomes an
-/// escape, so that it can be copied.
+/// Quotes a word only if necessary. Unprintable characters become escapes, so that the word can be
+/// copied from a terminal.
 fn quoted(bytes: &[u8]) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:@=,+%".contains(c);
     match std::str::from_utf8(bytes) {
@@ -212,7 +213,7 @@ mod tests {
         let invocation = Invocation::new(vec![given("alerts", "true", Scope::Settings)], "");
         assert_eq!(invocation.command("up --alerts=false"), "clipper-metrics up --alerts=false");
         let quoted = invocation.command("restore 'a --alerts b'");
-        assert_eq!(quoted, "clipper-metrics restore 'a --alerts b' --alerts true", "a word is no option");
+        assert_eq!(quoted, "clipper-metrics restore 'a --alerts b' --alerts true", "a quoted word is not an option");
     }
 
     #[test]

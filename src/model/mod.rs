@@ -1,4 +1,5 @@
-//! Decides: what a stack is, what was observed, what follows from comparing the two.
+//! Makes all decisions: compares the desired stack with the observed state and derives the plan and
+//! the status.
 //!
 //! Imports nothing but `std`, prints nothing, reads no clock and no environment.
 

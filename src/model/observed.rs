@@ -1,7 +1,7 @@
-//! The observed state: one snapshot, taken before deciding.
+//! The observed state: one snapshot that every decision is based on.
 //!
-//! What a server stores is nested inside [`Probe::Answering`], so a snapshot cannot claim to know
-//! a database of a server that did not answer. Must not know what is to be.
+//! A server's content is nested in [`Probe::Answering`], so a snapshot cannot claim to know a
+//! database of a server that did not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,13 +18,13 @@ use super::version::Version;
 /// A snapshot of everything that a stack describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// The engine, where one was asked.
+    /// The engine, if the run uses one.
     pub engine: Option<Engine>,
     /// The network that the containers share.
     pub network: Network,
-    /// Running containers of others that use it, by name: it cannot be removed while they do.
+    /// Names of running containers of other owners on that network; it cannot be removed while they use it.
     pub network_users: Vec<String>,
-    /// The settings that are remembered with the instance.
+    /// The settings remembered with the instance.
     pub settings: StoredSettings,
     /// The InfluxDB role.
     pub influxdb: Server<Influxdb>,
@@ -32,28 +32,28 @@ pub struct Observed {
     pub grafana: Server<Grafana>,
     /// Other instances on this engine.
     pub others: Vec<String>,
-    /// Containers that have the instance's labels and are not its containers, by name.
+    /// Names of containers that carry the instance's labels but do not belong to it.
     pub lookalikes: Vec<String>,
 }
 
 /// The engine that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Engine {
-    /// How it is reached.
+    /// Its address.
     pub endpoint: String,
-    /// Why this one is used.
+    /// Why this engine was chosen.
     pub chosen_by: String,
-    /// Its own version.
+    /// The engine's version.
     pub version: String,
-    /// The newest API that it speaks.
+    /// The newest API version that it supports.
     pub api_version: String,
-    /// Which engine it is.
+    /// The kind of engine.
     pub kind: EngineKind,
 }
 
 impl Engine {
-    /// Whether hosts on the network of the engine's machine reach ports that are published on its loopback: Docker 28.0
-    /// closed that. `None` where it is not known.
+    /// Whether other hosts on the engine's network reach ports published on its loopback, which
+    /// Docker 28.0 prevents. `None` if unknown.
     #[must_use]
     pub fn exposes_loopback(&self) -> Option<bool> {
         match self.kind {
@@ -64,36 +64,36 @@ impl Engine {
     }
 }
 
-/// The first Docker that drops what other hosts send to ports that are published on loopback.
+/// The first Docker that drops packets from other hosts to ports published on loopback.
 const CLOSES_LOOPBACK: Version = Version(28, 0);
 
-/// Kinds of engines, as far as they publish ports and reach their machine in different ways.
+/// Kinds of engines, which differ in how they publish ports and reach their host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EngineKind {
-    /// Docker, on the machine itself.
+    /// Docker, directly on the host.
     #[default]
     Docker,
-    /// Docker in a user's own network, whose ports are forwarded by a process.
+    /// Docker in a user's own network namespace, with a process that forwards its ports.
     RootlessDocker,
-    /// Docker in a virtual machine, which no other host reaches.
+    /// Docker in a virtual machine that no other host can reach.
     VirtualMachine,
     /// Podman.
     Podman,
 }
 
-/// The network of that name.
+/// The network with the instance's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
-    /// Nothing has this name.
+    /// It does not exist.
     Free,
-    /// Ours; more than one where two runs raced each other. The first is the one that is kept.
+    /// Managed. Several exist if two runs raced each other; the first one is kept.
     Ours(Vec<String>),
-    /// It exists without our label: never touched.
+    /// It exists without this instance's label and is never changed.
     Foreign,
 }
 
 impl Network {
-    /// The id of the network that containers are to be attached to.
+    /// The id of the network to attach containers to.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         match self {
@@ -103,22 +103,22 @@ impl Network {
     }
 }
 
-/// The settings that are remembered with an instance. Where there are several, a run died while it
-/// replaced one by the next: the newest holds.
+/// The settings remembered with an instance. Several copies exist if a run died while replacing
+/// one; the newest is valid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredSettings {
-    /// The numbers of all of them, the newest last.
+    /// The numbers of all copies, the newest last.
     pub numbers: Vec<u64>,
-    /// What the newest says, by the option's name; `None` if there is none or it cannot be read.
+    /// The values in the newest copy by option name; `None` if there is no copy or it cannot be read.
     pub values: Option<BTreeMap<String, Remembered>>,
-    /// A change of Grafana's image that is not over, or was undone.
+    /// A change of Grafana's image that is still pending or was rolled back.
     pub upgrade: Option<Upgrade>,
-    /// A restore whose data is not all in.
+    /// A restore that is not complete.
     pub restore: Option<Restore>,
 }
 
 impl StoredSettings {
-    /// These values, with the stored retention in place of theirs.
+    /// These values, but with the stored retention.
     #[must_use]
     pub fn keep_retention(&self, values: &BTreeMap<String, Remembered>) -> BTreeMap<String, Remembered> {
         let mut values = values.clone();
@@ -129,120 +129,120 @@ impl StoredSettings {
     }
 }
 
-/// One role: image, volume, container, and the server inside.
+/// One role: image, volume, container and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server<S> {
     /// The specified image, if the engine has it.
     pub image: Option<Image>,
-    /// The volume of that name.
+    /// The volume with the role's name.
     pub volume: Volume,
     /// The role's container.
     pub container: ContainerState,
-    /// Who else publishes the specified port.
+    /// The other owner of the desired port.
     pub port_holder: Option<PortHolder>,
-    /// Another running container that has the volume where the server keeps its data, by its name.
+    /// The name of another running container that mounts the volume at the server's data path.
     pub volume_user: Option<String>,
-    /// A port near it that is free, where somebody else publishes it.
+    /// A free port nearby, if the desired one is taken.
     pub free_port: Option<u16>,
-    /// The managed container to which an external server's URL leads.
+    /// The managed container that an external server's URL leads to.
     pub managed_behind: Option<ManagedServer>,
-    /// What the server says.
+    /// The server's answer.
     pub probe: Probe<S>,
-    /// Its version, as soon as it is known.
+    /// The server's version, once known.
     pub version: Option<String>,
-    /// Who is signed in; of Grafana only.
+    /// The login to Grafana.
     pub login: SeenLogin,
-    /// The version that is known to have run on the volume; of Grafana only.
+    /// The last version known to have run on Grafana's volume.
     pub recorded: Option<Version>,
 }
 
-/// A container that clipper-metrics manages, at the address of a server that is said to be external.
+/// A managed container at the address of a server that the settings call external.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManagedServer {
     /// Its name.
     pub container: String,
     /// Its instance.
     pub instance: String,
-    /// That is the instance at hand.
+    /// Whether it is this instance.
     pub is_own: bool,
-    /// It runs, so nothing else answers there.
+    /// Whether it runs, so that nothing else can answer there.
     pub runs: bool,
 }
 
-/// Who holds a published port.
+/// The holder of a published port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortHolder {
-    /// A container that is not ours, by its name.
+    /// Another owner's container, by name.
     Container(String),
-    /// Our container of the other role.
+    /// This instance's container of the other role.
     OtherRole(Role),
-    /// A process of the engine's machine outside any container.
+    /// A process on the engine's host outside any container.
     Process,
-    /// Nobody: the engine's machine does not have that address.
+    /// No holder: the engine's host does not have that address.
     NoSuchAddress,
 }
 
-/// What signing in to Grafana has shown.
+/// The observed login to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SeenLogin {
-    /// As whom.
+    /// The account that signed in.
     pub account: Account,
-    /// What the volume's file holds, compared with what Grafana accepted.
+    /// The password file compared with the accepted password.
     pub file: PasswordFile,
 }
 
-/// Who is signed in to Grafana.
+/// The account that signed in to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Account {
-    /// Nobody.
+    /// No account.
     #[default]
     Nobody,
-    /// `admin` with Grafana's own default password: it lets anybody in.
+    /// `admin` with Grafana's default password, which anyone can use.
     DefaultPassword,
-    /// `admin` with another password: admin/admin is shut out.
+    /// `admin` with another password, so admin/admin is rejected.
     OwnPassword,
-    /// Somebody else, which says nothing about admin/admin.
+    /// Another account, which proves nothing about admin/admin.
     Other,
 }
 
-/// What the password's file in Grafana's volume holds.
+/// The password file in Grafana's volume.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PasswordFile {
-    /// Nobody looked, since nothing depends on it.
+    /// Not read, because no decision depends on it.
     #[default]
     NotRead,
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// What Grafana accepted.
+    /// It contains the password that Grafana accepted.
     Accepted,
-    /// Something else than what Grafana accepted.
+    /// It contains another password than the one that Grafana accepted.
     Outdated,
 }
 
-/// An image that the engine has.
+/// An image on the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// The engine's id of it.
+    /// The engine's id for it.
     pub id: String,
-    /// The user that it runs as; empty is root.
+    /// The user that it runs as; empty means root.
     pub user: String,
 }
 
-/// The volume of the specified name.
+/// The volume with the specified name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Volume {
-    /// There is none.
+    /// It does not exist.
     Absent,
-    /// There is one without our label: never touched.
+    /// It exists without this instance's label and is never changed.
     Foreign,
-    /// Ours.
+    /// Managed.
     Ours {
-        /// The user of the image that it was made for, if that was noted; empty is root.
+        /// The user of the image that the volume was created for, if recorded; empty means root.
         user: Option<String>,
-        /// The version of the server that it was made for, if the image's tag named it. Another
-        /// one that ran since is noted in a file inside.
+        /// The server's version that the volume was created for, if the image tag named it. Later
+        /// versions are recorded in a file inside the volume.
         version: Option<Version>,
-        /// The image that it was made for, if that was noted.
+        /// The image that the volume was created for, if recorded.
         image: Option<String>,
     },
 }
@@ -250,18 +250,18 @@ pub enum Volume {
 /// The container of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ContainerState {
-    /// There is none.
+    /// It does not exist.
     Absent,
-    /// Another container has its name: never touched.
+    /// Another owner's container has its name; it is never changed.
     Foreign,
-    /// Several carry the labels of this role; their names.
+    /// Several containers carry the labels of this role; their names.
     Duplicated(Vec<String>),
-    /// Ours, whatever it is called by now.
+    /// Managed, whatever its current name.
     Ours(Box<OurContainer>),
 }
 
 impl ContainerState {
-    /// The container, if it is ours.
+    /// The container, if it is managed.
     #[must_use]
     pub const fn ours(&self) -> Option<&OurContainer> {
         match self {
@@ -271,92 +271,92 @@ impl ContainerState {
     }
 }
 
-/// A container of the instance: it has the labels and serves the volume.
+/// A container of the instance: it carries the labels and mounts the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OurContainer {
     /// The engine's id of it.
     pub id: String,
-    /// Its name, which a person may have changed.
+    /// Its name, which a user may have changed.
     pub name: String,
-    /// Its own name was taken by somebody else's container after it was renamed.
+    /// It was renamed, and another owner's container has taken its original name.
     pub name_taken: bool,
-    /// What it was made from; `None` if its label cannot be read.
+    /// The configuration it was created from; `None` if its label cannot be read.
     pub specification: Option<Specification>,
     /// The image that it was created from.
     pub image_id: String,
-    /// It is attached to the network that is kept, compared by id: a network that was made again
-    /// under the same name is a different one, and such a container can never start.
+    /// Whether it is attached to the current network, compared by id. A container on a network that
+    /// was removed and recreated under the same name cannot start.
     pub on_network: bool,
-    /// How far up it is.
+    /// Its run state.
     pub run: RunState,
-    /// How often the engine has started it again after a crash, since somebody started it.
+    /// How often the engine has restarted it after a crash since the last start by a user or a run.
     pub restarts: u64,
-    /// When it was started last, RFC 3339.
+    /// When it was last started, in RFC 3339 format.
     pub started_at: Option<String>,
-    /// What is really published, while it runs.
+    /// The address that is actually published, while it runs.
     pub published: Option<SocketAddr>,
-    /// A server has run on its volume; looked up for a Grafana that was never started.
+    /// Whether a server has run on its volume; determined for a Grafana that was never started.
     pub has_data: Option<bool>,
 }
 
 impl OurContainer {
-    /// It was never started, and neither was any other on its volume.
+    /// Whether neither this container nor another one has ever run on its volume.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.run == RunState::Created && self.has_data == Some(false)
     }
 
-    /// Grafana's first password came from the file in its volume.
+    /// Whether Grafana's first password came from the file in its volume.
     #[must_use]
     pub fn is_made_with_file(&self) -> bool {
         self.specification.as_ref().is_some_and(|made| made.password == PasswordSource::File)
     }
 
-    /// Nobody but this machine can reach it.
+    /// Whether only the engine's host can reach it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         self.specification.as_ref().is_some_and(|specification| !specification.is_open())
     }
 }
 
-/// How far up a container is.
+/// The run state of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
-    /// Made, never started.
+    /// Created, but never started.
     Created,
     /// Running.
     Running,
-    /// Frozen.
+    /// Paused.
     Paused,
-    /// Dies and is started again.
+    /// Exiting and being restarted.
     Restarting,
-    /// Ended, with this code.
+    /// Exited with this code.
     Exited(i64),
-    /// The engine could not remove it.
+    /// Dead: the engine failed to remove it.
     Dead,
 }
 
-/// What asking a server gave.
+/// The result of probing a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe<S> {
-    /// Nothing was asked: nothing runs, or it cannot be reached from here.
+    /// Not probed: it does not run, or it cannot be reached from here.
     Unasked,
-    /// It does not answer (yet); why.
+    /// No answer yet; the reason.
     Silent(String),
-    /// It is there and says, or what stands before it says, that it is not ready yet.
+    /// The server, or a proxy in front of it, answers that it is not ready yet.
     Starting(String),
-    /// It answers but rejects the login; its message.
+    /// It rejects the login; its message.
     Refusing(String),
-    /// It is something that Clipper or we cannot use; what.
+    /// Neither Clipper nor clipper-metrics can use it; the reason.
     Unusable(String),
-    /// It answers at the address of the container, and is another server.
+    /// Another server answers at the container's address.
     NotTheContainer,
-    /// It answers; this is what it stores.
+    /// It answers; its content.
     Answering(S),
 }
 
 impl<S> Probe<S> {
-    /// The same answer without what it stores; one that said that becomes [`Probe::Unasked`].
+    /// The same result without content; [`Probe::Answering`] becomes [`Probe::Unasked`].
     #[must_use]
     pub fn discard<T>(self) -> Probe<T> {
         match self {
@@ -369,7 +369,7 @@ impl<S> Probe<S> {
         }
     }
 
-    /// What it stores, if it said so.
+    /// The server's content, if it answered.
     #[must_use]
     pub const fn stored(&self) -> Option<&S> {
         match self {
@@ -379,19 +379,19 @@ impl<S> Probe<S> {
     }
 }
 
-/// What InfluxDB stores.
+/// The content of InfluxDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Influxdb {
     /// The stack's database exists.
     pub has_database: bool,
-    /// How long its default policy keeps points, if that is known.
+    /// The retention period of its default policy, if known.
     pub retention: Option<Retention>,
 }
 
-/// What Grafana stores.
+/// The content of Grafana.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grafana {
-    /// The organisation that everything is to be in.
+    /// The organisation for all objects.
     pub organisation: Organisation,
     /// The folder.
     pub folder: Folder,
@@ -399,33 +399,33 @@ pub struct Grafana {
     pub data_source: DataSource,
     /// The bundled dashboard.
     pub dashboard: Dashboard,
-    /// The dashboards of the user's own, in the stack's order; none where nothing could be looked at.
+    /// The user's dashboards, in the stack's order; empty if they could not be read.
     pub user_dashboards: Vec<Dashboard>,
     /// The instance's alert rules.
     pub alerts: AlertRules,
-    /// What a query through the data source says.
+    /// The result of a query through the data source.
     pub query: Query,
-    /// What there is for dashboards of the user's own; looked at where the stack has any.
+    /// What Grafana offers to users' dashboards; read only if the stack has any.
     pub catalogue: Option<Catalogue>,
 }
 
-/// What a Grafana has to show dashboards with.
+/// The data sources and panel types that dashboards can use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue {
     /// Its data sources.
     pub sources: Vec<CatalogueSource>,
-    /// The panel types that a browser can show; `None` where Grafana does not say.
+    /// The panel types that a browser can show; `None` if Grafana does not report them.
     pub panel_types: Option<BTreeSet<String>>,
 }
 
 impl Catalogue {
-    /// The data source of that uid or name exists.
+    /// Whether a data source with that uid or name exists.
     #[must_use]
     pub fn has_source(&self, reference: &str) -> bool {
         self.sources.iter().any(|source| source.uid == reference || source.name == reference)
     }
 
-    /// The panel type is known to be missing.
+    /// Whether the panel type is known to be missing.
     #[must_use]
     pub fn lacks_panel_type(&self, kind: &str) -> bool {
         self.panel_types.as_ref().is_some_and(|types| !types.contains(kind))
@@ -452,14 +452,14 @@ impl Grafana {
     }
 }
 
-/// A resource that its server does not show, although it answers.
+/// A resource that an answering server failed to return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// The attempt, in the imperative.
     pub doing: String,
-    /// The HTTP status; 0 where the answer itself was the problem.
+    /// The HTTP status; 0 if the content of the answer was the problem.
     pub status: u16,
-    /// The server's words.
+    /// The server's message.
     pub why: String,
 }
 
@@ -472,13 +472,13 @@ impl fmt::Display for Unreadable {
 /// Grafana's organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Organisation {
-    /// It is there, and the account belongs to it.
+    /// It exists, and the account belongs to it.
     Present,
-    /// There is none of that name.
+    /// No organisation has that name.
     Missing,
-    /// The server does not show it.
+    /// It could not be read.
     Unreadable(Unreadable),
-    /// Which one is meant cannot be told; those that the account belongs to.
+    /// Several organisations match; those that the account belongs to.
     Ambiguous(Vec<String>),
 }
 
@@ -487,32 +487,32 @@ pub enum Organisation {
 pub enum Folder {
     /// None is specified.
     NotWanted,
-    /// It is there.
+    /// It exists.
     Present,
-    /// There is none of that title.
+    /// No folder has that title.
     Missing,
-    /// The server does not show it.
+    /// It could not be read.
     Unreadable(Unreadable),
-    /// A dashboard has that title, and this version lets no folder have it too.
+    /// A dashboard has that title, which prevents a folder of the same title in this version.
     TitleTaken,
 }
 
 /// The data source with the specified uid or name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSource {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// The server does not show it.
+    /// It could not be read.
     Unreadable(Unreadable),
-    /// There is one that we did not make; what it is.
+    /// A data source that clipper-metrics did not create; its description.
     Foreign(String),
-    /// One with our mark, as stored.
+    /// A data source with the mark of clipper-metrics.
     Ours {
-        /// What is stored, one text for each field that we set.
+        /// The stored fields that clipper-metrics sets, as one text each.
         fields: BTreeMap<String, String>,
-        /// What it was made for: as its mark says, else as it is stored.
+        /// The target it was created for, from its mark, otherwise from its stored fields.
         made_for: MadeFor,
-        /// A file provides it: it cannot be saved.
+        /// Whether it is provisioned from a file and cannot be saved.
         provisioned: bool,
     },
 }
@@ -520,62 +520,63 @@ pub enum DataSource {
 /// The dashboard with the specified uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dashboard {
-    /// There is none, and nothing is in its way.
+    /// It does not exist, and nothing prevents its creation.
     Missing,
-    /// The server does not show it.
+    /// It could not be read.
     Unreadable(Unreadable),
-    /// There is none, and something else is in its place.
+    /// It does not exist, and another object takes its place.
     Clash {
-        /// What it is.
+        /// A description of that object.
         what: String,
-        /// It has the uid that the dashboard is to have, so that no folder helps.
+        /// Whether that object has the dashboard's uid, so that choosing a folder does not help.
         has_uid: bool,
     },
-    /// There is one.
+    /// It exists.
     Present(SeenDashboard),
 }
 
-/// A dashboard that is there.
+/// An existing dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenDashboard {
-    /// Its content is not what we sent, or carries no mark of ours.
+    /// Whether its content differs from the saved version, or it lacks the mark.
     pub edited: bool,
-    /// A file provides it: it cannot be saved.
+    /// Whether it is provisioned from a file and cannot be saved.
     pub provisioned: bool,
-    /// Fingerprint of the bundled file that it was made from.
+    /// Fingerprint of the bundled file it was created from.
     pub edition: Option<String>,
     /// The latency objective that it shows, in microseconds.
     pub objective: Option<u64>,
-    /// The models that it was told of.
+    /// The models listed in it.
     pub models: Vec<String>,
-    /// What it was made for; older versions of this program did not note that, and a person's save drops it.
+    /// The target it was created for; unknown if an older version of this program created it or a
+    /// user saved it.
     pub made_for: Option<MadeFor>,
 }
 
-/// Grafana's alert rules of the instance.
+/// The instance's alert rules in Grafana.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AlertRules {
-    /// Nobody says anything about them.
+    /// No setting mentions them, so they were not read.
     NotLookedAt,
-    /// This server has none, or this account may not see them; why.
+    /// This server has no alerting, or the account may not read it; the reason.
     Unavailable(String),
-    /// The server does not show it.
+    /// They could not be read.
     Unreadable(Unreadable),
-    /// They were looked at.
+    /// They were read.
     Seen(SeenAlerts),
 }
 
-/// Both rules.
+/// Both rules as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenAlerts {
-    /// About the latency.
+    /// The latency rule.
     pub latency: SeenRule,
-    /// About silence.
+    /// The silence rule.
     pub silence: SeenRule,
 }
 
 impl SeenAlerts {
-    /// One of them.
+    /// One of the two rules.
     #[must_use]
     pub const fn rule(&self, rule: AlertRule) -> &SeenRule {
         match rule {
@@ -588,30 +589,30 @@ impl SeenAlerts {
 /// One alert rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeenRule {
-    /// There is none, and nothing is in its way.
+    /// It does not exist, and nothing prevents its creation.
     Missing,
-    /// There is none, and something else has its title or its folder's; what.
+    /// It does not exist, and another object has its title or its folder's; that object.
     Clash(String),
-    /// It is there.
+    /// It exists.
     Present {
-        /// It is not what we sent.
+        /// Whether it differs from the saved version.
         edited: bool,
-        /// A file provides it: it cannot be saved.
+        /// Whether it is provisioned from a file and cannot be saved.
         provisioned: bool,
-        /// What it was made from; empty for one that was not finished.
+        /// The configuration it was created from; empty if its creation was interrupted.
         fields: BTreeMap<String, String>,
-        /// What it was made for; older versions of this program did not note that.
+        /// The target it was created for; unknown if an older version of this program created it.
         made_for: Option<MadeFor>,
     },
 }
 
-/// What a query through Grafana's data source says.
+/// The result of a query through Grafana's data source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
-    /// Not asked, since there is no data source, or InfluxDB does not run.
+    /// Not sent: the data source is missing, or InfluxDB does not run.
     Unasked,
-    /// It reaches the database.
+    /// It returned the database's data.
     Ok,
-    /// It does not; why.
+    /// It failed; the reason.
     Failing(String),
 }

@@ -1,36 +1,34 @@
-//! What Clipper's reports in InfluxDB mean: who reports, how fast, and why nothing may be seen.
-//!
-//! Knows Clipper's measurements and intervals. Must not know how they were read; it is told the
-//! time.
+//! Interprets Clipper's reports in InfluxDB: which models report, how fast they are, and why there
+//! may be no data.
 
 use super::address::bracketed;
 use super::role::Role;
 use super::stack::Stack;
 use super::status::beyond_clipper;
 
-/// Ends the name of a model's counter; before it stands the model.
+/// The suffix of a model's counter in measurement names.
 pub const COUNTER: &str = "_prediction_counter";
-/// Ends the name of a model's throughput.
+/// The suffix of a model's throughput.
 pub const THROUGHPUT: &str = "_model_thruput";
-/// Ends the name of a model's latencies.
+/// The suffix of a model's latencies.
 pub const LATENCY: &str = "_model_latency";
-/// The tag that tells demo points from reports.
+/// The tag that distinguishes demo points from reports.
 pub const DEMO_TAG: &str = "clipper_metrics_demo";
 /// Clipper's report interval, in milliseconds.
 pub const INTERVAL: i64 = 15_000;
-/// After so many missed reports a model counts as silent.
+/// After this many missed reports a model counts as silent.
 const MISSED: i64 = 3;
-/// Clocks that differ by more than this are worth a word, in milliseconds.
+/// Clocks that differ by more than this are reported, in milliseconds.
 pub const SKEW: i64 = 60_000;
 
-/// What was read for one model. Times are milliseconds since 1970.
+/// The data of one model. Times are in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Model {
-    /// The model's name, as the measurement has it.
+    /// The model's name in its measurements.
     pub name: String,
-    /// When it reported last; `None` if only demo points carry its name.
+    /// When it last reported; `None` if only demo points carry its name.
     pub last_report: Option<i64>,
-    /// When a demo point was dated last.
+    /// The time of its newest demo point.
     pub last_demo: Option<i64>,
     /// Predictions per second in the last report.
     pub rate: Option<f64>,
@@ -38,54 +36,54 @@ pub struct Model {
     pub p99: Option<f64>,
 }
 
-/// What was read from InfluxDB.
+/// The data read from InfluxDB.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Activity {
-    /// Every model that has points.
+    /// Every model with points.
     pub models: Vec<Model>,
-    /// Other databases that hold Clipper's measurements, looked up only where ours holds none.
+    /// Other databases with Clipper's measurements, searched only if the instance's database has none.
     pub elsewhere: Vec<String>,
 }
 
-/// What it means.
+/// The interpreted reports.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reports {
-    /// When that was looked at.
+    /// When the data was read.
     pub at: i64,
-    /// Clipper has reported within the last three intervals; `None` where that is not known.
+    /// Whether Clipper has reported within the last three intervals; `None` if unknown.
     pub reporting: Option<bool>,
-    /// When it reported last.
+    /// When Clipper last reported.
     pub last_report: Option<i64>,
-    /// There are demo points.
+    /// Whether there are demo points.
     pub demo: bool,
-    /// By model.
+    /// The models.
     pub models: Vec<ModelReport>,
-    /// Other databases that hold Clipper's measurements, where ours holds none.
+    /// Other databases with Clipper's measurements, if the instance's database has none.
     pub elsewhere: Vec<String>,
-    /// What the user can do, if anything is odd.
+    /// What the user can do about irregularities.
     pub hints: Vec<String>,
 }
 
-/// What is told of one model.
+/// The report of one model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelReport {
     /// The model.
     pub name: String,
-    /// When it reported last.
+    /// When it last reported.
     pub last_report: Option<i64>,
-    /// It has reported within the last three intervals.
+    /// Whether it has reported within the last three intervals.
     pub reporting: bool,
-    /// Predictions per second now; `None` if it is silent.
+    /// Current predictions per second; `None` if it is silent.
     pub predictions_per_second: Option<f64>,
     /// The 99th percentile of its last predictions, in microseconds.
     pub p99_micros: Option<f64>,
-    /// That is above the objective.
+    /// Whether that is above the objective.
     pub above_objective: Option<bool>,
-    /// Only demo points carry its name.
+    /// Whether only demo points carry its name.
     pub demo: bool,
 }
 
-/// What the points in InfluxDB mean at the time `now`, in milliseconds since 1970.
+/// Interprets InfluxDB's points at the time `now`, in milliseconds since 1970.
 #[must_use]
 pub fn analyse(activity: &Activity, stack: &Stack, objective: Option<u64>, named: &[String], now: i64) -> Reports {
     let recent = |at: i64| at >= now - MISSED * INTERVAL;
@@ -128,8 +126,8 @@ fn hints(
     let database = &stack.database;
     if let (None, Some(other)) = (last_report, activity.elsewhere.first()) {
         hints.push(format!(
-            "database {database} holds no reports, but {} does: set influx_dbname in Clipper's file to {database}, or \
-             give --database {other}",
+            "database {database} contains no reports, but {} does: set influx_dbname in Clipper's file to {database}, \
+             or use --database {other}",
             activity.elsewhere.join(", ")
         ));
     }
@@ -152,7 +150,7 @@ fn hints(
         && target.database != *database
     {
         hints.push(format!(
-            "Clipper's file says database {}, but the dashboard shows {database}: set influx_dbname to that",
+            "Clipper's file says database {}, but the dashboard shows {database}: set influx_dbname to {database}",
             target.database
         ));
     }
@@ -160,26 +158,26 @@ fn hints(
         never_reported(models, named).into_iter().partition(|name| is_unreportable(name));
     for name in impossible {
         hints.push(format!(
-            "model {name:?} can never be seen: Clipper does not escape the comma in its name, and InfluxDB refuses it"
+            "model {name:?} can never report: Clipper does not escape the comma in its name, and InfluxDB rejects it"
         ));
     }
     if last_report.is_some() && !silent.is_empty() {
-        hints.push(format!("Clipper's file names models that never reported: {}", silent.join(", ")));
+        hints.push(format!("Clipper's file names models that have never reported: {}", silent.join(", ")));
     }
     match last_report {
         Some(at) if at > now + SKEW => hints.push(format!(
-            "the newest report lies {} in the future: set the clocks of Clipper's machine and this one",
+            "the newest report is {} in the future: set the clocks on Clipper's machine and this one",
             span(at - now)
         )),
         Some(at) if at < now - MISSED * INTERVAL => hints.push(format!(
-            "the newest report is {} old: check that Clipper runs and that its machine's clock is right; `{}` finds out \
-             why nothing arrives",
+            "the newest report is {} old: check that Clipper runs and that its machine's clock is right; run `{}` to \
+             find out why no reports arrive",
             span(now - at),
             stack.command("doctor")
         )),
         None if activity.elsewhere.is_empty() => hints.push(format!(
-            "nothing has arrived from Clipper yet: it writes to {}, database {database}, every 15 s once it runs; if it does, \
-             `{}` finds out why nothing arrives, and `{}` shows the dashboard without it",
+            "nothing has arrived from Clipper yet: once it runs, it writes to {}, database {database}, every 15 s; if \
+             it already runs, `{}` finds out why no reports arrive, and `{}` shows the dashboard without Clipper",
             stack.url(Role::Influxdb),
             stack.command("doctor"),
             stack.command("demo")
@@ -189,26 +187,26 @@ fn hints(
     hints
 }
 
-/// The models of Clipper's file that have no report, demo data left aside.
+/// The models in Clipper's file without a report, not counting demo data.
 #[must_use]
 pub fn never_reported(models: &[ModelReport], named: &[String]) -> Vec<String> {
     let known = |name: &str| models.iter().any(|model| model.name == written_name(name) && model.last_report.is_some());
     named.iter().filter(|name| !known(name)).cloned().collect()
 }
 
-/// What Clipper makes of a model's name in its measurements: white space becomes `_`.
+/// A model's name as Clipper writes it in measurements: white space becomes `_`.
 #[must_use]
 pub fn written_name(model: &str) -> String {
     model.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect()
 }
 
-/// Clipper does not escape a comma in a model's name, and InfluxDB refuses such lines.
+/// Whether InfluxDB rejects a model's reports: Clipper does not escape a comma in the name.
 #[must_use]
 pub fn is_unreportable(model: &str) -> bool {
     model.contains(',')
 }
 
-/// A time span in the largest unit that leaves a number above one.
+/// A time span in the largest unit that gives a number above one.
 #[must_use]
 pub fn span(millis: i64) -> String {
     let seconds = millis.max(0) / 1000;

@@ -1,26 +1,24 @@
-//! How long InfluxDB keeps points: parsed and printed in one place.
-//!
-//! Must not know whose points they are.
+//! Retention periods of InfluxDB.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How long points are kept. Longer is greater.
+/// A retention period. Longer periods compare as greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retention {
-    /// Points are dropped when they are older.
+    /// Older points are dropped.
     For(Duration),
     /// Points are never dropped.
     Forever,
 }
 
 impl Retention {
-    /// What the setting is called.
+    /// The setting's name.
     pub const SETTING: &str = "retention";
-    /// The shortest that InfluxDB accepts.
+    /// The shortest period that InfluxDB accepts.
     pub const SHORTEST: Duration = Duration::from_secs(3600);
 
-    /// Reads a duration as InfluxDB writes it, such as `2160h0m0s`; `0s` and `INF` are for ever.
+    /// Parses a duration as InfluxDB writes it, such as `2160h0m0s`; `0s` and `INF` mean for ever.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if ["inf", "INF"].contains(&text) {
@@ -49,7 +47,7 @@ impl Retention {
         Some(if seconds == 0 { Self::Forever } else { Self::For(Duration::from_secs(seconds)) })
     }
 
-    /// As a statement of InfluxQL has it.
+    /// The period in an InfluxQL statement.
     #[must_use]
     pub fn influxql(self) -> String {
         match self {
@@ -58,7 +56,7 @@ impl Retention {
         }
     }
 
-    /// Points that `other` keeps are dropped.
+    /// Whether it drops points that `other` keeps.
     #[must_use]
     pub fn is_shorter_than(self, other: Self) -> bool {
         match (self, other) {
@@ -86,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_influxdb_writes_is_read_and_printed_short() {
+    fn durations_of_influxdb_are_parsed_and_printed_in_short_form() {
         for (text, printed, influxql) in [
             ("2160h0m0s", "90d", "7776000s"),
             ("0s", "for ever", "INF"),

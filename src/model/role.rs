@@ -1,10 +1,8 @@
-//! The two servers of a stack.
-//!
-//! Knows what is fixed for each: names, port, data path. Must not know a setting.
+//! The two servers of a stack, with their fixed names, ports and data paths.
 
 use std::fmt;
 
-/// A server of a stack, in the order of reports.
+/// A server of a stack, in display order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// Stores the metrics.
@@ -26,7 +24,7 @@ impl Role {
         }
     }
 
-    /// The product's name.
+    /// The product name.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -35,7 +33,7 @@ impl Role {
         }
     }
 
-    /// The TCP port inside the container, and the default of the published one.
+    /// The TCP port inside the container, and the default published port.
     #[must_use]
     pub const fn port(self) -> u16 {
         match self {
@@ -44,7 +42,7 @@ impl Role {
         }
     }
 
-    /// Where the image keeps its data.
+    /// The image's data directory.
     #[must_use]
     pub const fn data_path(self) -> &'static str {
         match self {

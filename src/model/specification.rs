@@ -1,7 +1,5 @@
-//! What a container is made from: the fields whose change needs a new container, and the one place
-//! that turns them into texts for a label and back.
-//!
-//! Must not know how the engine is asked for them.
+//! The configuration of a container: the fields whose change requires a new container, and their
+//! form in a label.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +7,10 @@ use std::net::SocketAddr;
 
 use super::image::ImageRef;
 
-/// Where Grafana's administrator gets the first password from.
+/// The source of the first password of Grafana's administrator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PasswordSource {
-    /// Grafana's own default, `admin`; on loopback only.
+    /// Grafana's default, `admin`; on loopback only.
     Default,
     /// A file in the data volume.
     File,
@@ -27,42 +25,42 @@ impl PasswordSource {
     }
 }
 
-/// Everything whose change needs a new container.
+/// All fields whose change requires a new container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Specification {
     /// The image.
     pub image: ImageRef,
-    /// The one address and port that the engine publishes; port 0 lets the engine choose.
+    /// The published address and port; with port 0 the engine chooses the port.
     pub publish: SocketAddr,
     /// The network that both containers share.
     pub network: String,
-    /// The volume with the data.
+    /// The data volume.
     pub volume: String,
-    /// The root file system cannot be written.
+    /// Whether the root file system is read-only.
     pub read_only: bool,
-    /// Where Grafana's first password comes from.
+    /// The source of Grafana's first password.
     pub password: PasswordSource,
-    /// The container gets a name for the machine that it runs on.
+    /// Whether the container resolves a name for the engine's host.
     pub host_gateway: bool,
-    /// Environment, without secrets.
+    /// Environment variables, without secrets.
     pub environment: BTreeMap<String, String>,
 }
 
 impl Specification {
-    /// The name that `host_gateway` gives to the engine's machine.
+    /// The name that `host_gateway` gives to the engine's host.
     pub const HOST_NAME: &str = "host.docker.internal";
-    /// How much of its log a container keeps, in the words of engines.
+    /// Limits of a container's log, as log driver options.
     pub const LOG_LIMIT: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
-    /// What stands before the name of a variable.
+    /// The prefix of an environment variable's field.
     const VARIABLE: &str = "env ";
 
-    /// Other machines can reach what is published.
+    /// Whether other hosts can reach the published address.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         !self.publish.ip().is_loopback()
     }
 
-    /// One text for each field, as the label keeps it.
+    /// One text for each field, for the label.
     #[must_use]
     pub fn fields(&self) -> BTreeMap<String, String> {
         let mut fields: BTreeMap<String, String> = [
@@ -81,7 +79,7 @@ impl Specification {
         fields
     }
 
-    /// Reads what [`Self::fields`] gave; `None` for anything else, whoever wrote it.
+    /// Parses the output of [`Self::fields`]; `None` for any other content.
     #[must_use]
     pub fn from_fields(fields: &BTreeMap<String, String>) -> Option<Self> {
         let get = |name: &str| fields.get(name);
@@ -106,11 +104,11 @@ impl Specification {
 /// One field that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Field name as the user knows it.
+    /// The field's name as users know it.
     pub field: String,
-    /// Value found; empty if there is none.
+    /// The actual value; empty if there is none.
     pub have: String,
-    /// Value that it is to have; empty if there is to be none.
+    /// The desired value; empty if there is to be none.
     pub want: String,
 }
 
@@ -143,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn a_configuration_survives_its_label() {
         let specification = Specification {
             image: ImageRef::parse("m:5000/grafana/grafana:12.4.10").unwrap(),
             publish: "[::1]:3000".parse().unwrap(),

@@ -1,7 +1,4 @@
-//! What `up` is to bring about: built once from the settings, never changed afterwards.
-//!
-//! Knows what identifies and what distinguishes each thing. Must not know where a setting came
-//! from, nor how the engine or Grafana spell it.
+//! The desired state of one instance, built once from the settings and immutable.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +13,7 @@ use super::retention::Retention;
 use super::role::Role;
 use super::specification::Specification;
 
-/// A password or token: never shown by `Debug`, so that it cannot slip into a message.
+/// A password or token, which `Debug` hides so that it cannot slip into a message.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -27,7 +24,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself, for the one request or file that needs it.
+    /// The text, for the one request or file that needs it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -40,67 +37,68 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Everything `up` makes true and `status` compares the world against.
+/// The desired state that `up` establishes and `status` compares with.
 #[derive(Debug, Clone)]
 pub struct Stack {
     /// The instance's name.
     pub instance: String,
-    /// Who serves as InfluxDB.
+    /// The server in the role of InfluxDB.
     pub influxdb: Service,
-    /// Who serves as Grafana.
+    /// The server in the role of Grafana.
     pub grafana: Service,
-    /// The database that Clipper writes to, by Clipper's own rule.
+    /// The database that Clipper writes to, named by Clipper's rule.
     pub database: String,
-    /// How long its points are kept; `None` leaves that as it is.
+    /// Its retention period; `None` leaves the current one unchanged.
     pub retention: Option<Retention>,
-    /// Grafana's organisation; `None` is its main one.
+    /// Grafana's organisation; `None` means the main one.
     pub organisation: Option<String>,
-    /// Title of the folder that a new dashboard is put into; `None` is none.
+    /// Title of the folder for new dashboards, if any.
     pub folder: Option<String>,
-    /// How Grafana reaches the database.
+    /// Grafana's connection to the database.
     pub data_source: DataSource,
     /// The bundled dashboard.
     pub dashboard: Dashboard,
-    /// The dashboards of the user's own.
+    /// The user's dashboards.
     pub user_dashboards: Vec<UserDashboard>,
-    /// Remembered files of such dashboards that cannot be used now, and why: what Grafana has of them stays.
+    /// Remembered dashboard files that cannot be used now, with the reason; their dashboards in
+    /// Grafana stay unchanged.
     pub unreadable_dashboards: Vec<String>,
     /// The alert rules.
     pub alerts: Alerts,
-    /// Who signs in to Grafana.
+    /// The login to Grafana.
     pub login: Login,
-    /// What is to be remembered with the instance; `None` where no engine is asked.
+    /// The settings to remember with the instance; `None` without an engine.
     pub settings: Option<Settings>,
     /// The restore that this run carries out.
     pub restore: Option<Restore>,
-    /// The unfinished restore that it takes over.
+    /// The unfinished restore that this run takes over.
     pub replaced_restore: Option<Restore>,
-    /// The image of Grafana that is used where nobody gives one.
+    /// The default image of Grafana.
     pub default_image: String,
-    /// The image of Grafana that would be used, had it not failed when it was tried.
+    /// The desired image of Grafana that is not used because it failed.
     pub refused_image: Option<ImageRef>,
     /// When images are pulled.
     pub pull: Pull,
-    /// Bounds the waiting for servers, counted after pulls.
+    /// The limit for waiting on servers, after the pulls.
     pub timeout: Duration,
-    /// Where the engine runs.
+    /// The location of the engine.
     pub engine: EngineLocation,
-    /// Where Clipper's file says that Clipper will write, if a file was given.
+    /// The address in Clipper's file, if one was supplied.
     pub clipper: Option<ClipperTarget>,
-    /// How a suggested command reaches this instance.
+    /// Builds suggested commands that reach this instance.
     pub invocation: Invocation,
-    /// This machine's address for other machines, where something is published at a wildcard.
+    /// This machine's address for other hosts, if a server is published at a wildcard.
     pub own_address: Option<IpAddr>,
 }
 
 impl Stack {
-    /// A command to suggest, complete: typed as it stands, it reaches the same instance.
+    /// A complete command to suggest, which reaches the same instance as typed.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
         self.invocation.command(arguments)
     }
 
-    /// Who serves as `role`.
+    /// The server in the role `role`.
     #[must_use]
     pub const fn service(&self, role: Role) -> &Service {
         match role {
@@ -109,7 +107,7 @@ impl Stack {
         }
     }
 
-    /// The container that serves as `role`, unless a server that is already there does.
+    /// The container of `role`, unless an external server has that role.
     #[must_use]
     pub const fn container(&self, role: Role) -> Option<&ContainerSpec> {
         match self.service(role) {
@@ -118,13 +116,14 @@ impl Stack {
         }
     }
 
-    /// A proxy may stand between Grafana and InfluxDB, with settings of the data source that only the user knows.
+    /// Whether a proxy may stand between Grafana and InfluxDB and need data source settings that
+    /// only the user knows.
     #[must_use]
     pub const fn may_have_proxy(&self) -> bool {
         self.container(Role::Influxdb).is_none() || self.data_source.is_url_chosen
     }
 
-    /// The address that a browser or Clipper uses for `role`.
+    /// The address at which a browser or Clipper reaches `role`.
     #[must_use]
     pub fn url(&self, role: Role) -> ServerUrl {
         match self.service(role) {
@@ -133,7 +132,7 @@ impl Stack {
         }
     }
 
-    /// The address that other machines use for `role`; `None` where they cannot reach it.
+    /// The address at which other hosts reach `role`; `None` if they cannot.
     #[must_use]
     pub fn public_url(&self, role: Role) -> Option<ServerUrl> {
         let spec = self.container(role)?;
@@ -148,8 +147,8 @@ impl Stack {
         Some(ServerUrl::http(own.to_string(), publish.port()))
     }
 
-    /// The command that brings the dashboard to this machine's browser, where Grafana listens on the
-    /// loopback of an engine behind ssh.
+    /// The command that forwards the dashboard to this machine, if Grafana listens on the loopback
+    /// of an engine behind ssh.
     #[must_use]
     pub fn forward_command(&self) -> Option<String> {
         let EngineLocation::OverSsh { forward, .. } = &self.engine else { return None };
@@ -157,7 +156,7 @@ impl Stack {
         publish.ip().is_loopback().then(|| forward.command(publish))
     }
 
-    /// Where the dashboard is opened.
+    /// The address of the dashboard.
     #[must_use]
     pub fn dashboard_url(&self) -> String {
         format!("{}/d/{}", self.url(Role::Grafana), self.dashboard.uid)
@@ -168,7 +167,7 @@ impl Stack {
         std::iter::once(DashboardId::Bundled).chain((0..self.user_dashboards.len()).map(DashboardId::User))
     }
 
-    /// What identifies a dashboard in Grafana: its uid, its title, and the fingerprint of its file.
+    /// The uid, title and file fingerprint of a dashboard.
     #[must_use]
     pub fn dashboard_identity(&self, id: DashboardId) -> (&str, &str, &str) {
         match id {
@@ -180,50 +179,50 @@ impl Stack {
         }
     }
 
-    /// At least one role is served by a container of ours.
+    /// Whether a container serves at least one role.
     #[must_use]
     pub fn needs_engine(&self) -> bool {
         Role::ALL.iter().any(|role| self.container(*role).is_some())
     }
 }
 
-/// Who serves as a role.
+/// The server of one role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
-    /// A container of ours.
+    /// A managed container.
     Container(Box<ContainerSpec>),
-    /// A server that is already there: configured, never started or stopped.
+    /// An external server, which is configured but never started or stopped.
     External {
         /// Its base address.
         url: ServerUrl,
     },
 }
 
-/// Where the engine's published ports appear.
+/// The location of the engine's published ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineLocation {
     /// On this machine.
     Here,
-    /// On another one, of this name: its loopback is not ours.
+    /// On another machine with this name, whose loopback is not this machine's.
     Elsewhere(String),
-    /// On another one, whose addresses, loopback too, are reached through ssh.
+    /// On another machine, whose addresses, including loopback, are reached through ssh.
     OverSsh {
-        /// Its own name.
+        /// Its name.
         host: String,
-        /// Brings Grafana's port to this machine; typed as it stands but for the port.
+        /// Forwards Grafana's port to this machine.
         forward: SshForward,
     },
 }
 
-/// How a port of the engine's loopback is brought to this machine: a command with the port in it.
+/// Builds the command that forwards a port of the engine's loopback to this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshForward {
-    /// What stands behind the ports: options and the host.
+    /// The part after the ports: options and host.
     pub destination: String,
 }
 
 impl SshForward {
-    /// The command for one address there, at the same port here.
+    /// The command that forwards an address there to the same port here.
     #[must_use]
     pub fn command(&self, there: SocketAddr) -> String {
         let port = there.port();
@@ -236,24 +235,24 @@ impl SshForward {
 pub enum Pull {
     /// Only when the engine does not have it.
     Missing,
-    /// Each time, and the container follows when the image has changed.
+    /// On every run; a changed image replaces the container.
     Always,
-    /// Never; an image that is not there is an error.
+    /// Never; a missing image is an error.
     Never,
 }
 
-/// A container to be made.
+/// The desired container of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
-    /// Which server runs inside.
+    /// The server that runs in it.
     pub role: Role,
     /// Container name.
     pub name: String,
-    /// What it is made from.
+    /// Its configuration.
     pub specification: Specification,
-    /// The engine's machine, unless it is this one.
+    /// The engine's host, unless it is this machine.
     pub engine_host: Option<String>,
-    /// The engine's id of the image, where another one has its name by now.
+    /// The engine's id of the image, if the image's name now belongs to another image.
     pub pinned_image: Option<String>,
 }
 
@@ -265,8 +264,8 @@ impl ContainerSpec {
         self.url_at(publish.ip(), publish.port())
     }
 
-    /// The address at which a container is reached from here that is published at `ip`, which need
-    /// not be where this specification would publish it.
+    /// The address at which a container published at `ip` is reached from here. It may be published
+    /// elsewhere than this specification says.
     #[must_use]
     pub fn url_at(&self, ip: IpAddr, port: u16) -> ServerUrl {
         match &self.engine_host {
@@ -276,93 +275,93 @@ impl ContainerSpec {
     }
 }
 
-/// Who signs in to Grafana; secrets are kept elsewhere.
+/// The login to Grafana, without its secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The user, unless a token stands for one.
+    /// The user, unless a token is used.
     pub user: String,
-    /// A token is used.
+    /// Whether a token is used.
     pub token: bool,
-    /// A password or another user than before was given to this run: it is tried before anything
-    /// is changed for it.
+    /// Whether this run was given a password or a different user. Such a login is tried before
+    /// anything is changed for it.
     pub given: bool,
 }
 
 impl Login {
-    /// Grafana's own default administrator.
+    /// Grafana's default administrator.
     pub const ADMIN: &str = "admin";
-    /// The password that it has at first, which everybody knows.
+    /// That administrator's initial password, which is public.
     pub const PUBLIC_PASSWORD: &str = "admin";
-    /// Grafana accepts no shorter password, in characters.
+    /// The shortest password that Grafana accepts, in characters.
     pub const SHORTEST_PASSWORD: usize = 4;
 
-    /// Grafana takes such a password, and a file holds it on one line.
+    /// Whether Grafana accepts the password and a file can hold it on one line.
     #[must_use]
     pub fn is_password(text: &str) -> bool {
         text.chars().count() >= Self::SHORTEST_PASSWORD && !text.contains(char::is_control)
     }
 
-    /// Signing in says whether admin/admin is shut out.
+    /// Whether signing in shows that admin/admin is rejected.
     #[must_use]
     pub fn is_admin(&self) -> bool {
         !self.token && self.user == Self::ADMIN
     }
 }
 
-/// What somebody gave to this instance, to be remembered with it.
+/// The settings supplied to this instance, to be remembered with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// By the option's name.
     pub values: BTreeMap<String, Remembered>,
-    /// What was remembered is gone although the instance exists.
+    /// Set if remembered settings were lost although the instance exists.
     pub lost: Option<Lost>,
 }
 
 /// A remembered setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remembered {
-    /// As it was given.
+    /// The value as supplied.
     pub value: String,
-    /// A file gave it: the next run with a file that says nothing of it drops it.
+    /// Whether a file supplied it. A later run with a file that does not contain it drops it.
     pub of_file: bool,
 }
 
-/// A restore, from its beginning until all its data is in.
+/// A restore, from its start until all its data is restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
-    /// The run that carries it out.
+    /// The run that performs it.
     pub id: String,
     /// The path of the archive.
     pub archive: String,
     /// The digest of the archive's manifest, which holds the digests of its files.
     pub digest: String,
-    /// The machine where it runs.
+    /// The machine on which that run was started.
     pub machine: String,
-    /// Its process there.
+    /// Its process id there.
     pub process: u32,
 }
 
 impl Restore {
-    /// Both restore the same archive. Another one may have been copied over the same path.
+    /// Whether both restore the same archive. Another archive may have been copied to the same path.
     #[must_use]
     pub fn is_of_same(&self, other: &Self) -> bool {
         (&self.archive, &self.digest) == (&other.archive, &other.digest)
     }
 }
 
-/// Remembered settings that cannot be used, although the instance exists.
+/// Remembered settings that cannot be used although the instance exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// Why.
+    /// The cause.
     pub cause: Loss,
-    /// The settings whose values neither this run nor a container tells.
+    /// The settings whose values are in neither this run nor a container.
     pub unknown: Vec<UnknownSetting>,
 }
 
 /// How remembered settings were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// No copy is left.
+    /// No copy exists.
     Gone,
     /// The copy cannot be read.
     Unreadable,
@@ -375,60 +374,60 @@ impl fmt::Display for Loss {
         f.write_str(match self {
             Self::Gone => "lost",
             Self::Unreadable => "unreadable",
-            Self::Values => "not usable",
+            Self::Values => "invalid",
         })
     }
 }
 
-/// A setting whose remembered value is not known.
+/// A setting whose remembered value is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownSetting {
     /// The option's name, without dashes.
     pub option: &'static str,
-    /// What stands for its value in help.
+    /// The placeholder for its value in help.
     pub value_name: &'static str,
-    /// It names a server that serves in place of a container.
+    /// Whether it is the URL of an external server.
     pub is_server: bool,
-    /// What is stored in place of a value that can be used.
+    /// The stored value, if it is invalid.
     pub stored: Option<String>,
 }
 
-/// Where Clipper itself will write, according to its file.
+/// The address in Clipper's own file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipperTarget {
-    /// Host name or address, as written there.
+    /// Host name or address, as written.
     pub host: String,
-    /// What the host resolves to here; empty if it does not.
+    /// The addresses that the host resolves to here; empty if it does not resolve.
     pub addresses: Vec<IpAddr>,
-    /// Those of them that the engine's machine has.
+    /// Those addresses that the engine's host has.
     pub on_engine: Vec<IpAddr>,
-    /// Port.
+    /// The port.
     pub port: u16,
-    /// Database, after Clipper's rule for white space.
+    /// The database, after Clipper's rule for white space.
     pub database: String,
 }
 
-/// The data source, reduced to what we set.
+/// The data source, reduced to the fields that clipper-metrics sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSource {
-    /// Stable identity; panels refer to it.
+    /// Its stable uid, which panels refer to.
     pub uid: String,
-    /// Name that people see.
+    /// The name shown in Grafana.
     pub name: String,
     /// InfluxDB's address as Grafana's server sees it.
     pub url: String,
-    /// The user supplied that address, so that a proxy may answer there.
+    /// Whether the user supplied that address, so that it may belong to a proxy.
     pub is_url_chosen: bool,
-    /// Database.
+    /// The database.
     pub database: String,
-    /// InfluxDB's user, where it wants one.
+    /// InfluxDB's user, if it requires a login.
     pub user: String,
     /// The fingerprint of this machine, if `url` was derived and is on its loopback: the same address on another machine
     /// is another InfluxDB.
     pub machine: Option<String>,
 }
 
-/// What an object in Grafana was made for.
+/// The InfluxDB and database that an object in Grafana was created for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeFor {
     /// InfluxDB's address as Grafana's server reaches it.
@@ -461,21 +460,21 @@ impl fmt::Display for MadeFor {
 }
 
 impl DataSource {
-    /// The field that lists settings of other people, such as a client certificate for a proxy before InfluxDB.
+    /// The field for settings made by users, such as a client certificate for a proxy in front of InfluxDB.
     pub const OTHER_SETTINGS: &'static str = "other settings";
     /// The query language of the dashboard.
     pub const LANGUAGE: &'static str = "InfluxQL";
 
-    /// What the data source and everything that queries it are made for.
+    /// The target of the data source and of everything that queries it.
     #[must_use]
     pub fn made_for(&self) -> MadeFor {
         MadeFor { url: self.url.clone(), database: self.database.clone(), machine: self.machine.clone() }
     }
 
-    /// The smallest interval worth asking for: Clipper reports every 15 s.
+    /// The shortest useful interval of a query: Clipper reports every 15 s.
     pub const INTERVAL: &'static str = "15s";
 
-    /// What Grafana must have stored, one text for each field.
+    /// The desired fields in Grafana, as one text each.
     #[must_use]
     pub fn fields(&self) -> BTreeMap<String, String> {
         [
@@ -498,61 +497,62 @@ impl DataSource {
 /// One of a stack's dashboards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DashboardId {
-    /// The one that comes with clipper-metrics.
+    /// The dashboard bundled with clipper-metrics.
     Bundled,
-    /// One of the user's own, by its place in the stack.
+    /// A user's dashboard, by its index in the stack.
     User(usize),
 }
 
-/// A dashboard of the user's own, from a file.
+/// A user's dashboard from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserDashboard {
     /// The file.
     pub path: String,
-    /// Stable identity: the file's, else one that is made of its title.
+    /// Its stable uid: from the file, otherwise derived from the title.
     pub uid: String,
-    /// Title that people see.
+    /// The title shown in Grafana.
     pub title: String,
-    /// Fingerprint of the file: differs for every other version of it.
+    /// Fingerprint of the file; every version has its own.
     pub edition: String,
-    /// The file's dashboard as JSON, without what an export adds and what Grafana counts itself.
+    /// The dashboard as JSON, without fields that Grafana's export adds and fields that Grafana
+    /// counts itself.
     pub content: String,
-    /// What it needs that a Grafana may lack.
+    /// The objects that it needs and a Grafana may lack.
     pub needs: Vec<Need>,
-    /// What was changed in it to import it, and what cannot work in any Grafana; sentences.
+    /// Sentences about changes made for the import, and about parts that cannot work in any Grafana.
     pub notes: Vec<String>,
 }
 
-/// Something that a Grafana may lack.
+/// An object that a dashboard needs and a Grafana may lack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
     /// The panel or variable that needs it, such as `panel "Latency"`.
     pub by: String,
-    /// What it is.
+    /// The object.
     pub object: NeededObject,
 }
 
-/// Something in Grafana that a dashboard refers to.
+/// An object in Grafana that a dashboard refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NeededObject {
-    /// A data source of the user's, by its uid or name.
+    /// A user's data source, by uid or name.
     DataSource(String),
     /// A panel plugin, by its id.
     PanelType(String),
 }
 
-/// The bundled dashboard and what is filled into it.
+/// The bundled dashboard and the values filled into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dashboard {
-    /// Stable identity, so that importing twice replaces.
+    /// Its stable uid, so that a second import replaces the first.
     pub uid: String,
-    /// Title that people see.
+    /// The title shown in Grafana.
     pub title: String,
-    /// Fingerprint of the bundled file: differs for every other version of it.
+    /// Fingerprint of the bundled file; every version has its own.
     pub edition: String,
-    /// Clipper's latency objective in microseconds, if a file said so.
+    /// Clipper's latency objective in microseconds, if a file contains it.
     pub objective: Option<u64>,
-    /// The models that Clipper's file names, if a file was given.
+    /// The models in Clipper's file, if one was supplied.
     pub models: Option<Vec<String>>,
 }
 

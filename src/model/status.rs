@@ -1,6 +1,4 @@
-//! What is told of a stack: states by name, made of one plan and the snapshot behind it.
-//!
-//! Knows the words of the JSON. Must not know how they are laid out.
+//! The status of an instance: the state of each resource, derived from one plan and its snapshot.
 
 use std::net::IpAddr;
 
@@ -18,14 +16,14 @@ use super::specification::Difference;
 use super::stack::{self, ClipperTarget, DashboardId, Need, NeededObject, Secret, Service, Stack};
 use super::upgrade::UpgradeState;
 
-/// Everything that `status` tells.
+/// Everything that `status` reports.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// The instance.
     pub instance: String,
-    /// Nothing to do and nothing in the way.
+    /// Whether there is nothing to do and no blocker.
     pub in_sync: bool,
-    /// The engine, where there is one.
+    /// The engine, if one is used.
     pub engine: Option<Engine>,
     /// InfluxDB.
     pub influxdb: ServerStatus,
@@ -33,49 +31,50 @@ pub struct Status {
     pub grafana: ServerStatus,
     /// The database.
     pub database: Object,
-    /// How long it keeps points, if that is known.
+    /// Its retention period, if known.
     pub retention: Option<Retention>,
-    /// Grafana's organisation, if one is specified.
+    /// Grafana's organisation, if one is configured.
     pub organisation: Option<Object>,
     /// The data source.
     pub data_source: Object,
-    /// What a query through the data source says.
+    /// The result of a query through the data source.
     pub query: QueryState,
     /// The bundled dashboard.
     pub dashboard: Object,
     /// Its title.
     pub dashboard_title: String,
-    /// Where the dashboard is opened.
+    /// The address of the dashboard.
     pub dashboard_url: String,
-    /// The command that brings it to this machine's browser, where the engine is behind ssh.
+    /// The command that forwards it to this machine, if the engine is behind ssh.
     pub forward_command: Option<String>,
-    /// The dashboards of the user's own.
+    /// The user's dashboards.
     pub user_dashboards: Vec<UserDashboard>,
-    /// The alert rules, where somebody says whether there are to be any.
+    /// The alert rules, if a setting turns them on or off.
     pub alerts: Option<Object>,
-    /// What Clipper reports.
+    /// Clipper's reports.
     pub reports: Reports,
     /// The latency objective that the dashboard shows, in microseconds.
     pub objective: Option<u64>,
-    /// Grafana's account, with the password only where it was asked for.
+    /// Grafana's account, with the password only if it was requested.
     pub account: Account,
-    /// What Clipper's file must say for its reports to arrive.
+    /// What Clipper's file must contain for its reports to arrive.
     pub clipper_file: ClipperSettings,
-    /// Everything that does not match, a line each.
+    /// Every difference, one per line.
     pub findings: Vec<String>,
-    /// What the user can do.
+    /// Advice for the user.
     pub hints: Vec<String>,
     /// Other instances on this engine.
     pub others: Vec<String>,
-    /// What is said of containers that have the instance's labels and are not its containers; among the hints, too.
+    /// Hints about containers that carry the instance's labels but do not belong to it; also
+    /// contained in `hints`.
     pub lookalikes: Vec<String>,
-    /// What stands in the way of `up`, and what to do about it.
+    /// The reason why `up` cannot proceed, and the remedy.
     pub obstacle: Option<(String, String)>,
     /// Commands to suggest.
     pub commands: Commands,
 }
 
-/// Commands to suggest, complete: typed as they stand, they reach the same instance.
+/// Complete commands to suggest; as typed, they reach the same instance.
 #[derive(Debug, Clone)]
 pub struct Commands {
     /// `up`.
@@ -84,19 +83,19 @@ pub struct Commands {
     pub down: String,
     /// `status`.
     pub status: String,
-    /// `up` with the password that was set in Grafana.
+    /// `up` with an option for the password set in Grafana.
     pub give_password: String,
 }
 
-/// What Clipper's file must say for its reports to arrive.
+/// What Clipper's file must contain for its reports to arrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClipperSettings {
-    /// The file that was given says it.
+    /// The supplied file already does.
     Agree,
     /// These lines.
     Lines([String; 3]),
-    /// Nothing would help: Clipper speaks plain HTTP to a host and port, without credentials; why
-    /// that is not enough.
+    /// No lines help: Clipper uses plain HTTP to a host and port, without credentials; the reason
+    /// why that is not enough.
     Impossible(String),
 }
 
@@ -107,143 +106,143 @@ pub struct Account {
     pub user: String,
     /// The password, if it may be shown.
     pub password: Option<Secret>,
-    /// It is Grafana's own default.
+    /// Whether it is Grafana's default.
     pub is_default: bool,
-    /// The server is ours, so the account is known.
+    /// Whether the account is known, because clipper-metrics manages the server.
     pub is_known: bool,
 }
 
-/// Who serves as a role.
+/// How a role is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// A container of ours.
+    /// By a managed container.
     Container,
-    /// A server that is already there.
+    /// By an external server.
     External,
 }
 
-/// How far up a server is.
+/// The state of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerState {
-    /// There is no container.
+    /// The container does not exist.
     Absent,
     /// The container does not run.
     Stopped,
-    /// It runs, but does not answer yet.
+    /// It runs but does not answer yet.
     Starting,
-    /// It crashes again and again.
+    /// It keeps crashing.
     Crashing,
     /// It answers.
     Answering,
     /// It rejects the login.
     Refusing,
-    /// Something else is in its place.
+    /// Another object is in its place.
     Foreign,
-    /// It was not asked, or an external server does not answer.
+    /// It was not probed, or an external server does not answer.
     Unknown,
 }
 
-/// How one thing inside a server compares with the stack.
+/// The state of an object inside a server, compared with the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectState {
-    /// It is not there.
+    /// It does not exist.
     Missing,
     /// It is as specified.
     InSync,
-    /// It is there, and different.
+    /// It exists and differs.
     Differs,
-    /// A person changed it, and it is left alone.
+    /// A user edited it, so it is kept.
     Edited,
-    /// Something else is in its place.
+    /// Another object is in its place.
     Foreign,
-    /// It could not be looked at.
+    /// It could not be read.
     Unknown,
 }
 
-/// What a query through the data source says.
+/// The result of a query through the data source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryState {
-    /// It was not asked.
+    /// It was not sent.
     Unknown,
-    /// It reaches the database.
+    /// It returned the database's data.
     Ok,
-    /// It does not; why.
+    /// It failed; the reason.
     Failing(String),
 }
 
 /// One server.
 #[derive(Debug, Clone)]
 pub struct ServerStatus {
-    /// Which.
+    /// The role.
     pub role: Role,
-    /// Who serves.
+    /// How the role is served.
     pub mode: Mode,
-    /// How far up it is.
+    /// Its state.
     pub state: ServerState,
-    /// Why it is in that state, where that is worth a word.
+    /// An explanation of that state, if useful.
     pub detail: Option<String>,
     /// The address to use.
     pub url: String,
-    /// The address for other machines, where they can reach it.
+    /// The address for other hosts, if they can reach it.
     pub public_url: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// The image of the container that is there, else the specified one.
+    /// The image of the existing container, otherwise the desired one.
     pub image: Option<String>,
-    /// The container that is there.
+    /// The existing container.
     pub container: Option<ContainerStatus>,
-    /// The volume with its data, and whether it is there.
+    /// The data volume, and whether it exists.
     pub volume: Option<(String, bool)>,
-    /// How it differs from the stack.
+    /// Its differences from the stack.
     pub differences: Vec<Difference>,
 }
 
-/// A container that is there.
+/// An existing container.
 #[derive(Debug, Clone)]
 pub struct ContainerStatus {
     /// Its name.
     pub name: String,
-    /// The engine's id of it.
+    /// The engine's id for it.
     pub id: String,
-    /// When it was started last, RFC 3339.
+    /// When it was last started, in RFC 3339 format.
     pub started_at: Option<String>,
 }
 
-/// One thing inside a server.
+/// An object inside a server.
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Its name or uid.
     pub name: String,
-    /// How it compares with the stack.
+    /// Its state.
     pub state: ObjectState,
-    /// How it differs from the stack.
+    /// Its differences from the stack.
     pub differences: Vec<Difference>,
 }
 
-/// A dashboard of the user's own.
+/// A user's dashboard.
 #[derive(Debug, Clone)]
 pub struct UserDashboard {
     /// Its file.
     pub path: String,
     /// Its title.
     pub title: String,
-    /// Its uid, and how it compares with the file.
+    /// Its uid, and its state compared with the file.
     pub object: Object,
-    /// Where it is opened.
+    /// Its address.
     pub url: String,
-    /// What of it cannot work, and what was changed to import it.
+    /// Parts that cannot work, and changes made for the import.
     pub limitations: Vec<String>,
 }
 
 impl UserDashboard {
-    /// Its limitations, each with its title.
+    /// Its limitations, each with the dashboard's title.
     pub fn remarks(&self) -> impl Iterator<Item = String> + '_ {
         self.limitations.iter().map(|why| format!("dashboard {:?}: {why}", self.title))
     }
 }
 
 impl Status {
-    /// The titles of the dashboards that somebody has edited, with where they are opened.
+    /// Titles and addresses of the dashboards that users edited.
     #[must_use]
     pub fn edited_dashboards(&self) -> Vec<(&str, &str)> {
         let bundled = (&self.dashboard, self.dashboard_title.as_str(), self.dashboard_url.as_str());
@@ -253,7 +252,7 @@ impl Status {
     }
 }
 
-/// Puts together what `status` reports.
+/// Derives the status.
 #[must_use]
 pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: Account) -> Status {
     let object = |resource, name: &str| {
@@ -280,7 +279,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         limitations: limitations(own, seen.grafana.probe.stored().and_then(|grafana| grafana.catalogue.as_ref())),
     });
     let user_dashboards: Vec<UserDashboard> = user_dashboards.collect();
-    // What the instance remembers need not be typed again.
+    // Remembered settings need not be typed again.
     let is_saved = plan.finding(Resource::Settings) == Some(&Finding::InSync);
     let invocation = if is_saved { want.invocation.saved() } else { want.invocation.clone() };
     let command = |arguments: &str| invocation.command(arguments);
@@ -293,12 +292,10 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         hints.push(match item.resource {
             Resource::Dashboard(id) => {
                 let (_, title, _) = want.dashboard_identity(id);
-                format!("the dashboard {title:?} was edited and is left alone; `{replace}` replaces it")
+                format!("the dashboard {title:?} was edited and is kept; `{replace}` replaces it")
             }
-            _ if want.alerts == Alerts::Off => {
-                "alert rules that somebody edited are kept: delete them in Grafana".into()
-            }
-            _ => format!("alert rules were edited and are left alone; `{replace}` replaces them"),
+            _ if want.alerts == Alerts::Off => "edited alert rules are kept: delete them in Grafana".into(),
+            _ => format!("alert rules were edited and are kept; `{replace}` replaces them"),
         });
     }
     hints.extend(lookalikes(seen));
@@ -308,7 +305,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     hints.extend(refused_image(want));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
         let back = command(&format!("up --grafana-image {}", upgrade.from.name));
-        hints.push(format!("`{back}` brings the Grafana of before back, with its database of before"));
+        hints.push(format!("`{back}` restores the previous Grafana with its database"));
     }
     hints.extend(reports.hints.iter().cloned());
     hints.dedup();
@@ -347,13 +344,13 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     }
 }
 
-/// The latency objective in force: the file's, else what the dashboard carries.
+/// The current latency objective: from the file, otherwise from the dashboard.
 #[must_use]
 pub fn objective(want: &Stack, seen: &Observed) -> Option<u64> {
     want.dashboard.objective.or_else(|| carried(seen)?.objective)
 }
 
-/// The models that Clipper's file names: from the file, else from the dashboard.
+/// The models in Clipper's file: from the file, otherwise from the dashboard.
 #[must_use]
 pub fn named_models(want: &Stack, seen: &Observed) -> Vec<String> {
     let models = want.dashboard.models.clone();
@@ -369,7 +366,7 @@ fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
     }
 }
 
-/// When alerts are raised, in short.
+/// The conditions of the alerts, in short form.
 fn alert_times(want: &Stack) -> String {
     let Some(settings) = want.alerts.settings() else { return String::new() };
     let seconds = |rule| settings.after(rule).as_secs();
@@ -380,8 +377,9 @@ fn alert_times(want: &Stack) -> String {
     )
 }
 
-/// What is said where hosts on the engine's network reach what the instance publishes on loopback, with the command that
-/// closes it: it drops new connections that are forwarded to the instance's network, so its own machine still connects.
+/// The warning that other hosts on the engine's network can reach ports published on loopback, with
+/// the command that prevents it. The command's rule drops new connections forwarded to the
+/// instance's network, so the engine's host can still connect.
 #[must_use]
 pub fn exposed_loopback(want: &Stack, seen: &Observed) -> Option<String> {
     let engine = seen.engine.as_ref().filter(|engine| engine.exposes_loopback() == Some(true))?;
@@ -392,10 +390,10 @@ pub fn exposed_loopback(want: &Stack, seen: &Observed) -> Option<String> {
     let titles: Vec<&str> = roles.iter().map(|role| role.title()).collect();
     (!roles.is_empty()).then(|| {
         format!(
-            "other hosts on the network of this engine's machine can reach {} although loopback was chosen: Docker closes \
-             that from 28.0 on, and this is {}; until the next `down`, `sudo iptables --insert DOCKER-USER ! \
-             --in-interface {bridge} --out-interface {bridge} --protocol tcp --match multiport --destination-ports {} \
-             --match conntrack --ctstate NEW --jump DROP` on that machine closes it, too (docs/security.md)",
+            "other hosts on the engine's network can reach {} on loopback: this is Docker {}, and Docker 28.0 closes \
+             that; until the next `down`, `sudo iptables --insert DOCKER-USER ! --in-interface {bridge} \
+             --out-interface {bridge} --protocol tcp --match multiport --destination-ports {} --match conntrack \
+             --ctstate NEW --jump DROP` on the engine's host closes it as well (docs/security.md)",
             titles.join(" and "),
             engine.version,
             ports.join(","),
@@ -403,16 +401,16 @@ pub fn exposed_loopback(want: &Stack, seen: &Observed) -> Option<String> {
     })
 }
 
-/// A hint for each container that has the instance's labels and is not its container.
+/// A hint for each container that carries the instance's labels but does not belong to it.
 fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
     seen.lookalikes.iter().map(|name| {
         format!(
-            "container {name} has the labels of this instance, but clipper-metrics did not make it, and leaves it alone"
+            "container {name} carries this instance's labels but was not created by clipper-metrics; it is left alone"
         )
     })
 }
 
-/// What of a dashboard of the user's own cannot work in this Grafana, and what was changed to import it.
+/// Parts of a user's dashboard that cannot work in this Grafana, and changes made for its import.
 fn limitations(own: &stack::UserDashboard, catalogue: Option<&Catalogue>) -> Vec<String> {
     let mut found = own.notes.clone();
     for Need { by, object } in &own.needs {
@@ -430,17 +428,17 @@ fn limitations(own: &stack::UserDashboard, catalogue: Option<&Catalogue>) -> Vec
     found
 }
 
-/// That Grafana lacks a panel plugin, and how it gets one.
+/// The message about a missing panel plugin, with instructions to install it.
 #[must_use]
 pub fn missing_plugin(kind: &str) -> String {
     format!(
-        "the panel plugin {kind:?}, which Grafana does not have: install it (grafana cli plugins install {}) and restart \
-         Grafana, or choose another visualization",
+        "the panel plugin {kind:?}, which Grafana does not have: install it (grafana cli plugins install {}) and \
+         restart Grafana, or choose another visualization",
         shell_word(kind)
     )
 }
 
-/// A sentence for each thing that stays although it is not needed.
+/// A sentence for each object that is kept although it is not needed.
 pub fn kept(plan: &Plan) -> impl Iterator<Item = String> + '_ {
     plan.kept().map(|kept| format!("{}; {}", kept.why, kept.hint))
 }
@@ -455,16 +453,21 @@ pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
     }
     let take_back = want.command(&format!("up{left}"));
     unreadable
-        .map(|why| format!("{why}; its dashboard in Grafana stays as it is, `{take_back}` takes the file back"))
+        .map(|why| {
+            format!(
+                "{why}; its dashboard in Grafana stays unchanged; `{take_back}` removes the file from the \
+                 settings"
+            )
+        })
         .collect()
 }
 
-/// That an image failed when it was tried, and how it is tried again.
+/// The hint that an image failed, with the command that tries it again.
 #[must_use]
 pub fn refused_image(want: &Stack) -> Option<String> {
     let refused = want.refused_image.as_ref()?;
     let again = want.command(&format!("up --grafana-image {refused}"));
-    Some(format!("Grafana's image {refused} failed when it was tried; `{again}` tries it again"))
+    Some(format!("Grafana's image {refused} failed and is not used; `{again}` tries it again"))
 }
 
 fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
@@ -486,12 +489,12 @@ fn hint(want: &Stack, finding: &Finding) -> Option<String> {
     match finding {
         Finding::Blocked(Blocked { hint, .. }) => Some(hint.clone()),
         Finding::Unreadable(Unreadable { status: 403, .. }) => {
-            Some("sign in to Grafana with an account that may see it, such as an administrator's".into())
+            Some("sign in to Grafana with an account that can read it, such as an administrator's".into())
         }
         Finding::Unreadable(_) if want.container(Role::Grafana).is_some() => {
-            Some(format!("`{}` may tell more", want.command("logs grafana")))
+            Some(format!("check the log with `{}`", want.command("logs grafana")))
         }
-        Finding::Unreadable(_) => Some("the log of Grafana may tell more".into()),
+        Finding::Unreadable(_) => Some("check Grafana's log".into()),
         _ => None,
     }
 }
@@ -519,7 +522,7 @@ fn differences(finding: &Finding) -> Vec<Difference> {
     }
 }
 
-/// Where a server really is, as long as that is another place than the specified one.
+/// The actual address of a server, while it differs from the desired one.
 #[must_use]
 pub fn actual_url<S>(want: &Stack, role: Role, seen: &Server<S>) -> ServerUrl {
     let have = seen.container.ours();
@@ -564,7 +567,7 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
     let service = want.service(role);
     let crashing = || {
         let logs = want.command(&format!("logs {role}"));
-        (ServerState::Crashing, Some(format!("its container crashes again and again; `{logs}` shows why")))
+        (ServerState::Crashing, Some(format!("its container keeps crashing; `{logs}` shows why")))
     };
     if let (Service::Container(_), container) = (service, &seen.container) {
         match container {
@@ -586,9 +589,9 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
         Probe::Answering(_) => (ServerState::Answering, None),
         Probe::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
         Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
-        Probe::NotTheContainer => (ServerState::Foreign, Some("another server answers at its address here".into())),
+        Probe::NotTheContainer => (ServerState::Foreign, Some("another server answers at its address".into())),
         Probe::Starting(why) => (ServerState::Starting, Some(why.clone())),
-        // A server that crashes runs for a moment between two crashes.
+        // A crashing server runs for a moment between two crashes.
         Probe::Silent(_) if is_container && seen.container.ours().is_some_and(|have| have.restarts > 0) => crashing(),
         Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
         Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),
@@ -596,7 +599,7 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
     }
 }
 
-/// What Clipper's file must say, compared with the file that was given.
+/// What Clipper's file must contain, compared with the supplied file.
 fn clipper_file(want: &Stack) -> ClipperSettings {
     if let Some(why) = beyond_clipper(want) {
         return ClipperSettings::Impossible(why);
@@ -612,7 +615,7 @@ fn clipper_file(want: &Stack) -> ClipperSettings {
     ])
 }
 
-/// Why Clipper cannot write to the stack's InfluxDB, if it cannot.
+/// The reason why Clipper cannot write to the stack's InfluxDB, if there is one.
 #[must_use]
 pub fn beyond_clipper(want: &Stack) -> Option<String> {
     let url = want.url(Role::Influxdb);
@@ -626,19 +629,19 @@ pub fn beyond_clipper(want: &Stack) -> Option<String> {
         return None;
     };
     Some(format!(
-        "InfluxDB at {url} needs {what}, but Clipper sends its reports over plain http to a host and port, without \
-         credentials: put a proxy in between that Clipper can reach, or use an InfluxDB without"
+        "InfluxDB at {url} needs {what}, but Clipper sends its reports over plain HTTP to a host and port, without \
+         credentials: put a proxy that Clipper can reach in front of it, or use an InfluxDB without that requirement"
     ))
 }
 
 impl ClipperTarget {
-    /// What Clipper writes arrives in the stack's database.
+    /// Whether Clipper's reports arrive in the stack's database.
     #[must_use]
     pub fn agrees(&self, stack: &Stack) -> bool {
         self.reaches(stack) && self.database == stack.database
     }
 
-    /// The address in Clipper's file is the one of the stack's InfluxDB.
+    /// Whether the address in Clipper's file is the stack's InfluxDB.
     #[must_use]
     pub fn reaches(&self, stack: &Stack) -> bool {
         // Inside the instance's network, a container is reached by its name.
@@ -663,13 +666,13 @@ impl ClipperTarget {
 }
 
 impl ClipperTarget {
-    /// What is published at every address of the engine's machine is published at this one.
+    /// Whether a port published at the wildcard is reachable at this address of the engine's host.
     fn is_open_at(&self, wildcard: IpAddr, ip: IpAddr) -> bool {
         self.on_engine.contains(&ip) && (wildcard.is_ipv6() || ip.is_ipv4())
     }
 }
 
-/// A basic string of TOML. The names that get here hold no control characters.
+/// A basic string of TOML. The names passed here contain no control characters.
 fn toml_string(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

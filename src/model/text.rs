@@ -1,8 +1,7 @@
-//! Text that came from elsewhere, made fit for a terminal.
-//!
-//! For what is printed only: what is compared stays as it came. Must not know where it is printed.
+//! Makes text from other sources safe for a terminal.
+//! Only for output: values to compare stay unchanged.
 
-/// Whether a character could move the cursor or turn the direction of a line.
+/// Whether a character could move the cursor or change the direction of a line.
 pub(super) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || ('\u{200e}'..='\u{200f}').contains(&c)
@@ -11,7 +10,7 @@ pub(super) fn is_unprintable(c: char) -> bool {
         || matches!(c, '\u{061c}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Replaces what could move a terminal's cursor; line ends stay, tabs become spaces.
+/// Replaces characters that could move a terminal's cursor; line ends stay, tabs become spaces.
 #[must_use]
 pub fn printable(text: &str) -> String {
     text.chars()
@@ -24,14 +23,14 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The same on one line: what came from elsewhere must not look like lines of ours.
+/// The same on one line, so that foreign text cannot imitate lines of our output.
 #[must_use]
 pub fn printable_line(text: &str) -> String {
     printable(text).replace('\n', " ")
 }
 
-/// Escapes, as JSON does, what `serde_json` leaves as it is and a terminal would obey. Such
-/// characters stand in JSON only inside of strings.
+/// Escapes, as JSON does, characters that `serde_json` leaves as they are and a terminal would
+/// obey. They occur only inside strings.
 #[must_use]
 pub fn printable_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
@@ -45,13 +44,13 @@ pub fn printable_json(json: &str) -> String {
     out
 }
 
-/// A number of things in words: `1 point`, `2 points`.
+/// A count with its noun: `1 point`, `2 points`.
 #[must_use]
 pub fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
-/// The beginning of a text on one line, at most `most` characters.
+/// The start of a text on one line, at most `most` characters.
 #[must_use]
 pub fn excerpt(text: &str, most: usize) -> String {
     let text = printable(text.trim()).replace('\n', " ");
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_moves_the_cursor() {
+    fn control_characters_are_replaced() {
         assert_eq!(printable("a\u{1b}[31m\tb\u{202e}\u{2067}"), "a\u{fffd}[31m b\u{fffd}\u{fffd}");
         assert_eq!(printable_json("\"a\u{9b}\u{202e}ü\"\n"), "\"a\\u009b\\u202eü\"\n");
         assert_eq!(excerpt(" a\nb c ", 3), "a b…");

@@ -1,29 +1,29 @@
-//! A change of Grafana's image to another version: what is remembered of it until the new one has proved itself,
-//! so that it can be undone.
-//!
-//! Must not know how a database is copied, nor where this is remembered.
+//! The record of an upgrade: a change of Grafana's image to another version, kept until the new
+//! version is accepted, so that it can be rolled back.
 
 use std::time::Duration;
 
 use super::image::ImageRef;
 
-/// An image that is tried for longer than this is not given up by itself: people may have stored something.
+/// An image in use for longer than this is not rolled back automatically, because users may have
+/// stored something.
 const RECENT: Duration = Duration::from_secs(3600);
 
-/// A change that is under way, or one that was undone.
+/// A pending upgrade, or one that was rolled back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
-    /// Tells the copy of the database that belongs to it from others: when it was noted, in microseconds since 1970.
+    /// Identifies the copy of the database that belongs to it: the time of the record, in
+    /// microseconds since 1970.
     pub id: String,
-    /// The image that ran before.
+    /// The previous image.
     pub from: NamedImage,
-    /// The image that is tried.
+    /// The new image.
     pub to: NamedImage,
-    /// How far it is.
+    /// Its state.
     pub state: UpgradeState,
 }
 
-/// An image by its name, and the engine's id of it where that is known: a name can be given to another image.
+/// An image by name, and by the engine's id if known: a name can be moved to another image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedImage {
     /// The reference.
@@ -32,19 +32,19 @@ pub struct NamedImage {
     pub id: Option<String>,
 }
 
-/// How far a change of the image is.
+/// The state of an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeState {
-    /// The new image has not proved itself: the copy of the database is kept.
+    /// The new image is not accepted yet, and the copy of the database is kept.
     Unproven,
-    /// The new image has failed: the database of before comes back before anything starts.
+    /// The new image failed. The previous database is restored before any image starts.
     Refused,
-    /// The image of before runs on its database again, and the new one is not tried by itself.
+    /// The previous image runs on its database again, and the new one is not tried automatically.
     Undone,
 }
 
 impl UpgradeState {
-    /// For machines.
+    /// The name in the settings' label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl UpgradeState {
         }
     }
 
-    /// Reads a name.
+    /// Parses a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Unproven, Self::Refused, Self::Undone].into_iter().find(|state| state.name() == name)
@@ -62,41 +62,41 @@ impl UpgradeState {
 }
 
 impl Upgrade {
-    /// The setting that names the image.
+    /// The setting that contains the image.
     pub const SETTING: &str = "grafana-image";
 
-    /// It is not over: something remains to be proven or to be undone.
+    /// Whether the new image has yet to be accepted or rolled back.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.state != UpgradeState::Undone
     }
 
-    /// Before `image` starts, the database of before must come back.
+    /// Whether the previous database must be restored before `image` starts.
     #[must_use]
     pub fn must_restore(&self, image: &ImageRef) -> bool {
         match self.state {
-            // Another image goes on with what is there: the copy stays until one has proved itself.
+            // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
             UpgradeState::Refused => true,
             UpgradeState::Undone => false,
         }
     }
 
-    /// `image` was tried and failed.
+    /// Whether `image` was tried and failed.
     #[must_use]
     pub fn refuses(&self, image: &ImageRef) -> bool {
         matches!(self.state, UpgradeState::Refused | UpgradeState::Undone) && self.to.name == *image
     }
 
-    /// It was noted so shortly before `now` (in microseconds since 1970) that nobody can have stored much since;
-    /// waiting for servers, which `timeout` bounds, is no part of that.
+    /// Whether the record was made so shortly before `now` (in microseconds since 1970) that users
+    /// cannot have stored much since. Waiting for servers, which `timeout` limits, does not count.
     #[must_use]
     pub fn is_recent(&self, now: u128, timeout: Duration) -> bool {
         let age = self.id.parse().ok().and_then(|noted| now.checked_sub(noted));
         age.is_some_and(|age| age <= (RECENT + timeout).as_micros())
     }
 
-    /// The image of before, where only its id still tells it from the one that failed.
+    /// The id of the previous image, if only the id distinguishes it from the one that failed.
     #[must_use]
     pub fn pinned(&self) -> Option<&String> {
         self.from.id.as_ref().filter(|_| self.from.name == self.to.name)
@@ -104,13 +104,13 @@ impl Upgrade {
 }
 
 impl NamedImage {
-    /// The other image may be of another version.
+    /// Whether the other image may contain another version.
     #[must_use]
     pub fn may_differ_from(&self, other: &Self) -> bool {
         if self.name == other.name {
             return match self.id.as_ref().zip(other.id.as_ref()) {
                 Some((one, other)) => one != other,
-                // A tag that names no version moves on.
+                // A tag that names no version can be moved.
                 None => self.name.full_version().is_none(),
             };
         }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_by_tags_and_where_they_say_nothing_by_ids() {
+    fn versions_are_compared_by_tags_and_otherwise_by_ids() {
         let old = image("grafana/grafana:12.4.10", "a");
         for (name, id, differs) in [
             ("grafana/grafana:12.4.10", "a", false),
@@ -144,11 +144,11 @@ mod tests {
             assert_eq!(image(name, id).may_differ_from(&old), differs, "{name} {id}");
         }
         let latest = image("grafana/grafana:latest", "");
-        assert!(image("grafana/grafana:latest", "a").may_differ_from(&latest), "what it was is not known");
+        assert!(image("grafana/grafana:latest", "a").may_differ_from(&latest), "an unknown previous image");
     }
 
     #[test]
-    fn what_was_noted_long_ago_or_at_no_time_is_not_recent() {
+    fn an_old_or_undated_record_is_not_recent() {
         let noted = |id: &str| Upgrade {
             id: id.into(),
             from: image("g:1", ""),
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_must_come_back_depends_on_what_is_to_run() {
+    fn the_next_image_decides_whether_the_database_is_restored() {
         let upgrade = |state| Upgrade { id: "1".into(), from: image("g:1", "a"), to: image("g:2", "b"), state };
         let (one, two, three) = (image("g:1", "").name, image("g:2", "").name, image("g:3", "").name);
         let unproven = upgrade(UpgradeState::Unproven);

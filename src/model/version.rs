@@ -1,6 +1,4 @@
-//! Versions of servers and engines, as far as they are compared: major and minor.
-//!
-//! Must not know which version can do what.
+//! Versions of servers and engines, reduced to major and minor.
 
 use std::fmt;
 
@@ -9,7 +7,7 @@ use std::fmt;
 pub struct Version(pub u64, pub u64);
 
 impl Version {
-    /// Reads the beginning of a version such as `12.4.10` or `v9.4.0-pre`.
+    /// Parses the start of a version such as `12.4.10` or `v9.4.0-pre`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.trim().trim_start_matches('v').split(['.', '-', '~', '+']);
@@ -28,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_beginning_of_a_version_is_enough() {
+    fn the_start_of_a_version_is_enough() {
         assert_eq!(Version::parse("12.4.10"), Some(Version(12, 4)));
         assert_eq!(Version::parse("v9.4.0-pre"), Some(Version(9, 4)));
         assert_eq!(Version::parse("1.6.7~rc0"), Some(Version(1, 6)));

@@ -75,7 +75,7 @@ fn networks_volumes_and_images_are_brought_back() {
     // The engine's client checks for duplicates; its API does so from 1.44 on.
     let second = json!({"Name": it.name, "Labels": {"clipper-metrics.instance": it.name}, "Driver": "bridge"});
     if crate::support::run::engine_post("/networks/create", &second) {
-        repaired(&it, "a second network of that name", || {});
+        repaired(&it, "duplicate networks", || {});
     } else {
         let api = docker(&["version", "--format", "{{.Server.APIVersion}}"]).unwrap();
         let minor: u32 = api.split('.').nth(1).unwrap().parse().unwrap();

@@ -27,7 +27,7 @@ fn what_has_our_name_but_not_our_label_is_never_touched() {
     let name = it.container("influxdb");
     docker(&["create", "--name", &name, &image]).unwrap();
     let id = it.id("influxdb");
-    failed(it.first_up(&[]), &[&name, "did not make it"]);
+    failed(it.first_up(&[]), &[&name, "did not create it"]);
     assert_eq!(it.run(&["status", "--output", "json"]).expect(3).json()["influxdb"]["state"], "foreign");
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     assert_eq!(id, it.id("influxdb"));

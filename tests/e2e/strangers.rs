@@ -114,7 +114,7 @@ fn a_container_of_an_image_that_was_committed_from_ours_is_left_alone() {
     // Under our name it is an obstacle, as any other container is.
     docker(&["rename", &stranger.1, &it.container("influxdb")]).unwrap();
     let up = it.first_up(&[]).expect(1);
-    assert!(up.err.contains("did not make it"), "{}", up.err);
+    assert!(up.err.contains("did not create it"), "{}", up.err);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     assert!(runs());
     docker(&["rename", &it.container("influxdb"), &stranger.1]).unwrap();
@@ -292,7 +292,7 @@ fn status_says_what_is_in_the_way_of_up() {
     let it = Instance::new("in-the-way");
     docker(&["volume", "create", &it.container("influxdb")]).unwrap();
     let status = it.run(&["status"]).expect(3);
-    assert!(status.out.contains("did not make it") && status.out.contains("docker volume rm"), "{}", status.out);
+    assert!(status.out.contains("did not create it") && status.out.contains("docker volume rm"), "{}", status.out);
     assert!(!status.out.contains("brings it up"), "{}", status.out);
     docker(&["volume", "rm", &it.container("influxdb")]).unwrap();
 }

@@ -125,8 +125,8 @@ fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
 #[test]
 fn a_failure_of_the_engine_refuses_no_image() {
     let it = with_data("upgrade-engine");
-    let rules = "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait -t \
-                 nat -A DOCKER -j DNAT: iptables: No chain/target/match by that name. (exit status 1))";
+    let rules = "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait \
+                 -t nat -A DOCKER -j DNAT: iptables: No chain/target/match by that name. (exit status 1))";
     let low =
         "cannot expose privileged port 80, you can add 'net.ipv4.ip_unprivileged_port_start=80' to /etc/sysctl.conf";
     let groups = "OCI runtime create failed: cgroups: cgroup mountpoint does not exist: unknown";
@@ -155,7 +155,7 @@ fn a_crash_loop_is_reported_as_one() {
     eventually("a crash loop in words", SOON, || {
         let shown = it.run(&["status"]).expect(3).out;
         assert!(!shown.contains("starting"), "{shown}");
-        shown.contains("crashes again and again")
+        shown.contains("keeps crashing")
     });
 }
 
@@ -282,7 +282,7 @@ fn after_a_kill_the_image_of_before_gets_its_database_back_when_it_is_named() {
     let _ = process.wait();
     assert!(remembered(&it).contains("unproven"));
     let status = it.run(&["status"]).expect(3);
-    assert!(status.out.contains("has not proved itself"), "{}", status.out);
+    assert!(status.out.contains("is not accepted yet"), "{}", status.out);
     it.run(&["up", "--grafana-image", &image(OLD)]).expect(0);
     assert!(has_data(&it) && runs(&it) == image(OLD));
     assert_eq!((remembered(&it).as_str(), copied(&it)), ("", 0));

@@ -1,7 +1,5 @@
-//! One server: what stands in the way of it, how it differs, and the steps in the order that loses
-//! nothing and lets nobody in.
-//!
-//! Must not know what is inside the servers.
+//! Plans one server: its blockers, its differences, and its steps in an order that loses no data
+//! and never publishes a Grafana with the default password.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -18,25 +16,25 @@ use crate::model::stack::{ContainerSpec, EngineLocation, Pull, Service, Stack};
 use crate::model::upgrade::{NamedImage, Upgrade};
 use crate::model::version::Version;
 
-/// What is known while one server is planned.
+/// The input for planning one server.
 pub(super) struct Context<'a, S> {
     pub(super) stack: &'a Stack,
     pub(super) spec: &'a ContainerSpec,
     pub(super) seen: &'a Server<S>,
     pub(super) options: UpOptions,
-    /// The container goes first, since the other role is to get its port.
+    /// Whether the container is removed first because the other role needs its port.
     pub(super) released: bool,
-    /// A change of the image that is not over.
+    /// A pending upgrade.
     upgrade: Option<&'a Upgrade>,
 }
 
 impl<S> Context<'_, S> {
-    /// The database of before comes back before the specified image starts.
+    /// Whether the previous database must be restored before the desired image starts.
     fn restores(&self) -> bool {
         self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
     }
 
-    /// The specified image may be of another version than the one that ran last.
+    /// Whether the desired image may contain another version than the last one that ran.
     fn may_change_version(&self, have: Option<&OurContainer>) -> bool {
         if self.spec.role != Role::Grafana || is_fresh(self) {
             return false;
@@ -52,7 +50,7 @@ impl<S> Context<'_, S> {
     }
 }
 
-/// What is found about one server, and the steps of each phase.
+/// The finding about one server, and its steps by phase.
 struct Work {
     finding: Finding,
     preparation: Vec<Step>,
@@ -66,7 +64,7 @@ impl Work {
         Self { finding, preparation: vec![], trial: vec![], release: vec![], steps }
     }
 
-    /// Where a container is removed: before the other role starts, where that one gets its port.
+    /// The phase in which a container is removed: before the other role starts, if that role needs its port.
     const fn removal(&mut self, released: bool) -> &mut Vec<Step> {
         if released { &mut self.release } else { &mut self.steps }
     }
@@ -93,10 +91,10 @@ fn blocked(blocked: Blocked) -> Work {
     Work::new(Finding::Blocked(blocked), vec![])
 }
 
-/// A server that is already there. A container of ours that it replaces goes once it has answered.
+/// Plans an external server. A managed container that it replaces is removed once the server has answered.
 fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
     let title = role.title();
-    // Where a container does not run, another server may answer at its address by now.
+    // If a container does not run, another server may answer at its address.
     let is_silent = matches!(seen.probe, Probe::Silent(_));
     let leads_to = |managed: &&ManagedServer| managed.runs || (managed.is_own && is_silent);
     if let Some(managed) = seen.managed_behind.as_ref().filter(leads_to) {
@@ -105,7 +103,7 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
     match &seen.probe {
         Probe::Answering(_) => match &seen.container {
             ContainerState::Ours(_) => {
-                let finding = Finding::Requested("another server is used instead of the container");
+                let finding = Finding::Requested("an external server replaces the container");
                 let mut work = Work::new(finding, vec![]);
                 work.removal(released).push(Step::RemoveContainer(role));
                 work
@@ -118,7 +116,7 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
             kind: Obstacle::Server,
             why: format!("{title} at {url} does not answer: {why}"),
             hint: format!(
-                "start it, or omit --{role}-url to have a container started (--{role}-url '' takes back a remembered one)"
+                "start it, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)"
             ),
         }),
         Probe::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
@@ -127,8 +125,8 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
     }
 }
 
-/// What is said to be an external server is a container that clipper-metrics manages: it would be removed in its own
-/// favour, or go with its instance.
+/// The URL of an external server leads to a managed container, which would be removed in favour of
+/// itself, or together with its instance.
 pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocked {
     let ManagedServer { container, instance, is_own, runs } = managed;
     let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
@@ -140,40 +138,39 @@ pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &Man
         kind: Obstacle::Settings,
         why: format!("{url} is not an external server: it leads to container {container} of {whose}{state}"),
         hint: format!(
-            "omit --{role}-url for a container of this instance (`{container_again}` takes back a remembered one){other}"
+            "omit --{role}-url for a container of this instance (`{container_again}` removes a remembered URL){other}"
         ),
     }
 }
 
-/// Something else than the server answers.
+/// Another program answers at the server's address.
 #[must_use]
 pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
     let hint = match role {
         Role::Influxdb => {
-            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or give its own address with --influxdb-url"
+            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or set --influxdb-url to the address \
+             of InfluxDB itself"
         }
         Role::Grafana if stack.container(role).is_some() => "use an image of Grafana 7.5 to 13 with --grafana-image",
-        Role::Grafana => {
-            "give Grafana's own address, where no redirect is left, up to but without /api, with --grafana-url"
-        }
+        Role::Grafana => "set --grafana-url to Grafana's own address, which does not redirect, up to but without /api",
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());
     Blocked { kind: Obstacle::Server, why, hint: hint.into() }
 }
 
-/// The engine publishes the container, and another server answers at that address here: the engine's socket leads to
-/// another machine, or to a network that this process is not in.
+/// The engine publishes the container, but another server answers at that address here: the
+/// engine's socket leads to another machine or to another network namespace.
 #[must_use]
 pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
     let title = role.title();
     Blocked {
         kind: Obstacle::Unverifiable,
         why: format!(
-            "{title}'s container is published at {url} where the engine runs, but the server that answers there on this \
-             machine is another one, so nothing is sent to it"
+            "{title}'s container is published at {url} on the engine's host, but on this machine another server \
+             answers at that address, so no requests are sent to it"
         ),
         hint: format!(
-            "run `{}` on the engine's machine, or name that machine with -H ssh://USER@HOST",
+            "run `{}` on the engine's host, or select that host with -H ssh://USER@HOST",
             stack.invocation.command_there("up")
         ),
     }
@@ -181,25 +178,27 @@ pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
 
 fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
     let hint = match role {
-        Role::Influxdb => "give --influxdb-user and --influxdb-password-file".to_string(),
+        Role::Influxdb => "use --influxdb-user and --influxdb-password-file".to_string(),
         Role::Grafana if stack.container(role).is_some() => format!(
-            "give the password with `{}`, or set a new one with `{}`",
+            "supply the password with `{}`, or set a new one with `{}`",
             stack.command("up --grafana-password-file FILE"),
             stack.command("up --reset-grafana-password")
         ),
-        Role::Grafana => "give --grafana-user and --grafana-password-file, or --grafana-token-file, which is the only \
-                          way where Grafana's basic authentication is off"
-            .to_string(),
+        Role::Grafana => {
+            "use --grafana-user and --grafana-password-file, or --grafana-token-file, which also works if Grafana's \
+             basic authentication is off"
+                .to_string()
+        }
     };
     let why = format!("{} at {url} rejected the login: {message}", role.title());
     Blocked { kind: Obstacle::Refused, why, hint }
 }
 
-/// Two containers with the labels of one role: a tool has copied one of them.
+/// Two containers carry the labels of one role because a tool has copied one of them.
 pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked {
-    // The one that has our name is the original, and comes first.
+    // The container with the original name comes first.
     let has_original = names.first().is_some_and(|name| *name == role.object_name(&stack.instance));
-    let advice = if has_original { "remove the copy" } else { "remove the one whose data is not wanted" };
+    let advice = if has_original { "remove the copy" } else { "remove the container whose data you do not need" };
     Blocked {
         kind: Obstacle::Foreign,
         why: format!(
@@ -214,7 +213,7 @@ pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked
     }
 }
 
-/// A container of ours: what differs, and the steps in the order that loses nothing.
+/// Plans a managed container: its differences, and its steps in an order that loses no data.
 fn container<S>(context: &Context<'_, S>) -> Work {
     let Context { stack, spec, seen, options, released, .. } = context;
     if let Some(obstacle) = obstacle(context) {
@@ -243,15 +242,13 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                     rebuild(context, Finding::Differs(differences), Some(have))
                 }
                 RunState::Running => running(context),
-                RunState::Restarting => {
-                    rebuild(context, Finding::Stopped("crashing again and again".into()), Some(have))
-                }
+                RunState::Restarting => rebuild(context, Finding::Stopped("keeps crashing".into()), Some(have)),
                 RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
                 RunState::Paused => paused(context, have),
                 RunState::Created | RunState::Exited(_) => {
                     let finding = Finding::Stopped(match have.run {
                         RunState::Exited(code) => format!("stopped (exit code {code})"),
-                        _ => "created but never started".into(),
+                        _ => "created, but never started".into(),
                     });
                     if task(context, Some(have)).is_some() {
                         rebuild(context, finding, Some(have))
@@ -268,19 +265,19 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     work.finding = match work.finding {
         Finding::InSync if options.pull => Finding::Requested("--pull always"),
         Finding::Differs(differences) if differences.is_empty() => {
-            Finding::Requested("its port goes to the other server")
+            Finding::Requested("the other server needs its port")
         }
         finding => finding,
     };
     work
 }
 
-/// Where a container is reached, which need not be where its specification would publish it.
+/// The container's actual address, which may differ from the desired one.
 fn published_url(spec: &ContainerSpec, have: &OurContainer) -> String {
     have.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
 }
 
-/// A container that equals its specification, but is paused.
+/// Plans a container that matches its specification but is paused.
 fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
     let Context { stack, spec, options, .. } = context;
     let finding = Finding::Stopped("paused".into());
@@ -297,7 +294,7 @@ fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
     }
 }
 
-/// With `--pull never`, only work that needs an image which is not there is in the way: a container that runs goes on.
+/// With `--pull never`, a missing image blocks only work that needs it; a running container continues to run.
 fn never_pulled(stack: &Stack, spec: &ContainerSpec, work: Work) -> Work {
     if stack.pull != Pull::Never || !work.preparation.contains(&Step::PullImage(spec.role)) {
         return work;
@@ -306,15 +303,15 @@ fn never_pulled(stack: &Stack, spec: &ContainerSpec, work: Work) -> Work {
         kind: Obstacle::Image,
         why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
         hint: format!(
-            "load it with `{}`, or omit --pull (image of {})",
+            "load it with `{}`, or omit --pull (image for {})",
             stack.invocation.docker("load"),
             spec.role.title()
         ),
     })
 }
 
-/// The steps that start a container as it is. The run that made it may have died before it wrote the
-/// password, or before it looked which version the volume had.
+/// The steps that start an existing container. The run that created it may have died before it
+/// wrote the password, or before it read the version on the volume.
 pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
     let mut steps = Vec::new();
     let is_new = have.run == RunState::Created && role == Role::Grafana;
@@ -328,14 +325,14 @@ pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
     steps
 }
 
-/// What comes before the start of a container that was made by a run that ended half-way.
+/// The steps before starting a container that an interrupted run created.
 pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
     let may_migrate = have.run == RunState::Created && context.may_change_version(Some(have));
     if may_migrate { vec![Step::ProtectDatabase] } else { vec![] }
 }
 
-/// The database of before comes back through a container that nobody starts, so that whoever signs in afterwards
-/// signs in to that one. Everything else is planned when it is there.
+/// Restores the previous database through a container that is not started, so that later logins use
+/// that database. All other steps are planned after that.
 fn restore<S>(context: &Context<'_, S>) -> Work {
     let Context { stack, spec, seen, released, .. } = context;
     let have = match &seen.container {
@@ -345,7 +342,7 @@ fn restore<S>(context: &Context<'_, S>) -> Work {
         ContainerState::Ours(have) => Some(have.as_ref()),
         ContainerState::Absent => None,
     };
-    let finding = Finding::Requested("the database of before comes back");
+    let finding = Finding::Requested("the previous database is restored");
     let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
     if have.is_some() {
         work.removal(*released).push(Step::RemoveContainer(spec.role));
@@ -354,12 +351,12 @@ fn restore<S>(context: &Context<'_, S>) -> Work {
     work
 }
 
-/// All that is planned is that the database of before comes back.
+/// Whether the plan only restores the previous database.
 pub(super) fn restores(item: &Item) -> bool {
     item.steps.contains(&Step::RestoreDatabase)
 }
 
-/// A running container that equals its specification.
+/// Plans a running container that matches its specification.
 fn running<S>(context: &Context<'_, S>) -> Work {
     let Context { stack, spec, seen, options, .. } = context;
     let role = spec.role;
@@ -387,7 +384,7 @@ fn running<S>(context: &Context<'_, S>) -> Work {
     }
 }
 
-/// The server of a container that equals its specification answers.
+/// Plans a container that matches its specification and answers.
 fn answering<S>(context: &Context<'_, S>) -> Work {
     let Context { spec, seen, .. } = context;
     if spec.role != Role::Grafana {
@@ -401,10 +398,10 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
     }
     let (finding, mut steps) = if spec.specification.is_open() && seen.login.account == Account::DefaultPassword {
         let difference =
-            Difference { field: "password".into(), have: "Grafana's default".into(), want: "another".into() };
+            Difference { field: "password".into(), have: "Grafana's default".into(), want: "another password".into() };
         (Finding::Differs(vec![difference]), vec![Step::SecurePassword])
     } else if must_store(context) {
-        (Finding::Requested("Grafana accepted another password than the stored one"), vec![Step::StorePassword])
+        (Finding::Requested("Grafana accepted a password that is not stored"), vec![Step::StorePassword])
     } else if runs.is_some() && runs != seen.recorded {
         (Finding::Requested("its version is not recorded yet"), vec![])
     } else {
@@ -416,20 +413,20 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
     Work::new(finding, steps)
 }
 
-/// What stands in the way of working on the container at all.
+/// The blocker that prevents all work on the container.
 fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     let Context { stack, spec, seen, options, .. } = context;
     if seen.volume == Volume::Foreign {
         return Some(foreign("volume", &spec.specification.volume, stack));
     }
-    // Before the port: another one would let two servers write to one database. Beside a server of ours that runs, it
-    // is somebody who copies the data.
+    // This is checked before the port, because with another port, two servers would write to one
+    // database. If the managed server runs, the other container is assumed to copy the data.
     let is_up = |have: &OurContainer| matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting);
     if let Some(other) = seen.volume_user.as_ref().filter(|_| !seen.container.ours().is_some_and(is_up)) {
         return Some(Blocked {
             kind: Obstacle::Foreign,
             why: format!(
-                "container {other} runs with {}'s data, the volume {}",
+                "container {other} runs and mounts {}'s data, the volume {}",
                 spec.role.title(),
                 spec.specification.volume
             ),
@@ -454,23 +451,22 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
         return Some(Blocked {
             kind: Obstacle::Image,
             why: format!(
-                "the image that Grafana ran is not on the engine any more ({}), and {}, which has its name, failed when \
-                 it was tried",
+                "the previous Grafana image is no longer on the engine ({}), and {}, which now has its name, failed",
                 short(id),
                 spec.specification.image
             ),
             hint: format!("name one with `{}`", stack.command("up --grafana-image IMAGE")),
         });
     }
-    // One that is pulled first is checked when it is here.
+    // An image that is pulled first is checked after the pull.
     if let (Some(image), Volume::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume)
         && !options.pull
         && let Some(obstacle) = volume_of_another_user(stack, spec, image, owner)
     {
         return Some(obstacle);
     }
-    // Where nothing ever ran, nothing was migrated. The image that a container was made from is the
-    // one that ran, whatever its tag says.
+    // An empty volume was never migrated. The image that a container was created from is the one
+    // that ran, whatever its tag says.
     let is_same = seen.container.ours().is_some_and(|have| {
         have.run != RunState::Created
             && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
@@ -482,15 +478,15 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     }
 }
 
-/// An image that runs as another user cannot use what the first one wrote: no container of ours
-/// may override file permissions.
+/// An image that runs as another user cannot use the files of the first one: managed containers may
+/// not override file permissions.
 #[must_use]
 pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image, owner: &str) -> Option<Blocked> {
     let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
     (image.user != owner).then(|| Blocked {
         kind: Obstacle::Image,
         why: format!(
-            "image {} runs as {}, but volume {} was made for {}",
+            "image {} runs as {}, but volume {} was created for {}",
             spec.specification.image,
             name(&image.user),
             spec.specification.volume,
@@ -504,8 +500,8 @@ pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image
     })
 }
 
-/// The newest version that is known to have run on the volume, as far as nothing need be read for it: the recorded one,
-/// and the one that runs. Only where no server says its version, the tag of the container's image counts.
+/// The newest version known to have run on the volume without reading files: the recorded one or
+/// the running one. If no server reports its version, the tag of the container's image counts.
 fn known_version<S>(seen: &Server<S>) -> Option<Version> {
     let runs = seen.version.as_deref().and_then(Version::parse);
     let made = seen.container.ours().filter(|have| have.run != RunState::Created);
@@ -513,26 +509,26 @@ fn known_version<S>(seen: &Server<S>) -> Option<Version> {
     [seen.recorded, runs.or(made)].into_iter().flatten().max()
 }
 
-/// Grafana migrates its database upwards only: an image whose tag names an older version must not run
-/// on it.
+/// Grafana migrates its database only upwards, so an image whose tag names an older version must
+/// not start on it.
 #[must_use]
 pub fn older_version(spec: &ContainerSpec, image: &ImageRef, on_volume: Version) -> Option<Blocked> {
     (spec.role == Role::Grafana && image.version()? < on_volume)
         .then(|| migrated(spec, &format!("image {image}"), on_volume))
 }
 
-/// A login is tried on the image that ran last, which the engine does not have any more.
+/// The login must be tried on the last image that ran, which is no longer on the engine.
 #[must_use]
 pub fn needs_last_image(stack: &Stack, spec: &ContainerSpec, last: &str) -> Blocked {
     Blocked {
         kind: Obstacle::Image,
         why: format!(
-            "signing in must be tried before image {} migrates the database in volume {}, and image {last}, which ran \
+            "the login must be tried before image {} migrates the database in volume {}, but image {last}, which ran \
              last, is not on the engine",
             spec.specification.image, spec.specification.volume
         ),
         hint: format!(
-            "name the image {last} instead in the same command first, then run `{}`",
+            "first run the same command with image {last}, then run `{}`",
             stack.command(&format!("up --grafana-image {}", spec.specification.image))
         ),
     }
@@ -549,7 +545,7 @@ fn migrated(spec: &ContainerSpec, older: &str, on_volume: Version) -> Blocked {
     }
 }
 
-/// What the container was made from against what it is to be made from.
+/// Compares the container's configuration with the desired one.
 pub(super) fn differences<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Difference> {
     let Context { stack, spec, seen, .. } = context;
     let Some(specification) = &have.specification else {
@@ -577,12 +573,12 @@ pub(super) fn differences<S>(context: &Context<'_, S>, have: &OurContainer) -> V
     differences
 }
 
-/// The twelve characters by which people know an id.
+/// The first twelve characters of an id, as docker shows it.
 fn short(id: &str) -> String {
     id.trim_start_matches("sha256:").chars().take(12).collect()
 }
 
-/// The steps to a new container as specified, on a volume that may hold data.
+/// The steps to a new container on a volume that may contain data.
 fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurContainer>) -> Work {
     let Context { stack, spec, seen, released, .. } = context;
     let role = spec.role;
@@ -611,8 +607,8 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         removal.push(Step::RemoveContainer(role));
     }
     let password = new_password(context, have, task);
-    // Only a container can say which version ran last on the volume that it is made for, so one is
-    // made before anything is changed for good.
+    // Only a container can read which version ran last on the volume, so one is created before any
+    // permanent change.
     let reads_volume = password == NewPassword::AsVolume && have.is_none() && task.is_none();
     let steps = if reads_volume { &mut work.preparation } else { &mut work.steps };
     steps.push(Step::CreateContainer(role, password));
@@ -624,7 +620,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         steps.push(Step::ProtectDatabase);
     }
     let records = records_version(context);
-    // Without a container, only the volume's files tell what ran last.
+    // Without a container, only files in the volume show which version ran last.
     let is_unchecked = have.is_none() && password != NewPassword::AsVolume;
     if role == Role::Grafana && !is_fresh(context) && (records || is_unchecked) {
         steps.push(Step::RecordVersion);
@@ -636,8 +632,8 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     work
 }
 
-/// Another process can hold the port that a container moves to, and the engine's machine need not have an address, also
-/// one that it had before: only the engine can tell.
+/// Another process can hold the new port, and the engine's host may have lost the address: only the
+/// engine can find out.
 fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
     let Context { spec, seen, .. } = context;
     let want = spec.specification.publish;
@@ -653,15 +649,15 @@ fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Op
     is_needed.then(|| Step::CheckAddress(spec.role, SocketAddr::new(want.ip(), port)))
 }
 
-/// The container is made to look what its volume holds, and not started.
+/// Whether the plan only creates a container to inspect its volume, without starting it.
 pub(super) fn only_looks(item: &Item) -> bool {
     let starts = |step: &Step| matches!(step, Step::StartContainer(_));
     item.trial.contains(&Step::CreateOnLoopback) && item.steps.is_empty() && !item.trial.iter().any(starts)
 }
 
-/// Nobody signs in where the engine's loopback is out of reach. What can be done is to start a
-/// container that was proven when it was made, or to make one that is not started, and look whether the
-/// volume holds anything.
+/// If the engine's loopback is out of reach, no login can be tried. The remaining work is to start
+/// a container that was verified when it was created, or to create one without starting it and see
+/// whether the volume contains data.
 fn without_loopback<S>(
     context: &Context<'_, S>,
     mut work: Work,
@@ -681,7 +677,7 @@ fn without_loopback<S>(
     work
 }
 
-/// The volume was made for another version than the image's, or for one that is not known.
+/// Whether the volume was created for another version than the image's, or for an unknown one.
 fn records_version<S>(context: &Context<'_, S>) -> bool {
     let Context { spec, seen, .. } = context;
     let image = spec.specification.image.version();
@@ -692,8 +688,7 @@ fn records_version<S>(context: &Context<'_, S>) -> bool {
         }
 }
 
-/// The image, where it is not there, and the check whether it fits the volume, where it is another
-/// one than before.
+/// Pulls a missing image, and checks whether a new image fits the volume.
 fn pull<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Vec<Step> {
     let Context { spec, seen, options, .. } = context;
     let role = spec.role;

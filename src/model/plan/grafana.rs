@@ -1,7 +1,5 @@
-//! What is inside Grafana: organisation, folder, dashboard, data source, and the query that tells
-//! whether panels work.
-//!
-//! Must not know how Grafana is started or signed in to.
+//! Plans the objects inside Grafana: organisation, folder, dashboards, data source, alert rules,
+//! and the query that verifies panels.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +14,13 @@ use crate::model::role::Role;
 use crate::model::specification::Difference;
 use crate::model::stack::{self, DashboardId, MadeFor, Stack};
 
-/// The things inside Grafana; nobody but this plan makes a `fresh` one. The data source comes last: that it exists
-/// tells that everything before it, the home page too, was once done.
+/// Plans the objects inside Grafana. Only this plan creates a `fresh` one. The data source comes
+/// last: its existence shows that all objects before it, including the home page, were once
+/// created.
 pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions, fresh: bool) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, stored));
-    // Where nobody knows in which organisation to look, nothing was looked at.
+    // If the organisation is ambiguous, nothing was read.
     let is_unreadable = stored.is_some_and(holds_unreadable);
     let is_seen =
         |grafana: &&Grafana| !matches!(grafana.organisation, Organisation::Ambiguous(_) | Organisation::Unreadable(_));
@@ -42,21 +41,22 @@ pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions
     items
 }
 
-/// What decides whose objects these are cannot be read, so nothing is written.
+/// Whether the facts that decide the owner of these objects are unreadable, so that nothing is written.
 const fn holds_unreadable(grafana: &Grafana) -> bool {
     matches!(grafana.organisation, Organisation::Unreadable(_))
         || matches!(grafana.data_source, DataSource::Unreadable(_))
         || matches!(grafana.folder, Folder::Unreadable(_))
 }
 
-/// Objects that were made for another address or database follow to the stack's. In the instance's own container they
-/// do: no other instance keeps objects there, so the settings alone decide. An external Grafana may hold those of an
-/// instance with the same name, and there the user has to confirm it.
+/// Whether objects created for another address or database move to the stack's. In the instance's
+/// own container they do: no other instance keeps objects there, so the settings decide. An
+/// external Grafana may hold objects of another instance with the same name, so the user has to
+/// confirm it.
 fn moves(stack: &Stack, options: UpOptions) -> bool {
     options.move_data_source || stack.container(Role::Grafana).is_some()
 }
 
-/// What an object was made for, if that is something else than the stack's database.
+/// The target of an object, if it differs from the stack's database.
 fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a MadeFor> {
     (!made_for.is_same(&stack.data_source.made_for())).then_some(made_for)
 }
@@ -67,7 +67,7 @@ fn made_for_difference(stack: &Stack, have: &MadeFor) -> Difference {
     Difference { field: "made for".into(), have: format!("{have}{other}"), want: want.to_string() }
 }
 
-/// The options with which a run is about what an object was made for.
+/// The options that make a run match an object's target.
 fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
     let mut options = String::new();
     if made_for.url != stack.data_source.url {
@@ -79,40 +79,41 @@ fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
     options
 }
 
-/// An object with the instance's mark that was made for another address or database: the instance's own before
-/// InfluxDB moved, or that of another instance with the same name.
+/// An object with the instance's mark was created for another address or database: by this instance
+/// before InfluxDB moved, or by another instance with the same name.
 fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
     let want = stack.data_source.made_for();
     let moved = stack.command("up --move-data-source");
     if made_for.is_on_another_machine(&want) && made_for.url == want.url && made_for.database == want.database {
         return Blocked {
             kind: Obstacle::Conflict,
-            why: format!("Grafana's {what} was made for {made_for} on another machine"),
+            why: format!("Grafana's {what} was created for {made_for} on another machine"),
             hint: format!(
-                "Grafana cannot tell the two machines apart by that address: give the address at which it reaches this \
-                 InfluxDB with --data-source-url, and choose another --name than {} if the object belongs to another \
-                 instance; if it belongs to this one, `{moved}` updates it",
+                "that address does not distinguish the two machines: set --data-source-url to the address at which Grafana \
+                 reaches this InfluxDB, and choose another --name than {} if the object belongs to another instance; if \
+                 it belongs to this one, `{moved}` updates it",
                 stack.instance
             ),
         };
     }
     Blocked {
         kind: Obstacle::Conflict,
-        why: format!("Grafana's {what} was made for {made_for}, and this run is for {want}"),
+        why: format!("Grafana's {what} was created for {made_for}, not for {want}"),
         hint: format!(
-            "if InfluxDB or its database has moved, `{moved}` lets Grafana's objects follow; `{}` goes on with the earlier \
-             one; for a second instance, choose another --name than {}",
+            "if InfluxDB or its database has moved, `{moved}` updates Grafana's objects; `{}` keeps the earlier target; for \
+             a second instance, choose another --name than {}",
             stack.command(&format!("up{}", options_for(stack, made_for))),
             stack.instance
         ),
     }
 }
 
-/// The same where objects are to be removed: those of another address or database are not this instance's.
+/// The same conflict while removing objects: those for another address or database may belong to
+/// another instance.
 fn kept_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
     let own = stack.command(&format!("down --deregister{}", options_for(stack, made_for)));
     Finding::Blocked(Blocked {
-        hint: format!("if it is this instance's all the same, `{own}` removes it; else omit --deregister"),
+        hint: format!("if it still belongs to this instance, `{own}` removes it; otherwise omit --deregister"),
         ..conflict(stack, what, made_for)
     })
 }
@@ -138,7 +139,7 @@ fn organisation(stack: &Stack, stored: Option<&Grafana>) -> Option<Item> {
             } else {
                 format!("the account belongs to several organisations of Grafana: {}", names.join(", "))
             },
-            hint: format!("name one with `{}`", stack.command("up --grafana-org NAME")),
+            hint: format!("choose one with `{}`", stack.command("up --grafana-org NAME")),
         }),
         _ if stack.organisation.is_none() => return None,
         None => Finding::Unknown,
@@ -160,7 +161,7 @@ fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
             Finding::Blocked(Blocked {
                 kind: Obstacle::Foreign,
                 why: format!(
-                    "Grafana has a dashboard called {title:?}, and this version lets no folder have that name too"
+                    "Grafana has a dashboard called {title:?}, and in this version a folder cannot have the same title"
                 ),
                 hint: "choose another --grafana-folder, or rename that dashboard in Grafana".into(),
             })
@@ -187,14 +188,14 @@ fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: 
         }
         Some(Dashboard::Present(have)) if have.edited => {
             if have.provisioned {
-                let why = format!("Grafana provides the dashboard {uid} from a file, not as it is here");
+                let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
                 return Item::new(resource, provisioned(stack, why), vec![]);
             }
             match other(have) {
-                // One that stays as it is needs no decision on whose it is.
+                // A dashboard that is kept needs no decision about its owner.
                 _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
                 Some(conflict) => (conflict.into(), vec![]),
-                None => (Finding::Requested("edited, and to be overwritten"), vec![save]),
+                None => (Finding::Requested("it was edited and is to be overwritten"), vec![save]),
             }
         }
         Some(Dashboard::Present(have)) => {
@@ -202,7 +203,7 @@ fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: 
             if differences.is_empty() {
                 (Finding::InSync, vec![])
             } else if have.provisioned {
-                let why = format!("Grafana provides the dashboard {uid} from a file, of another edition");
+                let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
                 return Item::new(resource, provisioned(stack, why), vec![]);
             } else if let Some(conflict) = other(have) {
                 (conflict.into(), vec![])
@@ -223,11 +224,11 @@ fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: 
 
 fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
     let (whence, change) = match id {
-        DashboardId::Bundled => ("make".to_string(), format!("choose another --name than {}", stack.instance)),
+        DashboardId::Bundled => ("create".to_string(), format!("choose another --name than {}", stack.instance)),
         DashboardId::User(index) => {
             let path = &stack.user_dashboards[index].path;
             let what = if has_uid { "uid" } else { "title" };
-            (format!("import from {path}"), format!("give the one in {path} another {what}"))
+            (format!("import from {path}"), format!("give the dashboard in {path} another {what}"))
         }
     };
     let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
@@ -242,7 +243,7 @@ fn provisioned(stack: &Stack, why: String) -> Finding {
     Finding::Blocked(Blocked {
         kind: Obstacle::Foreign,
         why,
-        hint: format!("update the provisioning file, or choose another --name than {}", stack.instance),
+        hint: format!("update the provisioned file, or choose another --name than {}", stack.instance),
     })
 }
 
@@ -281,7 +282,7 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> I
         Some(DataSource::Unreadable(why)) => Finding::Unreadable(why.clone()),
         Some(DataSource::Foreign(what)) => Finding::Blocked(Blocked {
             kind: Obstacle::Foreign,
-            why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+            why: format!("Grafana already has {what}, which clipper-metrics did not create"),
             hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
         }),
         Some(DataSource::Ours { fields, made_for, provisioned: is_provisioned }) => {
@@ -295,7 +296,7 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> I
             } else if *is_provisioned {
                 let list: Vec<String> = differences.iter().map(Difference::to_string).collect();
                 let why = format!(
-                    "Grafana provides the data source {} from a file, and it differs: {}",
+                    "Grafana's data source {} is provisioned from a file and differs: {}",
                     stack.data_source.uid,
                     list.join(", ")
                 );
@@ -310,7 +311,8 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> I
     Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { moves })
 }
 
-/// How the stored data source differs. What a proxy before InfluxDB wants, only the user knows.
+/// The differences of the stored data source. Settings for a proxy in front of InfluxDB are known
+/// only to the user.
 fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
     let mut differences = Difference::between(fields, &stack.data_source.fields());
     if stack.may_have_proxy() {
@@ -319,7 +321,7 @@ fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> 
     differences
 }
 
-/// The alert rules, where somebody says whether there are to be any.
+/// Plans the alert rules, if a setting turns them on or off.
 fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option<Item> {
     let item = |finding, step| Some(Item::with_step(Resource::Alerts, finding, step));
     let seen = stored.map(|grafana| &grafana.alerts);
@@ -359,7 +361,7 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
     };
     let (mut differences, mut has_edited, mut missing) = (Vec::new(), false, 0);
     let from_file = |why: &str| {
-        let why = format!("Grafana provides the alert rule {why} from a file, not as it is here");
+        let why = format!("Grafana's alert rule {why} is provisioned from a file and differs");
         Some(Item::new(Resource::Alerts, provisioned(stack, why), vec![]))
     };
     for rule in AlertRule::ALL {
@@ -367,7 +369,7 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
             SeenRule::Clash(what) => {
                 let blocked = Blocked {
                     kind: Obstacle::Foreign,
-                    why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+                    why: format!("Grafana already has {what}, which clipper-metrics did not create"),
                     hint: "rename or delete it in Grafana".into(),
                 };
                 return item(blocked.into(), save);
@@ -388,7 +390,7 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
                 }
             }
             SeenRule::Present { provisioned, fields, made_for, .. } => {
-                // Only a file that was given changes the objective of a rule that is there.
+                // Only a supplied file changes the objective of an existing rule.
                 let own = AlertSettings::objective(fields).filter(|_| stack.dashboard.objective.is_none());
                 let objective = own.or(objective).unwrap_or(stack::Dashboard::DEFAULT_OBJECTIVE);
                 let mut found = Difference::between(fields, &settings.fields(rule, objective));
@@ -409,7 +411,7 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
         }
     }
     if has_edited && options.overwrite_dashboard {
-        return item(Finding::Requested("edited, and to be overwritten"), save);
+        return item(Finding::Requested("they were edited and are to be overwritten"), save);
     }
     match (missing, differences.is_empty()) {
         (2, _) => item(Finding::Missing, save),
@@ -419,7 +421,8 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
     }
 }
 
-/// Rules that are not wanted: those that a user edited stay, and those of a file or of another database are named.
+/// Plans the removal of rules that are turned off. Edited rules are kept, and rules from a file or
+/// for another database are reported.
 fn removed_alerts(
     stack: &Stack,
     seen: &SeenAlerts,
@@ -446,24 +449,27 @@ fn removed_alerts(
     let of_file = of_file.map(|rule| {
         provided(&rule_name(rule), {
             let export = stack.command("export provisioning DIRECTORY --alerts=false");
-            format!("`{export}` writes files that delete it, into the directory of the earlier export")
+            format!("`{export}` updates the directory of the earlier export with files that delete it")
         })
     });
     of_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
 }
 
-/// Grafana lets no request remove an object that it provides from a file.
+/// A provisioned object, which Grafana's API cannot remove.
 fn provided(what: &str, hint: String) -> Finding {
-    Finding::Kept(Kept { why: format!("Grafana provides the {what} from a file, so it cannot be removed here"), hint })
+    Finding::Kept(Kept {
+        why: format!("Grafana's {what} is provisioned from a file, so it cannot be removed through the API"),
+        hint,
+    })
 }
 
-/// What takes our things out of a Grafana that stays: only what carries our mark, and no dashboard that
-/// somebody has edited.
+/// Plans the removal of this instance's objects from an external Grafana: only objects with its
+/// mark, and no edited dashboard.
 pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
     let mut items = Vec::new();
     match &stored.organisation {
         Organisation::Present => {}
-        // Nothing was looked at.
+        // Nothing was read.
         Organisation::Ambiguous(_) | Organisation::Unreadable(_) => {
             return organisation(stack, Some(stored)).into_iter().collect();
         }
@@ -471,8 +477,8 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
             let name = stack.organisation.as_deref().unwrap_or_default();
             let blocked = Blocked {
                 kind: Obstacle::Settings,
-                why: format!("Grafana has no organisation {name:?}, so nothing of ours is in it"),
-                hint: "name the one that holds the dashboard with --grafana-org".into(),
+                why: format!("Grafana has no organisation {name:?}, so it holds none of this instance's objects"),
+                hint: "choose the one that holds the dashboard with --grafana-org".into(),
             };
             return vec![Item::new(Resource::Organisation, blocked.into(), vec![])];
         }
@@ -505,7 +511,7 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
                 is_kept = true;
                 unreadable(resource, why)
             }
-            // What has our uid and is not ours stays as it is.
+            // An object with this uid that clipper-metrics did not create stays unchanged.
             Dashboard::Missing | Dashboard::Clash { .. } => missing(resource),
         });
     }
@@ -530,14 +536,16 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
         AlertRules::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
         AlertRules::NotLookedAt | AlertRules::Unavailable(_) => {}
     }
-    // Last: Grafana refuses to delete one that holds what does not show, and nothing else waits for that.
+    // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
+    // depends on it.
     if stored.folder == Folder::Present && !is_kept {
         items.push(removal(Resource::Folder, Step::DeleteFolder));
     }
     items
 }
 
-/// A user changed the data source. The user of InfluxDB is not remembered, so it shows no change.
+/// Whether a user changed the data source. InfluxDB's user is not remembered, so a difference there
+/// is not a change.
 fn is_edited(stack: &Stack, fields: &BTreeMap<String, String>) -> bool {
     data_source_differences(stack, fields).iter().any(|difference| difference.field != "user")
 }

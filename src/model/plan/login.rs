@@ -1,7 +1,5 @@
-//! Grafana's passwords in the plan: what must be proven before Grafana is published, where that is
-//! done, and which password a new container starts with.
-//!
-//! Must not know how a password is tried or set.
+//! Plans Grafana's passwords: what must be verified before Grafana is published, on which
+//! container, and the password of a new container.
 
 use super::container::{Context, differences, guard_database, start};
 use super::{Blocked, NewPassword, Obstacle, Step};
@@ -10,15 +8,14 @@ use crate::model::role::Role;
 use crate::model::specification::PasswordSource;
 use crate::model::stack::Stack;
 
-/// Grafana accepted a password that its volume's file does not hold.
+/// Whether Grafana accepted a password that its volume's file does not contain.
 pub(super) fn must_store<S>(context: &Context<'_, S>) -> bool {
     let login = context.seen.login;
     login.file == PasswordFile::Outdated
         || (login.file == PasswordFile::Missing && matches!(login.account, Account::OwnPassword | Account::Other))
 }
 
-/// Which password the container is to start with. A password in the volume stays: no option need
-/// be repeated for it.
+/// The password source of the container. A password in the volume stays in force without repeating an option.
 pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> PasswordSource {
     let made_with_file = have.is_some_and(OurContainer::is_made_with_file);
     let login = context.seen.login;
@@ -26,32 +23,31 @@ pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>)
     match login.account {
         _ if made_with_file => PasswordSource::File,
         Account::OwnPassword | Account::Other if is_stored => PasswordSource::File,
-        // Whatever the file would hold, this account does not sign in with it.
+        // This account does not sign in with the password in the file.
         Account::Other => PasswordSource::Default,
         _ => first_password(context),
     }
 }
 
-/// Which password a Grafana that has never run starts with: a new one where a reset was requested.
+/// The password source of a Grafana that has never run: a new password if a reset was requested.
 fn first_password<S>(context: &Context<'_, S>) -> PasswordSource {
     let is_requested = context.options.reset_password && context.spec.role == Role::Grafana && is_fresh(context);
     if is_requested { PasswordSource::File } else { context.spec.specification.password }
 }
 
-/// No Grafana has ever run on the volume: whatever its password is to be, it is set.
+/// Whether no Grafana has ever run on the volume, so that its password can still be chosen.
 pub(super) fn is_fresh<S>(context: &Context<'_, S>) -> bool {
     context.seen.volume == Volume::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
 }
 
-/// What must be done on a Grafana that nobody else reaches, before the one that is specified is
-/// made.
+/// The step to perform on a private Grafana before the desired one is created.
 pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
     let Context { stack, spec, seen, options, .. } = context;
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
     }
     let signed_in = matches!(seen.probe, Probe::Answering(_));
-    // One that is started again as it is was proven when it was made.
+    // A container that is only restarted was verified when it was created.
     let made = have.is_none_or(|have| {
         let as_it_is = matches!(have.run, RunState::Created | RunState::Exited(_));
         !(as_it_is && differences(context, have).is_empty())
@@ -70,25 +66,24 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
     }
 }
 
-/// The task can be done on the container that runs.
+/// Whether the step can be performed on the running container.
 pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: Step) -> bool {
     let answers = matches!(context.seen.probe, Probe::Answering(_));
     let refuses = matches!(context.seen.probe, Probe::Refusing(_));
     have.is_some_and(|have| {
         have.run == RunState::Running
             && match task {
-                // What is published for everybody is never given the default password, not even on its
-                // way to loopback.
+                // A published Grafana never gets the default password, not even on its way to loopback.
                 Step::ResetPassword => {
                     (answers || refuses) && (have.is_on_loopback() || context.spec.specification.is_open())
                 }
-                // Another account can only be judged where the lockout is off.
+                // For another account, admin/admin can be checked only where the lockout is off.
                 _ => answers && have.is_on_loopback() && context.stack.login.is_admin(),
             }
     })
 }
 
-/// The steps to a Grafana that nobody else reaches.
+/// The steps to a Grafana that no other host can reach.
 pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: Step) -> Vec<Step> {
     let grafana = Role::Grafana;
     if is_in_place(context, have, task) {
@@ -97,7 +92,7 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
     let can_start = |have: &OurContainer| {
         let was_started = matches!(have.run, RunState::Exited(_));
         let has_password = have.run == RunState::Created && have.is_made_with_file();
-        // The port of one that moves may be taken by now, and the other role's container goes only later.
+        // The port of a moved container may be taken, and the other role's container is removed only later.
         let is_free = context.seen.port_holder.is_none();
         let stays = have.specification.as_ref().is_some_and(|made| {
             made.publish.port() == 0 || (made.publish == context.spec.specification.publish && is_free)
@@ -117,7 +112,7 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
             if have.is_some() {
                 steps.push(Step::RemoveContainer(grafana));
             }
-            // The image that ran last may not be known for sure.
+            // The last image that ran may be uncertain.
             let starts = [Step::ProtectDatabase, Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
             steps.push(Step::CreateOnLoopback);
             steps.extend(starts);
@@ -126,12 +121,12 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
     }
 }
 
-/// The engine's loopback cannot be reached, so nobody can sign in where nobody else does.
+/// The engine's loopback is out of reach, so no login can be verified on a private Grafana.
 pub(super) fn unverifiable(stack: &Stack, host: &str, task: Step) -> Blocked {
     let what = match task {
-        Step::TryPassword => "the given login can only be tried",
-        Step::ResetPassword => "its password can only be reset",
-        _ => "whether its account admin still has the password admin can only be seen",
+        Step::TryPassword => "the supplied login can be tried only",
+        Step::ResetPassword => "its password can be reset only",
+        _ => "whether admin / admin is rejected can be verified only",
     };
     Blocked {
         kind: Obstacle::Unverifiable,
@@ -145,7 +140,7 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: Step) -> Blocked {
     }
 }
 
-/// Which password the new container starts with, as far as that is known.
+/// The password source of the new container, as far as it is known.
 pub(super) fn new_password<S>(
     context: &Context<'_, S>,
     have: Option<&OurContainer>,
@@ -158,13 +153,13 @@ pub(super) fn new_password<S>(
     }
     match task {
         _ if is_fresh(context) => known(first_password(context)),
-        // Another account's password may be in the file, or nowhere.
+        // Another account's password may be in the file or nowhere.
         Some(Step::SecurePassword) if !context.stack.login.is_admin() => NewPassword::AsVolume,
         Some(Step::SecurePassword | Step::ResetPassword) => known(PasswordSource::File),
         Some(_) => NewPassword::AsVolume,
         None => match have {
             _ if must_store(context) => known(PasswordSource::File),
-            // Only who has just signed in knows what the volume holds.
+            // Only a login reveals the password on the volume.
             Some(have) if matches!(seen.probe, Probe::Answering(_)) => known(password(context, Some(have))),
             _ => NewPassword::AsVolume,
         },

@@ -1,8 +1,8 @@
-//! The stack against what was observed: findings for `status`, steps for `up`, both from one
-//! comparison.
+//! Compares the stack with the observed state: findings for `status` and steps for `up` come from
+//! one comparison.
 //!
-//! Every step is idempotent, so a plan made on a stale or partial snapshot is safe: what cannot be
-//! known yet keeps its step. Must not know how a step is carried out.
+//! Every step is idempotent, so a plan from a stale or partial snapshot is safe: a step stays in
+//! the plan while its need is unknown.
 
 mod container;
 mod grafana;
@@ -29,29 +29,29 @@ use super::specification::Difference;
 use super::stack::{DashboardId, Loss, Remembered, Stack, UnknownSetting};
 use super::upgrade::UpgradeState;
 
-/// What the user asked of `up` beyond the stack itself.
+/// Options of `up` beyond the stack itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UpOptions {
-    /// Replace a dashboard that somebody edited.
+    /// Replace edited dashboards and alert rules.
     pub overwrite_dashboard: bool,
-    /// Let the instance's objects in an external Grafana follow to another InfluxDB or database.
+    /// Move the instance's objects in an external Grafana to another InfluxDB or database.
     pub move_data_source: bool,
-    /// Set Grafana's administrator's password inside the container.
+    /// Set the administrator's password inside Grafana's container.
     pub reset_password: bool,
-    /// Fetch images that are here, too.
+    /// Pull images even if they are on the engine.
     pub pull: bool,
 }
 
-/// One line per resource, in the order of reports.
+/// One item per resource, in display order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan(pub Vec<Item>);
 
-/// What was found about one resource and what would be done about it.
+/// The finding about one resource and the steps for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
     /// The resource.
     pub resource: Resource,
-    /// How it compares.
+    /// The comparison's result.
     pub finding: Finding,
     /// See [`Phase::Preparation`].
     pub preparation: Vec<Step>,
@@ -59,24 +59,24 @@ pub struct Item {
     pub trial: Vec<Step>,
     /// See [`Phase::Release`].
     pub release: Vec<Step>,
-    /// What brings it in sync; empty if nothing is needed or nothing can be done.
+    /// The steps that bring it in sync; empty if none are needed or possible.
     pub steps: Vec<Step>,
 }
 
-/// Things that a stack consists of.
+/// The resources of a stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// The network of the containers.
     Network,
     /// The remembered settings.
     Settings,
-    /// A server: its image, volume and container, or a server that is already there.
+    /// A server: its image, volume and container, or an external server.
     Server(Role),
-    /// A data volume, on its own only in `down`.
+    /// A data volume, listed separately only in `down`.
     Volume(Role),
     /// The InfluxDB database.
     Database,
-    /// How long it keeps points.
+    /// The database's retention period.
     Retention,
     /// Grafana's organisation.
     Organisation,
@@ -88,58 +88,58 @@ pub enum Resource {
     DataSource,
     /// The alert rules.
     Alerts,
-    /// A question asked through the data source.
+    /// A query through the data source.
     Query,
-    /// A change of Grafana's image that is not over.
+    /// A pending change of Grafana's image.
     Upgrade,
 }
 
-/// How a resource compares with the stack.
+/// The state of a resource compared with the stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
     /// Nothing to do.
     InSync,
-    /// As a person made it, and left alone for that.
+    /// Edited by a user, and therefore kept.
     Edited,
-    /// Not needed, and left alone since something else uses it.
+    /// Not needed, but kept because something else uses it.
     Kept(Kept),
-    /// Not there.
+    /// It does not exist.
     Missing,
-    /// There, and different.
+    /// It exists and differs.
     Differs(Vec<Difference>),
-    /// Equal, but not running; what state it is in.
+    /// It matches but does not run; its state.
     Stopped(String),
-    /// Running, but not answering (yet); why.
+    /// It runs but does not answer; the reason.
     Silent(String),
-    /// Settings are right, yet the answer contradicts them; why.
+    /// The settings are correct, but the answer contradicts them; the reason.
     Contradicts(String),
-    /// Cannot be told before an earlier step has run.
+    /// Unknown until an earlier step has run.
     Unknown,
-    /// Its server answers, but does not show it.
+    /// Its server answers but failed to return it.
     Unreadable(Unreadable),
-    /// Somebody has to act; we never do.
+    /// The user has to act first.
     Blocked(Blocked),
     /// The user asked for a change or a removal.
     Requested(&'static str),
 }
 
-/// Why nothing can be done without the user, and what the user can do.
+/// The reason why the user has to act, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocked {
     /// What kind of obstacle it is.
     pub kind: Obstacle,
-    /// Why, with the object's name.
+    /// The reason, with the object's name.
     pub why: String,
-    /// What to type next.
+    /// The next command to type.
     pub hint: String,
 }
 
-/// Why something that is not needed stays, and how the user removes it.
+/// The reason why an unneeded object is kept, and how to remove it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Why, with the object's name.
+    /// The reason, with the object's name.
     pub why: String,
-    /// What to type to remove it.
+    /// The command that removes it.
     pub hint: String,
 }
 
@@ -149,26 +149,26 @@ impl From<Blocked> for Finding {
     }
 }
 
-/// Kinds of obstacles, so that reports need not read sentences.
+/// Kinds of blockers, so that reports do not depend on sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// Something with our name that is not ours.
+    /// An object with this instance's name that clipper-metrics did not create.
     Foreign,
-    /// An object of an instance with this name that was made for another InfluxDB or database.
+    /// An object of an instance with this name, created for another InfluxDB or database.
     Conflict,
     /// The login is rejected.
     Refused,
     /// The published address is taken.
     PortTaken,
-    /// The image cannot be had or cannot use the volume.
+    /// The image is unavailable or cannot use the volume.
     Image,
-    /// A server that we cannot use, or that does not answer and is not ours to start.
+    /// The server cannot be used, or it is external and does not answer.
     Server,
-    /// A setting is needed that nobody gave.
+    /// A required setting is missing.
     Settings,
     /// A login cannot be verified from here, or the server at the container's address is another one.
     Unverifiable,
-    /// A restore has not put all its data in.
+    /// A restore is incomplete.
     Unfinished,
 }
 
@@ -209,7 +209,7 @@ impl fmt::Display for Finding {
             }
             Self::Stopped(state) => f.write_str(state),
             Self::Silent(why) => write!(f, "not answering: {why}"),
-            Self::Contradicts(why) => write!(f, "fails although its settings are right: {why}"),
+            Self::Contradicts(why) => write!(f, "fails although its settings are correct: {why}"),
             Self::Unknown => f.write_str("not known yet"),
             Self::Unreadable(unreadable) => unreadable.fmt(f),
             Self::Blocked(blocked) => f.write_str(&blocked.why),
@@ -225,7 +225,7 @@ impl Item {
         Self { resource, finding, preparation: vec![], trial: vec![], release: vec![], steps }
     }
 
-    /// An item whose one step is needed unless it is in sync or blocked.
+    /// An item with one step, which is needed unless the resource is in sync or blocked.
     fn with_step(resource: Resource, finding: Finding, step: Step) -> Self {
         let steps = match finding {
             Finding::InSync | Finding::Blocked(_) | Finding::Unreadable(_) => vec![],
@@ -239,7 +239,7 @@ impl Item {
         self.preparation.iter().chain(&self.trial).chain(&self.release).chain(&self.steps)
     }
 
-    /// The steps that belong to a phase.
+    /// The steps of one phase.
     fn steps_in(&self, phase: Phase) -> impl Iterator<Item = Step> {
         let steps = match phase {
             Phase::Preparation => &self.preparation,
@@ -262,22 +262,22 @@ impl Item {
 }
 
 impl Plan {
-    /// All steps with the reason for each, in the order in which they are executed.
+    /// All steps with their reasons, in the order of execution.
     pub fn steps(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
         Phase::ALL.into_iter().flat_map(|phase| self.phase(phase))
     }
 
-    /// The steps of one phase, in the order of reports.
+    /// The steps of one phase, in display order.
     pub fn phase(&self, phase: Phase) -> impl Iterator<Item = (Step, &Finding)> + '_ {
         self.0.iter().flat_map(move |item| item.steps_in(phase).map(move |step| (step, &item.finding)))
     }
 
-    /// The steps of one phase that are executed one after the other; those of the other role run beside them.
+    /// The steps of one phase that run in sequence, in parallel with those of the other role.
     pub fn lane(&self, phase: Phase, role: Role) -> impl Iterator<Item = (Step, &Finding)> + '_ {
         self.phase(phase).filter(move |(step, _)| step.role() == role)
     }
 
-    /// The same plan with some of its steps alone.
+    /// The same plan reduced to the selected steps.
     #[must_use]
     pub fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
         let keep = |steps: &[Step]| steps.iter().copied().filter(&is_kept).collect();
@@ -290,26 +290,26 @@ impl Plan {
         Self(items.collect())
     }
 
-    /// It only brings the database of before back: everything else comes with the next plan.
+    /// Whether it only restores the previous database; the next plan contains everything else.
     #[must_use]
     pub fn restores(&self) -> bool {
         self.0.iter().any(container::restores)
     }
 
-    /// There is nothing to do.
+    /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.0.iter().all(Item::is_idle)
     }
 
-    /// Nothing to do and nothing in the way.
+    /// Whether there is nothing to do and no blocker.
     #[must_use]
     pub fn in_sync(&self) -> bool {
         let is_left_alone = |item: &Item| matches!(item.finding, Finding::InSync | Finding::Edited | Finding::Kept(_));
         self.is_idle() && self.0.iter().all(is_left_alone)
     }
 
-    /// What stays although it is not needed.
+    /// The objects that are kept although they are not needed.
     pub fn kept(&self) -> impl Iterator<Item = &Kept> + '_ {
         self.0.iter().filter_map(|item| match &item.finding {
             Finding::Kept(kept) => Some(kept),
@@ -317,7 +317,7 @@ impl Plan {
         })
     }
 
-    /// The first item that needs a human; nothing is done while there is one.
+    /// The first blocker; while there is one, nothing is done.
     #[must_use]
     pub fn blocked(&self) -> Option<(Resource, &Blocked)> {
         self.0.iter().find_map(|item| match &item.finding {
@@ -326,7 +326,7 @@ impl Plan {
         })
     }
 
-    /// The first item that its server does not show: what it needs is not known.
+    /// The first item that its server failed to return, so that its needs are unknown.
     #[must_use]
     pub fn unreadable(&self) -> Option<&Unreadable> {
         self.0.iter().find_map(|item| match &item.finding {
@@ -335,19 +335,19 @@ impl Plan {
         })
     }
 
-    /// What was found about `resource`, if the plan speaks of it.
+    /// The finding about `resource`, if it is in the plan.
     #[must_use]
     pub fn finding(&self, resource: Resource) -> Option<&Finding> {
         self.0.iter().find(|item| item.resource == resource).map(|item| &item.finding)
     }
 }
 
-/// What would make the stack of what was observed.
+/// The plan that turns the observed state into the desired state.
 #[must_use]
 pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut items = Vec::new();
     let network = network(stack, seen);
-    // What is in a server's way says more, so that it is reported first.
+    // A server's blocker is more specific, so it is reported first.
     let (foreign, network) = match network {
         Some(item) if matches!(item.finding, Finding::Blocked(_)) => (Some(item), None),
         network => (None, network),
@@ -374,7 +374,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let mut query = grafana::query(grafana_stores, &database, &inside);
     let restores = container::restores(&grafana);
     if container::only_looks(&grafana) || restores {
-        // Nobody is asked before the next plan knows what the volume holds.
+        // No confirmation is requested before the next plan knows the volume's content.
         inside.iter_mut().chain([&mut query]).for_each(|item| item.steps.clear());
     }
     items.extend([influxdb, grafana]);
@@ -383,18 +383,18 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(retention);
     items.extend(inside);
     items.push(query);
-    // After the query: what proves a new version asks through the data source, too.
+    // After the query, because accepting a new version also queries through the data source.
     if upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven)
         && stack.container(Role::Grafana).is_some()
         && !restores
     {
-        let finding = Finding::Requested("the new image has not proved itself yet");
+        let finding = Finding::Requested("the new image is not accepted yet");
         items.push(Item::new(Resource::Upgrade, finding, vec![Step::FinishUpgrade]));
     }
     Plan(items)
 }
 
-/// The other role's container holds the port that this role is to get, so it goes first.
+/// Whether the other role's container holds this role's port and is removed first.
 fn is_released(stack: &Stack, seen: &Observed, role: Role) -> bool {
     let (other, holder) = match role {
         Role::Influxdb => (Role::Grafana, &seen.grafana.port_holder),
@@ -406,7 +406,7 @@ fn is_released(stack: &Stack, seen: &Observed, role: Role) -> bool {
 fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
     let (finding, steps) = match &seen.network {
         Network::Ours(_) if !stack.needs_engine() => {
-            return Some(unneeded_network(stack, seen, "no container is left that needs it"));
+            return Some(unneeded_network(stack, seen, "no container needs it"));
         }
         _ if !stack.needs_engine() => return None,
         Network::Ours(ids) if ids.len() > 1 => {
@@ -420,7 +420,7 @@ fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
     Some(Item::new(Resource::Network, finding, steps))
 }
 
-/// The instance's network where it is to go. One that others use stays.
+/// The instance's network when it is to be removed. A network that other containers use is kept.
 fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Item {
     let (instance, users) = (&stack.instance, &seen.network_users);
     if users.is_empty() {
@@ -430,13 +430,13 @@ fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Ite
     let commands = users.iter().map(|user| docker(format!("network disconnect {instance} {user}")));
     let commands: Vec<String> = commands.chain([docker(format!("network rm {instance}"))]).collect();
     let kept = Kept {
-        why: format!("network {instance} stays: {}", attached(users)),
+        why: format!("network {instance} is kept: {}", attached(users)),
         hint: format!("`{}` removes it", commands.join(" && ")),
     };
     Item::new(Resource::Network, Finding::Kept(kept), vec![])
 }
 
-/// Which containers are attached to a network.
+/// The sentence about the containers that are attached to a network.
 #[must_use]
 pub fn attached(names: &[String]) -> String {
     match names {
@@ -445,8 +445,8 @@ pub fn attached(names: &[String]) -> String {
     }
 }
 
-/// The retention can be remembered: the database has it, is made with it, or gets it in this plan, and the user is
-/// asked before that deletes points.
+/// Whether the retention period can be remembered: the database has it or will get it in this plan,
+/// and any loss of data is confirmed first.
 fn is_retention_settled(stack: &Stack, seen: &Observed, database: &Item, retention: Option<&Item>) -> bool {
     let is_new = stack.container(Role::Influxdb).is_some() && seen.influxdb.volume == Volume::Absent;
     is_new || database.finding == Finding::Missing || retention.is_none_or(|item| item.finding != Finding::Unknown)
@@ -466,21 +466,21 @@ fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Op
             if !differences.is_empty() {
                 Finding::Differs(differences)
             } else if *values != settings.values {
-                Finding::Requested("their source changed")
+                Finding::Requested("they now come from another source")
             } else {
-                Finding::Requested("an older copy is left")
+                Finding::Requested("an older copy exists")
             }
         }
     };
     let kept = keeps_retention.then(|| stored.keep_retention(&settings.values));
     if kept.is_some() && kept == stored.values && stored.numbers.len() == 1 {
-        // Only the retention is left, and a later plan saves that.
+        // Only the retention period is left, which a later plan saves.
         return Some(Item::new(Resource::Settings, finding, vec![]));
     }
     Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings { keeps_retention }))
 }
 
-/// Why a command that depends on remembered settings cannot go on: some are lost, and nothing else tells them.
+/// The blocker of commands that depend on remembered settings that were lost and cannot be derived.
 #[must_use]
 pub fn unknown_settings(stack: &Stack) -> Option<Blocked> {
     let lost = stack.settings.as_ref()?.lost.as_ref().filter(|lost| !lost.unknown.is_empty())?;
@@ -497,16 +497,16 @@ pub fn unknown_settings(stack: &Stack) -> Option<Blocked> {
         let none = stack.command(&format!("up{}", options(|_| "''")));
         (
             format!("remembered settings of {instance} cannot be used: {}", values.collect::<Vec<_>>().join(", ")),
-            format!("give them again with `{again}`, or forget them with `{none}`"),
+            format!("supply them again with `{again}`, or remove them with `{none}`"),
         )
     } else {
         let is_server = lost.unknown.iter().any(|one| one.is_server);
         let names: Vec<String> = lost.unknown.iter().map(|one| format!("--{}", one.option)).collect();
         let empty = if is_server { " (an empty URL, '', stands for a container)" } else { "" };
         (
-            format!("the settings of {instance} are {}, and nothing else tells {}", lost.cause, names.join(", ")),
+            format!("the settings of {instance} are {}, and {} cannot be determined", lost.cause, names.join(", ")),
             format!(
-                "give them again: `{again}`{empty}; after a restore that was killed, `{}` and restore again",
+                "supply them again: `{again}`{empty}; after a restore that was killed, run `{}` and restore again",
                 stack.command("down --volumes")
             ),
         )
@@ -518,8 +518,8 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
     values.iter().map(|(name, remembered)| (name.clone(), remembered.value.clone())).collect()
 }
 
-/// What the server stores, if that is known and will still hold when its turn comes: a server that
-/// is about to be started or replaced may come back empty.
+/// The server's content, if it is known and still valid when its steps run: a server that is
+/// started or replaced may come back empty.
 fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
     let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore(_));
@@ -536,8 +536,8 @@ fn database(stored: Option<&Influxdb>) -> Item {
     Item::with_step(Resource::Database, finding, Step::CreateDatabase)
 }
 
-/// Only where somebody said how long is compared. A database that is not there yet is made with it; what one
-/// keeps that cannot be looked at is not changed before it can.
+/// Compares the retention period only if one is set. A missing database is created with it; while
+/// the current period is unreadable, it is not changed.
 fn retention(stack: &Stack, stored: Option<&Influxdb>) -> Option<Item> {
     let want = stack.retention?;
     let Some(have) = stored.filter(|influxdb| influxdb.has_database).map(|influxdb| influxdb.retention) else {
@@ -555,7 +555,7 @@ fn retention(stack: &Stack, stored: Option<&Influxdb>) -> Option<Item> {
     Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
 }
 
-/// Something with our name that is not ours.
+/// The blocker for an object with this instance's name that clipper-metrics did not create.
 fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     let remove = match kind {
         "container" => stack.invocation.docker(&format!("rm {name}")),
@@ -563,12 +563,12 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     };
     Blocked {
         kind: Obstacle::Foreign,
-        why: format!("{kind} {name} exists, but clipper-metrics did not make it"),
+        why: format!("{kind} {name} exists, but clipper-metrics did not create it"),
         hint: format!("choose another --name than {}, or remove it yourself: `{remove}`", stack.instance),
     }
 }
 
-/// How long points are kept, where a plan would keep them for a shorter time, or for one that may be.
+/// The current retention period, if the plan shortens it; the inner `None` means unknown.
 #[must_use]
 pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
     let want = stack.retention?;
@@ -579,7 +579,7 @@ pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retentio
     from.is_none_or(|from| want.is_shorter_than(from)).then_some(from)
 }
 
-/// What would leave nothing of ours behind, except volumes and settings unless asked.
+/// The plan that removes the instance; volumes and settings are kept unless requested.
 #[must_use]
 pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     let mut items = Vec::new();
@@ -588,7 +588,8 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
             Role::Influxdb => (&seen.influxdb.container, &seen.influxdb.volume, &seen.influxdb.managed_behind),
             Role::Grafana => (&seen.grafana.container, &seen.grafana.volume, &seen.grafana.managed_behind),
         };
-        // A server that the user calls external stays: that this one would go must be said first.
+        // A server that the settings call external is kept, so an own container behind its URL must
+        // be reported first.
         let own = behind.as_ref().filter(|managed| managed.is_own && managed.runs);
         items.push(match (container, own) {
             (ContainerState::Ours(_), Some(own)) => {
@@ -620,7 +621,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     Plan(items)
 }
 
-/// What would take our things out of a Grafana that is not ours to remove; nothing of it is known where it
+/// The plan that removes this instance's objects from an external Grafana; `None` if that Grafana
 /// does not answer.
 #[must_use]
 pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {

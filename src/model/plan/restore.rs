@@ -1,5 +1,5 @@
-//! Restores: the steps before and after the data is put in, and the obstacle that an unfinished one is to everything
-//! else.
+//! Plans a restore: the steps before and after loading the data, and the blocker for other commands
+//! while a restore is unfinished.
 
 use super::{Blocked, Finding, Item, Obstacle, Plan, Resource, Step, down};
 use crate::model::invocation::shell_word;
@@ -7,7 +7,7 @@ use crate::model::observed::{ContainerState, Network, Observed, Server, StoredSe
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 
-/// A restore of another run has not put all its data in, so the instance is not whole.
+/// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
 pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocked> {
     let instance = &stack.instance;
@@ -17,11 +17,11 @@ pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocked> {
         Some(restore) => {
             let again = stack.command(&format!("restore {}", shell_word(&restore.archive)));
             let why = format!("the restore of {} into {instance} is not finished", restore.archive);
-            (why, format!("`{again}` begins it again, `{clear}` removes it"))
+            (why, format!("`{again}` starts it again, `{clear}` removes it"))
         }
-        // Only a restore fills InfluxDB at a port that the engine chooses.
+        // Only a restore publishes InfluxDB at a port that the engine chose.
         None if seen.settings.numbers.is_empty() && is_private(seen) => {
-            let why = format!("a restore into {instance} may not be finished, and the note about it is lost");
+            let why = format!("a restore into {instance} may not be finished, and its record is lost");
             (why, format!("remove it with `{clear}`, then restore again"))
         }
         None => return None,
@@ -34,14 +34,14 @@ fn is_private(seen: &Observed) -> bool {
     made.is_some_and(|made| made.publish.port() == 0)
 }
 
-/// Notes the restore before anything is made for it.
+/// Records the restore before anything is created for it.
 #[must_use]
 pub fn begin_restore() -> Plan {
     Plan(vec![item(Resource::Settings, vec![Step::BeginRestore])])
 }
 
-/// Removes what an unfinished restore has made. The note about it stays, and so does the network: other containers may
-/// be attached to it.
+/// Removes the objects of an unfinished restore. Its record stays, and so does the network, which
+/// other containers may use.
 #[must_use]
 pub fn remove_unfinished(stack: &Stack, seen: &Observed) -> Plan {
     let Plan(items) = down(stack, seen, true);
@@ -49,7 +49,7 @@ pub fn remove_unfinished(stack: &Stack, seen: &Observed) -> Plan {
     Plan(items.into_iter().filter(|item| !stays(item)).collect())
 }
 
-/// Makes what the data is put into. No container is published where anything else would look for it.
+/// Creates the objects to restore into. No container is published at an address that other programs use.
 #[must_use]
 pub fn make_for_restore(seen: &Observed) -> Plan {
     let server = |role| item(Resource::Server(role), vec![Step::CreateVolume(role), Step::CreateForRestore(role)]);
@@ -60,7 +60,7 @@ pub fn make_for_restore(seen: &Observed) -> Plan {
     Plan(vec![item(Resource::Network, network), server(Role::Influxdb), server(Role::Grafana)])
 }
 
-/// Removes the note: all data is in.
+/// Removes the record after all data is restored.
 #[must_use]
 pub fn finish_restore() -> Plan {
     Plan(vec![item(Resource::Settings, vec![Step::FinishRestore])])
@@ -70,7 +70,7 @@ fn item(resource: Resource, steps: Vec<Step>) -> Item {
     Item::new(resource, Finding::Requested("to be restored"), steps)
 }
 
-/// The same engine without the instance: what stands in the way of a new one.
+/// The same engine without the instance, for finding blockers of a new one.
 #[must_use]
 pub fn without_instance(seen: &Observed) -> Observed {
     let network = if matches!(seen.network, Network::Ours(_)) { Network::Free } else { seen.network.clone() };

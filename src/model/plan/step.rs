@@ -1,6 +1,4 @@
-//! The steps that a plan is made of: what each does, on what, and beside what.
-//!
-//! Must not know when a step is needed, nor how it is carried out.
+//! The steps of a plan, their texts and their order.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,60 +12,61 @@ use crate::model::stack::DashboardId;
 /// One idempotent action; each is one arm of `apply`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Fetch the image.
+    /// Pull the image.
     PullImage(Role),
-    /// Make sure that the image can use the volume, before anything is removed for it.
+    /// Check that the image can use the volume, before anything is removed for it.
     CheckImage(Role),
-    /// Verify that the engine can publish a server there, before anything is replaced for it. Port 0 stands for a port
-    /// that a container of the instance holds.
+    /// Verify that the engine can publish a server there, before anything is replaced for it. Port
+    /// 0 stands for a port held by a container of the instance.
     CheckAddress(Role, SocketAddr),
-    /// Make the network.
+    /// Create the network.
     CreateNetwork,
     /// Remove every network of the instance.
     RemoveNetwork,
-    /// Remove the networks of the instance except the one that is kept.
+    /// Remove all networks of the instance except the current one.
     RemoveSpareNetworks,
-    /// Write the given settings as a whole, and remove what was remembered before.
+    /// Write the settings as a whole, and remove earlier copies.
     SaveSettings {
-        /// The stored retention stays: whether the new one deletes points is not known yet.
+        /// Keep the stored retention period, because it is unknown whether the new one deletes points.
         keeps_retention: bool,
     },
     /// Remove the remembered settings.
     RemoveSettings,
-    /// Write the settings with a note that a restore has begun.
+    /// Write the settings with a record of the started restore.
     BeginRestore,
-    /// Write the settings without the note: all data is in.
+    /// Write the settings without that record, after all data is restored.
     FinishRestore,
-    /// Make the volume.
+    /// Create the volume.
     CreateVolume(Role),
     /// Remove the volume and all data in it.
     RemoveVolume(Role),
-    /// Make the container as specified.
+    /// Create the container as specified.
     CreateContainer(Role, NewPassword),
-    /// Make Grafana's container on a loopback port that the engine chooses, with Grafana's lockout
-    /// switched off, since nobody else reaches it there.
+    /// Create Grafana's container on a loopback port chosen by the engine, with Grafana's lockout
+    /// switched off, because no other host can reach it there.
     CreateOnLoopback,
-    /// Write the given password, else a generated one, before Grafana's first start.
+    /// Write the supplied or generated password before Grafana's first start.
     WritePassword,
-    /// Sign in once with what was given, before anything is changed for it.
+    /// Sign in once with the supplied login, before anything is changed for it.
     TryPassword,
-    /// Keep the password that Grafana has accepted.
+    /// Store the password that Grafana accepted.
     StorePassword,
-    /// Sign in as `admin` with another password than Grafana's default, which is replaced if it is
-    /// in force; or, for another account, check that admin/admin is rejected.
+    /// Sign in as `admin` with a password other than Grafana's default, and replace the default if
+    /// it is in force; for another account, check that admin/admin is rejected.
     SecurePassword,
-    /// Set the password with Grafana's own command inside the container.
+    /// Set the password with Grafana's command-line tool inside the container.
     ResetPassword,
-    /// Note the server's version in its volume.
+    /// Record the server's version in its volume.
     RecordVersion,
-    /// Copy Grafana's database inside its volume if another version than before is about to start, and note
-    /// what that is.
+    /// If another version than the last one is about to start, copy Grafana's database inside its
+    /// volume and record the version.
     ProtectDatabase,
-    /// Create a container on a port that the engine chooses: data is put in through it.
+    /// Create a container on a port chosen by the engine, for restoring data through it.
     CreateForRestore(Role),
-    /// Put the copy back, where there is one of the version that did not prove itself; that is the end of it.
+    /// Restore the copy of the database that belongs to a failed version, and delete the copy.
     RestoreDatabase,
-    /// Run the dashboard's queries on a new version; that it answers them is the proof, and the copy goes.
+    /// Run the dashboard's queries on the new version; if they succeed, accept the version and
+    /// delete the copy.
     FinishUpgrade,
     /// Stop and remove the container.
     RemoveContainer(Role),
@@ -77,105 +76,105 @@ pub enum Step {
     StartContainer(Role),
     /// Wait until the server answers, or its container has exited.
     AwaitAnswer(Role),
-    /// Make the database.
+    /// Create the database.
     CreateDatabase,
-    /// Set how long the database keeps points, if that is still as it was when it was looked at.
+    /// Set the database's retention period, if it has not changed since it was read.
     SetRetention {
-        /// How long it kept them; `None` where that was not known.
+        /// The retention period as read; `None` if unknown.
         from: Option<Retention>,
     },
-    /// Make the organisation.
+    /// Create the organisation.
     CreateOrganisation,
-    /// Make the folder.
+    /// Create the folder.
     CreateFolder,
     /// Create or update the data source.
     SaveDataSource {
-        /// Take one over that was made for another address or database.
+        /// Take over one that was created for another address or database.
         moves: bool,
     },
     /// Create or update a dashboard.
     SaveDashboard {
-        /// Which.
+        /// The dashboard.
         id: DashboardId,
-        /// Replace one that somebody edited.
+        /// Replace an edited one.
         overwrite: bool,
-        /// The server has been made a moment ago: it holds nothing that is to be looked at first.
+        /// The server was just created, so there is no earlier version to read.
         fresh: bool,
-        /// Take one over that was made for another address or database.
+        /// Take over one that was created for another address or database.
         moves: bool,
     },
     /// Make the dashboard the organisation's home page, if it has none.
     SetHome,
-    /// Delete a dashboard, unless somebody has edited it.
+    /// Delete a dashboard unless it was edited.
     DeleteDashboard(DashboardId),
-    /// Delete the folder, if it was made for the dashboard and holds nothing.
+    /// Delete the folder if it was created for the dashboard and is empty.
     DeleteFolder,
     /// Delete the data source.
     DeleteDataSource,
     /// Create or update the alert rules, in their folder and group.
     SaveAlertRules {
-        /// The latency objective in microseconds; `None` is the dashboard's.
+        /// The latency objective in microseconds; `None` means the dashboard's.
         objective: Option<u64>,
-        /// Replace those that somebody edited.
+        /// Replace edited rules.
         overwrite: bool,
-        /// Take those over that were made for another address or database.
+        /// Take over rules that were created for another address or database.
         moves: bool,
     },
-    /// Delete the alert rules that nobody has edited, and their folder if it holds nothing else.
+    /// Delete the unedited alert rules, and their folder if it is then empty.
     DeleteAlertRules {
-        /// Also those that were made for another address or database.
+        /// Also delete rules that were created for another address or database.
         moves: bool,
     },
-    /// Ask through the data source until the answer is right, saving it again where Grafana
-    /// contradicts its own settings.
+    /// Repeat a query through the data source until its answer is correct; save the data source
+    /// again if Grafana contradicts its own settings.
     AwaitQuery,
 }
 
-/// Which password a new container of Grafana starts with.
+/// The initial password of a new Grafana container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NewPassword {
-    /// As the specification says.
+    /// According to the specification.
     Known(PasswordSource),
-    /// The volume's file where there is one, else Grafana's default: the volume was kept, and no
-    /// container is left that says so.
+    /// From the volume's file if it exists, otherwise Grafana's default. The volume was kept, and
+    /// no container is left to show which.
     AsVolume,
 }
 
-/// When a step is executed. A phase begins when the one before it has succeeded for both roles.
+/// When a step runs. A phase begins once the previous one has succeeded for both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// The network, without which no container can start.
     Network,
-    /// Pulls, checks, and logins at a Grafana that runs as it is. Nothing is removed or stopped.
+    /// Pulls, checks, and logins to a running Grafana. Nothing is removed or stopped.
     Preparation,
-    /// A login that can be tried only on a private container: Grafana's own may be replaced by that.
+    /// A login that can be tried only on a private container, which may replace Grafana's own.
     Trial,
-    /// The settings, once everything that was supplied has been checked.
+    /// The settings, after every supplied value has been checked.
     Settings,
-    /// Containers whose port the other role gets are removed.
+    /// Removal of containers whose port the other role needs.
     Release,
-    /// Everything else that is done for one role.
+    /// All other steps for one role.
     Changes,
-    /// What needs both servers, or neither.
+    /// Steps that need both servers or neither.
     End,
 }
 
 impl Phase {
-    /// All of them, in their order.
+    /// All phases in order.
     pub const ALL: [Self; 7] =
         [Self::Network, Self::Preparation, Self::Trial, Self::Settings, Self::Release, Self::Changes, Self::End];
 }
 
-/// Where a step runs: the two roles are worked on side by side.
+/// Where a step runs; the lanes of the two roles run in parallel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Before the roles.
+    /// Before both roles.
     First,
-    /// When both roles are prepared, before a container changes.
+    /// After both roles are prepared, before a container changes.
     Settings,
-    /// Beside the other role.
+    /// In parallel with the other role.
     Beside(Role),
-    /// After the roles.
+    /// After both roles.
     Last,
 }
 
@@ -184,7 +183,7 @@ impl Step {
     #[must_use]
     pub const fn lane(&self) -> Lane {
         match self {
-            // No container can start where two networks have one name.
+            // A container cannot start while two networks have the same name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
             Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Lane::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery | Self::FinishUpgrade => Lane::Last,
@@ -192,7 +191,7 @@ impl Step {
         }
     }
 
-    /// The server that the step has to do with; what belongs to neither counts as Grafana's.
+    /// The server that the step belongs to; steps for neither count as Grafana's.
     #[must_use]
     pub const fn role(&self) -> Role {
         match self.resource() {
@@ -202,19 +201,20 @@ impl Step {
         }
     }
 
-    /// The resource that the step works on.
+    /// The resource that the step changes.
     #[must_use]
     pub const fn resource(&self) -> Resource {
         self.facts().0
     }
 
-    /// The action in one word, for machines; never renamed.
+    /// The action's name in JSON; never changes.
     #[must_use]
     pub const fn action(&self) -> &'static str {
         self.facts().1
     }
 
-    /// Nobody would miss a word about it that took no time: it only prepares or ends something else.
+    /// Hidden from progress output when it finishes at once, because it only prepares or completes
+    /// another step.
     #[must_use]
     pub const fn is_routine(&self) -> bool {
         matches!(
@@ -240,8 +240,8 @@ impl Step {
         )
     }
 
-    /// Resource, action, and the step as a person reads it, in the imperative; `{}` is the server, and
-    /// `{dashboard}` says which.
+    /// Resource, action, and the step's text in the imperative; `{}` becomes the server,
+    /// `{dashboard}` the dashboard.
     const fn facts(&self) -> (Resource, &'static str, &'static str) {
         use Resource::{
             Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
@@ -253,10 +253,10 @@ impl Step {
             Self::CheckAddress(role, _) => (Server(role), "check_address", "check that {}'s address is available"),
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
-            Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove a second network of that name"),
+            Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
             Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
-            Self::BeginRestore => (Settings, "begin_restore", "note that a restore has begun"),
-            Self::FinishRestore => (Settings, "finish_restore", "note that all data is in"),
+            Self::BeginRestore => (Settings, "begin_restore", "record the start of the restore"),
+            Self::FinishRestore => (Settings, "finish_restore", "record the end of the restore"),
             Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
             Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
@@ -264,8 +264,8 @@ impl Step {
             Self::CreateOnLoopback => {
                 (grafana, "create_container_on_loopback", "create {}'s container on loopback only")
             }
-            Self::WritePassword => (grafana, "ensure_password", "put {}'s password into its volume"),
-            Self::TryPassword => (grafana, "try_password", "try the given login"),
+            Self::WritePassword => (grafana, "ensure_password", "write {}'s password to its volume"),
+            Self::TryPassword => (grafana, "try_password", "try the supplied login"),
             Self::StorePassword => (grafana, "store_password", "store {}'s password in its volume"),
             Self::SecurePassword => (grafana, "secure_password", "replace {}'s default password"),
             Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
@@ -274,15 +274,13 @@ impl Step {
             Self::CreateForRestore(role) => {
                 (Server(role), "create_container_for_restore", "create {}'s container for its data")
             }
-            Self::RestoreDatabase => (grafana, "restore_database", "put the copy of {}'s database back"),
+            Self::RestoreDatabase => (grafana, "restore_database", "restore the copy of {}'s database"),
             Self::FinishUpgrade => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
             Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
             Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
             Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
             Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
-            Self::SetRetention { .. } => {
-                (Resource::Retention, "set_retention", "set how long the database keeps points")
-            }
+            Self::SetRetention { .. } => (Resource::Retention, "set_retention", "set the retention period"),
             Self::CreateDatabase => (Database, "create_database", "create the database"),
             Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
