@@ -1,4 +1,4 @@
-//! Fingerprints: short digests by which content is told from other content. No protection against anybody.
+//! Fingerprints: short digests for detecting changes. They do not protect against tampering.
 
 /// Twelve hexadecimal digits of a SHA-256.
 #[must_use]

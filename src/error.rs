@@ -1,7 +1,5 @@
-//! Everything that can go wrong, in the words of the user: what we were doing to which object, why
-//! it failed, and what to type next.
-//!
-//! Knows sentences. Must not know how to print them, and must never be given a secret.
+//! Errors: what was attempted on which object, why it failed, and the hint with the next command to
+//! type. Errors never contain secrets.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,58 +12,58 @@ use crate::model::observed::PortHolder;
 use crate::model::plan::{Blocked, Obstacle, Resource};
 use crate::model::role::Role;
 
-/// The result of anything here.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong.
+/// An error of a command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line or the environment makes no sense.
+    /// The command line or the environment is invalid.
     #[error("{message}")]
     Usage {
-        /// What is wrong, with the option's name.
+        /// The mistake, with the option's name.
         message: String,
-        /// What to type instead.
+        /// The correct usage.
         hint: String,
     },
-    /// A file that the user named cannot be used.
+    /// A file named by the user cannot be used.
     #[error("{}{}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     File {
         /// The file.
         path: PathBuf,
-        /// The line, counted from 1, where there is one.
+        /// The line, counted from 1, if the error is in one.
         line: Option<usize>,
-        /// What is wrong.
+        /// The reason.
         message: String,
-        /// What to do.
+        /// How to fix it.
         hint: String,
     },
     /// The engine cannot be reached at all.
     #[error("cannot reach the Docker engine at {endpoint}: {why}")]
     Engine {
-        /// How it was to be reached.
+        /// The engine's address.
         endpoint: String,
         /// The reason.
         why: String,
-        /// What to do.
+        /// How to fix it.
         hint: String,
     },
     /// The engine answered with an error.
     #[error("cannot {doing}: {why}")]
     Docker {
-        /// What we were doing, in the imperative.
+        /// The attempt, in the imperative.
         doing: String,
-        /// The engine's words.
+        /// The engine's message.
         why: String,
-        /// What kind of refusal it was.
+        /// The kind of failure.
         refusal: Refusal,
     },
-    /// Somebody else was faster with the same object: what remains to be done must be looked up again.
+    /// Another process changed the same object, so the remaining work must be planned again.
     #[error("cannot {doing}: {why}")]
     Raced {
-        /// What we were doing, in the imperative.
+        /// The attempt, in the imperative.
         doing: String,
-        /// Who was faster.
+        /// The change by the other process.
         why: String,
     },
     /// An image cannot be pulled.
@@ -73,117 +71,117 @@ pub enum Error {
     Pull {
         /// The image.
         image: ImageRef,
-        /// The engine's words.
+        /// The engine's message.
         why: String,
-        /// What kind of failure it was.
+        /// The kind of failure.
         failure: PullFailure,
     },
-    /// The specified address cannot be published.
+    /// The desired address cannot be published.
     #[error("cannot publish {} at {address}: {}", role.title(), holder_text(holder, *role, answers.as_ref()))]
     Publish {
-        /// Whose port.
+        /// The role to publish.
         role: Role,
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Who has it.
+        /// The holder of the port.
         holder: PortHolder,
-        /// The server of that role which answers there, in a process outside any container.
+        /// A server of the same role that answers there in a process outside any container.
         answers: Option<ServerUrl>,
-        /// A port near it that is free.
+        /// A free port nearby.
         free: Option<u16>,
     },
-    /// A server could not be asked.
+    /// A request failed.
     #[error("cannot {doing} at {url}: {why}")]
     Http {
-        /// What we were doing, in the imperative.
+        /// The attempt, in the imperative.
         doing: String,
-        /// Where.
+        /// The server's address.
         url: String,
         /// The reason.
         why: String,
-        /// It was reached, but did not answer in time.
+        /// Whether the server was reached but did not answer in time.
         is_late: bool,
     },
-    /// A server rejects the login.
+    /// A server rejected the login.
     #[error("{} at {url} rejected the login: {message}", role.title())]
     Refused {
-        /// Which server.
+        /// The server.
         role: Role,
-        /// Where.
+        /// Its address.
         url: String,
         /// Its message.
         message: String,
     },
-    /// A server answered what we cannot use.
+    /// A server's answer was an error or unusable.
     #[error("cannot {doing} at {url}: {why}")]
     Answer {
-        /// What we were doing, in the imperative.
+        /// The attempt, in the imperative.
         doing: String,
-        /// Where.
+        /// The server's address.
         url: String,
-        /// The HTTP status; 0 where the answer itself was the problem.
+        /// The HTTP status; 0 if the content of the answer was the problem.
         status: u16,
-        /// The server's words.
+        /// The server's message.
         why: String,
     },
     /// A server did not become ready.
     #[error("{} did not become ready: {why}{}", role.title(), log_lines(log))]
     NotReady {
-        /// Which server.
+        /// The server.
         role: Role,
         /// The reason.
         why: String,
         /// The last lines of the container's log.
         log: Vec<String>,
-        /// What to do.
+        /// How to fix it.
         hint: String,
     },
-    /// A new image of Grafana failed, and the one of before was brought back, or was to be.
+    /// A new image of Grafana failed; the rollback to the previous one succeeded or failed.
     #[error("{}", undone_upgrade(from, to, source, undone))]
     UpgradeUndone {
-        /// The image of before.
+        /// The previous image.
         from: String,
         /// The image that failed.
         to: String,
-        /// What it failed with.
+        /// Its error.
         source: Box<Error>,
-        /// What came of bringing back the one of before.
+        /// The result of the rollback.
         undone: Result<(), Box<Error>>,
         /// The command that tries the new one again.
         again: String,
-        /// The command that goes on bringing back the one of before.
+        /// The command that continues the rollback.
         rest: String,
     },
-    /// What the command works on is not there.
+    /// The object of the command does not exist.
     #[error("{what}")]
     Absent {
-        /// What is not there, as a sentence.
+        /// A sentence that names the missing object.
         what: String,
-        /// What to do.
+        /// How to fix it.
         hint: String,
     },
-    /// Somebody has to act before we can.
+    /// The user has to act first.
     #[error("{}", blocked.why)]
     Blocked {
-        /// What it is about.
+        /// The affected resource.
         resource: Resource,
-        /// Why and what to do.
+        /// The reason and the remedy.
         blocked: Blocked,
     },
-    /// Everything was done, and still something differs.
+    /// All steps were done, but a difference remains.
     #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1} s", after.as_secs_f64())).unwrap_or_default())]
     NotConverged {
-        /// What remains.
+        /// The remaining steps.
         rest: String,
-        /// How long it was tried, where that matters.
+        /// The duration of the attempts, if relevant.
         after: Option<Duration>,
-        /// What to do.
+        /// How to fix it.
         hint: String,
     },
-    /// Refused on purpose; the user can say that it is meant.
+    /// The command needs the user's confirmation.
     #[error("{message}")]
     NotConfirmed {
-        /// What was not done.
+        /// The action that was not confirmed.
         message: String,
         /// How to confirm.
         hint: String,
@@ -191,76 +189,76 @@ pub enum Error {
     /// The user interrupted the command.
     #[error("interrupted")]
     Interrupted {
-        /// What is left, and how to go on.
+        /// What remains, and how to continue.
         hint: String,
     },
-    /// The machine would not let us.
+    /// The operating system reported an error.
     #[error("cannot {doing}: {source}")]
     Io {
-        /// What we were doing, in the imperative.
+        /// The attempt, in the imperative.
         doing: String,
         /// The reason.
         source: std::io::Error,
     },
 }
 
-/// Why the engine refused.
+/// The kind of error that the engine returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound,
-    /// It exists already, or is in use.
+    /// The object already exists or is in use.
     Conflict,
-    /// Somebody is removing it already.
+    /// The object is already being removed.
     BeingRemoved,
-    /// It is not paused.
+    /// The container is not paused.
     NotPaused,
-    /// Somebody else writes the same file at the same moment.
+    /// Another process writes the same file at the same time.
     Overwritten,
-    /// A container is just ending, and cannot be looked at before it has ended.
+    /// The container is about to exit and cannot be inspected until then.
     Ending,
-    /// The image has no such program.
+    /// The image does not contain the program.
     NoSuchProgram,
-    /// The published port is taken.
+    /// The published port is in use.
     PortTaken,
-    /// The engine's machine does not have the published address.
+    /// The engine's host does not have the published address.
     NoSuchAddress,
-    /// The engine cannot be reached any more.
+    /// The engine can no longer be reached.
     Gone,
-    /// The answer is larger than any that an engine sends.
+    /// The answer exceeds the size of any valid answer.
     TooLarge,
     /// The disk is full.
     Disk,
-    /// A container has something else in the place of a regular file.
+    /// Something other than a regular file is in the place of a file in the container.
     UnexpectedFile,
-    /// Every address range that the engine may give to networks is in use.
+    /// All address ranges that the engine may assign to networks are in use.
     AddressPools,
-    /// The chains of the engine's firewall rules are gone.
+    /// The engine's firewall chains were removed.
     Firewall,
-    /// The engine may not open a port that low.
+    /// The engine may not publish such a low port.
     PrivilegedPort,
-    /// The engine's machine has no usable control groups.
+    /// The engine's host has no usable control groups.
     Cgroups,
-    /// The image is built for another processor.
+    /// The image is built for another architecture.
     Architecture,
-    /// The image's command or user cannot be used.
+    /// The image's command or user is unusable.
     Unrunnable,
     /// Anything else.
     Other,
 }
 
-/// Why a pull failed.
+/// The kind of failure of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullFailure {
-    /// No such image, or no right to see it.
+    /// The image does not exist, or the account may not read it.
     NotFound,
-    /// Too many pulls; the window is hours.
+    /// Too many pulls; the limit lasts hours.
     RateLimited,
     /// The registry cannot be reached.
     Unreachable,
     /// The pull made no progress for too long.
     Silent,
-    /// The transfer broke off.
+    /// The transfer was interrupted.
     Cut,
     /// The engine's disk is full.
     Disk,
@@ -268,36 +266,36 @@ pub enum PullFailure {
     Certificate,
     /// The registry's certificate is not valid at the time of the engine's clock.
     Clock,
-    /// A proxy wants a login.
+    /// A proxy requires a login.
     ProxyLogin,
-    /// The registry has no image for the processor of the engine's machine.
+    /// The registry has no image for the architecture of the engine's host.
     Platform,
     /// Anything else.
     Other,
 }
 
-/// What a process that ended this way tells its caller.
+/// The exit code of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or everything in sync.
+    /// Done or in sync.
     Done = 0,
     /// Failed.
     Failed = 1,
     /// Bad usage or settings.
     Usage = 2,
-    /// `status` or `--dry-run` found a difference, a missing stack, or something that blocks.
+    /// `status` or `--dry-run` found a difference, a missing stack or a blocker.
     Differs = 3,
     /// Interrupted.
     Interrupted = 130,
 }
 
 impl Error {
-    /// A mistake on the command line.
+    /// An invalid command line.
     pub fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: hint.into() }
     }
 
-    /// What the caller of the process is told.
+    /// The exit code for this error.
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
@@ -310,7 +308,7 @@ impl Error {
         }
     }
 
-    /// A word for machines, never renamed.
+    /// The kind of error in JSON; never changes.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -344,7 +342,7 @@ impl Error {
         }
     }
 
-    /// What to type next; `invocation` makes a suggested command reach the same instance.
+    /// The next command to type; `invocation` makes suggested commands reach the same instance.
     #[must_use]
     pub fn hint(&self, invocation: &Invocation) -> String {
         match self {
@@ -357,9 +355,9 @@ impl Error {
             | Self::NotConverged { hint, .. }
             | Self::NotConfirmed { hint, .. } => hint.clone(),
             Self::UpgradeUndone { undone: Ok(()), again, .. } => {
-                format!("`up` does not try that image again by itself; `{again}` does")
+                format!("`up` does not try that image again automatically; `{again}` does")
             }
-            Self::UpgradeUndone { rest, .. } => format!("`{rest}` goes on bringing it back"),
+            Self::UpgradeUndone { rest, .. } => format!("`{rest}` continues the rollback"),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
             Self::Docker { refusal, .. } => refusal.hint(invocation),
             Self::Raced { .. } => Refusal::Conflict.hint(invocation),
@@ -370,33 +368,33 @@ impl Error {
             Self::Pull { failure, image, .. } => failure.hint(image, invocation),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
             Self::Refused { role: Role::Grafana, .. } => format!(
-                "give the password with `{}`, or set a new one with `{}` (containers of clipper-metrics only); Grafana \
-                 locks a user out for 5 minutes after 5 wrong passwords",
+                "supply the password with `{}`, or set a new one with `{}` (managed containers only); Grafana locks a \
+                 user out for 5 minutes after 5 wrong passwords",
                 invocation.command("up --grafana-password-file FILE"),
                 invocation.command("up --reset-grafana-password")
             ),
-            Self::Refused { .. } => "give --influxdb-user and --influxdb-password-file".into(),
+            Self::Refused { .. } => "use --influxdb-user and --influxdb-password-file".into(),
             Self::Answer { status: 403, .. } => {
-                "an administrator's account must do this once: run the same command with it; for the dashboard alone, an \
-                 editor's is enough afterwards"
+                "run this command once with an administrator's account; afterwards, an editor's account is enough for \
+                 the dashboard"
                     .into()
             }
             Self::Answer { why, .. } if is_disk_full(why) => {
-                "free space on the disk of that server's data, then run the same command again".into()
+                "free space on the disk with that server's data, then run the same command again".into()
             }
-            Self::Answer { .. } => "-v shows every request, and the server's log tells more".into(),
+            Self::Answer { .. } => "-v shows every request, and the server's log may show the cause".into(),
             Self::Io { source, .. } => io_hint(source.kind()).into(),
         }
     }
 }
 
 impl Refusal {
-    /// What to do about it.
+    /// The remedy for this kind of error.
     pub(crate) fn hint(self, invocation: &Invocation) -> String {
         match self {
-            Self::NotFound => "the engine changed in the meantime: run the same command again".into(),
+            Self::NotFound => "the object was removed in the meantime: run the same command again".into(),
             Self::Conflict | Self::BeingRemoved | Self::Overwritten => {
-                "somebody else works on the same objects: run the same command again".into()
+                "another process changed the same objects: run the same command again".into()
             }
             Self::PortTaken | Self::NoSuchAddress => {
                 "choose another address with --influxdb-ip/--influxdb-port or --grafana-ip/--grafana-port".into()
@@ -412,7 +410,7 @@ impl Refusal {
                 "put a regular file in its place in the volume, then run the same command again".into()
             }
             Self::TooLarge => format!(
-                "check that `{}` works, or name another engine with -H or --context",
+                "check that `{}` works, or select another engine with -H or --context",
                 invocation.docker("version")
             ),
             Self::AddressPools => {
@@ -423,29 +421,29 @@ impl Refusal {
                 )
             }
             Self::Firewall => {
-                "a restart of the firewall removes the engine's rules: restart the engine, too (`sudo systemctl restart \
-                 docker`; Podman: `podman network reload --all`), then run the same command again"
+                "a restart of the firewall removes the engine's rules: restart the engine as well (`sudo systemctl \
+                 restart docker`; Podman: `podman network reload --all`), then run the same command again"
                     .into()
             }
             Self::PrivilegedPort => {
-                "choose ports from 1024 on with --influxdb-port or --grafana-port, or let the engine open lower ones \
-                 (`sudo sysctl net.ipv4.ip_unprivileged_port_start=0`)"
+                "choose ports of at least 1024 with --influxdb-port or --grafana-port, or let the engine open lower \
+                 ones (`sudo sysctl net.ipv4.ip_unprivileged_port_start=0`)"
                     .into()
             }
             Self::Cgroups => {
-                "mount control groups on the engine's machine (/sys/fs/cgroup) and restart the engine, then run the same \
+                "mount control groups on the engine's host (/sys/fs/cgroup) and restart the engine, then run the same \
                  command again"
                     .into()
             }
             Self::Architecture => OTHER_PROCESSOR.into(),
             Self::Unrunnable => {
-                "check that the image is one of InfluxDB or Grafana, or give another with --influxdb-image or \
+                "check that the image contains InfluxDB or Grafana, or choose another with --influxdb-image or \
                  --grafana-image"
                     .into()
             }
             Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
                 format!(
-                    "`{}` and the engine's log may tell more; then run the same command again",
+                    "`{}` and the engine's log may show the cause; then run the same command again",
                     invocation.docker("info")
                 )
             }
@@ -453,31 +451,31 @@ impl Refusal {
     }
 }
 
-/// How an image for the processor of the engine's machine is chosen.
-const OTHER_PROCESSOR: &str = "the engine's machine has another processor: give an image that is built for it with \
+/// The advice for an image of another architecture.
+const OTHER_PROCESSOR: &str = "the engine's host has another architecture: choose an image built for it with \
                                --influxdb-image or --grafana-image";
 
-/// The words of servers whose disk is full.
+/// Messages of servers whose disk is full.
 #[must_use]
 pub fn is_disk_full(message: &str) -> bool {
     let message = message.to_lowercase();
     ["no space left", "disk quota exceeded", "disk is full"].iter().any(|phrase| message.contains(phrase))
 }
 
-/// What helps with a file or directory of this machine.
+/// The advice for a file or directory on this machine.
 const fn io_hint(kind: std::io::ErrorKind) -> &'static str {
     use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match kind {
         StorageFull | QuotaExceeded => {
-            "free space on that disk, or name a file on another one; temporary files are in the directory that TMPDIR names"
+            "free space on that disk, or choose a file on another one; TMPDIR sets the directory of temporary files"
         }
-        ReadOnlyFilesystem => "name a file on a disk that can be written to",
-        _ => "check that you may use the file or directory",
+        ReadOnlyFilesystem => "choose a file on a writable disk",
+        _ => "check the permissions of the file or directory",
     }
 }
 
 impl PullFailure {
-    /// Worth trying once more right away.
+    /// Whether an immediate second attempt may succeed.
     #[must_use]
     pub const fn is_passing(self) -> bool {
         matches!(self, Self::Cut)
@@ -487,11 +485,11 @@ impl PullFailure {
         match self {
             Self::NotFound => {
                 let library = image.library_form().map(|form| {
-                    format!(", or, for a mirror of Docker Hub with full names, give --influxdb-image {form}")
+                    format!(", or, for a mirror of Docker Hub with full names, use --influxdb-image {form}")
                 });
                 format!(
-                    "check the name, sign in with `docker login`, or name another image or registry (--registry){}; \
-                     without internet: `docker save {image}` elsewhere, `{}` here, then --pull never",
+                    "check the name, sign in with `docker login`, or choose another image or registry (--registry){}; \
+                     without internet: run `docker save {image}` elsewhere and `{}` here, then use --pull never",
                     library.unwrap_or_default(),
                     invocation.docker("load")
                 )
@@ -504,37 +502,37 @@ impl PullFailure {
                     || "check the network and the engine's proxy, or use a mirror with --registry".to_string(),
                     |registry| {
                         format!(
-                            "check that a registry runs at {registry} and that the engine's machine reaches it (network, \
-                             proxy), or give another with --registry"
+                            "check that a registry runs at {registry} and that the engine's host can reach it \
+                             (network, proxy), or choose another with --registry"
                         )
                     },
                 );
                 let load = invocation.docker("load");
-                format!("{check}; without internet: `{load}` brings the images, then give --pull never")
+                format!("{check}; without internet: load the images with `{load}`, then use --pull never")
             }
             Self::Silent | Self::Cut => "run the same command again: complete layers are kept".into(),
             Self::Disk => full_disk(invocation),
             Self::Certificate => image.registry().map_or_else(
                 || {
                     "a proxy may replace the registry's certificate: add the proxy's CA certificate to the system \
-                     certificates of the engine's machine and restart the engine"
+                     certificates of the engine's host and restart the engine"
                         .to_string()
                 },
                 |registry| {
                     format!(
-                        "put the CA certificate of {registry} into /etc/docker/certs.d/{registry}/ca.crt on the engine's \
-                         machine, then run the same command again"
+                        "copy the CA certificate of {registry} to /etc/docker/certs.d/{registry}/ca.crt on the \
+                         engine's host, then run the same command again"
                     )
                 },
             ),
             Self::Clock => {
-                "check the clock of the engine's machine (`timedatectl`); if it is right, the registry's certificate must \
+                "check the clock of the engine's host (`timedatectl`); if it is right, the registry's certificate must \
                  be renewed"
                     .into()
             }
             Self::ProxyLogin => {
-                "give the proxy's user and password to the engine (`https-proxy` under `proxies` in daemon.json, as \
-                 http://USER:PASSWORD@HOST:PORT) and restart it, or use a mirror with --registry"
+                "configure the proxy's user and password in the engine (`https-proxy` under `proxies` in daemon.json, \
+                 as http://USER:PASSWORD@HOST:PORT) and restart it, or use a mirror with --registry"
                     .into()
             }
             Self::Platform => OTHER_PROCESSOR.into(),
@@ -551,16 +549,16 @@ fn full_disk(invocation: &Invocation) -> String {
     format!("free space on the engine's disk (`{usage}` shows what uses it), then run the same command again")
 }
 
-/// Who has an address.
+/// Describes the holder of an address.
 fn holder_text(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) -> String {
     match holder {
         PortHolder::Container(name) => format!("container {name} holds that port"),
         PortHolder::OtherRole(other) => format!("this instance's {} holds that port", other.title()),
         PortHolder::Process => {
             let answers = answers.map(|_| format!("; {} answers there", role.title())).unwrap_or_default();
-            format!("another process on the engine's machine holds that port{answers}")
+            format!("another process on the engine's host holds that port{answers}")
         }
-        PortHolder::NoSuchAddress => "that is not an address of the engine's machine".into(),
+        PortHolder::NoSuchAddress => "the engine's host does not have that address".into(),
     }
 }
 
@@ -585,8 +583,8 @@ fn publish_hint(
         }
         (PortHolder::OtherRole(_), _) => another.into(),
         (PortHolder::NoSuchAddress, _) => format!(
-            "choose one that it has: `{}` is for that machine alone, `{}` for every machine that reaches it; if {} \
-             already runs at {address}, give --{role}-url {}; to run the containers there, name that machine's engine \
+            "choose an address of that host: `{}` for local access only, `{}` for all hosts that can reach it; if {} \
+             already runs at {address}, use --{role}-url {}; to run the containers there, select that host's engine \
              with -H",
             invocation.command(&format!("up --{role}-ip 127.0.0.1")),
             invocation.command(&format!("up --{role}-ip 0.0.0.0")),
@@ -596,15 +594,15 @@ fn publish_hint(
     }
 }
 
-/// What failed, what came of it, and what the failed one said.
+/// The failed image, the result of the rollback, and the image's error.
 fn undone_upgrade(from: &str, to: &str, source: &Error, undone: &Result<(), Box<Error>>) -> String {
     match undone {
         Ok(()) => format!("Grafana's image {to} failed, and {from} runs again with its database: {source}"),
-        Err(why) => format!("Grafana's image {to} failed: {source}\nbringing back {from} failed, too: {why}"),
+        Err(why) => format!("Grafana's image {to} failed: {source}\nthe rollback to {from} failed, too: {why}"),
     }
 }
 
-/// The log as it follows an error's first line.
+/// The log lines that follow an error's first line.
 fn log_lines(log: &[String]) -> String {
     if log.is_empty() {
         return String::new();
@@ -617,7 +615,7 @@ fn log_lines(log: &[String]) -> String {
     text
 }
 
-/// One sentence out of an error and everything that caused it, without repeating itself.
+/// One sentence from an error and its causes, without repetitions.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -637,15 +635,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_has_its_own_hint() {
+    fn every_cause_has_its_own_hint() {
         let invocation = Invocation::new(Vec::new(), " -H tcp://far:2375");
         let docker = |refusal| Error::Docker { doing: "start".into(), why: "x".into(), refusal }.hint(&invocation);
         for (refusal, words) in [
             (Refusal::AddressPools, "`docker -H tcp://far:2375 network prune`"),
             (Refusal::Firewall, "systemctl restart docker"),
-            (Refusal::PrivilegedPort, "from 1024 on"),
+            (Refusal::PrivilegedPort, "at least 1024"),
             (Refusal::Cgroups, "/sys/fs/cgroup"),
-            (Refusal::Architecture, "another processor"),
+            (Refusal::Architecture, "another architecture"),
             (Refusal::Unrunnable, "--grafana-image"),
             (Refusal::Disk, "`docker -H tcp://far:2375 system df`"),
             (Refusal::Other, "`docker -H tcp://far:2375 info`"),
@@ -662,7 +660,7 @@ mod tests {
             ("grafana/grafana:12.4.10", PullFailure::Certificate, "CA certificate to the system"),
             (mirror, PullFailure::Clock, "timedatectl"),
             (mirror, PullFailure::ProxyLogin, "USER:PASSWORD"),
-            (mirror, PullFailure::Platform, "another processor"),
+            (mirror, PullFailure::Platform, "another architecture"),
         ] {
             let hint = pull(image, failure);
             assert!(hint.contains(words), "{failure:?}: {hint}");
@@ -671,7 +669,7 @@ mod tests {
         let io =
             |kind: std::io::ErrorKind| Error::Io { doing: "write x".into(), source: kind.into() }.hint(&invocation);
         assert!(io(std::io::ErrorKind::StorageFull).contains("free space"));
-        assert!(io(std::io::ErrorKind::PermissionDenied).contains("you may use"));
+        assert!(io(std::io::ErrorKind::PermissionDenied).contains("permissions"));
         let why = "engine: write /var/lib/influxdb/wal/x: no space left on device";
         let answer = Error::Answer { doing: "write".into(), url: "u".into(), status: 500, why: why.into() };
         assert!(answer.hint(&invocation).contains("free space"), "{}", answer.hint(&invocation));

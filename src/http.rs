@@ -1,6 +1,4 @@
-//! HTTP to InfluxDB and Grafana: one bounded request at a time, as bytes and a status.
-//!
-//! The only file that knows `reqwest`. Must not know what a status means to anyone.
+//! HTTP requests to InfluxDB and Grafana, with limits on time and size.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,59 +12,59 @@ use crate::model::event::{Event, Listener};
 use crate::model::stack::Secret;
 use crate::model::text::{excerpt, printable};
 
-/// The most that is read of any answer; a dashboard of thirty models is a hundredth of it.
+/// The largest answer that is read; a dashboard of thirty models is about a hundredth of it.
 const LIMIT: usize = 16 << 20;
-/// How long one request may take.
+/// The time limit of one request.
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long a connection may take to come about.
+/// The time limit for establishing a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// How long one request may take that only asks whether a server answers.
+/// The time limit of a request that only checks whether a server answers.
 pub(crate) const PROBE: Duration = Duration::from_secs(2);
 
-/// How to sign in.
+/// Credentials of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
-    /// Not at all.
+    /// No credentials.
     None,
-    /// With a user and password.
+    /// User and password.
     Basic(String, Secret),
-    /// With a token.
+    /// A token.
     Bearer(Secret),
 }
 
-/// What a request carries.
+/// The body of a request.
 #[derive(Debug)]
 pub enum Body<'a> {
-    /// Nothing.
+    /// No body.
     Empty,
     /// JSON.
     Json(&'a Value),
     /// Form fields.
     Form(&'a [(&'a str, &'a str)]),
-    /// Text as it is.
+    /// Plain text.
     Text(String),
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug, Clone)]
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
-    /// The headers that somebody asks for, with small names.
+    /// The headers, with lower-case names.
     headers: HeaderMap,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// It is a 2xx.
+    /// Whether the status is 2xx.
     #[must_use]
     pub const fn is_success(&self) -> bool {
         self.status >= 200 && self.status < 300
     }
 
-    /// The body as JSON; `Null` if it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
@@ -78,13 +76,13 @@ impl Response {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
     }
 
-    /// Where it sends us instead. Nobody is followed: a password could go with it.
+    /// The target of a redirect. Redirects are not followed, to avoid leaking credentials.
     #[must_use]
     pub fn redirects_to(&self) -> Option<String> {
         (300..400).contains(&self.status).then(|| self.header("location")).flatten().map(|place| excerpt(&place, 200))
     }
 
-    /// When the server says that it answered, in milliseconds since 1970.
+    /// The server's `Date` header, in milliseconds since 1970.
     #[must_use]
     pub fn date(&self) -> Option<i64> {
         let date = httpdate::parse_http_date(&self.header("date")?).ok()?;
@@ -92,7 +90,7 @@ impl Response {
         i64::try_from(since.as_millis()).ok()
     }
 
-    /// What the server said, for an error.
+    /// The server's message, for an error.
     #[must_use]
     pub fn message(&self) -> String {
         let json = self.json();
@@ -105,28 +103,28 @@ impl Response {
     }
 }
 
-/// Makes the one choice of cryptography that both `reqwest` and the engine's client need. Without
-/// it the first TLS connection would panic, since two providers are linked.
+/// Installs the cryptography provider for `reqwest` and the engine's client. Two providers are
+/// linked, so without a choice the first TLS connection would panic.
 pub fn install_crypto_provider() {
-    // An error means that the choice was already made.
+    // An error means that a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// A server's address, and how to speak to it.
+/// A client for one server.
 #[derive(Clone)]
 pub struct Http {
     system: &'static str,
     client: reqwest::Client,
     base: String,
-    /// As people know it, where the way there is another one.
+    /// The address to show to users, if requests take another route.
     address: String,
     auth: Auth,
     listener: Rc<dyn Listener>,
 }
 
 impl Http {
-    /// A client for the server at `base`, which has no slash at its end. A proxy of the environment
-    /// is asked only for a server that is not `near`.
+    /// A client for the server at `base`, which has no trailing slash. The environment's proxy is
+    /// used only for servers that are not `near`.
     ///
     /// # Errors
     /// [`Error::File`] when the certificates cannot be used.
@@ -143,23 +141,23 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("clipper-metrics/", env!("CARGO_PKG_VERSION")));
         if near || bypasses_proxy(base) {
-            // A proxy of the environment knows another machine's loopback, not ours.
+            // The environment's proxy would connect to its own loopback.
             builder = builder.no_proxy();
         }
         if base.starts_with("http://") {
-            // Nothing to verify: the system's certificates need not be there, nor be read.
+            // Nothing is verified, so the system's certificates are not read and may be missing.
             builder = builder.tls_certs_only([]);
         } else if let Some(file) = ca_file {
             let bad = |message: String| Error::File {
                 path: file.path.clone(),
                 line: None,
                 message,
-                hint: "give certificates in PEM format with --ca-file".into(),
+                hint: "set --ca-file to a file with certificates in PEM format".into(),
             };
             let certificates = reqwest::Certificate::from_pem_bundle(&file.pem)
                 .map_err(|why| bad(format!("is not a certificate: {why}")))?;
             if certificates.is_empty() {
-                return Err(bad("holds no certificate".into()));
+                return Err(bad("contains no certificate".into()));
             }
             builder = builder.tls_certs_merge(certificates);
         }
@@ -172,47 +170,46 @@ impl Http {
         Ok(Self { system, client, base: base.into(), address: base.into(), auth: Auth::None, listener })
     }
 
-    /// The same server, which has moved, or whose way there is another than the address that people
-    /// know.
+    /// The same server at another address, or through another route than the address that users know.
     #[must_use]
     pub fn at(&self, base: &str, address: &str) -> Self {
         Self { base: base.into(), address: address.into(), ..self.clone() }
     }
 
-    /// It is asked at this address, which people know by that one.
+    /// Whether requests go to `base` and users know the server as `address`.
     #[must_use]
     pub fn is_at(&self, base: &str, address: &str) -> bool {
         self.base == base && self.address == address
     }
 
-    /// The server's address, as people know it.
+    /// The server's address for users.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The same server, signed in otherwise.
+    /// The same server with other credentials.
     #[must_use]
     pub fn with_auth(&self, auth: Auth) -> Self {
         Self { auth, ..self.clone() }
     }
 
-    /// The same server without signing in: for what anybody may ask.
+    /// The same server without credentials, for requests that need none.
     #[must_use]
     pub fn anonymous(&self) -> Self {
         self.with_auth(Auth::None)
     }
 
-    /// Reports something about this server.
+    /// Reports a note about this server.
     pub fn note(&self, text: &str) {
         self.listener.on(Event::Note(text));
     }
 
     /// Sends one request and reads the whole answer, whatever its status. `path` begins with a
-    /// slash and is already escaped. An upper bound other than the usual one can be set.
+    /// slash and is already escaped. `within` replaces the default time limit.
     ///
     /// # Errors
-    /// When no answer arrives, or one that is too large.
+    /// If no answer arrives or the answer is too large.
     pub async fn send(
         &self,
         method: &str,
@@ -227,7 +224,7 @@ impl Http {
             Ok(answer) => answer.status.to_string(),
             Err(error) => excerpt(&error.to_string(), 160),
         };
-        // The query of a path may hold names, never secrets.
+        // The path's query may contain names, but never secrets.
         self.listener.on(Event::Request {
             system: self.system,
             request: &excerpt(&format!("{method} {path}"), 200),
@@ -253,7 +250,7 @@ impl Http {
         };
         let failed = |why: String| error(why, false);
         let broken = |why: &reqwest::Error| error(reason(why), why.is_timeout());
-        let method = method.parse().map_err(|_| failed(format!("{method} is no method")))?;
+        let method = method.parse().map_err(|_| failed(format!("{method} is not a method")))?;
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         request = match &self.auth {
             Auth::None => request,
@@ -287,7 +284,7 @@ impl Http {
     }
 }
 
-/// The heart of the matter, without the address that the message names anyway.
+/// The root cause, without the address, which the message already contains.
 fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
@@ -303,13 +300,13 @@ fn reason(error: &reqwest::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// What caused an error; an error of the system may hold another one inside.
+/// The cause of an error; an I/O error may contain another error.
 fn inner<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a (dyn std::error::Error + 'static)> {
     let held = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
     held.map(|held| held as &(dyn std::error::Error + 'static)).or_else(|| error.source())
 }
 
-/// Why a server's certificate is not accepted.
+/// The reason why a server's certificate is rejected.
 fn untrusted(why: &rustls::CertificateError) -> String {
     use rustls::CertificateError as Why;
     match why {
@@ -325,7 +322,7 @@ fn untrusted(why: &rustls::CertificateError) -> String {
     }
 }
 
-/// The address is this machine's, or one of a network that no proxy serves.
+/// Whether the address is on this machine or in a private network.
 fn bypasses_proxy(base: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(base) else { return true };
     let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
@@ -336,7 +333,7 @@ fn bypasses_proxy(base: &str) -> bool {
     }
 }
 
-/// What may stand in a path or a query as it is.
+/// Characters that need no escape in a path or a query.
 const PLAIN: &percent_encoding::AsciiSet =
     &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -351,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_is_never_asked_for_near_addresses() {
+    fn a_proxy_is_never_used_for_near_addresses() {
         for near in ["http://127.0.0.1:1", "http://[::1]:3000", "http://localhost", "http://192.168.1.2:8086"] {
             assert!(bypasses_proxy(near), "{near}");
         }
@@ -359,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_could_be_syntax_is_escaped() {
+    fn all_syntax_characters_are_escaped() {
         assert_eq!(escaped("a b/ü'\"?&"), "a%20b%2F%C3%BC%27%22%3F%26");
     }
 }

@@ -1,25 +1,23 @@
-//! InfluxQL, which both servers speak: names and texts put into it, and what a query names.
-//!
-//! Reads as much of the language as that takes. Must not know who asks, nor what exists.
+//! InfluxQL, the query language of both servers: quoting, and the names that a query refers to.
 
-/// An identifier of InfluxQL, whatever its letters.
+/// Quotes an identifier.
 #[must_use]
 pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
-/// A string of InfluxQL, whatever its letters.
+/// Quotes a string.
 #[must_use]
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
 }
 
-/// What a query names.
+/// The names that a query refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct References {
-    /// What stands behind FROM, as it is written there.
+    /// The FROM clause, as written.
     pub source: String,
-    /// The identifiers in SELECT: fields and tags. What WHERE compares need not be there.
+    /// The identifiers in SELECT: fields and tags. Fields compared in WHERE may be missing from the data.
     pub names: Vec<String>,
 }
 
@@ -27,21 +25,20 @@ pub struct References {
 enum Token {
     /// A word without quotes.
     Word(String),
-    /// An identifier in double quotes.
+    /// A double-quoted identifier.
     Quoted(String),
-    /// A string, a regular expression, a number: whatever names nothing.
+    /// A string, regular expression or number, which refers to no name.
     Value,
     /// Anything else.
     Sign(char),
 }
 
-/// Words that name nothing, where they stand without quotes.
+/// Unquoted words that are not names.
 const KEYWORDS: &[&str] = &["and", "or", "as", "time", "now", "true", "false", "distinct", "tz", "in"];
 /// Words that end the FROM clause.
 const AFTER_SOURCE: &[&str] = &["where", "group", "order", "limit", "offset", "slimit", "soffset", "tz", "fill"];
 
-/// What a SELECT names. Nothing for other statements, for several at once, for subqueries and where there
-/// are comments.
+/// The names in a SELECT. `None` for other statements, several statements, subqueries and comments.
 #[must_use]
 pub fn references(query: &str) -> Option<References> {
     if query.contains("--") || query.contains("/*") {
@@ -71,7 +68,7 @@ pub fn references(query: &str) -> Option<References> {
             Token::Word(name) if !is_any(token, KEYWORDS) && !next_is('(') => name,
             _ => continue,
         };
-        // `field::type` names a field; the type does not.
+        // In `field::type`, only the first word is a name.
         let is_type = index > 1 && clause[index - 1].0 == Token::Sign(':');
         if !is_alias && !is_type && !names.contains(name) {
             names.push(name.clone());
@@ -80,7 +77,7 @@ pub fn references(query: &str) -> Option<References> {
     Some(References { source, names })
 }
 
-/// Tokens with the places where they begin and end.
+/// Tokens with their start and end positions.
 fn tokens(query: &str) -> Vec<(Token, usize, usize)> {
     let mut found: Vec<(Token, usize, usize)> = Vec::new();
     let letters: Vec<(usize, char)> = query.char_indices().collect();
@@ -132,7 +129,7 @@ fn tokens(query: &str) -> Vec<(Token, usize, usize)> {
     found
 }
 
-/// A slash begins a regular expression, and no division, where a value cannot stand before it.
+/// Whether a slash begins a regular expression; it is a division only after a value.
 fn begins_regex(before: Option<&Token>) -> bool {
     match before {
         None => true,
@@ -154,9 +151,10 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_told_from_functions_aliases_and_values() {
+    fn fields_are_distinguished_from_functions_aliases_and_values() {
         let query = "SELECT max(\"p99\") AS \"worst\", mean(p50) FROM /^((a|b\\/c))_model_latency$/ WHERE \
-                     $timeFilter AND \"size\" > 0 AND time > now() - 1m GROUP BY time($__interval), \"host\" fill(null)";
+                     $timeFilter AND \"size\" > 0 AND time > now() - 1m GROUP BY time($__interval), \"host\" \
+                     fill(null)";
         let (source, names) = read(query);
         assert_eq!(source, "/^((a|b\\/c))_model_latency$/");
         assert_eq!(names, ["p99", "p50"]);
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_select_is_left_alone() {
+    fn only_plain_selects_are_read() {
         for query in [
             "SHOW DATABASES",
             "",
@@ -202,7 +200,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_asked_it_is_read_or_left_alone(query in "(?i)(select )?.{0,60}( from .{0,40})?") {
+        fn no_query_makes_it_panic(query in "(?i)(select )?.{0,60}( from .{0,40})?") {
             let _ = references(&query);
         }
     }

@@ -282,7 +282,7 @@ fn things_of_other_people_are_errors_and_stay_as_they_are() {
         let state = it.run(&["status", "--output", "json"]).expect(3).json();
         assert_eq!(state["data_source"]["state"], "foreign", "{version:?}");
         let up = it.run(&["up"]).expect(1);
-        assert!(up.err.contains("did not make") && up.err.contains("hint: "), "{}", up.err);
+        assert!(up.err.contains("did not create") && up.err.contains("hint: "), "{}", up.err);
         let (_, sources) = it.ask("GET", "/api/datasources", None);
         assert_eq!((sources.as_array().unwrap().len(), &sources[0]["url"]), (1, &json!("http://theirs:8086")));
     }
@@ -915,7 +915,11 @@ fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
     let kept = || it.influxd.query("", "SHOW RETENTION POLICIES ON clipper");
     // Longer than for ever there is nothing, so every time deletes points.
     let refused = it.run(&["up", "--retention", "90d"]).expect(2);
-    assert!(refused.err.contains("keeps points for ever") && refused.err.contains("--yes"), "{}", refused.err);
+    assert!(
+        refused.err.contains("retention period of database clipper is for ever") && refused.err.contains("--yes"),
+        "{}",
+        refused.err
+    );
     assert!(!kept().contains("2160h"), "{}", kept());
     let planned = it.run(&["up", "--retention", "90d", "--dry-run"]).expect(3);
     assert!(planned.out.contains("set the retention period (retention: for ever"), "{}", planned.out);
@@ -974,7 +978,7 @@ fn a_dry_run_refuses_what_up_refuses_and_names_what_must_be_confirmed() {
     let [up, dry] = [&["up"][..], &["up", "--dry-run"]].map(|words| it.run(&[words, &refused].concat()).expect(2));
     assert_eq!(up.err, dry.err);
     let shorter = ["up", "--retention", "90d", "--dry-run"];
-    let asked = "database clipper keeps points for ever, and would keep them 90d: older ones are deleted";
+    let asked = "the retention period of database clipper is for ever; setting it to 90d deletes older data";
     let dry = it.run(&shorter).expect(3);
     assert!(dry.out.contains(&format!("asks first: {asked}")), "{}", dry.out);
     let json = |more: &[&str]| it.run(&[&shorter, more, &["--output", "json"]].concat()).expect(3).json();

@@ -1,6 +1,4 @@
-//! Carries steps out, the two roles side by side, and waits for servers.
-//!
-//! One match without decisions: what is to be done is in the plan.
+//! Executes steps, with both roles in parallel, and waits for servers.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -21,11 +19,11 @@ use crate::model::role::Role;
 use crate::model::stack::{ContainerSpec, EngineLocation};
 
 impl Systems {
-    /// Executes a plan phase by phase, with the two roles side by side in each. What was executed is added to
-    /// `executed`, also where a later step fails.
+    /// Executes a plan phase by phase, with both roles in parallel. Executed steps are added to
+    /// `executed`, even if a later step fails.
     ///
     /// # Errors
-    /// The first that occurs; what was done until then stays, and a later run goes on from there.
+    /// The first error. Completed steps stay, and a later run continues from there.
     pub async fn apply(&self, plan: &Plan, executed: &mut Vec<ExecutedStep>) -> Result<()> {
         let done = std::cell::RefCell::new(std::mem::take(executed));
         let result = self.apply_phases(plan, &done).await;
@@ -45,7 +43,8 @@ impl Systems {
                 continue;
             }
             match select(std::pin::pin!(influxdb), std::pin::pin!(grafana)).await {
-                // A failure leaves the other server in no intermediate state: its lane goes on to its end.
+                // After a failure, the other role's lane still runs to its end, so that its server
+                // is left in no intermediate state.
                 Either::Left((result, grafana)) => {
                     let other = grafana.await;
                     result.and(other)?;
@@ -59,8 +58,8 @@ impl Systems {
         Ok(())
     }
 
-    /// Steps one after the other. Two containers that start at once slow each other down, and Grafana
-    /// takes longer, so InfluxDB's starts when `grafana_started` says so.
+    /// Executes steps in sequence. Two containers that start at once slow each other down, and
+    /// Grafana takes longer, so InfluxDB's start waits for `grafana_started`.
     async fn run_lane(
         &self,
         steps: Vec<(Step, &Finding)>,
@@ -79,13 +78,13 @@ impl Systems {
                 deadline = started + timeout;
             }
             self.listener.on(Event::Started(&step));
-            // Boxed: it is as large as the largest step, and the layers around it nest it many times.
+            // Boxed because the future is as large as the largest step, and it is nested many times.
             let result = Box::pin(self.execute(step, deadline)).await;
             if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
                 grafana.notify_one();
             }
             if let Err(error) = result {
-                // The other lane may fail after this one.
+                // The other lane may fail later.
                 self.failed_step.set(self.failed_step.get().or(Some(step)));
                 if let Some(grafana) = grafana_started.filter(|_| step.role() == Role::Grafana) {
                     grafana.notify_one();
@@ -96,15 +95,15 @@ impl Systems {
             self.listener.on(Event::Done(&step, time));
             done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
             if matches!(step, Step::PullImage(_)) {
-                // The time for waiting begins when everything is here.
+                // The time limit for waiting starts after the pulls.
                 deadline = Instant::now() + timeout;
             }
         }
         Ok(())
     }
 
-    /// What really went wrong where a step failed: a server that cannot be reached may be one that
-    /// somebody else is just removing, or one that has crashed.
+    /// Finds the actual cause of a failed step: an unreachable server may have crashed, or another
+    /// process may be removing it.
     async fn explain(&self, step: Step, error: Error) -> Error {
         match error {
             Error::Refused { role: Role::Grafana, ref message, .. } => self.login.reject(message),
@@ -118,7 +117,7 @@ impl Systems {
         error
     }
 
-    /// One step, which may wait for a server until `deadline`.
+    /// Executes one step, which may wait for a server until `deadline`.
     async fn execute(&self, step: Step, deadline: Instant) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
@@ -206,20 +205,20 @@ impl Systems {
     pub(super) fn spec(&self, role: Role) -> Result<&ContainerSpec> {
         self.stack.container(role).ok_or_else(|| Error::Docker {
             doing: format!("work on a container of {}", role.title()),
-            why: "it is not ours".into(),
+            why: "clipper-metrics does not manage it".into(),
             refusal: Refusal::Other,
         })
     }
 
-    /// Starts a container and notes where it is reached. Where its port is taken by a server of the
-    /// same kind outside any container, the error says how to use that one.
+    /// Starts a container and records its address. If a server of the same kind outside any
+    /// container holds its port, the error explains how to use that server.
     async fn start(&self, role: Role) -> Result<()> {
         let docker = self.docker()?;
         let id = self.container_of(role)?;
         let spec = self.spec(role)?;
         let have = docker.ours(role, &id).await?.and_then(|have| have.specification);
         let publish = have.map_or(spec.specification.publish, |have| have.publish);
-        // One that a killed run has left may hold the address.
+        // An address check left by an interrupted run may hold the address.
         for role in Role::ALL {
             docker.remove_address_check(&self.stack.instance, role).await?;
         }
@@ -229,7 +228,8 @@ impl Systems {
         }
         self.explain_publishing(spec, result).await?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
-        // One that has ended already publishes nothing: at its address, somebody else may answer.
+        // A container that has already exited publishes nothing, and another server may answer at
+        // its address.
         self.set_place(spec, published);
         Ok(())
     }
@@ -240,7 +240,7 @@ impl Systems {
         self.explain_publishing(spec, result).await
     }
 
-    /// Adds to an address that cannot be had what answers there and which port is free.
+    /// Adds the server that answers at an unavailable address, and a free port, to an error.
     async fn explain_publishing(&self, spec: &ContainerSpec, result: Result<()>) -> Result<()> {
         let Err(Error::Publish { role, address, holder, .. }) = result else { return result };
         let is_process = holder == PortHolder::Process;
@@ -249,8 +249,8 @@ impl Systems {
         Err(Error::Publish { role, address, holder, answers, free })
     }
 
-    /// A server of that role answers where the container was to be published. Only this machine is
-    /// asked.
+    /// Whether a server of that role answers at the address to publish. Only addresses of this
+    /// machine are checked.
     async fn answers_instead(&self, spec: &ContainerSpec, address: SocketAddr) -> bool {
         if self.stack.engine != EngineLocation::Here {
             return false;

@@ -1,26 +1,24 @@
-//! Known causes in the last lines of a server's log, each with its own way out.
-//!
-//! Knows the words of InfluxDB, Grafana, SQLite and the kernel. Must not know how a log is read.
+//! Known causes in the last log lines of InfluxDB, Grafana, SQLite and the kernel, each with its own hint.
 
 use crate::error::{Refusal, is_disk_full};
 use crate::model::role::Role;
 use crate::model::stack::{ContainerSpec, Stack};
 
-/// Why a server ended.
+/// The reason why a server exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// The image is built for another processor.
+    /// The image is built for another architecture.
     Architecture,
     /// Grafana's database is damaged.
     Malformed,
     /// The disk is full.
     Disk,
-    /// The image's user may not write to the volume.
+    /// The image's user cannot write to the volume.
     NotWritable,
 }
 
 impl Cause {
-    /// The cause that a log names.
+    /// The cause in a log, if known.
     pub(super) fn of(role: Role, log: &[String]) -> Option<Self> {
         let says = |phrases: &[&str]| log.iter().any(|line| phrases.iter().any(|phrase| line.contains(phrase)));
         let is_denied = |line: &String| line.contains("ermission denied") && line.contains(role.data_path());
@@ -39,7 +37,7 @@ impl Cause {
         }
     }
 
-    /// What to type next; `user` is the one that the image runs as.
+    /// The next command to type; `user` is the image's user.
     pub(super) fn hint(self, stack: &Stack, spec: &ContainerSpec, user: &str) -> String {
         let (volume, image) = (&spec.specification.volume, &spec.specification.image);
         let [down, up] = ["down", "up"].map(|verb| stack.command(verb));
@@ -47,8 +45,8 @@ impl Cause {
             Self::Architecture => Refusal::Architecture.hint(&stack.invocation),
             Self::Disk => Refusal::Disk.hint(&stack.invocation),
             Self::Malformed => format!(
-                "with a backup: `{}`, then `{}`; without one: `{down}`, `{}`, then `{up}` give Grafana a new database and \
-                 keep InfluxDB's data",
+                "with a backup, run `{}`, then `{}`; without one, `{down}`, `{}`, then `{up}` create a new database \
+                 for Grafana and keep InfluxDB's data",
                 stack.command("down --volumes"),
                 stack.command("restore FILE"),
                 stack.invocation.docker(&format!("volume rm {volume}"))
@@ -57,7 +55,11 @@ impl Cause {
                 let user = if user.is_empty() { "0" } else { user };
                 let arguments =
                     format!("run --rm --user 0 --entrypoint chown --volume {volume}:/data {image} -R {user} /data");
-                format!("`{}` gives the volume to the image's user; then `{up}`", stack.invocation.docker(&arguments))
+                format!(
+                    "`{}` gives the volume to the image's user; then run \
+                     `{up}`",
+                    stack.invocation.docker(&arguments)
+                )
             }
         }
     }
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_every_cause_are_known_and_others_are_none() {
+    fn every_known_message_has_a_cause_and_other_messages_have_none() {
         for (role, line, cause) in [
             (Role::Grafana, "exec /run.sh: exec format error", Some(Cause::Architecture)),
             (Role::Grafana, "Error: database disk image is malformed (11)", Some(Cause::Malformed)),

@@ -1,6 +1,4 @@
-//! The verbs, each a short story: observe, plan, apply, observe again.
-//!
-//! Must not know how anything is shown, nor what an option is called in clap.
+//! The commands up, down and status: observe, plan, apply, and observe again.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,33 +16,33 @@ use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::model::status::{self, Account, Status};
 
-/// How often a plan is made again because somebody else changed the engine meanwhile.
+/// The number of plans made because another process changed the engine meanwhile.
 const MAX_ATTEMPTS: usize = 6;
 
-/// What a verb that changes things reports.
+/// The result of a command that changes an instance.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What was done.
+    /// The executed steps.
     pub executed: Vec<ExecutedStep>,
-    /// How things are now.
+    /// The status afterwards.
     pub status: Status,
 }
 
-/// What the user asked of `down`.
+/// Options of `down`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DownOptions {
     /// Delete the volumes, with all data and settings.
     pub volumes: bool,
-    /// Take our data source, dashboard and folder out of a Grafana that already ran.
+    /// Remove this instance's objects from an external Grafana.
     pub deregister: bool,
 }
 
-/// Brings the stack up and verifies it. `confirm` is asked before points are deleted, with what would be. Where a
-/// new image of Grafana fails, the one of before comes back with its database.
+/// Brings the stack up and verifies it. `confirm` is called with a description before data is
+/// deleted. If a new image of Grafana fails, the previous one is restored with its database.
 ///
 /// # Errors
-/// [`Error::Blocked`] when somebody has to act first, [`Error::NotConverged`] when something remains
-/// to be done afterwards, [`Error::UpgradeUndone`] when the new image failed, else what a step failed with.
+/// [`Error::Blocked`] if the user has to act first, [`Error::NotConverged`] if a difference
+/// remains, [`Error::UpgradeUndone`] if the new image failed, otherwise the error of a step.
 pub async fn up(
     systems: &Systems,
     options: UpOptions,
@@ -60,7 +58,7 @@ pub async fn up(
     }
 }
 
-/// Refuses what no snapshot can change, and says what a user should know beforehand.
+/// Rejects invalid options and prints warnings.
 fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
     check_reset(stack, options)?;
     warn_about_open_access(stack, listener);
@@ -70,7 +68,7 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
     Ok(())
 }
 
-/// Goes back to the image of before, if another one is being tried; what is to be told of it all.
+/// Rolls back to the previous image if another one is being tried, and returns the error to report.
 async fn undo_upgrade(
     systems: &Systems,
     error: Error,
@@ -81,16 +79,16 @@ async fn undo_upgrade(
         Ok(Some(refused)) => refused,
         Ok(None) => return error,
         Err(other) => {
-            listener.on(Event::Warning(&format!("the image of before could not be brought back: {other}")));
+            listener.on(Event::Warning(&format!("the previous image could not be restored: {other}")));
             return error;
         }
     };
     let (from, to) = (upgrade.from.name.to_string(), upgrade.to.name.to_string());
-    listener.on(Event::Warning(&format!("{to} failed; going back to {from} and its database")));
-    // On the heap: a plan within a plan takes more stack than some systems give.
+    listener.on(Event::Warning(&format!("{to} failed; rolling back to {from} and its database")));
+    // On the heap, because nested plans need more stack than some systems provide.
     let undone = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
     let undone = undone.await.map(drop).map_err(Box::new);
-    // The settings were saved before the image was tried; naming it once more would try it again.
+    // The settings were saved before the image was tried; repeating its option would try it again.
     let saved = systems.stack().invocation.saved();
     let (again, rest) = (saved.command(&format!("up --grafana-image {to}")), saved.command("up"));
     Error::UpgradeUndone { from, to, source: Box::new(error), undone, again, rest }
@@ -144,23 +142,23 @@ async fn converge(
     }
 }
 
-/// What could be done is done, and Grafana does not show the rest.
+/// The error after all possible steps, if Grafana failed to return a resource.
 fn not_read(stack: &Stack, unreadable: &Unreadable) -> Error {
     let Unreadable { doing, status, why } = unreadable.clone();
     Error::Answer { doing, url: stack.url(Role::Grafana).to_string(), status, why }
 }
 
-/// What `up` asks before it deletes data.
+/// A confirmation that `up` requests before it deletes data.
 #[derive(Debug, PartialEq, Eq)]
 enum Question {
-    /// A shorter retention deletes points.
+    /// A shorter retention period deletes data.
     Retention { database: String, from: Option<Retention>, to: Retention },
-    /// Grafana's database before this image was tried replaces the present one.
+    /// Grafana's database from before this upgrade replaces the current one.
     Restore { tried: String },
 }
 
 impl Question {
-    /// An answer to this question is one to the other, too.
+    /// Whether confirming this question confirms the other, too.
     fn covers(&self, other: &Self) -> bool {
         let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
         self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
@@ -171,21 +169,28 @@ impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retention { database, from: Some(from), to } => {
-                write!(f, "database {database} keeps points {from}, and would keep them {to}: older ones are deleted")
+                write!(
+                    f,
+                    "the retention period of database {database} is {from}; setting it to {to} deletes older data"
+                )
             }
             Self::Retention { database, from: None, to } => {
-                write!(f, "database {database} would keep points {to}, and it is not known how long it keeps them now")
+                write!(
+                    f,
+                    "the retention period of database {database} is unknown; setting it to {to} may delete older data"
+                )
             }
             Self::Restore { tried } => write!(
                 f,
-                "the database that Grafana had before {tried} was tried comes back, and what was stored in Grafana since \
-                 is deleted"
+                "the database from before the upgrade to {tried} is restored, and data stored in Grafana since then \
+                 is lost"
             ),
         }
     }
 }
 
-/// What must be confirmed before a plan is carried out. A database that was copied just now comes back unasked.
+/// The confirmations needed before a plan is executed. A database that was copied just now is
+/// restored without one.
 fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
     let retention = plan::shortened_retention(stack, plan).map(|from| Question::Retention {
         database: stack.database.clone(),
@@ -198,18 +203,18 @@ fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
     retention.into_iter().chain(restore).collect()
 }
 
-/// Grafana's command resets the password of its first administrator, whoever signs in.
+/// Grafana's command resets the password of its first administrator, whatever account signs in.
 fn check_reset(stack: &Stack, options: UpOptions) -> Result<()> {
     if !options.reset_password || (stack.login.is_admin() && stack.container(Role::Grafana).is_some()) {
         return Ok(());
     }
     Err(Error::usage(
-        "--reset-grafana-password sets the password of admin, in a container of clipper-metrics only",
-        "omit --grafana-user, the token and --grafana-url (--grafana-user '' takes back a remembered one)",
+        "--reset-grafana-password sets the password of admin, in a managed container only",
+        "omit --grafana-user, the token and --grafana-url (--grafana-user '' removes a remembered one)",
     ))
 }
 
-/// Decides whether a plan is made again.
+/// Decides whether to plan again.
 struct Retries<'a> {
     listener: &'a dyn Listener,
     left: usize,
@@ -222,18 +227,18 @@ impl<'a> Retries<'a> {
         Self { listener, left: MAX_ATTEMPTS, backoff: Duration::from_millis(50), refused: false }
     }
 
-    /// One attempt less; the error where none is left.
+    /// Uses up one attempt; returns the error if none is left.
     fn spend(&mut self, error: Error) -> Result<()> {
         self.left -= 1;
         if self.left == 0 { Err(error) } else { Ok(()) }
     }
 
-    /// Lets a race pass, and one rejected login: a run that ended half-way may have left another
-    /// password in the volume. What Grafana rejected is not tried again.
+    /// Continues after a race, and after one rejected login: an interrupted run may have left
+    /// another password in the volume. A rejected login is not tried again.
     async fn after(&mut self, error: Error) -> Result<()> {
         let is_login = matches!(error, Error::Refused { role: Role::Grafana, .. });
         if is_race(&error) {
-            self.listener.on(Event::Note(&format!("{error}; trying again")));
+            self.listener.on(Event::Note(&format!("{error}; retrying")));
             pause(&mut self.backoff).await;
         } else if is_login && !self.refused {
             self.refused = true;
@@ -244,8 +249,8 @@ impl<'a> Retries<'a> {
     }
 }
 
-/// Somebody else was faster with the same object: what remains to be done must be looked up again.
-/// Grafana 7.5 answers 500 to one of two that save the same thing at once.
+/// Whether another process changed the same object, so that a new plan is needed. Grafana 7.5
+/// answers 500 to one of two simultaneous saves of the same object.
 const fn is_race(error: &Error) -> bool {
     matches!(
         error,
@@ -261,39 +266,39 @@ fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
         rest: rest.join(", "),
         after: Some(started.elapsed()),
         hint: format!(
-            "`{}` shows what differs; something else may be changing the same objects",
+            "`{}` shows what differs; another process may be changing the same objects",
             stack.command("status")
         ),
     }
 }
 
-/// What a command would do.
+/// The effect of a command with `--dry-run`.
 #[derive(Debug)]
 pub struct Preview {
     /// The steps.
     pub plan: Plan,
-    /// What the command asks before it begins.
+    /// The confirmations that the command requests before it begins.
     pub questions: Vec<String>,
-    /// How things are now.
+    /// The current status.
     pub status: Status,
 }
 
-/// What `up` would do.
+/// Returns what `up` would do.
 ///
 /// # Errors
-/// [`Error::Usage`] where `up` refuses its options, [`Error::Docker`] when the engine does not answer.
+/// [`Error::Usage`] if `up` rejects its options, [`Error::Docker`] if the engine does not answer.
 pub async fn plan_up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Preview> {
     let stack = systems.stack();
     begin(stack, options, listener)?;
     let seen = systems.observe(Depth::Servers).await?;
     let plan = plan::up(stack, &seen, options);
-    // Nothing is asked while something blocks.
+    // No confirmation is requested while there is a blocker.
     let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
     let status = summarize(systems, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }
 
-/// Says in one line each who could use what is published.
+/// Warns about published addresses that other hosts can reach.
 fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
     let open = |role| {
         let specification = &stack.container(role)?.specification;
@@ -301,20 +306,21 @@ fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
     };
     if let Some(at) = open(Role::Influxdb) {
         listener.on(Event::Warning(&format!(
-            "InfluxDB listens on {at} without authentication: anyone who reaches that address can read and write metrics"
+            "InfluxDB listens on {at} without authentication: every host that reaches that address can read and write \
+             metrics"
         )));
     }
     if let Some(at) = open(Role::Grafana) {
         listener.on(Event::Warning(&format!(
-            "Grafana listens on {at} over plain http: passwords can be read on the way there"
+            "Grafana listens on {at} over plain HTTP: passwords can be read on the network"
         )));
     }
 }
 
-/// Removes what is the instance's. `confirm` is asked before volumes go.
+/// Removes the instance. `confirm` is called before volumes are deleted.
 ///
 /// # Errors
-/// [`Error::Blocked`] when somebody has to act first, what `confirm` says, else what a step failed with.
+/// [`Error::Blocked`] if the user has to act first, the error from `confirm`, otherwise the error of a step.
 pub async fn down(
     systems: &Systems,
     options: DownOptions,
@@ -338,7 +344,7 @@ pub async fn down(
         {
             confirm(&volumes).await?;
         }
-        // Only when everything that is to go was confirmed.
+        // Only after every deletion was confirmed.
         if std::mem::take(&mut deregisters) {
             deregister(systems, &mut executed, listener).await?;
             continue;
@@ -360,7 +366,7 @@ pub async fn down(
     }
 }
 
-/// Takes our things out of a Grafana that stays.
+/// Removes this instance's objects from an external Grafana.
 async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listener: &dyn Listener) -> Result<()> {
     for hint in status::unreadable_dashboards(systems.stack()) {
         listener.on(Event::Warning(&hint));
@@ -388,8 +394,8 @@ async fn plan_deregister(systems: &Systems) -> Result<Plan> {
     expect_known_settings(stack)?;
     if stack.container(Role::Grafana).is_some() {
         return Err(Error::usage(
-            "--deregister is for a Grafana that already runs; this one is a container, which is removed as a whole",
-            format!("omit it; `{}` deletes its data, too", stack.command("down --volumes")),
+            "--deregister is for an external Grafana, but this one is a container, which is removed as a whole",
+            format!("omit it; `{}` also deletes its data", stack.command("down --volumes")),
         ));
     }
     let seen = systems.observe(Depth::Servers).await?;
@@ -406,7 +412,7 @@ async fn plan_deregister(systems: &Systems) -> Result<Plan> {
     }
 }
 
-/// Refuses to work on an instance whose restore is not finished.
+/// Stops if a restore of the instance is unfinished.
 pub(crate) fn expect_restored(stack: &Stack, seen: &Observed) -> Result<()> {
     match plan::unfinished(stack, seen) {
         Some(blocked) => Err(Error::Blocked { resource: Resource::Settings, blocked }),
@@ -414,14 +420,14 @@ pub(crate) fn expect_restored(stack: &Stack, seen: &Observed) -> Result<()> {
     }
 }
 
-/// The same as a warning, for commands that can do without the data.
+/// Only warns about it, for commands that do not need the data.
 pub(crate) fn warn_about_restore(stack: &Stack, seen: &Observed, listener: &dyn Listener) {
     if let Some(unfinished) = plan::unfinished(stack, seen) {
         listener.on(Event::Warning(&format!("{}: {}", unfinished.why, unfinished.hint)));
     }
 }
 
-/// What is lost with volumes.
+/// The data that is lost with volumes.
 #[must_use]
 pub fn deletion(volumes: &[String]) -> String {
     format!("the volumes {} are deleted, with all metrics, users and dashboards in them", volumes.join(" and "))
@@ -441,17 +447,17 @@ fn still_there(stack: &Stack, plan: &Plan) -> Error {
         rest: plan.steps().map(|(step, _)| step.to_string()).collect::<Vec<_>>().join(", "),
         after: None,
         hint: format!(
-            "something else uses them: `{}` and `{}` show what",
+            "other containers use them: `{}` and `{}` show which",
             stack.invocation.docker("ps -a"),
             stack.invocation.docker(&format!("network inspect {}", stack.instance))
         ),
     }
 }
 
-/// What `down` would do.
+/// Returns what `down` would do.
 ///
 /// # Errors
-/// [`Error::Docker`] when the engine does not answer.
+/// [`Error::Docker`] if the engine does not answer.
 pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Preview> {
     let mut items = if options.deregister { plan_deregister(systems).await?.0 } else { Vec::new() };
     let seen = systems.observe(Depth::EngineOnly).await?;
@@ -465,10 +471,10 @@ pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Previe
     Ok(Preview { plan, questions, status })
 }
 
-/// Reports what is there and how it differs.
+/// Returns the current state and its differences from the settings.
 ///
 /// # Errors
-/// [`Error::Docker`] when the engine does not answer.
+/// [`Error::Docker`] if the engine does not answer.
 pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
     let seen = systems.observe(Depth::Servers).await?;
     let plan = plan::up(systems.stack(), &seen, UpOptions::default());
@@ -477,13 +483,13 @@ pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
     Ok(status)
 }
 
-/// How often `status --watch` looks.
+/// The interval of `status --watch`.
 const WATCH: Duration = Duration::from_secs(3);
 
-/// Looks again and again and shows each status, until `show` has had enough.
+/// Shows the status repeatedly until `show` returns false.
 ///
 /// # Errors
-/// [`Error::Docker`] when the engine does not answer.
+/// [`Error::Docker`] if the engine does not answer.
 pub async fn watch(systems: &Systems, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
     let mut ticks = tokio::time::interval(WATCH);
     loop {
@@ -494,10 +500,11 @@ pub async fn watch(systems: &Systems, show_secrets: bool, mut show: impl FnMut(&
     }
 }
 
-/// Outlives an engine that restarts: tells of it once, and opens again until that works.
+/// Reopens a stream after the engine restarts: reports the interruption once, and retries until the
+/// engine answers.
 ///
 /// # Errors
-/// Any error that is not the engine's.
+/// Any error that does not come from the engine.
 pub async fn reopen<T, F: Future<Output = Result<T>>>(
     error: Error,
     open: impl Fn() -> F,
@@ -518,7 +525,7 @@ pub async fn reopen<T, F: Future<Output = Result<T>>>(
     }
 }
 
-/// A command that depends on what the instance remembers stops where that is lost, and does not guess.
+/// Stops a command that depends on remembered settings if they are lost.
 pub(crate) fn expect_known_settings(stack: &Stack) -> Result<()> {
     plan::unknown_settings(stack)
         .map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Settings, blocked }))
@@ -530,7 +537,7 @@ pub(crate) async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, s
     Ok(status::summarize(systems.stack(), seen, plan, reports, account))
 }
 
-/// What Clipper reports, as far as InfluxDB can be asked. A failure here is no failure of the stack.
+/// Clipper's reports, as far as InfluxDB can be queried. An error here is not an error of the stack.
 async fn reports(systems: &Systems, seen: &Observed) -> Reports {
     let stack = systems.stack();
     let is_known = plan::unknown_settings(stack).is_none();

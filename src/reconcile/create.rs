@@ -1,6 +1,4 @@
-//! Makes containers: as specified, or where nobody else reaches them, from the image that ran last.
-//!
-//! Knows what a volume's files say about the container that is made for it. Must not start anything.
+//! Creates containers: as specified, or privately on loopback from the last image that ran.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -27,20 +25,20 @@ impl Systems {
         self.create_as(spec, specification, Making { adopts, ..Making::default() }).await
     }
 
-    /// A container that data is put in through, published as no stack specifies it. Clipper, which looks for InfluxDB
-    /// at the specified port, does not find it.
+    /// Creates a container for restoring data through it, published at another port than the stack
+    /// specifies, so that Clipper does not find it.
     pub(super) async fn create_for_restore(&self, spec: &ContainerSpec) -> Result<()> {
         let mut specification = private(spec);
         if spec.role == Role::Influxdb && matches!(self.stack.engine, EngineLocation::Elsewhere(_)) {
-            // That machine's loopback is out of reach.
+            // The loopback of another machine's engine is out of reach.
             specification.publish.set_ip(spec.specification.publish.ip());
         }
         self.create_as(spec, specification, Making { private: true, ..Making::default() }).await
     }
 
-    /// On a port of loopback that the engine chooses, from the image that ran last: a login that is
-    /// rejected must not leave a migrated database behind. A volume that Grafana never ran on gets
-    /// the given password: there is no other to try.
+    /// Creates the container at a loopback port that the engine chooses, from the last image that
+    /// ran: a rejected login must not leave a migrated database behind. A volume that Grafana has
+    /// never used gets the supplied password, because there is no other to try.
     pub(super) async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
         let last = self.last_image.borrow().clone();
         let mut making = Making { adopts: true, private: true, image: None };
@@ -78,11 +76,11 @@ impl Systems {
             let specification = Specification { password: PasswordSource::File, ..specification };
             self.replace_as(spec, specification, making).await?;
         }
-        // The volume may have been made for another version.
+        // The volume may have been created for another version.
         self.record_version(spec).await
     }
 
-    /// The image that ran last on the volume, where it is another than the specified one.
+    /// The last image that ran on the volume, if it differs from the specified one.
     async fn last_image_of(&self, spec: &ContainerSpec, id: &str) -> Result<Option<String>> {
         let docker = self.docker()?;
         let (files, volume) = try_join(docker.read_files(id), docker.volume(&self.stack.instance, spec.role)).await?;
@@ -90,8 +88,8 @@ impl Systems {
         Ok(files.last_image(label).filter(|last| *last != spec.specification.image.to_string()))
     }
 
-    /// Makes the container. With `adopts`, a password that lies in the volume is taken over, and a
-    /// volume that an image is too old for is refused before anything is started on it.
+    /// Creates the container. With `adopts`, a password in the volume is adopted, and an image that
+    /// is too old for the volume is rejected before it starts.
     async fn create_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
         let docker = self.docker()?;
         let user = &self.stack.login.user;
@@ -112,7 +110,7 @@ impl Systems {
             Volume::Ours { version, .. } if docker.has_database(&id).await? => version,
             _ => None,
         };
-        // A private one is not started before its image is the one that ran last.
+        // A private container is not started unless its image is the last one that ran.
         if !making.private
             && let Some(blocked) = older(spec, &spec.specification.image, &files, label)
         {
@@ -127,26 +125,26 @@ impl Systems {
         Ok(())
     }
 
-    /// Makes a container that was never started once more.
+    /// Recreates a container that was never started.
     async fn replace_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
         self.docker()?.remove_container(&self.stack.instance, spec.role).await?;
         Box::pin(self.create_as(spec, specification, making)).await
     }
 }
 
-/// The same container, published on a port of loopback that the engine chooses.
+/// The configuration with a loopback port that the engine chooses.
 fn private(spec: &ContainerSpec) -> Specification {
     let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
     Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() }
 }
 
-/// How a container is made beyond its specification.
+/// Properties of a container beyond its specification.
 #[derive(Clone, Default)]
 struct Making {
-    /// A password that lies in the volume is taken over, and an image that is too old is refused.
+    /// A password in the volume is adopted, and an image that is too old is rejected.
     adopts: bool,
-    /// Only this program reaches it.
+    /// Only this program can reach it.
     private: bool,
-    /// The engine's id of another image than the specified one.
+    /// The engine's id of an image to use instead of the specified one.
     image: Option<String>,
 }

@@ -1,10 +1,11 @@
-//! Whether the server at a container's address is that container. A socket of the engine can be forwarded from another
-//! machine or mounted into a container: then another server answers at the published address here, and no credentials
-//! may go there.
+//! Verifies that the server at a container's address is that container. If the engine's socket is
+//! forwarded from another machine or mounted into a container, another server answers at the
+//! published address here, and must not receive credentials.
 //!
-//! Two facts show it. The engine names a network's bridge after the network's random id: where this process sees that
-//! interface, the engine publishes on the same addresses. Where it does not, as with engines in virtual machines, a
-//! request with a random number is sent to the published port: only a container behind it has that number in its log.
+//! Two facts prove it. The engine names a network's bridge after the network's random id: if this
+//! process sees that interface, the engine publishes on the same addresses. Otherwise, as with
+//! engines in virtual machines, a request with a random number is sent to the published port: only
+//! the container behind that port has the number in its log.
 
 use std::time::{Duration, Instant};
 
@@ -18,18 +19,20 @@ use crate::model::observed::{ContainerState, ManagedServer, Network, RunState};
 use crate::model::plan::{self, Resource};
 use crate::model::role::Role;
 
-/// How long a request may take from the published port into the container's log. Only another server takes so long.
+/// The time limit for a request to appear in the container's log. Only requests to another server
+/// take that long.
 const LOGGED_WITHIN: Duration = Duration::from_secs(5);
 
-/// The same where another server is the usual case: only a run that switches to an external server waits so long.
+/// A shorter limit if another server is the usual case: only a run that switches to an external
+/// server waits this long.
 const FORWARDED_WITHIN: Duration = Duration::from_secs(1);
 
 impl Systems {
-    /// The server that answers at the role's address is its container, which is attached to `network`, or the server
-    /// that the user named.
+    /// Whether the server at the role's address is its container, which is attached to `network`,
+    /// or the external server that the user named.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer, [`Error::Http`] when the server does not.
+    /// [`Error::Docker`] if the engine does not answer, [`Error::Http`] if the server does not.
     pub(super) async fn is_the_container(&self, role: Role, network: &Network) -> Result<bool> {
         if self.stack.container(role).is_none() || has_bridge_of(network) {
             return Ok(true);
@@ -37,11 +40,11 @@ impl Systems {
         self.arrives_in(role, &self.container_of(role)?, LOGGED_WITHIN).await
     }
 
-    /// The instance's own container to which an external server's URL leads through a proxy or a tunnel, whose address
-    /// shows nothing of it.
+    /// The instance's own container, if an external server's URL leads to it through a proxy or a
+    /// tunnel, so that the address does not show it.
     ///
     /// # Errors
-    /// As [`Self::is_the_container`].
+    /// The same as [`Self::is_the_container`].
     pub(super) async fn forwarded_to(&self, role: Role, container: &ContainerState) -> Result<Option<ManagedServer>> {
         let have = container.ours().filter(|have| have.run == RunState::Running);
         let Some(have) = have.filter(|_| self.stack.container(role).is_none()) else { return Ok(None) };
@@ -54,10 +57,11 @@ impl Systems {
         }))
     }
 
-    /// A request with a random number, sent to the role's address, is in this container's log.
+    /// Whether a request with a random number, sent to the role's address, appears in this container's log.
     async fn arrives_in(&self, role: Role, id: &str, within: Duration) -> Result<bool> {
         let number = super::login::random_hex()?;
-        // Both servers log such a request at their usual level; InfluxDB any, Grafana what it does not find.
+        // Both servers log such a request at their default level: InfluxDB every request, Grafana
+        // those for unknown paths.
         let path = match role {
             Role::Influxdb => format!("/ping?clipper-metrics={number}"),
             Role::Grafana => format!("/api/clipper-metrics-{number}"),
@@ -76,11 +80,11 @@ impl Systems {
         }
     }
 
-    /// Verifies that the server at the role's address is its container, before anything is sent to it that another
-    /// server must not get.
+    /// Verifies that the server at the role's address is its container before anything is sent that
+    /// no other server may receive.
     ///
     /// # Errors
-    /// [`Error::Blocked`] when it is another server, else as [`Self::is_the_container`].
+    /// [`Error::Blocked`] if it is another server, otherwise the same as [`Self::is_the_container`].
     pub(super) async fn expect_the_container(&self, role: Role) -> Result<()> {
         if self.stack.container(role).is_none() {
             return Ok(());

@@ -1,8 +1,8 @@
-//! One run at a time per engine and instance, for one user on one machine.
+//! A lock that allows one run at a time per engine and instance, for one user on one machine.
 //!
-//! The lock is a file in a directory that belongs to this user alone: another user could hold a lock anywhere else, or
-//! put a link in its place. Runs of different users are kept apart by the engine itself, whose "already exists" means to
-//! look once more.
+//! The lock is a file in a directory that only this user can write to: elsewhere, another user
+//! could hold the lock or replace it with a link. Runs of different users are kept apart by the
+//! engine itself, whose error "already exists" leads to a new plan.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,22 +13,21 @@ use crate::engine::endpoint::Environment;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
 
-/// Held until it is dropped; the system lets go of it when the process dies.
+/// The lock is held until it is dropped; the operating system releases it when the process dies.
 #[derive(Debug)]
 pub struct Lock {
     _file: Option<File>,
 }
 
-/// How long another run may work on the same instance: pulls can be slow.
+/// How long another run may hold the lock: pulls can be slow.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
-/// The directory of the locks.
 const DIRECTORY: &str = "clipper-metrics";
 
-/// Waits until no other run works on the same instance of the same engine. Where no directory is this user's alone,
-/// there is no lock: the engine still keeps two runs apart.
+/// Waits until no other run works on the same instance of the same engine. If no directory belongs
+/// to this user alone, there is no lock, and the engine still keeps two runs apart.
 ///
 /// # Errors
-/// [`Error::Raced`] when the other run does not end.
+/// [`Error::Raced`] if the other run does not end.
 pub async fn acquire(engine: &str, instance: &str, environment: &Environment, listener: &dyn Listener) -> Result<Lock> {
     acquire_within(LOCK_TIMEOUT, engine, instance, environment, listener).await
 }
@@ -44,8 +43,7 @@ async fn acquire_within(
     let name = format!("{engine}-{instance}.lock");
     let parents = parents(environment);
     let Some(file) = parents.iter().find_map(|parent| private::open(parent, &name).ok()) else {
-        listener
-            .on(Event::Note("no directory belongs to this user alone, so nothing keeps two runs apart but the engine"));
+        listener.on(Event::Note("no directory belongs to this user alone, so only the engine keeps two runs apart"));
         return Ok(Lock { _file: None });
     };
     let deadline = Instant::now() + timeout;
@@ -61,7 +59,7 @@ async fn acquire_within(
                 }
                 if Instant::now() >= deadline {
                     let waited = humantime::format_duration(timeout);
-                    let why = format!("another clipper-metrics has worked on it for {waited}");
+                    let why = format!("another clipper-metrics has been working on it for {waited}");
                     return Err(Error::Raced { doing: format!("work on {instance}"), why });
                 }
                 crate::backoff::pause(&mut pause).await;
@@ -71,7 +69,7 @@ async fn acquire_within(
     }
 }
 
-/// Where the directory of the locks may be, the best place first.
+/// Candidates for the parent of the lock directory, the best first.
 fn parents(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.path("HOME").map(|home| Path::new(home).join(".cache"));
     let runtime = environment.path("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -88,11 +86,11 @@ mod private {
     const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
     const OWNER_ONLY: Mode = Mode::RWXU;
 
-    /// A file of this user's in a directory that no other user can enter, below a directory of this user's or one that
-    /// is everybody's and protects what each user has there. No link is followed below it.
+    /// Opens a file of this user in a directory that no other user can enter. The parent belongs to
+    /// this user, or is shared and protects each user's entries. Links below it are not followed.
     pub(super) fn open(parent: &Path, name: &str) -> io::Result<File> {
         let parent = below(parent)?;
-        // A name for each user where one directory serves all.
+        // A shared parent needs a directory name per user.
         let (directory, is_shared) = match fstat(&parent)? {
             stat if is_protected(&stat) => (format!("{DIRECTORY}-{}", geteuid().as_raw()), true),
             stat if is_own(&stat) => (DIRECTORY.to_string(), false),
@@ -108,7 +106,7 @@ mod private {
         Ok(file.into())
     }
 
-    /// The directory, made if only its last part is missing, as in a home without `.cache`.
+    /// Opens the directory; its last part is created if missing, such as `.cache` in a home directory.
     fn below(path: &Path) -> io::Result<OwnedFd> {
         match open_path(path, FOLDER, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) => {
@@ -125,7 +123,7 @@ mod private {
         }
     }
 
-    /// A directory that this user owns and no other can enter.
+    /// Opens or creates a directory that this user owns and no other user can enter.
     fn own_directory(parent: &OwnedFd, name: &str, is_shared: bool) -> io::Result<OwnedFd> {
         let directory = made(parent, name)?;
         let stat = fstat(&directory)?;
@@ -134,7 +132,7 @@ mod private {
         }
         let mode = Mode::from_raw_mode(stat.st_mode);
         if mode.intersects(Mode::RWXG | Mode::RWXO) {
-            // What others could write to before may hold what they made.
+            // A directory that was writable for others may contain their files.
             if is_shared || mode.intersects(Mode::WGRP | Mode::WOTH) {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
@@ -155,7 +153,7 @@ mod private {
         stat.st_uid == geteuid().as_raw()
     }
 
-    /// Everybody may write there, and only root and owners may remove, as in `/tmp`.
+    /// Whether every user may write there but only owners and root may remove, as in `/tmp`.
     fn is_protected(stat: &Stat) -> bool {
         stat.st_uid == 0 && Mode::from_raw_mode(stat.st_mode).contains(Mode::SVTX)
     }
@@ -174,12 +172,12 @@ mod private {
         }
 
         #[test]
-        fn the_file_is_in_a_directory_of_this_users_alone() {
+        fn the_file_is_in_a_directory_that_only_this_user_can_enter() {
             let home = tempfile::tempdir().unwrap();
             open(&home.path().join(".cache"), NAME).unwrap();
             let directory = home.path().join(".cache").join(DIRECTORY);
             assert_eq!((mode(&directory), mode(&directory.join(NAME))), (0o700, 0o600));
-            // One that others may look into is closed; one that they may write to is not trusted.
+            // A directory that others can read is closed; one that others can write to is not trusted.
             set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
             open(&home.path().join(".cache"), NAME).unwrap();
             assert_eq!(mode(&directory), 0o700);
@@ -188,7 +186,7 @@ mod private {
         }
 
         #[test]
-        fn no_link_is_followed() {
+        fn links_are_not_followed() {
             let (home, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let target = elsewhere.path().join("target");
             create_dir(home.path().join(DIRECTORY)).unwrap();
@@ -201,18 +199,18 @@ mod private {
         }
 
         #[test]
-        fn what_another_user_owns_is_left_alone() {
+        fn directories_of_another_user_are_not_used() {
             if !geteuid().is_root() {
                 return;
             }
-            // A directory like /tmp, where another user was first.
+            // A directory like /tmp in which another user came first.
             let shared = tempfile::tempdir().unwrap();
             set_permissions(shared.path(), Permissions::from_mode(0o1777)).unwrap();
             let other = tempfile::tempdir().unwrap();
             chown(other.path(), Some(12345), None).unwrap();
             assert!(open(other.path(), NAME).is_err() && other.path().read_dir().unwrap().count() == 0);
             assert!(open(&other.path().join(".cache"), NAME).is_err());
-            // Its owner runs this program: the directory in it is the other user's.
+            // The shared parent's owner runs this program, but the directory in it belongs to the other user.
             let theirs = shared.path().join(format!("{DIRECTORY}-0"));
             create_dir(&theirs).unwrap();
             chown(&theirs, Some(12345), None).unwrap();
@@ -228,7 +226,7 @@ mod private {
 mod private {
     use super::{DIRECTORY, File, Path, io};
 
-    /// A file in a directory of the user's profile.
+    /// Opens a file in a directory of the user's profile.
     pub(super) fn open(parent: &Path, name: &str) -> io::Result<File> {
         let directory = parent.join(DIRECTORY);
         std::fs::create_dir_all(&directory)?;
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn another_run_that_does_not_end_is_an_error() {
+    fn a_run_that_holds_the_lock_too_long_is_an_error() {
         let home = tempfile::tempdir().unwrap();
         let environment = Environment::from([("HOME".into(), home.path().to_str().unwrap().into())]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

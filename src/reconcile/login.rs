@@ -1,7 +1,6 @@
-//! Signing in to Grafana: which password opens it, and how one is tried, stored, replaced and reset.
+//! Signs in to Grafana: finds the accepted password, and tries, stores, replaces and resets
+//! passwords in an order that loses no password and never publishes the default one.
 //!
-//! Knows in which order nothing is lost and nobody is let in. Whether a step is needed is the plan's
-//! to say.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,11 +16,11 @@ use crate::model::plan::{Blocked, Obstacle, Resource};
 use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
 
-/// After a rejected login, the stored password is looked at this often; Grafana locks a user out
-/// after five wrong ones.
+/// The interval at which the stored password is read again after a rejected login; Grafana locks a
+/// user out after five wrong passwords.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// What is known of signing in to the Grafana at hand; forgotten with its container.
+/// The login to the current Grafana container; discarded together with the container.
 #[derive(Default)]
 pub(super) struct LoginState {
     known: RefCell<Known>,
@@ -29,13 +28,13 @@ pub(super) struct LoginState {
 
 #[derive(Default)]
 struct Known {
-    /// Our files in the volume, once they were read.
+    /// The files of clipper-metrics in the volume, once read.
     files: Option<VolumeFiles>,
-    /// What Grafana accepted.
+    /// The accepted login.
     accepted: Option<Auth>,
-    /// What Grafana rejected; none of it is tried again.
+    /// Rejected logins, which are not tried again.
     refused: Vec<Auth>,
-    /// That nothing is left to try.
+    /// Set when no login is left to try.
     rejected: Option<Rejected>,
     /// A client that is signed in.
     client: Option<Rc<Grafana>>,
@@ -49,12 +48,12 @@ struct Rejected {
 }
 
 impl LoginState {
-    /// The container is another one, or about to be.
+    /// Discards everything, because the container changes.
     pub(super) fn forget(&self) {
         *self.known.borrow_mut() = Known::default();
     }
 
-    /// Our files in the volume have changed.
+    /// Discards the files, because they have changed.
     pub(super) fn forget_files(&self) {
         self.known.borrow_mut().files = None;
     }
@@ -78,7 +77,7 @@ impl LoginState {
         self.known.borrow().refused.contains(auth)
     }
 
-    /// Grafana has rejected the login: asking again would count as another wrong password.
+    /// Records that Grafana rejected the login: another attempt would count as another wrong password.
     pub(super) fn reject(&self, message: &str) {
         let mut known = self.known.borrow_mut();
         let files = known.files.take();
@@ -96,7 +95,7 @@ impl Systems {
         Auth::Basic(self.credentials.grafana_user.clone(), password.clone())
     }
 
-    /// Our files in the volume of Grafana's container.
+    /// The files of clipper-metrics in the volume of Grafana's container.
     pub(super) async fn files(&self) -> Result<VolumeFiles> {
         if let Some(files) = self.login.known.borrow().files.clone() {
             return Ok(files);
@@ -106,8 +105,8 @@ impl Systems {
         Ok(files)
     }
 
-    /// What to try without reading anything, in this order. A password that was given is tried
-    /// alone, but where Grafana moves off loopback and may still have its default one.
+    /// The logins to try before reading any file, in order. A supplied password is tried alone,
+    /// unless Grafana moves off loopback and may still have the default one.
     fn first_candidates(&self, have: Option<&OurContainer>) -> Vec<Auth> {
         let credentials = &self.credentials;
         if let Some(token) = &credentials.grafana_token {
@@ -126,8 +125,8 @@ impl Systems {
         candidates
     }
 
-    /// What the volume's files offer: a password that was being set comes first, since a run that
-    /// died in between is finished with one attempt.
+    /// The logins from the volume's files. A pending password comes first, so that one attempt
+    /// completes the change of an interrupted run.
     fn stored_candidates(&self, files: &VolumeFiles) -> Vec<Auth> {
         let mut candidates: Vec<Auth> =
             [&files.pending, &files.password].into_iter().flatten().map(|password| self.basic(password)).collect();
@@ -135,7 +134,7 @@ impl Systems {
         candidates
     }
 
-    /// The passwords that may open Grafana, in the order in which they are tried.
+    /// The logins to try, in order.
     async fn candidates(&self, have: Option<&OurContainer>) -> Result<Vec<Auth>> {
         let mut candidates = self.first_candidates(have);
         if candidates.is_empty() {
@@ -147,8 +146,8 @@ impl Systems {
         Ok(candidates)
     }
 
-    /// Signs in and looks at what Grafana stores. `health` has just answered; where it may be open to visitors who do
-    /// not sign in, an answer alone does not say that the password is right.
+    /// Signs in and reads Grafana's content. `health` has just answered. A Grafana with anonymous
+    /// access answers requests even if the password is wrong.
     pub(super) async fn observe_signed_in(
         &self,
         health: Grafana,
@@ -164,11 +163,11 @@ impl Systems {
             Some(auth) => vec![auth],
             None => self.candidates(have).await?,
         };
-        let mut rejected = "the login was rejected before".to_string();
+        let mut rejected = "the login was already rejected".to_string();
         loop {
             let untried = candidates.iter().find(|auth| !self.login.was_refused(auth)).cloned();
             let Some(auth) = untried else {
-                // A run that ended half-way may have left a password that no label speaks of.
+                // An interrupted run may have left a password that no label mentions.
                 if have.is_some()
                     && self.credentials.grafana_token.is_none()
                     && self.credentials.grafana_password.is_none()
@@ -204,7 +203,7 @@ impl Systems {
         }
     }
 
-    /// Grafana rejected the login before, and nothing has changed since that could mend it.
+    /// The message of an earlier rejection, if nothing has changed since then that could help.
     async fn still_rejected(&self, have: Option<&OurContainer>) -> Result<Option<String>> {
         let rejected = self.login.known.borrow().rejected.clone();
         let Some(rejected) = rejected else { return Ok(None) };
@@ -214,7 +213,7 @@ impl Systems {
         self.login.known.borrow_mut().files = None;
         let files = self.files().await?;
         let mut known = self.login.known.borrow_mut();
-        // Where nobody had looked at the files, this is only the first look.
+        // If the files had not been read before, they cannot have changed.
         if rejected.files.is_none() || rejected.files.as_ref() == Some(&files) {
             known.rejected =
                 Some(Rejected { at: Instant::now(), files: Some(files), message: rejected.message.clone() });
@@ -225,7 +224,8 @@ impl Systems {
         Ok(None)
     }
 
-    /// What an accepted login shows. The file is read where something was given that it may not hold.
+    /// The facts that follow from an accepted login. The password file is read only if it may
+    /// differ from the accepted password.
     async fn seen_login(&self, auth: &Auth, have: Option<&OurContainer>) -> Result<SeenLogin> {
         let Auth::Basic(user, password) = auth else {
             return Ok(SeenLogin { account: Account::Other, file: PasswordFile::NotRead });
@@ -251,11 +251,11 @@ impl Systems {
         Ok(SeenLogin { account, file })
     }
 
-    /// The password for the user who asks to see it: the accepted one, else the stored one or Grafana's default. One
-    /// that Grafana has rejected is not shown.
+    /// The password to show to the user: the accepted one, otherwise the stored one or Grafana's
+    /// default. A rejected password is not shown.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn grafana_password(&self, have: Option<&OurContainer>) -> Result<Option<Secret>> {
         let accepted = self.login.known.borrow().accepted.clone();
         if let Some(Auth::Basic(_, password)) = accepted {
@@ -269,10 +269,10 @@ impl Systems {
         Ok(Some(password).filter(|password| !self.login.was_refused(&self.basic(password))))
     }
 
-    /// A signed-in client for the Grafana that runs at the moment.
+    /// A signed-in client for the running Grafana.
     ///
     /// # Errors
-    /// [`Error::Refused`] when no login is accepted, else when the server does not answer.
+    /// [`Error::Refused`] if no login is accepted, otherwise if the server does not answer.
     pub async fn grafana(&self) -> Result<Rc<Grafana>> {
         let (client, accepted) = {
             let known = self.login.known.borrow();
@@ -293,7 +293,7 @@ impl Systems {
         Ok(client)
     }
 
-    /// The first login that Grafana accepts; nothing else is asked before that is known.
+    /// The first login that Grafana accepts. No other request is sent until it is known.
     async fn sign_in(&self) -> Result<Auth> {
         let have = match (&self.docker, self.stack.container(Role::Grafana)) {
             (Some(docker), Some(_)) => docker.ours(Role::Grafana, &self.container_of(Role::Grafana)?).await?,
@@ -323,21 +323,21 @@ impl Systems {
         Err(rejected.unwrap_or(Error::Refused { role: Role::Grafana, url, message }))
     }
 
-    /// Makes sure that there is a password's file before Grafana's first start: the given one, else the
-    /// one that another run wrote, else a new one.
+    /// Ensures that a password file exists before Grafana's first start: with the supplied
+    /// password, otherwise the one of an earlier run, otherwise a new one.
     pub(super) async fn write_password(&self) -> Result<()> {
         let container = self.container_of(Role::Grafana)?;
         let stored = self.files().await?.password;
         let given = self.credentials.grafana_password.as_ref();
         if stored.is_none() || given.is_some_and(|given| stored.as_ref() != Some(given)) {
             if self.docker()?.has_database(&container).await? {
-                // A Grafana has run here: what opens it must be found out.
+                // A Grafana has run here, so its password must be found out.
                 if stored.is_some() {
                     return Ok(());
                 }
                 self.docker()?.remove_container(&self.stack.instance, Role::Grafana).await?;
                 self.set_container(Role::Grafana, None);
-                let why = "Grafana has run on its volume meanwhile".into();
+                let why = "Grafana has run on its volume in the meantime".into();
                 return Err(Error::Raced { doing: "write Grafana's password".into(), why });
             }
             let password = match given {
@@ -352,11 +352,11 @@ impl Systems {
         Ok(())
     }
 
-    /// Signs in once with what was given to this run.
+    /// Signs in once with the supplied login.
     pub(super) async fn try_password(&self) -> Result<()> {
         let auth = match &self.credentials.grafana_password {
             Some(given) => self.basic(given),
-            // Another user than before, with the password that is known.
+            // A different user with the known password.
             None => match self.files().await?.password {
                 Some(stored) => self.basic(&stored),
                 None => self.basic(&self.credentials.default_password),
@@ -365,14 +365,14 @@ impl Systems {
         self.first_accepted(&[auth]).await.map(drop)
     }
 
-    /// Keeps the password that Grafana accepted, unless it is Grafana's own default.
+    /// Stores the accepted password, unless it is Grafana's default.
     pub(super) async fn store_password(&self) -> Result<()> {
         let accepted = self.login.known.borrow().accepted.clone();
         let password = match accepted {
             Some(Auth::Basic(_, password)) => password,
             Some(_) => return Ok(()),
             None => {
-                let why = "nobody is signed in any more".into();
+                let why = "the session has ended".into();
                 return Err(Error::Raced { doing: "store Grafana's password".into(), why });
             }
         };
@@ -383,7 +383,7 @@ impl Systems {
         self.keep(&password, files.pending.is_some()).await
     }
 
-    /// Makes sure that admin/admin opens nothing. Nobody else reaches this Grafana.
+    /// Verifies that admin/admin is rejected, on a Grafana that no other host can reach.
     pub(super) async fn secure_password(&self) -> Result<()> {
         let files = self.files().await?;
         let default = &self.credentials.default_password;
@@ -416,11 +416,12 @@ impl Systems {
             self.login.accept(self.basic(&new));
             self.keep(&new, false).await?;
         }
-        // An account has one password for both ways, and basic authentication has just accepted another.
+        // An account has the same password for both ways, and basic authentication has just
+        // accepted another one.
         self.expect_form_rejects_default().await.map(drop)
     }
 
-    /// Tries admin/admin in the login form; whether there is one.
+    /// Tries admin/admin in the login form; returns whether Grafana has one.
     async fn expect_form_rejects_default(&self) -> Result<FormLogin> {
         let default = &self.credentials.default_password;
         match self.grafana_client(Auth::None).try_login_form(Login::ADMIN, default).await? {
@@ -432,18 +433,19 @@ impl Systems {
     fn default_password_opens(&self) -> Error {
         Error::NotConfirmed {
             message: format!(
-                "Grafana's account admin still has the password admin, and others would reach it; Grafana stays on \
-                 loopback, at {}",
+                "Grafana's account admin still has the password admin, and other hosts would be able to use it; \
+                 Grafana stays on loopback, at {}",
                 self.http(Role::Grafana, Auth::None).address()
             ),
-            hint: "change that password there, or have it replaced by signing in as admin: omit --grafana-user and \
-                   the token"
+            hint: "change that password there, or let clipper-metrics replace it by signing in as admin: omit \
+                   --grafana-user and the token"
                 .into(),
         }
     }
 
-    /// Another account signs in, and admin/admin must be rejected by every way to sign in. Grafana offers all of them
-    /// here and locks no account, so that it is rejected for the password's sake.
+    /// Signs in with another account, and verifies that admin/admin is rejected by every way to
+    /// sign in. The private Grafana offers all of them and locks no account, so a rejection is due
+    /// to the password.
     async fn secure_other_account(&self, files: &VolumeFiles) -> Result<()> {
         let candidates = match (&self.credentials.grafana_token, &self.credentials.grafana_password) {
             (Some(token), _) => vec![Auth::Bearer(token.clone())],
@@ -458,24 +460,24 @@ impl Systems {
             Ok(()) => return Err(self.default_password_opens()),
         }
         let form = self.expect_form_rejects_default().await?;
-        // A rejection means something only where a password can be accepted at all.
+        // A rejection proves something only if a correct password could be accepted.
         if matches!(accepted, Auth::Basic(..)) || form == FormLogin::Rejected {
             return self.store_password().await;
         }
         let blocked = Blocked {
             kind: Obstacle::Unverifiable,
-            why: "whether Grafana's account admin still has the password admin cannot be verified: its image switches \
-                  off basic authentication and the login form, whatever the environment says"
+            why: "whether admin / admin is rejected cannot be verified: the image of Grafana switches off basic \
+                  authentication and the login form, regardless of the environment"
                 .into(),
             hint: format!(
-                "publish it on loopback: `{}`, or use an image that leaves that to the environment",
+                "publish it on loopback: `{}`, or use an image that leaves these settings to the environment",
                 self.stack.command("up --grafana-ip 127.0.0.1")
             ),
         };
         Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocked })
     }
 
-    /// Sets the given password, else a new one, with Grafana's own command, and signs in with it.
+    /// Sets the supplied or a new password with Grafana's own command, and signs in with it.
     pub(super) async fn reset_password(&self, deadline: Instant) -> Result<()> {
         let new = self.given_or_new()?;
         let container = self.container_of(Role::Grafana)?;
@@ -489,7 +491,7 @@ impl Systems {
 
     async fn keep(&self, password: &Secret, settle: bool) -> Result<()> {
         self.docker()?.write_password(&self.container_of(Role::Grafana)?, password, settle).await?;
-        // A client that is signed in stays so; only what is known of the files is old.
+        // The signed-in client stays valid; only the files have changed.
         self.login.known.borrow_mut().files = None;
         Ok(())
     }
@@ -502,7 +504,7 @@ impl Systems {
 /// A new password of 128 bits.
 ///
 /// # Errors
-/// [`Error::Io`] when the system has no random numbers.
+/// [`Error::Io`] if the system provides no random numbers.
 pub fn generate_password() -> Result<Secret> {
     random_hex().map(Secret::new)
 }
@@ -512,7 +514,7 @@ pub(super) fn random_hex() -> Result<String> {
     let mut bytes = [0_u8; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes).map_err(|_| Error::Io {
         doing: "generate a random number".into(),
-        source: std::io::Error::other("the system has no random numbers"),
+        source: std::io::Error::other("the system provides no random numbers"),
     })?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

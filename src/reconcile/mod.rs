@@ -1,7 +1,5 @@
-//! Talks: one object that owns the stack and a client for each server, and observes them. What
-//! changes things is in `apply`, signing in is in `login`.
-//!
-//! Must not decide what is to be done, nor show anything.
+//! Reconciles an instance with its stack. This file owns the clients and observes; `apply` changes
+//! things, and `login` signs in.
 
 mod apply;
 mod cause;
@@ -47,40 +45,40 @@ use crate::model::version::Version;
 
 /// Ports that are tried to name a free one.
 const PORTS_TRIED: u16 = 100;
-/// How much is observed.
+/// The extent of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The engine, and what the servers say.
+    /// The engine and the servers' content.
     Servers,
-    /// The engine alone: nobody is signed in to.
+    /// The engine only, without signing in anywhere.
     EngineOnly,
 }
 
-/// Everything that a stack lives in.
+/// The stack and a client for each system.
 pub struct Systems {
     stack: Stack,
     docker: Option<Rc<Docker>>,
     credentials: Credentials,
     listener: Rc<dyn Listener>,
-    /// One client for each role, in the order of [`Role::ALL`], at the address where the role is
-    /// reached at the moment: a container may be about to move.
+    /// A client for each role, in the order of [`Role::ALL`], at the role's current address: a
+    /// container may be about to move.
     clients: [RefCell<Http>; 2],
-    /// The role's container at the moment, by the engine's id.
+    /// The engine's id of each role's current container.
     containers: RefCell<[Option<String>; 2]>,
-    /// The image that Grafana's container ran when it was last observed: the engine's id, and its name.
+    /// The image of Grafana's container when it was last observed: the engine's id and the name.
     last_image: RefCell<Option<(String, ImageRef)>>,
-    /// A change of Grafana's image that was not over when it was last observed.
+    /// The upgrade that was pending when it was last observed.
     upgrade: RefCell<Option<Upgrade>>,
-    /// The step that failed last.
+    /// The last step that failed.
     failed_step: Cell<Option<Step>>,
     login: LoginState,
 }
 
 impl Systems {
-    /// The systems of a stack, with an engine if one is asked.
+    /// Creates the clients of a stack, with an engine if it needs one.
     ///
     /// # Errors
-    /// [`Error::File`] when the certificates cannot be used.
+    /// [`Error::File`] if the certificates cannot be used.
     pub fn new(
         stack: Stack,
         docker: Option<Rc<Docker>>,
@@ -88,7 +86,8 @@ impl Systems {
         listener: Rc<dyn Listener>,
     ) -> Result<Self> {
         let client = |role: Role| -> Result<RefCell<Http>> {
-            // What this machine's engine publishes is near, at whatever address, and so is what ssh brings.
+            // Servers published by this machine's engine or reached through ssh need no proxy,
+            // whatever their address.
             let is_elsewhere = matches!(stack.engine, EngineLocation::Elsewhere(_));
             let near = stack.container(role).is_some() && !is_elsewhere;
             let base = stack.url(role).to_string();
@@ -119,20 +118,21 @@ impl Systems {
     /// The engine.
     ///
     /// # Errors
-    /// [`Error::Usage`] when there is none, which cannot be where a container is specified.
+    /// [`Error::Usage`] if there is none, which cannot happen if a container is specified.
     pub fn docker(&self) -> Result<&Docker> {
-        self.docker.as_deref().ok_or_else(|| {
-            Error::usage("both servers run elsewhere, so there is nothing to do with an engine", "omit one --…-url")
-        })
+        self.docker
+            .as_deref()
+            .ok_or_else(|| Error::usage("both servers are external, so no engine is used", "omit one --…-url"))
     }
 
-    /// One snapshot.
+    /// Takes one snapshot.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer. Servers that do not are part of the snapshot.
+    /// [`Error::Docker`] if the engine does not answer. A server that does not answer is part of
+    /// the snapshot.
     pub async fn observe(&self, depth: Depth) -> Result<Observed> {
         let Some(docker) = &self.docker else { return self.look(depth).await };
-        // Side by side: an engine takes long to tell its version.
+        // In parallel, because some engines take long to return their version.
         let (checked, seen) = join(docker.check(), self.look(depth)).await;
         checked?;
         Ok(Observed { engine: Some(docker.engine()), ..seen? })
@@ -203,7 +203,7 @@ impl Systems {
         })
     }
 
-    /// A port behind that one which nobody holds; known only where the engine's ports are this machine's.
+    /// A free port above the occupied one; known only if the engine's ports are this machine's.
     fn free_port(&self, occupied: SocketAddr) -> Option<u16> {
         if self.stack.engine != EngineLocation::Here {
             return None;
@@ -213,8 +213,8 @@ impl Systems {
         next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((occupied.ip(), *port)).is_ok())
     }
 
-    /// The version that is known to have run on Grafana's volume. The file is read only where the
-    /// volume was made for another version than the one that runs.
+    /// The version known to have run on Grafana's volume. The file is read only if the volume was
+    /// created for another version than the running one.
     async fn recorded_version(&self, seen: &SeenRole, runs: Option<&str>) -> Result<Option<Version>> {
         let Volume::Ours { version: label, .. } = seen.volume else { return Ok(None) };
         let runs = runs.and_then(Version::parse);
@@ -225,7 +225,7 @@ impl Systems {
         Ok(self.files().await?.ran.map(|ran| ran.version))
     }
 
-    /// Notes where a role is reached: where it really is while it runs, else where it will be.
+    /// Records a role's address: the actual one while it runs, otherwise the desired one.
     fn locate(&self, role: Role, container: &ContainerState) {
         let have = container.ours();
         self.set_container(role, have.map(|have| have.id.clone()));
@@ -235,7 +235,7 @@ impl Systems {
                 ran.and_then(|have| Some((have.image_id.clone(), have.specification.as_ref()?.image.clone())));
         }
         match (self.stack.service(role), have) {
-            // At the address that it is to have, somebody else may answer.
+            // Another server may answer at the desired address.
             (Service::Container(spec), Some(have)) if have.run == RunState::Running => {
                 self.set_place(spec, have.published);
             }
@@ -244,7 +244,7 @@ impl Systems {
         }
     }
 
-    /// A container of ours is published there, or nowhere.
+    /// Sets the address of a managed container; `None` if it publishes nothing.
     fn set_place(&self, spec: &ContainerSpec, at: Option<SocketAddr>) {
         let shown = at.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
         let way = match (&self.docker, at) {
@@ -275,16 +275,15 @@ impl Systems {
         }
     }
 
-    /// The role's container at the moment.
-    /// The engine's id of the role's container, as it was observed last or made by this run.
+    /// The engine's id of the role's container, as last observed or created by this run.
     ///
     /// # Errors
-    /// [`Error::Raced`] where there is none.
+    /// [`Error::Raced`] if there is none.
     pub fn container_of(&self, role: Role) -> Result<String> {
         let id = self.containers.borrow()[role as usize].clone();
         id.ok_or_else(|| Error::Raced {
             doing: format!("work on the container of {}", role.title()),
-            why: "somebody else removed it".into(),
+            why: "another process removed it".into(),
         })
     }
 
@@ -302,21 +301,22 @@ impl Systems {
         Influxdb::new(self.http(Role::Influxdb, auth))
     }
 
-    /// The InfluxDB at an address that Clipper's file names, asked as Clipper does: over plain http,
+    /// An InfluxDB at an address from Clipper's file, queried as Clipper does: over plain HTTP,
     /// without credentials.
     ///
     /// # Errors
-    /// [`Error::Http`] when there can be no such address.
+    /// [`Error::Http`] if the address is invalid.
     pub fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
-        // Clipper knows no proxy. Behind ssh it runs where the engine does, and so do its addresses.
+        // Clipper uses no proxy. With an engine behind ssh, Clipper runs on that machine, and the
+        // address is meant there.
         let way = self.docker.as_ref().and_then(|docker| docker.local_port(&url.host, url.port));
         self.influxdb_through(way, url)
     }
 
-    /// The same through a port of this machine's loopback, where one leads there.
+    /// The same through a forwarded port on this machine's loopback, if there is one.
     ///
     /// # Errors
-    /// [`Error::Http`] when there can be no such address.
+    /// [`Error::Http`] if the address is invalid.
     pub fn influxdb_through(&self, way: Option<u16>, url: &ServerUrl) -> Result<Influxdb> {
         let address = url.to_string();
         let http = Http::new(Role::Influxdb.name(), &address, true, None, Rc::clone(&self.listener))?;
@@ -341,12 +341,12 @@ impl Systems {
         Ok(self.identified(Role::Influxdb, network).await?.map_or(answer, |other| (other, None)))
     }
 
-    /// What is observed instead, where the server that has just answered is not the container.
+    /// The result to observe instead if the server that just answered is not the container.
     async fn identified<S>(&self, role: Role, network: &Network) -> Result<Option<Probe<S>>> {
         match self.is_the_container(role, network).await {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(Probe::NotTheContainer)),
-            // What could not be verified is not known to be another server.
+            // A failed verification does not prove that it is another server.
             Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(Probe::Silent(why))),
             Err(error) => Err(error),
         }
@@ -371,13 +371,14 @@ impl Systems {
         if let Some(other) = self.identified(Role::Grafana, network).await? {
             return Ok((other, None, SeenLogin::default()));
         }
-        // A container that another server has replaced has nothing to say about that server's login.
+        // If another server answers in place of the container, the container says nothing about
+        // that server's login.
         let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
         let (probe, login) = self.observe_signed_in(anonymous, is_anonymous, have, influxdb_runs).await?;
         Ok((probe, version, login))
     }
 
-    /// A client for Grafana that signs in like this.
+    /// A client for Grafana with these credentials.
     fn grafana_client(&self, auth: Auth) -> Grafana {
         let choice = match (&auth, self.stack.service(Role::Grafana)) {
             (Auth::Bearer(_), _) => grafana::Choice::OfToken,
@@ -387,22 +388,22 @@ impl Systems {
         Grafana::new(self.http(Role::Grafana, auth), choice)
     }
 
-    /// The version of the Grafana that answers, asked by nobody in particular.
+    /// The version of the Grafana that answers, requested without credentials.
     pub async fn grafana_version(&self) -> Option<Version> {
         let (_, version) = self.grafana_client(Auth::None).health(PROBE).await;
         version.as_deref().and_then(Version::parse)
     }
 
-    /// The password of InfluxDB's user, if one was given.
+    /// The password of InfluxDB's user, if one was supplied.
     #[must_use]
     pub fn influxdb_password(&self) -> Option<&Secret> {
         let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         password.filter(|password| !password.reveal().is_empty())
     }
 
-    /// Something may be listening: a server that is not ours, or a container of ours that runs. What
-    /// another machine's engine publishes on its loopback is out of reach: at that address here,
-    /// somebody else may answer.
+    /// Whether a server may be listening: an external server or a running container. The loopback
+    /// of another machine's engine is out of reach, because another server may answer at that
+    /// address here.
     fn may_answer(&self, role: Role, container: &ContainerState) -> Answerable {
         match (self.stack.service(role), container) {
             (Service::External { .. }, _) => Answerable::Yes,
@@ -420,7 +421,7 @@ impl Systems {
     }
 }
 
-/// Whether it makes sense to ask a server.
+/// Whether a server can be probed.
 enum Answerable {
     Yes,
     No,
@@ -431,7 +432,7 @@ fn is_published_on_loopback(have: &OurContainer) -> bool {
     have.published.map_or_else(|| have.is_on_loopback(), |at| at.ip().is_loopback())
 }
 
-/// Where nobody listens.
+/// An address at which no server listens.
 fn nowhere() -> ServerUrl {
     ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0)
 }

@@ -1,7 +1,5 @@
-//! Changes of Grafana's image: the database is copied before another version starts, comes back where that one
-//! fails, and the copy goes when it has proved itself.
-//!
-//! Must not decide when any of this is done, nor know how a file gets into a volume.
+//! Changes of Grafana's image: the database is copied before another version starts, restored if
+//! that version fails, and the copy is deleted when the version is accepted.
 
 use std::time::{Duration, Instant};
 
@@ -22,15 +20,15 @@ use crate::model::stack::{ContainerSpec, DashboardId, Service, Stack};
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 
 impl Systems {
-    /// The database of before is about to come back.
+    /// Whether the previous database must be restored before the desired image starts.
     pub(super) fn must_restore(&self, spec: &ContainerSpec) -> bool {
         let upgrade = self.upgrade.borrow();
         let upgrade = upgrade.as_ref().filter(|_| spec.role == Role::Grafana);
         upgrade.is_some_and(|upgrade| upgrade.must_restore(&spec.specification.image))
     }
 
-    /// Copies the database before a container that is made, and was never started, may migrate it. The copy of a
-    /// run that ended half-way is kept: what it was made for has not started without it.
+    /// Copies the database before a container that was never started may migrate it. The copy of an
+    /// interrupted run is kept, because its new version has not started without it.
     pub(super) async fn protect_database(&self) -> Result<()> {
         let (docker, instance) = (self.docker()?, &self.stack.instance);
         let id = self.container_of(Role::Grafana)?;
@@ -53,21 +51,21 @@ impl Systems {
             Volume::Ours { image, version, .. } => (image, version),
             _ => (None, None),
         };
-        // What was to run would be noted in the volume, had it run. Where it has not, the database may have changed
-        // since it was copied.
+        // If the new version had run, the volume would contain a record of it. If it has not, the
+        // database may have changed since it was copied.
         let newest = files.newest_version(version);
         let has_run = |tried: &NamedImage| tried.name.version().is_none_or(|tried| newest >= Some(tried));
         if let Some(pending) = &pending
             && has_run(&pending.to)
             && docker.database_copy(&id).await?.is_some_and(|copy| copy == pending.id)
         {
-            // What was made of the name of an image since does not matter: the database of before is safe.
+            // The image's name may belong to another image by now, but the previous database is safe.
             let retagged = Upgrade { to: to.clone(), ..pending.clone() };
             return if pending.to == to { Ok(()) } else { self.save_upgrade(Some(retagged)).await };
         }
         let spec = self.spec(Role::Grafana)?;
         if older(spec, &to.name, &files, version).is_some() {
-            // It is refused before it starts.
+            // The image is rejected before it starts.
             return Ok(());
         }
         let noted = || {
@@ -81,13 +79,13 @@ impl Systems {
             return Ok(());
         }
         let upgrade = Upgrade { id: micros_since_1970().to_string(), from, to, state: UpgradeState::Unproven };
-        // Noted first: where there is no room for the copy, the image of before comes back, too.
+        // The record comes first: if there is no room for the copy, the previous image is restored as well.
         let copy = upgrade.id.clone();
         self.save_upgrade(Some(upgrade)).await?;
         docker.copy_database(&id, &copy).await
     }
 
-    /// Puts the copy back, if there is one that belongs to the upgrade that is not over, and ends that.
+    /// Restores the copy that belongs to the pending upgrade, if there is one, and ends the upgrade.
     pub(super) async fn restore_database(&self) -> Result<()> {
         let docker = self.docker()?;
         let id = self.container_of(Role::Grafana)?;
@@ -104,7 +102,7 @@ impl Systems {
         self.end_upgrade(end).await
     }
 
-    /// A new image has proved itself when it has answered the dashboard's queries.
+    /// Accepts the new image once it answers the dashboard's queries.
     pub(super) async fn finish_upgrade(&self, deadline: Instant) -> Result<()> {
         let stored = self.docker()?.stored_settings(&self.stack.instance).await?;
         let spec = self.spec(Role::Grafana)?;
@@ -115,28 +113,31 @@ impl Systems {
             return Ok(());
         }
         self.prove_dashboard(deadline).await?;
-        // The next upgrade comes from this very image.
+        // The next upgrade starts from this image.
         self.record_version(spec).await?;
         self.end_upgrade(None).await
     }
 
-    /// In this order: while something is noted, its copy may be needed.
+    /// The record is removed first, because its copy may be needed as long as it exists.
     async fn end_upgrade(&self, end: Option<Upgrade>) -> Result<()> {
         self.save_upgrade(end).await?;
         if let Err(why) = self.docker()?.discard_database_copy(&self.container_of(Role::Grafana)?).await {
-            // It takes room, and nothing else: the next one takes its place.
-            self.listener.on(Event::Warning(&format!("the copy of Grafana's database stays in its volume: {why}")));
+            // A leftover copy only takes up space, and the next copy replaces it.
+            self.listener.on(Event::Warning(&format!(
+                "the copy of Grafana's database could not be deleted from its \
+                 volume: {why}"
+            )));
         }
         Ok(())
     }
 
-    /// Polls until the stored dashboard's queries answer. Of one that somebody edited, some must: others may have
-    /// failed before.
+    /// Polls until the queries of the stored dashboard succeed. In an edited dashboard, one of them
+    /// is enough: others may have failed before.
     async fn prove_dashboard(&self, deadline: Instant) -> Result<()> {
         let mut backoff = Duration::from_millis(10);
         loop {
             let failing = match self.failing_query().await {
-                // It may still be coming up.
+                // Grafana may still be starting.
                 Err(error @ (Error::Http { .. } | Error::Answer { .. })) => Some(error.to_string()),
                 failing => failing?,
             };
@@ -152,7 +153,7 @@ impl Systems {
         let now = i64::try_from(micros_since_1970() / 1000).unwrap_or(i64::MAX);
         let grafana = self.grafana().await?;
         let Some(opened) = grafana.open_dashboard(&self.stack.dashboard.uid, now).await? else {
-            return Ok(Some("the dashboard is not there".into()));
+            return Ok(Some("the dashboard does not exist".into()));
         };
         let seen = grafana.seen_dashboard(&self.stack, DashboardId::Bundled).await?;
         let is_edited = matches!(seen, Dashboard::Present(seen) if seen.edited);
@@ -173,25 +174,25 @@ impl Systems {
         Ok(if is_edited && some_answer { None } else { failing })
     }
 
-    /// Gives up on the image that is being tried, if one is and has not been for long: what people have stored in
-    /// the meantime would be lost. The systems of the stack with the image of before.
+    /// Gives up on the image being tried, unless it has been in use for so long that users' changes
+    /// would be lost. Returns the systems of the stack with the previous image.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn refuse_upgrade(&self) -> Result<Option<(Self, Upgrade)>> {
         let Some(docker) = &self.docker else { return Ok(None) };
         let stored = docker.stored_settings(&self.stack.instance).await?;
         let tried = self.stack.container(Role::Grafana).map(|spec| &spec.specification.image);
         let pending = stored.upgrade.filter(|upgrade| {
             let is_tried = upgrade.state == UpgradeState::Unproven && Some(&upgrade.to.name) == tried;
-            // Nothing tells an image from the one of before where they have one name, and only that is known.
+            // If both images have the same name and no id is known, they cannot be distinguished.
             let is_known = upgrade.from.name != upgrade.to.name || upgrade.from.id.is_some();
             is_tried && is_known && upgrade.is_recent(micros_since_1970(), self.stack.timeout)
         });
         let Some(pending) = pending else { return Ok(None) };
         let made = docker.ours(Role::Grafana, &self.container_of(Role::Grafana)?).await?;
         if made.and_then(|have| have.specification).is_none_or(|made| made.image != pending.to.name) {
-            // What failed is the image of before, in which a login was tried.
+            // The image that failed is the previous one, on which a login was tried.
             return Ok(None);
         }
         let refused = Upgrade { state: UpgradeState::Refused, ..pending };
@@ -202,7 +203,7 @@ impl Systems {
             spec.specification.read_only = refused.from.name.to_string() == stack.default_image;
             spec.pinned_image = refused.pinned().cloned();
         }
-        // What was given has been tried and stored before, and comes back with the database.
+        // The supplied password was tried and stored before, and is restored with the database.
         stack.login.given = false;
         let credentials = Credentials { grafana_password: None, ..self.credentials.clone() };
         stack.refused_image = Some(refused.to.name.clone());
@@ -210,8 +211,8 @@ impl Systems {
         Ok(Some((systems, refused)))
     }
 
-    /// Whether an error says that Grafana's image is no good, or could not be tried. A login that is rejected and
-    /// what fails around Grafana says nothing about its image.
+    /// Whether the error means that Grafana's image does not work or could not be tried. A rejected
+    /// login and failures outside Grafana say nothing about its image.
     pub async fn is_of_grafana(&self, error: &Error) -> bool {
         let grafana = Role::Grafana;
         let is_of_server = match error {
@@ -225,7 +226,7 @@ impl Systems {
         };
         is_of_server
             && match self.failed_step.get() {
-                // A plan that is blocked, or that changed nothing.
+                // The plan was blocked or changed nothing.
                 None => matches!(error, Error::Blocked { .. }),
                 Some(Step::AwaitQuery | Step::FinishUpgrade) => self.influxdb().observe("", PROBE).await.1.is_some(),
                 Some(
@@ -248,8 +249,8 @@ impl Systems {
     }
 }
 
-/// Whether what the engine refused is due to the image, or leaves the new image untried. A start that fails for any
-/// other reason, such as missing firewall rules, would fail with every image.
+/// Whether the image causes the engine's error, or the error leaves the new image untried. A start
+/// that fails for another reason, such as missing firewall rules, would fail with every image.
 const fn blames_image(step: Option<Step>, refusal: Refusal) -> bool {
     match step {
         Some(Step::ProtectDatabase) => matches!(refusal, Refusal::Disk | Refusal::UnexpectedFile | Refusal::Other),
@@ -260,7 +261,7 @@ const fn blames_image(step: Option<Step>, refusal: Refusal) -> bool {
     }
 }
 
-/// Now, in microseconds since 1970.
+/// The current time in microseconds since 1970.
 #[must_use]
 pub fn micros_since_1970() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros()
@@ -271,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_engines_own_failures_say_nothing_about_an_image() {
+    fn failures_of_the_engine_do_not_blame_the_image() {
         let start = Some(Step::StartContainer(Role::Grafana));
         for refusal in [
             Refusal::Firewall,

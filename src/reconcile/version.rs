@@ -1,7 +1,5 @@
-//! Which version of Grafana has run on a volume: noted before a start and after its answer, so that no
-//! older one ever starts on what a newer one migrated.
-//!
-//! Must not decide when that is looked at.
+//! The versions of Grafana that have run on a volume: recorded before a start and after an answer,
+//! so that an older version never starts on a database that a newer one migrated.
 
 use futures_util::future::{try_join, try_join3};
 
@@ -28,12 +26,12 @@ impl Systems {
         };
         let have = self.containers.borrow()[spec.role as usize].clone();
         let older = match have {
-            // Before an older one starts, the database that it knows comes back.
+            // Before an older version starts, its own database is restored.
             _ if self.must_restore(spec) => None,
             Some(id) if spec.role == Role::Grafana => {
                 let mut files = docker.read_files(&id).await?;
                 if files.is_promised_for(&id) && self.was_never_started(&id).await? {
-                    // What was promised for it has not come to pass.
+                    // The announced start did not happen.
                     files.promised = None;
                 }
                 older(spec, &spec.specification.image, &files, version)
@@ -44,8 +42,8 @@ impl Systems {
         blocked.map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Server(spec.role), blocked }))
     }
 
-    /// Before a start: refuses an image that is older than what has run on the volume, and notes the
-    /// version that its tag names. While it runs: notes the version that the server says.
+    /// Before a start: rejects an image older than the last version on the volume, and records the
+    /// version in its tag. While it runs: records the version that the server reports.
     pub(super) async fn record_version(&self, spec: &ContainerSpec) -> Result<()> {
         let docker = self.docker()?;
         let id = self.container_of(Role::Grafana)?;
@@ -89,7 +87,7 @@ impl Systems {
         if recorded != Some(version) || !files.ran_last(&image) {
             docker.write_version(&id, version, &image).await?;
         }
-        // Also where another run has noted it since our files were read.
+        // Also if another run has recorded it since the files were read.
         self.login.forget_files();
         Ok(())
     }
@@ -99,7 +97,7 @@ impl Systems {
         Ok(info.is_some_and(|info| info.run == RunState::Created))
     }
 
-    /// A start that never happened has migrated nothing.
+    /// Withdraws the record of a start that did not happen, because nothing was migrated.
     pub(super) async fn withdraw_promise(&self, id: &str) -> Result<()> {
         let docker = self.docker()?;
         if docker.read_files(id).await?.is_promised_for(id) {
@@ -109,7 +107,7 @@ impl Systems {
     }
 }
 
-/// The image is older than what has run on the volume.
+/// The blocker if the image is older than the last version on the volume.
 pub(super) fn older(
     spec: &ContainerSpec,
     image: &ImageRef,

@@ -1,6 +1,4 @@
-//! Waits for servers, and tells why one will not answer: it has ended, or somebody replaced it.
-//!
-//! Every wait has an end. Must not know what is done once a server answers.
+//! Waits for servers, and explains why one does not answer: it exited, or another process replaced it.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +15,15 @@ use crate::model::role::Role;
 use crate::model::stack::ContainerSpec;
 use crate::model::text::excerpt;
 
-/// The shortest pause between two looks at a server that starts.
+/// The shortest pause between two polls of a starting server.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Systems {
-    /// Looks for a moment whether the container behind a broken connection ends, or answers again.
+    /// Waits briefly whether the container behind a broken connection exits or answers again.
     ///
     /// # Errors
-    /// [`Error::Raced`] when the container is gone or its server answers after all,
-    /// [`Error::NotReady`] when it has ended by itself.
+    /// [`Error::Raced`] if the container is gone or its server answers after all,
+    /// [`Error::NotReady`] if it exited by itself.
     pub(super) async fn lost_container(&self, role: Role, doing: &str, why: &str) -> Result<()> {
         let Some((id, first)) = self.run_info(role).await? else { return Ok(()) };
         let deadline = Instant::now() + PROBE;
@@ -42,8 +40,7 @@ impl Systems {
         Ok(())
     }
 
-    /// Polls until the server answers; ends at once when its container has ended, or when waiting
-    /// cannot help.
+    /// Polls until the server answers; fails at once if its container has exited or waiting cannot help.
     pub(super) async fn await_answer(&self, role: Role, deadline: Instant) -> Result<()> {
         let first = self.run_info(role).await?;
         let started = Instant::now();
@@ -52,7 +49,7 @@ impl Systems {
             let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
                 Probe::Answering(()) => match self.expect_the_container(role).await {
-                    // A server that has just started may be too slow for the proof.
+                    // A server that has just started may be too slow for the verification.
                     Err(Error::Http { why, .. } | Error::Docker { why, .. }) => why,
                     result => return result,
                 },
@@ -62,7 +59,7 @@ impl Systems {
                     return Err(Error::Blocked { resource: Resource::Server(role), blocked });
                 }
                 Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
-                Probe::Unasked | Probe::NotTheContainer => "it was not asked".into(),
+                Probe::Unasked | Probe::NotTheContainer => "it was not probed".into(),
             };
             if let Some((id, first)) = &first
                 && looked.elapsed() >= LONGEST_PAUSE
@@ -76,12 +73,13 @@ impl Systems {
                 let waited = humantime::format_duration(self.stack.timeout);
                 return Err(self.not_ready(role, format!("no answer within {waited} ({why})")).await);
             }
-            // Nobody waits much longer than the server takes.
+            // The pause grows with the waiting time, so a run waits at most about 1 % longer than
+            // the server needs.
             pause(&mut (started.elapsed() / 100).max(SHORTEST_PAUSE)).await;
         }
     }
 
-    /// How the role's container is doing, if it is ours.
+    /// The state of the role's container, if it is managed.
     async fn run_info(&self, role: Role) -> Result<Option<(String, RunInfo)>> {
         if self.stack.container(role).is_none() {
             return Ok(None);
@@ -93,8 +91,8 @@ impl Systems {
         }
     }
 
-    /// Why the container that is waited for will not answer any more. One that somebody else
-    /// replaces is no failure of its server: it ends, and is gone a moment later.
+    /// The reason why the container will not answer any more. If another process replaces the
+    /// container, it exits and is removed a moment later, which is not a failure of its server.
     async fn ended(&self, role: Role, id: &str, first: &RunInfo) -> Result<Option<String>> {
         let mut backoff = Duration::from_millis(10);
         let looks = 10;
@@ -102,9 +100,9 @@ impl Systems {
             let Some(now) = self.docker()?.run_info(role, id).await? else { return Err(replaced(role)) };
             let why = match now.run {
                 RunState::Exited(code) => format!("its container exited with code {code}"),
-                RunState::Restarting => "its container crashes again and again".into(),
-                RunState::Dead => "the engine could not remove its container".into(),
-                _ if now.restarts > first.restarts => "its container crashed and was started again".into(),
+                RunState::Restarting => "its container keeps crashing".into(),
+                RunState::Dead => "the engine failed to remove its container".into(),
+                _ if now.restarts > first.restarts => "its container crashed and was restarted".into(),
                 _ => return Ok(None),
             };
             if look == looks {
@@ -125,7 +123,7 @@ impl Systems {
         }
     }
 
-    /// The error for a server that may become ready later, with the last lines of its log.
+    /// The error for a server that may become ready later, with its last log lines.
     pub(super) async fn not_ready(&self, role: Role, why: String) -> Error {
         let [logs, longer, down, up] =
             [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
@@ -135,14 +133,14 @@ impl Systems {
         self.unready(role, why, hint).await
     }
 
-    /// The error for a server that has ended, which waiting does not change.
+    /// The error for a server that has exited, which waiting does not change.
     async fn has_ended(&self, role: Role, why: String) -> Error {
         let [logs, down, up] = [&format!("logs {role}"), "down", "up"].map(|verb| self.stack.command(verb));
         let hint = format!("`{logs}` shows more; `{down}`, then `{up}` replaces it and keeps its data");
         self.unready(role, why, hint).await
     }
 
-    /// The error for a server that is not ready. A cause that its log names has its own hint.
+    /// The error for a server that is not ready. A known cause in its log has its own hint.
     async fn unready(&self, role: Role, why: String, hint: String) -> Error {
         let id = self.containers.borrow()[role as usize].clone();
         let log = match (&self.docker, &id) {
@@ -159,14 +157,14 @@ impl Systems {
         Error::NotReady { role, why, log, hint }
     }
 
-    /// The user that an image runs as; empty is root, or an image that the engine does not have.
+    /// The user of an image; empty for root and for a missing image.
     async fn image_user(&self, spec: &ContainerSpec) -> String {
         let Some(docker) = &self.docker else { return String::new() };
         docker.image(spec).await.ok().flatten().map(|image| image.user).unwrap_or_default()
     }
 }
 
-/// Somebody else removed the container that a step works on.
+/// The error if another process removed the container that a step works on.
 fn replaced(role: Role) -> Error {
-    Error::Raced { doing: format!("wait for {}", role.title()), why: "somebody else replaced its container".into() }
+    Error::Raced { doing: format!("wait for {}", role.title()), why: "another process replaced its container".into() }
 }

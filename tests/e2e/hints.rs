@@ -24,11 +24,15 @@ fn each_failure_of_the_engine_has_its_own_hint() {
             "timedatectl",
         ),
         ("/images/create", "Get \"https://r/v2/\": Proxy Authentication Required", "USER:PASSWORD"),
-        ("/images/create", "no matching manifest for linux/arm64/v8 in the manifest list entries", "another processor"),
+        (
+            "/images/create",
+            "no matching manifest for linux/arm64/v8 in the manifest list entries",
+            "another architecture",
+        ),
         (
             "/start",
             "failed to create task for container: exec /run.sh: exec format error: unknown",
-            "another processor",
+            "another architecture",
         ),
     ] {
         let front = Front::refusing("POST", path, message);

@@ -64,7 +64,7 @@ fn a_port_that_is_taken_names_who_has_it() {
     assert!(ran.err.contains(&format!("--influxdb-url http://127.0.0.1:{}", influxd.port)), "{}", ran.err);
     // An address that this machine does not have, in the network of the engine's own bridge.
     let absent = format!("{}.254", bridge().rsplit_once('.').unwrap().0);
-    failed(it.first_up(&["--influxdb-ip", &absent]), &["not an address", "--influxdb-url"]);
+    failed(it.first_up(&["--influxdb-ip", &absent]), &["does not have that address", "--influxdb-url"]);
     // Nothing of that is in the way of a right one.
     it.first_up(&["--influxdb-ip", "127.0.0.1"]).expect(0);
     it.assert_whole();

@@ -199,7 +199,7 @@ fn an_address_that_cannot_be_had_costs_nothing() {
     it.first_up(&[]).expect(0);
     let ids = (it.id("influxdb"), it.id("grafana"));
     let up = it.run(&["up", "--grafana-ip", "192.0.2.7"]).expect(1);
-    assert!(up.err.contains("not an address of the engine's machine"), "{}", up.err);
+    assert!(up.err.contains("the engine's host does not have that address"), "{}", up.err);
     // A port that another process holds, too.
     let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
