@@ -1,6 +1,6 @@
-//! Whether the engine can publish an address, tried with a container that offers nothing and is removed at once.
+//! Checks whether the engine can publish an address, by publishing it on a container that is removed at once.
 //!
-//! Only the engine knows its machine's addresses and ports: it may run elsewhere, or in a virtual machine.
+//! Only the engine knows the addresses and ports of its host, which may be another machine or a virtual one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -14,16 +14,16 @@ use crate::error::{Error, Result};
 use crate::model::role::Role;
 use crate::model::stack::ContainerSpec;
 
-/// What the role's label of such a container says.
+/// The value of the role label on such a container.
 const PURPOSE: &str = "address-check";
-/// The port inside, at which no server listens.
+/// The port in the container, on which no server listens.
 const DISCARD: &str = "9/tcp";
 
 impl Docker {
-    /// Tries to publish a server's address; port 0 is one that the engine chooses.
+    /// Tries to publish a server's address; with port 0, the engine chooses the port.
     ///
     /// # Errors
-    /// [`Error::Publish`] where the address cannot be had, else [`Error::Docker`].
+    /// [`Error::Publish`] if the address cannot be published, otherwise [`Error::Docker`].
     pub async fn check_address(&self, instance: &str, spec: &ContainerSpec, publish: SocketAddr) -> Result<()> {
         self.remove_address_check(instance, spec.role).await?;
         let doing = format!("check the address of {}", spec.role.title());
@@ -39,7 +39,7 @@ impl Docker {
             Err(Error::Publish { role, holder, answers, free, .. }) => {
                 Err(Error::Publish { role, address: spec.specification.publish, holder, answers, free })
             }
-            // Whatever else keeps this one from starting need not keep the server.
+            // Another failure of this container need not affect the server.
             Err(Error::Docker { .. }) => Ok(()),
             result => result,
         }
@@ -53,7 +53,7 @@ impl Docker {
         network: String,
     ) -> ContainerCreateBody {
         let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
-        // Podman publishes at the address that stands for all only where none is named.
+        // Podman publishes at the wildcard address only if no address is given.
         let is_any = self.is_podman.get() && publish.ip().is_unspecified();
         let binding = PortBinding { host_ip: (!is_any).then(|| publish.ip().to_string()), host_port: Some(host_port) };
         let mut labels = labels::of_instance(instance);
@@ -74,12 +74,12 @@ impl Docker {
         }
     }
 
-    /// Removes the container of an address check that did not end.
+    /// Removes the container of an interrupted address check.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
-        let doing = "look for a container that checked an address";
+        let doing = "find a container that checked an address";
         let Some(found) = self.find_by_id(doing, &name(instance, role)).await? else { return Ok(()) };
         let labels = found.config.and_then(|config| config.labels);
         let purpose = labels.as_ref().and_then(|labels| labels.get(labels::ROLE));
@@ -91,7 +91,7 @@ impl Docker {
     }
 }
 
-/// A listed container is one of these, which a run that was killed has left.
+/// Whether a listed container is a leftover of an interrupted address check.
 pub(super) fn is_address_check(container: &ContainerSummary) -> bool {
     let labels = container.labels.as_ref();
     let Some(instance) = labels.and_then(|labels| labels.get(labels::INSTANCE)) else { return false };

@@ -1,6 +1,7 @@
-//! Whether the address of an external server leads to a container that clipper-metrics manages.
+//! Determines whether the address of an external server leads to a managed container.
 //!
-//! Decided by the addresses to which the URL resolves and the ports that the engine publishes, never by the text.
+//! The decision uses the addresses that the URL resolves to and the ports that the engine
+//! publishes, never the URL's text.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -15,11 +16,11 @@ use crate::model::role::Role;
 use crate::model::stack::EngineLocation;
 use crate::model::text::printable;
 
-/// How long a name may take to resolve.
+/// The time limit for resolving a name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Docker {
-    /// The managed container to which a URL leads; the instance's own comes first.
+    /// The managed container that a URL leads to, preferably the instance's own.
     pub(super) async fn managed_behind(
         &self,
         url: &ServerUrl,
@@ -37,18 +38,18 @@ impl Docker {
     }
 }
 
-/// The addresses of a host name or an address, as this machine reaches them. Without an answer there are none.
+/// The addresses of a host, as seen from this machine; empty if it does not resolve.
 async fn resolve(host: &str, port: u16) -> Vec<IpAddr> {
     let lookup = tokio::net::lookup_host((host, port));
     let Ok(Ok(found)) = tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await else { return Vec::new() };
     found.map(|address| reachable(address.ip().to_canonical())).collect()
 }
 
-/// The engine's machine, as far as addresses are concerned.
+/// The addresses of the engine's host.
 struct Machine {
-    /// Its addresses, where it is another machine than this one.
+    /// Its addresses, if it is another machine.
     elsewhere: Option<Vec<IpAddr>>,
-    /// Its addresses in the networks of containers.
+    /// Its addresses in container networks.
     gateways: Vec<IpAddr>,
 }
 
@@ -58,13 +59,13 @@ impl Machine {
         Self { elsewhere, gateways: gateways.filter_map(|ip| ip.as_deref()?.parse().ok()).collect() }
     }
 
-    /// A port that is published at `published` answers at `ip`, as this machine reaches that.
+    /// Whether a port published at `published` answers at `ip`, as seen from this machine.
     fn publishes(&self, published: IpAddr, ip: IpAddr) -> bool {
         if !published.is_unspecified() {
-            // The loopback of another machine is out of reach at any address.
+            // The loopback of another machine cannot be reached at any address.
             return published.to_canonical() == ip && (self.elsewhere.is_none() || !ip.is_loopback());
         }
-        // A port that is published for IPv4 alone leaves the same port of IPv6 to others.
+        // If a port is published for IPv4 only, another server may use the same IPv6 port.
         if published.is_ipv4() && ip.is_ipv6() {
             return false;
         }
@@ -75,7 +76,7 @@ impl Machine {
     }
 }
 
-/// This machine has the address: a socket can be bound there. Nothing is sent.
+/// Whether this machine has the address, so that a socket can be bound to it. Nothing is sent.
 fn is_own(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
@@ -113,11 +114,11 @@ fn find(
             runs: is_up(container),
         })
     });
-    // One that runs holds the address.
+    // A running container holds the address.
     found.max_by_key(|server| (server.runs, server.is_own))
 }
 
-/// The instance and role of a container that clipper-metrics manages.
+/// The instance and role of a managed container.
 fn managed(container: &ContainerSummary) -> Option<(&str, Role)> {
     let labels = container.labels.as_ref();
     let instance = labels?.get(labels::INSTANCE)?;
@@ -125,7 +126,7 @@ fn managed(container: &ContainerSummary) -> Option<(&str, Role)> {
     Some((instance, role))
 }
 
-/// Where a container is published, or would be if it ran.
+/// The addresses at which a container is published, or would be if it ran.
 fn published(container: &ContainerSummary) -> Vec<SocketAddr> {
     let is_tcp = |typ: Option<PortSummaryTypeEnum>| {
         matches!(typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY))
@@ -150,7 +151,7 @@ mod tests {
         ContainerSummaryNetworkSettings, ContainerSummaryStateEnum as State, EndpointSettings, PortSummary,
     };
 
-    /// Instance x's InfluxDB, published at an address, or stopped and made for it.
+    /// Instance x's InfluxDB, published at an address, or stopped and created for it.
     fn influxdb(instance: &str, at: &str, runs: bool) -> ContainerSummary {
         let at: SocketAddr = at.parse().unwrap();
         let made = Specification {
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_address_that_leads_to_a_managed_container_is_seen_and_no_other() {
+    async fn exactly_the_addresses_that_lead_to_a_managed_container_are_found() {
         for (published, host, expected) in [
             ("127.0.0.1:9086", "127.0.0.1", true),
             ("127.0.0.1:9086", "localhost", true),
@@ -205,7 +206,7 @@ mod tests {
             ("[::]:9086", "::1", true),
             ("0.0.0.0:9086", "172.30.0.1", true),
             ("192.0.2.7:9086", "192.0.2.7", true),
-            // The same port of another address is another server's.
+            // The same port of another address belongs to another server.
             ("127.0.0.1:9086", "127.0.0.2", false),
             ("127.0.0.1:9086", "192.0.2.7", false),
             ("0.0.0.0:9086", "192.0.2.7", false),
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_machines_loopback_and_networks_are_not_this_ones() {
+    async fn loopback_and_networks_of_another_machine_are_not_reachable() {
         let on_loopback = [influxdb("x", "127.0.0.1:8086", true)];
         for host in ["127.0.0.1", "172.30.0.2"] {
             assert_eq!(behind(&on_loopback, (host, 8086), Some(&["192.0.2.7"])).await, None, "{host}");
@@ -231,14 +232,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whose_it_is_and_whether_it_runs_are_told_and_inherited_labels_are_nobodys() {
+    async fn the_instance_and_the_run_state_are_reported_and_inherited_labels_are_ignored() {
         let at = ("127.0.0.1", 9086);
         let found = behind(&[influxdb("x", "127.0.0.1:9086", false)], at, None).await.unwrap();
         assert_eq!((found.container.as_str(), found.is_own, found.runs), ("x-influxdb", true, false));
         let both = [influxdb("x", "127.0.0.1:9086", false), influxdb("y", "127.0.0.1:9086", true)];
         let found = behind(&both, at, None).await.unwrap();
         assert_eq!((found.instance.as_str(), found.is_own, found.runs), ("y", false, true));
-        // Labels that a container only inherited from an image are left out of the list.
+        // The list omits labels that a container inherited from its image.
         let inherited = ContainerSummary { labels: None, ..influxdb("x", "127.0.0.1:9086", true) };
         assert_eq!(behind(&[inherited], at, None).await, None);
         assert_eq!(behind(&both, ("no.such.host.invalid", 9086), None).await, None);

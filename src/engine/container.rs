@@ -1,7 +1,7 @@
-//! Containers: a specification in the engine's terms, one that is there in ours, and everything that
-//! can be done to one.
+//! Containers: translates specifications to the engine's terms and back, and creates, starts,
+//! inspects and removes containers.
 //!
-//! Touches only what carries the instance's label, and always by id: names can be changed.
+//! Changes only containers with the instance's label, and addresses them by id, because names can change.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -32,17 +32,18 @@ use crate::model::specification::{PasswordSource, Specification};
 use crate::model::stack::ContainerSpec;
 use crate::model::text::{excerpt, printable};
 
-/// How long a server may take to stop by itself.
+/// The time that a server gets to stop.
 const STOP_SECONDS: i32 = 10;
-/// The last lines of a log that come with an error.
+/// The number of log lines shown with an error.
 const LOG_LINES: usize = 20;
-/// The last lines in which a text is searched: other requests are logged beside the one that is looked for.
+/// The number of log lines that are searched for a text; other requests may be logged in between.
 const LINES_SEARCHED: usize = 500;
-/// How long reading them may take.
+/// The time limit for reading them.
 const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a private Grafana is told beyond its specification, whatever its image says: a password that is rejected there
-/// is a wrong one, and not the answer of a way to sign in that is switched off or of an account that is locked.
+/// The environment of a private Grafana beyond its specification, which overrides the image's
+/// settings: a rejected password is then a wrong password, rather than the effect of a disabled way
+/// to sign in or of a locked account.
 const PRIVATE: [&str; 5] = [
     "GF_AUTH_ANONYMOUS_ENABLED=false",
     "GF_AUTH_BASIC_ENABLED=true",
@@ -51,35 +52,36 @@ const PRIVATE: [&str; 5] = [
     "GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true",
 ];
 
-/// How a container is doing.
+/// The run state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunInfo {
-    /// How far up it is.
+    /// Its state.
     pub run: RunState,
-    /// How often the engine started it again.
+    /// How often the engine has restarted it.
     pub restarts: i64,
-    /// Where its port is really published, while it runs.
+    /// The address at which its port is actually published, while it runs.
     pub published: Option<SocketAddr>,
 }
 
-/// How a container is made beyond its specification.
+/// Properties of a new container beyond its specification.
 #[derive(Debug, Clone, Copy)]
 pub struct Creation<'a> {
-    /// The instance that it belongs to.
+    /// The instance.
     pub instance: &'a str,
-    /// Grafana's first administrator, where it is not Grafana's default.
+    /// Grafana's first administrator, if it is not Grafana's default.
     pub grafana_user: Option<&'a str>,
-    /// Only this program reaches it: Grafana offers every way to sign in, and never locks an account.
+    /// Whether only this program can reach it: Grafana then offers every way to sign in, and never
+    /// locks an account.
     pub private: bool,
-    /// The engine's id of another image than the specified one.
+    /// The engine's id of an image to use instead of the specified one.
     pub image: Option<&'a str>,
 }
 
 impl Docker {
-    /// Makes a container; the engine's id of it.
+    /// Creates a container and returns its id.
     ///
     /// # Errors
-    /// [`Error::Raced`] where the network is gone, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Raced`] if the network is gone, [`Error::Docker`] if the engine returns an error.
     pub async fn create_container(
         &self,
         creation: Creation<'_>,
@@ -103,7 +105,7 @@ impl Docker {
         if self.is_podman.get()
             && let Some(host) = &mut body.host_config
         {
-            // A port at the address that stands for all is one for that address alone there.
+            // With Podman, a port at the wildcard address is published at that address only.
             for binding in host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut()).flatten().flatten()
             {
                 binding.host_ip.take_if(|ip| ip.as_str() == "0.0.0.0");
@@ -113,10 +115,10 @@ impl Docker {
         Ok(self.call(&doing, self.client.create_container(Some(options), body)).await?.id)
     }
 
-    /// Starts a container; one that runs is fine.
+    /// Starts a container; a running one is left running.
     ///
     /// # Errors
-    /// [`Error::Publish`] where the address cannot be had, else [`Error::Docker`].
+    /// [`Error::Publish`] if the address cannot be published, otherwise [`Error::Docker`].
     pub async fn start_container(&self, instance: &str, role: Role, id: &str, publish: SocketAddr) -> Result<()> {
         let doing = format!("start the container of {}", role.title());
         match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
@@ -139,7 +141,7 @@ impl Docker {
     /// Unpauses a container.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn unpause_container(&self, role: Role, id: &str) -> Result<()> {
         let doing = format!("unpause the container of {}", role.title());
         match self.call(&doing, self.client.unpause_container(id)).await {
@@ -148,11 +150,10 @@ impl Docker {
         }
     }
 
-    /// Stops and removes the role's container, in whatever state it is and whatever it is called;
-    /// its volume stays.
+    /// Stops and removes the role's container, whatever its state and name; its volume stays.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
         let listed = self.listed(instance).await?;
         let Ok(id) = find_container(&listed.containers, instance, role) else { return Ok(()) };
@@ -183,7 +184,7 @@ impl Docker {
         }
     }
 
-    /// Somebody else is removing it: that is as good once it is gone.
+    /// Waits until a container is gone that another process is removing.
     pub(super) async fn await_removal(&self, id: &str) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(u64::from(STOP_SECONDS.unsigned_abs()));
         let mut backoff = Duration::from_millis(20);
@@ -196,18 +197,18 @@ impl Docker {
         Ok(())
     }
 
-    /// The id of the role's container, if there is exactly one.
+    /// The id of the role's container, if exactly one exists.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
         Ok(find_container(&self.containers(instance).await?, instance, role).ok())
     }
 
-    /// How a container is doing; `None` if it is gone.
+    /// The run state of a container; `None` if it is gone.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn run_info(&self, role: Role, id: &str) -> Result<Option<RunInfo>> {
         let doing = format!("inspect the container of {}", role.title());
         let found = self.find_by_id(&doing, id).await?;
@@ -218,18 +219,18 @@ impl Docker {
         }))
     }
 
-    /// The last lines that a container wrote.
+    /// The last lines of a container's log.
     pub async fn last_lines(&self, name: &str) -> Vec<String> {
         let stream = self.logs(name, false, Some(LOG_LINES), 0);
-        // An engine may send more than it was asked for.
+        // An engine may send more lines than requested.
         let read = stream.take(LOG_LINES).filter_map(async |line| Some(excerpt(&line.ok()?, 400))).collect();
         tokio::time::timeout(LOG_TIMEOUT, read).await.unwrap_or_default()
     }
 
-    /// A text is among the last lines that a container wrote.
+    /// Whether a text is in the last lines of a container's log.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the log cannot be read.
+    /// [`Error::Docker`] if the log cannot be read.
     pub async fn has_logged(&self, name: &str, text: &str) -> Result<bool> {
         let mut lines = std::pin::pin!(self.logs(name, false, Some(LINES_SEARCHED), 0));
         let search = async {
@@ -249,7 +250,7 @@ impl Docker {
         })
     }
 
-    /// What a container wrote, line by line; `since` is in seconds since 1970, 0 for all.
+    /// A container's log, line by line; `since` is in seconds since 1970, 0 means everything.
     pub fn logs(
         &self,
         name: &str,
@@ -274,22 +275,22 @@ impl Docker {
     }
 }
 
-/// The container belongs to the instance and serves as the role.
+/// Whether the container belongs to the instance and has this role.
 pub(super) fn serves(container: &ContainerSummary, instance: &str, role: Role) -> bool {
     labels::serves(container.labels.as_ref(), instance, role, &name_of(container))
 }
 
 pub(super) fn name_of(container: &ContainerSummary) -> String {
     let names = container.names.iter().flatten();
-    // Links add names with several parts; the container's own has one.
+    // Links add names with several parts; the container's own name has one.
     let own = names.map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
     own.unwrap_or_default().to_string()
 }
 
-/// The id of the role's container among all of the engine.
+/// The id of the role's container among all containers of the engine.
 ///
 /// # Errors
-/// With the state where there is not exactly one of ours.
+/// The state of the role if not exactly one managed container exists.
 pub(super) fn find_container(
     all: &[ContainerSummary],
     instance: &str,
@@ -304,20 +305,20 @@ pub(super) fn find_container(
         }
         several => {
             let mut names: Vec<String> = several.iter().map(|container| printable(&name_of(container))).collect();
-            // The one that has our name is the original.
+            // The container with the original name comes first.
             names.sort_by_key(|name| (*name != role.object_name(instance), name.clone()));
             Err(ContainerState::Duplicated(names))
         }
     }
 }
 
-/// Somebody else's container has the name of the role's container.
+/// Whether another owner's container has the name of the role's container.
 pub(super) fn is_name_taken(all: &[ContainerSummary], instance: &str, role: Role) -> bool {
     let name = role.object_name(instance);
     all.iter().any(|container| name_of(container) == name && !serves(container, instance, role))
 }
 
-/// Who else publishes an address, among containers that hold their ports.
+/// The other holder of an address, among containers that hold their ports.
 pub(super) fn port_holder(
     all: &[ContainerSummary],
     instance: &str,
@@ -327,14 +328,14 @@ pub(super) fn port_holder(
     let holds = |container: &&ContainerSummary| {
         is_up(container)
             && container.ports.iter().flatten().any(|port| {
-                // Podman leaves out the address that stands for all.
+                // Podman omits the wildcard address.
                 let everywhere = wildcard(publish.ip());
                 let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(everywhere);
                 let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
                 is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
             })
     };
-    // Two containers can hold one port of different addresses: a stranger is the obstacle.
+    // Two containers can hold the same port at different addresses; a foreign container is reported first.
     let mut holders: Vec<PortHolder> = all
         .iter()
         .filter(holds)
@@ -348,7 +349,7 @@ pub(super) fn port_holder(
     holders.into_iter().next()
 }
 
-/// The address of the same family that stands for all.
+/// The wildcard address of the same family.
 const fn wildcard(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -356,8 +357,8 @@ const fn wildcard(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Who else has a role's volume where its server keeps data, among containers that run. A copy of it that is made
-/// elsewhere in a container is no harm.
+/// Another running container that mounts the role's volume at the server's data path. A read-only
+/// mount, or one elsewhere in the container, does no harm.
 pub(super) fn volume_user(all: &[ContainerSummary], instance: &str, role: Role, volume: &str) -> Option<String> {
     let has = |container: &&ContainerSummary| {
         container.mounts.iter().flatten().any(|mount| {
@@ -370,7 +371,8 @@ pub(super) fn volume_user(all: &[ContainerSummary], instance: &str, role: Role, 
     others.next().map(|container| printable(&name_of(container)))
 }
 
-/// Podman lists the ports of those that ended, too. One that is being removed has ended.
+/// Whether the container holds its ports. Podman also lists the ports of exited containers; a
+/// container that is being removed has exited.
 pub(super) fn is_up(container: &ContainerSummary) -> bool {
     !matches!(container.state, Some(Summary::EXITED | Summary::CREATED | Summary::DEAD | Summary::REMOVING))
 }
@@ -387,7 +389,7 @@ fn run_state(found: &ContainerInspectResponse) -> RunState {
     }
 }
 
-/// Where a role's port is really published.
+/// The address at which a role's port is actually published.
 fn published(settings: &NetworkSettings, role: Role) -> Option<SocketAddr> {
     let bindings = settings.ports.as_ref()?.get(&format!("{}/tcp", role.port()))?.clone()?;
     let binding = bindings.into_iter().next()?;
@@ -407,8 +409,8 @@ pub(super) fn seen_container(
     let mode = found.host_config.and_then(|host| host.network_mode).unwrap_or_default();
     let stands = !matches!(run, RunState::Running | RunState::Paused);
     let attached = |id: &str| {
-        // Of one that does not run, Docker may know only the id that it was made with; Podman shows
-        // names for ids.
+        // For a container that does not run, Docker may know only the network id from its creation;
+        // Podman shows names instead of ids.
         (stands && mode == id)
             || settings.networks.iter().flatten().any(|(name, endpoint)| {
                 endpoint.network_id.as_deref() == Some(id)
@@ -430,8 +432,8 @@ pub(super) fn seen_container(
     }))
 }
 
-/// What the engine is asked for. `volume` labels the volume where it has vanished since it was
-/// looked at: the engine would make one without.
+/// The request that creates a container. `volume` holds the labels for a volume that has vanished
+/// since it was inspected: the engine would create it without labels.
 fn body(
     creation: Creation<'_>,
     role: Role,
@@ -524,7 +526,7 @@ mod tests {
     const INFLUXDB: [(&str, &str); 2] = [(labels::INSTANCE, "x"), (labels::ROLE, "influxdb")];
 
     #[test]
-    fn a_container_is_found_by_its_labels_and_a_copy_of_it_is_seen() {
+    fn a_container_is_found_by_its_labels_and_copies_are_reported() {
         let renamed = container("odd", &GRAFANA, &[]);
         let find = |all: &[ContainerSummary]| find_container(all, "x", Role::Grafana);
         assert_eq!(find(std::slice::from_ref(&renamed)), Ok("id of odd".into()));
@@ -535,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_that_has_vanished_comes_back_with_its_labels() {
+    fn a_vanished_volume_is_recreated_with_its_labels() {
         let specification = Specification {
             image: crate::model::image::ImageRef::parse("grafana:1").unwrap(),
             publish: "127.0.0.1:0".parse().unwrap(),
@@ -557,7 +559,7 @@ mod tests {
         let host = body.host_config.unwrap();
         let mount = host.mounts.unwrap().remove(0);
         assert_eq!(mount.volume_options.unwrap().labels, Some(labels));
-        // The engine chooses the port, and no secret is in the environment.
+        // The engine chooses the port, and the environment contains no secret.
         assert_eq!(host.port_bindings.unwrap()["3000/tcp"].as_ref().unwrap()[0].host_port.as_deref(), Some(""));
         let environment = body.env.unwrap().join(" ");
         assert!(environment.contains("GF_SECURITY_ADMIN_USER=me") && environment.contains("$__file{/var/lib/grafana/"));
@@ -565,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_published_tcp_port_of_somebody_else_is_in_the_way() {
+    fn only_a_tcp_port_published_by_another_container_is_a_conflict() {
         let at: SocketAddr = "127.0.0.1:3000".parse().unwrap();
         let holder = |one: ContainerSummary| port_holder(&[one], "x", Role::Grafana, at);
         let tcp = PortSummaryTypeEnum::TCP;

@@ -1,6 +1,4 @@
-//! Files in and out of containers as streams, and commands inside them.
-//!
-//! Must not know what the files are, nor keep more than a chunk of them.
+//! Streams files in and out of containers, and runs commands inside them.
 
 use std::io;
 use std::pin::pin;
@@ -17,44 +15,48 @@ use super::{Docker, files};
 use crate::error::{Error, Refusal, Result, is_disk_full};
 use crate::model::role::Role;
 
-/// How long a command inside a container may take: it may copy a whole database.
+/// The time limit of a command inside a container, which may copy a whole database.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
-/// How long nothing may move while files go in or out: what is unpacked last may be large.
+/// The longest pause while files are transferred: unpacking the last one may take long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Docker {
     /// Runs a command inside a container, as the container's user.
     ///
     /// # Errors
-    /// [`Error::Docker`] when it fails, with what it printed last.
+    /// [`Error::Docker`] if it fails, with its last output.
     pub async fn run_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<()> {
         self.read_inside(doing, container, command).await.map(drop)
     }
 
-    /// The same; what the command printed.
+    /// The same, returning the command's output.
     ///
     /// # Errors
-    /// [`Error::Docker`] when it fails, with what it printed last.
+    /// [`Error::Docker`] if it fails, with its last output.
     pub async fn read_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<String> {
         let failed = |why: String| Error::Docker { doing: doing.into(), why, refusal: Refusal::Other };
         let run = self.exec(doing, container, command, None);
         let (code, printed) = match tokio::time::timeout(COMMAND_TIMEOUT, run).await {
             Ok(result) => result?,
-            Err(_) => return Err(failed("its command did not end in time".into())),
+            Err(_) => return Err(failed("its command did not finish in time".into())),
         };
         if code == 0 {
             return Ok(printed);
         }
         let words = last_words(&printed);
         let refusal = if is_disk_full(&words) { Refusal::Disk } else { Refusal::Other };
-        Err(Error::Docker { doing: doing.into(), why: format!("its command ended with {code}: {words}"), refusal })
+        Err(Error::Docker {
+            doing: doing.into(),
+            why: format!("its command exited with code {code}: {words}"),
+            refusal,
+        })
     }
 
-    /// Passes a path of a container to `sink` as a tar archive, in chunks, until `sink` returns `false`. Returns `false`
-    /// if there is no such path.
+    /// Passes a path of a container to `sink` as a tar archive, in chunks, until `sink` returns
+    /// `false`. Returns `false` if the path does not exist.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses or sends nothing for long.
+    /// [`Error::Docker`] if the engine returns an error or sends nothing for too long.
     pub async fn download(
         &self,
         doing: &str,
@@ -82,7 +84,7 @@ impl Docker {
     /// Unpacks a tar archive below a path of a container.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses or takes nothing for long.
+    /// [`Error::Docker`] if the engine returns an error or accepts nothing for too long.
     pub async fn upload(
         &self,
         doing: &str,
@@ -97,7 +99,7 @@ impl Docker {
             beat.send_replace(());
             Some((chunk.map(Into::into), (chunks, beat)))
         });
-        // The engine answers when everything is unpacked, so its answer may come later than others.
+        // The engine answers after unpacking everything, so its answer may take longer than others.
         let client = self.client.clone().with_timeout(COMMAND_TIMEOUT);
         let mut upload = pin!(client.upload_to_container(container, Some(options), bollard::body_try_stream(body)));
         let mut is_sent = false;
@@ -119,25 +121,25 @@ impl Docker {
         }
     }
 
-    /// The user and group whose files the container reads.
+    /// The user and group that read the container's files.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn owner(&self, doing: &str, container: &str) -> Result<(u64, u64)> {
         let found = self.inspect(doing, container).await?;
         Ok(files::owner(&found.config.and_then(|config| config.user).unwrap_or_default()))
     }
 
-    /// Freezes a container.
+    /// Pauses a container.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn pause_container(&self, role: Role, id: &str) -> Result<()> {
         self.call(&format!("pause the container of {}", role.title()), self.client.pause_container(id)).await
     }
 }
 
 fn stalled(doing: &str) -> Error {
-    let why = format!("nothing moved for {} s", STALL_TIMEOUT.as_secs());
+    let why = format!("no data was transferred for {} s", STALL_TIMEOUT.as_secs());
     Error::Docker { doing: doing.into(), why, refusal: Refusal::Gone }
 }

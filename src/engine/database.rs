@@ -1,7 +1,5 @@
-//! The copy of Grafana's database beside it in its volume: made, put back, emptied. Works on containers that never
-//! ran.
-//!
-//! Must not know why a copy is made.
+//! The copy of Grafana's database next to it in its volume: creates, restores and empties it,
+//! through containers that were never started.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -15,34 +13,35 @@ use crate::error::{Error, Result};
 use crate::model::observed::RunState;
 use crate::model::role::Role;
 
-/// The folder of the copy, in the volume.
+/// The folder of the copy in the volume.
 const FOLDER: &str = "clipper-metrics-upgrade";
-/// Says that the copy is whole, and to which upgrade it belongs.
+/// Marks a complete copy, and names the upgrade that it belongs to.
 const MARKER: &str = "complete";
-/// The mode of Grafana's own files: it writes what it has open.
+/// The mode of Grafana's own files, which Grafana writes to.
 const WRITABLE: u32 = 0o640;
-/// How many bytes go to the engine at once.
+/// The number of bytes sent to the engine at once.
 const CHUNK: usize = 256 << 10;
-/// How many chunks wait between the two ends of a copy.
+/// The number of chunks buffered between the two ends of a copy.
 const CHUNKS: usize = 4;
 
 impl Docker {
-    /// The upgrade that the copy was made for, if there is one that is whole.
+    /// The upgrade that the copy was made for, if there is a complete copy.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn database_copy(&self, container: &str) -> Result<Option<String>> {
         self.read_small(container, &format!("{VOLUME}/{FOLDER}/{MARKER}")).await
     }
 
-    /// Copies the database, and our files that belong to it: the password that opens it, and the version.
+    /// Copies the database together with the files of clipper-metrics that belong to it: the
+    /// password and the version.
     ///
-    /// # Errors
-    /// [`Error::Raced`] where somebody has started the container, [`Error::Docker`] when the engine refuses, or the
+    /// [`Error::Raced`] if the container was started meanwhile, [`Error::Docker`] if the engine
+    /// returns an error or the volume is full.
     /// volume is full.
     pub async fn copy_database(&self, container: &str, upgrade: &str) -> Result<()> {
         let doing = "copy Grafana's database inside its volume";
-        // One that is there is none any more.
+        // An existing copy becomes invalid.
         self.discard_database_copy(container).await?;
         let to = format!("{VOLUME}/{FOLDER}");
         for name in DATABASE_FILES {
@@ -53,38 +52,39 @@ impl Docker {
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, upgrade)]).await
     }
 
-    /// Puts a copy in the place of the database, with our files that belong to it.
+    /// Replaces the database with the copy, together with the files of clipper-metrics that belong to it.
     ///
     /// # Errors
-    /// [`Error::Raced`] where somebody has started the container, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Raced`] if the container was started meanwhile, [`Error::Docker`] if the engine
+    /// returns an error.
     pub async fn put_database_back(&self, container: &str) -> Result<()> {
-        let doing = "put the copy of Grafana's database back";
+        let doing = "restore the copy of Grafana's database";
         self.expect_closed(doing, container).await?;
-        // What a newer version left beside its database must not be replayed into an older one.
+        // Journal files of a newer version must not be replayed into an older database.
         let beside: Vec<(&str, &str)> = DATABASE_FILES[1..].iter().map(|name| (*name, "")).collect();
         self.write_into(doing, container, None, &beside).await?;
         for name in DATABASE_FILES {
             self.transfer(doing, container, &format!("{VOLUME}/{FOLDER}"), name, VOLUME).await?;
         }
         self.copy_own_files(doing, container, FOLDER, files::FOLDER_NAME).await?;
-        // It is put back once: from now on, the database is the newer one of the two.
+        // The copy is restored only once: from now on, the database is the newer one.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await
     }
 
-    /// Empties the copy: the engine can put files into a volume, and take none out.
+    /// Empties the copy: the engine can add files to a volume but cannot remove them.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn discard_database_copy(&self, container: &str) -> Result<()> {
         let doing = "empty the copy of Grafana's database";
-        // First of all it is not whole any more.
+        // First, the copy is marked as incomplete.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await?;
         let all = DATABASE_FILES.iter().chain(&OWN_FILES);
         let empty: Vec<(&str, &str)> = all.map(|name| (*name, "")).collect();
         self.write_into(doing, container, Some(FOLDER), &empty).await
     }
 
-    /// One that is not there in the one folder is empty in the other, which is the same.
+    /// Copies the files of clipper-metrics; a missing file becomes an empty one, which means the same.
     async fn copy_own_files(&self, doing: &str, container: &str, from: &str, to: &str) -> Result<()> {
         let mut contents = Vec::new();
         for name in OWN_FILES {
@@ -95,11 +95,11 @@ impl Docker {
         self.write_into(doing, container, Some(to), &contents).await
     }
 
-    /// Nobody has the database open: the container was never started.
+    /// Ensures that the database is not open, because the container was never started.
     async fn expect_closed(&self, doing: &str, container: &str) -> Result<()> {
         match self.run_info(Role::Grafana, container).await? {
             Some(RunInfo { run: RunState::Created, .. }) => Ok(()),
-            _ => Err(Error::Raced { doing: doing.into(), why: "somebody else started its container".into() }),
+            _ => Err(Error::Raced { doing: doing.into(), why: "another process started its container".into() }),
         }
     }
 
@@ -114,15 +114,15 @@ impl Docker {
         self.put_files(doing, container, folder, mode, contents).await
     }
 
-    /// Copies one file of a container from one folder into another; one that is not there is fine.
+    /// Copies one file from one folder of a container to another; a missing file is skipped.
     async fn transfer(&self, doing: &str, container: &str, from: &str, name: &str, to: &str) -> Result<()> {
         let path = format!("{from}/{name}");
         if !self.has_path(doing, container, &path).await? {
             return Ok(());
         }
         self.expect_closed(doing, container).await?;
-        // An engine works on one archive of a container at a time, so the file is here in between: nameless, and
-        // gone with this run.
+        // An engine works on one archive of a container at a time, so the file is buffered here in
+        // an unnamed temporary file.
         let failed = |source| Error::Io { doing: doing.into(), source };
         let mut between = tempfile::tempfile().map_err(failed)?;
         let mut stored = Ok(());
@@ -153,7 +153,7 @@ impl Docker {
         uploaded
     }
 
-    /// A small file of a container; nothing where there is none or it is empty.
+    /// The text of a small file in a container; `None` if it is missing or empty.
     async fn read_small(&self, container: &str, path: &str) -> Result<Option<String>> {
         let doing = "read a file of Grafana's volume";
         let Some(archive) = self.read_archive(doing, container, path).await? else { return Ok(None) };
@@ -163,7 +163,8 @@ impl Docker {
     }
 }
 
-/// The archive holds one regular file of this name. A copy of a link would be a second name for the database, and no copy.
+/// Checks that the archive contains one regular file of this name. A link would be a second name
+/// for the database instead of a copy.
 fn expect_file(mut archive: &File, name: &str) -> io::Result<()> {
     archive.rewind()?;
     let mut entries = Entries::new(archive);
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_regular_file_is_copied() {
+    fn only_regular_files_are_copied() {
         let append = |builder: &mut tar::Builder<&File>, header: &mut tar::Header| {
             header.set_size(2);
             builder.append_data(header, "grafana.db", &b"db"[..]).unwrap();

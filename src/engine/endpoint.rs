@@ -1,6 +1,4 @@
-//! Which engine `docker` would use: option, environment, context.
-//!
-//! Knows the files and variables of the Docker client. Must not know how an engine is spoken to.
+//! Finds the engine that `docker` would use: from the option, the environment or the context.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,24 +11,24 @@ use crate::error::{Error, Result};
 use crate::model::invocation::{Invocation, typed_option};
 use crate::model::text::excerpt;
 
-/// The environment, as it was when the program started.
+/// A snapshot of the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// A variable that holds text.
+    /// The value of a variable, if it is text.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.to_str()
     }
 
-    /// A variable that holds a path, which need not be text.
+    /// The value of a variable as a path, which need not be text.
     #[must_use]
     pub fn path(&self, name: &str) -> Option<&Path> {
         self.0.get(name).filter(|value| !value.is_empty()).map(Path::new)
     }
 
-    /// Whether a variable holds anything at all.
+    /// Whether a variable has a non-empty value.
     #[must_use]
     pub fn is_set(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_empty())
@@ -41,10 +39,10 @@ impl Environment {
         self.0.insert(name, value.into());
     }
 
-    /// Checks that variables which must hold text do.
+    /// Checks that the given variables contain text.
     ///
     /// # Errors
-    /// [`Error::Usage`] with the first one that does not.
+    /// [`Error::Usage`] with the first one that is not UTF-8.
     pub fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"]);
         match names.find(|name| self.0.get(*name).is_some_and(|value| value.to_str().is_none())) {
@@ -69,47 +67,47 @@ impl<const N: usize> From<[(String, String); N]> for Environment {
     }
 }
 
-/// Where `docker` looks when nothing says otherwise.
+/// The default engine of `docker`.
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 
-/// The context that every Docker client has.
+/// The context that exists in every Docker client.
 const DEFAULT_CONTEXT: &str = "default";
 
-/// How an engine is reached.
+/// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The address, as `DOCKER_HOST` has it.
+    /// The address in the format of `DOCKER_HOST`.
     pub host: String,
-    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, where TLS is wanted.
+    /// A folder with `ca.pem`, `cert.pem` and `key.pem`, if TLS is used.
     pub certificates: Option<PathBuf>,
-    /// Who chose it.
+    /// The origin of the choice.
     pub chosen_by: ChosenBy,
-    /// Other sockets that were tried where nobody chose and the usual one does not exist, with what
-    /// came of it.
+    /// Other sockets that were tried because no engine was chosen and the default socket does not
+    /// exist, each with its result.
     pub tried: Vec<String>,
 }
 
-/// Who chose an engine. Its text stands in messages.
+/// The origin of the choice of an engine; its text appears in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChosenBy {
     /// `-H`.
     Option,
     /// `DOCKER_HOST`.
     Variable,
-    /// `--context` with this name.
+    /// `--context` with a name.
     ContextOption(String),
-    /// `DOCKER_CONTEXT` with this name.
+    /// `DOCKER_CONTEXT` with a name.
     ContextVariable(String),
-    /// The context of this name, which `docker context use` chose.
+    /// The current context, chosen with `docker context use`.
     CurrentContext(String),
-    /// Nobody: it is where `docker` looks by itself.
+    /// No choice: the default of `docker`.
     Default,
-    /// Nobody: this engine answers, and there is none where `docker` looks.
+    /// No choice: the default socket does not exist, and this engine answers.
     Found(&'static str),
 }
 
 impl ChosenBy {
-    /// This run was given it.
+    /// Whether an option of this run chose it.
     #[must_use]
     pub fn is_this_run(&self) -> bool {
         matches!(self, Self::Option | Self::Variable | Self::ContextOption(_) | Self::ContextVariable(_))
@@ -141,12 +139,12 @@ impl Endpoint {
         Self { host: host.into(), certificates: None, chosen_by, tried: Vec::new() }
     }
 
-    /// The options that name this engine in a suggested command; none where the environment or Docker's own
-    /// configuration does.
+    /// The options that select this engine in a suggested command; empty if the environment or
+    /// Docker's own configuration selects it.
     #[must_use]
     pub fn options(&self) -> String {
         match &self.chosen_by {
-            // One that was found is not where `docker` looks.
+            // `docker` would not find this engine by default.
             ChosenBy::Option | ChosenBy::Found(_) => typed_option("-H", &self.host),
             ChosenBy::ContextOption(name) => typed_option("--context", name),
             _ => String::new(),
@@ -158,18 +156,18 @@ impl Endpoint {
         Invocation::new(Vec::new(), self.options()).docker(arguments)
     }
 
-    /// Nobody chose it, and it is not where `docker` looks by itself.
+    /// Whether it was found at another socket than the default one, without a choice.
     #[must_use]
     pub fn was_found(&self) -> bool {
         matches!(self.chosen_by, ChosenBy::Found(_))
     }
 
-    /// Nobody chose it: it is where `docker` looks by itself.
+    /// Whether it is the default of `docker`, without a choice.
     pub(super) fn is_default(&self) -> bool {
         self.host == DEFAULT
     }
 
-    /// The engine's own machine, unless it is this one. What is behind ssh is not asked here.
+    /// The engine's host, if it is another machine. Engines behind ssh are not considered here.
     pub(super) fn other_machine(&self) -> Option<String> {
         let (scheme, rest) = self.host.split_once("://")?;
         if !matches!(scheme, "tcp" | "http" | "https") {
@@ -187,10 +185,10 @@ impl Endpoint {
     }
 }
 
-/// The engine that `docker` would use.
+/// Finds the engine that `docker` would use.
 ///
 /// # Errors
-/// When a context that was asked for does not exist or cannot be read.
+/// If a requested context does not exist or cannot be read.
 pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environment) -> Result<Endpoint> {
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
     let certificates = certificates(environment);
@@ -198,7 +196,7 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
         certificates: certificates.clone(),
         ..Endpoint::new(&complete(host, certificates.is_some()), chosen_by)
     };
-    // What Docker calls the context `default` is whatever the variables say.
+    // For Docker, the context `default` means the environment variables.
     let of_variable = set("DOCKER_HOST").map(|host| at(host, ChosenBy::Variable));
     if let Some(name) = context {
         return match of_variable {
@@ -227,8 +225,8 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
     }
 }
 
-/// The engine that nobody chose: the usual socket, and only where that does not exist the first of the
-/// others that answers. One that denies or refuses is an answer.
+/// The engine to use without a choice: the default socket or, only if that does not exist, the
+/// first of the others that answers. A socket that denies access counts as an answer.
 fn usual(socket: &Path, environment: &Environment) -> Endpoint {
     let mut endpoint = Endpoint::new(DEFAULT, ChosenBy::Default);
     if std::fs::symlink_metadata(socket).is_ok() {
@@ -250,7 +248,7 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
     endpoint
 }
 
-/// Where engines that run without Docker's own service keep their sockets.
+/// The sockets of engines that run without Docker's own service.
 fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
     let (runtime, home) = (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME"));
     let places = [
@@ -267,12 +265,12 @@ fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
     places.into_iter().filter_map(|(engine, folder, path)| Some((engine, folder?.join(path)))).collect()
 }
 
-/// Whether somebody listens on a socket.
+/// Connects to a socket, to see whether an engine listens on it.
 #[cfg(unix)]
 fn connect(path: &Path) -> Result<(), String> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Ok(()),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Err("not there".into()),
+        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Err("does not exist".into()),
         Err(why) => {
             let why = why.to_string().to_lowercase();
             Err(why.split(" (os error").next().unwrap_or(&why).to_string())
@@ -282,10 +280,10 @@ fn connect(path: &Path) -> Result<(), String> {
 
 #[cfg(not(unix))]
 fn connect(_: &Path) -> Result<(), String> {
-    Err("not of this system".into())
+    Err("not supported on this system".into())
 }
 
-/// The short forms are as good as the long ones: `/path`, `host:port`, `host`, `:port`, `unix://`.
+/// Completes short forms of an address: `/path`, `host:port`, `host`, `:port`, `unix://`.
 fn complete(host: &str, is_tls: bool) -> String {
     if host == "unix://" {
         return DEFAULT.into();
@@ -300,7 +298,7 @@ fn complete(host: &str, is_tls: bool) -> String {
     };
     let (authority, path) = authority.find('/').map_or((authority, ""), |at| authority.split_at(at));
     let (name, port) = match authority.rsplit_once(':') {
-        // What is in brackets is an address of version 6.
+        // Brackets contain an IPv6 address.
         Some((name, port)) if !port.contains(']') => (name, port),
         _ => (authority, if is_tls { "2376" } else { "2375" }),
     };
@@ -308,7 +306,7 @@ fn complete(host: &str, is_tls: bool) -> String {
     format!("tcp://{name}:{port}{path}")
 }
 
-/// The folder with the certificates for TLS, if the environment asks for TLS.
+/// The folder with the TLS certificates, if the environment enables TLS.
 fn certificates(environment: &Environment) -> Option<PathBuf> {
     if !environment.is_set("DOCKER_TLS_VERIFY") {
         return None;
@@ -316,7 +314,7 @@ fn certificates(environment: &Environment) -> Option<PathBuf> {
     environment.path("DOCKER_CERT_PATH").map(PathBuf::from).or_else(|| folder(environment))
 }
 
-/// The folder of the Docker client's configuration.
+/// The configuration folder of the Docker client.
 fn folder(environment: &Environment) -> Option<PathBuf> {
     let config = environment.path("DOCKER_CONFIG").map(PathBuf::from);
     config.or_else(|| environment.path("HOME").map(|home| home.join(".docker")))
@@ -329,11 +327,12 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
     let chosen_by = chosen_by(name.into());
     let unknown = |why: &str| {
         Error::usage(
-            format!("there is no engine for {}: {why}", excerpt(&chosen_by.to_string(), 80)),
-            "`docker context ls` lists them; -H names an engine directly",
+            format!("no engine found for {}: {why}", excerpt(&chosen_by.to_string(), 80)),
+            "`docker context ls` lists the contexts; -H selects an engine directly",
         )
     };
-    let contexts = folder(environment).ok_or_else(|| unknown("there is no HOME, where contexts are"))?.join("contexts");
+    let contexts =
+        folder(environment).ok_or_else(|| unknown("HOME is not set, so contexts cannot be found"))?.join("contexts");
     let entries = std::fs::read_dir(contexts.join("meta")).map_err(|_| unknown("there are no Docker contexts"))?;
     for entry in entries.flatten() {
         let Ok(text) = std::fs::read(entry.path().join("meta.json")) else { continue };
@@ -350,7 +349,7 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
         let certificates = wants_tls.then_some(tls);
         return Ok(Endpoint { certificates, ..Endpoint::new(host, chosen_by) });
     }
-    Err(unknown("there is no such Docker context"))
+    Err(unknown("that Docker context does not exist"))
 }
 
 #[cfg(test)]
@@ -372,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn option_then_variable_then_context_then_default() {
+    fn the_order_is_option_variable_context_default() {
         let folder = with_context("far", "tcp://far:2376");
         let config = folder.path().to_str().unwrap();
         let all = environment(&[("DOCKER_CONFIG", config), ("DOCKER_HOST", "unix:///h"), ("DOCKER_CONTEXT", "far")]);
@@ -383,7 +382,7 @@ mod tests {
         assert_eq!(resolve(None, None, &without).unwrap().host, "tcp://far:2376");
         assert!(resolve(None, None, &environment(&[])).unwrap().host.starts_with("unix://"));
         assert!(resolve(None, Some("near"), &all).is_err());
-        // As `docker` has it: that context is the variable.
+        // As in `docker`, that context means the variable.
         assert_eq!(resolve(None, Some("default"), &all).unwrap().host, "unix:///h");
         let named = resolve(None, Some("default"), &without).unwrap();
         assert_eq!((named.host.as_str(), named.chosen_by.is_this_run()), (DEFAULT, true));
@@ -392,7 +391,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_path_of_the_environment_need_not_be_text() {
+    fn a_path_in_the_environment_need_not_be_text() {
         use std::os::unix::ffi::OsStringExt as _;
         let folder = tempfile::tempdir().unwrap();
         let odd = folder.path().join(OsString::from_vec(b"h\xe9".to_vec()));
@@ -409,12 +408,12 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_chose_the_first_socket_that_answers_is_used_and_each_failure_is_said() {
+    fn without_a_choice_the_first_answering_socket_is_used_and_each_failure_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_str().unwrap();
         let all = environment(&[("HOME", home), ("XDG_RUNTIME_DIR", home)]);
         let usual_socket = folder.path().join("usual.sock");
-        // One that is there and refuses.
+        // A socket that exists and refuses connections.
         std::fs::create_dir_all(folder.path().join(".colima/default")).unwrap();
         let dead = folder.path().join(".colima/default/docker.sock");
         drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
@@ -422,21 +421,24 @@ mod tests {
         assert_eq!(none.host, DEFAULT);
         let tried = none.tried.join("\n");
         assert!(tried.contains(&format!("{} (colima): connection refused", dead.display())), "{tried}");
-        assert!(tried.contains("(rootless Docker): not there") && tried.contains("(OrbStack): not there"), "{tried}");
-        // One that answers.
+        assert!(
+            tried.contains("(rootless Docker): does not exist") && tried.contains("(OrbStack): does not exist"),
+            "{tried}"
+        );
+        // A socket that answers.
         std::fs::create_dir_all(folder.path().join(".orbstack/run")).unwrap();
         let alive = folder.path().join(".orbstack/run/docker.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&alive).unwrap();
         let found = usual(&usual_socket, &all);
         assert_eq!(found.host, format!("unix://{}", alive.display()));
         assert_eq!(found.to_string(), format!("unix://{} (found, OrbStack)", alive.display()));
-        // The usual one is used as soon as it exists, whatever it says.
+        // The default socket is used as soon as it exists, even if it does not answer.
         std::fs::write(&usual_socket, "").unwrap();
         assert_eq!(usual(&usual_socket, &all), Endpoint::new(DEFAULT, ChosenBy::Default));
     }
 
     #[test]
-    fn short_addresses_are_what_docker_takes_them_for() {
+    fn short_addresses_are_completed_as_docker_does() {
         for (short, long) in [
             ("/run/x.sock", "unix:///run/x.sock"),
             ("unix://", DEFAULT),
@@ -455,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn only_another_machine_is_elsewhere() {
+    fn only_another_machine_counts_as_another_machine() {
         let at = |host: &str| Endpoint::new(host, ChosenBy::Option).other_machine();
         assert_eq!(at("unix:///var/run/docker.sock"), None);
         assert_eq!(at("tcp://127.0.0.1:2375"), None);

@@ -1,6 +1,4 @@
-//! The engine's errors, classified.
-//!
-//! The only file that knows the engine's wordings, but for those of pulls. Must not know what was being done beyond its name.
+//! Classifies the engine's errors by their messages, except those of pulls.
 
 use bollard::errors::Error as Bollard;
 
@@ -10,7 +8,7 @@ use super::{REQUEST_TIMEOUT, platform};
 use crate::error::{Error, Refusal, chain};
 use crate::model::text::excerpt;
 
-/// Why an engine cannot be used, and what to do about it.
+/// The reason why an engine cannot be used, with a hint.
 pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     let message = chain(error);
     let lower = message.to_lowercase();
@@ -18,30 +16,34 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
     let (why, hint) = if lower.contains("permission denied") {
         (
-            format!("you may not use {socket}"),
-            "join the group docker (sudo usermod -aG docker $USER, then sign in again), or use a rootless engine with -H"
-                .to_string(),
+            format!("permission denied for {socket}"),
+            "join the group docker (sudo usermod -aG docker $USER, then sign in again), or use a rootless engine with \
+             -H"
+            .to_string(),
         )
     } else if missing {
         let others = if endpoint.tried.is_empty() {
             String::new()
         } else {
-            format!("; tried too: {}", endpoint.tried.join(", "))
+            format!("; also tried: {}", endpoint.tried.join(", "))
         };
-        (format!("there is no {socket}{others}"), start(endpoint))
+        (format!("{socket} does not exist{others}"), start(endpoint))
     } else if let Some(found) = tls_fault(endpoint, &message) {
         found
     } else if matches!(error, Bollard::UnsupportedURISchemeError { .. }) {
-        ("this scheme is not known".to_string(), "write unix:///path, tcp://host:port or ssh://user@host".to_string())
+        (
+            "the address has an unknown scheme".to_string(),
+            "use unix:///path, tcp://host:port or ssh://user@host".to_string(),
+        )
     } else if lower.contains("connection refused") {
-        ("nothing listens there".to_string(), start(endpoint))
+        ("no engine listens there".to_string(), start(endpoint))
     } else if matches!(error, Bollard::JsonDataError { .. }) || lower.contains("deserialize") {
-        ("its answer is not a Docker engine's".to_string(), "name another with -H or --context".to_string())
+        ("the answer does not come from a Docker engine".to_string(), "select another with -H or --context".to_string())
     } else {
         (
             excerpt(&message, 300),
             format!(
-                "check that `{}` works, or name another engine with -H or --context",
+                "check that `{}` works, or select another engine with -H or --context",
                 endpoint.docker_command("version")
             ),
         )
@@ -49,16 +51,16 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     Error::Engine { endpoint: endpoint.to_string(), why, hint }
 }
 
-/// What is wrong with TLS, where that is what is wrong.
+/// The TLS problem, if that is the cause of an error.
 fn tls_fault(endpoint: &Endpoint, message: &str) -> Option<(String, String)> {
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     let Some(folder) = &endpoint.certificates else {
         let is_tcp = ["tcp://", "http://"].iter().any(|scheme| endpoint.host.starts_with(scheme));
-        // What TLS answers to plain http is no HTTP, or the end of the connection.
+        // A TLS server answers plain HTTP with bytes that are not HTTP, or by closing the connection.
         let is_no_http = says(&["invalid HTTP", "connection closed before", "HTTPS server", "IncompleteMessage"]);
         return (is_tcp && is_no_http).then(|| {
             (
-                "it does not answer in plain http, so it may want TLS".to_string(),
+                "it does not answer in plain HTTP, so it may require TLS".to_string(),
                 "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem"
                     .to_string(),
             )
@@ -71,28 +73,25 @@ fn tls_fault(endpoint: &Endpoint, message: &str) -> Option<(String, String)> {
         return Some((why, format!("check {folder}/ca.pem, and the certificate's dates and names")));
     }
     if says(&["received fatal alert"]) {
-        let why = "it does not accept the certificate that it was shown".to_string();
+        let why = "it rejected the client certificate".to_string();
         return Some((why, format!("check {folder}/cert.pem and {folder}/key.pem")));
     }
     if says(&["corrupt message", "InvalidContentType", "InvalidMessage"]) {
-        return Some((
-            "it does not speak TLS".to_string(),
-            "unset DOCKER_TLS_VERIFY, or name its TLS port".to_string(),
-        ));
+        return Some(("it does not use TLS".to_string(), "unset DOCKER_TLS_VERIFY, or use its TLS port".to_string()));
     }
     says(&["ca.pem", "cert.pem", "key.pem", "CertPath", "ertificate"]).then(|| {
         (
             format!("the certificates in {folder} cannot be used: {}", excerpt(message, 200)),
-            "DOCKER_CERT_PATH names a folder with ca.pem, cert.pem and key.pem".to_string(),
+            "set DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem".to_string(),
         )
     })
 }
 
-/// What helps where nothing answers: on this machine, a command that brings an engine.
+/// The hint if no engine answers; on this machine, a command that installs or starts one.
 fn start(endpoint: &Endpoint) -> String {
     let advice =
         if endpoint.is_default() { platform::advice() } else { "check that address, or start the engine there".into() };
-    format!("{advice}; -H or --context name another")
+    format!("{advice}; -H or --context selects another")
 }
 
 /// Classifies an engine's error.
@@ -118,7 +117,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             } else if says(&["exec format error"]) {
                 Refusal::Architecture
             } else if says(&["docker-proxy", "userland proxy", "rootlessport", "fork/exec", "apparmor_parser"]) {
-                // A program of the engine's own, so nothing is wrong with the image.
+                // A program of the engine itself, so the image is not the cause.
                 Refusal::Other
             } else if says(&["executable file not found"]) {
                 Refusal::NoSuchProgram
@@ -129,7 +128,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             } else if says(&["not paused"]) {
                 Refusal::NotPaused
             } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
-                // Podman, of two that write one file at the same moment.
+                // Podman, if two requests write one file at the same time.
                 Refusal::Overwritten
             } else if says(&["already in progress"]) {
                 Refusal::BeingRemoved
@@ -137,7 +136,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
                 && (says(&["no such process", "container not known"])
                     || (says(&["could not be stopped"]) && says(&["state improper"])))
             {
-                // Podman, of a container that ends while it is looked at or removed.
+                // Podman, if a container exits while it is inspected or removed.
                 Refusal::Ending
             } else if *status_code == 404
                 || (*status_code == 500 && says(&["no such container", "no container with name"]))
@@ -155,7 +154,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             (refusal, excerpt(message, 400))
         }
         Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => {
-            (Refusal::Other, "the engine's answer cannot be understood".into())
+            (Refusal::Other, "the engine's answer is invalid".into())
         }
         Bollard::RequestTimeoutError => {
             (Refusal::Gone, format!("no answer from the engine for {} s", REQUEST_TIMEOUT.as_secs()))
@@ -166,7 +165,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
     Error::Docker { doing: doing.into(), why, refusal }
 }
 
-/// Every wording that engines have for a port that somebody else holds.
+/// The messages of engines about a port that is in use.
 const PORT_TAKEN: &[&str] = &["port is already allocated", "address already in use", "ports are not available"];
 
 #[cfg(test)]
@@ -174,10 +173,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wording_about_addresses_and_races_is_known() {
+    fn every_message_is_classified() {
         for message in [
-            "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is already allocated",
-            "failed to set up container networking: driver failed programming external connectivity: Bind for 0.0.0.0:1 failed: port is already allocated",
+            "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is \
+             already allocated",
+            "failed to set up container networking: driver failed programming external connectivity: Bind for \
+             0.0.0.0:1 failed: port is already allocated",
             "Error starting userland proxy: listen tcp4 127.0.0.1:1: bind: address already in use",
             "Ports are not available: exposing port TCP 127.0.0.1:1: forbidden by its access permissions",
         ] {
@@ -196,19 +197,21 @@ mod tests {
         }
         for (message, expected) in [
             (
-                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the \
+                 network",
                 Refusal::AddressPools,
             ),
             ("all predefined address pools have been fully subnetted", Refusal::AddressPools),
             ("could not find free subnet from subnet pools", Refusal::AddressPools),
             (
-                "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait -t \
-                 nat -A DOCKER -p tcp -d 127.0.0.1 --dport 3000 -j DNAT: iptables: No chain/target/match by that name.\n \
-                 (exit status 1))",
+                "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait \
+                 -t nat -A DOCKER -p tcp -d 127.0.0.1 --dport 3000 -j DNAT: iptables: No chain/target/match by that \
+                 name.\n (exit status 1))",
                 Refusal::Firewall,
             ),
             (
-                "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged port 80",
+                "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged \
+                 port 80",
                 Refusal::PrivilegedPort,
             ),
             ("listen tcp4 127.0.0.1:80: bind: permission denied", Refusal::PrivilegedPort),
@@ -221,8 +224,8 @@ mod tests {
             ("fork/exec /usr/bin/docker-proxy: no such file or directory", Refusal::Other),
             ("write /x: no space left on device", Refusal::Disk),
             (
-                "cannot remove container 1f as it could not be stopped: sending SIGKILL to container 1f: container state \
-                 improper: stopped",
+                "cannot remove container 1f as it could not be stopped: sending SIGKILL to container 1f: container \
+                 state improper: stopped",
                 Refusal::Ending,
             ),
             ("getting container from store \"6b7f\": container not known", Refusal::Ending),
@@ -232,7 +235,8 @@ mod tests {
             let Error::Docker { refusal, .. } = translate("start", &error) else { panic!("{message}") };
             assert_eq!(refusal, expected, "{message}");
         }
-        let message = "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such file or directory";
+        let message = "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such \
+                       file or directory";
         let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
         assert!(matches!(translate("write", &error), Error::Docker { refusal: Refusal::Overwritten, .. }));
         let message = "read /proc/27684/cgroup: no such process";

@@ -1,6 +1,4 @@
-//! Commands inside containers: run to their end, with what they printed last.
-//!
-//! Must not know what a command does, nor what a failure of it means.
+//! Runs commands inside containers to completion, and keeps their last output.
 
 use std::time::Duration;
 
@@ -15,17 +13,17 @@ use crate::error::Result;
 use crate::model::stack::Secret;
 use crate::model::text::excerpt;
 
-/// How many characters are kept at least of what a command printed last.
+/// The minimum number of characters kept from the end of a command's output.
 const LIMIT: usize = 64 << 10;
-/// How many of them a message shows.
+/// The number of characters shown in a message.
 const SHOWN: usize = 300;
 
 impl Docker {
-    /// Runs a command as the container's user, with a secret on its standard input if there is one; its exit
-    /// code and what it printed.
+    /// Runs a command as the container's user, with an optional secret on standard input; returns
+    /// its exit code and output.
     ///
     /// # Errors
-    /// [`crate::error::Error::Docker`] when the engine refuses, or there is no such program.
+    /// [`crate::error::Error::Docker`] if the engine returns an error or the program does not exist.
     pub(super) async fn exec(
         &self,
         doing: &str,
@@ -52,7 +50,7 @@ impl Docker {
                     stdin.write_all(line.as_bytes()).await?;
                     stdin.shutdown().await
                 };
-                // A command that is not there reads nothing; its exit code tells.
+                // A program that does not exist reads nothing; the exit code shows that.
                 let _ = sent.await;
             }
             while let Some(Ok(part)) = output.next().await {
@@ -73,12 +71,12 @@ impl Docker {
     }
 }
 
-/// What a command that failed said: what went wrong comes last.
+/// The end of a failed command's output, where the error usually is.
 pub(super) fn last_words(printed: &str) -> String {
     excerpt(&printed[end_of(printed, SHOWN)..], SHOWN)
 }
 
-/// Where the last characters begin.
+/// The start index of the last characters.
 fn end_of(text: &str, characters: usize) -> usize {
     text.char_indices().rev().nth(characters).map_or(0, |(at, _)| at)
 }

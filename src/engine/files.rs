@@ -1,8 +1,7 @@
-//! What lies beside Grafana's database in its volume: the password that opens it and the version
-//! that ran last; and Grafana's own command, which sets a password.
+//! The files of clipper-metrics next to Grafana's database in its volume, which store the password
+//! and the last version; and Grafana's own command that sets a password.
 //!
-//! Written and read through the engine, also in containers that never ran. Must not know what the
-//! password is for or when it changes.
+//! Files are written and read through the engine, even in containers that were never started.
 
 use std::io::Read as _;
 use std::time::Instant;
@@ -22,70 +21,70 @@ use crate::model::role::Role;
 use crate::model::stack::Secret;
 use crate::model::version::Version;
 
-/// Grafana's database, and its companions while it is open.
+/// Grafana's database, and its journal files while it is open.
 pub(crate) const GRAFANA_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
-/// The files that clipper-metrics keeps beside it.
+/// The files that clipper-metrics keeps next to it.
 pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
 
-/// Where the password lies inside the container. It lives exactly as long as the database that it
-/// opens, which is next to it, and holds what Grafana accepts.
+/// The path of the password in the container. It is stored next to the database that it opens, and
+/// is deleted together with it.
 pub const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
-/// The folder of our files.
 const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
-/// The same, as the volume has it.
+/// The folder's name in the volume.
 pub(crate) const FOLDER_NAME: &str = "clipper-metrics";
-/// The password's file.
 const PASSWORD: &str = OWN_FILES[0];
-/// Where a new password lies while Grafana is being told of it.
+/// A new password while Grafana is being changed to it.
 const PENDING: &str = OWN_FILES[1];
-/// The version of Grafana that ran last, and its image.
+/// The last version of Grafana that ran, and its image.
 const VERSION: &str = OWN_FILES[2];
-/// The version that is about to run, by its image's tag.
+/// The version about to run, according to its image's tag.
 const PROMISED: &str = OWN_FILES[3];
-/// Grafana's database, which is there once Grafana has run.
+/// Grafana's database, which exists once Grafana has run.
 const DATABASE: &str = "/var/lib/grafana/grafana.db";
-/// The volume, in which archives are unpacked.
+/// The volume's root, where archives are unpacked.
 pub(crate) const VOLUME: &str = "/var/lib/grafana";
-/// Our files are read by their owner alone, and written by nobody but us.
+/// The mode of these files: their owner can read them, and only clipper-metrics writes them.
 pub(super) const PRIVATE: u32 = 0o400;
-/// The user that Grafana's image runs as where it says so by a name, and its group.
+/// The user and group of Grafana's image, if the image names its user instead of giving a number.
 const OWNER: (u64, u64) = (472, 0);
-/// The most bytes that are read: a password is a line.
+/// The size limit for reading: a password is one line.
 const LIMIT: usize = 64 << 10;
 
-/// Our files in Grafana's volume.
+/// The files of clipper-metrics in Grafana's volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VolumeFiles {
     /// The password that Grafana accepts.
     pub password: Option<Secret>,
-    /// A password that Grafana was being told of when a run ended.
+    /// A password that was being set when a run ended.
     pub pending: Option<Secret>,
-    /// What ran last, where it is another version than the volume was made for.
+    /// The last version that ran, if it differs from the version that the volume was created for.
     pub ran: Option<RanVersion>,
-    /// What was about to run, by the tag of its image: its server has not said its own version yet.
+    /// The version that was about to run, according to its image's tag; its server has not reported
+    /// its version yet.
     pub promised: Option<RanVersion>,
 }
 
-/// A version of Grafana, where it came from, and where it ran.
+/// A version of Grafana, with its image and container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RanVersion {
     /// The version.
     pub version: Version,
-    /// The image, if that was noted.
+    /// The image, if recorded.
     pub image: Option<String>,
-    /// The engine's id of the container, if that was noted.
+    /// The engine's id of the container, if recorded.
     pub container: Option<String>,
 }
 
 impl RanVersion {
-    /// Reads what [`Docker::write_version`] wrote.
+    /// Parses the text written by [`Docker::write_version`].
     fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split_whitespace();
         let version = Version::parse(parts.next()?)?;
         Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
     }
 
-    /// The version, where the image's tag names it. Earlier versions of clipper-metrics took the tag of any image for one.
+    /// The version, if the image's tag names it. Earlier versions of clipper-metrics used the tag
+    /// of any image.
     fn of_tag(&self) -> Option<Version> {
         let image = self.image.as_deref().and_then(|image| ImageRef::parse(image).ok());
         Some(self.version).filter(|_| image.is_none_or(|image| image.version().is_some()))
@@ -93,28 +92,27 @@ impl RanVersion {
 }
 
 impl VolumeFiles {
-    /// The newest version that may have run on the volume, which was made for the version of its
-    /// label.
+    /// The newest version that may have run on the volume, including the one that its label names.
     #[must_use]
     pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
         let ran = self.ran.as_ref().map(|ran| ran.version);
         ran.or(label).max(self.promised.as_ref().and_then(RanVersion::of_tag))
     }
 
-    /// The image that may have run last on the volume, which was made for the image of its label.
+    /// The last image that may have run on the volume, including the one that its label names.
     #[must_use]
     pub fn last_image(&self, label: Option<String>) -> Option<String> {
         let image = |one: &Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
         image(&self.promised).or(image(&self.ran)).or(label)
     }
 
-    /// What was promised for a container.
+    /// Whether a start of this container was announced.
     #[must_use]
     pub fn is_promised_for(&self, container: &str) -> bool {
         self.promised.as_ref().is_some_and(|promised| promised.container.as_deref() == Some(container))
     }
 
-    /// The image is the one that ran last, whatever its tag says.
+    /// Whether the image is the last one that ran, whatever its tag says.
     #[must_use]
     pub fn ran_last(&self, image: &ImageRef) -> bool {
         let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
@@ -123,10 +121,10 @@ impl VolumeFiles {
 }
 
 impl Docker {
-    /// Reads our files. Works on containers that never ran.
+    /// Reads the files; the container need not have been started.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
         let doing = "read clipper-metrics's files in Grafana's volume";
         let Some(archive) = self.read_archive(doing, container, FOLDER).await? else {
@@ -135,7 +133,7 @@ impl Docker {
         unpacked(&archive).map_err(unexpected(doing))
     }
 
-    /// Small files of a container as an archive; nothing where there is no such path.
+    /// Small files of a container as an archive; `None` if the path does not exist.
     pub(super) async fn read_archive(&self, doing: &str, container: &str, path: &str) -> Result<Option<Vec<u8>>> {
         let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
         let read = async {
@@ -153,12 +151,12 @@ impl Docker {
         self.find(doing, read).await
     }
 
-    /// Grafana has run on the container's volume.
+    /// Whether Grafana has run on the container's volume.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn has_database(&self, container: &str) -> Result<bool> {
-        self.has_path("look for Grafana's database", container, DATABASE).await
+        self.has_path("check for Grafana's database", container, DATABASE).await
     }
 
     pub(super) async fn has_path(&self, doing: &str, container: &str, path: &str) -> Result<bool> {
@@ -167,55 +165,55 @@ impl Docker {
         Ok(self.find(doing, request).await?.is_some())
     }
 
-    /// Puts the password that Grafana accepts into the volume, readable by Grafana alone. With
-    /// `settle`, also in the place of one that was being set.
+    /// Writes the accepted password to the volume, readable by Grafana alone. With `settle`, it
+    /// also replaces a pending password.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn write_password(&self, container: &str, password: &Secret, settle: bool) -> Result<()> {
         let text = password.reveal();
         let files = [(PASSWORD, text), (PENDING, text)];
         self.write_files(container, if settle { &files } else { &files[..1] }).await
     }
 
-    /// Puts a password that Grafana is about to be told of beside the one in force.
+    /// Writes a pending password next to the current one.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn write_pending_password(&self, container: &str, password: &Secret) -> Result<()> {
         self.write_files(container, &[(PENDING, password.reveal())]).await
     }
 
-    /// Notes the version that runs on the volume and its image; whatever was promised is settled.
+    /// Records the version that runs on the volume, and its image; this ends any announcement.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
         self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (PROMISED, "")]).await
     }
 
-    /// Notes the version that is about to run on the volume and its image.
+    /// Records the version that is about to run on the volume, and its image.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn promise_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
         self.write_files(container, &[(PROMISED, &format!("{version} {image} {container}"))]).await
     }
 
-    /// What was about to run did not.
+    /// Withdraws the announcement of a version that did not run.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn withdraw_promise(&self, container: &str) -> Result<()> {
         self.write_files(container, &[(PROMISED, "")]).await
     }
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
-        let doing = "write clipper-metrics's files into Grafana's volume";
+        let doing = "write clipper-metrics's files to Grafana's volume";
         self.put_files(doing, container, Some(FOLDER_NAME), |_| PRIVATE, files).await
     }
 
-    /// Puts small files, each of its mode, into a folder of Grafana's volume or into the volume itself.
+    /// Writes small files with their modes to a folder of Grafana's volume, or to its root.
     pub(super) async fn put_files(
         &self,
         doing: &str,
@@ -231,16 +229,16 @@ impl Docker {
         self.call(doing, upload).await
     }
 
-    /// Sets the password with Grafana's own command inside the running container. It goes through
-    /// standard input, so that no process list shows it.
+    /// Sets the password with Grafana's own command in the running container. The password is
+    /// passed on standard input, so that it does not appear in process lists.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the command fails or does not end before the deadline.
+    /// [`Error::Docker`] if the command fails or does not finish before the deadline.
     pub async fn reset_password(&self, container: &str, password: &Secret, deadline: Instant) -> Result<()> {
         let common = ["--homepath", "/usr/share/grafana", "--config", "/etc/grafana/grafana.ini"];
         let action = ["admin", "reset-admin-password", "--password-from-stdin"];
         let new = [&["grafana", "cli"][..], &common, &action].concat();
-        // Up to 8, the command was a program of its own.
+        // Up to version 8, the command was a separate program.
         let old = [&["grafana-cli"][..], &common, &action].concat();
         let doing = format!("reset the password of {} in its container", Role::Grafana.title());
         let failed = |why: String| Error::Docker { doing: doing.clone(), why, refusal: Refusal::Other };
@@ -259,16 +257,18 @@ impl Docker {
         };
         let (code, output) = match tokio::time::timeout_at(deadline.into(), run).await {
             Ok(result) => result?,
-            Err(_) => return Err(failed("its own command did not end in time; --timeout gives it longer".into())),
+            Err(_) => {
+                return Err(failed("its own command did not finish in time; --timeout sets a longer limit".into()));
+            }
         };
         if code == 0 {
             return Ok(());
         }
         let output = output.replace(password.reveal(), "…");
-        Err(failed(format!("its own command ended with {code}: {}", last_words(&output))))
+        Err(failed(format!("its own command exited with code {code}: {}", last_words(&output))))
     }
 
-    /// The longest time for one exchange with the engine that is not a pull.
+    /// The time limit of a request to the engine other than a pull.
     pub(super) async fn bounded<T, E>(
         request: impl Future<Output = Result<T, E>>,
         late: impl FnOnce() -> E,
@@ -277,15 +277,15 @@ impl Docker {
     }
 }
 
-/// A file of a container that is not a regular file, or no text.
+/// The error for a file of a container that is not a regular file or not text.
 pub(super) fn unexpected(doing: &str) -> impl Fn(std::io::Error) -> Error {
     move |why| Error::Docker { doing: doing.into(), why: why.to_string(), refusal: Refusal::UnexpectedFile }
 }
 
-/// The files in an archive of our folder.
+/// Parses an archive of the folder.
 ///
 /// # Errors
-/// When the folder or one of the files is something else, such as a link: its content is not in the volume.
+/// If the folder or a file is something else, such as a link, whose content is not in the volume.
 fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
     let mut found = VolumeFiles::default();
     let mut entries = Entries::new(archive);
@@ -314,7 +314,7 @@ fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
     Ok(found)
 }
 
-/// The user and group by an image's `USER`.
+/// The user and group from an image's `USER`.
 pub(super) fn owner(user: &str) -> (u64, u64) {
     let (user, group) = user.split_once(':').unwrap_or((user, "0"));
     match user {
@@ -323,7 +323,7 @@ pub(super) fn owner(user: &str) -> (u64, u64) {
     }
 }
 
-/// The text of the one file in an archive.
+/// The text of the only file in an archive.
 pub(super) fn only_file(archive: &[u8], name: &str) -> std::io::Result<Option<String>> {
     let mut entries = Entries::new(archive);
     let Some(entry) = entries.next()? else { return Ok(None) };
@@ -333,7 +333,7 @@ pub(super) fn only_file(archive: &[u8], name: &str) -> std::io::Result<Option<St
     Ok(Some(text))
 }
 
-/// An archive with files, each of its mode, in a folder of their own or in the volume itself.
+/// An archive with files and their modes, in a folder or at the volume's root.
 fn packed(
     owner: (u64, u64),
     folder: Option<&str>,
@@ -371,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_packed_is_read_back() {
+    fn packed_files_are_read_back() {
         let archive = packed(
             OWNER,
             Some(FOLDER_NAME),
@@ -383,14 +383,18 @@ mod tests {
         assert_eq!(files.password, Some(Secret::new("a b ")));
         assert_eq!(files.pending, Some(Secret::new("c")));
         assert_eq!(files.newest_version(None), Some(Version(12, 4)));
-        // Whatever its tag says, the image that ran last is not too old.
+        // The last image that ran is not too old, whatever its tag says.
         assert!(files.ran_last(&ImageRef::parse("grafana:x").unwrap()));
-        assert_eq!(files.newest_version(Some(Version(13, 0))), Some(Version(12, 4)), "what ran outranks a label");
+        assert_eq!(
+            files.newest_version(Some(Version(13, 0))),
+            Some(Version(12, 4)),
+            "a recorded version outranks a label"
+        );
         assert_eq!(unpacked(&[]).unwrap(), VolumeFiles::default());
     }
 
     #[test]
-    fn a_link_in_the_place_of_a_file_is_an_error() {
+    fn a_link_instead_of_a_file_is_an_error() {
         for path in ["clipper-metrics/admin_password", "clipper-metrics/version", "clipper-metrics"] {
             for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
                 let mut header = tar::Header::new_gnu();
@@ -409,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_belong_to_the_images_user() {
+    fn files_belong_to_the_user_of_the_image() {
         for (user, expected) in [("472", (472, 0)), ("1000:7", (1000, 7)), ("", (0, 0)), ("grafana", OWNER)] {
             assert_eq!(owner(user), expected, "{user:?}");
         }

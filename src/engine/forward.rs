@@ -1,8 +1,7 @@
-//! A port of this machine that leads to an address as a container sees it: what connects here is
-//! connected from inside that container's network.
+//! Forwards a port of this machine to an address as seen from inside a container's network.
 //!
-//! A short-lived container of an image that is there joins the network and ends by itself if this run
-//! does not remove it. Must not know what is sent.
+//! A short-lived container from an existing image joins that network, and exits by itself if this
+//! run does not remove it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,49 +19,50 @@ use super::{Docker, labels};
 use crate::error::{Error, Refusal, Result, chain};
 use crate::model::text::excerpt;
 
-/// After this time, in seconds, the helper ends by itself.
+/// The lifetime of the forwarding container in seconds.
 const LIFETIME: &str = "120";
-/// Joins its own streams with a connection; bash opens it without any other program. Where it cannot, it says why and
-/// stays: Podman loses what a program says that ends at once.
+/// Connects its standard streams to an address; bash opens the connection without another program.
+/// If that fails, bash prints the reason and keeps running, because Podman loses the output of a
+/// program that exits at once.
 const JOIN: &str = "exec 3<>\"/dev/tcp/$0/$1\" || exec cat >/dev/null; cat <&3 & exec cat >&3";
 
-/// What bash names when it could not open a connection.
+/// The text in bash's messages about failed connections.
 const OPENED: &str = "/dev/tcp/";
 
-/// How an engine begins to say that a program cannot be run.
+/// The start of the engine's message about a program that cannot be run.
 const NO_PROGRAM: &[u8] = b"OCI runtime exec failed";
 
-/// What came of connections.
+/// The errors of connections.
 #[derive(Default)]
 struct Said {
-    /// What the last one that failed inside said.
+    /// The last error of a connection inside the network.
     failure: String,
-    /// Why none can be made at all.
+    /// The reason why no connection is possible at all.
     fault: Option<String>,
 }
 
 /// A forwarded address.
 pub struct Forward {
     port: u16,
-    /// What the helper said went wrong.
+    /// The errors reported by the forwarding container.
     said: Arc<Mutex<Said>>,
     accepting: JoinHandle<()>,
 }
 
 impl Forward {
-    /// The port of loopback to connect to.
+    /// The port on loopback to connect to.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// Why the last connection could not be made inside, if it could not.
+    /// The reason why the last connection inside the network failed, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         reason(&locked(&self.said).failure)
     }
 
-    /// Why nothing can be asked this way, if nothing can.
+    /// The reason why the forwarding cannot work at all, if it cannot.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         locked(&self.said).fault.clone()
@@ -76,11 +76,12 @@ impl Drop for Forward {
 }
 
 impl Docker {
-    /// Forwards a port of loopback to `host` and `port` as the container sees them, through a container
-    /// with the name `helper`, which [`Docker::remove_helper`] removes, also where this was interrupted.
+    /// Forwards a port of loopback to `host` and `port` as the container sees them. The forwarding
+    /// container is named `helper`; [`Docker::remove_helper`] removes it, even after an
+    /// interruption.
     ///
     /// # Errors
-    /// [`Error::Absent`] when the container does not run, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Absent`] if the container does not run, [`Error::Docker`] if the engine returns an error.
     pub async fn forward(
         &self,
         instance: &str,
@@ -92,7 +93,7 @@ impl Docker {
     ) -> Result<Forward> {
         let absent = |state: &str| Error::Absent {
             what: format!("container {container} {state}"),
-            hint: format!("`{}` lists the containers that run", self.endpoint.docker_command("ps")),
+            hint: format!("`{}` lists the running containers", self.endpoint.docker_command("ps")),
         };
         let doing = format!("inspect container {container}");
         let found = self.find_by_id(&doing, container).await?;
@@ -127,7 +128,8 @@ impl Docker {
             image: Some(image.into()),
             entrypoint: Some(vec!["sleep".into(), LIFETIME.into()]),
             cmd: Some(Vec::new()),
-            // The first process of a container ignores others, and Podman waits for it even where removal is forced.
+            // A container's first process ignores other signals, and Podman waits for it even
+            // during a forced removal.
             stop_signal: Some("SIGKILL".into()),
             labels: Some(labels::of_instance(instance)),
             host_config: Some(HostConfig {
@@ -141,15 +143,15 @@ impl Docker {
             ..ContainerCreateBody::default()
         };
         let options = CreateContainerOptionsBuilder::default().name(name).build();
-        let doing = "create the container that asks from inside that network";
+        let doing = "create the container that connects from inside that network";
         let id = self.call(doing, self.client.create_container(Some(options), body)).await?.id;
         self.call("start that container", self.client.start_container(&id, None::<StartContainerOptions>)).await
     }
 
-    /// Removes the container of a forward; one that is gone, or never was, is fine.
+    /// Removes the container of a forward, if it exists.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn remove_helper(&self, id: &str) -> Result<()> {
         match self.remove("remove that container", id, true).await {
             Err(Error::Docker { refusal: Refusal::Conflict, .. }) => Ok(()),
@@ -158,7 +160,7 @@ impl Docker {
     }
 }
 
-/// Joins a connection with one that is made inside.
+/// Joins a connection with one inside the network.
 async fn join(
     client: &bollard::Docker,
     (helper, host, port): &(String, String, u16),
@@ -200,7 +202,7 @@ async fn join(
                         break;
                     }
                 }
-                // An engine says here that there is no such program, where a server's answer would be.
+                // Instead of a server's answer, an engine may report here that the program does not exist.
                 LogOutput::StdOut { message } if message.starts_with(NO_PROGRAM) => {
                     locked(said).fault = Some(excerpt(&String::from_utf8_lossy(&message), 300));
                     break;
@@ -213,7 +215,7 @@ async fn join(
             }
         }
     };
-    // Once nothing more comes from inside, the connection is over.
+    // The connection is over once the inside sends nothing more.
     tokio::select! {
         () = outwards => {}
         () = async { inwards.await; std::future::pending().await } => {}
@@ -221,12 +223,12 @@ async fn join(
     Ok(())
 }
 
-/// What was said before a panic elsewhere is as good.
+/// The errors so far, even after a panic elsewhere.
 fn locked(said: &Mutex<Said>) -> MutexGuard<'_, Said> {
     said.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Why bash could not connect, by its own words: first why, then for what, after warnings of any kind.
+/// The reason why bash could not connect. Bash prints warnings first, then the reason, then the address.
 fn reason(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let named = lines.iter().position(|line| line.contains(OPENED)).unwrap_or(1);
@@ -239,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reason_is_found_among_what_bash_says() {
+    fn the_reason_is_found_in_the_output_of_bash() {
         let refused =
             "127.0.0.1: connect: Connection refused\n127.0.0.1: line 1: /dev/tcp/127.0.0.1/1: Connection refused\n";
         let unknown =

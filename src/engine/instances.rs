@@ -1,6 +1,4 @@
-//! Every instance on the engine, from its lists alone: two requests, however many there are.
-//!
-//! Must not know what an instance is to be like.
+//! Lists every instance on the engine with two requests, however many there are.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +19,7 @@ impl Docker {
     /// Every instance on the engine, by name.
     ///
     /// # Errors
-    /// [`crate::error::Error::Docker`] when the engine does not answer.
+    /// [`crate::error::Error::Docker`] if the engine does not answer.
     pub async fn instances(&self) -> Result<Vec<Instance>> {
         let filters = std::collections::HashMap::from([("label".to_string(), vec![labels::INSTANCE.to_string()])]);
         let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
@@ -38,7 +36,7 @@ impl Docker {
     }
 }
 
-/// What belongs together.
+/// Groups containers and volumes by instance.
 fn group(containers: &[ContainerSummary], volumes: &[EngineVolume], host: Option<&str>) -> Vec<Instance> {
     let of_container = |container: &ContainerSummary| Some(container.labels.as_ref()?.get(labels::INSTANCE)?.clone());
     let of_volume = |volume: &EngineVolume| volume.labels.get(labels::INSTANCE).cloned();
@@ -62,7 +60,7 @@ fn group(containers: &[ContainerSummary], volumes: &[EngineVolume], host: Option
             }
         });
     }
-    // A helper of a command that was killed is no instance.
+    // A leftover helper container of a killed command is not an instance.
     found
         .into_values()
         .filter(|one| one.influxdb != Member::default() || one.grafana != Member::default() || !one.volumes.is_empty())
@@ -95,7 +93,7 @@ fn member(
     }
 }
 
-/// Where a container that runs is really published.
+/// The address at which a running container is actually published.
 fn published(container: &ContainerSummary, role: Role) -> Option<SocketAddr> {
     let port =
         container.ports.as_ref()?.iter().find(|port| port.private_port == role.port() && port.public_port.is_some())?;

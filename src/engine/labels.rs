@@ -1,8 +1,8 @@
-//! The labels by which our objects are known, and what they say.
+//! The labels on engine objects, and their content.
 //!
-//! Knows their names and their JSON. Whatever is read here may come from another version, or from
-//! anybody: what cannot be read is `None`, never an error. Nothing is changed on the way in, since
-//! it is compared; reports make it printable.
+//! A label may have been written by another version or by another program: unreadable content
+//! becomes `None`, never an error. Values are not changed on reading, because they are compared;
+//! reports make them printable.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,26 +15,26 @@ use crate::model::stack::{Remembered, Restore};
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::model::version::Version;
 
-/// On everything: the instance that it belongs to.
+/// On all objects: their instance.
 pub const INSTANCE: &str = "clipper-metrics.instance";
-/// On containers and volumes: the role that it serves.
+/// On containers and volumes: their role.
 pub const ROLE: &str = "clipper-metrics.role";
-/// On containers: the specification that it was made from.
+/// On containers: the configuration they were created from.
 const SPECIFICATION: &str = "clipper-metrics.specification";
-/// On the volume that remembers settings: all of them.
+/// On the settings volume: all settings.
 pub const SETTINGS: &str = "clipper-metrics.settings";
-/// On the volume that remembers settings: a change of Grafana's image that is not over, or was undone.
+/// On the settings volume: an upgrade that is pending or was rolled back.
 const UPGRADE: &str = "clipper-metrics.upgrade";
-/// On the volume that remembers settings: a restore whose data is not all in.
+/// On the settings volume: an unfinished restore.
 const RESTORE: &str = "clipper-metrics.restore";
-/// On volumes: the user of the image that it was made for.
+/// On volumes: the user of the image that they were created for.
 const USER: &str = "clipper-metrics.user";
-/// On volumes: the version that the tag of the image names which it was made for.
+/// On volumes: the version in the tag of the image that they were created for.
 const VERSION: &str = "clipper-metrics.version";
-/// On volumes: the image that it was made for.
+/// On volumes: the image that they were created for.
 const IMAGE: &str = "clipper-metrics.image";
 
-/// The engine's labels.
+/// Labels of an engine object.
 pub type Labels = HashMap<String, String>;
 
 /// The label that all objects of an instance carry.
@@ -53,7 +53,7 @@ pub fn of_container(instance: &str, role: Role, specification: &Specification) -
     labels
 }
 
-/// The labels of a volume with data.
+/// The labels of a data volume.
 #[must_use]
 pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRef) -> Labels {
     let mut labels = of_instance(instance);
@@ -64,7 +64,7 @@ pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRe
     labels
 }
 
-/// The labels of the volume that remembers settings.
+/// The labels of the settings volume.
 #[must_use]
 pub fn of_settings(
     instance: &str,
@@ -95,14 +95,14 @@ pub fn of_settings(
     labels
 }
 
-/// The object carries the instance's label.
+/// Whether the object carries the instance's label.
 #[must_use]
 pub fn belongs(labels: Option<&Labels>, instance: &str) -> bool {
     labels.and_then(|labels| labels.get(INSTANCE)).is_some_and(|name| name == instance)
 }
 
-/// The object is the instance's container of that role. One made by hand may lack the role's label;
-/// then its name decides.
+/// Whether the object is the instance's container of that role. A container created by hand may
+/// lack the role label; then its name decides.
 #[must_use]
 pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -> bool {
     belongs(labels, instance)
@@ -112,7 +112,7 @@ pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -
         }
 }
 
-/// The specification that a container was made from.
+/// The configuration that a container was created from.
 #[must_use]
 pub fn specification(labels: Option<&Labels>) -> Option<Specification> {
     let Value::Object(fields) = serde_json::from_str(labels?.get(SPECIFICATION)?).ok()? else { return None };
@@ -121,7 +121,8 @@ pub fn specification(labels: Option<&Labels>) -> Option<Specification> {
     Specification::from_fields(&texts?)
 }
 
-/// The remembered settings. A field in another form is an empty value, which no setting takes: the others stay.
+/// The remembered settings. A value in an unknown format becomes empty, which is invalid for every
+/// setting, and the other values stay.
 #[must_use]
 pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
     let Value::Object(fields) = serde_json::from_str(labels.get(SETTINGS)?).ok()? else { return None };
@@ -137,7 +138,7 @@ pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
     Some(fields.into_iter().map(|(name, field)| (name, remembered(&field).unwrap_or_else(unreadable))).collect())
 }
 
-/// A change of Grafana's image that is not over, or was undone.
+/// An upgrade that is pending or was rolled back.
 #[must_use]
 pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
     let json: Value = serde_json::from_str(labels.get(UPGRADE)?).ok()?;
@@ -153,7 +154,7 @@ pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
     })
 }
 
-/// A restore whose data is not all in. A note that cannot be read is one, too.
+/// An unfinished restore; an unreadable record counts as one.
 #[must_use]
 pub fn restore(labels: &Labels) -> Option<Restore> {
     let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
@@ -167,19 +168,19 @@ pub fn restore(labels: &Labels) -> Option<Restore> {
     })
 }
 
-/// The user of the image that a volume was made for; empty is root.
+/// The user of the image that a volume was created for; empty means root.
 #[must_use]
 pub fn user(labels: &Labels) -> Option<String> {
     labels.get(USER).cloned()
 }
 
-/// The image that a volume was made for.
+/// The image that a volume was created for.
 #[must_use]
 pub fn image(labels: &Labels) -> Option<String> {
     labels.get(IMAGE).cloned()
 }
 
-/// The version that a volume was made for. Earlier versions of clipper-metrics took the tag of any image for one.
+/// The version that a volume was created for. Earlier versions of clipper-metrics used the tag of any image.
 #[must_use]
 pub fn version(labels: &Labels) -> Option<Version> {
     let image = image(labels).and_then(|image| ImageRef::parse(&image).ok());
@@ -193,7 +194,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_label_holds_is_read_or_nothing(text in ".*") {
+        fn no_label_causes_a_panic(text in ".*") {
             let names = [SPECIFICATION, SETTINGS, UPGRADE, RESTORE, VERSION, USER, ROLE];
             let labels: Labels = names.map(|name| (name.to_string(), text.clone())).into();
             let _ = specification(Some(&labels));
@@ -204,13 +205,13 @@ mod tests {
         }
 
         #[test]
-        fn settings_are_read_as_they_were_written(name in ".*", value in ".*", of_file in any::<bool>()) {
+        fn settings_survive_their_label(name in ".*", value in ".*", of_file in any::<bool>()) {
             let values = BTreeMap::from([(name, Remembered { value, of_file })]);
             prop_assert_eq!(settings(&of_settings("x", &values, None, None)), Some(values));
         }
 
         #[test]
-        fn an_upgrade_is_read_as_it_was_written(id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..3) {
+        fn an_upgrade_survives_its_label(id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..3) {
             let from = NamedImage { name: ImageRef::parse("grafana:1").unwrap(), id: image };
             let to = NamedImage { name: ImageRef::parse("m:5/grafana:2").unwrap(), id: None };
             let states = [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Undone];
@@ -219,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn a_restore_is_read_as_it_was_written(
+        fn a_restore_survives_its_label(
             id in ".*", archive in ".*", digest in "[a-f0-9]{4}", machine in ".*", process in any::<u32>()
         ) {
             let noted = Restore { id, archive, digest, machine, process };
@@ -229,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_in_another_form_is_empty_and_costs_no_other() {
+    fn an_unreadable_setting_becomes_empty_and_the_others_stay() {
         let text =
             r#"{"a":{"value":"1","from":"file"},"b":{"value":2,"from":"user"},"c":{"value":"3","from":"x"},"d":4}"#;
         let read = settings(&[(SETTINGS.to_string(), text.to_string())].into()).unwrap();
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_made_for_a_users_own_image_has_no_version() {
+    fn a_volume_of_a_custom_image_has_no_version() {
         let made_for = |image: &str| version(&of_volume("x", Role::Grafana, None, &ImageRef::parse(image).unwrap()));
         assert_eq!(made_for("grafana/grafana:12.4.10"), Some(Version(12, 4)));
         assert_eq!(made_for("corp/grafana:2025.11"), None);
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_decide_whose_a_container_is_and_its_name_only_where_they_say_nothing() {
+    fn labels_decide_the_owner_of_a_container_and_its_name_only_without_labels() {
         let labels = |pairs: &[(&str, &str)]| -> Labels {
             pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
         };

@@ -1,7 +1,6 @@
-//! The Docker engine: images, networks, volumes and containers, and files inside volumes.
+//! The client of the Docker Engine API: images, networks, volumes and containers, and files in volumes.
 //!
-//! The only folder that knows `bollard`. Touches nothing that does not carry the instance's label.
-//! Must not know InfluxDB or Grafana beyond their specifications.
+//! Changes only objects with the instance's label.
 
 mod address;
 mod behind;
@@ -56,29 +55,28 @@ use crate::model::stack::{ContainerSpec, EngineLocation, Service, SshForward, St
 use crate::model::text::{excerpt, printable};
 use crate::model::version::Version;
 
-/// How long the engine may take for one request that is not a pull. Stopping a container takes ten
-/// seconds.
+/// The time limit of a request that is not a pull. Stopping a container takes up to ten seconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the engine may fail to look at containers because one of them is ending.
+/// How long the engine may fail to inspect containers because one of them is exiting.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
-/// The oldest engine's API that we ask for: Docker 19.03.
+/// The oldest supported API version, of Docker 19.03.
 const OLDEST_API: Version = Version(1, 40);
 
 /// A connection to one engine.
 pub struct Docker {
     client: bollard::Docker,
     endpoint: Endpoint,
-    /// What it said of itself; only its endpoint before [`Docker::check`].
+    /// The engine's description of itself; before [`Docker::check`], only its endpoint.
     engine: RefCell<Engine>,
     is_podman: Cell<bool>,
     is_checked: Cell<bool>,
-    /// The connection to its machine, where that goes through ssh.
+    /// The ssh connection to its host, if there is one.
     #[cfg(unix)]
     ssh: Option<ssh::Ssh>,
     listener: Rc<dyn Listener>,
 }
 
-/// What the engine knows of one role.
+/// The engine's state of one role.
 #[derive(Debug)]
 pub struct SeenRole {
     /// The specified image.
@@ -87,36 +85,36 @@ pub struct SeenRole {
     pub volume: Volume,
     /// The container.
     pub container: ContainerState,
-    /// Who else publishes the specified port.
+    /// The other holder of the specified port.
     pub port_holder: Option<PortHolder>,
-    /// Another running container that has the volume where the server keeps its data.
+    /// Another running container that mounts the volume at the server's data path.
     pub volume_user: Option<String>,
-    /// The managed container to which an external server's URL leads.
+    /// The managed container that an external server's URL leads to.
     pub managed_behind: Option<ManagedServer>,
 }
 
-/// What the engine knows of an instance.
+/// The engine's state of an instance.
 #[derive(Debug)]
 pub struct Seen {
     /// The network.
     pub network: Network,
-    /// Running containers of others that use it, by name.
+    /// Names of running containers of other owners on that network.
     pub network_users: Vec<String>,
     /// The remembered settings.
     pub settings: StoredSettings,
-    /// By role, in the order of [`Role::ALL`].
+    /// The roles, in the order of [`Role::ALL`].
     pub roles: [SeenRole; 2],
     /// Other instances.
     pub others: Vec<String>,
-    /// Containers that have the instance's labels and are not its containers, by name.
+    /// Names of containers that carry the instance's labels but do not belong to it.
     pub lookalikes: Vec<String>,
 }
 
 impl Docker {
-    /// An engine that was not asked anything yet.
+    /// Prepares a client; no request is sent yet, except through ssh.
     ///
     /// # Errors
-    /// [`Error::Engine`] when its address makes no sense, or no ssh connection to its machine comes about.
+    /// [`Error::Engine`] if its address is invalid or ssh cannot connect.
     pub async fn connect(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
         #[cfg(unix)]
         let ssh = Self::connect_over_ssh(&endpoint, listener.as_ref()).await?;
@@ -154,8 +152,8 @@ impl Docker {
         }
         let Some(destination) = ssh::Destination::parse(&endpoint.host) else {
             return Err(Error::usage(
-                format!("{} is no address for ssh", endpoint.host),
-                "write ssh://user@host:port, or ssh://alias for a host of your ssh configuration",
+                format!("{} is not an ssh address", endpoint.host),
+                "use ssh://user@host:port, or ssh://alias for a host of your ssh configuration",
             ));
         };
         let started = Instant::now();
@@ -171,12 +169,13 @@ impl Docker {
             endpoint: endpoint.to_string(),
             why,
             hint: format!(
-                "check that `ssh {typed} docker version` works without a question (ssh-add for a key with a passphrase)"
+                "check that `ssh {typed} docker version` works without a prompt (use ssh-add for a key with a \
+                 passphrase)"
             ),
         })
     }
 
-    /// Its machine is reached through ssh.
+    /// Whether its host is reached through ssh.
     #[must_use]
     pub fn is_over_ssh(&self) -> bool {
         #[cfg(unix)]
@@ -185,8 +184,7 @@ impl Docker {
         false
     }
 
-    /// A port of loopback here that leads through ssh to a host and port as the engine's machine sees
-    /// them.
+    /// A port on this machine's loopback that leads through ssh to an address as seen from the engine's host.
     #[must_use]
     pub fn local_port(&self, host: &str, port: u16) -> Option<u16> {
         #[cfg(unix)]
@@ -198,7 +196,7 @@ impl Docker {
         }
     }
 
-    /// Where the engine runs.
+    /// The engine's location.
     #[must_use]
     pub fn location(&self) -> EngineLocation {
         #[cfg(unix)]
@@ -209,18 +207,18 @@ impl Docker {
         self.endpoint.other_machine().map_or(EngineLocation::Here, EngineLocation::Elsewhere)
     }
 
-    /// What ssh says of an error that came through it; the error itself where it came otherwise.
+    /// Replaces an error by ssh's message, if ssh caused it.
     fn explained(&self, error: Error) -> Error {
         #[cfg(unix)]
         if let (Some(ssh), Error::Docker { refusal: Refusal::Gone, .. } | Error::Engine { .. }) = (&self.ssh, &error) {
-            // What worked before has broken; what never did is named as it is.
+            // A connection that worked before has broken; otherwise the error is about connecting.
             let was_there = !self.engine.borrow().version.is_empty();
             let (why, hint) = if ssh.has_ended() || was_there {
                 let why = ssh.failure().map(|why| format!(": {why}")).unwrap_or_default();
-                (format!("the ssh connection broke{why}"), "run the same command again".to_string())
+                (format!("the ssh connection was interrupted{why}"), "run the same command again".to_string())
             } else if let Some(why) = ssh.failure() {
                 let typed = ssh.destination().typed();
-                (why, format!("check that `ssh {typed} docker version` works without a question"))
+                (why, format!("check that `ssh {typed} docker version` works without a prompt"))
             } else {
                 return error;
             };
@@ -229,10 +227,10 @@ impl Docker {
         error
     }
 
-    /// Sees whether the engine can be used, once.
+    /// Checks once whether the engine can be used.
     ///
     /// # Errors
-    /// [`Error::Engine`] when it cannot be reached, may not be used, or is too old.
+    /// [`Error::Engine`] if it cannot be reached, denies access, or is too old.
     pub async fn check(&self) -> Result<()> {
         if self.is_checked.get() {
             return Ok(());
@@ -242,7 +240,7 @@ impl Docker {
         let version = Self::bounded(self.client.version(), late).await;
         self.listener.on(Event::Request {
             system: "docker",
-            request: "ask for the version",
+            request: "request the version",
             outcome: if version.is_ok() { "ok" } else { "failed" },
             time: started.elapsed(),
         });
@@ -253,14 +251,14 @@ impl Docker {
         let api = Version::parse(&engine.api_version);
         if api.is_none_or(|api| api < OLDEST_API) {
             let why = if api.is_none() {
-                "its answer is not a Docker engine's".to_string()
+                "the answer does not come from a Docker engine".to_string()
             } else {
-                format!("it speaks API {} only, and {OLDEST_API} is needed", engine.api_version)
+                format!("it supports only API {}, but {OLDEST_API} is required", engine.api_version)
             };
             return Err(Error::Engine {
                 endpoint: self.endpoint.to_string(),
                 why,
-                hint: "use Docker 19.03 or newer, or name another engine with -H or --context".into(),
+                hint: "use Docker 19.03 or newer, or select another engine with -H or --context".into(),
             });
         }
         engine.kind = engine_kind(&version, self.endpoint.other_machine().is_none() && !self.is_over_ssh());
@@ -269,7 +267,7 @@ impl Docker {
         Ok(())
     }
 
-    /// The engine, as it described itself.
+    /// The engine's description of itself.
     #[must_use]
     pub fn engine(&self) -> Engine {
         self.engine.borrow().clone()
@@ -279,10 +277,10 @@ impl Docker {
         Version::parse(&self.engine.borrow().version)
     }
 
-    /// One request, reported and with its error translated.
+    /// Sends one request, reports it, and translates its error.
     async fn call<T>(&self, doing: &str, request: impl Future<Output = Result<T, Bollard>>) -> Result<T> {
         let started = Instant::now();
-        // Boxed once: bollard's futures are large, and each layer around them would hold another copy.
+        // Boxed once: bollard's futures are large, and each enclosing future would contain a copy.
         let result = Self::bounded(Box::pin(request), || Bollard::RequestTimeoutError).await;
         let outcome = match &result {
             Ok(_) => "ok".to_string(),
@@ -298,15 +296,15 @@ impl Docker {
         result.map_err(|error| self.explained(translate(doing, &error)))
     }
 
-    /// Like [`Self::call`], where "there is none" is an answer.
+    /// Like [`Self::call`], but `None` if the object does not exist.
     async fn find<T>(&self, doing: &str, request: impl Future<Output = Result<T, Bollard>>) -> Result<Option<T>> {
         if_found(self.call(doing, request).await)
     }
 
-    /// What the instance's containers were made from.
+    /// The configurations that the instance's containers were created from.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<Specification>)>> {
         let containers = self.containers(instance).await?;
         let mut found = Vec::new();
@@ -317,18 +315,17 @@ impl Docker {
         Ok(found)
     }
 
-    /// A container as the engine describes it.
     async fn inspect(&self, doing: &str, id: &str) -> Result<ContainerInspectResponse> {
         let inspect = async || self.call(doing, podman::readable(self.client.inspect_container(id, None))).await;
         self.ask_until_ended(inspect).await
     }
 
-    /// The same, where "there is none" is an answer.
+    /// The same, but `None` if the container does not exist.
     async fn find_by_id(&self, doing: &str, id: &str) -> Result<Option<ContainerInspectResponse>> {
         if_found(self.inspect(doing, id).await)
     }
 
-    /// Podman fails to look at a container, and at a list with it, for the moment in which it ends: it is asked again.
+    /// Repeats a request: Podman fails to inspect or list a container at the moment it exits.
     async fn ask_until_ended<T>(&self, ask: impl AsyncFn() -> Result<T>) -> Result<T> {
         let deadline = Instant::now() + ENDING_TIMEOUT;
         let mut backoff = Duration::from_millis(20);
@@ -342,10 +339,10 @@ impl Docker {
         }
     }
 
-    /// What the engine knows of the stack.
+    /// The engine's state of the stack.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
         let (listed, network, volumes) =
@@ -403,7 +400,7 @@ impl Docker {
     /// The specified image, if the engine has it.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn image(&self, spec: &ContainerSpec) -> Result<Option<Image>> {
         match &spec.pinned_image {
             Some(id) => self.image_called(id).await,
@@ -411,10 +408,10 @@ impl Docker {
         }
     }
 
-    /// The image of that name, if the engine has it.
+    /// The image with that name, if the engine has it.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn image_called(&self, name: &str) -> Result<Option<Image>> {
         let found = self.find(&format!("inspect image {name}"), self.client.inspect_image(name)).await?;
         Ok(found.map(|image| Image {
@@ -423,7 +420,7 @@ impl Docker {
         }))
     }
 
-    /// The role's container: known by its labels and its volume, whatever it is called by now.
+    /// The role's container, identified by its labels and its volume, whatever its name.
     async fn container(
         &self,
         instance: &str,
@@ -447,20 +444,20 @@ impl Docker {
         Ok(state)
     }
 
-    /// A container of ours by its id, without its network.
+    /// A managed container by its id, without its network.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn ours(&self, role: Role, id: &str) -> Result<Option<OurContainer>> {
         let doing = format!("inspect the container of {}", role.title());
         let found = self.find_by_id(&doing, id).await?;
         Ok(found.and_then(|found| container::seen_container("", role, &Network::Free, found).ours().cloned()))
     }
 
-    /// Fetches an image; a transfer that broke off is tried once more.
+    /// Pulls an image; an interrupted transfer is retried once.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// If the image cannot be pulled.
     pub async fn pull(&self, spec: &ContainerSpec) -> Result<()> {
         let (role, image) = (spec.role, &spec.specification.image);
         let report = |progress: &pull::Progress| {
@@ -468,7 +465,7 @@ impl Docker {
         };
         match pull::pull(&self.client, image, self.is_podman.get(), report).await {
             Err(Error::Pull { failure, .. }) if failure.is_passing() => {
-                self.listener.on(Event::Note(&format!("the transfer of {image} broke off, trying once more")));
+                self.listener.on(Event::Note(&format!("the transfer of {image} was interrupted; retrying")));
                 pull::pull(&self.client, image, self.is_podman.get(), report).await
             }
             result => result,
@@ -476,7 +473,8 @@ impl Docker {
     }
 }
 
-/// Which engine describes itself like that. One on this machine runs in a virtual machine where this is not Linux.
+/// The kind of an engine, from its version. A local engine on a system other than Linux runs in a
+/// virtual machine.
 fn engine_kind(version: &SystemVersion, is_here: bool) -> EngineKind {
     let has = |part: &str| version.components.iter().flatten().any(|component| component.name.contains(part));
     let platform = version.platform.as_ref().map(|platform| platform.name.as_str()).unwrap_or_default();
@@ -491,7 +489,7 @@ fn engine_kind(version: &SystemVersion, is_here: bool) -> EngineKind {
     }
 }
 
-/// "There is none" is an answer.
+/// Turns the error "not found" into `None`.
 fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -500,7 +498,7 @@ fn if_found<T>(answer: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// The connection that an address asks for.
+/// The connection for an address.
 fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard::Docker, Bollard> {
     let (scheme, address) = host.split_once("://").unwrap_or_default();
     let authority = address.split('/').next().unwrap_or_default();
@@ -517,7 +515,7 @@ fn client(host: &str, certificates: Option<&std::path::Path>) -> Result<bollard:
     }
 }
 
-/// The engine wants its credentials in the alphabet for URLs, and takes others for none at all.
+/// The engine expects URL-safe base64 for credentials, and ignores them in any other encoding.
 fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::BollardRequest {
     if let Some(value) = request.headers_mut().get_mut("x-registry-auth") {
         let text = value.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
@@ -528,7 +526,7 @@ fn url_safe_credentials(mut request: bollard::BollardRequest) -> bollard::Bollar
     request
 }
 
-/// Instances other than ours.
+/// Other instances.
 fn others(all: &[ContainerSummary], instance: &str) -> Vec<String> {
     let names: std::collections::BTreeSet<String> = all
         .iter()
@@ -544,7 +542,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_travel_in_the_alphabet_that_the_engine_reads() {
+    fn credentials_are_encoded_as_url_safe_base64() {
         let body = bollard::body_full(Vec::new().into());
         let mut request = bollard::BollardRequest::new(body);
         request.headers_mut().insert("x-registry-auth", "a+/b=".parse().unwrap());
@@ -552,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_is_known_by_its_parts() {
+    fn the_kind_of_an_engine_follows_from_its_components() {
         let kind = |text: &str| {
             let version: SystemVersion = serde_json::from_str(text).unwrap();
             engine_kind(&version, false)

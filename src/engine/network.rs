@@ -1,6 +1,6 @@
-//! The instance's network: found by name and label, made once, removed only when nobody else uses it.
+//! The instance's network: found by name and label, and removed only while no other container uses it.
 //!
-//! Names of networks are not unique, so everything works with ids.
+//! Names of networks are not unique, so all requests use ids.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -19,16 +19,16 @@ use crate::model::stack::EngineLocation;
 use crate::model::text::printable;
 use crate::model::version::Version;
 
-/// The API of Docker 20.10, the first that knows `host-gateway`.
+/// The API of Docker 20.10, the first that supports `host-gateway`.
 const HOST_GATEWAY_API: Version = Version(1, 41);
-/// The first Podman whose containers know their machine as `host.docker.internal` (containers/common#1592).
+/// The first Podman that adds `host.docker.internal` for its host to containers (containers/common#1592).
 const PODMAN_NAMES_ITS_MACHINE: Version = Version(4, 7);
 
 impl Docker {
     /// The instance's network.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn network(&self, instance: &str) -> Result<Network> {
         let found = self.networks(instance).await?;
         let mut ours: Vec<_> =
@@ -41,8 +41,8 @@ impl Docker {
         })
     }
 
-    /// Networks of exactly that name: the engine's filter finds parts of names too, and names are
-    /// not unique.
+    /// The networks with exactly that name: the engine's filter also matches parts of names, and
+    /// names are not unique.
     async fn networks(&self, name: &str) -> Result<Vec<bollard::models::Network>> {
         let filter = HashMap::from([("name".to_string(), vec![name.to_string()])]);
         let options = ListNetworksOptionsBuilder::default().filters(&filter).build();
@@ -51,21 +51,21 @@ impl Docker {
         Ok(found)
     }
 
-    /// The address under which the instance's containers find the engine's machine, as `--add-host` takes it; nothing
-    /// where the engine adds the name itself, or no address is known.
+    /// The address at which the instance's containers reach the engine's host, as for `--add-host`;
+    /// `None` if the engine adds the name itself or no address is known.
     pub(super) async fn machine_address(&self, instance: &str) -> Result<Option<String>> {
         let engine = self.engine();
         if engine.kind == EngineKind::Podman && self.version() >= Some(PODMAN_NAMES_ITS_MACHINE) {
             return Ok(None);
         }
         if self.is_rootless().await? {
-            // Its networks and their gateways, which `host-gateway` stands for, are not the machine's. The addresses of
-            // another machine, or of a virtual one as elsewhere than on Linux, are not known here.
+            // In this case `host-gateway`, the gateway of its networks, does not lead to the host.
+            // The addresses of another machine, or of a virtual machine on systems other than
+            // Linux, are unknown here.
             let is_here = cfg!(target_os = "linux") && self.location() == EngineLocation::Here;
             let address = if is_here { address_of_this_machine() } else { None };
             if address.is_none() {
-                self.listener
-                    .on(Event::Note("no address of the engine's machine is known that its containers could reach"));
+                self.listener.on(Event::Note("no address is known at which containers can reach the engine's host"));
             }
             return Ok(address.map(|ip| ip.to_string()));
         }
@@ -78,19 +78,19 @@ impl Docker {
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
     }
 
-    /// Podman 4.3 does not report in Docker's words that it is rootless; its folder and its socket tell.
+    /// Podman 4.3 does not report rootless mode as Docker does, so its folder and socket are checked as well.
     async fn is_rootless(&self) -> Result<bool> {
-        let info = self.call("ask how the engine runs", self.client.info()).await?;
+        let info = self.call("request the engine's properties", self.client.info()).await?;
         let says_so = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
         let is_in_a_home = info.docker_root_dir.is_some_and(|folder| folder.contains("/.local/share/"));
         let looks_so = is_in_a_home || self.endpoint.host.contains("/run/user/");
         Ok(says_so || (self.is_podman.get() && looks_so))
     }
 
-    /// Makes the instance's network.
+    /// Creates the instance's network.
     ///
     /// # Errors
-    /// When the engine refuses.
+    /// If the engine returns an error.
     pub async fn create_network(&self, instance: &str) -> Result<()> {
         let request = NetworkCreateRequest {
             name: instance.into(),
@@ -100,19 +100,19 @@ impl Docker {
         };
         let doing = format!("create network {instance}");
         let made = self.call(&doing, self.client.create_network(request)).await?;
-        // The engine lets two have one name. Whoever finds that another was first takes its own back.
+        // The engine allows two networks with one name. A run that finds an earlier network removes its own.
         if self.network(instance).await?.id().is_some_and(|kept| kept != made.id) {
             self.find(&doing, self.client.remove_network(&made.id)).await?;
         }
         Ok(())
     }
 
-    /// Removes the instance's networks; `spare` keeps the one that is in use, and unplugs from the
-    /// others what cannot work there anyway.
+    /// Removes the instance's networks. With `spare`, the current one is kept, and containers,
+    /// which cannot work on the others, are disconnected from them.
     ///
     /// # Errors
-    /// [`Error::Raced`] where a container of others was attached meanwhile, [`Error::Blocked`] where one is attached
-    /// to a spare network, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Raced`] if another owner's container was attached meanwhile, [`Error::Blocked`] if
+    /// one is attached to a spare network, [`Error::Docker`] if the engine returns an error.
     pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
         if !spare {
@@ -122,7 +122,7 @@ impl Docker {
         }
         for id in ids.iter().skip(usize::from(spare)) {
             let doing = format!("remove network {instance}");
-            // Podman removes one that is named by its id, whoever is attached to it.
+            // Podman removes a network by id even if containers are attached to it.
             if self.is_podman.get() {
                 self.expect_unused(instance, id, spare).await?;
             }
@@ -142,7 +142,7 @@ impl Docker {
         Ok(())
     }
 
-    /// Fails where containers of others are attached to the instance's network.
+    /// Fails if containers of other owners are attached to the instance's network.
     async fn expect_unused(&self, instance: &str, network: &str, spare: bool) -> Result<()> {
         let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
         let attached = attached.and_then(|network| network.containers).unwrap_or_default();
@@ -173,7 +173,7 @@ impl Docker {
     }
 
     async fn unplug(&self, network: &str) -> Result<()> {
-        let doing = "unplug containers from a second network of one name";
+        let doing = "disconnect containers from a duplicate network";
         let Some(found) = self.find(doing, self.client.inspect_network(network, None)).await? else { return Ok(()) };
         for container in found.containers.into_iter().flatten().map(|(id, _)| id) {
             let request = NetworkDisconnectRequest { container, force: Some(true) };
@@ -183,12 +183,12 @@ impl Docker {
     }
 }
 
-/// This process sees the bridge of one of these networks, so the engine publishes on this process's addresses. The
-/// engine makes a bridge's name from the network's random id.
+/// Whether this process sees the bridge of one of these networks, so that the engine publishes on
+/// this process's addresses. The engine derives a bridge's name from the network's random id.
 #[must_use]
 pub fn has_bridge_of(network: &Network) -> bool {
     let Network::Ours(ids) = network else { return false };
-    // Unlike /sys, this file always shows the interfaces of the process that reads it.
+    // Unlike /sys, this file always shows the interfaces of the reading process.
     let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
     ids.iter().any(|id| is_bridge_among(&interfaces, id))
 }
@@ -198,27 +198,27 @@ fn is_bridge_among(interfaces: &str, id: &str) -> bool {
     interfaces.lines().filter_map(|line| line.split_once(':')).any(|(name, _)| name.trim() == format!("br-{short}"))
 }
 
-/// The address from which this machine reaches others. Nothing is sent to find it: choosing the way is all
-/// that connecting such a socket does.
+/// The address from which this machine reaches other hosts. Nothing is sent: connecting a UDP
+/// socket only selects the route.
 #[must_use]
 pub fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Any address behind the default route does: this one is for documentation (RFC 5737).
+    // Any address behind the default route works; this one is reserved for documentation (RFC 5737).
     socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified() && !ip.is_loopback())
 }
 
-/// Whether this machine has an address: only then can a socket be bound to it.
+/// Whether this machine has an address, so that a socket can be bound to it.
 #[must_use]
 pub fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// Running containers of others that use the instance's network, by name.
+/// Names of running containers of other owners on the instance's network.
 pub(super) fn users(all: &[ContainerSummary], instance: &str, network: &Network) -> Vec<String> {
     let Network::Ours(ids) = network else { return Vec::new() };
     let is_attached = |name: &String, endpoint: &EndpointSettings| match endpoint.network_id.as_deref() {
-        // Podman shows names for ids.
+        // Podman shows names instead of ids.
         None | Some("") => name == instance,
         Some(id) => id == instance || ids.iter().any(|own| own == id),
     };
@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bridge_is_known_by_its_networks_id_and_by_nothing_less() {
+    fn a_bridge_is_identified_only_by_its_networks_full_id() {
         let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         let interfaces = "Inter-|   Receive\n face |bytes\n    lo: 1 2\nbr-0123456789ab: 1 2\n";
         assert!(is_bridge_among(interfaces, id));

@@ -1,7 +1,7 @@
 //! Decides which containers belong to an instance.
 //!
-//! Labels alone prove nothing: a container inherits those of the image that it was made from, and that image may have
-//! been committed from a container of an instance.
+//! Labels alone prove nothing: a container inherits the labels of its image, which may have been
+//! committed from a container of an instance.
 
 use std::collections::HashMap;
 
@@ -17,31 +17,32 @@ use crate::error::Result;
 use crate::model::role::Role;
 use crate::model::text::printable;
 
-/// All containers of the engine, also those that do not run.
+/// All containers of the engine, running or not.
 pub(super) struct Listed {
-    /// Only containers that belong to an instance have labels here, so that no decision reads a false claim.
+    /// Only containers that belong to an instance keep their labels here, so that no decision
+    /// relies on a false claim.
     pub(super) containers: Vec<ContainerSummary>,
-    /// The instance's containers as the engine describes them, by id.
+    /// Inspections of the instance's containers, by id.
     pub(super) inspected: HashMap<String, ContainerInspectResponse>,
-    /// The names of containers that have the instance's labels and are not its containers.
+    /// Names of containers that carry the instance's labels but do not belong to it.
     pub(super) lookalikes: Vec<String>,
 }
 
-/// What the labels of a container say.
+/// The content of a container's labels.
 struct Claim {
     instance: String,
     role: Role,
 }
 
 impl Docker {
-    /// All containers of the engine with the claims of their labels checked. Boxed, since most requests begin with it,
-    /// and nested futures of its size would fill the stack.
+    /// All containers of the engine, with the claims of their labels verified. Boxed, because most
+    /// requests begin with it, and nested futures of its size would fill the stack.
     pub(super) fn listed<'a>(&'a self, instance: &'a str) -> LocalBoxFuture<'a, Result<Listed>> {
         self.check_claims(instance).boxed_local()
     }
 
-    /// Only the containers of this instance are inspected: an inspection waits while another process copies from a
-    /// container, and that must not delay other instances.
+    /// Inspects only containers of this instance: an inspection waits while another process copies
+    /// from a container, and other instances must not be delayed by that.
     async fn check_claims(&self, instance: &str) -> Result<Listed> {
         let containers = self.all_containers().await?;
         let inspections = containers.iter().map(async |container| match claim(container) {
@@ -56,7 +57,7 @@ impl Docker {
         let mut listed = Listed { containers: Vec::new(), inspected: HashMap::new(), lookalikes: Vec::new() };
         for (mut container, inspection) in containers.into_iter().zip(inspections) {
             match inspection {
-                // It is gone by now.
+                // It is gone.
                 Some((_, None)) => continue,
                 Some((claim, Some(found))) if is_true(&claim, &found) => {
                     listed.inspected.insert(container.id.clone().unwrap_or_default(), found);
@@ -73,20 +74,20 @@ impl Docker {
         Ok(listed)
     }
 
-    /// The containers of [`Self::listed`] alone.
+    /// Only the containers of [`Self::listed`].
     pub(super) async fn containers(&self, instance: &str) -> Result<Vec<ContainerSummary>> {
         Ok(self.listed(instance).await?.containers)
     }
 
-    /// All containers of the engine with the claims of their labels checked as far as the list goes.
+    /// All containers of the engine, with the claims of their labels verified as far as the list allows.
     pub(super) async fn containers_by_list(&self) -> Result<Vec<ContainerSummary>> {
         let mut containers = self.all_containers().await?;
         containers.iter_mut().for_each(drop_false_claim);
         Ok(containers)
     }
 
-    /// Without address checks that a killed run has left: they are removed where their address or network is needed,
-    /// and are no obstacle.
+    /// All containers except leftovers of interrupted address checks, which are removed when their
+    /// address or network is needed.
     async fn all_containers(&self) -> Result<Vec<ContainerSummary>> {
         let list = async || {
             let all = ListContainersOptionsBuilder::default().all(true).build();
@@ -105,17 +106,18 @@ fn claim(container: &ContainerSummary) -> Option<Claim> {
     Some(Claim { instance: instance.clone(), role })
 }
 
-/// Removes the labels where the list of containers shows that they claim an instance falsely.
+/// Removes the labels of a container if the list shows that it does not belong to the claimed instance.
 fn drop_false_claim(container: &mut ContainerSummary) {
-    // Podman's list may have no mounts: then the labels count.
+    // Podman's list may lack mounts; then the labels count.
     let may_be_true = |claim: Claim| container.mounts.as_ref().is_none_or(|mounts| has_volume(&claim, mounts));
     if !claim(container).is_some_and(may_be_true) {
         container.labels = None;
     }
 }
 
-/// The container has the instance's volume where the server keeps its data, and publishes the server's port as its
-/// label says. A container for a look at the data, made from a committed image, may have the volume, too.
+/// Whether the container mounts the instance's volume at the server's data path and publishes the
+/// server's port as its label says. A container from a committed image that inspects the data may
+/// mount the volume, too.
 fn is_true(claim: &Claim, found: &ContainerInspectResponse) -> bool {
     let made_from = labels::specification(found.config.as_ref().and_then(|config| config.labels.as_ref()));
     has_volume(claim, found.mounts.as_deref().unwrap_or_default())
@@ -131,7 +133,7 @@ fn has_volume(Claim { instance, role }: &Claim, mounts: &[MountPoint]) -> bool {
     })
 }
 
-/// The engine chooses the port where the specification says 0.
+/// If the specification says port 0, the engine chose the port.
 fn publishes(found: &ContainerInspectResponse, role: Role, port: u16) -> bool {
     let bindings = found.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
     let bindings = bindings.and_then(|bindings| bindings.get(&format!("{}/tcp", role.port())));
@@ -185,12 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_container_that_serves_the_volume_belongs_to_the_instance() {
+    fn only_a_container_that_serves_from_the_volume_belongs_to_the_instance() {
         let belongs =
             |found: &ContainerInspectResponse| is_true(&Claim { instance: "x".into(), role: Role::Influxdb }, found);
         let data = Role::Influxdb.data_path();
         assert!(belongs(&found("x-influxdb", data, true, 8086, Some("8086"))));
-        // The engine chose the port; Podman names it, Docker does not.
+        // The engine chose the port; Podman reports it, Docker does not.
         assert!(belongs(&found("x-influxdb", data, true, 0, Some(""))));
         assert!(belongs(&found("x-influxdb", data, true, 0, Some("40123"))));
         assert!(!belongs(&found("other", data, true, 8086, Some("8086"))));
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_alone_refutes_a_claim_without_the_volume() {
+    fn the_list_alone_disproves_a_claim_without_the_volume() {
         let listed = |mounts: Option<Vec<MountPoint>>| {
             let made = found("x-influxdb", Role::Influxdb.data_path(), true, 8086, None);
             let labels = made.config.and_then(|config| config.labels);

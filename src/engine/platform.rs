@@ -1,10 +1,8 @@
-//! How an engine is installed or started on this system: the command to type next where none answers.
-//!
-//! Knows systems and their package managers. Must not know why no engine answers.
+//! The command that installs or starts an engine on this system.
 
 use std::path::Path;
 
-/// What to type, for this system.
+/// The command for this system.
 pub(super) fn advice() -> String {
     if cfg!(target_os = "macos") {
         return "install one: `brew install colima docker && colima start`, or Docker Desktop".into();
@@ -19,7 +17,7 @@ pub(super) fn advice() -> String {
     linux(&release, is_installed, Path::new("/run/systemd/system").exists()).into()
 }
 
-/// What to type on Linux, by `/etc/os-release`.
+/// The command for Linux, by the content of `/etc/os-release`.
 fn linux(release: &str, is_installed: bool, has_systemd: bool) -> &'static str {
     if is_installed {
         return if has_systemd {
@@ -54,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_family_has_its_command() {
+    fn every_distribution_family_has_its_command() {
         for (release, word) in [
             ("ID=debian\n", "apt-get install docker.io"),
             ("ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", "apt-get install docker.io"),

@@ -1,7 +1,6 @@
-//! Podman's answers about containers, in Docker's words.
+//! Translates Podman's answers about containers to Docker's terms.
 //!
-//! It has states of a container that Docker does not have, and bollard reads nothing of an answer with one of those.
-//! Must not know what was asked, or why.
+//! Podman has container states that Docker lacks, and bollard cannot read an answer that contains one.
 
 use std::future::Future;
 
@@ -9,7 +8,7 @@ use bollard::errors::Error as Bollard;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The answer of a request about one container or about many, whatever states they are in.
+/// The answer to a request about one or more containers, whatever their states.
 pub(super) async fn readable<T: DeserializeOwned>(
     request: impl Future<Output = Result<T, Bollard>>,
 ) -> Result<T, Bollard> {
@@ -31,7 +30,8 @@ fn read<T: DeserializeOwned>(contents: &str) -> Option<T> {
 /// Podman's states: `libpod/define/containerstate.go`.
 fn put_in_docker_words(state: &mut Value) {
     let docker = match state.as_str() {
-        // It has ended, and Podman has not taken down its network and mounts yet; if that was killed, it never does.
+        // The container has exited, but Podman has not cleaned up its network and mounts yet; after
+        // a kill, it never does.
         Some("stopped") => "exited",
         Some("configured" | "initialized") => "created",
         Some("unknown") => "dead",
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_container_that_podman_calls_stopped_has_ended() {
+    async fn podmans_state_stopped_means_exited() {
         let list: Vec<ContainerSummary> =
             answer(r#"[{"Id": "a", "State": "stopped"}, {"Id": "b", "State": "running"}]"#).await.unwrap();
         let states: Vec<_> = list.into_iter().filter_map(|one| one.state).collect();
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_otherwise_stays_an_error() {
+    async fn other_invalid_answers_stay_errors() {
         for contents in ["", "{", r#"[{"Id": 7}]"#, r#"[{"State": "hovering"}]"#] {
             let error = answer::<Vec<ContainerSummary>>(contents).await.unwrap_err();
             assert!(matches!(error, Bollard::JsonDataError { .. }), "{contents}: {error}");

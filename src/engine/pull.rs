@@ -1,6 +1,4 @@
-//! Fetching an image: credentials, progress, time-outs, and what the engine's errors mean.
-//!
-//! Must not know whose image it is or what it is for.
+//! Pulls images: credentials, progress, time limits, and the meaning of the engine's errors.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -19,15 +17,16 @@ use crate::error::{Error, PullFailure, Result};
 use crate::model::image::ImageRef;
 use crate::model::text::excerpt;
 
-/// A pull that makes no progress for this long has failed.
+/// A pull without progress for this long has failed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// The same while a layer is unpacked: the containerd image store then reports elapsed seconds, and no bytes.
+/// The limit while a layer is extracted: the containerd image store then reports elapsed seconds
+/// instead of bytes.
 const EXTRACTION_TIMEOUT: Duration = Duration::from_secs(600);
-/// More layers than an image has, and longer ids than layers have, are ignored.
+/// More layers than this, or longer layer ids, are ignored.
 const MAX_LAYERS: usize = 1000;
 const MAX_ID_LENGTH: usize = 128;
 
-/// How far a pull has come.
+/// The progress of a pull.
 #[derive(Debug, Default)]
 pub struct Progress {
     layers: HashMap<String, Layer>,
@@ -42,7 +41,7 @@ struct Layer {
     extracted: u64,
 }
 
-/// The states of a layer, in the order in which a pull goes through them.
+/// The stages of a layer during a pull, in order.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     #[default]
@@ -72,15 +71,16 @@ impl Stage {
 }
 
 impl Progress {
-    /// Takes note of one message. Returns whether the pull made progress: more bytes, or a layer in a later stage. A
-    /// repeated message is no progress, since the containerd image store repeats them as long as a pull lasts.
+    /// Records one message. Returns whether the pull made progress: more bytes, or a layer in a
+    /// later stage. A repeated message is not progress, because the containerd image store repeats
+    /// messages as long as a pull lasts.
     pub fn note(&mut self, info: &CreateImageInfo) -> bool {
         let Some(status) = &info.status else { return false };
         let Some(id) = &info.id else {
             self.is_complete |= status.starts_with("Status: ");
             return false;
         };
-        // The first message of a pull names the tag, not a layer.
+        // The first message of a pull is about the tag, not a layer.
         let is_layer = self.layers.contains_key(id) || self.layers.len() < MAX_LAYERS;
         if status.starts_with("Pulling from") || id.len() > MAX_ID_LENGTH || !is_layer {
             return false;
@@ -93,7 +93,7 @@ impl Progress {
         let mut has_moved = stage > layer.stage;
         layer.stage = layer.stage.max(stage);
         if stage == Stage::Downloading {
-            // A transfer that begins again has fewer bytes than before.
+            // A transfer that starts again has fewer bytes than before.
             let current = current.unwrap_or(layer.current);
             has_moved |= current > layer.current;
             layer.current = current;
@@ -110,19 +110,19 @@ impl Progress {
         has_moved
     }
 
-    /// How long the pull may go without progress.
+    /// The time that the pull may take without progress.
     fn patience(&self) -> Duration {
         let is_extracting = self.layers.values().any(|layer| layer.stage == Stage::Extracting);
         if is_extracting { EXTRACTION_TIMEOUT } else { STALL_TIMEOUT }
     }
 
-    /// Layers that are complete, and all that are known.
+    /// Complete layers, and all known layers.
     #[must_use]
     pub fn layers(&self) -> (usize, usize) {
         (self.layers.values().filter(|layer| layer.stage == Stage::Done).count(), self.layers.len())
     }
 
-    /// Bytes that have arrived, and all that are known.
+    /// Received bytes, and all known bytes.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
         self.layers.values().fold((0, 0), |(current, total), layer| {
@@ -131,7 +131,7 @@ impl Progress {
     }
 }
 
-/// Pulls an image once. `progress` is called whenever something moved.
+/// Pulls an image once. `progress` is called after every progress.
 pub(super) async fn pull(
     docker: &bollard::Docker,
     image: &ImageRef,
@@ -147,7 +147,7 @@ pub(super) async fn pull(
     follow(image, bounded(docker.create_image(Some(options.build()), None, credentials)), progress).await
 }
 
-/// Reads the messages of a pull to their end.
+/// Reads the messages of a pull until it ends.
 async fn follow(
     image: &ImageRef,
     messages: impl Stream<Item = Result<CreateImageInfo, Bollard>>,
@@ -158,7 +158,8 @@ async fn follow(
     let mut last_progress = Instant::now();
     loop {
         let patience = so_far.patience();
-        // The deadline is also compared after a message: a stream that always has one would never wait.
+        // The deadline is also checked after each message, because a stream that always has a
+        // message would never time out.
         match tokio::time::timeout_at(last_progress + patience, messages.next()).await {
             Ok(Some(Ok(info))) if so_far.note(&info) => {
                 last_progress = Instant::now();
@@ -166,8 +167,9 @@ async fn follow(
             }
             Ok(Some(Ok(_))) if last_progress.elapsed() < patience => {}
             Ok(Some(Ok(_))) | Err(_) => return Err(stalled(image, patience)),
-            // The engine has reported success, and the stream still ends in an error (bollard#560). An image of that
-            // name on the engine proves nothing: it may be the previous one.
+            // The engine has reported success, although the stream ends with an error
+            // (bollard#560). The image's name on the engine would prove nothing: it may belong to
+            // the previous image.
             Ok(Some(Err(error))) if so_far.is_complete && !matches!(error, Bollard::DockerStreamError { .. }) => {
                 return Ok(());
             }
@@ -197,7 +199,7 @@ fn failed(image: &ImageRef, error: &Bollard) -> Error {
     Error::Pull { image: image.clone(), why: excerpt(&why, 300), failure }
 }
 
-/// What the engine's message about a failed pull mean.
+/// The kind of failure in the engine's message about a pull.
 #[must_use]
 pub fn classify(message: &str) -> PullFailure {
     let message = message.to_lowercase();
@@ -249,27 +251,27 @@ pub fn classify(message: &str) -> PullFailure {
     }
 }
 
-/// How long a credential helper may take.
+/// The time limit of a credential helper.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Docker Hub, as the Docker client's files call it.
+/// Docker Hub's name in the Docker client's files.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
-/// Docker Hub, as names of images may spell it.
+/// Docker Hub's names in image references.
 const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-/// Docker Hub, as Podman's files call it.
+/// Docker Hub's name in Podman's files.
 const PODMAN_HUB: &str = "docker.io";
 
-/// The image's registry, where it is another one than Docker Hub, which has one key in the client's files and with its
-/// credential helpers, however an image's name spells it.
+/// The image's registry, unless it is Docker Hub, which has one key in the client's files and
+/// credential helpers, however the image reference spells it.
 fn other_registry(image: &ImageRef) -> Option<&str> {
     image.registry().filter(|registry| !HUB_HOSTS.contains(registry))
 }
 
-/// What `docker login` or `podman login` keeps for the image's registry. Without any, the pull is
-/// anonymous.
+/// The credentials stored by `docker login` or `podman login` for the image's registry. Without
+/// any, the pull is anonymous.
 async fn credentials(image: &ImageRef, is_podman: bool) -> Option<DockerCredentials> {
     let for_lookup = other_registry(image).map(String::from);
     let server = for_lookup.as_deref().unwrap_or(DOCKER_HUB).to_string();
-    // A helper is a process of its own, which may ask somebody who does not answer.
+    // A helper is a separate process, which may wait for an answer that never comes.
     let lookup = tokio::task::spawn_blocking(move || stored_credential(for_lookup.as_deref(), is_podman));
     let found = tokio::time::timeout(HELPER_TIMEOUT, lookup).await.ok()?;
     let (username, password, identitytoken) = match found.ok()?? {
@@ -285,8 +287,8 @@ async fn credentials(image: &ImageRef, is_podman: bool) -> Option<DockerCredenti
     })
 }
 
-/// The stored credential for a registry, Docker Hub where none is named. Podman reads its own files
-/// before Docker's (containers-auth.json(5)).
+/// The stored credential for a registry, or for Docker Hub if `registry` is `None`. Podman reads
+/// its own files before Docker's (containers-auth.json(5)).
 fn stored_credential(registry: Option<&str>, is_podman: bool) -> Option<DockerCredential> {
     let own = || {
         let registry = registry.unwrap_or(PODMAN_HUB);
@@ -296,8 +298,8 @@ fn stored_credential(registry: Option<&str>, is_podman: bool) -> Option<DockerCr
     of_podman.or_else(|| docker_credential::get_credential(registry.unwrap_or(DOCKER_HUB)).ok())
 }
 
-/// Where there is no XDG_RUNTIME_DIR, as for root and in cron, Podman's file is in a folder named after
-/// the user's id, which `docker_credential` does not know.
+/// Without XDG_RUNTIME_DIR, as for root and in cron, Podman's file is in a folder named after the
+/// user's id, which `docker_credential` does not support.
 #[cfg(target_os = "linux")]
 fn of_podman_without_session(registry: &str) -> Option<DockerCredential> {
     use std::os::unix::fs::MetadataExt as _;
@@ -317,7 +319,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn docker_hub_has_one_key_however_an_image_spells_it() {
+    fn docker_hub_has_one_key_for_all_its_names() {
         for (image, registry) in [
             ("grafana/grafana:12.4.10", None),
             ("docker.io/grafana/grafana:12.4.10", None),
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engines_words_are_understood() {
+    fn messages_of_the_engine_are_classified() {
         for (message, failure) in [
             ("toomanyrequests: You have reached your pull rate limit", PullFailure::RateLimited),
             ("manifest for x:1 not found: manifest unknown", PullFailure::NotFound),
@@ -343,12 +345,13 @@ mod tests {
             ("write /x: no space left on device", PullFailure::Disk),
             ("unexpected EOF", PullFailure::Cut),
             (
-                "Get \"https://r/v2/\": tls: failed to verify certificate: x509: certificate signed by unknown authority",
+                "Get \"https://r/v2/\": tls: failed to verify certificate: x509: certificate signed by unknown \
+                 authority",
                 PullFailure::Certificate,
             ),
             (
-                "Get \"https://r/v2/\": x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z \
-                 is before 2026-01-01T00:00:00Z",
+                "Get \"https://r/v2/\": x509: certificate has expired or is not yet valid: current time \
+                 2020-01-01T00:00:00Z is before 2026-01-01T00:00:00Z",
                 PullFailure::Clock,
             ),
             ("Get \"https://registry-1.docker.io/v2/\": Proxy Authentication Required", PullFailure::ProxyLogin),
@@ -372,7 +375,7 @@ mod tests {
         }
     }
 
-    /// What comes of a pull whose messages come ten times a second, and how long it took.
+    /// The result and the duration of a pull with ten messages per second.
     async fn pulled(
         messages: impl Iterator<Item = Result<CreateImageInfo, Bollard>>,
     ) -> (Result<(), PullFailure>, Duration) {
@@ -391,36 +394,37 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn repeated_messages_are_no_progress() {
+    async fn repeated_messages_are_not_progress() {
         let layer = Some("a");
         let stands = || message(layer, "Downloading", 5, 10);
         let (result, took) = pulled(std::iter::repeat_with(|| Ok(stands()))).await;
         assert_eq!(result, Err(PullFailure::Silent));
         assert!(took >= STALL_TIMEOUT && took < STALL_TIMEOUT * 2, "{took:?}");
-        // Neither are states that come again, nor words that nothing is known about.
+        // Repeated states and unknown words are not progress either.
         for other in ["Waiting", "Retrying in 5 seconds", "Unheard of"] {
             let both = [stands(), message(layer, other, 0, 0)];
             let (result, took) = pulled(both.into_iter().cycle().map(Ok)).await;
             assert_eq!((result, took < STALL_TIMEOUT * 2), (Err(PullFailure::Silent), true), "{other}");
         }
-        // Nor a new layer each time.
+        // Nor are new layers without bytes.
         let (result, took) = pulled((0..).map(|id: u32| Ok(message(Some(&id.to_string()), "Waiting", 0, 0)))).await;
         assert_eq!((result, took < STALL_TIMEOUT * 4), (Err(PullFailure::Silent), true));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_pull_goes_on_as_long_as_bytes_arrive() {
+    async fn a_slow_pull_continues_as_long_as_bytes_arrive() {
         let layer = Some("a");
-        // A byte each half minute, for an hour, with a transfer that begins again in between.
+        // One byte every half minute for an hour, with a restarted transfer in between.
         let bytes = (0..120).chain(0..120).flat_map(|byte| std::iter::repeat_n(byte, 300));
         let download = bytes.map(|byte| message(layer, "Downloading", byte, 120));
-        // Then a layer that takes five minutes to unpack, of which the containerd image store reports seconds only.
+        // Then a layer whose extraction takes five minutes, for which the containerd image store
+        // reports only seconds.
         let unpack = (0..3000).map(|tick| message(layer, "Extracting", tick / 10, 0));
         let messages = download.chain(unpack).chain([message(layer, "Pull complete", 0, 0)]);
         let (result, took) = pulled(messages.map(Ok)).await;
         assert_eq!(result, Ok(()));
         assert!(took > Duration::from_secs(7200), "{took:?}");
-        // One that never ends is given up, too.
+        // An extraction that never ends fails as well.
         let (result, took) = pulled((0..).map(|tick| Ok(message(layer, "Extracting", tick / 10, 0)))).await;
         assert_eq!((result, took < EXTRACTION_TIMEOUT * 2), (Err(PullFailure::Silent), true));
     }
@@ -440,7 +444,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_can_upset_the_count(id in ".*", status in ".*", current in any::<i64>(), total in any::<i64>()) {
+        fn no_message_corrupts_the_progress(id in ".*", status in ".*", current in any::<i64>(), total in any::<i64>()) {
             let mut progress = Progress::default();
             for status in [status.as_str(), "Downloading", "Extracting", "Pull complete"] {
                 progress.note(&CreateImageInfo {

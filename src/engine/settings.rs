@@ -1,7 +1,7 @@
-//! What an instance remembers: an empty volume whose label holds every given setting.
+//! The remembered settings of an instance: an empty volume whose label contains every supplied setting.
 //!
-//! Labels cannot be changed, so a change makes the volume of the next number and removes the one
-//! before. Must not know what a setting means.
+//! Labels cannot be changed, so a change creates the volume with the next number and removes the
+//! previous one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,11 +14,11 @@ use crate::model::observed::StoredSettings;
 use crate::model::stack::{Remembered, Restore};
 use crate::model::upgrade::Upgrade;
 
-/// How often the next number is tried when somebody else has just taken it.
+/// The number of attempts if other processes take the next number first.
 const MAX_ATTEMPTS: usize = 5;
 
 impl Docker {
-    /// The volumes that carry the instance's label, those with data and those with settings.
+    /// The data and settings volumes that carry the instance's label.
     pub(super) async fn volumes_of(&self, instance: &str) -> Result<Vec<EngineVolume>> {
         let filter = HashMap::from([("label".to_string(), vec![format!("{}={instance}", labels::INSTANCE)])]);
         let options = ListVolumesOptionsBuilder::default().filters(&filter).build();
@@ -26,19 +26,19 @@ impl Docker {
         Ok(found.volumes.unwrap_or_default())
     }
 
-    /// What the instance remembers.
+    /// The remembered settings.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn stored_settings(&self, instance: &str) -> Result<StoredSettings> {
         Ok(among(&self.volumes_of(instance).await?, instance))
     }
 
-    /// Writes all settings as a whole and removes what was remembered before; what is noted of an upgrade stays, and
-    /// with `keeps_retention` the stored retention.
+    /// Writes all settings as a whole and removes the previous copy. The record of an upgrade is
+    /// kept, and with `keeps_retention` also the stored retention period.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn save_settings(
         &self,
         instance: &str,
@@ -52,11 +52,11 @@ impl Docker {
         self.save(instance, change).await
     }
 
-    /// Writes the first settings of an instance with a note that a restore has begun, or takes over `replaced`, a
-    /// restore whose data is not all in, but no other. Of two runs, one succeeds.
+    /// Writes the first settings of an instance with the record of a started restore, or takes over
+    /// the unfinished restore `replaced`, but no other. Of two concurrent runs, one succeeds.
     ///
     /// # Errors
-    /// [`Error::Raced`] where there are other settings by now, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Raced`] if other settings exist by now, [`Error::Docker`] if the engine returns an error.
     pub async fn begin_restore(
         &self,
         instance: &str,
@@ -71,10 +71,11 @@ impl Docker {
         .await
     }
 
-    /// Writes the settings of an instance whose data is all in.
+    /// Writes the settings of an instance whose data is completely restored.
     ///
     /// # Errors
-    /// [`Error::Raced`] where another run took the restore over, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Raced`] if another run took over the restore, [`Error::Docker`] if the engine
+    /// returns an error.
     pub async fn finish_restore(
         &self,
         instance: &str,
@@ -83,16 +84,16 @@ impl Docker {
     ) -> Result<()> {
         self.save(instance, |stored| match &stored.restore {
             Some(noted) if noted == restore => Ok(unconfirmed(values)),
-            _ => Err("another run took the restore over"),
+            _ => Err("another run took over the restore"),
         })
         .await
     }
 
-    /// Notes how far an upgrade is, beside the settings as they are, or these where there are none; `None` forgets
-    /// it.
+    /// Records the state of an upgrade together with the current settings, or with `values` if
+    /// there are none; `None` removes the record.
     ///
     /// # Errors
-    /// [`Error::Raced`] where the settings are gone meanwhile, [`Error::Docker`] when the engine refuses.
+    /// [`Error::Raced`] if the settings are gone, [`Error::Docker`] if the engine returns an error.
     pub async fn save_upgrade(
         &self,
         instance: &str,
@@ -100,21 +101,21 @@ impl Docker {
         upgrade: Option<&Upgrade>,
     ) -> Result<()> {
         self.save(instance, |stored| {
-            let values = stored.values.as_ref().or(values).ok_or("somebody removed them")?;
+            let values = stored.values.as_ref().or(values).ok_or("another process removed them")?;
             Ok(StoredSettings { values: Some(values.clone()), upgrade: upgrade.cloned(), ..stored.clone() })
         })
         .await
     }
 
-    /// Writes what is made of what is remembered. The newest wins: who finds that somebody else took the number
-    /// takes the next one.
+    /// Writes settings derived from the current ones. The newest copy is valid: a run whose number
+    /// was taken by another process uses the next one.
     async fn save(
         &self,
         instance: &str,
         change: impl Fn(&StoredSettings) -> Result<StoredSettings, &'static str>,
     ) -> Result<()> {
         let raced = |why: &str| Error::Raced { doing: "save the settings".into(), why: why.into() };
-        // Somebody else's volumes may have our names; the numbers above are free.
+        // Volumes of other owners may have these names; higher numbers are free.
         let mut above = 0;
         for _ in 0..MAX_ATTEMPTS {
             let stored = self.stored_settings(instance).await?;
@@ -135,7 +136,7 @@ impl Docker {
                     ..VolumeCreateRequest::default()
                 };
                 let doing = format!("create volume {name}");
-                // The engine says yes to one that exists, and answers with that one.
+                // The engine also reports success for an existing volume, and returns that one.
                 let made = self.call(&doing, self.client.create_volume(request)).await?;
                 if made.labels != own {
                     if !labels::belongs(Some(&made.labels), instance) {
@@ -149,14 +150,14 @@ impl Docker {
             }
             return Ok(());
         }
-        Err(raced("others save settings of this instance, too"))
+        Err(raced("other processes save settings of this instance at the same time"))
     }
 
-    /// Removes everything that the instance remembers, the oldest first: what was replaced must
-    /// not be the last that is left.
+    /// Removes all remembered settings, the oldest first, so that an outdated copy is never the
+    /// last one left.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine refuses.
+    /// [`Error::Docker`] if the engine returns an error.
     pub async fn remove_settings(&self, instance: &str) -> Result<()> {
         for number in self.stored_settings(instance).await?.numbers {
             self.remove_settings_volume(instance, number).await?;
@@ -171,7 +172,8 @@ impl Docker {
     }
 }
 
-/// A restore may begin in the place of the stored settings: there are none, or the note is its own or the replaced one.
+/// Checks that a restore may replace the stored settings: there are none, or their record is its
+/// own or the replaced one.
 fn expect_replaceable(
     stored: &StoredSettings,
     restore: &Restore,
@@ -179,13 +181,13 @@ fn expect_replaceable(
 ) -> Result<(), &'static str> {
     match &stored.restore {
         Some(noted) if noted == restore || Some(noted) == replaced => Ok(()),
-        Some(_) => Err("another run restores that instance"),
+        Some(_) => Err("another run is restoring that instance"),
         None if stored.numbers.is_empty() => Ok(()),
-        None => Err("another run has made that instance"),
+        None => Err("another run has created that instance"),
     }
 }
 
-/// The settings of an instance that is restored. A retention is remembered once `up` has confirmed it.
+/// The settings for a restored instance, without a retention period, which `up` has to confirm first.
 fn unconfirmed(values: &BTreeMap<String, Remembered>) -> StoredSettings {
     let none = StoredSettings::default();
     StoredSettings { values: Some(none.keep_retention(values)), ..none }
@@ -195,7 +197,7 @@ fn name(instance: &str, number: u64) -> String {
     format!("{instance}-settings-{number}")
 }
 
-/// The settings among the volumes of an instance.
+/// The settings volumes of an instance.
 pub(super) fn among(volumes: &[EngineVolume], instance: &str) -> StoredSettings {
     let mut found: Vec<(u64, &EngineVolume)> = volumes
         .iter()
@@ -220,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restore_begins_in_the_place_of_nothing_or_of_the_one_that_was_confirmed() {
+    fn a_restore_replaces_nothing_but_the_confirmed_unfinished_one() {
         let run = |id: &str| Restore {
             id: id.into(),
             archive: "/saved".into(),
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_holds_and_what_cannot_be_read_is_no_excuse_for_an_older_one() {
+    fn only_the_newest_copy_is_valid_even_if_it_cannot_be_read() {
         let volume = |name: &str, instance: &str, text: &str| {
             let labels = [(labels::INSTANCE, instance), (labels::SETTINGS, text)];
             let labels = labels.map(|(name, value)| (name.to_string(), value.to_string())).into();

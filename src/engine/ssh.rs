@@ -1,9 +1,7 @@
-//! An engine behind ssh: one connection for a whole run, through which its API and its loopback are
-//! reached.
+//! An engine behind ssh: one connection per run carries its API and forwards ports to its loopback.
 //!
-//! Uses the machine's own `ssh`, so that its configuration, keys, agent and known hosts hold. Nothing is
-//! opened on any network: what goes through it is a socket in a folder of this user's, and ports of
-//! loopback. Must not know what is sent.
+//! It uses the machine's own `ssh` with its configuration, keys, agent and known hosts. It listens
+//! on no network: only on a socket in a private folder and on loopback ports.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -25,35 +23,34 @@ use crate::model::address::bracketed;
 use crate::model::invocation::shell_word;
 use crate::model::text::excerpt;
 
-/// How long a connection may take to come about, in seconds.
+/// The time limit for connecting, in seconds.
 const CONNECT_SECONDS: u64 = 30;
-/// Sessions at the same time, beside the one that keeps the connection; sshd allows ten unless it is told
-/// otherwise.
+/// The maximum number of concurrent sessions, besides the one that keeps the connection open; sshd
+/// allows ten by default.
 const SESSIONS: usize = 8;
-/// How long ssh may take to read its configuration.
+/// The time limit for reading ssh's configuration.
 const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// For every ssh: what a person's configuration does in a session of theirs has no place here, and what goes
-/// wrong is said.
+/// Options for every ssh: settings for interactive sessions are disabled, and errors are printed.
 const NO_SESSION: [&str; 5] =
     ["BatchMode=yes", "ClearAllForwardings=yes", "PermitLocalCommand=no", "RemoteCommand=none", "LogLevel=INFO"];
-/// The same for what OpenSSH knows since 8.7 only; before, they would be errors.
+/// More such options, which OpenSSH supports since 8.7; older versions would reject them.
 const NO_SESSION_SINCE_8_7: [(&str, &str); 3] =
     [("sessiontype", "default"), ("stdinnull", "no"), ("forkafterauthentication", "no")];
-/// The most that is kept of what ssh said.
+/// The maximum number of characters kept of ssh's messages.
 const LIMIT: usize = 4096;
 
-/// Where ssh leads, as `ssh` takes it.
+/// The destination of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Destination {
-    /// User and host, or an alias of ssh's configuration.
+    /// User and host, or an alias from ssh's configuration.
     host: String,
     port: Option<u16>,
-    /// The engine's socket there, where it is not the usual one.
+    /// The engine's socket on that host, if it is not the default one.
     socket: Option<String>,
 }
 
 impl Destination {
-    /// Reads `ssh://user@host:port/path`; nothing if it is none.
+    /// Parses `ssh://user@host:port/path`; `None` for other addresses.
     pub(super) fn parse(address: &str) -> Option<Self> {
         let rest = address.strip_prefix("ssh://")?;
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
@@ -66,7 +63,7 @@ impl Destination {
             Some(port) => Some(port.parse().ok()?),
             None => None,
         };
-        // What begins with a dash would be an option of ssh's.
+        // A word that begins with a dash would be an option of ssh.
         let is_fine = |text: &str| !text.is_empty() && !text.starts_with('-') && !text.contains(char::is_whitespace);
         let host = match user {
             Some(user) if is_fine(user) && is_fine(host) => format!("{user}@{host}"),
@@ -76,7 +73,7 @@ impl Destination {
         Some(Self { host, port, socket: (!path.is_empty()).then(|| format!("/{path}")) })
     }
 
-    /// As it is typed behind `ssh`.
+    /// The destination as arguments of `ssh`.
     pub(super) fn typed(&self) -> String {
         let port = self.port.map(|port| format!("-p {port} ")).unwrap_or_default();
         format!("{port}{}", shell_word(&self.host))
@@ -87,14 +84,14 @@ impl Destination {
         port.into_iter().flatten().chain([self.host.clone()]).collect()
     }
 
-    /// The command there that speaks for the engine.
+    /// The command on that host that connects to the engine.
     fn engine_command(&self) -> String {
         let socket = self.socket.as_ref().map(|path| format!(" --host {}", shell_word(&format!("unix://{path}"))));
         format!("docker{} system dial-stdio", socket.unwrap_or_default())
     }
 }
 
-/// One connection, which ends with its value.
+/// One connection, closed when dropped.
 pub(super) struct Ssh {
     destination: Destination,
     configuration: Configuration,
@@ -106,13 +103,13 @@ pub(super) struct Ssh {
 }
 
 impl Ssh {
-    /// Connects and signs in. Nobody is asked anything: a passphrase belongs to ssh's agent, and an unknown
-    /// host to the known ones.
+    /// Connects and signs in without any prompt: passphrases belong in ssh's agent, and hosts in
+    /// the known hosts.
     ///
     /// # Errors
-    /// With what ssh said.
+    /// With ssh's message.
     pub(super) async fn connect(destination: Destination) -> Result<Self, String> {
-        let folder = private_folder().map_err(|why| format!("cannot make a folder for its sockets: {why}"))?;
+        let folder = private_folder().map_err(|why| format!("cannot create a folder for its sockets: {why}"))?;
         let said = Arc::new(Mutex::new(String::new()));
         let control = folder.join("ssh");
         let mut command = Command::new("ssh");
@@ -122,10 +119,11 @@ impl Ssh {
         for option in configuration.options().chain(["ControlPersist=no", &timeout, "ServerAliveInterval=15"]) {
             command.args(["-o", option]);
         }
-        // Ends with the connection's standard input, and so with this process, however that ends.
+        // `cat` ends together with its standard input, and therefore with this process, however that ends.
         command.args(destination.arguments()).arg("cat");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        // Its own group: Ctrl-C is for this process, which may have something to finish first.
+        // A separate process group, because Ctrl-C is meant for this process, which may have to
+        // finish something first.
         command.process_group(0);
         let mut master = command.spawn().map_err(|why| format!("cannot start ssh: {why}"))?;
         if let Some(errors) = master.stderr.take() {
@@ -141,21 +139,21 @@ impl Ssh {
             tasks: RefCell::default(),
         };
         it.await_control(&control).await?;
-        // A banner says nothing about what goes wrong later.
+        // A banner does not explain later errors.
         it.said.lock().unwrap_or_else(PoisonError::into_inner).clear();
         it.serve_engine().map_err(|why| format!("cannot listen on a socket: {why}"))?;
         Ok(it)
     }
 
-    /// Waits until the connection stands.
+    /// Waits until the connection is established.
     async fn await_control(&self, control: &std::path::Path) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(CONNECT_SECONDS + 5);
         let mut backoff = Duration::from_millis(5);
         while !control.exists() {
             if self.has_ended() {
-                // What it said may arrive after its end.
+                // Its message may arrive after it exits.
                 crate::backoff::pause(&mut Duration::from_millis(50)).await;
-                return Err(self.failure().unwrap_or_else(|| "ssh ended without a word".into()));
+                return Err(self.failure().unwrap_or_else(|| "ssh exited without a message".into()));
             }
             if Instant::now() >= deadline {
                 return Err(format!("no connection within {CONNECT_SECONDS} s"));
@@ -170,39 +168,39 @@ impl Ssh {
         self.folder.join("engine")
     }
 
-    /// The engine's client. Each of its connections is a session there, which takes longer than most answers, so
-    /// that one serves request after request; bollard's own connections serve one.
+    /// The engine's client. Each of its connections is an ssh session, which takes longer to open
+    /// than most answers take, so connections are reused; bollard's own connections serve one
+    /// request each.
     pub(super) fn client(&self) -> Result<bollard::Docker, bollard::errors::Error> {
-        // Those that wait for a request keep sessions from those that have one, so fewer may wait than there are.
+        // Idle connections occupy sessions that busy ones need, so only half of the sessions may be idle.
         super::transport::over_socket(&self.socket(), SESSIONS / 2)
     }
 
-    /// The engine's machine, by its own name.
+    /// The name of the engine's host.
     pub(super) fn host_name(&self) -> &str {
         &self.configuration.host_name
     }
 
-    /// Where it leads.
     pub(super) const fn destination(&self) -> &Destination {
         &self.destination
     }
 
-    /// The connection is gone.
+    /// Whether the connection has ended.
     pub(super) fn has_ended(&self) -> bool {
         self.master.borrow_mut().try_wait().is_ok_and(|ended| ended.is_some())
     }
 
-    /// What ssh, or a command there, said last.
+    /// The last message of ssh or of a command on that host.
     pub(super) fn failure(&self) -> Option<String> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let last = said.lines().rev().find(|line| !line.trim().is_empty() && !line.contains("mux_client"))?;
         Some(excerpt(last, 300))
     }
 
-    /// A port of loopback here that leads to a host and port as they are seen from there.
+    /// A port on loopback here that leads to a host and port as seen from that host.
     ///
     /// # Errors
-    /// When there is no port.
+    /// If no port is available.
     pub(super) fn local_port(&self, host: &str, port: u16) -> std::io::Result<u16> {
         let target = (host.to_string(), port);
         if let Some(port) = self.ports.borrow().get(&target) {
@@ -230,7 +228,7 @@ impl Ssh {
         let mut arguments = self.client_arguments(&["-T"]);
         arguments.push(self.destination.engine_command());
         let said = Arc::clone(&self.said);
-        // Each is a session there, of which a server allows some.
+        // Each connection is a session on that host, where a server allows only some.
         let sessions = Arc::new(Semaphore::new(SESSIONS));
         self.tasks.borrow_mut().push(tokio::spawn(async move {
             loop {
@@ -247,7 +245,7 @@ impl Ssh {
         Ok(())
     }
 
-    /// Arguments of another `ssh` that goes through the connection, and nowhere without it.
+    /// Arguments for another `ssh` that uses this connection and never opens its own.
     fn client_arguments(&self, more: &[&str]) -> Vec<String> {
         let control = self.folder.join("ssh").display().to_string();
         let options = self.configuration.options().chain(["ControlMaster=no", "ProxyCommand=false"]);
@@ -262,14 +260,14 @@ impl Drop for Ssh {
         for task in self.tasks.borrow().iter() {
             task.abort();
         }
-        // With its standard input, the command there ends, and ssh with it; it is not waited for.
+        // Closing standard input ends the command on that host, and ssh with it; the exit is not awaited.
         let mut master = self.master.borrow_mut();
         drop(master.stdin.take());
         let _ = master.start_kill();
     }
 }
 
-/// Joins a connection with a process's standard streams.
+/// Connects a stream to a process's standard streams.
 async fn join<R, W>(mut from: R, mut to: W, arguments: Vec<String>, said: Arc<Mutex<String>>)
 where
     R: AsyncRead + Unpin + Send + 'static,
@@ -290,16 +288,16 @@ where
     });
     let hearing = tokio::spawn(listen(errors, said));
     let _ = tokio::io::copy(&mut output, &mut to).await;
-    // Nobody reads on, where the other side left first.
+    // If the other side has closed first, no data is read any more.
     drop(output);
-    // What went wrong is known before the other side sees the end.
+    // The error message is complete before the other side sees the end.
     let _ = hearing.await;
     let _ = to.shutdown().await;
     inwards.abort();
     let _ = process.wait().await;
 }
 
-/// Keeps what a process says.
+/// Collects the messages of a process.
 async fn listen(mut errors: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
     let mut bytes = [0; 1024];
     while let Ok(length @ 1..) = errors.read(&mut bytes).await {
@@ -311,15 +309,15 @@ async fn listen(mut errors: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
     }
 }
 
-/// What the names of folders begin with.
+/// The prefix of folder names.
 const FOLDER: &str = "clipper-metrics-ssh-";
-/// A file that is locked for as long as its folder is used.
+/// A file that is locked while its folder is in use.
 const LOCK: &str = "lock";
 
-/// A new folder that only this user may enter, removed with its value. Those of processes that were killed
-/// are removed now: nobody has their lock, wherever the process ran.
+/// A new folder that only this user can enter, removed when dropped. Folders of killed processes
+/// are removed first: their locks are free.
 fn private_folder() -> std::io::Result<Folder> {
-    // The path of a socket may have some hundred bytes only.
+    // The path of a socket is limited to about a hundred bytes.
     let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < 60);
     let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
     let directory =
@@ -328,15 +326,15 @@ fn private_folder() -> std::io::Result<Folder> {
     for entry in std::fs::read_dir(&parent).into_iter().flatten().flatten() {
         let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(FOLDER))
             && entry.metadata().is_ok_and(|entry| entry.is_dir() && entry.uid() == owner);
-        // Its own has no lock yet.
+        // This run's own folder has no lock yet.
         if is_one && File::open(entry.path().join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    // Under its name only once it is locked: nobody finds it in between.
+    // The folder gets its final name once it is locked, so that no other run removes it in between.
     let new = directory.path().join("new");
     let lock = File::create(&new)?;
-    // Where nothing can be locked, nothing is removed either.
+    // If files cannot be locked, no folder is removed either.
     let _ = lock.try_lock();
     std::fs::rename(new, directory.path().join(LOCK))?;
     Ok(Folder { directory, _lock: lock })
@@ -353,11 +351,11 @@ impl Folder {
     }
 }
 
-/// What ssh's configuration says of a destination.
+/// The configuration of ssh for a destination.
 struct Configuration {
-    /// The host's own name, which an alias need not be.
+    /// The actual host name behind an alias.
     host_name: String,
-    /// Options that this ssh knows and older ones do not.
+    /// Options that this ssh supports and older ones do not.
     newer: Vec<String>,
 }
 
@@ -381,7 +379,7 @@ impl Configuration {
         }
     }
 
-    /// Options of every ssh that goes there.
+    /// Options for every ssh to this destination.
     fn options(&self) -> impl Iterator<Item = &str> {
         NO_SESSION.into_iter().chain(self.newer.iter().map(String::as_str))
     }
@@ -392,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_usual_form_is_read() {
+    fn every_common_form_is_parsed() {
         let read = |text: &str| Destination::parse(text).map(|it| (it.host.clone(), it.port, it.engine_command()));
         let plain = "docker system dial-stdio".to_string();
         assert_eq!(read("ssh://box"), Some(("box".into(), None, plain.clone())));
@@ -405,7 +403,7 @@ mod tests {
         }
         let it = Destination::parse("ssh://me@box:2222").unwrap();
         assert_eq!(it.typed(), "-p 2222 me@box");
-        // Only what this ssh knows is set: anything else is an error of its.
+        // Only options that this ssh supports are set, because it would reject others.
         let old = Configuration::parse("user me\nhostname box.example\n", &it);
         assert_eq!((old.host_name.as_str(), old.newer.len()), ("box.example", 0));
         let new = Configuration::parse("hostname box\nstdinnull yes\n", &it);

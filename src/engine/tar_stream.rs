@@ -1,47 +1,47 @@
-//! Reads tar archives from untrusted sources: memory for metadata is bounded, and nothing but a regular file counts as
-//! a file.
+//! Reads tar archives from untrusted sources: memory for metadata is limited, and only regular
+//! files count as files.
 
 use std::io::{self, Read};
 
 use tar::{EntryType, Header, PaxExtensions};
 
-/// The size of a header; contents are padded to it, and two blocks of zeros end an archive.
+/// The size of a block: headers take one, content is padded to it, and two blocks of zeros end an archive.
 pub(crate) const BLOCK: usize = 512;
-/// The most bytes of extended names and attributes of one entry. They are held in memory.
+/// The size limit for extended names and attributes of an entry, which are held in memory.
 const METADATA_LIMIT: u64 = 64 << 10;
 
 /// One entry; its content is read from [`Entries`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The path in the archive, without a slash at its end.
+    /// The path in the archive, without a trailing slash.
     pub path: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// The size of its content.
     pub size: u64,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A regular file.
     File,
     /// A directory.
     Folder,
-    /// Anything else, in words.
+    /// Anything else; its description.
     Other(String),
 }
 
 impl Entry {
-    /// The path's last part.
+    /// The last part of the path.
     pub(crate) fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
 
-    /// Accepts regular files only.
+    /// Fails unless the entry is a regular file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] with the kind of entry in words.
+    /// [`io::ErrorKind::InvalidData`] with a description of the entry.
     pub(crate) fn expect_file(&self) -> io::Result<()> {
         let what = match &self.kind {
             Kind::File => return Ok(()),
@@ -51,30 +51,31 @@ impl Entry {
         Err(not_regular(self.name(), what))
     }
 
-    /// Accepts only the regular file that was asked for. Podman follows links, and names the file where one leads.
+    /// Fails unless the entry is the requested regular file. Podman follows links, and returns the
+    /// link's target under its own name.
     ///
     /// # Errors
-    /// As [`Self::expect_file`].
+    /// The same as [`Self::expect_file`].
     pub(crate) fn expect_file_named(&self, name: &str) -> io::Result<()> {
         self.expect_file()?;
         if self.name() == name { Ok(()) } else { Err(not_regular(name, &format!("a link to {}", self.name()))) }
     }
 }
 
-/// The error for a file in whose place is something else.
+/// The error for an entry that is not the expected regular file.
 pub(crate) fn not_regular(name: &str, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, NotRegular(format!("{name} is {what}, not a regular file")))
 }
 
-/// Something else is in the place of a regular file.
+/// An entry is not a regular file.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NotRegular(String);
 
-/// The entries of an archive, one after the other.
+/// The entries of an archive, in order.
 pub(crate) struct Entries<R> {
     inner: R,
-    /// What is left of the current entry's content, and of its padding.
+    /// The remaining bytes of the current entry's content and padding.
     left: u64,
     padding: u64,
 }
@@ -84,7 +85,7 @@ impl<R: Read> Entries<R> {
         Self { inner, left: 0, padding: 0 }
     }
 
-    /// The source behind the entries.
+    /// Returns the underlying source.
     pub(crate) fn into_inner(self) -> R {
         self.inner
     }
@@ -92,7 +93,7 @@ impl<R: Read> Entries<R> {
     /// The next entry; `None` at the end of the archive. Skips the rest of the current one.
     ///
     /// # Errors
-    /// [`io::Error`] when the source fails, ends inside an entry, or is no archive within the limits.
+    /// [`io::Error`] if the source fails, ends inside an entry, or is not an archive within the limits.
     pub(crate) fn next(&mut self) -> io::Result<Option<Entry>> {
         let (mut long_path, mut long_size, mut is_sparse) = (None, None, false);
         loop {
@@ -108,7 +109,7 @@ impl<R: Read> Entries<R> {
                         match extension.key_bytes() {
                             b"path" => long_path = Some(text()),
                             b"size" => {
-                                let size = text().parse().map_err(|_| invalid("a size is no number".into()))?;
+                                let size = text().parse().map_err(|_| invalid("a size is not a number".into()))?;
                                 long_size = Some(size);
                             }
                             key => is_sparse |= key.starts_with(b"GNU.sparse."),
@@ -132,7 +133,7 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    /// The next header; `None` where the archive, or its source, ends.
+    /// The next header; `None` at the end of the archive or its source.
     fn header(&mut self) -> io::Result<Option<Header>> {
         let mut header = Header::new_old();
         let bytes = header.as_mut_bytes();
@@ -163,7 +164,7 @@ impl<R: Read> Entries<R> {
         Ok(())
     }
 
-    /// Reads an entry that describes the next one.
+    /// Reads an entry with metadata about the next one.
     fn metadata(&mut self, size: u64) -> io::Result<Vec<u8>> {
         if size > METADATA_LIMIT {
             return Err(invalid(format!("the name or the attributes of an entry take {size} bytes")));
@@ -185,7 +186,7 @@ impl<R: Read> Entries<R> {
     }
 }
 
-/// The content of the current entry.
+/// Reads the content of the current entry.
 impl<R: Read> Read for Entries<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 || buffer.is_empty() {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_sizes_beyond_a_header_are_read_from_extensions() {
+    fn long_names_and_sizes_are_read_from_extensions() {
         let long = "a/".repeat(100) + "b";
         let mut builder = tar::Builder::new(Vec::new());
         builder.append_data(&mut header("x", EntryType::Regular, 3), &long, &b"abc"[..]).unwrap();
@@ -262,9 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn metadata_beyond_the_limit_is_refused_before_it_is_read() {
+    fn too_much_metadata_is_rejected_before_it_is_read() {
         for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
-            // The entry claims a gigabyte. Nothing follows its header, so reading it would end unexpectedly.
+            // The entry claims a gigabyte, but nothing follows its header, so reading it would fail
+            // with an unexpected end.
             let why = entries(header("x", kind, 1 << 30).as_bytes()).unwrap_err();
             assert_eq!(why.kind(), io::ErrorKind::InvalidData, "{kind:?}: {why}");
             let mut within = header("x", kind, 700).as_bytes().to_vec();
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_named() {
+    fn entries_other_than_regular_files_are_described() {
         let kinds = [
             (EntryType::Symlink, "a symbolic link to /etc/passwd"),
             (EntryType::Link, "a hard link to /etc/passwd"),
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_ends_early_is_an_error() {
+    fn a_truncated_archive_is_an_error() {
         let mut builder = tar::Builder::new(Vec::new());
         builder.append(&header("a", EntryType::Regular, 700), &[7; 700][..]).unwrap();
         let whole = builder.into_inner().unwrap();
@@ -314,7 +316,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
+        fn no_input_causes_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000)) {
             let _ = entries(&bytes);
         }
     }

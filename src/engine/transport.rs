@@ -1,7 +1,7 @@
-//! Connections to an engine on which no answer of unbounded size is read into memory.
+//! Connections to an engine that read no answer of unlimited size into memory.
 //!
-//! bollard collects a whole answer, or a whole message of a stream, before it looks at it. Its own connections have no
-//! limit, so these count what arrives.
+//! bollard collects a whole answer, or a whole message of a stream, before it parses it. Its own
+//! connections have no limit, so these count the received bytes.
 
 use std::io;
 use std::path::Path;
@@ -29,13 +29,14 @@ use tokio::net::UnixStream;
 
 use super::{REQUEST_TIMEOUT, url_safe_credentials};
 
-/// The most bytes of an answer that is read as a whole. A list of a thousand containers has about five million.
+/// The size limit of an answer that is read as a whole. A list of a thousand containers takes about
+/// five million bytes.
 const ANSWER_LIMIT: u64 = 32 << 20;
-/// The most bytes of one message of a stream. Engines send logs and output in parts of some kilobytes, and bollard reads
-/// a message again from its beginning with every part that arrives.
+/// The size limit of one message of a stream. Engines send logs and output in parts of a few
+/// kilobytes, and bollard parses a message again from its start with every part that arrives.
 const MESSAGE_LIMIT: u64 = 1 << 20;
 
-/// How many bytes may arrive before something has to happen.
+/// The bytes that may still arrive for the current answer or message.
 #[derive(Debug)]
 pub(super) struct Allowance {
     left: AtomicU64,
@@ -66,7 +67,7 @@ impl Allowance {
     }
 }
 
-/// An answer, or one message of it, is larger than is read into memory.
+/// An answer, or one message of a stream, exceeds its limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer is larger than {} MiB", limit >> 20)]
 pub(super) struct TooLarge {
@@ -74,7 +75,7 @@ pub(super) struct TooLarge {
 }
 
 impl TooLarge {
-    /// It is the cause of an error.
+    /// Whether this is the cause of an error.
     pub(super) fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
         let of_system = match error.downcast_ref() {
             Some(Bollard::IOError { err }) => Some(err),
@@ -85,8 +86,8 @@ impl TooLarge {
     }
 }
 
-/// A client for one request whose answer is a stream, and what that stream must pass through, so that each message
-/// renews what may arrive.
+/// A client for one request with a streamed answer, and a wrapper for that stream, in which every
+/// message renews the allowance.
 pub(super) fn for_stream<S: Stream>(client: &bollard::Docker) -> (bollard::Docker, impl FnOnce(S) -> Bounded<S>) {
     let allowance = Allowance::new(MESSAGE_LIMIT);
     let of_request = Arc::clone(&allowance);
@@ -97,7 +98,7 @@ pub(super) fn for_stream<S: Stream>(client: &bollard::Docker) -> (bollard::Docke
     (client, move |stream| Bounded { stream: Box::pin(stream), allowance })
 }
 
-/// A stream whose messages have a bounded size.
+/// A stream with a size limit for each message.
 pub(super) struct Bounded<S> {
     stream: Pin<Box<S>>,
     allowance: Arc<Allowance>,
@@ -109,7 +110,7 @@ impl<T, S: Stream<Item = Result<T, Bollard>>> Stream for Bounded<S> {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let item = ready!(self.stream.poll_next_unpin(context));
         self.allowance.renew();
-        // bollard drops the cause of an error on the way.
+        // bollard loses the cause of an error.
         let is_exceeded = self.allowance.is_exceeded.load(Ordering::Relaxed);
         Poll::Ready(match item {
             Some(Err(_)) if is_exceeded => Some(Err(Bollard::IOError { err: self.allowance.error() })),
@@ -118,7 +119,7 @@ impl<T, S: Stream<Item = Result<T, Bollard>>> Stream for Bounded<S> {
     }
 }
 
-/// What the answer that a connection brings at the moment may cost.
+/// The allowance of the answer that a connection is receiving.
 #[derive(Debug, Clone)]
 struct Current(Arc<Mutex<Arc<Allowance>>>);
 
@@ -132,7 +133,7 @@ impl Current {
     }
 }
 
-/// A connection that ends with an error when more arrives than is allowed.
+/// A connection that fails if more bytes arrive than allowed.
 struct Metered<S> {
     stream: S,
     current: Current,
@@ -152,7 +153,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // What arrives from now on answers this.
+        // The bytes from now on belong to the next answer.
         self.current.get().renew();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
@@ -168,17 +169,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
 
 impl<S> Connection for Metered<S> {
     fn connected(&self) -> Connected {
-        // hyper hands it on with every response of this connection.
+        // hyper attaches it to every response of this connection.
         Connected::new().extra(self.current.clone())
     }
 }
 
-/// Streams of either kind.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
-/// Where the engine listens.
+/// The address of an engine.
 #[derive(Debug, Clone)]
 enum Target {
     #[cfg(unix)]
@@ -210,13 +210,13 @@ impl tower_service::Service<hyper::Uri> for Target {
     }
 }
 
-/// A client for an engine behind a socket; up to `idle` connections wait for another request.
+/// A client for an engine behind a socket; up to `idle` connections wait for reuse.
 #[cfg(unix)]
 pub(super) fn over_socket(path: &Path, idle: usize) -> Result<bollard::Docker, Bollard> {
     if !path.exists() {
         return Err(Bollard::SocketNotFoundError(path.display().to_string()));
     }
-    // The name says nothing: the engine's own client sends one, too.
+    // The host name is meaningless, but the engine's own client sends one as well.
     client(Target::Socket(path.into()), "http://docker", idle)
 }
 
@@ -225,8 +225,8 @@ pub(super) fn over_tcp(address: &str) -> Result<bollard::Docker, Bollard> {
     client(Target::Network(address.into()), &format!("http://{address}"), 0)
 }
 
-/// A client for an engine at a host and port over TLS, with the files of a folder. As for the engine's own client, only
-/// authorities of that folder count.
+/// A client for an engine at a host and port over TLS, with the certificates in a folder. As in the
+/// engine's own client, only authorities in that folder are trusted.
 pub(super) fn over_tls(address: &str, folder: &Path) -> Result<bollard::Docker, Bollard> {
     let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| folder.join(name));
     let unreadable = |path: &Path| Bollard::CertPathError { path: path.into() };
@@ -281,7 +281,7 @@ mod tests {
 
     use super::*;
 
-    /// An engine that begins every answer like this and goes on with this, again and again, up to so many times.
+    /// An engine that starts every answer with `begin` and then repeats `again` up to `times` times.
     fn engine(begin: &'static [u8], again: Vec<u8>, times: usize) -> (tempfile::TempDir, bollard::Docker) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
@@ -327,7 +327,7 @@ mod tests {
         let mut messages = bounded(client.create_image(None::<CreateImageOptions>, None, None));
         let error = messages.next().await.unwrap().unwrap_err();
         assert!(TooLarge::caused(&error) && error.to_string().contains("larger than 1 MiB"), "{error:?}");
-        // A part of a log that says of itself that it has four billion bytes.
+        // A part of a log whose header claims four billion bytes.
         let (_folder, client) = endless(b"\x01\0\0\0\xff\xff\xff\xff");
         let (client, bounded) = for_stream(&client);
         let mut lines = bounded(client.logs("x", None::<LogsOptions>));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_long_stream_of_short_messages_is_none() {
+    async fn a_long_stream_of_short_messages_is_allowed() {
         let part: Vec<u8> = [b"\x01\0\0\0\0\x01\0\0".as_slice(), &vec![b'a'; 64 << 10]].concat();
         let (_folder, client) = engine(b"", part, 1000);
         let (client, bounded) = for_stream(&client);

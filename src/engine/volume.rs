@@ -1,6 +1,7 @@
-//! The volumes with the servers' data.
+//! The data volumes of the servers.
 //!
-//! The engine answers "made" for one that exists, whoever owns it, so labels are looked at each time.
+//! The engine reports success when asked to create an existing volume, whoever owns it, so labels
+//! are checked every time.
 
 use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptions;
@@ -18,15 +19,15 @@ impl Docker {
     /// The volume with a role's data.
     ///
     /// # Errors
-    /// [`Error::Docker`] when the engine does not answer.
+    /// [`Error::Docker`] if the engine does not answer.
     pub async fn volume(&self, instance: &str, role: Role) -> Result<Volume> {
         let name = role.object_name(instance);
         let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(&name)).await?;
         Ok(found.map_or(Volume::Absent, |volume| seen_volume(&volume, instance, role)))
     }
 
-    /// The same, from the list of the instance's volumes. One that is not in it is asked for only
-    /// where somebody else's would be in the way.
+    /// The same, from the list of the instance's volumes. A volume that is not in the list is
+    /// inspected only if another owner's volume with its name would be a conflict.
     pub(super) async fn volume_among(
         &self,
         all: &[EngineVolume],
@@ -42,17 +43,17 @@ impl Docker {
         }
     }
 
-    /// Makes a volume, and checks that it is really ours: the engine says yes to one that exists,
-    /// whoever owns it.
+    /// Creates a volume and checks that it is managed: the engine reports success for an existing
+    /// one, whoever owns it.
     ///
     /// # Errors
-    /// [`Error::Raced`] when somebody else has a volume of that name, [`Error::Docker`] when the engine
-    /// refuses.
+    /// [`Error::Raced`] if another process created a volume of that name, [`Error::Docker`] if the
+    /// engine returns an error.
     pub async fn create_volume(&self, instance: &str, spec: &ContainerSpec) -> Result<()> {
         let doing = format!("create volume {}", spec.specification.volume);
         if self.volume(instance, spec.role).await? != Volume::Absent {
-            // What is in it decides what comes next.
-            return Err(Error::Raced { doing, why: "somebody else has just made it".into() });
+            // Its content decides the next steps.
+            return Err(Error::Raced { doing, why: "another process has just created it".into() });
         }
         let request = VolumeCreateRequest {
             name: Some(spec.specification.volume.clone()),
@@ -63,7 +64,7 @@ impl Docker {
         if seen_volume(&volume, instance, spec.role) != Volume::Foreign {
             return Ok(());
         }
-        Err(Error::Raced { doing, why: "somebody else has just made one of that name".into() })
+        Err(Error::Raced { doing, why: "another process has just created a volume with that name".into() })
     }
 
     pub(super) async fn volume_labels(&self, instance: &str, spec: &ContainerSpec) -> Result<labels::Labels> {
@@ -71,11 +72,11 @@ impl Docker {
         Ok(labels::of_volume(instance, spec.role, user.as_deref(), &spec.specification.image))
     }
 
-    /// Removes a volume that is ours.
+    /// Removes a managed volume.
     ///
     /// # Errors
-    /// [`Error::Blocked`] where a container of somebody else uses it, [`Error::Docker`] when the engine
-    /// refuses.
+    /// [`Error::Blocked`] if another owner's container uses it, [`Error::Docker`] if the engine
+    /// returns an error.
     pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
         if !matches!(self.volume(instance, role).await?, Volume::Ours { .. }) {
             return Ok(());
@@ -90,7 +91,7 @@ impl Docker {
         }
     }
 
-    /// Who else uses a volume, as an error that names them.
+    /// The error that names the other users of a volume.
     async fn users_of(&self, instance: &str, role: Role, volume: &str) -> Result<Option<Error>> {
         let mut names: Vec<String> = self
             .containers(instance)
@@ -121,7 +122,7 @@ fn using(names: &[String]) -> String {
     }
 }
 
-/// A volume belongs to the instance by its name, which the caller has looked up, and both its labels.
+/// A volume belongs to the instance if its name, checked by the caller, and both labels match.
 fn seen_volume(volume: &EngineVolume, instance: &str, role: Role) -> Volume {
     if labels::serves(Some(&volume.labels), instance, role, &volume.name) {
         let (user, version) = (labels::user(&volume.labels), labels::version(&volume.labels));

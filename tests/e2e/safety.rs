@@ -148,7 +148,7 @@ fn engines_that_cannot_be_used_are_one_error_each() {
     let old = Box::leak(format!("{http}{{\"Version\":\"1.12.6\",\"ApiVersion\":\"1.24\"}}").into_boxed_str());
     failed(fake(old), &["API 1.24", "19.03"]);
     let odd = Box::leak(format!("{http}<html>\u{1b}[31m no engine").into_boxed_str());
-    failed(fake(odd), &["not a Docker engine's"]);
+    failed(fake(odd), &["not come from a Docker engine"]);
     failed(fake("SSH-2.0-OpenSSH\r\n"), &["cannot reach the Docker engine"]);
     let large = Box::leak(format!("{http}[{}", "{\"Name\":\"x\"},".repeat(3 << 20)).into_boxed_str());
     failed(fake(large), &["larger than 32 MiB"]);
@@ -345,7 +345,7 @@ fn a_lost_password_is_set_anew_and_a_changed_one_is_told_once() {
 fn a_reset_that_hangs_is_given_up_and_spoils_nothing() {
     let it = Instance::with_grafana("reset-hangs", "odd:reset-hangs");
     it.first_up(&[]).expect(0);
-    failed(it.run(&["up", "--reset-grafana-password", "--timeout", "3s"]), &["did not end in time", "--timeout"]);
+    failed(it.run(&["up", "--reset-grafana-password", "--timeout", "3s"]), &["did not finish in time", "--timeout"]);
     it.run(&["up"]).expect(0);
     it.assert_whole();
 }

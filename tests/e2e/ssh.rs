@@ -106,13 +106,15 @@ impl Host {
         // For a person's own sessions: a command there, a terminal, a forwarded port, a connection that stays.
         let habits = format!(
             "  RemoteCommand exit 7\n  RequestTTY force\n  LocalForward 127.0.0.1:{} 127.0.0.1:1\n  \
-             ExitOnForwardFailure yes\n  SessionType none\n  StdinNull yes\n  ForkAfterAuthentication yes\n  ControlMaster auto\n  ControlPath {}\n  ControlPersist 10m\n  LogLevel QUIET\n",
+             ExitOnForwardFailure yes\n  SessionType none\n  StdinNull yes\n  ForkAfterAuthentication yes\n  \
+             ControlMaster auto\n  ControlPath {}\n  ControlPersist 10m\n  LogLevel QUIET\n",
             self.port,
             show("control")
         );
         let text = format!(
-            "IgnoreUnknown OfAnotherSystem\nOfAnotherSystem yes\n{}{}{habits}{}{}{}Host 127.0.0.1\n  IdentityFile {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  \
-             StrictHostKeyChecking yes\n  GlobalKnownHostsFile /dev/null\n",
+            "IgnoreUnknown OfAnotherSystem\nOfAnotherSystem yes\n{}{}{habits}{}{}{}Host 127.0.0.1\n  IdentityFile \
+             {}\n  UserKnownHostsFile {}\nHost *\n  IdentitiesOnly yes\n  StrictHostKeyChecking yes\n  \
+             GlobalKnownHostsFile /dev/null\n",
             host("box", "key", "known", "sshd"),
             host("habits", "key", "known", "sshd"),
             host("stranger", "key", "nobody", "sshd"),
@@ -276,7 +278,7 @@ fn what_goes_wrong_with_ssh_is_one_clear_error() {
             "engine_unreachable"
         );
     }
-    assert!(host.run("ssh://-oProxyCommand=x", &["status"]).expect(2).err.contains("no address for ssh"));
+    assert!(host.run("ssh://-oProxyCommand=x", &["status"]).expect(2).err.contains("not an ssh address"));
     host.assert_nothing_left();
 }
 
@@ -305,7 +307,7 @@ fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
     wait_for_grafana(&mut process);
     host.cut();
     let broken = ran(&process.wait_with_output().unwrap()).expect(1);
-    assert!(broken.err.contains("the ssh connection broke"), "{}", broken.err);
+    assert!(broken.err.contains("the ssh connection was interrupted"), "{}", broken.err);
     assert_eq!(broken.err.matches("error:").count(), 1, "{}", broken.err);
     host.assert_nothing_left();
     host.engine.docker(&["rm", "--force", "clipper-metrics-grafana"]);
