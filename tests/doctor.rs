@@ -223,7 +223,7 @@ fn influxdb_2_is_in_its_place() {
         response
     });
     it.write_file("d", port, &["m1"]);
-    it.expect("influxdb", &["v2.7.1", "does not speak Clipper's protocol", &port.to_string()]);
+    it.expect("influxdb", &["v2.7.1", "does not support Clipper's protocol", &port.to_string()]);
 }
 
 #[test]

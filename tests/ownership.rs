@@ -371,6 +371,6 @@ fn preferences_that_cannot_be_read_leave_the_home_page_and_stop_nothing() {
     let it = Servers::start(Version::V12_4);
     double(&it, |double| double.break_path("/api/org/preferences", 500));
     let up = it.run(&["up"]).expect(0);
-    assert!(up.err.contains("home page stays as it is"), "{}", up.err);
+    assert!(up.err.contains("home page stays unchanged"), "{}", up.err);
     it.run(&["status"]).expect(0);
 }

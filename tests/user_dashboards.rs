@@ -354,7 +354,7 @@ fn a_library_panel_comes_with_its_dashboard() {
         let library = Tried::import(&it, &files, "lib.json", |dashboard| {
             dashboard["__elements"]["l1"]["model"]["targets"][0]["query"] = json!(query);
         });
-        let named = "the library panel \"L\" is imported as a panel of its own";
+        let named = "the library panel \"L\" is imported as an ordinary panel";
         assert!(library.up.contains(named), "{version:?}: {}", library.up);
         let (state, message, _) = library.panel("L");
         assert_eq!((state.as_str(), message.as_str()), ("passed", "1 point"), "{version:?}");

@@ -1164,7 +1164,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_file_holds_it_is_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+        fn no_file_causes_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), bytes).unwrap();
             assert!(opened(file.path()).is_err());

@@ -339,7 +339,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_file_holds_it_is_read_or_refused(text in ".*", key in "[a-z_]{1,14}", value in ".{0,20}") {
+        fn no_file_causes_a_panic(text in ".*", key in "[a-z_]{1,14}", value in ".{0,20}") {
             let _ = read(&text);
             let _ = read(&format!("{key} = {value}\n[metrics]\n{key} = {value}"));
         }

@@ -1,8 +1,6 @@
-//! Alert rules of an instance: what they ask, how they are told from other people's, and how they are saved and
-//! removed.
+//! The alert rules of an instance: their queries, their ownership, and how they are saved and removed.
 //!
-//! Knows Grafana's alerting API. Must not know where notifications go: that is the user's. Must not decide whether
-//! there are to be rules.
+//! Where notifications go is up to the user.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,32 +20,33 @@ use crate::model::reports::{COUNTER, LATENCY};
 use crate::model::stack::{Dashboard, DataSource, MadeFor, Stack};
 use crate::model::version::Version;
 
-/// The first version whose API for alert rules makes rules that people can edit.
+/// The first version whose API creates alert rules that users can edit.
 pub(super) const FIRST_VERSION: Version = Version(9, 3);
-/// The title of the folder, before an instance's name.
+/// The title of the folder, followed by the instance's name.
 const FOLDER: &str = "Clipper Metrics alerts";
-/// The annotation that says "this is as clipper-metrics sent it". Grafana shows none of this form, and a
-/// person's save keeps it.
+/// The annotation that marks a rule as sent by clipper-metrics. Grafana does not show annotations
+/// of this form, and keeps them when a user saves the rule.
 const MARK: &str = "__clipper_metrics__";
-/// Lets people edit what came through the API.
+/// Lets users edit rules created through the API.
 const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
-/// What Grafana computes itself, by the uid that every version knows (recorded on 9.4 and 12.2).
+/// The data source of Grafana's own expressions, by the uid that every version accepts (recorded on
+/// 9.4 and 12.2).
 const EXPRESSION_UID: &str = "-100";
-/// Where they all are.
+/// The list of all rules.
 const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
-/// How often rules are evaluated, in seconds: Grafana takes multiples of 10.
+/// The evaluation interval in seconds; Grafana accepts multiples of 10.
 pub(super) const INTERVAL: u64 = 10;
-/// A model's newest report is looked for in this time, in seconds: four of its intervals.
+/// The period searched for a model's newest report, in seconds: four of its intervals.
 const LATENCY_RANGE: u64 = 60;
-/// A model that has not reported for longer is not missed any more, in seconds.
+/// A model that has been silent for longer no longer raises an alert, in seconds.
 const SILENCE_RANGE: u64 = 86_400;
-/// The panel that shows what the rule about latency is about.
+/// The panel for the latency rule.
 const LATENCY_PANEL: &str = "p99 latency by model";
-/// The panel that shows reports as they come.
+/// The panel for the silence rule.
 const SILENCE_PANEL: &str = "Predictions per report";
-/// Below the least that an average of whole numbers can be but nothing.
+/// A threshold between zero and the smallest possible average of a non-zero count.
 const ALMOST_NOTHING: f64 = 0.01;
-/// The fields of a rule that a person's edit shows in.
+/// The fields in which a user's edit is detected.
 const CONTENT: [&str; 11] = [
     "title",
     "condition",
@@ -62,7 +61,7 @@ const CONTENT: [&str; 11] = [
     "notification_settings",
 ];
 
-/// Fingerprint of the rules as this program writes them.
+/// Fingerprint of the rules written by this program.
 #[must_use]
 pub fn edition() -> String {
     let settings = AlertSettings {
@@ -74,13 +73,13 @@ pub fn edition() -> String {
     fingerprint(json!(rules).to_string().as_bytes())
 }
 
-/// A rule without its mark: what it asks, when it fires, and what it says then.
+/// A rule without its mark: its query, its condition and its texts.
 fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Value {
     let after = settings.after(rule).as_secs();
     let (range, query, evaluator, holds, suffix, shows_value, summary) = match rule {
         AlertRule::Latency => (
             LATENCY_RANGE,
-            // In milliseconds: Grafana writes large numbers with an exponent.
+            // In milliseconds, because Grafana writes large numbers with an exponent.
             format!("SELECT last(\"p99\") / 1000 FROM /{LATENCY}$/ WHERE $timeFilter AND \"size\" > 0"),
             json!({"type": "gt", "params": [millis(objective)]}),
             go_duration(after),
@@ -89,7 +88,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             format!("The p99 latency of a model is above the objective of {} ms", millis(objective)),
         ),
         AlertRule::Silence => {
-            // The bucket that is being filled, and three before it that are as long as the time in question.
+            // The current bucket and three before it, which together cover the time span.
             let bucket = after.div_ceil(3).max(1);
             (
                 SILENCE_RANGE,
@@ -134,7 +133,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             },
             {
                 "refId": "C", "queryType": "", "datasourceUid": EXPRESSION_UID, "relativeTimeRange": {"from": 0, "to": 0},
-                // The one kind of condition that takes series which differ in their names only.
+                // The only kind of condition that accepts series that differ only in their names.
                 "model": {
                     "refId": "C", "datasource": expression, "type": "classic_conditions", "expression": "",
                     "intervalMs": 1000, "maxDataPoints": 43_200,
@@ -148,10 +147,10 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
     })
 }
 
-/// A template that lists the models of an alert, each with its value where that says something.
+/// A template that lists the models of an alert, with their values if `shows_value` is set.
 ///
 /// From 12.4 on, each entry of `$values` carries the name of its series as a label. Earlier versions leave the labels
-/// empty and name the series only in `$value`, which is a text.
+/// empty and name the series only in `$value`, which is a string.
 fn description(suffix: &str, shows_value: bool) -> String {
     let (value, replacement) = if shows_value { (" ({{ . }} ms)", "$1 ($2 ms)") } else { ("", "$1") };
     let text =
@@ -166,12 +165,12 @@ fn description(suffix: &str, shows_value: bool) -> String {
     .concat()
 }
 
-/// Microseconds as milliseconds.
+/// Converts microseconds to milliseconds.
 fn millis(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64() * 1e3
 }
 
-/// Seconds as Grafana gives them back.
+/// Formats seconds as Grafana returns them.
 fn go_duration(mut seconds: u64) -> String {
     if seconds == 0 {
         return "0s".into();
@@ -186,23 +185,23 @@ fn go_duration(mut seconds: u64) -> String {
     out
 }
 
-/// A title of an instance: the default one's needs no name.
+/// A title for an instance; the default instance needs no name in it.
 fn titled(title: &str, instance: &str) -> String {
     if instance == dashboard::DEFAULT_NAME { title.into() } else { format!("{title} ({instance})") }
 }
 
-/// The uid of a rule of an instance.
+/// The uid of an instance's rule.
 pub(super) fn uid(instance: &str, rule: AlertRule) -> String {
     format!("alert-{}", fingerprint(format!("{instance} {}", rule.name()).as_bytes()))
 }
 
-/// Fingerprint of what a person could change about a rule.
+/// Fingerprint of the fields that a user could change.
 fn content_fingerprint(rule: &Value) -> String {
     let mut content: BTreeMap<&str, Value> = CONTENT.map(|field| (field, rule[field].clone())).into();
     if let Some(annotations) = content.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(MARK);
     }
-    // Versions that cannot pause a rule do not speak of it.
+    // Versions that cannot pause a rule omit the field.
     content.entry("isPaused").and_modify(|paused| *paused = json!(*paused == true));
     content.entry("keep_firing_for").and_modify(|time| *time = json!(time.as_str().is_some_and(|time| time != "0s")));
     let mut content = json!(content);
@@ -210,7 +209,7 @@ fn content_fingerprint(rule: &Value) -> String {
     fingerprint(content.to_string().as_bytes())
 }
 
-/// What a rule that is there says of itself.
+/// The state of an existing rule.
 fn read(rule: &Value) -> SeenRule {
     let mark: Value =
         rule["annotations"][MARK].as_str().and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
@@ -218,30 +217,30 @@ fn read(rule: &Value) -> SeenRule {
     let provenance = rule["provenance"].as_str().unwrap_or_default();
     SeenRule::Present {
         edited: mark["content"].as_str() != Some(content_fingerprint(rule).as_str()),
-        // What came through the API is ours.
+        // Rules created through the API are managed.
         provisioned: !matches!(provenance, "" | "api"),
         fields: fields.map(|(name, value)| (name.clone(), text(value))).collect(),
         made_for: made_for::read(&mark[made_for::KEY]),
     }
 }
 
-/// A version of Grafana has rules that people can edit.
+/// Whether a version of Grafana has rules that users can edit.
 pub(super) fn is_supported(version: Version) -> bool {
     version >= FIRST_VERSION
 }
 
-/// The title of the folder with an instance's rules.
+/// The title of the folder for an instance's rules.
 pub(super) fn folder_title(instance: &str) -> String {
     titled(FOLDER, instance)
 }
 
-/// Somebody edited a rule of ours.
+/// Whether a user edited a rule of this instance.
 pub(super) fn is_edited(rule: &Value) -> bool {
     matches!(read(rule), SeenRule::Present { edited: true, .. })
 }
 
-/// A rule as a file provides it; one that somebody edited as it is. The objective is the one that is wanted, else
-/// that of the rule, else the `shown` one of the dashboard.
+/// A rule in the format of a provisioned file; an edited rule stays as edited. The objective is the
+/// desired one, otherwise the rule's, otherwise `shown`, the dashboard's.
 pub(super) fn provisioned(
     stack: &Stack,
     rule: AlertRule,
@@ -257,7 +256,7 @@ pub(super) fn provisioned(
             .into_iter()
             .flatten()
             .filter(|(name, value)| (CONTENT.contains(&name.as_str()) || *name == "uid") && !value.is_null());
-        // One field has another name in files.
+        // One field has a different name in files.
         let in_file = |name: &str| if name == "keep_firing_for" { "keepFiringFor".into() } else { name.to_string() };
         return Value::Object(known.map(|(name, value)| (in_file(name), value.clone())).collect());
     }
@@ -285,15 +284,14 @@ fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DataSource
 }
 
 impl Grafana {
-    /// The instance's rules, where somebody says whether there are to be any.
+    /// The instance's rules, if a setting turns them on or off.
     pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRules> {
         if stack.alerts == Alerts::NotManaged {
             return Ok(AlertRules::NotLookedAt);
         }
         if self.version.get().is_some_and(|version| !is_supported(version)) {
-            let why = format!(
-                "this Grafana has no API for alert rules that people can edit, which came with {FIRST_VERSION}"
-            );
+            let why =
+                format!("this Grafana has no API for alert rules that users can edit; {FIRST_VERSION} introduced it");
             return Ok(AlertRules::Unavailable(why));
         }
         let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
@@ -306,14 +304,13 @@ impl Grafana {
             Ok(Some([latency, silence])) => Ok(AlertRules::Seen(SeenAlerts { latency, silence })),
             Ok(None) => Ok(AlertRules::Unavailable("alerting is switched off in this Grafana".into())),
             Err(Error::Answer { status: 403, .. }) => {
-                Ok(AlertRules::Unavailable("this account may not see Grafana's alert rules".into()))
+                Ok(AlertRules::Unavailable("this account may not read Grafana's alert rules".into()))
             }
             Err(error) => unreadable(error).map(AlertRules::Unreadable),
         }
     }
 
-    /// The rules that are there, and what is in the place of those that are not; nothing where Grafana has no
-    /// alerting.
+    /// The existing rules, and the objects in the place of missing ones; `None` if Grafana has no alerting.
     async fn seen_and_missing(&self, stack: &Stack, found: [Option<Value>; 2]) -> Result<Option<[SeenRule; 2]>> {
         let Some(all) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
         let mut seen = Vec::new();
@@ -332,7 +329,7 @@ impl Grafana {
         self.get("read an alert rule", &path(&["api", "v1", "provisioning", "alert-rules", &uid])).await
     }
 
-    /// What has the title of a rule that is not there, or of its folder.
+    /// The object that has the title of a missing rule or of its folder.
     async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<SeenRule> {
         let title = folder_title(&stack.instance);
         let Some(folder) = self.folder(&title).await? else {
@@ -351,11 +348,11 @@ impl Grafana {
         })
     }
 
-    /// Creates or updates the rules. One that somebody edited stays unless it is to be overwritten, and one that
-    /// somebody moved stays where it is. The objective is that of the dashboard where none is given.
+    /// Creates or updates the rules. An edited rule is kept unless `overwrite` is set, and a moved
+    /// rule stays in its folder. Without a given objective, the dashboard's applies.
     ///
     /// # Errors
-    /// [`Error::Blocked`] when something of somebody else is in their place, else as the server answers.
+    /// [`Error::Blocked`] if another owner's object is in their place, otherwise an error from the server.
     pub async fn save_alert_rules(
         &self,
         stack: &Stack,
@@ -381,7 +378,7 @@ impl Grafana {
             self.ensure_folder(&stack.instance, &title).await?;
             let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
             let mut new = render(rule, settings, shown, &stack.instance, &stack.data_source.uid);
-            // What tells a finished rule comes with the group's interval.
+            // The mark of a finished rule is set together with the group's interval.
             mark(&mut new, &BTreeMap::new(), &stack.data_source);
             new["uid"] = json!(uid(&stack.instance, rule));
             (new["folderUID"], new["ruleGroup"]) = (folder["uid"].clone(), json!(stack.instance));
@@ -393,7 +390,7 @@ impl Grafana {
         let folder = text(&folder["uid"]);
         let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
         let mut group = match folder.as_str() {
-            // Somebody moved both rules.
+            // A user moved both rules.
             "" => Value::Null,
             _ => self.get("read the alert rules' group", &group_path).await?.unwrap_or_default(),
         };
@@ -438,17 +435,17 @@ impl Grafana {
         Ok(())
     }
 
-    /// The objective that the dashboard shows.
+    /// The objective shown by the dashboard.
     async fn shown_objective(&self, stack: &Stack) -> Result<u64> {
         let found = self.dashboard(&stack.dashboard.uid).await?;
         let shown = found.and_then(|found| dashboard::read(&found["dashboard"]).objective);
         Ok(shown.unwrap_or(Dashboard::DEFAULT_OBJECTIVE))
     }
 
-    /// Removes the rules as they were made here, and their folder if it was made for them and holds nothing else.
+    /// Removes this instance's unedited rules, and their folder if it was created for them and is empty.
     ///
     /// # Errors
-    /// As the server answers.
+    /// An error from the server.
     pub async fn delete_alert_rules(&self, stack: &Stack, moves: bool) -> Result<()> {
         for rule in AlertRule::ALL {
             let Some(found) = self.alert_rule(stack, rule).await? else { continue };
@@ -512,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_recognised_also_with_what_grafana_adds() {
+    fn a_sent_rule_is_recognised_with_fields_added_by_grafana() {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
             let mut sent = render(rule, &settings(), 20_000, "x", "x");
@@ -542,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_edited_and_no_panic() {
+    fn invalid_content_counts_as_edited() {
         for garbage in [json!(null), json!([]), json!({"annotations": {MARK: "{"}}), json!({"annotations": {MARK: 3}})]
         {
             assert!(matches!(read(&garbage), SeenRule::Present { edited: true, .. }));
@@ -550,14 +547,14 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_grafana_gives_them_back() {
+    fn durations_are_written_as_grafana_returns_them() {
         for (seconds, text) in [(0, "0s"), (30, "30s"), (60, "1m"), (90, "1m30s"), (3_600, "1h"), (90_000, "1d1h")] {
             assert_eq!(go_duration(seconds), text);
         }
     }
 
     #[test]
-    fn the_silence_rule_looks_back_as_long_as_it_was_told() {
+    fn the_silence_rule_covers_the_configured_time() {
         let rule = render(AlertRule::Silence, &settings(), 1, "x", "x");
         let query = rule["data"][0]["model"]["query"].as_str().unwrap();
         assert!(query.contains("time(34s)"), "{query}");

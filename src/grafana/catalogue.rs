@@ -1,4 +1,4 @@
-//! What a Grafana has to show dashboards of any origin with: its data sources and its panel plugins.
+//! The data sources and panel plugins that a Grafana offers to dashboards.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::model::observed::{Catalogue, CatalogueSource};
 use crate::model::version::Version;
 
-/// From here on, browsers show panels of the first generation of plugins with their successors.
+/// From this version on, browsers show panels of first-generation plugins with their successors.
 const REPLACED_FROM: Version = Version(11, 0);
 
-/// What Grafana tells its own browser code.
+/// Settings that Grafana sends to its frontend.
 #[derive(Debug, Deserialize)]
 struct FrontendSettings {
     panels: BTreeMap<String, PanelPlugin>,
@@ -29,14 +29,15 @@ struct PanelPlugin {
 }
 
 impl Grafana {
-    /// The panel types that a browser can show, with whether each sends queries; `None` where Grafana does not say.
+    /// The panel types that a browser can show, and whether each sends queries; `None` if Grafana
+    /// does not report them.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub(super) async fn panel_plugins(&self) -> Result<Option<BTreeMap<String, bool>>> {
         let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", None).await {
             Ok(answer) if answer.status == 200 => answer,
-            // A large or slow answer says nothing about the rest of Grafana.
+            // A large or slow answer does not mean that Grafana fails otherwise.
             Ok(_) | Err(Error::Http { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };

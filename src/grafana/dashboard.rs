@@ -1,7 +1,4 @@
-//! The bundled dashboard: what is filled into it before it is sent, and what can be read from one
-//! that is there.
-//!
-//! Knows Grafana's dashboard JSON. Must not know how it is sent, nor decide whether to send it.
+//! The bundled dashboard: fills in its values, and reads a stored one.
 
 use serde_json::{Value, json};
 
@@ -10,35 +7,35 @@ use crate::digest::fingerprint;
 use crate::model::observed::SeenDashboard;
 use crate::model::stack::{Dashboard, DataSource};
 
-/// The bundled dashboard as it lies in the repository.
+/// The bundled dashboard from the repository.
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
-/// The key that says "this is as clipper-metrics sent it"; Grafana drops it when a person saves.
+/// The key that marks a dashboard as sent by clipper-metrics; Grafana drops it when a user saves.
 pub(super) const MARK: &str = "clipperMetrics";
-/// What Grafana counts itself.
+/// Fields that Grafana counts itself.
 pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
-/// Stands behind the commands in the dashboard's texts.
+/// The placeholder after commands in the dashboard's texts.
 const NAME_OPTION: &str = "NAME_OPTION";
-/// The instance that commands reach without a name.
+/// The instance that commands reach without `--name`.
 pub(super) const DEFAULT_NAME: &str = "clipper-metrics";
 /// The hidden variable with the latency objective; a person's save keeps it.
 const OBJECTIVE: &str = "objective";
-/// The hidden variable with the models of Clipper's file; a person's save keeps it.
+/// The hidden variable with the models in Clipper's file; it survives a user's save.
 const MODELS: &str = "configured_models";
 
-/// Fingerprint of the bundled dashboard: differs for every other version of it.
+/// Fingerprint of the bundled dashboard; every version has its own.
 #[must_use]
 pub fn edition() -> String {
     fingerprint(BUNDLED.as_bytes())
 }
 
-/// The number of a panel of the bundled dashboard, by its title.
+/// The id of a panel in the bundled dashboard, by its title.
 pub(super) fn panel_id(title: &str) -> u64 {
     let dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
     let panels = dashboard["panels"].as_array().into_iter().flatten();
     panels.into_iter().find(|panel| panel["title"] == title).and_then(|panel| panel["id"].as_u64()).unwrap_or_default()
 }
 
-/// The dashboard to send. Where Clipper's file says nothing, what the present one carries is kept.
+/// The dashboard to send. If Clipper's file does not set a value, the stored dashboard's value is kept.
 #[must_use]
 pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashboard>, api: Api) -> Value {
     let objective =
@@ -61,7 +58,7 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
         }
         variable["current"] = json!({"selected": true, "text": text, "value": value});
     }
-    // The instance's name is the dashboard's uid, but for the default one.
+    // The dashboard's uid is the instance's name.
     let option = if want.uid == DEFAULT_NAME { String::new() } else { format!(" --name {}", want.uid) };
     fill(&mut dashboard, objective, &option);
     if api == Api::Numeric {
@@ -74,7 +71,7 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
     dashboard
 }
 
-/// Puts the objective where a number is needed, and completes the commands that a text proposes.
+/// Replaces placeholders for the objective by numbers, and completes commands in texts.
 fn fill(value: &mut Value, objective: u64, option: &str) {
     match value {
         Value::String(text) if text == "OBJECTIVE_MICROS" => *value = json!(objective),
@@ -85,7 +82,7 @@ fn fill(value: &mut Value, objective: u64, option: &str) {
     }
 }
 
-/// Writes references to data sources as versions before uids read them: by name.
+/// Rewrites references to data sources for versions before uids: by name.
 pub(super) fn refer_by_name(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(refer_by_name),
@@ -102,7 +99,7 @@ pub(super) fn refer_by_name(value: &mut Value) {
     }
 }
 
-/// Fingerprint of what a person could change: everything but what Grafana counts itself.
+/// Fingerprint of everything that a user could change, which excludes the fields that Grafana counts.
 pub(super) fn content_fingerprint(dashboard: &Value) -> String {
     let mut content = dashboard.clone();
     whole_numbers(&mut content);
@@ -114,12 +111,12 @@ pub(super) fn content_fingerprint(dashboard: &Value) -> String {
     fingerprint(content.to_string().as_bytes())
 }
 
-/// Numbers without a fraction as Go writes them: it does not tell 8 from 8.0.
+/// Removes zero fractions as Go does: it does not distinguish 8 from 8.0.
 pub(super) fn whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) => {
             let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
-            // A fraction of nothing prints as none.
+            // A float without a fraction prints as an integer.
             if let Some(whole) = whole.and_then(|float| format!("{float}").parse::<i64>().ok()) {
                 *value = json!(whole);
             }
@@ -130,7 +127,8 @@ pub(super) fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// Somebody made it of the bundled one: it carries our mark, or the hidden variables that a person's save keeps.
+/// Whether the dashboard was derived from the bundled one: it carries the mark, or the hidden
+/// variables that survive a user's save.
 #[must_use]
 pub fn is_ours(dashboard: &Value) -> bool {
     let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
@@ -138,8 +136,8 @@ pub fn is_ours(dashboard: &Value) -> bool {
         && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
 }
 
-/// What Grafana stored of a save where that differs from `sent`, which then carries its fingerprint: Grafana changes some
-/// values, such as a refresh interval below its minimum, and those changes are no user's edit.
+/// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
+/// some values, such as a refresh interval below its minimum, and such a change is not an edit.
 pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
     if !differs(stored) {
         return false;
@@ -148,18 +146,18 @@ pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
     true
 }
 
-/// The stored dashboard differs from the one that was sent, in anything but Grafana's own counts.
+/// Whether the stored dashboard differs from the sent one, except for Grafana's own counts.
 fn differs(dashboard: &Value) -> bool {
     dashboard[MARK]["content"].as_str() != Some(content_fingerprint(dashboard).as_str())
 }
 
-/// The dashboard in Grafana's answer.
+/// Reads the dashboard in Grafana's answer.
 #[must_use]
 pub fn stored(found: &Value) -> SeenDashboard {
     SeenDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) }
 }
 
-/// What can be read from a dashboard that is there.
+/// Reads an existing dashboard.
 #[must_use]
 pub fn read(dashboard: &Value) -> SeenDashboard {
     let mark = &dashboard[MARK];
@@ -203,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_recognised_and_carries_its_settings() {
+    fn a_sent_dashboard_is_recognised_and_carries_its_settings() {
         let (dashboard, source) = want();
         for api in [Api::Numeric, Api::Uid] {
             let mut sent = render(&dashboard, &source, None, api);
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn any_change_counts_as_edited_and_keeps_the_settings() {
+    fn every_change_counts_as_an_edit_and_keeps_the_settings() {
         let (dashboard, source) = want();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
         sent["panels"][0]["title"] = json!("mine");
@@ -232,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_grafana_changed_is_no_edit() {
+    fn a_value_changed_by_grafana_is_not_an_edit() {
         let (dashboard, source) = want();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
-        assert!(!note_changes(&sent.clone(), &mut sent), "it is stored as it was sent");
+        assert!(!note_changes(&sent.clone(), &mut sent), "it is stored unchanged");
         let change = |sent: &Value| {
             let mut stored = sent.clone();
             stored["refresh"] = json!("1m");
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_edited_and_no_panic() {
+    fn invalid_content_counts_as_edited() {
         for garbage in [
             json!(null),
             json!([]),

@@ -1,16 +1,16 @@
-//! Where a dashboard keeps its panels, in every layout since Grafana 4, and what each of them asks.
+//! Finds a dashboard's panels, in every layout since Grafana 4, and their queries.
 //!
-//! Reads dashboards of any origin: whatever a document holds, nothing here fails.
+//! Dashboards may come from any source, so no content causes an error here.
 
 use serde_json::Value;
 
 use super::{EXPRESSION, text};
 
-/// From this version of the schema on, a list of panels has taken the place of a list of rows.
+/// From this schema version on, a list of panels replaces the list of rows.
 const PANELS_FROM: u64 = 16;
-/// Grafana's name for a panel whose queries each name their own data source.
+/// Grafana's name for a panel whose queries have individual data sources.
 const MIXED: &str = "-- Mixed --";
-/// Panel types that send no queries, also those of versions before 12.
+/// Panel types without queries, including those of versions before 12.
 const WITHOUT_QUERIES: [&str; 11] = [
     "alertlist",
     "annolist",
@@ -24,7 +24,7 @@ const WITHOUT_QUERIES: [&str; 11] = [
     "text",
     "welcome",
 ];
-/// Panel types that browsers show with another one from Grafana 11 on.
+/// Panel types that browsers replace by another one from Grafana 11 on.
 const REPLACED: [(&str, &str); 7] = [
     ("graph", "timeseries"),
     ("table-old", "table"),
@@ -35,14 +35,14 @@ const REPLACED: [(&str, &str); 7] = [
     ("natel-discrete-panel", "state-timeline"),
 ];
 
-/// A panel, with the variable that it or its row is repeated for.
+/// A panel, with the variable for which it or its row is repeated.
 pub(super) struct Panel<'a> {
     pub(super) title: String,
     pub(super) json: &'a Value,
     pub(super) repeated_for: Option<&'a str>,
 }
 
-/// All panels but rows, also those inside of rows.
+/// All panels except rows, including those inside rows.
 pub(super) fn panels(dashboard: &Value) -> Vec<Panel<'_>> {
     let mut found = Vec::new();
     let rows = dashboard["rows"].as_array().filter(|_| dashboard["schemaVersion"].as_u64() < Some(PANELS_FROM));
@@ -56,7 +56,7 @@ pub(super) fn panels(dashboard: &Value) -> Vec<Panel<'_>> {
 fn add<'a>(panels: &'a Value, mut row_repeats: Option<&'a str>, found: &mut Vec<Panel<'a>>) {
     for json in panels.as_array().into_iter().flatten().filter(|panel| panel.is_object()) {
         if json["type"] == "row" || json["panels"].is_array() {
-            // An open row's panels follow it, a closed one holds them.
+            // The panels of an open row follow it; a collapsed row contains them.
             row_repeats = repeat(json);
             add(&json["panels"], row_repeats, found);
         } else {
@@ -69,34 +69,35 @@ fn repeat(panel: &Value) -> Option<&str> {
     panel["repeat"].as_str().filter(|name| !name.is_empty())
 }
 
-/// A panel of this type sends no queries.
+/// Whether panels of this type send no queries.
 pub(super) fn is_silent(kind: &str) -> bool {
     WITHOUT_QUERIES.contains(&kind)
 }
 
-/// A data source that Grafana itself is: its own data, another panel's answers, or what it computes from them.
+/// Whether a data source is built into Grafana: its own data, another panel's results, or expressions.
 pub(super) fn is_built_in(reference: &str) -> bool {
     is_expression(reference) || reference.starts_with("-- ") || reference == "grafana"
 }
 
-/// Grafana computes the answer from those to other queries. Before 9, its uid was a number.
+/// Whether Grafana computes the result from other queries. Before version 9, the uid of expressions
+/// was a number.
 pub(super) fn is_expression(reference: &str) -> bool {
     [EXPRESSION, "-100"].contains(&reference)
 }
 
-/// A panel type that browsers show with another one from Grafana 11 on, and which.
+/// Panel types that browsers replace from Grafana 11 on, with their replacements.
 pub(super) fn replacements() -> impl Iterator<Item = (&'static str, &'static str)> {
     REPLACED.into_iter()
 }
 
 impl<'a> Panel<'a> {
-    /// The plugin that shows it.
+    /// The id of its plugin.
     pub(super) fn kind(&self) -> &'a str {
         self.json["type"].as_str().unwrap_or_default()
     }
 
-    /// The queries that a browser sends for it, each with its data source; none of a panel that only shows a text. Only
-    /// in a mixed panel, and for what Grafana computes, a query's own data source counts.
+    /// The queries that a browser sends for it, each with its data source; empty for a text panel.
+    /// A query's own data source counts only in mixed panels and for expressions.
     pub(super) fn queries(&self) -> Vec<(&'a Value, &'a Value)> {
         let own = &self.json["datasource"];
         let is_mixed = uid(own) == Some(MIXED);
@@ -121,7 +122,7 @@ fn uid(source: &Value) -> Option<&str> {
     source.as_str().or_else(|| source["uid"].as_str())
 }
 
-/// A query in Flux, the language of InfluxDB 2.
+/// Whether a query is written in Flux, the language of InfluxDB 2.
 pub(super) fn is_flux(target: &Value) -> bool {
     let Some(query) = target["query"].as_str() else { return false };
     let lines = query.lines().map(str::trim).filter(|line| !line.starts_with("//"));
@@ -151,7 +152,7 @@ mod tests {
         for version in [json!(null), json!(4), json!(14)] {
             assert_eq!(titles(&json!({"schemaVersion": version, "rows": rows})), expected, "{version}");
         }
-        // Later: an open row stands before its panels, a closed one holds them.
+        // Later versions: an open row precedes its panels, a collapsed row contains them.
         let closed = json!({"type": "row", "collapsed": true, "repeat": "v", "panels": [named("b"), own]});
         let open = json!({"type": "row", "repeat": "", "panels": []});
         for version in [16, 27, 42] {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_query_is_asked_of_its_own_data_source_or_its_panels() {
+    fn every_query_has_its_own_data_source_or_the_one_of_its_panel() {
         let panel = |source: &Value, targets: &Value| json!({"panels": [{"datasource": source, "targets": targets}]});
         let sources = |dashboard: &Value| -> Vec<Value> {
             panels(dashboard)[0].queries().into_iter().map(|(_, source)| source.clone()).collect()
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn flux_is_told_from_influxql() {
+    fn flux_is_distinguished_from_influxql() {
         for (query, expected) in [
             ("from(bucket: \"b\") |> range(start: v.timeRangeStart)", true),
             ("// why\nimport \"strings\"\nfrom (bucket: \"b\")", true),
@@ -198,7 +199,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_dashboard_holds_its_panels_are_found(json in crate::arbitrary::json(&[
+        fn no_dashboard_causes_a_panic(json in crate::arbitrary::json(&[
             "panels", "rows", "targets", "type", "repeat", "title", "query", "datasource", "uid", "schemaVersion",
         ])) {
             for panel in panels(&json) {

@@ -1,11 +1,11 @@
-//! The part of a mark that says what an object was made for.
+//! The part of a mark that names the InfluxDB and database an object was created for.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::stack::MadeFor;
 
-/// Its key beside, or in, the rest of a mark.
+/// Its key next to or in the rest of a mark.
 pub(super) const KEY: &str = "madeFor";
 
 #[derive(Serialize, Deserialize)]
@@ -16,13 +16,13 @@ struct Mark {
     machine: Option<String>,
 }
 
-/// As it is stored.
+/// Writes the stored form.
 pub(super) fn written(made_for: MadeFor) -> Value {
     let MadeFor { url, database, machine } = made_for;
     serde_json::to_value(Mark { url, database, machine }).unwrap_or_default()
 }
 
-/// As it was stored; `None` for objects of versions that did not note it.
+/// Reads the stored form; `None` for objects of versions that did not store it.
 pub(super) fn read(value: &Value) -> Option<MadeFor> {
     let Mark { url, database, machine } = Mark::deserialize(value).ok()?;
     Some(MadeFor { url, database, machine })

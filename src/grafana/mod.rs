@@ -1,7 +1,5 @@
-//! Grafana over HTTP, 7.5 to 13: data source, dashboard, organisation, folder, home page, and the
-//! question that tells whether panels will work, and the queries of the panels themselves.
-//!
-//! Knows the API and its traps. Must not know the engine, nor decide what is to be done.
+//! The client of Grafana's HTTP API, 7.5 to 13: data source, dashboards, alert rules, organisation,
+//! folder and home page, and the queries of panels.
 
 pub mod alerts;
 mod catalogue;
@@ -37,35 +35,35 @@ use crate::model::stack::{self, DashboardId, MadeFor, Secret, Stack};
 use crate::model::text::printable;
 use crate::model::version::Version;
 
-/// The key in a data source's `jsonData` that says whose it is; a person's save keeps it.
+/// The key in a data source's `jsonData` that names its owner; it survives a user's save.
 const MARK: &str = "clipperMetrics";
-/// The key beside it that says what the data source was made for. A string in the mark itself is what older versions
-/// of this program look for.
+/// The key next to it that names the target of the data source. Older versions of this program
+/// expect a string in the mark itself.
 const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
-/// Switches in `jsonData` that change the way to InfluxDB.
+/// Options in `jsonData` that change the connection to InfluxDB.
 const OTHER_SWITCHES: [&str; 6] =
     ["tlsAuth", "tlsAuthWithCACert", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
-/// An attempt that may fail.
+/// An attempt whose failure does not matter.
 const READ_PREFERENCES: &str = "read the preferences";
-/// What stands before the number of a header in `jsonData`.
+/// The prefix of a header's number in `jsonData`.
 const OTHER_HEADER: &str = "httpHeaderName";
 
-/// How a version of Grafana names things in its addresses.
+/// How a version of Grafana addresses resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     /// Up to 8: by number; panels query through the proxy.
     Numeric,
-    /// From 9 on: by uid; panels query through `/api/ds/query`. 13 knows no numbers any more.
+    /// From 9 on: by uid; panels query through `/api/ds/query`. Version 13 no longer has numbers.
     Uid,
 }
 
 impl Api {
-    /// That of a version; of the newest where it is not known.
+    /// The API of a version, or the newest one if the version is unknown.
     fn of(version: Option<Version>) -> Self {
         if version.is_some_and(|version| version < Version(9, 0)) { Self::Numeric } else { Self::Uid }
     }
 
-    /// What a dashboard refers to a data source by.
+    /// The value with which a dashboard refers to a data source.
     fn reference(self, source: &stack::DataSource) -> &str {
         match self {
             Self::Numeric => &source.name,
@@ -76,7 +74,7 @@ impl Api {
 
 /// The type of InfluxDB's data source.
 const INFLUXDB: &str = "influxdb";
-/// The type of what Grafana computes itself from other queries.
+/// The type of expressions, which Grafana computes from other queries.
 const EXPRESSION: &str = "__expr__";
 
 /// A Grafana server.
@@ -88,13 +86,13 @@ pub struct Grafana {
 }
 
 impl Grafana {
-    /// The server behind `http`, which knows how to sign in.
+    /// A client for the server behind `http`, which has the credentials.
     #[must_use]
     pub const fn new(http: Http, choice: Choice) -> Self {
         Self { http, choice, version: Cell::new(None), organisation: Cell::new(None) }
     }
 
-    /// Whether the server is ready, with its version. Nobody signs in for this.
+    /// Whether the server is ready, and its version. The request is sent without credentials.
     pub async fn health(&self, within: Duration) -> (Probe<()>, Option<String>) {
         let answer = match self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, Some(within)).await {
             Ok(answer) => answer,
@@ -110,21 +108,21 @@ impl Grafana {
             return (Probe::Unusable(format!("a redirect to {place}")), None);
         }
         if answer.status != 200 || json.get("database").is_none() {
-            return (Probe::Unusable(format!("something that is no Grafana (status {})", answer.status)), None);
+            return (Probe::Unusable(format!("a server that is not Grafana (status {})", answer.status)), None);
         }
         self.version.set(version.as_deref().and_then(Version::parse));
         (Probe::Answering(()), version)
     }
 
-    /// The server's clock, in milliseconds since 1970, to the second.
+    /// The server's clock in milliseconds since 1970, to the second.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub async fn clock(&self) -> Result<Option<i64>> {
         Ok(self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, None).await?.date())
     }
 
-    /// The same server has just said which version it is.
+    /// Takes over the version from a client of the same server.
     pub fn same_version_as(&self, other: &Self) {
         self.version.set(other.version.get());
     }
@@ -137,14 +135,15 @@ impl Grafana {
         self.version.get().is_some_and(|version| version < Version(major, 0))
     }
 
-    /// What the server stores. Where the login is rejected, that was the only request with it. While InfluxDB
-    /// does not run, no query is asked: its name leads nowhere then, and a name server can take long to say so.
+    /// Reads the server's content. If the login is rejected, no second request is sent with it.
+    /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
+    /// name server can take long to answer that.
     pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> Probe<Seen> {
         match self.stored(stack, influxdb_runs).await {
             Ok(seen) => Probe::Answering(seen),
             Err(Error::Refused { message, .. }) => Probe::Refusing(message),
             Err(Error::Answer { status: 403, why, doing, .. }) => Probe::Refusing(format!(
-                "{why}: this account may not {doing}, which before Grafana 9 needs an administrator's"
+                "{why}: this account may not {doing}; before Grafana 9, only an administrator may"
             )),
             Err(error) => Probe::Silent(error.to_string()),
         }
@@ -192,7 +191,7 @@ impl Grafana {
         if let DataSource::Unreadable(why) = &data_source
             && dashboards.iter().all(|dashboard| matches!(dashboard, Dashboard::Unreadable(_)))
         {
-            // No answer shows that the login was accepted.
+            // The login was not accepted by any answer.
             return Err(self.answered(&why.doing, why.status, why.why.clone()));
         }
         let user_dashboards = dashboards.split_off(1);
@@ -200,8 +199,8 @@ impl Grafana {
         Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
     }
 
-    /// Finds what is not ours in the place of the data source or a dashboard, before anything is written; the
-    /// dashboard that is there. What is saved first looks into every place.
+    /// Detects other owners' objects in the place of the data source or a dashboard before anything
+    /// is written; returns the existing dashboard. The first save checks all places.
     async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<Value>> {
         let looks_at = |other: &DashboardId| id == DashboardId::Bundled || *other == id;
         let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |other| {
@@ -212,7 +211,7 @@ impl Grafana {
                 Ok((other, found, seen))
             };
             match found.await {
-                // Another one that cannot be read keeps this one from nothing.
+                // A different dashboard that cannot be read does not prevent this save.
                 Err(Error::Answer { .. }) if other != id => Ok((other, None, Dashboard::Missing)),
                 found => found,
             }
@@ -235,7 +234,7 @@ impl Grafana {
         let doing = "list the data sources";
         let list = match self.get(doing, "/api/datasources").await {
             Err(Error::Answer { status: 403, why, .. }) if self.is_before(9) => {
-                let why = format!("{why} (before Grafana 9, only an administrator's account may)");
+                let why = format!("{why} (before Grafana 9, only an administrator may)");
                 return Err(self.answered(doing, 403, why));
             }
             list => list?,
@@ -243,12 +242,13 @@ impl Grafana {
         list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
     }
 
-    /// Creates or updates the data source; on creation it becomes the default where there is none.
+    /// Creates or updates the data source. A new one becomes the default if there is none.
     ///
     /// # Errors
-    /// [`Error::Blocked`] when there is one of that name or uid which is not ours or provided by a file,
-    /// [`Error::Raced`] when somebody made it meanwhile, or when it was made for another address or database and does
-    /// not move, else as the server answers.
+    /// [`Error::Blocked`] if a data source with that name or uid was not created by this instance
+    /// or is provisioned from a file, [`Error::Raced`] if another process created it meanwhile, or
+    /// if it was created for another address or database and `moves` is not set, otherwise an error
+    /// from the server.
     pub async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
         let (want, doing) = (&stack.data_source, "save the data source");
         let sources = self.data_sources().await?;
@@ -262,7 +262,7 @@ impl Grafana {
             DataSource::Missing | DataSource::Unreadable(_) => false,
         };
         let by_uid = path(&["api", "datasources", "uid", &want.uid]);
-        // The list leaves out what a save without it would reset.
+        // The list omits fields that a save without them would reset.
         let present = if listed { self.get("read the data source", &by_uid).await? } else { None };
         let present = present.as_ref();
         let mut body = data_source_body(want);
@@ -290,10 +290,10 @@ impl Grafana {
         }
     }
 
-    /// Deletes the data source, if this instance made it for the stack's address and database.
+    /// Deletes the data source, if this instance created it for the stack's address and database.
     ///
     /// # Errors
-    /// As the server answers.
+    /// An error from the server.
     pub async fn delete_data_source(&self, want: &stack::DataSource) -> Result<()> {
         match seen_data_source(&self.data_sources().await?, want) {
             DataSource::Ours { provisioned: false, made_for, .. } if made_for.is_same(&want.made_for()) => {
@@ -303,20 +303,20 @@ impl Grafana {
         }
     }
 
-    /// Makes the dashboard the organisation's home page, unless it has one. Where the account may
-    /// not do that, a note says so and nothing changes.
+    /// Makes the dashboard the organisation's home page, unless it has one. If the account may not
+    /// do that, a note says so and nothing changes.
     ///
     /// # Errors
-    /// [`Error::Http`] or [`Error::Answer`] when the server does not do it for another reason.
+    /// [`Error::Http`] or [`Error::Answer`] if it fails for another reason.
     pub async fn set_home(&self, uid: &str) -> Result<()> {
         match self.try_to_set_home(uid).await {
             Err(Error::Answer { status: 403, .. }) => {
-                self.http.note("this account may not set Grafana's home page, so it stays as it is");
+                self.http.note("this account may not set Grafana's home page, so it stays unchanged");
                 Ok(())
             }
-            // Whether there is one is not known, and no panel depends on it.
+            // It is unknown whether there is one, and no panel depends on it.
             Err(Error::Answer { doing, why, .. }) if doing == READ_PREFERENCES => {
-                self.http.note(&format!("cannot {doing}: {why}; Grafana's home page stays as it is"));
+                self.http.note(&format!("cannot {doing}: {why}; Grafana's home page stays unchanged"));
                 Ok(())
             }
             result => result,
@@ -342,17 +342,17 @@ impl Grafana {
         self.expect_success("set the home page", &answer)
     }
 
-    /// Changes the password of the user who signs in.
+    /// Changes the password of the signed-in user.
     ///
     /// # Errors
-    /// [`Error::Answer`] when the server refuses.
+    /// [`Error::Answer`] if the server rejects the change.
     pub async fn change_password(&self, old: &Secret, new: &Secret) -> Result<()> {
         let body = json!({"oldPassword": old.reveal(), "newPassword": new.reveal(), "confirmNew": new.reveal()});
         let answer = self.send("change the password", "PUT", "/api/user/password", Some(&body)).await?;
         self.expect_success("change the password", &answer)
     }
 
-    /// A GET that finds something, or nothing.
+    /// A GET request; `None` if the resource does not exist.
     async fn get(&self, doing: &str, path: &str) -> Result<Option<Value>> {
         let answer = self.send(doing, "GET", path, None).await?;
         match answer.status {
@@ -362,7 +362,7 @@ impl Grafana {
         }
     }
 
-    /// A DELETE; what is gone already is fine.
+    /// A DELETE request; a missing resource is not an error.
     async fn delete(&self, doing: &str, path: &str) -> Result<()> {
         let answer = self.send(doing, "DELETE", path, None).await?;
         if answer.status == 404 { Ok(()) } else { self.expect_success(doing, &answer) }
@@ -375,7 +375,7 @@ impl Grafana {
         })
     }
 
-    /// One request in the organisation that we work in. A 401 is final: Grafana counts them.
+    /// A request in the chosen organisation. A 401 is final, because Grafana counts rejected logins.
     async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body<'_>) -> Result<Response> {
         let organisation = self.organisation.get().map(|id| id.to_string());
         let mut all = headers.to_vec();
@@ -399,20 +399,20 @@ impl Grafana {
     }
 
     fn odd(&self, doing: &str) -> Error {
-        self.answered(doing, 0, "the answer is not Grafana's".into())
+        self.answered(doing, 0, "the answer does not come from Grafana".into())
     }
 }
 
-/// A path of these segments.
+/// A path from these segments.
 fn path(segments: &[&str]) -> String {
     segments.iter().map(|segment| format!("/{}", escaped(segment))).collect()
 }
 
-/// Something of somebody else in the place of ours, found only now.
+/// The error for another owner's object that was detected only now.
 fn foreign(resource: Resource, what: &str) -> Error {
     let blocked = Blocked {
         kind: Obstacle::Foreign,
-        why: format!("Grafana already has {what}, which clipper-metrics did not make"),
+        why: format!("Grafana already has {what}, which clipper-metrics did not create"),
         hint:
             "rename or delete it in Grafana, use a folder with --grafana-folder, or start a second instance with --name"
                 .into(),
@@ -420,7 +420,8 @@ fn foreign(resource: Resource, what: &str) -> Error {
     Error::Blocked { resource, blocked }
 }
 
-/// What an unexpected status says about one resource. A rejected login and a broken connection concern all of them.
+/// Turns an unexpected status into a finding about one resource. A rejected login or a broken
+/// connection concerns all of them.
 fn unreadable(error: Error) -> Result<Unreadable> {
     match error {
         Error::Answer { doing, status, why, .. } => Ok(Unreadable { doing, status, why }),
@@ -428,18 +429,18 @@ fn unreadable(error: Error) -> Result<Unreadable> {
     }
 }
 
-/// What a read gave, where an unexpected status is a fact about that resource.
+/// The result of a read, in which an unexpected status becomes a finding about the resource.
 fn or_unreadable<T>(result: Result<T>, as_seen: impl FnOnce(Unreadable) -> T) -> Result<T> {
     result.or_else(|error| unreadable(error).map(as_seen))
 }
 
-/// An object was made for another address or database since it was looked at.
+/// The error for an object that was created for another address or database since it was read.
 fn moved(doing: &str, made_for: &MadeFor) -> Error {
-    Error::Raced { doing: doing.into(), why: format!("another run has made it for {made_for} meanwhile") }
+    Error::Raced { doing: doing.into(), why: format!("another run has created it for {made_for} in the meantime") }
 }
 
-/// Keeps the settings of a stored data source that are not ours. Those that change the way to InfluxDB stay only
-/// where a user may need them.
+/// Keeps the settings of a stored data source that clipper-metrics does not set. Those that change
+/// the connection to InfluxDB are kept only if a user may need them.
 fn keep_settings(body: &mut Value, present: &Value, keeps_others: bool) {
     let kept = present["jsonData"].as_object().into_iter().flatten();
     for (name, value) in kept.filter(|(name, _)| keeps_others || !is_other_setting(name)) {
@@ -452,12 +453,13 @@ fn keep_settings(body: &mut Value, present: &Value, keeps_others: bool) {
     }
 }
 
-/// A key of `jsonData` that changes the way to InfluxDB, and that we do not set.
+/// Whether a key of `jsonData` changes the connection to InfluxDB and is not set by clipper-metrics.
 fn is_other_setting(name: &str) -> bool {
     OTHER_SWITCHES.contains(&name) || name.starts_with(OTHER_HEADER)
 }
 
-/// The settings of a stored data source that change the way to InfluxDB, and that we do not set.
+/// The settings of a stored data source that change the connection to InfluxDB and are not set by
+/// clipper-metrics.
 fn other_settings(source: &Value) -> String {
     let is_on = |value: &Value| *value == true || value.as_str().is_some_and(|text| !text.is_empty());
     let inner = source["jsonData"].as_object().into_iter().flatten();
@@ -466,7 +468,7 @@ fn other_settings(source: &Value) -> String {
     inner.chain(outer).collect::<Vec<_>>().join(", ")
 }
 
-/// The data source, as far as we set it.
+/// The fields of the data source that clipper-metrics sets.
 fn data_source_body(want: &stack::DataSource) -> Value {
     json!({
         "name": want.name, "uid": want.uid, "type": INFLUXDB, "access": "proxy", "url": want.url,
@@ -478,7 +480,7 @@ fn data_source_body(want: &stack::DataSource) -> Value {
     })
 }
 
-/// The number that a version before 9 wants in addresses.
+/// The number that versions before 9 expect in addresses.
 fn numeric_id(sources: &[Value], uid: &str) -> Option<u64> {
     sources.iter().find(|source| source["uid"] == uid)?["id"].as_u64()
 }
@@ -487,7 +489,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_string()
 }
 
-/// The data source with the specified uid or name, as far as we set it.
+/// The state of the data source with the specified uid or name.
 fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
     let describe = |source: &Value| {
         let provisioned = if source["readOnly"] == true { "provisioned " } else { "" };
@@ -514,7 +516,7 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
                 ("database", database),
                 ("user", text(&own["user"])),
                 ("interval", text(&settings["timeInterval"])),
-                // Grafana's own default where it is not named.
+                // Grafana's default if the field is missing.
                 (
                     "language",
                     Some(text(&settings["version"]))
@@ -552,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_a_proxy_are_listed_and_kept_only_where_there_may_be_one() {
+    fn proxy_settings_are_listed_and_kept_only_if_there_may_be_a_proxy() {
         let present = json!({"uid": "x", "name": "X", "basicAuth": true, "basicAuthUser": "me", "jsonData": {
             MARK: "x", "version": "Flux", "tlsAuth": true, "tlsSkipVerify": false, "httpHeaderName1": "X-Tenant",
             "serverName": "", "maxSeries": 1000,
@@ -572,7 +574,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_grafana_answers_it_is_understood_or_refused(
+        fn no_answer_of_grafana_causes_a_panic(
             json in crate::arbitrary::json(&[
                 "results", "A", "frames", "series", "error", "uid", "name", "jsonData", "clipperMetrics", "templating",
                 "list", "query", "content", "edition",
@@ -589,14 +591,14 @@ mod tests {
     }
 
     #[test]
-    fn a_data_source_of_ours_is_known_by_its_mark_and_others_by_name_or_uid() {
+    fn a_managed_data_source_is_identified_by_its_mark_and_others_by_name_or_uid() {
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
         assert!(matches!(seen_data_source(&[ours], &want()), DataSource::Ours { .. }));
         for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
             assert!(matches!(seen_data_source(&[theirs], &want()), DataSource::Foreign(_)));
         }
         assert_eq!(seen_data_source(&[], &want()), DataSource::Missing);
-        // Ours was renamed, and somebody took the name.
+        // The instance's data source was renamed, and another one has its old name.
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
         let theirs = json!({"uid": "y", "name": "X"});
         assert!(matches!(seen_data_source(&[ours, theirs], &want()), DataSource::Foreign(_)));

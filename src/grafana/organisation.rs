@@ -1,7 +1,6 @@
-//! Grafana's organisations: which one is meant, and how every request names it.
+//! Grafana's organisations: which one is used, and how every request names it.
 //!
-//! An account's active organisation is whichever a person switched to last, so it is never relied
-//! on. Must not know what is put into an organisation.
+//! An account's active organisation is the last one that a user switched to, so requests never depend on it.
 
 use serde_json::{Value, json};
 
@@ -11,26 +10,25 @@ use crate::http::{Body, PROBE};
 use crate::model::observed::{Organisation, Unreadable};
 use crate::model::stack::Secret;
 
-/// The number of the organisation that Grafana makes at its first start.
+/// The id of the organisation that Grafana creates at its first start.
 const FIRST: u64 = 1;
 
-/// How the organisation is found.
+/// How the organisation is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Choice {
-    /// The first one, without asking: Grafana is ours.
+    /// The first one, without a request: Grafana is managed.
     First,
-    /// The one that a token belongs to: no request may name another.
+    /// The one that the token belongs to; no request may name another.
     OfToken,
-    /// The first one if the account belongs to it, else its only one.
+    /// The first one if the account belongs to it, otherwise its only one.
     OfAccount,
 }
 
 impl Grafana {
-    /// Works in the organisation of that name, or in the one that is meant without a name, from
-    /// now on.
+    /// Uses the organisation with that name, or the default choice without a name, for all further requests.
     ///
     /// # Errors
-    /// [`crate::error::Error::Refused`] when the login is rejected, else as the server answers.
+    /// [`crate::error::Error::Refused`] if the login is rejected, otherwise an error from the server.
     pub async fn enter(&self, name: Option<&str>) -> Result<Organisation> {
         self.organisation.set(None);
         match (name, &self.choice) {
@@ -58,7 +56,7 @@ impl Grafana {
             self.organisation.set(own["orgId"].as_u64());
             return Ok(Organisation::Present);
         }
-        // The server's administrator may work in any; others are told that they may not look.
+        // The server's administrator may use any organisation; other accounts may not look it up.
         let found = match self.get("look up the organisation", &super::path(&["api", "orgs", "name", name])).await {
             Ok(found) => found,
             Err(error) => return super::unreadable(error).map(Organisation::Unreadable),
@@ -89,10 +87,10 @@ impl Grafana {
         list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
     }
 
-    /// Makes the organisation and works in it from now on; one that exists is fine.
+    /// Creates the organisation, unless it exists, and uses it for all further requests.
     ///
     /// # Errors
-    /// [`crate::error::Error::Answer`] when the server refuses.
+    /// [`crate::error::Error::Answer`] if the server returns an error.
     pub async fn create_organisation(&self, name: &str) -> Result<()> {
         if self.enter(Some(name)).await? == Organisation::Present {
             return Ok(());
@@ -109,17 +107,17 @@ impl Grafana {
     /// Signs in once.
     ///
     /// # Errors
-    /// [`crate::error::Error::Refused`] when the login is rejected.
+    /// [`crate::error::Error::Refused`] if the login is rejected.
     pub async fn try_to_sign_in(&self) -> Result<()> {
         let doing = "sign in";
         self.organisation.set(None);
-        // Where anonymous access is on, a wrong password is ignored, and most requests are answered all the same; this
-        // one wants a user. A token of Grafana 7 is none.
+        // With anonymous access, Grafana ignores a wrong password and answers most requests anyway;
+        // this one requires a user. In Grafana 7, a token is not a user.
         let path = if self.choice == Choice::OfToken { "/api/org" } else { "/api/user" };
         self.get(doing, path).await?.map(drop).ok_or_else(|| self.odd(doing))
     }
 
-    /// Grafana answers visitors who do not sign in, as far as its answer shows.
+    /// Whether Grafana may allow anonymous access, as far as its answer shows.
     pub async fn may_be_anonymous(&self) -> bool {
         let answer = self.http.anonymous().send("GET", "/api/org", &[], Body::Empty, Some(PROBE)).await;
         !answer.is_ok_and(|answer| matches!(answer.status, 401 | 403))
@@ -128,27 +126,27 @@ impl Grafana {
     /// Tries a user and password in the login form.
     ///
     /// # Errors
-    /// When the server does not answer, or neither accepts nor rejects them.
+    /// If the server does not answer, or neither accepts nor rejects them.
     pub async fn try_login_form(&self, user: &str, password: &Secret) -> Result<FormLogin> {
         let body = json!({"user": user, "password": password.reveal()});
         let answer = self.http.anonymous().send("POST", "/login", &[], Body::Json(&body), None).await?;
         match answer.status {
             200 => Ok(FormLogin::Accepted),
             401 => Ok(FormLogin::Rejected),
-            // Where it is switched off, Grafana 12 answers 400.
+            // Grafana 12 answers 400 if the form is switched off.
             400 | 403 | 404 => Ok(FormLogin::NotOffered),
             status => Err(self.answered("try the login form", status, answer.message())),
         }
     }
 }
 
-/// What the login form said.
+/// The result of the login form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormLogin {
-    /// It signs in.
+    /// The login is accepted.
     Accepted,
     /// The password is wrong.
     Rejected,
-    /// There is no such form.
+    /// The form does not exist.
     NotOffered,
 }

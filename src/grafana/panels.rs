@@ -1,7 +1,5 @@
-//! The queries of the stored dashboard, asked as a browser asks them: variables first, then every panel
-//! with the variables filled in.
-//!
-//! Knows Grafana's panels and the shapes of its answers. Must not decide what an answer means.
+//! Runs the queries of the stored dashboard as a browser does: first the variables, then every
+//! panel with the variables filled in.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -22,45 +20,45 @@ use crate::model::diagnosis::{PanelAnswer, PanelContent, SourceFault, VariableAn
 use crate::model::text::excerpt;
 use crate::model::version::Version;
 
-/// Panels that are asked at the same time.
+/// The number of panels queried at the same time.
 const AT_ONCE: usize = 6;
-/// A panel that is repeated for each value of a variable is asked for so many of them.
+/// The number of values for which a repeated panel is queried.
 const REPEATS: usize = 10;
-/// The points of one series that are asked for: enough to tell whether there are any.
+/// The number of points requested per series: enough to see whether there are any.
 const MAX_POINTS: u64 = 100;
-/// Clipper's report interval, below which asking makes no sense, in milliseconds.
+/// Clipper's report interval, the shortest useful query interval, in milliseconds.
 const SHORTEST_INTERVAL: u64 = 15_000;
 
-/// What the stored dashboard gives when it is opened.
+/// The results of opening the stored dashboard.
 #[derive(Debug)]
 pub struct Opened {
-    /// Data sources that give no answer, whatever is asked.
+    /// Data sources that answer no query.
     pub sources: Vec<SourceFault>,
-    /// Every variable that is filled by a query.
+    /// Every variable with a query.
     pub variables: Vec<VariableAnswer>,
     /// Every panel.
     pub panels: Vec<PanelAnswer>,
 }
 
-/// Names of fields and tags by data source and measurements: panels of the same ones ask once.
+/// Names of fields and tags by data source and measurements, so that panels with the same ones share a query.
 type KnownNames = Mutex<BTreeMap<(String, String), Vec<String>>>;
 
-/// The dashboard as it is asked.
+/// The context of the dashboard's queries.
 struct Asked<'a> {
     dashboard: &'a Value,
     sources: &'a [Value],
     calendar: Calendar,
-    /// The dashboard's own.
+    /// The dashboard's time range.
     range: Range,
     dialect: Dialect,
-    /// The panel plugins, with whether each sends queries; `None` where they are not known.
+    /// The panel plugins, and whether each sends queries; `None` if unknown.
     plugins: Option<BTreeMap<String, bool>>,
 }
 
-/// What asking for a panel or a variable gave.
+/// The result of the queries of a panel or a variable.
 struct Answered<T> {
     content: T,
-    /// The data source that failed, and how.
+    /// The data source that failed, and its failure.
     failure: Option<(String, Failure)>,
 }
 
@@ -70,22 +68,22 @@ impl<T> Answered<T> {
     }
 }
 
-/// Why a query has no answer.
+/// The reason why a query has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Failure {
-    /// No answer came from InfluxDB.
+    /// InfluxDB did not answer.
     Transport(String),
-    /// InfluxDB or Grafana refused the query.
+    /// InfluxDB or Grafana rejected the query.
     Query(String),
 }
 
 impl Failure {
-    /// Grafana's error about one query. It has the server's words alone.
+    /// Classifies Grafana's error about one query, which consists of the server's message alone.
     fn of(why: String) -> Self {
         if is_transport(&why) { Self::Transport(why) } else { Self::Query(why) }
     }
 
-    /// Grafana's answer to a request as a whole.
+    /// Classifies Grafana's error about a whole request.
     fn of_status(status: u16, why: String) -> Self {
         if matches!(status, 502 | 504) { Self::Transport(why) } else { Self::of(why) }
     }
@@ -97,7 +95,8 @@ impl Failure {
     }
 }
 
-/// The words of Go's network library about a connection. InfluxDB's own words about a query can name an EOF, too.
+/// Whether a message comes from Go's network library. InfluxDB's own messages about a query can
+/// contain "EOF" as well.
 fn is_transport(why: &str) -> bool {
     const WORDS: [&str; 14] = [
         "dial tcp",
@@ -119,19 +118,19 @@ fn is_transport(why: &str) -> bool {
     WORDS.iter().any(|word| why.contains(word)) || why.ends_with(": eof") || why.ends_with(": unexpected eof")
 }
 
-/// What is known about a panel before anything is asked.
+/// A panel before its queries are sent.
 enum Prepared {
-    /// All of it.
+    /// Its result is known without a query.
     Settled(PanelContent),
-    /// Queries by the uid of their data source, and what is left to others.
+    /// Queries by the uid of their data source, and the kind of other sources that it queries.
     Ask(BTreeMap<String, Vec<Value>>, Option<String>),
 }
 
 impl Grafana {
-    /// Grafana has its plugin for InfluxDB; `None` where the account may not know.
+    /// Whether Grafana has its InfluxDB plugin; `None` if the account may not read that.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn has_plugin(&self) -> Result<Option<bool>> {
         let answer = self.send("look for the InfluxDB plugin", "GET", "/api/plugins/influxdb/settings", None).await?;
         match answer.status {
@@ -144,7 +143,7 @@ impl Grafana {
     /// Whether the data source finds a probe with this query.
     ///
     /// # Errors
-    /// With Grafana's words when it cannot tell.
+    /// With Grafana's message if the query fails.
     pub async fn finds_probe(&self, source: &str, question: &str, now: i64) -> Result<bool> {
         let sources = self.data_sources().await?;
         let target = json!({"refId": "A", "rawQuery": true, "resultFormat": "time_series", "query": question});
@@ -153,10 +152,10 @@ impl Grafana {
         points.map(|points| points > 0).map_err(|why| self.answered("query the data source", 0, why.into_words()))
     }
 
-    /// Opens the stored dashboard as a browser does; nothing if it is not there.
+    /// Opens the stored dashboard as a browser does; `None` if it does not exist.
     ///
     /// # Errors
-    /// When the server refuses or does not answer. What a query gives is part of the answer.
+    /// If the server returns an error or does not answer. Failed queries are part of the result.
     pub async fn open_dashboard(&self, uid: &str, now: i64) -> Result<Option<Opened>> {
         let (Some(found), sources) = (self.dashboard(uid).await?, self.data_sources().await?) else { return Ok(None) };
         let dashboard = &found["dashboard"];
@@ -167,7 +166,8 @@ impl Grafana {
         let mut variables = built_in(dashboard, range);
         let mut answers = Vec::new();
         let mut waiting: Vec<&Value> = dashboard["templating"]["list"].as_array().into_iter().flatten().collect();
-        // One that refers to another comes after it; those that refer to each other come as they are.
+        // A variable that refers to another one is resolved after it; cyclic references are
+        // resolved in order.
         while !waiting.is_empty() {
             let names: Vec<String> = waiting.iter().map(|one| text(&one["name"])).collect();
             let is_ready = |one: &&Value| {
@@ -219,8 +219,8 @@ impl Grafana {
         if self.version.get().is_some_and(|version| version < BACKEND_FROM) { Dialect::ByKind } else { Dialect::ByUse }
     }
 
-    /// The data sources that are at fault where queries failed: those that do not answer the simplest query either. One
-    /// that does is sound, however long it takes for a panel that draws everything.
+    /// The failing data sources among those with failed queries: those that do not answer the simplest query either. A
+    /// data source that answers it works, however long it takes for an expensive panel.
     async fn failing_sources<'a>(
         &self,
         asked: &Asked<'_>,
@@ -247,7 +247,7 @@ impl Grafana {
         Ok(faults)
     }
 
-    /// Sets a variable; what was asked for it, if anything was.
+    /// Resolves a variable; returns the result of its query, if it has one.
     async fn fill_variable(
         &self,
         asked: &Asked<'_>,
@@ -262,12 +262,12 @@ impl Grafana {
                 let is_there = find(asked.sources, &json!(chosen), &chosen).is_some();
                 let first =
                     || asked.sources.iter().find(|source| source["type"] == variable["query"]).map(|s| text(&s["uid"]));
-                // One that is gone is not offered any more: the browser takes the first.
+                // A missing data source is no longer offered, so the browser uses the first one.
                 let chosen = if chosen.is_empty() || !is_there { first().unwrap_or(chosen) } else { chosen };
                 variables.set(&name, Chosen::One(chosen));
                 return Ok(None);
             }
-            // One that follows the time range.
+            // An interval that follows the time range.
             Some("interval") if text(&variable["current"]["value"]).starts_with("$__auto") => {
                 variables.set(&name, Chosen::One(format!("{}s", interval(asked.range) / 1000)));
                 return Ok(None);
@@ -278,7 +278,7 @@ impl Grafana {
                 variables.set(&name, Chosen::One(value));
                 return Ok(None);
             }
-            // What they hold is no text to fill in.
+            // Their values are not filled into texts.
             Some("adhoc" | "groupby") => return Ok(None),
             _ => {
                 let offered: Vec<String> = variable["options"]
@@ -325,7 +325,7 @@ impl Grafana {
         Ok(Some(Answered { content, failure }))
     }
 
-    /// Asks a panel, once for each value of the variable that it is repeated for.
+    /// Queries a panel, once for each value of the variable it is repeated for.
     async fn ask_panel(
         &self,
         asked: &Asked<'_>,
@@ -387,7 +387,7 @@ impl Grafana {
         }))
     }
 
-    /// Asks queries of one data source in one request; how many points came back, or Grafana's words.
+    /// Sends queries to one data source in one request; returns the number of points or Grafana's error.
     async fn ask_targets(
         &self,
         sources: &[Value],
@@ -424,7 +424,7 @@ impl Grafana {
         Ok(if answer.is_success() { Ok(points) } else { Err(Failure::of_status(answer.status, answer.message())) })
     }
 
-    /// A field that a query names and no measurement has. Without any measurement of the query, nothing can be said.
+    /// A field in a query that no measurement has; `None` if the measurements of the query do not exist.
     async fn unknown_field(
         &self,
         source: &Value,
@@ -434,15 +434,15 @@ impl Grafana {
     ) -> Result<Option<PanelContent>> {
         let Some((measurements, names)) = named(target) else { return Ok(None) };
         let key = (text(&source["uid"]), measurements.clone());
-        // Held while asking.
+        // Held during the query.
         let mut known = known.lock().await;
         let keys = if let Some(keys) = known.get(&key) {
             keys.clone()
         } else {
             let list =
                 async |statement: &str| Ok::<_, Error>(self.list(source, statement, range).await?.unwrap_or_default());
-            // `SHOW FIELD KEYS FROM /pattern/` takes InfluxDB a time that grows with the square of its measurements. So
-            // the keys of all measurements stand in for those of a pattern that matches one.
+            // The cost of `SHOW FIELD KEYS FROM /pattern/` grows with the square of the number of measurements. If the
+            // pattern matches a measurement, the keys of all measurements are used instead.
             let (of, is_there) = match pattern(&measurements) {
                 Some(pattern) => {
                     let statement = format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ {pattern} LIMIT 1");
@@ -463,13 +463,13 @@ impl Grafana {
         Ok(missing.map(|field| PanelContent::UnknownField { field, source: measurements }))
     }
 
-    /// What a statement lists, as a variable's query does: one text for each row.
+    /// The result of a listing statement, as a variable's query returns it: one text per row.
     async fn list(&self, source: &Value, question: &str, range: Range) -> Result<Result<Vec<String>, Failure>> {
         let is_proxied = self.api() == Api::Numeric;
         let answer = if is_proxied {
             let database = source["database"].as_str().filter(|name| !name.is_empty());
             let database = database.or_else(|| source["jsonData"]["dbName"].as_str()).unwrap_or_default();
-            // Here the browser fills in the time.
+            // Here, the browser fills in the time range.
             let time = format!("time >= {}ms and time <= {}ms", range.from, range.to);
             let question = question.replace("$timeFilter", &time);
             let query = format!("db={}&q={}", escaped(database), escaped(&question));
@@ -503,11 +503,12 @@ impl Grafana {
     }
 }
 
-/// From here on, the server asks InfluxDB for panels; before, browsers did through Grafana's proxy.
+/// From this version on, the server sends panels' queries to InfluxDB; before, browsers sent them
+/// through Grafana's proxy.
 const BACKEND_FROM: Version = Version(10, 3);
 
 impl Asked<'_> {
-    /// The panel is more than a text: it sends queries, or cannot be shown.
+    /// Whether the panel sends queries or cannot be shown; text panels do neither.
     fn concerns(&self, panel: &Panel<'_>) -> bool {
         let sends_queries = self.plugins.as_ref().and_then(|plugins| plugins.get(panel.kind())).copied();
         let is_empty = panel.json["targets"].as_array().is_none_or(Vec::is_empty);
@@ -520,7 +521,7 @@ impl Asked<'_> {
         self.plugins.as_ref().is_some_and(lacks)
     }
 
-    /// What a panel's queries come to with these variables, before anything is asked.
+    /// The queries of a panel with these variables, or its result if no query is needed.
     fn prepare(&self, panel: &Panel<'_>, variables: &Variables) -> Prepared {
         if self.lacks_plugin(panel) {
             return Prepared::Settled(PanelContent::NoPlugin(panel.kind().into()));
@@ -532,7 +533,7 @@ impl Asked<'_> {
         for (target, source) in panel.queries() {
             let reference = reference(source, variables);
             if is_expression(&reference) {
-                // It computes with the answers of the others.
+                // It computes with the results of other queries.
                 continue;
             }
             let Some(found) = find(self.sources, source, &reference) else {
@@ -574,18 +575,18 @@ impl Asked<'_> {
     }
 }
 
-/// The language of a data source for InfluxDB, unless it is InfluxQL.
+/// The query language of an InfluxDB data source, unless it is InfluxQL.
 fn other_language(source: &Value) -> Option<&str> {
     source["jsonData"]["version"].as_str().filter(|language| !["", "InfluxQL"].contains(language))
 }
 
-/// The time between two points of a query, in milliseconds.
+/// The interval between two points of a query, in milliseconds.
 fn interval(range: Range) -> u64 {
     let millis = u64::try_from(range.millis()).unwrap_or_default();
     (millis / MAX_POINTS).max(SHORTEST_INTERVAL)
 }
 
-/// What a browser fills in by itself.
+/// Variables that a browser sets itself.
 fn built_in(dashboard: &Value, range: Range) -> Variables {
     let mut variables = Variables::default();
     let millis = range.millis();
@@ -603,14 +604,14 @@ fn built_in(dashboard: &Value, range: Range) -> Variables {
     variables
 }
 
-/// A variable refers to another one by its name.
+/// Whether a variable refers to another one by name.
 fn refers(variable: &Value, name: &str) -> bool {
     let query = variable["query"].as_str().or_else(|| variable["query"]["query"].as_str()).unwrap_or_default();
     let source = variable["datasource"].as_str().or_else(|| variable["datasource"]["uid"].as_str()).unwrap_or_default();
     [query, source, variable["regex"].as_str().unwrap_or_default()].iter().any(|text| refers_to(text, name))
 }
 
-/// The variables for each time that a panel is shown.
+/// The variables for each repetition of a panel.
 fn repeats(panel: &Panel<'_>, variables: &Variables) -> Vec<Variables> {
     let values = panel.repeated_for.and_then(|name| Some((name, variables.get(name)?)));
     match values {
@@ -621,13 +622,14 @@ fn repeats(panel: &Panel<'_>, variables: &Variables) -> Vec<Variables> {
     }
 }
 
-/// What a reference to a data source says, variables filled in: a uid, or before 9 a name.
+/// The value of a reference to a data source, with variables filled in: a uid, or a name before version 9.
 fn reference(value: &Value, variables: &Variables) -> String {
     let written = value.as_str().or_else(|| value["uid"].as_str()).unwrap_or_default();
     variables.fill(written)
 }
 
-/// The data source that a reference means. One without a uid is the default one, or one of its type.
+/// The data source that a reference means. A reference without a uid means the default one, or one
+/// of its type.
 fn find<'a>(sources: &'a [Value], value: &Value, reference: &str) -> Option<&'a Value> {
     if !reference.is_empty() && reference != "default" {
         return sources.iter().find(|source| source["uid"] == reference || source["name"] == reference);
@@ -639,15 +641,15 @@ fn find<'a>(sources: &'a [Value], value: &Value, reference: &str) -> Option<&'a 
     found.or_else(|| sources.iter().find(is_default))
 }
 
-/// The values that a custom variable lists: `a, b` or `text : value`.
+/// The values in the list of a custom variable: `a, b` or `text : value`.
 fn listed(query: &str) -> Vec<String> {
     let value = |item: &str| item.split_once(" : ").map_or(item, |(_, value)| value).trim().to_string();
     query.split(',').map(value).filter(|value| !value.is_empty()).collect()
 }
 
-/// The measurements and fields that a query names, whether it is written or put together.
+/// The measurements and fields in a query, whether it is written as text or built with the editor.
 fn named(target: &Value) -> Option<(String, Vec<String>)> {
-    // Without the mark, a query that has a text is written.
+    // Without the flag, a query with a text counts as written.
     let is_written = target["rawQuery"].as_bool().unwrap_or(target["measurement"].as_str().is_none());
     if is_written {
         let found = references(target["query"].as_str()?)?;
@@ -660,12 +662,12 @@ fn named(target: &Value) -> Option<(String, Vec<String>)> {
     let parts = target["select"].as_array()?.iter().flat_map(|column| column.as_array().into_iter().flatten());
     let fields = parts.filter(|part| part["type"] == "field").filter_map(|part| part["params"][0].as_str());
     let is_one = |field: &str| field != "*" && !field.starts_with('/');
-    // `field::type` is a field, and `tag::tag` none.
+    // `field::type` is a field, but `tag::tag` is not.
     let name = |field: &str| field.split_once("::").map_or(field, |(name, _)| name).to_string();
     Some((source, fields.filter(|field| is_one(field)).map(name).collect()))
 }
 
-/// The pattern of a query's source, with its slashes, behind a retention policy or not.
+/// The regular expression in a query's source, with its slashes, with or without a retention policy before it.
 fn pattern(measurements: &str) -> Option<&str> {
     if !measurements.ends_with('/') {
         return None;
@@ -674,19 +676,19 @@ fn pattern(measurements: &str) -> Option<&str> {
     Some(&measurements[start..])
 }
 
-/// Points in data frames.
+/// The number of points in data frames.
 fn frames_length(result: &Value) -> usize {
     let length = |frame: &Value| frame["data"]["values"][0].as_array().map_or(0, Vec::len);
     result["frames"].as_array().map_or(0, |frames| frames.iter().map(length).sum())
 }
 
-/// Points in the lists of versions before 9.
+/// The number of points in series of versions before 9.
 fn series_length(result: &Value) -> usize {
     let length = |series: &Value| series["points"].as_array().map_or(0, Vec::len);
     result["series"].as_array().map_or(0, |series| series.iter().map(length).sum())
 }
 
-/// The column that a list is about: the values of a tag, else the first that is no time.
+/// The column to list: the values of a tag, otherwise the first that is not a time.
 fn interesting(columns: &[String]) -> usize {
     let named = columns.iter().position(|name| name == "value" || name == "Value");
     named.unwrap_or_else(|| usize::from(columns.first().is_some_and(|name| name.eq_ignore_ascii_case("time"))))
@@ -714,7 +716,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_query_names_is_found_in_both_ways_to_write_one() {
+    fn measurements_and_fields_are_found_in_written_and_built_queries() {
         let written = json!({"rawQuery": true, "query": "SELECT mean(\"a\") FROM /x/ WHERE $timeFilter"});
         assert_eq!(named(&written), Some(("/x/".into(), vec!["a".into()])));
         let built = json!({"measurement": "m", "select": [[{"type": "field", "params": ["b"]}, {"type": "mean"}]]});
@@ -738,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_a_variable_are_read_from_every_shape() {
+    fn listed_values_are_read_from_every_format() {
         assert_eq!(listed("a, b c , text : v"), ["a", "b c", "v"]);
         let tags = json!({"columns": ["key", "value"], "values": [["host", "a"], ["host", "b"]]});
         assert_eq!(listed_series(&tags), ["a", "b"]);
@@ -747,7 +749,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_network_is_told_from_one_of_a_query() {
+    fn network_errors_are_distinguished_from_query_errors() {
         for (why, expected) in [
             ("Post \"http://a:8086/query\": dial tcp: lookup a on 10.0.0.1:53: no such host", true),
             ("Post \"http://a:8086/query\": dial tcp 10.0.0.1:8086: connect: connection refused", true),
@@ -802,7 +804,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_source_is_found_however_it_is_written() {
+    fn a_data_source_is_found_in_every_form_of_reference() {
         let asked_source = |source: Value| {
             let panel = json!({"type": "stat", "datasource": source, "targets": [{"query": "SELECT 1"}]});
             prepared(&panel, None).map(|(queries, _)| queries.into_keys().next().unwrap_or_default())
@@ -831,12 +833,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_browser_cannot_show_is_named() {
+    fn panels_that_a_browser_cannot_show_are_reported() {
         let panel = |kind: &str, query: &str| json!({"type": kind, "targets": [{"query": query, "rawQuery": true}]});
         let select = "SELECT last(\"value\") FROM \"m\"";
         let plugins = ["stat", "timeseries"];
         assert_eq!(prepared(&panel("odd", select), Some(&plugins)), Err(PanelContent::NoPlugin("odd".into())));
-        assert!(prepared(&panel("odd", select), None).is_ok(), "unknown plugins are no finding");
+        assert!(prepared(&panel("odd", select), None).is_ok(), "unknown plugins are not a finding");
         let flux = "from(bucket: \"b\") |> range(start: v.timeRangeStart)";
         assert_eq!(prepared(&panel("stat", flux), Some(&plugins)), Err(PanelContent::Flux));
         let dashboard = json!({"panels": [
@@ -849,7 +851,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_dashboard_holds_it_is_prepared_and_every_answer_is_read(
+        fn no_dashboard_and_no_answer_causes_a_panic(
             json in crate::arbitrary::json(&[
                 "panels", "rows", "targets", "type", "repeat", "title", "query", "select", "datasource", "uid", "refId",
                 "templating", "list", "name", "current", "value", "options", "time", "from", "to", "libraryPanel",

@@ -1,7 +1,5 @@
-//! The files with which Grafana sets up data source, dashboards and alert rules by itself: what is in them, and
-//! what a running Grafana has that must not be lost by them.
-//!
-//! Knows Grafana's provisioning format. Must not know where the files lie, nor how a text is made of them.
+//! The files from which Grafana provisions data source, dashboards and alert rules, and the state
+//! of a running Grafana that they must not lose.
 
 use futures_util::future::{try_join, try_join_all};
 use serde_json::{Value, json};
@@ -14,27 +12,27 @@ use crate::model::observed::Dashboard as Seen;
 use crate::model::stack::{DashboardId, DataSource, Stack};
 use crate::model::version::Version;
 
-/// The variable in which Grafana finds the password of an InfluxDB that wants one.
+/// The variable that contains the password of InfluxDB's user.
 pub const INFLUXDB_PASSWORD: &str = "CLIPPER_METRICS_INFLUXDB_PASSWORD";
 /// The organisation of a new Grafana.
 const FIRST_ORGANISATION: u64 = 1;
-/// How often Grafana looks whether a dashboard's file has changed, in seconds.
+/// How often Grafana checks a dashboard's file for changes, in seconds.
 const INTERVAL: u64 = 30;
 
-/// What a running Grafana has of a stack.
+/// The state of a stack in a running Grafana.
 pub struct Present {
-    /// The organisation's number.
+    /// The organisation's id.
     organisation: u64,
-    /// The data source is the organisation's default.
+    /// Whether the data source is the organisation's default.
     is_default: bool,
-    /// The stack's dashboards in their order, as the API gives them.
+    /// The stack's dashboards in order, as the API returns them.
     dashboards: Vec<Option<Value>>,
-    /// The alert rules, likewise.
+    /// The alert rules, as the API returns them.
     rules: Vec<Option<Value>>,
 }
 
 impl Present {
-    /// What a new Grafana has. There, the data source is the first one.
+    /// The state of a new Grafana, in which the data source is the first one.
     #[must_use]
     pub fn new_server(stack: &Stack) -> Self {
         Self {
@@ -45,7 +43,7 @@ impl Present {
         }
     }
 
-    /// The titles of dashboards that somebody edited.
+    /// The titles of edited dashboards.
     #[must_use]
     pub fn edited_dashboards(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
@@ -53,7 +51,7 @@ impl Present {
         edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
-    /// The titles of dashboards that were saved in schema v2, which no file of these holds.
+    /// The titles of dashboards saved in schema v2, which these files cannot contain.
     #[must_use]
     pub fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
@@ -61,13 +59,14 @@ impl Present {
         new.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
-    /// The dashboards without those that no file holds, which another server gets as they would be imported.
+    /// Without dashboards that the files cannot contain: another server gets them as for an import.
     fn in_files(self) -> Self {
         let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !is_v2(found)));
         Self { dashboards: dashboards.collect(), ..self }
     }
 
-    /// The same for a new Grafana, which has no contact points: one that a rule names would keep it from starting.
+    /// The state for a new Grafana, which has no contact points: a rule that names one would
+    /// prevent its start.
     #[must_use]
     pub fn on_new_server(mut self) -> Self {
         for rule in self.rules.iter_mut().flatten().filter_map(Value::as_object_mut) {
@@ -76,19 +75,20 @@ impl Present {
         Self { organisation: FIRST_ORGANISATION, is_default: true, ..self.in_files() }
     }
 
-    /// The same for a Grafana that nobody has looked at: it may have a default, and does not start with two.
+    /// The state for a Grafana that was not inspected: it may have a default data source, and does
+    /// not start with two.
     #[must_use]
     pub fn on_another_server(self) -> Self {
         Self { organisation: FIRST_ORGANISATION, is_default: false, ..self.in_files() }
     }
 
-    /// Somebody edited an alert rule.
+    /// Whether an alert rule was edited.
     #[must_use]
     pub fn has_edited_rules(&self) -> bool {
         self.rules.iter().flatten().any(alerts::is_edited)
     }
 
-    /// What is known of a Grafana that nobody signs in to: nothing, so that its default stays.
+    /// The state of a Grafana without a login: nothing is known, so its default data source stays.
     #[must_use]
     pub fn unknown(stack: &Stack) -> Self {
         Self { is_default: false, ..Self::new_server(stack) }
@@ -96,10 +96,10 @@ impl Present {
 }
 
 impl Grafana {
-    /// What this Grafana has of a stack.
+    /// The state of the stack in this Grafana.
     ///
     /// # Errors
-    /// As the server answers.
+    /// An error from the server.
     pub async fn present(&self, stack: &Stack) -> Result<Present> {
         let doing = "look up the organisation";
         let organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
@@ -112,7 +112,7 @@ impl Grafana {
         let dashboards = try_join_all(stack.dashboards().map(async |id| {
             let (uid, ..) = stack.dashboard_identity(id);
             let found = self.dashboard(uid).await?;
-            // What somebody else made under that uid is not this stack's.
+            // Another owner's object with that uid is not part of this stack.
             let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
             Ok(found.filter(|_| matches!(seen, Seen::Present(_))))
         }));
@@ -130,17 +130,17 @@ impl Grafana {
     }
 }
 
-/// A dashboard's file.
+/// The file of a dashboard.
 pub struct DashboardFile {
-    /// Its uid, by which the file is named.
+    /// Its uid, which is the file's name.
     pub uid: String,
-    /// In which of the folders.
+    /// The index of its folder.
     pub folder: usize,
-    /// What is in it.
+    /// Its content.
     pub content: Value,
 }
 
-/// A folder of Grafana, which gets one folder of files.
+/// A folder in Grafana, which corresponds to one folder of files.
 #[derive(PartialEq, Eq)]
 struct Folder {
     title: String,
@@ -148,18 +148,19 @@ struct Folder {
     uid: String,
 }
 
-/// What files are made for.
+/// The purpose of the files.
 pub struct Purpose<'a> {
     /// The data source, as that Grafana reaches it.
     pub source: &'a DataSource,
-    /// Where Grafana finds the password of InfluxDB's user.
+    /// The variable with the password of InfluxDB's user.
     pub password: &'a str,
-    /// Grafana's version; the newest if it is not known.
+    /// Grafana's version; the newest if unknown.
     pub version: Option<Version>,
-    /// It goes on with the database that the stack's Grafana has: what somebody edited there, and alert rules, which
-    /// nothing takes back from a file, stay in it and are in no file.
+    /// Whether that Grafana continues with the database of the stack's Grafana. Edits and alert
+    /// rules then stay in the database and are not in the files, because nothing would remove
+    /// provisioned rules.
     pub keeps_database: bool,
-    /// Files made alert rules there before, which stay until a file deletes them.
+    /// Whether files created alert rules there before, which stay until a file deletes them.
     pub deletes_rules: bool,
 }
 
@@ -169,9 +170,9 @@ pub struct Provisioning {
     pub data_source: Value,
     /// The dashboards.
     pub dashboards: Vec<DashboardFile>,
-    /// How many folders of files they lie in.
+    /// The number of folders of dashboard files.
     pub folders: usize,
-    /// The alert rules, or that those of an earlier file are to be deleted.
+    /// The alert rules, or the deletion of those from an earlier file.
     pub alert_rules: Option<Value>,
     titles: Vec<Folder>,
     keeps_database: bool,
@@ -183,7 +184,7 @@ impl Provisioning {
     /// The files for a Grafana.
     ///
     /// # Errors
-    /// [`Error::Usage`] when alert rules are wanted of a version that has no files for them.
+    /// [`Error::Usage`] if the version cannot provision the desired alert rules.
     pub fn new(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Self> {
         let api = Api::of(purpose.version);
         let mut titles = Vec::new();
@@ -214,8 +215,7 @@ impl Provisioning {
         })
     }
 
-    /// The file that says where the dashboards' files are; `path` is that of one of the folders of files, as
-    /// Grafana's server sees it.
+    /// The file that lists the dashboard folders; `path` returns the path of a folder on Grafana's server.
     #[must_use]
     pub fn providers(&self, path: impl Fn(usize) -> String) -> Value {
         let providers = self.titles.iter().enumerate().map(|(index, folder)| {
@@ -230,7 +230,7 @@ impl Provisioning {
         json!({"apiVersion": 1, "providers": providers.collect::<Vec<_>>()})
     }
 
-    /// What a folder of files is called.
+    /// The name of a folder of files.
     #[must_use]
     pub fn folder_name(&self, index: usize) -> String {
         if index == 0 { self.instance.clone() } else { format!("{}-{}", self.instance, index + 1) }
@@ -241,10 +241,10 @@ fn is_edited(found: Option<&Value>) -> bool {
     found.is_some_and(|found| dashboard::stored(found).edited)
 }
 
-/// Where a dashboard belongs: where a person put it, else where the stack wants it.
+/// The folder of a dashboard: where a user moved it, otherwise the stack's folder.
 fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
     match found.map(|found| &found["meta"]) {
-        // Old versions name a folder by its number only, and new ones have none.
+        // Old versions identify a folder by number only, and new ones have no number.
         Some(meta) if text(&meta["folderUid"]).is_empty() && meta["folderId"].as_u64().unwrap_or_default() == 0 => {
             Folder { title: String::new(), uid: String::new() }
         }
@@ -253,7 +253,7 @@ fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
     }
 }
 
-/// A dashboard as it would be sent; one that somebody edited as it is.
+/// A dashboard as for an import; an edited one stays as edited.
 fn content(stack: &Stack, source: &DataSource, id: DashboardId, api: Api, found: Option<&Value>) -> Value {
     let seen = found.map(dashboard::stored);
     if let (Some(found), Some(true)) = (found, seen.as_ref().map(|seen| seen.edited)) {
@@ -275,13 +275,13 @@ fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
     let mut entry = super::data_source_body(purpose.source);
     entry["orgId"] = json!(present.organisation);
     entry["isDefault"] = json!(present.is_default);
-    // Old versions never forget that one cannot be edited, which would outlast the file.
+    // Old versions never reset this flag, which would outlast the file.
     entry["editable"] = json!(purpose.keeps_database);
     expandable(&mut entry);
     if !purpose.source.user.is_empty() {
         entry["secureJsonData"] = json!({"password": purpose.password});
     }
-    // Grafana then forgets it when the file is gone, so that `up` can make it again.
+    // Grafana deletes it when the file is removed, so that `up` can create it again.
     json!({"apiVersion": 1, "prune": true, "datasources": [entry]})
 }
 
@@ -292,7 +292,7 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
     if let Some(version) = purpose.version.filter(|version| !alerts::is_supported(*version)) {
         return Err(Error::usage(
             format!(
-                "alert rules are not exported for Grafana {version}, which takes them from {} on",
+                "alert rules are not exported for Grafana {version}, which supports them from {} on",
                 alerts::FIRST_VERSION
             ),
             "omit --alerts",
@@ -304,7 +304,7 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
     let rules =
         rules.map(|(rule, found)| alerts::provisioned(stack, rule, settings, shown, purpose.source, found.as_ref()));
     let rules = rules.map(|mut rule| {
-        // Grafana takes annotations and what a query asks as they are.
+        // Grafana does not expand variables in annotations and queries.
         let fields = rule.as_object_mut().into_iter().flatten();
         fields
             .filter(|(name, _)| !matches!(name.as_str(), "annotations" | "data"))
@@ -320,7 +320,7 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
     Ok(Some(json!({"apiVersion": 1, "groups": [group]})))
 }
 
-/// What deletes the instance's rules in a Grafana that took them from a file. It does no harm where there are none.
+/// The file that deletes the instance's provisioned rules; harmless if there are none.
 fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Option<Value> {
     if !purpose.deletes_rules || purpose.version.is_some_and(|version| !alerts::is_supported(version)) {
         return None;
@@ -329,7 +329,7 @@ fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Opt
     Some(json!({"apiVersion": 1, "deleteRules": rules}))
 }
 
-/// Writes values so that Grafana, which puts variables in the place of what follows a `$`, reads them as they are.
+/// Escapes `$` so that Grafana does not expand variables in values.
 fn expandable(value: &mut Value) {
     match value {
         Value::String(text) if text.contains('$') => *text = text.replace('$', "$$"),

@@ -1,7 +1,5 @@
-//! The question that tells whether panels will work: asked through the data source the way they ask,
-//! past Grafana's caches.
-//!
-//! Knows which answers lie. Must not know what is wanted beyond the data source.
+//! The query that shows whether panels work: sent through the data source like theirs, but
+//! bypassing Grafana's caches.
 
 use std::time::{Duration, Instant};
 
@@ -15,19 +13,19 @@ use crate::model::specification::Specification;
 use crate::model::stack::{self, Secret, Stack};
 use crate::model::text::excerpt;
 
-/// Asks past the cache in which Grafana keeps a data source's settings for 5 s.
+/// Bypasses the cache in which Grafana keeps a data source's settings for 5 s.
 pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
-/// A question that a missing database cannot answer; most others it answers as if it were empty.
+/// A query that fails for a missing database; most others succeed with an empty result.
 pub(super) const QUESTION: &str = "SHOW RETENTION POLICIES";
-/// Grafana tells saves apart by whole seconds; two within one leave the old settings in force.
+/// Grafana distinguishes saves by whole seconds; after two within one second, the old settings stay in force.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
-/// How long an InfluxDB that has answered us may refuse Grafana, whose caches last 5 s.
+/// How long an InfluxDB that answers here may refuse Grafana, whose caches last 5 s.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often settings that are right are saved once more.
+/// How often correct settings are saved again.
 const MAX_SAVES: usize = 3;
 
 impl Grafana {
-    /// Asks through the data source the way panels ask, past Grafana's cache.
+    /// Sends a query through the data source as panels do, bypassing Grafana's cache.
     pub(super) async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
         let asked = if let (Api::Numeric, Some(id)) = (self.api(), id) {
             let path =
@@ -41,19 +39,19 @@ impl Grafana {
             self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await
         };
         let answer = match asked {
-            // Grafana waits for InfluxDB longer than anybody waits for Grafana.
+            // Grafana waits longer for InfluxDB than this program waits for Grafana.
             Err(Error::Http { why, .. }) => return Ok(Query::Failing(format!("Grafana's query got {why}"))),
             answer => answer?,
         };
         Ok(classify(self.api(), answer.status, &answer.json(), || answer.message()))
     }
 
-    /// Asks through the data source until the answer is right. Where it contradicts settings that
-    /// are right, they are saved once more, in a later second.
+    /// Repeats a query through the data source until its answer is correct. If the answer
+    /// contradicts correct settings, they are saved again in a later second.
     ///
     /// # Errors
-    /// [`Error::NotConverged`] with Grafana's reason when the answer is still wrong at the deadline, or
-    /// at once where waiting cannot help.
+    /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline,
+    /// or at once if waiting cannot help.
     pub async fn await_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
         let want = &stack.data_source;
         let started = Instant::now();
@@ -69,7 +67,7 @@ impl Grafana {
             let why = match self.ask(want, id).await? {
                 Query::Ok => return Ok(()),
                 Query::Failing(why) => why,
-                Query::Unasked => "there is no data source".into(),
+                Query::Unasked => "the data source does not exist".into(),
             };
             refused_since = is_refused(&why).then(|| refused_since.unwrap_or_else(Instant::now));
             let is_shut =
@@ -93,8 +91,8 @@ impl Grafana {
     }
 }
 
-/// Waiting does not change this: the name of InfluxDB's host is unknown, or its login is rejected.
-/// Grafana's answers carry the reason in no other form.
+/// Whether waiting cannot help: the name of InfluxDB's host is unknown, or its login is rejected.
+/// Grafana's answers contain the reason only as text.
 fn is_permanent(why: &str) -> bool {
     let why = why.to_lowercase();
     ["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]
@@ -102,33 +100,34 @@ fn is_permanent(why: &str) -> bool {
         .any(|phrase| why.contains(phrase))
 }
 
-/// Nothing listens at the address. Grafana before 10 says so in other words, and is waited for to the deadline.
+/// Whether the connection was refused. Grafana before 10 uses other words, so the wait lasts until
+/// the deadline.
 fn is_refused(why: &str) -> bool {
     why.to_lowercase().contains("connection refused")
 }
 
-/// The data source's address is the name that containers have for their machine.
+/// Whether the data source's address is the name of the engine's host inside containers.
 fn is_on_their_machine(source: &stack::DataSource) -> bool {
     let authority = source.url.split_once("://").map_or("", |(_, rest)| rest);
     authority.split([':', '/']).next() == Some(Specification::HOST_NAME)
 }
 
 fn way_to_influxdb(source: &stack::DataSource, why: &str) -> String {
-    let give = "give InfluxDB's address as Grafana's server sees it with --data-source-url";
+    let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
     if !is_on_their_machine(source) || is_permanent(why) {
         return give.into();
     }
     if is_refused(why) {
         return format!(
-            "a container cannot reach what listens on loopback only: let InfluxDB listen on another address \
-             (bind-address under [http] in influxdb.conf), where anyone who reaches that address can read and write \
-             metrics, or {give}"
+            "a container cannot reach a server that listens on loopback only: let InfluxDB listen on another address \
+             (bind-address under [http] in influxdb.conf), where every host that reaches that address can read and \
+             write metrics, or {give}"
         );
     }
-    format!("check that no firewall keeps containers from this machine's ports, or {give}")
+    format!("check that no firewall blocks containers from this machine's ports, or {give}")
 }
 
-/// What an answer to the question says about the way to the database.
+/// The meaning of an answer to the query.
 #[must_use]
 pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> String) -> Query {
     let result = match api {
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_out_follows_from_what_failed() {
+    fn the_hint_depends_on_the_failure() {
         let text = String::new;
         let source = |url: &str| stack::DataSource {
             uid: text(),
@@ -177,12 +176,12 @@ mod tests {
             ("http://influxdb:8086", refused),
             ("http://my.host.docker.internal.example:8086", refused),
         ] {
-            assert!(way_to_influxdb(&source(url), why).starts_with("give InfluxDB's address"), "{url} {why}");
+            assert!(way_to_influxdb(&source(url), why).starts_with("set --data-source-url"), "{url} {why}");
         }
     }
 
     #[test]
-    fn an_empty_answer_is_no_good_answer() {
+    fn an_empty_answer_is_a_failure() {
         let words = || "words".to_string();
         let empty = json!({"results": {"A": {"status": 200, "frames": []}}});
         assert!(matches!(classify(Api::Uid, 200, &empty, words), Query::Failing(_)));

@@ -1,6 +1,6 @@
-//! Dashboards that a browser saved in Grafana's schema v2: the classic API answers 406 for them.
+//! Dashboards saved by a browser in Grafana's schema v2, for which the classic API answers 406.
 //!
-//! Only what shows whose such a dashboard is can be read here. Everything in it is a user's edit, since this program
+//! Only the facts that show the owner are read. All content is a user's edit, because this program
 //! saves the classic schema.
 
 use serde_json::{Value, json};
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::{Grafana, path, text};
 use crate::error::Result;
 
-/// The versions of the API that show one; Grafana 12 has the first, 13 both.
+/// The API versions that return them; Grafana 12 has the first, 13 has both.
 const VERSIONS: [&str; 2] = ["v2beta1", "v2"];
-/// What the number of a dashboard is called there.
+/// The annotation with a dashboard's number.
 const NUMBER: &str = "grafana.app/deprecatedInternalID";
 
 impl Grafana {
-    /// The dashboard as the classic API would give it, as far as that can be told; nothing where it is not shown.
+    /// The dashboard as the classic API would return it, as far as possible; `None` if it cannot be read.
     pub(super) async fn dashboard_v2(&self, uid: &str) -> Result<Option<Value>> {
         let namespace = match self.organisation().await? {
             1 => "default".to_string(),
@@ -29,7 +29,7 @@ impl Grafana {
         Ok(None)
     }
 
-    /// The number of the organisation that requests go to.
+    /// The id of the organisation that requests go to.
     async fn organisation(&self) -> Result<u64> {
         if let Some(id) = self.organisation.get() {
             return Ok(id);
@@ -60,7 +60,7 @@ fn classic(found: &Value) -> Value {
     })
 }
 
-/// A dashboard was saved in schema v2.
+/// Whether a dashboard was saved in schema v2.
 pub(super) fn is_v2(found: &Value) -> bool {
     found["meta"]["isSchemaV2"] == true
 }

@@ -1,7 +1,4 @@
-//! Dashboards and folders as Grafana keeps them: whether one is there, what else has its uid or its
-//! title, and how one is saved without replacing anything of other people.
-//!
-//! Must not know what is in a dashboard.
+//! Finds, saves and deletes dashboards and folders without replacing objects of other owners.
 
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -14,17 +11,17 @@ use crate::model::observed::{Dashboard, Folder};
 use crate::model::plan::Resource;
 use crate::model::stack::{DashboardId, Stack};
 
-/// Up to here, a folder and the dashboards in it have different titles; what came between this and
-/// the versions that were tried is learned from the answer to a save.
+/// Before this version, a folder and its dashboards must have different titles; for untested
+/// versions in between, the answer to a save decides.
 const TITLES_CLASH_BEFORE: u64 = 10;
 
-/// From here on, what is in a folder is asked for by the folder's uid.
+/// From this version on, the content of a folder is listed by the folder's uid.
 const FOLDERS_BY_UID: u64 = 11;
 /// The first version with library panels.
 const LIBRARY_PANELS_FROM: u64 = 8;
 
 impl Grafana {
-    /// The stack's dashboards, or what is in their place.
+    /// The states of the stack's dashboards.
     pub(super) async fn seen_dashboards(&self, stack: &Stack) -> Result<Vec<Dashboard>> {
         let look = async |id| or_unreadable(self.seen_dashboard(stack, id).await, Dashboard::Unreadable);
         try_join_all(stack.dashboards().map(look)).await
@@ -36,7 +33,7 @@ impl Grafana {
         self.judge_dashboard(stack, id, found.as_ref()).await
     }
 
-    /// What was found under a dashboard's uid, and where nothing was, what else is in its place.
+    /// The state of a dashboard: the object with its uid or, if there is none, another object in its place.
     pub(super) async fn judge_dashboard(
         &self,
         stack: &Stack,
@@ -64,7 +61,7 @@ impl Grafana {
         Ok(Dashboard::Present(dashboard::stored(found)))
     }
 
-    /// What has the uid or the title of a dashboard that is not there, and whether it is the uid.
+    /// An object that has the uid or the title of a missing dashboard, and whether it has the uid.
     async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(String, bool)>> {
         let (uid, title, _) = stack.dashboard_identity(id);
         if !self.is_before(TITLES_CLASH_BEFORE) {
@@ -76,7 +73,7 @@ impl Grafana {
             None => None,
         };
         if stack.folder.is_some() && folder.is_none() {
-            // A new folder holds nothing yet.
+            // A new folder is empty.
             return Ok(None);
         }
         let folder = folder.map(|folder| text(&folder["uid"]));
@@ -101,7 +98,7 @@ impl Grafana {
         list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
     }
 
-    /// The dashboard with that uid, with what Grafana knows about it.
+    /// The dashboard with that uid, with Grafana's metadata.
     pub(super) async fn dashboard(&self, uid: &str) -> Result<Option<Value>> {
         match self.get("read the dashboard", &path(&["api", "dashboards", "uid", uid])).await {
             Err(refused @ Error::Answer { status: 406, .. }) => self.dashboard_v2(uid).await?.map(Some).ok_or(refused),
@@ -109,13 +106,14 @@ impl Grafana {
         }
     }
 
-    /// Creates or updates a dashboard. One that is there stays in its folder, and is replaced
-    /// only as it was read: Grafana would follow `overwrite` to a namesake of somebody else. In a `fresh`
-    /// server nothing is looked for: what is there all the same, Grafana itself refuses to replace.
+    /// Creates or updates a dashboard. An existing one stays in its folder, and is replaced only if
+    /// it has not changed since it was read: with Grafana's `overwrite`, a dashboard of the same
+    /// title could be replaced. On a `fresh` server nothing is read first, and Grafana itself
+    /// refuses to replace existing objects.
     ///
     /// # Errors
-    /// [`Error::Blocked`] when something of somebody else is in its place, [`Error::Raced`] when
-    /// somebody changed it meanwhile, else as the server answers.
+    /// [`Error::Blocked`] if another owner's object is in its place, [`Error::Raced`] if another
+    /// process changed it meanwhile, otherwise an error from the server.
     pub async fn save_dashboard(
         &self,
         stack: &Stack,
@@ -128,7 +126,7 @@ impl Grafana {
         let present = if fresh { None } else { self.expect_no_clash(stack, id).await? };
         let carried = present.as_ref().map(dashboard::stored);
         if carried.as_ref().is_some_and(|seen| seen.provisioned || (seen.edited && !overwrite)) {
-            // Somebody saved or provided it after we looked.
+            // Another process saved or provisioned it in the meantime.
             return Ok(());
         }
         let made_for = carried.as_ref().and_then(|seen| seen.made_for.as_ref());
@@ -165,12 +163,12 @@ impl Grafana {
         body["dashboard"] = content;
         let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
         match answer.status {
-            // A title that is taken stays taken, however often it is looked at.
+            // A title that is taken stays taken.
             412 if !fresh && answer.json()["status"] == "name-exists" => {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(Resource::Dashboard(id), &format!("another dashboard called {title:?} in the same folder")))
             }
-            // In a new one nothing was looked for: what stands in the way is found by the next look.
+            // On a new server nothing was read first, so the next observation finds the conflicting object.
             400..=499 if fresh && answer.status != 403 => {
                 Err(Error::Raced { doing: doing.into(), why: answer.message() })
             }
@@ -182,8 +180,8 @@ impl Grafana {
         }
     }
 
-    /// Where Grafana stored something else than was sent, saves it once more with the fingerprint of that. What another
-    /// save has changed since stays, and counts as an edit.
+    /// If Grafana changed a dashboard while storing it, saves it again with the fingerprint of the stored content. Changes
+    /// by another save in the meantime are kept, and count as an edit.
     async fn note_what_was_stored(&self, doing: &str, mut body: Value, saved: &Value) -> Result<()> {
         let uid = text(&body["dashboard"]["uid"]);
         let Some(found) = self.dashboard(&uid).await? else { return Ok(()) };
@@ -196,7 +194,7 @@ impl Grafana {
         if matches!(answer.status, 409 | 412) { Ok(()) } else { self.expect_success(doing, &answer) }
     }
 
-    /// The stack's folder.
+    /// The state of the stack's folder.
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<Folder> {
         let Some(title) = &stack.folder else { return Ok(Folder::NotWanted) };
         let look = async {
@@ -208,7 +206,7 @@ impl Grafana {
         or_unreadable(look.await, Folder::Unreadable)
     }
 
-    /// A dashboard has the title, and this version lets no folder have it too.
+    /// Whether a dashboard has the title, and this version allows no folder with the same title.
     pub(super) async fn is_title_taken(&self, title: &str) -> Result<bool> {
         if !self.is_before(TITLES_CLASH_BEFORE) {
             return Ok(false);
@@ -221,12 +219,11 @@ impl Grafana {
         }))
     }
 
-    /// Makes the folder; one that exists is fine. Its uid is its own: the dashboard's would be taken
-    /// from the dashboard.
+    /// Creates the folder unless it exists. Its uid is its own, because the dashboard needs its uid itself.
     ///
     /// # Errors
-    /// [`Error::Blocked`] when something of somebody else is in the place of what comes next, else as
-    /// the server answers.
+    /// [`Error::Blocked`] if another owner's object is in the place of a later step, otherwise an
+    /// error from the server.
     pub async fn create_folder(&self, stack: &Stack) -> Result<()> {
         let title = stack.folder.as_deref().unwrap_or_default();
         if self.folder(title).await?.is_some() {
@@ -236,7 +233,7 @@ impl Grafana {
         self.ensure_folder(&stack.instance, title).await
     }
 
-    /// Makes a folder of that title unless there is one.
+    /// Creates a folder with that title unless it exists.
     pub(super) async fn ensure_folder(&self, instance: &str, title: &str) -> Result<()> {
         if self.folder(title).await?.is_some() {
             return Ok(());
@@ -245,7 +242,7 @@ impl Grafana {
         let body = json!({"title": title, "uid": folder_uid(instance, title)});
         let answer = self.send(doing, "POST", "/api/folders", Some(&body)).await?;
         match answer.status {
-            // Somebody made it at the same time, or renamed the one that we made before.
+            // Another process created it at the same time, or a user renamed the earlier one.
             409 | 412 if self.folder(title).await?.is_some() => Ok(()),
             409 | 412 => {
                 let answer = self.send(doing, "POST", "/api/folders", Some(&json!({"title": title}))).await?;
@@ -255,10 +252,10 @@ impl Grafana {
         }
     }
 
-    /// Deletes a dashboard as it was made here; one that somebody has edited meanwhile stays.
+    /// Deletes an unedited dashboard; one that was edited meanwhile is kept.
     ///
     /// # Errors
-    /// As the server answers.
+    /// An error from the server.
     pub async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
         let Dashboard::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
         let is_other = seen.made_for.is_some_and(|made_for| !made_for.is_same(&stack.data_source.made_for()));
@@ -269,10 +266,10 @@ impl Grafana {
         self.delete("delete the dashboard", &path(&["api", "dashboards", "uid", uid])).await
     }
 
-    /// Deletes the folder that was made for the dashboard, if it holds nothing.
+    /// Deletes the folder that was created for the dashboard, if it is empty.
     ///
     /// # Errors
-    /// As the server answers.
+    /// An error from the server.
     pub async fn delete_folder(&self, stack: &Stack) -> Result<()> {
         let Some(title) = &stack.folder else { return Ok(()) };
         match self.own_folder(&stack.instance, title).await? {
@@ -281,13 +278,13 @@ impl Grafana {
         }
     }
 
-    /// The folder of that title, if it was made for the instance.
+    /// The folder with that title, if it was created for the instance.
     pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<Value>> {
         let own = folder_uid(instance, title);
         Ok(self.folder(title).await?.filter(|folder| folder["uid"] == own.as_str()))
     }
 
-    /// Deletes a folder in which nothing is.
+    /// Deletes a folder if it is empty.
     pub(super) async fn delete_if_empty(&self, folder: &Value) -> Result<()> {
         if !self.is_empty_folder(folder).await? {
             return Ok(());
@@ -295,8 +292,8 @@ impl Grafana {
         self.delete("delete the folder", &path(&["api", "folders", &text(&folder["uid"])])).await
     }
 
-    /// Neither dashboards nor library panels are in the folder; where that cannot be seen, something may be.
-    /// Alert rules keep a folder by themselves.
+    /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,
+    /// it counts as not empty. Grafana itself keeps folders with alert rules.
     async fn is_empty_folder(&self, folder: &Value) -> Result<bool> {
         let (id, uid) = (folder["id"].to_string(), escaped(&text(&folder["uid"])));
         let has_uids = !self.is_before(FOLDERS_BY_UID);
@@ -325,16 +322,16 @@ impl Grafana {
     }
 }
 
-/// The uid of a folder that is made for an instance's dashboard.
+/// The uid of a folder created for an instance's dashboard.
 fn folder_uid(instance: &str, title: &str) -> String {
     format!("folder-{}", fingerprint(format!("{instance} {title}").as_bytes()))
 }
 
 fn folder_with_uid(title: &str, uid: &str) -> String {
-    format!("a folder called {title:?} with the uid {uid:?}, which the dashboard is to have")
+    format!("a folder called {title:?} with the uid {uid:?}, which the dashboard needs")
 }
 
-/// What versions that compare titles make of one.
+/// The form in which versions that compare titles store one.
 fn slug(title: &str) -> String {
     let lower = title.to_lowercase();
     let words = lower.split(|c: char| !c.is_alphanumeric() && c != '_');

@@ -1,6 +1,7 @@
-//! The time range of a dashboard as a browser reads it: date math such as `now-1d/d` in the dashboard's time zone.
+//! The time range of a dashboard, interpreted as a browser does: date math such as `now-1d/d` in
+//! the dashboard's time zone.
 //!
-//! Pure: the clock and the zone of the browser are passed in.
+//! The browser's clock and time zone are parameters.
 
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
@@ -9,10 +10,10 @@ use serde_json::Value;
 
 use super::text;
 
-/// The range of a dashboard that names none.
+/// The range of a dashboard that does not set one.
 const DEFAULT: (&str, &str) = ("now-6h", "now");
 
-/// A range of time, in milliseconds since 1970.
+/// A time range in milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) from: i64,
@@ -20,13 +21,13 @@ pub(super) struct Range {
 }
 
 impl Range {
-    /// Its length.
+    /// Its duration.
     pub(super) fn millis(self) -> i64 {
         self.to.saturating_sub(self.from).max(0)
     }
 }
 
-/// How a dashboard reads dates.
+/// How a dashboard interprets dates.
 pub(super) struct Calendar {
     now: Zoned,
     week_start: Weekday,
@@ -34,7 +35,7 @@ pub(super) struct Calendar {
     fiscal_start: i64,
 }
 
-/// Which end of a rounded unit is meant.
+/// The end of a rounded unit to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     First,
@@ -42,7 +43,8 @@ enum End {
 }
 
 impl Calendar {
-    /// The calendar of a dashboard that a browser in the zone `local` opens at `now`, in milliseconds since 1970.
+    /// The calendar of a dashboard opened at `now`, in milliseconds since 1970, by a browser in the
+    /// time zone `local`.
     pub(super) fn of(dashboard: &Value, now: i64, local: TimeZone) -> Self {
         let zone = match dashboard["timezone"].as_str() {
             None | Some("" | "browser") => local,
@@ -64,7 +66,7 @@ impl Calendar {
         calendar
     }
 
-    /// The range that the dashboard is opened with.
+    /// The time range at the dashboard's opening.
     pub(super) fn range(&self, dashboard: &Value) -> Range {
         let read = |name: &str, default: &str, end: End| {
             let written = &dashboard["time"][name];
@@ -74,7 +76,7 @@ impl Calendar {
         Range { from: read("from", DEFAULT.0, End::First), to: read("to", DEFAULT.1, End::Last) }
     }
 
-    /// The range of a panel, which may show another span than its dashboard, or an earlier one.
+    /// The time range of a panel, which may differ from the dashboard's in length or be shifted back.
     pub(super) fn range_of_panel(&self, dashboard: &Value, panel: &Value) -> Range {
         let mut range = self.range(dashboard);
         let is_relative = |name: &str| dashboard["time"][name].as_str().is_none_or(|time| time.starts_with("now"));
@@ -96,7 +98,7 @@ impl Calendar {
         range
     }
 
-    /// The last hours or days: `24h`, `1d/d`, and `+1h` for those to come.
+    /// The last hours or days: `24h`, `1d/d`, and `+1h` for the next hour.
     fn last(&self, span: &str) -> Option<Range> {
         let is_ahead = span.starts_with('+');
         let written = match span {
@@ -109,7 +111,8 @@ impl Calendar {
         Some(if is_ahead { Range { from: now, to: at } } else { Range { from: at, to: now } })
     }
 
-    /// A time as a dashboard writes one: relative to now, to a date (`2026-01-01||+1d`), a date, or milliseconds.
+    /// A time in a dashboard: relative to now, relative to a date (`2026-01-01||+1d`), a date, or
+    /// milliseconds.
     fn moment(&self, written: &Value, end: End) -> Option<Zoned> {
         let zone = || self.now.time_zone().clone();
         if let Some(millis) = written.as_i64() {
@@ -174,7 +177,7 @@ impl Calendar {
         ended(start, end, span(1, unit)?)
     }
 
-    /// Years and quarters of the dashboard's fiscal year; other units stay as they are.
+    /// Rounds to years and quarters of the dashboard's fiscal year; other units are not changed.
     fn rounded_fiscal(&self, at: Zoned, unit: char, end: End) -> Option<Zoned> {
         let length = match unit {
             'y' => 12,
@@ -234,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_rounded_at_both_of_its_ends() {
+    fn a_range_is_rounded_at_both_ends() {
         for (from, to, expected_from, expected_to) in [
             ("now/d", "now/d", "2026-05-13T00:00:00Z", "2026-05-13T23:59:59.999Z"),
             ("now-1d/d", "now-1d/d", "2026-05-12T00:00:00Z", "2026-05-12T23:59:59.999Z"),
@@ -249,7 +252,7 @@ mod tests {
             ("2026-01-02T03:04:05.006Z", "2026-01-02 04:00:00", "2026-01-02T03:04:05.006Z", "2026-01-02T04:00:00Z"),
             ("2026-01-31||+1M", "1000", "2026-02-28T00:00:00Z", "1970-01-01T00:00:01Z"),
             ("now/fy", "now/fQ", "2026-02-01T00:00:00Z", "2026-07-31T23:59:59.999Z"),
-            // A browser shows its default for what it cannot read.
+            // A browser uses its default if it cannot read a time.
             ("now/2d", "yesterday", "2026-05-13T04:20:30.4Z", NOW),
             ("now-99999999999y", "now-1x", "2026-05-13T04:20:30.4Z", NOW),
         ] {
@@ -265,8 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn a_day_is_a_day_of_the_dashboards_or_the_browsers_zone() {
-        // The clocks went forward on this day.
+    fn days_begin_in_the_time_zone_of_the_dashboard_or_the_browser() {
+        // Daylight saving time began on this day.
         let now = millis_of("2026-03-29T21:30:00Z");
         let berlin = || TimeZone::get("Europe/Berlin").unwrap();
         let day = |dashboard: &Value| Calendar::of(dashboard, now, berlin()).range(dashboard);
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panel_may_show_another_span_or_an_earlier_one() {
+    fn a_panel_may_have_its_own_range_or_shift() {
         let of = |dashboard: &Value, panel: &Value| {
             Calendar::of(dashboard, millis_of(NOW), TimeZone::UTC).range_of_panel(dashboard, panel)
         };
@@ -299,7 +302,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_time_is_too_odd_to_be_read(
+        fn no_time_causes_a_panic(
             from in "\\PC{0,12}|now[-+/0-9yMwdhmsQf ]{0,12}", to in "now[-+/0-9yMwdhmsQf ]{0,24}", zone in "\\PC{0,8}",
             now in proptest::num::i64::ANY,
         ) {

@@ -1,6 +1,4 @@
-//! A dashboard of the user's own: what a file must be to be one, and what is made of it before it is sent.
-//!
-//! Knows Grafana's exports. Must not know how a dashboard is sent, nor how a file is read.
+//! A user's dashboard: which files are accepted, and how they are changed for the import.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +10,23 @@ use super::{Api, EXPRESSION, INFLUXDB, made_for, text};
 use crate::digest::fingerprint;
 use crate::model::stack::{DataSource, Need, NeededObject, UserDashboard};
 
-/// The hidden variable that says which instance a dashboard was imported for; a person's save keeps it.
+/// The hidden variable that names the instance a dashboard was imported for; it survives a user's save.
 const OWNER: &str = "clipper_metrics";
-/// What Grafana counts or adds itself, and what an export adds for the one who imports it.
+/// Fields that Grafana counts or adds itself, and fields that an export adds for its importer.
 const NOT_CONTENT: [&str; 7] = ["id", "version", "iteration", "__inputs", "__requires", "__elements", MARK];
-/// Stands for our data source until it is known how the server's version refers to one.
+/// A placeholder for Clipper's data source until it is known how the server's version refers to it.
 const PLACEHOLDER: &str = "${DS_CLIPPER_METRICS}";
-/// Begins a placeholder that stays one.
+/// The start of a placeholder that is kept.
 const KEPT: &str = "\u{0}kept:";
-/// The longest uid that Grafana takes.
+/// The longest uid that Grafana accepts.
 const UID_LENGTH: usize = 40;
 
-/// Why a file cannot be used, and what to do.
+/// The reason why a file cannot be used, with a hint.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unusable {
-    /// What is wrong, with the file as its subject.
+    /// The reason, with the file as its subject.
     pub message: String,
-    /// What to do.
+    /// How to fix it.
     pub hint: String,
 }
 
@@ -36,12 +34,12 @@ fn unusable(message: impl Into<String>, hint: impl Into<String>) -> Unusable {
     Unusable { message: message.into(), hint: hint.into() }
 }
 
-/// Reads an export: the dashboard alone, as the API wraps it, or as a resource of Grafana 12.
+/// Parses an export: the dashboard alone, wrapped by the API, or as a resource of Grafana 12.
 ///
 /// # Errors
-/// With the reason, when it is no dashboard, or one that cannot work with our data source.
+/// With the reason if it is not a dashboard or cannot work with Clipper's data source.
 pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Unusable> {
-    let export = "export the dashboard from Grafana as JSON, and give that file";
+    let export = "export the dashboard from Grafana as JSON, and use that file";
     let text_of_file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut json: Value =
         serde_json::from_str(text_of_file).map_err(|why| unusable(format!("is not JSON: {why}"), export))?;
@@ -53,18 +51,18 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
     }
     if json["elements"].is_object() && json["layout"].is_object() {
         return Err(unusable(
-            "is a dashboard of the new schema (v2), which Grafana before 13 does not import",
+            "is a dashboard of the new schema (v2), which Grafana before 13 cannot import",
             "export it with the classic model",
         ));
     }
     let is_list = |key: &str| json[key].is_array();
-    // Grafana cuts the ends of a title when it stores one.
+    // Grafana trims a title when it stores it.
     let title = text(&json["title"]).trim().to_string();
     if title.is_empty() || !(is_list("panels") || is_list("rows")) {
         return Err(unusable("is not a dashboard: it needs a title and panels", export));
     }
     let uid = [text(&json["uid"]), name].into_iter().find(|uid| !uid.is_empty());
-    // One that was exported without a uid has the same one in every run.
+    // A dashboard exported without a uid gets the same one in every run.
     let uid = uid.unwrap_or_else(|| {
         let named = fingerprint(title.as_bytes());
         let room = UID_LENGTH - named.len() - 1;
@@ -73,7 +71,7 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
     let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if uid.len() > UID_LENGTH || !uid.chars().all(letters) {
         return Err(unusable(
-            format!("has the uid {uid:?}, which Grafana does not take"),
+            format!("has the uid {uid:?}, which Grafana does not accept"),
             format!("use up to {UID_LENGTH} letters, digits, dashes and underscores, or remove it from the file"),
         ));
     }
@@ -100,7 +98,7 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
     })
 }
 
-/// Writes panels that are kept outside of the dashboard into it: their models come with an export for sharing, and
+/// Inserts library panels into the dashboard: an export for sharing contains their models, and
 /// Grafana before 8 has no library.
 fn include_library_panels(dashboard: &mut Value, elements: &Value, notes: &mut Vec<String>) {
     let Some(fields) = dashboard.as_object_mut() else { return };
@@ -115,11 +113,12 @@ fn include_library_panels(dashboard: &mut Value, elements: &Value, notes: &mut V
             let in_list = || elements.as_array().into_iter().flatten().find(|element| element["uid"] == uid.as_str());
             let element = elements.get(&uid).or_else(in_list).filter(|element| element["model"].is_object());
             let mut own = if let Some(element) = element {
-                notes.push(format!("the library panel {name:?} is imported as a panel of its own"));
+                notes.push(format!("the library panel {name:?} is imported as an ordinary panel"));
                 element["model"].clone()
             } else {
                 notes.push(format!(
-                    "the library panel {name:?} is not in the file: export the dashboard for sharing externally to have it"
+                    "the library panel {name:?} is not in the file: export the dashboard for sharing externally to \
+                     include it"
                 ));
                 let content = format!("The library panel {name:?} was not exported with this dashboard.");
                 json!({"type": "text", "title": name, "options": {"mode": "markdown", "content": content}})
@@ -137,7 +136,7 @@ fn include_library_panels(dashboard: &mut Value, elements: &Value, notes: &mut V
     }
 }
 
-/// The values of placeholders that an export declares. Those without a value here stay as they are.
+/// The values of placeholders that an export declares. Placeholders without a value are kept.
 fn inputs(json: &Value, notes: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut inputs = BTreeMap::new();
     for input in json["__inputs"].as_array().into_iter().flatten() {
@@ -152,7 +151,7 @@ fn inputs(json: &Value, notes: &mut Vec<String>) -> BTreeMap<String, String> {
             }
             ("constant", _) => text(&input["value"]),
             _ => {
-                notes.push(format!("its input {name:?} is of the unknown type {kind:?} and stays as it is"));
+                notes.push(format!("its input {name:?} has the unknown type {kind:?} and is not filled in"));
                 placeholder.clone()
             }
         };
@@ -162,11 +161,10 @@ fn inputs(json: &Value, notes: &mut Vec<String>) -> BTreeMap<String, String> {
 }
 
 fn another_source(name: &str, kind: &str) -> String {
-    format!("it asks for a data source of type {kind:?} ({name}), and Clipper's is an InfluxDB: choose one in Grafana")
+    format!("it needs a data source of type {kind:?} ({name}), but Clipper's is an InfluxDB: choose one in Grafana")
 }
 
-/// Puts values in the place of placeholders. A data source that nothing declares is Clipper's, unless it is of another
-/// type.
+/// Replaces placeholders by values. An undeclared data source becomes Clipper's, unless it has another type.
 fn fill_placeholders(json: &mut Value, inputs: &BTreeMap<String, String>, notes: &mut Vec<String>) {
     let variables = json["templating"]["list"].as_array().into_iter().flatten();
     let variables: Vec<String> = variables.map(|variable| format!("${{{}}}", text(&variable["name"]))).collect();
@@ -185,7 +183,7 @@ fn fill_placeholders(json: &mut Value, inputs: &BTreeMap<String, String>, notes:
         }
         let name = uid.trim_start_matches("${").trim_end_matches('}').to_string();
         notes.push(another_source(&name, &kind));
-        // Kept from the walk over all texts that follows.
+        // Protected from the replacement in all texts that follows.
         reference["uid"] = json!(format!("{KEPT}{name}"));
     });
     for_each_text(json, &mut |text| {
@@ -205,7 +203,7 @@ fn fill_placeholders(json: &mut Value, inputs: &BTreeMap<String, String>, notes:
     notes.dedup();
 }
 
-/// What a Grafana may lack, each object once; what no Grafana can show is noted.
+/// Objects that a Grafana may lack, each listed once; parts that no Grafana can show are noted.
 fn needs(json: &Value, notes: &mut Vec<String>) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::new();
     let mut add = |by: &str, object: NeededObject| {
@@ -221,8 +219,8 @@ fn needs(json: &Value, notes: &mut Vec<String>) -> Vec<Need> {
         for (target, source) in panel.queries() {
             if reference(source) == PLACEHOLDER && is_flux(target) {
                 notes.push(format!(
-                    "{by} is written in Flux, which InfluxDB 1 does not run for Clipper's data source: rewrite its query \
-                     in InfluxQL"
+                    "{by} is written in Flux, which InfluxDB 1 does not support for Clipper's data source: rewrite \
+                     its query in InfluxQL"
                 ));
             }
             if let Some(source) = fixed_source(source) {
@@ -243,14 +241,15 @@ fn reference(source: &Value) -> &str {
     source.as_str().or_else(|| source["uid"].as_str()).unwrap_or_default()
 }
 
-/// A data source that is named as such: neither the default one, nor Grafana's own, nor one that a variable chooses.
+/// A data source that is referred to directly, rather than the default one, a built-in one, or one
+/// chosen by a variable.
 fn fixed_source(source: &Value) -> Option<NeededObject> {
     let name = reference(source);
     let is_fixed = !["", "default"].contains(&name) && !name.contains(['$', '[']) && !layout::is_built_in(name);
     is_fixed.then(|| NeededObject::DataSource(name.into()))
 }
 
-/// The dashboard to send, for an instance.
+/// The dashboard to send for an instance.
 #[must_use]
 pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Api) -> Value {
     let mut dashboard: Value = serde_json::from_str(&want.content).unwrap_or(Value::Null);
@@ -282,7 +281,7 @@ pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Ap
     dashboard
 }
 
-/// The instance that a dashboard of somebody's own was imported for, if it was.
+/// The instance that a user's dashboard was imported for, if any.
 #[must_use]
 pub fn owner(dashboard: &Value) -> Option<&str> {
     let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
@@ -290,7 +289,7 @@ pub fn owner(dashboard: &Value) -> Option<&str> {
     dashboard[MARK]["instance"].as_str().or_else(|| kept?.as_str())
 }
 
-/// Every reference to a data source that is written as an object.
+/// Applies `change` to every reference to a data source that is written as an object.
 fn for_each_reference(value: &mut Value, change: &mut impl FnMut(&mut Value)) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| for_each_reference(item, change)),
@@ -358,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn an_export_gets_our_data_source_by_uid_or_by_name() {
+    fn an_export_gets_clippers_data_source_by_uid_or_by_name() {
         let want = parsed(&export()).unwrap();
         assert_eq!((want.uid.as_str(), want.title.as_str()), ("mine", "Mine"));
         let sent = render(&want, "x", &source(), Api::Uid);
         assert_eq!(sent["panels"][0]["datasource"], "x");
         assert_eq!(sent["panels"][0]["title"], "clipper");
         assert_eq!(sent["panels"][1]["datasource"]["uid"], "x");
-        assert_eq!(sent["panels"][2]["datasource"]["uid"], "${DS_CHOSEN}", "a variable stays one");
+        assert_eq!(sent["panels"][2]["datasource"]["uid"], "${DS_CHOSEN}", "a variable stays a variable");
         assert_eq!(sent["templating"]["list"][1]["datasource"]["uid"], "x");
         for key in ["__inputs", "__requires", "__elements", "version"] {
             assert!(sent.get(key).is_none(), "{key}");
@@ -377,26 +376,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_is_recognised_and_an_edit_shows_and_keeps_the_owner() {
+    fn a_sent_dashboard_is_recognised_and_an_edit_is_detected_and_keeps_the_owner() {
         let mut sent = render(&parsed(&export()).unwrap(), "x", &source(), Api::Uid);
         (sent["id"], sent["version"]) = (json!(3), json!(9));
         // Go writes such a number without its fraction.
         sent["panels"][1]["gridPos"]["h"] = json!(8);
         assert!(!dashboard::read(&sent).edited);
         assert_eq!(owner(&sent), Some("x"));
-        assert!(!dashboard::is_ours(&sent), "it is not the bundled one");
+        assert!(!dashboard::is_ours(&sent), "it is not the bundled dashboard");
         sent["panels"][0]["title"] = json!("changed");
         sent.as_object_mut().unwrap().remove(MARK);
         assert!(dashboard::read(&sent).edited);
         assert_eq!(owner(&sent), Some("x"));
-        // Exported and given again, it is the same dashboard of the same instance.
+        // Exported and imported again, it is the same dashboard of the same instance.
         let again = render(&parsed(&sent).unwrap(), "x", &source(), Api::Uid);
         let owners = again["templating"]["list"].as_array().unwrap().iter().filter(|one| one["name"] == OWNER);
         assert_eq!(owners.count(), 1);
     }
 
     #[test]
-    fn wrappers_of_the_api_and_of_grafana_12_are_read() {
+    fn wrappers_of_the_api_and_of_grafana_12_are_accepted() {
         let plain = json!({"title": "T", "panels": []});
         let wrapped = json!({"meta": {}, "dashboard": {"title": "T", "uid": "u", "rows": []}});
         let resource = json!({"kind": "Dashboard", "metadata": {"name": "u"}, "spec": {"title": "T", "panels": []}});
@@ -409,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_dashboard_or_cannot_work_is_refused_with_a_reason() {
+    fn unusable_files_are_refused_with_a_reason() {
         let with = |key: &str, value: Value| {
             let mut json = export();
             json[key] = value;
@@ -430,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_clippers_stays_as_it_is_and_is_named() {
+    fn foreign_data_sources_are_kept_and_reported() {
         let json = json!({
             "title": "T", "__inputs": [
                 {"name": "DS_MINE", "type": "datasource", "pluginId": "influxdb"},
@@ -472,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn library_panels_become_panels_in_their_own_places() {
+    fn library_panels_are_inserted_where_they_are_used() {
         let model = json!({"type": "stat", "title": "L", "datasource": {"type": "influxdb", "uid": "${DS_X}"}, "id": 9, "libraryPanel": {}});
         let place = json!({"h": 4, "w": 4, "x": 0, "y": 0});
         let linked = |uid: &str| json!({"id": 1, "gridPos": place, "libraryPanel": {"uid": uid, "name": uid}});
@@ -494,7 +493,7 @@ mod tests {
             assert!(!sent.to_string().contains("libraryPanel"));
             let notes = want.notes.join("\n");
             assert!(
-                notes.contains("\"l1\" is imported as a panel of its own")
+                notes.contains("\"l1\" is imported as an ordinary panel")
                     && notes.contains("\"gone\" is not in the file"),
                 "{notes}"
             );
@@ -502,14 +501,14 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_json() {
+    fn a_byte_order_mark_is_ignored() {
         let want = parse("a.json", "x", include_str!("../../tests/dashboards/bom.json")).unwrap();
         assert_eq!(want.title, "With a byte-order mark");
     }
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_file_holds_it_is_read_or_refused(
+        fn no_file_causes_a_panic(
             json in crate::arbitrary::json(&[
                 "title", "panels", "rows", "uid", "__inputs", "name", "type", "templating", "list", "dashboard", "spec",
                 "__elements", "libraryPanel", "model", "datasource", "targets", "query",

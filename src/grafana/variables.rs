@@ -1,6 +1,4 @@
 //! The variables of a dashboard, and how a browser fills them into queries.
-//!
-//! Knows the syntax of Grafana's templates. Must not know how a query is asked.
 
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
@@ -8,7 +6,7 @@ use serde_json::{Map, Value, json};
 /// The value of "All" in a variable.
 const ALL: &str = "$__all";
 
-/// A variable with what is chosen in it when the dashboard is opened.
+/// A variable with its values when the dashboard is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filled {
     name: String,
@@ -16,12 +14,12 @@ pub(super) struct Filled {
     kind: Kind,
 }
 
-/// How many values a variable may have, as its definition says.
+/// How many values a variable may have, according to its definition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Kind {
-    /// Several at once.
+    /// Whether it may have several values.
     multi: bool,
-    /// All of them.
+    /// Whether it offers "All".
     include_all: bool,
 }
 
@@ -32,36 +30,36 @@ impl Kind {
     }
 }
 
-/// What is chosen in a variable.
+/// The chosen value of a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Chosen {
     /// One value.
     One(String),
     /// A list of values.
     Several(Vec<String>),
-    /// A text that stands for "All" as it is.
+    /// A custom text for "All", which is inserted unchanged.
     Raw(String),
-    /// Its values come from a data source that is not asked here.
+    /// Its values come from a data source that is not queried here.
     Unknown,
 }
 
-/// How the InfluxDB data source of a version writes variables into a query.
+/// How a version's InfluxDB data source inserts variables into a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// Until 10.2: values of a variable that may have several are escaped.
+    /// Up to 10.2: values of a variable that may have several are escaped.
     ByKind,
-    /// From 10.3 on: a single value is escaped, too, where it stands in a regular expression. Numbers never are.
+    /// From 10.3 on: a single value is escaped as well, if it is in a regular expression. Numbers never are.
     ByUse,
 }
 
-/// Where a value is written.
+/// The place into which a value is inserted.
 #[derive(Debug, Clone, Copy)]
 enum Place<'a> {
-    /// A text without rules of its own, such as an alias.
+    /// A text without rules, such as an alias.
     Text,
-    /// Inside a regular expression.
+    /// A regular expression.
     Regex,
-    /// In this query.
+    /// This query.
     Query(Dialect, &'a str),
 }
 
@@ -69,11 +67,11 @@ enum Place<'a> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Variables(Vec<Filled>);
 
-/// The text of "All" may refer to other variables, but not for ever.
+/// How deeply a custom text for "All" may refer to other variables.
 const DEPTH: usize = 3;
 
 impl Variables {
-    /// Sets a variable of the browser's own.
+    /// Sets a variable that belongs to the browser.
     pub(super) fn set(&mut self, name: &str, chosen: Chosen) {
         self.set_of(Kind::default(), name, chosen);
     }
@@ -84,7 +82,7 @@ impl Variables {
         self.0.push(Filled { name: name.into(), chosen, kind });
     }
 
-    /// The same variables where one of them has a single value, as in a panel that is repeated for it.
+    /// The same variables with a single value for one of them, as in a repeated panel.
     pub(super) fn with_one(&self, name: &str, value: &str) -> Self {
         let mut own = self.clone();
         let found = own.0.iter_mut().filter(|one| one.name == name);
@@ -100,8 +98,8 @@ impl Variables {
         self.0.iter().find(|one| one.name == name)
     }
 
-    /// A text with every known variable filled in. Others stay as they are: `$timeFilter` and the like are filled in
-    /// by Grafana's server.
+    /// A text with every known variable filled in. Others are kept: Grafana's server fills in
+    /// `$timeFilter` and similar macros.
     pub(super) fn fill(&self, text: &str) -> String {
         self.fill_at(Place::Text, text, DEPTH)
     }
@@ -135,7 +133,7 @@ impl Variables {
         out
     }
 
-    /// A query of a panel with every known variable filled in, each field as the data source does.
+    /// A query of a panel with every known variable filled in, each field as the data source does it.
     pub(super) fn fill_target(&self, dialect: Dialect, target: &Value) -> Value {
         let mut filled = self.fill_all(target);
         if let Some(query) = target["query"].as_str() {
@@ -150,14 +148,14 @@ impl Variables {
             let operator = tag["operator"].as_str().unwrap_or_default();
             let compares_regex = matches!(operator, "=~" | "!~") || operator.is_empty() && is_regex(value);
             let whole = value.strip_prefix("/^").and_then(|value| value.strip_suffix("$/"));
-            // Behind another operator, the browser takes the value out of the expression.
+            // With other operators, the browser removes the delimiters of the regular expression.
             let value = whole.filter(|_| !compares_regex && dialect == Dialect::ByUse).unwrap_or(value);
             filled["tags"][index]["value"] = json!(self.fill_built(dialect, value, compares_regex));
         }
         filled
     }
 
-    /// A part of a query that Grafana puts together.
+    /// A part of a query built with the editor.
     fn fill_built(&self, dialect: Dialect, part: &str, is_regex: bool) -> String {
         match dialect {
             Dialect::ByKind if is_regex => self.fill_regex(part),
@@ -180,8 +178,7 @@ impl Variables {
         }
     }
 
-    /// A variable in a query that only a browser can fill in: those that the dashboard does not have are sent as they
-    /// stand there.
+    /// A variable in a query that only a browser can fill in. Unknown variables are sent unchanged.
     pub(super) fn unknown_in(&self, query: &str) -> Option<String> {
         let is_unknown = |(name, format): &(String, Option<String>)| {
             let is_custom_date =
@@ -195,10 +192,10 @@ impl Variables {
     }
 }
 
-/// What Grafana's server itself puts into a query.
+/// Macros that Grafana's server fills in.
 const MACROS: [&str; 3] = ["__timeFilter", "__interval", "__interval_ms"];
 
-/// The variable that a text begins with, its format, and how long that is: `$name`, `${name}`,
+/// The variable at the start of a text, its format, and its length: `$name`, `${name}`,
 /// `${name.field:format}` or `[[name:format]]`.
 fn reference(text: &str) -> (Option<&str>, Option<&str>, usize) {
     let within = |inner: &'static str, open: usize| -> Option<(&str, Option<&str>, usize)> {
@@ -233,7 +230,7 @@ fn references(text: &str) -> Vec<(String, Option<String>)> {
     names
 }
 
-/// A text refers to a variable.
+/// Whether a text refers to a variable.
 pub(super) fn refers_to(text: &str, name: &str) -> bool {
     references(text).iter().any(|(one, _)| one == name)
 }
@@ -242,7 +239,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(is_letter)
 }
 
-/// A letter of a variable's name in a query: JavaScript's `\w`.
+/// Whether a character may be part of a variable's name: JavaScript's `\w`.
 const fn is_letter(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
@@ -251,7 +248,7 @@ fn is_regex(text: &str) -> bool {
     text.len() > 1 && text.starts_with('/') && text.ends_with('/')
 }
 
-/// A choice as it is written where it is referred to.
+/// The text that replaces a reference.
 fn written(filled: &Filled, format: Option<&str>, place: Place<'_>) -> String {
     let (values, is_list): (Vec<&str>, bool) = match &filled.chosen {
         Chosen::Raw(text) => return text.clone(),
@@ -295,7 +292,7 @@ fn written(filled: &Filled, format: Option<&str>, place: Place<'_>) -> String {
     }
 }
 
-/// A time in milliseconds in a format of dates; nothing for a pattern of the user's own.
+/// A time in milliseconds in a date format; `None` for a custom pattern.
 fn date(format: &str, millis: &str) -> Option<String> {
     let at = jiff::Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
     match format {
@@ -305,14 +302,14 @@ fn date(format: &str, millis: &str) -> Option<String> {
     }
 }
 
-/// JavaScript reads a number at the beginning of the text.
+/// Whether JavaScript parses a number at the start of the text.
 fn is_number(text: &str) -> bool {
     let text = text.trim_start().trim_start_matches(['+', '-']);
     let begins = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
     begins(text) || text.strip_prefix('.').is_some_and(begins) || text.starts_with("Infinity")
 }
 
-/// A query compares with a regular expression that contains a variable, written as `$name`.
+/// Whether a query compares with a regular expression that contains the variable as `$name`.
 fn is_in_regex(query: &str, name: &str) -> bool {
     let reference = format!("${name}");
     let comparisons = query.match_indices("=~").chain(query.match_indices("!~"));
@@ -320,7 +317,8 @@ fn is_in_regex(query: &str, name: &str) -> bool {
     behind.filter_map(regex_body).any(|body| body.contains(&reference))
 }
 
-/// A regular expression up to its closing slash, of which a class or a backslash may hide one.
+/// A regular expression up to its closing slash; slashes in character classes and after backslashes
+/// do not close it.
 fn regex_body(text: &str) -> Option<&str> {
     let (mut in_class, mut is_hidden) = (false, false);
     for (at, letter) in text.char_indices() {
@@ -338,7 +336,7 @@ fn regex_body(text: &str) -> Option<&str> {
     None
 }
 
-/// Escaped for a regular expression of InfluxQL.
+/// Escapes a text for a regular expression of InfluxQL.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -350,8 +348,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// What a variable offers, and what is chosen of it when the dashboard is opened. `offered` is what the
-/// query of a variable has found.
+/// The chosen value of a variable when the dashboard is opened. `offered` is the result of its query.
 pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -369,7 +366,7 @@ pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
         let stands_for_all = variable["allValue"].as_str().filter(|value| !value.is_empty());
         return stands_for_all.map_or_else(|| Chosen::Several(offered.to_vec()), |all| Chosen::Raw(all.into()));
     }
-    // What is offered no more cannot be chosen: the browser takes the first.
+    // A value that is no longer offered cannot be chosen, so the browser uses the first.
     let mut chosen: Vec<String> =
         current.into_iter().filter(|value| offered.is_empty() || offered.contains(value)).collect();
     if chosen.is_empty() {
@@ -378,10 +375,10 @@ pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
     if multi { Chosen::Several(chosen) } else { Chosen::One(chosen.into_iter().next().unwrap_or_default()) }
 }
 
-/// What a variable's pattern makes of what its query has found: the first group where it has one.
+/// Applies a variable's pattern to the result of its query: returns the first group, if the pattern has one.
 ///
 /// # Errors
-/// When it is none that can be read here.
+/// If the pattern cannot be parsed here.
 pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>, String> {
     if pattern.is_empty() {
         return Ok(found);
@@ -415,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_a_variable_is_filled_in_and_macros_stay() {
+    fn every_form_of_a_variable_is_filled_in_and_macros_stay() {
         let variables = variables();
         for (text, filled) in [
             ("/^(${model:regex})_x$/", r"/^((a\.b|c\/d))_x$/"),
@@ -435,11 +432,11 @@ mod tests {
     }
 
     #[test]
-    fn values_with_letters_of_the_language_are_written_as_a_browser_does() {
+    fn special_characters_are_escaped_as_a_browser_does() {
         let (multi, all) = (Kind { multi: true, include_all: false }, Kind { multi: false, include_all: true });
         let single = Kind::default();
         let one = |value: &str| Chosen::One(value.into());
-        // Which variable, in which query; what versions before and after 10.3 make of it.
+        // The kind, the value and the query, with the results before and from 10.3.
         for (kind, chosen, query, by_kind, by_use) in [
             (multi, one("/"), "a =~ /^$v$/", r"a =~ /^\/$/", r"a =~ /^\/$/"),
             (single, one("/var/lib"), "a =~ /^$v$/", "a =~ /^/var/lib$/", r"a =~ /^\/var\/lib$/"),
@@ -463,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_built_query_are_filled_in_each_in_its_own_way() {
+    fn each_part_of_a_built_query_is_filled_in_by_its_own_rule() {
         let mut variables = variables();
         variables.set("path", Chosen::One("/".into()));
         let target = json!({
@@ -486,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_browser_knows_its_own_variables_and_a_value_is_no_variable() {
+    fn browser_variables_are_reported_and_values_are_not_variables() {
         let mut variables = variables();
         variables.set("__from", Chosen::One("1500".into()));
         variables.set("model", Chosen::One("$__user".into()));
@@ -503,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_chosen_is_what_a_browser_would_choose() {
+    fn values_are_chosen_as_a_browser_does() {
         let offered = ["a".to_string(), "b".to_string()];
         let all = json!({"multi": true, "includeAll": true, "current": {"value": ["$__all"]}});
         assert_eq!(choose(&all, &offered), Chosen::Several(offered.to_vec()));
@@ -516,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_takes_the_first_group() {
+    fn a_pattern_selects_its_first_group() {
         let found = || vec!["m1_counter".to_string(), "other".into(), "m1_counter".into()];
         assert_eq!(matching("/(.*)_counter$/", found()).unwrap(), ["m1"]);
         assert_eq!(matching("", found()).unwrap().len(), 3);
@@ -525,7 +522,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_a_text_holds_it_is_filled_in(
+        fn no_text_causes_a_panic(
             text in ".{0,40}", more in "[$\\[\\]{}:a-z.=~/\\\\]{0,30}", value in ".{0,8}",
             target in crate::arbitrary::json(&["query", "measurement", "tags", "value", "operator", "key"]),
         ) {

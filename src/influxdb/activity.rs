@@ -1,6 +1,6 @@
-//! The newest points that Clipper wrote for every model.
+//! Reads the newest points that Clipper wrote for every model.
 //!
-//! Every query takes time in proportion to the number of models, whatever the age of the data.
+//! The cost of every query is proportional to the number of models, whatever the age of the data.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,18 @@ use crate::model::reports::{Activity, COUNTER, DEMO_TAG, LATENCY, Model, THROUGH
 
 /// InfluxDB's own database.
 pub const INTERNAL: &str = "_internal";
-/// The most databases that are searched for measurements of Clipper's.
+/// The maximum number of databases searched for Clipper's measurements.
 const SEARCHED: usize = 50;
-/// How long before the newest report a rate or a latency still counts, in milliseconds. An idle model reports
-/// zeros, so that an unlimited search for its last latency would read all of its data.
+/// How long before the newest report a rate or a latency still counts, in milliseconds. An idle
+/// model reports zeros, so an unlimited search for its last latency would read all of its data.
 const RECENT: i64 = 600_000;
 
 impl Influxdb {
-    /// The newest points of every model in a database, and other databases with Clipper's measurements if this one
-    /// holds no report.
+    /// The newest points of every model in a database, and other databases with Clipper's
+    /// measurements if this one has no reports.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn activity(&self, database: &str) -> Result<Activity> {
         let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
         let (counters, has_demo) =
@@ -50,7 +50,7 @@ impl Influxdb {
             models.note(&demo, COUNTER, |model, at, _| model.last_demo = at);
         } else {
             models.note(&demo.await?, COUNTER, |model, at, _| model.last_demo = at);
-            // A side question: its failure says nothing about this database.
+            // This is only additional information: its failure says nothing about this database.
             elsewhere = self.elsewhere(database).await.unwrap_or_default();
         }
         let mut models: Vec<Model> = models.0.into_values().collect();
@@ -65,16 +65,16 @@ impl Influxdb {
         self.query(Some(database), &statement).await
     }
 
-    /// The database holds points of the demo.
+    /// Whether the database contains demo points.
     async fn has_demo(&self, database: &str) -> Result<bool> {
         let statement = format!("SHOW TAG VALUES WITH KEY = {} LIMIT 1", quoted(DEMO_TAG));
         Ok(!self.query(Some(database), &statement).await?.is_empty())
     }
 
-    /// Other databases with reports of Clipper's.
+    /// Other databases with Clipper's reports.
     ///
     /// # Errors
-    /// When the server refuses or does not answer in [`PROBE_TIMEOUT`].
+    /// If the server returns an error or does not answer within [`PROBE_TIMEOUT`].
     pub async fn elsewhere(&self, database: &str) -> Result<Vec<String>> {
         let within = Some(PROBE_TIMEOUT);
         let mut others = self.databases().await?;
@@ -83,7 +83,7 @@ impl Influxdb {
         if others.is_empty() {
             return Ok(others);
         }
-        // `SHOW SERIES … FROM /regex/` would take time in proportion to the square of the measurements.
+        // `SHOW SERIES … FROM /regex/` would cost the square of the number of measurements.
         let statement =
             |name: &String| format!("SHOW MEASUREMENTS ON {} WITH MEASUREMENT =~ /.{COUNTER}$/ LIMIT 1", quoted(name));
         let statements: Vec<String> = others.iter().map(statement).collect();
@@ -106,7 +106,7 @@ impl Influxdb {
 struct Models(BTreeMap<String, Model>);
 
 impl Models {
-    /// Passes the time and the value of each series' only row to `take`, with the series' model.
+    /// Passes the time and value of each series' only row to `take`, with the series' model.
     fn note(&mut self, answer: &[Series], suffix: &str, take: impl Fn(&mut Model, Option<i64>, Option<f64>)) {
         for series in answer {
             let (Some(name), Some(row)) = (series.name.strip_suffix(suffix), series.rows.first()) else { continue };

@@ -1,7 +1,6 @@
-//! InfluxDB 1.x over HTTP: the database, and what was written to it.
+//! The client of InfluxDB 1.x: databases, queries and writes.
 //!
-//! Knows the API and its habit of sending errors with status 200. Must not know Grafana, the
-//! engine, or what is wanted.
+//! InfluxDB reports errors of statements with status 200.
 
 pub mod activity;
 pub mod probe;
@@ -19,9 +18,8 @@ use crate::model::role::Role;
 use crate::model::text::excerpt;
 use crate::model::version::Version;
 
-/// In seconds.
 const DAY: u64 = 86_400;
-/// How long a server may take to answer what costs it nothing.
+/// The time limit of an answer that costs the server nothing.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An InfluxDB server.
@@ -30,21 +28,21 @@ pub struct Influxdb {
     http: Http,
 }
 
-/// One series of a query's answer.
+/// One series in the result of a query.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Series {
-    /// The measurement; empty in answers that concern none.
+    /// The measurement; empty in results without one.
     #[serde(default)]
     pub name: String,
     /// Names of the columns.
     #[serde(default)]
     pub columns: Vec<String>,
-    /// One row per point; as many cells as columns.
+    /// One row per point, with as many cells as columns.
     #[serde(default, rename = "values")]
     pub rows: Vec<Vec<Cell>>,
 }
 
-/// One value of a query's answer.
+/// One value in the result of a query.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Cell {
@@ -101,13 +99,13 @@ impl Series {
 }
 
 impl Influxdb {
-    /// The server behind `http`.
+    /// A client for the server behind `http`.
     #[must_use]
     pub const fn new(http: Http) -> Self {
         Self { http }
     }
 
-    /// What the server says and stores, with its version.
+    /// The server's state and content, with its version.
     pub async fn observe(&self, database: &str, within: Duration) -> (Probe<Seen>, Option<String>) {
         let ping = match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
             Ok(answer) => answer,
@@ -121,7 +119,7 @@ impl Influxdb {
         let answer = match self.databases().await {
             Ok(names) => {
                 let has_database = names.iter().any(|name| name == database);
-                // One that may not be read is not known, and no reason to fail.
+                // A policy that may not be read stays unknown, which is not an error.
                 let policy = if has_database { self.default_retention(database).await.ok().flatten() } else { None };
                 let retention = policy.and_then(|policy| Retention::parse(&policy.duration));
                 Probe::Answering(Seen { has_database, retention })
@@ -132,34 +130,34 @@ impl Influxdb {
         (answer, Some(version))
     }
 
-    /// The server's clock, in milliseconds since 1970, to the second.
+    /// The server's clock in milliseconds since 1970, to the second.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// If the server does not answer.
     pub async fn clock(&self) -> Result<Option<i64>> {
         let answer = self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(PROBE_TIMEOUT)).await?;
         Ok(answer.date())
     }
 
-    /// All databases, InfluxDB's own one too.
+    /// All databases, including InfluxDB's own.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn databases(&self) -> Result<Vec<String>> {
         let series = self.query(None, "SHOW DATABASES").await?;
         let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.text());
         Ok(names.map(String::from).collect())
     }
 
-    /// Makes a database that keeps points for so long; one that exists is fine, and keeps them as before.
+    /// Creates a database with a retention period. An existing one is kept with its current period.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// If the server returns an error.
     pub async fn create_database(&self, name: &str, retention: Option<Retention>) -> Result<()> {
         let plain = format!("CREATE DATABASE {}", quoted(name));
         if let Some(retention) = retention {
             let with = format!("{plain} WITH DURATION {} SHARD DURATION {}", retention.influxql(), shard(retention));
-            // One that exists with another policy is an error here, and none below.
+            // For an existing database with another policy, this statement fails but the one below succeeds.
             if self.query(None, &with).await.is_ok() {
                 return Ok(());
             }
@@ -167,17 +165,18 @@ impl Influxdb {
         self.query(None, &plain).await.map(drop)
     }
 
-    /// Sets how long the database's default policy keeps points, unless that has changed since it was looked
-    /// at. A group of points is dropped as a whole, so its length follows, as InfluxDB itself would choose it.
+    /// Sets the retention period of the database's default policy, unless it has changed since it
+    /// was read. Shard groups are dropped as a whole, so their duration is set as InfluxDB itself
+    /// would choose it.
     ///
     /// # Errors
-    /// [`Error::Raced`] when it has changed, else when the server refuses.
+    /// [`Error::Raced`] if it has changed, otherwise if the server returns an error.
     pub async fn set_retention(&self, database: &str, from: Option<Retention>, to: Retention) -> Result<()> {
         let Some(policy) = self.default_retention(database).await? else { return Ok(()) };
         if from.is_some() && Retention::parse(&policy.duration) != from {
             return Err(Error::Raced {
-                doing: format!("set how long database {database} keeps points"),
-                why: "somebody else has just set it".into(),
+                doing: format!("set the retention period of database {database}"),
+                why: "another process has just set it".into(),
             });
         }
         let statement = format!(
@@ -190,18 +189,18 @@ impl Influxdb {
         self.query(None, &statement).await.map(drop)
     }
 
-    /// Asks one statement. Times come back in milliseconds since 1970.
+    /// Runs one statement. Times are returned in milliseconds since 1970.
     ///
     /// # Errors
-    /// When the server refuses, does not answer, or answers with an error.
+    /// If the server returns an error or does not answer.
     pub async fn query(&self, database: Option<&str>, statement: &str) -> Result<Vec<Series>> {
         self.query_within(database, statement, None).await
     }
 
-    /// [`Self::query`] with another limit for the time that the answer may take.
+    /// [`Self::query`] with another time limit.
     ///
     /// # Errors
-    /// As [`Self::query`].
+    /// The same as [`Self::query`].
     pub async fn query_within(
         &self,
         database: Option<&str>,
@@ -211,10 +210,10 @@ impl Influxdb {
         Ok(self.query_all(database, &[statement], within).await?.into_iter().next().unwrap_or_default())
     }
 
-    /// Asks several statements in one request; an answer each, in order.
+    /// Runs several statements in one request; returns their results in order.
     ///
     /// # Errors
-    /// As [`Self::query`], for the first statement that fails.
+    /// The same as [`Self::query`], for the first statement that fails.
     pub async fn query_all(
         &self,
         database: Option<&str>,
@@ -228,7 +227,7 @@ impl Influxdb {
         };
         let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), within).await?;
         let failed = |why: String| Error::Answer {
-            doing: format!("ask InfluxDB: {}", excerpt(&statement, 80)),
+            doing: format!("query InfluxDB: {}", excerpt(&statement, 80)),
             url: self.http.address().into(),
             status: answer.status,
             why,
@@ -246,10 +245,10 @@ impl Influxdb {
         read(&answer.body).map_err(|error| failed(error.unwrap_or_else(|| answer.message())))
     }
 
-    /// Writes lines of the line protocol, whose times are nanoseconds since 1970.
+    /// Writes lines in the line protocol, with times in nanoseconds since 1970.
     ///
     /// # Errors
-    /// When the server refuses any of them.
+    /// If the server rejects any of them.
     pub async fn write(&self, database: &str, lines: String, within: Duration) -> Result<()> {
         let path = format!("/write?db={}", escaped(database));
         let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(within)).await?;
@@ -268,19 +267,20 @@ impl Influxdb {
     }
 }
 
-/// The statements that make a database which keeps points for so long, also where it exists; again without harm.
+/// Statements that create a database with a retention period, or set the period of an existing one;
+/// safe to repeat.
 #[must_use]
 pub fn database_statements(name: &str, retention: Option<Retention>) -> Vec<String> {
     let create = format!("CREATE DATABASE {}", quoted(name));
     let keep = retention.map(|retention| {
-        // The policy that a new database has.
+        // The default policy of a new database.
         let (database, duration, shard) = (quoted(name), retention.influxql(), shard(retention));
         format!("ALTER RETENTION POLICY autogen ON {database} DURATION {duration} SHARD DURATION {shard} DEFAULT")
     });
     std::iter::once(create).chain(keep).collect()
 }
 
-/// How long a group of points is, as InfluxDB chooses it for a retention.
+/// The duration of a shard group that InfluxDB chooses for a retention period.
 fn shard(retention: Retention) -> &'static str {
     match retention {
         Retention::For(time) if time < Duration::from_secs(2 * DAY) => "1h",
@@ -289,17 +289,17 @@ fn shard(retention: Retention) -> &'static str {
     }
 }
 
-/// The version, if it is one that speaks Clipper's protocol.
+/// The version, if Clipper can use it.
 fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
     let Some(version) = ping.header("x-influxdb-version") else {
-        // A published port accepts connections before the server behind it listens.
+        // The engine's proxy accepts connections before the server behind it listens.
         if matches!(ping.status, 502..=504) {
             return Err(Probe::Starting(format!("still starting (status {})", ping.status)));
         }
         if let Some(place) = ping.redirects_to() {
             return Err(Probe::Unusable(format!("a redirect to {place}")));
         }
-        return Err(Probe::Unusable("something that is no InfluxDB".into()));
+        return Err(Probe::Unusable("a server that is not InfluxDB".into()));
     };
     if ping.status == 401 {
         return Err(Probe::Refusing(ping.message()));
@@ -307,13 +307,13 @@ fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
     match Version::parse(&version) {
         Some(Version(1, _)) => Ok(version.trim_start_matches('v').to_string()),
         _ => Err(Probe::Unusable(format!(
-            "InfluxDB {}, which does not speak Clipper's protocol,",
+            "InfluxDB {}, which does not support Clipper's protocol,",
             excerpt(&version, 40)
         ))),
     }
 }
 
-/// The body of an answer. InfluxDB reports the error of a statement in its result, with status 200.
+/// The body of an answer. InfluxDB reports a statement's error in its result, with status 200.
 #[derive(Deserialize)]
 struct Answer {
     results: Vec<StatementResult>,
@@ -326,10 +326,10 @@ struct StatementResult {
     series: Vec<Series>,
 }
 
-/// The series in an answer to several statements, one list each.
+/// Parses the results of several statements, one list of series each.
 ///
 /// # Errors
-/// InfluxDB's words for the first statement that failed; none if the body has another shape.
+/// InfluxDB's error for the first statement that failed; `None` if the body has another format.
 pub fn read(body: &[u8]) -> Result<Vec<Vec<Series>>, Option<String>> {
     let answer: Answer = serde_json::from_slice(body).map_err(|_| None)?;
     let read = |result: StatementResult| match result.error {
@@ -345,7 +345,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_answer_is_read_or_refused(json in crate::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
+        fn no_answer_causes_a_panic(json in crate::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
             let _ = read(json.to_string().as_bytes());
         }
     }
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_shape_is_refused() {
+    fn an_answer_in_another_format_is_rejected() {
         for body in [r#"{"results": [{"series": [{"values": [1, [2], null]}]}]}"#, "[]", "", r#"{"error": "timeout"}"#]
         {
             assert_eq!(read(body.as_bytes()), Err(None), "{body}");

@@ -1,7 +1,6 @@
-//! A point that is written as Clipper writes, read back, and removed again.
+//! Writes a point as Clipper does, reads it back, and removes it.
 //!
-//! Knows the words in which InfluxDB says why it did not store something. Must not decide what that
-//! means for anyone.
+//! Rejected writes are classified by InfluxDB's messages.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,49 +11,49 @@ use crate::influxql::{literal, quoted};
 use crate::model::diagnosis::WriteFailure;
 use crate::model::reports::{COUNTER, LATENCY, THROUGHPUT};
 
-/// The measurement that holds probes and nothing else; no panel asks for it.
+/// The measurement for probes only; no panel queries it.
 pub const PROBE: &str = "clipper_metrics_probe";
-/// The tag that tells probes apart; it begins with the milliseconds since 1970 at which one was made.
+/// The tag that identifies a probe; it starts with its creation time in milliseconds since 1970.
 const TAG: &str = "probe";
-/// A probe of a run that did not end is removed by another after this time, in milliseconds.
+/// A probe of an interrupted run is removed by another run after this time, in milliseconds.
 const ABANDONED: i64 = 60_000;
 /// The type of every field that Clipper writes: its numbers carry no suffix.
 const FLOAT: &str = "float";
 
-/// How long storing one point may take.
+/// The time limit for storing one point.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A retention policy, as far as it matters here.
+/// A retention policy, reduced to its name and duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetentionPolicy {
     /// Its name.
     pub name: String,
-    /// How long it keeps points, as InfluxDB writes it; `0s` is for ever.
+    /// The retention period as InfluxDB writes it; `0s` means for ever.
     pub duration: String,
 }
 
 impl Influxdb {
-    /// Writes a probe, dated now as Clipper dates its reports.
+    /// Writes a probe with the current time, as Clipper does for its reports.
     ///
     /// # Errors
-    /// With what kind of failure it was and InfluxDB's words.
+    /// With the kind of failure and InfluxDB's message.
     pub async fn write_probe(&self, database: &str, id: &str, now: i64) -> Result<(), (WriteFailure, String)> {
         let line = format!("{PROBE},{TAG}={id} value=1 {}", now.saturating_mul(1_000_000));
         self.write(database, line, WRITE_TIMEOUT).await.map_err(|error| (classify(&error), error.to_string()))
     }
 
-    /// Whether the probe is there.
+    /// Whether the probe exists.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn has_probe(&self, database: &str, id: &str) -> Result<bool> {
         Ok(!self.query(Some(database), &probe_question(id)).await?.is_empty())
     }
 
-    /// Removes the probe, and those that other runs have left behind.
+    /// Removes the probe, and probes left by other runs.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn remove_probes(&self, database: &str, id: &str, now: i64) -> Result<()> {
         let statement = format!("SHOW TAG VALUES FROM {} WITH KEY = {}", quoted(PROBE), quoted(TAG));
         let found = self.query(Some(database), &statement).await?;
@@ -68,10 +67,10 @@ impl Influxdb {
         Ok(())
     }
 
-    /// The retention policy that Clipper's points go into.
+    /// The retention policy for Clipper's points.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn default_retention(&self, database: &str) -> Result<Option<RetentionPolicy>> {
         let found = self.query(None, &format!("SHOW RETENTION POLICIES ON {}", quoted(database))).await?;
         Ok(found.iter().find_map(|series| {
@@ -81,13 +80,13 @@ impl Influxdb {
         }))
     }
 
-    /// A field of Clipper's measurements that has another type than Clipper writes, with its measurement
-    /// and type; and whether there are any measurements of Clipper's.
+    /// A field of Clipper's measurements whose type differs from what Clipper writes, with its
+    /// measurement and type; and whether any of Clipper's measurements exist.
     ///
     /// # Errors
-    /// When the server refuses or does not answer.
+    /// If the server returns an error or does not answer.
     pub async fn conflicting_field(&self, database: &str) -> Result<(Option<(String, String, String)>, bool)> {
-        // With `FROM /regex/` it would take time in proportion to the square of the measurements.
+        // `FROM /regex/` would cost the square of the number of measurements.
         let found = self.query(Some(database), "SHOW FIELD KEYS").await?;
         let of_clipper = |series: &&Series| [COUNTER, THROUGHPUT, LATENCY].iter().any(|end| series.name.ends_with(end));
         let mut any = false;
@@ -101,7 +100,7 @@ impl Influxdb {
                 }
             }
             let of_clipper = |key: &str| fields_of(&series.name).contains(&key);
-            // Where a float is among them, the other type belongs to older shards.
+            // If a field also exists as float, the other type belongs to older shards.
             let conflict = types.iter().find(|(key, kinds)| of_clipper(key) && !kinds.contains(&FLOAT));
             if let Some((key, kinds)) = conflict {
                 return Ok((Some((series.name.clone(), (*key).into(), kinds.join(", "))), true));
@@ -111,13 +110,13 @@ impl Influxdb {
     }
 }
 
-/// What finds the probe, through whoever asks.
+/// The query that finds the probe.
 #[must_use]
 pub fn probe_question(id: &str) -> String {
     format!("SELECT \"value\" FROM {} WHERE {} = {}", quoted(PROBE), quoted(TAG), literal(id))
 }
 
-/// The fields that Clipper writes into a measurement.
+/// The fields that Clipper writes to a measurement.
 fn fields_of(measurement: &str) -> &'static [&'static str] {
     if measurement.ends_with(COUNTER) {
         &["value"]
@@ -128,10 +127,10 @@ fn fields_of(measurement: &str) -> &'static [&'static str] {
     }
 }
 
-/// The settings that bound what a database holds.
+/// The settings that limit a database's content.
 const LIMITS: [&str; 2] = ["max-series-per-database", "max-values-per-tag"];
 
-/// What kind of failure a refused write is.
+/// The kind of failure of a rejected write.
 fn classify(error: &Error) -> WriteFailure {
     let (status, message) = match error {
         Error::Answer { status, why, .. } => (*status, why.to_lowercase()),
@@ -160,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_a_refused_write_are_understood() {
+    fn messages_of_rejected_writes_are_classified() {
         for (status, why, failure) in [
             (404, "database not found: \"x\"", WriteFailure::NoDatabase),
             (500, "engine: error writing WAL entry: write /x: no space left on device", WriteFailure::DiskFull),

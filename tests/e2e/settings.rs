@@ -263,7 +263,7 @@ fn own_dashboards_are_remembered_and_a_lost_file_changes_nothing() {
     let status = it.run(&["status"]).expect(0);
     assert!(status.out.contains("a.json: cannot be read"), "{}", status.out);
     let up = it.run(&["up"]).expect(0);
-    assert!(up.err.contains("stays as it is") && up.out.contains("nothing to do"), "{}{}", up.err, up.out);
+    assert!(up.err.contains("stays unchanged") && up.out.contains("nothing to do"), "{}{}", up.err, up.out);
     assert_eq!(it.grafana("GET", "/api/dashboards/uid/own", None).0, 200);
     // Taken back, it is not spoken of any more.
     let up = it.run(&["up", "--dashboard", ""]).expect(0);
