@@ -1,11 +1,9 @@
-//! Answers that no server should give, for property tests.
-//!
-//! Knows nothing of any server but the names of fields that a test passes in.
+//! Answers that no server should send, for property tests.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
 
-/// JSON of any shape, whose fields often have names that somebody looks for.
+/// JSON of any structure, whose fields often have expected names.
 pub(crate) fn json(names: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),

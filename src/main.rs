@@ -1,6 +1,5 @@
 //! The program: parses the command line, runs it, and turns the result into an exit code.
-//!
-//! The only place that reads the environment. Must not decide anything about a stack.
+//! This is the only place that reads the environment.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! The file that `backup` writes and `restore` reads: a compressed tar archive with a manifest at its end,
-//! which holds the digest of every file before it.
+//! The file that `backup` writes and `restore` reads: a compressed tar archive that ends with a
+//! manifest, which contains the digests of all other files.
 //!
-//! Knows the format. Everything streams: memory does not grow with the data, nor with what a crafted archive claims.
+//! All content is streamed: memory use grows neither with the data nor with the claims of a crafted archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -22,24 +22,24 @@ use crate::error::{Error, Refusal, Result};
 use crate::model::stack::Remembered;
 use crate::model::text::excerpt;
 
-/// The number of this format.
+/// The version of this format.
 const FORMAT: u64 = 1;
 /// The last entry.
 const MANIFEST: &str = "manifest.json";
-/// The most bytes of a manifest, and of InfluxDB's own list. They are held in memory.
+/// The size limit of a manifest and of InfluxDB's own list, which are held in memory.
 const MANIFEST_LIMIT: u64 = 16 << 20;
-/// The most files in an archive. InfluxDB's backup has one for each shard.
+/// The maximum number of files in an archive. InfluxDB's backup has one per shard.
 const MOST_FILES: usize = 50_000;
-/// The most bytes of a file that clipper-metrics keeps beside Grafana's database.
+/// The size limit of a file that clipper-metrics keeps next to Grafana's database.
 const OWN_LIMIT: u64 = 64 << 10;
-/// An archive may expand to this, and to this many times its size beyond it.
+/// The expanded size that every archive may have; beyond it, the limit is a multiple of the archive's size.
 const EXPANDED: u64 = 1 << 30;
 const EXPANSION: u64 = 100;
-/// The most padding behind the last entry.
+/// The maximum padding after the last entry.
 const END_LIMIT: u64 = 64 << 10;
-/// What is handed on at once.
+/// The size of one chunk.
 const CHUNK: usize = 64 << 10;
-/// How the names of InfluxDB's files end; the first is the list of the others.
+/// The suffixes of InfluxDB's files; the first is the list of the others.
 const INFLUXDB_FILES: [&str; 3] = [INDEX, ".meta", ".tar.gz"];
 const INDEX: &str = ".manifest";
 
@@ -50,7 +50,7 @@ pub enum Folder {
     Influxdb,
     /// Grafana's database.
     Grafana,
-    /// The files that clipper-metrics keeps beside it.
+    /// The files that clipper-metrics keeps next to the database.
     Own,
 }
 
@@ -67,7 +67,7 @@ impl Folder {
         }
     }
 
-    /// The folder holds files of that name.
+    /// Whether the folder may contain a file with that name.
     fn admits(self, name: &str) -> bool {
         match self {
             Self::Influxdb => is_plain(name) && INFLUXDB_FILES.iter().any(|ending| name.ends_with(ending)),
@@ -76,7 +76,7 @@ impl Folder {
         }
     }
 
-    /// The most bytes of a file in it.
+    /// The size limit of a file in it.
     fn limit(self, name: &str) -> u64 {
         match self {
             Self::Own => OWN_LIMIT,
@@ -86,25 +86,25 @@ impl Folder {
     }
 }
 
-/// The name of a file, with no part of a path in it.
+/// Whether a file name contains no path.
 fn is_plain(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     !name.is_empty() && name.chars().all(is_plain) && !name.starts_with('.')
 }
 
-/// What an archive says of the instance that it was made from.
+/// The description of an instance in its archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The instance's name.
     pub instance: String,
-    /// When it was made, in milliseconds since 1970.
+    /// When the archive was created, in milliseconds since 1970.
     pub made_at: i64,
     /// The remembered settings.
     #[serde(with = "settings")]
     pub settings: BTreeMap<String, Remembered>,
     /// The database that Clipper writes to.
     pub database: String,
-    /// Every database but InfluxDB's own, and whether it holds anything.
+    /// Every database except InfluxDB's own, and whether it contains data.
     pub databases: BTreeMap<String, bool>,
     /// InfluxDB's version.
     pub influxdb: String,
@@ -121,23 +121,22 @@ struct Document {
     files: Files,
 }
 
-/// The only field that every format has.
+/// The only field that all formats share.
 #[derive(Deserialize)]
 struct Format {
     format: serde_json::Value,
 }
 
-/// The files of an archive, by their path.
 type Files = BTreeMap<String, Facts>;
 
-/// What is known of a file.
+/// Size and digest of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Facts {
     size: u64,
     sha256: String,
 }
 
-/// Remembered settings in JSON.
+/// The JSON form of remembered settings.
 mod settings {
     use std::collections::BTreeMap;
 
@@ -168,11 +167,11 @@ mod settings {
     }
 }
 
-/// InfluxDB's own list of its backup.
+/// InfluxDB's own list of its backup's files.
 #[derive(Deserialize)]
 struct Index {
     meta: Listed,
-    /// Absent, or null, where every database is empty.
+    /// Missing or null if every database is empty.
     files: Option<Vec<Listed>>,
 }
 
@@ -185,27 +184,27 @@ struct Listed {
     file_name: String,
 }
 
-/// A part of an archive that is being written.
+/// A part of an archive being written.
 pub enum Part {
-    /// What follows is a tar archive, whose files go into this folder.
+    /// The following bytes are a tar archive whose files go into this folder.
     Below(Folder),
-    /// Bytes of it.
+    /// Bytes of that tar archive.
     Bytes(Vec<u8>),
-    /// Everything was handed over; without it, the archive is not finished.
+    /// Everything was sent; without this part, the archive is incomplete.
     End,
 }
 
-/// A new archive under a name of its own until it is whole; dropped, it leaves nothing.
+/// A new archive under a temporary name until it is complete; removed when dropped.
 pub struct New {
     path: PathBuf,
     file: NamedTempFile,
 }
 
 impl New {
-    /// Makes the file beside the place where the archive will be, readable for its owner alone.
+    /// Creates the file next to the archive's future path, readable by its owner alone.
     ///
     /// # Errors
-    /// [`Error::File`] when there is a file of that name, [`Error::Io`] when none can be made there.
+    /// [`Error::File`] if the archive already exists, [`Error::Io`] if the file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         expect_free(path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
@@ -214,12 +213,13 @@ impl New {
         Ok(Self { path: path.into(), file: file.map_err(writing(path))? })
     }
 
-    /// Fills it from parts and gives it its name; how many bytes it has. Which databases hold anything is
-    /// told by InfluxDB's copy.
+    /// Writes the parts to the file, gives it its name, and returns its size. InfluxDB's copy
+    /// determines which databases contain data.
     ///
     /// # Errors
-    /// [`Error::File`] when a file of that name was made meanwhile, [`Error::Docker`] when a container holds something
-    /// else than the files of a backup, [`Error::Io`] when it cannot be written or what it is made of is not whole.
+    /// [`Error::File`] if a file with that name was created meanwhile, [`Error::Docker`] if a
+    /// container contains something other than the files of a backup, [`Error::Io`] if writing
+    /// fails or the source is incomplete.
     pub fn write(self, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
         let Self { path, file } = self;
         let io = writing(&path);
@@ -230,7 +230,7 @@ impl New {
             copy_below(folder, &mut parts, &mut archive, &mut content).map_err(&io)?;
         }
         if !parts.is_whole {
-            return Err(io(io::Error::other("what it is made of broke off")));
+            return Err(io(io::Error::other("the data ended early")));
         }
         let mut manifest = manifest.clone();
         let holding = content.databases().map_err(&io)?;
@@ -246,7 +246,8 @@ impl New {
         let length = file.as_file().metadata().map_err(&io)?.len();
         match file.persist_noclobber(&path) {
             Ok(_) => Ok(length),
-            // Somebody was faster, or the disk knows no way that spares an existing file: one more look.
+            // Another process created the file, or the file system cannot rename without
+            // overwriting; check again.
             Err(failed) => {
                 expect_free(&path)?;
                 failed.file.persist(&path).map_err(|failed| io(failed.error))?;
@@ -260,8 +261,8 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| {
         let doing = format!("write {}", path.display());
         match source.kind() {
-            // What the file is made of, not the file.
-            io::ErrorKind::UnexpectedEof => Error::Raced { doing, why: "the copy broke off inside a file".into() },
+            // The source of the file ended early, not the file.
+            io::ErrorKind::UnexpectedEof => Error::Raced { doing, why: "the copy ended inside a file".into() },
             io::ErrorKind::Other => Error::Raced { doing, why: source.to_string() },
             io::ErrorKind::InvalidData => {
                 let refusal = match source.get_ref() {
@@ -275,10 +276,10 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
     }
 }
 
-/// Nothing is in the place of a new archive.
+/// Checks that the path of a new archive is free.
 ///
 /// # Errors
-/// [`Error::File`] when something is.
+/// [`Error::File`] if it is not.
 pub fn expect_free(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -286,13 +287,13 @@ pub fn expect_free(path: &Path) -> Result<()> {
         Ok(_) => Err(Error::File {
             path: path.into(),
             line: None,
-            message: "exists already".into(),
-            hint: "give another name, or remove that file".into(),
+            message: "already exists".into(),
+            hint: "choose another name, or remove that file".into(),
         }),
     }
 }
 
-/// What an archive holds.
+/// The content of an archive.
 #[derive(Default)]
 struct Content {
     files: Files,
@@ -301,7 +302,7 @@ struct Content {
 }
 
 impl Content {
-    /// Notes a file, and reads it if it is InfluxDB's own list. `copy` hands its content on.
+    /// Records a file, and parses it if it is InfluxDB's own list. `copy` passes its content on.
     fn add(
         &mut self,
         folder: Folder,
@@ -322,23 +323,24 @@ impl Content {
         if folder == Folder::Influxdb && name.ends_with(INDEX) {
             let mut text = Vec::new();
             hashing.read_to_end(&mut text)?;
-            let index = serde_json::from_slice(&text).map_err(|why| invalid(format!("{path} is no list: {why}")))?;
+            let index =
+                serde_json::from_slice(&text).map_err(|why| invalid(format!("{path} is not a valid list: {why}")))?;
             self.indexes.push(index);
             copy(&path, &mut &text[..])?;
         } else {
             copy(&path, &mut hashing)?;
         }
         if hashing.length != size {
-            return Err(io::Error::other(format!("{path} has {} bytes of {size}", hashing.length)));
+            return Err(io::Error::other(format!("{path} has only {} of {size} bytes", hashing.length)));
         }
         self.files.insert(path, Facts { size, sha256: hashing.digest() });
         Ok(())
     }
 
-    /// The databases in InfluxDB's backup, but for its own.
+    /// The databases in InfluxDB's backup, except its own.
     ///
     /// # Errors
-    /// When a file is missing or empty without which nothing can be restored.
+    /// If a file needed for the restore is missing or empty.
     fn databases(&self) -> io::Result<Vec<String>> {
         let expect = |path: String| match self.files.get(&path) {
             Some(Facts { size: 0, .. }) => Err(invalid(format!("{path} is empty"))),
@@ -378,16 +380,16 @@ fn copy_below<W: Write>(
             })?;
         }
     }
-    // What a tar archive has behind its end.
+    // Data after the end of the tar archive.
     io::copy(from, &mut io::sink())?;
-    // An engine that cannot read on closes the stream as if that were all.
+    // An engine that cannot continue reading closes the stream as if it were complete.
     if from.zeros < 2 * BLOCK {
-        return Err(io::Error::other(format!("the copy of {} broke off", folder.name())));
+        return Err(io::Error::other(format!("the copy of {} ended early", folder.name())));
     }
     Ok(())
 }
 
-/// The entry of a container belongs into the archive. A link in the place of a file has no data in it.
+/// Whether an entry from a container belongs in the archive. A link instead of a file contains no data.
 fn is_wanted(folder: Folder, entry: &Entry) -> io::Result<bool> {
     let is_top = !entry.path.contains('/');
     match folder {
@@ -396,14 +398,14 @@ fn is_wanted(folder: Folder, entry: &Entry) -> io::Result<bool> {
             Kind::File => Err(invalid(format!("{} is a file, not a directory", entry.path))),
             Kind::Other(what) => Err(invalid(format!("{} is {what}, not a directory", entry.path))),
         },
-        // The directory is the instance's own, and a stray file in it is no part of a backup.
+        // The directory belongs to the instance, and stray files in it are not part of a backup.
         Folder::Own if !folder.admits(entry.name()) => Ok(false),
         _ if folder.admits(entry.name()) => entry.expect_file().map(|()| true),
-        // Podman follows links, and names the file where one leads.
+        // Podman follows links, and returns a link's target under its own name.
         Folder::Grafana if is_top => {
             Err(not_regular("a file of Grafana's database", &format!("a link to {}", excerpt(&entry.path, 100))))
         }
-        _ => Err(invalid(format!("{} is no file of a backup", excerpt(&entry.path, 100)))),
+        _ => Err(invalid(format!("{} is not part of a backup", excerpt(&entry.path, 100)))),
     }
 }
 
@@ -424,14 +426,14 @@ fn header(path: &str, size: u64) -> io::Result<tar::Header> {
     Ok(header)
 }
 
-/// An archive that was verified. Its file stays open, so that the verified bytes are the ones that are restored.
+/// A verified archive. Its file stays open, so that the restored bytes are the verified ones.
 #[derive(Debug)]
 pub struct Verified {
     path: PathBuf,
     file: File,
-    /// What the archive says of itself.
+    /// The archive's description of its instance.
     pub manifest: Manifest,
-    /// The digest of its manifest, which holds the digests of its files.
+    /// The digest of its manifest, which contains the digests of its files.
     pub digest: String,
     files: Files,
 }
@@ -440,35 +442,35 @@ impl Verified {
     /// Reads the whole archive and compares every file with its digest.
     ///
     /// # Errors
-    /// [`Error::File`] when it is no archive, was cut off or altered, is of another format, or holds anything that
-    /// `backup` does not write.
+    /// [`Error::File`] if it is not an archive, is truncated, altered or in another format, or
+    /// contains anything that `backup` does not write.
     pub fn open(path: &Path) -> Result<Self> {
         let bad = |message: String| Error::File {
             path: path.into(),
             line: None,
             message,
-            hint: "give an archive that clipper-metrics wrote; nothing was made of this one".into(),
+            hint: "use an archive written by `clipper-metrics backup`; nothing was restored from this one".into(),
         };
         let unreadable = |why: io::Error| bad(format!("cannot be read: {why}"));
-        // Opening a pipe waits for its other end.
+        // Opening a pipe would wait for its other end.
         if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
             return Err(bad("is not a regular file".into()));
         }
         let file = File::open(path).map_err(unreadable)?;
-        let broken = |why: io::Error| bad(format!("is damaged or no such archive: {why}"));
+        let broken = |why: io::Error| bad(format!("is damaged or not an archive of clipper-metrics: {why}"));
         let (content, document) = verify(&file).map_err(broken)?;
-        let document = document.ok_or_else(|| bad("has no manifest: it was cut off".into()))?;
+        let document = document.ok_or_else(|| bad("has no manifest: it is truncated".into()))?;
         let unknown = |why: serde_json::Error| bad(format!("has a manifest that cannot be read: {why}"));
         let Format { format } = serde_json::from_slice(&document).map_err(unknown)?;
         if format != FORMAT {
             return Err(bad(format!(
-                "is of format {}, and this program reads {FORMAT}",
+                "has format {}, but this program reads format {FORMAT}",
                 excerpt(&format.to_string(), 20)
             )));
         }
         let Document { manifest, files, .. } = serde_json::from_slice(&document).map_err(unknown)?;
         if files != content.files {
-            return Err(bad("was altered: its files are not those of its manifest".into()));
+            return Err(bad("was altered: its files do not match its manifest".into()));
         }
         let holding = content.databases().map_err(|why| bad(format!("cannot be restored: {why}")))?;
         if let Some(name) = holding.iter().find(|name| manifest.databases.get(*name) != Some(&true)) {
@@ -479,11 +481,11 @@ impl Verified {
         Ok(Self { path: path.into(), file, manifest, digest: hashing.digest(), files })
     }
 
-    /// Hands on the files of a folder as a tar archive of their own, all in `into`. A file that is no longer the
-    /// verified one breaks that off.
+    /// Sends the files of a folder as a separate tar archive, all in `into`. Stops if a file no
+    /// longer matches its digest.
     ///
     /// # Errors
-    /// [`Error::Io`] when the archive cannot be read; where nobody takes it any more, that is the end.
+    /// [`Error::Io`] if the archive cannot be read. A closed receiver is not an error.
     pub fn extract(&self, folder: Folder, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
         let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK), is_broken: false });
         let result = self.extract_into(&mut out, folder, into);
@@ -535,7 +537,7 @@ impl Verified {
     }
 }
 
-/// Reads an archive to its end; its files, and its last entry.
+/// Reads an archive completely; returns its content and its last entry.
 fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
     let mut entries = Entries::new(expanded(file)?);
     let mut content = Content::default();
@@ -543,7 +545,7 @@ fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
     while let Some(entry) = entries.next()? {
         entry.expect_file()?;
         if document.is_some() {
-            return Err(invalid("it holds something behind its manifest".into()));
+            return Err(invalid("it contains data after its manifest".into()));
         }
         if entry.path == MANIFEST {
             expect_size(MANIFEST, entry.size, MANIFEST_LIMIT)?;
@@ -552,25 +554,26 @@ fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
             document = Some(text);
             continue;
         }
-        let (folder, name) = split(&entry.path)
-            .ok_or_else(|| invalid(format!("it holds {}, which no backup contains", excerpt(&entry.path, 100))))?;
+        let (folder, name) = split(&entry.path).ok_or_else(|| {
+            invalid(format!("it contains {}, which is not part of a backup", excerpt(&entry.path, 100)))
+        })?;
         content
             .add(folder, name, entry.size, &mut entries, |_, content| io::copy(content, &mut io::sink()).map(drop))?;
     }
-    // The checksum of the compression stands behind the padding.
+    // The checksum of the compression follows the padding.
     let mut source = entries.into_inner();
     if io::copy(&mut (&mut source).take(END_LIMIT), &mut io::sink())? == END_LIMIT {
-        return Err(invalid("it holds something behind its end".into()));
+        return Err(invalid("it contains data after its end".into()));
     }
     let mut file = source.inner.into_inner();
     if file.read(&mut [0])? > 0 {
-        return Err(invalid("it holds something behind its end".into()));
+        return Err(invalid("it contains data after its end".into()));
     }
     Ok((content, document))
 }
 
-/// The folder and the name of a file in an archive. Earlier versions packed stray files beside clipper-metrics' own;
-/// they are verified but not extracted.
+/// The folder and name of a file in an archive. Earlier versions also packed stray files next to
+/// those of clipper-metrics, which are verified but not extracted.
 fn split(path: &str) -> Option<(Folder, &str)> {
     let (folder, name) = path.split_once('/')?;
     let folder = Folder::ALL.into_iter().find(|one| one.name() == folder)?;
@@ -578,14 +581,14 @@ fn split(path: &str) -> Option<(Folder, &str)> {
     (folder.admits(name) || is_stray).then_some((folder, name))
 }
 
-/// An archive's tar stream from its beginning.
+/// An archive's tar stream from its start.
 fn expanded(mut file: &File) -> io::Result<Limited<GzDecoder<io::BufReader<&File>>>> {
     file.rewind()?;
     let left = file.metadata()?.len().saturating_mul(EXPANSION).saturating_add(EXPANDED);
     Ok(Limited { inner: GzDecoder::new(io::BufReader::new(file)), left })
 }
 
-/// Reads no more than a limit, and fails beyond it.
+/// Reads at most a limit, and fails beyond it.
 struct Limited<R> {
     inner: R,
     left: u64,
@@ -602,10 +605,10 @@ impl<R: Read> Read for Limited<R> {
     }
 }
 
-/// Where extracted files go.
+/// The place and attributes of extracted files.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// A folder that is made for them.
+    /// The folder to create for them.
     pub folder: Option<&'static str>,
     /// User and group.
     pub owner: (u64, u64),
@@ -615,14 +618,14 @@ pub struct Target {
     pub file_mode: u32,
 }
 
-/// Reads the bytes of one part, up to the next.
+/// Reads the bytes of one part up to the next one.
 struct Parts {
     received: Receiver<Part>,
     bytes: Vec<u8>,
     at: usize,
     next: Option<Folder>,
     is_whole: bool,
-    /// How many zeros were read last.
+    /// The number of zeros at the end of the bytes read so far.
     zeros: usize,
 }
 
@@ -674,7 +677,7 @@ impl Read for Parts {
     }
 }
 
-/// Hands on what is written, in chunks.
+/// Sends written bytes in chunks.
 struct Chunks {
     sink: Sender<io::Result<Vec<u8>>>,
     bytes: Vec<u8>,
@@ -682,7 +685,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// Nothing more comes, and what came is not all.
+    /// Ends the stream as incomplete.
     fn break_off(&mut self) {
         let _ = self.sink.blocking_send(Err(io::ErrorKind::UnexpectedEof.into()));
         self.is_broken = true;
@@ -707,7 +710,7 @@ impl Write for Chunks {
     }
 }
 
-/// Reads and digests.
+/// Reads and hashes.
 struct Hashing<R> {
     inner: R,
     context: Context,
@@ -773,7 +776,7 @@ mod tests {
         written_of(path, &tar_of(&files), &tar_of(&[("grafana.db", b"db")]))
     }
 
-    /// Two parts with everything behind them, as an engine sends it.
+    /// Two parts followed by padding, as an engine sends them.
     fn written_of(path: &Path, influxdb: &[u8], grafana: &[u8]) -> Result<u64> {
         let (sender, parts) = tokio::sync::mpsc::channel(64);
         for (folder, bytes) in [(Folder::Influxdb, influxdb), (Folder::Grafana, grafana)] {
@@ -799,7 +802,7 @@ mod tests {
     const PLAIN: Target = Target { folder: None, owner: (0, 0), folder_mode: 0, file_mode: 0 };
 
     #[test]
-    fn what_was_written_is_verified_and_extracted() {
+    fn a_written_archive_is_verified_and_extracted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         assert!(written(&path).unwrap() < 10_000, "compressed");
@@ -828,13 +831,13 @@ mod tests {
         let index = INDEX_OF_A.len() as u64;
         let want = [("r/", 0), ("r/a.tar.gz", 300_000), ("r/b.meta", 2), ("r/c.manifest", index)];
         assert_eq!(found, want.map(|(name, size)| (name.to_string(), size, 5)));
-        // It is not written over.
+        // It is not overwritten.
         assert!(written(&path).is_err());
         assert_eq!(opened(&path).unwrap(), manifest());
     }
 
     #[test]
-    fn the_verified_file_is_restored_whatever_its_name_leads_to_by_now() {
+    fn the_verified_file_is_restored_even_if_its_name_now_leads_elsewhere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         written(&path).unwrap();
@@ -843,7 +846,7 @@ mod tests {
         std::fs::write(&path, b"something else").unwrap();
         let bytes = extracted(&verified, Folder::Grafana, PLAIN).unwrap();
         assert_eq!(&bytes[BLOCK..BLOCK + 2], b"db");
-        // A file that is written over in its place is no longer the verified one.
+        // A file that is overwritten in place no longer matches its digest.
         let other = folder.path().join("other");
         written_of(
             &other,
@@ -856,11 +859,11 @@ mod tests {
         assert!(error.to_string().contains("changed after it was verified"), "{error}");
     }
 
-    /// InfluxDB's list where every database is empty.
+    /// InfluxDB's list if every database is empty.
     const EMPTY: &[u8] = br#"{"files": null, "meta": {"fileName": "b.meta"}}"#;
 
     #[test]
-    fn what_breaks_off_leaves_nothing() {
+    fn an_interrupted_write_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let (sender, parts) = tokio::sync::mpsc::channel(64);
@@ -871,15 +874,15 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
-    /// An archive with one part of InfluxDB beside Grafana's database.
+    /// An archive with the given files as InfluxDB's part, and Grafana's database.
     fn written_beside(folder: &Path, influxdb: &[u8]) -> Result<u64> {
         written_of(&folder.join("a"), influxdb, &tar_of(&[("grafana.db", b"db")]))
     }
 
     #[test]
-    fn a_copy_that_is_not_whole_is_none() {
+    fn an_incomplete_copy_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        // The engine closed the stream between two files, and in one.
+        // The engine closed the stream between two files or inside one.
         let whole = tar_of(&[("d/a.tar.gz", b"aa"), ("d/b.meta", b"b"), ("d/c.manifest", INDEX_OF_A)]);
         for cut in [512, 700, 1024, 1536, 2048, 2560, 3072] {
             let error = written_beside(folder.path(), &whole[..cut]).unwrap_err();
@@ -891,7 +894,7 @@ mod tests {
             (&[("d/c.manifest", INDEX_OF_A), ("d/a.tar.gz", b"a"), ("d/b.meta", b"")], "influxdb/b.meta is empty"),
             (&[("d/c.manifest", INDEX_OF_A), ("d/b.meta", b"b")], "influxdb/a.tar.gz is missing"),
             (&[("d/a.tar.gz", b"a"), ("d/b.meta", b"b")], "the list of InfluxDB's files is missing"),
-            (&[("d/a.tar.gz", b"a"), ("d/c.manifest", b"{}")], "influxdb/c.manifest is no list"),
+            (&[("d/a.tar.gz", b"a"), ("d/c.manifest", b"{}")], "influxdb/c.manifest is not a valid list"),
         ] {
             let error = written_beside(folder.path(), &tar_of(files)).unwrap_err();
             assert!(error.to_string().contains(missing), "{error}");
@@ -914,7 +917,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_is_no_regular_file_is_refused_and_leaves_no_archive() {
+    fn a_database_that_is_not_a_regular_file_is_refused_and_leaves_no_archive() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let influxdb = tar_of(&[("d/b.meta", b"b"), ("d/c.manifest", EMPTY)]);
@@ -937,7 +940,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_own_files_links_are_refused_and_stray_files_left_out() {
+    fn links_among_own_files_are_refused_and_stray_files_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let written = |own: &[u8]| {
             let path = folder.path().join("a");
@@ -965,7 +968,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_write_to_one_name_do_not_mix() {
+    fn two_writers_to_one_name_do_not_interfere() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let slow = New::create(&path).unwrap();
@@ -978,14 +981,14 @@ mod tests {
         }
         sender.blocking_send(Part::End).unwrap();
         let error = slow.write(&manifest(), parts).unwrap_err();
-        assert!(error.to_string().contains("exists already"), "{error}");
+        assert!(error.to_string().contains("already exists"), "{error}");
         assert_eq!(opened(&path).unwrap(), manifest());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn sizes_beyond_what_a_header_holds_are_read_from_its_extension() {
-        // What Go's writer makes of them, with a size that fits a test: the header says 0.
+    fn sizes_too_large_for_a_header_are_read_from_its_extension() {
+        // The result of Go's writer, with a size that fits a test: the header says 0.
         let mut builder = tar::Builder::new(Vec::new());
         for (name, content) in [("d/b.meta", &b"b"[..]), ("d/c.manifest", INDEX_OF_A)] {
             builder.append(&header(name, content.len() as u64).unwrap(), content).unwrap();
@@ -1008,7 +1011,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_off_or_altered_is_refused() {
+    fn truncated_or_altered_archives_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         written(&path).unwrap();
@@ -1026,7 +1029,7 @@ mod tests {
             altered[at] ^= 0x20;
             assert!(with(&altered).is_err() || with(&altered).unwrap() == manifest(), "altered at {at}");
         }
-        // One that was made anew with another file, and the old manifest.
+        // An archive recreated with another file and the old manifest.
         let mut plain = Vec::new();
         GzDecoder::new(&whole[..]).read_to_end(&mut plain).unwrap();
         let at = plain.windows(2).position(|pair| pair == b"bb").unwrap();
@@ -1041,13 +1044,13 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// An archive whose manifest names every one of its files, whatever they are.
+    /// An archive whose manifest lists every one of its files, whatever they are.
     fn crafted(entries: &[(&str, EntryType, &[u8])], behind: &[u8]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         let mut files = Files::new();
         for (path, kind, content) in entries {
             let mut header = header("x", content.len() as u64).unwrap();
-            // As it is: `set_path` refuses what a crafted archive may hold.
+            // Written directly, because `set_path` rejects names that a crafted archive may contain.
             header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
             header.set_entry_type(*kind);
             header.set_cksum();
@@ -1073,7 +1076,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_crafted_archive_holds_nothing_but_the_files_of_a_backup() {
+    fn a_crafted_archive_may_contain_only_the_files_of_a_backup() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let refused = |bytes: &[u8], want: &str| {
             std::fs::write(file.path(), bytes).unwrap();
@@ -1081,7 +1084,7 @@ mod tests {
             assert!(error.contains(want), "{error}");
         };
         let own = vec![0; usize::try_from(OWN_LIMIT).unwrap() + 1];
-        let none = "which no backup contains";
+        let none = "which is not part of a backup";
         let not_regular = "not a regular file";
         for (path, kind, content, want) in [
             ("grafana/../../etc/cron.d/x", EntryType::Regular, &b"x"[..], none),
@@ -1112,8 +1115,8 @@ mod tests {
             refused(&crafted(&entries, b""), want);
         }
         // Its end.
-        refused(&crafted(&WHOLE, &vec![0; usize::try_from(END_LIMIT).unwrap()]), "something behind its end");
-        refused(&[crafted(&WHOLE, b""), compressed(b"x")].concat(), "something behind its end");
+        refused(&crafted(&WHOLE, &vec![0; usize::try_from(END_LIMIT).unwrap()]), "data after its end");
+        refused(&[crafted(&WHOLE, b""), compressed(b"x")].concat(), "data after its end");
         std::fs::write(file.path(), crafted(&WHOLE, b"")).unwrap();
         assert_eq!(opened(file.path()).unwrap(), manifest());
     }
@@ -1135,7 +1138,7 @@ mod tests {
     #[test]
     fn a_crafted_archive_takes_no_memory_for_names_and_no_time_for_zeros() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        // The name of an entry takes 8 MiB, which a few kilobytes expand to.
+        // The name of an entry takes 8 MiB, to which a few kilobytes expand.
         for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader, EntryType::XGlobalHeader] {
             let name = vec![b'a'; 8 << 20];
             std::fs::write(file.path(), crafted(&[("x", kind, &name)], b"")).unwrap();
@@ -1145,7 +1148,7 @@ mod tests {
         let mut limited = Limited { inner: io::repeat(0), left: 1 << 20 };
         let error = io::copy(&mut limited, &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("expands"), "{error}");
-        // A manifest is read whole only within its limit.
+        // A manifest is read only within its limit.
         let mut builder = tar::Builder::new(Vec::new());
         let text = vec![b' '; usize::try_from(MANIFEST_LIMIT).unwrap() + 1];
         builder.append(&header(MANIFEST, text.len() as u64).unwrap(), &text[..]).unwrap();
@@ -1155,7 +1158,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_file_is_not_waited_for() {
+    fn opening_something_other_than_a_file_does_not_block() {
         let folder = tempfile::tempdir().unwrap();
         let error = opened(folder.path()).unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");

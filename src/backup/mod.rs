@@ -1,7 +1,7 @@
-//! `backup` and `restore`: an instance as one file, and one made from such a file.
+//! `backup` and `restore`: saves an instance to one file, and creates one from such a file.
 //!
-//! InfluxDB is copied by its own portable backup, Grafana's database while its container is paused. Nothing
-//! of an interrupted backup is left. Must not know the format of the file, nor how a result is shown.
+//! InfluxDB is copied with its own portable backup, and Grafana's database while its container is
+//! paused. An interrupted backup leaves nothing behind.
 
 pub mod archive;
 
@@ -31,42 +31,42 @@ use crate::model::version::Version;
 use crate::reconcile::upgrade::micros_since_1970;
 use crate::reconcile::{Depth, Outcome, Systems, expect_known_settings, expect_restored, now, up};
 
-/// How the directory begins that holds InfluxDB's own backup while it is copied. Each run has its own, in the data
-/// directory: the root cannot be written.
+/// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
+/// in the data directory, because the root is read-only.
 const INFLUXDB_BACKUP: &str = "clipper-metrics-backup";
-/// How often a run touches its directory.
+/// How often a run updates the time of its directory.
 const TOUCHED_EVERY: Duration = Duration::from_secs(60);
-/// A directory that was not touched for so many minutes was left by a run that was killed.
+/// A directory that is this many minutes old was left by a killed run.
 const LEFT_AFTER: &str = "+10";
-/// Where it lies while it is read back.
+/// The directory from which InfluxDB restores its backup.
 const INFLUXDB_RESTORE: &str = "/var/lib/influxdb/clipper-metrics-restore";
-/// InfluxDB's data.
 const INFLUXDB_DATA: &str = "/var/lib/influxdb";
-/// Where `influxd backup` and `influxd restore` find their server.
+/// The address of the server for `influxd backup` and `influxd restore`.
 const INFLUXDB_HOST: &str = "127.0.0.1:8088";
-/// Chunks that wait to be written.
+/// The number of chunks waiting to be written.
 const WAITING: usize = 8;
-/// How long each thing that cleans up may take.
+/// The time limit of each cleanup action.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What was written.
+/// The result of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackedUp {
     /// The file.
     pub file: PathBuf,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub bytes: u64,
     /// How long it took.
     pub time: Duration,
-    /// What it says of the instance.
+    /// Its description of the instance.
     pub manifest: Manifest,
 }
 
-/// Writes a running instance into a file.
+/// Saves a running instance to a file.
 ///
 /// # Errors
-/// [`Error::Usage`] where a server is not a container, [`Error::Absent`] where one does not run,
-/// [`Error::Interrupted`] when `stop` comes first, else what failed; the file is then not there.
+/// [`Error::Usage`] if a server is external, [`Error::Absent`] if one does not run,
+/// [`Error::Interrupted`] if `stop` completes first, otherwise the error that occurred. After an
+/// error, the file does not exist.
 pub async fn backup(
     systems: &Systems,
     file: &Path,
@@ -81,7 +81,7 @@ pub async fn backup(
         () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
     };
     let Begun { paused, copy, writing, manifest } = begun;
-    // Before the file: its disk may hang, and Grafana is not to wait for it.
+    // Before the file is finished: its disk may hang, and Grafana must not wait for it.
     clean_up(systems, paused, copy, listener).await;
     let written = match writing {
         Some(writing) => tokio::time::timeout(CLEAN_UP_TIMEOUT, writing).await,
@@ -89,12 +89,12 @@ pub async fn backup(
     };
     let (bytes, manifest) = match (result, written, manifest) {
         (Ok(done), ..) => done,
-        // The interruption came when everything was handed over.
+        // The interruption came after everything was sent.
         (Err(Error::Interrupted { .. }), Ok(Ok(Ok(bytes))), Some(manifest)) => (bytes, manifest),
         (Err(error), written, _) => {
             if written.is_err() {
                 let file = file.display();
-                listener.on(Event::Warning(&format!("{file}, or one beside it that ends in .partial, may be left")));
+                listener.on(Event::Warning(&format!("{file}, or a file next to it that ends in .partial, may remain")));
             }
             return Err(error);
         }
@@ -102,7 +102,7 @@ pub async fn backup(
     Ok(BackedUp { file: file.into(), bytes, time: started.elapsed(), manifest })
 }
 
-/// What must be ended or removed, however a backup ends.
+/// Resources to release, however a backup ends.
 #[derive(Default)]
 struct Begun {
     /// Grafana's container, from the request to pause it until it runs again.
@@ -127,11 +127,11 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     let ids = [influxdb, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
     let databases = systems.influxdb().databases().await?;
-    // Where they are lost, what stands in for them.
+    // If the settings are lost, their substitutes from the containers.
     let known = stack.settings.as_ref().map(|settings| &settings.values);
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
     if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
-        // What is restored runs what this one runs, not what failed here.
+        // The restored instance runs the current image, not one that failed here.
         let image = Remembered { value: spec.specification.image.to_string(), of_file: false };
         settings.insert(Upgrade::SETTING.into(), image);
     }
@@ -144,7 +144,7 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
         influxdb: version(&seen.influxdb.version),
         grafana: version(&seen.grafana.version.clone().or(seen.grafana.recorded.map(|ran| ran.to_string()))),
     };
-    // A file that cannot be made is found before a server has any work with it.
+    // A file that cannot be created is detected before any work on the servers.
     let new = archive::New::create(file)?;
     let directory = format!("{INFLUXDB_DATA}/{}", own_directory());
     begun.copy = Some((ids[0].clone(), directory.clone()));
@@ -160,7 +160,7 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
         source: std::io::Error::other(why.to_string()),
     };
     let copied = tokio::select! {
-        // It ends before everything was handed over only where it failed.
+        // It ends before everything was sent only if it fails.
         written = &mut *writing => {
             begun.writing = None;
             let bytes = written.unwrap_or_else(|why| Err(failed(why)))?;
@@ -181,54 +181,54 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
     for role in Role::ALL {
         if stack.container(role).is_none() {
             return Err(Error::usage(
-                format!("{verb} is for containers of clipper-metrics, and {} already runs elsewhere", role.title()),
-                format!("use {}'s own way to copy its data", role.title()),
+                format!("{verb} is for managed containers, but {} is external", role.title()),
+                format!("use {}'s own tools to copy its data", role.title()),
             ));
         }
     }
     Ok(())
 }
 
-/// The engine's id of a role's container, which runs.
+/// The engine's id of a role's running container.
 fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
     let (container, answers) = match role {
         Role::Influxdb => (&seen.influxdb.container, seen.influxdb.probe.stored().is_some()),
-        // It may reject our login and is copied all the same.
+        // Grafana is copied even if it rejects the login.
         Role::Grafana => (&seen.grafana.container, true),
     };
     match container.ours() {
         Some(have) if have.run == RunState::Running && answers => Ok(have.id.clone()),
         _ => Err(Error::Absent {
-            what: format!("{} is not running, and a backup is made of what runs", role.title()),
+            what: format!("{} is not running, but a backup needs both servers to run", role.title()),
             hint: format!("start it with `{}`", stack.command("up")),
         }),
     }
 }
 
-/// The name of a run's directory: it tells other runs which machine and process made it.
+/// The name of a run's directory, which contains its machine and process.
 fn own_directory() -> String {
     let host: String = machine().chars().filter(char::is_ascii_alphanumeric).take(40).collect();
     format!("{INFLUXDB_BACKUP}-{host}-{}-{}", std::process::id(), micros_since_1970())
 }
 
-/// The run that made a directory, in words.
+/// The run that created a directory, in words.
 fn run_of(directory: &str) -> Option<String> {
     let name = directory.rsplit('/').next()?.strip_prefix(INFLUXDB_BACKUP)?.strip_prefix('-')?;
     let [host, process, _] = name.split('-').collect::<Vec<_>>()[..] else { return None };
     Some(format!("process {process} on {host}"))
 }
 
-/// Touches the directory of a backup, so that no other run takes it for one that was left.
+/// Keeps updating a directory's time, so that other runs do not remove it as a leftover.
 async fn keep_touching(docker: &Docker, influxdb: &str, directory: &str) -> Infallible {
     let mut ticks = tokio::time::interval(TOUCHED_EVERY);
     loop {
         ticks.tick().await;
-        // If it fails, the copy does, too, and says why.
+        // If this fails, the copy fails as well, with a reason.
         let _ = docker.run_inside("touch the copy of InfluxDB's data", influxdb, &["touch", "-c", directory]).await;
     }
 }
 
-/// The error where Grafana is paused, but not by this run.
+/// The error if Grafana is paused, but not by this run.
 async fn paused_by_another(systems: &Systems, influxdb: &str, grafana: &str) -> Error {
     let (stack, doing) = (systems.stack(), "look for other backups");
     let name = format!("{INFLUXDB_BACKUP}-*");
@@ -240,18 +240,20 @@ async fn paused_by_another(systems: &Systems, influxdb: &str, grafana: &str) -> 
     let runs: Vec<String> = found.lines().filter_map(|path| run_of(&printable(path))).collect();
     let up = stack.command("up");
     let (by, hint) = if runs.is_empty() {
-        (String::new(), format!("wake it with `{up}`, then run the same command again"))
+        (String::new(), format!("unpause it with `{up}`, then run the same command again"))
     } else {
-        let by = format!(", and there is another backup of {}: {}", stack.instance, runs.join(", "));
+        let by = format!(", and another backup of {} is running: {}", stack.instance, runs.join(", "));
         (
             by,
-            format!("run the same command again when that has ended; if it was killed, wake Grafana with `{up}` first"),
+            format!(
+                "run the same command again after it has ended; if it was killed, unpause Grafana with `{up}` first"
+            ),
         )
     };
     Error::Absent { what: format!("container {grafana} is paused{by}"), hint }
 }
 
-/// Hands everything over.
+/// Sends all data.
 async fn copy(
     systems: &Systems,
     [influxdb, grafana]: &[String; 2],
@@ -262,7 +264,7 @@ async fn copy(
     let docker = systems.docker()?;
     let doing = "copy InfluxDB's data";
     let changed = |doing: &str, why: &str| Error::Raced { doing: doing.into(), why: why.into() };
-    // Space that runs have left which were killed. Where that fails, the backup does not.
+    // Removes leftovers of killed runs. A failure here does not affect the backup.
     let left = format!("{INFLUXDB_BACKUP}*");
     let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &left, "-mmin", LEFT_AFTER];
     let _ = docker.run_inside(doing, influxdb, &[&find[..], &["-exec", "rm", "-rf", "{}", "+"]].concat()).await;
@@ -272,14 +274,14 @@ async fn copy(
     }
     let doing = "copy Grafana's data";
     download(docker, doing, grafana, &format!("{GRAFANA_VOLUME}/{OWN_FOLDER}"), Folder::Own, parts).await?;
-    // Before the answer, which an interruption may overtake.
+    // Set before the answer, because an interruption may come first.
     *paused = Some(grafana.clone());
     let is_paused = async || {
         let info = docker.run_info(Role::Grafana, grafana).await?;
         Ok::<_, Error>(info.is_some_and(|info| info.run == RunState::Paused))
     };
     match docker.pause_container(Role::Grafana, grafana).await {
-        // The engine answered that it did not pause it.
+        // According to the engine, the container was not paused.
         Err(error @ Error::Docker { refusal, .. }) if refusal != Refusal::Gone => {
             *paused = None;
             if is_paused().await? {
@@ -288,7 +290,7 @@ async fn copy(
             }
             let was_paused = refusal == Refusal::Conflict;
             return Err(if was_paused {
-                changed(doing, "another process paused its container meanwhile")
+                changed(doing, "another process paused its container in the meantime")
             } else {
                 error
             });
@@ -299,12 +301,12 @@ async fn copy(
         let is_there =
             download(docker, doing, grafana, &format!("{GRAFANA_VOLUME}/{name}"), Folder::Grafana, parts).await?;
         if !is_there && name == GRAFANA_FILES[0] {
-            return Err(changed(doing, "its volume holds no grafana.db, or another process removed its container"));
+            return Err(changed(doing, "its volume contains no grafana.db, or another process removed its container"));
         }
     }
-    // A database is torn if Grafana writes while it is copied.
+    // The copy of a database is inconsistent if Grafana writes in the meantime.
     if !is_paused().await? {
-        return Err(changed(doing, "another process unpaused its container meanwhile"));
+        return Err(changed(doing, "another process unpaused its container in the meantime"));
     }
     docker.unpause_container(Role::Grafana, grafana).await?;
     *paused = None;
@@ -312,8 +314,8 @@ async fn copy(
     Ok(())
 }
 
-/// Hands over the files below a path of a container; `false` if there is no such path. Ends early where the archive is
-/// not written any more.
+/// Sends the files under a path of a container; returns `false` if the path does not exist. Stops
+/// early if the archive is no longer written.
 async fn download(
     docker: &Docker,
     doing: &str,
@@ -335,7 +337,8 @@ async fn download(
     Ok(found)
 }
 
-/// Leaves nothing of this run paused, and no copy inside. Containers that were removed meanwhile hold nothing.
+/// Unpauses what this run paused, and removes its copy. In containers that were removed, there is
+/// nothing to clean up.
 async fn clean_up(systems: &Systems, paused: Option<String>, copy: Option<(String, String)>, listener: &dyn Listener) {
     let Ok(docker) = systems.docker() else { return };
     let is_done = |result: std::result::Result<Result<()>, Elapsed>| {
@@ -345,20 +348,20 @@ async fn clean_up(systems: &Systems, paused: Option<String>, copy: Option<(Strin
         let waking = docker.unpause_container(Role::Grafana, &grafana);
         if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await) {
             let up = systems.stack().command("up");
-            listener.on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` wakes it")));
+            listener.on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` unpauses it")));
         }
     }
     if let Some((influxdb, directory)) = copy {
         let remove = ["rm", "-rf", &directory];
         let removing = docker.run_inside("remove the copy", &influxdb, &remove);
         if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await) {
-            let why = "a copy may be left in InfluxDB's volume; a backup after ten minutes removes it";
+            let why = "a copy may remain in InfluxDB's volume; a backup after ten minutes removes it";
             listener.on(Event::Warning(why));
         }
     }
 }
 
-/// The name of this machine; empty where the system does not tell it.
+/// The name of this machine; empty if the system does not report it.
 fn machine() -> String {
     #[cfg(unix)]
     return rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -366,14 +369,14 @@ fn machine() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_default()
 }
 
-/// A restore that this process begins.
+/// A restore that this process starts.
 #[must_use]
 pub fn new_restore(archive: String, digest: String) -> Restore {
     let process = std::process::id();
     Restore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
 }
 
-/// The restore may still run: it was begun on another machine, or its process lives.
+/// Whether a restore may still be running: it was started on another machine, or its process is alive.
 fn may_run(restore: &Restore) -> bool {
     let own = machine();
     own.is_empty()
@@ -381,7 +384,7 @@ fn may_run(restore: &Restore) -> bool {
         || (restore.process != std::process::id() && process_lives(restore.process))
 }
 
-/// A process of this machine lives, perhaps another user's. The number may belong to a later process.
+/// Whether a process exists on this machine, possibly of another user. Its id may have been reused.
 #[cfg(unix)]
 fn process_lives(process: u32) -> bool {
     let process = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
@@ -389,29 +392,33 @@ fn process_lives(process: u32) -> bool {
     matches!(tested, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
 }
 
-/// Other systems are not asked; the lock keeps this user's runs apart.
+/// Processes are not checked on other systems; the lock keeps this user's runs apart.
 #[cfg(not(unix))]
 fn process_lives(_: u32) -> bool {
     true
 }
 
-/// The run of an unfinished restore that may still run, in words.
+/// A sentence about an unfinished restore that may still be running.
 fn running_restore(stack: &Stack) -> Option<String> {
     let Restore { archive, machine, process, .. } =
         stack.replaced_restore.as_ref().filter(|restore| may_run(restore))?;
-    let run =
-        if machine.is_empty() { "a run of clipper-metrics".into() } else { format!("process {process} on {machine}") };
-    Some(format!("the restore of {archive} into {}, begun by {run}, may still run", stack.instance))
+    let run = if machine.is_empty() {
+        "another run of clipper-metrics".into()
+    } else {
+        format!("process {process} on {machine}")
+    };
+    Some(format!("the restore of {archive} into {}, started by {run}, may still be running", stack.instance))
 }
 
-/// Makes an instance from a file that was verified. `take_over` is asked before an unfinished restore is replaced that
-/// may still run, `trust` before anything is made, `confirm` as [`super::up`] asks it.
+/// Creates an instance from a verified file. `take_over` is called before an unfinished restore
+/// that may still be running is replaced, `trust` before anything is created, and `confirm` as in
+/// [`super::up`].
 ///
 /// # Errors
-/// [`Error::Blocked`] or [`Error::Usage`] where there is one of that name or something in the way. What fails
-/// before all data is there, or when `stop` comes first, removes again what was made; afterwards the instance
-/// stays, and [`super::up`] finishes it. A run that was killed before leaves a note, with which nothing but another
-/// restore goes on.
+/// [`Error::Blocked`] or [`Error::Usage`] if an instance of that name exists or something else
+/// blocks it. After a failure or interruption before all data is restored, everything created is
+/// removed again; afterwards the instance stays, and [`super::up`] finishes it. A killed run leaves
+/// a record, with which only another restore can continue.
 pub async fn restore(
     systems: &Systems,
     archive: &Arc<Verified>,
@@ -439,7 +446,7 @@ pub async fn restore(
         }
         trust().await?;
         systems.apply(&plan.only(is_fetched), &mut executed).await?;
-        // That may have taken long.
+        // The verification may have taken long.
         expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
         progress = Progress::Something;
         systems.apply(&plan::begin_restore(), &mut executed).await?;
@@ -463,15 +470,15 @@ pub async fn restore(
         Err(error) => error,
     };
     let left = match progress {
-        Progress::Nothing => "nothing was made: run the same command again".into(),
+        Progress::Nothing => "nothing was created: run the same command again".into(),
         Progress::Something => match undo(systems).await {
-            Undone::All => "what was made was removed again".into(),
+            Undone::All => "everything created was removed".into(),
             Undone::OfAnotherRun => {
-                format!("another run works on {}: `{}` shows its state", stack.instance, stack.command("status"))
+                format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
             }
-            Undone::NotAll => format!("a part of it is left: `{}` removes it", stack.command("down --volumes")),
+            Undone::NotAll => format!("parts of it remain: `{}` removes them", stack.command("down --volumes")),
         },
-        Progress::Everything => format!("all data is there: `{}` finishes it", stack.command("up")),
+        Progress::Everything => format!("all data is restored: `{}` finishes it", stack.command("up")),
     };
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
@@ -481,7 +488,7 @@ pub async fn restore(
     Err(error)
 }
 
-/// How far a restore got.
+/// The progress of a restore.
 #[derive(Clone, Copy)]
 enum Progress {
     Nothing,
@@ -489,7 +496,7 @@ enum Progress {
     Everything,
 }
 
-/// Refuses to restore over an instance. The parts of an unfinished restore are none.
+/// Refuses to restore over an existing instance. The parts of an unfinished restore do not count as one.
 fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
     let has =
         |container: &ContainerState, volume: &Volume| *container != ContainerState::Absent || *volume != Volume::Absent;
@@ -501,15 +508,16 @@ fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(
-        format!("there is something of an instance {} on this engine already", stack.instance),
+        format!("an instance {} already exists on this engine, at least in part", stack.instance),
         format!(
-            "give another name with --name and other ports, or remove that one with `{}`",
+            "choose another --name and other ports, or remove the existing one with `{}`",
             stack.command("down --volumes")
         ),
     ))
 }
 
-/// No older Grafana starts on what a newer one has migrated, and no older InfluxDB reads a newer one's copy.
+/// Refuses an older Grafana, which must not start on a migrated database, and an older InfluxDB,
+/// which cannot read the copy.
 fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
     for (role, made_of) in [(Role::Grafana, &manifest.grafana), (Role::Influxdb, &manifest.influxdb)] {
         let image = stack.container(role).map(|spec| &spec.specification.image);
@@ -518,15 +526,15 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
             && have < need
         {
             return Err(Error::usage(
-                format!("the archive was made of {} {made_of}, which {image} is too old for", role.title()),
-                format!("give a newer one with --{role}-image"),
+                format!("the archive was created from {} {made_of}, but {image} is older", role.title()),
+                format!("choose a newer image with --{role}-image"),
             ));
         }
     }
     Ok(())
 }
 
-/// What is fetched, and touches nothing of the instance.
+/// Whether a step only fetches something and changes nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
     matches!(step, Step::PullImage(_) | Step::CheckImage(_))
 }
@@ -536,10 +544,10 @@ fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
     Plan(vec![Item::new(resource, Finding::Requested("to be restored"), steps)])
 }
 
-/// Puts the data into the containers that were made.
+/// Restores the data into the created containers.
 async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<ExecutedStep>) -> Result<()> {
     let docker = systems.docker()?;
-    // Those that this run made: another run may take the restore over and make its own.
+    // Only the containers of this run: another run may take over the restore and create its own.
     let (influxdb, grafana) = (systems.container_of(Role::Influxdb)?, systems.container_of(Role::Grafana)?);
     let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
     let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
@@ -550,15 +558,16 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
     }
-    // Which container Grafana gets, and what must be proven before it is published, is decided by what the
-    // volume holds now.
+    // The content of the volume now decides which container Grafana gets, and what must be verified
+    // before it is published.
     systems
         .apply(&steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]), executed)
         .await?;
-    // Clipper looks for InfluxDB at another port: it would make its database before the data is in.
+    // At the private port, Clipper does not find InfluxDB and cannot create its database before the
+    // data is restored.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     systems.apply(&steps_of(Resource::Server(Role::Influxdb), start), executed).await?;
-    // Its own user reads and removes what the engine puts there as another.
+    // The server's own user reads and removes files that the engine creates as another user.
     let backup =
         Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
     send(docker, &influxdb, INFLUXDB_DATA, archive, Folder::Influxdb, backup).await?;
@@ -566,7 +575,8 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     for (name, holds) in &archive.manifest.databases {
         let command = ["influxd", "restore", "-portable", "-host", INFLUXDB_HOST, "-db", name, INFLUXDB_RESTORE];
         let restored = docker.run_inside(doing, &influxdb, &command).await;
-        // InfluxDB counts it as a failure that an empty database brings nothing, and makes it or not.
+        // For InfluxDB, restoring an empty database is a failure, after which the database may or
+        // may not exist.
         if *holds {
             restored?;
         } else {
@@ -576,7 +586,7 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     docker.run_inside(doing, &influxdb, &["rm", "-rf", INFLUXDB_RESTORE]).await
 }
 
-/// Sends a folder of the archive into a container.
+/// Sends a folder of the archive to a container.
 async fn send(
     docker: &Docker,
     container: &str,
@@ -589,7 +599,7 @@ async fn send(
     let archive = Arc::clone(archive);
     let reading = tokio::task::spawn_blocking(move || archive.extract(folder, &into, sink));
     let sent = docker.upload(&format!("restore {}", folder.name()), container, path, chunks).await;
-    // Why it could not be read says more than that it ended.
+    // A read error is more specific than the end of the stream.
     let read = reading.await.map_err(|why| Error::Io {
         doing: "read the archive".into(),
         source: std::io::Error::other(why.to_string()),
@@ -597,16 +607,16 @@ async fn send(
     read.and(sent)
 }
 
-/// What became of a restore that failed.
+/// The result of undoing a failed restore.
 enum Undone {
     All,
     NotAll,
-    /// Another run has begun a restore, or made an instance.
+    /// Another run has started a restore or created an instance.
     OfAnotherRun,
 }
 
-/// Removes what a restore that failed has made. The note about it, which goes last, is the proof that nothing of the
-/// instance belongs to another run.
+/// Removes everything that a failed restore created. Its record is removed last; it proves that the
+/// instance's objects do not belong to another run.
 async fn undo(systems: &Systems) -> Undone {
     let removing = async {
         let seen = systems.observe(Depth::EngineOnly).await?;
@@ -628,7 +638,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_names_the_run_that_made_it() {
+    fn a_directory_names_the_run_that_created_it() {
         let own = format!("{INFLUXDB_DATA}/{}", own_directory());
         let run = run_of(&own).unwrap();
         assert!(run.starts_with(&format!("process {} on ", std::process::id())), "{run}");

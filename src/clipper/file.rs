@@ -1,7 +1,6 @@
-//! Clipper's TOML file and its rule for the database's name.
+//! Clipper's TOML file, and its rule for the database's name.
 //!
-//! The only file that knows `toml`. It is told which keys `[metrics]` may hold. Must not know
-//! defaults, options, or what is done with a value.
+//! The caller defines the keys that `[metrics]` may contain.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,10 +12,10 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{Error, Result};
 use crate::model::text::excerpt;
 
-/// What the file says, as far as metrics are concerned.
+/// The parts of Clipper's file that concern metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClipperFile {
-    /// Where it was read.
+    /// The file's path.
     pub path: PathBuf,
     /// The database that Clipper will write to.
     pub database: Option<String>,
@@ -26,13 +25,13 @@ pub struct ClipperFile {
     pub influx_port: Option<String>,
     /// Clipper's latency objective in microseconds.
     pub slo_micros: Option<u64>,
-    /// The models that Clipper will report of; empty if the file names none.
+    /// The models that Clipper will report; empty if the file names none.
     pub models: Vec<String>,
-    /// Our own table: key to value as text.
+    /// The table of clipper-metrics: values as text by key.
     pub metrics: BTreeMap<String, String>,
 }
 
-/// What the value of a key in `[metrics]` is.
+/// The type of a value in `[metrics]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ValueKind {
     /// A string.
@@ -41,9 +40,9 @@ pub enum ValueKind {
     Port,
     /// An address or a host name.
     Host,
-    /// A path, relative to the file that names it.
+    /// A path relative to the file.
     Path,
-    /// Several paths, relative to the file that names them: one after the other as in `PATH`.
+    /// Several paths relative to the file, joined as in `PATH`.
     Paths,
     /// True or false.
     Flag,
@@ -51,15 +50,15 @@ pub enum ValueKind {
     Word(&'static [&'static str]),
 }
 
-/// Characters that Clipper puts into an address without escaping them: nothing that it writes to
-/// such a database ever arrives (each was tried).
+/// Characters that Clipper does not escape in a request, so that nothing it writes to such a
+/// database arrives (each was tried).
 const UNWRITABLE: [char; 6] = ['&', '#', '+', '%', ';', '"'];
 
-/// Reads Clipper's file.
+/// Parses Clipper's file.
 ///
 /// # Errors
-/// [`Error::File`] with the line, when it is no TOML, when a value that concerns us has the wrong
-/// type or cannot work, or when `[metrics]` has another key than `keys`.
+/// [`Error::File`] with the line, if the file is not TOML, a relevant value has the wrong type or
+/// cannot work, or `[metrics]` contains an unknown key.
 pub fn parse(path: &Path, text: &str, keys: &[(&'static str, ValueKind)]) -> Result<ClipperFile> {
     let file = File { path, text, keys };
     let table = DeTable::parse(text).map_err(|error| {
@@ -93,46 +92,46 @@ pub fn parse(path: &Path, text: &str, keys: &[(&'static str, ValueKind)]) -> Res
     Ok(found)
 }
 
-/// Several paths as one text, as `PATH` has them.
+/// Joins paths as in `PATH`.
 ///
 /// # Errors
-/// With the reason, when a path holds what stands between two.
+/// With the reason, if a path contains the separator.
 pub fn join_paths(paths: &[String]) -> Result<String, String> {
     let joined = std::env::join_paths(paths).map_err(|why| why.to_string())?;
     Ok(joined.to_string_lossy().into_owned())
 }
 
-/// What to do about a database's name.
-const RENAME: &str = "choose another name, in Clipper's file too";
+/// The hint about a database's name.
+const RENAME: &str = "choose another name, also in Clipper's file";
 
-/// The database that Clipper makes of a name: every white-space character becomes a dash.
+/// The database that Clipper derives from a name: every white-space character becomes a dash.
 ///
 /// # Errors
-/// With the reason, when InfluxDB refuses the name or Clipper itself cannot write to it.
+/// With the reason, if InfluxDB rejects the name or Clipper cannot write to it.
 pub fn database_name(name: &str) -> Result<String, String> {
     let name: String = name.chars().map(|c| if c.is_whitespace() { '-' } else { c }).collect();
     if name.is_empty() {
-        return Err("a database needs a name".into());
+        return Err("the name is empty".into());
     }
     if name == "." || name == ".." || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
-        return Err("InfluxDB refuses this name (no `/`, no `\\`, no control characters, not `.` or `..`)".into());
+        return Err("InfluxDB rejects this name (no `/`, no `\\`, no control characters, not `.` or `..`)".into());
     }
     if name.len() > 255 {
-        return Err("InfluxDB refuses names of more than 255 bytes".into());
+        return Err("InfluxDB rejects names longer than 255 bytes".into());
     }
     if let Some(bad) = name.chars().find(|c| UNWRITABLE.contains(c)) {
         return Err(format!(
-            "Clipper does not escape `{bad}` in a database's name, so nothing that it sends would ever arrive there"
+            "Clipper does not escape `{bad}` in a database name, so its reports would never arrive there"
         ));
     }
     Ok(name)
 }
 
-/// The file at hand, for messages with a line.
+/// The file being parsed, for messages with a line.
 struct File<'a> {
     path: &'a Path,
     text: &'a str,
-    /// The keys that `[metrics]` may hold.
+    /// The keys that `[metrics]` may contain.
     keys: &'a [(&'static str, ValueKind)],
 }
 
@@ -161,7 +160,7 @@ impl File<'_> {
         let host = self.string(key, value)?;
         if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
             let message = format!("{key} = {host:?} is neither an address nor a host name");
-            return Err(self.error(Some(value.span()), message, "write one such as \"127.0.0.1\""));
+            return Err(self.error(Some(value.span()), message, "use a value such as \"127.0.0.1\""));
         }
         Ok(host)
     }
@@ -245,7 +244,7 @@ impl File<'_> {
                     let word = self.string(name, value)?;
                     if !choices.contains(&word.as_str()) {
                         let message = format!("{name} = {word:?} is not a value of this key");
-                        let hint = format!("write one of {}", choices.join(", "));
+                        let hint = format!("use one of {}", choices.join(", "));
                         return Err(self.error(Some(value.span()), message, &hint));
                     }
                     word
@@ -256,7 +255,7 @@ impl File<'_> {
         Ok(found)
     }
 
-    /// A path that is relative to the file's folder.
+    /// A path relative to the file's folder.
     fn beside(&self, path: &str) -> String {
         self.path.parent().map_or(path.into(), |folder| folder.join(path).to_string_lossy().into_owned())
     }
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_database_is_influx_dbname_and_else_the_name() {
+    fn the_database_is_influx_dbname_or_otherwise_the_name() {
         assert_eq!(read("name = \"a\"\ninflux_dbname = \"b\"").unwrap().database.as_deref(), Some("b"));
         assert_eq!(read("name = \"a\"").unwrap().database.as_deref(), Some("a"));
         assert_eq!(read("").unwrap().database, None);
@@ -354,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_elsewhere_are_clippers_business() {
+    fn unknown_keys_in_other_tables_are_ignored() {
         let file = read("cache_size = 1\n[whatever]\nx = 1\n[[models]]\nname = \"m 1\"\naddresses = []").unwrap();
         assert_eq!(file.models, ["m 1"]);
     }

@@ -1,7 +1,6 @@
-//! A believable load, as Clipper would report it: the lines of the demo.
+//! Generates a realistic load in the format of Clipper's reports, for the demo.
 //!
-//! Knows Clipper's measurements and fields. The same seed makes the same lines for the same times;
-//! must not know the clock or where the lines go.
+//! The same seed generates the same lines for the same times.
 
 use std::f64::consts::TAU;
 use std::fmt::Write as _;
@@ -10,43 +9,43 @@ use fastrand::Rng;
 
 use crate::model::reports::{COUNTER, DEMO_TAG, INTERVAL, LATENCY, THROUGHPUT, written_name};
 
-/// What a report takes longer than its interval: reports drift against the clock.
+/// The drift of reports against the clock, in milliseconds per interval.
 const DRIFT: i64 = 4;
-/// From one report to the next, in milliseconds.
+/// The time from one report to the next, in milliseconds.
 pub const STEP: i64 = INTERVAL + DRIFT;
-/// Clipper keeps so many samples of a histogram.
+/// The number of samples that Clipper keeps in a histogram.
 const SAMPLES: f64 = 2056.0;
-/// Out of so many reports, a pause and a stretch of zeros take up some: a cycle of 40 minutes.
+/// The number of reports in a cycle of 40 minutes, which includes a pause and a stretch of zeros.
 const CYCLE: i64 = 160;
 /// A day, in milliseconds.
 const DAY: i64 = 86_400_000;
-/// Reports that the pausing model leaves out in each cycle: three minutes.
+/// The reports that the pausing model skips in each cycle: three minutes.
 const PAUSE: std::ops::Range<i64> = 100..112;
-/// Reports of zeros in each cycle: two minutes.
+/// The reports with zeros in each cycle: two minutes.
 const ZEROS: std::ops::Range<i64> = 40..48;
 
-/// Who predicts, how much, and by which chance.
+/// The parameters of a load.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Names of the models, as Clipper's file would have them.
+    /// The models' names, as in Clipper's file.
     pub models: Vec<String>,
     /// Predictions per second and model.
     pub rate: f64,
-    /// The same number makes the same load.
+    /// The same seed generates the same load.
     pub seed: u64,
 }
 
-/// Lines and how many points they hold.
+/// Lines and the number of their points.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Lines of the line protocol.
     pub lines: String,
-    /// How many points they are.
+    /// The number of points.
     pub points: usize,
 }
 
 impl Load {
-    /// Adds the report of the time `at` (milliseconds since 1970) to a batch.
+    /// Adds the report for the time `at` (milliseconds since 1970) to a batch.
     pub fn report(&self, at: i64, batch: &mut Batch) {
         let turn = at.div_euclid(STEP);
         for (index, model) in self.models.iter().enumerate() {
@@ -80,7 +79,7 @@ impl Load {
         batch.points += 3;
     }
 
-    /// Chance that belongs to one model and one report.
+    /// A random generator for one model, report and purpose.
     fn chance(&self, index: usize, turn: i64, what: u64) -> Rng {
         let index = u64::try_from(index).unwrap_or_default();
         let mixed = [index + 1, turn.unsigned_abs(), what].iter().fold(self.seed, |mixed, part| {
@@ -89,7 +88,7 @@ impl Load {
         Rng::with_seed(mixed)
     }
 
-    /// Predictions per second: a daily rhythm with its peak in the afternoon, and noise.
+    /// Predictions per second: a daily rhythm with noise and a peak in the afternoon.
     fn rate_at(&self, index: usize, turn: i64) -> f64 {
         if index == 0 && ZEROS.contains(&turn.rem_euclid(CYCLE)) {
             return 0.0;
@@ -100,13 +99,13 @@ impl Load {
         self.rate * rhythm * noise
     }
 
-    /// The fields of a latency report, in microseconds; all zero without predictions.
+    /// The fields of a latency report in microseconds; all zero without predictions.
     fn latency(&self, index: usize, turn: i64, count: f64) -> String {
         if count < 1.0 {
             return "size=0,min=0,max=0,mean=0,std=0,p50=0,p95=0,p99=0".into();
         }
         let mut chance = self.chance(index, turn, 1);
-        // Every model has its own speed, and the second is the slow one.
+        // Every model has its own speed, and the second one is slow.
         let base = if index == 1 { 5_200.0 } else { 900.0 + 220.0 * self.chance(index, 0, 2).f64() };
         let typical = base * (0.92 + 0.16 * chance.f64());
         let spike = if chance.u32(0..90) == 0 { 4.0 + 5.0 * chance.f64() } else { 1.0 };
@@ -145,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_makes_the_same_load_and_another_seed_another() {
+    fn the_load_depends_on_the_seed() {
         assert_eq!(lines(&load(1), 200), lines(&load(1), 200));
         assert_ne!(lines(&load(1), 200), lines(&load(2), 200));
     }
 
     #[test]
-    fn every_line_is_tagged_and_every_part_of_the_story_is_told() {
+    fn every_line_is_tagged_and_every_phase_occurs() {
         let lines = lines(&load(1), CYCLE);
         assert!(lines.lines().all(|line| line.contains(DEMO_TAG)));
         assert!(lines.contains("m1_prediction_counter,clipper_metrics_demo=true value=0 "), "zeros");

@@ -1,6 +1,4 @@
-//! What Clipper itself fixes: its configuration file, its rule for names, and a load like its own.
-//!
-//! Talks to nobody. Must not know defaults, options, or what is done with a value.
+//! Clipper's configuration file, its rule for database names, and a load in the format of its reports.
 
 pub mod file;
 pub mod load;

@@ -1,7 +1,7 @@
-//! Files of the Compose format: one for Docker Compose, which runs the instance's own volumes, and one for Docker in
-//! swarm mode, which makes new ones.
+//! Files in the Compose format: for Docker Compose, which uses the instance's own volumes, and for
+//! Docker in swarm mode, which creates new ones.
 //!
-//! Knows that format, and what a swarm does otherwise. Must not know how an engine is asked.
+//! Comments note where a swarm behaves differently.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ use crate::model::role::Role;
 use crate::model::specification::Specification;
 use crate::model::stack::{ContainerSpec, Stack};
 
-/// Where a swarm shows a secret.
+/// The directory in which a swarm mounts secrets.
 const SECRETS: &str = "/run/secrets";
-/// The most bytes that every swarm takes for a config.
+/// The size limit of a config that every swarm accepts, in bytes.
 const CONFIG_LIMIT: usize = 500_000;
 /// The network of a swarm's services.
 pub(super) const NETWORK: &str = "metrics";
 
-/// For Docker Compose. The data source keeps the address that it has in the volume.
+/// For Docker Compose. The data source keeps the address from the volume.
 pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let stack = material.stack;
     let files = provisioning(material, &stack.data_source.url, &variable(INFLUXDB_PASSWORD), true)?;
@@ -37,10 +37,10 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
         let made = &spec.specification;
         let mut service = service(spec, &literal(material.environment(spec, stored.clone())));
         service["restart"] = json!("unless-stopped");
-        // In the short form: docker-compose 1.29 knows no address in the long one.
+        // In the short form, because docker-compose 1.29 does not support addresses in the long form.
         service["ports"] = json!([format!("{}:{}", made.publish, spec.role.port())]);
         service["security_opt"] = json!(["no-new-privileges"]);
-        // A Clipper in a container knows the server by the name of its container.
+        // A Clipper in a container reaches the server by its container's name.
         service["networks"] = json!({"default": {"aliases": [spec.name]}});
         if made.host_gateway {
             service["extra_hosts"] = json!([format!("{}:host-gateway", Specification::HOST_NAME)]);
@@ -69,7 +69,7 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let network = json!({"default": {"name": stack.instance}});
     let file = json!({"services": services, "networks": network, "volumes": volumes.collect::<Map<_, _>>()});
     let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
-    // Two exports in folders of one name are two projects.
+    // Otherwise two exports in folders with the same name would be the same project.
     all.push(File::new(".env", format!("COMPOSE_PROJECT_NAME={}\n", stack.instance)));
     all.push(File::new("docker-compose.yaml", yaml(&file)));
     all.push(readme::compose(material, &files));
@@ -86,7 +86,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     let mut services = Map::new();
     if material.influxdb_password.is_some_and(|password| password.reveal().contains('$')) {
         return Err(Error::usage(
-            "Grafana reads a password with a $ in a swarm's secret as another one",
+            "Grafana misreads a password with a $ in a swarm's secret",
             "give InfluxDB's user a password without $",
         ));
     }
@@ -94,7 +94,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     let configs = provisioned(&files);
     if let Some(file) = configs.iter().find(|file| file.content.len() > CONFIG_LIMIT) {
         return Err(Error::usage(
-            format!("{} has more bytes than a config of a swarm holds", file.path),
+            format!("{} is too large for a config of a swarm", file.path),
             "split that dashboard",
         ));
     }
@@ -102,20 +102,20 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
         let mut service = service(spec, &literal(material.environment(spec, Some(from_secret))));
         service["networks"] = json!([NETWORK]);
-        // A swarm kills what is not healthy, as InfluxDB is not while it opens a lot of data, nor Grafana while it
-        // migrates its database.
+        // A swarm kills unhealthy tasks, and InfluxDB is unhealthy while it opens much data,
+        // Grafana while it migrates its database.
         service["healthcheck"]["start_period"] = json!("30m");
         service["deploy"] = json!({
             "replicas": 1,
-            // A volume is on one node, and two servers never have it at once.
+            // A volume exists on one node, and two servers must never use it at the same time.
             "placement": {"constraints": [format!("node.labels.{} == true", stack.instance)]},
-            // One task needs no virtual address, whose connections end when they are idle.
+            // A single task needs no virtual address, which would drop idle connections.
             "endpoint_mode": "dnsrr",
             "update_config": {"order": "stop-first"},
             "restart_policy": {"condition": "any", "delay": "2s"},
         });
         if spec.role == Role::Grafana {
-            // On the one node that has the volume, not on all of them. A swarm ignores addresses.
+            // On the node with the volume only, instead of all nodes. A swarm ignores addresses.
             let port = spec.specification.publish.port();
             let published =
                 json!({"target": Role::Grafana.port(), "published": port, "protocol": "tcp", "mode": "host"});
@@ -128,7 +128,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
                     json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{}", file.path)})
                 })
                 .collect();
-            // Nobody else is in the container, whatever user its image has.
+            // Only Grafana runs in the container, whatever user its image has.
             service["secrets"] =
                 secrets.iter().map(|(name, _)| json!({"source": name, "target": name, "mode": 0o444})).collect();
         }
@@ -137,7 +137,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     if let Some(spec) = influxdb {
         services.insert("database".into(), database_service(stack, spec));
     }
-    // What is in a config cannot change, so that another content has another name.
+    // A config's content cannot change, so other content needs another name.
     let named = |index: usize, path: &str, content: &str| {
         let name = format!("{}-{}", stack.instance, fingerprint(content.as_bytes()));
         (format!("config-{index}"), json!({"name": name, "file": format!("./{FOLDER}/{path}")}))
@@ -160,7 +160,8 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     Ok(all)
 }
 
-/// Makes Clipper's database before Clipper does, so that Grafana can ask for it; ends then.
+/// A service that creates Clipper's database before Clipper does, so that Grafana can query it, and
+/// then exits.
 fn database_service(stack: &Stack, spec: &ContainerSpec) -> Value {
     let host = Role::Influxdb.name();
     json!({
@@ -172,7 +173,7 @@ fn database_service(stack: &Stack, spec: &ContainerSpec) -> Value {
     })
 }
 
-/// What both formats say of a container.
+/// The fields of a service that both formats share.
 fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
     let made = &spec.specification;
     let mut service = json!({
@@ -187,14 +188,14 @@ fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
         },
         "stop_grace_period": "30s",
     });
-    // In this form, since a swarm overlooks the short one.
+    // In the long form, because a swarm ignores the short one.
     if let Some(volumes) = service["volumes"].as_array_mut().filter(|_| made.read_only) {
         volumes.push(json!({"type": "tmpfs", "target": "/tmp"}));
     }
     service
 }
 
-/// Asks a server from inside its container, with what its images have.
+/// A health check with the programs in the server's images.
 fn health(role: Role) -> Value {
     match role {
         Role::Influxdb => json!(["CMD", "influx", "-execute", "SHOW DATABASES"]),
@@ -205,12 +206,12 @@ fn health(role: Role) -> Value {
     }
 }
 
-/// An environment, written so that nothing is put in the place of a variable.
+/// Escapes an environment so that Compose expands no variables in it.
 fn literal(environment: BTreeMap<String, String>) -> Map<String, Value> {
     environment.into_iter().map(|(name, value)| (name, json!(escaped(&value)))).collect()
 }
 
-/// A text in which nothing is a variable.
+/// Escapes a text so that Compose expands no variables in it.
 fn escaped(text: &str) -> String {
     text.replace('$', "$$")
 }

@@ -1,6 +1,5 @@
-//! A directory that holds one export and nothing else: what is in it must be what exports of the same kind wrote there.
-//!
-//! Must not know what the files mean.
+//! A directory that contains one export and nothing else: all its files must come from exports of
+//! the same kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,39 +12,40 @@ use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::model::export::{FileChange, Format};
 
-/// The file that says what exports wrote, so that an edit shows: first of what, then on each line a digest and a path.
+/// The file that lists exported files, so that edits are detected: the first line names the export,
+/// every other line has a digest and a path.
 const LIST: &str = ".clipper-metrics-export";
-/// How the name of a file ends that is not whole yet.
+/// The suffix of an incomplete file.
 const PARTIAL: &str = ".clipper-metrics-partial";
-/// A file that is not whole is written by nobody any more after this time.
+/// An incomplete file of this age is no longer being written.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// What a directory is an export of.
+/// The identity of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// The format.
     pub format: Format,
     /// The instance.
     pub instance: String,
-    /// A running Grafana was looked at, and what is remembered: nothing that somebody edited is missing.
+    /// Whether a running Grafana and the remembered settings were read, so that no edit is missing.
     pub is_complete: bool,
 }
 
 impl Subject {
-    /// As the list begins.
+    /// The first line of the list.
     fn line(&self) -> String {
         let extent = if self.is_complete { "complete" } else { "partial" };
         format!("{} {} {extent}\n", self.format, self.instance)
     }
 }
 
-/// What exports wrote: the digests by path. A run that died in the middle leaves two of a path.
+/// The exported files as digests and paths. A run that died may have listed two digests for one path.
 type Listed = BTreeSet<(String, String)>;
 
-/// A secret's file as it is, if an earlier export wrote one.
+/// The content of a secret file, if an earlier export wrote one.
 ///
 /// # Errors
-/// [`Error::File`] when it is gone, [`Error::Io`] when it cannot be read.
+/// [`Error::File`] if it is missing, [`Error::Io`] if it cannot be read.
 pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
     let (_, listed) = listed(directory)?;
     if !listed.iter().any(|(listed, _)| listed == path) {
@@ -57,32 +57,33 @@ pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::File {
             path: file,
             line: None,
-            message: "is gone, and a Grafana that was made with the password in it keeps that".into(),
-            hint: "restore it, or give the password with --grafana-password-file".into(),
+            message: "is missing, but a Grafana created with the password in it still uses that password".into(),
+            hint: "restore it, or supply the password with --grafana-password-file".into(),
         }),
         Err(why) => Err(failed("read", &file, why)),
     }
 }
 
-/// An earlier export wrote a file into the directory.
+/// Whether an earlier export wrote a file to the directory.
 ///
 /// # Errors
-/// As [`secret`].
+/// The same as [`secret`].
 pub fn lists(directory: &Path, path: &str) -> Result<bool> {
     let (_, listed) = listed(directory)?;
     Ok(listed.iter().any(|(listed, _)| listed == path))
 }
 
-/// Writes an export. Each file is there as a whole or not at all at every moment, and what a run wrote that died is
-/// known to the next.
+/// Writes an export. Every file is always either complete or missing, and the next run recognizes
+/// the files of a run that died.
 ///
 /// # Errors
-/// [`Error::File`] when the directory holds another export, something that no export wrote, or that somebody changed,
-/// or more than is known now: then nothing is written. [`Error::Io`] when the machine does not let us.
+/// [`Error::File`] if the directory contains another export, a file that was not exported or was
+/// edited, or more data than is available now: then nothing is written. [`Error::Io`] if the file
+/// system returns an error.
 pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<(String, FileChange)>> {
     let mut found = Found::default();
     match fs::metadata(directory) {
-        Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is no directory")),
+        Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is not a directory")),
         Ok(_) => {}
         Err(why) if why.kind() == io::ErrorKind::NotFound => {}
         Err(why) => return Err(failed("read", directory, why)),
@@ -118,7 +119,7 @@ pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<
     Ok(changes.into_iter().collect())
 }
 
-/// A directory goes on as what it is, and never holds less than before because less is known.
+/// A directory keeps its kind of export, and data that is unavailable now is not removed from it.
 fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Result<()> {
     let Some(head) = head else { return Ok(()) };
     let complete = Subject { is_complete: true, ..subject.clone() }.line();
@@ -126,24 +127,21 @@ fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Resul
     if head != complete && head != partial {
         let mut words = head.split_whitespace();
         let (format, instance) = (words.next().unwrap_or("?"), words.next().unwrap_or("?"));
-        return Err(in_the_way(directory, &format!("holds an export of {instance} for {format}")));
+        return Err(in_the_way(directory, &format!("contains an export of {instance} for {format}")));
     }
     if head == complete && !subject.is_complete {
         return Err(Error::File {
             path: directory.into(),
             line: None,
-            message:
-                "holds an export of more than can be looked at now: what the instance remembers, or what somebody \
-                      edited in Grafana"
-                    .into(),
-            hint: "bring the instance up and check that Grafana answers, or name a directory that does not exist"
+            message: "contains an export with more data than is available now: remembered settings or edits in Grafana"
                 .into(),
+            hint: "start the instance and check that Grafana answers, or choose a directory that does not exist".into(),
         });
     }
     Ok(())
 }
 
-/// What becomes of a file that is there, and that is wanted or listed.
+/// The change to an existing file that is exported or listed.
 fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Result<FileChange> {
     let file = directory.join(path);
     let bytes = fs::read(&file).map_err(|why| failed("read", &file, why))?;
@@ -151,7 +149,7 @@ fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Resu
     if let Some(wanted) = wanted.filter(|wanted| wanted.content.as_bytes() == bytes) {
         return Ok(if has_mode(&file, wanted) { FileChange::Unchanged } else { FileChange::Updated });
     }
-    // Of a secret, only the rest is compared.
+    // In a file with a secret, only the rest is compared.
     let digest = match wanted {
         Some(wanted) => File { content: String::from_utf8_lossy(&bytes).into(), ..wanted.clone() }.digest(),
         None => fingerprint(&bytes),
@@ -165,17 +163,16 @@ fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Resu
     }
 }
 
-/// What is below a directory.
+/// The files in a directory.
 #[derive(Default)]
 struct Found {
     /// Paths of files.
     files: Vec<String>,
-    /// What runs left that died.
+    /// Incomplete files of runs that died.
     abandoned: Vec<PathBuf>,
 }
 
-/// Looks at everything below a directory but what Git and macOS keep in any, and stops at the first thing that nobody
-/// knows.
+/// Lists everything in a directory except metadata of Git and macOS; fails at the first unknown file.
 fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Found) -> Result<()> {
     let here = root.join(folder);
     let io = |why| failed("read", &here, why);
@@ -205,7 +202,7 @@ fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Fo
 }
 
 fn strange(directory: &Path, path: &str) -> Error {
-    in_the_way(directory, &format!("holds {path}, which no export wrote, or which somebody has changed since"))
+    in_the_way(directory, &format!("contains {path}, which was not written by an export or was changed afterwards"))
 }
 
 fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String)>) -> File {
@@ -213,7 +210,7 @@ fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String
     File::new(LIST, format!("{}{}", subject.line(), lines.collect::<String>()))
 }
 
-/// What the list says: of what it is, and what was written.
+/// Parses the list: the identity of the export, and its files.
 fn listed(directory: &Path) -> Result<(Option<String>, Listed)> {
     let file = directory.join(LIST);
     match fs::read_to_string(&file) {
@@ -230,7 +227,7 @@ fn listed(directory: &Path) -> Result<(Option<String>, Listed)> {
     }
 }
 
-/// Puts a file in its place as a whole.
+/// Writes a file completely and moves it into place.
 fn replace(directory: &Path, file: &File) -> Result<()> {
     let path = directory.join(&file.path);
     let made = || -> io::Result<()> {
@@ -241,7 +238,7 @@ fn replace(directory: &Path, file: &File) -> Result<()> {
         let _ = fs::remove_file(&partial);
         let mut open = fs::OpenOptions::new();
         open.write(true).create_new(true);
-        // A secret is nobody else's from its first byte on.
+        // A secret is private from its first byte on.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
         let mut new = open.open(&partial)?;
@@ -255,7 +252,7 @@ fn replace(directory: &Path, file: &File) -> Result<()> {
     made().map_err(|why| failed("write", &path, why))
 }
 
-/// Whatever the user's mask: a server in a container runs as somebody else.
+/// The mode is independent of the user's umask, because a server in a container runs as another user.
 fn mode(file: &File) -> u32 {
     if file.secret.is_some() { 0o600 } else { 0o644 }
 }
@@ -281,7 +278,7 @@ fn set_mode(_: &Path, _: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Nobody else can read a secret.
+/// Whether a file has its mode, so that no other user can read a secret.
 #[cfg(unix)]
 fn has_mode(path: &Path, file: &File) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
@@ -298,7 +295,7 @@ fn in_the_way(directory: &Path, message: &str) -> Error {
         path: directory.into(),
         line: None,
         message: message.into(),
-        hint: "name a directory that does not exist, or remove what is in this one".into(),
+        hint: "choose a directory that does not exist, or remove the files in this one".into(),
     }
 }
 
@@ -328,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_changes_nothing_and_what_changed_follows() {
+    fn a_second_export_changes_only_files_that_differ() {
         let home = tempfile::tempdir().unwrap();
         let directory = home.path().join("a/b");
         let first = [file("x/y.yaml", "1"), file("z", "2")];
@@ -342,15 +339,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_and_is_no_export_or_was_changed_is_refused_and_left() {
+    fn unknown_and_edited_files_are_refused_and_kept() {
         let home = tempfile::tempdir().unwrap();
         let mine = home.path().join(format!("mine{PARTIAL}"));
         fs::write(&mine, "m").unwrap();
         let theirs = home.path().join("theirs");
         fs::write(&theirs, "t").unwrap();
         let wanted = [file("a", "1"), file("b", "2")];
-        assert!(refused(home.path(), &wanted).contains("holds theirs,"));
-        assert!(refused(&theirs, &wanted).contains("no directory"));
+        assert!(refused(home.path(), &wanted).contains("contains theirs,"));
+        assert!(refused(&theirs, &wanted).contains("not a directory"));
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
         fs::remove_file(&theirs).unwrap();
         write(home.path(), &subject(), &wanted).unwrap();
@@ -358,14 +355,14 @@ mod tests {
         let other = [file("a", "3"), file("b", "2")];
         assert!(refused(home.path(), &other).contains("holds b,"));
         assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
-        // What is as it is to be needs no list.
+        // Unchanged files need no list.
         fs::write(home.path().join("b"), "2").unwrap();
         fs::remove_file(home.path().join(LIST)).unwrap();
         assert_eq!(changes(home.path(), &wanted), [FileChange::Unchanged, FileChange::Unchanged]);
     }
 
     #[test]
-    fn a_directory_stays_what_it_is_and_never_becomes_less_because_less_is_known() {
+    fn a_directory_keeps_its_export_and_loses_no_data_that_is_unavailable_now() {
         let home = tempfile::tempdir().unwrap();
         let wanted = [file("a", "1")];
         write(home.path(), &subject(), &wanted).unwrap();
@@ -373,20 +370,20 @@ mod tests {
             [Subject { format: Format::Provisioning, ..subject() }, Subject { instance: "y".into(), ..subject() }]
         {
             let why = write(home.path(), &other, &wanted).unwrap_err().to_string();
-            assert!(why.contains("holds an export of x for swarm"), "{why}");
+            assert!(why.contains("contains an export of x for swarm"), "{why}");
         }
         let partial = Subject { is_complete: false, ..subject() };
         let why = write(home.path(), &partial, &[file("a", "2")]).unwrap_err().to_string();
-        assert!(why.contains("more than can be looked at now"), "{why}");
+        assert!(why.contains("more data than is available now"), "{why}");
         assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
         let fresh = home.path().join("fresh");
         write(&fresh, &partial, &wanted).unwrap();
-        assert_eq!(changes(&fresh, &wanted), [FileChange::Unchanged], "more is known now");
+        assert_eq!(changes(&fresh, &wanted), [FileChange::Unchanged], "more data is available now");
         write(&fresh, &partial, &wanted).unwrap_err();
     }
 
     #[test]
-    fn a_run_that_died_is_finished_by_the_next_also_with_other_content() {
+    fn an_interrupted_export_is_completed_by_the_next_even_with_other_content() {
         let home = tempfile::tempdir().unwrap();
         let (old, new) = ([file("a", "1"), file("b", "1")], [file("a", "2"), file("b", "2")]);
         write(home.path(), &subject(), &old).unwrap();
@@ -398,7 +395,7 @@ mod tests {
         fs::write(&partial, "ha").unwrap();
         let third = [file("a", "3"), file("b", "3")];
         assert_eq!(changes(home.path(), &third), [FileChange::Updated, FileChange::Updated]);
-        assert!(partial.exists(), "somebody may be writing it now");
+        assert!(partial.exists(), "another process may be writing it");
         let long_ago = std::time::SystemTime::now() - ABANDONED * 2;
         fs::File::open(&partial).unwrap().set_modified(long_ago).unwrap();
         changes(home.path(), &third);
@@ -407,7 +404,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_secret_is_the_owners_alone_and_nothing_of_it_is_in_the_list() {
+    fn a_secret_is_private_and_not_in_the_list() {
         use std::os::unix::fs::PermissionsExt as _;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("p");
@@ -420,7 +417,7 @@ mod tests {
             fs::read_to_string(home.path().join(LIST)).unwrap(),
             format!("swarm x complete\n{} p\n", fingerprint(b""))
         );
-        // Somebody's own is kept, and whoever could read it cannot any more.
+        // A user's own secret is kept, and becomes private.
         fs::write(&path, "own").unwrap();
         set_mode(&path, 0o644).unwrap();
         assert_eq!(secret(home.path(), "p").unwrap().as_deref(), Some("own"));
@@ -430,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_file_with_a_secret_the_rest_is_compared() {
+    fn in_a_file_with_a_secret_only_the_rest_is_compared() {
         let home = tempfile::tempdir().unwrap();
         let lines = |content: &str| File { secret: Some(Secrecy::Values), ..file("s.yaml", content) };
         let text =
@@ -439,6 +436,6 @@ mod tests {
         fs::write(home.path().join("s.yaml"), text("\"b\"", "x")).unwrap();
         assert_eq!(changes(home.path(), &[lines(&text("\"b\"", "x"))]), [FileChange::Unchanged]);
         fs::write(home.path().join("s.yaml"), text("\"b\"", "mine")).unwrap();
-        assert!(refused(home.path(), &[lines(&text("\"b\"", "x"))]).contains("holds s.yaml"));
+        assert!(refused(home.path(), &[lines(&text("\"b\"", "x"))]).contains("contains s.yaml"));
     }
 }

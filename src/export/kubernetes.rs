@@ -1,6 +1,6 @@
 //! Manifests for Kubernetes, with a kustomization.
 //!
-//! Knows the API's kinds that are needed. Must not know a cluster: nothing here is asked of one.
+//! No cluster is contacted.
 
 use std::collections::BTreeMap;
 
@@ -18,35 +18,37 @@ use crate::model::stack::{ContainerSpec, Secret, Stack};
 
 /// The file with the passwords.
 pub(super) const SECRET: &str = "secret.yaml";
-/// What comes before the values in it.
+/// The line before the values in it.
 const VALUES: &str = "stringData:\n";
-/// Where Grafana's container finds them.
+/// The directory in which Grafana's container finds them.
 const SECRETS: &str = "/etc/clipper-metrics";
-/// The label of ConfigMaps and Jobs that says which export they belong to.
+/// The label of ConfigMaps and Jobs that names their export.
 const EDITION: &str = "clipper-metrics/export";
-/// The label that all objects have.
+/// The label of all objects.
 const PART_OF: &str = "clipper-metrics";
-/// In seconds: how long a Job that has done its work stays.
+/// The time in seconds for which a completed Job is kept.
 const JOB_STAYS: u32 = 86_400;
-/// The most bytes that a ConfigMap holds.
+/// The size limit of a ConfigMap.
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
 
-/// The label selector of objects that other exports of the instance made.
+/// The label selector for objects of other exports of the instance.
 pub(super) fn outdated(stack: &Stack, edition: &str) -> String {
     format!("app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={edition}", stack.instance)
 }
 
-/// The name of an object of a role.
+/// The name of a role's objects.
 pub(super) fn object(stack: &Stack, role: Role) -> String {
     role.object_name(&stack.instance)
 }
 
-/// A Service's name begins with a letter, and no name ends with a dash.
+/// Checks the name: a Service's name begins with a letter, and no name ends with a dash.
 pub(super) fn check_name(instance: &str) -> Result<()> {
     if instance.starts_with(|c: char| c.is_ascii_digit()) || instance.ends_with('-') {
         return Err(Error::usage(
-            format!("{instance:?} is no name for Kubernetes: names begin with a letter there, and end without a dash"),
-            "choose another one with --name",
+            format!(
+                "{instance:?} is not a valid name in Kubernetes: names begin with a letter and do not end with a dash"
+            ),
+            "choose another --name",
         ));
     }
     Ok(())
@@ -62,7 +64,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     let mut jobs: Vec<Value> = influxdb.map(|spec| database_job(stack, spec)).into_iter().collect();
     let edition: String = maps.iter().chain(&jobs).map(Value::to_string).collect();
     let edition = fingerprint(edition.as_bytes());
-    // An earlier export may have made others of these, which the cluster keeps.
+    // The cluster keeps such objects of earlier exports, so these carry the edition.
     for object in maps.iter_mut().chain(&mut jobs) {
         object["metadata"]["labels"][EDITION] = json!(edition);
     }
@@ -91,7 +93,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// Written by hand so that [`password`] finds it again.
+/// Written line by line, so that [`password`] can parse it.
 fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     let head = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": metadata(stack, &object(stack, Role::Grafana), Role::Grafana),
@@ -101,14 +103,14 @@ fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     format!("{}{VALUES}{}", yaml(&head), lines.collect::<String>())
 }
 
-/// Grafana's password in a Secret that was written before.
+/// Grafana's password in an earlier Secret.
 pub(super) fn password(secret: &str) -> Option<String> {
     let prefix = format!("  {PASSWORD_FILE}: ");
     let line = secret.lines().find_map(|line| line.strip_prefix(&prefix))?;
     serde_json::from_str(line).ok()
 }
 
-/// A Secret as it would be with other values.
+/// A Secret without its values, for comparing.
 pub(super) fn without_values(secret: &str) -> String {
     let (head, values) = secret.split_once(VALUES).unwrap_or((secret, ""));
     let keys = values.lines().map(|line| line.split(": ").next().unwrap_or_default().to_string() + "\n");
@@ -125,14 +127,14 @@ fn metadata(stack: &Stack, name: &str, role: Role) -> Value {
     json!({"name": name, "labels": all})
 }
 
-/// Grafana's files: one ConfigMap for those that set it up, one for each dashboard, and where each file goes.
+/// Grafana's files: one ConfigMap for provisioning, one for each dashboard, and the mount of every file.
 fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, Vec<Value>)> {
     let name = format!("{}-provisioning", object(stack, Role::Grafana));
     let mut maps: Vec<(String, Map<String, Value>, Vec<Value>)> = vec![(name.clone(), Map::new(), Vec::new())];
     for ProvisionedFile { path, content, is_dashboard } in files {
         if content.len() > CONFIG_MAP_LIMIT - 1024 {
             return Err(Error::usage(
-                format!("{path} has more bytes than a ConfigMap of Kubernetes holds"),
+                format!("{path} is too large for a ConfigMap of Kubernetes"),
                 "split that dashboard",
             ));
         }
@@ -159,7 +161,7 @@ fn influxdb(material: &Material<'_>, spec: &ContainerSpec) -> Vec<Value> {
         "containers": [server(spec, &environment(material.environment(spec, None)), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
         "volumes": temporary(),
     });
-    // Nobody is asked for a password: only what runs in the same namespace gets in.
+    // InfluxDB requires no password, so only pods in the same namespace may connect.
     let policy = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": metadata(stack, &object(stack, role), role),
@@ -196,12 +198,12 @@ fn grafana(material: &Material<'_>, spec: &ContainerSpec, sources: &[Value], dig
         "containers": [server(spec, &environment, "/api/health", &mounts)],
         "volumes": volumes,
     });
-    // Grafana reads the data source at its start only.
+    // Grafana reads the data source only at its start.
     let annotations = json!({"clipper-metrics/provisioning": digest});
     vec![service(stack, role), stateful_set(stack, role, pod, &annotations, "1Gi")]
 }
 
-/// The user that the role's images run as, which the volume belongs to.
+/// The user of the role's images, which must own the volume.
 const fn user(role: Role) -> u32 {
     match role {
         Role::Influxdb => 1500,
@@ -238,7 +240,7 @@ fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value, 
     })
 }
 
-/// What a server's container is, without what only its role has.
+/// The parts of a server's container that do not depend on its role.
 fn server(spec: &ContainerSpec, environment: &[Value], path: &str, mounts: &[Value]) -> Value {
     let role = spec.role;
     let mut mounts = mounts.to_vec();
@@ -254,7 +256,8 @@ fn server(spec: &ContainerSpec, environment: &[Value], path: &str, mounts: &[Val
         "imagePullPolicy": "IfNotPresent",
         "env": environment,
         "ports": [{"name": "http", "containerPort": role.port(), "protocol": "TCP"}],
-        // A new version migrates its database before it answers, and InfluxDB opens all that it holds: half an hour.
+        // A new version migrates its database before it answers, and InfluxDB opens all its data:
+        // half an hour.
         "startupProbe": probe(2, 900),
         "readinessProbe": probe(10, 3),
         "livenessProbe": probe(20, 6),
@@ -284,13 +287,13 @@ fn temporary() -> Vec<Value> {
 }
 
 fn environment(variables: BTreeMap<String, String>) -> Vec<Value> {
-    // A `$` before a bracket would begin a variable.
+    // A `$` before a parenthesis would begin a variable.
     let variables = variables.into_iter();
     variables.map(|(name, value)| json!({"name": name, "value": value.replace("$(", "$$(")})).collect()
 }
 
-/// Makes Clipper's database before Clipper does, so that Grafana can ask for it. A Job cannot change, so that
-/// another one has another name.
+/// A Job that creates Clipper's database before Clipper does, so that Grafana can query it. A Job
+/// cannot change, so another one needs another name.
 fn database_job(stack: &Stack, spec: &ContainerSpec) -> Value {
     let host = object(stack, Role::Influxdb);
     let labels = json!({"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": stack.instance});
@@ -311,7 +314,7 @@ fn database_job(stack: &Stack, spec: &ContainerSpec) -> Value {
                     "command": ["influx", "-host", host, "-execute", database(stack).replace("$(", "$$(")],
                     "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
                     "securityContext": container_security(true),
-                    // Where influx would keep a history.
+                    // The directory in which influx would store a history.
                     "env": [{"name": "HOME", "value": "/tmp"}],
                     "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
                 }],

@@ -1,7 +1,4 @@
-//! Exports: a stack as files for a system that runs it without clipper-metrics.
-//!
-//! Knows what all formats have in common. Must not know how a directory is written, nor where what a running
-//! Grafana has came from.
+//! Exports: describes a stack in files for a system that runs it without clipper-metrics.
 
 mod compose;
 pub mod directory;
@@ -24,28 +21,28 @@ use crate::model::role::Role;
 use crate::model::stack::{ContainerSpec, DataSource, Login, Secret, Stack};
 use crate::model::version::Version;
 
-/// The file of a new Grafana's password in an exported directory.
+/// The file with a new Grafana's password in an exported directory.
 const PASSWORD_FILE: &str = "grafana-password";
-/// The file of an external InfluxDB's password.
+/// The file with the password of an external InfluxDB.
 const INFLUXDB_PASSWORD_FILE: &str = "influxdb-password";
-/// Where Grafana looks for the files that set it up.
+/// The directory of Grafana's provisioning files.
 const PROVISIONING: &str = "/etc/grafana/provisioning";
-/// The folder of those files beside files of another format.
+/// The folder of those files in exports of other formats.
 const FOLDER: &str = "provisioning";
 
-/// The stack can be exported like this, with the password of InfluxDB's user, if one was given.
+/// Checks that the stack can be exported in this format, with the password of InfluxDB's user, if supplied.
 ///
 /// # Errors
-/// [`Error::Usage`] with what is in the way.
+/// [`Error::Usage`] with the obstacle.
 pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) -> Result<()> {
     if format == Format::Provisioning {
         return check_organisation(stack);
     }
     let Some(grafana) = stack.container(Role::Grafana) else {
         return Err(Error::usage(
-            format!("export {format} is for a Grafana in a container of clipper-metrics, and this one runs elsewhere"),
+            format!("export {format} is for a managed Grafana container, but this Grafana is external"),
             format!(
-                "omit --grafana-url, or make files for that Grafana with `{}`",
+                "omit --grafana-url, or write files for that Grafana with `{}`",
                 stack.command("export provisioning DIRECTORY")
             ),
         ));
@@ -53,28 +50,30 @@ pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) 
     if format.makes_servers() {
         if let Some(organisation) = &stack.organisation {
             return Err(Error::usage(
-                format!("export {format} makes a new Grafana, which has no organisation {organisation:?}"),
-                "omit --grafana-org (--grafana-org '' takes back a remembered one)",
+                format!("export {format} creates a new Grafana, which has no organisation {organisation:?}"),
+                "omit --grafana-org (--grafana-org '' removes a remembered one)",
             ));
         }
         if grafana.specification.host_gateway {
             return Err(Error::usage(
-                "InfluxDB's address is that of this machine, where no Grafana elsewhere reaches it",
-                "give the address that a Grafana elsewhere uses with --data-source-url",
+                "InfluxDB's address is on this machine's loopback, which a Grafana elsewhere cannot reach",
+                "set --data-source-url to the address that a Grafana elsewhere uses",
             ));
         }
         let user = &stack.data_source.user;
         if !user.is_empty() && influxdb_password.is_none() {
             return Err(Error::usage(
-                format!("export {format} writes down the password of InfluxDB's user {user:?}, and there is none"),
-                "give --influxdb-password-file: passwords are not remembered",
+                format!(
+                    "export {format} includes the password of InfluxDB's user {user:?}, but no password was supplied"
+                ),
+                "use --influxdb-password-file: passwords are not remembered",
             ));
         }
     }
     if format == Format::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
 }
 
-/// Provisioning files name an organisation by its number, which only the Grafana that takes the files knows.
+/// Provisioning files identify an organisation by its number, which only the target Grafana knows.
 fn check_organisation(stack: &Stack) -> Result<()> {
     let Some(organisation) = &stack.organisation else { return Ok(()) };
     let is_external = stack.container(Role::Grafana).is_none();
@@ -84,16 +83,16 @@ fn check_organisation(stack: &Stack) -> Result<()> {
     let missing = if is_external { "" } else { "--grafana-url and " };
     Err(Error::usage(
         format!(
-            "provisioning files name an organisation by its number, and the number of {organisation:?} is not known"
+            "provisioning files identify an organisation by its number, and the number of {organisation:?} is unknown"
         ),
         format!(
-            "name the Grafana that gets the files with {missing}--grafana-token-file or --grafana-password-file, or omit \
-             --grafana-org (--grafana-org '' takes back a remembered one)"
+            "name the target Grafana with {missing}--grafana-token-file or --grafana-password-file, or omit \
+             --grafana-org (--grafana-org '' removes a remembered one)"
         ),
     ))
 }
 
-/// The data source's address is a name that only the instance's containers know.
+/// Whether the data source's address is a name that only the instance's containers can resolve.
 #[must_use]
 pub fn is_known_to_containers_only(stack: &Stack) -> bool {
     let grafana = stack.container(Role::Grafana);
@@ -101,22 +100,23 @@ pub fn is_known_to_containers_only(stack: &Stack) -> bool {
     grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
 }
 
-/// The files delete alert rules where they make none: rules that an earlier export made there stay without that. A
-/// Grafana of its own takes rules from files only. Another one may have rules of the instance that no file made; there
-/// they stay unless they were taken back, or an earlier export into the directory made them.
+/// Whether the files delete alert rules if they create none: otherwise rules from an earlier export
+/// would stay. A new Grafana has only rules from files. An external one may have rules of the
+/// instance that no file created; they stay unless alerts were turned off or an earlier export to
+/// the directory created the rules.
 ///
 /// # Errors
-/// [`Error::Io`] when the directory cannot be read.
+/// [`Error::Io`] if the directory cannot be read.
 pub fn deletes_rules(format: Format, stack: &Stack, directory: &Path) -> Result<bool> {
     let earlier = || directory::lists(directory, &format!("alerting/{}.yaml", stack.instance));
     Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
 }
 
-/// The password of the Grafana that an earlier export to that directory makes.
+/// The password of the Grafana that an earlier export to that directory creates.
 ///
 /// # Errors
-/// [`Error::File`] when there is one that cannot be made out, or there was one that is gone, [`Error::Io`] when it
-/// cannot be read.
+/// [`Error::File`] if it is unreadable or its file is missing, [`Error::Io`] if the file system
+/// returns an error.
 pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
     let (path, kept) = match format {
         Format::Provisioning | Format::Compose => return Ok(None),
@@ -133,46 +133,46 @@ pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
         path: folder.join(path),
         line: None,
         message: message.into(),
-        hint: "write a password of at least 4 characters there, in double quotes in a Secret, or give one with \
+        hint: "write a password of at least 4 characters there, in double quotes in a Secret, or supply one with \
                --grafana-password-file"
             .into(),
     };
-    let kept: String = kept.ok_or_else(|| bad("holds no password that can be read"))?;
+    let kept: String = kept.ok_or_else(|| bad("contains no valid password"))?;
     check_password(&kept).map_err(bad)?;
     Ok(Some(Secret::new(kept)))
 }
 
-/// A password for a Grafana that others reach.
+/// Checks the password for a Grafana that other hosts can reach.
 ///
 /// # Errors
-/// With what is wrong.
+/// With the reason.
 pub fn check_password(password: &str) -> std::result::Result<(), &'static str> {
     if password == Login::PUBLIC_PASSWORD {
-        return Err("holds the password that is Grafana's public default");
+        return Err("contains Grafana's public default password");
     }
     if !Login::is_password(password) {
-        return Err("holds a password that is too short, or has a line break in it");
+        return Err("contains a password that is too short or has a line break");
     }
     Ok(())
 }
 
-/// What of a file is secret.
+/// The secret part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secrecy {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// The values in the part of a Secret that holds them.
+    /// The values in a Secret's data.
     Values,
 }
 
 /// A file of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Below the directory, with `/` between folders.
+    /// The path in the directory, with `/` between folders.
     pub path: String,
-    /// What is in it.
+    /// The content.
     pub content: String,
-    /// What of it only its owner may read.
+    /// The part that only the owner may read, if any.
     pub secret: Option<Secrecy>,
 }
 
@@ -185,7 +185,7 @@ impl File {
         Self { secret: Some(secret), ..Self::new(path, content) }
     }
 
-    /// Fingerprint of everything but secrets, which somebody may have replaced by their own.
+    /// Fingerprint without secrets, which a user may have replaced.
     fn digest(&self) -> String {
         match self.secret {
             None => fingerprint(self.content.as_bytes()),
@@ -195,33 +195,33 @@ impl File {
     }
 }
 
-/// What an export is made of.
+/// The input of an export.
 pub struct Material<'a> {
     /// The stack.
     pub stack: &'a Stack,
-    /// What its Grafana has.
+    /// The state of its Grafana.
     pub present: &'a Present,
-    /// Its version, if it is known.
+    /// That Grafana's version, if known.
     pub version: Option<Version>,
-    /// The password of a Grafana that is made.
+    /// The password of a new Grafana.
     pub password: Option<&'a Secret>,
-    /// The password of the Grafana that there is lies in its volume.
+    /// Whether the existing Grafana's password is stored in its volume.
     pub has_stored_password: bool,
-    /// The password of an InfluxDB that wants one.
+    /// The password of an InfluxDB that requires one.
     pub influxdb_password: Option<&'a Secret>,
-    /// The files delete alert rules where they make none.
+    /// Whether the files delete alert rules if they create none.
     pub deletes_rules: bool,
 }
 
 impl<'a> Material<'a> {
-    /// What servers that are made are given in secret, by the names of files.
+    /// The secrets of new servers, by file name.
     fn secrets(&self) -> Vec<(&'static str, &'a Secret)> {
         let password = self.password.map(|password| (PASSWORD_FILE, password));
         let influxdb = self.influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
         password.into_iter().chain(influxdb).collect()
     }
 
-    /// InfluxDB's address for a Grafana that knows a container of it as `host`.
+    /// InfluxDB's address for a Grafana that reaches its container as `host`.
     fn influxdb_url(&self, host: &str) -> String {
         match self.stack.container(Role::Influxdb) {
             Some(_) => ServerUrl::http(host, Role::Influxdb.port()).to_string(),
@@ -229,7 +229,8 @@ impl<'a> Material<'a> {
         }
     }
 
-    /// A container's environment; of Grafana, with its first account. `password` says where its password is.
+    /// The environment of a container; for Grafana, with its first account. `password` is the place
+    /// of its password.
     fn environment(&self, spec: &ContainerSpec, password: Option<String>) -> BTreeMap<String, String> {
         let mut all = spec.specification.environment.clone();
         if spec.role == Role::Grafana {
@@ -243,10 +244,10 @@ impl<'a> Material<'a> {
     }
 }
 
-/// All files of an export, in the order of their paths.
+/// All files of an export, ordered by path.
 ///
 /// # Errors
-/// [`Error::Usage`] when something of it cannot be exported like this.
+/// [`Error::Usage`] if something cannot be exported in this format.
 pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
     let mut files = match format {
         Format::Provisioning => {
@@ -264,7 +265,8 @@ pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
     Ok(files)
 }
 
-/// Grafana's files for an InfluxDB at that address, whose password, if it wants one, is found like that.
+/// Grafana's files for an InfluxDB at that address; `password` is the place of its password, if it
+/// requires one.
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
     // The files may be applied from another machine.
     let source = DataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
@@ -273,24 +275,24 @@ fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_databa
     Provisioning::new(material.stack, &purpose, material.present)
 }
 
-/// A value that Grafana takes from a variable: in this form, a `$` in it stays one.
+/// A reference to a variable in Grafana's files; in this form, a `$` in its value is kept.
 fn variable(name: &str) -> String {
     format!("${name}")
 }
 
-/// A value that Grafana takes from a file.
+/// A reference to a file in Grafana's files.
 fn from_file(path: &str) -> String {
     format!("$__file{{{path}}}")
 }
 
-/// A file of Grafana's, below its provisioning folder.
+/// One of Grafana's files, relative to its provisioning folder.
 struct ProvisionedFile {
     path: String,
     content: String,
     is_dashboard: bool,
 }
 
-/// All files of Grafana's.
+/// All of Grafana's files.
 fn provisioned(provisioning: &Provisioning) -> Vec<ProvisionedFile> {
     let own = provisioning.folder_name(0);
     let folder = |index: usize| format!("dashboards/{}", provisioning.folder_name(index));
@@ -317,21 +319,21 @@ fn provisioning_files(provisioning: &Provisioning, root: &str) -> Vec<File> {
     files.map(|file| File::new(format!("{root}{}", file.path), file.content)).collect()
 }
 
-/// Where Grafana's server finds the bundled dashboard.
+/// The path of the bundled dashboard on Grafana's server.
 fn home(stack: &Stack) -> String {
     format!("{PROVISIONING}/dashboards/{}/{}.json", stack.instance, stack.dashboard.uid)
 }
 
-/// The statements that make Clipper's database as the stack wants it; again without harm.
+/// The statements that create Clipper's database as specified; safe to repeat.
 fn database(stack: &Stack) -> String {
     influxdb::database_statements(&stack.database, stack.retention).join("; ")
 }
 
 fn yaml(value: &Value) -> String {
-    // Lines are not folded: a query stays in one piece.
+    // Lines are not folded, so that a query stays on one line.
     let mut options = serde_saphyr::SerializerOptions::default();
     options.folded_wrap_chars = usize::MAX;
-    // Values of JSON can all be written.
+    // Every JSON value can be serialized.
     let text = serde_saphyr::to_string_with_options(value, options).unwrap_or_default();
     format!("{}\n", text.trim_end())
 }
@@ -343,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_yaml_would_take_for_something_else_is_quoted_and_lines_stay_whole() {
+    fn ambiguous_values_are_quoted_and_lines_are_not_folded() {
         let long = "SELECT last(\"p99\") FROM /x$/ WHERE time > 0 ".repeat(8);
         let value =
             json!({"a": "no", "b": "1:20", "c": "2024-01-01", "d": "0400", "e": long, "f": "{\n  \"x\": 1\n}\n"});

@@ -1,6 +1,4 @@
-//! The README of an export: what it was made from, how it is used and reached, and what it opens to whom.
-//!
-//! Knows texts. Must not know the formats' fields.
+//! The README of an export: its source, its use, its addresses, and who can reach them.
 
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Login, Stack};
 
-/// The name of the file.
+/// The file's name.
 const NAME: &str = "README.md";
 
 pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> File {
@@ -26,7 +24,7 @@ pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> Fil
     );
     let url = &stack.data_source.url;
     let unknown = format!(
-        " **Only containers of the instance know that name**: give the address that this Grafana uses with `{}`.",
+        " **Only containers of the instance know that name**: set the address that this Grafana uses with `{}`.",
         stack.command("export provisioning DIRECTORY --data-source-url URL")
     );
     let unknown = if is_known_to_containers_only(stack) { unknown } else { String::new() };
@@ -56,7 +54,7 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
         EngineLocation::Here => String::new(),
         EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. } => {
             format!(
-                "\nCompose reads these files on the engine's machine: copy them to {host}, and type the commands there.\n"
+                "\nCompose reads these files on the engine's host: copy them to {host}, and run the commands there.\n"
             )
         }
     };
@@ -78,14 +76,14 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
     )
 }
 
-/// How a Clipper in the instance's network keeps its way to InfluxDB.
+/// How a Clipper in the instance's network keeps its connection to InfluxDB.
 fn containerized_clipper(stack: &Stack) -> String {
     let Some(spec) = stack.container(Role::Influxdb) else { return String::new() };
     let network = |verb: &str| docker(stack, &format!("network {verb} {} CLIPPER", stack.instance));
     format!(
-        "\nA Clipper in a container of the network `{}` finds InfluxDB as `influx_ip = \"{}\"` before and after. A network \
-         is replaced only while no container uses it: take Clipper out before (`{}`), and put it back after (`{}`); so \
-         on the way back, too.\n",
+        "\nA Clipper in a container on the network `{}` finds InfluxDB as `influx_ip = \"{}\"` before and after the \
+         switch. A network can be replaced only while no container uses it: disconnect Clipper first (`{}`) and \
+         reconnect it afterwards (`{}`), also when you switch back.\n",
         stack.instance,
         spec.name,
         network("disconnect"),
@@ -93,9 +91,9 @@ fn containerized_clipper(stack: &Stack) -> String {
     )
 }
 
-/// A command of this program, where the engine is.
+/// A command of this program, for the engine's host.
 fn command(stack: &Stack, arguments: &str) -> String {
-    // Whoever reads it is in another directory, where a relative path of Clipper's file leads nowhere.
+    // Without the file: the reader is in another directory, where a relative path would not be found.
     let invocation = stack.invocation.by_name(&stack.instance);
     if stack.engine == EngineLocation::Here {
         invocation.command(arguments)
@@ -104,7 +102,7 @@ fn command(stack: &Stack, arguments: &str) -> String {
     }
 }
 
-/// A command of the engine's own client, where the engine is.
+/// A command of the engine's own client, for the engine's host.
 fn docker(stack: &Stack, arguments: &str) -> String {
     if stack.engine == EngineLocation::Here {
         stack.invocation.docker(arguments)
@@ -117,18 +115,18 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
     let stack = material.stack;
     let text = include_str!("../../assets/export/swarm.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
-    let service = "The service `database` makes Clipper's database and ends: it is complete with 0 of 1 tasks. ";
+    let service = "The service `database` creates Clipper's database and exits: it is complete with 0 of 1 tasks. ";
     let network = format!("{}_{NETWORK}", stack.instance);
     let secret = if material.influxdb_password.is_some() {
-        " The password of its user is in `influxdb-password`, which only you may read."
+        " The password of its user is in `influxdb-password`, which only you can read."
     } else {
         ""
     };
     let influxdb = format!(
-        "\nInfluxDB asks nobody for a password, so it is **not published**. Clipper joins the network `{network}` \
+        "\nInfluxDB has no password, so it is **not published**. Clipper joins the network `{network}` \
          (`docker run --network {network} …`, or `docker service create --network {network} …`), which only containers \
-         of this swarm can do, and finds it as `influx_ip = \"influxdb\"`, `influx_port = 8086` in its file. What is in \
-         that network gets in.\n"
+         of this swarm can do, and finds it as `influx_ip = \"influxdb\"`, `influx_port = 8086` in its file. Every \
+         container in that network has access.\n"
     );
     fill(
         text,
@@ -145,8 +143,8 @@ pub(super) fn kubernetes(material: &Material<'_>, edition: &str) -> File {
     let text = include_str!("../../assets/export/kubernetes.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
     let influxdb = format!(
-        "\nInfluxDB asks nobody for a password. A NetworkPolicy lets only pods of the same namespace in; the cluster's \
-         network must support that. Clipper runs there and finds it as `influx_ip = \"{}\"`, `influx_port = 8086` in its \
+        "\nInfluxDB has no password. A NetworkPolicy admits only pods of the same namespace; the cluster's network \
+         must support that. Clipper runs there and finds it as `influx_ip = \"{}\"`, `influx_port = 8086` in its \
          file.\n",
         Role::Influxdb.object_name(&stack.instance)
     );
@@ -156,8 +154,8 @@ pub(super) fn kubernetes(material: &Material<'_>, edition: &str) -> File {
         "The volume claims, 10 GiB for InfluxDB and 1 GiB for Grafana, use the cluster's default StorageClass and stay \
          when the StatefulSets are deleted."
     } else {
-        "The volume claim, 1 GiB for Grafana, uses the cluster's default StorageClass and stays when the StatefulSet is \
-         deleted."
+        "The volume claim, 1 GiB for Grafana, uses the cluster's default StorageClass and stays when the StatefulSet \
+         is deleted."
     };
     fill(
         text,
@@ -172,7 +170,7 @@ pub(super) fn kubernetes(material: &Material<'_>, edition: &str) -> File {
     )
 }
 
-/// Puts values in the place of their names.
+/// Replaces the placeholders in a text.
 fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File {
     let stack = material.stack;
     let grafana = stack.container(Role::Grafana).map(|spec| spec.specification.publish.port());
@@ -188,14 +186,14 @@ fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File 
     for (name, value) in values.iter().chain(&common) {
         text = text.replace(&format!("{{{name}}}"), value);
     }
-    // Where nothing was put in, no empty lines are left.
+    // Removes the empty lines left by empty values.
     while text.contains("\n\n\n") {
         text = text.replace("\n\n\n", "\n\n");
     }
     File::new(NAME, format!("{}\n", text.trim_end()))
 }
 
-/// What it was made from.
+/// The table of the export's source.
 fn table(stack: &Stack) -> String {
     let server = |role: Role| match stack.container(role) {
         Some(spec) => format!("`{}`", spec.specification.image),
@@ -208,7 +206,7 @@ fn table(stack: &Stack) -> String {
         ("database", stack.database.clone()),
     ];
     if let Some(retention) = stack.retention {
-        rows.push(("points are kept", retention.to_string()));
+        rows.push(("retention", retention.to_string()));
     }
     if let Some(folder) = &stack.folder {
         rows.push(("folder", folder.clone()));
@@ -218,10 +216,10 @@ fn table(stack: &Stack) -> String {
     let rows = rows
         .into_iter()
         .map(|(name, value)| format!("| {name} | {} |", value.replace('|', "\\|").replace(['\n', '\r'], " ")));
-    format!("| made from | |\n|---|---|\n{}", rows.collect::<Vec<_>>().join("\n"))
+    format!("| source | |\n|---|---|\n{}", rows.collect::<Vec<_>>().join("\n"))
 }
 
-/// Whether somebody's changes are in it.
+/// The sentence about edited dashboards in the export, if any.
 fn edited(material: &Material<'_>) -> String {
     let mut titles = material.present.edited_dashboards(material.stack);
     let elsewhere = material.present.dashboards_in_schema_v2(material.stack);
@@ -229,21 +227,18 @@ fn edited(material: &Material<'_>) -> String {
     if titles.is_empty() {
         return String::new();
     }
-    let have = if titles.len() == 1 { "has" } else { "have" };
-    format!("\nSomebody {have} edited in Grafana, and the export is as they left it: {}.\n", titles.join(", "))
+    format!("\nThese dashboards were edited in Grafana and are exported with the edits: {}.\n", titles.join(", "))
 }
 
-/// What is not in the files of Compose, since it is in the volume.
+/// The sentence about content that is in the volume but not in Compose's files.
 fn kept(material: &Material<'_>) -> String {
     let titles = material.present.edited_dashboards(material.stack);
-    let what = if titles.is_empty() { String::new() } else { format!(" That is so of: {}.", titles.join(", ")) };
-    format!(
-        "\nWhat somebody edited in Grafana, and alert rules, stay in its volume as they are and are in no file here.{what}\n"
-    )
+    let what = if titles.is_empty() { String::new() } else { format!(" This applies to: {}.", titles.join(", ")) };
+    format!("\nEdits made in Grafana and alert rules stay in its volume and are not in these files.{what}\n")
 }
 
-/// How the instance goes back to clipper-metrics. Grafana must notice that a file is gone, else the dashboard stays as
-/// one that a file provides.
+/// The commands that return the instance to clipper-metrics. Grafana must notice the removal of the
+/// files, otherwise its dashboards stay provisioned.
 fn back(stack: &Stack, files: &Provisioning) -> String {
     let own = (0..files.folders).map(|index| format!("{FOLDER}/dashboards/{}/*.json", files.folder_name(index)));
     let own: Vec<String> = own.collect();
@@ -260,45 +255,44 @@ fn back(stack: &Stack, files: &Provisioning) -> String {
     format!("```sh\n{release}{}\n{}\n```", docker(stack, "compose down"), command(stack, "up"))
 }
 
-/// How a variable comes to a Grafana that is a service.
+/// How to set a variable for a Grafana that runs as a service.
 const IN_A_SERVICE: &str = "in `/etc/default/grafana-server` (Debian) or `/etc/sysconfig/grafana-server` (RPM), with \
                             `envValueFrom` or `envFromSecret` of Grafana's Helm chart, or with `--env` for a container";
-/// How a variable comes to Compose.
-const IN_A_SHELL: &str = "export it in the shell; a file such as `.env` in this directory is part of the export";
+/// How to set a variable for Compose.
+const IN_A_SHELL: &str =
+    "export it in the shell, because a file such as `.env` in this directory is part of the export";
 
 fn influxdb_password(stack: &Stack, how: &str) -> String {
     if stack.data_source.user.is_empty() {
         return String::new();
     }
     format!(
-        "\nThe password of InfluxDB's user is in no file. Grafana's server reads it from the variable `{INFLUXDB_PASSWORD}`, \
-         which must be set whenever the server is started: {how}.\n"
+        "\nThe password of InfluxDB's user is not in the files. Grafana's server reads it from the variable \
+         `{INFLUXDB_PASSWORD}`, which must be set whenever the server is started: {how}.\n"
     )
 }
 
-/// Where Clipper finds an InfluxDB that runs elsewhere.
+/// The address of an external InfluxDB.
 fn external(stack: &Stack) -> String {
-    format!("\nInfluxDB runs elsewhere, and Grafana must reach it at `{}`.\n", stack.data_source.url)
+    format!("\nInfluxDB is external, and Grafana must reach it at `{}`.\n", stack.data_source.url)
 }
 
-/// Who can use what Compose publishes.
+/// Who can use the published addresses of Compose.
 fn opens(stack: &Stack) -> String {
     let open = |role: Role, how: &str| {
         let at = stack.container(role)?.specification.publish;
-        let who = if at.ip().is_loopback() { "only this machine reaches it".to_string() } else { format!("**{how}**") };
+        let who =
+            if at.ip().is_loopback() { "only this machine can reach it".to_string() } else { format!("**{how}**") };
         Some(format!("* {} listens on {at}: {who}.", role.title()))
     };
     let lines = [
-        open(
-            Role::Influxdb,
-            "it asks nobody for a password, and whoever reaches that address can read and write metrics",
-        ),
-        open(Role::Grafana, "it speaks plain http, and passwords can be read on the way there"),
+        open(Role::Influxdb, "it has no password, and every host that reaches that address can read and write metrics"),
+        open(Role::Grafana, "it uses plain HTTP, and passwords can be read on the network"),
     ];
     lines.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
-/// The command that compares all of it from outside, where nothing is remembered.
+/// The command that compares everything from outside, where no settings are remembered.
 fn status(stack: &Stack) -> String {
     let mut arguments = String::from("status");
     let mut option = |name: &str, value: &str| {
@@ -325,6 +319,6 @@ fn status(stack: &Stack) -> String {
         after("--alert-latency-after", settings.latency_after);
         after("--alert-silence-after", settings.silence_after);
     }
-    // Both servers are named, so that no engine is asked.
+    // Both servers are external to this command, so that no engine is used.
     stack.invocation.by_name(&stack.instance).command_there(&arguments)
 }

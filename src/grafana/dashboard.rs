@@ -17,7 +17,7 @@ pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
 const NAME_OPTION: &str = "NAME_OPTION";
 /// The instance that commands reach without `--name`.
 pub(super) const DEFAULT_NAME: &str = "clipper-metrics";
-/// The hidden variable with the latency objective; a person's save keeps it.
+/// The hidden variable with the latency objective; it survives a user's save.
 const OBJECTIVE: &str = "objective";
 /// The hidden variable with the models in Clipper's file; it survives a user's save.
 const MODELS: &str = "configured_models";

@@ -74,7 +74,7 @@ fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
     let inside = docker(&["exec", &it.container("influxdb"), "bash", "-c", "echo /var/lib/influxdb/*"]).unwrap();
     assert!(!inside.contains("clipper-metrics"), "{inside}");
     // Neither a file nor an instance is replaced.
-    assert!(it.run(&["backup", path]).expect(2).err.contains("exists already"));
+    assert!(it.run(&["backup", path]).expect(2).err.contains("already exists"));
     let refused = it.run(&["restore", path]).expect(2);
     assert!(refused.err.contains("already") && refused.err.contains("--name"), "{}", refused.err);
 
@@ -135,7 +135,7 @@ fn what_is_restored_off_loopback_was_seen_to_be_shut_to_admin_admin() {
         docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
     assert!(!published.unwrap().contains(&bridge), "it is not published");
     // All data was there, so it stays and is finished on loopback.
-    assert!(refused.err.contains("all data is there"), "{}", refused.err);
+    assert!(refused.err.contains("all data is restored"), "{}", refused.err);
     it.run(&["up", "--grafana-ip", "127.0.0.1"]).expect(0);
     assert_eq!(it.grafana_as("me", "me-me-me-me", "GET", "/api/org", None).0, 200);
 }
@@ -149,7 +149,7 @@ fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
     it.run(&["backup", path]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let refused = restore(&it, path, &["--retention", "1h"]).expect(2);
-    assert!(refused.err.contains("--yes") && refused.err.contains("all data is there"), "{}", refused.err);
+    assert!(refused.err.contains("--yes") && refused.err.contains("all data is restored"), "{}", refused.err);
     // What was declined is not remembered either.
     it.run(&["up", "--yes"]).expect(0);
     assert!(!it.query("", "SHOW RETENTION POLICIES ON d").contains("1h0m0s"));
@@ -383,7 +383,7 @@ fn backups_from_two_machines_do_not_spoil_each_other() {
                 clipper_metrics::backup::archive::Verified::open(file).unwrap();
             } else {
                 // Whether the other one still has it paused when this one looks is up to the machine.
-                let is_told = ran.err.contains("is paused") || ran.err.contains("paused its container meanwhile");
+                let is_told = ran.err.contains("is paused") || ran.err.contains("paused its container in the meantime");
                 assert!(is_told, "{}", ran.err);
             }
         }
@@ -433,12 +433,12 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     for bytes in [&whole[..whole.len() / 2], &whole[..whole.len() - 4], &altered, b"no archive"] {
         std::fs::write(&broken, bytes).unwrap();
         let ran = it.run(&["restore", broken.to_str().unwrap()]).expect(2);
-        assert!(ran.err.contains("/broken") && ran.err.contains("nothing was made"), "{}", ran.err);
+        assert!(ran.err.contains("/broken") && ran.err.contains("nothing was restored"), "{}", ran.err);
         nothing_is_made();
     }
     let path = file.to_str().unwrap();
     let external = restore(&it, path, &["--influxdb-url", "http://127.0.0.1:1"]).expect(2);
-    assert!(external.err.contains("already runs elsewhere"), "{}", external.err);
+    assert!(external.err.contains("is external"), "{}", external.err);
     let old = restore(&it, path, &["--grafana-image", "grafana/grafana:7.0.0"]).expect(2);
     assert!(old.err.contains("too old"), "{}", old.err);
     let old = restore(&it, path, &["--influxdb-image", "influxdb:1.5.4"]).expect(2);
@@ -448,18 +448,18 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     let port = holder.local_addr().unwrap().port().to_string();
     let taken = restore(&it, path, &["--influxdb-port", &port]).expect(1);
     assert!(taken.err.contains(&port) && taken.err.contains("clipper-metrics up --influxdb-port"), "{}", taken.err);
-    assert!(taken.err.contains("all data is there"), "{}", taken.err);
+    assert!(taken.err.contains("all data is restored"), "{}", taken.err);
     it.run(&["up", "--influxdb-port", &it.influxdb_port.to_string()]).expect(0);
     assert_eq!(it.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     // A restore that fails half-way leaves nothing either.
     let silent = format!("{}/odd:silent", crate::support::registry::address());
     let half = restore(&it, path, &["--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
-    assert!(half.err.contains("what was made was removed again"), "{}", half.err);
+    assert!(half.err.contains("everything created was removed"), "{}", half.err);
     nothing_is_made();
-    // Once all data is there, it stays.
+    // Once all data is restored, it stays.
     let late = restore(&it, path, &["--grafana-image", &silent, "--timeout", "2s"]).expect(1);
-    assert!(late.err.contains("all data is there"), "{}", late.err);
+    assert!(late.err.contains("all data is restored"), "{}", late.err);
     let mut up = it.first(&[]);
     if !up.contains(&"--grafana-image".to_string()) {
         up.extend(["--grafana-image".into(), String::new()]);

@@ -379,7 +379,7 @@ fn what_compose_cannot_go_on_with_and_what_is_in_the_way_is_said_before_anything
     assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "unchanged"), "{json}");
     // Another format, another instance, or something of somebody's, is never mixed with it.
     let other = it.run(&["export", "provisioning", &path]).expect(2);
-    assert!(other.err.contains(&format!("holds an export of {} for compose", it.name)), "{}", other.err);
+    assert!(other.err.contains(&format!("contains an export of {} for compose", it.name)), "{}", other.err);
     std::fs::write(directory.join("notes.txt"), "mine").unwrap();
     let mixed = it.run(&["export", "compose", &path]).expect(2);
     assert!(mixed.err.contains("notes.txt"), "{}", mixed.err);
