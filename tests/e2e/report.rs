@@ -212,6 +212,10 @@ fn the_dashboard_is_well_formed() {
         assert!(!panel["description"].as_str().unwrap().is_empty(), "{title}");
         let defaults = &panel["fieldConfig"]["defaults"];
         assert!(!defaults["unit"].as_str().unwrap().is_empty(), "{title}");
+        if panel["type"] == "stat" {
+            let without_value = &defaults["thresholds"]["steps"][0]["color"];
+            assert_ne!(without_value, "green", "{title}: no value is not good news");
+        }
         if panel["type"] == "timeseries" {
             assert_eq!(defaults["custom"]["stacking"]["mode"], "none", "{title}");
             assert_eq!(defaults["custom"]["spanNulls"], 45_000, "{title}: gaps are gaps");
@@ -228,7 +232,7 @@ fn the_dashboard_is_well_formed() {
             }
         }
     }
-    // Panels of one height do not overlap.
+    // Panels do not overlap.
     for (index, one) in panels.iter().enumerate() {
         for other in &panels[index + 1..] {
             let side = |panel: &Value, name: &str| panel["gridPos"][name].as_i64().unwrap();
