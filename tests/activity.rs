@@ -1,4 +1,5 @@
-//! What `status` and `demo` read and write in a real InfluxDB, beside Grafana's double and without an engine.
+//! What `status` and `demo` read from and write to a real InfluxDB, with Grafana's double and
+//! without an engine.
 
 use serde_json::Value;
 
@@ -48,7 +49,7 @@ fn a_latency_counts_for_ten_minutes_of_reports() {
 }
 
 #[test]
-fn the_latency_of_a_clipper_that_stopped_is_still_shown() {
+fn the_latency_of_a_stopped_clipper_is_still_shown() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE d");
     let day = 86_400;
@@ -74,7 +75,7 @@ fn another_database_counts_only_with_real_reports() {
 }
 
 #[test]
-fn demo_takes_a_number_of_models() {
+fn demo_accepts_a_number_of_models() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE d");
     let sent = it.run(&["demo", "--database", "d", "--models", "30", "--backfill", "1m", "--output", "json"]).expect(0);

@@ -1,13 +1,13 @@
-//! Alert rules on Grafana's double in every version: created, kept after an edit, updated and removed. The double
-//! evaluates no rule: it shows what a real Grafana made of the same template. `e2e/alerts.rs` waits for an alert on a
-//! real Grafana.
+//! Alert rules on Grafana's double in every version: created, kept after an edit, updated and
+//! removed. The double does not evaluate rules; it returns what a real Grafana made of the same
+//! template. `e2e/alerts.rs` waits for an alert of a real Grafana.
 
 use serde_json::{Value, json};
 
 use crate::external::Servers;
 use crate::support::double::Version;
 
-/// Those with an API for alert rules.
+/// Versions with an API for alert rules.
 const ALERTING: [Version; 4] = [Version::V9, Version::V12, Version::V12_4, Version::V13];
 const RULES: &str = "/api/v1/provisioning/alert-rules";
 const FOLDER: &str = "Clipper Metrics alerts";
@@ -26,7 +26,7 @@ fn folder(it: &Servers) -> Option<Value> {
 }
 
 #[test]
-fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
+fn both_rules_are_created_updated_and_removed_with_the_settings() {
     for version in ALERTING {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
@@ -46,7 +46,7 @@ fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
         let status = ["status", "--output", "json", "--alerts"];
         assert_eq!(it.run(&status).expect(0).json()["alerts"]["state"], "in_sync", "{version:?}");
 
-        // A group's interval is a person's; an objective and times are settings.
+        // A group's interval belongs to the user; the objective and the times are settings.
         let mut slower = it.ask("GET", &group, None).1;
         slower["interval"] = json!(60);
         assert_eq!(it.ask("PUT", &group, Some(&slower)).0, 200, "{version:?}");
@@ -61,7 +61,7 @@ fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
         assert_eq!(latency["for"], "1m30s", "{version:?}");
         assert_eq!(latency["data"][1]["model"]["conditions"][0]["evaluator"]["params"], json!([7.0]));
         assert_eq!(it.ask("GET", &group, None).1["interval"], 60, "{version:?}");
-        // Without a file, the objective is the dashboard's.
+        // Without a file, the dashboard's objective applies.
         it.run(&["status", "--alerts", "--alert-latency-after", "90s"]).expect(0);
 
         it.run(&["up", "--alerts=false"]).expect(0);
@@ -72,7 +72,7 @@ fn both_rules_are_made_follow_the_settings_and_go_when_they_are_taken_back() {
 }
 
 #[test]
-fn what_somebody_edited_is_left_alone_and_what_was_deleted_comes_back() {
+fn edited_rules_are_kept_and_deleted_rules_are_restored() {
     for version in ALERTING {
         let it = Servers::start(version);
         it.run(&["up", "--alerts"]).expect(0);
@@ -87,11 +87,11 @@ fn what_somebody_edited_is_left_alone_and_what_was_deleted_comes_back() {
         let kept = it.run(&["up", "--alerts", "--alert-silence-after", "2m"]).expect(0);
         assert!(kept.out.contains("alert rules were edited"), "{version:?}: {}", kept.out);
         assert_eq!(titled(&it, "a model has gone silent")["for"], "5m");
-        // The other one still follows.
+        // The other rule is still updated.
         it.run(&["up", "--alerts", "--alert-latency-after", "1m"]).expect(0);
         assert_eq!(titled(&it, "p99 above the objective")["for"], "1m", "{version:?}");
         assert_eq!(titled(&it, "a model has gone silent")["for"], "5m", "{version:?}");
-        // Taken back, the edited one stays, and with it the folder.
+        // After alerts are turned off, the edited rule and its folder stay.
         it.run(&["up", "--alerts=false"]).expect(0);
         assert_eq!(rules(&it).len(), 1, "{version:?}");
         assert!(folder(&it).is_some(), "{version:?}");
@@ -106,7 +106,7 @@ fn what_somebody_edited_is_left_alone_and_what_was_deleted_comes_back() {
 }
 
 #[test]
-fn rules_of_other_people_stay_and_are_named() {
+fn rules_of_other_owners_are_kept_and_reported() {
     for version in ALERTING {
         let it = Servers::start(version);
         it.run(&["up", "--alerts"]).expect(0);
@@ -122,7 +122,7 @@ fn rules_of_other_people_stay_and_are_named() {
         assert_eq!(rules(&it).len(), 1, "{version:?}");
         theirs["title"] = json!("their own");
         assert_eq!(it.ask("PUT", &format!("{RULES}/theirs"), Some(&theirs)).0, 200, "{version:?}");
-        // In their folder, ours stand beside theirs, and it stays when ours go.
+        // The folder contains managed and other rules, so it stays when the managed ones are removed.
         it.run(&["up", "--alerts"]).expect(0);
         assert_eq!(rules(&it).len(), 3, "{version:?}");
         it.run(&["down", "--deregister"]).expect(0);
@@ -140,7 +140,7 @@ fn an_alert_names_its_models_in_every_version() {
         let described = |title: &str| {
             let rules = states["data"]["groups"][0]["rules"].as_array().unwrap();
             let rule = rules.iter().find(|rule| rule["name"] == title);
-            // A template that was never evaluated has no example: record one when it changes.
+            // A template that was never evaluated has no example: record one after every change.
             let rule = rule.unwrap_or_else(|| panic!("{version:?}: {title:?} was not evaluated: {states}"));
             rule["alerts"][0]["annotations"]["description"].clone()
         };
@@ -150,7 +150,7 @@ fn an_alert_names_its_models_in_every_version() {
 }
 
 #[test]
-fn where_grafana_has_no_such_api_one_sentence_says_so() {
+fn a_grafana_without_the_api_is_reported_in_one_sentence() {
     let it = Servers::start(Version::V7);
     let up = it.run(&["up", "--alerts"]).expect(1);
     assert!(up.err.contains("no API for alert rules") && up.err.contains("--alerts=false"), "{}", up.err);

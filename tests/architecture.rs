@@ -1,4 +1,5 @@
-//! The rules of the architecture, read from the sources: which room may import which, and where a library may be named.
+//! Enforces the architecture by reading the sources: which room may import which, and where a
+//! library may be used.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,18 +30,18 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
 }
 
-/// The room of a file: the directory, or the file at the top.
+/// The room of a file: its directory, or the file itself at the top level.
 fn room(path: &str) -> &str {
     path.split('/').next().unwrap_or_default().trim_end_matches(".rs")
 }
 
-/// Rooms of the crate that a line names.
+/// The rooms that a line imports.
 fn imports(line: &str) -> Vec<&str> {
     let word = |rest: &str| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default().len();
     line.match_indices("crate::").map(|(at, _)| &line[at + 7..]).map(|rest| &rest[..word(rest)]).collect()
 }
 
-/// What each room may import, from the top to the bottom. A room may always import itself.
+/// The rooms that each room may import, from top to bottom. A room may always import itself.
 const ROOMS: &[(&str, &[&str])] = &[
     ("main", &[]),
     ("lib", &[]),
@@ -81,7 +82,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("model", &[]),
 ];
 
-/// Where a library may be named.
+/// The places that may use a library.
 const LIBRARIES: &[(&str, &[&str])] = &[
     ("bollard", &["engine/"]),
     ("docker_credential", &["engine/"]),
@@ -111,11 +112,11 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("httpdate", &["http.rs"]),
 ];
 
-/// Macros and functions that print, and the only places that may.
+/// Macros and functions that print, and the only places that may use them.
 const PRINTING: &[&str] = &["println!", "eprintln!", "print!", "io::stdout()", "io::stderr()"];
 const PRINTERS: &[&str] = &["output/", "commands/terminal.rs"];
 
-/// What a line of a file violates.
+/// The rules that a line of a file violates.
 fn violations(path: &str, line: &str) -> Vec<String> {
     let mut found = Vec::new();
     let Some((own, may)) = ROOMS.iter().find(|(name, _)| *name == room(path)) else {
@@ -145,7 +146,7 @@ fn violations(path: &str, line: &str) -> Vec<String> {
     found
 }
 
-/// What Cargo.toml asks for, as code names it.
+/// The dependencies in Cargo.toml, by their names in code.
 fn libraries() -> &'static [String] {
     static FOUND: LazyLock<Vec<String>> = LazyLock::new(|| {
         let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
@@ -156,7 +157,7 @@ fn libraries() -> &'static [String] {
 }
 
 #[test]
-fn every_line_keeps_to_the_rules() {
+fn every_line_follows_the_rules() {
     let mut lines = 0;
     let mut found = Vec::new();
     for (path, text) in sources() {
@@ -171,7 +172,7 @@ fn every_line_keeps_to_the_rules() {
 
 #[test]
 fn every_rule_finds_a_violation() {
-    // A room that may not be imported, for every room.
+    // For every room, an import that it may not use.
     for (own, may) in ROOMS {
         let path = format!("{own}/x.rs");
         for (other, _) in ROOMS.iter().filter(|(other, _)| other != own) {
@@ -203,7 +204,7 @@ fn every_rule_finds_a_violation() {
 }
 
 #[test]
-fn no_room_holds_more_than_a_quarter() {
+fn no_room_contains_more_than_a_quarter_of_the_code() {
     let (mut rooms, mut all) = (std::collections::BTreeMap::<String, usize>::new(), 0);
     for (path, text) in sources() {
         let lines = text.lines().count();
@@ -215,7 +216,7 @@ fn no_room_holds_more_than_a_quarter() {
 }
 
 #[test]
-fn the_paths_that_contributing_names_exist() {
+fn the_paths_in_contributing_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
     let mut checked = 0;
@@ -229,7 +230,7 @@ fn the_paths_that_contributing_names_exist() {
     assert!(checked > 15, "{checked} paths");
 }
 
-/// Names of test functions, from all files of tests.
+/// The names of test functions in all files.
 fn test_names() -> String {
     let mut all = String::new();
     all.extend(sources().into_iter().map(|(_, text)| text));
@@ -243,7 +244,7 @@ fn test_names() -> String {
 }
 
 #[test]
-fn every_promise_names_tests_that_exist() {
+fn every_promise_names_existing_tests() {
     let promises = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md")).unwrap();
     let tests = test_names();
     let mut checked = 0;
@@ -254,7 +255,7 @@ fn every_promise_names_tests_that_exist() {
             if !is_test {
                 continue;
             }
-            // A long name may be cut.
+            // A long name may be abbreviated.
             let found = match name.strip_suffix('…') {
                 Some(start) => tests.contains(&format!("fn {start}")),
                 None => tests.contains(&format!("fn {name}(")),

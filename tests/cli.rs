@@ -1,5 +1,5 @@
-//! The program without an engine: help, usage, files, precedence. Nothing is touched before the
-//! settings are known to make sense.
+//! The program without an engine: help, usage, files and precedence. Nothing is changed before all
+//! settings are valid.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -14,7 +14,7 @@ use clipper_metrics::model::invocation::typed_option;
 use clipper_metrics::settings::invocation;
 use clipper_metrics::settings::keys::{Setting, TABLE, Values};
 
-/// An engine that cannot be there.
+/// A socket that does not exist.
 const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
 
 fn run(words: &[&str]) -> Ran {
@@ -43,7 +43,7 @@ fn help_names_every_command_and_every_option_has_a_text() {
 
 #[cfg(unix)]
 #[test]
-fn a_known_variable_that_is_no_text_is_an_error_that_names_it() {
+fn a_known_variable_that_is_not_text_is_an_error_that_names_it() {
     use std::os::unix::ffi::OsStrExt as _;
     let odd = std::ffi::OsStr::from_bytes(b"a\xff");
     let run = |name: &str, words: &[&str]| {
@@ -57,7 +57,7 @@ fn a_known_variable_that_is_no_text_is_an_error_that_names_it() {
     }
     let json = run("CLIPPER_METRICS_NAME", &["status", "--output", "json"]).expect(2).json();
     assert_eq!(json["error"]["kind"], "usage");
-    // Neither a path nor a variable of other programs need be text.
+    // Paths and variables of other programs need not be text.
     for name in ["HOME", "XDG_RUNTIME_DIR", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "CLIPPER_METRICS_OTHER", "LS_COLORS"] {
         let other = run(name, &["status"]).expect(1);
         assert!(other.err.contains("nonexistent"), "{name}: {}", other.err);
@@ -83,7 +83,7 @@ fn the_package_has_a_manual_page_for_every_command() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2_and_touches_nothing() {
+fn wrong_usage_is_exit_code_2_and_changes_nothing() {
     for words in [
         &["up", "--no-such-option"][..],
         &["up", "--influxdb-port", "0"],
@@ -118,7 +118,7 @@ fn wrong_usage_is_exit_code_2_and_touches_nothing() {
 }
 
 #[test]
-fn a_variable_that_this_run_does_not_use_is_checked_and_named() {
+fn an_unused_variable_is_checked_and_named() {
     for words in [&["up", "--grafana-url", "http://x:3000"][..], &["up", "--grafana-port", "3001"], &["down"]] {
         let ran = Run::new(words).env("DOCKER_HOST", NO_ENGINE).env("CLIPPER_METRICS_GRAFANA_PORT", "30o0").run();
         let ran = ran.expect(2);
@@ -184,7 +184,7 @@ fn the_engine_is_chosen_as_docker_chooses() {
 #[test]
 fn option_beats_environment_beats_file() {
     let text = "influx_dbname = \"a b;c\"\n";
-    // A bad name shows which one was taken: the file's is refused, the others are not looked at.
+    // An invalid name shows which source was used: the file's is rejected, the others are not read.
     with_file(text, &["status"]).expect(2);
     let named = |words: &[&str], variable: &str| {
         Run::new(words).env("DOCKER_HOST", NO_ENGINE).env("CLIPPER_METRICS_DATABASE", variable).run()
@@ -197,9 +197,9 @@ fn option_beats_environment_beats_file() {
 }
 
 #[test]
-fn a_secret_of_the_environment_beats_one_of_the_file_and_an_empty_variable_is_none() {
+fn a_secret_in_the_environment_beats_the_file_and_an_empty_variable_counts_as_unset() {
     let file = "[metrics]\ngrafana_password_file = \"/nonexistent/password\"\n";
-    // The file's would be an error.
+    // The value in the file would be an error.
     with_file(file, &["status"]).expect(2);
     let mut path = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     path.write_all(file.as_bytes()).unwrap();
@@ -217,7 +217,7 @@ fn a_secret_of_the_environment_beats_one_of_the_file_and_an_empty_variable_is_no
 }
 
 #[test]
-fn usage_errors_are_json_where_only_the_environment_asks_for_it() {
+fn usage_errors_are_json_if_only_the_environment_requests_it() {
     for words in [&["up", "--frobnicate"][..], &["up", "--database", ".."]] {
         let ran = Run::new(words).env("CLIPPER_METRICS_OUTPUT", "json").env("DOCKER_HOST", NO_ENGINE).run().expect(2);
         assert_eq!(ran.json()["error"]["kind"], "usage", "{words:?}");
@@ -228,7 +228,7 @@ fn usage_errors_are_json_where_only_the_environment_asks_for_it() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_panic() {
+fn a_closed_reader_causes_no_panic() {
     for words in [&["completions", "bash"][..], &["--help"]] {
         let mut process = Run::new(words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(process.stdout.take());
@@ -239,7 +239,7 @@ fn a_reader_that_goes_away_is_no_panic() {
 }
 
 #[test]
-fn a_duration_that_no_clock_counts_is_an_error() {
+fn an_overlong_duration_is_an_error() {
     for words in [&["up", "--timeout", "400000000000y"][..], &["demo", "--backfill", "400000000000y"]] {
         let ran = run(words).expect(2);
         assert!(ran.err.contains(words[1]) && !ran.err.contains("panicked"), "{}", ran.err);
@@ -262,21 +262,21 @@ fn every_setting_of_the_table_is_an_option_with_its_variable_and_default() {
 }
 
 #[test]
-fn completions_are_made_for_every_shell() {
+fn completions_exist_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(run(&["completions", shell]).expect(0).out.contains("clipper-metrics"), "{shell}");
     }
 }
 
 #[test]
-fn no_control_character_of_a_file_reaches_the_terminal() {
+fn control_characters_in_a_file_do_not_reach_the_terminal() {
     let ran = with_file("[metrics]\n\"\u{1b}[31m\" = 1\n", &["up"]);
     assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);
     let ran = run(&["up", "--database", "a\u{1b}[2Jb/"]).expect(2);
     assert!(!ran.err.contains('\u{1b}'), "{:?}", ran.err);
 }
 
-/// An engine that says what it is and has nothing; the credentials of every pull are noted.
+/// An engine that answers its version and has no images; the credentials of every pull are recorded.
 fn engine_without_images(component: &'static str) -> (u16, Arc<Mutex<Vec<String>>>) {
     let noted = Arc::new(Mutex::new(Vec::new()));
     let notes = Arc::clone(&noted);
@@ -306,7 +306,7 @@ fn engine_without_images(component: &'static str) -> (u16, Arc<Mutex<Vec<String>
 }
 
 #[test]
-fn podman_pulls_with_what_podman_login_keeps_and_docker_with_its_own() {
+fn podman_and_docker_pull_with_their_own_stored_credentials() {
     let folder = tempfile::tempdir().unwrap();
     let auths = |names: [&str; 2], auth: &str| {
         let entry = json!({"auth": auth});
@@ -346,7 +346,7 @@ fn podman_pulls_with_what_podman_login_keeps_and_docker_with_its_own() {
     }
 }
 
-/// Base64 in the alphabet for URLs.
+/// Decodes URL-safe base64.
 fn decoded(text: &str) -> String {
     const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
@@ -362,8 +362,8 @@ fn decoded(text: &str) -> String {
 }
 
 #[test]
-fn nothing_of_a_login_session_is_needed() {
-    // As cron and init run programs: no HOME, no TERM, no PATH, nobody at standard input.
+fn the_program_needs_no_login_session() {
+    // As cron and init run programs: no HOME, no TERM, no PATH, and no standard input.
     let bare = |words: &[&str], stdin: Stdio| {
         let mut command = std::process::Command::new(program());
         let output = command.env_clear().args(words).stdin(stdin).output().unwrap();
@@ -382,7 +382,7 @@ fn nothing_of_a_login_session_is_needed() {
     }
 }
 
-/// A standard input whose other end is gone.
+/// A standard input whose other end is closed.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(writer);
@@ -390,7 +390,7 @@ fn closed() -> Stdio {
 }
 
 #[test]
-fn closed_standard_streams_are_no_panic() {
+fn closed_standard_streams_cause_no_panic() {
     for words in ["status -H unix:///nonexistent/docker.sock", "--help", "up --database .."] {
         for close in ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"] {
             let script = format!("exec {} {words} {close}", program());
@@ -402,7 +402,7 @@ fn closed_standard_streams_are_no_panic() {
     }
 }
 
-/// Any value that the command line takes for a setting.
+/// Any value that the command line accepts for a setting.
 fn any_value(setting: Setting) -> proptest::strategy::BoxedStrategy<String> {
     use proptest::prelude::*;
     match setting.key().kind {
@@ -442,7 +442,7 @@ proptest::proptest! {
         let invocation = invocation(&options, &Values::new(), &engine, false);
         let change = format!("up --alerts={is_alert} --grafana-image other:1 --overwrite-dashboard");
         let mut expected = options.clone();
-        // How the answer is printed is no setting of the instance.
+        // The output format is not a setting of the instance.
         expected.remove(&Setting::Output);
         let again = parsed_command(&invocation.command("status"));
         proptest::prop_assert_eq!(&again.options.settings.0, &expected);

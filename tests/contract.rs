@@ -1,4 +1,4 @@
-//! Grafana: the double answers like every recorded exchange.
+//! Grafana's double answers every recorded exchange as the real server did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use crate::support::influxd::Influxd;
 use crate::support::server::Request;
 use serde_json::{Value, json};
 
-/// The databases and points that were there when the exchanges were recorded.
+/// The databases and points that existed when the exchanges were recorded.
 fn recorded_influxdb(version: Version) -> Influxd {
     let influxd = Influxd::start();
     for database in ["ewma", "clipper-test", "clipper"] {
@@ -32,12 +32,12 @@ fn recorded_influxdb(version: Version) -> Influxd {
     influxd
 }
 
-/// Numbers that the recorded Grafana gave to its objects, and the double's own for the same ones.
+/// The ids that the recorded Grafana assigned to its objects, and the double's ids for the same objects.
 #[derive(Default)]
 struct Numbers(BTreeMap<String, String>);
 
 impl Numbers {
-    /// The numbers of 12.4 are so long that they cannot be anything else.
+    /// The ids of 12.4 are so long that they cannot be confused with anything else.
     const LEAST: u64 = 1 << 32;
 
     fn learn(&mut self, recorded: &Value, found: &Value) {
@@ -64,7 +64,7 @@ impl Numbers {
     }
 }
 
-/// InfluxDB 1.12, which was behind the recorded Grafana 12.4, has two columns that older ones do not have.
+/// Removes two columns of InfluxDB 1.12, which was recorded with Grafana 12.4; older versions lack them.
 fn without_new_columns(body: &mut Value) {
     let is_new = |name: &Value| name == "futureWriteLimit" || name == "pastWriteLimit";
     for frame in body.pointer_mut("/results/A/frames").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -89,7 +89,7 @@ fn without_new_columns(body: &mut Value) {
     }
 }
 
-/// 12.4 lists dashboards of the same title in no particular order.
+/// 12.4 lists dashboards with the same title in no particular order.
 fn sort_by_uid(list: &mut Value) {
     if let Some(list) = list.as_array_mut() {
         list.sort_by_key(|item| item["uid"].to_string());
@@ -123,7 +123,7 @@ fn request(exchange: &Exchange, numbers: &Numbers) -> Request {
     request
 }
 
-/// Where a recorded answer and another one say different things; what cannot be the same twice is
+/// Differences between a recorded answer and another one. Values that cannot be equal twice are
 /// compared by kind only.
 fn differences(at: &str, recorded: &Value, found: &Value, out: &mut Vec<String>) {
     match (recorded, found) {
@@ -138,7 +138,7 @@ fn differences(at: &str, recorded: &Value, found: &Value, out: &mut Vec<String>)
             }
         }
         (Value::Array(one), Value::Array(other)) => {
-            // Points depend on when they were written.
+            // Points depend on the time at which they were written.
             let points = at.ends_with(".values") || at.contains(".values.") || at.ends_with(".points");
             if one.len() != other.len() && !points {
                 out.push(format!("{at} has {} instead of {} entries", other.len(), one.len()));
@@ -160,12 +160,12 @@ fn is_volatile(at: &str, recorded: &Value) -> bool {
         || at.contains(".values.")
         || at.contains(".points.")
         || recorded.as_str().is_some_and(|text| text.starts_with("ACE") || text == "REDACTED")
-        // 12.4 takes a moment until it knows the name.
+        // 12.4 takes a moment until it resolves the name.
         || (["createdBy", "updatedBy"].contains(&name) && recorded == "Anonymous")
         || (name == "message" && recorded.as_str().is_some_and(|text| text.contains("measurements found")))
 }
 
-/// Where the double's answers differ from the recorded ones.
+/// The differences between the double's answers and the recorded ones.
 fn replay(version: Version, part: &str) -> Vec<String> {
     let influxd = recorded_influxdb(version);
     let double = Mutex::new(Double::new(version, "admin", None));
@@ -181,7 +181,8 @@ fn replay(version: Version, part: &str) -> Vec<String> {
     let exchanges = recording(version, part);
     for exchange in &exchanges {
         if exchange.step.contains("within 5 s of a change") || exchange.step == "wrong password, attempt 1" {
-            // Recorded right after the one before, and at the start of a count: time is not replayed.
+            // Recorded immediately after the previous exchange, at the start of a counting period;
+            // time is not replayed.
             if exchange.step.starts_with("wrong password") {
                 double.lock().unwrap().forgive();
             }
@@ -197,7 +198,7 @@ fn replay(version: Version, part: &str) -> Vec<String> {
         if response.status != exchange.response.status {
             found.push(format!("status {} instead of {}: {body}", response.status, exchange.response.status));
         }
-        // 12's answer to a save may carry the version before it.
+        // The answer of 12 to a save may contain the previous version.
         let mut recorded = exchange.response.body.clone();
         if exchange.request.path == "/api/dashboards/db" && version >= Version::V12 && recorded.get("version").is_some()
         {
@@ -229,7 +230,7 @@ fn expect_same(version: Version, part: &str) {
 const EVERY_DAY: &str = "";
 const CLASHES: &str = "-clashes";
 
-/// What files provided when the clashes were recorded.
+/// The provisioned objects at the time when the conflicts were recorded.
 fn provision(double: &mut Double, version: Version) {
     let database = if version == Version::V9 { "" } else { "clipper" };
     double.provision_data_source(&json!({
@@ -280,8 +281,8 @@ fn the_double_clashes_like_grafana_12_4() {
     expect_same(Version::V12_4, CLASHES);
 }
 
-/// No Grafana 13 was recorded. Its double is the newest recorded version with the changes that Grafana's documentation
-/// and source name, and with no other.
+/// Grafana 13 was not recorded. Its double is the newest recorded version with exactly those
+/// changes that Grafana's documentation and source describe.
 #[test]
 fn the_double_of_grafana_13_differs_from_12_4_as_documented() {
     let steps = |part| -> BTreeSet<String> {
@@ -303,14 +304,14 @@ fn the_double_of_grafana_13_differs_from_12_4_as_documented() {
         "ask for retention policies through the proxy without a database, InfluxDB unreachable",
         "ask for retention policies through the proxy without a database, database absent",
         "ask for retention policies through the proxy without a database, all well again",
-        // … so that the update by number left this one as it was.
+        // … so that the update by number left this one unchanged.
         "data sources as a viewer",
-        // Conflicts are 409.
+        // Conflicts are answered with 409.
         "save dashboard again without overwrite",
         "save dashboard with a stale version",
-        // A title is missed in other words.
+        // A missing title has a different message.
         "save dashboard, no title",
-        // A folder that a dashboard is saved into need not exist, so that there is one more dashboard and version.
+        // A folder that a dashboard is saved to need not exist, so there is one more dashboard and version.
         "save dashboard into an absent folder",
         "search by tag",
         "dashboard in a folder",

@@ -1,8 +1,8 @@
-//! The planner against a model of engine, InfluxDB and Grafana: from every world, and from every
-//! crash behind any step, `up` ends as specified, breaks no precondition on its way, and never
-//! publishes a Grafana that admin/admin opens, nor drops points that nobody was asked about.
+//! The planner against a model of engine, InfluxDB and Grafana: from every world, and after a crash
+//! behind any step, `up` reaches the desired state, violates no precondition on the way, and never
+//! publishes a Grafana that accepts admin/admin or deletes data without confirmation.
 //!
-//! The model has its own idea of done: it does not ask the planner.
+//! The model defines success itself, without the planner.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,17 +31,17 @@ use clipper_metrics::model::version::Version;
 const RUNS: [RunState; 6] =
     [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
 
-/// Passwords, by number.
+/// Passwords by number.
 type Password = u8;
-/// Grafana's own default.
+/// Grafana's default.
 const DEFAULT: Password = 0;
-/// One that an earlier run set.
+/// Set by an earlier run.
 const OLD: Password = 1;
-/// One that an earlier run was setting when it died.
+/// Being set by an earlier run when it died.
 const PENDING: Password = 2;
-/// One that the user gives to this run.
+/// Supplied to this run.
 const GIVEN: Password = 3;
-/// One that is generated.
+/// Generated.
 const NEW: Password = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,17 +54,18 @@ enum Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cont {
     spec: Spec,
-    /// The network that it was made on; ids only grow.
+    /// The network that it was created on; ids only grow.
     network: u32,
     run: RunState,
     password: PasswordSource,
-    /// Published for everybody.
+    /// Whether it is published off loopback.
     open: bool,
-    /// The port that the engine publishes; 0 is one that it chose, where only the container's maker looks.
+    /// The published port; 0 means a port chosen by the engine, where only the run that created the
+    /// container looks.
     port: u16,
     /// The version of its image.
     version: u64,
-    /// The engine's number of it.
+    /// The engine's id for it.
     id: u32,
 }
 
@@ -84,56 +85,56 @@ enum Thing {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct World {
-    /// Ids of networks with our name and label.
+    /// Ids of networks with the instance's name and label.
     networks: Vec<u32>,
-    /// A container of somebody else is attached to them.
+    /// Whether a foreign container is attached to them.
     network_is_used: bool,
     /// The next id of a network or container.
     next_id: u32,
     influxdb: Srv,
     grafana: Srv,
     database: bool,
-    /// How long the database keeps points.
+    /// The database's retention period.
     keeps: Retention,
-    /// This run has asked whether points may be kept for a shorter time.
+    /// Whether this run has requested confirmation of a shorter retention period.
     asked: bool,
-    /// The password in Grafana's database; none before the first start.
+    /// The password in Grafana's database; `None` before the first start.
     db: Option<Password>,
-    /// What the password's file in the volume holds.
+    /// The password in the volume's file.
     file: Option<Password>,
-    /// What lies there from a run that died while it set a password.
+    /// The pending password of a run that died while setting it.
     pending: Option<Password>,
     /// The newest version that has run on Grafana's database.
     ran: u64,
-    /// The version that a file in the volume names, and one that was about to run.
+    /// The version recorded in a file in the volume, and the announced one.
     recorded: Option<u64>,
     promised: Option<u64>,
-    /// The container that it was promised for.
+    /// The container of the announced version.
     promised_for: u32,
     /// The version of the container that was removed in this run.
     removed: Option<u64>,
-    /// What is remembered of a change of the image, by its number.
+    /// The recorded upgrade, by number.
     upgrade: Option<(UpgradeState, u32)>,
     /// The copy of the database.
     copy: Option<Copied>,
     dashboard: Thing,
-    /// The user's own.
+    /// The user's dashboard.
     own: Thing,
     source: Thing,
-    /// The alert rules: as they are to be, not finished, or not there.
+    /// The alert rules: as desired, unfinished, or missing.
     rules: Thing,
     home: bool,
-    /// Grafana answers with settings that it no longer has.
+    /// Whether Grafana answers with outdated settings.
     stale: bool,
     settings: Thing,
-    /// The retention that this run wants is among the remembered settings.
+    /// Whether the remembered settings include this run's retention period.
     remembers: bool,
-    /// The run whose restore is noted, and the one that restores.
+    /// The run whose restore is recorded, and the restoring run.
     restore: Option<u32>,
     restoring: u32,
 }
 
-/// A copy of Grafana's database: of which change of the image, and what lay there then.
+/// A copy of Grafana's database: its upgrade, and the state at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Copied {
     id: u32,
@@ -145,36 +146,36 @@ struct Copied {
     pending: Option<Password>,
 }
 
-/// What this run is given.
+/// The input of this run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Case {
-    /// Grafana is to be published for everybody.
+    /// Grafana is to be published off loopback.
     open: bool,
-    /// A password is given.
+    /// A supplied password.
     given: Option<Password>,
-    /// A new password is asked for.
+    /// Whether a new password is requested.
     reset: bool,
-    /// The image is a newer one than before.
+    /// Whether the image is newer than before.
     upgrade: bool,
-    /// The newer one migrates the database, and never answers.
+    /// Whether the newer one migrates the database but never answers.
     broken: bool,
-    /// How long points are to be kept.
+    /// The desired retention period.
     retention: Option<Retention>,
-    /// The user has a dashboard too.
+    /// Whether the user has a dashboard.
     own: bool,
-    /// There are to be alert rules, or none.
+    /// Whether alert rules are turned on or off.
     alerts: Option<bool>,
-    /// InfluxDB and Grafana are to be published at these ports.
+    /// The desired ports of InfluxDB and Grafana.
     ports: Option<[u16; 2]>,
-    /// The engine's machine does not have Grafana's address.
+    /// Whether the engine's host lacks Grafana's address.
     no_address: bool,
 }
 
-/// A long retention, and a short one.
+/// A long retention period, and a short one.
 const DAYS_90: Retention = Retention::For(Duration::from_secs(90 * 86_400));
 const DAYS_2: Retention = Retention::For(Duration::from_secs(2 * 86_400));
 
-/// The version that volumes were made for, by their label.
+/// The version that volumes were created for, according to their label.
 const LABEL: u64 = 2;
 
 impl Case {
@@ -183,7 +184,7 @@ impl Case {
         if self.upgrade { LABEL + 1 } else { LABEL }
     }
 
-    /// The port at which a role is to be published.
+    /// The desired port of a role.
     fn port(self, role: Role) -> u16 {
         self.ports.map_or(role.port(), |ports| ports[role as usize])
     }
@@ -337,13 +338,13 @@ impl World {
         self.networks.first().copied()
     }
 
-    /// What is tried to sign in, in order: as the user would, told only what lies around.
+    /// The passwords to try, in order, derived from the files and labels only.
     fn candidates(&self, case: Case) -> Vec<Password> {
         let have = self.grafana.container.unwrap();
         let files: Vec<Password> = self.pending.into_iter().chain(self.file).collect();
         let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
         match case.given {
-            // On the way off loopback, the default one may still be in force.
+            // While moving off loopback, the default password may still be in force.
             Some(given) if case.open && !have.open && have.spec != Spec::Unreadable => vec![given, DEFAULT],
             Some(given) => vec![given],
             None if labelled && !files.is_empty() => files,
@@ -370,7 +371,7 @@ impl World {
         SeenLogin { account, file }
     }
 
-    /// What the systems would see.
+    /// The observed state of this world.
     fn observe(&self, want: &Stack, case: Case) -> Observed {
         let network = match self.networks.as_slice() {
             [] => Network::Free,
@@ -515,8 +516,8 @@ impl World {
         }
     }
 
-    /// One step, as the real systems would execute it; a broken precondition is a failure. `false` if
-    /// Grafana rejects what is known, which ends the run.
+    /// Executes one step as the real systems would; a violated precondition is a failure. Returns
+    /// `false` if Grafana rejects the known passwords, which ends the run.
     #[must_use]
     fn execute(&mut self, case: Case, step: Step) -> bool {
         match step {
@@ -602,7 +603,7 @@ impl World {
                     self.file = case.given;
                 }
                 let source = if self.file.is_some() { PasswordSource::File } else { PasswordSource::Default };
-                // From the image that ran last.
+                // From the last image that ran.
                 let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
                 let version = if self.db.is_some() { last } else { case.version() };
                 self.create(Role::Grafana, source, false, 0, version);
@@ -658,7 +659,7 @@ impl World {
                 let of_this = |id| self.copy.is_some_and(|copy| copy.id == id);
                 let is_kept = matches!(self.upgrade, Some((UpgradeState::Unproven, id)) if of_this(id));
                 let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
-                // Had the new one run, that would be noted.
+                // If the new version had run, that would be recorded.
                 let is_kept = is_kept && self.newest(self.promised) > LABEL;
                 if self.db.is_some() && !is_kept && have.version > last {
                     assert_eq!((last, self.ran), (LABEL, LABEL), "what is copied is what ran before");
@@ -720,7 +721,7 @@ impl World {
                 let had = self.server(role).container.take();
                 if role == Role::Grafana {
                     self.removed = had.filter(|had| had.run != RunState::Created).map(|had| had.version);
-                    // What was never started has migrated nothing.
+                    // A container that was never started has migrated nothing.
                     let waits = had.is_some_and(|had| had.run == RunState::Created && had.id == self.promised_for);
                     self.promised = self.promised.filter(|_| !waits);
                 }
@@ -759,7 +760,7 @@ impl World {
                 assert!(self.asked || !want.is_shorter_than(self.keeps), "points are dropped without a question");
                 self.keeps = want;
             }
-            // `down --deregister` is for servers that stay, and the model has containers.
+            // `down --deregister` is for external servers, but the model has containers.
             Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
             Step::SaveDashboard { .. } => unreachable!("there is no such dashboard"),
             Step::SetHome => {
@@ -795,7 +796,7 @@ impl World {
         self.upgrade.is_some_and(|(state, _)| state != UpgradeState::Undone)
     }
 
-    /// The database of before comes back before the specified image starts.
+    /// Whether the previous database is restored before the desired image starts.
     fn restores(&self, case: Case) -> bool {
         match self.upgrade {
             Some((UpgradeState::Unproven, _)) => !case.upgrade,
@@ -859,7 +860,7 @@ impl World {
         }
     }
 
-    /// The model's own idea of done.
+    /// The model's own definition of success.
     fn is_done(&self, case: Case) -> bool {
         let fine = |role: Role, srv: &Srv| {
             srv.container.is_some_and(|have| {
@@ -872,7 +873,7 @@ impl World {
         let door = self.grafana.container.is_some_and(|have| {
             let own = self.db != Some(DEFAULT);
             let labelled = have.password == PasswordSource::File;
-            // Where a password of its own is in force, the label sends the next run to the file.
+            // If Grafana has its own password, the label leads the next run to the file.
             let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
             have.open == case.open && found && (own || !case.open)
         });
@@ -896,13 +897,13 @@ impl World {
     }
 }
 
-/// A container in this state holds its published port.
+/// Whether a container in this state holds its published port.
 fn is_up(run: RunState) -> bool {
     matches!(run, RunState::Running | RunState::Paused | RunState::Restarting)
 }
 
-/// Steps with their phases in an order in which they may happen: the two roles side by side, so one lane after
-/// the other and the other way round.
+/// Steps with their phases, in possible orders: the roles run in parallel, so one lane before the
+/// other and vice versa.
 fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
     let order = |roles: [Role; 2]| {
         let lanes = Phase::ALL.into_iter().flat_map(|phase| roles.map(|role| (phase, role)));
@@ -911,8 +912,8 @@ fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
     [order([Role::Influxdb, Role::Grafana]), order([Role::Grafana, Role::Influxdb])]
 }
 
-/// Until every pull, check and login has succeeded, nothing is removed or stopped. A trial may replace Grafana's
-/// container by a private one, and InfluxDB's stays.
+/// Asserts that nothing is removed or stopped before every pull, check and login has succeeded. A
+/// trial may replace Grafana's container by a private one; InfluxDB's stays.
 fn assert_kept(before: &World, now: &World, phase: Phase) {
     let is_same = |before: &Srv, now: &Srv| {
         before.container.is_none_or(|had| {
@@ -924,11 +925,11 @@ fn assert_kept(before: &World, now: &World, phase: Phase) {
     assert!(phase == Phase::Trial || is_same(&before.grafana, &now.grafana), "Grafana is gone: {before:?}\n{now:?}");
 }
 
-/// Runs on until nothing remains; what a person would do where the given password is rejected is to
-/// give none.
+/// Runs until nothing remains. If the supplied password is rejected, the next run supplies none, as
+/// a user would.
 fn finish(mut world: World, want: &Stack, case: Case) {
     let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
-    // A file that an earlier run wrote for a Grafana that has never run holds no known password.
+    // A file written by an earlier run for a Grafana that never ran contains an unknown password.
     let was_fresh = world.db.is_none() && case.given.is_none();
     world.asked = false;
     for _ in 0..6 {
@@ -981,7 +982,7 @@ fn finish(mut world: World, want: &Stack, case: Case) {
         if ended && case.broken && tried {
             let back = Case { upgrade: false, given: None, reset: false, ..case };
             match world.upgrade {
-                // Nothing ran before, so there is nothing to go back to.
+                // Nothing ran before, so there is nothing to roll back to.
                 None => assert!(world.ran != LABEL, "the database is gone: {world:?}"),
                 Some((UpgradeState::Unproven, id)) => {
                     world.upgrade = Some((UpgradeState::Refused, id));
@@ -1014,7 +1015,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
     }
     let mut runs = 0;
     for (index, order) in orders(&plan).into_iter().enumerate() {
-        // The other order of the lanes is tried whole: what it leaves half-way is a world of its own.
+        // The other order of lanes is tried as a whole: its intermediate states are worlds of their own.
         for interrupted in (index * order.len())..=order.len() {
             let run = || {
                 let mut world = World { asked, ..world.clone() };
@@ -1024,7 +1025,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
                     }
                 }
                 finish(world.clone(), want, case);
-                // The next run may be a bare one, or go back to the image of before.
+                // The next run may have no options, or name the previous image.
                 let bare = Case { given: None, reset: false, ..case };
                 finish(world.clone(), &stack(bare), bare);
                 if case.upgrade {
@@ -1075,7 +1076,7 @@ fn servers(passwords: &[PasswordSource], opens: &[bool], port: u16) -> Vec<Srv> 
     let mut all = Vec::new();
     for container in containers(passwords, opens, port) {
         for (image, volume) in [(false, false), (false, true), (true, false), (true, true)] {
-            // A container holds its image and its volume.
+            // A container keeps its image and its volume in use.
             if container.is_none() || (image && volume) {
                 all.push(Srv { image, volume, container });
             }
@@ -1092,16 +1093,16 @@ fn some(all: &[Srv]) -> Vec<Srv> {
     all.iter().step_by(all.len().div_ceil(2)).copied().chain(all.last().copied()).collect()
 }
 
-/// Passwords in Grafana's database, in its file, and beside it.
+/// Passwords in Grafana's database, in its file, and pending.
 type Door = (Option<Password>, Option<Password>, Option<Password>);
 
-/// Those that may be found.
+/// The possible combinations.
 const DOORS: [Door; 9] = [
     (None, None, None),
     (None, Some(OLD), None),
     (Some(DEFAULT), None, None),
     (Some(DEFAULT), None, Some(PENDING)),
-    // Somebody reset the password to the default one.
+    // A user has reset the password to the default.
     (Some(DEFAULT), Some(DEFAULT), Some(DEFAULT)),
     (Some(PENDING), None, Some(PENDING)),
     (Some(PENDING), Some(OLD), Some(PENDING)),
@@ -1109,7 +1110,7 @@ const DOORS: [Door; 9] = [
     (Some(OLD), Some(OLD), None),
 ];
 
-/// A world that can be: nothing is stored without a volume.
+/// Passes on possible worlds: nothing is stored without a volume.
 fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[Door], mut each: impl FnMut(World)) {
     let things = [Thing::Missing, Thing::Wrong, Thing::Right];
     for networks in networks {
@@ -1118,7 +1119,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                 for database in [false, true] {
                     for (door, (db, file, pending)) in doors.iter().copied().enumerate() {
                         for (index, dashboard) in things.into_iter().enumerate() {
-                            // Nothing is stored where no database is: one such world is enough.
+                            // Without a database, nothing is stored: one such world is enough.
                             if (db.is_none() || !grafana.volume) && index > 0 {
                                 continue;
                             }
@@ -1165,16 +1166,16 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
     }
 }
 
-/// Leaves out what no run of ours and no user can bring about without losing a password.
+/// Excludes states that neither our runs nor users can cause without losing a password.
 fn can_be(world: &World) -> bool {
     let Some(have) = world.grafana.container else { return true };
     let labelled = have.password == PasswordSource::File;
-    // Only a container that was never started has an empty database beside it, and one is made with
-    // the file only where there is one, or for an empty database.
+    // Only a container that was never started has an empty database, and it is created with the
+    // file only if the file exists or the database is empty.
     let started = have.run != RunState::Created;
     let ran = !started || world.db.is_some();
     let with_file = !labelled || world.file.is_some() || (!started && world.db.is_none());
-    // Nobody published admin/admin.
+    // No run has published admin/admin.
     let safe = !have.open || (labelled && world.db != Some(DEFAULT));
     ran && with_file && safe
 }
@@ -1189,12 +1190,12 @@ fn everywhere(case: Case) -> (usize, usize) {
         runs += check(&world, &want, case);
     };
     if case.ports.is_some() {
-        // What holds a port matters here.
+        // Only the holder of a port matters here.
         let may_start = |srv: &&Srv| srv.container.is_none_or(|have| have.spec == Spec::Right && have.network == 1);
         let influxdbs: Vec<Srv> = influxdbs.iter().filter(may_start).copied().collect();
         worlds(&[vec![1]], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
     } else if case.given.is_some() || case.reset || case.upgrade {
-        // The doors are what matters here; the rest was tried without.
+        // Only the passwords matter here; other states were tried without them.
         worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
     } else {
         worlds(&networks(), &some(&influxdbs)[2..], &grafanas, &DOORS, &mut each);
@@ -1214,7 +1215,7 @@ fn on_loopback_every_world_and_every_crash_converges() {
 }
 
 #[test]
-fn whatever_retention_is_found_it_is_set_and_shortened_only_after_a_question() {
+fn every_retention_is_set_and_shortened_only_after_confirmation() {
     for retention in [DAYS_2, DAYS_90, Retention::Forever] {
         check_everywhere(Case { retention: Some(retention), ..Case::default() });
     }
@@ -1252,38 +1253,38 @@ fn a_declined_retention_is_never_remembered() {
 }
 
 #[test]
-fn a_dashboard_of_the_users_own_is_brought_from_everywhere() {
+fn a_users_dashboard_is_imported_from_every_world() {
     check_everywhere(Case { own: true, ..Case::default() });
 }
 
 #[test]
-fn alert_rules_are_made_and_taken_away_from_everywhere() {
+fn alert_rules_are_created_and_removed_from_every_world() {
     for alerts in [true, false] {
         check_everywhere(Case { alerts: Some(alerts), ..Case::default() });
     }
 }
 
 #[test]
-fn for_everybody_every_world_and_every_crash_converges_and_admin_admin_is_never_open() {
+fn off_loopback_every_world_and_every_crash_converges_and_admin_admin_is_always_rejected() {
     check_everywhere(Case { open: true, ..Case::default() });
 }
 
 #[test]
-fn a_given_password_is_tried_first_and_nothing_changes_where_it_is_rejected() {
+fn a_supplied_password_is_tried_first_and_nothing_changes_if_it_is_rejected() {
     for given in [GIVEN, OLD, DEFAULT] {
         check_everywhere(Case { given: Some(given), ..Case::default() });
     }
 }
 
 #[test]
-fn a_given_password_never_lets_admin_admin_be_open() {
+fn with_a_supplied_password_admin_admin_is_always_rejected() {
     for given in [GIVEN, OLD] {
         check_everywhere(Case { open: true, given: Some(given), ..Case::default() });
     }
 }
 
 #[test]
-fn ports_that_move_between_the_roles_cost_nothing_where_a_pull_or_a_login_fails() {
+fn swapping_ports_loses_nothing_if_a_pull_or_a_login_fails() {
     let (influxdb, grafana) = (Role::Influxdb.port(), Role::Grafana.port());
     for ports in [[grafana, influxdb], [grafana, 4000], [4000, influxdb]] {
         for (open, given) in [(false, None), (false, Some(GIVEN)), (true, None)] {
@@ -1293,7 +1294,7 @@ fn ports_that_move_between_the_roles_cost_nothing_where_a_pull_or_a_login_fails(
 }
 
 #[test]
-fn an_address_that_the_engine_lacks_costs_neither_a_container_nor_a_password() {
+fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
     let mut checked = 0;
     let want = stack(Case { open: true, ..Case::default() });
     let case = Case { open: true, no_address: true, ..Case::default() };
@@ -1318,28 +1319,28 @@ fn an_address_that_the_engine_lacks_costs_neither_a_container_nor_a_password() {
 }
 
 #[test]
-fn a_reset_converges_from_everywhere() {
+fn a_reset_converges_from_every_world() {
     for (open, given) in [(false, None), (false, Some(DEFAULT)), (true, None), (true, Some(GIVEN))] {
         check_everywhere(Case { open, given, reset: true, ..Case::default() });
     }
 }
 
 #[test]
-fn no_older_grafana_ever_starts_on_what_a_newer_one_migrated() {
+fn no_older_grafana_ever_starts_on_a_migrated_database() {
     for (open, given) in [(false, None), (true, None), (false, Some(GIVEN)), (false, Some(OLD)), (true, Some(OLD))] {
         check_everywhere(Case { open, given, upgrade: true, ..Case::default() });
     }
 }
 
 #[test]
-fn a_new_image_that_fails_is_undone_from_every_crash() {
+fn a_failing_new_image_is_rolled_back_after_every_crash() {
     for (open, given) in [(false, None), (true, None), (false, Some(OLD))] {
         check_everywhere(Case { open, given, upgrade: true, broken: true, ..Case::default() });
     }
 }
 
-/// The same world while a change of the image is under way or was undone; the container is the new one's where one
-/// is there that may have run.
+/// The same world with a pending upgrade or a rolled back one. An existing container that may have
+/// run belongs to the new image.
 fn with_upgrades(world: &World) -> Vec<World> {
     if world.db.is_none() {
         return vec![];
@@ -1371,7 +1372,7 @@ fn with_upgrades(world: &World) -> Vec<World> {
 }
 
 #[test]
-fn an_upgrade_that_is_under_way_refused_or_undone_ends_well_whatever_is_named() {
+fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
     let influxdbs = influxdbs();
     let grafanas = grafanas();
     let mut runs = 0;
@@ -1391,7 +1392,7 @@ fn an_upgrade_that_is_under_way_refused_or_undone_ends_well_whatever_is_named() 
 }
 
 #[test]
-fn down_leaves_nothing_of_ours_and_keeps_data_and_settings_unless_told_otherwise() {
+fn down_removes_everything_except_data_and_settings_unless_requested() {
     let case = Case::default();
     let want = stack(case);
     let mut checked = 0;
@@ -1429,7 +1430,8 @@ fn restore(run: u32) -> Restore {
     Restore { id: run.to_string(), archive: "/saved".into(), digest: "d1".into(), machine: "box".into(), process: run }
 }
 
-/// Restores, as the command does with the planner's steps; the world after each step, the last with all data.
+/// Performs a restore with the planner's steps, as the command does; returns the world after each
+/// step, the last one with all data.
 fn restored(mut world: World, run: u32) -> Vec<World> {
     let case = Case::default();
     let want = Stack { restore: Some(restore(run)), ..stack(case) };
@@ -1445,7 +1447,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     let left = world.observe(&want, case);
     apply(&mut world, &plan::remove_unfinished(&want, &left));
     apply(&mut world, &plan::make_for_restore(&left));
-    // Its data is put in.
+    // Its data is restored.
     (world.db, world.ran) = (Some(DEFAULT), LABEL);
     assert!(world.execute(case, Step::RemoveContainer(Role::Grafana)));
     assert!(world.execute(case, Step::StartContainer(Role::Influxdb)));
@@ -1466,7 +1468,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
 }
 
 #[test]
-fn a_restore_that_was_killed_behind_any_step_is_begun_again_or_removed_and_nothing_else() {
+fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
     let case = Case::default();
     let want = stack(case);
     let worlds = restored(empty_world(), 1);
@@ -1478,7 +1480,7 @@ fn a_restore_that_was_killed_behind_any_step_is_begun_again_or_removed_and_nothi
         let (resource, blocked) = plan.blocked().expect("`up` would complete it without its data");
         assert_eq!((resource, blocked.kind), (Resource::Settings, plan::Obstacle::Unfinished), "{world:?}");
         assert!(blocked.hint.contains("restore /saved") && blocked.hint.contains("down --volumes"), "{}", blocked.hint);
-        // Its note is what goes last.
+        // Its record is removed last.
         let mut removed = world.clone();
         for (_, step) in orders(&plan::down(&want, &seen, true))[0].clone() {
             assert!(removed.restore.is_some(), "{step:?} after the note");
@@ -1486,26 +1488,26 @@ fn a_restore_that_was_killed_behind_any_step_is_begun_again_or_removed_and_nothi
         }
         assert!(removed.restore.is_none() && removed.settings == Thing::Missing);
         assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks.is_empty());
-        // Without volumes, the note stays.
+        // Without `--volumes`, the record stays.
         assert!(!plan::down(&want, &seen, false).steps().any(|(step, _)| step == Step::RemoveSettings));
-        // Begun again, it ends; and so it does after another kill.
+        // Started again, it completes, even after another kill.
         for again in restored(world.clone(), 2).into_iter().rev().skip(1) {
             assert_eq!(again.restore, Some(2), "the other run cannot finish: {again:?}");
             let whole = restored(again, 3).pop().unwrap();
             finish(whole, &want, case);
         }
-        // Another container may use the network meanwhile.
+        // Another container may use the network in the meantime.
         if !world.networks.is_empty() {
             let used = World { network_is_used: true, ..world.clone() };
             finish(restored(used, 2).pop().unwrap(), &want, case);
         }
     }
-    // With all data in, `up` finishes it, after a kill behind any of its steps, too.
+    // With all data restored, `up` completes it, even after a kill behind any of its steps.
     check(whole, &want, case);
 }
 
 #[test]
-fn where_the_note_about_a_restore_is_lost_its_private_container_stands_in_for_it() {
+fn a_private_container_indicates_a_restore_whose_record_is_lost() {
     let case = Case::default();
     let want = stack(case);
     let worlds = restored(empty_world(), 1);
@@ -1551,7 +1553,7 @@ fn empty_world() -> World {
     }
 }
 
-/// Everything is as a first `up` leaves it.
+/// The state after a first `up`.
 fn whole_world() -> World {
     let srv = |role: Role| {
         let have = Cont {
@@ -1582,7 +1584,7 @@ fn whole_world() -> World {
     }
 }
 
-/// The plan for a changed snapshot of the whole world.
+/// The plan for a modified snapshot of that state.
 fn plan_with(stack: &Stack, change: impl FnOnce(&mut Observed)) -> Plan {
     let mut seen = whole_world().observe(&self::stack(Case::default()), Case::default());
     change(&mut seen);
@@ -1594,7 +1596,7 @@ fn steps(plan: &Plan) -> Vec<Step> {
 }
 
 #[test]
-fn what_is_not_ours_blocks_and_is_never_touched() {
+fn foreign_objects_are_blockers_and_never_changed() {
     let want = stack(Case::default());
     let seen = empty_world().observe(&want, Case::default());
     let foreign: [fn(&mut Observed); 6] = [
@@ -1615,7 +1617,7 @@ fn what_is_not_ours_blocks_and_is_never_touched() {
 }
 
 #[test]
-fn a_port_that_a_container_publishes_already_is_not_in_its_way() {
+fn a_port_published_by_the_container_itself_is_not_a_conflict() {
     let want = stack(Case::default());
     let publish = want.container(Role::Grafana).unwrap().specification.publish;
     let with_holder = |published| {
@@ -1663,7 +1665,7 @@ fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
 }
 
 #[test]
-fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
+fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
     let want = stack(Case::default());
     let clashes: [fn(&mut Grafana); 5] = [
         |grafana| grafana.data_source = SeenSource::Foreign("a data source".into()),
@@ -1686,7 +1688,7 @@ fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
         });
         assert!(plan.blocked().is_some(), "{plan:?}");
     }
-    // What a file provides as it is to be is fine.
+    // A provisioned object with the desired content is in sync.
     let plan = plan_with(&want, |seen| {
         let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
         let SeenSource::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
@@ -1695,19 +1697,19 @@ fn what_is_not_ours_in_grafana_blocks_before_anything_is_written() {
     assert!(plan.in_sync(), "{plan:?}");
 }
 
-/// What an object in a Grafana that others use too may be.
+/// The origin of an object in a shared Grafana.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
     Absent,
-    /// Made for the stack's address and database.
+    /// Created for the stack's address and database.
     Own,
-    /// Made for another one.
+    /// Created for another one.
     Other,
-    /// Made by a version that did not note it.
+    /// Created by a version that did not store the target.
     Unnoted,
-    /// Made for another one, and edited since.
+    /// Created for another one and then edited.
     EditedOther,
-    /// Grafana does not show it.
+    /// Grafana fails to return it.
     Unreadable,
 }
 
@@ -1755,7 +1757,7 @@ fn shared_grafana(want: &Stack, another: &MadeFor, source: Origin, dashboard: Or
         data_source: match source {
             Origin::Absent => SeenSource::Missing,
             Origin::Unreadable => SeenSource::Unreadable(unreadable()),
-            // Where the mark does not say it, the stored fields do.
+            // If the mark does not name the target, the stored fields do.
             origin => {
                 seen_source(fields, origin.made_for(want, another).unwrap_or_else(|| want.data_source.made_for()))
             }
@@ -1782,13 +1784,13 @@ fn shared_grafana(want: &Stack, another: &MadeFor, source: Origin, dashboard: Or
 
 type IsStep = fn(&Step) -> bool;
 
-/// A step of the plan is such a one.
+/// Whether the plan contains a step of this kind.
 fn changes(plan: &Plan, step_is: IsStep) -> bool {
     steps(plan).iter().any(step_is)
 }
 
 #[test]
-fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_them_follow() {
+fn objects_created_for_another_database_change_only_with_the_users_confirmation() {
     let mut external = stack(Case { alerts: Some(true), ..Case::default() });
     external.grafana = Service::External { url: ServerUrl::http("g", 3000) };
     external.data_source.machine = Some("this".into());
@@ -1814,7 +1816,7 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
             let plan = plan::up(&external, &seen(&external), options);
             let conflict = plan.blocked().is_some_and(|(_, blocked)| blocked.kind == Obstacle::Conflict);
             assert_eq!(conflict, has_conflict, "{origins:?} {overwrite_dashboard}: {plan:?}");
-            // Nothing of a conflict says that `up` mends it, and each names both.
+            // A conflict never suggests that `up` resolves it, and names both targets.
             for item in &plan.0 {
                 let Finding::Blocked(blocked) = &item.finding else { continue };
                 let names = |text: &str| blocked.why.contains(text);
@@ -1824,10 +1826,10 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
             }
             let moved = plan::up(&external, &seen(&external), UpOptions { move_data_source: true, ..options });
             assert_eq!(moved.blocked(), None, "{origins:?}: {moved:?}");
-            // In the instance's own container, the settings alone decide.
+            // In the instance's own container, the settings decide.
             let plan = plan::up(&own, &seen(&own), options);
             assert_eq!(plan.blocked(), None, "{origins:?}: {plan:?}");
-            // What cannot be read is never written, and never in sync.
+            // An unreadable object is never written and never in sync.
             for plan in [&plan, &moved] {
                 let is_unreadable = origins.contains(&Origin::Unreadable);
                 assert_eq!(plan.unreadable().is_some(), is_unreadable, "{origins:?}: {plan:?}");
@@ -1844,7 +1846,7 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
             let plan = plan::up(&off, &seen(&off), UpOptions::default());
             assert!(!changes(&plan, |step| matches!(step, Step::DeleteAlertRules { .. })), "{origins:?}: {plan:?}");
         }
-        // Of what goes, everything was made for the stack's own database, and nothing was edited.
+        // Removed objects were all created for the stack's own database and not edited.
         let down = plan::deregister(&off, &seen(&off)).unwrap();
         let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther;
         assert_eq!(down.blocked().is_some(), has_conflict, "{origins:?}: {down:?}");
@@ -1861,7 +1863,7 @@ fn objects_that_were_made_for_another_database_change_only_when_the_user_lets_th
 }
 
 #[test]
-fn settings_for_a_proxy_are_removed_only_where_grafana_reaches_the_container_directly() {
+fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
     let own = stack(Case::default());
     let mut external = own.clone();
     external.influxdb = Service::External { url: ServerUrl::http("influxdb", 8086) };
@@ -1879,7 +1881,7 @@ fn settings_for_a_proxy_are_removed_only_where_grafana_reaches_the_container_dir
 }
 
 #[test]
-fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
+fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let want = stack(Case::default());
     let mut seen = whole_world().observe(&want, Case::default());
     if let Probe::Answering(grafana) = &mut seen.grafana.probe
@@ -1898,12 +1900,12 @@ fn an_edited_dashboard_is_left_alone_unless_it_is_to_be_overwritten() {
 }
 
 #[test]
-fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
+fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
     let mut want = stack(Case::default());
     if let Service::Container(spec) = &mut want.grafana {
         spec.specification.image = ImageRef::parse("grafana/grafana:1.1").unwrap();
     }
-    // The volume's label, the version that runs, and the image of the present container each tell.
+    // The volume's label, the running version, and the image of the existing container each show the version.
     let made_before = plan_with(&want, |_| {});
     assert!(made_before.blocked().is_some(), "{made_before:?}");
     let after_down = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
@@ -1914,7 +1916,7 @@ fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
         seen.grafana.version = Some("1.2.3".into());
     });
     assert!(running.blocked().is_some(), "{running:?}");
-    // Where nothing tells, the volume's files are read before the container is removed.
+    // If none of them does, the volume's files are read before the container is removed.
     let unknown = plan_with(&want, |seen| {
         (seen.grafana.recorded, seen.grafana.version) = (None, None);
         seen.grafana.volume = Volume::Ours { user: None, version: None, image: None };
@@ -1927,7 +1929,7 @@ fn an_older_grafana_never_starts_on_a_volume_that_a_newer_one_had() {
     assert!(checked.is_some() && checked < removed, "{unknown:?}");
 }
 
-/// A stack whose Grafana has this image, and whose container was made from another one.
+/// Whether a plan is blocked for a stack with this image and a container created from another one.
 fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) -> bool {
     let mut want = stack(Case::default());
     if let Service::Container(spec) = &mut want.grafana {
@@ -1945,7 +1947,7 @@ fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) 
 }
 
 #[test]
-fn a_tag_says_a_version_only_of_an_official_image_and_only_where_the_server_does_not() {
+fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_not() {
     let stopped = |seen: &mut Observed| {
         seen.grafana.version = None;
         seen.grafana.probe = Probe::Unasked;
@@ -1953,17 +1955,17 @@ fn a_tag_says_a_version_only_of_an_official_image_and_only_where_the_server_does
         have.run = RunState::Exited(0);
     };
     let running = |version: &'static str| move |seen: &mut Observed| seen.grafana.version = Some(version.into());
-    // Users number their own images as they like.
+    // Tags of users' own images follow no rule.
     assert!(!blocked_on("corp/grafana:1.1", "corp/grafana:1.0", running("12.4.10")));
     assert!(!blocked_on("corp/grafana:1.0", "corp/grafana:1.1", stopped));
     assert!(!blocked_on("grafana/grafana:12.4.10", "corp/grafana:2025.11", running("12.4.10")));
     assert!(!blocked_on("grafana/grafana:12.4.10", "corp/grafana:2025.11", stopped));
     assert!(!blocked_on("corp/grafana:1.0", "grafana/grafana:12.4.10", stopped));
-    // What its server says holds for any image.
+    // The version reported by the server counts for every image.
     assert!(blocked_on("grafana/grafana:12.4.10", "corp/grafana:1.0", running("13.2.3")));
     // A tag that the server contradicts does not count.
     assert!(!blocked_on("grafana/grafana:12.4.10", "grafana/grafana:99.0.0", running("12.4.3")));
-    // Official images in a mirror are official ones.
+    // Official images in a mirror count as official.
     assert!(blocked_on("grafana/grafana:12.4.10", "m.example/hub/grafana/grafana:13.2.3", stopped));
     assert!(blocked_on("m.example/hub/grafana/grafana:12.4.10", "grafana/grafana:13.2.3", stopped));
 }
@@ -1983,7 +1985,7 @@ fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
     assert!(recorded[0] < started[0] && started[0] < recorded[1], "{plan:?}");
 }
 
-/// Where a step stands in a list.
+/// The index of a step in a list.
 trait Positions<'a> {
     fn positions_of(self, step: Step) -> Vec<usize>;
 }
@@ -1995,7 +1997,7 @@ impl<'a, I: Iterator<Item = &'a Step>> Positions<'a> for I {
 }
 
 #[test]
-fn roles_that_swap_ports_give_theirs_up_before_either_takes_one() {
+fn roles_that_swap_ports_release_both_before_either_uses_one() {
     let mut want = stack(Case::default());
     for (service, port) in [(&mut want.influxdb, 3000), (&mut want.grafana, 8086)] {
         if let Service::Container(spec) = service {
@@ -2018,14 +2020,14 @@ fn roles_that_swap_ports_give_theirs_up_before_either_takes_one() {
 }
 
 #[test]
-fn a_container_goes_once_the_server_that_is_used_instead_has_answered() {
+fn a_container_is_removed_once_its_external_replacement_has_answered() {
     let mut want = stack(Case::default());
     want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
     let answering = plan_with(&want, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
     let silent = plan_with(&want, |seen| seen.influxdb.probe = Probe::Silent("down".into()));
     assert!(silent.blocked().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
-    // With both elsewhere, the network goes too.
+    // If both servers are external, the network is removed as well.
     want.grafana = want.influxdb.clone();
     let both = steps(&plan_with(&want, |_| {}));
     assert!(both.contains(&Step::RemoveNetwork) && both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
@@ -2049,7 +2051,7 @@ fn lost(unknown: &[&'static str]) -> Lost {
     Lost { cause: Loss::Gone, unknown: unknown.collect() }
 }
 
-/// The whole world, where both servers are said to run elsewhere; whatever each of them answers.
+/// A complete world whose settings call both servers external, with every kind of answer.
 fn said_to_be_external() -> (Stack, Vec<Observed>) {
     let mut want = stack(Case::default());
     want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
@@ -2072,7 +2074,7 @@ fn said_to_be_external() -> (Stack, Vec<Observed>) {
 }
 
 #[test]
-fn a_managed_container_is_no_external_server_and_nothing_is_touched_for_it() {
+fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
     let (want, worlds) = said_to_be_external();
     for seen in worlds {
         for (role, is_own, runs) in Role::ALL
@@ -2094,7 +2096,7 @@ fn a_managed_container_is_no_external_server_and_nothing_is_touched_for_it() {
             let blocked = plan.0.iter().find(|item| item.resource == Resource::Server(role)).map(|item| &item.finding);
             let expected = match (is_own, runs) {
                 (_, true) => true,
-                // Another server may have the address of a container that does not run.
+                // Another server may have the address of a stopped container.
                 (true, false) => is_silent,
                 (false, false) => false,
             };
@@ -2110,7 +2112,7 @@ fn a_managed_container_is_no_external_server_and_nothing_is_touched_for_it() {
 }
 
 #[test]
-fn lost_settings_are_asked_for_where_nothing_else_knows_them() {
+fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
     let mut want = stack(Case::default());
     let settings = want.settings.as_mut().unwrap();
     settings.lost = Some(lost(&["database"]));
@@ -2124,7 +2126,7 @@ fn lost_settings_are_asked_for_where_nothing_else_knows_them() {
 }
 
 #[test]
-fn settings_are_saved_after_what_is_prepared_and_before_a_container_changes() {
+fn settings_are_saved_after_preparations_and_before_container_changes() {
     let mut want = stack(Case { given: Some(GIVEN), ..Case::default() });
     want.settings = Some(Settings::default());
     let stopped = |seen: &mut Observed| {
@@ -2147,10 +2149,10 @@ fn settings_are_saved_after_what_is_prepared_and_before_a_container_changes() {
 }
 
 #[test]
-fn where_the_engines_loopback_is_out_of_reach_nothing_unproven_is_published() {
+fn without_the_engines_loopback_nothing_unverified_is_published() {
     let mut want = stack(Case { open: true, ..Case::default() });
     want.engine = EngineLocation::Elsewhere("far".into());
-    // Whether the volume holds anything is looked up in a container that is not started.
+    // A container that is not started is used to see whether the volume contains data.
     let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
     let steps = steps(&plan);
     assert!(steps.contains(&Step::CreateOnLoopback), "{plan:?}");
@@ -2169,7 +2171,8 @@ fn where_the_engines_loopback_is_out_of_reach_nothing_unproven_is_published() {
     let empty = made(false);
     assert!(empty.blocked().is_none(), "{empty:?}");
     assert!(self::steps(&empty).contains(&Step::WritePassword), "{empty:?}");
-    // A stopped one that was proven when it was made is started as it is, and the login tried on it.
+    // A stopped container that was verified when it was created is started unchanged, and the login
+    // is tried on it.
     want.login.given = true;
     let stopped = plan_with(&want, |seen| {
         let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
@@ -2182,7 +2185,7 @@ fn where_the_engines_loopback_is_out_of_reach_nothing_unproven_is_published() {
     assert!(at(Step::StartContainer(Role::Grafana)) < at(Step::TryPassword), "{stopped:?}");
     assert!(at(Step::TryPassword).is_some() && stopped.blocked().is_none(), "{stopped:?}");
     want.login.given = false;
-    // On a new volume there is nothing to prove.
+    // On a new volume, there is nothing to verify.
     let plan = plan_with(&want, |seen| {
         seen.grafana.container = ContainerState::Absent;
         seen.grafana.volume = Volume::Absent;

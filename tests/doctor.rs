@@ -1,5 +1,6 @@
-//! `doctor` names the right culprit: each test breaks one thing between Clipper and the panels, on a real
-//! InfluxDB and Grafana's double. What needs an engine is in `e2e/doctor.rs`.
+//! `doctor` names the right first failure: every test breaks one thing between Clipper and the
+//! panels, with a real InfluxDB and Grafana's double. Tests that need an engine are in
+//! `e2e/doctor.rs`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,10 +18,10 @@ use crate::support::server::{Request, Response, in_background};
 use crate::support::{eventually, free_port};
 
 const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
-/// A dashboard of the program's.
+/// The path of the bundled dashboard.
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 
-/// Servers that are set up for a Clipper whose model m1 reports, and Clipper's file.
+/// Servers configured for a Clipper whose model m1 reports, and Clipper's file.
 struct Case {
     servers: Servers,
     file: tempfile::NamedTempFile,
@@ -56,7 +57,7 @@ impl Case {
         std::fs::write(self.file.path(), text).unwrap();
     }
 
-    /// One report of a model, dated now.
+    /// Writes one report of a model with the current time.
     fn report(&self, model: &str) {
         self.servers.influxd.write("d", &report(model, 0));
     }
@@ -66,7 +67,7 @@ impl Case {
         self.servers.command(&words)
     }
 
-    /// The diagnosis where something is wrong, after the first line for people was looked at.
+    /// The diagnosis of a failure, after checking the first line of the human output.
     fn culprit(&self) -> Value {
         let people = self.command(&[]).run().expect(3);
         let document = self.command(&["--output", "json"]).run().expect(3).json();
@@ -74,7 +75,7 @@ impl Case {
         document
     }
 
-    /// Something is wrong with this, and the first line says these words.
+    /// Expects this check to fail, with these words in the first line.
     fn expect(&self, check: &str, words: &[&str]) -> Value {
         let document = self.culprit();
         let culprit = &document["culprit"];
@@ -86,7 +87,7 @@ impl Case {
         document
     }
 
-    /// Saves the stored dashboard after a change, as a person would.
+    /// Changes and saves the stored dashboard as a user would.
     fn edit(&self, change: impl FnOnce(&mut Value)) {
         let (_, present) = self.servers.ask("GET", DASHBOARD, None);
         let mut dashboard = present["dashboard"].clone();
@@ -100,7 +101,7 @@ impl Case {
     }
 }
 
-/// What people read says the same as the document.
+/// The human output matches the document.
 fn check(people: &Ran, document: &Value) {
     let first = people.out.lines().next().unwrap();
     match document["culprit"]["message"].as_str() {
@@ -128,7 +129,7 @@ fn report(model: &str, minutes_ago: i64) -> String {
     )
 }
 
-/// A clock that the program believes in, so far from the real one.
+/// Runs the program with a clock that differs from the real one.
 fn with_clock(run: Run, offset: &str) -> Run {
     let library = std::fs::read_dir("/usr/lib")
         .unwrap()
@@ -139,7 +140,7 @@ fn with_clock(run: Run, offset: &str) -> Run {
 }
 
 #[test]
-fn nothing_is_wrong_and_nothing_is_left() {
+fn all_checks_pass_and_nothing_is_left_behind() {
     for version in ALL {
         let it = Case::healthy(version);
         let people = it.command(&[]).run().expect(0);
@@ -187,11 +188,11 @@ fn a_wrong_database() {
     let it = Case::healthy(Version::V12);
     it.write_file("typo", it.servers.influxd.port, &["m1"]);
     it.expect("database", &["no database typo", "in d", "influx_dbname"]);
-    // The dashboard shows one, and Clipper writes to the other.
+    // The dashboard shows one database, and Clipper writes to the other.
     let words = ["doctor", "--config", it.path(), "--database", "d", "--output", "json"];
     let document = it.servers.command(&words).run().expect(3).json();
     assert_eq!(document["culprit"]["check"], "clipper_settings", "{document}");
-    // Nobody says so, but the reports are elsewhere.
+    // No setting says so, but the reports are in another database.
     let it = Case::without_reports(Version::V12, Influxd::start());
     it.servers.influxd.query("", "CREATE DATABASE elsewhere");
     it.servers.influxd.write("elsewhere", &report("m1", 0));
@@ -215,7 +216,7 @@ fn influxdb_has_stopped() {
 }
 
 #[test]
-fn influxdb_2_is_in_its_place() {
+fn influxdb_2_answers_instead() {
     let it = Case::healthy(Version::V12);
     let port = in_background(|_: Request| async {
         let mut response = Response::json(204, &json!({}));
@@ -230,7 +231,7 @@ fn influxdb_2_is_in_its_place() {
 fn the_disk_is_full() {
     let it = Case::with(Version::V12, Influxd::start_on_a_small_disk(24));
     it.servers.influxd.fill_disk();
-    // The last page of a file has room for some bytes more.
+    // The last page of a file has room for a few more bytes.
     let url = format!("{}/write?db=d", it.servers.influxd.url());
     let mut lines = 0..;
     eventually("a write is refused", Duration::from_secs(20), || {
@@ -238,7 +239,7 @@ fn the_disk_is_full() {
         crate::support::run::http("POST", &url, Some(&line)).is_some_and(|(status, _)| status != 204)
     });
     it.expect("write", &["disk is full", "free space"]);
-    // `demo` writes there, too.
+    // `demo` writes there as well.
     let demo = it.servers.run(&["demo", "--backfill", "2h", "--mix", "--config", it.path()]).expect(1);
     assert!(demo.err.contains("no space left") && demo.err.contains("hint: free space"), "{}", demo.err);
 }
@@ -269,10 +270,10 @@ fn there_are_too_many_series() {
 }
 
 #[test]
-fn the_limit_that_influxdb_names_is_the_one_that_is_reported() {
+fn the_limit_in_influxdbs_message_is_reported() {
     let influxd = Influxd::start_with(&[("INFLUXDB_DATA_MAX_VALUES_PER_TAG", "1")]);
     let it = Case::with(Version::V12, influxd);
-    // A probe of another run of now.
+    // A current probe of another run.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     it.servers.influxd.write("d", &format!("clipper_metrics_probe,probe={now}-other value=1\n"));
     let document = it.command(&["--output", "json"]).run().expect(3).json();
@@ -324,7 +325,7 @@ fn grafana_uses_other_settings_than_it_shows() {
         it.servers.make_settings_stale();
         let words = ["uses other settings than it shows", "clipper-metrics up", "--data-source-url"];
         let found = it.expect("query", &words);
-        // What asks that data source would fail for this one cause: nothing of it is asked.
+        // All queries to that data source would fail for the same reason, so none is sent.
         let checks = found["checks"].as_array().unwrap();
         assert!(checks.iter().all(|check| check["check"] != "panel" && check["check"] != "variable"), "{found}");
     }
@@ -338,7 +339,7 @@ fn grafana_has_no_plugin() {
 }
 
 #[test]
-fn one_panel_asks_for_a_field_that_is_not_there() {
+fn one_panel_queries_a_missing_field() {
     for version in ALL {
         let it = Case::healthy(version);
         it.edit(|dashboard| {
@@ -352,13 +353,14 @@ fn one_panel_asks_for_a_field_that_is_not_there() {
 }
 
 #[test]
-fn one_panel_asks_what_cannot_be_read_and_others_ask_somebody_else() {
+fn one_panel_has_an_invalid_query_and_others_query_other_sources() {
     let it = Case::healthy(Version::V12);
     it.edit(|dashboard| {
         dashboard["panels"][0]["targets"][0]["query"] = json!("SELEC nonsense");
         dashboard["panels"][1]["datasource"] = json!({"type": "datasource", "uid": "-- Grafana --"});
         dashboard["panels"][1]["targets"][0].as_object_mut().unwrap().remove("datasource");
-        // What computes with another query's answer, what a browser fills in, and what only a browser knows.
+        // Panels that compute with another query's result, that a browser fills in, or whose
+        // variables only a browser knows.
         let expression = json!({"refId": "B", "datasource": {"type": "__expr__", "uid": "__expr__"}, "type": "reduce"});
         dashboard["panels"][2]["targets"].as_array_mut().unwrap().push(expression);
         let built_in = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE time > now() - ${__range_s}s";
@@ -375,7 +377,7 @@ fn one_panel_asks_what_cannot_be_read_and_others_ask_somebody_else() {
 }
 
 #[test]
-fn a_data_source_without_an_answer_is_the_culprit_and_not_its_panels() {
+fn a_failing_data_source_is_reported_instead_of_its_panels() {
     for version in ALL {
         let it = Case::healthy(version);
         let body = json!({"name": "Elsewhere", "uid": "elsewhere", "type": "influxdb", "access": "proxy",
@@ -399,14 +401,14 @@ fn a_data_source_without_an_answer_is_the_culprit_and_not_its_panels() {
         }
         assert_eq!(document["panels"], json!({"answering": 14, "total": 14}), "{version:?}: {document}");
     }
-    // 9.4 has the same words for a query that cannot be read, which is its panel's fault.
+    // 9.4 uses the same words for an invalid query, which is its panel's fault.
     let it = Case::healthy(Version::V9);
     it.edit(|dashboard| dashboard["panels"][0]["targets"][0]["query"] = json!("SELEC nonsense"));
     it.expect("panel", &["\"Predictions\"", "An error occurred within the plugin", "--overwrite-dashboard"]);
 }
 
 #[test]
-fn a_model_whose_name_looks_like_a_variable_is_asked_for() {
+fn a_model_whose_name_looks_like_a_variable_is_queried() {
     for version in ALL {
         let it = Case::without_reports(version, Influxd::start());
         it.write_file("d", it.servers.influxd.port, &["$HOME"]);
@@ -415,7 +417,7 @@ fn a_model_whose_name_looks_like_a_variable_is_asked_for() {
         assert_eq!(document["panels"], json!({"answering": 16, "total": 16}), "{version:?}: {document}");
         let checks = document["checks"].as_array().unwrap();
         let panels = checks.iter().filter(|check| check["check"] == "panel");
-        // The report has no word about the server as a whole.
+        // The report does not mention the server as a whole.
         let of_server = |title: &str| title.contains("whole server") || title == "Accuracy";
         let panels = panels.filter(|check| !of_server(check["object"].as_str().unwrap()));
         let is_empty = |check: &&Value| check["message"].as_str().unwrap().contains("no points");
@@ -466,7 +468,7 @@ fn clipper_or_one_of_its_models_does_not_report() {
 }
 
 #[test]
-fn an_influxdb_that_wants_a_login_is_beyond_clipper() {
+fn clipper_cannot_use_an_influxdb_that_requires_a_login() {
     let it = Case::healthy(Version::V12);
     let secured = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
     secured.query("", "CREATE USER admin WITH PASSWORD 'p' WITH ALL PRIVILEGES");
@@ -475,7 +477,7 @@ fn an_influxdb_that_wants_a_login_is_beyond_clipper() {
 }
 
 #[test]
-fn a_grafana_that_is_gone_or_rejects_the_login_is_named() {
+fn a_grafana_that_does_not_answer_or_rejects_the_login_is_reported() {
     let it = Case::healthy(Version::V12);
     let config = it.path().to_string();
     let with_grafana = |url: &str, password: &str| {
@@ -534,10 +536,10 @@ fn a_panel_that_takes_too_long_is_no_fault_of_its_data_source() {
 }
 
 #[test]
-fn an_interrupted_run_removes_its_probe_and_a_killed_ones_is_removed_by_the_next() {
+fn an_interrupted_run_removes_its_probe_and_that_of_a_killed_run_is_removed_later() {
     let it = Case::healthy(Version::V12);
     let (influxdb, port) = (it.servers.influxd.url(), it.servers.port());
-    // A Grafana that hangs where the plugin is looked for, when the probe has been written.
+    // A Grafana that hangs during the check for the plugin, after the probe was written.
     let slow = in_background(move |request: Request| async move {
         if request.path.contains("/plugins/") {
             std::future::pending::<()>().await;
@@ -556,7 +558,8 @@ fn an_interrupted_run_removes_its_probe_and_a_killed_ones_is_removed_by_the_next
     let output = process.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert!(!it.has_probe(), "it is removed");
-    // One that was killed long ago left a probe; one of now belongs to a run that is still at it.
+    // A probe of a run that was killed long ago is removed; a recent one belongs to a run that may
+    // still be active.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     let probes = format!(
         "clipper_metrics_probe,probe={}-1 value=1\nclipper_metrics_probe,probe={now}-2 value=1\n",
@@ -569,7 +572,7 @@ fn an_interrupted_run_removes_its_probe_and_a_killed_ones_is_removed_by_the_next
 }
 
 #[test]
-fn a_file_that_is_no_use_is_an_error_and_touches_nothing() {
+fn an_invalid_file_is_an_error_and_changes_nothing() {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     file.write_all(b"influx_dbname = \"a&b\"\n").unwrap();
     let words = ["doctor", "--config", file.path().to_str().unwrap()];

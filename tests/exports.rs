@@ -1,5 +1,5 @@
-//! Exports without an engine: what they take from a Grafana that already runs, on its double in every version, and
-//! what they are where nothing can be asked. What is done with them is shown in `e2e/export.rs`.
+//! Exports without an engine: the objects read from an external Grafana, on its double in every
+//! version, and the files if no server can be reached. `e2e/export.rs` uses the files.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn read(folder: &Path, path: &str) -> String {
     std::fs::read_to_string(folder.join(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
 }
 
-/// Options with which somebody signs in.
+/// Options with an account.
 fn account(folder: &Path) -> [String; 2] {
     let file = folder.join("password");
     std::fs::write(&file, "admin").unwrap();
@@ -31,7 +31,7 @@ fn provisioning(it: &Servers, into: &Path, more: &[&str]) -> Ran {
 }
 
 #[test]
-fn what_a_grafana_takes_from_the_files_is_in_sync_on_every_version() {
+fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
     for version in ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ fn what_a_grafana_takes_from_the_files_is_in_sync_on_every_version() {
 }
 
 #[test]
-fn with_an_account_what_somebody_edited_is_exported_as_it_is_and_stays_where_it_was_moved() {
+fn with_an_account_edited_dashboards_are_exported_with_edits_and_folders() {
     for version in ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
@@ -81,13 +81,13 @@ fn with_an_account_what_somebody_edited_is_exported_as_it_is_and_stays_where_it_
         let provider = read(&files, "dashboards/clipper-metrics.yaml");
         assert!(provider.contains("folder: Theirs\n"), "{version:?}: {provider}");
         assert!(read(&files, "README.md").contains("edited in Grafana"));
-        // The default stays the default.
+        // The default data source stays the default.
         assert!(read(&files, "datasources/clipper-metrics.yaml").contains("isDefault: true"));
     }
 }
 
 #[test]
-fn files_that_would_replace_something_of_other_people_are_not_written() {
+fn files_that_would_replace_objects_of_other_owners_are_not_written() {
     let it = Servers::start(Version::V12);
     let home = tempfile::tempdir().unwrap();
     let body = json!({"dashboard": {"uid": "clipper-metrics", "title": "Theirs", "panels": []}});
@@ -105,7 +105,7 @@ fn files_that_would_replace_something_of_other_people_are_not_written() {
 }
 
 #[test]
-fn an_external_influxdb_and_its_password_are_named_but_the_password_is_in_no_file() {
+fn an_external_influxdb_is_described_without_its_password() {
     let it = Servers::start(Version::V12);
     let home = tempfile::tempdir().unwrap();
     let secret = home.path().join("secret");
@@ -128,13 +128,13 @@ fn an_external_influxdb_and_its_password_are_named_but_the_password_is_in_no_fil
 }
 
 #[test]
-fn the_files_go_to_the_organisation_that_was_named_or_are_not_written() {
+fn files_are_written_only_for_the_named_organisation() {
     for version in ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         let files = home.path().join("files");
         let [option, file] = account(home.path());
-        // Without an account, its number is not known.
+        // Without an account, its number is unknown.
         let refused = provisioning(&it, &files, &["--grafana-org", "Team"]).expect(2);
         assert!(refused.err.contains("\"Team\"") && refused.err.contains("--grafana-password-file"), "{}", refused.err);
         let absent = provisioning(&it, &files, &["--grafana-org", "Team", &option, &file]).expect(1);
@@ -152,7 +152,7 @@ fn the_files_go_to_the_organisation_that_was_named_or_are_not_written() {
         it.influxd.query("", "CREATE DATABASE clipper");
         it.run(&["status", "--grafana-org", "Team"]).expect(0);
     }
-    // The Grafana that gets the files is not this instance's.
+    // The Grafana that gets the files does not belong to this instance.
     let home = home_without_engine();
     let directory = home.path().join("x").display().to_string();
     let refused = without_engine(&home, &["export", "provisioning", &directory, "--grafana-org", "Team"]).expect(2);
@@ -160,7 +160,7 @@ fn the_files_go_to_the_organisation_that_was_named_or_are_not_written() {
 }
 
 #[test]
-fn alert_rules_that_files_made_are_named_and_deleted_by_later_files() {
+fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
     for version in ALL.into_iter().filter(|version| *version > Version::V7) {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
@@ -176,22 +176,23 @@ fn alert_rules_that_files_made_are_named_and_deleted_by_later_files() {
         take(&["--alerts"]);
         assert_eq!(rules(), 2, "{version:?}");
         it.run(&["status", "--alerts"]).expect(0);
-        // They are no user's edit.
+        // They do not count as a user's edit.
         let status = it.run(&["status", "--alerts=false"]).expect(0);
         assert!(status.out.contains("from a file") && !status.out.contains("edited"), "{version:?}: {}", status.out);
-        // They are in nobody's way, and each run says how they go.
+        // They block nothing, and every run explains how to remove them.
         let up = it.run(&["up", "--alerts=false"]).expect(0);
         assert!(up.err.contains("export provisioning DIRECTORY --alerts=false"), "{version:?}: {}", up.err);
         let down = it.run(&["down", "--deregister"]).expect(0);
         for what in ["dashboard clipper-metrics", "data source clipper-metrics", "alert rule"] {
-            assert!(down.err.contains(&format!("Grafana provides the {what}")), "{version:?}, {what}: {}", down.err);
+            assert!(down.err.contains(&format!("Grafana's {what}")), "{version:?}, {what}: {}", down.err);
         }
         assert_eq!(rules(), 2, "{version:?}");
         it.run(&["status", "--alerts"]).expect(0);
         take(&[]);
         assert_eq!(rules(), 0, "{version:?}");
         it.run(&["status", "--alerts=false"]).expect(0);
-        // Again, nothing changes, and a Grafana that never had them takes the files too.
+        // A repeated export changes nothing, and a Grafana that never had the rules accepts the
+        // files as well.
         let again = provisioning(&it, &files, &[]).expect(0);
         assert!(again.out.contains("nothing was written"), "{version:?}: {}", again.out);
         Servers::start(version).double.lock().unwrap().provision_from(&files);
@@ -207,7 +208,7 @@ fn alert_rules_that_files_made_are_named_and_deleted_by_later_files() {
     }
 }
 
-/// A home whose current context is an engine that is not there.
+/// A home directory whose current context is an engine that does not exist.
 fn home_without_engine() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     // Docker names the folder by the SHA-256 of the context's name.
@@ -221,30 +222,30 @@ fn home_without_engine() -> tempfile::TempDir {
 }
 
 fn without_engine(home: &tempfile::TempDir, words: &[&str]) -> Ran {
-    // An empty variable counts as not given.
+    // An empty variable counts as unset.
     Run::new(words).env("HOME", &home.path().to_string_lossy()).env("DOCKER_HOST", "").run()
 }
 
 #[test]
-fn without_an_engine_new_servers_can_be_described_and_it_is_said_what_is_missing() {
+fn without_an_engine_new_servers_can_be_exported_and_missing_data_is_reported() {
     let home = home_without_engine();
     for kind in ["provisioning", "swarm", "kubernetes"] {
         let directory = home.path().join(kind).display().to_string();
         let ran = without_engine(&home, &["export", kind, &directory]).expect(0);
         assert!(ran.err.contains("warning: cannot reach the Docker engine"), "{}", ran.err);
         assert!(ran.err.contains("not in the export"), "{}", ran.err);
-        // Whoever names an engine means it.
+        // An engine that the user names must be reachable.
         let named = ["export", kind, &directory, "-H", "unix:///nonexistent/docker.sock"];
         assert!(without_engine(&home, &named).expect(1).err.contains("cannot reach"));
     }
-    // Nobody has looked at the Grafana that gets the files: it may have a default, and does not start with two.
+    // The target Grafana was not inspected: it may have a default data source, and does not start with two.
     let provisioned = home.path().join("provisioning");
     assert!(read(&provisioned, "datasources/clipper-metrics.yaml").contains("isDefault: false"));
     assert!(read(&provisioned, "README.md").contains("Only containers of the instance know that name"));
-    // A new one has none.
+    // A new Grafana has none.
     let made = read(&home.path().join("swarm"), "provisioning/datasources/clipper-metrics.yaml");
     assert!(made.contains("isDefault: true"), "{made}");
-    // What was exported when more was known is not replaced by less.
+    // An export made with more data is not replaced by one with less.
     let list = home.path().join("swarm/.clipper-metrics-export");
     let partial = std::fs::read_to_string(&list).unwrap();
     assert!(partial.starts_with("swarm clipper-metrics partial\n"), "{partial}");
@@ -257,7 +258,7 @@ fn without_an_engine_new_servers_can_be_described_and_it_is_said_what_is_missing
 }
 
 #[test]
-fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_is_refused() {
+fn generated_and_custom_passwords_are_kept_and_the_public_default_is_refused() {
     let home = home_without_engine();
     let swarm = home.path().join("swarm");
     let directory = swarm.display().to_string();
@@ -280,7 +281,7 @@ fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_
     assert!(export(&[&option, &file]).expect(2).err.contains("public default"));
     std::fs::write(swarm.join("grafana-password"), "admin").unwrap();
     assert!(export(&[]).expect(2).err.contains("public default"));
-    // As in a clone of what is kept in Git: another one would not open the Grafana that is there.
+    // As in a clone of a Git repository: another password would not open the existing Grafana.
     std::fs::remove_file(swarm.join("grafana-password")).unwrap();
     assert!(export(&[]).expect(2).err.contains("grafana-password: is missing"), "nothing is generated");
     std::fs::write(swarm.join("grafana-password"), "my own\n").unwrap();
@@ -297,7 +298,7 @@ fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_
     with("  grafana-password: \"my own\"").unwrap();
     again().expect(0);
     assert!(read(&kubernetes, "secret.yaml").contains("\"my own\""));
-    // What cannot be made out is never replaced.
+    // An unreadable file is never replaced.
     with("  grafana-password: my own").unwrap();
     assert!(again().expect(2).err.contains("no valid password"));
     assert!(read(&kubernetes, "secret.yaml").contains(": my own"));
@@ -306,7 +307,7 @@ fn a_generated_password_is_kept_one_of_somebodys_own_too_and_the_public_default_
 }
 
 #[test]
-fn names_that_a_format_does_not_take_are_refused() {
+fn names_that_a_format_does_not_accept_are_refused() {
     let home = home_without_engine();
     let directory = home.path().join("x").display().to_string();
     for name in ["1st", "end-"] {
@@ -335,7 +336,7 @@ fn names_that_a_format_does_not_take_are_refused() {
 }
 
 #[test]
-fn what_an_earlier_export_put_into_a_cluster_is_found_by_its_label() {
+fn objects_of_earlier_exports_in_a_cluster_are_found_by_their_label() {
     let home = home_without_engine();
     let mine = home.path().join("mine.json");
     std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
@@ -352,7 +353,7 @@ fn what_an_earlier_export_put_into_a_cluster_is_found_by_its_label() {
         let selector = readme.split("kubectl delete configmap,job --selector '").nth(1).unwrap();
         (all, selector.split('\'').next().unwrap().to_string())
     };
-    // As `kubectl` reads a selector.
+    // As `kubectl` interprets a selector.
     let selects = |selector: &str, object: &Value| {
         selector.split(',').all(|term| match term.split_once("!=") {
             Some((name, value)) => object["metadata"]["labels"][name] != value,
@@ -373,7 +374,7 @@ fn what_an_earlier_export_put_into_a_cluster_is_found_by_its_label() {
     let gone: Vec<String> = before.iter().map(name).filter(|name| !kept.contains(name)).collect();
     assert_eq!(gone.len(), 2, "the second dashboard and the Job of the other database: {gone:?}");
     assert!(before.iter().all(|object| selects(&selector, object)), "{selector}");
-    // Objects of releases without that label are outdated, those of other instances are not.
+    // Objects of releases without that label are outdated, but objects of other instances are not.
     let mut other = before[0].clone();
     other["metadata"]["labels"].as_object_mut().unwrap().remove("clipper-metrics/export");
     assert!(selects(&selector, &other));

@@ -1,5 +1,5 @@
-//! Servers that already run, without any engine: a real InfluxDB, and Grafana's double in each of
-//! its versions. Every request is one that the double knows; anything else would be 501.
+//! External servers without an engine: a real InfluxDB, and Grafana's double in each of its
+//! versions. The double answers requests that it does not know with 501.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 
 const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 
-/// A name that no resolver looks up: a label has 63 letters at most.
+/// A name that no resolver looks up: a label has at most 63 characters.
 const UNRESOLVABLE: &str = "no-such-host-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-/// A double that listens, and an InfluxDB beside it.
+/// A double that is listening, and an InfluxDB.
 pub(crate) struct Servers {
     pub double: Arc<Mutex<Double>>,
-    /// The dashboards that the program saved.
+    /// The saves of dashboards by the program.
     saved: Arc<Mutex<Vec<Value>>>,
     port: u16,
     pub influxd: Influxd,
@@ -52,7 +52,8 @@ impl Servers {
     pub(crate) fn command(&self, words: &[&str]) -> Run {
         let (influxdb, grafana) = (self.influxd.url(), format!("http://127.0.0.1:{}", self.port));
         let urls = ["--influxdb-url", influxdb.as_str(), "--grafana-url", grafana.as_str()];
-        // No engine is needed, and none could be found. A proxy that nobody serves is never asked.
+        // No engine is needed, and none is available. The proxy of the environment does not exist,
+        // so it must not be used.
         Run::new(words.iter().chain(urls.iter()).copied())
             .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
             .env("http_proxy", "http://127.0.0.1:1")
@@ -91,7 +92,7 @@ impl Servers {
 }
 
 #[test]
-fn every_version_is_configured_verified_and_then_left_alone() {
+fn every_version_is_configured_verified_and_then_unchanged() {
     for version in ALL {
         let it = Servers::start(version);
         let up = it.run(&["up", "--database", "it's a test"]).expect(0);
@@ -102,7 +103,7 @@ fn every_version_is_configured_verified_and_then_left_alone() {
         let (_, dashboard) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
         assert_eq!(dashboard["meta"]["version"], 1, "{version:?}");
         let panel = &dashboard["dashboard"]["panels"][0]["datasource"];
-        // Old versions know a data source by its name alone.
+        // Old versions identify a data source by its name alone.
         assert_eq!(panel.is_string(), version == Version::V7, "{version:?}: {panel}");
         let (_, preferences) = it.ask("GET", "/api/org/preferences", None);
         let has_home = preferences["homeDashboardUID"] == "clipper-metrics"
@@ -152,11 +153,11 @@ fn every_version_is_repaired() {
 }
 
 impl Servers {
-    /// Leaves Grafana using other settings of the data source than it shows.
+    /// Makes Grafana use other settings of the data source than it shows.
     pub(crate) fn make_settings_stale(&self) {
         let it = self;
         let (_, sources) = it.ask("GET", "/api/datasources", None);
-        // Saved, asked and saved again within one second: the plugin keeps the settings in between.
+        // Saved, queried and saved again within one second: the plugin keeps the settings from in between.
         let mut wrong = sources[0].clone();
         wrong["url"] = json!("http://127.0.0.1:1");
         let path = "/api/datasources/uid/clipper-metrics";
@@ -167,7 +168,7 @@ impl Servers {
         let authorization = basic("admin", "admin");
         let headers = [("authorization", authorization.as_str()), ("X-Grafana-NoCache", "true")];
         let ask = || http_with("POST", &url, Some(&question.to_string()), &headers).unwrap().0;
-        // Where a second ends in between, or is still that of `up`, it does not come to pass.
+        // This fails if a second ends in between, or is still the second of `up`.
         crate::support::eventually("the plugin stays behind", Duration::from_secs(20), || {
             it.ask("PUT", path, Some(&wrong));
             ask();
@@ -178,7 +179,7 @@ impl Servers {
 }
 
 #[test]
-fn settings_that_grafana_does_not_use_are_saved_once_more() {
+fn settings_that_grafana_does_not_use_are_saved_again() {
     for version in [Version::V9, Version::V12, Version::V12_4, Version::V13] {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
@@ -197,7 +198,7 @@ fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         let path = "/api/dashboards/uid/clipper-metrics";
-        // As an older clipper-metrics left it: another edition, our mark right.
+        // As an older clipper-metrics left it: an earlier version with a valid mark.
         let (_, present) = it.ask("GET", path, None);
         let mut edited = present["dashboard"].clone();
         edited["panels"][0]["title"] = json!("my own title");
@@ -213,7 +214,7 @@ fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
         assert_eq!(it.status()["dashboard"]["state"], "in_sync");
         let last = it.saved.lock().unwrap().last().unwrap().clone();
         assert_eq!(last["dashboard"]["version"], 2, "{version:?}: the version that was read");
-        // As a browser saves it: without our mark, everything else spelled out.
+        // As a browser saves it: without the mark, and with all defaults spelled out.
         let (_, present) = it.ask("GET", path, None);
         let mut saved = present["dashboard"].clone();
         saved.as_object_mut().unwrap().remove("clipperMetrics");
@@ -223,7 +224,7 @@ fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
         it.run(&["up"]).expect(0);
         it.run(&["up", "--overwrite-dashboard"]).expect(0);
         assert_eq!(it.status()["dashboard"]["state"], "in_sync");
-        // Another objective is an upgrade of an unedited one.
+        // Another objective upgrades an unedited dashboard.
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         std::fs::write(file.path(), "slo_micros = 7000\n[[models]]\nname = \"m1\"\n").unwrap();
         let config = ["--config", file.path().to_str().unwrap()];
@@ -231,13 +232,13 @@ fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
         it.run(&["up", config[0], config[1]]).expect(0);
         let content = it.ask("GET", path, None).1["dashboard"].to_string();
         assert!(content.contains("7000"), "{version:?}");
-        // What acts elsewhere is kept there: the objective is remembered without the file.
+        // The objective survives in the dashboard, without the file.
         assert_eq!(it.status()["dashboard"]["objective_micros"], 7000);
     }
 }
 
 #[test]
-fn a_dashboard_stays_in_the_folder_that_a_person_moved_it_to() {
+fn a_moved_dashboard_stays_in_its_folder() {
     for version in ALL {
         let it = Servers::start(version);
         it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
@@ -260,7 +261,7 @@ fn a_dashboard_stays_in_the_folder_that_a_person_moved_it_to() {
 }
 
 #[test]
-fn an_organisation_of_its_own_is_made_and_nothing_is_put_elsewhere() {
+fn an_organisation_is_created_and_no_other_is_changed() {
     for version in ALL {
         let it = Servers::start(version);
         let words = ["--grafana-org", "Größe & \\ it's"];
@@ -273,7 +274,7 @@ fn an_organisation_of_its_own_is_made_and_nothing_is_put_elsewhere() {
 }
 
 #[test]
-fn things_of_other_people_are_errors_and_stay_as_they_are() {
+fn objects_of_other_owners_are_errors_and_stay_unchanged() {
     for version in ALL {
         let it = Servers::start(version);
         let theirs = json!({"name": "Clipper Metrics", "uid": "theirs", "type": "influxdb", "access": "proxy",
@@ -317,7 +318,7 @@ fn one_wrong_password_is_one_attempt() {
 }
 
 #[test]
-fn a_token_and_a_viewer_are_told_what_they_may_not() {
+fn missing_permissions_of_tokens_and_viewers_are_reported() {
     let it = Servers::start(Version::V12);
     it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
     it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
@@ -335,7 +336,7 @@ fn a_token_and_a_viewer_are_told_what_they_may_not() {
 }
 
 #[test]
-fn an_influxdb_with_users_wants_them() {
+fn an_influxdb_with_users_requires_a_login() {
     let it = Servers::start(Version::V12);
     let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
     locked.query("", "CREATE USER me WITH PASSWORD 'it''s' WITH ALL PRIVILEGES");
@@ -355,7 +356,7 @@ fn an_influxdb_with_users_wants_them() {
 }
 
 #[test]
-fn servers_that_are_not_there_or_not_what_they_should_be_are_one_error_with_a_hint() {
+fn missing_and_wrong_servers_are_one_error_with_a_hint() {
     let it = Servers::start(Version::V12);
     let grafana = format!("http://127.0.0.1:{}", it.port);
     let influxdb = it.influxd.url();
@@ -388,13 +389,13 @@ fn servers_that_are_not_there_or_not_what_they_should_be_are_one_error_with_a_hi
     assert!(large.err.contains("larger than"), "{}", large.err);
 }
 
-/// A dashboard of somebody else.
+/// A dashboard of another owner.
 fn their_dashboard(uid: &str, title: &str) -> Value {
     json!({"dashboard": {"uid": uid, "title": title, "panels": [], "schemaVersion": 27, "description": "theirs"}})
 }
 
 #[test]
-fn a_folder_gets_the_dashboard_and_neither_takes_the_others_uid() {
+fn the_folder_and_the_dashboard_have_different_uids() {
     for version in ALL {
         let it = Servers::start(version);
         it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
@@ -406,7 +407,7 @@ fn a_folder_gets_the_dashboard_and_neither_takes_the_others_uid() {
 }
 
 #[test]
-fn a_dashboard_of_somebody_else_with_our_title_is_never_replaced() {
+fn a_foreign_dashboard_with_the_same_title_is_never_replaced() {
     for version in ALL {
         for words in [&["up"][..], &["up", "--overwrite-dashboard"]] {
             let it = Servers::start(version);
@@ -422,7 +423,7 @@ fn a_dashboard_of_somebody_else_with_our_title_is_never_replaced() {
                 assert!(up.err.contains("\"theirs\"") && up.err.contains("--grafana-folder"), "{}", up.err);
                 let (_, sources) = it.ask("GET", "/api/datasources", None);
                 assert_eq!(sources, json!([]), "{version:?}: nothing was written");
-                // The way out that was named.
+                // The command from the hint.
                 it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
             }
         }
@@ -430,7 +431,7 @@ fn a_dashboard_of_somebody_else_with_our_title_is_never_replaced() {
 }
 
 #[test]
-fn a_dashboard_of_somebody_else_with_our_uid_is_an_obstacle() {
+fn a_foreign_dashboard_with_the_same_uid_is_a_blocker() {
     for version in ALL {
         let it = Servers::start(version);
         let save = their_dashboard("clipper-metrics", "Theirs");
@@ -445,7 +446,7 @@ fn a_dashboard_of_somebody_else_with_our_uid_is_an_obstacle() {
 }
 
 #[test]
-fn odd_characters_in_names_do_not_differ_for_ever() {
+fn unusual_characters_in_names_cause_no_lasting_difference() {
     for version in ALL {
         let it = Servers::start(version);
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
@@ -461,7 +462,7 @@ fn odd_characters_in_names_do_not_differ_for_ever() {
 }
 
 #[test]
-fn a_folder_with_the_uid_or_the_title_that_we_want_is_an_obstacle() {
+fn a_folder_with_the_same_uid_or_title_is_a_blocker() {
     for version in ALL {
         let it = Servers::start(version);
         let folder = json!({"uid": "clipper-metrics", "title": "Ops"});
@@ -472,7 +473,7 @@ fn a_folder_with_the_uid_or_the_title_that_we_want_is_an_obstacle() {
         assert!(up.err.contains("folder called \"Ops\""), "{version:?}: {}", up.err);
         assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: nothing was written");
         it.run(&["up", "--name", "another"]).expect(0);
-        // The title of a dashboard in General is no folder's before 12.
+        // Before 12, a dashboard in General prevents a folder of the same title.
         let it = Servers::start(version);
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&their_dashboard("theirs", "Team"))).0, 200);
         let up = it.run(&["up", "--grafana-folder", "Team"]);
@@ -482,7 +483,7 @@ fn a_folder_with_the_uid_or_the_title_that_we_want_is_an_obstacle() {
 }
 
 #[test]
-fn what_a_file_provides_is_left_as_it_is() {
+fn provisioned_objects_are_not_changed() {
     for version in ALL {
         let it = Servers::start(version);
         let source = |mark: &str, url: &str| {
@@ -494,18 +495,18 @@ fn what_a_file_provides_is_left_as_it_is() {
         it.double.lock().unwrap().provision_data_source(&source("theirMark", "http://theirs:8086"));
         let up = it.run(&["up"]).expect(1);
         assert!(up.err.contains("provisioned data source"), "{version:?}: {}", up.err);
-        // With our mark and as it is to be, it is in sync.
+        // With the mark and the desired content, it is in sync.
         let it = Servers::start(version);
         it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", &it.influxd.url()));
         it.run(&["up"]).expect(0);
         it.run(&["status"]).expect(0);
-        // With our mark, but otherwise, it says what differs.
+        // With the mark but other content, its differences are reported.
         let it = Servers::start(version);
         it.double.lock().unwrap().provision_data_source(&source("clipperMetrics", "http://127.0.0.1:1"));
         let up = it.run(&["up"]).expect(1);
         assert!(up.err.contains("http://127.0.0.1:1") && up.err.contains("file"), "{version:?}: {}", up.err);
         assert_eq!(it.ask("GET", "/api/datasources", None).1[0]["url"], "http://127.0.0.1:1");
-        // A provided dashboard under our uid is not edited over.
+        // A provisioned dashboard with this uid is not overwritten.
         let it = Servers::start(version);
         let dashboard =
             json!({"uid": "clipper-metrics", "title": "Clipper Metrics", "panels": [], "schemaVersion": 27});
@@ -516,7 +517,7 @@ fn what_a_file_provides_is_left_as_it_is() {
 }
 
 #[test]
-fn the_accounts_active_organisation_is_not_relied_on() {
+fn requests_do_not_depend_on_the_active_organisation() {
     for version in ALL {
         let it = Servers::start(version);
         assert_eq!(it.ask("POST", "/api/orgs", Some(&json!({"name": "Other"}))).0, 200);
@@ -525,14 +526,14 @@ fn the_accounts_active_organisation_is_not_relied_on() {
         assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}: not in the active one");
         it.ask("POST", "/api/user/using/1", None);
         assert_eq!(it.ask("GET", "/api/datasources", None).1.as_array().unwrap().len(), 1, "{version:?}");
-        // Switched again, nothing differs.
+        // After another switch, nothing differs.
         it.ask("POST", "/api/user/using/2", None);
         it.run(&["status"]).expect(0);
     }
 }
 
 #[test]
-fn what_clipper_cannot_use_is_said_and_no_lines_are_printed_for_it() {
+fn servers_that_clipper_cannot_use_are_reported_without_configuration_lines() {
     let it = Servers::start(Version::V12);
     let locked = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
     locked.query("", "CREATE USER me WITH PASSWORD 'secret' WITH ALL PRIVILEGES");
@@ -558,7 +559,7 @@ fn a_name_that_does_not_resolve_ends_the_waiting_at_once() {
 }
 
 #[test]
-fn a_body_that_stalls_is_given_up() {
+fn a_stalled_body_times_out() {
     let it = Servers::start(Version::V12);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -568,7 +569,7 @@ fn a_body_that_stalls_is_given_up() {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{";
                 let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
                 let _ = std::io::Write::write_all(&mut stream, head.as_bytes());
-                // Held open until the client has had enough.
+                // Held open until the client gives up.
                 let _ = std::io::Read::read_to_end(&mut stream, &mut Vec::new());
             });
         }
@@ -582,14 +583,14 @@ fn a_body_that_stalls_is_given_up() {
 }
 
 #[test]
-fn a_clear_that_is_interrupted_does_not_claim_success() {
+fn an_interrupted_clear_does_not_report_success() {
     let real = Influxd::start();
     real.query("", "CREATE DATABASE clipper");
     real.write("clipper", "m1_prediction_counter,clipper_metrics_demo=true value=1\n");
     let url = real.url();
     let reached = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let noted = Arc::clone(&reached);
-    // The way to InfluxDB, on which removing takes for ever.
+    // A proxy in front of InfluxDB on which removals never finish.
     let port = in_background(move |request: Request| {
         let (url, noted) = (url.clone(), Arc::clone(&noted));
         async move {
@@ -646,7 +647,7 @@ fn a_watch_on_a_terminal_writes_lines_into_a_file() {
 }
 
 #[test]
-fn a_watch_redraws_what_is_on_the_screen_at_every_width() {
+fn a_watch_redraws_the_screen_at_every_width() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);
     for columns in [60, 80, 200] {
@@ -666,7 +667,7 @@ fn a_watch_redraws_what_is_on_the_screen_at_every_width() {
         let _ = terminal.kill();
         let _ = terminal.wait();
         let text = text();
-        // Script's own first line is no part of the screen.
+        // The first line of `script` itself is not part of the screen.
         let screen = text.split_once('\n').unwrap().1;
         let mut tables = screen.split("\u{1b}[J");
         let first = tables.next().unwrap();
@@ -675,7 +676,8 @@ fn a_watch_redraws_what_is_on_the_screen_at_every_width() {
         let lines: usize = table.lines().map(|line| width(line).div_ceil(columns).max(1)).sum();
         assert_eq!(up, format!("{lines}A"), "{columns} columns:\n{table}");
         for line in table.lines() {
-            // A word that is longer than the screen is the only reason to be wider; a command stays whole to be copied.
+            // Only a word longer than the screen may exceed its width; commands are not split, so
+            // that they can be copied.
             let commands = line.split('`').skip(1).step_by(2);
             let longest = line.split_whitespace().chain(commands).map(width).max().unwrap_or_default();
             let longest = longest + "``,".len();
@@ -685,7 +687,7 @@ fn a_watch_redraws_what_is_on_the_screen_at_every_width() {
 }
 
 #[test]
-fn a_watch_whose_reader_has_gone_ends_quietly() {
+fn a_watch_whose_reader_is_closed_ends_quietly() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);
     let mut watch = it.command(&["status", "--watch"]).command();
@@ -706,12 +708,12 @@ fn a_watch_whose_reader_has_gone_ends_quietly() {
 }
 
 #[test]
-fn down_and_logs_need_no_engine_for_servers_that_already_run() {
+fn down_and_logs_need_no_engine_for_external_servers() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);
     let down = it.run(&["down"]).expect(0);
     assert!(down.out.contains("go on running"), "{}", down.out);
-    // Containers of the instance may be there, and volumes are nowhere else.
+    // The instance may have containers and volumes on the engine.
     assert!(down.err.contains("/nonexistent/docker.sock") && down.err.contains("are left alone"), "{}", down.err);
     // An old configuration that names an engine which is gone is no obstacle either; one that is typed must be there.
     let by_context = |words: &[&str]| it.command(words).env("DOCKER_HOST", "").env("DOCKER_CONTEXT", "gone").run();
@@ -728,7 +730,7 @@ fn down_and_logs_need_no_engine_for_servers_that_already_run() {
 }
 
 #[test]
-fn our_things_are_taken_out_of_a_grafana_and_nothing_else() {
+fn deregistering_removes_only_managed_objects() {
     for version in ALL {
         let it = Servers::start(version);
         let theirs = json!({"name": "theirs", "type": "influxdb", "access": "proxy", "url": "http://x"});
@@ -755,12 +757,12 @@ fn our_things_are_taken_out_of_a_grafana_and_nothing_else() {
 }
 
 #[test]
-fn what_somebody_edited_or_put_beside_it_stays_when_our_things_go() {
+fn deregistering_keeps_edited_and_foreign_objects() {
     for version in ALL {
         let it = Servers::start(version);
         let words = ["down", "--deregister", "--grafana-folder", "Metrics"];
         it.run(&["up", "--grafana-folder", "Metrics"]).expect(0);
-        // Another dashboard in our folder keeps the folder.
+        // Another dashboard in the folder keeps the folder.
         let (_, folders) = it.ask("GET", "/api/folders", None);
         let folder = folders.as_array().unwrap().iter().find(|folder| folder["title"] == "Metrics").unwrap().clone();
         let mut save = their_dashboard("theirs", "Theirs");
@@ -779,7 +781,7 @@ fn what_somebody_edited_or_put_beside_it_stays_when_our_things_go() {
             it.run(&words).expect(0);
         }
         assert!(it.ask("GET", "/api/folders", None).1.to_string().contains("Metrics"), "{version:?}");
-        // An edited one stays, and is named.
+        // An edited dashboard is kept and reported.
         it.run(&["up"]).expect(0);
         let (_, present) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
         let mut edited = present["dashboard"].clone();
@@ -798,7 +800,7 @@ fn what_somebody_edited_or_put_beside_it_stays_when_our_things_go() {
 }
 
 #[test]
-fn where_grafana_does_not_answer_nothing_is_said_to_be_removed() {
+fn without_an_answer_from_grafana_no_removal_is_reported() {
     let it = Servers::start(Version::V12);
     let mut run = it.command(&["down", "--deregister"]);
     *run.arguments.last_mut().unwrap() = format!("http://127.0.0.1:{}", crate::support::free_port());
@@ -807,7 +809,7 @@ fn where_grafana_does_not_answer_nothing_is_said_to_be_removed() {
 }
 
 #[test]
-fn an_editor_is_enough_where_an_administrator_has_been() {
+fn an_editor_is_enough_after_an_administrator_has_set_it_up() {
     for version in ALL {
         let it = Servers::start(version);
         it.ask("POST", "/api/admin/users", Some(&json!({"login": "editor", "password": "editor-password"})));
@@ -821,7 +823,7 @@ fn an_editor_is_enough_where_an_administrator_has_been() {
         it.run(&["up"]).expect(0);
         it.ask("DELETE", "/api/dashboards/uid/clipper-metrics", None);
         if version == Version::V7 {
-            // There an editor may not even see whether the data source is right.
+            // There an editor may not even read the data source.
             let blind = editor(&["up"]).expect(1);
             assert!(blind.err.contains("only an administrator may"), "{}", blind.err);
             continue;
@@ -841,7 +843,7 @@ fn an_editor_is_enough_where_an_administrator_has_been() {
 }
 
 #[test]
-fn a_redirect_is_named_and_never_followed() {
+fn a_redirect_is_reported_and_never_followed() {
     let it = Servers::start(Version::V12);
     let port = it.port();
     let elsewhere = in_background(move |request: Request| async move {
@@ -879,12 +881,12 @@ fn a_proxy_that_answers_502_while_grafana_starts_is_waited_for() {
 }
 
 #[test]
-fn where_basic_authentication_is_off_a_token_is_proposed_and_works() {
+fn without_basic_authentication_a_token_is_suggested_and_works() {
     let it = Servers::start(Version::V12);
     it.ask("POST", "/api/serviceaccounts", Some(&json!({"name": "x", "role": "Admin"})));
     it.ask("POST", "/api/serviceaccounts/3/tokens", Some(&json!({"name": "x"})));
     let double = Arc::clone(&it.double);
-    // As Grafana does with `[auth.basic] enabled = false`: what it does not read is nobody.
+    // As Grafana does with `[auth.basic] enabled = false`: it ignores the header.
     let strict = in_background(move |request: Request| {
         let double = Arc::clone(&double);
         async move {
@@ -908,12 +910,12 @@ fn where_basic_authentication_is_off_a_token_is_proposed_and_works() {
 }
 
 #[test]
-fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
+fn retention_is_set_compared_and_shortened_only_after_confirmation() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);
     assert_eq!(it.status()["database"]["retention"], "for ever", "as InfluxDB makes it");
     let kept = || it.influxd.query("", "SHOW RETENTION POLICIES ON clipper");
-    // Longer than for ever there is nothing, so every time deletes points.
+    // No period is longer than infinite, so every finite one deletes data.
     let refused = it.run(&["up", "--retention", "90d"]).expect(2);
     assert!(
         refused.err.contains("retention period of database clipper is for ever") && refused.err.contains("--yes"),
@@ -927,7 +929,7 @@ fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
     assert!(kept().contains("2160h0m0s"), "{}", kept());
     let again = it.run(&["up", "--retention", "90d"]).expect(0);
     assert!(again.out.contains("nothing to do"), "{}", again.out);
-    // Longer needs no question; without the setting, nobody's time is changed.
+    // A longer period needs no confirmation; without the setting, the period is not changed.
     it.run(&["up", "--retention", "180d"]).expect(0);
     assert_eq!(it.run(&["status", "--output", "json"]).expect(0).json()["database"]["retention"], "180d");
     it.run(&["up", "--retention", "inf"]).expect(0);
@@ -939,13 +941,13 @@ fn retention_is_set_compared_and_shortened_only_when_that_is_meant() {
     for bad in ["10m", "soon", "0s", "1h500ms"] {
         assert!(it.run(&["up", "--retention", bad]).expect(2).err.contains("--retention"), "{bad}");
     }
-    // A database that is not there yet is made with it; nothing is lost, so nothing is asked.
+    // A missing database is created with the period; nothing is lost, so no confirmation is requested.
     it.run(&["up", "--database", "new", "--retention", "12h", "--move-data-source"]).expect(0);
     assert!(it.influxd.query("", "SHOW RETENTION POLICIES ON new").contains("12h0m0s"));
 }
 
 #[test]
-fn a_backfill_begins_where_the_default_policy_begins() {
+fn a_backfill_starts_at_the_limit_of_the_default_policy() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE clipper");
     it.influxd.query(
@@ -959,7 +961,7 @@ fn a_backfill_begins_where_the_default_policy_begins() {
         (ran.json()["reports"].as_u64().unwrap(), ran.err)
     };
     let (reports, said) = sent(&["--backfill", "6h"]);
-    // A report every 15.004 s, of 89 minutes.
+    // A report every 15.004 s, for 89 minutes.
     assert!((350..=357).contains(&reports), "{reports} reports");
     assert_eq!(said.matches("keeps points for 90m: the backfill begins there").count(), 1, "{said}");
     let stored = it.influxd.query("clipper", "SELECT count(\"value\") FROM m2_prediction_counter");
@@ -971,7 +973,7 @@ fn a_backfill_begins_where_the_default_policy_begins() {
 }
 
 #[test]
-fn a_dry_run_refuses_what_up_refuses_and_names_what_must_be_confirmed() {
+fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);
     let refused = ["--reset-grafana-password"];
@@ -986,7 +988,7 @@ fn a_dry_run_refuses_what_up_refuses_and_names_what_must_be_confirmed() {
     assert_eq!(json(&["--yes"])["confirmations"], json!([]));
     assert!(it.run(&["up", "--retention", "90d"]).expect(2).err.contains(asked));
     assert_eq!(it.run(&["up", "--dry-run", "--output", "json"]).expect(0).json()["confirmations"], json!([]));
-    // What blocks is reported before what would be asked.
+    // A blocker is reported before confirmations.
     let blocked = it.run(&[&shorter[..], &["--grafana-org", "no such", "--grafana-user", "x"]].concat()).expect(3);
     assert!(blocked.out.contains("blocked:") && !blocked.out.contains("asks first"), "{}", blocked.out);
 }

@@ -1,4 +1,4 @@
-//! Every integration test, as one program: what each module shows stands at its head.
+//! All integration tests as one program; the first lines of each module describe its tests.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The instance's objects in a Grafana that others use too, on its double in every version: objects that were made
-//! for another InfluxDB or database, objects that Grafana does not show, and a data source that was changed.
+//! The instance's objects in a shared Grafana, on its double in every version: objects created for
+//! another InfluxDB or database, objects that Grafana fails to return, and a changed data source.
 
 use serde_json::{Value, json};
 
@@ -14,14 +14,14 @@ const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 const SOURCE: &str = "/api/datasources/uid/clipper-metrics";
 const RULES: &str = "/api/v1/provisioning/alert-rules";
 
-/// A run for that InfluxDB, with the Grafana of `it`.
+/// Runs the program with that InfluxDB and the Grafana of `it`.
 fn with_influxdb(it: &Servers, influxdb: &str, words: &[&str]) -> Ran {
     let grafana = format!("http://127.0.0.1:{}", it.port());
     let urls = ["--influxdb-url", influxdb, "--grafana-url", &grafana];
     Run::new(words.iter().chain(urls.iter()).copied()).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run()
 }
 
-/// Everything that an instance has in Grafana, as it is stored.
+/// All objects of an instance in Grafana, as stored.
 fn stored(it: &Servers, version: Version) -> Value {
     let read = |path: &str| it.ask("GET", path, None).1;
     let rules = if version == Version::V7 { Value::Null } else { read(RULES) };
@@ -38,7 +38,7 @@ fn change_source(it: &Servers, version: Version, change: impl FnOnce(&mut Value)
     assert_eq!(it.ask("PUT", &path, Some(&source)).0, 200, "{version:?}");
 }
 
-/// Options of an instance with objects of every kind.
+/// Options for an instance with objects of every kind.
 fn of_every_kind(version: Version, mine: &str) -> Vec<&str> {
     let mut options = vec!["--dashboard", mine, "--grafana-folder", "Metrics"];
     if version > Version::V7 {
@@ -78,7 +78,7 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
         it.run(&words(&["status"])).expect(0);
 
-        // Without the data source, the other objects still say what they were made for.
+        // Without the data source, the other objects still name their target.
         it.ask("DELETE", SOURCE, None);
         let before = stored(&it, version);
         other(&["up"]).expect(1);
@@ -86,7 +86,7 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         assert_eq!(stored(&it, version), before, "{version:?}: nothing was touched");
         it.run(&words(&["up"])).expect(0);
 
-        // InfluxDB has moved, and the user says so.
+        // InfluxDB has moved, and the user confirms that.
         let planned = other(&["up", "--move-data-source", "--dry-run"]).expect(3);
         assert!(planned.out.contains("save the data source"), "{version:?}: {}", planned.out);
         other(&["up", "--move-data-source"]).expect(0);
@@ -103,7 +103,7 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
 }
 
 #[test]
-fn another_database_is_a_conflict_and_the_hint_goes_on_with_the_earlier_one() {
+fn another_database_is_a_conflict_and_the_hint_keeps_the_earlier_one() {
     let it = Servers::start(Version::V12_4);
     it.run(&["up", "--database", "clipper-test"]).expect(0);
     let up = it.run(&["up"]).expect(1);
@@ -121,7 +121,7 @@ fn another_database_is_a_conflict_and_the_hint_goes_on_with_the_earlier_one() {
 fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
     let is_known = std::fs::read_to_string("/etc/machine-id").is_ok_and(|id| !id.trim().is_empty());
     if !is_known {
-        // A machine without that number cannot be told from others; the planner's test covers the decision.
+        // A machine without that id cannot be distinguished from others; the planner's test covers the decision.
         return;
     }
     for version in ALL {
@@ -144,7 +144,7 @@ fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
         assert_eq!(it.run(&["up", "--output", "json"]).expect(1).json()["error"]["kind"], "conflict");
         it.run(&["status"]).expect(3);
         it.run(&["down", "--deregister"]).expect(1);
-        assert_eq!(stored(&it, version), before, "{version:?}: nothing of the other machine was touched");
+        assert_eq!(stored(&it, version), before, "{version:?}: objects of the other machine were not changed");
         it.run(&["up", "--move-data-source"]).expect(0);
         it.run(&["status"]).expect(0);
         it.run(&["down", "--deregister"]).expect(0);
@@ -152,7 +152,7 @@ fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
 }
 
 #[test]
-fn a_database_that_only_newer_versions_of_grafana_query_is_this_instances_own() {
+fn a_database_set_only_for_newer_versions_of_grafana_belongs_to_this_instance() {
     let it = Servers::start(Version::V12_4);
     it.run(&["up"]).expect(0);
     let only_in_json = |source: &mut Value| {
@@ -167,12 +167,12 @@ fn a_database_that_only_newer_versions_of_grafana_query_is_this_instances_own() 
 }
 
 #[test]
-fn objects_of_older_versions_go_on_and_are_not_taken_over_either() {
+fn objects_of_older_versions_still_work_and_are_not_taken_over_either() {
     let theirs = Influxd::start();
     for version in ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
-        // Older versions noted neither what an object was made for nor the query language.
+        // Older versions stored neither the target of an object nor the query language.
         change_source(&it, version, |source| {
             let settings = source["jsonData"].as_object_mut().unwrap();
             settings.remove("clipperMetricsMadeFor").unwrap();
@@ -194,7 +194,7 @@ fn objects_of_older_versions_go_on_and_are_not_taken_over_either() {
 }
 
 #[test]
-fn instances_of_one_name_in_two_organisations_do_not_meet() {
+fn instances_with_one_name_in_two_organisations_do_not_conflict() {
     let theirs = Influxd::start();
     for version in ALL {
         let it = Servers::start(version);
@@ -208,7 +208,7 @@ fn instances_of_one_name_in_two_organisations_do_not_meet() {
 }
 
 #[test]
-fn a_data_source_that_a_user_changed_is_kept_when_the_objects_go() {
+fn a_data_source_changed_by_a_user_is_kept_when_the_objects_are_removed() {
     for version in ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
@@ -220,7 +220,7 @@ fn a_data_source_that_a_user_changed_is_kept_when_the_objects_go() {
     }
 }
 
-/// A change of a stored data source.
+/// A change to a stored data source.
 type Change = fn(&mut Value);
 
 #[test]
@@ -246,7 +246,7 @@ fn fields_that_decide_whether_panels_work_are_repaired() {
             it.run(&["up"]).expect(0);
             it.run(&["status"]).expect(0);
         }
-        // What a browser adds beside them changes nothing.
+        // Fields added by a browser change nothing.
         change_source(&it, version, |source| {
             source["jsonData"]["pdcInjected"] = json!(false);
             source["jsonData"]["tlsAuth"] = json!(false);
@@ -259,7 +259,7 @@ fn fields_that_decide_whether_panels_work_are_repaired() {
 }
 
 #[test]
-fn what_a_proxy_before_an_external_influxdb_wants_stays() {
+fn settings_for_a_proxy_in_front_of_an_external_influxdb_are_kept() {
     for version in ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
@@ -283,7 +283,7 @@ fn double<T>(it: &Servers, change: impl FnOnce(&mut Double) -> T) -> T {
 }
 
 #[test]
-fn a_dashboard_that_was_saved_in_schema_v2_is_an_edited_one() {
+fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
     for version in [Version::V12, Version::V12_4, Version::V13] {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
@@ -313,7 +313,7 @@ fn a_dashboard_that_was_saved_in_schema_v2_is_an_edited_one() {
         it.run(&words(&["up", "--overwrite-dashboard"])).expect(0);
         assert_eq!(it.ask("GET", DASHBOARD, None).0, 200, "{version:?}");
         it.run(&words(&["status"])).expect(0);
-        // One of somebody else is in the way, and stays.
+        // A foreign dashboard is a blocker and stays.
         it.ask("DELETE", DASHBOARD, None);
         let theirs = json!({"dashboard": {"uid": "clipper-metrics", "title": "Theirs", "panels": []}});
         it.ask("POST", "/api/dashboards/db", Some(&theirs));
@@ -326,7 +326,7 @@ fn a_dashboard_that_was_saved_in_schema_v2_is_an_edited_one() {
 }
 
 #[test]
-fn what_grafana_does_not_show_is_a_finding_about_that_resource_alone() {
+fn an_unreadable_resource_is_a_finding_about_that_resource_alone() {
     for (path, resource, status) in [
         ("/api/datasources", "data source", 500),
         ("/api/dashboards/uid/mine", "dashboard \"Mine\"", 500),
@@ -367,7 +367,7 @@ fn what_grafana_does_not_show_is_a_finding_about_that_resource_alone() {
 }
 
 #[test]
-fn preferences_that_cannot_be_read_leave_the_home_page_and_stop_nothing() {
+fn unreadable_preferences_leave_the_home_page_unchanged_and_stop_nothing() {
     let it = Servers::start(Version::V12_4);
     double(&it, |double| double.break_path("/api/org/preferences", 500));
     let up = it.run(&["up"]).expect(0);

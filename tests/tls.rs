@@ -1,5 +1,5 @@
-//! TLS: servers with certificates of a private authority, and engines that want one, with certificates that
-//! are right, wrong and too old.
+//! TLS: servers with certificates of a private authority, and engines that require client
+//! certificates, with valid, wrong and expired certificates.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::support::double::Version;
 use crate::support::run::{Ran, Run};
 use crate::support::server::{Request, Response, in_background};
 
-/// A private authority.
+/// A private certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -27,7 +27,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// A certificate for this machine's loopback, and its key.
+    /// A certificate for this machine's loopback, with its key.
     fn issue(&self, is_expired: bool) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_string(), "localhost".to_string()]).unwrap();
         if is_expired {
@@ -43,7 +43,7 @@ impl Authority {
     }
 }
 
-/// Serves a plain port over TLS; with `clients`, only to those that the authority has signed.
+/// Serves a plain port over TLS; with `clients`, only for certificates signed by the authority.
 fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool) -> u16 {
     clipper_metrics::http::install_crypto_provider();
     let (certificate, key) = authority.issue(is_expired);
@@ -80,7 +80,7 @@ fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool
 }
 
 #[test]
-fn a_private_authority_is_trusted_where_its_certificate_is_given() {
+fn a_private_authority_is_trusted_if_its_certificate_is_supplied() {
     let it = Servers::start(Version::V12);
     let (authority, other) = (Authority::new("right"), Authority::new("other"));
     let folder = tempfile::tempdir().unwrap();
@@ -107,12 +107,12 @@ fn a_private_authority_is_trusted_where_its_certificate_is_given() {
         let ran = run(port, ca).expect(1);
         assert!(ran.err.contains(word) && ran.err.contains("its certificate"), "{word}: {}", ran.err);
     }
-    // What is no certificate is an error of the file.
+    // A file without a certificate is an error about that file.
     let nonsense = file("nonsense.pem", "nonsense");
     assert!(run(good, &["--ca-file", &nonsense]).expect(2).err.contains("nonsense.pem"));
 }
 
-/// An engine that says what it is.
+/// An engine that answers its version.
 fn engine() -> u16 {
     in_background(|request: Request| async move {
         match request.path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default() {
@@ -132,7 +132,7 @@ fn write_material(folder: &Path, authority: &Authority, client: &Authority) {
 }
 
 #[test]
-fn an_engine_over_tls_is_reached_by_variables_and_by_context() {
+fn an_engine_over_tls_is_reached_through_variables_and_contexts() {
     let (authority, other) = (Authority::new("right"), Authority::new("other"));
     let (plain, folder) = (engine(), tempfile::tempdir().unwrap());
     let certificates = |name: &str, authority: &Authority, client: &Authority| {
@@ -149,7 +149,7 @@ fn an_engine_over_tls_is_reached_by_variables_and_by_context() {
     };
     let status = by_variables(good, &right).expect(3);
     assert!(status.out.contains("is not running"), "{}", status.out);
-    // A context carries its own material.
+    // A context contains its own certificates.
     let id = "0123";
     let config = folder.path().join("config");
     std::fs::create_dir_all(config.join("contexts/meta").join(id)).unwrap();
@@ -160,7 +160,7 @@ fn an_engine_over_tls_is_reached_by_variables_and_by_context() {
     write_material(&material, &authority, &authority);
     let by_context = Run::new(["status", "--context", "far"]).env("DOCKER_CONFIG", config.to_str().unwrap()).run();
     assert!(by_context.expect(3).out.contains("is not running"));
-    // What is wrong is one clear error.
+    // Every mistake is one clear error.
     let old = in_front_of(plain, &authority, true, true);
     let unknown = certificates("unknown", &other, &authority);
     let stranger = certificates("stranger", &authority, &other);
@@ -179,7 +179,7 @@ fn an_engine_over_tls_is_reached_by_variables_and_by_context() {
             assert!(ran.err.contains(word), "{word}: {}", ran.err);
         }
     }
-    // Plain http where TLS is spoken.
+    // Plain HTTP to a TLS port.
     let run = Run::new(["status"]).env("DOCKER_HOST", &format!("tcp://127.0.0.1:{good}")).run().expect(1);
     assert!(run.err.contains("TLS") && run.err.contains("DOCKER_TLS_VERIFY"), "{}", run.err);
 }

@@ -1,5 +1,5 @@
-//! Dashboards of the user's own, on Grafana's double in every version: what is made of an export, who may change
-//! it, and what stands in its way. That they are remembered is shown in `e2e/settings.rs`.
+//! Users' dashboards on Grafana's double in every version: how an export is imported, who may
+//! change it, and what prevents the import. `e2e/settings.rs` shows that they are remembered.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::double::Version;
 
 const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 
-/// A dashboard that was exported for sharing: its data source is a placeholder.
+/// A dashboard that was exported for sharing, with a placeholder for its data source.
 pub(crate) fn export(uid: &str, title: &str) -> Value {
     let target = json!({
         "refId": "A", "rawQuery": true, "resultFormat": "time_series",
@@ -47,7 +47,7 @@ fn path_of(uid: &str) -> String {
 }
 
 #[test]
-fn an_export_gets_our_data_source_and_follows_its_file_until_somebody_edits_it() {
+fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
     for version in ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("", "Two")));
@@ -67,7 +67,7 @@ fn an_export_gets_our_data_source_and_follows_its_file_until_somebody_edits_it()
         assert_eq!((own[0]["uid"].as_str(), own[0]["state"].as_str()), (Some("one"), Some("in_sync")), "{version:?}");
         assert_eq!(own[1]["title"], "Two");
 
-        // A newer file is brought, and so is one that was deleted.
+        // A newer file is imported, and a deleted dashboard is restored.
         let mut newer = export("one", "One");
         newer["panels"][0]["title"] = json!("Renamed");
         files.write("a.json", &newer);
@@ -80,7 +80,7 @@ fn an_export_gets_our_data_source_and_follows_its_file_until_somebody_edits_it()
         let (_, stored) = it.ask("GET", &path_of("one"), None);
         assert_eq!(stored["dashboard"]["panels"][0]["title"], "Renamed", "{version:?}");
 
-        // What a person saved stays, also where Grafana's browser dropped our key.
+        // A user's edit is kept, even if Grafana's frontend dropped the mark.
         let mut edited = stored["dashboard"].clone();
         edited.as_object_mut().unwrap().remove("clipperMetrics");
         edited["panels"][0]["title"] = json!("Mine");
@@ -97,7 +97,7 @@ fn an_export_gets_our_data_source_and_follows_its_file_until_somebody_edits_it()
 }
 
 #[test]
-fn when_our_things_go_so_do_they_unless_edited() {
+fn deregistering_removes_them_unless_edited() {
     for version in ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("two", "Two")));
@@ -122,7 +122,7 @@ fn when_our_things_go_so_do_they_unless_edited() {
 }
 
 #[test]
-fn what_stands_in_the_way_of_one_is_named_before_anything_is_touched() {
+fn conflicts_are_reported_before_anything_changes() {
     for version in ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let theirs = json!({"dashboard": {"uid": "one", "title": "Theirs", "panels": [], "schemaVersion": 27}});
@@ -132,7 +132,7 @@ fn what_stands_in_the_way_of_one_is_named_before_anything_is_touched() {
             let up = it.run(&[&["up"][..], options].concat()).expect(1);
             assert!(up.err.contains("\"Theirs\"") && up.err.contains("another uid"), "{version:?}: {}", up.err);
         }
-        // Before 10, so does a title; the other one's file is named.
+        // Before 10, the title is a conflict as well; the message names the other file.
         let namesake = files.write("b.json", &export("other", "Theirs"));
         let plan = it.run(&["up", "--dashboard", &namesake, "--dry-run"]).expect(3);
         let is_blocked = plan.out.contains("\"Theirs\"") && plan.out.contains("another title");
@@ -140,7 +140,7 @@ fn what_stands_in_the_way_of_one_is_named_before_anything_is_touched() {
         assert_eq!(it.ask("GET", "/api/datasources", None).1, json!([]), "{version:?}");
         assert_eq!(it.ask("GET", &path_of("clipper-metrics"), None).0, 404, "{version:?}");
         assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["title"], "Theirs");
-        // One that another instance brought is not ours either.
+        // A dashboard imported by another instance is foreign as well.
         let other = files.write("c.json", &export("shared", "Shared"));
         it.run(&["up", "--name", "first", "--dashboard", &other]).expect(0);
         let second = it.run(&["up", "--name", "second", "--dashboard", &other]).expect(1);
@@ -149,7 +149,7 @@ fn what_stands_in_the_way_of_one_is_named_before_anything_is_touched() {
 }
 
 #[test]
-fn a_file_that_cannot_be_one_is_a_usage_error_and_nothing_is_asked() {
+fn an_invalid_file_is_a_usage_error_and_no_request_is_sent() {
     let (it, files) = (Servers::start(Version::V12), Files::new());
     let no_dashboard = files.write("no.json", &json!({"a": 1}));
     let (one, two) = (files.write("one.json", &export("u", "One")), files.write("two.json", &export("u", "Two")));
@@ -193,7 +193,7 @@ fn doctor_runs_their_queries_too() {
     }
 }
 
-/// A dashboard among the test inputs.
+/// A dashboard from the test inputs.
 fn input(name: &str) -> Value {
     let text = std::fs::read_to_string(input_path(name)).unwrap();
     serde_json::from_str(&text).unwrap()
@@ -204,10 +204,10 @@ fn input_path(name: &str) -> String {
 }
 
 #[test]
-fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
+fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
     for version in ALL {
         let (it, files) = (Servers::start(version), Files::new());
-        // The bundled dashboard refreshes more often than this, too.
+        // The refresh interval of the bundled dashboard is also below this minimum.
         it.double.lock().unwrap().refresh_at_most_every(60);
         let file = files.write("a.json", &input("refresh.json"));
         let up = ["up", "--dashboard", &file];
@@ -220,7 +220,7 @@ fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
         assert_eq!(status["dashboard"]["state"], "in_sync", "{version:?}: {status}");
         assert_eq!(status["user_dashboards"][0]["state"], "in_sync", "{version:?}: {status}");
 
-        // The next version of the file is imported, and the one after it.
+        // The next version of the file is imported, and so is the one after it.
         for title in ["Second", "Third"] {
             let mut newer = input("refresh.json");
             newer["panels"] = json!([{"id": 1, "type": "text", "title": title}]);
@@ -228,7 +228,7 @@ fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
             it.run(&up).expect(0);
             assert_eq!(stored()["panels"][0]["title"], title, "{version:?}");
         }
-        // An edited copy of an export that replaces it is an edit, whatever number its version has.
+        // An edited copy that replaces the dashboard counts as an edit, whatever its version number.
         let mut copy = stored();
         it.ask("DELETE", &path_of("pub-refr"), None);
         (copy["id"], copy["panels"][0]["title"]) = (Value::Null, json!("Copied"));
@@ -238,7 +238,7 @@ fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
         it.run(&[&up[..], &["--overwrite-dashboard"]].concat()).expect(0);
         assert!(it.run(&up).expect(0).out.contains("nothing to do"), "{version:?}");
 
-        // An edit is one, whether it keeps the mark or not.
+        // An edit is detected whether it keeps the mark or not.
         let mut edited = stored();
         edited["panels"][0]["title"] = json!("Mine");
         let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
@@ -250,7 +250,7 @@ fn a_value_that_grafana_changes_while_it_stores_a_dashboard_is_no_edit() {
     }
 }
 
-/// A server of some version with reports, and the name of one test input with a change.
+/// A server of one version with reports, and the name of a test input with a change.
 struct Tried<'a> {
     it: &'a Servers,
     file: String,
@@ -259,7 +259,7 @@ struct Tried<'a> {
 }
 
 impl<'a> Tried<'a> {
-    /// Imports an input, which then is in sync.
+    /// Imports an input, after which it is in sync.
     fn import(it: &'a Servers, files: &Files, name: &str, change: impl FnOnce(&mut Value)) -> Self {
         let text = std::fs::read_to_string(input_path(name)).unwrap();
         let mut dashboard: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
@@ -271,7 +271,7 @@ impl<'a> Tried<'a> {
         Self { it, file, up }
     }
 
-    /// The check of a panel by `doctor`: its state and message, and the hint where it is the culprit.
+    /// The state and message of `doctor`'s check of a panel, and the hint if it is the first failure.
     fn panel(&self, title: &str) -> (String, String, String) {
         let document = self.it.run(&["doctor", "--output", "json", "--dashboard", &self.file]).json();
         let checks = document["checks"].as_array().unwrap();
@@ -283,7 +283,7 @@ impl<'a> Tried<'a> {
         (word(&check["state"]), word(&check["message"]), hint)
     }
 
-    /// Nothing is wrong with it.
+    /// Asserts that there is no failure.
     fn is_well(&self) {
         self.it.run(&["doctor", "--dashboard", &self.file]).expect(0);
     }
@@ -297,7 +297,7 @@ fn with_reports(version: Version) -> Servers {
 }
 
 #[test]
-fn every_layout_is_checked_and_an_absent_data_source_is_named_at_once() {
+fn every_layout_is_checked_and_a_missing_data_source_is_reported_at_once() {
     for version in ALL {
         let (it, files) = (with_reports(version), Files::new());
         for name in ["rows.json", "panels.json"] {
@@ -307,7 +307,7 @@ fn every_layout_is_checked_and_an_absent_data_source_is_named_at_once() {
             let (state, message, hint) = tried.panel("p");
             assert!(state == "failed" && message.contains("\"nowhere\""), "{version:?} {name}: {state} {message}");
             assert!(hint.starts_with("create that data source in Grafana"), "{version:?} {name}: {hint}");
-            // Asked of the default data source, its query is found to be broken.
+            // With the default data source, its query turns out to be invalid.
             it.ask("DELETE", &path_of(input(name)["uid"].as_str().unwrap()), None);
             let list = if name == "rows.json" { "/rows/0/panels/0" } else { "/panels/0" };
             let tried = Tried::import(&it, &files, name, |dashboard| {
@@ -322,7 +322,7 @@ fn every_layout_is_checked_and_an_absent_data_source_is_named_at_once() {
 }
 
 #[test]
-fn what_is_not_clippers_is_imported_as_it_is_and_named() {
+fn foreign_parts_are_imported_unchanged_and_reported() {
     for version in ALL {
         let (it, files) = (with_reports(version), Files::new());
         let second = Tried::import(&it, &files, "second.json", |_| {});
@@ -347,7 +347,7 @@ fn what_is_not_clippers_is_imported_as_it_is_and_named() {
 }
 
 #[test]
-fn a_library_panel_comes_with_its_dashboard() {
+fn a_library_panel_is_imported_with_its_dashboard() {
     for version in ALL {
         let (it, files) = (with_reports(version), Files::new());
         let query = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE $timeFilter";
@@ -362,10 +362,10 @@ fn a_library_panel_comes_with_its_dashboard() {
 }
 
 #[test]
-fn a_panel_without_its_plugin_is_named_and_a_text_is_never_asked() {
+fn a_panel_without_its_plugin_is_reported_and_text_panels_are_never_queried() {
     for version in ALL {
         let (it, files) = (with_reports(version), Files::new());
-        // Browsers show this one with a panel of Grafana's own from 11 on.
+        // From 11 on, browsers replace this panel by one of Grafana's own.
         let discrete = Tried::import(&it, &files, "plugin.json", |_| {});
         let is_missing = version < Version::V12;
         assert_eq!(discrete.up.contains("natel-discrete-panel"), is_missing, "{version:?}: {}", discrete.up);
@@ -386,7 +386,7 @@ fn a_panel_without_its_plugin_is_named_and_a_text_is_never_asked() {
 }
 
 #[test]
-fn time_ranges_and_values_of_variables_are_those_of_a_browser() {
+fn time_ranges_and_variables_are_interpreted_as_in_a_browser() {
     for version in ALL {
         let (it, files) = (with_reports(version), Files::new());
         let today = Tried::import(&it, &files, "today.json", |_| {});

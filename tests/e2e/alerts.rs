@@ -1,12 +1,12 @@
-//! Alert rules on an engine: remembered like every setting, and fired by a real Grafana. The double evaluates no rule,
-//! so with it only the stored rules are checked.
+//! Alert rules on an engine: remembered like every setting, and fired by a real Grafana. The double
+//! does not evaluate rules, so with it only the stored rules are checked.
 
 use serde_json::Value;
 
 use super::instance::Instance;
 use crate::support::influxd;
 
-/// From the first report above the objective to the alert, at most.
+/// The longest time from the first report above the objective to the alert.
 const FIRES_WITHIN: u64 = 90;
 
 fn alerting(it: &Instance) -> Vec<(String, String)> {
@@ -30,7 +30,8 @@ fn stored(it: &Instance) -> usize {
     it.grafana("GET", "/api/v1/provisioning/alert-rules", None).1.as_array().map_or(0, Vec::len)
 }
 
-/// Reports of the model "busy" as Clipper writes them, every second, until the rules are as they are to be.
+/// Writes reports of the model "busy" every second as Clipper does, until the rules are in the
+/// expected state.
 fn report_until(it: &Instance, p99: Option<u64>, what: &str, is_so: impl Fn(&[(String, String)]) -> bool) {
     let started = std::time::Instant::now();
     loop {
@@ -48,7 +49,7 @@ fn report_until(it: &Instance, p99: Option<u64>, what: &str, is_so: impl Fn(&[(S
 }
 
 #[test]
-fn rules_are_remembered_fire_resolve_and_go() {
+fn rules_are_remembered_fire_resolve_and_are_removed() {
     let it = Instance::new("alerts");
     it.first_up(&[]).expect(0);
     let alerts = ["up", "--alerts", "--alert-latency-after", "10s", "--alert-silence-after", "30s"];

@@ -1,5 +1,5 @@
-//! An instance as one file, and one made from it: with its data, users and edited dashboards, in whatever
-//! Grafana the tests run with.
+//! Backup and restore of an instance with its data, users and edited dashboards, with every Grafana
+//! used by the tests.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use super::lifecycle::interrupt;
 use crate::support::eventually;
 use crate::support::run::ran;
 
-/// An instance with demo data, a dashboard that somebody edited and a user.
+/// An instance with demo data, an edited dashboard and a user.
 fn filled(name: &str) -> Instance {
     let it = Instance::new(name);
     it.first_up(&["--database", "d"]).expect(0);
@@ -26,7 +26,7 @@ fn filled(name: &str) -> Instance {
     it
 }
 
-/// What every query of the dashboard answers for a time that is over.
+/// The results of all queries of the dashboard for a past time range.
 fn answers(it: &Instance, at: u64) -> Vec<String> {
     let dashboard: Value = serde_json::from_str(include_str!("../../assets/dashboard.json")).unwrap();
     let top = dashboard["panels"].as_array().unwrap();
@@ -45,7 +45,7 @@ fn answers(it: &Instance, at: u64) -> Vec<String> {
     answers
 }
 
-/// Restores with the ports and images of a first `up`, unless the test has its own.
+/// Restores with the ports and images of a first `up`, unless the test sets its own.
 fn restore(it: &Instance, path: &str, more: &[&str]) -> crate::support::run::Ran {
     let words = it.first(more);
     it.run(&[&["restore".to_string(), path.into()][..], &words[1..]].concat())
@@ -57,7 +57,7 @@ fn now() -> u64 {
 }
 
 #[test]
-fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
+fn a_backup_is_restored_identically_in_parallel_and_in_place() {
     let it = filled("backup");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
@@ -69,16 +69,16 @@ fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
     assert_eq!(written["instance"], it.name.as_str());
     assert_eq!(written["bytes"], std::fs::metadata(&file).unwrap().len());
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "it holds passwords");
-    // The instance goes on as before, and nothing is left inside.
+    // The instance continues to run, and nothing is left inside.
     it.run(&["status"]).expect(0);
     let inside = docker(&["exec", &it.container("influxdb"), "bash", "-c", "echo /var/lib/influxdb/*"]).unwrap();
     assert!(!inside.contains("clipper-metrics"), "{inside}");
-    // Neither a file nor an instance is replaced.
+    // Neither an existing file nor an existing instance is replaced.
     assert!(it.run(&["backup", path]).expect(2).err.contains("already exists"));
     let refused = it.run(&["restore", path]).expect(2);
     assert!(refused.err.contains("already") && refused.err.contains("--name"), "{}", refused.err);
 
-    // Beside it, under another name.
+    // In parallel, under another name.
     let other = Instance::new("restored");
     let restored = restore(&other, path, &[]).expect(0);
     assert!(restored.out.contains("up and verified"), "{}", restored.out);
@@ -88,7 +88,7 @@ fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
     assert_eq!(other.grafana_as("somebody", "somebodys-password", "GET", "/api/user", None).0, 200);
     other.run(&["down", "--volumes", "--yes"]).expect(0);
 
-    // In its place, on the ports and with the images that the archive remembers.
+    // In its place, with the ports and images remembered in the archive.
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     it.run(&["restore", path, "--yes"]).expect(0);
     assert_eq!(answers(&it, at), before);
@@ -97,7 +97,7 @@ fn what_was_written_comes_back_as_it_was_beside_it_and_in_its_place() {
 }
 
 #[test]
-fn a_password_comes_back_with_what_it_opens() {
+fn a_password_is_restored_with_its_database() {
     let it = Instance::new("backup-password");
     let folder = tempfile::tempdir().unwrap();
     let (file, password) = (folder.path().join("saved"), folder.path().join("password"));
@@ -113,7 +113,7 @@ fn a_password_comes_back_with_what_it_opens() {
 }
 
 #[test]
-fn what_is_restored_off_loopback_was_seen_to_be_shut_to_admin_admin() {
+fn a_restore_off_loopback_is_verified_to_reject_admin_admin() {
     let it = Instance::new("backup-open");
     it.first_up(&[]).expect(0);
     let user = json!({"name": "me", "login": "me", "email": "me@localhost", "password": "me-me-me-me"}).to_string();
@@ -134,14 +134,14 @@ fn what_is_restored_off_loopback_was_seen_to_be_shut_to_admin_admin() {
     let published =
         docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
     assert!(!published.unwrap().contains(&bridge), "it is not published");
-    // All data was there, so it stays and is finished on loopback.
+    // All data was restored, so the instance stays and is finished on loopback.
     assert!(refused.err.contains("all data is restored"), "{}", refused.err);
     it.run(&["up", "--grafana-ip", "127.0.0.1"]).expect(0);
     assert_eq!(it.grafana_as("me", "me-me-me-me", "GET", "/api/org", None).0, 200);
 }
 
 #[test]
-fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
+fn restored_data_is_not_deleted_by_an_unconfirmed_retention() {
     let it = filled("backup-retention");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
@@ -150,7 +150,7 @@ fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let refused = restore(&it, path, &["--retention", "1h"]).expect(2);
     assert!(refused.err.contains("--yes") && refused.err.contains("all data is restored"), "{}", refused.err);
-    // What was declined is not remembered either.
+    // A declined period is not remembered either.
     it.run(&["up", "--yes"]).expect(0);
     assert!(!it.query("", "SHOW RETENTION POLICIES ON d").contains("1h0m0s"));
     it.run(&["down", "--volumes", "--yes"]).expect(0);
@@ -159,7 +159,7 @@ fn restored_points_are_not_dropped_by_a_retention_that_nobody_confirmed() {
 }
 
 #[test]
-fn a_restore_that_was_killed_is_named_by_every_command_and_begun_again() {
+fn a_killed_restore_is_reported_by_every_command_and_can_be_restarted() {
     let it = filled("backup-killed");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
@@ -199,19 +199,20 @@ fn a_restore_that_was_killed_is_named_by_every_command_and_begun_again() {
         assert!(told.contains(named) && told.contains(path), "{words:?}: {told}");
         assert!(told.contains("restore ") && told.contains("down --volumes"), "{words:?}: {told}");
     }
-    // Nothing was made of it meanwhile, and Clipper finds no InfluxDB.
+    // Nothing was published in the meantime, and Clipper finds no InfluxDB.
     assert_eq!(
         docker(&["ps", "--all", "--quiet", "--filter", &format!("name={}", it.container("grafana"))]).unwrap(),
         ""
     );
     assert!(std::net::TcpStream::connect(("127.0.0.1", it.influxdb_port)).is_err());
-    // `down` keeps the note, since the volumes stay.
+    // `down` keeps the record, because the volumes stay.
     let down = it.run(&["down"]).expect(0);
     assert!(down.err.contains(named) && down.err.contains("down --volumes"), "{}", down.err);
     it.run(&["up"]).expect(1);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     it.run(&["status"]).expect(3);
-    // The same restore once more, over what another kill has left. The silent image was an option of the killed run.
+    // The same restore again, over the remains of another kill. The silent image was an option of
+    // the killed run.
     killed();
     restore(&it, path, &["--influxdb-image", &format!("{}/influxdb:1.12.4", crate::support::registry::address())])
         .expect(0);
@@ -220,7 +221,7 @@ fn a_restore_that_was_killed_is_named_by_every_command_and_begun_again() {
 }
 
 #[test]
-fn a_restore_that_may_still_run_is_replaced_after_a_confirmation() {
+fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     let it = Instance::new("backup-live");
     it.first_up(&["--database", "d"]).expect(0);
     let folder = tempfile::tempdir().unwrap();
@@ -255,7 +256,7 @@ fn a_restore_that_may_still_run_is_replaced_after_a_confirmation() {
 }
 
 #[test]
-fn a_restore_that_is_killed_at_any_time_is_begun_again() {
+fn a_restore_killed_at_any_time_can_be_restarted() {
     let it = filled("backup-kills");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
@@ -267,7 +268,7 @@ fn a_restore_that_is_killed_at_any_time_is_begun_again() {
     let words = [&["restore".to_string(), path.into()][..], &words[1..]].concat();
     for steps in 1..=6 {
         let mut process = it.command(&words).command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        // Each line is a step that is done.
+        // Every line is a completed step.
         let errors = std::io::BufReader::new(process.stderr.take().unwrap());
         let seen = std::io::BufRead::lines(errors).take(steps).count();
         assert_eq!(seen, steps);
@@ -282,7 +283,7 @@ fn a_restore_that_is_killed_at_any_time_is_begun_again() {
 }
 
 #[test]
-fn a_clipper_that_reports_meanwhile_does_not_spoil_a_restore() {
+fn a_reporting_clipper_does_not_disturb_a_restore() {
     let it = filled("backup-clipper");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
@@ -291,7 +292,7 @@ fn a_clipper_that_reports_meanwhile_does_not_spoil_a_restore() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     let has_ended = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // As Clipper does when it starts, and goes on doing.
+        // As Clipper does at its start and afterwards.
         scope.spawn(|| {
             while !has_ended.load(std::sync::atomic::Ordering::Relaxed) {
                 let url = format!("{}/query?q=CREATE+DATABASE+d", it.influxdb());
@@ -308,7 +309,7 @@ fn a_clipper_that_reports_meanwhile_does_not_spoil_a_restore() {
 }
 
 #[test]
-fn restore_pulls_images_that_are_here_where_that_is_asked_for() {
+fn restore_pulls_existing_images_on_request() {
     let it = Instance::new("backup-pull");
     it.first_up(&[]).expect(0);
     let folder = tempfile::tempdir().unwrap();
@@ -333,7 +334,7 @@ fn inside(it: &Instance, script: &str) -> String {
 }
 
 #[test]
-fn another_backup_and_a_paused_grafana_are_left_alone() {
+fn another_backup_and_a_paused_grafana_are_not_disturbed() {
     let it = Instance::new("backup-others");
     it.first_up(&[]).expect(0);
     let folder = tempfile::tempdir().unwrap();
@@ -359,7 +360,7 @@ fn another_backup_and_a_paused_grafana_are_left_alone() {
 }
 
 #[test]
-fn backups_from_two_machines_do_not_spoil_each_other() {
+fn backups_from_two_machines_do_not_disturb_each_other() {
     let it = Instance::new("backup-both");
     it.first_up(&[]).expect(0);
     let folder = tempfile::tempdir().unwrap();
@@ -367,7 +368,7 @@ fn backups_from_two_machines_do_not_spoil_each_other() {
     for round in 0..5 {
         let files = [0, 1].map(|run| folder.path().join(format!("saved-{round}-{run}")));
         let processes = [0, 1].map(|run: usize| {
-            // Locks are kept per machine: each run has a directory of its own.
+            // Locks are kept per machine: each run has its own directory.
             let home = folder.path().join(format!("home-{run}"));
             std::fs::create_dir_all(&home).unwrap();
             let words = ["backup", files[run].to_str().unwrap()];
@@ -382,7 +383,7 @@ fn backups_from_two_machines_do_not_spoil_each_other() {
                 whole += 1;
                 clipper_metrics::backup::archive::Verified::open(file).unwrap();
             } else {
-                // Whether the other one still has it paused when this one looks is up to the machine.
+                // Whether the other run still has Grafana paused at this moment depends on timing.
                 let is_told = ran.err.contains("is paused") || ran.err.contains("paused its container in the meantime");
                 assert!(is_told, "{}", ran.err);
             }
@@ -395,7 +396,7 @@ fn backups_from_two_machines_do_not_spoil_each_other() {
 }
 
 #[test]
-fn a_file_that_cannot_be_made_is_found_before_anything_is_copied() {
+fn a_file_that_cannot_be_created_is_detected_before_anything_is_copied() {
     let it = Instance::new("backup-file");
     it.first_up(&[]).expect(0);
     let folder = tempfile::tempdir().unwrap();
@@ -409,7 +410,7 @@ fn a_file_that_cannot_be_made_is_found_before_anything_is_copied() {
 }
 
 #[test]
-fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made() {
+fn damaged_archives_and_conflicts_are_refused_before_anything_is_created() {
     let it = filled("backup-refused");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
@@ -428,7 +429,7 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     };
     let broken = folder.path().join("broken");
     let mut altered = whole.clone();
-    // Of the checksum: a bit in the middle can be one of two ways to write the same.
+    // Part of the checksum: flipping a bit in the middle may give another encoding of the same data.
     altered[whole.len() - 6] ^= 1;
     for bytes in [&whole[..whole.len() / 2], &whole[..whole.len() - 4], &altered, b"no archive"] {
         std::fs::write(&broken, bytes).unwrap();
@@ -443,7 +444,7 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     assert!(old.err.contains("too old"), "{}", old.err);
     let old = restore(&it, path, &["--influxdb-image", "influxdb:1.5.4"]).expect(2);
     assert!(old.err.contains("too old") && old.err.contains("--influxdb-image"), "{}", old.err);
-    // A port that is taken is named, with the option that changes it.
+    // A port in use is reported, with the option that changes it.
     let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
     let taken = restore(&it, path, &["--influxdb-port", &port]).expect(1);
@@ -457,7 +458,7 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
     let half = restore(&it, path, &["--influxdb-image", &silent, "--timeout", "2s"]).expect(1);
     assert!(half.err.contains("everything created was removed"), "{}", half.err);
     nothing_is_made();
-    // Once all data is restored, it stays.
+    // Once all data is restored, the instance stays.
     let late = restore(&it, path, &["--grafana-image", &silent, "--timeout", "2s"]).expect(1);
     assert!(late.err.contains("all data is restored"), "{}", late.err);
     let mut up = it.first(&[]);
@@ -469,26 +470,26 @@ fn a_damaged_archive_or_something_in_the_way_is_refused_before_anything_is_made(
 }
 
 #[test]
-fn an_interrupted_backup_leaves_no_file_and_nothing_paused() {
+fn an_interrupted_backup_leaves_no_file_and_no_paused_container() {
     let it = filled("backup-interrupted");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
     let words = ["backup", file.to_str().unwrap()];
     let start = || it.command(&words).command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Whenever it comes.
+    // At any moment.
     for wait in [0, 20, 60, 120, 200, 300] {
         let process = start();
         std::thread::sleep(std::time::Duration::from_millis(wait));
         interrupt(process.id());
         let ran = ran(&process.wait_with_output().unwrap());
-        // Before it listens, a signal ends it at once.
+        // Before it handles signals, a signal ends it at once.
         assert!(matches!(ran.code, 0 | 130 | -1), "{ran:?}");
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), usize::from(ran.code == 0), "{left:?}");
         let _ = std::fs::remove_file(&file);
         assert_eq!(it.inspect("grafana")["State"]["Paused"], false);
     }
-    // One that is killed may leave Grafana paused: that is said, and `up` wakes it.
+    // A killed backup may leave Grafana paused: that is reported, and `up` unpauses it.
     docker(&["pause", &it.container("grafana")]).unwrap();
     let state = it.run(&["status"]).expect(3);
     assert!(state.out.contains("paused"), "{}", state.out);
@@ -515,17 +516,17 @@ fn put_link(container: &str, folder: &str, name: &str, target: &str) {
 }
 
 #[test]
-fn a_database_that_is_a_link_is_refused_by_backup_and_by_an_upgrade() {
+fn a_linked_database_is_refused_by_backup_and_by_an_upgrade() {
     let it = Instance::with_grafana("backup-link", "grafana/grafana:9.4.0");
     it.first_up(&[]).expect(0);
-    // The image has no program that makes links: the engine unpacks one.
+    // The image has no program that creates links, so the engine unpacks one.
     let script = "cd /var/lib/grafana && cat grafana.db > real";
     docker(&["exec", &it.container("grafana"), "/bin/sh", "-c", script]).unwrap();
     put_link(&it.container("grafana"), "/var/lib/grafana", "grafana.db", "real");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("saved");
     let refused = it.run(&["backup", file.to_str().unwrap()]).expect(1);
-    // Podman follows the link, and says only where it leads.
+    // Podman follows the link, and reports only its target.
     let expected = if is_podman() { "is a link to real" } else { "grafana.db is a symbolic link to real" };
     assert!(refused.err.contains(expected), "{}", refused.err);
     assert!(refused.err.contains("put a regular file in its place"), "{}", refused.err);
@@ -542,7 +543,7 @@ fn a_database_that_is_a_link_is_refused_by_backup_and_by_an_upgrade() {
 }
 
 #[test]
-fn images_that_only_the_archive_names_run_after_a_confirmation() {
+fn images_named_only_by_the_archive_run_only_after_confirmation() {
     let it = Instance::new("backup-images");
     it.first_up(&[]).expect(0);
     let folder = tempfile::tempdir().unwrap();
@@ -554,7 +555,7 @@ fn images_that_only_the_archive_names_run_after_a_confirmation() {
     let image = format!("{}/influxdb:1.12.4", crate::support::registry::address());
     assert!(refused.err.contains(&format!("the archive names {image} for InfluxDB")), "{}", refused.err);
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &format!("name={}", it.name)]).unwrap(), "");
-    // The command that the hint prints names them, and is accepted as it stands.
+    // The command in the hint names them, and is accepted as printed.
     let command = refused.err.split('`').nth(1).unwrap();
     assert!(command.contains(&format!("--influxdb-image {image}")), "{command}");
     let words: Vec<&str> = command.split_whitespace().skip(1).collect();

@@ -1,5 +1,5 @@
-//! Whatever state things are in, `status` names the difference and `up` ends as a first one, with
-//! the data kept.
+//! From every state, `status` names the difference, and `up` reaches the same state as a first one
+//! and keeps the data.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use super::instance::{Instance, SOON, docker, is_podman};
 use crate::support::run::{Run, ran};
 use crate::support::{eventually, influxd, registry};
 
-/// Something breaks; `status` says so, `up` repairs it, and the points written before are there.
+/// Breaks something; `status` reports it, `up` repairs it, and the points written before still exist.
 fn repaired(it: &Instance, what: &str, break_it: impl FnOnce()) {
     break_it();
     let before = it.run(&["status", "--output", "json"]);
@@ -25,7 +25,7 @@ fn repaired(it: &Instance, what: &str, break_it: impl FnOnce()) {
 }
 
 #[test]
-fn containers_in_any_state_are_brought_back_with_their_data() {
+fn containers_in_any_state_are_repaired_with_their_data() {
     let it = Instance::new("states");
     it.first_up(&["--database", "d"]).expect(0);
     influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
@@ -51,7 +51,7 @@ fn containers_in_any_state_are_brought_back_with_their_data() {
 }
 
 #[test]
-fn networks_volumes_and_images_are_brought_back() {
+fn networks_volumes_and_images_are_repaired() {
     let it = Instance::new("around");
     let image = format!("cm-test-retagged:{}", std::process::id());
     let original = format!("{}/grafana/grafana:12.4.10", registry::address());
@@ -72,7 +72,7 @@ fn networks_volumes_and_images_are_brought_back() {
         unplug();
         docker(&["network", "create", "--label", &format!("clipper-metrics.instance={}", it.name), &it.name]).unwrap();
     });
-    // The engine's client checks for duplicates; its API does so from 1.44 on.
+    // The engine's client checks for duplicates; its API does so only from 1.44 on.
     let second = json!({"Name": it.name, "Labels": {"clipper-metrics.instance": it.name}, "Driver": "bridge"});
     if crate::support::run::engine_post("/networks/create", &second) {
         repaired(&it, "duplicate networks", || {});
@@ -97,7 +97,7 @@ fn networks_volumes_and_images_are_brought_back() {
 }
 
 #[test]
-fn things_inside_the_servers_are_brought_back() {
+fn objects_inside_the_servers_are_repaired() {
     let it = Instance::new("inside");
     it.first_up(&["--database", "d"]).expect(0);
     let source = format!("/api/datasources/uid/{}", it.name);
@@ -115,7 +115,7 @@ fn things_inside_the_servers_are_brought_back() {
 }
 
 #[test]
-fn a_changed_port_replaces_one_container_and_says_why() {
+fn a_changed_port_replaces_one_container_and_is_named_as_the_reason() {
     let it = Instance::new("ports");
     it.first_up(&[]).expect(0);
     let (influxdb, grafana) = (it.id("influxdb"), it.id("grafana"));
@@ -130,7 +130,7 @@ fn a_changed_port_replaces_one_container_and_says_why() {
 }
 
 #[test]
-fn killed_after_every_single_step_it_converges() {
+fn killed_after_every_step_up_converges() {
     let it = Instance::new("steps");
     let words = it.first(&["--database", "d"]);
     let mut killed = 0;
@@ -155,14 +155,14 @@ fn killed_after_every_single_step_it_converges() {
 }
 
 #[test]
-fn killed_at_random_moments_it_converges() {
+fn killed_at_random_moments_up_converges() {
     let it = Instance::new("random");
     let words = it.first(&["--database", "d"]);
     it.command(&words).run().expect(0);
     influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
     let mut chance = fastrand::Rng::with_seed(7);
     for round in 0..50 {
-        // Something to do, so that there is something to interrupt.
+        // A change, so that there is something to interrupt.
         match round % 4 {
             0 => drop(it.run(&["down"])),
             1 => drop(docker(&["rm", "--force", &it.container("grafana")])),
@@ -184,10 +184,10 @@ fn killed_at_random_moments_it_converges() {
 }
 
 #[test]
-fn many_at_once_all_end_well() {
+fn concurrent_runs_all_succeed() {
     let it = Instance::new("many");
     let words = it.first(&[]);
-    // Each has a home of its own, as other users have: no lock of ours keeps them apart.
+    // Each run has its own home, as with different users, so no lock keeps them apart.
     let start = |run: Run| run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let up = || it.command(&words);
     let ups: Vec<_> = (0..6).map(|_| start(up())).collect();
@@ -196,7 +196,7 @@ fn many_at_once_all_end_well() {
         assert_eq!(ran.code, 0, "{}", ran.err);
     }
     it.assert_whole();
-    // `up` beside `down`, and `status` beside both.
+    // `up` in parallel with `down`, and `status` in parallel with both.
     let (down, status) = (|| it.command(&["down"]), || it.command(&["status"]));
     let mixed = [up(), down(), status(), up(), status(), down()].map(start);
     for process in mixed {
@@ -210,7 +210,7 @@ fn many_at_once_all_end_well() {
 }
 
 #[test]
-fn two_of_one_user_wait_for_each_other() {
+fn two_runs_of_one_user_wait_for_each_other() {
     let it = Instance::new("lock");
     let home = tempfile::tempdir().unwrap();
     let words = it.first(&[]);
@@ -226,12 +226,12 @@ fn two_of_one_user_wait_for_each_other() {
 }
 
 #[test]
-fn interrupted_it_ends_at_once_and_says_what_was_left() {
+fn interrupted_it_ends_at_once_and_reports_the_rest() {
     let it = Instance::with_grafana("interrupt", "odd:silent");
     for signal in ["-INT", "-TERM", "-HUP"] {
         it.run(&["down"]).expect(0);
         let run = it.command(&it.first(&[]));
-        // Whatever the tests themselves were told to ignore.
+        // Regardless of signals that the tests themselves ignore.
         let process = through("env", &["--default-signal=HUP"], &run.command()).spawn().unwrap();
         eventually("it waits for Grafana", SOON, || {
             docker(&["inspect", "--format", "{{.State.Running}}", &it.container("grafana")])
@@ -247,7 +247,7 @@ fn interrupted_it_ends_at_once_and_says_what_was_left() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
 }
 
-/// A run that another program starts.
+/// A run started by another program.
 fn through(program: &str, words: &[&str], run: &std::process::Command) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     command.args(words).arg(run.get_program()).args(run.get_args()).env_clear();
@@ -257,7 +257,7 @@ fn through(program: &str, words: &[&str], run: &std::process::Command) -> std::p
 }
 
 #[test]
-fn a_run_that_is_to_outlive_its_terminal_does() {
+fn a_run_started_with_nohup_outlives_its_terminal() {
     let it = Instance::new("nohup");
     let run = it.command(&it.first(&[]));
     let process = through("nohup", &[], &run.command()).spawn().unwrap();
@@ -269,13 +269,13 @@ fn a_run_that_is_to_outlive_its_terminal_does() {
 }
 
 #[test]
-fn an_engine_that_dies_in_the_middle_is_no_harm() {
+fn an_engine_that_dies_in_the_middle_does_no_damage() {
     let mut engine = OwnEngine::start();
     let registry = OwnEngine::registry();
     let words = ["up", "--registry", &registry, "--timeout", "60s"];
     let silent = ["--grafana-image", &format!("{registry}/odd:silent")].map(ToString::to_string);
-    // In the middle of a pull, of a create, of a wait. Not of a start: an engine that dies there can
-    // leave a process of its own behind that holds the port, and no client can take that away.
+    // During a pull, a creation and a wait. Not during a start: an engine that dies there can leave
+    // a process behind that holds the port, which no client can remove.
     let moments: [(&str, &[&str]); 4] = [
         ("pull", &["pull InfluxDB's image …"]),
         ("create", &["create the network …"]),
@@ -306,7 +306,7 @@ fn an_engine_that_dies_in_the_middle_is_no_harm() {
         assert_eq!(code, Some(1), "{signs:?}: {said:?}");
         assert!(said.iter().any(|line| line.starts_with("hint: ")), "{signs:?}: {said:?}");
         engine.revive();
-        // What was given before counts, the silent image too: now another one is given.
+        // Earlier options are remembered, including the silent image, so another image is named now.
         let image = ["--grafana-image", &format!("{registry}/grafana/grafana:12.4.10")].map(ToString::to_string);
         let up = ran(&engine.program(&words).args(&image).output().unwrap());
         assert_eq!(up.code, 0, "{signs:?}: {}{}", up.err, engine.state());
@@ -329,7 +329,7 @@ fn a_watch_outlives_an_engine_that_restarts() {
     engine.kill();
     assert!(notes.next().unwrap().contains("trying again"), "it says so");
     engine.revive();
-    // Whatever state the servers come back in, it goes on telling.
+    // Whatever the state of the servers after the restart, the output continues.
     assert_eq!(ran(&engine.program(&["up"]).output().unwrap()).code, 0);
     assert!(lines.any(|line| line.contains("clipper-metrics in sync")), "it goes on");
     super::lifecycle::interrupt(watch.id());

@@ -1,5 +1,5 @@
-//! `doctor` on an engine: servers that are stopped, a Clipper in a container, and a dashboard that a person
-//! edited in whatever Grafana the tests run with.
+//! `doctor` on an engine: stopped servers, a Clipper in a container, and an edited dashboard, with
+//! every Grafana used by the tests.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn now() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos()
 }
 
-/// A report of m1, dated now.
+/// Writes a report of m1 with the current time.
 fn report(it: &Instance) {
     let at = now();
     let lines = format!(
@@ -29,7 +29,7 @@ fn culprit(it: &Instance, more: &[&str]) -> Value {
 }
 
 #[test]
-fn a_whole_stack_is_well_and_a_server_that_is_stopped_or_gone_is_the_culprit() {
+fn a_complete_stack_passes_and_a_stopped_or_missing_server_is_reported() {
     let it = Instance::new("doctor");
     it.first_up(&["--database", "d"]).expect(0);
     report(&it);
@@ -46,18 +46,18 @@ fn a_whole_stack_is_well_and_a_server_that_is_stopped_or_gone_is_the_culprit() {
     }
     docker(&["start", &it.container("grafana")]).unwrap();
     eventually("Grafana answers", SOON, || it.status()["grafana"]["state"] == "answering");
-    // What leads nowhere is not asked.
+    // A data source that leads nowhere is not queried.
     let looked = it.run(&["status", "-v"]).expect(3);
     let asks = |path: &str| looked.err.contains(path);
     assert!(asks("/api/datasources") && !asks("/api/ds/query") && !asks("/proxy/"), "{}", looked.err);
-    // And a doctor tells it for the query, not for each panel.
+    // `doctor` reports it for the query, not for each panel.
     let checks = it.run(&["doctor", "--output", "json"]).expect(3).json()["checks"].clone();
     let checks = checks.as_array().unwrap();
     assert!(checks.iter().all(|check| check["check"] != "panel" && check["check"] != "variable"), "{checks:?}");
     let told = checks.iter().filter(|check| check["message"].as_str().unwrap().contains("InfluxDB does not run"));
     let states: Vec<_> = told.map(|check| check["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["failed", "skipped"], "{checks:?}");
-    // Nor is all well where Clipper's file names another one that answers.
+    // It also fails if Clipper's file names another InfluxDB that answers.
     let other = influxd::Influxd::start();
     other.query("", "CREATE DATABASE d");
     let port = other.url().rsplit(':').next().unwrap().to_string();
@@ -71,7 +71,7 @@ fn a_whole_stack_is_well_and_a_server_that_is_stopped_or_gone_is_the_culprit() {
 }
 
 #[test]
-fn what_a_person_broke_in_the_dashboard_is_found_whoever_serves_it() {
+fn an_edit_that_breaks_the_dashboard_is_found_with_every_grafana() {
     let it = Instance::new("doctor-edit");
     it.first_up(&["--database", "d"]).expect(0);
     report(&it);
@@ -107,7 +107,7 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
         std::fs::write(file.path(), text).unwrap();
     };
     write("127.0.0.1", it.influxdb_port);
-    // On the engine's machine that address is right, in the container it is not.
+    // On the engine's host that address is right, but not in the container.
     it.run(&["doctor", "--config", config]).expect(0);
     let inside = culprit(&it, &["--config", config, "--from", &clipper]);
     assert_eq!(inside["check"], "influxdb", "{inside}");
@@ -115,14 +115,14 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     assert!(message.contains("connection refused") && message.contains("the container itself"), "{message}");
     let remedy = format!("docker network connect {} {clipper}", it.name);
     assert!(inside["hint"].as_str().unwrap().contains(&remedy), "{inside}");
-    // What the hint says helps.
+    // The suggestion in the hint helps.
     docker(&["network", "connect", &it.name, &clipper]).unwrap();
     // On a network of netavark 1.4, Grafana can miss the gateway's new address for a while.
     eventually("Grafana reaches InfluxDB", Duration::from_secs(100), || it.status()["data_source"]["query"] == "ok");
     report(&it);
     write(&it.container("influxdb"), 8086);
     let ran = it.run(&["doctor", "--config", config, "--from", &clipper]).expect(0);
-    // That file publishes nothing anew, and without a file the name is what is asked.
+    // That file publishes nothing again, and without a file the host name is used.
     let up = it.run(&["up", "--config", config]).expect(0);
     assert!(up.out.contains(&it.influxdb()) && !up.out.contains("must hold"), "{}", up.out);
     report(&it);
@@ -132,7 +132,7 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
         "{}",
         ran.out
     );
-    // Nothing is left, and a container that is not there is an error.
+    // Nothing is left behind, and a missing container is an error.
     let all = docker(&["ps", "--all", "--format", "{{.Names}}"]).unwrap();
     assert!(!all.contains(&format!("{}-doctor", it.name)), "{all}");
     assert!(!it.query("d", "SHOW MEASUREMENTS").contains("clipper_metrics_probe"));
@@ -141,7 +141,7 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     assert!(stopped.err.contains("does not run") && stopped.err.contains("docker ps"), "{}", stopped.err);
     docker(&["rm", "--force", &clipper]).unwrap();
     it.run(&["doctor", "--from", &clipper]).expect(1);
-    // An image without bash is no culprit.
+    // An image without bash is not a failure.
     let bare = format!("{}/odd:silent", registry::address());
     docker(&["pull", &bare]).unwrap();
     docker(&["run", "--detach", "--name", &clipper, &bare]).unwrap();

@@ -1,5 +1,5 @@
-//! An engine of a test's own, to be killed: in a network of its own, so that it takes nothing away
-//! from the one that the other tests use.
+//! An engine for one test, which the test may kill, in its own network, so that it does not disturb
+//! the engine of the other tests.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use std::time::Duration;
 use crate::support::image;
 use crate::support::run::{Ran, program, ran};
 
-/// Ends with its value.
+/// Stops when dropped.
 pub struct OwnEngine {
     folder: tempfile::TempDir,
     /// Keeps the network's namespace while the engine is dead.
     holder: Child,
     registry: Child,
     engine: Option<Child>,
-    /// It makes the rules that forward to containers, as it does by default.
+    /// Whether it creates the rules that forward to containers, as by default.
     makes_rules: bool,
 }
 
-/// The registry's port in that network, where nobody else is.
+/// The registry's port in that network, which no other process uses.
 const REGISTRY: u16 = 5000;
 
 impl OwnEngine {
@@ -28,21 +28,21 @@ impl OwnEngine {
         Self::start_with(None, false)
     }
 
-    /// With the rules that an engine makes by default, in its own network.
+    /// Starts it with the engine's default firewall rules, in its own network.
     pub fn start_with_rules() -> Self {
         Self::start_with(None, true)
     }
 
-    /// With a disk of so many mebibytes only.
+    /// Starts it with a disk of this many mebibytes.
     pub fn start_on_a_small_disk(mebibytes: u32) -> Self {
         Self::start_with(Some(mebibytes), false)
     }
 
     /// # Panics
-    /// When this is not root on Linux, or dockerd and ip are not there.
+    /// If this is not root on Linux, or dockerd or ip is not installed.
     fn start_with(disk: Option<u32>, makes_rules: bool) -> Self {
-        // Each says itself when it is where it belongs: until then, whatever is asked about its process is
-        // answered for the network that it was started from.
+        // Each process prints a line once it is in its namespace: until then, questions about the
+        // process are answered for the network in which it was started.
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up && echo the network is up && exec sleep 3600"])
             .stdout(Stdio::piped())
@@ -64,9 +64,9 @@ impl OwnEngine {
             let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&data).status();
             assert!(mount.is_ok_and(|status| status.success()), "only root can mount a small disk");
         }
-        // From here on, all of it ends with this value.
+        // From here on, dropping this value stops everything.
         let mut it = Self { folder, holder, registry, engine: None, makes_rules };
-        // The last line of what it says: nobody reads on.
+        // The last line that is read of its output.
         until_it_says(&mut it.registry, "in another terminal");
         it.revive();
         it
@@ -85,7 +85,7 @@ impl OwnEngine {
         format!("unix://{}", self.path("docker.sock").display())
     }
 
-    /// Starts the engine, for the first time or again.
+    /// Starts the engine, also repeatedly.
     pub fn revive(&mut self) {
         let log = std::fs::File::create(self.path("log")).unwrap();
         let mut command = inside(self.holder.id(), "dockerd");
@@ -102,13 +102,13 @@ impl OwnEngine {
         }
     }
 
-    /// Kills the engine as a crash would.
+    /// Kills the engine, as a crash would.
     pub fn kill(&mut self) {
         if let Some(mut engine) = self.engine.take() {
             let _ = engine.kill();
             let _ = engine.wait();
         }
-        // What a service manager does with what is left of it: orphans would hold the ports.
+        // Ends its remaining processes as a service manager does, because orphans would hold the ports.
         let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
         let own = network(&self.holder.id().to_string());
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -118,7 +118,7 @@ impl OwnEngine {
                 let _ = Command::new("kill").args(["-KILL", &process]).status();
             }
         }
-        // Its helper dies with it. Where nobody reaps that, the next engine would wait for it.
+        // Its helper dies with it. If it is not reaped, the next engine would wait for it.
         let _ = std::fs::remove_file(self.path("exec/containerd/containerd.pid"));
     }
 
@@ -126,13 +126,13 @@ impl OwnEngine {
         ran(&inside(self.holder.id(), "docker").arg("--host").arg(self.host()).args(words).output().unwrap())
     }
 
-    /// What the engine says of its containers, and who listens, for messages of failed tests.
+    /// The engine's containers and the listening processes, for messages of failed tests.
     pub fn state(&self) -> String {
         let listening = inside(self.holder.id(), "ss").args(["-ltnp"]).output().map(|output| output.stdout);
         format!("{}\n{}", self.docker(&["ps", "--all"]).out, String::from_utf8_lossy(&listening.unwrap_or_default()))
     }
 
-    /// A process in the engine's network.
+    /// Starts a process in the engine's network.
     pub fn network(&self) -> u32 {
         self.holder.id()
     }
@@ -142,7 +142,7 @@ impl OwnEngine {
         inside(self.holder.id(), program)
     }
 
-    /// Another host on the network of the engine's machine.
+    /// Another host on the network of the engine's host.
     pub fn neighbour(&self) -> Neighbour {
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "echo the network is up && exec sleep 3600"])
@@ -163,7 +163,7 @@ impl OwnEngine {
         it
     }
 
-    /// The program, where the engine's ports are.
+    /// The program, run in the engine's network.
     pub fn program(&self, words: &[&str]) -> Command {
         let mut command = inside(self.holder.id(), program());
         command.args(words).arg("--host").arg(self.host()).env("HOME", self.folder.path()).stdin(Stdio::null());
@@ -175,7 +175,7 @@ impl OwnEngine {
     }
 }
 
-/// A host on the network of an engine's machine; its network ends with its value.
+/// A host on the network of the engine's host; its network is removed when dropped.
 pub struct Neighbour(Child);
 
 impl Neighbour {
@@ -184,7 +184,7 @@ impl Neighbour {
         inside(self.0.id(), program)
     }
 
-    /// What a server answers that is reached through the engine's machine.
+    /// The answer of a server that is reached through the engine's host.
     pub fn reaches(&self, address: &str, path: &str) -> Option<String> {
         let (ip, _) = address.split_once(':').unwrap();
         self.inside("ip").args(["route", "replace", ip, "via", "192.0.2.1"]).status().unwrap();
@@ -211,7 +211,7 @@ fn inside(process: u32, program: &str) -> Command {
 /// Returns once a process has printed a line with these words.
 ///
 /// # Panics
-/// When it does not, and then the process is ended.
+/// If it does not, after ending the process.
 fn until_it_says(process: &mut Child, words: &'static str) {
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
     let (sender, receiver) = std::sync::mpsc::channel();
@@ -226,7 +226,7 @@ fn until_it_says(process: &mut Child, words: &'static str) {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
-        // Its containers first: an engine that ends leaves none behind.
+        // Its containers first: an engine that stops leaves none behind.
         let ids = self.docker(&["ps", "--all", "--quiet"]).out;
         for id in ids.lines() {
             self.docker(&["rm", "--force", "--volumes", id]);
@@ -239,7 +239,7 @@ impl Drop for OwnEngine {
             let _ = process.kill();
             let _ = process.wait();
         }
-        // An engine that was killed leaves its mounts.
+        // A killed engine leaves its mounts.
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
         let ours = self.folder.path().to_string_lossy().to_string();
         for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&ours)) {

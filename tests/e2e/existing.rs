@@ -1,4 +1,4 @@
-//! One server of ours, the other one somebody else's.
+//! Instances with one managed and one external server.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use crate::support::influxd::Influxd;
 use crate::support::server::in_background;
 
 #[test]
-fn a_grafana_that_already_runs_gets_the_published_address() {
+fn an_external_grafana_gets_the_published_address() {
     let it = Instance::new("grafana-there");
     let double = Arc::new(Mutex::new(Double::new(Version::V12, "admin", None)));
     let port = in_background(move |request| {
@@ -30,12 +30,12 @@ fn a_grafana_that_already_runs_gets_the_published_address() {
     it.run(&["down", "--volumes", "--yes"]).expect(0);
 }
 
-/// What an engine has of an instance, by ids.
+/// The objects of an instance on an engine, by id.
 fn objects(it: &Instance) -> (String, String, Vec<String>) {
     (it.id("influxdb"), it.id("grafana"), super::instance::settings_volumes(&it.name))
 }
 
-/// A port of this machine's loopback whose connections end at another one, as with a tunnel.
+/// A loopback port that forwards connections to another one, like a tunnel.
 fn forward_to(port: u16) -> u16 {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let forwarded = listener.local_addr().unwrap().port();
@@ -58,7 +58,7 @@ fn forward_to(port: u16) -> u16 {
 }
 
 #[test]
-fn a_managed_container_is_no_external_server() {
+fn a_managed_container_is_not_an_external_server() {
     let (it, other) = (Instance::new("own-url"), Instance::new("other-url"));
     it.first_up(&["--influxdb-ip", "0.0.0.0"]).expect(0);
     let inside =
@@ -88,7 +88,7 @@ fn a_managed_container_is_no_external_server() {
         let ran = it.run(words).expect(2);
         assert!(ran.err.contains(&it.container("grafana")), "{words:?}: {}", ran.err);
     }
-    // Nothing in the address of a proxy or a tunnel shows where it leads.
+    // The address of a proxy or a tunnel does not show its target.
     for (option, role, port) in
         [("--influxdb-url", "influxdb", it.influxdb_port), ("--grafana-url", "grafana", it.grafana_port)]
     {
@@ -96,12 +96,12 @@ fn a_managed_container_is_no_external_server() {
         let up = it.run(&["up", option, &forwarded]).expect(2);
         assert!(up.err.contains(&it.container(role)) && up.err.contains("not an external server"), "{}", up.err);
     }
-    // A paused one does not answer, and is the same container.
+    // A paused container does not answer, but is still the same container.
     docker(&["pause", &it.container("influxdb")]).unwrap();
     let up = it.run(&["up", "--influxdb-url", url]).expect(2);
     assert!(up.err.contains("not an external server"), "{}", up.err);
     docker(&["unpause", &it.container("influxdb")]).unwrap();
-    // Another instance's container goes with that instance.
+    // Another instance's container is removed together with that instance.
     let up = other.first_up(&["--influxdb-url", url]).expect(2);
     assert!(
         up.err.contains(&it.container("influxdb")) && up.err.contains(&format!("--name {}", it.name)),
@@ -140,7 +140,7 @@ fn a_server_at_the_same_port_of_another_address_is_external() {
         let double = Arc::clone(&double);
         async move { handle(&double, request).await }
     });
-    // The port of Grafana's container, at an address where that is not published.
+    // The port of Grafana's container at an address where it is not published.
     let listener = TcpListener::bind(("127.0.0.2", it.grafana_port)).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -157,7 +157,7 @@ fn a_server_at_the_same_port_of_another_address_is_external() {
 }
 
 #[test]
-fn down_removes_what_the_engine_has_of_an_instance_wherever_its_servers_are_said_to_run() {
+fn down_removes_all_objects_of_an_instance_even_if_its_servers_are_external() {
     let it = Instance::new("down-there");
     it.first_up(&["--database", "d"]).expect(0);
     let words = ["down", "--volumes", "--yes"];
@@ -182,12 +182,12 @@ fn down_removes_what_the_engine_has_of_an_instance_wherever_its_servers_are_said
 }
 
 #[test]
-fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
+fn an_influxdb_on_the_host_is_reachable_from_grafanas_container() {
     let it = Instance::new("influxdb-there");
     let influxd = Influxd::start();
-    // Debian's influxd listens for everybody; here it is shown to the engine's bridge alone. Podman's name for its
-    // machine is the gateway of the instance's own network, which comes with the containers, or where it is
-    // rootless, the machine's own address.
+    // Debian's influxd listens on all addresses; here it is reachable only from the engine's
+    // bridge. Podman's host name leads to the gateway of the instance's own network, which is
+    // created with the containers, or in rootless mode to the host's own address.
     let (port, network) = (influxd.port, it.name.clone());
     if is_rootless() {
         std::thread::spawn(move || show(|| Ok(machine()), port));
@@ -208,11 +208,11 @@ fn an_influxdb_of_the_machine_is_reached_from_grafanas_container() {
 }
 
 #[test]
-fn the_machine_is_found_where_the_engine_does_not_know_host_gateway() {
+fn the_host_is_found_on_engines_without_host_gateway() {
     if is_podman() {
         return;
     }
-    // Docker 19.03, by what it says of itself: it would refuse that word.
+    // Simulates Docker 19.03, which would reject that word.
     let front = Front::start(
         r#"{"Version": "19.03.15", "ApiVersion": "1.40", "Components": [{"Name": "Engine", "Version": "19.03.15"}]}"#,
     );
@@ -227,7 +227,7 @@ fn the_machine_is_found_where_the_engine_does_not_know_host_gateway() {
     assert_eq!(it.status()["data_source"]["query"], "ok");
 }
 
-/// Shows what listens on a port of loopback at another address too, as soon as the machine has that.
+/// Makes a server on a loopback port reachable at another address as well, once the machine has that address.
 fn show(address: impl Fn() -> Result<String, String>, port: u16) {
     let deadline = std::time::Instant::now() + SOON;
     let listener = loop {

@@ -1,5 +1,5 @@
-//! Exports on real systems: the files are taken by a Grafana, by docker-compose and by a swarm, fit the schemas of
-//! Kubernetes, and their README's commands do what it says.
+//! Exports on real systems: Grafana, docker-compose and a swarm accept the files, the files match
+//! the schemas of Kubernetes, and the commands in their READMEs work.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::instance::{Instance, Removed, SOON, assert_log_limit, assert_no_capab
 use crate::support::run::{Ran, program, ran};
 use crate::support::{eventually, free_port, registry};
 
-/// The Compose project of an export, removed when the test is over.
+/// The Compose project of an export, removed when the test ends.
 struct Project<'a> {
     it: &'a Instance,
     folder: tempfile::TempDir,
@@ -24,14 +24,14 @@ impl<'a> Project<'a> {
         Self { it, folder }
     }
 
-    /// The commands of the README's code blocks, one block after the other.
+    /// The commands in the README's code blocks, block by block.
     fn commands(&self) -> Vec<Vec<String>> {
         let text = std::fs::read_to_string(self.folder.path().join("README.md")).unwrap();
         let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         blocks.map(|block| block.replace("|\n", "| ").lines().map(String::from).collect()).collect()
     }
 
-    /// Runs a command of the README, with this program and this docker-compose.
+    /// Runs a command from the README with this program and this docker-compose.
     fn shell(&self, command: &str) -> Ran {
         let command =
             command.replace("docker compose", "docker-compose").replace("clipper-metrics ", &format!("{} ", program()));
@@ -52,7 +52,7 @@ impl Drop for Project<'_> {
     }
 }
 
-/// `down`, `docker compose up -d`, and `status` until it has nothing to say.
+/// Runs `down`, `docker compose up -d`, and `status` until it reports no difference.
 fn start(project: &Project<'_>) {
     let [down, up, status] = project.commands()[0].clone().try_into().unwrap();
     project.shell(&down).expect(0);
@@ -62,7 +62,7 @@ fn start(project: &Project<'_>) {
 }
 
 #[test]
-fn compose_goes_on_with_the_volumes_and_back_again() {
+fn compose_continues_with_the_volumes_and_back_again() {
     let it = Instance::new("compose");
     it.first_up(&[]).expect(0);
     it.run(&["demo", "--backfill", "5m"]).expect(0);
@@ -112,7 +112,7 @@ fn compose_goes_on_with_the_volumes_and_back_again() {
         });
     }
 
-    // Two servers on one volume would ruin it, whatever the port.
+    // Two servers on one volume would corrupt it, whatever their ports.
     let other = free_port().to_string();
     let refused = it.run(&["up", "--influxdb-port", &other]).expect(1);
     assert!(refused.err.contains("runs with InfluxDB's data"), "{}", refused.err);
@@ -131,7 +131,7 @@ fn compose_goes_on_with_the_volumes_and_back_again() {
 }
 
 #[test]
-fn what_somebody_edited_and_the_password_stay_in_the_volume_that_compose_goes_on_with() {
+fn edits_and_the_password_stay_in_the_volume_used_by_compose() {
     let it = Instance::new("compose-own");
     let folder = tempfile::tempdir().unwrap();
     let password = folder.path().join("password");
@@ -154,7 +154,7 @@ fn what_somebody_edited_and_the_password_stay_in_the_volume_that_compose_goes_on
 }
 
 #[test]
-fn a_grafana_takes_data_source_dashboards_and_rules_from_files() {
+fn a_grafana_is_provisioned_from_the_files() {
     let it = Instance::new("provisioning");
     it.first_up(&[]).expect(0);
     let is_old = it.grafana_major() < 9;
@@ -172,7 +172,7 @@ fn a_grafana_takes_data_source_dashboards_and_rules_from_files() {
     };
     let folder = tempfile::tempdir().unwrap();
     with(&["export", "provisioning", &folder.path().to_string_lossy()]).expect(0);
-    // Another Grafana, which has seen nothing of it, in the same network.
+    // Another Grafana without any state, in the same network.
     let image = it.inspect("grafana")["Config"]["Image"].as_str().unwrap().to_string();
     let port = free_port();
     let other = format!("{}-other", it.name);
@@ -205,14 +205,14 @@ fn a_grafana_takes_data_source_dashboards_and_rules_from_files() {
     }
 }
 
-/// A container's user is not the one who wrote the files.
+/// A container's user is not the user who wrote the files.
 fn open_to_all(folder: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
-fn a_swarm_runs_it_and_a_killed_task_comes_back_with_its_data() {
+fn a_swarm_runs_it_and_restarts_a_killed_task_with_its_data() {
     let engine = OwnEngine::start();
     let expect = |words: &[&str]| engine.docker(words).expect(0).out.trim().to_string();
     expect(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
@@ -273,7 +273,7 @@ fn a_swarm_runs_it_and_a_killed_task_comes_back_with_its_data() {
     assert!(influx("SELECT * FROM kept").contains('7'));
     eventually("the data source answers again", SOON * 4, works);
 
-    // What has changed is replaced, and the data stays.
+    // Changed objects are replaced, and the data stays.
     let mine = folder.path().with_extension("json");
     std::fs::write(&mine, json!({"title": "Mine", "uid": "mine", "panels": []}).to_string()).unwrap();
     let mine_path = mine.display().to_string();
@@ -295,7 +295,7 @@ fn a_swarm_runs_it_and_a_killed_task_comes_back_with_its_data() {
 }
 
 #[test]
-fn manifests_fit_the_schemas_of_kubernetes_and_ask_for_no_privilege() {
+fn manifests_match_the_schemas_of_kubernetes_and_need_no_privileges() {
     let it = Instance::new("kubernetes");
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().display().to_string();
@@ -356,7 +356,7 @@ fn manifests_fit_the_schemas_of_kubernetes_and_ask_for_no_privilege() {
     assert_eq!(kinds, all);
     let job: Value = serde_saphyr::from_str(&read("database.yaml")).unwrap();
     let statement = &job["spec"]["template"]["spec"]["containers"][0]["command"][4];
-    // White space becomes a dash, as Clipper does it, and Kubernetes expands nothing.
+    // White space becomes a dash, as in Clipper, and Kubernetes expands nothing.
     assert!(
         statement.as_str().unwrap().starts_with("CREATE DATABASE \"it's-$$(HOME)\"; ALTER RETENTION"),
         "{statement}"
@@ -364,7 +364,7 @@ fn manifests_fit_the_schemas_of_kubernetes_and_ask_for_no_privilege() {
 }
 
 #[test]
-fn what_compose_cannot_go_on_with_and_what_is_in_the_way_is_said_before_anything_is_written() {
+fn obstacles_to_an_export_are_reported_before_anything_is_written() {
     let it = Instance::new("export-refused");
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("new");
@@ -377,7 +377,7 @@ fn what_compose_cannot_go_on_with_and_what_is_in_the_way_is_said_before_anything
     assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "created"), "{json}");
     let json = it.run(&["export", "compose", &path, "--output", "json"]).expect(0).json();
     assert!(json["files"].as_array().unwrap().iter().all(|file| file["change"] == "unchanged"), "{json}");
-    // Another format, another instance, or something of somebody's, is never mixed with it.
+    // Another format, another instance or foreign files are never mixed with it.
     let other = it.run(&["export", "provisioning", &path]).expect(2);
     assert!(other.err.contains(&format!("contains an export of {} for compose", it.name)), "{}", other.err);
     std::fs::write(directory.join("notes.txt"), "mine").unwrap();

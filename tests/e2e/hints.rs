@@ -1,4 +1,4 @@
-//! Failures of an engine that cannot be caused here, injected in front of it: each has a hint of its own.
+//! Failures of an engine that cannot be caused here, simulated in front of it: each has its own hint.
 
 use super::instance::Instance;
 use crate::support::front::Front;
@@ -41,6 +41,6 @@ fn each_failure_of_the_engine_has_its_own_hint() {
         let (_, given) = up.err.split_once("hint: ").unwrap_or_else(|| panic!("{message}: {}", up.err));
         assert!(given.contains(hint), "{message}: {}", up.err);
     }
-    // Nothing of it lasts.
+    // Nothing of it is permanent.
     it.first_up(&[]).expect(0);
 }

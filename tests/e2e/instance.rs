@@ -1,4 +1,4 @@
-//! One instance of a test: a name and ports of its own, and nothing left behind.
+//! An instance for one test, with its own name and ports, which leaves nothing behind.
 
 use std::net::UdpSocket;
 use std::process::Command;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::run::{Ran, Run, http_with};
 use crate::support::{free_port, influxd, registry};
 
-/// A container of a test's own, gone with its value.
+/// A container for one test, removed when dropped.
 pub(crate) struct Removed(pub String);
 
 impl Drop for Removed {
@@ -19,7 +19,7 @@ impl Drop for Removed {
     }
 }
 
-/// Removed, data and all, when the test is over.
+/// Removed with all data when the test ends.
 pub(crate) struct Instance {
     pub name: String,
     pub influxdb_port: u16,
@@ -38,7 +38,7 @@ impl Instance {
         }
     }
 
-    /// An instance with an image of the test registry for Grafana, whatever the environment says.
+    /// An instance with one of the test registry's images for Grafana, regardless of the environment.
     pub(crate) fn with_grafana(name: &str, image: &str) -> Self {
         let mut instance = Self::new(name);
         instance.image = Some(format!("{}/{image}", registry::address()));
@@ -54,7 +54,7 @@ impl Instance {
         self.command(words).run()
     }
 
-    /// The words of a first `up`: ports and images, unless the test has its own.
+    /// The arguments of a first `up`: ports and images, unless the test sets its own.
     pub fn first(&self, more: &[&str]) -> Vec<String> {
         let (influxdb, grafana) = (self.influxdb_port.to_string(), self.grafana_port.to_string());
         let image = self.image.as_deref().map(|image| ("--grafana-image", image));
@@ -88,7 +88,7 @@ impl Instance {
         influxd::query(&self.influxdb(), database, statement)
     }
 
-    /// Asks Grafana as its administrator.
+    /// Sends a request to Grafana as its administrator.
     pub(crate) fn grafana(&self, method: &str, path: &str, body: Option<&str>) -> (u16, Value) {
         self.grafana_as("admin", "admin", method, path, body)
     }
@@ -104,7 +104,7 @@ impl Instance {
         let url = format!("http://127.0.0.1:{}{path}", self.grafana_port);
         let basic = crate::support::run::basic(user, password);
         let ask = || http_with(method, &url, body, &[("authorization", &basic)]);
-        // A published port of Podman can be a dead one for up to a minute when containers beside it come and go.
+        // Podman can break a published port for up to a minute when other containers start or stop.
         let tries = if is_podman() { 60 } else { 1 };
         let answer = (0..tries).find_map(|attempt| {
             std::thread::sleep(Duration::from_secs(u64::from(attempt > 0)));
@@ -114,13 +114,13 @@ impl Instance {
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
-    /// Which Grafana it is; what some versions cannot do is asserted for the others only.
+    /// The version of Grafana; features that some versions lack are asserted only for the others.
     pub(crate) fn grafana_major(&self) -> u64 {
         let (_, health) = self.grafana("GET", "/api/health", None);
         health["version"].as_str().unwrap().split('.').next().unwrap().parse().unwrap()
     }
 
-    /// The dashboard is the organisation's home page.
+    /// Whether the dashboard is the organisation's home page.
     pub(crate) fn is_home(&self) -> bool {
         let (_, preferences) = self.grafana("GET", "/api/org/preferences", None);
         match preferences["homeDashboardId"].as_u64() {
@@ -132,7 +132,7 @@ impl Instance {
         }
     }
 
-    /// Saves the data source, as this version wants it addressed.
+    /// Saves the data source at the address that this version expects.
     pub(crate) fn put_source(&self, body: &Value) -> u16 {
         let path = match self.grafana_major() {
             7 | 8 => format!("/api/datasources/{}", body["id"]),
@@ -141,7 +141,7 @@ impl Instance {
         self.grafana("PUT", &path, Some(&body.to_string())).0
     }
 
-    /// Asks InfluxDB through Grafana's data source, the way this version's panels do.
+    /// Queries InfluxDB through Grafana's data source, as this version's panels do.
     pub(crate) fn ask_through_grafana(&self, database: &str, query: &str) -> Value {
         if self.grafana_major() < 9 {
             let (_, source) = self.grafana("GET", &format!("/api/datasources/uid/{}", self.name), None);
@@ -161,7 +161,7 @@ impl Instance {
         format!("{}-{role}", self.name)
     }
 
-    /// The id of a role's container; empty if there is none.
+    /// The id of a role's container; empty if it does not exist.
     pub(crate) fn id(&self, role: &str) -> String {
         docker(&["inspect", "--type", "container", "--format", "{{.Id}}", &self.container(role)]).unwrap_or_default()
     }
@@ -171,7 +171,7 @@ impl Instance {
         serde_json::from_str::<Value>(&text).unwrap()[0].clone()
     }
 
-    /// Everything is as a first `up` on an empty engine leaves it.
+    /// Asserts the state after a first `up` on an empty engine.
     pub(crate) fn assert_whole(&self) {
         let ran = self.run(&["status", "--output", "json"]);
         assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
@@ -205,41 +205,42 @@ impl Drop for Instance {
     }
 }
 
-/// The volumes that remember an instance's settings.
+/// The settings volumes of an instance.
 pub(crate) fn settings_volumes(name: &str) -> Vec<String> {
     let filter = format!("name={name}-settings-");
     let found = docker(&["volume", "ls", "--filter", &filter, "--format", "{{.Name}}"]).unwrap_or_default();
     found.lines().map(String::from).collect()
 }
 
-/// Runs the engine's own client; what it printed, or its error.
+/// Runs the engine's own client; returns its output or its error.
 pub(crate) fn docker(words: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(words).output().expect("the tests need the program docker");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// The same; what it printed on both streams.
+/// The same, returning both output streams.
 pub(crate) fn both_streams(words: &[&str]) -> String {
     let output = Command::new("docker").args(words).output().expect("the tests need the program docker");
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Without an engine these tests fail; they do not skip.
+/// Fails without an engine; tests do not skip.
 fn require_engine() {
     if let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) {
         panic!("these tests need a Docker engine; `tests/run` starts one: {why}");
     }
 }
 
-/// Generous, for machines that do other things too.
+/// Generous, for machines under load.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// For how long a container on Podman's networks can miss that its gateway has another hardware address, which comes
-/// and goes with containers beside it (netavark 1.4); until then it finds no name, and its port answers nobody.
+/// For how long a container on Podman's networks can miss that its gateway's hardware address has
+/// changed, which happens when other containers start or stop (netavark 1.4). Until then it
+/// resolves no names, and its port does not answer.
 pub(crate) const PODMAN_LEARNS: &str = "100s";
 
-/// The engine is Podman's.
+/// Whether the engine is Podman.
 pub(crate) fn is_podman() -> bool {
     static IS_PODMAN: LazyLock<bool> = LazyLock::new(|| {
         let parts = docker(&["version", "--format", "{{range .Server.Components}}{{.Name}} {{end}}"]);
@@ -248,39 +249,40 @@ pub(crate) fn is_podman() -> bool {
     *IS_PODMAN
 }
 
-/// The engine is a rootless Podman, so its networks are not the machine's.
+/// Whether the engine is a rootless Podman, whose networks are not the host's.
 pub(crate) fn is_rootless() -> bool {
     is_podman() && docker(&["info", "--format", "{{.DockerRootDir}}"]).unwrap().contains("/.local/share/")
 }
 
-/// An address of this machine that is not loopback, as others see it.
+/// An address of this machine other than loopback, as other hosts see it.
 pub(crate) fn machine() -> String {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    // Nothing is sent.
+    // No packet is sent.
     socket.connect("203.0.113.1:9").unwrap();
     socket.local_addr().unwrap().ip().to_string()
 }
 
-/// A container has no capability. Podman writes all of them out that it drops.
+/// Whether a container has no capability. Podman lists all capabilities that it drops.
 pub(crate) fn assert_no_capability(host: &Value) {
     let dropped: Vec<&str> = host["CapDrop"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     assert!(dropped == ["ALL"] || (is_podman() && dropped.len() > 10), "{dropped:?}");
     assert!(host["CapAdd"].as_array().is_none_or(Vec::is_empty), "{}", host["CapAdd"]);
 }
 
-/// The limit of a container's log. Podman keeps it, but does not show it.
+/// The limit of a container's log. Podman applies it, but does not show it.
 pub(crate) fn assert_log_limit(host: &Value) {
     let limit = &host["LogConfig"]["Config"];
     assert!(is_podman() || limit["max-size"] == "10m" && limit["max-file"] == "3", "{limit}");
 }
 
-/// An address of this machine that is not loopback: the engine's own bridge, where that is one of the machine's.
+/// An address of this machine other than loopback: the engine's own bridge, if it is one of this
+/// machine's interfaces.
 pub fn bridge() -> String {
     if is_rootless() {
         return machine();
     }
     if is_podman() {
-        // Podman has it as long as a container is on it.
+        // Podman's bridge exists as long as a container is attached to it.
         static HOLDER: LazyLock<()> = LazyLock::new(|| {
             let image = format!("{}/influxdb:1.12.4", registry::address());
             docker(&["pull", &image]).unwrap();

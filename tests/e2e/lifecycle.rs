@@ -1,4 +1,4 @@
-//! up, status, down: the main job, and nothing repeated.
+//! up, status and down: the main task, without repetition.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::support::registry;
 use crate::support::run::{Run, ran};
 
 #[test]
-fn an_empty_engine_ends_with_everything_running_configured_and_verified() {
+fn on_an_empty_engine_everything_is_started_configured_and_verified() {
     let it = Instance::new("empty");
     let before = it.run(&["status", "--output", "json"]).expect(3).json();
     assert_eq!(before["influxdb"]["state"], "absent");
@@ -55,7 +55,7 @@ fn a_second_up_changes_nothing_and_says_so() {
 }
 
 #[test]
-fn a_dry_run_prints_the_plan_and_causes_no_event() {
+fn a_dry_run_prints_the_plan_and_changes_nothing() {
     let it = Instance::new("dry");
     let since = docker(&["info", "--format", "{{.SystemTime}}"]).unwrap();
     let words = it.first(&["--dry-run"]);
@@ -94,14 +94,14 @@ fn down_keeps_the_data_and_down_with_volumes_does_not() {
     assert!(docker(&["volume", "inspect", &it.container("influxdb")]).is_ok());
     it.run(&["down"]).expect(0);
 
-    // The password was changed in Grafana: the one that we know is refused, and we say so.
+    // The password was changed in Grafana: the known one is rejected, and the error says so.
     let words = it.first(&["--database", "kept"]);
     let refused = it.run(&words).expect(1);
     assert!(refused.err.contains("--grafana-password-file"), "{}", refused.err);
     let up = it.command(&["up"]).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "of-my-own").run();
     up.expect(0);
     assert!(it.query("kept", "SELECT value FROM m1_prediction_counter").contains(",7]"));
-    // It is kept from now on.
+    // From now on it is stored.
     it.run(&["status"]).expect(0);
 
     let asked = it.run(&["down", "--volumes"]).expect(2);
@@ -112,7 +112,7 @@ fn down_keeps_the_data_and_down_with_volumes_does_not() {
 }
 
 #[test]
-fn a_bare_command_means_the_same_stack() {
+fn a_command_without_options_refers_to_the_same_stack() {
     let it = Instance::new("bare");
     it.first_up(&["--database", "remembered"]).expect(0);
     let state = it.run(&["status", "--output", "json"]).expect(0).json();
@@ -120,7 +120,7 @@ fn a_bare_command_means_the_same_stack() {
     let id = it.id("grafana");
     it.run(&["up"]).expect(0);
     assert_eq!(id, it.id("grafana"));
-    // Another option is a difference, and an `up` with it replaces only what must be.
+    // Another option is a difference, and `up` with it replaces only the affected object.
     let differs = it.run(&["status", "--database", "other", "--output", "json"]).expect(3).json();
     assert_eq!(differs["data_source"]["differences"][0]["have"], "remembered");
     let ids = [it.id("influxdb"), it.id("grafana")];
@@ -130,7 +130,7 @@ fn a_bare_command_means_the_same_stack() {
 }
 
 #[test]
-fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
+fn clippers_file_is_used_and_its_reports_are_read_through_grafana() {
     let it = Instance::new("file");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.toml");
@@ -151,12 +151,12 @@ fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
     }
     let up = Run::new(&words).run().expect(0);
     assert!(!up.out.contains("must hold"), "the file agrees: {}", up.out);
-    // A host name opens one address only.
+    // A host name is published at one address only.
     let published = &it.inspect("influxdb")["NetworkSettings"]["Ports"]["8086/tcp"];
     assert_eq!(published.as_array().unwrap().len(), 1);
     assert_eq!(published[0]["HostIp"], "127.0.0.1");
 
-    // Exactly what Clipper sends.
+    // Exactly the reports of Clipper.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
     let report = format!(
         "m1_prediction_counter value=120 {now}\nm1_model_thruput,units=events-per-second \
@@ -174,13 +174,13 @@ fn clippers_own_file_decides_and_its_reports_are_read_back_through_grafana() {
     assert_eq!(state["clipper"]["models"][0]["predictions_per_second"], 8.0);
     assert_eq!(state["clipper"]["models"][0]["above_objective"], false);
     assert_eq!(state["dashboard"]["objective_micros"], 10000);
-    // Later, without the file: the same stack, the objective too.
+    // Later, without the file: the same stack, including the objective.
     it.run(&["up"]).expect(0);
     assert_eq!(it.status()["dashboard"]["objective_micros"], 10000);
 }
 
 #[test]
-fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
+fn with_pull_always_a_changed_image_replaces_the_container() {
     let it = Instance::with_grafana("always", "grafana/grafana:12.4.10");
     it.first_up(&[]).expect(0);
     let plan = it.run(&["up", "--pull", "always", "--dry-run"]).expect(3);
@@ -190,7 +190,7 @@ fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
     let again = it.run(&words).expect(0);
     assert!(again.err.contains("pull InfluxDB's image: done"), "{}", again.err);
     assert_eq!(id, it.id("influxdb"), "the same image, the same container");
-    // Another image has the name here than in the registry: a name that no other test uses.
+    // The name belongs to another image here than in the registry, and no other test uses it.
     let registry = registry::address();
     let (name, other) = (format!("{registry}/alias/influxdb:1.12.4"), format!("{registry}/odd:silent"));
     docker(&["pull", &other]).unwrap();
@@ -203,7 +203,7 @@ fn an_image_that_is_always_pulled_is_followed_when_it_changed() {
 }
 
 #[test]
-fn two_instances_live_side_by_side_and_know_of_each_other() {
+fn two_instances_run_side_by_side_and_list_each_other() {
     let (one, other) = (Instance::new("one"), Instance::new("other"));
     one.first_up(&[]).expect(0);
     other.first_up(&[]).expect(0);
@@ -231,7 +231,7 @@ fn the_log_of_each_server_is_shown() {
     assert!(lines.any(|line| line.contains("SHOW DATABASES") || line.contains("/query")), "following goes on");
     interrupt(follower.id());
     assert_eq!(follower.wait().unwrap().code(), Some(0), "Ctrl-C is the normal end");
-    // So is a reader that goes away, also where nothing more is logged.
+    // A reader that closes ends it as well, even if nothing more is logged.
     let run = it.command(&["logs", "-f", "grafana"]);
     let mut follower = run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
@@ -242,20 +242,20 @@ fn the_log_of_each_server_is_shown() {
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
 }
 
-/// What Ctrl-C sends.
+/// The signal of Ctrl-C.
 pub(crate) fn interrupt(process: u32) {
     let status = std::process::Command::new("kill").args(["-INT", &process.to_string()]).status().unwrap();
     assert!(status.success());
 }
 
 #[test]
-fn a_shorter_retention_is_asked_for_whatever_runs_when_it_is_set() {
+fn a_shorter_retention_needs_confirmation_in_every_state() {
     let it = Instance::new("retention");
-    // A new database is made with it, and nothing is asked.
+    // A new database is created with the period, without confirmation.
     it.first_up(&["--database", "d", "--retention", "90d"]).expect(0);
     let kept = || it.query("", "SHOW RETENTION POLICIES ON d");
     assert!(kept().contains("2160h0m0s"), "{}", kept());
-    // What cannot be looked at yet is looked at first.
+    // An unreadable period is read first.
     it.run(&["down"]).expect(0);
     let refused = it.run(&["up", "--retention", "1h"]).expect(2);
     assert!(
@@ -263,12 +263,12 @@ fn a_shorter_retention_is_asked_for_whatever_runs_when_it_is_set() {
         "{}",
         refused.err
     );
-    // A refusal leaves nothing remembered: what runs without anybody goes on as before.
+    // A refusal is not remembered: unattended runs continue as before.
     it.run(&["up"]).expect(0);
     assert!(kept().contains("2160h0m0s"), "{}", kept());
     it.run(&["up", "--retention", "1h", "--yes"]).expect(0);
     assert!(kept().contains("1h0m0s"), "{}", kept());
-    // Longer than what is remembered, and shorter than what InfluxDB was told by hand.
+    // Longer than the remembered period, but shorter than the one set by hand in InfluxDB.
     it.query("", "ALTER RETENTION POLICY autogen ON d DURATION INF");
     it.run(&["down"]).expect(0);
     let refused = it.run(&["up", "--retention", "2d"]).expect(2);
@@ -279,10 +279,10 @@ fn a_shorter_retention_is_asked_for_whatever_runs_when_it_is_set() {
 }
 
 #[test]
-fn every_instance_is_listed_without_asking_its_servers() {
+fn every_instance_is_listed_without_contacting_its_servers() {
     let (one, other) = (Instance::new("all-one"), Instance::new("all-other"));
     one.first_up(&[]).expect(0);
-    // A Grafana that never answers costs nothing here.
+    // A Grafana that never answers does not delay this.
     let silent = format!("{}/odd:silent", registry::address());
     other.first_up(&["--timeout", "1s", "--grafana-image", &silent]).expect(1);
     let list = || {
@@ -305,14 +305,14 @@ fn every_instance_is_listed_without_asking_its_servers() {
 }
 
 #[test]
-fn a_port_that_is_taken_leads_to_one_that_is_free() {
+fn a_port_that_is_taken_leads_to_a_suggestion_of_a_free_one() {
     let (one, other) = (Instance::new("port-one"), Instance::new("port-other"));
     one.first_up(&[]).expect(0);
     let taken = one.grafana_port.to_string();
     let words = other.first(&["--grafana-port", &taken]);
     let ran = other.run(&words).expect(1);
     assert!(ran.err.contains(&format!("container {} holds that port", one.container("grafana"))), "{}", ran.err);
-    // What is proposed works as it is pasted.
+    // The suggested command works as pasted.
     let command = ran.err.split('`').find(|word| word.starts_with("clipper-metrics up --grafana-port")).unwrap();
     let pasted: Vec<&str> =
         command.split_whitespace().skip(1).filter(|word| *word != "--name" && *word != other.name).collect();

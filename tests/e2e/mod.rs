@@ -1,6 +1,6 @@
 //! End to end: the program against a real engine, with a real InfluxDB and Grafana's double (or the
-//! real Grafana that `CLIPPER_METRICS_TEST_GRAFANA_IMAGE` names). What is checked is the state of
-//! the engine, of InfluxDB and of Grafana, not what the program says of itself.
+//! real Grafana in `CLIPPER_METRICS_TEST_GRAFANA_IMAGE`). The tests check the state of the engine,
+//! of InfluxDB and of Grafana, rather than the program's output.
 
 mod alerts;
 mod backup;

@@ -1,5 +1,5 @@
-//! Grafana's administrator: a password that is given is tried before anything is changed for it, and
-//! what is published for others was seen to be shut to admin/admin.
+//! Grafana's administrator: a supplied password is tried before anything is changed for it, and a
+//! Grafana published off loopback was verified to reject admin/admin.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ fn with_password(it: &Instance, words: &[&str], password: &str) -> Ran {
     it.command(words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", password).run()
 }
 
-/// What Grafana says to a login, where others reach it.
+/// Grafana's answer to a login from another host.
 fn sign_in(address: &str, port: u16, user: &str, password: &str) -> u16 {
     let url = format!("http://{address}:{port}/api/org");
     http_with("GET", &url, None, &[("authorization", &basic(user, password))]).unwrap().0
@@ -24,7 +24,7 @@ fn change_password(it: &Instance, old: &str, new: &str) {
 }
 
 #[test]
-fn a_wrong_password_spoils_nothing() {
+fn a_wrong_password_changes_nothing() {
     let it = Instance::new("wrong");
     it.first_up(&[]).expect(0);
     let id = it.id("grafana");
@@ -33,11 +33,11 @@ fn a_wrong_password_spoils_nothing() {
     assert_eq!(id, it.id("grafana"), "no container is replaced");
     it.run(&["up"]).expect(0);
     it.assert_whole();
-    // Another user, too.
+    // The same for another user.
     it.run(&["up", "--grafana-user", "nobody"]).expect(1);
     it.run(&["up"]).expect(0);
     assert_eq!(id, it.id("grafana"));
-    // Nor where Grafana does not run.
+    // The same while Grafana does not run.
     for stop in [&["stop", "--time", "5"][..], &["rm", "--force"]] {
         docker(&[stop, &[&it.container("grafana")]].concat()).unwrap();
         with_password(&it, &["up", "--grafana-port", "1"], "any-other-word").expect(1);
@@ -45,7 +45,7 @@ fn a_wrong_password_spoils_nothing() {
         it.assert_whole();
         assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", "admin"), 200, "the password is the old one");
     }
-    // And off loopback it is replaced afterwards, not published.
+    // While moving off loopback, the password is replaced before Grafana is published.
     let bridge = bridge();
     it.run(&["up", "--grafana-ip", &bridge]).expect(0);
     assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "admin"), 401);
@@ -60,7 +60,7 @@ fn a_right_password_is_stored_and_found_again() {
     it.run(&["status"]).expect(0);
     it.run(&["down"]).expect(0);
     it.run(&["up"]).expect(0);
-    // It changed again while nothing ran: tried where nobody else is, stored, found again.
+    // The password changed again while Grafana was stopped: it is tried in private and stored.
     change_password(&it, "of-my-own", "another-one");
     it.run(&["down"]).expect(0);
     with_password(&it, &["up"], "another-one").expect(0);
@@ -69,7 +69,7 @@ fn a_right_password_is_stored_and_found_again() {
 }
 
 #[test]
-fn admin_as_a_given_password_is_no_proof_that_admin_admin_is_shut_out() {
+fn a_supplied_password_admin_does_not_prove_that_admin_admin_is_rejected() {
     let it = Instance::new("proof");
     it.first_up(&[]).expect(0);
     with_password(&it, &["up", "--reset-grafana-password"], "admin").expect(0);
@@ -82,12 +82,12 @@ fn admin_as_a_given_password_is_no_proof_that_admin_admin_is_shut_out() {
 }
 
 #[test]
-fn moving_off_loopback_sets_a_given_password_while_grafana_stands_still() {
+fn moving_off_loopback_sets_a_supplied_password_while_grafana_is_stopped() {
     let it = Instance::new("still");
     it.first_up(&[]).expect(0);
     let bridge = bridge();
     docker(&["stop", "--time", "5", &it.container("grafana")]).unwrap();
-    // Somebody else listens where the guarded start might have wanted to.
+    // Another process listens where the private container might have been published.
     let holder = std::net::TcpListener::bind(("127.0.0.1", it.grafana_port)).unwrap();
     with_password(&it, &["up", "--grafana-ip", &bridge], "of-my-own").expect(0);
     drop(holder);
@@ -115,7 +115,7 @@ fn another_account_does_not_hide_admin_admin() {
     assert!(!published.unwrap().contains(&bridge), "it is not published");
     it.run(&["up"]).expect(0);
     it.assert_whole();
-    // On loopback it signs in, is stored, and is found again.
+    // On loopback the account signs in, and the password is stored and found again.
     let words = ["up", "--grafana-user", "me"];
     with_password(&it, &words, "me-me-me-me").expect(0);
     it.run(&["up"]).expect(0);
@@ -129,14 +129,14 @@ fn another_account_does_not_hide_admin_admin() {
     it.assert_whole();
 }
 
-/// What Grafana's login form says, where others reach it.
+/// The answer of Grafana's login form to another host.
 fn log_in(address: &str, port: u16, user: &str, password: &str) -> u16 {
     let url = format!("http://{address}:{port}/login");
     let body = serde_json::json!({"user": user, "password": password}).to_string();
     http_with("POST", &url, Some(&body), &[("content-type", "application/json")]).unwrap().0
 }
 
-/// A file with a token of the instance's Grafana.
+/// A file with a token for the instance's Grafana.
 fn token(it: &Instance, password: &str) -> tempfile::NamedTempFile {
     let body = r#"{"name":"t","role":"Admin"}"#;
     let (_, account) = it.grafana_as("admin", password, "POST", "/api/serviceaccounts", Some(body));
@@ -149,14 +149,14 @@ fn token(it: &Instance, password: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
-fn a_login_form_is_a_door_too_where_basic_authentication_is_off() {
+fn the_login_form_is_checked_if_basic_authentication_is_off() {
     let it = Instance::with_grafana("form", "grafana/grafana:12.4.10");
     it.first_up(&[]).expect(0);
     let token = token(&it, "admin");
     let token = token.path().to_str().unwrap();
     let (bridge, registry) = (bridge(), crate::support::registry::address());
     let image = format!("{registry}/odd:no-basic");
-    // A token signs in where no password does.
+    // A token signs in where passwords do not.
     it.run(&["up", "--grafana-image", &image, "--grafana-token-file", token]).expect(0);
     assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", "admin"), 401);
     assert_eq!(log_in("127.0.0.1", it.grafana_port, "admin", "admin"), 200);
@@ -164,7 +164,7 @@ fn a_login_form_is_a_door_too_where_basic_authentication_is_off() {
     assert!(up.err.contains("admin still has the password admin"), "{}", up.err);
     let ports = docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
     assert!(!ports.unwrap().contains(&bridge), "it is not published");
-    // With another password, it is published and shut.
+    // With another password, it is published, and admin/admin is rejected.
     it.run(&["up", "--grafana-token-file", token]).expect(0);
     let new = format!("{registry}/grafana/grafana:12.4.10");
     it.run(&["up", "--grafana-image", &new, "--grafana-token-file", token]).expect(0);
@@ -178,7 +178,7 @@ fn a_login_form_is_a_door_too_where_basic_authentication_is_off() {
 fn a_visitor_without_a_login_is_neither_a_user_nor_an_administrator() {
     let it = Instance::with_grafana("anonymous", "odd:anonymous");
     it.first_up(&[]).expect(0);
-    // Grafana ignores a wrong password where it lets anybody in.
+    // Grafana ignores a wrong password if anonymous access is enabled.
     let up = with_password(&it, &["up"], "any-other-word").expect(1);
     assert!(up.err.contains("rejected the login"), "{}", up.err);
     it.run(&["up"]).expect(0);
@@ -198,7 +198,7 @@ fn a_reset_of_a_new_instance_sets_a_password() {
     let shown = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
     let password = shown["account"]["password"].as_str().unwrap();
     assert_eq!(sign_in("127.0.0.1", it.grafana_port, "admin", password), 200);
-    // What Grafana rejects is not shown as its password.
+    // A rejected password is not shown.
     change_password(&it, password, "of-my-own");
     let rejected = it.run(&["status", "--show-secrets", "--output", "json"]).expect(3).json();
     assert_eq!(
@@ -208,7 +208,7 @@ fn a_reset_of_a_new_instance_sets_a_password() {
 }
 
 #[test]
-fn a_password_of_ours_never_goes_to_another_grafana() {
+fn a_stored_password_is_never_sent_to_another_grafana() {
     use std::sync::{Arc, Mutex};
 
     use crate::support::double::{Double, Version, handle};
@@ -233,7 +233,7 @@ fn a_password_of_ours_never_goes_to_another_grafana() {
 }
 
 #[test]
-fn secrets_come_from_pipes_and_are_what_grafana_makes_of_them() {
+fn secrets_are_read_from_pipes_as_grafana_reads_them() {
     let it = Instance::new("pipe");
     let words = it.first(&["--grafana-password-file", "/dev/stdin"]);
     let mut command = it.command(&words).command();
@@ -248,11 +248,11 @@ fn secrets_come_from_pipes_and_are_what_grafana_makes_of_them() {
 }
 
 #[test]
-fn a_reset_that_was_interrupted_is_finished_by_the_next_run() {
+fn an_interrupted_reset_is_completed_by_the_next_run() {
     let it = Instance::new("pending");
     it.first_up(&[]).expect(0);
     with_password(&it, &["up", "--reset-grafana-password"], "the-first").expect(0);
-    // As a run leaves it that died between telling Grafana and keeping the password.
+    // The state of a run that died between setting Grafana's password and storing it.
     change_password(&it, "the-first", "the-second");
     let folder = tempfile::tempdir().unwrap();
     let pending = folder.path().join("admin_password.new");
@@ -281,7 +281,7 @@ fn an_older_grafana_never_starts_on_a_newer_ones_database() {
     refused(&it, &older);
     it.run(&["up"]).expect(0);
     it.assert_whole();
-    // A newer one leaves its mark in the volume, which the label does not know.
+    // A newer version records itself in the volume, which the label does not show.
     let newer = format!("{}/grafana/grafana:13.2.3", crate::support::registry::address());
     it.run(&["up", "--grafana-image", &newer]).expect(0);
     it.run(&["down"]).expect(0);
@@ -303,7 +303,7 @@ fn a_watch_outlives_a_password_that_is_reset_elsewhere() {
     eventually("it is in sync", SOON, || last().contains(" in sync"));
     it.run(&["up", "--reset-grafana-password"]).expect(0);
     eventually("the old password is rejected", SOON, || last().contains("grafana refusing"));
-    // What is stored is looked at every 30 s.
+    // The stored password is read again every 30 s.
     eventually("the new one is found where it is stored", 3 * SOON, || last().contains(" in sync"));
     super::lifecycle::interrupt(watch.id());
     assert_eq!(watch.wait().unwrap().code(), Some(0));

@@ -1,4 +1,4 @@
-//! The commands of the README and of other pages, typed as a reader would type them.
+//! Runs the commands in the README and in other pages as a reader would.
 
 use std::process::Command;
 
@@ -7,12 +7,12 @@ use crate::support::registry;
 use crate::support::run::{program, ran};
 use crate::user_dashboards::export;
 
-/// The pages, in an order in which their commands work one after the other: README ends without an instance, and a
-/// password is supplied to a new one.
+/// The pages in an order in which their commands work in sequence: README ends without an instance,
+/// and a new one gets a supplied password.
 const PAGES: [&str; 6] =
     ["README.md", "docs/passwords.md", "docs/alerts.md", "docs/dashboards.md", "docs/exports.md", "docs/scripts.md"];
 
-/// The commands in a page's blocks of shell.
+/// The commands in a page's shell blocks.
 fn commands(page: &str) -> Vec<String> {
     let text = std::fs::read_to_string(format!("{}/{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let mut commands = Vec::new();
@@ -42,7 +42,7 @@ fn every_command_of_the_documentation_works_as_printed() {
         std::fs::write(folder.path().join(name), export(uid, name).to_string()).unwrap();
     }
     std::fs::write(folder.path().join("password"), "of-my-own-choice\n").unwrap();
-    // The names that a user with internet would have.
+    // The names that a user with internet access would use.
     let mut tagged = Vec::new();
     for image in ["influxdb:1.12.4", "grafana/grafana:12.4.10"] {
         if docker(&["image", "inspect", image]).is_err() {
@@ -72,7 +72,7 @@ fn every_command_of_the_documentation_works_as_printed() {
             .output()
             .unwrap();
         let ran = ran(&output);
-        // No Clipper reports to this instance, and `doctor` says so.
+        // No Clipper reports to this instance, and `doctor` reports that.
         let may_differ = command.contains("dry-run") || command == "clipper-metrics doctor";
         let fine = ran.code == 0 || (ran.code == 3 && may_differ);
         assert!(fine, "{command}\n{ran:?}");

@@ -1,4 +1,4 @@
-//! An engine on another machine: its loopback is not ours.
+//! An engine on another machine, whose loopback is not this machine's.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::run::{Ran, Run, ran};
 use crate::support::server::in_background;
 use crate::support::{free_port, registry};
 
-/// Serves the engine's socket at an address that is not loopback.
+/// Serves the engine's socket at an address other than loopback.
 fn forwarded(socket: String) -> String {
     let listener = TcpListener::bind((bridge(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -35,7 +35,7 @@ fn forwarded(socket: String) -> String {
     format!("tcp://{address}")
 }
 
-/// Counts who connects to a port of this machine's loopback, and answers like nobody.
+/// Counts the connections to a loopback port, and answers like no known server.
 pub(crate) fn trap(port: u16) -> Arc<AtomicUsize> {
     let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let caught = Arc::new(AtomicUsize::new(0));
@@ -67,7 +67,7 @@ fn a_socket_of_an_engine_elsewhere_brings_no_password_to_another_server() {
     let up = ["up", "--registry", &registry, "--influxdb-port", &influxdb, "--grafana-port", &grafana];
     let there = ran(&engine.program(&up).arg("--reset-grafana-password").output().unwrap());
     assert_eq!(there.code, 0, "{}", there.err);
-    // The engine's socket is a file of this machine, but its addresses are not this machine's.
+    // The engine's socket is a file on this machine, but its addresses are on another machine.
     let host = format!("unix://{}", engine.socket());
     let from_here = |words: &[&str]| -> Ran { Run::new(words.iter().copied().chain(["-H", &host])).run() };
     let other_port = free_port().to_string();
@@ -87,15 +87,15 @@ fn a_socket_of_an_engine_elsewhere_brings_no_password_to_another_server() {
 }
 
 #[test]
-fn a_container_is_known_through_its_port_where_the_engines_network_is_out_of_sight() {
+fn a_container_is_identified_through_its_port_if_the_engines_network_is_not_visible() {
     if is_podman() {
-        // Its bridges are not named after their networks, so every other test shows this.
+        // Its bridges are not named after their networks, so all other tests show this.
         return;
     }
     let it = Instance::new("log-proof");
     let bridge = bridge();
     it.first_up(&["--influxdb-ip", &bridge, "--grafana-ip", &bridge]).expect(0);
-    // A container with the engine's socket has a network of its own.
+    // A container that mounts the engine's socket has its own network.
     let libraries = format!("/usr/lib/{}-linux-gnu:/host-libraries:ro", std::env::consts::ARCH);
     let program = format!("{}:/usr/bin/clipper-metrics:ro", crate::support::run::program());
     let image = format!("{}/influxdb:1.12.4", registry::address());
@@ -111,7 +111,7 @@ fn a_container_is_known_through_its_port_where_the_engines_network_is_out_of_sig
 }
 
 #[test]
-fn what_listens_on_this_machines_loopback_is_never_asked() {
+fn servers_on_this_machines_loopback_are_never_contacted() {
     let engine = OwnEngine::start();
     let (influxdb, grafana) = (free_port().to_string(), free_port().to_string());
     let registry = OwnEngine::registry();
@@ -121,7 +121,7 @@ fn what_listens_on_this_machines_loopback_is_never_asked() {
     let file = password.path().to_str().unwrap();
     let there = ran(&engine.program(&up).args(["--grafana-password-file", file]).output().unwrap());
     assert_eq!(there.code, 0, "{}", there.err);
-    // The same ports here belong to somebody else.
+    // Other servers have the same ports here.
     let traps = [trap(influxdb.parse().unwrap()), trap(grafana.parse().unwrap())];
     let caught = || traps.iter().map(|caught| caught.load(Ordering::SeqCst)).sum::<usize>();
     let host = forwarded(engine.socket());
@@ -131,7 +131,7 @@ fn what_listens_on_this_machines_loopback_is_never_asked() {
         assert_eq!(refused.code, 2, "{words:?}: {}", refused.err);
         assert!(refused.err.contains("loopback") && refused.err.contains("--influxdb-ip"), "{}", refused.err);
     }
-    // Published for everybody it could be reached, but not before somebody signed in where nobody else does.
+    // Published off loopback it could be reached, but only after a login in private.
     let open = ["up", "--influxdb-ip", "0.0.0.0", "--grafana-ip", "0.0.0.0", "--grafana-password-file", file];
     let open = from_here(&open);
     assert_eq!(open.code, 1, "{}{}", open.out, open.err);

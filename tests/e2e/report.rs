@@ -1,4 +1,4 @@
-//! Whether Clipper reports, the demo, and the dashboard's queries against a real InfluxDB.
+//! Whether Clipper reports, the demo, and the dashboard's queries with a real InfluxDB.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -26,7 +26,7 @@ fn report(model: &str, seconds_ago: i64, p99: u32) -> String {
 }
 
 #[test]
-fn status_knows_who_reports_and_says_why_nothing_arrives() {
+fn status_shows_reporting_models_and_explains_missing_reports() {
     let it = Instance::new("reports");
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     let models = ["m1", "slow one", "silent", "a,b"].map(|name| format!("[[models]]\nname = \"{name}\"\n")).concat();
@@ -40,13 +40,13 @@ fn status_knows_who_reports_and_says_why_nothing_arrives() {
     assert_eq!((&empty["clipper"]["reporting"], &empty["clipper"]["last_report"]), (&Value::Bool(false), &Value::Null));
     assert!(hints(&empty).contains("nothing has arrived"), "{}", hints(&empty));
 
-    // Another database holds what was meant for ours.
+    // Another database contains the reports meant for this one.
     it.query("", "CREATE DATABASE elsewhere");
     influxd::write(&it.influxdb(), "elsewhere", &report("m1", 1, 4000));
     let elsewhere = it.status();
     assert!(hints(&elsewhere).contains("elsewhere"), "{}", hints(&elsewhere));
 
-    // Reports arrive: one model is fine, one above its objective, one named but silent.
+    // Reports arrive: one model is fine, one is above its objective, one is named in the file but silent.
     influxd::write(&it.influxdb(), "d", &format!("{}{}", report("m1", 2, 4000), report("slow_one", 3, 9000)));
     let told = it.status();
     assert_eq!(told["clipper"]["reporting"], true);
@@ -61,12 +61,12 @@ fn status_knows_who_reports_and_says_why_nothing_arrives() {
     assert!(hints(&told).contains("comma"), "{}", hints(&told));
     assert!(told["clipper"]["last_report"].as_str().unwrap().ends_with('Z'));
 
-    // Zeros are no latency.
+    // Zeros are not latencies.
     let at = nanos_ago(0);
     influxd::write(&it.influxdb(), "d", &format!("m1_model_latency size=0,p99=0 {at}"));
     assert_eq!(model(&it.status(), "m1")["p99_micros"], 4000.0);
 
-    // Silence, and points from the future.
+    // Silent models, and points from the future.
     it.query("d", "DROP SERIES FROM /.*/");
     influxd::write(&it.influxdb(), "d", &report("m1", 7200, 4000));
     let old = it.status();
@@ -76,7 +76,7 @@ fn status_knows_who_reports_and_says_why_nothing_arrives() {
     influxd::write(&it.influxdb(), "d", &report("m1", -3600, 4000));
     assert!(hints(&it.status()).contains("in the future"));
 
-    // Clipper's file points elsewhere than where things are.
+    // Clipper's file names another address than the actual one.
     std::fs::write(file.path(), "influx_dbname = \"d\"\ninflux_port = 1\n").unwrap();
     let port = it.influxdb_port.to_string();
     let other = it.run(&["status", "--config", &config, "--influxdb-port", &port, "--output", "json"]).json();
@@ -84,7 +84,7 @@ fn status_knows_who_reports_and_says_why_nothing_arrives() {
 }
 
 #[test]
-fn demo_data_is_shown_apart_never_mixed_and_removed_to_the_last_point() {
+fn demo_data_is_shown_separately_never_mixed_and_removed_completely() {
     let it = Instance::new("demo");
     it.first_up(&["--database", "d"]).expect(0);
     let sent = it.run(&["demo", "--backfill", "1h", "--models", "m1,big one", "--output", "json"]).expect(0).json();
@@ -95,7 +95,7 @@ fn demo_data_is_shown_apart_never_mixed_and_removed_to_the_last_point() {
         state["clipper"]["models"].as_array().unwrap().iter().filter_map(|model| model["name"].as_str()).collect();
     assert_eq!(names, BTreeSet::from(["m1", "big_one"]));
 
-    // Beside real reports only if that is meant.
+    // Mixed with real reports only on request.
     influxd::write(&it.influxdb(), "d", &report("m1", 1, 4000));
     let refused = it.run(&["demo", "--backfill", "1m"]).expect(2);
     assert!(refused.err.contains("--mix"), "{}", refused.err);
@@ -121,7 +121,7 @@ fn demo_data_is_shown_apart_never_mixed_and_removed_to_the_last_point() {
 }
 
 #[test]
-fn watching_tells_every_change_once() {
+fn watching_reports_every_change_once() {
     let it = Instance::new("watch");
     it.first_up(&["--database", "d"]).expect(0);
     let mut process = it.command(&["status", "--watch"]).command().stdout(Stdio::piped()).spawn().unwrap();
@@ -153,7 +153,7 @@ fn every_query_of_the_dashboard_returns_points() {
     let it = Instance::new("queries");
     it.first_up(&["--database", "d"]).expect(0);
     it.run(&["demo", "--backfill", "20m", "--models", "m1,spark-svm,a.b/c"]).expect(0);
-    // What the demo does not send, since Clipper need not either.
+    // Measurements that the demo does not send, because Clipper need not either.
     let at = nanos_ago(1);
     let whole = format!(
         "prediction_counter value=9 {at}\nprediction_thruput,units=events-per-second rate=1,one_min=1,five_min=1,\
@@ -178,7 +178,7 @@ fn every_query_of_the_dashboard_returns_points() {
                     .replace("(${model:regex})", models)
                     .replace("$timeFilter", "time >= now() - 30m and time <= now()")
                     .replace("$__interval", "15s")
-                    // A model of the demo pauses for some minutes.
+                    // A demo model pauses for some minutes.
                     .replace("now() - 1m", "now() - 10m");
                 assert!(!query.contains('$') || query.contains("$/"), "something is not filled in: {query}");
                 let answer = it.query("d", &query);

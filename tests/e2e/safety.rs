@@ -1,4 +1,4 @@
-//! Touches nothing else, fails well, lets nobody in.
+//! The program changes nothing else, fails with clear errors, and opens no access.
 
 use std::net::TcpListener;
 
@@ -8,7 +8,7 @@ use super::instance::{Instance, assert_log_limit, assert_no_capability, bridge, 
 use crate::support::registry;
 use crate::support::run::{Ran, Run, basic, http_with};
 
-/// An error as every one should be: the right code, a hint, no panic, no control characters.
+/// Checks an error: the right code, a hint, no panic, no control characters.
 fn failed(ran: Ran, words: &[&str]) -> Ran {
     let ran = ran.expect(1);
     for word in words {
@@ -20,7 +20,7 @@ fn failed(ran: Ran, words: &[&str]) -> Ran {
 }
 
 #[test]
-fn what_has_our_name_but_not_our_label_is_never_touched() {
+fn objects_with_the_name_but_without_the_label_are_never_changed() {
     let it = Instance::new("foreign");
     let image = format!("{}/odd:silent", registry::address());
     docker(&["pull", &image]).unwrap();
@@ -47,7 +47,7 @@ fn what_has_our_name_but_not_our_label_is_never_touched() {
 }
 
 #[test]
-fn a_port_that_is_taken_names_who_has_it() {
+fn a_port_that_is_taken_is_reported_with_its_holder() {
     let it = Instance::new("taken");
     let other = Instance::new("holder");
     other.first_up(&[]).expect(0);
@@ -58,34 +58,34 @@ fn a_port_that_is_taken_names_who_has_it() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     failed(it.first_up(&["--grafana-port", &port]), &["another process", &port, "--grafana-port"]);
-    // An InfluxDB outside any container: the hint is to use it.
+    // An InfluxDB outside any container: the hint suggests using it.
     let influxd = crate::support::influxd::Influxd::start();
     let ran = failed(it.first_up(&["--influxdb-port", &influxd.port.to_string()]), &["InfluxDB"]);
     assert!(ran.err.contains(&format!("--influxdb-url http://127.0.0.1:{}", influxd.port)), "{}", ran.err);
     // An address that this machine does not have, in the network of the engine's own bridge.
     let absent = format!("{}.254", bridge().rsplit_once('.').unwrap().0);
     failed(it.first_up(&["--influxdb-ip", &absent]), &["does not have that address", "--influxdb-url"]);
-    // Nothing of that is in the way of a right one.
+    // None of this prevents a correct address.
     it.first_up(&["--influxdb-ip", "127.0.0.1"]).expect(0);
     it.assert_whole();
 }
 
 #[test]
-fn images_that_cannot_be_had_are_one_error_each() {
+fn images_that_cannot_be_pulled_are_one_error_each() {
     let it = Instance::new("images");
     let registry = registry::address();
     let with = |image: &str| it.first_up(&["--influxdb-image", image]);
     failed(with(&format!("{registry}/no/such:1")), &["cannot pull", "no/such"]);
     failed(with("127.0.0.1:1/no/registry:1"), &["cannot pull", "refused", "check that a registry runs at 127.0.0.1:1"]);
     let limited = failed(with(&format!("{registry}/limited/influxdb:1.12.4")), &["cannot pull"]);
-    // Podman tries again by itself, longer than we wait.
+    // Podman retries by itself, longer than the test waits.
     let says = if is_podman() { "no progress" } else { "hours" };
     assert!(limited.err.contains(says), "{}", limited.err);
     failed(
         it.first_up(&["--influxdb-image", "never/there:1", "--pull", "never"]),
         &["not on the engine", "docker load"],
     );
-    // Cut off once: the second try brings it. Its layer is in no other image.
+    // Interrupted once: the second attempt succeeds. No other image contains its layer.
     let cut = format!("{registry}/cut/influxdb:own-layer");
     let up = it.first_up(&["--influxdb-image", &cut]).expect(0);
     assert!(up.err.contains("was interrupted; retrying"), "{}", up.err);
@@ -95,7 +95,7 @@ fn images_that_cannot_be_had_are_one_error_each() {
 }
 
 #[test]
-fn a_silent_registry_is_given_up() {
+fn a_silent_registry_times_out() {
     let it = Instance::new("silence");
     let started = std::time::Instant::now();
     let ran = it.first_up(&["--influxdb-image", &format!("{}/silent/influxdb:1.12.4", registry::address())]);
@@ -104,9 +104,9 @@ fn a_silent_registry_is_given_up() {
 }
 
 #[test]
-fn a_registry_that_stalls_is_no_success_although_the_image_is_there() {
+fn a_stalled_pull_fails_even_if_the_image_exists() {
     let it = Instance::new("stall");
-    // The name of an image whose registry never answers, on an image that is here.
+    // The name of an image whose registry never answers, given to an existing image.
     let here = format!("{}/influxdb:1.12.4", registry::address());
     let silent = format!("{}/silent/another:1", registry::address());
     docker(&["pull", &here]).unwrap();
@@ -118,8 +118,8 @@ fn a_registry_that_stalls_is_no_success_although_the_image_is_there() {
 }
 
 #[test]
-fn a_full_disk_during_a_pull_is_said_so() {
-    // InfluxDB's image fits, Grafana's beside it does not.
+fn a_full_disk_during_a_pull_is_reported() {
+    // InfluxDB's image fits, but Grafana's does not.
     let engine = super::engine::OwnEngine::start_on_a_small_disk(40);
     let registry = super::engine::OwnEngine::registry();
     let up = engine.program(&["up", "--registry", &registry]).output().unwrap();
@@ -159,7 +159,7 @@ fn credentials_of_docker_login_reach_the_registry() {
     let it = Instance::new("private");
     let config = tempfile::tempdir().unwrap();
     let private = registry::private();
-    // A password whose encoding has letters that differ between the two alphabets.
+    // A password whose encoding differs between the two base64 alphabets.
     let auth = registry::PRIVATE.trim_start_matches("Basic ");
     let text = format!("{{\"auths\":{{\"{private}\":{{\"auth\":\"{auth}\"}}}}}}");
     std::fs::write(config.path().join("config.json"), text).unwrap();
@@ -183,7 +183,7 @@ fn an_image_that_cannot_use_the_volume_is_refused_before_anything_is_removed() {
 }
 
 #[test]
-fn servers_that_do_not_come_up_bring_their_last_words() {
+fn servers_that_do_not_start_show_their_last_log_lines() {
     let fail = |image: &str, words: &[&str]| {
         let it = Instance::with_grafana(&image.replace(':', "-"), image);
         failed(it.first_up(&["--timeout", "10s"]), words);
@@ -198,7 +198,7 @@ fn servers_that_do_not_come_up_bring_their_last_words() {
 }
 
 #[test]
-fn everything_is_on_loopback_and_the_containers_may_do_little() {
+fn everything_is_on_loopback_and_containers_have_few_privileges() {
     let it = Instance::new("loopback");
     it.first_up(&[]).expect(0);
     for role in ["influxdb", "grafana"] {
@@ -221,7 +221,7 @@ fn everything_is_on_loopback_and_the_containers_may_do_little() {
 }
 
 #[test]
-fn where_neighbours_reach_loopback_up_says_so_once_and_its_command_closes_it() {
+fn exposed_loopback_ports_are_reported_once_and_the_command_closes_them() {
     let engine = super::engine::OwnEngine::start_with_rules();
     let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]).out;
     let major: u32 = version.split('.').next().unwrap().trim().parse().unwrap();
@@ -244,7 +244,7 @@ fn where_neighbours_reach_loopback_up_says_so_once_and_its_command_closes_it() {
         assert!(engine.inside("iptables").args(words).status().unwrap().success(), "{command}");
     }
     assert_eq!(both(), [None, None], "closed");
-    // The machine itself still reaches them, and Grafana reaches InfluxDB.
+    // The host itself still reaches them, and Grafana reaches InfluxDB.
     let again = run(&["up"]).expect(0);
     assert!(again.out.contains("nothing to do") && !again.err.contains("DOCKER-USER"), "said once: {}", again.err);
     run(&["status"]).expect(0);
@@ -252,7 +252,7 @@ fn where_neighbours_reach_loopback_up_says_so_once_and_its_command_closes_it() {
 }
 
 #[test]
-fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_for() {
+fn off_loopback_a_password_is_generated_and_shown_only_on_request() {
     let it = Instance::new("secret");
     let bridge = bridge();
     let up = it.first_up(&["--grafana-ip", &bridge, "--influxdb-ip", &bridge, "-v"]).expect(0);
@@ -278,14 +278,14 @@ fn off_loopback_a_password_is_generated_and_shows_nowhere_but_where_it_is_asked_
     for ran in outputs {
         assert!(!ran.out.contains(&password) && !ran.err.contains(&password), "{ran:?}");
     }
-    // Where it lies, only Grafana can read it.
+    // Only Grafana can read the file with it.
     let copy = tempfile::tempdir().unwrap();
     let from = format!("{}:/var/lib/grafana/clipper-metrics/admin_password", it.container("grafana"));
     docker(&["cp", "--archive", &from, copy.path().to_str().unwrap()]).unwrap();
     let kept = std::fs::metadata(copy.path().join("admin_password")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&kept.permissions()) & 0o777, 0o400);
 
-    // Down and up again: the same password, and no option repeated but the addresses.
+    // After `down` and `up`: the same password, with no option repeated except the addresses.
     it.run(&["down"]).expect(0);
     it.first_up(&["--grafana-ip", &bridge]).expect(0);
     assert_eq!(sign_in(&password), 200);
@@ -308,7 +308,7 @@ fn moving_off_loopback_changes_the_default_password_first() {
     let status = http_with("GET", &url, None, &[("authorization", &basic("admin", "admin"))]).unwrap().0;
     assert_eq!(status, 401, "admin/admin is shut out");
     it.run(&["status"]).expect(0);
-    // And a volume that was kept from loopback is made safe before it is shown to anybody.
+    // A volume kept from loopback is also secured before it is published off loopback.
     let other = Instance::new("kept");
     other.first_up(&[]).expect(0);
     other.run(&["down"]).expect(0);
@@ -321,7 +321,7 @@ fn moving_off_loopback_changes_the_default_password_first() {
 }
 
 #[test]
-fn a_lost_password_is_set_anew_and_a_changed_one_is_told_once() {
+fn a_lost_password_can_be_reset_and_a_changed_one_is_supplied_once() {
     for image in ["grafana/grafana:12.4.10", "grafana/grafana:7.5.5"] {
         let it = Instance::with_grafana("lost", image);
         it.first_up(&[]).expect(0);
@@ -342,7 +342,7 @@ fn a_lost_password_is_set_anew_and_a_changed_one_is_told_once() {
 }
 
 #[test]
-fn a_reset_that_hangs_is_given_up_and_spoils_nothing() {
+fn a_hanging_reset_times_out_and_changes_nothing() {
     let it = Instance::with_grafana("reset-hangs", "odd:reset-hangs");
     it.first_up(&[]).expect(0);
     failed(it.run(&["up", "--reset-grafana-password", "--timeout", "3s"]), &["did not finish in time", "--timeout"]);
@@ -351,7 +351,7 @@ fn a_reset_that_hangs_is_given_up_and_spoils_nothing() {
 }
 
 #[test]
-fn another_administrator_is_there_from_the_first_start() {
+fn another_administrator_exists_from_the_first_start() {
     let it = Instance::new("own-admin");
     it.first_up(&["--grafana-user", "boss"]).expect(0);
     it.run(&["status"]).expect(0);
@@ -360,7 +360,7 @@ fn another_administrator_is_there_from_the_first_start() {
 }
 
 #[test]
-fn a_proxy_of_the_environment_is_not_asked_for_loopback() {
+fn a_proxy_in_the_environment_is_not_used_for_loopback() {
     let it = Instance::new("proxy");
     let words = it.first(&[]);
     let mut run = Run::new(words.iter().map(String::as_str).chain(["--name", &it.name]));

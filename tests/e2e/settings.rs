@@ -1,5 +1,5 @@
-//! What was given to an instance is remembered with it: as a whole, in one place, and never against
-//! somebody who took it back.
+//! Supplied settings are remembered with their instance: as a whole, in one place, and only until
+//! the user removes them.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use crate::support::run::ran;
 use crate::user_dashboards::export;
 
 #[test]
-fn after_down_a_bare_up_is_the_same_stack() {
+fn after_down_an_up_without_options_is_the_same_stack() {
     let it = Instance::new("after-down");
     it.first_up(&["--database", "d"]).expect(0);
     influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
@@ -20,7 +20,7 @@ fn after_down_a_bare_up_is_the_same_stack() {
     assert_eq!(up["grafana"]["url"], format!("http://127.0.0.1:{}", it.grafana_port));
     assert_eq!(up["database"]["name"], "d");
     assert!(it.query("d", "SELECT value FROM m1_prediction_counter").contains(",7]"));
-    // However often something changes, there is one memory.
+    // After any number of changes, one copy exists.
     for database in ["e", "f", "d"] {
         it.run(&["up", "--database", database]).expect(0);
         assert_eq!(settings_volumes(&it.name).len(), 1, "{database}");
@@ -30,7 +30,7 @@ fn after_down_a_bare_up_is_the_same_stack() {
 }
 
 #[test]
-fn an_address_that_was_taken_back_is_never_published_again() {
+fn a_removed_address_is_never_published_again() {
     let it = Instance::new("taken-back");
     let bridge = bridge();
     it.first_up(&["--influxdb-ip", &bridge]).expect(0);
@@ -52,13 +52,13 @@ fn from_a_container_to_another_server_and_back() {
     let it = Instance::new("there-and-back");
     it.first_up(&["--database", "d"]).expect(0);
     influxd::write(&it.influxdb(), "d", "m1_prediction_counter value=7");
-    // One that does not answer changes nothing.
+    // An external server that does not answer changes nothing.
     let id = it.id("influxdb");
     it.run(&["up", "--influxdb-url", "http://127.0.0.1:1"]).expect(1);
     assert_eq!(id, it.id("influxdb"));
     assert_eq!(it.status()["influxdb"]["mode"], "container");
     let influxd = Influxd::start();
-    // Grafana's container reaches this machine's loopback not at all; its own address will do here.
+    // Grafana's container cannot reach this machine's loopback; its own address suffices here.
     let source = format!("http://127.0.0.1:{}", influxd.port);
     let url = influxd.url();
     let plan = it.run(&["up", "--influxdb-url", &url, "--dry-run"]).expect(3);
@@ -74,11 +74,11 @@ fn from_a_container_to_another_server_and_back() {
 }
 
 #[test]
-fn two_that_save_at_once_leave_one_memory() {
+fn two_concurrent_saves_leave_one_copy() {
     let it = Instance::new("two-memories");
     it.first_up(&["--database", "a"]).expect(0);
     for round in 0..4 {
-        // Homes of their own, as other users have: no lock keeps them apart.
+        // Different homes, as with different users: no lock keeps the runs apart.
         let start = |database: &str| {
             let run = it.command(&["up", "--database", database]);
             run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -86,7 +86,7 @@ fn two_that_save_at_once_leave_one_memory() {
         let both = [start(&format!("b{round}")), start(&format!("c{round}"))];
         for process in both {
             let ran = ran(&process.wait_with_output().unwrap());
-            // Who was overtaken says so, or both are done one after the other.
+            // The slower run reports the conflict, or both run one after the other.
             assert!(ran.code == 0 || ran.err.contains("hint: "), "{ran:?}");
         }
         assert_eq!(settings_volumes(&it.name).len(), 1, "round {round}");
@@ -96,7 +96,7 @@ fn two_that_save_at_once_leave_one_memory() {
 }
 
 #[test]
-fn lost_settings_are_said_and_asked_for() {
+fn lost_settings_are_reported_and_must_be_supplied() {
     let it = Instance::new("lost-settings");
     it.first_up(&["--database", "d"]).expect(0);
     let ids = [it.id("influxdb"), it.id("grafana")];
@@ -122,7 +122,7 @@ fn lost_settings_are_said_and_asked_for() {
 }
 
 #[test]
-fn where_settings_are_lost_no_command_guesses() {
+fn no_command_guesses_lost_settings() {
     let it = Instance::new("no-guess");
     it.first_up(&["--database", "d"]).expect(0);
     for name in settings_volumes(&it.name) {
@@ -154,9 +154,9 @@ fn where_settings_are_lost_no_command_guesses() {
         let ran = it.run(words).expect(3);
         assert!(ran.out.contains("are lost") && ran.out.contains(&again), "{words:?}: {}", ran.out);
     }
-    // What needs the containers alone goes on.
+    // Commands that need only the containers still work.
     it.run(&["logs", "--tail", "1"]).expect(0);
-    // A role without a container may be served elsewhere: the database alone does not tell.
+    // A role without a container may be external: the database alone is not enough.
     let again = format!("`clipper-metrics up --database NAME --influxdb-url URL --name {}`", it.name);
     docker(&["rm", "--force", &it.container("influxdb")]).unwrap();
     let up = it.run(&["up"]).expect(2);
@@ -172,7 +172,7 @@ fn where_settings_are_lost_no_command_guesses() {
     for name in settings_volumes(&it.name) {
         docker(&["volume", "rm", &name]).unwrap();
     }
-    // Its data is an instance, too.
+    // Data alone also counts as an instance.
     let up = it.run(&["up"]).expect(2);
     let again = format!("`clipper-metrics up --database NAME --influxdb-url URL --grafana-url URL --name {}`", it.name);
     assert!(up.err.contains(&again), "{}", up.err);
@@ -180,7 +180,7 @@ fn where_settings_are_lost_no_command_guesses() {
 }
 
 #[test]
-fn a_remembered_value_that_cannot_be_used_costs_no_other() {
+fn an_invalid_remembered_value_does_not_affect_others() {
     let it = Instance::new("unreadable");
     it.first_up(&["--database", "d"]).expect(0);
     let ids = [it.id("influxdb"), it.id("grafana")];
@@ -192,7 +192,7 @@ fn a_remembered_value_that_cannot_be_used_costs_no_other() {
     };
     let value = |name: &str, value: &str| format!(r#""{name}":{{"value":"{value}","from":"user"}}"#);
     let registry = value("registry", registry::address());
-    // The containers know ports; one value has another form.
+    // Ports are known from the containers; one value has an unknown format.
     let odd = r#""influxdb-port":{"value":5,"from":"user"}"#;
     replace(&format!("{{{},{registry},{},{odd}}}", value("database", "d"), value("grafana-port", "30o0")));
     let status = it.run(&["status"]).expect(3);
@@ -200,7 +200,7 @@ fn a_remembered_value_that_cannot_be_used_costs_no_other() {
     it.run(&["up"]).expect(0);
     assert_eq!((ids, it.status()["database"]["name"].as_str()), ([it.id("influxdb"), it.id("grafana")], Some("d")));
     it.assert_whole();
-    // Nothing else knows how long points are kept.
+    // The retention period is known from nowhere else.
     replace(&format!("{{{},{registry},{}}}", value("database", "d"), value("retention", "soon")));
     for words in [&["up"][..], &["doctor"], &["demo", "--clear"]] {
         let ran = it.run(words).expect(2);
@@ -214,7 +214,7 @@ fn a_remembered_value_that_cannot_be_used_costs_no_other() {
 }
 
 #[test]
-fn a_file_takes_back_what_a_file_gave() {
+fn a_file_removes_values_that_a_file_supplied() {
     let it = Instance::new("of-file");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.toml");
@@ -233,7 +233,7 @@ fn a_file_takes_back_what_a_file_gave() {
 }
 
 #[test]
-fn a_registry_that_wants_library_written_is_told_how() {
+fn a_registry_that_needs_library_gets_a_hint() {
     let it = Instance::new("library");
     let prefix = format!("{}/hub", registry::address());
     let up = it.first_up(&["--registry", &prefix]).expect(1);
@@ -243,18 +243,18 @@ fn a_registry_that_wants_library_written_is_told_how() {
 }
 
 #[test]
-fn own_dashboards_are_remembered_and_a_lost_file_changes_nothing() {
+fn users_dashboards_are_remembered_and_a_missing_file_changes_nothing() {
     let it = Instance::new("own-dashboards");
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.json");
     std::fs::write(&file, export("own", "Own").to_string()).unwrap();
-    // Relative to the folder of this run, which the next one need not be in.
+    // Relative to the folder of this run, in which the next run need not be.
     let run = it.command(&it.first(&["--dashboard", "a.json"]));
     let mut command = run.command();
     ran(&command.current_dir(folder.path()).output().unwrap()).expect(0);
     assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
     assert_eq!(it.status()["user_dashboards"][0]["state"], "in_sync");
-    // What the servers lost comes back from the file.
+    // Content lost by the servers is restored from the file.
     it.run(&["down"]).expect(0);
     docker(&["volume", "rm", &it.container("grafana")]).unwrap();
     it.run(&["up"]).expect(0);
@@ -265,7 +265,7 @@ fn own_dashboards_are_remembered_and_a_lost_file_changes_nothing() {
     let up = it.run(&["up"]).expect(0);
     assert!(up.err.contains("stays unchanged") && up.out.contains("nothing to do"), "{}{}", up.err, up.out);
     assert_eq!(it.grafana("GET", "/api/dashboards/uid/own", None).0, 200);
-    // Taken back, it is not spoken of any more.
+    // After its removal it is no longer mentioned.
     let up = it.run(&["up", "--dashboard", ""]).expect(0);
     assert!(!up.err.contains("a.json") && !it.run(&["up"]).expect(0).err.contains("a.json"), "{}", up.err);
     assert_eq!(it.grafana("GET", "/api/dashboards/uid/own", None).0, 200, "it is the user's own");
@@ -281,13 +281,13 @@ fn a_list_of_dashboards_in_clippers_file_is_relative_to_it() {
     std::fs::write(path("clipper.toml"), "[metrics]\ndashboards = [\"a.json\", \"b.json\"]\n").unwrap();
     let config = path("clipper.toml");
     let config = config.to_str().unwrap();
-    // Named in its own folder, and remembered for every other one.
+    // The file names it in its own folder; it is remembered for every other folder.
     let run = it.command(&it.first(&["--config", "clipper.toml"]));
     let mut command = run.command();
     ran(&command.current_dir(folder.path()).output().unwrap()).expect(0);
     let found = |it: &Instance| it.status()["user_dashboards"].as_array().unwrap().len();
     assert_eq!(found(&it), 2);
-    // The file drops what it gave.
+    // The file drops the value that it supplied.
     std::fs::write(path("clipper.toml"), "[metrics]\ndashboards = [\"b.json\"]\n").unwrap();
     it.run(&["up", "--config", config]).expect(0);
     assert_eq!(found(&it), 1);

@@ -1,4 +1,4 @@
-//! An engine behind a real sshd: in a network of its own, so that its loopback is not this machine's.
+//! An engine behind a real sshd, in its own network, so that its loopback is not this machine's.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -15,11 +15,11 @@ use super::remote::trap;
 use crate::support::run::{Ran, Run, ran};
 use crate::support::{eventually, free_port};
 
-/// A machine with an engine, to which only ssh leads.
+/// A host with an engine, which can be reached only through ssh.
 struct Host {
     engine: OwnEngine,
     folder: tempfile::TempDir,
-    /// Where its sshd is reached over TCP.
+    /// The address of its sshd over TCP.
     port: u16,
 }
 
@@ -27,7 +27,7 @@ impl Host {
     fn start() -> Self {
         let engine = OwnEngine::start();
         let folder = tempfile::tempdir().unwrap();
-        // sshd drops its rights in a folder that Debian's service makes when it starts.
+        // sshd needs a directory for privilege separation, which Debian's service creates at its start.
         std::fs::create_dir_all("/run/sshd").unwrap();
         let mut it = Self { engine, folder, port: 0 };
         for name in ["host_key", "key", "other_key"] {
@@ -68,7 +68,7 @@ impl Host {
         std::fs::write(self.path(name), text).unwrap();
     }
 
-    /// sshd in the engine's network, on the stream that it is given.
+    /// A command that runs sshd in the engine's network on standard streams.
     fn sshd(&self, config: &str) -> String {
         let config = self.path(config).display().to_string();
         format!("nsenter --net --target {} /usr/sbin/sshd -i -f {config}", self.engine.network())
@@ -90,8 +90,8 @@ impl Host {
         port
     }
 
-    /// A configuration for `ssh`, which finds it through a program of that name: OpenSSH looks for its own
-    /// in the user's home by the list of users, not by HOME.
+    /// Writes a configuration for `ssh` and a program of that name that uses it: OpenSSH takes the
+    /// home directory from the user database instead of HOME.
     fn write_client(&self) {
         let show = |name: &str| self.path(name).display().to_string();
         let host = |alias: &str, key: &str, known: &str, sshd: &str| {
@@ -103,7 +103,8 @@ impl Host {
                 self.sshd(sshd)
             )
         };
-        // For a person's own sessions: a command there, a terminal, a forwarded port, a connection that stays.
+        // Options for a user's own sessions: a command, a terminal, a forwarded port, a persistent
+        // connection.
         let habits = format!(
             "  RemoteCommand exit 7\n  RequestTTY force\n  LocalForward 127.0.0.1:{} 127.0.0.1:1\n  \
              ExitOnForwardFailure yes\n  SessionType none\n  StdinNull yes\n  ForkAfterAuthentication yes\n  \
@@ -136,7 +137,7 @@ impl Host {
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
         let run = Run::new(words.iter().copied().chain(["-H", address]));
         let mut command = run.command();
-        // What is left of a run would be here.
+        // Leftovers of a run would be here.
         command.env("PATH", path).env("TMPDIR", self.folder.path()).env("HOME", self.folder.path());
         command
     }
@@ -163,7 +164,7 @@ impl Host {
         eventually("nothing is left of a run", Duration::from_secs(10), || self.left().is_empty());
     }
 
-    /// Breaks every connection, as a network would.
+    /// Breaks every connection, as a network failure would.
     fn cut(&self) {
         let config = self.path("config").display().to_string();
         let found = |words: &[&str]| {
@@ -172,7 +173,7 @@ impl Host {
         };
         let masters = found(&["-f", &format!("ssh -F {config} -M")]);
         assert!(!masters.is_empty(), "there is a connection");
-        // Each has a process that carries it: its ProxyCommand.
+        // Every connection has a process, its ProxyCommand.
         for process in masters.iter().flat_map(|master| found(&["-P", master])) {
             assert!(Command::new("kill").args(["-9", &process]).status().unwrap().success());
         }
@@ -183,7 +184,7 @@ impl Host {
 fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     let host = Host::start();
     let (influxdb, grafana) = (free_port(), free_port());
-    // The same ports here belong to somebody else.
+    // Other servers have the same ports here.
     let traps = [trap(influxdb), trap(grafana)];
     let (influxdb, grafana) = (influxdb.to_string(), grafana.to_string());
     let registry = OwnEngine::registry();
@@ -196,13 +197,13 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     assert!(!up.err.contains("listens on"), "nothing is open: {}", up.err);
     let status = host.run("ssh://box", &["status"]).expect(0);
     assert!(status.out.lines().any(|printed| printed.trim() == line), "{}", status.out);
-    // By user and port, too; nothing differs, and everything is reached.
+    // With user and port as well, nothing differs, and everything is reached.
     let by_port = format!("ssh://root@127.0.0.1:{}", host.port);
     let status = host.run(&by_port, &["status", "--output", "json"]).expect(0).json();
     assert_eq!(status["engine"]["endpoint"], by_port.as_str());
     let line = status["dashboard"]["forward_command"].as_str().unwrap();
     assert!(line.ends_with(&format!("-p {} root@127.0.0.1", host.port)), "an ssh engine is never here: {line}");
-    // A connection to the engine is a session there, and serves more than one request.
+    // A connection to the engine is an ssh session, and serves more than one request.
     std::fs::remove_file(host.path("calls")).unwrap();
     let asked = host.run("ssh://box", &["status", "--show-secrets", "-v"]).expect(0).err.matches("docker: ").count();
     let sessions = std::fs::read_to_string(host.path("calls")).unwrap().matches("dial-stdio").count();
@@ -210,7 +211,7 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     host.run("ssh://box", &["demo", "--backfill", "5m"]).expect(0);
     let doctor = host.run("ssh://box", &["doctor"]).expect(0);
     assert!(doctor.out.starts_with("all well: 16 of 16"), "{}", doctor.out);
-    // Clipper's file means that machine, by whatever name; a container there is asked through it as well.
+    // Clipper's file means that host under any name; a container there is reached through ssh as well.
     let file = host.path("test.toml");
     let write = |ip: &str, port: &str| {
         std::fs::write(&file, format!("influx_dbname = \"clipper\"\ninflux_ip = \"{ip}\"\ninflux_port = {port}\n"))
@@ -235,7 +236,7 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     let inside = host.run("ssh://box", &["doctor", "--from", "clipper"]).expect(0);
     assert!(inside.out.contains("clipper-metrics-influxdb:8086, seen from container clipper"), "{}", inside.out);
     host.engine.docker(&["rm", "--force", "clipper"]);
-    // A password is tried and set through it as well, and another address is one of that machine.
+    // A password is tried and set through ssh as well, and other addresses are on that host.
     let password = host.path("password");
     std::fs::write(&password, "of-the-other-machine").unwrap();
     let given = ["up", "--reset-grafana-password", "--grafana-password-file", password.to_str().unwrap()];
@@ -250,16 +251,16 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
 }
 
 #[test]
-fn what_ssh_is_configured_to_do_for_a_person_is_left_out() {
+fn options_for_interactive_sessions_are_ignored() {
     let host = Host::start();
-    // The port that it would forward is taken, so that this would fail.
+    // The port that it would forward is in use, so forwarding would fail.
     host.run("ssh://habits", &["status"]).expect(3);
     assert!(!host.path("control").exists(), "the person's own connection is another one");
     host.assert_nothing_left();
 }
 
 #[test]
-fn what_goes_wrong_with_ssh_is_one_clear_error() {
+fn every_failure_of_ssh_is_one_clear_error() {
     let host = Host::start();
     for (address, words) in [
         ("ssh://stranger", &["Host key verification failed"][..]),
@@ -283,7 +284,7 @@ fn what_goes_wrong_with_ssh_is_one_clear_error() {
 }
 
 #[test]
-fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
+fn a_broken_or_interrupted_connection_does_no_damage() {
     let host = Host::start();
     let (influxdb, grafana) = (free_port().to_string(), free_port().to_string());
     let image = format!("{}/odd:silent", OwnEngine::registry());
@@ -293,7 +294,7 @@ fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
     let waits: Vec<&str> = first.iter().copied().chain(["--grafana-image", &image, "--timeout", "60s"]).collect();
     let start = || host.command("ssh://box", &waits).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let wait_for_grafana = |process: &mut Child| {
-        // Two images come through the connection before that, beside whatever else runs here.
+        // Two images are pulled through the connection before that, under any load.
         eventually("Grafana's container runs", Duration::from_secs(180), || {
             if process.try_wait().unwrap().is_some() {
                 let mut said = String::new();
@@ -319,7 +320,7 @@ fn a_connection_that_breaks_or_is_interrupted_is_no_harm() {
     let after: Vec<&str> = first.iter().copied().chain(["--grafana-image", ""]).collect();
     host.run("ssh://box", &after).expect(0);
     host.run("ssh://box", &["down", "--volumes", "--yes"]).expect(0);
-    // Killed, it leaves no connection behind either, only a folder, which the next run removes.
+    // A killed run leaves no connection either, only a folder, which the next run removes.
     let mut process = start();
     eventually("ssh is connected", Duration::from_secs(60), || host.left().contains("ssh -F"));
     process.kill().unwrap();

@@ -1,4 +1,4 @@
-//! Containers of ours that somebody renamed, copied or moved, and those of others that are in the way.
+//! Managed containers that were renamed, copied or moved, and foreign containers that conflict with them.
 
 use std::process::Stdio;
 
@@ -8,7 +8,7 @@ use crate::support::run::{engine_post, ran};
 use crate::support::{free_port, registry};
 
 #[test]
-fn a_stranger_in_our_network_is_named_once() {
+fn a_foreign_container_on_the_network_is_reported_once() {
     let it = Instance::new("network");
     it.first_up(&[]).expect(0);
     let image = format!("{}/odd:silent", registry::address());
@@ -21,14 +21,14 @@ fn a_stranger_in_our_network_is_named_once() {
     assert_eq!(down.err.matches("warning:").count(), 1, "{}", down.err);
     assert_eq!(down.err.matches(&stranger).count(), 2, "once as the reason and once in the command: {}", down.err);
     assert!(docker(&["inspect", "--type", "container", &it.container("grafana")]).is_err());
-    // The rest goes, the settings too, and the network is named again.
+    // Everything else is removed, including the settings, and the network is reported again.
     let json = it.run(&["down", "--volumes", "--yes", "--output", "json"]).expect(0).json();
     let hint =
         json["hints"].as_array().unwrap().iter().find_map(|hint| hint.as_str().filter(|it| it.contains(&stranger)));
     let prefix = format!("name={}-settings", it.name);
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &prefix]).unwrap(), "");
     assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("leave the network alone"));
-    // What the hint says removes it.
+    // The command in the hint removes it.
     let command = hint.unwrap().split('`').nth(1).unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
     assert!(docker(&["network", "inspect", &it.name]).is_err());
@@ -36,7 +36,7 @@ fn a_stranger_in_our_network_is_named_once() {
 }
 
 #[test]
-fn a_renamed_container_is_still_ours() {
+fn a_renamed_container_is_still_managed() {
     let it = Instance::new("renamed");
     it.first_up(&[]).expect(0);
     let odd = format!("{}-odd", it.name);
@@ -45,7 +45,7 @@ fn a_renamed_container_is_still_ours() {
     let status = it.run(&["status", "--output", "json"]).expect(0).json();
     assert_eq!(status["grafana"]["container"]["name"], odd.as_str());
     it.run(&["logs", "grafana"]).expect(0);
-    // Replaced, it gets its name back.
+    // Its replacement gets the original name.
     let port = free_port().to_string();
     it.run(&["up", "--grafana-port", &port]).expect(0);
     assert!(!it.id("grafana").is_empty() && docker(&["inspect", &odd]).is_err());
@@ -55,7 +55,7 @@ fn a_renamed_container_is_still_ours() {
 }
 
 #[test]
-fn a_copy_of_a_container_is_an_obstacle_that_is_named() {
+fn a_copy_of_a_container_is_a_blocker_and_reported() {
     let it = Instance::new("copy");
     it.first_up(&[]).expect(0);
     let copy = format!("{}-copy", it.name);
@@ -75,7 +75,7 @@ fn a_copy_of_a_container_is_an_obstacle_that_is_named() {
     it.assert_whole();
 }
 
-/// Removes a container, an image, a volume or a network when a test ends, also when it fails.
+/// Removes a container, an image, a volume or a network when a test ends, even if it fails.
 struct Removed(&'static [&'static str], String);
 
 impl Drop for Removed {
@@ -85,12 +85,12 @@ impl Drop for Removed {
 }
 
 #[test]
-fn a_container_of_an_image_that_was_committed_from_ours_is_left_alone() {
+fn a_container_of_a_committed_image_is_not_changed() {
     let it = Instance::new("committed");
     it.first_up(&[]).expect(0);
     let image = Removed(&["rmi", "--force"], format!("cm-test-committed:{}", std::process::id()));
     let (repository, tag) = image.1.split_once(':').unwrap();
-    // Docker's client sends no body, which Podman refuses.
+    // Docker's client sends no body, which Podman rejects.
     let path = format!("/commit?container={}&repo={repository}&tag={tag}", it.container("influxdb"));
     assert!(engine_post(&path, &serde_json::json!({})));
     let stranger = Removed(&["rm", "--force"], format!("{}-shell", it.name));
@@ -111,21 +111,21 @@ fn a_container_of_an_image_that_was_committed_from_ours_is_left_alone() {
     let down = it.run(&["down"]).expect(0);
     assert!(runs() && down.out.contains(&stranger.1), "{}", down.out);
     assert!(it.id("influxdb").is_empty(), "ours is gone");
-    // Under our name it is an obstacle, as any other container is.
+    // With the name of ours, it is a blocker like any other container.
     docker(&["rename", &stranger.1, &it.container("influxdb")]).unwrap();
     let up = it.first_up(&[]).expect(1);
     assert!(up.err.contains("did not create it"), "{}", up.err);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     assert!(runs());
     docker(&["rename", &it.container("influxdb"), &stranger.1]).unwrap();
-    // In our network it keeps that, and is named.
+    // On the instance's network, it keeps the network from being removed and is reported.
     it.first_up(&[]).expect(0);
     docker(&["network", "connect", &it.name, &stranger.1]).unwrap();
     let down = it.run(&["down"]);
     assert!(runs() && format!("{}{}", down.out, down.err).contains(&stranger.1), "{down:?}");
     docker(&["rm", "--force", &stranger.1]).unwrap();
     it.run(&["down"]).expect(0);
-    // A look at the data from such an image is no server of ours either.
+    // A shell for inspecting the data, from such an image, is not a managed server either.
     let id = sleep(&["--volume", &format!("{}:/var/lib/influxdb", it.container("influxdb"))]);
     let up = it.first_up(&[]).expect(1);
     assert!(up.err.contains(&stranger.1) && up.err.contains("runs with InfluxDB's data"), "{}", up.err);
@@ -134,7 +134,7 @@ fn a_container_of_an_image_that_was_committed_from_ours_is_left_alone() {
 }
 
 #[test]
-fn a_container_of_another_instance_that_cannot_be_inspected_is_no_obstacle() {
+fn a_container_of_another_instance_that_cannot_be_inspected_is_not_a_blocker() {
     let it = Instance::new("uninspected");
     let other = format!("{}-other", it.name);
     let labels = [format!("clipper-metrics.instance={other}"), "clipper-metrics.role=influxdb".to_string()];
@@ -152,7 +152,7 @@ fn a_container_of_another_instance_that_cannot_be_inspected_is_no_obstacle() {
 }
 
 #[test]
-fn volumes_and_networks_with_our_label_and_another_name_are_left_alone() {
+fn volumes_and_networks_with_the_label_but_another_name_are_not_changed() {
     let it = Instance::new("labelled");
     it.first_up(&[]).expect(0);
     let label = format!("clipper-metrics.instance={}", it.name);
@@ -162,7 +162,7 @@ fn volumes_and_networks_with_our_label_and_another_name_are_left_alone() {
     docker(&["network", "create", "--label", &label, &network.1]).unwrap();
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     assert!(docker(&["volume", "inspect", &volume.1]).is_ok() && docker(&["network", "inspect", &network.1]).is_ok());
-    // Our name and label, and another role's.
+    // The instance's name and label, but another role.
     let words = ["volume", "create", "--label", &label, "--label", "clipper-metrics.role=influxdb", &other_role.1];
     docker(&words).unwrap();
     it.run(&["down", "--volumes", "--yes"]).expect(0);
@@ -181,7 +181,7 @@ fn the_two_servers_can_swap_their_ports() {
 }
 
 #[test]
-fn a_failed_pull_leaves_both_servers_running_where_their_ports_are_swapped() {
+fn a_failed_pull_during_a_port_swap_leaves_both_servers_running() {
     let it = Instance::new("swap-pull");
     it.first_up(&[]).expect(0);
     let ids = (it.id("influxdb"), it.id("grafana"));
@@ -194,13 +194,13 @@ fn a_failed_pull_leaves_both_servers_running_where_their_ports_are_swapped() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_costs_nothing() {
+fn an_unavailable_address_changes_nothing() {
     let it = Instance::new("address");
     it.first_up(&[]).expect(0);
     let ids = (it.id("influxdb"), it.id("grafana"));
     let up = it.run(&["up", "--grafana-ip", "192.0.2.7"]).expect(1);
     assert!(up.err.contains("the engine's host does not have that address"), "{}", up.err);
-    // A port that another process holds, too.
+    // A port held by another process, too.
     let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
     let up = it.run(&["up", "--influxdb-port", &port]).expect(1);
@@ -215,12 +215,12 @@ fn an_address_that_cannot_be_had_costs_nothing() {
 }
 
 #[test]
-fn an_address_check_that_a_killed_run_left_is_no_obstacle() {
+fn an_address_check_left_by_a_killed_run_is_not_a_blocker() {
     let it = Instance::new("left-check");
     it.first_up(&[]).expect(0);
     let name = it.container("influxdb-address-check");
     let image = it.inspect("influxdb")["Config"]["Image"].as_str().unwrap().to_string();
-    // As a kill between the start and the removal leaves it: it holds the address that is to be had next.
+    // The state after a kill between start and removal: it holds the address that is needed next.
     let port = free_port();
     let leave = |port: u16| {
         let labels = [format!("clipper-metrics.instance={}", it.name), "clipper-metrics.role=address-check".into()];
@@ -232,7 +232,7 @@ fn an_address_check_that_a_killed_run_left_is_no_obstacle() {
     leave(port);
     it.run(&["up", "--influxdb-port", &port.to_string()]).expect(0);
     assert!(docker(&["inspect", "--type", "container", &name]).is_err(), "it is removed");
-    // One that holds the address of a container that was stopped, and one in the network that is to go.
+    // One that holds the address of a stopped container, and one on the network to be removed.
     docker(&["stop", &it.container("influxdb")]).unwrap();
     leave(port);
     it.run(&["up"]).expect(0);
@@ -244,7 +244,7 @@ fn an_address_check_that_a_killed_run_left_is_no_obstacle() {
 }
 
 #[test]
-fn a_udp_port_is_in_nobodys_way() {
+fn a_udp_port_is_not_a_conflict() {
     let it = Instance::new("udp");
     let image = format!("{}/odd:silent", registry::address());
     docker(&["pull", &image]).unwrap();
@@ -258,7 +258,7 @@ fn a_udp_port_is_in_nobodys_way() {
 }
 
 #[test]
-fn a_port_of_the_other_family_is_in_nobodys_way() {
+fn a_port_of_the_other_address_family_is_not_a_conflict() {
     let it = Instance::new("family");
     let image = format!("{}/odd:silent", registry::address());
     docker(&["pull", &image]).unwrap();
@@ -270,7 +270,7 @@ fn a_port_of_the_other_family_is_in_nobodys_way() {
 }
 
 #[test]
-fn with_pull_never_a_stack_whose_image_was_untagged_goes_on() {
+fn with_pull_never_a_stack_with_an_untagged_image_keeps_running() {
     let it = Instance::new("untagged");
     let image = Removed(&["rmi", "--force"], format!("cm-test-untagged:{}", std::process::id()));
     let original = format!("{}/influxdb:1.12.4", registry::address());
@@ -288,7 +288,7 @@ fn with_pull_never_a_stack_whose_image_was_untagged_goes_on() {
 }
 
 #[test]
-fn status_says_what_is_in_the_way_of_up() {
+fn status_reports_blockers_of_up() {
     let it = Instance::new("in-the-way");
     docker(&["volume", "create", &it.container("influxdb")]).unwrap();
     let status = it.run(&["status"]).expect(3);

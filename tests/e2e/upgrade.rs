@@ -1,5 +1,5 @@
-//! Another version of Grafana is tried with a copy of the database beside it: one that fails is undone, by itself
-//! and after a kill, and one that works is kept.
+//! Another version of Grafana is tried while a copy of the database is kept: a failing one is
+//! rolled back, automatically and after a kill, and a working one is accepted.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ fn image(name: &str) -> String {
     format!("{}/{name}", registry::address())
 }
 
-/// An instance with something in Grafana that a person made.
+/// An instance with a user's edit in Grafana.
 fn with_data(name: &str) -> Instance {
     let it = Instance::with_grafana(name, OLD);
     it.first_up(&["--database", "d"]).expect(0);
@@ -31,12 +31,12 @@ fn has_data(it: &Instance) -> bool {
         && it.grafana("GET", &format!("/api/dashboards/uid/{}", it.name), None).0 == 200
 }
 
-/// The image that Grafana's container was made from.
+/// The image of Grafana's container.
 fn runs(it: &Instance) -> String {
     it.inspect("grafana")["Config"]["Image"].as_str().unwrap().to_string()
 }
 
-/// What is remembered of an upgrade.
+/// The recorded upgrade.
 fn remembered(it: &Instance) -> String {
     let volumes = settings_volumes(&it.name);
     assert_eq!(volumes.len(), 1, "one memory");
@@ -46,7 +46,7 @@ fn remembered(it: &Instance) -> String {
 
 /// Grafana's image in the remembered settings.
 fn saved_image(it: &Instance) -> Option<String> {
-    // A run that was killed while it saved leaves the earlier settings beside the new ones.
+    // A run that was killed while saving leaves both the earlier and the new settings.
     let newest = settings_volumes(&it.name)
         .into_iter()
         .max_by_key(|name| name.rsplit('-').next().and_then(|number| number.parse::<u32>().ok()))?;
@@ -56,7 +56,7 @@ fn saved_image(it: &Instance) -> Option<String> {
     settings["grafana-image"]["value"].as_str().map(String::from)
 }
 
-/// The bytes that the copy takes in the volume.
+/// The size of the copy in the volume.
 fn copied(it: &Instance) -> usize {
     let path = format!("{}:/var/lib/grafana/clipper-metrics-upgrade", it.container("grafana"));
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +68,7 @@ fn copied(it: &Instance) -> usize {
 }
 
 #[test]
-fn one_that_works_is_kept_and_the_copy_goes() {
+fn a_working_image_is_accepted_and_the_copy_deleted() {
     let it = with_data("upgrade-works");
     let up = it.run(&["up", "--grafana-image", &image(NEW), "--output", "json"]).expect(0).json();
     let steps: Vec<&str> =
@@ -80,14 +80,14 @@ fn one_that_works_is_kept_and_the_copy_goes() {
     assert_eq!(remembered(&it), "");
     assert_eq!(copied(&it), 0);
     assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
-    // The same version from elsewhere is none.
+    // The same version from elsewhere is not an upgrade.
     it.run(&["down"]).expect(0);
     let up = it.run(&["up"]).expect(0);
     assert!(!up.err.contains("verify the dashboard's queries") && has_data(&it), "{}", up.err);
 }
 
 #[test]
-fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
+fn a_failing_image_is_rolled_back_and_not_tried_again_automatically() {
     let it = with_data("upgrade-fails");
     for (behaviour, said) in [
         ("crashes", "this one was made to fail"),
@@ -108,12 +108,12 @@ fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
         assert!(status.out.contains("failed when it was tried"), "{behaviour}: {}", status.out);
         let bare = it.run(&["up"]).expect(0);
         assert!(bare.out.contains("nothing to do"), "{behaviour}: {}", bare.out);
-        // Also where everything is made again.
+        // Even if all containers are recreated.
         it.run(&["down"]).expect(0);
         it.run(&["up"]).expect(0);
         assert!(has_data(&it) && runs(&it) == image(OLD), "{behaviour}");
     }
-    // Named again, it is tried again; another one is tried by itself.
+    // If it is named again, it is tried again; another one is tried automatically.
     let failing = image("odd:migrates");
     it.run(&["up", "--grafana-image", &failing, "--timeout", "4s"]).expect(1);
     assert!(has_data(&it) && runs(&it) == image(OLD));
@@ -123,7 +123,7 @@ fn one_that_fails_is_undone_and_not_tried_again_by_itself() {
 }
 
 #[test]
-fn a_failure_of_the_engine_refuses_no_image() {
+fn a_failure_of_the_engine_does_not_reject_the_image() {
     let it = with_data("upgrade-engine");
     let rules = "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait \
                  -t nat -A DOCKER -j DNAT: iptables: No chain/target/match by that name. (exit status 1))";
@@ -137,20 +137,20 @@ fn a_failure_of_the_engine_refuses_no_image() {
         let up = it.command(&["up", "--grafana-image", &image(NEW)]).env("DOCKER_HOST", &front.host()).run().expect(1);
         assert!(up.err.contains(hint) && !up.err.contains("runs again with its database"), "{}", up.err);
     }
-    // The engine works again: the same image is tried by itself.
+    // The engine works again: the same image is tried automatically.
     it.run(&["up"]).expect(0);
     assert!(has_data(&it) && runs(&it) == image(NEW));
     assert_eq!(remembered(&it), "");
 }
 
 #[test]
-fn a_crash_loop_is_reported_as_one() {
+fn a_crash_loop_is_reported() {
     let it = Instance::new("crash-loop");
     let crashing = image("odd:crashes");
     let up = it.first_up(&["--grafana-image", &crashing]).expect(1);
     assert!(up.err.contains("this one was made to fail"), "{}", up.err);
     assert!(!up.err.contains("waits longer"), "{}", up.err);
-    // Podman reports such a container as ended for the moment before it is started again.
+    // Podman reports such a container as exited for a moment before its restart.
     eventually("a crash loop", SOON, || it.status()["grafana"]["state"] == "crashing");
     eventually("a crash loop in words", SOON, || {
         let shown = it.run(&["status"]).expect(3).out;
@@ -160,7 +160,7 @@ fn a_crash_loop_is_reported_as_one() {
 }
 
 #[test]
-fn off_loopback_one_that_fails_comes_back_with_its_password_and_shut_to_admin_admin() {
+fn off_loopback_a_rollback_restores_the_password_and_rejects_admin_admin() {
     let it = Instance::with_grafana("upgrade-open", OLD);
     let address = bridge();
     it.first_up(&["--grafana-ip", &address, "--database", "d"]).expect(0);
@@ -181,21 +181,22 @@ fn off_loopback_one_that_fails_comes_back_with_its_password_and_shut_to_admin_ad
         assert_eq!((sign_in("admin"), sign_in(&before)), (401, 200), "{behaviour}");
         assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{behaviour}");
     }
-    // A password that is set while another image is being tried goes with what it belongs to.
+    // A password that is set while another image is being tried is rolled back with its database.
     let words = ["up", "--grafana-image", &image(NEW), "--reset-grafana-password"];
     it.run(&words).expect(0);
     assert_ne!(password(&it), before);
 }
 
 #[test]
-fn where_there_is_no_room_for_the_copy_the_old_one_goes_on() {
+fn without_room_for_the_copy_the_old_version_keeps_running() {
     if is_podman() {
-        // It takes the size of a volume for a quota of its own file system, so that there is none of this kind.
+        // The engine treats a volume's size as a quota of its own file system, so such a volume is
+        // not available here.
         return;
     }
     let it = Instance::with_grafana("upgrade-full", OLD);
     let volume = it.container("grafana");
-    // A volume without settings would be an instance that lost them.
+    // A volume without settings would be an instance that has lost them.
     it.first_up(&["--database", "d"]).expect(0);
     it.run(&["down"]).expect(0);
     docker(&["volume", "rm", &volume]).unwrap();
@@ -203,7 +204,7 @@ fn where_there_is_no_room_for_the_copy_the_old_one_goes_on() {
     let memory = ["--driver", "local", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", size];
     let labels = ["--label", &instance, "--label", "clipper-metrics.role=grafana", &volume];
     docker(&[&["volume", "create"][..], &memory, &labels].concat()).unwrap();
-    // It lasts as long as somebody has it.
+    // It exists as long as a process keeps it open.
     let (holder, mount, sleeps) =
         (format!("{}-holder", it.name), format!("{volume}:/volume"), image("influxdb:1.12.4"));
     docker(&["pull", &sleeps]).unwrap();
@@ -229,7 +230,7 @@ fn where_there_is_no_room_for_the_copy_the_old_one_goes_on() {
 }
 
 #[test]
-fn killed_after_every_step_of_it_the_old_dashboard_is_back_after_one_up() {
+fn killed_after_every_step_one_up_restores_the_old_dashboard() {
     for target in ["odd:migrates", NEW] {
         let it = with_data(if target == NEW { "upgrade-killed" } else { "upgrade-killed-failing" });
         let mut killed = 0;
@@ -249,17 +250,17 @@ fn killed_after_every_step_of_it_the_old_dashboard_is_back_after_one_up() {
             let _ = process.kill();
             let _ = process.wait();
             killed += 1;
-            // The run may have gone on between its line and its end.
+            // The run may have continued after printing its last line.
             let was_saved = saved_image(&it).is_some_and(|saved| saved == image(target));
             let up = ran(&it.command(&["up", "--timeout", timeout]).command().output().unwrap());
             assert!(has_data(&it), "{target} after step {step}: {}", up.err);
-            // Before the settings are saved, nobody has asked for the new one.
+            // Before the settings are saved, the new image was not requested.
             let want = if target == NEW && was_saved { image(NEW) } else { image(OLD) };
             assert_eq!(runs(&it), want, "{target} after step {step}: {}", up.err);
             assert_eq!(copied(&it), 0, "{target} after step {step}: {}", up.err);
             assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{target} after step {step}");
             if runs(&it) != image(OLD) {
-                // Begin again with the old one.
+                // Starts again with the old image.
                 it.run(&["down", "--volumes", "--yes"]).expect(0);
                 it.first_up(&["--database", "d"]).expect(0);
                 let folder = r#"{"title": "Mine", "uid": "mine"}"#;
@@ -271,9 +272,9 @@ fn killed_after_every_step_of_it_the_old_dashboard_is_back_after_one_up() {
 }
 
 #[test]
-fn after_a_kill_the_image_of_before_gets_its_database_back_when_it_is_named() {
+fn after_a_kill_the_previous_image_gets_its_database_back() {
     let it = with_data("upgrade-back");
-    // The new one has started on the database, and nobody has seen it work.
+    // The new image has started on the database, but was not accepted.
     let words = ["up", "--grafana-image", &image(NEW)];
     let mut process = it.command(&words).command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(process.stderr.take().unwrap()).lines();

@@ -1,4 +1,4 @@
-//! Grafana's double as a program, for images: the server, and Grafana's own command to reset a
+//! Grafana's double as a program for images: the server, and Grafana's own command for resetting a
 //! password. It can misbehave on purpose. Never installed.
 
 #![allow(
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use support::double::{Doors, Double, Version, handle};
 use support::server::{Response, serve};
 
-/// Where the state lies, beside the password.
+/// The path of the state, next to the password.
 const STATE: &str = "/var/lib/grafana/grafana.db";
 
 fn main() {
@@ -50,7 +50,7 @@ fn main() {
         std::process::exit(if behaviour == "exits" { 0 } else { 7 });
     }
     if behaviour == "migrates" {
-        // As a newer version leaves a database that an older one cannot read, with its journal beside it.
+        // As a newer version leaves a database that an older one cannot read, with its journal.
         for file in [STATE, "/var/lib/grafana/grafana.db-wal"] {
             std::fs::write(file, "migrated by a newer version").unwrap();
         }
@@ -121,7 +121,7 @@ fn main() {
                     let credentials =
                         if request.headers.contains_key("authorization") { " with credentials" } else { "" };
                     let response = handle(&double, request).await;
-                    // As Grafana logs what it does not answer with success; whether a password came is for tests.
+                    // As Grafana logs requests that fail; tests see whether a password was sent.
                     if response.status != 200 || !credentials.is_empty() {
                         println!(
                             "msg=\"Request Completed\" method={method} path={path} status={}{credentials}",
@@ -140,7 +140,7 @@ fn main() {
     });
 }
 
-/// What InfluxDB 2 says of itself.
+/// The description that InfluxDB 2 returns of itself.
 fn influxdb2() -> Response {
     let mut response = Response::bytes(204, "application/json", Vec::new());
     response.headers.push(("X-Influxdb-Version".into(), "v2.7.12".into()));

@@ -1,5 +1,5 @@
-//! A name server that knows no name, at the address it is given: for machines without one, where whoever asks would
-//! wait for its time to run out. Never installed.
+//! A name server that knows no name, at the address in its argument, for machines without one, on
+//! which lookups would otherwise time out. Never installed.
 
 #![allow(clippy::unwrap_used, reason = "a program for tests may panic")]
 
@@ -13,7 +13,7 @@ fn main() {
     let socket = UdpSocket::bind((address.as_str(), 53)).unwrap();
     let mut message = [0; 512];
     loop {
-        // An answer to one that is gone is an error for the next who asks.
+        // An answer to a closed socket makes the next receive fail.
         let Ok((length, from)) = socket.recv_from(&mut message) else { continue };
         if length > 3 {
             message[2..4].copy_from_slice(&NO_SUCH_NAME);

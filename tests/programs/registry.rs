@@ -1,5 +1,5 @@
-//! The test registry as a program, for trying clipper-metrics where no image can be had: InfluxDB
-//! is the real one of this machine, Grafana is a double that shows no dashboard. Never installed.
+//! The test registry as a program, for trying clipper-metrics without access to images: InfluxDB is
+//! this machine's real one, Grafana is a double that shows no dashboard. Never installed.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,28 +1,28 @@
-//! A proxy in front of the engine's socket, which gives chosen requests an answer of its own: for versions and failures
-//! of an engine that are not at hand. It must not know what the answer means.
+//! A proxy in front of the engine's socket that answers selected requests itself, to simulate
+//! versions and failures of engines.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-/// The proxy; it ends with the test.
+/// The proxy, which ends with the test.
 pub struct Front {
     folder: tempfile::TempDir,
 }
 
 impl Front {
-    /// Gives this answer to the request for the engine's version.
+    /// Returns this answer to the request for the engine's version.
     pub fn start(version: &str) -> Self {
         Self::answering("GET", "/version", "200 OK", version)
     }
 
-    /// Refuses requests of this method whose path contains these words, with this message.
+    /// Rejects requests with this method whose path contains these words, with this message.
     pub fn refusing(method: &'static str, words: &'static str, message: &str) -> Self {
         let body = serde_json::json!({ "message": message }).to_string();
         Self::answering(method, words, "500 Internal Server Error", &body)
     }
 
-    /// Answers such requests, and passes every other one on.
+    /// Answers such requests, and passes on all others.
     fn answering(method: &'static str, words: &'static str, status: &str, body: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("docker.sock")).unwrap();
@@ -39,13 +39,13 @@ impl Front {
         Self { folder }
     }
 
-    /// Its address, as `DOCKER_HOST` has it.
+    /// Its address in the format of `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.folder.path().join("docker.sock").display())
     }
 }
 
-/// One request; the next one comes on another connection, so that none passes unseen.
+/// Serves one request; the next one uses another connection, so that every request is seen.
 fn serve(mut client: UnixStream, method: &str, words: &str, answer: &str) -> Option<()> {
     let mut head = Vec::new();
     let end = loop {

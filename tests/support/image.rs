@@ -1,5 +1,4 @@
-//! Images made of files of this machine: a program with the libraries that it needs, and nothing
-//! else.
+//! Images made from files on this machine: a program with the libraries that it needs, and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::double::Version;
 
-/// An image as a registry has it.
+/// An image as in a registry.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// Repository, such as `grafana/grafana`.
+    /// The repository, such as `grafana/grafana`.
     pub name: String,
     pub tag: String,
     pub manifest: Vec<u8>,
@@ -20,7 +19,7 @@ pub struct Image {
     pub layer: Arc<Vec<u8>>,
 }
 
-/// What a container of it does.
+/// The behaviour of its container.
 #[derive(Debug, Clone, Default)]
 pub struct Config<'a> {
     pub user: &'a str,
@@ -29,17 +28,17 @@ pub struct Config<'a> {
     pub port: u16,
 }
 
-/// `sha256:…` of bytes.
+/// The digest `sha256:…` of bytes.
 pub fn digest(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
-/// A layer being put together.
+/// A layer under construction.
 struct Layer {
     archive: tar::Builder<Vec<u8>>,
-    /// Libraries that are in it already: an engine refuses a path that comes twice.
+    /// Libraries already in it: an engine rejects a path that occurs twice.
     libraries: std::collections::HashSet<String>,
 }
 
@@ -69,7 +68,7 @@ impl Layer {
         self.archive.append(&header, content).unwrap();
     }
 
-    /// A program under another path, with the libraries that it is linked with.
+    /// Adds a program under another path, with the libraries that it is linked to.
     fn program(&mut self, from: &Path, to: &str) {
         self.file(to, 0o755, &std::fs::read(from).unwrap_or_else(|why| panic!("{}: {why}", from.display())));
         let output = Command::new("ldd").arg(from).output().unwrap();
@@ -84,11 +83,11 @@ impl Layer {
         Arc::new(self.archive.into_inner().unwrap())
     }
 
-    /// The same layer once more with another digest, so that no engine has it already.
+    /// Returns the layer and a copy with another digest, which no engine has yet.
     fn done_twice(self) -> (Arc<Vec<u8>>, Arc<Vec<u8>>) {
         let first = self.done();
         let mut other = first.as_ref().clone();
-        // More of the blocks of zeros in which an archive ends.
+        // Additional blocks of zeros, which end an archive.
         other.extend([0; 512]);
         (first, Arc::new(other))
     }
@@ -121,24 +120,24 @@ fn image(name: &str, tag: &str, layer: &Arc<Vec<u8>>, config: &Config<'_>) -> Im
     Image { name: name.into(), tag: tag.into(), manifest, config, layer: Arc::clone(layer) }
 }
 
-/// Every image that the tests use.
+/// All images that the tests use.
 pub fn all(double: &Path) -> Vec<Image> {
     let mut images = influxdb();
     images.extend(grafana(double));
     images
 }
 
-/// The real InfluxDB of Debian's package, under the name of the default image, and as an image that
-/// runs as root.
+/// The real InfluxDB from Debian's package, under the name of the default image, and as an image
+/// that runs as root.
 fn influxdb() -> Vec<Image> {
     let program = PathBuf::from("/usr/bin/influxd");
     assert!(program.exists(), "the tests need Debian's package influxdb; tests/run installs it");
     let owner = (1500, 1500);
     let mut layer = Layer::new();
     layer.program(&program, "/usr/bin/influxd");
-    // As the official image has it; health checks and exported jobs use it.
+    // As in the official image; health checks and exported jobs use it.
     layer.program(Path::new("/usr/bin/influx"), "/usr/bin/influx");
-    // The official image has these too; `doctor --from`, `backup` and `restore` use them.
+    // The official image contains these as well; `doctor --from`, `backup` and `restore` use them.
     for name in ["bash", "cat", "find", "mkdir", "rm", "sleep", "touch"] {
         layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
     }
@@ -165,7 +164,7 @@ fn grafana(double: &Path) -> Vec<Image> {
         for name in names {
             layer.program(double, name);
         }
-        // The real ones have these too: health checks and the READMEs of exports use them.
+        // The real images contain these as well: health checks and the READMEs of exports use them.
         for name in ["/bin/sh", "/usr/bin/cat", "/usr/bin/wget"] {
             layer.program(Path::new("/bin/busybox"), name);
         }
@@ -207,7 +206,7 @@ fn grafana(double: &Path) -> Vec<Image> {
     images
 }
 
-/// The double's program, which cargo builds beside the tests.
+/// The double's program, built by cargo together with the tests.
 pub fn double_program() -> PathBuf {
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();
@@ -220,7 +219,7 @@ pub fn double_program() -> PathBuf {
     program
 }
 
-/// What a registry says of an image that it has.
+/// The registry's description of an image.
 pub fn describe(image: &Image) -> Value {
     json!({"name": image.name, "tag": image.tag, "digest": digest(&image.manifest)})
 }

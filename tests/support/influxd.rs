@@ -1,4 +1,4 @@
-//! A real InfluxDB on loopback, for one test: Debian's `influxd` with data of its own.
+//! A real InfluxDB on loopback for one test: Debian's `influxd` with its own data.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use super::{eventually, free_port};
 
-/// Ends with its value.
+/// Stops when dropped.
 pub struct Influxd {
     process: Child,
     data: tempfile::TempDir,
-    /// Its data lie on a small disk of their own.
+    /// Its data is on a separate small disk.
     is_mounted: bool,
     pub port: u16,
 }
 
 impl Influxd {
     /// # Panics
-    /// When there is no `influxd`: the tests need it.
+    /// If `influxd` is not installed: the tests need it.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// With settings of its own, by their variables.
+    /// Starts it with settings, by their variables.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), false, settings)
     }
 
-    /// With a disk of so many mebibytes only.
+    /// Starts it with a disk of this many mebibytes.
     pub fn start_on_a_small_disk(mebibytes: u32) -> Self {
         let data = tempfile::tempdir().unwrap();
         let size = format!("size={mebibytes}m");
@@ -36,7 +36,7 @@ impl Influxd {
         Self::start_in(data, true, &[])
     }
 
-    /// Leaves no room on its disk.
+    /// Fills its disk.
     pub fn fill_disk(&self) {
         assert!(self.is_mounted, "somebody else's disk");
         let mut file = std::fs::File::create(self.data.path().join("fill")).unwrap();
@@ -75,7 +75,7 @@ impl Influxd {
         super::run::http("GET", &format!("{}{path}", self.url()), None).map(|(_, body)| body)
     }
 
-    /// Asks one statement; the answer's text.
+    /// Runs one statement; returns the answer's text.
     pub fn query(&self, database: &str, statement: &str) -> String {
         query(&self.url(), database, statement)
     }
@@ -87,7 +87,7 @@ impl Influxd {
 }
 
 impl Influxd {
-    /// Ends it as a crash would.
+    /// Kills it, as a crash would.
     pub fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -104,7 +104,7 @@ impl Drop for Influxd {
     }
 }
 
-/// Asks an InfluxDB one statement; the answer's text.
+/// Runs one statement on an InfluxDB; returns the answer's text.
 pub fn query(url: &str, database: &str, statement: &str) -> String {
     let escape = clipper_metrics::http::escaped;
     let address = format!("{url}/query?epoch=ms&db={}&q={}", escape(database), escape(statement));

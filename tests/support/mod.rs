@@ -1,7 +1,7 @@
-//! What the tests stand on: servers that behave like the real ones, images, a registry, and a way
-//! to run the program.
+//! Support for the tests: servers that behave like the real ones, images, a registry, and a way to
+//! run the program.
 //!
-//! Must not import the code under test, except where a test of one system's client needs it.
+//! It does not import the code under test, except where a test of one system's client needs it.
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "every test uses another part")]
 #![allow(
@@ -24,10 +24,10 @@ pub mod server;
 
 use std::time::{Duration, Instant};
 
-/// Looks again and again until the condition holds.
+/// Polls until the condition holds.
 ///
 /// # Panics
-/// When it does not within the time.
+/// If it does not hold within the time limit.
 pub fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + within;
     while !holds() {
@@ -36,14 +36,13 @@ pub fn eventually(what: &str, within: Duration, mut holds: impl FnMut() -> bool)
     }
 }
 
-/// A TCP port on loopback that nobody listens on at the moment. Held ports are remembered, so that
-/// no two tests of one process get the same.
+/// A free TCP port on loopback. Assigned ports are remembered, so that no two tests of one process
+/// get the same.
 pub fn free_port() -> u16 {
     use std::collections::HashSet;
     use std::sync::{LazyLock, Mutex};
     static USED: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
-    // Below the range that the system hands out for outgoing connections, and different for every
-    // test process.
+    // Below the system's range for outgoing connections, and different for every test process.
     let start = 12_000 + u16::try_from(std::process::id() % 100).unwrap() * 200;
     let mut used = USED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for port in (start..start + 200).chain(12_000..32_000) {

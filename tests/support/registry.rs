@@ -1,4 +1,4 @@
-//! A registry on loopback that can only be read from, and can fail on purpose.
+//! A read-only registry on loopback, which can fail on purpose.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,16 +9,16 @@ use serde_json::json;
 use super::image::{self, Image, digest};
 use super::server::{Request, Response, in_background};
 
-/// What it serves.
+/// The served content.
 #[derive(Clone)]
 pub struct Registry {
     manifests: Arc<HashMap<(String, String), Vec<u8>>>,
     blobs: Arc<HashMap<String, Arc<Vec<u8>>>>,
-    /// Blobs that were cut off so far: the first transfer of each breaks, the next does not.
+    /// Blobs already cut off once: the first transfer of each fails, the next does not.
     cut: Arc<AtomicUsize>,
 }
 
-/// What a manifest is.
+/// The media type of a manifest.
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 impl Registry {
@@ -35,8 +35,8 @@ impl Registry {
         Self { manifests: Arc::new(manifests), blobs: Arc::new(blobs), cut: Arc::default() }
     }
 
-    /// Answers one request. The first part of a name can ask for a failure: `limited`, `silent`,
-    /// `cut`; `alias` is another name for the same.
+    /// Answers one request. The first part of a name can request a failure: `limited`, `silent`,
+    /// `cut`; `alias` is another name for the same image.
     pub async fn respond(&self, request: Request) -> Response {
         let path = request.path.trim_start_matches("/v2/").trim_end_matches('/');
         if path.is_empty() || path == "v2" || path == "/v2" {
@@ -77,7 +77,7 @@ impl Registry {
             && let Some(blob) = self.blobs.get(wanted)
         {
             let mut bytes = blob.as_ref().clone();
-            // A layer, not the few bytes of a configuration.
+            // A layer, rather than the few bytes of a configuration.
             if failure == "cut" && bytes.len() > 1 << 20 && self.cut.fetch_add(1, Ordering::Relaxed) == 0 {
                 bytes.truncate(bytes.len() / 2);
             }
@@ -87,7 +87,7 @@ impl Registry {
     }
 }
 
-/// What `docker login` with user `me` and a password full of odd letters makes of a request.
+/// The header that a client sends after `docker login` as user `me` with a password of special characters.
 pub const PRIVATE: &str = "Basic bWU6fn5+Pz8/";
 
 /// The registry of this test process, as the engine on this machine reaches it.
@@ -106,7 +106,7 @@ pub fn address() -> &'static str {
     &ADDRESS
 }
 
-/// A registry that wants to know who asks, with the same images.
+/// A registry that requires a login, with the same images.
 pub fn private() -> String {
     let registry = Registry::new(&image::all(&image::double_program()));
     let port = in_background(move |request: Request| {

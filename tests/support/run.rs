@@ -1,4 +1,4 @@
-//! Runs the program and small HTTP requests, and says what came of it.
+//! Runs the program and small HTTP requests, and checks their results.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,14 +8,14 @@ use std::sync::LazyLock;
 use clap::Parser as _;
 use serde_json::Value;
 
-/// A run of the program, with an environment of its own.
+/// A run of the program with its own environment.
 pub struct Run {
     pub arguments: Vec<String>,
     pub environment: BTreeMap<String, String>,
     home: tempfile::TempDir,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -60,7 +60,7 @@ impl Run {
     }
 }
 
-/// What came of a finished process.
+/// The result of a finished process.
 pub fn ran(output: &Output) -> Ran {
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -76,13 +76,13 @@ pub fn program() -> &'static str {
 
 impl Ran {
     /// # Panics
-    /// When the code is another one.
+    /// If the exit code differs.
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
 
-    /// The document that was printed, which fits the schema.
+    /// The printed document, which matches the schema.
     pub fn json(&self) -> Value {
         let json = serde_json::from_str(&self.out).unwrap_or_else(|why| panic!("{why}:\n{}\n{}", self.out, self.err));
         if let Err(why) = SCHEMA.validate(&json) {
@@ -92,13 +92,14 @@ impl Ran {
         json
     }
 
-    /// Every command that was suggested is one, and reaches the same instance, file and engine as it stands.
+    /// Checks that every suggested command is valid and, as typed, reaches the same instance, file
+    /// and engine.
     fn expect_complete_commands(&self, given: &clipper_metrics::commands::options::Options) {
         use clipper_metrics::settings::keys::Setting;
         let text = format!("{}\n{}", self.out, self.err);
         let commands: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
         let name = given.settings.0.get(&Setting::Name);
-        // Hints before anything is known of an instance name a command alone.
+        // Hints printed before an instance is known contain a command alone.
         let of_instance = |command: &&&str| name.is_some() && command.starts_with("clipper-metrics ");
         for command in commands.iter().filter(of_instance) {
             let parsed = parsed_command(command).options;
@@ -123,23 +124,23 @@ impl Ran {
     }
 }
 
-/// A suggested command as the program understands it when it is pasted into a shell.
+/// Parses a suggested command as the program would after pasting it into a shell.
 ///
 /// # Panics
-/// When it is no command.
+/// If it is not a valid command.
 pub fn parsed_command(command: &str) -> clipper_metrics::cli::Cli {
     let parsed = clipper_metrics::cli::Cli::try_parse_from(shell_words(command));
     parsed.unwrap_or_else(|why| panic!("`{command}` is suggested, but {why}"))
 }
 
-/// The words that a shell makes of a command.
+/// Splits a command into words as a shell does.
 fn shell_words(command: &str) -> Vec<String> {
     let output = Command::new("bash").args(["-c", &format!("printf '%s\\0' {command}")]).output().unwrap();
     assert!(output.status.success(), "`{command}` is no command: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().split_terminator('\0').map(String::from).collect()
 }
 
-/// The schema in the repository, in which no other field may appear.
+/// The schema in the repository, with unknown fields forbidden.
 static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let mut schema: Value = serde_json::from_str(clipper_metrics::output::JSON_SCHEMA).unwrap();
     for definition in schema["$defs"].as_object_mut().unwrap().values_mut() {
@@ -148,12 +149,12 @@ static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     jsonschema::validator_for(&schema).unwrap()
 });
 
-/// One HTTP request, with credentials in the address if need be; `None` if nobody answers.
+/// Sends one HTTP request, with credentials in the address if needed; `None` if no server answers.
 pub fn http(method: &str, url: &str, body: Option<&str>) -> Option<(u16, String)> {
     http_with(method, url, body, &[])
 }
 
-/// One HTTP request with headers.
+/// Sends one HTTP request with headers.
 pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, &str)]) -> Option<(u16, String)> {
     clipper_metrics::http::install_crypto_provider();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -179,7 +180,7 @@ pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, 
     })
 }
 
-/// The header for a user and password.
+/// The `Authorization` header for a user and password.
 pub fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", base64(&format!("{user}:{password}")))
 }
@@ -203,7 +204,7 @@ pub fn engine_socket() -> String {
     host.strip_prefix("unix://").expect("the tests speak to a local engine").to_string()
 }
 
-/// One POST to the engine itself; whether it said yes.
+/// Sends one POST to the engine itself; returns whether it succeeded.
 pub fn engine_post(path: &str, body: &Value) -> bool {
     let socket = engine_socket();
     let body = body.to_string();

@@ -1,5 +1,5 @@
-//! A small HTTP server for the doubles: whole requests in, whole answers out, on loopback or where
-//! a container wants it.
+//! A small HTTP server for the doubles, which reads whole requests and writes whole answers, on
+//! loopback or at any address in a container.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -12,13 +12,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A request, read whole.
+/// A complete request.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     pub method: String,
     /// Path and query, still escaped.
     pub path: String,
-    /// Names in small letters.
+    /// Headers with lower-case names.
     pub headers: HashMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -87,7 +87,7 @@ async fn read(request: hyper::Request<Incoming>) -> Request {
     }
 }
 
-/// A server on a port of loopback, in a thread of its own that ends with the test's process.
+/// A server on a loopback port, in a thread that ends with the test process.
 pub fn in_background<H, F>(handler: H) -> u16
 where
     H: Fn(Request) -> F + Send + Sync + 'static,
@@ -103,7 +103,7 @@ where
     port
 }
 
-/// Undoes the escaping of a path's segment or a query's value.
+/// Unescapes a path segment or a query value.
 pub fn unescaped(text: &str) -> String {
     let mut out = Vec::new();
     let mut bytes = text.bytes();

@@ -1,4 +1,4 @@
-//! Signing in, users and organisations.
+//! Logins, users and organisations.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,8 @@ use super::{ATTEMPTS, Double, Organisation, TOKEN, User, Who, base64_decoded, te
 use crate::support::server::{Request, Response};
 
 impl Double {
-    /// Who asks. As measured on 12.2.0, one who is not signed in is an anonymous visitor where those are let in, also
-    /// with a wrong password.
+    /// The account of a request. As measured on 12.2.0, a request without a valid login counts as
+    /// an anonymous visitor if those are allowed, even with a wrong password.
     pub(super) fn who(&mut self, request: &Request) -> Result<Who, Response> {
         self.signed_in(request).or_else(|rejected| {
             let role = self.doors.anonymous.clone().ok_or(rejected)?;
@@ -64,7 +64,7 @@ impl Double {
         Response::json(401, &json!({"statusCode": 401, "messageId": "password-auth.failed", "message": message}))
     }
 
-    /// The organisation that the header names, else the user's active one.
+    /// The organisation in the header, otherwise the user's active one.
     pub(super) fn organisation(&self, request: &Request, who: &Who) -> Result<usize, Response> {
         let position = |id: u64| self.state.organisations.iter().position(|org| org.id == id);
         let user = self.state.users.iter().find(|user| user.login == who.login);
@@ -151,7 +151,7 @@ impl Double {
         }
     }
 
-    /// The organisations that an account belongs to, by name.
+    /// The names of an account's organisations.
     pub(super) fn own_organisations(&self, who: &Who) -> Response {
         let user = self.state.users.iter().find(|user| user.login == who.login);
         let own = user.map(|user| user.organisations.clone()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Alert rules and the groups that they are evaluated in, as far as they were recorded. 7.5 has none.
+//! Alert rules and their groups, as far as they were recorded. 7.5 has none.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Double, Version, Who, answer, merge, text};
 use crate::support::server::Response;
 
-/// What Grafana makes of a field: it adds to each query what it would assume.
+/// The field as Grafana stores it: it adds defaults to every query.
 fn completed(name: &str, value: &Value) -> Value {
     let mut value = value.clone();
     if name == "data" {
@@ -24,15 +24,15 @@ fn completed(name: &str, value: &Value) -> Value {
     value
 }
 
-/// What became of the template of a rule's description when the rule fired. An example that says `recorded` was read
-/// from a server. The others were expanded by Grafana 12.2's own code from the `$value` and the `$values` of a version
-/// that did not run here.
+/// The result of a rule's description template when the rule fired. Examples marked `recorded` were
+/// read from a server. The others were expanded by Grafana 12.2's own code from the `$value` and
+/// `$values` of a version that was not run here.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluated {
     /// The version.
     pub grafana: String,
-    /// How the example came about.
+    /// The origin of the example.
     pub how: String,
     pub template: String,
     /// `$value`.
@@ -50,7 +50,7 @@ fn evaluated(version: Version) -> impl Iterator<Item = Evaluated> {
     all.into_iter().filter(move |one| version.recorded_as() == format!("grafana-{}", one.grafana))
 }
 
-/// A group's interval is a multiple of this, in seconds.
+/// A group's interval is a multiple of this number of seconds.
 const INTERVAL: u64 = 10;
 
 impl Double {
@@ -63,7 +63,7 @@ impl Double {
         body: Option<&Value>,
     ) -> Response {
         if self.version == Version::V7 {
-            // Its ruler is a plugin's, which nobody looked at.
+            // Its ruler belongs to a plugin, which was not inspected.
             return match segments {
                 ["api", "ruler", ..] => self.as_recorded("alert rule as somebody edits it in the browser"),
                 ["api", "prometheus", ..] => self.as_recorded("state of the rules"),
@@ -90,7 +90,7 @@ impl Double {
         }
     }
 
-    /// Rules whose templates were evaluated have fired; the others do as the recorded one did.
+    /// Rules whose templates were evaluated are firing; the others have the recorded state.
     fn states(&self, organisation: usize) -> Response {
         let mut recorded = self.like("state of the rules");
         let examples: Vec<Evaluated> = evaluated(self.version).collect();
@@ -145,7 +145,7 @@ impl Double {
             .map(|(name, value)| (name.as_str(), completed(name, value)))
             .collect();
         merge(&mut recorded.body, &known);
-        // What is not sent is not there.
+        // Omitted fields are removed.
         for absent in ["annotations", "labels"] {
             recorded.body[absent] = body[absent].clone();
         }

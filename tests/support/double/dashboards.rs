@@ -1,5 +1,4 @@
-//! Dashboards, folders, stars and home pages. Before 12, folders and dashboards share one world of
-//! uids and titles.
+//! Dashboards, folders, stars and home pages. Before 12, folders and dashboards share uids and titles.
 
 use serde_json::{Value, json};
 
@@ -66,7 +65,7 @@ impl Double {
                 .position(|other| other.uid != uid && taken(&text(&other.content["title"])) && other.folder == folder);
             match namesake {
                 Some(_) if !overwrite => return self.as_recorded("save another with the same title"),
-                // The save goes to the one of that title, whoever's it is.
+                // The save replaces the dashboard of that title, whoever owns it.
                 Some(index) => {
                     uid.clone_from(&org.dashboards[index].uid);
                     present = Some(index);
@@ -121,7 +120,7 @@ impl Double {
         self.with("save dashboard", &fields)
     }
 
-    /// The folder that a save names: by number everywhere, by uid from 9 on.
+    /// The folder of a save: by number in every version, by uid from 9 on.
     pub(super) fn folder_of(&self, organisation: usize, body: &Value) -> Result<Option<String>, Response> {
         let folders = &self.state.organisations[organisation].folders;
         if let Some(id) = body["folderId"].as_u64().filter(|id| *id > 0) {
@@ -195,7 +194,7 @@ impl Double {
             return self.as_recorded("dashboard by uid, absent");
         };
         if dashboard.v2.is_some() {
-            // In the words of its source.
+            // The wording comes from its source.
             let namespace = if org.id == 1 { "default".to_string() } else { format!("org-{}", org.id) };
             let place = format!("/apis/dashboard.grafana.app/v2beta1/namespaces/{namespace}/dashboards/{uid}");
             let message = format!("dashboard api version not supported, use {place} instead");
@@ -229,7 +228,7 @@ impl Double {
         answer(recorded.status, &recorded.body)
     }
 
-    /// Before 12, a folder is a dashboard of its own kind.
+    /// Before 12, a folder is a kind of dashboard.
     pub(super) fn folder_as_dashboard(&self, folder: &Folder) -> Response {
         let mut recorded = self.like("dashboard by that uid: it is the folder");
         let slug = slug(&folder.title);

@@ -1,9 +1,9 @@
-//! Grafana's double: answers like the recorded exchanges, keeps what it is told, has Grafana's two
-//! caches and its lockout, and is stricter than the real one: what nobody recorded or documented is
-//! 501.
+//! Grafana's double: answers like the recorded exchanges, stores its state, and has Grafana's two
+//! caches and its lockout. It is stricter than the real server: a request that was neither recorded
+//! nor documented is answered with 501.
 //!
-//! Every answer is a recorded one with the state at hand filled in, so the versions differ here
-//! only where their behaviour does. It must not know the program that it is used to test.
+//! Every answer is a recorded one with the current state filled in, so the versions differ here
+//! only in their behaviour. It does not depend on the program under test.
 
 mod accounts;
 mod alerting;
@@ -22,12 +22,12 @@ use serde_json::{Map, Value, json};
 use self::query::{Source, influxql};
 use super::server::{Request, Response, unescaped};
 
-/// Which Grafana to be.
+/// The version of Grafana.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     V7,
     V9,
-    /// 12.2, whose recordings stand for every 12 before 12.4.
+    /// 12.2, whose recordings represent all versions from 12.0 to 12.3.
     V12,
     V12_4,
     /// 12.4 with the changes that Grafana documents for 13; `tests/contract.rs` lists them.
@@ -47,7 +47,7 @@ impl Version {
         }
     }
 
-    /// The name of the recordings that it answers like.
+    /// The name of its recordings.
     const fn recorded_as(self) -> &'static str {
         match self {
             Self::V7 => "grafana-7.5.5",
@@ -57,7 +57,7 @@ impl Version {
         }
     }
 
-    /// What people call it.
+    /// Its version number.
     pub const fn name(self) -> &'static str {
         match self {
             Self::V7 => "7.5.5",
@@ -93,10 +93,10 @@ pub struct RecordedResponse {
     pub body: Value,
 }
 
-/// All recordings, by the names of their files.
+/// All recordings, by file name.
 static RECORDINGS: include_dir::Dir<'_> = include_dir::include_dir!("$CARGO_MANIFEST_DIR/tests/recordings");
 
-/// The exchanges of one recording, in order: those of every day, or the clashes.
+/// The exchanges of one recording in order: daily use, or conflicts.
 pub fn recording(version: Version, part: &str) -> Vec<Exchange> {
     let name = format!("{}{part}.json", version.recorded_as());
     let file = RECORDINGS.get_file(&name).unwrap_or_else(|| panic!("there is no recording {name}"));
@@ -105,12 +105,12 @@ pub fn recording(version: Version, part: &str) -> Vec<Exchange> {
 
 /// A token that the double issues and accepts.
 pub const TOKEN: &str = "glsa_of_the_double";
-/// A data source's settings are cached for so long.
+/// How long a data source's settings are cached.
 const SETTINGS_CACHE: Duration = Duration::from_secs(5);
-/// Wrong passwords before a user is locked out.
+/// The number of wrong passwords before a user is locked out.
 const ATTEMPTS: usize = 5;
 
-/// What it keeps across restarts.
+/// The state that survives restarts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct State {
     users: Vec<User>,
@@ -119,7 +119,7 @@ struct State {
     next_source: u64,
     service_account: bool,
     tokens: usize,
-    /// Wrong passwords by user: in Grafana's database, so that a restart forgets none.
+    /// Wrong passwords by user: in Grafana's database, so that they survive a restart.
     failures: BTreeMap<String, usize>,
 }
 
@@ -127,13 +127,13 @@ struct State {
 struct User {
     login: String,
     password: String,
-    /// The server's administrator, who may work in every organisation.
+    /// Whether the user is the server's administrator, who may use every organisation.
     is_admin: bool,
-    /// What the user may do in an organisation: `Admin`, `Editor` or `Viewer`.
+    /// The role in an organisation: `Admin`, `Editor` or `Viewer`.
     role: String,
-    /// Numbers of the organisations that the user belongs to.
+    /// Ids of the user's organisations.
     organisations: Vec<u64>,
-    /// The one that requests without a header go to.
+    /// The organisation of requests without a header.
     active: u64,
 }
 
@@ -147,7 +147,7 @@ struct Organisation {
     home: Option<String>,
     stars: Vec<String>,
     rules: Vec<Value>,
-    /// Seconds between the evaluations of a group of rules.
+    /// Seconds between evaluations of a rule group.
     intervals: BTreeMap<String, u64>,
 }
 
@@ -155,11 +155,11 @@ struct Organisation {
 struct StoredSource {
     id: u64,
     body: Value,
-    /// The second of the last save, by which plugin instances are told apart.
+    /// The second of the last save, which distinguishes plugin instances.
     saved: u64,
-    /// A file provides it.
+    /// Whether it is provisioned from a file.
     provisioned: bool,
-    /// It goes with its file.
+    /// Whether it is deleted together with its file.
     #[serde(default)]
     pruned: bool,
 }
@@ -170,14 +170,14 @@ struct StoredDashboard {
     uid: String,
     content: Value,
     folder: Option<String>,
-    /// Messages of all saves; as many as versions.
+    /// Messages of all saves, one per version.
     messages: Vec<String>,
-    /// A file provides it.
+    /// Whether it is provisioned from a file.
     provisioned: bool,
     /// The provider of that file.
     #[serde(default)]
     provider: Option<String>,
-    /// It was saved in schema v2; its resource.
+    /// Its resource, if it was saved in schema v2.
     #[serde(default)]
     v2: Option<Value>,
 }
@@ -189,7 +189,7 @@ struct Folder {
     title: String,
 }
 
-/// Settings as they were, for a while or for good.
+/// A cached copy of settings, temporary or permanent.
 #[derive(Debug, Clone)]
 struct Cached {
     settings: Value,
@@ -197,7 +197,7 @@ struct Cached {
     at: Instant,
 }
 
-/// A request as a test may want to look at it.
+/// A recorded request, for assertions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Seen {
     pub method: String,
@@ -213,61 +213,61 @@ pub struct Double {
     state: State,
     file: Option<PathBuf>,
     read_at: Option<SystemTime>,
-    /// Locks a user out after wrong passwords.
+    /// Whether it locks a user out after wrong passwords.
     locks_out: bool,
     settings: BTreeMap<(u64, String), Cached>,
     instances: BTreeMap<(u64, String), Cached>,
     seen: Vec<Seen>,
-    /// Where a host name of a data source really is: tests have no name server.
+    /// Addresses for host names in data sources: tests have no name server.
     hosts: BTreeMap<String, String>,
     /// Seconds by which its clock is ahead.
     ahead: u64,
-    /// It has no plugin for InfluxDB.
+    /// Whether it lacks the InfluxDB plugin.
     without_plugin: bool,
-    /// How many library panels are in every folder.
+    /// The number of library panels in every folder.
     library_panels: usize,
-    /// `min_refresh_interval` of its configuration, in seconds.
+    /// `min_refresh_interval` in its configuration, in seconds.
     min_refresh: u64,
-    /// Paths whose reading fails, with the status.
+    /// Paths whose GET fails, with the status.
     broken: BTreeMap<String, u16>,
     pub doors: Doors,
 }
 
-/// Which ways to sign in there are, and what visitors may do who do not.
+/// The enabled ways to sign in, and the rights of anonymous visitors.
 #[derive(Debug, Clone, Default)]
 pub struct Doors {
-    /// `auth.basic` is off.
+    /// Whether `auth.basic` is off.
     pub without_basic: bool,
-    /// `auth.disable_login_form` is on.
+    /// Whether `auth.disable_login_form` is on.
     pub without_form: bool,
-    /// The role of anonymous visitors, where there are any.
+    /// The role of anonymous visitors, if allowed.
     pub anonymous: Option<String>,
 }
 
-/// What a request turned into: an answer, or a question to InfluxDB whose answer becomes one.
+/// The outcome of a request: an answer, or a query to InfluxDB whose result becomes the answer.
 pub enum Reply {
     Now(Response),
     Ask(Ask),
 }
 
-/// A question to InfluxDB on somebody's behalf.
+/// A query to InfluxDB for a request.
 pub struct Ask {
     pub source: Source,
     pub version: Version,
     pub kind: Asking,
 }
 
-/// How the question came.
+/// The way of the query.
 pub enum Asking {
-    /// Through the proxy, as it is.
+    /// Through the proxy, unchanged.
     Proxy { query: String },
     /// Through `/api/ds/query`.
     Query { body: Value },
-    /// By "Save & Test".
+    /// Through "Save & Test".
     Health,
 }
 
-/// Who asks.
+/// The account of a request.
 struct Who {
     login: String,
     is_admin: bool,
@@ -276,20 +276,20 @@ struct Who {
 }
 
 impl Who {
-    /// May change data sources and preferences.
+    /// Whether it may change data sources and preferences.
     fn may_administer(&self) -> bool {
         self.is_admin || self.is_token || self.role == "Admin"
     }
 
-    /// May change dashboards and folders.
+    /// Whether it may change dashboards and folders.
     fn may_edit(&self) -> bool {
         self.may_administer() || self.role == "Editor"
     }
 }
 
 impl Double {
-    /// An empty Grafana whose administrator has this password. With a file, it keeps its state
-    /// there, and what is already there wins.
+    /// An empty Grafana with this administrator password. With a file, the state is stored there,
+    /// and existing state is loaded.
     pub fn new(version: Version, password: &str, file: Option<PathBuf>) -> Self {
         let main = Organisation { id: 1, name: "Main Org.".into(), ..Organisation::default() };
         let state = State {
@@ -335,12 +335,12 @@ impl Double {
         self.version
     }
 
-    /// Makes a host and port of a data source's address mean another one.
+    /// Maps a host and port in a data source's address to another one.
     pub fn map_host(&mut self, from: &str, to: &str) {
         self.hosts.insert(from.into(), to.into());
     }
 
-    /// Every request so far.
+    /// All requests so far.
     pub fn seen(&self) -> &[Seen] {
         &self.seen
     }
@@ -356,7 +356,7 @@ impl Double {
         self.write();
     }
 
-    /// Provides a data source from a file, as an operator does.
+    /// Provisions a data source from a file, as an operator does.
     pub fn provision_data_source(&mut self, body: &Value) {
         let mut body = body.clone();
         complete(&mut body);
@@ -367,7 +367,7 @@ impl Double {
         self.write();
     }
 
-    /// Provides a dashboard from a file, as an operator does.
+    /// Provisions a dashboard from a file, as an operator does.
     pub fn provision_dashboard(&mut self, content: &Value) {
         let id = self.new_id();
         let (uid, content, messages) = (text(&content["uid"]), content.clone(), vec![String::new()]);
@@ -377,12 +377,12 @@ impl Double {
         self.write();
     }
 
-    /// As if five minutes had passed since the last wrong password.
+    /// Simulates that five minutes have passed since the last wrong password.
     pub fn forgive(&mut self) {
         self.state.failures.clear();
     }
 
-    /// Another name for the first administrator, as long as nobody has ever signed in.
+    /// Renames the first administrator, as long as no user has signed in.
     pub fn name_administrator(&mut self, login: &str) {
         if self.state.next_id == 1 && self.state.next_source == 1 && self.state.users.len() == 1 {
             self.state.users[0].login = login.into();
@@ -390,23 +390,23 @@ impl Double {
         }
     }
 
-    /// Never locks anybody out.
+    /// Disables the lockout.
     pub fn never_lock_out(&mut self) {
         self.locks_out = false;
     }
 
-    /// Answers every GET of a path with a status, as when one row of its database cannot be read.
+    /// Answers every GET of a path with a status, as if a row of its database were unreadable.
     pub fn break_path(&mut self, path: &str, status: u16) {
         self.broken.insert(path.into(), status);
     }
 
-    /// Saves a dashboard as a browser does in schema v2: variables and title stay, unknown keys go.
+    /// Saves a dashboard as a browser does in schema v2: variables and title stay, unknown keys are removed.
     pub fn save_in_schema_v2(&mut self, uid: &str) {
         self.save_v2(uid);
         self.write();
     }
 
-    /// As if somebody had put a library panel into every folder.
+    /// Simulates a library panel in every folder.
     pub fn put_library_panel(&mut self) {
         self.library_panels += 1;
     }
@@ -416,12 +416,12 @@ impl Double {
         self.min_refresh = seconds;
     }
 
-    /// As if somebody had removed its plugin for InfluxDB.
+    /// Simulates that the InfluxDB plugin was removed.
     pub fn remove_plugin(&mut self) {
         self.without_plugin = true;
     }
 
-    /// As if the next save fell into a later second.
+    /// Simulates that the next save happens in a later second.
     pub fn next_second(&mut self) {
         self.ahead += 1;
     }
@@ -448,7 +448,7 @@ impl Double {
         self.read_at = std::fs::metadata(file).and_then(|meta| meta.modified()).ok();
     }
 
-    /// Answers one request, or says what InfluxDB is to be asked for it.
+    /// Answers one request, or returns the query to send to InfluxDB for it.
     pub fn respond(&mut self, request: &Request) -> Reply {
         self.read();
         let path = request.path.clone();
@@ -478,7 +478,7 @@ impl Double {
         found.unwrap_or_else(|| panic!("{step:?} is not recorded for {}", self.version.name())).response.clone()
     }
 
-    /// A recorded answer with some of its body's fields replaced.
+    /// A recorded answer with some fields of its body replaced.
     fn with(&self, step: &str, fields: &[(&str, Value)]) -> Response {
         let mut recorded = self.like(step);
         merge(&mut recorded.body, fields);
@@ -598,12 +598,12 @@ impl Double {
                 Response::json(404, &json!({"message": "Not found"}))
             }
             ("POST", ["api", "ds", "query"]) => return self.ds_query(organisation, body, request),
-            // As Grafana's API documentation says of a plugin that is not installed.
+            // From Grafana's API documentation about a plugin that is not installed.
             ("GET", ["api", "plugins", "influxdb", "settings"]) if self.without_plugin => {
                 answer(404, &json!({"message": "Plugin not found, no installed plugin with that id"}))
             }
             ("GET", ["api", "plugins", "influxdb", "settings"]) => self.as_recorded("influxdb plugin settings"),
-            // As in the source of each version.
+            // From the source of each version.
             ("GET", ["api", "frontend", "settings"]) => self.frontend_settings(),
             // As documented from version 8 on.
             ("GET", ["api", "library-elements"]) if self.version > Version::V7 => {
@@ -657,7 +657,7 @@ impl Double {
         Ok(Reply::Now(reply))
     }
 
-    /// The part about panel plugins.
+    /// The part of the frontend settings about panel plugins.
     fn frontend_settings(&self) -> Response {
         const EVERYWHERE: [&str; 13] = [
             "bargauge",
@@ -698,7 +698,7 @@ impl Double {
     }
 }
 
-/// Answers a request whole, asking InfluxDB where that is needed.
+/// Answers a request completely, querying InfluxDB if needed.
 pub async fn handle(double: &std::sync::Mutex<Double>, request: Request) -> Response {
     let reply = double.lock().unwrap_or_else(std::sync::PoisonError::into_inner).respond(&request);
     match reply {
@@ -716,7 +716,7 @@ fn merge(body: &mut Value, fields: &[(&str, Value)]) {
     }
 }
 
-/// Fields that Grafana adds to a data source which was sent without them.
+/// Adds the fields that Grafana adds to a new data source.
 fn complete(body: &mut Value) {
     let defaults: Map<String, Value> =
         [("user", json!("")), ("database", json!("")), ("isDefault", json!(false)), ("jsonData", json!({}))]
@@ -746,7 +746,7 @@ fn slug(title: &str) -> String {
     dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
 }
 
-/// Enough of base64 to read a header.
+/// A base64 decoder that suffices for headers.
 pub fn base64_decoded(text: &str) -> String {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bits = 0_u32;

@@ -1,5 +1,5 @@
-//! What Grafana does with files at its start: data sources, dashboards, alert rules. Measured on 12.2.0. Stricter than
-//! the real one: a key that its documentation does not name is an error.
+//! Grafana's handling of provisioning files at its start: data sources, dashboards and alert rules.
+//! Measured on 12.2.0. Stricter than the real server: an undocumented key is an error.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ const RULE_KEYS: [&str; 12] = [
     "notification_settings",
 ];
 
-/// The `.yaml` files of a folder, read.
+/// Parses the `.yaml` files of a folder.
 fn documents(folder: &Path) -> Vec<Value> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
     files.sort();
@@ -68,7 +68,7 @@ fn expect_keys(value: &Value, known: &[&str]) {
     }
 }
 
-/// Puts variables and files in the place of what follows a `$`.
+/// Expands variables and files after a `$`.
 fn expanded(value: &Value) -> Value {
     match value {
         Value::String(text) => json!(expanded_text(text)),
@@ -80,7 +80,7 @@ fn expanded(value: &Value) -> Value {
 
 fn expanded_text(text: &str) -> String {
     let inside = |kind: &str| text.strip_prefix(kind).and_then(|rest| rest.strip_suffix('}'));
-    // What comes of these is expanded once more.
+    // The results are expanded once more.
     if let Some(name) = inside("$__env{") {
         return expanded_text(&std::env::var(name).unwrap_or_default());
     }
@@ -101,7 +101,7 @@ fn expanded_text(text: &str) -> String {
 }
 
 impl Double {
-    /// Reads the files below a provisioning folder.
+    /// Reads the files in a provisioning folder.
     pub fn provision_from(&mut self, folder: &Path) {
         self.provision_sources(&documents(&folder.join("datasources")));
         self.provision_rules(&documents(&folder.join("alerting")));
@@ -123,7 +123,7 @@ impl Double {
                 let before = sources.iter().position(|source| source.body["name"] == body["name"]);
                 let id = before.map_or(self.state.next_source, |index| sources.remove(index).id);
                 self.state.next_source = self.state.next_source.max(id + 1);
-                // Older ones do not know it.
+                // Older versions do not know this key.
                 let pruned = file["prune"] == true && self.version >= Version::V12;
                 let new = StoredSource { id, saved, provisioned: body["editable"] != true, pruned, body };
                 self.only_default(organisation, &new);
@@ -146,7 +146,7 @@ impl Double {
             let folder =
                 self.provisioned_folder(organisation, &text(&provider["folder"]), &text(&provider["folderUid"]));
             let mut found = BTreeMap::new();
-            // Where the files are for this double.
+            // The path of the files for this double.
             let path = text(&provider["options"]["path"]);
             let path =
                 path.strip_prefix("/etc/grafana/provisioning/").map_or_else(|| path.clone().into(), |p| root.join(p));
@@ -222,7 +222,7 @@ impl Double {
         }
     }
 
-    /// The place of an organisation in the list.
+    /// The index of an organisation in the list.
     fn number_of(&self, id: &Value) -> usize {
         let found = self.state.organisations.iter().position(|organisation| json!(organisation.id) == *id);
         found.unwrap_or_else(|| panic!("there is no organisation {id}"))

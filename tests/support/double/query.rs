@@ -1,17 +1,16 @@
-//! Questions that Grafana's double passes on to InfluxDB for real, and their answers in the shape
-//! of each version.
+//! Queries that Grafana's double sends to a real InfluxDB, and their results in the format of each version.
 
 use serde_json::{Value, json};
 
 use super::{Ask, Asking, Version};
 use crate::support::server::Response;
 
-/// A data source's settings in use.
+/// The settings of a data source in use.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Where InfluxDB really is.
+    /// The actual address of InfluxDB.
     pub url: String,
-    /// Where the settings say that it is.
+    /// The address in the settings.
     pub shown_url: String,
     pub database: String,
     pub user: String,
@@ -19,7 +18,7 @@ pub struct Source {
     pub method: String,
 }
 
-/// Asks InfluxDB.
+/// Sends a query to InfluxDB.
 pub async fn influxql(ask: Ask) -> Response {
     let Ask { source, version, kind } = ask;
     match kind {
@@ -52,7 +51,7 @@ async fn send(source: &Source, path: &str) -> Result<(u16, Vec<u8>), String> {
 
 async fn proxy(source: &Source, version: Version, query: &str) -> Response {
     if query.is_empty() && version == Version::V9 {
-        // The path that 9.4 makes of an address with a uid.
+        // The path that 9.4 builds for an address with a uid.
         return match send(source, "/uid/garbled").await {
             Ok((status, body)) => Response::bytes(status, "text/plain; charset=utf-8", body),
             Err(_) => Response::bytes(502, "", Vec::new()),
@@ -64,7 +63,7 @@ async fn proxy(source: &Source, version: Version, query: &str) -> Response {
     }
 }
 
-/// The words in which Grafana tells that InfluxDB cannot be reached.
+/// Grafana's message that InfluxDB cannot be reached.
 fn unreachable(source: &Source, why: &str) -> String {
     let address = source.shown_url.trim_start_matches("http://");
     let host = address.split(':').next().unwrap_or_default();
@@ -105,13 +104,13 @@ async fn health(source: &Source, version: Version) -> Response {
     }
 }
 
-/// `/api/ds/query`: macros filled in, the first query asked.
+/// `/api/ds/query`: fills in macros and sends the first query.
 async fn panels(source: &Source, version: Version, body: &Value) -> Response {
     let query = &body["queries"][0];
     let question = filled(body, query);
     let is_relative = |name: &str| body[name].as_str().is_some_and(|text| text.starts_with("now"));
     if version == Version::V7 && question != query["query"] && (is_relative("from") || is_relative("to")) {
-        // Measured: with relative times, its $timeFilter finds nothing.
+        // Measured: with relative times, its $timeFilter matches nothing.
         return old_answer(&Ok(json!({})));
     }
     let result = ask(source, &question).await;
@@ -134,7 +133,7 @@ async fn panels(source: &Source, version: Version, body: &Value) -> Response {
         Err(_) if version == Version::V9 => plugin_error(),
         Err(why) => failed(unreachable(source, &why), 502),
         Ok(result) => match result["error"].as_str() {
-            // A question that cannot be read is one error, a database that is not there another.
+            // An invalid query is a different error than a missing database.
             Some(error) if error.starts_with("error parsing") && version == Version::V9 => plugin_error(),
             Some(error) if error.starts_with("error parsing") => {
                 failed(format!("InfluxDB returned error: {error}"), 500)
@@ -148,7 +147,7 @@ async fn panels(source: &Source, version: Version, body: &Value) -> Response {
     }
 }
 
-/// `$timeFilter` and `$__interval` as Grafana fills them in.
+/// Fills in `$timeFilter` and `$__interval` as Grafana does.
 pub fn filled(body: &Value, query: &Value) -> String {
     let moment = |value: &Value, default: &str| match value.as_str().unwrap_or(default) {
         text if text.chars().all(|c| c.is_ascii_digit()) => format!("{text}ms"),
@@ -176,7 +175,7 @@ fn column(series: &Value, index: usize) -> Vec<Value> {
     series["values"].as_array().into_iter().flatten().map(|row| row[index].clone()).collect()
 }
 
-/// 7.5 answers with lists of points, and says nothing of a database that is not there.
+/// 7.5 answers with lists of points, and does not report a missing database.
 fn old_answer(result: &Result<Value, String>) -> Response {
     let result = match result {
         Err(_) => return Response::json(500, &json!({"message": "Metric request error"})),
@@ -207,7 +206,7 @@ fn old_answer(result: &Result<Value, String>) -> Response {
     Response::json(200, &json!({"results": {"A": answer}}))
 }
 
-/// From 9 on, answers are data frames.
+/// From 9 on, results are data frames.
 fn frames(version: Version, result: &Value, question: &str, table: bool) -> Vec<Value> {
     let new = version >= Version::V12;
     let mut frames = Vec::new();
@@ -242,7 +241,7 @@ fn frames(version: Version, result: &Value, question: &str, table: bool) -> Vec<
                 let data = json!({"values": [column(&series, 0), column(&series, index)]});
                 let mut schema = schema(fields, json!(shown), "graph", true);
                 if new && !frames.is_empty() {
-                    // 12 says what it did once.
+                    // 12 reports the executed query only once.
                     schema.as_object_mut().map(|fields| fields.remove("meta"));
                 }
                 frames.push(json!({"schema": schema, "data": data}));

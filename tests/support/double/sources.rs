@@ -38,7 +38,7 @@ impl Double {
     pub(super) fn source_answer(&self, step: &str, source: &StoredSource, organisation: usize) -> Response {
         let org = self.state.organisations[organisation].id;
         let mut fields = Self::source_fields(source, org);
-        // The list does not have these.
+        // The list omits these.
         fields.push(("basicAuthUser", json!(text(&source.body["basicAuthUser"]))));
         fields.push(("withCredentials", json!(source.body["withCredentials"] == true)));
         self.with(step, &fields)
@@ -151,7 +151,7 @@ impl Double {
             return self.no_source();
         };
         let have = &self.state.organisations[organisation].sources[index];
-        // 7.5 lets a provided one be overwritten until its next start.
+        // 7.5 allows overwriting a provisioned one until its next start.
         if have.provisioned && self.version > Version::V7 {
             return self.as_recorded("update the provisioned data source by numeric id");
         }
@@ -178,8 +178,8 @@ impl Double {
         }
     }
 
-    /// A data source's settings as Grafana's own queries see them: through the cache of 5 s, and
-    /// through a plugin instance that may stay behind.
+    /// The settings of a data source for Grafana's own queries: through the cache of 5 s, and
+    /// through a plugin instance that may be outdated.
     pub(super) fn settings_for(
         &mut self,
         organisation: usize,
@@ -210,7 +210,7 @@ impl Double {
             url = url.replace(from, to);
         }
         let database = match text(&settings["jsonData"]["dbName"]) {
-            // Before 10, Grafana knows only the field at the top.
+            // Before 10, Grafana uses only the top-level field.
             name if name.is_empty() || self.version <= Version::V9 => text(&settings["database"]),
             name => name,
         };
@@ -241,7 +241,7 @@ impl Double {
     ) -> Result<Reply, Response> {
         match self.version {
             Version::V7 => Ok(Reply::Now(self.as_recorded("SHOW DATABASES through the proxy by uid"))),
-            // It garbles the path; InfluxDB, if it is there, does not know that one.
+            // It garbles the path, which InfluxDB, if reachable, does not know.
             Version::V9 => {
                 let source = self.settings_for(organisation, uid, request)?;
                 let kind = Asking::Proxy { query: String::new() };
