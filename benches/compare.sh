@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# How long it takes, against the plain floor and docker compose, as ratios in one run: absolute times
-# differ from machine to machine. Images must be on the engine.
+# Compares run times with plain `docker run` (the floor) and Docker Compose, as ratios within one run,
+# because absolute times differ between machines. The images must be on the engine.
 #
 #   benches/compare.sh INFLUXDB_IMAGE GRAFANA_IMAGE [ROUNDS]
-#   PULLS=yes benches/compare.sh …   pulls too: the images must be in a registry, and go from the engine
+#   PULLS=yes benches/compare.sh …   also measures pulls: the images must be in a registry, and are
+#                                    removed from the engine
 #
-# The floor is both containers with `docker run`, Grafana's first, with the settings that start Grafana
-# fastest, until InfluxDB has the database and Grafana serves its dashboards' API. Docker compose
-# provisions the same from files, where it is installed. Each round checks that what it started works.
-# Printed are median, minimum and maximum of the rounds, ratios of medians, and the requests of one `up`.
+# The floor starts both containers with `docker run`, Grafana first, with the settings that start Grafana
+# fastest, and waits until InfluxDB has the database and Grafana serves its dashboard API. If Docker Compose
+# is installed, it provisions the same from files. Every round checks that the started servers work. The
+# output contains median, minimum and maximum of the rounds, ratios of medians, and the requests of one `up`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 influxdb=${1:?INFLUXDB_IMAGE}
@@ -33,15 +34,15 @@ ready() { # until InfluxDB has the database and Grafana answers
   until curl -sf -o /dev/null "http://127.0.0.1:${ports[0]}/ping"; do sleep 0.005; done
   curl -s -o /dev/null "http://127.0.0.1:${ports[0]}/query" --data-urlencode 'q=CREATE DATABASE clipper'
   until curl -sf -o /dev/null "http://127.0.0.1:${ports[1]}/api/health"; do sleep 0.005; done
-  # Answers when the dashboards' API does, whether there is such a dashboard or not.
+  # This answers once the dashboard API does, whether or not the dashboard exists.
   curl -s -o /dev/null -u admin:admin "http://127.0.0.1:${ports[1]}/api/dashboards/uid/none"
 }
 
 works() { # both servers, and a dashboard where one is expected
   curl -sf "http://127.0.0.1:${ports[0]}/query" --data-urlencode 'q=SHOW DATABASES' | grep -q '"clipper"' ||
-    { echo "$1: there is no database" >&2; exit 1; }
+    { echo "$1: the database is missing" >&2; exit 1; }
   [ "$1" = floor ] || curl -sf -u admin:admin "http://127.0.0.1:${ports[1]}/api/search?type=dash-db" | grep -q Clipper ||
-    { echo "$1: there is no dashboard" >&2; exit 1; }
+    { echo "$1: the dashboard is missing" >&2; exit 1; }
 }
 
 floor() {
@@ -97,7 +98,7 @@ services:
 YAML
 fi
 
-# Each pull begins without the images. Of `up`, what counts is its longer pull: both begin at once.
+# Every pull starts without the images. For `up`, the longer pull counts, because both start at once.
 pull_both() {
   docker pull --quiet "$influxdb" >/dev/null &
   docker pull --quiet "$grafana" >/dev/null
@@ -175,7 +176,7 @@ line "status" look
 line "floor, stop and remove" floor_down
 line "down" down floor_down
 line "docker compose down" compose_down
-line "two docker pull side by side" pulls
+line "two docker pull in parallel" pulls
 line "pulls of up" our_pulls pulls
 echo
 echo "one up, cold, request by request:"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes docs/images/dashboard.png: an instance of its own with demo data, in a real Grafana, seen by a
+# Creates docs/images/dashboard.png: a separate instance with demo data in a real Grafana, rendered by a
 # headless Chromium.
 #
 #   docs/picture.sh GRAFANA_IMAGE [UP_OPTIONS]
@@ -14,12 +14,12 @@ finish() { program down --volumes --yes >/dev/null; rm -rf "$work"; }
 trap finish EXIT
 program up --grafana-image "$image" --influxdb-port 18086 --grafana-port 13000 "$@"
 program demo --models resnet,inception,spark-svm --backfill 6h --seed 3
-# Anybody who reaches this machine's loopback may look, for as long as the picture takes.
+# The default account is used on loopback, only while the picture is taken.
 address=$(program status --output json | grep -o 'http://[^"]*/d/[^"]*' | head -n 1)
 host=${address#http://}
 login=$(curl -sf -c "$work/cookies" -H 'Content-Type: application/json' -d '{"user":"admin","password":"admin"}' \
   "http://${host%%/*}/login" >/dev/null && awk '/grafana_session\t/ {print $7}' "$work/cookies")
-# Chromium takes no cookie on its command line: a page on the same host sets it first.
+# Chromium accepts no cookie on its command line, so it is set through the DevTools protocol.
 python3 - "$browser" "$address?from=now-6h&to=now&kiosk&theme=light" "$login" "$work" docs/images/dashboard.png <<'P'
 import json, os, socket, base64, struct, subprocess, sys, time, urllib.request
 
@@ -74,7 +74,7 @@ try:
     call("Emulation.setDeviceMetricsOverride", width=1280, height=1320, deviceScaleFactor=1, mobile=False)
     call("Page.enable")
     call("Page.navigate", url=url)
-    # Panels draw themselves when their queries are answered; nothing tells when the last one has.
+    # Panels are drawn when their queries are answered; no event marks the last one.
     drawn = "document.querySelectorAll('canvas').length > 4 && !document.querySelector('[aria-label=\"Panel loading bar\"]')"
     for _ in range(300):
         if call("Runtime.evaluate", expression=drawn).get("result", {}).get("value"):

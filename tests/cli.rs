@@ -134,9 +134,9 @@ fn a_bad_file_is_one_error_with_file_and_line() {
         ("influx_port = 70000\n", 1, "1 to 65535"),
         ("influx_port = \"8086\"\n", 1, "integer"),
         ("\ninflux_ip = 5\n", 2, "string"),
-        ("influx_dbname = \"\"\n", 1, "needs a name"),
-        ("influx_dbname = \"..\"\n", 1, "refuses"),
-        ("influx_dbname = \"a/b\"\n", 1, "refuses"),
+        ("influx_dbname = \"\"\n", 1, "the name is empty"),
+        ("influx_dbname = \"..\"\n", 1, "rejects"),
+        ("influx_dbname = \"a/b\"\n", 1, "rejects"),
         ("influx_dbname = \"a;b\"\n", 1, "Clipper does not escape"),
         ("slo_micros = -1\n", 1, "positive"),
         ("[metrics]\nnmae = \"x\"\n", 2, "unknown key"),
@@ -178,7 +178,7 @@ fn the_engine_is_chosen_as_docker_chooses() {
         endpoint(&["status", "-H", "/nonexistent/a"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/a")
     );
     assert!(endpoint(&["status"], Some("unix:///nonexistent/b")).contains("unix:///nonexistent/b (DOCKER_HOST)"));
-    assert!(endpoint(&["status", "-H", "gopher://x"], None).contains("not known"));
+    assert!(endpoint(&["status", "-H", "gopher://x"], None).contains("unknown scheme"));
 }
 
 #[test]

@@ -369,7 +369,7 @@ fn missing_and_wrong_servers_are_one_error_with_a_hint() {
     let dead = run("http://127.0.0.1:1", &grafana);
     assert!(dead.err.contains("does not answer") && dead.err.contains("hint: "), "{}", dead.err);
     let swapped = run(&grafana, &influxdb);
-    assert!(swapped.err.contains("no InfluxDB"), "{}", swapped.err);
+    assert!(swapped.err.contains("not InfluxDB"), "{}", swapped.err);
     let second = in_background(|_| async {
         let mut response = crate::support::server::Response::bytes(204, "application/json", Vec::new());
         response.headers.push(("X-Influxdb-Version".into(), "v2.7.12".into()));
@@ -381,7 +381,7 @@ fn missing_and_wrong_servers_are_one_error_with_a_hint() {
         crate::support::server::Response::bytes(200, "text/html", b"<html>\x1b[31m</html>".to_vec())
     });
     let odd = run(&influxdb, &format!("http://127.0.0.1:{nonsense}"));
-    assert!(odd.err.contains("no Grafana") && !odd.err.contains('\u{1b}'), "{:?}", odd.err);
+    assert!(odd.err.contains("not Grafana") && !odd.err.contains('\u{1b}'), "{:?}", odd.err);
     let endless = in_background(|_| async {
         crate::support::server::Response::bytes(200, "application/json", vec![b' '; 40 << 20])
     });

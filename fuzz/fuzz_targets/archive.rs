@@ -1,4 +1,4 @@
-//! An archive of a backup, which may come from anywhere.
+//! Backup archives, which may come from untrusted sources.
 #![no_main]
 
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use flate2::{Compression, write::GzEncoder};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let folder = tempfile::tempdir().unwrap();
-    // As it is, and as the content of a sound compression: few mutations get past a checksum.
+    // Unchanged, and correctly compressed: few mutations pass a checksum.
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).unwrap();
     for content in [bytes.to_vec(), encoder.finish().unwrap()] {

@@ -1,4 +1,4 @@
-//! Clipper's file: read or refused, and never a control character in the message.
+//! Clipper's file: accepted or rejected, without a control character in the message.
 #![no_main]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Grafana's answers: understood or refused.
+//! Grafana's answers: accepted or rejected.
 #![no_main]
 
 use clipper_metrics::grafana::{Api, dashboard, classify};

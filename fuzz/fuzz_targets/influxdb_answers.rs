@@ -1,4 +1,4 @@
-//! InfluxDB's answers: read or refused.
+//! InfluxDB's answers: accepted or rejected.
 #![no_main]
 
 use clipper_metrics::influxdb;

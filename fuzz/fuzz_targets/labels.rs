@@ -1,4 +1,4 @@
-//! Labels: read, or nothing.
+//! Labels: parsed or ignored.
 #![no_main]
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Messages of a pull: counted without overflow, whatever they say.
+//! Messages of a pull: counted without overflow, whatever their content.
 #![no_main]
 
 use clipper_metrics::engine::pull::{Progress, classify};

@@ -353,7 +353,7 @@ mod tests {
         write(home.path(), &subject(), &wanted).unwrap();
         fs::write(home.path().join("b"), "edited").unwrap();
         let other = [file("a", "3"), file("b", "2")];
-        assert!(refused(home.path(), &other).contains("holds b,"));
+        assert!(refused(home.path(), &other).contains("contains b,"));
         assert_eq!(fs::read_to_string(home.path().join("a")).unwrap(), "1");
         // Unchanged files need no list.
         fs::write(home.path().join("b"), "2").unwrap();

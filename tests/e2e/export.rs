@@ -115,7 +115,7 @@ fn compose_continues_with_the_volumes_and_back_again() {
     // Two servers on one volume would corrupt it, whatever their ports.
     let other = free_port().to_string();
     let refused = it.run(&["up", "--influxdb-port", &other]).expect(1);
-    assert!(refused.err.contains("runs with InfluxDB's data"), "{}", refused.err);
+    assert!(refused.err.contains("runs and mounts InfluxDB's data"), "{}", refused.err);
     assert!(refused.err.contains("docker stop "), "{}", refused.err);
 
     for command in &project.commands()[1] {

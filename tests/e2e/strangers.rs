@@ -128,7 +128,7 @@ fn a_container_of_a_committed_image_is_not_changed() {
     // A shell for inspecting the data, from such an image, is not a managed server either.
     let id = sleep(&["--volume", &format!("{}:/var/lib/influxdb", it.container("influxdb"))]);
     let up = it.first_up(&[]).expect(1);
-    assert!(up.err.contains(&stranger.1) && up.err.contains("runs with InfluxDB's data"), "{}", up.err);
+    assert!(up.err.contains(&stranger.1) && up.err.contains("runs and mounts InfluxDB's data"), "{}", up.err);
     it.run(&["down"]).expect(0);
     assert_eq!(docker(&["inspect", "--format", "{{.State.Running}}", &id]).as_deref(), Ok("true"));
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the schemas of the kinds that are exported, strict, without descriptions, from PyPI's kubernetes-validate.
+"""Writes strict schemas of the exported kinds, without descriptions, from the kubernetes-validate package on PyPI.
 
     python3 -m venv venv && venv/bin/pip install kubernetes-validate && venv/bin/python tests/schemas/kubernetes.py
 """
