@@ -453,12 +453,7 @@ pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
     }
     let take_back = want.command(&format!("up{left}"));
     unreadable
-        .map(|why| {
-            format!(
-                "{why}; its dashboard in Grafana stays unchanged; `{take_back}` removes the file from the \
-                 settings"
-            )
-        })
+        .map(|why| format!("{why}; its dashboard in Grafana stays unchanged; `{take_back}` removes the file"))
         .collect()
 }
 

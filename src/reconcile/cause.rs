@@ -56,8 +56,7 @@ impl Cause {
                 let arguments =
                     format!("run --rm --user 0 --entrypoint chown --volume {volume}:/data {image} -R {user} /data");
                 format!(
-                    "`{}` gives the volume to the image's user; then run \
-                     `{up}`",
+                    "`{}` gives the volume to the image's user; then run `{up}`",
                     stack.invocation.docker(&arguments)
                 )
             }

@@ -123,10 +123,7 @@ impl Systems {
         self.save_upgrade(end).await?;
         if let Err(why) = self.docker()?.discard_database_copy(&self.container_of(Role::Grafana)?).await {
             // A leftover copy only takes up space, and the next copy replaces it.
-            self.listener.on(Event::Warning(&format!(
-                "the copy of Grafana's database could not be deleted from its \
-                 volume: {why}"
-            )));
+            self.listener.on(Event::Warning(&format!("the copy of Grafana's database could not be deleted: {why}")));
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ fn a_failing_image_is_rolled_back_and_not_tried_again_automatically() {
         assert_eq!(runs(&it), image(OLD), "{behaviour}");
         assert_eq!(copied(&it), 0, "{behaviour}");
         let status = it.run(&["status"]).expect(0);
-        assert!(status.out.contains("failed when it was tried"), "{behaviour}: {}", status.out);
+        assert!(status.out.contains("failed and is not used"), "{behaviour}: {}", status.out);
         let bare = it.run(&["up"]).expect(0);
         assert!(bare.out.contains("nothing to do"), "{behaviour}: {}", bare.out);
         // Even if all containers are recreated.

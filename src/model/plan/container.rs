@@ -148,8 +148,8 @@ pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &Man
 pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
     let hint = match role {
         Role::Influxdb => {
-            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or set --influxdb-url to InfluxDB's own \
-             address"
+            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or set --influxdb-url to InfluxDB's \
+             own address"
         }
         Role::Grafana if stack.container(role).is_some() => "use an image of Grafana 7.5 to 13 with --grafana-image",
         Role::Grafana => "set --grafana-url to Grafana's own address, which does not redirect, up to but without /api",
