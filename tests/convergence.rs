@@ -542,7 +542,7 @@ impl World {
                         is_up(have.run) && collide(SocketAddr::new(ip.parse().unwrap(), have.port), publish)
                     })
                 };
-                assert!(!is_held(&self.influxdb) && !is_held(&self.grafana), "a container of ours holds it");
+                assert!(!is_held(&self.influxdb) && !is_held(&self.grafana), "a managed container holds it");
                 return !(case.no_address && role == Role::Grafana);
             }
             Step::CreateNetwork => {
@@ -561,7 +561,7 @@ impl World {
                 self.settings = Thing::Right;
                 if let Some(want) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
                     let deletes = self.database && want.is_shorter_than(self.keeps);
-                    assert!(self.asked || !deletes, "a retention is remembered that nobody confirmed");
+                    assert!(self.asked || !deletes, "an unconfirmed retention is remembered");
                     self.remembers = true;
                 }
             }
@@ -756,13 +756,13 @@ impl World {
             Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
             Step::SetRetention { from } => {
                 let want = case.retention.unwrap();
-                assert_eq!((self.database, from), (true, Some(self.keeps)), "what is altered was looked at");
+                assert_eq!((self.database, from), (true, Some(self.keeps)), "the altered period was read before");
                 assert!(self.asked || !want.is_shorter_than(self.keeps), "points are dropped without a question");
                 self.keeps = want;
             }
             // `down --deregister` is for external servers, but the model has containers.
             Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
-            Step::SaveDashboard { .. } => unreachable!("there is no such dashboard"),
+            Step::SaveDashboard { .. } => unreachable!("the dashboard does not exist"),
             Step::SetHome => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;
@@ -788,7 +788,7 @@ impl World {
             Step::CreateOrganisation | Step::CreateFolder => unreachable!("not specified"),
         }
         let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == RunState::Running);
-        assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is open to everybody after {step:?}");
+        assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is accepted off loopback after {step:?}");
         true
     }
 
@@ -824,13 +824,13 @@ impl World {
     }
 
     fn create(&mut self, role: Role, password: PasswordSource, open: bool, port: u16, version: u64) {
-        let network = self.kept().expect("there is no network to attach to");
+        let network = self.kept().expect("the network does not exist");
         let id = self.next_id;
         self.next_id += 1;
         let srv = self.server(role);
         assert!(srv.container.is_none(), "the name is taken");
-        assert!(srv.image, "there is no image");
-        assert!(srv.volume, "there is no volume");
+        assert!(srv.image, "the image does not exist");
+        assert!(srv.volume, "the volume does not exist");
         let (spec, run) = (Spec::Right, RunState::Created);
         srv.container = Some(Cont { spec, network, run, password, open, port, version, id });
     }
@@ -1460,7 +1460,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     worlds.push(world.clone());
     assert!(
         plan::up(&want, &world.observe(&want, case), UpOptions::default()).blocked().is_none(),
-        "its own run goes on"
+        "its own run continues"
     );
     assert!(world.execute(case, Step::FinishRestore));
     worlds.push(world);
@@ -2158,7 +2158,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     assert!(steps.contains(&Step::CreateOnLoopback), "{plan:?}");
     let asks =
         |step: &Step| matches!(step, Step::SaveDashboard { .. } | Step::SaveDataSource { .. } | Step::AwaitQuery);
-    assert!(!steps.iter().any(asks), "nobody is asked in this round: {plan:?}");
+    assert!(!steps.iter().any(asks), "no confirmation is requested in this round: {plan:?}");
     assert!(!steps.contains(&Step::StartContainer(Role::Grafana)), "{plan:?}");
     let made = |has_data: bool| {
         plan_with(&want, |seen| {

@@ -516,7 +516,7 @@ fn forwarded(port: u16, request: Request) -> Response {
 }
 
 #[test]
-fn a_panel_that_takes_too_long_is_no_fault_of_its_data_source() {
+fn a_slow_panel_is_not_a_failure_of_its_data_source() {
     for version in [Version::V9, Version::V12_4] {
         let it = Case::healthy(version);
         let (influxdb, port) = (it.servers.influxd.url(), it.servers.port());

@@ -47,7 +47,7 @@ fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
         let ran = provisioning(&it, &files, &with).expect(0);
         assert!(ran.err.contains("nobody signs in to Grafana"), "{}", ran.err);
         let double = || it.double.lock().unwrap();
-        assert!(double().seen().iter().all(|seen| !seen.signed_in), "{version:?}: nobody gave an account");
+        assert!(double().seen().iter().all(|seen| !seen.signed_in), "{version:?}: no account was supplied");
         double().provision_from(&files);
         let status: Vec<&str> = ["status", "--output", "json"].into_iter().chain(with.clone()).collect();
         let status = it.run(&status).expect(0).json();
@@ -383,6 +383,6 @@ fn objects_of_earlier_exports_in_a_cluster_are_found_by_their_label() {
     let job = now.iter().find(|object| object["kind"] == "Job").unwrap();
     assert!(job["spec"]["ttlSecondsAfterFinished"].as_u64().is_some_and(|seconds| seconds > 0));
     for value in now.iter().map(|object| object["metadata"]["labels"]["clipper-metrics/export"].as_str().unwrap()) {
-        assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric()), "{value} is no label");
+        assert!(value.len() <= 63 && value.chars().all(|c| c.is_ascii_alphanumeric()), "{value} is not a valid label");
     }
 }

@@ -67,7 +67,7 @@ impl Servers {
         let odd: Vec<_> = double.seen().iter().filter(|seen| seen.status == 501).collect();
         assert!(odd.is_empty(), "requests that no Grafana is known to answer: {odd:?}");
         for save in self.saved.lock().unwrap().iter() {
-            assert_eq!(save["overwrite"], false, "Grafana would follow it to somebody else's dashboard");
+            assert_eq!(save["overwrite"], false, "Grafana would replace a foreign dashboard");
             let dashboard = &save["dashboard"];
             assert_eq!(dashboard["version"].is_u64(), dashboard["id"].is_u64(), "saved as it was read");
         }
@@ -715,7 +715,7 @@ fn down_and_logs_need_no_engine_for_external_servers() {
     assert!(down.out.contains("go on running"), "{}", down.out);
     // The instance may have containers and volumes on the engine.
     assert!(down.err.contains("/nonexistent/docker.sock") && down.err.contains("are left alone"), "{}", down.err);
-    // An old configuration that names an engine which is gone is no obstacle either; one that is typed must be there.
+    // An outdated configuration that names a missing engine is not a blocker either; an engine in an option must exist.
     let by_context = |words: &[&str]| it.command(words).env("DOCKER_HOST", "").env("DOCKER_CONTEXT", "gone").run();
     let down = by_context(&["down"]).expect(0);
     assert!(down.err.contains("gone") && down.err.contains("are left alone"), "{}", down.err);

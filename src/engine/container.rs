@@ -163,7 +163,7 @@ impl Docker {
             let options = StopContainerOptionsBuilder::default().t(STOP_SECONDS).build();
             let doing = format!("stop the container of {}", role.title());
             match self.find(&doing, self.client.stop_container(&id, Some(options))).await {
-                // It ends already, and its removal waits for that.
+                // It is already exiting, and the removal waits for that.
                 Err(Error::Docker { refusal: Refusal::Ending, .. }) => {}
                 result => drop(result?),
             }
@@ -172,7 +172,7 @@ impl Docker {
     }
 
     /// Removes a container, running or not, and its anonymous volumes if `volumes` is set. A container that is gone, or
-    /// that another process removes, is fine. Podman cannot remove one at the moment at which it ends.
+    /// that another process removes, is not an error. Podman cannot remove a container at the moment when it exits.
     pub(super) async fn remove(&self, doing: &str, id: &str, volumes: bool) -> Result<()> {
         let remove = async || {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(volumes).build();

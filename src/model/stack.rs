@@ -440,13 +440,13 @@ pub struct MadeFor {
 }
 
 impl MadeFor {
-    /// Both are the same database, as far as both machines are known.
+    /// Whether both are the same database, as far as both machines are known.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.url == other.url && self.database == other.database && !self.is_on_another_machine(other)
     }
 
-    /// The addresses are on the loopback of two machines.
+    /// Whether the addresses are on the loopback of two machines.
     #[must_use]
     pub fn is_on_another_machine(&self, other: &Self) -> bool {
         matches!((&self.machine, &other.machine), (Some(one), Some(another)) if one != another)

@@ -246,7 +246,7 @@ fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     let refused = refused.expect(2);
     let run = format!("begun by process {} on ", process.id());
     assert!(refused.err.contains(&run) && refused.err.contains("--yes"), "{}", refused.err);
-    assert_eq!(is_left.unwrap(), "true", "the other restore goes on");
+    assert_eq!(is_left.unwrap(), "true", "the other restore continues");
     // That process has ended.
     it.run(
         &[&words[..], &["--influxdb-image".into(), format!("{}/influxdb:1.12.4", crate::support::registry::address())]]
@@ -347,11 +347,11 @@ fn another_backup_and_a_paused_grafana_are_not_disturbed() {
     docker(&["pause", &it.container("grafana")]).unwrap();
     let paused = it.run(&["backup", path]).expect(1);
     assert!(paused.err.contains("is paused") && paused.err.contains("process 7 on box"), "{}", paused.err);
-    assert_eq!(it.inspect("grafana")["State"]["Paused"], true, "whoever paused it goes on");
+    assert_eq!(it.inspect("grafana")["State"]["Paused"], true, "it stays paused for the other run");
     docker(&["unpause", &it.container("grafana")]).unwrap();
     it.run(&["backup", path]).expect(0);
     let left = inside(&it, &format!("cd {data} && echo clipper-metrics*"));
-    assert_eq!(left, "clipper-metrics-backup-box-7-8", "the copy of the run that goes on, and no other");
+    assert_eq!(left, "clipper-metrics-backup-box-7-8", "only the copy of the active run");
     inside(&it, &format!("rm -rf {data}/clipper-metrics-backup-box-7-8"));
     docker(&["pause", &it.container("grafana")]).unwrap();
     let paused = it.run(&["backup", folder.path().join("other").to_str().unwrap()]).expect(1);

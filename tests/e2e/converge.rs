@@ -331,7 +331,7 @@ fn a_watch_outlives_an_engine_that_restarts() {
     engine.revive();
     // Whatever the state of the servers after the restart, the output continues.
     assert_eq!(ran(&engine.program(&["up"]).output().unwrap()).code, 0);
-    assert!(lines.any(|line| line.contains("clipper-metrics in sync")), "it goes on");
+    assert!(lines.any(|line| line.contains("clipper-metrics in sync")), "the output continues");
     super::lifecycle::interrupt(watch.id());
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     engine.program(&["down", "--volumes", "--yes"]).output().unwrap();

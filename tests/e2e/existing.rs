@@ -124,7 +124,7 @@ fn what_an_instance_remembers_plays_no_part_where_both_servers_are_external() {
     let dashboard = format!("/api/dashboards/uid/{}", it.name);
     it.run(&[&["up"], &urls[..]].concat()).expect(0);
     assert_eq!(servers.ask("GET", &dashboard, None).0, 200);
-    // The instance's containers go, too, and its volumes and settings stay.
+    // The instance's containers are removed as well; its volumes and settings stay.
     it.run(&[&["down", "--deregister"], &urls[..]].concat()).expect(0);
     assert_eq!(servers.ask("GET", &dashboard, None).0, 404);
     it.run(&["up"]).expect(0);

@@ -228,7 +228,7 @@ fn the_log_of_each_server_is_shown() {
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.next().is_some(), "what was there comes first");
     it.query("", "SHOW DATABASES");
-    assert!(lines.any(|line| line.contains("SHOW DATABASES") || line.contains("/query")), "following goes on");
+    assert!(lines.any(|line| line.contains("SHOW DATABASES") || line.contains("/query")), "following continues");
     interrupt(follower.id());
     assert_eq!(follower.wait().unwrap().code(), Some(0), "Ctrl-C is the normal end");
     // A reader that closes ends it as well, even if nothing more is logged.

@@ -75,7 +75,7 @@ fn a_supplied_password_admin_does_not_prove_that_admin_admin_is_rejected() {
     with_password(&it, &["up", "--reset-grafana-password"], "admin").expect(0);
     let bridge = bridge();
     it.run(&["up", "--grafana-ip", &bridge]).expect(0);
-    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "admin"), 401, "admin/admin is shut out");
+    assert_eq!(sign_in(&bridge, it.grafana_port, "admin", "admin"), 401, "admin/admin is rejected");
     let shown = it.run(&["status", "--show-secrets", "--output", "json"]).expect(0).json();
     let password = shown["account"]["password"].as_str().unwrap();
     assert_eq!(sign_in(&bridge, it.grafana_port, "admin", password), 200);

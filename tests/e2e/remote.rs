@@ -139,6 +139,6 @@ fn servers_on_this_machines_loopback_are_never_contacted() {
     assert!(from_here(&["logs", "grafana"]).expect(0).out.contains("double"));
     let down = from_here(&["down"]).expect(0);
     assert!(down.out.contains(&format!("-H {host} --volumes`")), "a complete command: {}", down.out);
-    assert_eq!(caught(), 0, "nobody here was asked");
+    assert_eq!(caught(), 0, "no local server was contacted");
     from_here(&["down", "--volumes", "--yes"]).expect(0);
 }

@@ -223,9 +223,9 @@ fn the_dashboard_is_well_formed() {
         }
         for target in panel["targets"].as_array().unwrap() {
             let query = target["query"].as_str().unwrap();
-            assert!(!query.contains("fill(0)"), "{title}: a gap is no zero");
+            assert!(!query.contains("fill(0)"), "{title}: a gap is not a zero");
             if query.contains("latency") && !query.contains("\"size\") AS") {
-                assert!(query.contains("\"size\" > 0"), "{title}: zeros are no latencies");
+                assert!(query.contains("\"size\" > 0"), "{title}: zeros are not latencies");
             }
             if query.contains("model_latency") && query.contains("p99") {
                 assert_eq!(defaults["unit"], "µs", "{title}");

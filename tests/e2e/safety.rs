@@ -217,7 +217,7 @@ fn everything_is_on_loopback_and_containers_have_few_privileges() {
     assert_eq!(it.inspect("influxdb")["HostConfig"]["ReadonlyRootfs"], true);
     let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let open = |port: u16| sockets.lines().filter(|line| line.contains(&format!("00000000:{port:04X} "))).count();
-    assert_eq!(open(it.influxdb_port) + open(it.grafana_port), 0, "nothing listens for everybody");
+    assert_eq!(open(it.influxdb_port) + open(it.grafana_port), 0, "nothing listens off loopback");
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn moving_off_loopback_changes_the_default_password_first() {
     assert!(changed.is_some() && changed < moved, "{}", up.err);
     let url = format!("http://{bridge}:{}/api/org", it.grafana_port);
     let status = http_with("GET", &url, None, &[("authorization", &basic("admin", "admin"))]).unwrap().0;
-    assert_eq!(status, 401, "admin/admin is shut out");
+    assert_eq!(status, 401, "admin/admin is rejected");
     it.run(&["status"]).expect(0);
     // A volume kept from loopback is also secured before it is published off loopback.
     let other = Instance::new("kept");

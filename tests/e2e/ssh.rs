@@ -220,7 +220,7 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     write("localhost", &influxdb);
     let config = file.to_str().unwrap();
     let named = host.run("ssh://box", &["doctor", "-c", config, "--output", "json"]).expect(3).json();
-    assert_eq!(named["culprit"]["check"], "reports", "demo data is no Clipper: {named}");
+    assert_eq!(named["culprit"]["check"], "reports", "demo data does not count as reports: {named}");
     host.engine.docker(&[
         "run",
         "--detach",
@@ -246,7 +246,7 @@ fn an_engine_behind_ssh_keeps_everything_on_its_loopback() {
     assert!(!open.out.contains("ssh -N"), "{}", open.out);
     host.run("ssh://box", &["logs", "influxdb", "--tail", "1"]).expect(0);
     host.run("ssh://box", &["down", "--volumes", "--yes"]).expect(0);
-    assert_eq!(traps.map(|caught| caught.load(Ordering::SeqCst)), [0, 0], "nobody here was asked");
+    assert_eq!(traps.map(|caught| caught.load(Ordering::SeqCst)), [0, 0], "no local server was contacted");
     host.assert_nothing_left();
 }
 

@@ -111,7 +111,7 @@ fn a_container_of_a_committed_image_is_not_changed() {
     let down = it.run(&["down"]).expect(0);
     assert!(runs() && down.out.contains(&stranger.1), "{}", down.out);
     assert!(it.id("influxdb").is_empty(), "ours is gone");
-    // With the name of ours, it is a blocker like any other container.
+    // With the name of a managed container, it is a blocker like any other container.
     docker(&["rename", &stranger.1, &it.container("influxdb")]).unwrap();
     let up = it.first_up(&[]).expect(1);
     assert!(up.err.contains("did not create it"), "{}", up.err);

@@ -38,7 +38,7 @@ impl Influxd {
 
     /// Fills its disk.
     pub fn fill_disk(&self) {
-        assert!(self.is_mounted, "somebody else's disk");
+        assert!(self.is_mounted, "the disk does not belong to this test");
         let mut file = std::fs::File::create(self.data.path().join("fill")).unwrap();
         while std::io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
     }

@@ -99,7 +99,7 @@ static RECORDINGS: include_dir::Dir<'_> = include_dir::include_dir!("$CARGO_MANI
 /// The exchanges of one recording in order: daily use, or conflicts.
 pub fn recording(version: Version, part: &str) -> Vec<Exchange> {
     let name = format!("{}{part}.json", version.recorded_as());
-    let file = RECORDINGS.get_file(&name).unwrap_or_else(|| panic!("there is no recording {name}"));
+    let file = RECORDINGS.get_file(&name).unwrap_or_else(|| panic!("the recording {name} does not exist"));
     serde_json::from_slice(file.contents()).unwrap()
 }
 

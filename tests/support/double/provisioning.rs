@@ -64,7 +64,7 @@ fn documents(folder: &Path) -> Vec<Value> {
 
 fn expect_keys(value: &Value, known: &[&str]) {
     for key in value.as_object().unwrap().keys() {
-        assert!(known.contains(&key.as_str()), "{key} is no key of {value}");
+        assert!(known.contains(&key.as_str()), "{key} is not a key of {value}");
     }
 }
 
@@ -225,7 +225,7 @@ impl Double {
     /// The index of an organisation in the list.
     fn number_of(&self, id: &Value) -> usize {
         let found = self.state.organisations.iter().position(|organisation| json!(organisation.id) == *id);
-        found.unwrap_or_else(|| panic!("there is no organisation {id}"))
+        found.unwrap_or_else(|| panic!("organisation {id} does not exist"))
     }
 
     fn provisioned_folder(&mut self, organisation: usize, title: &str, uid: &str) -> Option<String> {
