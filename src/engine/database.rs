@@ -36,9 +36,9 @@ impl Docker {
     /// Copies the database together with the files of clipper-metrics that belong to it: the
     /// password and the version.
     ///
+    /// # Errors
     /// [`Error::Raced`] if the container was started meanwhile, [`Error::Docker`] if the engine
     /// returns an error or the volume is full.
-    /// volume is full.
     pub async fn copy_database(&self, container: &str, upgrade: &str) -> Result<()> {
         let doing = "copy Grafana's database inside its volume";
         // An existing copy becomes invalid.
