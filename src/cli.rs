@@ -1,69 +1,82 @@
-//! The command line: which commands there are, and how a run begins and ends.
+//! The command line: the commands, the options that each accepts, and the beginning and end of a run.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::commands::options::{self, Options};
 use crate::commands::{
-    Context, Environment, backup, demo, doctor, down, export, logs, man, options, restore, session, status, terminal,
-    up,
+    Context, Environment, backup, demo, doctor, down, export, logs, man, restore, session, status, terminal, up,
 };
 use crate::error::{Error, Exit, Result};
 use crate::http;
-use crate::model::invocation::Invocation;
+use crate::model::invocation::{Invocation, shell_word};
+use crate::model::text::listed;
 use crate::output::{self, Output};
 
-/// What most people type.
 const EXAMPLES: &str = "Examples:
-  clipper-metrics up -c conf/test.toml    bring everything up for the Clipper of that file
+  clipper-metrics up -c conf/test.toml    start InfluxDB and Grafana for the Clipper in that file
   clipper-metrics demo --backfill 6h      fill the dashboard without Clipper
-  clipper-metrics status --watch          see who reports
+  clipper-metrics status --watch          follow which models report
   clipper-metrics doctor                  find out why a graph is empty
 
-`clipper-metrics help up` and --help show every option.";
+`clipper-metrics COMMAND --help` shows the options of a command.";
 
 /// InfluxDB and Grafana for Clipper's metrics: started, configured and verified.
-#[derive(Debug, Parser)]
-#[command(name = "clipper-metrics", version, about, max_term_width = 100, after_help = EXAMPLES)]
+#[derive(Debug, Args)]
+#[command(version, about, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// What is true for every command.
+    /// The options that every command accepts, and the settings.
     #[command(flatten)]
-    pub options: options::Options,
-    /// What to do.
+    pub options: Options,
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+impl Parser for Cli {}
+
+impl CommandFactory for Cli {
+    fn command() -> clap::Command {
+        options::with_settings(Self::augment_args(clap::Command::new("clipper-metrics")))
+    }
+
+    fn command_for_update() -> clap::Command {
+        Self::command()
+    }
+}
+
+/// A command with its own options.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Bring InfluxDB and Grafana up, configured and verified; run it as often as you like
+    /// Start and configure InfluxDB and Grafana; safe to run again
     Up(up::Up),
-    /// Remove the containers again; the data stays unless --volumes is given
+    /// Remove the containers; keep the data unless --volumes is given
     Down(down::Down),
-    /// Show what is there and how it differs from the settings (exit code 3 if it does)
+    /// Show the current state and any differences from the settings (exit code 3 if there are any)
     Status(status::Status),
-    /// Find out why a graph is empty: follow a number from Clipper to the panels
+    /// Find out why a graph is empty: trace a data point from Clipper to the dashboard
     Doctor(doctor::Doctor),
-    /// Write a running instance into one file: its data, users, dashboards and settings
+    /// Save a running instance to one file: data, users, dashboards and settings
     Backup(backup::Backup),
-    /// Make an instance from such a file; never into one that exists
+    /// Create a new instance from a backup file, with the settings in it
     Restore(restore::Restore),
-    /// Write the instance as files for Grafana's provisioning, Docker Compose, a swarm or Kubernetes
+    /// Write files for Grafana's provisioning, Docker Compose, Swarm or Kubernetes
     Export(export::Export),
-    /// Show what a server logs
+    /// Show the servers' logs
     Logs(logs::Logs),
-    /// Send what Clipper would send, to see the dashboard without Clipper
+    /// Send demo data to see the dashboard without Clipper
     Demo(demo::Demo),
     /// Print the completion script for a shell
     Completions(man::Completions),
-    /// Print the manual page of clipper-metrics, or of one command
+    /// Print the manual page of clipper-metrics or of one command
     Man(man::Man),
 }
 
-/// Runs one command to its end.
+/// Runs one command and returns its exit code.
 #[must_use]
 pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
@@ -93,30 +106,118 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
             }
         }
     });
-    // Whatever still runs in the background must not hold up the end.
+    // Background tasks must not delay the exit.
     runtime.shutdown_background();
     code(exit)
 }
 
-/// A command line that makes no sense, or a request for help: printed by clap, in JSON where that was
-/// asked for.
+/// Prints what clap made of a command line that it did not accept: an error, in JSON if that was requested, or the help.
 #[must_use]
 pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    if !error.use_stderr() || !terminal::wants_json(environment, arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let wants_json = terminal::wants_json(environment, arguments.iter().cloned());
+    let unused = unused_option(error, &arguments);
+    if !error.use_stderr() || (!wants_json && unused.is_none()) {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
-    let text = error.to_string();
-    // Everything before the usage that clap appends.
-    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    let message = message.trim_start_matches("error: ");
-    let failure = Error::usage(message, "`clipper-metrics --help` lists commands and options");
-    let _ = output::choose(terminal::json_style()).answer(&Output::Error(&failure, &Invocation::default()));
+    let failure = unused.unwrap_or_else(|| {
+        let text = error.to_string();
+        // clap appends the usage to its message.
+        let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        let message = message.trim_start_matches("error: ");
+        Error::usage(message, "`clipper-metrics --help` lists commands and options")
+    });
+    let style = if wants_json { terminal::json_style() } else { terminal::style(&Options::default(), environment) };
+    let _ = output::choose(style).answer(&Output::Error(&failure, &Invocation::default()));
     code(Exit::Usage)
 }
 
-/// The command hears of an interruption by itself, and has something to remove then.
+/// The error for an option that belongs to other commands, or stands before the name of its own.
+fn unused_option(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
+        return None;
+    };
+    let root = Cli::command();
+    let words: Option<Vec<&str>> = arguments.iter().skip(1).map(|word| word.to_str()).collect();
+    let line = Line::new(&root, &words?)?;
+    let option = word.split('=').next()?;
+    let accepted_by: Vec<String> = root
+        .get_subcommands()
+        .filter(|command| find(command, option).is_some())
+        .map(|command| format!("`{}`", command.get_name()))
+        .collect();
+    let command = root.find_subcommand(line.command)?;
+    if accepted_by.is_empty() {
+        return None;
+    }
+    let typed = line.accepted(command);
+    let is_complete = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(typed.iter().copied())).is_ok();
+    let typed: String = typed.iter().map(|word| format!(" {}", shell_word(word))).collect();
+    let name = line.command;
+    if find(command, option).is_some() {
+        let hint = if is_complete {
+            format!("`clipper-metrics{typed}`")
+        } else {
+            format!("`clipper-metrics {name} --help` lists its options")
+        };
+        return Some(Error::usage(format!("{option} stands before the command that accepts it, `{name}`"), hint));
+    }
+    let hint = if is_complete {
+        format!("omit it: `clipper-metrics{typed}`")
+    } else {
+        format!("omit it; `clipper-metrics {name} --help` lists the options of `{name}`")
+    };
+    Some(Error::usage(format!("`{name}` does not use {option}, which belongs to {}", listed(&accepted_by)), hint))
+}
+
+/// The option of a command, or one that every command accepts, by its long or short name with dashes.
+fn find<'a>(command: &'a clap::Command, option: &str) -> Option<&'a clap::Arg> {
+    command.get_arguments().find(|argument| match option.strip_prefix("--") {
+        Some(long) => argument.get_long() == Some(long),
+        None => argument.get_short().is_some_and(|short| option.strip_prefix('-') == Some(short.to_string().as_str())),
+    })
+}
+
+/// The words of a command line, each option with its value.
+struct Line<'a> {
+    command: &'a str,
+    options: Vec<(&'a str, Vec<&'a str>)>,
+}
+
+impl<'a> Line<'a> {
+    fn new(root: &clap::Command, words: &[&'a str]) -> Option<Self> {
+        let (mut command, mut options) = (None, Vec::new());
+        let mut words = words.iter().copied();
+        while let Some(word) = words.next() {
+            if !word.starts_with('-') {
+                match command {
+                    None => command = Some(word),
+                    Some(_) => options.push(("", vec![word])),
+                }
+                continue;
+            }
+            let option = word.split('=').next().unwrap_or(word);
+            let known = std::iter::once(root).chain(root.get_subcommands()).find_map(|one| find(one, option));
+            let takes_value =
+                known.is_some_and(|known| known.get_action().takes_values() && !known.is_require_equals_set());
+            let value = if takes_value && !word.contains('=') { words.next() } else { None };
+            options.push((option, std::iter::once(word).chain(value).collect()));
+        }
+        Some(Self { command: command?, options })
+    }
+
+    /// The command with its positional arguments and the options that it accepts.
+    fn accepted(&self, command: &clap::Command) -> Vec<&'a str> {
+        let options = self.options.iter().filter(|(option, _)| option.is_empty() || find(command, option).is_some());
+        std::iter::once(self.command).chain(options.flat_map(|(_, words)| words.iter().copied())).collect()
+    }
+}
+
+/// The command handles an interruption itself, because it has something to remove.
 const fn cleans_up(command: &Command) -> bool {
     matches!(command, Command::Doctor(_) | Command::Backup(_) | Command::Restore(_))
 }
@@ -128,10 +229,9 @@ fn code(exit: Exit) -> ExitCode {
 /// Runs the command, unless a signal comes first.
 async fn until_interrupted(context: &Context<'_>, command: &Command, invocation: &Invocation) -> Result<Exit> {
     tokio::select! {
-        // In this order: where Ctrl-C is the normal end, the command takes it first.
+        // A command that Ctrl-C ends normally handles it first.
         biased;
         result = dispatch(context, command) => result,
-        // What must be cleaned up after an interruption takes its time.
         () = terminal::interrupted(), if !cleans_up(command) => match command {
             Command::Logs(logs) if logs.follow => Ok(Exit::Done),
             Command::Status(status) if status.watch => Ok(Exit::Done),
@@ -157,15 +257,18 @@ async fn dispatch(context: &Context<'_>, command: &Command) -> Result<Exit> {
     }
 }
 
-/// What an interrupted command leaves.
+/// The hint after an interruption.
 fn after_interruption(command: &Command, invocation: &Invocation) -> String {
     let suggested = |arguments| format!("`{}`", invocation.command(arguments));
     match command {
         Command::Up(_) => {
-            format!("what is done stays: run the same command again to finish it; {} removes it", suggested("down"))
+            format!(
+                "completed steps are kept: run the same command again to continue; {} removes the instance",
+                suggested("down")
+            )
         }
         Command::Down(down) => format!("`{}` finishes it", invocation.again(&down.arguments())),
-        Command::Demo(_) => format!("some demo data may be left: {} removes it", suggested("demo --clear")),
+        Command::Demo(_) => format!("some demo data may remain: {} removes it", suggested("demo --clear")),
         _ => "run the same command again".into(),
     }
 }
@@ -173,6 +276,118 @@ fn after_interruption(command: &Command, invocation: &Invocation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clipper::file::ValueKind;
+    use crate::settings;
+    use crate::settings::keys::{Key, Setting, TABLE, Values};
+
+    /// A command with the positional arguments that it needs.
+    fn with_arguments(command: &str) -> String {
+        match command {
+            "backup" | "restore" => format!("{command} FILE"),
+            "export" => "export compose DIRECTORY".into(),
+            "completions" => "completions bash".into(),
+            _ => command.into(),
+        }
+    }
+
+    /// A value that the option of a setting takes.
+    fn value(key: &Key) -> &'static str {
+        match key.kind {
+            ValueKind::Word(words) => words[0],
+            ValueKind::Flag => "true",
+            _ => "1",
+        }
+    }
+
+    fn parsed(command: &str) -> std::result::Result<Values, clap::Error> {
+        Cli::try_parse_from(command.split(' ')).map(|cli| cli.options.settings.0)
+    }
+
+    #[test]
+    fn each_command_accepts_and_suggests_the_options_that_it_uses_and_no_other() {
+        let root = Cli::command();
+        let all: Values = TABLE.iter().map(|key| (key.setting, value(key).to_string())).collect();
+        let invocation = settings::invocation(&all, &Values::new(), "", true);
+        let names: Vec<&str> = root.get_subcommands().map(clap::Command::get_name).collect();
+        for key in TABLE {
+            let mut known = names.iter().filter(|name| key.commands.contains(name));
+            assert!(key.commands.iter().all(|name| known.next() == Some(name)), "{}: {:?}", key.option, key.commands);
+        }
+        for command in &names {
+            let arguments = with_arguments(command);
+            for key in TABLE {
+                let typed = format!("clipper-metrics {arguments} {}={}", key.setting.option(), value(key));
+                let parsed = parsed(&typed);
+                assert_eq!(parsed.is_ok(), key.commands.contains(command), "{typed}");
+                let expected: Values = [(key.setting, value(key).to_string())].into();
+                assert!(parsed.is_ok_and(|values| values == expected) || !key.commands.contains(command), "{typed}");
+            }
+            let accepted = |setting: &Setting| *setting != Setting::Output && setting.key().commands.contains(command);
+            let suggested = [invocation.command(&arguments), invocation.again(&arguments)];
+            for (suggested, is_by_name) in suggested.iter().zip([*command == "down", false]) {
+                let mut expected = all.clone();
+                expected.retain(|setting, _| accepted(setting) && (setting.key().is_global() || !is_by_name));
+                assert_eq!(parsed(suggested).unwrap(), expected, "{suggested}");
+            }
+        }
+        let deregister = invocation.command("down --deregister");
+        assert_eq!(
+            parsed(&deregister).unwrap().get(&Setting::GrafanaUrl).map(String::as_str),
+            Some("1"),
+            "{deregister}"
+        );
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_the_command_and_others_after_it() {
+        for key in TABLE {
+            let before = format!("clipper-metrics {}={} up", key.setting.option(), value(key));
+            assert_eq!(parsed(&before).is_ok(), key.is_global(), "{before}");
+        }
+        for words in
+            ["-H x -q up", "up -H x -q", "--context x -v --color always up", "up --context x -v --color always"]
+        {
+            assert!(parsed(&format!("clipper-metrics {words}")).is_ok(), "{words}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_the_command_does_not_use_names_the_commands_that_do() {
+        for (words, message, hint) in [
+            (
+                "down --registry x --name a",
+                "`down` does not use --registry, which belongs to `up`, `status`, `doctor`, `restore` and `export`",
+                "omit it: `clipper-metrics down --name a`",
+            ),
+            (
+                "-H x --grafana-port 3001 up --name=b",
+                "--grafana-port stands before the command that accepts it, `up`",
+                "`clipper-metrics up -H x --grafana-port 3001 --name=b`",
+            ),
+            (
+                "logs -f --pull=always grafana --volumes --tail 3",
+                "`logs` does not use --pull, which belongs to `up` and `restore`",
+                "omit it: `clipper-metrics logs -f grafana --tail 3`",
+            ),
+            ("up -f", "`up` does not use -f, which belongs to `logs`", "omit it: `clipper-metrics up`"),
+            (
+                "backup --alerts",
+                "`backup` does not use --alerts, which belongs to `up`, `status`, `doctor` and `export`",
+                "omit it; `clipper-metrics backup --help` lists the options of `backup`",
+            ),
+        ] {
+            let words: Vec<OsString> = format!("clipper-metrics {words}").split(' ').map(OsString::from).collect();
+            let refused = Cli::try_parse_from(&words).unwrap_err();
+            let Some(Error::Usage { message: found, hint: next }) = unused_option(&refused, &words) else {
+                panic!("{words:?}")
+            };
+            assert_eq!((found.as_str(), next.as_str()), (message, hint));
+        }
+        for words in ["up --frobnicate", "--frobnicate", "--registry x", "frobnicate --registry x", "up extra"] {
+            let words: Vec<OsString> = format!("clipper-metrics {words}").split(' ').map(OsString::from).collect();
+            assert!(unused_option(&Cli::try_parse_from(&words).unwrap_err(), &words).is_none(), "{words:?}");
+        }
+    }
 
     #[test]
     fn an_interrupted_command_is_finished_by_the_whole_command() {
@@ -184,7 +399,10 @@ mod tests {
             ),
             ("down --yes --volumes", "`clipper-metrics down --volumes --yes` finishes it"),
             ("down", "`clipper-metrics down` finishes it"),
-            ("up --grafana-port 3001 --name a --context c", "`clipper-metrics down --name a --context c` removes it"),
+            (
+                "up --grafana-port 3001 --name a --context c",
+                "`clipper-metrics down --name a --context c` removes the instance",
+            ),
         ] {
             let cli = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(words.split(' '))).unwrap();
             let invocation = session::invocation(&cli.options, &Environment::default());

@@ -103,7 +103,7 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
         &["up", "--influxdb-ip", &"long-label".repeat(9)],
         &["up", "--influxdb-url", "http://x:8086", "--influxdb-port", "abc"],
         &["up", "--grafana-url", "http://x:3000", "--grafana-image", "a b"],
-        &["down", "--grafana-port", "30o0"],
+        &["down", "--influxdb-port", "30o0"],
         &["logs", "--registry", "/"],
         &["up", "-H", "unix:///x", "--context", "y"],
         &["up", "--context", "no-such-context"],
@@ -445,7 +445,9 @@ proptest::proptest! {
         // The output format is not a setting of the instance.
         expected.remove(&Setting::Output);
         let again = parsed_command(&invocation.command("status"));
-        proptest::prop_assert_eq!(&again.options.settings.0, &expected);
+        let accepted = |setting: &Setting| setting.key().commands.contains(&"status");
+        let of_status: Values = expected.clone().into_iter().filter(|(setting, _)| accepted(setting)).collect();
+        proptest::prop_assert_eq!(&again.options.settings.0, &of_status);
         proptest::prop_assert_eq!(&again.options.host, &host);
         expected.insert(Setting::Alerts, is_alert.to_string());
         expected.insert(Setting::GrafanaImage, "other:1".into());

@@ -23,6 +23,7 @@ mod doctor;
 mod e2e;
 mod exports;
 mod external;
+mod help;
 mod ownership;
 mod support;
 mod tls;

@@ -1,4 +1,4 @@
-//! `backup`: writes a running instance into one file.
+//! `backup`: saves a running instance to one file.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use crate::output::Output;
 /// Options of `backup`.
 #[derive(Debug, Args)]
 pub struct Backup {
-    /// The file
+    /// File to create
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
 }

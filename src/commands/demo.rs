@@ -1,7 +1,4 @@
-//! `demo`: what Clipper would send, so that the dashboard can be seen without it.
-//!
-//! Writes into the instance's database, and never beside real reports unless that is asked for. Must
-//! not know how a summary is shown.
+//! `demo`: sends demo data to the instance's database, to see the dashboard without Clipper.
 
 use std::time::{Duration, Instant};
 
@@ -24,34 +21,34 @@ use crate::output::Output;
 use crate::reconcile::{Depth, Systems};
 use crate::settings;
 
-/// Points that go into one request.
+/// Points per request.
 const BATCH: usize = 5_000;
 
-/// How long InfluxDB may take for one request.
+/// The deadline of one request to InfluxDB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Options of `demo`.
 #[derive(Debug, Default, Args)]
 pub struct Demo {
-    /// Model names, separated by commas, or a number of models named m1, m2, … [default: m1,m2]
+    /// Model names, or a number of models named m1, m2, … [default: m1,m2]
     #[arg(long, value_name = "M1,M2|COUNT", value_delimiter = ',')]
     pub models: Option<Vec<String>>,
-    /// Predictions per second and model [default: 8]
+    /// Predictions per second for each model [default: 8]
     #[arg(long, value_name = "N")]
     pub rate: Option<f64>,
-    /// Stop after this time, such as 10m [default: until Ctrl-C]
+    /// Stop after this time, such as 10m [default: run until Ctrl-C]
     #[arg(long, value_name = "DURATION")]
     pub duration: Option<String>,
-    /// First send this much of the past at once, such as 6h; ends then unless --duration is given
+    /// Send this much past data first, such as 6h; then stop unless --duration is given
     #[arg(long, value_name = "DURATION")]
     pub backfill: Option<String>,
-    /// The same number makes the same load [default: 1]
+    /// Seed: the same number produces the same data [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Write beside the reports of a real Clipper
+    /// Write demo data even if a real Clipper reports to the database
     #[arg(long)]
     pub mix: bool,
-    /// Remove all demo points and nothing else, then end
+    /// Remove all demo data and nothing else, then stop
     #[arg(long, conflicts_with_all = ["models", "rate", "duration", "backfill", "seed", "mix"])]
     pub clear: bool,
 }
@@ -81,7 +78,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Demo) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The most models of one demo: ten times as many as were measured.
+/// The largest number of models: ten times as many as were measured.
 const DEMO_MODELS: usize = 50_000;
 
 /// The models that `--models` names or counts.
@@ -91,7 +88,7 @@ fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
         None => Ok(numbered(2)),
         Some([count]) if !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit()) => match count.parse() {
             Ok(count @ 1..=DEMO_MODELS) => Ok(numbered(count)),
-            _ => Err(Error::usage(format!("--models is {count}"), format!("give a number from 1 to {DEMO_MODELS}"))),
+            _ => Err(Error::usage(format!("--models is {count}"), format!("use a number from 1 to {DEMO_MODELS}"))),
         },
         Some(names) => Ok(names.to_vec()),
     }
@@ -100,7 +97,7 @@ fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
 fn demo_options(verb: &Demo) -> Result<DemoOptions> {
     let rate = verb.rate.unwrap_or(8.0);
     if !rate.is_finite() || !(0.0..=1e6).contains(&rate) {
-        return Err(Error::usage(format!("--rate is {rate}"), "give a number from 0 to 1000000"));
+        return Err(Error::usage(format!("--rate is {rate}"), "use a number from 0 to 1000000"));
     }
     let length =
         |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();
@@ -112,34 +109,34 @@ fn demo_options(verb: &Demo) -> Result<DemoOptions> {
     })
 }
 
-/// What to send.
+/// The demo data to send.
 #[derive(Debug, Clone)]
 pub(super) struct DemoOptions {
-    /// Who predicts, and how much.
+    /// The models and their predictions.
     pub load: Load,
-    /// How long to send as time passes; `None` is until told to stop.
+    /// How long to send current data; `None` means until interrupted.
     pub duration: Option<Duration>,
-    /// How much of the past to send first.
+    /// How much past data to send first.
     pub backfill: Option<Duration>,
-    /// Write beside real reports.
+    /// Write to a database with real reports.
     pub mix: bool,
 }
 
-/// What was sent.
+/// The demo data that was sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sent {
-    /// Reports, one for each time.
+    /// Reports, one for each point in time.
     pub reports: usize,
     /// Points, three for each model and report.
     pub points: usize,
-    /// How long it took.
+    /// The duration.
     pub time: Duration,
 }
 
-/// Sends the past, then the present, until the time is up or `stop` is.
+/// Sends past data, then current data, until the time is up or `stop` completes.
 ///
 /// # Errors
-/// When InfluxDB does not take it, or the database holds real reports.
+/// If InfluxDB rejects the data, or the database contains real reports.
 async fn send_until(
     systems: &Systems,
     options: &DemoOptions,
@@ -160,7 +157,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     for model in &options.load.models {
         if model.is_empty() || is_unreportable(model) || model.starts_with('#') {
             return Err(Error::usage(
-                format!("--models holds {model:?}, a name that Clipper could not report"),
+                format!("--models contains {model:?}, a name that Clipper cannot report"),
                 "use names without commas that do not begin with #",
             ));
         }
@@ -173,10 +170,10 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     {
         return Err(Error::NotConfirmed {
             message: format!(
-                "database {} holds reports of a real Clipper (model {}); demo data would be mixed with them",
+                "database {} contains reports from a real Clipper (model {}), and demo data would mix with them",
                 stack.database, model.name
             ),
-            hint: format!("add --mix to send it anyway; `{}` removes demo data again", stack.command("demo --clear")),
+            hint: format!("add --mix to send it anyway; `{}` removes demo data later", stack.command("demo --clear")),
         });
     }
     let now = crate::reconcile::now();
@@ -198,7 +195,8 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             return Ok(());
         }
     }
-    listener.on(Event::Note(&format!("sending demo data to database {} every 15 s; Ctrl-C ends it", stack.database)));
+    listener
+        .on(Event::Note(&format!("sending demo data to database {} every 15s; press Ctrl-C to stop", stack.database)));
     let deadline = options.duration.map(|duration| Instant::now() + duration);
     let mut ticks = tokio::time::interval(Duration::from_millis(STEP.unsigned_abs()));
     loop {
@@ -218,7 +216,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     }
 }
 
-/// When a backfill begins: InfluxDB refuses points that its default retention policy no longer keeps.
+/// When a backfill begins: InfluxDB rejects points that are older than its retention period.
 async fn first_report(
     influxdb: &Influxdb,
     database: &str,
@@ -231,14 +229,14 @@ async fn first_report(
     let Some(Retention::For(kept)) = policy.and_then(|policy| Retention::parse(&policy.duration)) else {
         return Ok(wanted);
     };
-    // The server's own clock decides, and the oldest points must not expire on their way.
+    // The server's clock decides, and the oldest points must not expire before they arrive.
     let there = influxdb.clock().await?.unwrap_or(now);
     let oldest = there.saturating_sub(millis(kept)).saturating_add(millis(WRITE_TIMEOUT));
     if wanted >= oldest {
         return Ok(wanted);
     }
     listener.on(Event::Note(&format!(
-        "database {database} keeps points for {}: the backfill begins there",
+        "database {database} has a retention period of {}: the backfill begins there",
         Retention::For(kept)
     )));
     Ok(oldest)
@@ -248,10 +246,10 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Removes every demo point and nothing else; how many series that were.
+/// Removes all demo data and nothing else, and returns the number of series.
 ///
 /// # Errors
-/// When InfluxDB refuses.
+/// If InfluxDB rejects the request.
 pub(super) async fn clear(systems: &Systems) -> Result<usize> {
     let influxdb = reachable(systems).await?;
     let database = Some(systems.stack().database.as_str());
@@ -271,14 +269,14 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
     let seen = systems.observe(Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
-    let hint = format!("bring it up with `{}`, then try again", stack.command("up"));
+    let hint = format!("run `{}`, then try again", stack.command("up"));
     if seen.influxdb.probe == Probe::NotTheContainer {
         let resource = Resource::Server(Role::Influxdb);
         return Err(Error::Blocked { resource, blocked: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
     match seen.influxdb.probe.stored() {
         Some(stored) if stored.has_database => Ok(systems.influxdb()),
-        Some(_) => Err(Error::Absent { what: format!("there is no database {} at {url}", stack.database), hint }),
+        Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB does not answer at {url}"), hint }),
     }
 }

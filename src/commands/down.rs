@@ -1,4 +1,4 @@
-//! `down`: removes what the instance has on the engine, and on request in an external Grafana.
+//! `down`: removes the instance from the engine and, on request, from an external Grafana.
 
 use std::rc::Rc;
 
@@ -15,16 +15,16 @@ use crate::settings::keys::Setting;
 /// Options of `down`.
 #[derive(Debug, Default, Args)]
 pub struct Down {
-    /// Delete the volumes too, and with them all metrics, users and dashboards
+    /// Also delete the volumes, with all metrics, users and dashboards
     #[arg(long)]
     pub volumes: bool,
-    /// Do not ask before deleting volumes
+    /// Skip confirmation before deleting data
     #[arg(long)]
     pub yes: bool,
-    /// Remove the data source, the dashboard and its empty folder from the Grafana at --grafana-url
+    /// Remove this instance's unedited objects from the Grafana at --grafana-url
     #[arg(long)]
     pub deregister: bool,
-    /// Only print what would be done (exit code 3 if there is anything)
+    /// Print the plan without executing it (exit code 3 if it is not empty)
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -46,16 +46,16 @@ impl Down {
 
 /// Runs `down`.
 pub(crate) async fn run(context: &Context<'_>, down: &Down) -> Result<Exit> {
-    // Who signs in somewhere needs to know how.
+    // Deregistering signs in to Grafana, so it needs all settings.
     let purpose = if down.deregister { Purpose::Removal } else { Purpose::NameOnly };
     let mut environment = context.environment.clone();
     if down.deregister {
-        // Rules that are left are found only where somebody speaks of them.
+        // Remaining rules are looked for only if the setting has a value.
         environment.insert(Setting::Alerts.key().variable.into(), "false".into());
     }
     let context = Context { options: context.options, environment: &environment, report: Rc::clone(&context.report) };
     let changes = !down.dry_run;
-    // Volumes are nowhere else than on the engine.
+    // Deleting volumes needs the engine.
     let session = Session::open_for_containers(&context, purpose, changes, down.volumes).await?;
     let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {

@@ -1,6 +1,4 @@
-//! `export`: the stack as files for what runs it elsewhere.
-//!
-//! What somebody edited in Grafana goes along. Nothing is changed but the directory. Must not know a format.
+//! `export`: writes the stack as files for other tools, including the edits made in Grafana.
 
 use std::path::{Path, PathBuf};
 
@@ -25,19 +23,19 @@ use crate::reconcile::{Depth, Systems, generate_password};
 /// Options of `export`.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// What the files are for
+    /// Format of the files
     pub format: ExportFormat,
-    /// The directory to write; it may hold an earlier export of the same kind and nothing else
+    /// Directory to write, which is empty or contains only an earlier export in the same format
     #[arg(value_hint = ValueHint::DirPath)]
     pub directory: PathBuf,
 }
 
-/// What to export for.
+/// The format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// Data source and dashboards as files, for a Grafana that is set up by files
+    /// Data source and dashboards for a Grafana that is provisioned from files
     Provisioning,
-    /// A Compose file that goes on with this instance's volumes
+    /// A Compose file that uses this instance's volumes
     Compose,
     /// A stack file for `docker stack deploy`
     Swarm,
@@ -54,14 +52,14 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
         ExportFormat::Kubernetes => Format::Kubernetes,
     };
     let mut inputs = read_inputs(context, Purpose::Whole)?;
-    // That of a Grafana which is yet to be made opens none that there is.
+    // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
     let opened = Session::open_with(inputs.clone(), context, Purpose::Whole, false).await;
     let session = match opened {
-        // New servers elsewhere need no engine here.
+        // Files for other servers need no engine.
         Err(error @ Error::Engine { .. }) if format != Format::Compose && !session::names_engine(context) => {
             let session = Session::without_engine(&inputs, context)?;
-            let why = format!("{error}; what an instance remembers or somebody edited is not in the export");
+            let why = format!("{error}; remembered settings and edits in Grafana are not in the export");
             session.listener.on(Event::Warning(&why));
             session
         }
@@ -72,11 +70,11 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Writes an export of the stack into a directory. `password` is that of a Grafana which is yet to be made.
+/// Writes an export of the stack into a directory. `password` is the password for the new Grafana.
 ///
 /// # Errors
-/// [`Error::Usage`] when the stack cannot be exported like this, [`Error::Absent`] when something has to run for it,
-/// [`Error::File`] when the directory holds something else, else what failed.
+/// [`Error::Usage`] if the stack cannot be exported in this format, [`Error::Absent`] if it needs a running server,
+/// [`Error::File`] if the directory contains other files, otherwise the failed request.
 pub(super) async fn export(
     systems: &Systems,
     format: Format,
@@ -105,27 +103,27 @@ pub(super) async fn export(
     Ok(Exported { instance: stack.instance.clone(), format, directory: directory.display().to_string(), files })
 }
 
-/// The given password, else that of an earlier export, else a new one.
+/// The supplied password, otherwise the password in an earlier export, otherwise a new one.
 fn new_password(format: Format, directory: &Path, given: Option<Secret>) -> Result<Secret> {
     if let Some(given) = given {
         return match export::check_password(given.reveal()) {
             Ok(()) => Ok(given),
             Err(why) => Err(Error::usage(
                 format!("--grafana-password-file {why}"),
-                "give another one, or none to have one generated",
+                "supply another one, or omit it to have one generated",
             )),
         };
     }
     export::kept_password(format, directory)?.map_or_else(generate_password, Ok)
 }
 
-/// What was seen of the stack's Grafana.
+/// The observed state of Grafana.
 struct Looked {
     present: Present,
     version: Option<Version>,
-    /// Its password lies in its volume.
+    /// Its volume contains its password.
     has_stored_password: bool,
-    /// Everything that there is to be seen.
+    /// The observation covers everything that an export can contain.
     is_complete: bool,
 }
 
@@ -133,11 +131,11 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     let stack = systems.stack();
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.token && !stack.login.given {
-        // An account that nobody gave would be a failed login in somebody's Grafana.
+        // Without a supplied account, a request would count as a failed login in an external Grafana.
         let version = systems.grafana_version().await;
         listener.on(Event::Note(
-            "nobody signs in to Grafana without --grafana-token-file or --grafana-password-file: what it has already is \
-             not looked at",
+            "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
+             content without edits",
         ));
         let present = Present::unknown(stack);
         return Ok(Looked { present, version, has_stored_password: false, is_complete: false });
@@ -147,8 +145,8 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     expect_usable(stack, &seen, format)?;
     if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
         listener.on(Event::Warning(&format!(
-            "only the instance's own network knows the data source's address {}: give the one that the other Grafana \
-             uses with --data-source-url",
+            "the data source's address {} works only inside the instance's own network: set the address that the other \
+             Grafana uses with --data-source-url",
             stack.data_source.url
         )));
     }
@@ -160,7 +158,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     if let (Format::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
         return Err(Error::Absent {
             what: format!(
-                "Grafana does not answer at {}, so the number of its organisation {organisation:?} is not known",
+                "Grafana does not answer at {}, so the number of its organisation {organisation:?} is unknown",
                 stack.url(Role::Grafana)
             ),
             hint: "check that it runs, or omit --grafana-org".into(),
@@ -175,20 +173,19 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     };
     if exists && !answers {
         listener.on(Event::Warning(
-            "Grafana does not answer, or rejects the login: dashboards are exported as clipper-metrics would import them, \
-             without what somebody edited",
+            "Grafana does not answer or rejects the login: dashboards are exported as clipper-metrics would import them, \
+             without edits",
         ));
     }
     if present.has_edited_rules() && format != Format::Compose {
-        listener.on(Event::Warning(
-            "an alert rule that somebody edited is exported as it is, but for contact points, which are Grafana's own",
-        ));
+        listener
+            .on(Event::Warning("an edited alert rule is exported without its contact point, which belongs to Grafana"));
     }
     if format != Format::Compose {
         for title in present.dashboards_in_schema_v2(stack) {
             listener.on(Event::Warning(&format!(
-                "the dashboard {title:?} was saved in Grafana's schema v2, which the files do not hold: its edits are not \
-                 in the export"
+                "the dashboard {title:?} was saved in Grafana's schema v2, which the files cannot contain: its edits are \
+                 not in the export"
             )));
         }
     }
@@ -202,7 +199,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     Ok(Looked { present, version, has_stored_password, is_complete })
 }
 
-/// Nothing of other people is in the way of what the files would make, and what the format goes on with is there.
+/// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.
 fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
     if let (Probe::Refusing(message), false) = (&seen.grafana.probe, format.makes_servers()) {
         let url = stack.url(Role::Grafana).to_string();
@@ -214,10 +211,10 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
     {
         return Err(Error::Absent {
             what: format!(
-                "Grafana at {} has no organisation {organisation:?}, and no file can make one",
+                "Grafana at {} has no organisation {organisation:?}, and a file cannot create one",
                 stack.url(Role::Grafana)
             ),
-            hint: format!("`{}` creates it, or name another one with --grafana-org", stack.command("up")),
+            hint: format!("`{}` creates it; or choose another one with --grafana-org", stack.command("up")),
         });
     }
     let clash = plan.0.iter().find_map(|item| match &item.finding {
@@ -232,10 +229,10 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
     if format == Format::Compose && !plan.in_sync() {
         return Err(Error::Absent {
             what: format!(
-                "instance {} is not in sync, and what Compose goes on with are its volumes and what is in them",
+                "instance {} is not in sync, and an export for Compose uses its volumes with their content",
                 stack.instance
             ),
-            hint: format!("bring it up with `{}`, then export it", stack.command("up")),
+            hint: format!("run `{}`, then export it", stack.command("up")),
         });
     }
     Ok(())

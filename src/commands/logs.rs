@@ -1,6 +1,4 @@
-//! `logs`: what the servers write, merged as it arrives.
-//!
-//! Must not know how lines are shown.
+//! `logs`: shows the servers' logs, merged as lines arrive.
 
 use std::time::Duration;
 
@@ -17,21 +15,22 @@ use crate::output;
 use crate::reconcile::{Depth, Systems};
 use crate::settings;
 
-/// How long the engine may send nothing of a log that is not followed.
+/// How long the engine may stay silent while it sends a log that is not followed.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Options of `logs`.
 #[derive(Debug, Default, Args)]
 pub struct Logs {
-    /// Only this server's
+    /// Show only this server's log: influxdb or grafana
+    #[arg(hide_possible_values = true)]
     pub server: Option<Server>,
-    /// Go on as lines arrive
+    /// Follow log output
     #[arg(short, long)]
     pub follow: bool,
-    /// Only the last N lines of each
+    /// Show only the last N lines of each log
     #[arg(long, value_name = "N")]
     pub tail: Option<u32>,
-    /// Only lines of the last DURATION, such as 10m
+    /// Show only lines from the last DURATION, such as 10m
     #[arg(long, value_name = "DURATION")]
     pub since: Option<String>,
 }
@@ -69,20 +68,20 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What to show of the logs.
+/// The selection of log lines.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LogOptions {
-    /// Only this server's.
+    /// Only this server's log.
     pub role: Option<Role>,
-    /// Go on as lines arrive.
+    /// Follow log output.
     pub follow: bool,
-    /// Only the last lines of each.
+    /// Only the last lines of each log.
     pub tail: Option<usize>,
-    /// Only what is younger than this.
+    /// Only lines that are younger than this.
     pub since: Option<Duration>,
 }
 
-/// Hands every line to `show`, with its role, until that has had enough.
+/// Passes every line with its role to `show`, until that returns `false`.
 ///
 /// # Errors
 /// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
@@ -95,8 +94,8 @@ pub(super) async fn logs(
     let stack = systems.stack();
     if !stack.needs_engine() && systems.docker().is_err() {
         return Err(Error::Absent {
-            what: "both servers already run elsewhere, and so do their logs".into(),
-            hint: format!("omit the addresses for the containers of {}, if it has any", stack.instance),
+            what: "both servers are external, so the engine has no log of them".into(),
+            hint: format!("to see the logs of containers of {}, omit the URLs of the servers", stack.instance),
         });
     }
     let docker = systems.docker()?;
@@ -114,8 +113,8 @@ pub(super) async fn logs(
     }
     if streams.is_empty() {
         return Err(Error::Absent {
-            what: format!("there is no container of {} whose log could be shown", stack.instance),
-            hint: format!("`{}` shows what is there, `{}` brings it up", stack.command("status"), stack.command("up")),
+            what: format!("{} has no container with a log", stack.instance),
+            hint: format!("`{}` shows its state; `{}` starts it", stack.command("status"), stack.command("up")),
         });
     }
     let mut lines = stream::select_all(streams);

@@ -1,4 +1,4 @@
-//! `completions` and `man`: print what packages ship beside the binary.
+//! `completions` and `man`: print the files that packages ship with the binary.
 
 use clap::Args;
 
@@ -8,14 +8,14 @@ use crate::output;
 /// Options of `completions`.
 #[derive(Debug, Args)]
 pub struct Completions {
-    /// The shell
+    /// Shell
     pub shell: clap_complete::Shell,
 }
 
 /// Options of `man`.
 #[derive(Debug, Args)]
 pub struct Man {
-    /// The command
+    /// Command; without it, the page of the program
     pub command: Option<String>,
 }
 
@@ -29,14 +29,15 @@ pub(crate) fn print_completions(shell: clap_complete::Shell, mut root: clap::Com
 
 /// The manual page of the program, or of one command.
 pub(crate) fn print_manual(mut root: clap::Command, command: Option<&str>) -> Result<Exit> {
-    // Options that every command has are known to each only then.
+    // Building adds the global options to each command.
     root.build();
     let page = match command {
         None => root,
         Some(name) => {
             let found = root.get_subcommands().find(|one| one.get_name() == name).cloned();
-            let unknown =
-                || Error::usage(format!("there is no command {name:?}"), "`clipper-metrics --help` lists them");
+            let unknown = || {
+                Error::usage(format!("clipper-metrics has no command {name:?}"), "`clipper-metrics --help` lists them")
+            };
             let title = format!("clipper-metrics-{name}");
             found.ok_or_else(unknown)?.name(title.clone()).display_name(title)
         }

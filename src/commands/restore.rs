@@ -1,4 +1,4 @@
-//! `restore`: makes an instance from a file that `backup` wrote.
+//! `restore`: creates an instance from a file that `backup` wrote.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::output::Output;
 /// Options of `restore`.
 #[derive(Debug, Args)]
 pub struct Restore {
-    /// The file
+    /// Backup file
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Do not ask before images that only the file names run, or points are kept for a shorter time
+    /// Skip confirmation of images that only the file names, and of deleting data
     #[arg(long)]
     pub yes: bool,
 }
@@ -49,17 +49,17 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Asks before this run removes what another restore, which may still run, has made.
+/// Asks before this run removes the objects of another restore, which may still be running.
 async fn confirm_taking_over(session: &Session, verb: &Restore, what: &str, context: &Context<'_>) -> Result<()> {
     context.report.clear();
     let file = shell_path(&verb.file);
     let command = session.systems.stack().invocation.again(&format!("restore {file} --yes"));
-    let question = format!("{what}. Remove what it has made and restore {file}?");
-    let hint = format!("wait until that run ends; if it was killed: `{command}`");
+    let question = format!("{what}. Remove its objects and restore {file}?");
+    let hint = format!("wait until that run has ended; if it was killed: `{command}`");
     terminal::ask(&question, verb.yes, what, &hint).await
 }
 
-/// Asks before an image runs that only the archive names: an archive can come from anywhere.
+/// Asks before running an image that only the archive names, because an archive can come from anywhere.
 async fn confirm_images(
     session: &Session,
     verb: &Restore,
@@ -77,6 +77,6 @@ async fn confirm_images(
     let command = session.systems.stack().invocation.again(&format!("restore {file} {options}"));
     let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
-    let hint = format!("if you trust them: `{command}`; --yes omits the question");
+    let hint = format!("if you trust them: `{command}`; --yes skips the question");
     terminal::ask(&question, verb.yes, &what, &hint).await
 }

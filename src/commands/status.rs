@@ -1,4 +1,4 @@
-//! `status`: shows the actual state, how it differs from the settings, and whether Clipper sends metrics.
+//! `status`: shows the current state, any differences from the settings, and whether Clipper is sending metrics.
 
 use clap::Args;
 
@@ -13,10 +13,10 @@ use crate::reconcile;
 /// Options of `status`.
 #[derive(Debug, Default, Args)]
 pub struct Status {
-    /// Keep watching: redraws on a terminal, one line per change elsewhere
+    /// Keep watching: redraw on a terminal, print one line per change elsewhere
     #[arg(long)]
     pub watch: bool,
-    /// List every instance on the engine, without asking its servers
+    /// List all instances on the engine without contacting their servers
     #[arg(long, conflicts_with_all = ["watch", "show_secrets"])]
     pub all: bool,
     /// Show Grafana's password
@@ -28,7 +28,7 @@ pub struct Status {
 pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
     if verb.watch {
         let watching = async {
-            // An engine that cannot be reached now may be there later.
+            // An engine that cannot be reached now may become available later.
             let inputs = read_inputs(context, Purpose::Whole)?;
             let open = || Session::open_with(inputs.clone(), context, Purpose::Whole, false);
             let mut session = open().await?;

@@ -15,22 +15,22 @@ use crate::reconcile;
 /// Options of `up`.
 #[derive(Debug, Default, Args)]
 pub struct Up {
-    /// Only print what would be done (exit code 3 if there is anything)
+    /// Print the plan without executing it (exit code 3 if it is not empty)
     #[arg(long)]
     pub dry_run: bool,
-    /// Replace dashboards and alert rules even if somebody edited them
-    #[arg(long)]
+    /// Replace edited dashboards and alert rules
+    #[arg(long, hide_short_help = true)]
     pub overwrite_dashboard: bool,
-    /// Let the instance's objects in the Grafana at --grafana-url follow InfluxDB to another address or database
-    #[arg(long)]
+    /// Update this instance's objects in an external Grafana after InfluxDB or its database has moved
+    #[arg(long, hide_short_help = true)]
     pub move_data_source: bool,
-    /// Set a new administrator's password in Grafana's container (the given one, else a generated one)
-    #[arg(long)]
+    /// Set a new administrator password in Grafana's container (supplied, otherwise generated)
+    #[arg(long, hide_short_help = true)]
     pub reset_grafana_password: bool,
-    /// Do not ask before --retention deletes points, or an older Grafana what a newer one has stored
-    #[arg(long)]
+    /// Skip confirmation before deleting data
+    #[arg(long, hide_short_help = true)]
     pub yes: bool,
-    /// Open the dashboard in a browser, where there is one
+    /// Open the dashboard in a browser, if there is one
     #[arg(long, conflicts_with = "dry_run")]
     pub open: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) async fn run(context: &Context<'_>, up: &Up) -> Result<Exit> {
         if let Some(command) = &outcome.status.forward_command {
             session.listener.on(Event::Note(&format!("run `{command}` first, then open {url}")));
         } else if !terminal::open_browser(url, context.environment) {
-            session.listener.on(Event::Note(&format!("there is no browser here: open {url}")));
+            session.listener.on(Event::Note(&format!("no browser found: open {url}")));
         }
     }
     Ok(Exit::Done)

@@ -21,8 +21,16 @@ pub struct GivenOption {
     pub name: &'static str,
     /// The text to type, with a leading space; a repeatable option occurs once per value.
     pub typed: String,
-    /// The suggested commands that repeat it.
+    /// The suggested commands that repeat it, if they accept it.
     pub scope: Scope,
+    /// The commands that accept it.
+    pub commands: &'static [&'static str],
+}
+
+impl GivenOption {
+    fn is_accepted_by(&self, command: &str) -> bool {
+        self.scope == Scope::Instance || self.commands.contains(&command)
+    }
 }
 
 /// Which suggested commands repeat an option.
@@ -35,9 +43,6 @@ pub enum Scope {
     /// Commands that connect to the servers, until the instance remembers the setting.
     Settings,
 }
-
-/// Commands that need only the instance's name.
-const BY_NAME: &[&str] = &["down", "logs"];
 
 impl Invocation {
     /// Creates it from a run's options and the options that select the engine, as typed.
@@ -58,11 +63,16 @@ impl Invocation {
     #[must_use]
     pub fn by_name(&self, instance: &str) -> Self {
         let credentials = self.options.iter().filter(|option| option.scope == Scope::Servers).cloned();
-        let name = GivenOption { name: "name", typed: typed_option("--name", instance), scope: Scope::Instance };
+        let name = GivenOption {
+            name: "name",
+            typed: typed_option("--name", instance),
+            scope: Scope::Instance,
+            commands: &[],
+        };
         Self { options: std::iter::once(name).chain(credentials).collect(), engine: self.engine.clone() }
     }
 
-    /// A complete command. An option in `arguments` replaces the same option of this run.
+    /// A complete command, with the options of this run that it accepts. An option in `arguments` replaces this run's.
     #[must_use]
     pub fn command(&self, arguments: &str) -> String {
         format!("{}{}", self.command_there(arguments), self.engine)
@@ -71,8 +81,8 @@ impl Invocation {
     /// A complete command to run on the engine's host, where no option selects the engine.
     #[must_use]
     pub fn command_there(&self, arguments: &str) -> String {
-        let verb = arguments.split(' ').next().unwrap_or_default();
-        let is_by_name = BY_NAME.contains(&verb);
+        // Only to deregister, `down` reaches a server.
+        let is_by_name = arguments.starts_with("down") && !option_names(arguments).contains(&"deregister");
         self.with_options(arguments, |option| !is_by_name || option.scope == Scope::Instance)
     }
 
@@ -83,8 +93,12 @@ impl Invocation {
     }
 
     fn with_options(&self, arguments: &str, repeats: impl Fn(&GivenOption) -> bool) -> String {
+        let command = arguments.split(' ').next().unwrap_or_default();
         let changed = option_names(arguments);
-        let options = self.options.iter().filter(|option| repeats(option) && !changed.contains(&option.name));
+        let repeated = |option: &&GivenOption| {
+            repeats(option) && option.is_accepted_by(command) && !changed.contains(&option.name)
+        };
+        let options = self.options.iter().filter(repeated);
         let options: String = options.map(|option| option.typed.as_str()).collect();
         format!("clipper-metrics {arguments}{options}")
     }
@@ -166,7 +180,9 @@ mod tests {
     use super::*;
 
     fn given(name: &'static str, value: &str, scope: Scope) -> GivenOption {
-        GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope }
+        let commands: &[&str] =
+            if name == "grafana-port" { &["up", "status", "restore"] } else { &["up", "down", "status", "restore"] };
+        GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope, commands }
     }
 
     fn invocation() -> Invocation {
@@ -193,7 +209,8 @@ mod tests {
         assert_eq!(invocation.command("down --volumes"), "clipper-metrics down --volumes --name a -H tcp://far:2375");
         assert_eq!(
             invocation.again("down --deregister"),
-            "clipper-metrics down --deregister --name a --grafana-port 3000 --influxdb-user u -H tcp://far:2375"
+            "clipper-metrics down --deregister --name a --influxdb-user u -H tcp://far:2375",
+            "only options that `down` accepts"
         );
         assert_eq!(
             invocation.by_name("b").command("up"),

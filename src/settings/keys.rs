@@ -1,7 +1,7 @@
-//! The one table of settings: option, variable, key of `[metrics]`, default and help of each.
+//! The table of settings: option, environment variable, key of `[metrics]`, default, help and commands of each.
 //!
-//! Command line, environment and file are read by it; help and README are checked against it. Must
-//! not know what a setting does.
+//! The command line, the environment and Clipper's file are read by this table, and `docs/settings.md` is generated
+//! from it.
 
 use std::collections::BTreeMap;
 
@@ -16,23 +16,23 @@ pub enum Setting {
     Config,
     /// The instance's name.
     Name,
-    /// Clipper's database.
+    /// The database that Clipper writes to.
     Database,
-    /// How long InfluxDB keeps Clipper's points.
+    /// How long InfluxDB keeps Clipper's data.
     Retention,
-    /// Where InfluxDB is published.
+    /// The address that InfluxDB is published at.
     InfluxdbIp,
-    /// Where InfluxDB is published.
+    /// The port that InfluxDB is published at.
     InfluxdbPort,
-    /// Where Grafana is published.
+    /// The address that Grafana is published at.
     GrafanaIp,
-    /// Where Grafana is published.
+    /// The port that Grafana is published at.
     GrafanaPort,
-    /// An InfluxDB that already runs.
+    /// An existing InfluxDB server.
     InfluxdbUrl,
-    /// A Grafana that already runs.
+    /// An existing Grafana server.
     GrafanaUrl,
-    /// InfluxDB as Grafana's server sees it.
+    /// InfluxDB's address for Grafana's server.
     DataSourceUrl,
     /// Certificates to trust.
     CaFile,
@@ -40,7 +40,7 @@ pub enum Setting {
     InfluxdbImage,
     /// Grafana's image.
     GrafanaImage,
-    /// What stands before the default images.
+    /// The registry of the default images.
     Registry,
     /// When images are pulled.
     Pull,
@@ -50,32 +50,32 @@ pub enum Setting {
     GrafanaFolder,
     /// Grafana's user.
     GrafanaUser,
-    /// Dashboards of the user's own.
+    /// The user's own dashboards.
     Dashboard,
-    /// Whether Grafana raises alerts.
+    /// Whether Grafana has alert rules.
     Alerts,
-    /// How long a latency must be too high.
+    /// How long a latency must exceed the objective before an alert.
     AlertLatencyAfter,
-    /// How long a model must be silent.
+    /// How long a model must be silent before an alert.
     AlertSilenceAfter,
-    /// That user's password.
+    /// The password of Grafana's user.
     GrafanaPasswordFile,
-    /// A token instead of user and password.
+    /// A token that replaces Grafana's user and password.
     GrafanaTokenFile,
     /// InfluxDB's user.
     InfluxdbUser,
-    /// That user's password.
+    /// The password of InfluxDB's user.
     InfluxdbPasswordFile,
-    /// How long servers may take.
+    /// How long to wait for the servers.
     Timeout,
-    /// How the answer is printed.
+    /// The output format.
     Output,
 }
 
-/// What is fixed for one setting.
+/// A row of the table.
 #[derive(Debug)]
 pub struct Key {
-    /// Which.
+    /// The setting.
     pub setting: Setting,
     /// The option, without dashes; also the name under which it is remembered.
     pub option: &'static str,
@@ -83,39 +83,51 @@ pub struct Key {
     pub short: Option<char>,
     /// The environment variable.
     pub variable: &'static str,
-    /// A variable that holds the secret itself, where the setting names a secret's file.
+    /// The variable that holds the secret itself, if the setting names a secret's file.
     pub secret_variable: Option<&'static str>,
     /// The key in `[metrics]`.
     pub key: Option<&'static str>,
-    /// What a value is.
+    /// The type of its value.
     pub kind: ValueKind,
     /// The value's name in help.
     pub value_name: &'static str,
-    /// The default in words; empty where there is none.
+    /// The default in words; empty if there is none.
     pub default: &'static str,
     /// One line of help.
     pub help: &'static str,
-    /// The heading that it stands under in help.
+    /// A sentence that only the long help and the page of settings add to it.
+    pub details: &'static str,
+    /// Its heading in long help.
     pub group: Group,
-    /// It is one of those that people use most: short help names it.
+    /// `up -h` shows it, with the other options that most people use.
     pub is_common: bool,
-    /// It is remembered with the instance. Not what belongs to one run, nor secrets, nor
-    /// credentials of servers that are not ours.
+    /// The commands that accept it as an option.
+    pub commands: &'static [&'static str],
+    /// It is remembered with the instance. Secrets, credentials of external servers and options of a single run are
+    /// not.
     pub remembered: bool,
 }
 
-/// What a setting is about.
+impl Key {
+    /// Every command accepts it, before or after the command's name.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        self.commands == EVERY
+    }
+}
+
+/// The topic of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// The instance as a whole.
     Instance,
-    /// Where and how InfluxDB serves.
+    /// InfluxDB's address, database and account.
     Influxdb,
-    /// Where and how Grafana serves.
+    /// Grafana's address, account and content.
     Grafana,
-    /// Images and where they come from.
+    /// Images and their registry.
     Images,
-    /// What is printed.
+    /// Output.
     Output,
 }
 
@@ -137,10 +149,10 @@ impl Group {
 pub type Values = BTreeMap<Setting, String>;
 
 impl Setting {
-    /// What is fixed for this setting.
+    /// Its row of the table.
     #[must_use]
     pub fn key(self) -> &'static Key {
-        // The table has the order of the enum, which a test checks.
+        // A test checks that the table has the order of the enum.
         &TABLE[self as usize]
     }
 
@@ -151,7 +163,27 @@ impl Setting {
     }
 }
 
-/// A setting of `[metrics]` that is remembered; the rest says what is otherwise.
+/// Every command.
+const EVERY: &[&str] =
+    &["up", "down", "status", "doctor", "backup", "restore", "export", "logs", "demo", "completions", "man"];
+/// The commands that compare the instance with its settings, or write it.
+const STACK: &[&str] = &["up", "status", "doctor", "export"];
+/// The same, and the one that recreates the containers.
+const CONTAINERS: &[&str] = &["up", "status", "doctor", "restore", "export"];
+/// The commands that create containers and wait for their servers.
+const CREATION: &[&str] = &["up", "restore"];
+/// The commands that name an external server, or the database in it.
+const SERVERS: &[&str] = &["up", "down", "status", "doctor", "export", "demo"];
+/// The commands that find the instance's objects in Grafana.
+const GRAFANA: &[&str] = &["up", "down", "status", "doctor", "export"];
+/// The commands that sign in to Grafana.
+const LOGIN: &[&str] = &["up", "down", "status", "doctor", "restore", "export"];
+/// The commands that write to InfluxDB, or need its address to recognize the data source.
+const INFLUXDB_ADDRESS: &[&str] = &["up", "down", "status", "doctor", "restore", "export", "demo"];
+/// The commands that sign in to an external InfluxDB.
+const INFLUXDB_LOGIN: &[&str] = &["up", "status", "doctor", "export", "demo"];
+
+/// A remembered setting; the rows below name what differs.
 const COMMON: Key = Key {
     setting: Setting::Config,
     option: "",
@@ -163,8 +195,10 @@ const COMMON: Key = Key {
     value_name: "NAME",
     default: "",
     help: "",
+    details: "",
     group: Group::Instance,
     is_common: false,
+    commands: STACK,
     remembered: true,
 };
 
@@ -173,29 +207,32 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Config,
         is_common: true,
+        commands: EVERY,
         option: "config",
         short: Some('c'),
         variable: "CLIPPER_METRICS_CONFIG",
         kind: ValueKind::Path,
         value_name: "FILE",
-        help: "Clipper's own TOML file, also read for a table [metrics]",
+        help: "Clipper's TOML file, which may contain a table [metrics]",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::Name,
         is_common: true,
+        commands: EVERY,
         option: "name",
         variable: "CLIPPER_METRICS_NAME",
         key: Some("name"),
         default: "clipper-metrics",
-        help: "Name of the instance; several live side by side",
+        help: "Instance name; several can run side by side",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::Database,
-        is_common: true,
+        group: Group::Influxdb,
+        commands: SERVERS,
         option: "database",
         variable: "CLIPPER_METRICS_DATABASE",
         default: "clipper",
@@ -205,112 +242,123 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Retention,
         group: Group::Influxdb,
+        commands: CONTAINERS,
         option: Retention::SETTING,
         variable: "CLIPPER_METRICS_RETENTION",
         key: Some(Retention::SETTING),
         value_name: "DURATION",
-        default: "as it is",
-        help: "How long InfluxDB keeps Clipper's points, such as 90d, or inf for ever; shorter than before deletes points",
+        default: "unchanged",
+        help: "Retention period for Clipper's data, such as 90d or inf",
+        details: "A shorter period deletes older data",
         ..COMMON
     },
     Key {
         setting: Setting::InfluxdbIp,
         group: Group::Influxdb,
+        commands: INFLUXDB_ADDRESS,
         option: "influxdb-ip",
         variable: "CLIPPER_METRICS_INFLUXDB_IP",
         kind: ValueKind::Host,
         value_name: "IP",
         default: "127.0.0.1",
-        help: "Address that InfluxDB is published at",
+        help: "Address to publish InfluxDB at",
         ..COMMON
     },
     Key {
         setting: Setting::InfluxdbPort,
         group: Group::Influxdb,
+        commands: INFLUXDB_ADDRESS,
         option: "influxdb-port",
         variable: "CLIPPER_METRICS_INFLUXDB_PORT",
         kind: ValueKind::Port,
         value_name: "PORT",
         default: "8086",
-        help: "Port that InfluxDB is published at",
+        help: "Port to publish InfluxDB at",
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaIp,
         group: Group::Grafana,
         is_common: true,
+        commands: CONTAINERS,
         option: "grafana-ip",
         variable: "CLIPPER_METRICS_GRAFANA_IP",
         key: Some("grafana_ip"),
         kind: ValueKind::Host,
         value_name: "IP",
         default: "127.0.0.1",
-        help: "Address that Grafana is published at",
+        help: "Address to publish Grafana at",
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaPort,
         group: Group::Grafana,
         is_common: true,
+        commands: CONTAINERS,
         option: "grafana-port",
         variable: "CLIPPER_METRICS_GRAFANA_PORT",
         key: Some("grafana_port"),
         kind: ValueKind::Port,
         value_name: "PORT",
         default: "3000",
-        help: "Port that Grafana is published at",
+        help: "Port to publish Grafana at",
         ..COMMON
     },
     Key {
         setting: Setting::InfluxdbUrl,
         group: Group::Influxdb,
         is_common: true,
+        commands: SERVERS,
         option: "influxdb-url",
         variable: "CLIPPER_METRICS_INFLUXDB_URL",
         key: Some("influxdb_url"),
         value_name: "URL",
         default: "a container",
-        help: "Use the InfluxDB that already runs there",
+        help: "Use this existing InfluxDB server",
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaUrl,
         group: Group::Grafana,
         is_common: true,
+        commands: SERVERS,
         option: "grafana-url",
         variable: "CLIPPER_METRICS_GRAFANA_URL",
         key: Some("grafana_url"),
         value_name: "URL",
         default: "a container",
-        help: "Use the Grafana that already runs there",
+        help: "Use this existing Grafana server",
         ..COMMON
     },
     Key {
         setting: Setting::DataSourceUrl,
         group: Group::Grafana,
+        commands: LOGIN,
         option: "data-source-url",
         variable: "CLIPPER_METRICS_DATA_SOURCE_URL",
         key: Some("data_source_url"),
         value_name: "URL",
-        default: "worked out",
-        help: "InfluxDB's address as Grafana's server sees it",
+        default: "derived",
+        help: "InfluxDB's address for Grafana's server",
         ..COMMON
     },
     Key {
         setting: Setting::CaFile,
+        commands: SERVERS,
         option: "ca-file",
         variable: "CLIPPER_METRICS_CA_FILE",
         key: Some("ca_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        default: "the system's certificates",
-        help: "Certificates to trust for https addresses",
+        default: "the system's",
+        help: "Certificates to trust for https URLs",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::InfluxdbImage,
         group: Group::Images,
+        commands: CONTAINERS,
         option: "influxdb-image",
         variable: "CLIPPER_METRICS_INFLUXDB_IMAGE",
         key: Some("influxdb_image"),
@@ -322,6 +370,7 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::GrafanaImage,
         group: Group::Images,
+        commands: CONTAINERS,
         option: Upgrade::SETTING,
         variable: "CLIPPER_METRICS_GRAFANA_IMAGE",
         key: Some("grafana_image"),
@@ -333,22 +382,25 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Registry,
         group: Group::Images,
+        commands: CONTAINERS,
         option: "registry",
         variable: "CLIPPER_METRICS_REGISTRY",
         key: Some("registry"),
         value_name: "PREFIX",
         default: "Docker Hub",
-        help: "Registry to pull both default images from, such as mirror.example:5000",
+        help: "Registry of the default images",
+        details: "For example mirror.example:5000",
         ..COMMON
     },
     Key {
         setting: Setting::Pull,
         group: Group::Images,
+        commands: CREATION,
         option: "pull",
         variable: "CLIPPER_METRICS_PULL",
         key: Some("pull"),
         kind: ValueKind::Word(&["missing", "always", "never"]),
-        value_name: "WHEN",
+        value_name: "missing|always|never",
         default: "missing",
         help: "When to pull images",
         remembered: false,
@@ -357,26 +409,31 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::GrafanaOrg,
         group: Group::Grafana,
+        commands: GRAFANA,
         option: "grafana-org",
         variable: "CLIPPER_METRICS_GRAFANA_ORG",
         key: Some("grafana_org"),
-        default: "Grafana's main organisation",
-        help: "Grafana's organisation, created if missing",
+        default: "the main one",
+        help: "Organisation in Grafana",
+        details: "It is created if it is missing",
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaFolder,
         group: Group::Grafana,
+        commands: GRAFANA,
         option: "grafana-folder",
         variable: "CLIPPER_METRICS_GRAFANA_FOLDER",
         key: Some("grafana_folder"),
         default: "none",
-        help: "Grafana's folder for a new dashboard, created if missing",
+        help: "Folder for new dashboards in Grafana",
+        details: "It is created if it is missing",
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaUser,
         group: Group::Grafana,
+        commands: LOGIN,
         option: "grafana-user",
         variable: "CLIPPER_METRICS_GRAFANA_USER",
         key: Some("grafana_user"),
@@ -387,25 +444,27 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Dashboard,
         group: Group::Grafana,
+        commands: GRAFANA,
         option: "dashboard",
         variable: "CLIPPER_METRICS_DASHBOARD",
         key: Some("dashboards"),
         kind: ValueKind::Paths,
         value_name: "FILE",
-        default: "none",
-        help: "A dashboard of your own, exported from Grafana, beside the bundled one; may be given several times",
+        help: "Your own dashboard, exported from Grafana; repeatable",
+        details: "It is imported beside the bundled dashboard",
         ..COMMON
     },
     Key {
         setting: Setting::Alerts,
         group: Group::Grafana,
+        is_common: true,
         option: "alerts",
         variable: "CLIPPER_METRICS_ALERTS",
         key: Some("alerts"),
         kind: ValueKind::Flag,
         value_name: "true|false",
-        default: "no rules",
-        help: "Let Grafana raise alerts: a p99 above the objective, a model that has gone silent",
+        default: "off",
+        help: "Create Grafana alert rules for slow and silent models",
         ..COMMON
     },
     Key {
@@ -416,7 +475,7 @@ pub const TABLE: &[Key] = &[
         key: Some("alert_latency_after"),
         value_name: "DURATION",
         default: "30s",
-        help: "With --alerts: how long a p99 must be above the objective",
+        help: "With --alerts: how long a p99 must stay above the objective",
         ..COMMON
     },
     Key {
@@ -427,94 +486,97 @@ pub const TABLE: &[Key] = &[
         key: Some("alert_silence_after"),
         value_name: "DURATION",
         default: "1m",
-        help: "With --alerts: how long a model must not have reported",
+        help: "With --alerts: how long a model must be silent",
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaPasswordFile,
         group: Group::Grafana,
+        commands: LOGIN,
         option: "grafana-password-file",
         variable: "CLIPPER_METRICS_GRAFANA_PASSWORD_FILE",
         secret_variable: Some("CLIPPER_METRICS_GRAFANA_PASSWORD"),
         key: Some("grafana_password_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        help: "File with that user's password (or CLIPPER_METRICS_GRAFANA_PASSWORD)",
+        help: "File with the password, or CLIPPER_METRICS_GRAFANA_PASSWORD",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::GrafanaTokenFile,
         group: Group::Grafana,
+        commands: LOGIN,
         option: "grafana-token-file",
         variable: "CLIPPER_METRICS_GRAFANA_TOKEN_FILE",
         secret_variable: Some("CLIPPER_METRICS_GRAFANA_TOKEN"),
         key: Some("grafana_token_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        default: "none",
-        help: "File with a token for Grafana, instead of a password (or CLIPPER_METRICS_GRAFANA_TOKEN)",
+        help: "File with a token, or CLIPPER_METRICS_GRAFANA_TOKEN",
+        details: "A token replaces the user and the password",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::InfluxdbUser,
         group: Group::Influxdb,
+        commands: INFLUXDB_LOGIN,
         option: "influxdb-user",
         variable: "CLIPPER_METRICS_INFLUXDB_USER",
         key: Some("influxdb_user"),
-        default: "none",
-        help: "User of the InfluxDB at --influxdb-url",
+        help: "User on the server at --influxdb-url",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::InfluxdbPasswordFile,
         group: Group::Influxdb,
+        commands: INFLUXDB_LOGIN,
         option: "influxdb-password-file",
         variable: "CLIPPER_METRICS_INFLUXDB_PASSWORD_FILE",
         secret_variable: Some("CLIPPER_METRICS_INFLUXDB_PASSWORD"),
         key: Some("influxdb_password_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        default: "none",
-        help: "File with that user's password (or CLIPPER_METRICS_INFLUXDB_PASSWORD)",
+        help: "File with the password, or CLIPPER_METRICS_INFLUXDB_PASSWORD",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::Timeout,
+        commands: CREATION,
         option: "timeout",
         variable: "CLIPPER_METRICS_TIMEOUT",
         key: Some("timeout"),
         value_name: "DURATION",
         default: "2m",
-        help: "How long to wait for the servers, such as 90s",
+        help: "How long to wait for the servers",
         remembered: false,
         ..COMMON
     },
     Key {
         setting: Setting::Output,
         group: Group::Output,
-        is_common: true,
+        commands: EVERY,
         option: "output",
         variable: "CLIPPER_METRICS_OUTPUT",
         kind: ValueKind::Word(&["human", "json", "env", "json-schema"]),
         value_name: "FORMAT",
         default: "human",
-        help: "How to print the answer; env and json-schema are for status",
+        help: "Output format: human, json; for status env, json-schema",
         remembered: false,
         ..COMMON
     },
 ];
 
-/// The keys of `[metrics]`, with what each one's value is.
+/// The keys of `[metrics]` and the types of their values.
 #[must_use]
 pub fn file_keys() -> Vec<(&'static str, ValueKind)> {
     TABLE.iter().filter_map(|key| Some((key.key?, key.kind))).collect()
 }
 
-/// The settings that the environment gives. An empty variable counts as not given.
+/// The settings in the environment. An empty variable counts as unset.
 #[must_use]
 pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Values {
     let given = |key: &Key| variable(key.variable).filter(|value| !value.is_empty());
@@ -526,11 +588,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_the_order_of_the_enum_and_every_setting_a_way_in() {
+    fn the_table_has_the_order_of_the_enum_and_regular_names() {
         for (index, key) in TABLE.iter().enumerate() {
             assert_eq!(key.setting as usize, index, "{}", key.option);
             assert!(!key.option.is_empty() && !key.help.is_empty(), "{:?}", key.setting);
-            assert!(key.variable.starts_with("CLIPPER_METRICS_"), "{:?}", key.setting);
+            // Help states this rule in place of each variable.
+            let variable = format!("CLIPPER_METRICS_{}", key.option.to_uppercase().replace('-', "_"));
+            assert_eq!(key.variable, variable);
+            assert!(key.secret_variable.is_none_or(|secret| key.help.contains(secret)), "{:?}", key.setting);
         }
         assert_eq!(Setting::Output as usize + 1, TABLE.len());
     }
@@ -540,8 +605,10 @@ mod tests {
     #[test]
     fn the_page_of_settings_is_the_table() {
         let mut page = String::from(
-            "# Settings\n\nAn option beats its environment variable, that beats Clipper's file, that beats what the instance \
-             remembers, that beats the default. This page is made from the table in `src/settings/keys.rs`.\n",
+            "# Settings\n\nThis page lists every setting with its option, environment variable and key in Clipper's file. It is \
+             generated from `src/settings/keys.rs`.\n\nPrecedence: option, environment variable, Clipper's file, remembered \
+             setting, default. An empty environment variable counts as unset. An empty option removes a remembered value, \
+             as in `--grafana-url ''`.\n",
         );
         for group in [Group::Instance, Group::Influxdb, Group::Grafana, Group::Images, Group::Output] {
             page.push_str(&format!("\n## {}\n", group.title()));
@@ -551,25 +618,35 @@ mod tests {
                     ValueKind::Flag => format!("[={}]", key.value_name),
                     _ => format!(" {}", key.value_name),
                 };
-                page.push_str(&format!("\n### {short}`--{}{value}`\n\n{}.\n\n", key.option, key.help));
+                let details = if key.details.is_empty() { String::new() } else { format!(" {}.", key.details) };
+                page.push_str(&format!("\n### {short}`--{}{value}`\n\n{}.{details}\n\n", key.option, key.help));
                 let variables = [Some(key.variable), key.secret_variable].into_iter().flatten();
                 let variables: Vec<String> = variables.map(|name| format!("`{name}`")).collect();
                 page.push_str(&format!("* environment: {}\n", variables.join(", ")));
-                if let Some(name) = key.key {
-                    page.push_str(&format!("* in `[metrics]` of Clipper's file: `{name}`\n"));
-                }
+                let keys = match key.setting {
+                    Setting::Database => Some("`influx_dbname`, otherwise `name`".into()),
+                    Setting::InfluxdbIp => Some("`influx_ip`".into()),
+                    Setting::InfluxdbPort => Some("`influx_port`".into()),
+                    _ => key.key.map(|name| format!("`{name}` in `[metrics]`")),
+                };
+                page.extend(keys.map(|keys| format!("* Clipper's file: {keys}\n")));
                 if let ValueKind::Word(words) = key.kind {
-                    page.push_str(&format!("* one of {}\n", words.join(", ")));
+                    page.push_str(&format!("* values: {}\n", words.join(", ")));
                 }
                 if !key.default.is_empty() {
                     page.push_str(&format!("* default: {}\n", key.default));
                 }
-                let remembered = if key.remembered { "remembered with the instance" } else { "for one run" };
-                page.push_str(&format!("* {remembered}\n"));
+                let commands = if key.is_global() {
+                    "all".into()
+                } else {
+                    key.commands.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+                };
+                page.push_str(&format!("* commands: {commands}\n"));
+                page.push_str(&format!("* {}\n", if key.remembered { "remembered" } else { "not remembered" }));
             }
         }
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
-        #[expect(clippy::disallowed_methods, reason = "a test that writes what it checks when asked to")]
+        #[expect(clippy::disallowed_methods, reason = "a test that updates the page on request")]
         if std::env::var_os("UPDATE_SETTINGS").is_some() {
             std::fs::write(path, &page).unwrap();
         }

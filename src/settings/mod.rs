@@ -160,7 +160,9 @@ pub fn invocation(
     let mut given: Vec<(&Setting, &String)> = options.iter().chain(identity).collect();
     given.sort_unstable();
     let given = given.into_iter().filter_map(|(setting, value)| {
-        Some(GivenOption { name: setting.key().option, typed: typed(*setting, value), scope: scope(*setting)? })
+        let key = setting.key();
+        let (typed, scope) = (typed(*setting, value), scope(*setting)?);
+        Some(GivenOption { name: key.option, typed, scope, commands: key.commands })
     });
     Invocation::new(given.collect(), engine_options)
 }

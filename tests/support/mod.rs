@@ -24,6 +24,20 @@ pub mod server;
 
 use std::time::{Duration, Instant};
 
+/// Compares a text with a file below `tests/golden`. `UPDATE_GOLDEN=1` writes the file instead.
+///
+/// # Panics
+/// If they differ.
+pub fn golden(path: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(path);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(recorded, text, "{} (UPDATE_GOLDEN=1 rewrites it)", path.display());
+}
+
 /// Polls until the condition holds.
 ///
 /// # Panics

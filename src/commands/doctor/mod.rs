@@ -36,7 +36,7 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Options of `doctor`.
 #[derive(Debug, Default, Args)]
 pub struct Doctor {
-    /// Ask as a Clipper in this container would: from inside its network
+    /// Run the InfluxDB checks from inside this container's network
     #[arg(long, value_name = "CONTAINER")]
     pub from: Option<String>,
 }
