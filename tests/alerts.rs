@@ -83,7 +83,7 @@ fn edited_rules_are_kept_and_deleted_rules_are_restored() {
         let state = it.run(&["status", "--alerts", "--output", "json"]).expect(0).json();
         assert_eq!(state["alerts"]["state"], "edited", "{version:?}");
         let plan = it.run(&["up", "--alerts", "--dry-run"]).expect(0);
-        assert!(plan.out.contains("leave the alerts alone"), "{version:?}: {}", plan.out);
+        assert!(plan.out.contains("keep the alerts"), "{version:?}: {}", plan.out);
         let kept = it.run(&["up", "--alerts", "--alert-silence-after", "2m"]).expect(0);
         assert!(kept.out.contains("alert rules were edited"), "{version:?}: {}", kept.out);
         assert_eq!(titled(&it, "a model has gone silent")["for"], "5m");

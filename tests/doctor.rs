@@ -105,8 +105,8 @@ impl Case {
 fn check(people: &Ran, document: &Value) {
     let first = people.out.lines().next().unwrap();
     match document["culprit"]["message"].as_str() {
-        Some(message) => assert!(first.starts_with("culprit: ") && first.contains(message), "{first}"),
-        None => assert!(first.starts_with("all well: "), "{first}"),
+        Some(message) => assert!(first.starts_with("first failure: ") && first.contains(message), "{first}"),
+        None => assert!(first.starts_with("no failures: "), "{first}"),
     }
     let checks = document["checks"].as_array().unwrap();
     assert!(people.out.lines().count() >= checks.len() + 2, "every check has a line:\n{}", people.out);
@@ -144,7 +144,7 @@ fn all_checks_pass_and_nothing_is_left_behind() {
     for version in ALL {
         let it = Case::healthy(version);
         let people = it.command(&[]).run().expect(0);
-        assert!(people.out.starts_with("all well: 16 of 16 panels answer\n"), "{version:?}:\n{}", people.out);
+        assert!(people.out.starts_with("no failures: 16 of 16 panels answer\n"), "{version:?}:\n{}", people.out);
         let document = it.command(&["--output", "json"]).run().expect(0).json();
         check(&people, &document);
         assert_eq!(document["healthy"], true);
@@ -187,7 +187,7 @@ fn clippers_file_names_another_influxdb() {
 fn a_wrong_database() {
     let it = Case::healthy(Version::V12);
     it.write_file("typo", it.servers.influxd.port, &["m1"]);
-    it.expect("database", &["no database typo", "in d", "influx_dbname"]);
+    it.expect("database", &["database typo does not exist", "in d", "influx_dbname"]);
     // The dashboard shows one database, and Clipper writes to the other.
     let words = ["doctor", "--config", it.path(), "--database", "d", "--output", "json"];
     let document = it.servers.command(&words).run().expect(3).json();
@@ -204,7 +204,7 @@ fn the_database_was_dropped() {
     for version in ALL {
         let it = Case::healthy(version);
         it.servers.influxd.query("", "DROP DATABASE d");
-        it.expect("database", &["no database d", "clipper-metrics up"]);
+        it.expect("database", &["database d does not exist", "clipper-metrics up"]);
     }
 }
 
@@ -238,7 +238,7 @@ fn the_disk_is_full() {
         let line = format!("filler value={}\n", lines.next().unwrap()).repeat(100);
         crate::support::run::http("POST", &url, Some(&line)).is_some_and(|(status, _)| status != 204)
     });
-    it.expect("write", &["disk is full", "free space"]);
+    it.expect("write", &["disk is full", "free disk space"]);
     // `demo` writes there as well.
     let demo = it.servers.run(&["demo", "--backfill", "2h", "--mix", "--config", it.path()]).expect(1);
     assert!(demo.err.contains("no space left") && demo.err.contains("hint: free space"), "{}", demo.err);
@@ -323,7 +323,7 @@ fn grafana_uses_other_settings_than_it_shows() {
     for version in [Version::V9, Version::V12, Version::V12_4] {
         let it = Case::healthy(version);
         it.servers.make_settings_stale();
-        let words = ["uses other settings than it shows", "clipper-metrics up", "--data-source-url"];
+        let words = ["does not reach the database", "saves the data source again", "clipper-metrics up", "--data-source-url"];
         let found = it.expect("query", &words);
         // All queries to that data source would fail for the same reason, so none is sent.
         let checks = found["checks"].as_array().unwrap();
@@ -335,7 +335,7 @@ fn grafana_uses_other_settings_than_it_shows() {
 fn grafana_has_no_plugin() {
     let it = Case::healthy(Version::V13);
     it.servers.double.lock().unwrap().remove_plugin();
-    it.expect("plugin", &["no InfluxDB plugin", "grafana cli plugins install influxdb"]);
+    it.expect("plugin", &["lacks the InfluxDB plugin", "grafana cli plugins install influxdb"]);
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn a_variable_finds_nothing() {
             let model = list.iter_mut().find(|variable| variable["name"] == "model").unwrap();
             model["regex"] = json!("/(.*)_nothing$/");
         });
-        let document = it.expect("variable", &["model", "finds nothing"]);
+        let document = it.expect("variable", &["model", "has no values"]);
         assert_eq!(document["culprit"]["object"], "model");
     }
 }
@@ -456,12 +456,12 @@ fn clipper_or_one_of_its_models_does_not_report() {
     let document = it.expect("reports", &["never reported to database d", "doctor --from CONTAINER"]);
     assert_eq!(state(&document, "variable", None), "skipped", "nothing is wrong with it");
     it.servers.influxd.write("d", &report("m1", 10));
-    it.expect("reports", &["reported 10 min ago and not since"]);
+    it.expect("reports", &["last report was 10m ago"]);
     it.report("m1");
     it.command(&[]).run().expect(0);
     it.servers.influxd.write("d", &report("m2", 7));
     it.write_file("d", it.servers.influxd.port, &["m1", "m2"]);
-    it.expect("reports", &["m2 has not reported for 7 min", "others do"]);
+    it.expect("reports", &["m2 has not reported for 7m", "others have"]);
     it.servers.influxd.query("d", "DROP SERIES FROM /^m2_/");
     it.write_file("d", it.servers.influxd.port, &["m1", "m2", "m3"]);
     it.expect("reports", &["m2, m3", "never reported"]);
@@ -473,7 +473,7 @@ fn clipper_cannot_use_an_influxdb_that_requires_a_login() {
     let secured = Influxd::start_with(&[("INFLUXDB_HTTP_AUTH_ENABLED", "true")]);
     secured.query("", "CREATE USER admin WITH PASSWORD 'p' WITH ALL PRIVILEGES");
     it.write_file("d", secured.port, &["m1"]);
-    it.expect("influxdb", &["wants a login", "Clipper sends none"]);
+    it.expect("influxdb", &["requires a login", "Clipper sends none"]);
 }
 
 #[test]

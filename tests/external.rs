@@ -712,7 +712,7 @@ fn down_and_logs_need_no_engine_for_external_servers() {
     let it = Servers::start(Version::V12);
     it.run(&["up"]).expect(0);
     let down = it.run(&["down"]).expect(0);
-    assert!(down.out.contains("go on running"), "{}", down.out);
+    assert!(down.out.contains("both servers are external"), "{}", down.out);
     // The instance may have containers and volumes on the engine.
     assert!(down.err.contains("/nonexistent/docker.sock") && down.err.contains("are left alone"), "{}", down.err);
     // An outdated configuration that names a missing engine is not a blocker either; an engine in an option must exist.
@@ -725,8 +725,12 @@ fn down_and_logs_need_no_engine_for_external_servers() {
     let volumes = it.run(&["down", "--volumes", "--yes"]).expect(1);
     assert!(volumes.err.contains("/nonexistent/docker.sock"), "{}", volumes.err);
     assert_eq!(it.status()["in_sync"], true, "nothing was removed");
-    let logs = it.run(&["logs"]).expect(1);
-    assert!(logs.err.contains("run elsewhere") && logs.err.contains("hint: "), "{}", logs.err);
+    let logs = Run::new(["logs"])
+        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+        .env("CLIPPER_METRICS_INFLUXDB_URL", &it.influxd.url())
+        .env("CLIPPER_METRICS_GRAFANA_URL", &format!("http://127.0.0.1:{}", it.port()));
+    let logs = logs.run().expect(1);
+    assert!(logs.err.contains("both servers are external") && logs.err.contains("hint: "), "{}", logs.err);
 }
 
 #[test]
@@ -790,7 +794,7 @@ fn deregistering_keeps_edited_and_foreign_objects() {
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
         let down = it.run(&["down", "--deregister"]).expect(0);
         assert!(
-            down.out.contains("edited by somebody and is kept") && down.out.contains("/d/clipper-metrics"),
+            down.out.contains("was edited and is kept") && down.out.contains("/d/clipper-metrics"),
             "{}",
             down.out
         );
@@ -963,7 +967,7 @@ fn a_backfill_starts_at_the_limit_of_the_default_policy() {
     let (reports, said) = sent(&["--backfill", "6h"]);
     // A report every 15.004 s, for 89 minutes.
     assert!((350..=357).contains(&reports), "{reports} reports");
-    assert_eq!(said.matches("keeps points for 90m: the backfill begins there").count(), 1, "{said}");
+    assert_eq!(said.matches("has a retention period of 90m: the backfill begins there").count(), 1, "{said}");
     let stored = it.influxd.query("clipper", "SELECT count(\"value\") FROM m2_prediction_counter");
     assert!(stored.contains("[["), "the points are in the default policy: {stored}");
     let (reports, said) = sent(&["--backfill", "1h"]);
@@ -982,7 +986,7 @@ fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     let shorter = ["up", "--retention", "90d", "--dry-run"];
     let asked = "the retention period of database clipper is for ever; setting it to 90d deletes older data";
     let dry = it.run(&shorter).expect(3);
-    assert!(dry.out.contains(&format!("asks first: {asked}")), "{}", dry.out);
+    assert!(dry.out.contains(&format!("needs confirmation: {asked}")), "{}", dry.out);
     let json = |more: &[&str]| it.run(&[&shorter, more, &["--output", "json"]].concat()).expect(3).json();
     assert_eq!(json(&[])["confirmations"], json!([asked]));
     assert_eq!(json(&["--yes"])["confirmations"], json!([]));
@@ -990,5 +994,5 @@ fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     assert_eq!(it.run(&["up", "--dry-run", "--output", "json"]).expect(0).json()["confirmations"], json!([]));
     // A blocker is reported before confirmations.
     let blocked = it.run(&[&shorter[..], &["--grafana-org", "no such", "--grafana-user", "x"]].concat()).expect(3);
-    assert!(blocked.out.contains("blocked:") && !blocked.out.contains("asks first"), "{}", blocked.out);
+    assert!(blocked.out.contains("blocked:") && !blocked.out.contains("needs confirmation"), "{}", blocked.out);
 }

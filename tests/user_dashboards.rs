@@ -88,7 +88,7 @@ fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
         files.write("a.json", &export("one", "One"));
         let kept = it.run(&up).expect(0);
-        assert!(kept.out.contains("\"One\" was edited and is left alone"), "{version:?}: {}", kept.out);
+        assert!(kept.out.contains("\"One\" was edited and is kept"), "{version:?}: {}", kept.out);
         assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["panels"][0]["title"], "Mine");
         it.run(&[&up[..], &["--overwrite-dashboard"]].concat()).expect(0);
         assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["panels"][0]["title"], "Counter");
@@ -188,7 +188,7 @@ fn doctor_runs_their_queries_too() {
         it.run(&["up", "--dashboard", &file]).expect(0);
         let sick = it.run(&["doctor", "--dashboard", &file]).expect(3);
         let first = sick.out.lines().next().unwrap();
-        assert!(first.starts_with("culprit:") && first.contains("\"Counter\" of \"One\""), "{version:?}: {}", sick.out);
+        assert!(first.starts_with("first failure:") && first.contains("\"Counter\" of \"One\""), "{version:?}: {}", sick.out);
         assert!(sick.out.contains(&file), "{version:?}: {}", sick.out);
     }
 }
@@ -245,7 +245,7 @@ fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
         files.write("a.json", &input("refresh.json"));
         let kept = it.run(&up).expect(0);
-        assert!(kept.out.contains("\"Min refresh\" was edited and is left alone"), "{version:?}: {}", kept.out);
+        assert!(kept.out.contains("\"Min refresh\" was edited and is kept"), "{version:?}: {}", kept.out);
         assert_eq!(stored()["panels"][0]["title"], "Mine", "{version:?}");
     }
 }

@@ -1,7 +1,5 @@
-//! Everything a command works with: inputs read once, the engine found, what the instance remembers
-//! asked for, and all of it merged into a stack and its systems.
-//!
-//! Must not decide anything about a stack.
+//! The session of a command: it reads the inputs once, connects to the engine, reads the remembered settings, and merges
+//! all of them into a stack with its clients.
 
 use std::env::split_paths;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -32,27 +30,27 @@ use crate::reconcile::{CaFile, Systems, lock};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
 
-/// How long an engine that has just failed to answer is asked what it is.
+/// The deadline of the check of an engine that has just failed to answer.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes that are read of any file that the user names.
+/// The largest file that is read.
 const FILE_LIMIT: u64 = 1 << 20;
 
-/// What a command needs to know of the stack.
+/// The settings that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// All settings.
     Whole,
-    /// All settings, and what the engine has of the instance, wherever its servers run.
+    /// All settings, and the instance's objects on the engine even if its servers are external.
     Removal,
-    /// The instance's name; what it remembers only says how to print it.
+    /// The instance's name. Remembered settings only affect the output.
     NameOnly,
 }
 
-/// A stack's systems, and who listens.
+/// The clients of a stack, and the listener.
 pub(super) struct Session {
     pub(super) systems: Systems,
     pub(super) listener: Rc<dyn Listener>,
-    /// Keeps other runs of this user off the same instance while this one changes it.
+    /// Blocks other runs of this user on the same instance while this one changes it.
     _lock: Option<lock::Lock>,
 }
 
@@ -143,8 +141,8 @@ impl Session {
         Ok(Self { systems, listener, _lock: None })
     }
 
-    /// For an instance that is to be made from an archive: what it remembers comes from there, but for the
-    /// addresses, which open nothing that this run does not name. With it come the images that only the archive names.
+    /// Opens a session for an instance that is created from an archive. Its remembered settings come from the archive,
+    /// except the addresses: only this run can publish a server. Also returns the images that only the archive names.
     pub(super) async fn open_restored(
         context: &Context<'_>,
         file: &Path,
@@ -165,7 +163,7 @@ impl Session {
         let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
         let restore = backup::new_restore(archive, verified.digest.clone());
         let noted = docker.stored_settings(&name).await?;
-        // The options of a restore that did not end are those of the run that begins it again.
+        // A restore that starts again after an interruption keeps the options of the first run.
         let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
         let mut values = again.unwrap_or_else(|| {
             let mut values = manifest.settings.clone();
@@ -174,7 +172,7 @@ impl Session {
             }
             values
         });
-        // It is not noted before it is confirmed.
+        // Retention is stored only after its confirmation.
         if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
             values.entry(name.clone()).or_insert_with(|| retention.clone());
         }
@@ -185,8 +183,8 @@ impl Session {
         let (mut stack, credentials) = settings::merge(&inputs, &memory)?;
         if let Some(unknown) = plan::unknown_settings(&stack) {
             return Err(Error::usage(
-                format!("the archive cannot be used as it is: {}", unknown.why),
-                "give these settings with `restore`, or use the version of clipper-metrics that wrote the archive",
+                format!("the archive contains settings that cannot be used: {}", unknown.why),
+                "add those that `restore` accepts as options, or use the version of clipper-metrics that wrote the archive",
             ));
         }
         (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
@@ -202,7 +200,7 @@ fn endpoint(context: &Context<'_>) -> Result<Endpoint> {
     endpoint::resolve(options.host.as_deref(), options.context.as_deref(), context.environment)
 }
 
-/// Connects to the engine, and notes where it is and how suggested commands reach it.
+/// Connects to the engine, and records its location and its options for suggested commands.
 async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn Listener>) -> Result<Docker> {
     let endpoint = endpoint(context)?;
     if endpoint.was_found() {
@@ -220,12 +218,12 @@ fn is_without_engine(context: &Context<'_>, error: &Error) -> bool {
     matches!(error, Error::Engine { .. }) || (!is_named && endpoint(context).is_err())
 }
 
-/// This run was given the engine that it is to use.
+/// Whether this run names the engine.
 pub(super) fn names_engine(context: &Context<'_>) -> bool {
     endpoint(context).is_ok_and(|endpoint| endpoint.chosen_by.is_this_run())
 }
 
-/// The engine alone, for what concerns no instance.
+/// Connects to the engine for a command that concerns no single instance.
 pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
     let docker = Docker::connect(endpoint(context)?, Rc::<dyn Report>::clone(&context.report)).await?;
     docker.check().await?;
@@ -251,7 +249,7 @@ async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
     Ok(Memory { stored: Some(stored), containers, has_data })
 }
 
-/// Inputs that name an instance and nothing else.
+/// Inputs that contain only the name of an instance.
 fn by_name(name: String, inputs: &Inputs) -> Inputs {
     Inputs {
         options: [(Setting::Name, name)].into(),
@@ -271,12 +269,12 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
     }
 }
 
-/// Reads everything that was given to this run, each thing once: a secret may come from a pipe.
+/// Reads all inputs of this run, each once, because a secret may come from a pipe.
 pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inputs> {
     let Context { options, environment, .. } = context;
     let (mut given, mut variables) =
         (options.settings.0.clone(), from_environment(|name| environment.get(name).map(String::from)));
-    // They are remembered, and the next run may be in another folder.
+    // Paths are remembered, and the next run may start in another directory.
     for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
         *paths = absolute(paths)?;
     }
@@ -314,7 +312,7 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
     })
 }
 
-/// How a suggested command reaches the same instance, before anything is read.
+/// The options of suggested commands, before any file is read.
 pub(crate) fn invocation(options: &Options, environment: &Environment) -> Invocation {
     let variables = from_environment(|name| environment.get(name).map(String::from));
     let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment);
@@ -331,8 +329,8 @@ fn engine_options(options: &Options) -> String {
     }
 }
 
-/// Secrets come from files or variables, never from options: those show in process lists. Each
-/// source goes before the next as for any setting; of one source, the file before the variable.
+/// Reads a secret from a file or a variable, never from an option, which process lists show. Precedence is that of every
+/// setting; within the environment, the file's variable takes precedence over the secret's.
 fn secret(
     setting: Setting,
     options: &Values,
@@ -356,21 +354,21 @@ fn secret(
 }
 
 fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
-    let text = read(Path::new(path), "a file that holds the secret alone")?;
+    let text = read(Path::new(path), "a file that contains only the secret")?;
     let text = trimmed(&text, of_grafana);
     if text.is_empty() {
         return Err(Error::File {
             path: path.into(),
             line: None,
             message: "is empty".into(),
-            hint: "put the secret into it, alone on one line".into(),
+            hint: "write the secret to it, alone on one line".into(),
         });
     }
     Ok(Secret::new(text))
 }
 
-/// Grafana's own file provider trims what it reads, so a secret for Grafana is the same with and
-/// without white space at its ends; of others only the line's end is cut.
+/// Grafana's file provider trims secrets, so both ends of a secret for Grafana are trimmed. Of other secrets, only the
+/// line break at the end is removed.
 fn trimmed(text: &str, of_grafana: bool) -> &str {
     if of_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
 }
@@ -380,7 +378,7 @@ fn read(path: &Path, what: &str) -> Result<String> {
         path: path.to_path_buf(),
         line: None,
         message: "is not text".into(),
-        hint: format!("give the path of {what}"),
+        hint: format!("use the path of {what}"),
     })
 }
 
@@ -389,7 +387,7 @@ fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
         path: path.to_path_buf(),
         line: None,
         message,
-        hint: format!("give the path of {what}"),
+        hint: format!("use the path of {what}"),
     };
     let file = std::fs::File::open(path).map_err(|why| failed(format!("cannot be read: {why}")))?;
     let mut bytes = Vec::new();
@@ -403,7 +401,7 @@ fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
 
 fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
     let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())?;
-    // The path of the file itself may be relative to this run's folder.
+    // The path of the file may be relative to the current directory.
     if let Some(paths) = Setting::Dashboard.key().key.and_then(|key| found.metrics.get_mut(key)) {
         *paths = absolute(paths)?;
     }
@@ -415,7 +413,7 @@ fn read_ca_file(path: &str) -> Result<CaFile> {
     Ok(CaFile { path: path.into(), pem })
 }
 
-/// The same paths, complete.
+/// The same paths, made absolute.
 fn absolute(paths: &str) -> Result<String> {
     let failed =
         |why: String| Error::usage(format!("{} cannot be used: {why}", Setting::Dashboard.option()), "rename the file");
@@ -430,10 +428,10 @@ fn absolute(paths: &str) -> Result<String> {
 
 fn read_dashboard(path: &str, instance: &str) -> Result<UserDashboard> {
     let what = format!("a dashboard that was exported from Grafana with {}", Setting::Dashboard.option());
-    // What is remembered may have become anything, and reading a pipe would wait for ever.
+    // A remembered path may lead to a pipe by now, and reading it would never end.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         let message = "is not a regular file".into();
-        let hint = format!("give the path of {what}");
+        let hint = format!("use the path of {what}");
         return Err(Error::File { path: path.into(), line: None, message, hint });
     }
     let text = read(Path::new(path), &what)?;
@@ -445,8 +443,7 @@ fn read_dashboard(path: &str, instance: &str) -> Result<UserDashboard> {
     })
 }
 
-/// The addresses of a host name, those of version 4 first. The engine would open everything for the
-/// name itself.
+/// The addresses of a host name, IPv4 first. Given the name itself, the engine would publish at every address.
 fn resolve(host: &str) -> Vec<IpAddr> {
     let found = (host, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
     let mut addresses: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();

@@ -1,6 +1,4 @@
-//! The terminal: style, confirmation, interruption, and a reader that goes away.
-//!
-//! Must not know what a command does.
+//! The terminal: style, confirmation, interruption, and a closed standard output.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
@@ -14,7 +12,7 @@ use crate::model::text::printable;
 use crate::output::{Format, Style};
 use crate::settings::keys::{Setting, TABLE};
 
-/// How to show things, by options, environment and terminals: each stream by itself.
+/// The style of the output by options, environment and terminals, for each stream separately.
 pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
     let forced = environment.get("CLICOLOR_FORCE").is_some_and(|value| !value.is_empty() && value != "0");
     let smart = environment.get("TERM").is_none_or(|term| term != "dumb");
@@ -42,8 +40,7 @@ pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
     }
 }
 
-/// Every variable that the program reads as text is text, and the format is one that the command has: only a single
-/// status of one instance has all.
+/// Checks that the variables are text and that the command supports the output format.
 pub(crate) fn check(options: &Options, is_status: bool, style: Style, environment: &Environment) -> Result<()> {
     environment.expect_text(TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten())?;
     let key = Setting::Output.key();
@@ -53,19 +50,19 @@ pub(crate) fn check(options: &Options, is_status: bool, style: Style, environmen
         && !is_given
         && !arguments.contains(&text)
     {
-        let hint = format!("give one of {}", arguments.join(", "));
+        let hint = format!("use one of {}", arguments.join(", "));
         return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
     }
     if matches!(style.format, Format::Env | Format::JsonSchema) && !is_status {
         return Err(Error::usage(
-            "only `status` has the formats env and json-schema, and not with --watch or --all",
-            "give --output human or --output json",
+            "only `status` supports the formats env and json-schema, without --watch and --all",
+            "use --output human or --output json",
         ));
     }
     Ok(())
 }
 
-/// JSON and nothing else.
+/// The style for JSON alone.
 pub(crate) const fn json_style() -> Style {
     Style {
         format: Format::Json,
@@ -78,7 +75,7 @@ pub(crate) const fn json_style() -> Style {
     }
 }
 
-/// A command line that cannot be parsed asks for JSON all the same.
+/// Whether a command line that cannot be parsed requests JSON.
 pub(crate) fn wants_json(environment: &Environment, arguments: impl Iterator<Item = OsString>) -> bool {
     let arguments: Vec<OsString> = arguments.collect();
     let given = arguments.windows(2).rfind(|pair| pair[0] == "--output").map(|pair| pair[1].clone());
@@ -92,7 +89,7 @@ pub(crate) fn wants_json(environment: &Environment, arguments: impl Iterator<Ite
     }
 }
 
-/// Comes with Ctrl-C, with SIGTERM, and when the terminal is closed.
+/// Completes on Ctrl-C, on SIGTERM, and when the terminal is closed.
 pub(crate) async fn interrupted() {
     #[cfg(unix)]
     {
@@ -122,8 +119,8 @@ async fn received(kind: tokio::signal::unix::SignalKind) {
     }
 }
 
-/// Somebody asked for a run that outlives its terminal, as `nohup` does (proc(5), `SigIgn`). Where the system
-/// does not tell, that is one which does not write to a terminal.
+/// Whether this run must outlive its terminal, as with `nohup` (proc(5), `SigIgn`). On a system without that file, it
+/// must if standard error is not a terminal.
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -131,8 +128,8 @@ fn is_hangup_ignored() -> bool {
     ignored.map_or_else(|| !std::io::stderr().is_terminal(), |mask| mask & 1 == 1)
 }
 
-/// Comes when nobody reads standard output any more, so that a command which has nothing to say for
-/// a while ends, too. Never where it is no pipe.
+/// Completes when the reader of standard output has closed the pipe, so that a command without output ends, too. Never
+/// completes if standard output is not a pipe.
 pub(super) async fn reader_gone() {
     #[cfg(unix)]
     {
@@ -144,7 +141,7 @@ pub(super) async fn reader_gone() {
         loop {
             ticks.tick().await;
             let out = std::io::stdout();
-            // Nothing is asked for: that the other end is gone is reported all the same.
+            // A closed other end is reported even if no event is requested.
             let mut descriptors = [PollFd::new(&out, PollFlags::empty())];
             let gone = PollFlags::ERR | PollFlags::HUP;
             if poll(&mut descriptors, Some(&now)).is_ok() && descriptors[0].revents().intersects(gone) {
@@ -156,22 +153,22 @@ pub(super) async fn reader_gone() {
     std::future::pending().await
 }
 
-/// Opens an address in a browser, in the background; `false` where there is none.
+/// Opens an address in a browser, in the background. Returns `false` if there is none.
 pub(super) fn open_browser(url: &str, environment: &Environment) -> bool {
     let is_set = |name| environment.is_set(name);
     let has_display = cfg!(any(windows, target_os = "macos")) || ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(is_set);
     has_display && open::that_detached(url).is_ok()
 }
 
-/// Asks before volumes are deleted; where nobody can answer, only `--yes` will do.
+/// Asks before deleting volumes. Without a terminal, only `--yes` confirms it.
 pub(super) async fn confirm(volumes: &[String], yes: bool) -> Result<()> {
     let what = volumes.join(" and ");
     let question = format!("Delete the volumes {what}, with all metrics, users and dashboards in them?");
-    let hint = "add --yes to delete them without a question, or omit --volumes to keep them";
+    let hint = "add --yes to confirm, or omit --volumes to keep them";
     ask(&question, yes, &format!("the volumes {what} were not deleted"), hint).await
 }
 
-/// Asks before something is deleted. What was not done is said where nobody can answer.
+/// Asks a question. Without a confirmation, the error begins with `undone`.
 pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> Result<()> {
     if yes {
         return Ok(());
@@ -181,7 +178,7 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
         return Err(Error::NotConfirmed { message: format!("{undone}: it was not confirmed"), hint });
     }
     let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
-    // In the background, so that Ctrl-C is heard meanwhile.
+    // In the background, so that Ctrl-C still works.
     let read = tokio::task::spawn_blocking(|| {
         let mut answer = String::new();
         let _ = std::io::stdin().read_line(&mut answer);
@@ -194,15 +191,15 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
     Err(Error::NotConfirmed { message: format!("{undone}: it was declined"), hint })
 }
 
-/// Asks before `up` deletes something that people have stored.
+/// Asks before `up` deletes stored data.
 pub(super) async fn confirm_loss(context: &Context<'_>, yes: bool, what: &str) -> Result<()> {
-    // What is going on on the terminal must not run over the question.
+    // Live lines must not overwrite the question.
     context.report.clear();
-    let hint = "add --yes to go on without a question, or give another --retention or --grafana-image";
-    ask(&format!("{what}. Go on?"), yes, what, hint).await
+    let hint = "add --yes to confirm, or choose another --retention or --grafana-image";
+    ask(&format!("{what}. Continue?"), yes, what, hint).await
 }
 
-/// A future that ends when it does, or with an interruption.
+/// Runs a future until it completes or an interruption comes first.
 pub(super) async fn unless_interrupted<T>(doing: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = doing => result,

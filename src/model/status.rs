@@ -53,6 +53,8 @@ pub struct Status {
     pub alerts: Option<Object>,
     /// Clipper's reports.
     pub reports: Reports,
+    /// The models that Clipper's file names.
+    pub configured_models: Vec<String>,
     /// The latency objective that the dashboard shows, in microseconds.
     pub objective: Option<u64>,
     /// Grafana's account, with the password only if it was requested.
@@ -92,8 +94,15 @@ pub struct Commands {
 pub enum ClipperSettings {
     /// The supplied file already does.
     Agree,
-    /// These lines.
-    Lines([String; 3]),
+    /// No file was supplied, and Clipper's own defaults lead to this address and this database.
+    Defaults {
+        /// Host and port.
+        address: String,
+        /// The database.
+        database: String,
+    },
+    /// These lines, which the supplied file does not contain.
+    Lines(Vec<String>),
     /// No lines help: Clipper uses plain HTTP to a host and port, without credentials; the reason
     /// why that is not enough.
     Impossible(String),
@@ -327,6 +336,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         reports,
         objective: objective(want, seen),
         account,
+        configured_models: named_models(want, seen),
         clipper_file: clipper_file(want),
         findings: findings(want, plan),
         hints,
@@ -594,20 +604,38 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
     }
 }
 
+/// The host and the database that Clipper writes to without a configuration file.
+const CLIPPER_DEFAULTS: (&str, &str) = ("127.0.0.1", "clipper");
+
 /// What Clipper's file must contain, compared with the supplied file.
 fn clipper_file(want: &Stack) -> ClipperSettings {
     if let Some(why) = beyond_clipper(want) {
         return ClipperSettings::Impossible(why);
     }
     let url = want.url(Role::Influxdb);
-    if want.clipper.as_ref().is_some_and(|target| target.agrees(want)) {
+    let clipper = want.clipper.as_ref();
+    if clipper.is_some_and(|target| target.agrees(want)) {
         return ClipperSettings::Agree;
     }
-    ClipperSettings::Lines([
-        format!("influx_dbname = {}", toml_string(&want.database)),
-        format!("influx_ip = {}", toml_string(&url.host)),
-        format!("influx_port = {}", url.port),
-    ])
+    let (default_host, default_database) = CLIPPER_DEFAULTS;
+    let is_default = url.host == default_host && url.port == Role::Influxdb.port() && want.database == default_database;
+    if clipper.is_none() && is_default {
+        let address = format!("{}:{}", url.host, url.port);
+        return ClipperSettings::Defaults { address, database: want.database.clone() };
+    }
+    let is_reached = clipper.is_some_and(|target| target.reaches(want));
+    let lines = [
+        (
+            clipper.is_some_and(|target| target.database == want.database),
+            format!("influx_dbname = {}", toml_string(&want.database)),
+        ),
+        (
+            is_reached || clipper.is_some_and(|target| target.host == url.host),
+            format!("influx_ip = {}", toml_string(&url.host)),
+        ),
+        (is_reached || clipper.is_some_and(|target| target.port == url.port), format!("influx_port = {}", url.port)),
+    ];
+    ClipperSettings::Lines(lines.into_iter().filter(|(is_there, _)| !is_there).map(|(_, line)| line).collect())
 }
 
 /// The reason why Clipper cannot write to the stack's InfluxDB, if there is one.

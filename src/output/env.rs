@@ -1,7 +1,4 @@
-//! The status as variables for a shell: one assignment on each line, quoted so that no value is
-//! taken for anything else.
-//!
-//! The names are not those of settings. Must not know how anything else is shown.
+//! The status as shell variables: one quoted assignment per line. Their names differ from those of settings.
 
 use super::plain::Plain;
 use super::{Output, Report, Style, print, state_names};
@@ -10,7 +7,7 @@ use crate::model::invocation::shell_word;
 use crate::model::stack::Secret;
 use crate::model::status::Status;
 
-/// Assignments on standard output; everything else as plain lines.
+/// Prints assignments on standard output and everything else as plain lines.
 pub(super) struct Env {
     plain: Plain,
 }
@@ -42,7 +39,7 @@ impl Report for Env {
     fn clear(&self) {}
 }
 
-/// What is not known has no value.
+/// An unknown value is empty.
 fn assignments(status: &Status) -> String {
     let truth = |value: bool| value.to_string();
     let pairs = [

@@ -1,7 +1,4 @@
-//! On a terminal: one live line for each server while something is done, and one tidy picture of what
-//! was done at the end.
-//!
-//! The only file that knows `indicatif`. Must not know what a step does.
+//! Output on a terminal: a live line for each server while steps run, and a summary of the steps at the end.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::layout::{lines_on_screen, stderr_width, terminal_width};
 use super::plain::Plain;
-use super::text::{self, Look, Paint};
+use super::text::{self, Look, Paint, WORTH_A_TIME};
 use super::{Output, Report, Style, print, print_error};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
@@ -20,11 +17,9 @@ use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::excerpt;
 
-/// What takes less has no time in the picture.
-const WORTH_A_TIME: Duration = Duration::from_millis(50);
-/// The longest text of a step in the picture; times stand behind it.
+/// The width of a step in the summary, in front of its duration.
 const STEP_WIDTH: usize = 46;
-/// The columns before and behind it.
+/// The columns on both sides of it.
 const AROUND_A_STEP: usize = 20;
 
 /// Live lines on standard error.
@@ -34,7 +29,7 @@ pub(super) struct Human {
     running: RefCell<HashMap<&'static str, ProgressBar>>,
     done: RefCell<Vec<(Step, Duration)>>,
     drawn: RefCell<usize>,
-    /// Where standard output is no terminal, a watch is one line per change.
+    /// Prints one line per change if standard output is not a terminal.
     lines_of_changes: Plain,
 }
 
@@ -55,7 +50,7 @@ impl Human {
         Look { paint: Paint::new(self.style.color), width }
     }
 
-    /// The live line of a lane, made when it is first needed.
+    /// The live line of a lane, which is created when it is first needed.
     fn line(&self, lane: &'static str) -> ProgressBar {
         let mut running = self.running.borrow_mut();
         let line = running.entry(lane).or_insert_with(|| {
@@ -72,7 +67,7 @@ impl Human {
         let line = self.line(lane(&Step::PullImage(role)));
         if all_bytes > 0 && line.length() != Some(all_bytes) {
             if line.length().is_none() {
-                // Only the end is cut off where the terminal is narrow.
+                // A narrow terminal cuts off only the end.
                 let counts = "{decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
                 line.set_style(spinner(&format!("{{spinner}} {{prefix:8}} pull {counts}{{wide_msg}}")));
             }
@@ -93,13 +88,13 @@ impl Human {
         self.done.borrow_mut().push((step, time));
     }
 
-    /// A line that stays, above the live ones.
+    /// Prints a permanent line above the live lines.
     fn say(&self, line: &str) {
-        // Not `println`: that says nothing where the live lines are hidden.
+        // `println` prints nothing while the live lines are hidden.
         self.lines.suspend(|| print_error(&format!("{line}\n")));
     }
 
-    /// What was done, grouped by server, with the times in one column.
+    /// The finished steps, grouped by server, with the durations in one column.
     fn picture(&self) -> String {
         let paint = Paint::new(self.style.color_of_errors);
         let done = std::mem::take(&mut *self.done.borrow_mut());
@@ -112,7 +107,7 @@ impl Human {
                 let time = if *time < WORTH_A_TIME {
                     String::new()
                 } else {
-                    paint.faint(&format!("{:>5.1} s", time.as_secs_f64()))
+                    paint.faint(&format!("{:>5.1}s", time.as_secs_f64()))
                 };
                 let name = label.replace("").unwrap_or(lane(step));
                 let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
@@ -129,7 +124,7 @@ fn spinner(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// Where a step stands in the picture: what comes before both servers, theirs, what comes after.
+/// The group of a step in the summary: before both servers, InfluxDB, Grafana, after both.
 fn place(step: &Step) -> usize {
     match step.lane() {
         Lane::First | Lane::Settings => 0,
@@ -188,7 +183,7 @@ impl Report for Human {
         let look = self.look();
         let text = text::status(status, look);
         let up = self.drawn.replace(lines_on_screen(&text, look.width));
-        // Up over the last table, then clear from there to the end of the screen.
+        // Move up over the last table, then clear to the end of the screen.
         let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };
         print(&format!("{back}{text}"))
     }

@@ -1,6 +1,4 @@
-//! Answers as one JSON document each.
-//!
-//! Must not know the fields of a document; those are in `schema`.
+//! Answers as one JSON document each, with the fields that `schema` defines.
 
 use super::plain::Plain;
 use super::schema::Document;
@@ -10,7 +8,7 @@ use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable_json;
 
-/// Answers on standard output; progress goes to standard error, as plain lines.
+/// Prints answers on standard output, and progress as plain lines on standard error.
 pub(super) struct Json {
     progress: Plain,
 }

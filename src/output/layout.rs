@@ -1,18 +1,15 @@
-//! Text fitted to the width of a terminal: rows that wrap under their column, sentences that wrap
-//! between words.
-//!
-//! Must not know what a text says.
+//! Text fitted to the width of a terminal: rows wrap below their column, sentences wrap between words.
 
 use console::{Term, measure_text_width};
 
-/// Where the second column begins.
+/// The start of the second column.
 const COLUMN: usize = 15;
-/// Between the parts of a row.
+/// The space between the parts of a row.
 const GAP: &str = "   ";
-/// Narrower than this, nothing is fitted any more.
+/// The smallest width that text is fitted to.
 const NARROWEST: usize = 40;
 
-/// The columns of the terminal at standard output, as they are now.
+/// The current width of the terminal at standard output.
 pub(super) fn terminal_width() -> Option<usize> {
     let (_, width) = Term::stdout().size_checked()?;
     (width > 0).then(|| usize::from(width))
@@ -24,7 +21,7 @@ pub(super) fn stderr_width() -> Option<usize> {
     (width > 0).then(|| usize::from(width))
 }
 
-/// How many lines of a terminal a text takes up.
+/// The number of lines that a text takes on a terminal.
 pub(super) fn lines_on_screen(text: &str, width: Option<usize>) -> usize {
     let Some(width) = width else { return text.lines().count() };
     text.lines().map(|line| measure_text_width(line).div_ceil(width).max(1)).sum()
@@ -37,12 +34,12 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// An empty one; without a width, nothing wraps.
+    /// An empty page. Without a width, nothing wraps.
     pub(super) fn new(width: Option<usize>) -> Self {
         Self { width: width.map(|width| width.max(NARROWEST)), text: String::new() }
     }
 
-    /// The text, with a line end at its end.
+    /// The text, which ends with a line break.
     pub(super) fn done(self) -> String {
         self.text
     }
@@ -57,19 +54,19 @@ impl Page {
         self.indented(0, text);
     }
 
-    /// A sentence that begins at a column and goes on there.
+    /// A sentence whose lines all begin at a column.
     pub(super) fn indented(&mut self, column: usize, text: &str) {
         for line in self.wrapped(text, column) {
             self.put(column, &line);
         }
     }
 
-    /// A command on a line of its own; a line break inside would make two commands of it.
+    /// A command on its own line. It is not wrapped, because a line break would split it into two commands.
     pub(super) fn command(&mut self, column: usize, command: &str) {
         self.put(column, command);
     }
 
-    /// A label and what is to say about it; each part stays whole where it fits.
+    /// A label and its parts. A part that fits on a line is not wrapped.
     pub(super) fn row(&mut self, label: &str, parts: &[String]) {
         let mut lines: Vec<String> = Vec::new();
         for part in parts.iter().filter(|part| !part.is_empty()) {
@@ -93,8 +90,8 @@ impl Page {
         self.width.is_none_or(|width| column + measure_text_width(text) <= width)
     }
 
-    /// The lines of a sentence; a word that is longer than a line stays whole, and so does a command in backticks,
-    /// which is there to be copied.
+    /// The lines of a sentence. A word that is longer than a line stays whole, and so does a command in backticks, so that
+    /// it can be copied.
     fn wrapped(&self, text: &str, column: usize) -> Vec<String> {
         let mut lines = Vec::new();
         for paragraph in text.split('\n') {
@@ -113,7 +110,7 @@ impl Page {
     }
 }
 
-/// The words of a text; a pair of backticks and all between them are one.
+/// The words of a text. Text between a pair of backticks is one word.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     let pairs = text.matches('`').count() / 2 * 2;
     let mut seen = 0;

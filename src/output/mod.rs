@@ -1,6 +1,4 @@
-//! Shows: events while a command runs, and its answer at the end.
-//!
-//! Knows words and layouts. Must not know anything that acts.
+//! Prints events while a command runs, and its answer at the end.
 
 mod env;
 mod human;
@@ -27,109 +25,108 @@ use crate::model::text::printable;
 
 /// What a command reports at its end.
 pub enum Output<'a> {
-    /// `up` has done its work.
+    /// `up` has finished.
     Up {
-        /// How things are now.
+        /// The new status.
         status: &'a Status,
-        /// What was done.
+        /// The executed steps.
         executed: &'a [ExecutedStep],
     },
-    /// `down` has done its work.
+    /// `down` has finished.
     Down {
-        /// How things are now.
+        /// The new status.
         status: &'a Status,
-        /// What was done.
+        /// The executed steps.
         executed: &'a [ExecutedStep],
     },
-    /// What would be done.
+    /// The plan of a dry run.
     Planned {
-        /// How things are.
+        /// The current status.
         status: &'a Status,
         /// The plan.
         plan: &'a Plan,
-        /// What must be confirmed before.
+        /// The questions that must be confirmed first.
         questions: &'a [String],
     },
-    /// `status` tells.
+    /// The answer of `status`.
     Status(&'a Status),
-    /// `status --all` lists.
+    /// The answer of `status --all`.
     Instances(&'a [Instance]),
     /// `backup` has written a file.
     BackedUp {
         /// The file.
         file: &'a str,
-        /// How many bytes it has.
+        /// Its size.
         bytes: u64,
-        /// How long it took.
+        /// The duration.
         time: Duration,
         /// The instance.
         instance: &'a str,
         /// The versions of InfluxDB and Grafana.
         versions: [&'a str; 2],
-        /// The command that makes an instance of it.
+        /// The command that creates an instance from it.
         restore: &'a str,
     },
     /// `export` has written a directory.
     Exported(&'a Exported),
-    /// `doctor` has made its checks.
+    /// `doctor` has finished its checks.
     Diagnosed(&'a Diagnosis),
     /// `demo` has sent points.
     Sent {
-        /// How many.
+        /// The number of points.
         points: usize,
-        /// In how many reports, one for each time.
+        /// The number of reports, one for each point in time.
         reports: usize,
-        /// Of how many models.
+        /// The number of models.
         models: usize,
-        /// How long it took.
+        /// The duration.
         time: Duration,
-        /// To which database.
+        /// The database.
         database: &'a str,
-        /// Where they can be seen.
+        /// The dashboard that shows them.
         dashboard_url: &'a str,
         /// The command that removes them.
         clear: &'a str,
     },
     /// `demo --clear` has removed points.
     Cleared {
-        /// How many series.
+        /// The number of series.
         series: usize,
-        /// From which database.
+        /// The database.
         database: &'a str,
     },
-    /// It failed; suggested commands are completed by the invocation.
+    /// The command failed. The invocation completes suggested commands.
     Error(&'a Error, &'a Invocation),
 }
 
-/// Shows events and output. That standard output cannot be written to is an error only for who goes
-/// on writing: nobody reads any more.
+/// Prints events and output. A closed standard output is an error only for commands that continue to write.
 pub trait Report: Listener {
-    /// Shows output: errors on standard error, all else on standard output.
+    /// Prints output: errors on standard error, everything else on standard output.
     ///
     /// # Errors
-    /// When nobody reads it.
+    /// If standard output is closed.
     fn answer(&self, output: &Output<'_>) -> std::io::Result<()>;
-    /// Shows the status once more, in place of the last one where that can be done.
+    /// Prints the status again, in place of the last one on a terminal.
     ///
     /// # Errors
-    /// When nobody reads it.
+    /// If standard output is closed.
     fn again(&self, status: &Status) -> std::io::Result<()>;
-    /// Shows an error that does not end the command. What is shown next counts as new.
+    /// Prints an error that does not end the command. The next status is printed even if it is unchanged.
     fn trouble(&self, error: &Error) {
-        print_error(&format!("note: {}; trying again\n", printable(&error.to_string())));
+        print_error(&format!("note: {}; retrying\n", printable(&error.to_string())));
     }
-    /// Takes everything transient off the terminal.
+    /// Clears live lines from the terminal.
     fn clear(&self);
 }
 
-/// How to show.
+/// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
-    /// In which form the answer is given.
+    /// The format of the answer.
     pub format: Format,
-    /// Errors only.
+    /// Print errors only.
     pub quiet: bool,
-    /// Every request.
+    /// Print every request.
     pub verbose: bool,
     /// Standard error is a terminal that can redraw lines.
     pub live: bool,
@@ -141,7 +138,7 @@ pub struct Style {
     pub color_of_errors: bool,
 }
 
-/// In which form an answer is given.
+/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Text for people.
@@ -174,7 +171,7 @@ pub fn choose(style: Style) -> Rc<dyn Report> {
 /// Writes to standard output.
 ///
 /// # Errors
-/// When nobody reads it.
+/// If standard output is closed.
 pub fn print(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
@@ -182,10 +179,10 @@ pub fn print(text: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Prints a line of a server's log: for people with the server's name where several are shown.
+/// Prints a line of a server's log, with the server's name if there are several logs.
 ///
 /// # Errors
-/// When nobody reads it.
+/// If standard output is closed.
 pub fn print_log_line(format: Format, role: Role, is_alone: bool, line: &str) -> std::io::Result<()> {
     match format {
         Format::Json => print(&json::log_line(role, line)),

@@ -1,5 +1,4 @@
-//! Where nothing can be redrawn: one plain line per change of state on standard error, and answers
-//! as text.
+//! Output without a terminal: one plain line per event on standard error, and answers as text.
 
 use std::cell::RefCell;
 
@@ -10,14 +9,13 @@ use crate::model::event::{Event, Listener};
 use crate::model::status::Status;
 use crate::model::text::printable_line;
 
-/// Plain lines, or errors only.
+/// Prints plain lines, or only errors.
 pub(super) struct Plain {
     style: Style,
     last: RefCell<String>,
 }
 
 impl Plain {
-    /// A report of this style.
     #[must_use]
     pub(super) const fn new(style: Style) -> Self {
         Self { style, last: RefCell::new(String::new()) }
@@ -48,7 +46,7 @@ impl Report for Plain {
         }
     }
 
-    /// One line per change: what is worth knowing at a glance.
+    /// Prints a summary line if it differs from the last one.
     fn again(&self, status: &Status) -> std::io::Result<()> {
         let servers = [&status.influxdb, &status.grafana]
             .map(|server| format!("{} {}", server.role, state_names::server_state(server.state)));
@@ -81,7 +79,7 @@ impl Report for Plain {
 
     fn trouble(&self, error: &Error) {
         self.last.borrow_mut().clear();
-        print_error(&format!("note: {}; trying again\n", printable_line(&error.to_string())));
+        print_error(&format!("note: {}; retrying\n", printable_line(&error.to_string())));
     }
 
     fn clear(&self) {}

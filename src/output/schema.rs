@@ -1,7 +1,5 @@
-//! The JSON documents, schema 1, as types: fields may be added, never renamed, and appear in the order
-//! in which they are declared. What is not known is `null`.
-//!
-//! Must not know where a document is printed.
+//! The JSON documents of schema 1 as types. Fields may be added but never renamed, and appear in the order of their
+//! declaration. Unknown values are `null`.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +22,7 @@ use crate::model::status::{self, Mode, QueryState, ServerStatus};
 /// The number of this schema.
 const SCHEMA: u32 = 1;
 
-/// One document, whatever the command.
+/// One document of any command.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "clipper-metrics --output json"))]
 #[serde(untagged)]
@@ -49,7 +47,7 @@ pub(super) enum Document<'a> {
     Failure(Failure),
 }
 
-/// How an instance is.
+/// The status of an instance.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct State<'a> {
@@ -57,34 +55,34 @@ pub(super) struct State<'a> {
     schema: u32,
     /// The instance's name.
     instance: &'a str,
-    /// Nothing to do and nothing in the way.
+    /// `up` has nothing to do, and nothing blocks it.
     in_sync: bool,
-    /// The engine; `null` where none was asked.
+    /// The engine; `null` if no engine was used.
     engine: Option<Engine<'a>>,
     influxdb: Server<'a>,
     grafana: Server<'a>,
     /// Clipper's database.
     database: Database<'a>,
-    /// Grafana's organisation; `null` where none is named.
+    /// Grafana's organisation; `null` if none is set.
     organisation: Option<Named<'a>>,
     data_source: DataSource<'a>,
     dashboard: Dashboard<'a>,
-    /// Those of `--dashboard`.
+    /// The dashboards of `--dashboard`.
     user_dashboards: Vec<UserDashboard<'a>>,
-    /// The alert rules; `null` where nobody says whether there are to be any.
+    /// The alert rules; `null` if alerts were never set.
     alerts: Option<Alerts<'a>>,
     account: Account<'a>,
     clipper: Clipper<'a>,
-    /// Everything that does not match, a sentence each.
+    /// The differences, one sentence each.
     findings: &'a [String],
-    /// What the user can do.
+    /// Hints with the next command to type.
     hints: &'a [String],
     /// Other instances on this engine.
     other_instances: &'a [String],
-    /// What was done, or would be; `up` and `down` only.
+    /// The executed or planned steps; for `up` and `down` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Step>>,
-    /// What must be confirmed before the steps are carried out; `--dry-run` only.
+    /// The questions that must be confirmed before the steps run; with `--dry-run` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     confirmations: Option<&'a [String]>,
 }
@@ -94,12 +92,12 @@ pub(super) struct State<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Engine<'a> {
     endpoint: &'a str,
-    /// Why this one is used: an option, a variable, a context, or the default.
+    /// Why this engine is used: an option, a variable, a context or the default.
     chosen_by: &'a str,
     version: &'a str,
     api_version: &'a str,
-    /// Hosts on the network of the engine's machine reach ports that are published on its loopback, as before Docker
-    /// 28.0; `null` where that is not known.
+    /// Hosts on the network of the engine's machine can reach ports that are published on its loopback, as before Docker
+    /// 28.0; `null` if unknown.
     exposes_loopback: Option<bool>,
 }
 
@@ -111,10 +109,10 @@ struct Server<'a> {
     mode: &'static str,
     #[cfg_attr(test, schemars(schema_with = "state_names::schema::server_states"))]
     state: &'static str,
-    /// Why it is in that state.
+    /// The reason for its state.
     detail: Option<&'a str>,
     url: &'a str,
-    /// The address for other machines; `null` where they cannot reach it, and for an external server.
+    /// The address for other hosts; `null` if they cannot reach it, and for an external server.
     public_url: Option<&'a str>,
     version: Option<&'a str>,
     image: Option<&'a str>,
@@ -141,7 +139,7 @@ struct Volume<'a> {
     exists: bool,
 }
 
-/// A field that differs; `null` where there is no value.
+/// A field that differs; a missing value is `null`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Difference<'a> {
@@ -150,7 +148,7 @@ struct Difference<'a> {
     want: Option<&'a str>,
 }
 
-/// One thing inside a server.
+/// An object inside a server.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Named<'a> {
@@ -166,7 +164,7 @@ struct DataSource<'a> {
     uid: &'a str,
     #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
-    /// What a query through it says: `ok` or `failing`; `null` where it was not asked.
+    /// The result of a query through it: `ok` or `failing`; `null` if no query was sent.
     query: Option<&'static str>,
     query_error: Option<&'a str>,
     differences: Vec<Difference<'a>>,
@@ -179,14 +177,14 @@ struct Dashboard<'a> {
     #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
     url: &'a str,
-    /// Brings it to this machine's browser, where the engine is behind ssh; else `null`.
+    /// The command that forwards it to this machine if the engine is behind ssh; otherwise `null`.
     forward_command: Option<&'a str>,
     /// The latency objective that it shows, in microseconds.
     objective_micros: Option<u64>,
     differences: Vec<Difference<'a>>,
 }
 
-/// A dashboard of the user's own.
+/// A user's dashboard.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct UserDashboard<'a> {
@@ -198,11 +196,11 @@ struct UserDashboard<'a> {
     state: &'static str,
     url: &'a str,
     differences: Vec<Difference<'a>>,
-    /// What of it cannot work, and what was changed to import it; sentences.
+    /// Its parts that cannot work, and the changes made to import it, one sentence each.
     limitations: &'a [String],
 }
 
-/// The alert rules, both together.
+/// Both alert rules together.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Alerts<'a> {
@@ -211,7 +209,7 @@ struct Alerts<'a> {
     differences: Vec<Difference<'a>>,
 }
 
-/// Who signs in to Grafana.
+/// The account that signs in to Grafana.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Account<'a> {
@@ -220,15 +218,15 @@ struct Account<'a> {
     password: Option<&'a str>,
 }
 
-/// What Clipper reports.
+/// Clipper's reports.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Clipper<'a> {
-    /// Within the last three intervals.
+    /// A report arrived within the last three intervals.
     reporting: Option<bool>,
     /// RFC 3339.
     last_report: Option<String>,
-    /// There is demo data.
+    /// The database contains demo data.
     demo: bool,
     models: Vec<Model<'a>>,
 }
@@ -241,11 +239,11 @@ struct Model<'a> {
     last_report: Option<String>,
     reporting: bool,
     predictions_per_second: Option<f64>,
-    /// The 99th percentile of the last predictions, in microseconds; null if there were none in the ten minutes before
-    /// the newest report of any model.
+    /// The 99th percentile of the latest predictions, in microseconds; `null` if there were none in the ten minutes
+    /// before the newest report of any model.
     p99_micros: Option<f64>,
     above_objective: Option<bool>,
-    /// Only demo data carries its name.
+    /// Only demo data has its name.
     demo: bool,
 }
 
@@ -256,19 +254,19 @@ struct Database<'a> {
     name: &'a str,
     #[cfg_attr(test, schemars(schema_with = "state_names::schema::object_states"))]
     state: &'static str,
-    /// How long it keeps points, such as `90d` or `for ever`; `null` where that is not known.
+    /// Its retention period, such as `90d` or `for ever`; `null` if unknown.
     retention: Option<String>,
     differences: Vec<Difference<'a>>,
 }
 
-/// A step that was executed, or would be.
+/// An executed or planned step.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Step {
     resource: String,
     action: &'static str,
     reason: String,
-    /// How long it took; `null` for one that was not executed.
+    /// Its duration; `null` if it was not executed.
     seconds: Option<f64>,
 }
 
@@ -281,7 +279,7 @@ pub(super) struct Instances<'a> {
     instances: Vec<InstanceDocument<'a>>,
 }
 
-/// An instance, as far as the engine knows.
+/// An instance, as the engine describes it.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct InstanceDocument<'a> {
@@ -294,7 +292,7 @@ struct InstanceDocument<'a> {
     volumes: &'a [String],
 }
 
-/// A server of an instance, as far as the engine knows.
+/// A server of an instance, as the engine describes it.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct MemberDocument<'a> {
@@ -303,7 +301,7 @@ struct MemberDocument<'a> {
     url: Option<&'a str>,
 }
 
-/// What `backup` wrote.
+/// The result of `backup`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct BackedUp<'a> {
@@ -319,7 +317,7 @@ pub(super) struct BackedUp<'a> {
     grafana: &'a str,
 }
 
-/// What `export` wrote.
+/// The result of `export`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Exported<'a> {
@@ -329,7 +327,7 @@ pub(super) struct Exported<'a> {
     instance: &'a str,
     /// `provisioning`, `compose`, `swarm` or `kubernetes`.
     format: &'static str,
-    /// The directory, as it was given.
+    /// The directory as typed.
     directory: &'a str,
     files: Vec<ExportedFile<'a>>,
 }
@@ -338,13 +336,13 @@ pub(super) struct Exported<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ExportedFile<'a> {
-    /// Below the directory.
+    /// Its path below the directory.
     path: &'a str,
     /// `created`, `updated`, `unchanged` or `removed`.
     change: &'static str,
 }
 
-/// What `doctor` found.
+/// The result of `doctor`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Diagnosed<'a> {
@@ -357,7 +355,7 @@ pub(super) struct Diagnosed<'a> {
     /// The first check that failed; `null` if none did.
     culprit: Option<Culprit<'a>>,
     panels: PanelCount,
-    /// In the order in which a number travels.
+    /// The checks, in the order of the way from Clipper to the dashboard.
     checks: Vec<CheckDocument<'a>>,
 }
 
@@ -366,14 +364,14 @@ pub(super) struct Diagnosed<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Culprit<'a> {
     check: &'static str,
-    /// The variable or panel; `null` where the check is about something else.
+    /// The variable or panel; `null` for other checks.
     object: Option<&'a str>,
     message: &'a str,
-    /// What to do.
+    /// The next step for the user.
     hint: &'a str,
 }
 
-/// Panels that ask an InfluxDB.
+/// The panels that query InfluxDB.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct PanelCount {
@@ -381,12 +379,12 @@ struct PanelCount {
     total: usize,
 }
 
-/// A check that was made.
+/// A check.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct CheckDocument<'a> {
     check: &'static str,
-    /// The variable or panel; `null` where the check is about something else.
+    /// The variable or panel; `null` for other checks.
     object: Option<&'a str>,
     /// `passed`, `failed` or `skipped`.
     state: &'static str,
@@ -394,7 +392,7 @@ struct CheckDocument<'a> {
     seconds: f64,
 }
 
-/// What `demo` sent.
+/// The result of `demo`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Sent<'a> {
@@ -406,7 +404,7 @@ pub(super) struct Sent<'a> {
     database: &'a str,
 }
 
-/// What `demo --clear` removed.
+/// The result of `demo --clear`.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Cleared<'a> {
@@ -441,7 +439,7 @@ pub(super) struct Failure {
 struct Failed {
     kind: &'static str,
     message: String,
-    /// What to type next; empty where nothing helps.
+    /// The next command to type; empty if none helps.
     hint: String,
 }
 
@@ -694,10 +692,10 @@ fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e3).round() / 1e3
 }
 
-/// Milliseconds since 1970 as RFC 3339; nothing for a time that cannot be written.
+/// Milliseconds since 1970 as RFC 3339, or `None` for a time that the format cannot express.
 fn date(millis: i64) -> Option<String> {
     let since = Duration::from_millis(u64::try_from(millis).ok()?);
-    // The year 9999 is the last that the format can write.
+    // The format ends with the year 9999.
     (since < Duration::from_secs(253_402_300_800))
         .then(|| humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string())
 }
@@ -715,7 +713,7 @@ mod tests {
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
         for (path, text) in [("assets/output.schema.json", &text), ("docs/json.md", &page(schema.as_value()))] {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-            #[expect(clippy::disallowed_methods, reason = "a test that writes what it checks when asked to")]
+            #[expect(clippy::disallowed_methods, reason = "a test that updates these files on request")]
             if std::env::var_os("UPDATE_SCHEMA").is_some() {
                 std::fs::write(&path, text).unwrap();
             }
@@ -723,12 +721,12 @@ mod tests {
         }
     }
 
-    /// The schema as a page for people.
+    /// The schema as a page.
     fn page(schema: &serde_json::Value) -> String {
         let mut page = String::from(
-            "# JSON\n\n`--output json` prints one document, `logs --output json` one on each line. Fields may be added, \
-             never renamed; what is not known is `null`. `clipper-metrics status --output json-schema` prints the schema \
-             that this page is made from.\n",
+            "# JSON\n\n`--output json` prints one document; `logs --output json` prints one per line. Fields may be added but \
+             never renamed, and unknown values are `null`. This page is generated from the schema that \
+             `clipper-metrics status --output json-schema` prints.\n",
         );
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('\n', " ");
         for (name, definition) in schema["$defs"].as_object().unwrap() {
@@ -744,7 +742,7 @@ mod tests {
         page
     }
 
-    /// What a value is.
+    /// The type of a value.
     fn kind(property: &serde_json::Value) -> String {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
         if let Some(names) = property["enum"].as_array() {

@@ -1,6 +1,4 @@
-//! The names of states: those that JSON promises, which people read with spaces.
-//!
-//! The only place that spells a state.
+//! The names of states, as JSON has them. Human output replaces underscores with spaces.
 
 use crate::model::export::FileChange;
 use crate::model::instances::{InstanceState, MemberState};

@@ -1,6 +1,6 @@
 //! Answers as text: tables, addresses, plans and errors.
-//!
-//! Must not know where the text goes, nor whether it will be redrawn.
+
+use std::time::Duration;
 
 use console::{Style, measure_text_width};
 
@@ -13,33 +13,35 @@ use crate::model::export::{Exported, FileChange};
 use crate::model::instances::{Instance, Member, MemberState};
 use crate::model::invocation::{Invocation, shell_word};
 use crate::model::plan::{Finding, Plan, Step};
-use crate::model::reports::{ModelReport, Reports, span};
+use crate::model::reports::{ModelReport, Reports, span, written_name};
 use crate::model::specification::Difference;
 use crate::model::status::{
     ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status, UserDashboard,
 };
-use crate::model::text::{printable, printable_line};
+use crate::model::text::{count, printable, printable_line};
 
-/// The most models that `status` lists one by one.
+/// The largest number of models for which `status` lists each.
 const MODELS_LISTED: usize = 12;
 
-/// How a text is made.
+/// A shorter step has no duration in the output.
+pub(super) const WORTH_A_TIME: Duration = Duration::from_millis(50);
+
+/// How a text looks.
 #[derive(Clone, Copy)]
 pub(crate) struct Look {
     /// The colours.
     pub(crate) paint: Paint,
-    /// The columns of the terminal that it is for, if it is for one.
+    /// The columns of the terminal, if the text is for a terminal.
     pub(crate) width: Option<usize>,
 }
 
-/// The few colours that are used, or none.
+/// The colours, or none.
 #[derive(Clone, Copy)]
 pub(crate) struct Paint {
     color: bool,
 }
 
 impl Paint {
-    /// Colours, or none.
     #[must_use]
     pub(crate) const fn new(color: bool) -> Self {
         Self { color }
@@ -92,12 +94,12 @@ impl Paint {
     }
 }
 
-/// A state as people read it, padded before it is coloured: colours have no width.
+/// A state, padded before it is coloured, because colours have no width.
 fn column(word: &str) -> String {
     format!("{:<11}", word.replace('_', " "))
 }
 
-/// Output as text, with a line end at its end.
+/// Output as text that ends with a line break.
 #[must_use]
 pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
     let sentence = |text: &str| {
@@ -111,21 +113,24 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
         Output::Planned { plan, questions, .. } => plan_text(plan, questions, look),
         Output::Status(current) => status(current, look),
         Output::BackedUp { file, bytes, time, instance, restore, .. } => sentence(&format!(
-            "wrote {instance} to {file}: {:.1} MB in {:.1} s\n\
-             It holds Grafana's users and passwords: keep it where nobody else reads it. `{restore}` makes an instance of it \
-             where there is none of that name.",
+            "saved {instance} to {file}: {:.1} MB in {}\n\
+             It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance from it, under a \
+             name that is not in use.",
             megabytes(*bytes),
-            time.as_secs_f64(),
+            seconds(*time),
         )),
         Output::Exported(exported) => sentence(&self::exported(exported)),
         Output::Instances(found) => instances(found, look),
         Output::Diagnosed(found) => diagnosis(found, look),
         Output::Sent { points, reports, models, time, database, dashboard_url, clear } => sentence(&format!(
-            "sent {points} points in {reports} reports of {models} models to database {database} in {:.1} s\n\
-             See them at {dashboard_url}; `{clear}` removes them.",
-            time.as_secs_f64(),
+            "sent {} in {} from {} to database {database} in {}\n\
+             Dashboard: {dashboard_url}\n`{clear}` removes the demo data.",
+            count(*points, "point"),
+            count(*reports, "report"),
+            count(*models, "model"),
+            seconds(*time),
         )),
-        Output::Cleared { series: 0, database } => sentence(&format!("there is no demo data in database {database}")),
+        Output::Cleared { series: 0, database } => sentence(&format!("database {database} contains no demo data")),
         Output::Cleared { series, database } => {
             sentence(&format!("removed all demo data from database {database} ({series} series)"))
         }
@@ -133,14 +138,16 @@ pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
     }
 }
 
-/// What was written for whom.
+/// A duration with one decimal.
+fn seconds(time: Duration) -> String {
+    format!("{:.1}s", time.as_secs_f64())
+}
+
 fn exported(exported: &Exported) -> String {
     let Exported { instance, format, directory, files } = exported;
     let readme = shell_word(&format!("{}/README.md", directory.trim_end_matches('/')));
     if exported.is_unchanged() {
-        return format!(
-            "{directory} is as {instance} is exported for {format}: nothing was written\n{readme} says how to use it."
-        );
+        return format!("{directory} is up to date: nothing was written\nSee {readme} for instructions.");
     }
     let count = |change: FileChange| files.iter().filter(|(_, became)| *became == change).count();
     let all = [FileChange::Created, FileChange::Updated, FileChange::Removed, FileChange::Unchanged];
@@ -148,7 +155,7 @@ fn exported(exported: &Exported) -> String {
     let parts: Vec<String> =
         parts.map(|change| format!("{} {}", count(change), state_names::file_change(change))).collect();
     format!(
-        "exported {instance} for {format} to {directory} (files: {})\n{readme} says how to use it, and what it opens to whom.",
+        "exported {instance} for {format} to {directory} (files: {})\nSee {readme} for instructions and network access.",
         parts.join(", ")
     )
 }
@@ -164,7 +171,7 @@ pub(crate) fn error(error: &Error, invocation: &Invocation, paint: Paint) -> Str
     text
 }
 
-/// An event as one plain line, if it is worth one.
+/// An event as one plain line, if it took time or changed something that a user knows.
 #[must_use]
 pub(crate) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
     match event {
@@ -172,12 +179,15 @@ pub(crate) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
             let is_long = matches!(step.action(), "pull_image" | "await_answer");
             (is_long || verbose).then(|| format!("{step} …"))
         }
-        Event::Done(step, time) => Some(format!("{step}: done in {:.1} s", time.as_secs_f64())),
+        Event::Done(step, time) if *time >= WORTH_A_TIME || verbose => {
+            Some(format!("{step}: done in {}", seconds(*time)))
+        }
+        Event::Done(step, _) => (!step.is_routine()).then(|| format!("{step}: done")),
         Event::Pulling { .. } => None,
         Event::Waiting(what) | Event::Note(what) => Some(format!("note: {}", printable(what))),
         Event::Warning(what) => Some(format!("warning: {}", printable(what))),
         Event::Request { system, request, outcome, time } => verbose.then(|| {
-            format!("{system}: {} -> {} in {:.1} ms", printable(request), printable(outcome), time.as_secs_f64() * 1e3)
+            format!("{system}: {} -> {} in {:.1}ms", printable(request), printable(outcome), time.as_secs_f64() * 1e3)
         }),
     }
 }
@@ -199,16 +209,20 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     page.row("Grafana", &[status.grafana.url.clone(), account(status)]);
     let database = format!("database {}", printable_line(&status.database.name));
     page.row("InfluxDB", &[status.influxdb.url.clone(), database]);
-    let for_others: Vec<String> = [&status.grafana, &status.influxdb]
+    let other_hosts: Vec<String> = [&status.grafana, &status.influxdb]
         .into_iter()
         .filter_map(|server| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?)))
         .collect();
-    page.row("for others", &for_others);
+    page.row("other hosts", &other_hosts);
     match &status.clipper_file {
         ClipperSettings::Agree => {}
+        ClipperSettings::Defaults { address, database } => {
+            page.gap();
+            page.line(&format!("Clipper must write to {address}, database {database} (its defaults)"));
+        }
         ClipperSettings::Lines(lines) => {
             page.gap();
-            page.line("Clipper's configuration file must hold:");
+            page.line("Clipper's configuration file must contain:");
             for line in lines {
                 page.indented(2, &printable_line(line));
             }
@@ -221,22 +235,22 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let mut notes = Vec::new();
     if status.account.is_known && status.account.is_default && !executed.is_empty() {
         notes.push(format!(
-            "at the first sign-in Grafana asks for a new password: skip that, or set one and then run `{}`",
+            "at the first sign-in, Grafana asks for a new password: skip it, or set one and then run `{}`",
             status.commands.give_password
         ));
     }
     if executed.iter().any(|executed| matches!(executed.step, Step::SaveAlertRules { .. })) {
         notes.push(format!(
-            "alerts go where Grafana's notification policies send them: choose a contact point at {}/alerting/notifications",
+            "Grafana's notification policies choose who receives alerts: add a contact point at {}/alerting/notifications",
             status.grafana.url
         ));
     }
     if status.alerts.as_ref().is_some_and(|alerts| alerts.state == ObjectState::Edited) {
-        notes.push("alert rules were edited by somebody and are left alone".into());
+        notes.push("alert rules were edited and are kept".into());
     }
     let replace = format!("`{} --overwrite-dashboard` replaces it", status.commands.up);
     notes.extend(status.edited_dashboards().into_iter().map(|(title, _)| {
-        format!("the dashboard {} was edited and is left alone; {replace}", printable_line(&format!("{title:?}")))
+        format!("the dashboard {} was edited and is kept; {replace}", printable_line(&format!("{title:?}")))
     }));
     let remarks = status.user_dashboards.iter().flat_map(UserDashboard::remarks);
     notes.extend(remarks.map(|remark| printable_line(&remark)));
@@ -248,11 +262,11 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     page.done()
 }
 
-/// How the dashboard of an engine behind ssh comes to a browser on this machine.
+/// The command that forwards the dashboard of an engine behind ssh to this machine.
 fn forward_command(page: &mut Page, status: &Status) {
     if let Some(command) = &status.forward_command {
         page.gap();
-        page.line("These addresses are the engine's machine's own. For the dashboard in a browser here, run");
+        page.line("These addresses are on the engine's host. To open the dashboard here, run");
         page.command(2, command);
     }
 }
@@ -268,7 +282,7 @@ fn account(status: &Status) -> String {
     }
 }
 
-/// The volumes with data that are there.
+/// The existing volumes with data.
 fn kept(status: &Status) -> Vec<&str> {
     let servers = [&status.influxdb, &status.grafana].into_iter();
     let volumes = servers.filter_map(|server| server.volume.as_ref());
@@ -290,17 +304,15 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     page.line(&if !removed.is_empty() {
         format!("removed {} from the Grafana at {}", removed.join(" and "), status.grafana.url)
     } else if executed.is_empty() && is_elsewhere {
-        format!("{}: nothing to stop, both servers already ran and go on running", status.instance)
+        format!("{}: nothing to stop: both servers are external", status.instance)
     } else if executed.is_empty() {
         format!("{}: nothing to remove", status.instance)
     } else {
         format!("{} is down", status.instance)
     });
-    // Only where Grafana was asked is this known.
+    // This is known only if Grafana was read.
     for (_, url) in status.edited_dashboards() {
-        page.line(&format!(
-            "The dashboard {url} was edited by somebody and is kept: delete it in Grafana if nobody needs it."
-        ));
+        page.line(&format!("The dashboard {url} was edited and is kept. Delete it in Grafana if you do not need it."));
     }
     for line in &status.lookalikes {
         page.line(&printable_line(line));
@@ -308,7 +320,7 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let kept = kept(status);
     if !kept.is_empty() {
         page.line(&format!(
-            "The data stays in the volumes {}; `{up}` uses them again, `{down} --volumes` deletes them.",
+            "The data is kept in the volumes {}. `{up}` uses them again; `{down} --volumes` deletes them.",
             kept.join(" and "),
             up = status.commands.up,
             down = status.commands.down,
@@ -317,8 +329,7 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     page.done()
 }
 
-/// Bytes in millions.
-#[expect(clippy::cast_precision_loss, reason = "shown with one digit behind the point")]
+#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
@@ -327,7 +338,7 @@ fn megabytes(bytes: u64) -> f64 {
 fn instances(found: &[Instance], look: Look) -> String {
     let mut page = Page::new(look.width);
     if found.is_empty() {
-        page.line("there is no instance on this engine");
+        page.line("no instances on this engine");
         return page.done();
     }
     let place = |member: &Member| match (&member.url, member.state) {
@@ -359,16 +370,16 @@ fn instances(found: &[Instance], look: Look) -> String {
     page.done()
 }
 
-/// The culprit and what to do, then every check with what it gave and its time.
+/// The first failure with its hint, then every check with its result and its duration.
 fn diagnosis(found: &Diagnosis, look: Look) -> String {
     let Look { paint, width } = look;
     let mut page = Page::new(width);
     if let Some((_, fault)) = found.culprit() {
         let (why, hint) = (printable_line(&fault.why), printable_line(&fault.hint));
-        page.line(&format!("{} {why}: {hint}", paint.bad("culprit:")));
+        page.line(&format!("{} {why}: {hint}", paint.bad("first failure:")));
     } else {
         let (answering, all) = found.panels();
-        page.line(&format!("{} {answering} of {all} panels answer", paint.good("all well:")));
+        page.line(&format!("{} {answering} of {all} panels answer", paint.good("no failures:")));
     }
     page.gap();
     for CheckResult { check, outcome, time } in &found.results {
@@ -379,7 +390,7 @@ fn diagnosis(found: &Diagnosis, look: Look) -> String {
         };
         let title = printable_line(&check_title(check));
         let millis = time.as_secs_f64() * 1e3;
-        let time = if millis < 0.5 { String::new() } else { paint.faint(&format!(" ({millis:.0} ms)")) };
+        let time = if millis < 0.5 { String::new() } else { paint.faint(&format!(" ({millis:.0}ms)")) };
         page.indented(2, &format!("{mark} {title}: {}{time}", printable_line(text)));
     }
     page.done()
@@ -406,7 +417,7 @@ fn check_title(check: &Check) -> String {
     title.into()
 }
 
-/// A plan, a line per step with its reason, and what must be confirmed.
+/// A plan: a line per step with its reason, and the questions that it asks.
 #[must_use]
 pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String {
     let mut page = Page::new(look.width);
@@ -417,9 +428,9 @@ pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String
                 page.line(&format!("hint: {}", printable_line(&blocked.hint)));
             }
             Finding::Kept(kept) => {
-                page.line(&format!("leave the {} alone: {}; {}", item.resource, kept.why, kept.hint));
+                page.line(&format!("keep the {}: {}; {}", item.resource, kept.why, kept.hint));
             }
-            Finding::Edited => page.line(&format!("leave the {} alone: edited", item.resource)),
+            Finding::Edited => page.line(&format!("keep the {}: edited", item.resource)),
             Finding::Unreadable(why) => page.line(&printable_line(&format!("{}: {why}", item.resource))),
             _ => {}
         }
@@ -428,7 +439,7 @@ pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String
         page.line(&format!("{step} ({})", printable_line(&finding.to_string())));
     }
     for question in questions {
-        page.line(&format!("asks first: {} (--yes confirms it)", printable_line(question)));
+        page.line(&format!("needs confirmation: {} (--yes confirms it)", printable_line(question)));
     }
     let text = page.done();
     if text.is_empty() { "nothing to do\n".into() } else { text }
@@ -454,7 +465,7 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
         }
     }
     let mut database = object_parts(&status.database, paint);
-    database.extend(status.retention.map(|retention| format!("keeps points {retention}")));
+    database.extend(status.retention.map(|retention| format!("retention {retention}")));
     page.row("database", &database);
     if let Some(organisation) = &status.organisation {
         page.row("organisation", &object_parts(organisation, paint));
@@ -480,9 +491,9 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
         let version = format!("version {}", engine.version);
         page.row("engine", &[engine.endpoint.clone(), paint.faint(&version), paint.faint(&engine.chosen_by)]);
     }
-    clipper(&mut page, &status.reports, paint);
+    clipper(&mut page, &status.reports, &status.configured_models, paint);
     forward_command(&mut page, status);
-    // What a server's row says is not said again.
+    // The row of a server already contains its own finding.
     let is_new = |line: &&String| {
         !servers
             .iter()
@@ -491,7 +502,7 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
     let findings: Vec<&String> = status.findings.iter().filter(is_new).collect();
     if !findings.is_empty() {
         page.gap();
-        page.line("What differs:");
+        page.line("Differences:");
         for line in findings {
             page.indented(2, &printable_line(line));
         }
@@ -506,16 +517,12 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
     page.done()
 }
 
-/// Nothing runs.
+/// The status of an instance without containers.
 fn absent(page: &mut Page, status: &Status, paint: Paint) {
     match &status.obstacle {
-        None => page.line(&format!("{} is not running: `{}` brings it up", status.instance, status.commands.up)),
+        None => page.line(&format!("{} is not running: start it with `{}`", status.instance, status.commands.up)),
         Some((why, hint)) => {
-            page.line(&format!(
-                "{} is not running, and cannot be brought up: {}",
-                status.instance,
-                printable_line(why)
-            ));
+            page.line(&format!("{} is not running and cannot start: {}", status.instance, printable_line(why)));
             page.line(&format!("{} {}", paint.strong("hint:"), printable_line(hint)));
         }
     }
@@ -531,7 +538,7 @@ fn absent(page: &mut Page, status: &Status, paint: Paint) {
 
 fn others(page: &mut Page, status: &Status) {
     if !status.others.is_empty() {
-        page.line(&format!("Other instances here: {} (--name)", status.others.join(", ")));
+        page.line(&format!("Other instances on this engine: {} (choose one with --name)", status.others.join(", ")));
     }
 }
 
@@ -553,7 +560,7 @@ fn object_parts(object: &Object, paint: Paint) -> Vec<String> {
     ]
 }
 
-fn clipper(page: &mut Page, reports: &Reports, paint: Paint) {
+fn clipper(page: &mut Page, reports: &Reports, configured: &[String], paint: Paint) {
     let age = |at: i64| {
         if at > reports.at {
             format!("{} ahead", span(at - reports.at))
@@ -567,8 +574,16 @@ fn clipper(page: &mut Page, reports: &Reports, paint: Paint) {
         (Some(_), Some(at)) => vec![paint.bad("not reporting"), format!("last report {}", age(at))],
         (Some(_), None) => vec![paint.odd("has never reported")],
     };
+    if let (Some(_), false) = (reports.reporting, configured.is_empty()) {
+        let is_reporting = |name: &&String| {
+            let written = written_name(name);
+            reports.models.iter().any(|model| model.reporting && model.name == written)
+        };
+        let reporting = configured.iter().filter(is_reporting).count();
+        parts.push(format!("{reporting} of {}", count(configured.len(), "configured model")));
+    }
     if reports.demo {
-        parts.push(paint.faint("(there is demo data)"));
+        parts.push(paint.faint("(with demo data)"));
     }
     page.row("Clipper", &parts);
     let model = |model: &ModelReport| {
@@ -581,7 +596,7 @@ fn clipper(page: &mut Page, reports: &Reports, paint: Paint) {
             line.push_str(&format!(", {rate:.1} predictions/s"));
         }
         if let Some(p99) = model.p99_micros {
-            line.push_str(&format!(", p99 {:.1} ms", p99 / 1e3));
+            line.push_str(&format!(", p99 {:.1}ms", p99 / 1e3));
         }
         if model.above_objective == Some(true) {
             line.push_str(&format!(" {}", paint.bad("above the objective")));
@@ -597,7 +612,7 @@ fn clipper(page: &mut Page, reports: &Reports, paint: Paint) {
     }
 }
 
-/// The models that get a line of their own, and the rest. All of a few; of many, those that need attention first.
+/// The models that get their own line, and the others: all models, or if there are many, those that need attention.
 fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport>) {
     if models.len() <= MODELS_LISTED {
         return (models.iter().collect(), Vec::new());
@@ -610,7 +625,7 @@ fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport
     (shown, hidden)
 }
 
-/// One line about the models that have none of their own.
+/// One line that counts the other models.
 fn hidden_models(hidden: &[&ModelReport]) -> String {
     let count = |is: fn(&ModelReport) -> bool| hidden.iter().filter(|model| is(model)).count();
     let parts = [

@@ -1,6 +1,4 @@
-//! Containers: images, environment, addresses, and where Grafana's first password comes from.
-//!
-//! The only place that knows our default images. Must not know precedence.
+//! The settings of the containers: images, environment, addresses, and the source of Grafana's first password.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +24,7 @@ pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {
 /// The specification of one container, as far as it does not depend on the other role.
 pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str) -> Result<ContainerSpec> {
     let (ip, port, image) = settings_of(role);
-    // Each is picked before one can fail: they stay remembered while the container is not used.
+    // All are picked before one can fail, so that they stay remembered while the container is not used.
     let (host, number, name) = (resolved.pick(ip), resolved.pick(port), resolved.pick(image));
     let address = host.map_or(Ok(IpAddr::from([127, 0, 0, 1])), |host| address(resolved, role, ip, &host))?;
     let port = number.map_or(Ok(role.port()), |number| values::port(&number, &port.option()))?;
@@ -55,8 +53,7 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
     })
 }
 
-/// An image that failed when it was tried is not tried again by itself, only where this run names it: the one of
-/// before stays. The refused one.
+/// Keeps the previous image if the new one failed, unless this run names the new one. Returns the failed image.
 pub(super) fn keep_image(
     resolved: &Resolved<'_>,
     upgrade: &Upgrade,
@@ -77,7 +74,7 @@ pub(super) fn keep_image(
     Some(std::mem::replace(&mut made.image, upgrade.from.name.clone()))
 }
 
-/// A published address: text as given, one IP address for the engine.
+/// Resolves the address to publish at to one IP address.
 fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
     let text = text.trim_start_matches('[').trim_end_matches(']');
     if let Ok(ip) = text.parse() {
@@ -86,16 +83,16 @@ fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) ->
     let addresses = (resolved.inputs.resolve)(text);
     addresses.into_iter().next().ok_or_else(|| {
         Error::usage(
-            format!("cannot publish {} at {text}: that name has no address", role.title()),
+            format!("cannot publish {} at {text}: the name has no address", role.title()),
             format!(
-                "give an address of this machine with {}, or use the server there with --{role}-url",
+                "choose an address of this machine with {}, or use the server there with --{role}-url",
                 setting.option()
             ),
         )
     })
 }
 
-/// The image that is used where nobody gives one.
+/// The image that is used if none is set.
 pub(super) fn default_image(resolved: &mut Resolved<'_>, setting: Setting) -> String {
     let default = setting.key().default;
     match resolved.pick(Setting::Registry) {
@@ -104,13 +101,13 @@ pub(super) fn default_image(resolved: &mut Resolved<'_>, setting: Setting) -> St
     }
 }
 
-/// Where Grafana's first password comes from; the default one is for loopback alone.
+/// The source of Grafana's first password. The default password is accepted on loopback only.
 fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> {
     let given = resolved.inputs.secrets.grafana_password.as_ref();
     if given.is_some_and(|secret| !Login::is_password(secret.reveal())) {
         return Err(Error::usage(
-            "the given password of Grafana is too short, or holds a line break or another control character",
-            format!("give one of at least {} characters on one line", Login::SHORTEST_PASSWORD),
+            "the supplied password for Grafana is too short, or contains a line break or another control character",
+            format!("supply a password of at least {} characters on one line", Login::SHORTEST_PASSWORD),
         ));
     }
     let is_default = given.is_some_and(|secret| secret.reveal() == Login::PUBLIC_PASSWORD);
@@ -120,20 +117,20 @@ fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> 
                 "the password {:?} is Grafana's public default, and Grafana would listen on {address}",
                 Login::PUBLIC_PASSWORD
             ),
-            "give another password, or none to have one generated",
+            "supply another password, or omit it to have one generated",
         ));
     }
     let in_file = !address.is_loopback() || (given.is_some() && !is_default);
     Ok(if in_file { PasswordSource::File } else { PasswordSource::Default })
 }
 
-/// The engine's machine, unless it is this one. Its loopback is nobody's who is not there.
+/// The engine's machine, unless it is this one. Its loopback cannot be reached from elsewhere.
 fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<Option<String>> {
     match engine {
         EngineLocation::Elsewhere(host) if address.is_loopback() => Err(Error::usage(
             format!(
-                "the engine runs on {host}, and {} would listen on that machine's loopback {address}, where nothing here \
-                 reaches it",
+                "the engine runs on {host}, and {} would listen on that machine's loopback {address}, which cannot be \
+                 reached from here",
                 role.title()
             ),
             format!("publish it on an address of {host} with --{role}-ip, or use another engine with -H or --context"),
@@ -144,11 +141,11 @@ fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<O
     }
 }
 
-/// What the image says of visitors who do not sign in holds on loopback; for others, they may view and change nothing.
+/// On loopback, the image decides the role of anonymous visitors. Off loopback, they may only view.
 const ANONYMOUS_ROLE: (&str, &str) = ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer");
 
-/// Settings of the servers that we choose: no calls home, no downloads at the start, and no administrator without a
-/// login off loopback.
+/// The environment of the servers: no telemetry, no downloads at the start, and off loopback no anonymous
+/// administrator.
 fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
     let pairs: &[(&str, &str)] = match role {
         Role::Influxdb => &[("INFLUXDB_REPORTING_DISABLED", "true")],
@@ -172,7 +169,7 @@ fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
 }
 
-/// InfluxDB's address as Grafana's server sees it, and whether that needs a name for the host.
+/// InfluxDB's address for Grafana's server, and whether that needs a name for the host.
 pub(super) fn data_source_url(influxdb: &Service, grafana: &Service) -> (String, bool) {
     let grafana_is_ours = matches!(grafana, Service::Container(_));
     match influxdb {
@@ -198,12 +195,11 @@ pub(super) fn is_on_loopback_here(influxdb: &Service, grafana: &Service, engine:
         }
 }
 
-/// What a container was made from, as the settings that would make it again: for remembered
-/// settings that were lost.
+/// The settings that would create a container again, in place of lost remembered ones.
 pub(super) fn settings_from(role: Role, have: &Specification) -> Vec<(Setting, String)> {
     let (ip, port, image) = settings_of(role);
     let mut found = Vec::new();
-    // A container that was made to try a login is published where the engine chose.
+    // The engine chooses the port of a container that was created to try a login.
     if have.publish.port() != 0 {
         found.push((ip, have.publish.ip().to_string()));
         found.push((port, have.publish.port().to_string()));

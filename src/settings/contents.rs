@@ -1,6 +1,4 @@
-//! Settings that act inside the servers: how long points are kept, the user's own dashboards, alert rules.
-//!
-//! Must not know precedence: each is picked where all are.
+//! The settings of the servers' content: the retention period, the user's dashboards and alert rules.
 
 use std::env::split_paths;
 
@@ -16,8 +14,8 @@ pub(super) fn retention(resolved: &mut Resolved<'_>) -> Result<Option<Retention>
     text.map(|text| values::retention(&text, &Setting::Retention.option())).transpose()
 }
 
-/// The dashboards of the user's own. A file that this run supplies must be one, and stand beside the others; one that
-/// is only remembered may be gone, on another machine, or clash by now.
+/// The user's dashboards. A file that this run supplies must be a dashboard that does not clash with the others. A
+/// remembered file may be missing, on another machine, or clash.
 pub(super) fn user_dashboards(
     resolved: &mut Resolved<'_>,
     instance: &str,
@@ -40,7 +38,7 @@ pub(super) fn user_dashboards(
     Ok((found, unreadable))
 }
 
-/// Why a dashboard cannot stand beside the bundled one and those before it.
+/// The clash of a dashboard with the bundled one or an earlier one.
 fn clash(own: &UserDashboard, others: &[UserDashboard], instance: &str, bundled_title: &str) -> Option<Error> {
     let UserDashboard { path, uid, title, .. } = own;
     let (message, what) = if uid == instance {
@@ -54,10 +52,10 @@ fn clash(own: &UserDashboard, others: &[UserDashboard], instance: &str, bundled_
     } else {
         return None;
     };
-    Some(Error::usage(message, format!("give each dashboard a {what} of its own")))
+    Some(Error::usage(message, format!("give each dashboard its own {what}")))
 }
 
-/// Once somebody has spoken of alerts, that there are to be none is remembered: rules that are left are found.
+/// After alerts were set once, their absence is remembered as `false`, so that remaining rules are found.
 pub(super) fn alerts(resolved: &mut Resolved<'_>) -> Result<Alerts> {
     let name = Setting::Alerts.key().option;
     let was_managed = resolved.remembered.contains_key(name);

@@ -1,7 +1,6 @@
-//! Options, environment, Clipper's file and remembered settings, merged into one stack.
+//! Merges options, environment, Clipper's file and remembered settings into one stack, by precedence.
 //!
-//! The only place that knows precedence. Pure: it is told what it needs to know of files, names and
-//! the engine, and must not ask for it.
+//! It reads no files and asks no server: its inputs contain everything.
 
 mod containers;
 mod contents;
@@ -36,10 +35,10 @@ use crate::model::stack::{
 };
 use crate::model::upgrade::Upgrade;
 
-/// Secrets that were given, already read from their files or variables.
+/// The supplied secrets, already read from their files or variables.
 #[derive(Debug, Clone, Default)]
 pub struct Secrets {
-    /// Grafana's user's password.
+    /// The password of Grafana's user.
     pub grafana_password: Option<Secret>,
     /// A token for Grafana.
     pub grafana_token: Option<Secret>,
@@ -47,10 +46,10 @@ pub struct Secrets {
     pub influxdb_password: Option<Secret>,
 }
 
-/// What was given to this run, everything already read.
+/// The inputs of a run, all of them already read.
 #[derive(Clone)]
 pub struct Inputs {
-    /// The command line; an empty value takes back what was remembered.
+    /// The command line. An empty value removes a remembered one.
     pub options: Values,
     /// The environment, without empty variables.
     pub environment: Values,
@@ -64,35 +63,35 @@ pub struct Inputs {
     pub edition: String,
     /// Fingerprint of the alert rules.
     pub alerts_edition: String,
-    /// Where published ports appear.
+    /// The machine where published ports appear.
     pub engine: EngineLocation,
     /// The engine that was chosen on the command line, as options for a suggested command.
     pub engine_options: String,
-    /// Turns a host name into its addresses, those of version 4 first.
+    /// Resolves a host name to its addresses, IPv4 first.
     pub resolve: fn(&str) -> Vec<IpAddr>,
-    /// This machine's address for other machines.
+    /// This machine's address for other hosts.
     pub own_address: fn() -> Option<IpAddr>,
     /// A fingerprint of this machine that no other machine has, if the system knows one.
     pub machine: fn() -> Option<String>,
     /// Whether this machine has an address.
     pub has_address: fn(IpAddr) -> bool,
-    /// Reads a dashboard of the user's own for an instance, by its path.
+    /// Reads a user's dashboard for an instance, by its path.
     pub read_dashboard: fn(&str, &str) -> Result<UserDashboard>,
 }
 
-/// What is remembered with an instance.
+/// The memory of an instance.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// The settings; `None` where no engine is asked.
+    /// The settings; `None` if no engine is used.
     pub stored: Option<StoredSettings>,
-    /// What the instance's containers were made from, looked up only where settings are lost or unreadable.
+    /// The specifications of the instance's containers, read only if settings are lost or unreadable.
     pub containers: Vec<(Role, Option<Specification>)>,
-    /// A data volume of the instance exists, looked up only where no settings are stored.
+    /// A data volume of the instance exists; read only if no settings are stored.
     pub has_data: bool,
 }
 
 impl Inputs {
-    /// Option over environment over file.
+    /// The value of the option, otherwise of the environment, otherwise of the file.
     pub(crate) fn given(&self, setting: Setting) -> Option<&String> {
         self.options.get(&setting).or_else(|| self.environment.get(&setting)).or_else(|| self.of_file(setting))
     }
@@ -101,7 +100,7 @@ impl Inputs {
         let file = self.file.as_ref()?;
         match setting {
             Setting::Database => file.database.as_ref(),
-            // A Clipper in a container names the container: that is no address to publish at.
+            // A Clipper in a container names the container, which is not an address to publish at.
             Setting::InfluxdbIp | Setting::InfluxdbPort if self.names_container(file) => None,
             Setting::InfluxdbIp => file.influx_ip.as_ref(),
             Setting::InfluxdbPort => file.influx_port.as_ref(),
@@ -110,10 +109,10 @@ impl Inputs {
         .filter(|value| !value.is_empty())
     }
 
-    /// The instance's name, which is needed before anything can be asked of the engine.
+    /// The instance's name, which every request to the engine needs.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the name could not be a container's.
+    /// [`Error::Usage`] if the name is not valid for a container.
     pub fn instance(&self) -> Result<String> {
         let given = self.given(Setting::Name).filter(|name| !name.is_empty());
         let name = given.map_or(Setting::Name.key().default, String::as_str);
@@ -121,7 +120,7 @@ impl Inputs {
         Ok(name.to_string())
     }
 
-    /// This run itself says that both servers already run, so no engine is asked.
+    /// This run names both servers, so it needs no engine.
     #[must_use]
     pub fn needs_no_engine(&self) -> bool {
         [Setting::InfluxdbUrl, Setting::GrafanaUrl]
@@ -129,14 +128,14 @@ impl Inputs {
             .all(|setting| self.given(setting).is_some_and(|url| !url.is_empty()))
     }
 
-    /// Clipper's file has the name of the instance's own container in the place of an address.
+    /// Clipper's file names the instance's own container in place of an address.
     fn names_container(&self, file: &ClipperFile) -> bool {
         let own = self.instance().map(|name| Role::Influxdb.object_name(&name));
         file.influx_ip.as_ref().is_some_and(|host| own.is_ok_and(|own| own == *host))
     }
 }
 
-/// How a suggested command reaches the same instance. An external Grafana's account is a credential.
+/// The options that suggested commands repeat. An external Grafana's account is a credential.
 #[must_use]
 pub fn invocation(
     options: &Values,
@@ -153,7 +152,7 @@ pub fn invocation(
         Setting::GrafanaUser | Setting::GrafanaPasswordFile if grafana_is_external => Some(Scope::Servers),
         _ => Some(Scope::Settings),
     };
-    // The environment of a pasted command is the same, but a variable for one command is easily overlooked.
+    // A pasted command has the same environment, but a variable that was set for one command is easily overlooked.
     let identity = environment.iter().filter(|(setting, value)| {
         scope(**setting) == Some(Scope::Instance) && !options.contains_key(setting) && !value.is_empty()
     });
@@ -179,23 +178,23 @@ fn typed(setting: Setting, value: &str) -> String {
     }
 }
 
-/// One merge in progress: every setting passes through [`Resolved::pick`].
+/// A merge in progress. Every setting passes through [`Resolved::pick`].
 struct Resolved<'a> {
     inputs: &'a Inputs,
     remembered: BTreeMap<String, Remembered>,
-    /// What is to be remembered from now on.
+    /// The values to remember.
     values: BTreeMap<String, Remembered>,
 }
 
 impl Resolved<'_> {
-    /// The value in force, by precedence; what somebody gave is noted, to be remembered.
+    /// The effective value by precedence. A supplied value is added to the values to remember.
     fn pick(&mut self, setting: Setting) -> Option<String> {
         let key = setting.key();
         let name = key.option;
         let note = |value: &str, of_file| Remembered { value: value.into(), of_file };
         let inputs = self.inputs;
         let found = if let Some(value) = inputs.options.get(&setting) {
-            // An empty option is no value, and overrides the places below it.
+            // An empty option means no value, and overrides the sources below it.
             (!value.is_empty()).then(|| note(value, false))?
         } else if let Some(value) = inputs.environment.get(&setting) {
             note(value, false)
@@ -214,7 +213,7 @@ impl Resolved<'_> {
         Some(found.value)
     }
 
-    /// A setting that is a credential of the moment: given to this run, remembered never.
+    /// A credential: supplied to this run, and never remembered.
     fn credential(&self, setting: Setting) -> Option<String> {
         self.inputs.given(setting).filter(|value| !value.is_empty()).cloned()
     }
@@ -224,10 +223,10 @@ impl Resolved<'_> {
     }
 }
 
-/// Merges everything into one stack, and says how to sign in.
+/// Merges all inputs into a stack and the credentials for it.
 ///
 /// # Errors
-/// [`Error::Usage`] when a setting cannot work, with its option's name.
+/// [`Error::Usage`] with the option's name, if a setting is invalid.
 pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
     let Some(stored) = &memory.stored else { return merge_with(inputs, BTreeMap::new(), Remembering::Nothing, None) };
     let Some(values) = &stored.values else {
@@ -252,7 +251,7 @@ pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
     merge_with(inputs, readable, remembering, stored.upgrade.as_ref())
 }
 
-/// The images that this run would use otherwise if the memory named none.
+/// The images that only the memory names, not this run.
 ///
 /// # Errors
 /// [`Error::Usage`] as [`merge`].
@@ -269,8 +268,7 @@ pub fn remembered_images(inputs: &Inputs, memory: &Memory, stack: &Stack) -> Res
     Ok(images.filter_map(|role| Some((role, image(stack, role)?))).collect())
 }
 
-/// Remembered values that can be used, and those that no option would take: whoever wrote the label, one bad value
-/// is no reason to forget the others.
+/// Splits remembered values into valid and invalid ones: one invalid value does not make the others unusable.
 fn split(
     values: &BTreeMap<String, Remembered>,
 ) -> (BTreeMap<String, Remembered>, Vec<(&'static keys::Key, Remembered)>) {
@@ -287,20 +285,21 @@ fn split(
     (readable, unreadable)
 }
 
-/// Every remembered value can be used.
+/// Whether every remembered value is valid.
 #[must_use]
 pub fn is_readable(values: &BTreeMap<String, Remembered>) -> bool {
     split(values).1.is_empty()
 }
 
-/// What the containers were made from, in place of remembered values.
+/// The settings that the containers were created from, in place of remembered ones.
 fn stand_ins(memory: &Memory) -> BTreeMap<String, Remembered> {
     let made =
         memory.containers.iter().flat_map(|(role, made)| made.iter().flat_map(|made| settings_from(*role, made)));
     made.map(|(setting, value)| (setting.key().option.to_string(), Remembered { value, of_file: false })).collect()
 }
 
-/// What this run needs, where all remembered settings are lost, and neither its inputs nor a container tells.
+/// The required settings that are unknown after all remembered settings were lost: neither an input nor a container
+/// contains them.
 fn nothing_tells(inputs: &Inputs, memory: &Memory) -> Vec<(Setting, Option<String>)> {
     let has_container = |role| memory.containers.iter().any(|(one, _)| *one == role);
     [
@@ -314,10 +313,10 @@ fn nothing_tells(inputs: &Inputs, memory: &Memory) -> Vec<(Setting, Option<Strin
     .collect()
 }
 
-/// Checks each value that this run supplies, whether it is used or not.
+/// Checks each value that this run supplies, even if this run does not use it.
 ///
 /// # Errors
-/// [`Error::Usage`] with the option, the variable or the key of Clipper's file.
+/// [`Error::Usage`] that names the option, the variable or the key in Clipper's file.
 pub fn check_values(inputs: &Inputs) -> Result<()> {
     let file = inputs.file.as_ref();
     for key in keys::TABLE {
@@ -337,14 +336,14 @@ pub fn check_values(inputs: &Inputs) -> Result<()> {
     Ok(())
 }
 
-/// Checks what was given to this run, as far as that does not depend on what is remembered.
+/// Checks the inputs of this run that do not depend on remembered settings.
 ///
 /// # Errors
 /// [`Error::Usage`] as [`merge`].
 pub fn check(inputs: &Inputs) -> Result<()> {
     let mut inputs = inputs.clone();
-    // Credentials may be for a server whose address is remembered, and what the file says of a
-    // container is nothing to such a server.
+    // Credentials may be for a server whose address is remembered, and the file's settings of a container do not apply
+    // to such a server.
     inputs.secrets = Secrets::default();
     inputs.options.insert(Setting::InfluxdbUser, String::new());
     if let Some(file) = &mut inputs.file {
@@ -356,15 +355,14 @@ pub fn check(inputs: &Inputs) -> Result<()> {
 
 /// Whether settings are remembered.
 enum Remembering {
-    /// No engine is asked.
+    /// No engine is used.
     Nothing,
-    /// They are, and what was remembered before is known.
+    /// They are remembered, and the earlier values are known.
     Known,
-    /// They are, but some are lost, and nothing tells the values of these.
+    /// They are remembered, but some of the earlier values are lost.
     Lost(Loss, Vec<(Setting, Option<String>)>),
 }
 
-/// The merge itself.
 fn merge_with(
     inputs: &Inputs,
     remembered: BTreeMap<String, Remembered>,
@@ -375,10 +373,10 @@ fn merge_with(
     let mut resolved = Resolved { inputs, remembered, values: BTreeMap::new() };
     let influxdb_url = resolved.url(Setting::InfluxdbUrl)?;
     let grafana_url = resolved.url(Setting::GrafanaUrl)?;
-    // A registry is remembered also while no default image is used.
+    // A registry is remembered even if no default image is used.
     resolved.pick(Setting::Registry);
     let mut serve = |role, url: &Option<ServerUrl>| -> Result<Service> {
-        // Settings of a container that is not used now are kept for the way back.
+        // The settings of an unused container are kept for a later switch back.
         let spec = container(&mut resolved, role, &name);
         match url {
             Some(url) => Ok(Service::External { url: url.clone() }),
@@ -389,14 +387,14 @@ fn merge_with(
     let mut grafana = serve(Role::Grafana, &grafana_url)?;
     let default_image = default_image(&mut resolved, Setting::GrafanaImage);
     let refused_image = upgrade.and_then(|upgrade| keep_image(&resolved, upgrade, &default_image, &mut grafana));
-    // Before what is remembered is known, the other port may be another one.
+    // Without the remembered settings, the other port may differ.
     if let (Service::Container(one), Service::Container(other)) = (&influxdb, &grafana)
         && !matches!(remembering, Remembering::Nothing)
         && collide(one.specification.publish, other.specification.publish)
     {
         return Err(Error::usage(
             format!("InfluxDB and Grafana cannot both be published at port {}", one.specification.publish.port()),
-            "give one of them another port with --influxdb-port or --grafana-port",
+            "choose another port with --influxdb-port or --grafana-port",
         ));
     }
     let database = resolved.pick(Setting::Database);
@@ -408,8 +406,8 @@ fn merge_with(
     let influxdb_user = resolved.credential(Setting::InfluxdbUser);
     if influxdb_url.is_none() && (influxdb_user.is_some() || inputs.secrets.influxdb_password.is_some()) {
         return Err(Error::usage(
-            "--influxdb-user and its password are for an InfluxDB that already runs",
-            "give --influxdb-url too, or omit them: Clipper speaks to the container without credentials",
+            "--influxdb-user and its password are for an external InfluxDB",
+            "add --influxdb-url, or omit them: Clipper writes to the container without credentials",
         ));
     }
     let (worked_out, host_gateway) = data_source_url(&influxdb, &grafana);
@@ -474,7 +472,7 @@ fn merge_with(
 }
 
 impl Remembering {
-    /// What is to be remembered; values of a container that is not used are not needed.
+    /// The settings to remember. Lost values of an unused container are not needed.
     fn settings(self, values: BTreeMap<String, Remembered>, is_external: impl Fn(Role) -> bool) -> Option<Settings> {
         let of_unused = |setting: Setting| {
             Role::ALL.into_iter().filter(|role| is_external(*role)).any(|role| {
@@ -501,21 +499,21 @@ impl Remembering {
     }
 }
 
-/// What the data source and the dashboard of an instance are called.
+/// The title of the data source and the dashboard.
 fn title(name: &str) -> String {
     if name == Setting::Name.key().default { "Clipper Metrics".into() } else { format!("Clipper Metrics ({name})") }
 }
 
-/// Grafana's container reaches a loopback address of this machine only where it runs here.
+/// Grafana's container reaches a loopback address of this machine only if it runs on this machine.
 fn expect_same_machine(engine: &EngineLocation) -> Result<()> {
     let (EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. }) = engine else { return Ok(()) };
     Err(Error::usage(
         format!("InfluxDB's address is a loopback address of this machine, where Grafana on {host} cannot reach it"),
-        "give the address under which Grafana's server reaches InfluxDB with --data-source-url",
+        "set the address at which Grafana's server reaches InfluxDB with --data-source-url",
     ))
 }
 
-/// A container of ours is published at every address of its machine.
+/// Whether a managed container is published at every address of its machine.
 fn publishes_everywhere(service: &Service) -> bool {
     match service {
         Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
@@ -523,20 +521,20 @@ fn publishes_everywhere(service: &Service) -> bool {
     }
 }
 
-/// Who signs in. Of a Grafana that is not ours the user is a credential, and not remembered.
+/// The account that signs in. The user of an external Grafana is a credential and not remembered.
 fn login(resolved: &mut Resolved<'_>, is_ours: bool) -> Login {
     let before = resolved.remembered.get(Setting::GrafanaUser.key().option).map(|remembered| remembered.value.clone());
     let user = if is_ours {
         resolved.pick(Setting::GrafanaUser)
     } else {
-        // That of the container is kept for the way back.
+        // The container's user is kept for a later switch back.
         let name = Setting::GrafanaUser.key().option;
         let kept = resolved.remembered.get(name).cloned();
         resolved.values.extend(kept.map(|kept| (name.to_string(), kept)));
         resolved.credential(Setting::GrafanaUser)
     };
     let default = || Login::ADMIN.to_string();
-    // An external Grafana never had the container's account: only a supplied password counts there.
+    // An external Grafana does not have the container's account, so only a supplied password counts there.
     let is_new = is_ours && user.as_deref().unwrap_or(Login::ADMIN) != before.as_deref().unwrap_or(Login::ADMIN);
     let secrets = &resolved.inputs.secrets;
     let token = secrets.grafana_token.is_some();
@@ -548,7 +546,7 @@ fn credentials(inputs: &Inputs, login: &Login, influxdb_user: Option<String>) ->
     let influxdb = match (influxdb_user, secrets.influxdb_password) {
         (Some(user), password) => Some(InfluxdbLogin { user, password: password.unwrap_or_else(|| Secret::new("")) }),
         (None, Some(_)) => {
-            return Err(Error::usage("a password for InfluxDB is given, but no user", "give --influxdb-user too"));
+            return Err(Error::usage("a password for InfluxDB was supplied, but no user", "add --influxdb-user"));
         }
         (None, None) => None,
     };
@@ -562,7 +560,7 @@ fn credentials(inputs: &Inputs, login: &Login, influxdb_user: Option<String>) ->
     })
 }
 
-/// Where Clipper will write by its own file and its own defaults.
+/// Where Clipper writes, by its file and its defaults.
 fn target(file: &ClipperFile, inputs: &Inputs) -> ClipperTarget {
     let host = file.influx_ip.clone().unwrap_or_else(|| "127.0.0.1".into());
     let addresses = match host.parse() {

@@ -1,7 +1,7 @@
-//! The text of one setting: what it may be, whatever the other settings are.
+//! Checks the text of one setting, independently of the others.
 //!
-//! Every check takes the name under which its source knows the setting, so that an error names the option, the
-//! variable or the remembered value.
+//! Every check takes the setting's name in its source, so that an error names the option, the variable or the remembered
+//! value.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::model::image::ImageRef;
 use crate::model::retention::Retention;
 use crate::model::stack::Pull;
 
-/// Longer than anybody waits or looks back; the clock could not count some of what can be typed.
+/// The longest accepted duration. Longer ones would overflow the clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Checks a value that is not empty.
@@ -31,7 +31,7 @@ pub(super) fn check(setting: Setting, text: &str, name: &str) -> Result<()> {
         Setting::Alerts => flag(text, name).map(drop),
         Setting::AlertLatencyAfter | Setting::AlertSilenceAfter => alert_time(text, setting, name).map(drop),
         Setting::Timeout => duration(text, name).map(drop),
-        // Any text, or a file, which is checked where it is read.
+        // Any text, or a file, which is checked when it is read.
         Setting::Config
         | Setting::CaFile
         | Setting::GrafanaOrg
@@ -46,21 +46,22 @@ pub(super) fn check(setting: Setting, text: &str, name: &str) -> Result<()> {
     }
 }
 
-/// The name of an instance could be a container's.
+/// Checks that the name of an instance is valid for a container.
 pub(super) fn instance_name(text: &str) -> Result<()> {
     let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if text.is_empty() || text.len() > 40 || !text.chars().all(letters) || text.starts_with('-') {
         return Err(Error::usage(
             format!("{text:?} cannot be the name of an instance"),
-            "use up to 40 small letters, digits and dashes, beginning with a letter or digit",
+            "use up to 40 lowercase letters, digits and dashes, beginning with a letter or digit",
         ));
     }
     Ok(())
 }
 
 pub(super) fn database(text: &str, name: &str) -> Result<String> {
-    database_name(text)
-        .map_err(|why| Error::usage(format!("{name} is {text:?}: {why}"), "choose another name, in Clipper's file too"))
+    database_name(text).map_err(|why| {
+        Error::usage(format!("{name} is {text:?}: {why}"), "choose another name, and use it in Clipper's file")
+    })
 }
 
 pub(super) fn retention(text: &str, name: &str) -> Result<Retention> {
@@ -70,8 +71,8 @@ pub(super) fn retention(text: &str, name: &str) -> Result<Retention> {
     let time = duration(text, name)?;
     if time < Retention::SHORTEST || time.subsec_nanos() > 0 {
         return Err(Error::usage(
-            format!("{name} is {text:?}, and InfluxDB keeps points for an hour or longer, in whole seconds"),
-            "write it as 90d or 12h, or inf for ever",
+            format!("{name} is {text:?}, but InfluxDB's shortest retention period is 1h, in whole seconds"),
+            "write it as 90d or 12h, or as inf to keep data forever",
         ));
     }
     Ok(Retention::For(time))
@@ -82,7 +83,7 @@ fn host(text: &str, name: &str) -> Result<()> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/') {
         return Err(Error::usage(
             format!("{name} is {text:?}, which is neither an address nor a host name"),
-            "write one such as 127.0.0.1",
+            "write an address such as 127.0.0.1",
         ));
     }
     Ok(())
@@ -96,24 +97,24 @@ pub(super) fn port(text: &str, name: &str) -> Result<u16> {
 /// The address of a server.
 pub(super) fn server_url(text: &str, name: &str) -> Result<ServerUrl> {
     let bad = |why: &str| Error::usage(format!("{name} is {text:?}: {why}"), "write it as http://host:port");
-    let url = url::Url::parse(text).map_err(|_| bad("that is not a server's address"))?;
+    let url = url::Url::parse(text).map_err(|_| bad("it is not the URL of a server"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Error::usage(
-            format!("{name} holds a user or password"),
-            "give them with --grafana-user, --influxdb-user and the files for passwords, so that they show nowhere",
+            format!("{name} contains a user or password"),
+            "use --grafana-user, --influxdb-user and the password files, so that credentials are not visible",
         ));
     }
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(bad("it begins neither with http:// nor with https://"));
+        return Err(bad("it does not begin with http:// or https://"));
     }
-    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("there is no host in it"))?;
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| bad("it has no host"))?;
     if url.query().is_some() || url.fragment().is_some() || text.chars().any(char::is_whitespace) {
-        return Err(bad("that is not a server's address"));
+        return Err(bad("it is not the URL of a server"));
     }
     Ok(ServerUrl {
         tls: url.scheme() == "https",
         host: host.trim_start_matches('[').trim_end_matches(']').to_string(),
-        port: url.port_or_known_default().ok_or_else(|| bad("there is no port in it"))?,
+        port: url.port_or_known_default().ok_or_else(|| bad("it has no port"))?,
         path: url.path().trim_end_matches('/').to_string(),
     })
 }
@@ -122,7 +123,7 @@ pub(super) fn image(text: &str, name: &str) -> Result<ImageRef> {
     ImageRef::parse(text).map_err(|why| Error::usage(format!("{name} is {text:?}: {why}"), "write it as name:tag"))
 }
 
-/// A prefix that makes an image of each default one.
+/// A prefix of the default images.
 fn registry(text: &str, name: &str) -> Result<()> {
     let prefix = text.trim_end_matches('/');
     let whole = ImageRef::parse(&format!("{prefix}/x")).map(drop);
@@ -135,41 +136,41 @@ pub(super) fn pull(text: &str, name: &str) -> Result<Pull> {
         "missing" => Ok(Pull::Missing),
         "always" => Ok(Pull::Always),
         "never" => Ok(Pull::Never),
-        _ => Err(Error::usage(format!("{name} is {text:?}"), "give missing, always or never")),
+        _ => Err(Error::usage(format!("{name} is {text:?}"), "use missing, always or never")),
     }
 }
 
 pub(super) fn flag(text: &str, name: &str) -> Result<bool> {
-    text.parse().map_err(|_| Error::usage(format!("{name} is {text:?}"), "give true or false"))
+    text.parse().map_err(|_| Error::usage(format!("{name} is {text:?}"), "use true or false"))
 }
 
 pub(super) fn alert_time(text: &str, setting: Setting, name: &str) -> Result<Duration> {
     let time = duration(text, name)?;
     let (shortest, longest) = match setting {
-        // A single report is late by a few seconds at times.
+        // A single report can be late by a few seconds.
         Setting::AlertSilenceAfter => (Duration::from_secs(30), Duration::from_secs(12 * 3600)),
         _ => (Duration::from_secs(1), Duration::from_secs(24 * 3600)),
     };
     if time < shortest || time > longest || time.subsec_nanos() > 0 {
         let (from, to) = (humantime::format_duration(shortest), humantime::format_duration(longest));
         return Err(Error::usage(
-            format!("{name} is {text:?}, and it must be from {from} to {to}, in whole seconds"),
+            format!("{name} is {text:?}, but it must be from {from} to {to}, in whole seconds"),
             "write it as 90s or 2m",
         ));
     }
     Ok(time)
 }
 
-/// A duration as a person types it.
+/// A duration as users type it.
 ///
 /// # Errors
-/// [`Error::Usage`] when it is none, nothing, or longer than a clock can count.
+/// [`Error::Usage`] if it is not a duration, is zero, or is longer than 100 years.
 pub fn duration(text: &str, name: &str) -> Result<Duration> {
     let hint = "write it as 90s, 10m, 6h or 1d";
     let duration =
         humantime::parse_duration(text).map_err(|why| Error::usage(format!("{name} is {text:?}: {why}"), hint))?;
     if duration.is_zero() {
-        return Err(Error::usage(format!("{name} is {text:?}"), "it must be longer than nothing"));
+        return Err(Error::usage(format!("{name} is {text:?}"), "a duration must be longer than zero"));
     }
     if duration > LONGEST {
         return Err(Error::usage(format!("{name} is {text:?}: longer than 100 years"), hint));

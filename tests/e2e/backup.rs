@@ -438,7 +438,9 @@ fn damaged_archives_and_conflicts_are_refused_before_anything_is_created() {
         nothing_is_made();
     }
     let path = file.to_str().unwrap();
-    let external = restore(&it, path, &["--influxdb-url", "http://127.0.0.1:1"]).expect(2);
+    let words = [&["restore".to_string(), path.into()][..], &it.first(&[])[1..]].concat();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let external = it.command(&words).env("CLIPPER_METRICS_INFLUXDB_URL", "http://127.0.0.1:1").run().expect(2);
     assert!(external.err.contains("is external"), "{}", external.err);
     let old = restore(&it, path, &["--grafana-image", "grafana/grafana:7.0.0"]).expect(2);
     assert!(old.err.contains("too old"), "{}", old.err);

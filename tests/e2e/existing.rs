@@ -166,9 +166,11 @@ fn down_removes_all_objects_of_an_instance_even_if_its_servers_are_external() {
         run.env("CLIPPER_METRICS_INFLUXDB_URL", "http://127.0.0.1:1")
             .env("CLIPPER_METRICS_GRAFANA_URL", "http://127.0.0.1:1")
     };
-    let logs =
-        it.run(&["logs", "influxdb", "--influxdb-url", "http://127.0.0.1:1", "--grafana-url", "http://127.0.0.1:1"]);
-    logs.expect(0);
+    let logs = it
+        .command(&["logs", "influxdb"])
+        .env("CLIPPER_METRICS_INFLUXDB_URL", "http://127.0.0.1:1")
+        .env("CLIPPER_METRICS_GRAFANA_URL", "http://127.0.0.1:1");
+    logs.run().expect(0);
     let planned = down(&["--dry-run"]).run().expect(3);
     assert!(planned.out.contains("remove"), "{}", planned.out);
     down(&[]).run().expect(0);

@@ -16,7 +16,7 @@ fn a_foreign_container_on_the_network_is_reported_once() {
     let stranger = format!("{}-stranger", it.name);
     docker(&["run", "--detach", "--name", &stranger, "--network", &it.name, &image]).unwrap();
     let dry = it.run(&["down", "--dry-run"]).expect(3);
-    assert!(dry.out.contains("leave the network alone") && !dry.out.contains("remove the network"), "{}", dry.out);
+    assert!(dry.out.contains("keep the network") && !dry.out.contains("remove the network"), "{}", dry.out);
     let down = it.run(&["down"]).expect(0);
     assert_eq!(down.err.matches("warning:").count(), 1, "{}", down.err);
     assert_eq!(down.err.matches(&stranger).count(), 2, "once as the reason and once in the command: {}", down.err);
@@ -27,7 +27,7 @@ fn a_foreign_container_on_the_network_is_reported_once() {
         json["hints"].as_array().unwrap().iter().find_map(|hint| hint.as_str().filter(|it| it.contains(&stranger)));
     let prefix = format!("name={}-settings", it.name);
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &prefix]).unwrap(), "");
-    assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("leave the network alone"));
+    assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("keep the network"));
     // The command in the hint removes it.
     let command = hint.unwrap().split('`').nth(1).unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
@@ -293,7 +293,7 @@ fn status_reports_blockers_of_up() {
     docker(&["volume", "create", &it.container("influxdb")]).unwrap();
     let status = it.run(&["status"]).expect(3);
     assert!(status.out.contains("did not create it") && status.out.contains("docker volume rm"), "{}", status.out);
-    assert!(!status.out.contains("brings it up"), "{}", status.out);
+    assert!(!status.out.contains("start it with"), "{}", status.out);
     docker(&["volume", "rm", &it.container("influxdb")]).unwrap();
 }
 

@@ -1,6 +1,4 @@
 //! The second half of `doctor`: from the database through Grafana's data source to every panel.
-//!
-//! Must not know how a point comes into the database.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +17,7 @@ use crate::model::status::{ObjectState, QueryState, ServerState, Status, missing
 use crate::model::text::count;
 
 impl Examination<'_> {
-    /// From the database to the panels.
+    /// Checks the way from the database to the panels.
     pub(super) async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
         let stack = self.systems.stack();
         let grafana = match self.systems.grafana().await {
@@ -31,10 +29,10 @@ impl Examination<'_> {
         };
         let plugin = async {
             match grafana.has_plugin().await {
-                Ok(Some(true)) => CheckOutcome::Passed("it is there".into()),
+                Ok(Some(true)) => CheckOutcome::Passed("installed".into()),
                 Ok(Some(false)) => CheckOutcome::failed(
-                    "Grafana has no InfluxDB plugin, without which the data source cannot work",
-                    "install it (grafana cli plugins install influxdb) and restart Grafana, or use an image that has it",
+                    "Grafana lacks the InfluxDB plugin, which the data source needs",
+                    "install it (grafana cli plugins install influxdb) and restart Grafana, or use an image that contains it",
                 ),
                 Ok(None) => CheckOutcome::Skipped("this account may not see Grafana's plugins".into()),
                 Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
@@ -57,14 +55,14 @@ impl Examination<'_> {
                 Ok(Some(opened)) => self.note_dashboard(id, opened, &status.reports),
                 Ok(None) => {}
                 Err(error) => {
-                    let why = format!("the queries of dashboard {title:?} cannot be asked: {error}");
+                    let why = format!("the queries of dashboard {title:?} cannot be run: {error}");
                     let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
                     self.note(Check::Dashboard, outcome, Duration::ZERO);
                 }
             }
         }
         if let Some(why) = unanswerable {
-            let why = format!("the queries of panels and variables are not made: {why}");
+            let why = format!("the queries of panels and variables are not run: {why}");
             self.note(Check::Dashboard, CheckOutcome::Skipped(why), Duration::ZERO);
         }
     }
@@ -74,8 +72,8 @@ impl Examination<'_> {
         if let QueryState::Failing(why) = &status.query {
             let hint = if status.data_source.state == ObjectState::InSync {
                 format!(
-                    "if Grafana uses other settings than it shows, `{}` saves them once more; else give the address under \
-                     which Grafana's server reaches InfluxDB with --data-source-url",
+                    "set the address at which Grafana's server reaches InfluxDB with --data-source-url; if that address is \
+                     correct, `{}` saves the data source again",
                     stack.command("up")
                 )
             } else {
@@ -84,17 +82,17 @@ impl Examination<'_> {
             return CheckOutcome::failed(format!("Grafana's data source does not reach the database: {why}"), hint);
         }
         if let Some(why) = unanswerable(status) {
-            // Where something else answers Clipper, nothing before has failed for it.
+            // If another server answers Clipper, no earlier check has failed because of this.
             return CheckOutcome::failed(
                 format!("Grafana's data source reaches no InfluxDB: {why}"),
                 format!("`{}` starts it", stack.command("up")),
             );
         }
         if !is_askable {
-            return CheckOutcome::Skipped("there is no point to ask for, or nothing to ask with".into());
+            return CheckOutcome::Skipped("no probe to read, or no data source to read it with".into());
         }
         match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::reconcile::now()).await {
-            Ok(true) => CheckOutcome::Passed("the point is found through the data source".into()),
+            Ok(true) => CheckOutcome::Passed("the data source returns the point".into()),
             Ok(false) => CheckOutcome::failed(
                 format!(
                     "Grafana's data source reads another database than Clipper writes to ({} at {})",
@@ -110,17 +108,17 @@ impl Examination<'_> {
         }
     }
 
-    /// A data source at fault is one finding, whatever asks it.
+    /// A failing data source is one finding, however many queries use it.
     fn note_source(&mut self, SourceFault { uid, name, url, why }: SourceFault) {
         let stack = self.systems.stack();
         let hint = if uid == stack.data_source.uid {
-            let give = "give the address under which Grafana's server reaches it with --data-source-url";
+            let give = "set the address at which Grafana's server reaches it with --data-source-url";
             format!(
-                "check that InfluxDB runs there and is not overloaded ({}), or {give}",
+                "check that InfluxDB is running there and not overloaded ({}), or {give}",
                 look_at(stack, Role::Influxdb)
             )
         } else {
-            format!("correct its settings in Grafana, or check that the InfluxDB at {url} runs")
+            format!("correct its settings in Grafana, or check that the InfluxDB at {url} is running")
         };
         let message = format!("Grafana's data source {name:?} gets no answer from the InfluxDB at {url}: {why}");
         if !self
@@ -136,7 +134,7 @@ impl Examination<'_> {
         let stack = self.systems.stack();
         let hint = edit_hint(stack, id);
         opened.sources.into_iter().for_each(|fault| self.note_source(fault));
-        // Where there are several, a panel is named with its dashboard.
+        // With several dashboards, a panel is named with its own.
         let of = match id {
             DashboardId::Bundled => String::new(),
             DashboardId::User(_) => format!(" of {:?}", stack.dashboard_identity(id).1),
@@ -154,7 +152,7 @@ impl Examination<'_> {
                 }
                 VariableContent::Values(number @ 1..) => CheckOutcome::Passed(count(number, "value")),
                 VariableContent::Values(0) => {
-                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} finds nothing"), &hint)
+                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} has no values"), &hint)
                 }
                 VariableContent::Failed(why) => {
                     CheckOutcome::failed(format!("the dashboard's variable {name}{of} fails: {why}"), &hint)
@@ -167,16 +165,16 @@ impl Examination<'_> {
         let asks = opened.panels.iter().any(|panel| panel.content == PanelContent::Empty);
         if is_blank && asks && reports.reporting == Some(true) && id == DashboardId::Bundled {
             let outcome = CheckOutcome::failed(
-                "Clipper reports, and no panel shows a point in the dashboard's time range",
-                "choose a time range that holds the last minutes, and save the dashboard with it",
+                "Clipper reports, but no panel shows a point in the dashboard's time range",
+                "choose a time range that includes the last minutes, and save the dashboard with it",
             );
             self.note(Check::Dashboard, outcome, Duration::ZERO);
         }
         for PanelAnswer { title, content, time } in opened.panels {
             let outcome = match content {
                 PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
-                PanelContent::Empty => CheckOutcome::Passed("answers, no points in its time range".into()),
-                PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it asks {what}")),
+                PanelContent::Empty => CheckOutcome::Passed("answers, but has no points in its time range".into()),
+                PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it queries {what}")),
                 PanelContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
                 PanelContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
                 PanelContent::NoDataSource(source) => {
@@ -184,15 +182,15 @@ impl Examination<'_> {
                     CheckOutcome::failed(why, source_hint(stack, id))
                 }
                 PanelContent::NoPlugin(kind) => CheckOutcome::failed(
-                    format!("panel {title:?}{of} cannot be shown: Grafana has no panel plugin {kind:?}"),
+                    format!("panel {title:?}{of} cannot be shown: Grafana lacks the panel plugin {kind:?}"),
                     format!("panel {title:?} needs {}", missing_plugin(&kind)),
                 ),
                 PanelContent::Flux => CheckOutcome::failed(
-                    format!("panel {title:?}{of} is written in Flux, and its data source speaks InfluxQL"),
+                    format!("panel {title:?}{of} is written in Flux, but its data source uses InfluxQL"),
                     &hint,
                 ),
                 PanelContent::UnknownField { field, source } => CheckOutcome::failed(
-                    format!("panel {title:?}{of} asks for the field {field:?}, which no measurement of {source} has"),
+                    format!("panel {title:?}{of} queries the field {field:?}, which no measurement of {source} has"),
                     &hint,
                 ),
                 PanelContent::Failed(why) => CheckOutcome::failed(format!("panel {title:?}{of} fails: {why}"), &hint),
@@ -225,11 +223,11 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
             CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation))
         }
         ServerState::Foreign => CheckOutcome::failed(
-            format!("what answers in Grafana's place cannot be used{detail}"),
+            format!("the server at Grafana's address cannot be used{detail}"),
             obstacle().unwrap_or_else(|| "choose another address".into()),
         ),
         ServerState::Crashing => {
-            CheckOutcome::failed("Grafana's container crashes again and again", look_at(stack, Role::Grafana))
+            CheckOutcome::failed("Grafana's container keeps crashing", look_at(stack, Role::Grafana))
         }
         ServerState::Starting | ServerState::Unknown => CheckOutcome::failed(
             format!("Grafana does not answer at {}{detail}", server.url),
@@ -238,10 +236,10 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
     }
 }
 
-/// Why no query through the data source can succeed. Each panel would fail for this one cause.
+/// Why no query through the data source can succeed: every panel would fail for the same cause.
 fn unanswerable(status: &Status) -> Option<&'static str> {
     match (status.influxdb.state, &status.query) {
-        (ServerState::Absent | ServerState::Stopped | ServerState::Crashing, _) => Some("InfluxDB does not run"),
+        (ServerState::Absent | ServerState::Stopped | ServerState::Crashing, _) => Some("InfluxDB is not running"),
         (_, QueryState::Failing(_)) => Some("the data source does not reach the database"),
         _ => None,
     }
@@ -251,7 +249,7 @@ fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
     let name = &stack.data_source.name;
     let up = || format!("`{}` corrects it", stack.command("up"));
     match status.data_source.state {
-        ObjectState::InSync | ObjectState::Edited => CheckOutcome::Passed(format!("{name:?} is as it must be")),
+        ObjectState::InSync | ObjectState::Edited => CheckOutcome::Passed(format!("{name:?} is correct")),
         ObjectState::Missing => CheckOutcome::failed(
             format!("Grafana has no data source {name:?}"),
             format!("`{}` creates it", stack.command("up")),
@@ -262,7 +260,7 @@ fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
         }
         ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
             Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
-            None => CheckOutcome::Skipped("it could not be looked at".into()),
+            None => CheckOutcome::Skipped("it could not be read".into()),
         },
     }
 }
@@ -274,10 +272,10 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
         DashboardId::User(index) => status.user_dashboards[index].object.state,
     };
     match state {
-        ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} is there")),
-        ObjectState::Edited => CheckOutcome::Passed(format!("{title:?} is there, edited by somebody")),
+        ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} exists")),
+        ObjectState::Edited => CheckOutcome::Passed(format!("{title:?} exists and was edited")),
         ObjectState::Differs => CheckOutcome::Passed(format!(
-            "{title:?} is there, of another edition; `{}` brings the newest",
+            "{title:?} exists in another version; `{}` installs the newest",
             stack.command("up")
         )),
         ObjectState::Missing => CheckOutcome::failed(
@@ -286,7 +284,7 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
         ),
         ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
             Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
-            None => CheckOutcome::Skipped("it could not be looked at".into()),
+            None => CheckOutcome::Skipped("it could not be read".into()),
         },
     }
 }

@@ -1,6 +1,4 @@
-//! The first half of `doctor`: from Clipper's settings into the database, as far as a point comes.
-//!
-//! Must not ask Grafana for more than the time.
+//! The first half of `doctor`: from Clipper's settings to a point in the database.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +17,13 @@ use crate::model::stack::{EngineLocation, Stack};
 use crate::model::status::{ObjectState, ServerState, Status};
 
 impl Examination<'_> {
-    /// From Clipper into the database; whether a probe is stored there.
+    /// Checks the way from Clipper to the database, and returns whether the database contains the probe.
     pub(super) async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
         let stack = self.systems.stack();
         let is_far = target.url.is_loopback() && stack.container(Role::Influxdb).is_some();
         if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, is_far, self.from) {
             let why = format!(
-                "{} is the loopback of {host}: run this command there, or give a container of that engine with --from",
+                "{} is the loopback of {host}: run this command there, or name a container of that engine with --from",
                 target.address()
             );
             self.note(Check::Influxdb, CheckOutcome::Skipped(why), Duration::ZERO);
@@ -46,23 +44,23 @@ impl Examination<'_> {
                 self.place(target)
             )),
             Probe::Refusing(message) => CheckOutcome::failed(
-                format!("InfluxDB at {} wants a login ({message}), and Clipper sends none", target.address()),
-                "turn authentication off there, or put a proxy in between that adds it",
+                format!("InfluxDB at {} requires a login ({message}), and Clipper sends none", target.address()),
+                "turn off authentication there, or use a proxy that adds the credentials",
             ),
             Probe::Unusable(what) => CheckOutcome::failed(
-                format!("{} answers at {}", what.trim_end_matches(','), self.place(target)),
+                format!("{what} answers at {}", self.place(target)),
                 self.correct_address(target, status, "run InfluxDB 1.x there"),
             ),
             Probe::Silent(why) | Probe::Starting(why) => {
                 if let Some(why) = self.forward.as_ref().and_then(Forward::fault) {
                     return Err(Error::Absent {
-                        what: format!("--from cannot ask from inside a container: {why}"),
-                        hint: "it needs bash and sleep in InfluxDB's image, which the official one has".into(),
+                        what: format!("--from cannot send requests from inside a container: {why}"),
+                        hint: "InfluxDB's image must contain bash and sleep, as the official image does".into(),
                     });
                 }
                 self.silent(target, status, &why)
             }
-            Probe::Unasked | Probe::NotTheContainer => CheckOutcome::Skipped("it was not asked".into()),
+            Probe::Unasked | Probe::NotTheContainer => CheckOutcome::Skipped("no request was sent".into()),
         };
         self.note(Check::Influxdb, outcome, started.elapsed());
         let Some(has_database) = has_database else { return Ok(false) };
@@ -76,7 +74,7 @@ impl Examination<'_> {
         let written = influxdb.write_probe(&target.database, &self.id, now).await;
         let is_written = written.is_ok();
         let outcome = match written {
-            Ok(()) => CheckOutcome::Passed("a point is accepted as Clipper writes it".into()),
+            Ok(()) => CheckOutcome::Passed("a point in Clipper's format is accepted".into()),
             Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
         };
         self.note(Check::Write, outcome, started.elapsed());
@@ -91,7 +89,7 @@ impl Examination<'_> {
         Ok(is_stored)
     }
 
-    /// InfluxDB as it is seen from inside a container's network.
+    /// InfluxDB, reached from inside a container's network.
     async fn ask_from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
         let stack = self.systems.stack();
         let docker = self.systems.docker()?;
@@ -100,9 +98,9 @@ impl Examination<'_> {
             None => None,
         };
         let image = image.ok_or_else(|| Error::Absent {
-            what: "--from starts a container of this instance's InfluxDB image, and there is none on that engine"
+            what: "--from starts a container from this instance's InfluxDB image, which that engine does not have"
                 .into(),
-            hint: "omit --from, or use it where InfluxDB is a container of clipper-metrics".into(),
+            hint: "omit --from, or use it with an InfluxDB container of clipper-metrics".into(),
         })?;
         let (host, port) = (target.url.host.as_str(), target.url.port);
         let forward = docker.forward(&stack.instance, &self.helper, &image, container, host, port).await?;
@@ -111,7 +109,7 @@ impl Examination<'_> {
         influxdb
     }
 
-    /// The address that was asked, and from where.
+    /// The address of the requests, and the container that they come from.
     fn place(&self, target: &Target) -> String {
         match self.from {
             Some(container) => format!("{}, seen from container {container}", target.address()),
@@ -119,12 +117,13 @@ impl Examination<'_> {
         }
     }
 
-    /// Nothing answers where Clipper writes.
+    /// The outcome if no server answers.
     fn silent(&self, target: &Target, status: &Status, why: &str) -> CheckOutcome {
         let stack = self.systems.stack();
         if let Some(container) = self.from {
             let inside = self.forward.as_ref().and_then(Forward::failure).unwrap_or_else(|| why.to_string());
-            let itself = if target.url.is_loopback() { ": there, that is the container itself" } else { "" };
+            let itself =
+                if target.url.is_loopback() { ": inside the container, that is the container itself" } else { "" };
             return CheckOutcome::failed(
                 format!("nothing answers at {} in container {container} ({inside}){itself}", target.address()),
                 match stack.container(Role::Influxdb) {
@@ -155,7 +154,7 @@ impl Examination<'_> {
         }
         let logs = look_at(stack, Role::Influxdb);
         if status.influxdb.state == ServerState::Crashing {
-            return CheckOutcome::failed("InfluxDB's container crashes again and again", logs);
+            return CheckOutcome::failed("InfluxDB's container keeps crashing", logs);
         }
         CheckOutcome::failed(
             format!("nothing answers at {} ({why})", self.place(target)),
@@ -163,14 +162,14 @@ impl Examination<'_> {
         )
     }
 
-    /// What to do about an address of Clipper's file where the right server is not.
+    /// The hint if the address in Clipper's file leads to no server, or to another one.
     fn correct_address(&self, target: &Target, status: &Status, otherwise: &str) -> String {
         let stack = self.systems.stack();
         let real = stack.url(Role::Influxdb);
         let answers = status.influxdb.state == ServerState::Answering;
         if target.of_file && answers && status.influxdb.url != target.url.to_string() {
             return format!(
-                "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that",
+                "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that address",
                 status.influxdb.url
             );
         }
@@ -184,7 +183,7 @@ impl Examination<'_> {
         otherwise.into()
     }
 
-    /// The probe is where the dashboard looks.
+    /// Checks that the database of the dashboard contains the probe.
     async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> CheckOutcome {
         let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
         let own = if status.influxdb.state == ServerState::Answering {
@@ -193,7 +192,7 @@ impl Examination<'_> {
             found(influxdb.clone()).await
         };
         match own {
-            Ok(true) => return CheckOutcome::Passed("the point is there".into()),
+            Ok(true) => return CheckOutcome::Passed("the point is stored".into()),
             // Another InfluxDB need not have that database.
             Ok(false) | Err(Error::Answer { .. }) => {}
             Err(error) => return CheckOutcome::failed(error.to_string(), "-v shows every request"),
@@ -205,7 +204,7 @@ impl Examination<'_> {
         }
     }
 
-    /// This machine, InfluxDB and Grafana agree on the time.
+    /// Checks that this machine, InfluxDB and Grafana agree on the time.
     async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
         let here = crate::reconcile::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
@@ -221,14 +220,14 @@ impl Examination<'_> {
                 let (place, distance) = (if apart > 0 { "ahead of" } else { "behind" }, span(apart.abs()));
                 return CheckOutcome::failed(
                     format!("{name}'s clock is {distance} {place} this machine's"),
-                    "set both clocks: Clipper dates its reports, and panels ask for the time of InfluxDB and of the browser",
+                    "set both clocks: Clipper dates its reports, and panels use the clocks of InfluxDB and of the browser",
                 );
             }
         }
         if clocks.iter().all(|(_, clock)| clock.is_none()) {
-            return CheckOutcome::Skipped("no server says what time it is".into());
+            return CheckOutcome::Skipped("no server reports its time".into());
         }
-        CheckOutcome::Passed("they agree".into())
+        CheckOutcome::Passed("the clocks agree".into())
     }
 }
 
@@ -246,7 +245,7 @@ async fn database(
         return another_influxdb(target, status);
     }
     let elsewhere = influxdb.elsewhere(&target.database).await.unwrap_or_default();
-    let what = format!("there is no database {} at {}", target.database, target.address());
+    let what = format!("database {} does not exist at {}", target.database, target.address());
     if elsewhere.is_empty() {
         return CheckOutcome::failed(what, format!("`{}` creates it", stack.command("up")));
     }
@@ -257,7 +256,7 @@ async fn database(
     )
 }
 
-/// What to do about a write that InfluxDB refused.
+/// The outcome of a write that InfluxDB rejected.
 async fn refused_write(
     failure: WriteFailure,
     why: &str,
@@ -268,33 +267,33 @@ async fn refused_write(
     let database = &target.database;
     match failure {
         WriteFailure::NoDatabase => CheckOutcome::failed(
-            format!("there is no database {database} at {}: {why}", target.address()),
+            format!("database {database} does not exist at {}: {why}", target.address()),
             format!("`{}` creates it", stack.command("up")),
         ),
         WriteFailure::DiskFull => CheckOutcome::failed(
-            format!("InfluxDB's disk is full, so it refuses every report: {why}"),
+            format!("InfluxDB's disk is full, so it rejects every report: {why}"),
             format!(
-                "free space there (`{}` shows what uses it), or keep reports for a shorter time with a retention policy",
+                "free disk space there (`{}` shows its use), or set a shorter --retention",
                 stack.invocation.docker("system df")
             ),
         ),
         WriteFailure::Limit(limit) => CheckOutcome::failed(
-            format!("InfluxDB refuses new series in database {database}, since its limit {limit} is reached: {why}"),
+            format!("InfluxDB rejects new series in database {database}, because its limit {limit} is reached: {why}"),
             format!(
-                "raise {limit} under [data] in InfluxDB's configuration (0 is none), or drop series that are not needed"
+                "raise {limit} in the section [data] of InfluxDB's configuration (0 means no limit), or drop series that are not needed"
             ),
         ),
         WriteFailure::BeyondRetention => retention(influxdb, target, Some(why)).await,
         WriteFailure::FieldType => CheckOutcome::failed(
-            format!("database {database} holds a field of another type than is written: {why}"),
+            format!("database {database} contains a field of another type than Clipper writes: {why}"),
             "drop the measurement that InfluxDB names, with its points",
         ),
         WriteFailure::Login => CheckOutcome::failed(
-            format!("InfluxDB at {} wants a login, and Clipper sends none: {why}", target.address()),
-            "turn authentication off there, or put a proxy in between that adds it",
+            format!("InfluxDB at {} requires a login, and Clipper sends none: {why}", target.address()),
+            "turn off authentication there, or use a proxy that adds the credentials",
         ),
         WriteFailure::Unreachable | WriteFailure::Other => {
-            CheckOutcome::failed(format!("InfluxDB refuses a point: {why}"), look_at(stack, Role::Influxdb))
+            CheckOutcome::failed(format!("InfluxDB rejects a point: {why}"), look_at(stack, Role::Influxdb))
         }
     }
 }
@@ -302,22 +301,22 @@ async fn refused_write(
 fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
     CheckOutcome::failed(
         format!(
-            "Clipper writes to another InfluxDB: the one at {} is not the one that Grafana shows, at {}",
+            "Clipper writes to another InfluxDB: the server at {} is not the one that Grafana reads, at {}",
             target.address(),
             status.influxdb.url
         ),
-        "set influx_ip and influx_port in Clipper's file to the one that Grafana shows",
+        "set influx_ip and influx_port in Clipper's file to the server that Grafana reads",
     )
 }
 
-/// Points of now are beyond what the default retention policy keeps.
+/// The outcome if the default retention policy drops current points.
 async fn retention(influxdb: &Influxdb, target: &Target, why: Option<&str>) -> CheckOutcome {
     let (database, statement) = (&target.database, quoted(&target.database));
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     match influxdb.default_retention(database).await.ok().flatten() {
         Some(policy) => CheckOutcome::failed(
             format!(
-                "the retention policy {} of database {database} keeps points for {} and drops what is dated now{why}",
+                "the retention policy {} of database {database} keeps points for {} and drops current points{why}",
                 policy.name, policy.duration
             ),
             format!(
@@ -326,19 +325,19 @@ async fn retention(influxdb: &Influxdb, target: &Target, why: Option<&str>) -> C
             ),
         ),
         None => CheckOutcome::failed(
-            format!("the default retention policy of database {database} drops what is dated now{why}"),
-            format!("lengthen it (`SHOW RETENTION POLICIES ON {statement}` names it), and check the clocks"),
+            format!("the default retention policy of database {database} drops current points{why}"),
+            format!("lengthen it (`SHOW RETENTION POLICIES ON {statement}` lists it), and check the clocks"),
         ),
     }
 }
 
-/// InfluxDB said yes to a point and has none.
+/// The outcome if InfluxDB accepted a point and does not return it.
 async fn dropped(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
     match influxdb.default_retention(&target.database).await {
         Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target, None).await,
         _ => CheckOutcome::failed(
-            format!("InfluxDB at {} accepted a point and does not have it", target.address()),
-            "check its log, and whether something between drops writes",
+            format!("InfluxDB at {} accepted a point but does not return it", target.address()),
+            "check its log, and whether a proxy in between drops writes",
         ),
     }
 }
@@ -348,7 +347,7 @@ pub(super) async fn field_types(influxdb: &Influxdb, stack: &Stack) -> CheckOutc
     match influxdb.conflicting_field(database).await {
         Ok((Some((measurement, field, kind)), _)) => CheckOutcome::failed(
             format!(
-                "the field {field:?} of {measurement} is of type {kind}, so InfluxDB refuses Clipper's numbers (field type \
+                "the field {field:?} of {measurement} is of type {kind}, so InfluxDB rejects Clipper's numbers (field type \
                  conflict)"
             ),
             format!(
@@ -357,7 +356,7 @@ pub(super) async fn field_types(influxdb: &Influxdb, stack: &Stack) -> CheckOutc
             ),
         ),
         Ok((None, true)) => CheckOutcome::Passed("numbers, as Clipper writes them".into()),
-        Ok((None, false)) => CheckOutcome::Passed("there are none yet".into()),
+        Ok((None, false)) => CheckOutcome::Passed("no fields yet".into()),
         Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
     }
 }

@@ -1,8 +1,6 @@
-//! `doctor`: why a graph is empty. Follows a number from Clipper to the panels and finds the first thing
-//! that breaks its way.
+//! `doctor`: traces a data point from Clipper to the dashboard and reports the first failure.
 //!
-//! Changes nothing but a probe of its own, which is removed in the end, also when interrupted. Must not
-//! know how a diagnosis is shown.
+//! It writes one probe and removes it at the end, even after an interruption.
 
 mod grafana;
 mod influxdb;
@@ -30,7 +28,7 @@ use crate::model::text::count;
 use crate::output::Output;
 use crate::reconcile::{Depth, Systems};
 
-/// How long each thing that cleans up may take.
+/// The deadline of each step of the clean-up.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Options of `doctor`.
@@ -53,9 +51,9 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
 /// Makes every check.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when `stop` comes first, [`Error::Docker`] when the engine does not answer, and
-/// [`Error::Absent`] when the container of `--from` does not run, and [`Error::Blocked`] when settings that it needs
-/// are lost. What else is wrong with the stack is no error.
+/// [`Error::Interrupted`] if `stop` completes first, [`Error::Docker`] if the engine does not answer,
+/// [`Error::Absent`] if the container of `--from` is not running, and [`Error::Blocked`] if required settings are lost.
+/// Other faults of the stack are findings.
 pub(super) async fn doctor(
     systems: &Systems,
     from: Option<&str>,
@@ -81,17 +79,17 @@ pub(super) async fn doctor(
     Ok(Diagnosis { instance: systems.stack().instance.clone(), results: examination.results })
 }
 
-/// Where Clipper writes, as far as it is known.
+/// Where Clipper writes, as far as that is known.
 struct Target {
     url: ServerUrl,
     database: String,
-    /// Clipper's file says so.
+    /// Clipper's file names it.
     of_file: bool,
 }
 
 impl Target {
     fn new(stack: &Stack, seen: &Observed, from: Option<&str>) -> Self {
-        // Inside the instance's network, InfluxDB has its container's name and its own port.
+        // Inside the instance's network, InfluxDB is reached by its container's name and its own port.
         let inside = from.and_then(|_| stack.container(Role::Influxdb));
         match &stack.clipper {
             Some(file) => {
@@ -114,17 +112,17 @@ impl Target {
     }
 }
 
-/// Checks on their way, and what must be cleaned up after them.
+/// The checks in progress, and the objects that must be removed afterwards.
 struct Examination<'a> {
     systems: &'a Systems,
     from: Option<&'a str>,
-    /// Tells this run's probe from others.
+    /// Distinguishes the probe of this run.
     id: String,
     results: Vec<CheckResult>,
-    /// The name of the container that `--from` starts, if it does.
+    /// The name of the container that `--from` starts.
     helper: String,
     forward: Option<Forward>,
-    /// Where the probe may be.
+    /// The server and database that may contain the probe.
     written: Option<(Influxdb, String)>,
 }
 
@@ -173,7 +171,7 @@ impl Examination<'_> {
         passed
     }
 
-    /// Leaves nothing behind.
+    /// Removes the probe and the container.
     async fn clean_up(&mut self, listener: &dyn Listener) {
         if let Some((influxdb, database)) = self.written.take() {
             let removing = influxdb.remove_probes(&database, &self.id, crate::reconcile::now());
@@ -184,7 +182,7 @@ impl Examination<'_> {
             };
             if let Some(why) = why {
                 listener.on(Event::Warning(&format!(
-                    "a probe may be left in database {database} ({why}); the next run removes it"
+                    "a probe may remain in database {database} ({why}); the next run removes it"
                 )));
             }
         }
@@ -194,7 +192,7 @@ impl Examination<'_> {
             if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
                 let remove = self.systems.stack().invocation.docker(&format!("rm --force {}", self.helper));
                 listener.on(Event::Warning(&format!(
-                    "the container {} could not be removed; it ends by itself within two minutes, or remove it with `{remove}`",
+                    "the container {} could not be removed; it stops by itself within two minutes, or remove it with `{remove}`",
                     self.helper
                 )));
             }
@@ -202,51 +200,50 @@ impl Examination<'_> {
     }
 }
 
-/// What Clipper's file says can be written to at all.
-/// Also whether it makes sense to try.
+/// Checks where Clipper's file leads, and whether a write there makes sense.
 fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> (CheckOutcome, bool) {
-    // What the file names may be a proxy that Clipper can use.
+    // The address in the file may be a proxy that Clipper can use.
     if let Some(why) = status::beyond_clipper(stack).filter(|_| !target.of_file) {
-        let hint = "give Clipper's file with -c if it names a proxy, or omit --influxdb-url for a container";
+        let hint = "pass Clipper's file with -c if it names a proxy, or omit --influxdb-url to use a container";
         return (CheckOutcome::failed(why, hint), false);
     }
     if target.database != stack.database {
         let outcome = CheckOutcome::failed(
-            format!("Clipper's file says database {}, but the dashboard shows {}", target.database, stack.database),
+            format!("Clipper's file names database {}, but the dashboard shows {}", target.database, stack.database),
             format!("set influx_dbname in Clipper's file to {}", stack.database),
         );
         return (outcome, false);
     }
     if let Some(name) = named.iter().find(|name| reports::is_unreportable(name)) {
         let outcome = CheckOutcome::failed(
-            format!("Clipper cannot write the reports of model {name:?}: InfluxDB refuses the comma in its name"),
+            format!("Clipper cannot write the reports of model {name:?}: InfluxDB rejects the comma in its name"),
             "rename the model in Clipper's file",
         );
         return (outcome, true);
     }
-    (CheckOutcome::Passed(format!("it writes to {}, database {}", target.address(), target.database)), true)
+    (CheckOutcome::Passed(format!("Clipper writes to {}, database {}", target.address(), target.database)), true)
 }
 
-/// Where to look for what a server says.
+/// The hint that leads to a server's log.
 fn look_at(stack: &Stack, role: Role) -> String {
     match stack.container(role) {
-        Some(_) => format!("`{}` shows what it says", stack.command(&format!("logs {role}"))),
-        None => format!("check that {} runs there, its log, and the firewall between", role.title()),
+        Some(_) => format!("check its log with `{}`", stack.command(&format!("logs {role}"))),
+        None => format!("check that {} is running there, its log, and the firewall in between", role.title()),
     }
 }
 
-/// What Clipper itself has sent; where only its reports are missing, everything else works.
+/// Checks the reports that Clipper has sent.
 fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[String]) -> CheckOutcome {
     let check_clipper = || {
         format!(
-            "check that Clipper runs and writes to {}; if it runs in a container: `{}`",
+            "check that Clipper is running and writes to {}; if it runs in a container: `{}`",
             target.address(),
             stack.command("doctor --from CONTAINER")
         )
     };
     let ago = |at: i64| span(reports.at - at);
     match (reports.reporting, reports.last_report) {
-        (None, _) => CheckOutcome::Skipped("InfluxDB could not be asked".into()),
+        (None, _) => CheckOutcome::Skipped("InfluxDB could not be queried".into()),
         (Some(_), Some(at)) if at > reports.at + SKEW => CheckOutcome::failed(
             format!("Clipper's newest report is dated {} in the future", span(at - reports.at)),
             "set the clock of Clipper's machine",
@@ -258,27 +255,31 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[S
                 if let Some(silent) = silent {
                     let since = silent.last_report.map(|at| format!(" for {}", ago(at))).unwrap_or_default();
                     return CheckOutcome::failed(
-                        format!("model {} has not reported{since}, and others do", silent.name),
-                        "check that its container runs and that Clipper's file has its address",
+                        format!("model {} has not reported{since}, but others have", silent.name),
+                        "check that its container is running and that Clipper's file contains its address",
                     );
                 }
                 let reporting = reports.models.iter().filter(|model| model.reporting).count();
-                CheckOutcome::Passed(format!("of {}, the newest {} ago", count(reporting, "model"), ago(at)))
+                CheckOutcome::Passed(format!(
+                    "{} reporting, the newest report {} ago",
+                    count(reporting, "model"),
+                    ago(at)
+                ))
             }
             missing => CheckOutcome::failed(
                 format!("Clipper's file names models that have never reported: {}", missing.join(", ")),
-                "check that their containers run and that Clipper's file has their addresses",
+                "check that their containers are running and that Clipper's file contains their addresses",
             ),
         },
         (Some(_), Some(at)) => {
-            CheckOutcome::failed(format!("Clipper reported {} ago and not since", ago(at)), check_clipper())
+            CheckOutcome::failed(format!("Clipper's last report was {} ago", ago(at)), check_clipper())
         }
-        // Where a file says that there is a Clipper, demo data does not stand in for it.
+        // If a file describes a Clipper, demo data does not replace its reports.
         (Some(_), None) if reports.demo && !target.of_file => CheckOutcome::Passed("demo data only".into()),
         (Some(_), None) => match reports.elsewhere.first() {
             Some(other) => CheckOutcome::failed(
-                format!("database {} holds no reports, but {} does", stack.database, reports.elsewhere.join(", ")),
-                format!("set influx_dbname in Clipper's file to {}, or give --database {other}", stack.database),
+                format!("database {} contains no reports, but {} does", stack.database, reports.elsewhere.join(", ")),
+                format!("set influx_dbname in Clipper's file to {}, or use --database {other}", stack.database),
             ),
             None => CheckOutcome::failed(
                 format!("Clipper has never reported to database {}", stack.database),
