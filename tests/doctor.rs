@@ -323,7 +323,8 @@ fn grafana_uses_other_settings_than_it_shows() {
     for version in [Version::V9, Version::V12, Version::V12_4] {
         let it = Case::healthy(version);
         it.servers.make_settings_stale();
-        let words = ["does not reach the database", "saves the data source again", "clipper-metrics up", "--data-source-url"];
+        let words =
+            ["does not reach the database", "saves the data source again", "clipper-metrics up", "--data-source-url"];
         let found = it.expect("query", &words);
         // All queries to that data source would fail for the same reason, so none is sent.
         let checks = found["checks"].as_array().unwrap();

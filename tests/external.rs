@@ -793,11 +793,7 @@ fn deregistering_keeps_edited_and_foreign_objects() {
         let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
         let down = it.run(&["down", "--deregister"]).expect(0);
-        assert!(
-            down.out.contains("was edited and is kept") && down.out.contains("/d/clipper-metrics"),
-            "{}",
-            down.out
-        );
+        assert!(down.out.contains("was edited and is kept") && down.out.contains("/d/clipper-metrics"), "{}", down.out);
         assert!(down.out.contains("removed the data source"), "{}", down.out);
         assert_eq!(it.ask("GET", "/api/dashboards/uid/clipper-metrics", None).0, 200);
     }

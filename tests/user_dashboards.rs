@@ -188,7 +188,11 @@ fn doctor_runs_their_queries_too() {
         it.run(&["up", "--dashboard", &file]).expect(0);
         let sick = it.run(&["doctor", "--dashboard", &file]).expect(3);
         let first = sick.out.lines().next().unwrap();
-        assert!(first.starts_with("first failure:") && first.contains("\"Counter\" of \"One\""), "{version:?}: {}", sick.out);
+        assert!(
+            first.starts_with("first failure:") && first.contains("\"Counter\" of \"One\""),
+            "{version:?}: {}",
+            sick.out
+        );
         assert!(sick.out.contains(&file), "{version:?}: {}", sick.out);
     }
 }

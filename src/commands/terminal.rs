@@ -175,7 +175,7 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
     }
     let hint = hint.to_string();
     if !std::io::stdin().is_terminal() {
-        return Err(Error::NotConfirmed { message: format!("{undone}: it was not confirmed"), hint });
+        return Err(Error::NotConfirmed { message: format!("{undone}: not confirmed"), hint });
     }
     let _ = write!(std::io::stderr(), "{} [y/N] ", printable(question));
     // In the background, so that Ctrl-C still works.
@@ -188,7 +188,7 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
     if matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
         return Ok(());
     }
-    Err(Error::NotConfirmed { message: format!("{undone}: it was declined"), hint })
+    Err(Error::NotConfirmed { message: format!("{undone}: declined"), hint })
 }
 
 /// Asks before `up` deletes stored data.

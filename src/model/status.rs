@@ -608,7 +608,7 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
 const CLIPPER_DEFAULTS: (&str, &str) = ("127.0.0.1", "clipper");
 
 /// What Clipper's file must contain, compared with the supplied file.
-fn clipper_file(want: &Stack) -> ClipperSettings {
+pub(crate) fn clipper_file(want: &Stack) -> ClipperSettings {
     if let Some(why) = beyond_clipper(want) {
         return ClipperSettings::Impossible(why);
     }

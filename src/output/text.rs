@@ -304,7 +304,7 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     page.line(&if !removed.is_empty() {
         format!("removed {} from the Grafana at {}", removed.join(" and "), status.grafana.url)
     } else if executed.is_empty() && is_elsewhere {
-        format!("{}: nothing to stop: both servers are external", status.instance)
+        format!("{}: nothing to stop, because both servers are external", status.instance)
     } else if executed.is_empty() {
         format!("{}: nothing to remove", status.instance)
     } else {
@@ -653,6 +653,18 @@ mod tests {
             above_objective: Some(above),
             demo: false,
         }
+    }
+
+    #[test]
+    fn progress_names_the_duration_of_long_steps_and_omits_short_routine_steps() {
+        let done = |step: &Step, millis, verbose| event(&Event::Done(step, Duration::from_millis(millis)), verbose);
+        let (routine, other) = (Step::SetHome, Step::CreateDatabase);
+        assert!(routine.is_routine() && !other.is_routine());
+        assert_eq!(done(&other, 1_240, false).unwrap(), format!("{other}: done in 1.2s"));
+        assert_eq!(done(&other, 3, false).unwrap(), format!("{other}: done"));
+        assert_eq!(done(&routine, 60, false).unwrap(), format!("{routine}: done in 0.1s"));
+        assert_eq!(done(&routine, 3, false), None);
+        assert_eq!(done(&routine, 3, true).unwrap(), format!("{routine}: done in 0.0s"));
     }
 
     #[test]

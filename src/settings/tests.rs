@@ -423,6 +423,31 @@ fn clippers_file_agrees_by_address_name_or_wildcard() {
 }
 
 #[test]
+fn clippers_file_needs_only_the_lines_that_it_lacks_and_none_for_its_defaults() {
+    use crate::model::status::{ClipperSettings, clipper_file};
+    let settings = |inputs: &Inputs| clipper_file(&merged(inputs, &fresh()).unwrap());
+    let (address, database) = ("127.0.0.1:8086".to_string(), "clipper".to_string());
+    assert_eq!(settings(&inputs()), ClipperSettings::Defaults { address, database });
+    let all = ["influx_dbname = \"clipper\"", "influx_ip = \"127.0.0.1\"", "influx_port = 8087"].map(String::from);
+    assert_eq!(settings(&with(Setting::InfluxdbPort, "8087")), ClipperSettings::Lines(all.to_vec()));
+    let with_file = |options: &[(Setting, &str)], port: Option<&str>| {
+        let file = ClipperFile {
+            database: Some("clipper".into()),
+            influx_port: port.map(String::from),
+            ..ClipperFile::default()
+        };
+        let options = options.iter().map(|(setting, value)| (*setting, (*value).to_string())).collect();
+        settings(&Inputs { file: Some(file), options, ..inputs() })
+    };
+    assert_eq!(with_file(&[], Some("8087")), ClipperSettings::Agree);
+    let lines = |lines: &[&str]| ClipperSettings::Lines(lines.iter().map(|line| (*line).to_string()).collect());
+    assert_eq!(with_file(&[(Setting::InfluxdbPort, "8088")], Some("8087")), lines(&["influx_port = 8088"]));
+    assert_eq!(with_file(&[(Setting::Database, "other")], None), lines(&["influx_dbname = \"other\""]));
+    let elsewhere = [(Setting::InfluxdbUrl, "http://db:8086"), (Setting::Database, "other")];
+    assert_eq!(with_file(&elsewhere, None), lines(&["influx_dbname = \"other\"", "influx_ip = \"db\""]));
+}
+
+#[test]
 fn a_duration_is_bounded() {
     for bad in ["0s", "soon", "400000000000y", "101y"] {
         assert!(duration(bad, "--timeout").is_err(), "{bad}");

@@ -132,7 +132,7 @@ fn a_changed_port_replaces_one_container_and_is_named_as_the_reason() {
 #[test]
 fn killed_after_every_step_up_converges() {
     let it = Instance::new("steps");
-    let words = it.first(&["--database", "d"]);
+    let words = it.first(&["--database", "d", "--verbose"]);
     let mut killed = 0;
     for step in 1.. {
         it.run(&["down", "--volumes", "--yes"]).expect(0);

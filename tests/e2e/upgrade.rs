@@ -236,7 +236,7 @@ fn killed_after_every_step_one_up_restores_the_old_dashboard() {
         let mut killed = 0;
         let timeout = if is_podman() { PODMAN_LEARNS } else { "20s" };
         for step in 1.. {
-            let words = ["up", "--grafana-image", &image(target), "--timeout", timeout];
+            let words = ["up", "--grafana-image", &image(target), "--timeout", timeout, "--verbose"];
             let mut process =
                 it.command(&words).command().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
             let lines = BufReader::new(process.stderr.take().unwrap()).lines();

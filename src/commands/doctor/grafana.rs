@@ -220,7 +220,8 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
                 url: server.url.clone(),
                 message: server.detail.clone().unwrap_or_default(),
             };
-            CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation))
+            let why = server.detail.clone().unwrap_or_else(|| error.to_string());
+            CheckOutcome::failed(why, obstacle().unwrap_or_else(|| error.hint(&stack.invocation)))
         }
         ServerState::Foreign => CheckOutcome::failed(
             format!("the server at Grafana's address cannot be used{detail}"),
@@ -275,7 +276,7 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
         ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} exists")),
         ObjectState::Edited => CheckOutcome::Passed(format!("{title:?} exists and was edited")),
         ObjectState::Differs => CheckOutcome::Passed(format!(
-            "{title:?} exists in another version; `{}` installs the newest",
+            "{title:?} exists but differs from the settings or this version; `{}` updates it",
             stack.command("up")
         )),
         ObjectState::Missing => CheckOutcome::failed(
