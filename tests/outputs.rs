@@ -111,7 +111,8 @@ fn the_output_of_a_whole_life_is_the_recorded_one() {
     it.influxd.query("", "DROP DATABASE d");
     run("the database was dropped", &["status", "-c", path]);
     run("the database was dropped", &["up", "-c", path]);
-    run("demo data", &["demo", "-c", path, "--backfill", "1m"]);
+    // The second demo model pauses at times.
+    run("demo data", &["demo", "-c", path, "--models", "m1", "--backfill", "1m"]);
     run("demo data only", &["status", "-c", path]);
     run("demo data is removed", &["demo", "-c", path, "--clear"]);
     run("no demo data", &["demo", "-c", path, "--clear"]);
