@@ -53,6 +53,7 @@ impl Record {
             (r" \(Nms\)", ""),
             (r"1\.\d+\.\d+(~rc\d)?\b", "1.X"),
             (r"\d+ points?\b", "N points"),
+            (r"\d+ series\b", "N series"),
         ] {
             run = regex_lite::Regex::new(pattern).unwrap().replace_all(&run, to).into_owned();
         }
@@ -111,8 +112,9 @@ fn the_output_of_a_whole_life_is_the_recorded_one() {
     it.influxd.query("", "DROP DATABASE d");
     run("the database was dropped", &["status", "-c", path]);
     run("the database was dropped", &["up", "-c", path]);
-    // The second demo model pauses at times.
     run("demo data", &["demo", "-c", path, "--models", "m1", "--backfill", "1m"]);
+    // The last demo model pauses at times.
+    it.influxd.write("d", &format!("m1_prediction_counter,clipper_metrics_demo=true value=1 {now}\n"));
     run("demo data only", &["status", "-c", path]);
     run("demo data is removed", &["demo", "-c", path, "--clear"]);
     run("no demo data", &["demo", "-c", path, "--clear"]);
