@@ -29,7 +29,7 @@ const PATTERNS: &[(&str, &str)] = &[
 const ALLOWED: &[&str] = &[];
 
 /// Rooms of `src`, and folders of `assets`, whose texts are not rewritten yet.
-const NOT_YET: &[&str] = &["engine", "error", "export", "influxdb", "model", "reconcile"];
+const NOT_YET: &[&str] = &[];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
