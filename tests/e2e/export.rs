@@ -370,7 +370,7 @@ fn obstacles_to_an_export_are_reported_before_anything_is_written() {
     let directory = folder.path().join("new");
     let path = directory.display().to_string();
     let none = it.run(&["export", "compose", &path]).expect(1);
-    assert!(none.err.contains("not in sync") && none.err.contains("hint: bring it up"), "{}", none.err);
+    assert!(none.err.contains("not in sync") && none.err.contains("hint: run `clipper-metrics up"), "{}", none.err);
     assert!(!directory.exists());
     it.first_up(&[]).expect(0);
     let json = it.run(&["export", "compose", &path, "--output", "json"]).expect(0).json();

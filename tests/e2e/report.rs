@@ -115,7 +115,7 @@ fn demo_data_is_shown_separately_never_mixed_and_removed_completely() {
     interrupt(process.id());
     let output = process.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("in 1 reports of 2 models"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("in 1 report from 2 models"), "{output:?}");
     let bad = it.run(&["demo", "--models", "a\\,b,#c"]).expect(2);
     assert!(bad.err.contains("cannot report"), "{}", bad.err);
 }
