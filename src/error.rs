@@ -169,7 +169,7 @@ pub enum Error {
         blocked: Blocked,
     },
     /// All steps were done, but a difference remains.
-    #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1} s", after.as_secs_f64())).unwrap_or_default())]
+    #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1}s", after.as_secs_f64())).unwrap_or_default())]
     NotConverged {
         /// The remaining steps.
         rest: String,

@@ -131,7 +131,7 @@ pub(super) async fn logs(
             Err(_) => {
                 return Err(Error::Docker {
                     doing: "read the log of a container".into(),
-                    why: format!("the engine sent nothing for {} s", SILENCE.as_secs()),
+                    why: format!("the engine sent nothing for {}s", SILENCE.as_secs()),
                     refusal: Refusal::Gone,
                 });
             }

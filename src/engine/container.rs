@@ -244,7 +244,7 @@ impl Docker {
         tokio::time::timeout(LOG_TIMEOUT, search).await.unwrap_or_else(|_| {
             Err(Error::Docker {
                 doing: "read the log of a container".into(),
-                why: format!("no answer from the engine for {} s", LOG_TIMEOUT.as_secs()),
+                why: format!("no answer from the engine for {}s", LOG_TIMEOUT.as_secs()),
                 refusal: Refusal::Gone,
             })
         })

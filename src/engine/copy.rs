@@ -140,6 +140,6 @@ impl Docker {
 }
 
 fn stalled(doing: &str) -> Error {
-    let why = format!("no data was transferred for {} s", STALL_TIMEOUT.as_secs());
+    let why = format!("no data was transferred for {}s", STALL_TIMEOUT.as_secs());
     Error::Docker { doing: doing.into(), why, refusal: Refusal::Gone }
 }

@@ -157,7 +157,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             (Refusal::Other, "the engine's answer is invalid".into())
         }
         Bollard::RequestTimeoutError => {
-            (Refusal::Gone, format!("no answer from the engine for {} s", REQUEST_TIMEOUT.as_secs()))
+            (Refusal::Gone, format!("no answer from the engine for {}s", REQUEST_TIMEOUT.as_secs()))
         }
         other if TooLarge::caused(other) => (Refusal::TooLarge, excerpt(&chain(other), 300)),
         other => (Refusal::Gone, excerpt(&chain(other), 300)),

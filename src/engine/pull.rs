@@ -180,7 +180,7 @@ async fn follow(
 }
 
 fn stalled(image: &ImageRef, after: Duration) -> Error {
-    let why = format!("no progress for {} s", after.as_secs());
+    let why = format!("no progress for {}s", after.as_secs());
     Error::Pull { image: image.clone(), why, failure: PullFailure::Silent }
 }
 

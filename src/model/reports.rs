@@ -176,7 +176,7 @@ fn hints(
             stack.command("doctor")
         )),
         None if activity.elsewhere.is_empty() => hints.push(format!(
-            "nothing has arrived from Clipper yet: once it runs, it writes to {}, database {database}, every 15 s; if \
+            "nothing has arrived from Clipper yet: once it runs, it writes to {}, database {database}, every 15s; if \
              it already runs, `{}` finds out why no reports arrive, and `{}` shows the dashboard without Clipper",
             stack.url(Role::Influxdb),
             stack.command("doctor"),

@@ -381,7 +381,7 @@ fn alert_times(want: &Stack) -> String {
     let Some(settings) = want.alerts.settings() else { return String::new() };
     let seconds = |rule| settings.after(rule).as_secs();
     format!(
-        "p99 above the objective for {} s, no report for {} s",
+        "p99 above the objective for {}s, no report for {}s",
         seconds(AlertRule::Latency),
         seconds(AlertRule::Silence)
     )

@@ -35,7 +35,9 @@ pub fn golden(path: &str, text: &str) {
         std::fs::write(&path, text).unwrap();
     }
     let recorded = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(recorded, text, "{} (UPDATE_GOLDEN=1 rewrites it)", path.display());
+    let difference = recorded.lines().zip(text.lines()).find(|(recorded, text)| recorded != text);
+    let (path, lines) = (path.display(), [recorded.lines().count(), text.lines().count()]);
+    assert!(recorded == text, "{path} differs (UPDATE_GOLDEN=1 rewrites it): {difference:#?}, {lines:?} lines");
 }
 
 /// Polls until the condition holds.
