@@ -449,7 +449,7 @@ impl Verified {
             path: path.into(),
             line: None,
             message,
-            hint: "use an archive written by `clipper-metrics backup`; nothing was restored from this one".into(),
+            hint: "use an archive that clipper-metrics wrote; nothing was restored from this one".into(),
         };
         let unreadable = |why: io::Error| bad(format!("cannot be read: {why}"));
         // Opening a pipe would wait for its other end.
