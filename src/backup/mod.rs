@@ -526,7 +526,7 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
             && have < need
         {
             return Err(Error::usage(
-                format!("the archive was created from {} {made_of}, but {image} is older", role.title()),
+                format!("the archive was created from {} {made_of}, and {image} is too old for it", role.title()),
                 format!("choose a newer image with --{role}-image"),
             ));
         }
