@@ -81,6 +81,10 @@ pub enum Command {
 pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
     let invocation = session::invocation(&cli.options, environment);
+    let invocation = match &cli.command {
+        Command::Restore(restore) => invocation.restoring(&restore.file),
+        _ => invocation,
+    };
     let style = terminal::style(&cli.options, environment);
     let report = output::choose(style);
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
@@ -185,35 +189,54 @@ fn find<'a>(command: &'a clap::Command, option: &str) -> Option<&'a clap::Arg> {
 /// The words of a command line, each option with its value.
 struct Line<'a> {
     command: &'a str,
-    options: Vec<(&'a str, Vec<&'a str>)>,
+    /// Options by their long or short name with dashes, and positional arguments without a name.
+    options: Vec<(String, Vec<String>)>,
 }
 
 impl<'a> Line<'a> {
+    /// `None` without a command, and where a word is no option of any command.
     fn new(root: &clap::Command, words: &[&'a str]) -> Option<Self> {
+        let known = |option: &str| {
+            std::iter::once(root).chain(root.get_subcommands()).find_map(|one| find(one, option)).map(|known| {
+                // A value that needs `=` is part of the word.
+                known.get_action().takes_values() && !known.is_require_equals_set()
+            })
+        };
         let (mut command, mut options) = (None, Vec::new());
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
-            if !word.starts_with('-') {
-                match command {
-                    None => command = Some(word),
-                    Some(_) => options.push(("", vec![word])),
+            if let Some(long) = word.strip_prefix("--") {
+                let option = format!("--{}", long.split('=').next().unwrap_or(long));
+                let takes_value = known(&option)?;
+                let value = if takes_value && !word.contains('=') { words.next() } else { None };
+                options.push((option, std::iter::once(word).chain(value).map(String::from).collect()));
+            } else if let Some(short) = word.strip_prefix('-').filter(|short| !short.is_empty()) {
+                // Several flags in one word, the last of which may have a value in it or behind it.
+                for (at, letter) in short.char_indices() {
+                    let option = format!("-{letter}");
+                    if !known(&option)? {
+                        options.push((option.clone(), vec![option]));
+                        continue;
+                    }
+                    let attached = &short[at + letter.len_utf8()..];
+                    let value = attached.strip_prefix('=').unwrap_or(attached);
+                    let value = if value.is_empty() { words.next()? } else { value };
+                    options.push((option.clone(), vec![option, value.into()]));
+                    break;
                 }
-                continue;
+            } else if command.is_none() {
+                command = Some(word);
+            } else {
+                options.push((String::new(), vec![word.into()]));
             }
-            let option = word.split('=').next().unwrap_or(word);
-            let known = std::iter::once(root).chain(root.get_subcommands()).find_map(|one| find(one, option));
-            let takes_value =
-                known.is_some_and(|known| known.get_action().takes_values() && !known.is_require_equals_set());
-            let value = if takes_value && !word.contains('=') { words.next() } else { None };
-            options.push((option, std::iter::once(word).chain(value).collect()));
         }
         Some(Self { command: command?, options })
     }
 
     /// The command with its positional arguments and the options that it accepts.
-    fn accepted(&self, command: &clap::Command) -> Vec<&'a str> {
+    fn accepted(&self, command: &clap::Command) -> Vec<&str> {
         let options = self.options.iter().filter(|(option, _)| option.is_empty() || find(command, option).is_some());
-        std::iter::once(self.command).chain(options.flat_map(|(_, words)| words.iter().copied())).collect()
+        std::iter::once(self.command).chain(options.flat_map(|(_, words)| words.iter().map(String::as_str))).collect()
     }
 }
 
@@ -370,6 +393,16 @@ mod tests {
                 "omit it: `clipper-metrics logs -f grafana --tail 3`",
             ),
             ("up -f", "`up` does not use -f, which belongs to `logs`", "omit it: `clipper-metrics up`"),
+            (
+                "-Htcp://prod:2375 down --volumes --pull never",
+                "`down` does not use --pull, which belongs to `up` and `restore`",
+                "omit it: `clipper-metrics down -H tcp://prod:2375 --volumes`",
+            ),
+            (
+                "down -vHtcp://prod:2375 -c=prod.toml --pull never",
+                "`down` does not use --pull, which belongs to `up` and `restore`",
+                "omit it: `clipper-metrics down -v -H tcp://prod:2375 -c prod.toml`",
+            ),
             (
                 "backup --alerts",
                 "`backup` does not use --alerts, which belongs to `up`, `status`, `doctor` and `export`",

@@ -586,8 +586,8 @@ fn publish_hint(
             "choose an address of that host: `{}` for local access only, `{}` for all hosts that can reach it; if {} \
              already runs at {address}, use --{role}-url {}; to run the containers there, select that host's engine \
              with -H",
-            invocation.command(&format!("up --{role}-ip 127.0.0.1")),
-            invocation.command(&format!("up --{role}-ip 0.0.0.0")),
+            invocation.create(&format!(" --{role}-ip 127.0.0.1")),
+            invocation.create(&format!(" --{role}-ip 0.0.0.0")),
             role.title(),
             ServerUrl::http(address.ip().to_string(), address.port())
         ),

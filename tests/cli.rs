@@ -262,6 +262,14 @@ fn every_setting_of_the_table_is_an_option_with_its_variable_and_default() {
 }
 
 #[test]
+fn one_engine_is_selected_on_either_side_of_the_command() {
+    for words in [["-H", "tcp://a:1", "down", "--context", "b"], ["--context", "b", "status", "-H", "tcp://a:1"]] {
+        let refused = run(&words).expect(2);
+        assert!(refused.err.contains("--host and --context"), "{words:?}: {}", refused.err);
+    }
+}
+
+#[test]
 fn completions_exist_for_every_shell() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(run(&["completions", shell]).expect(0).out.contains("clipper-metrics"), "{shell}");

@@ -1726,9 +1726,11 @@ impl Origin {
 }
 
 /// Other databases: at another address, and at the same address on the loopback of another machine.
-fn others(want: &Stack) -> [MadeFor; 2] {
+fn others(want: &Stack) -> [MadeFor; 3] {
     let elsewhere = MadeFor { url: "http://other:8086".into(), database: "other".into(), machine: None };
-    [elsewhere, MadeFor { machine: Some("another".into()), ..want.data_source.made_for() }]
+    let there = Some("another".to_string());
+    let same_address = MadeFor { machine: there.clone(), ..want.data_source.made_for() };
+    [MadeFor { machine: there, ..elsewhere.clone() }, elsewhere, same_address]
 }
 
 fn unreadable() -> Unreadable {
@@ -1822,6 +1824,10 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
                 let names = |text: &str| blocked.why.contains(text);
                 let both = names(&another.url) && (names("http://influxdb:8086") || names("another machine"));
                 assert!(both && blocked.hint.contains("--move-data-source"), "{blocked:?}");
+                // A command for the address of another machine would take its objects over.
+                let takes_over =
+                    blocked.hint.contains("up --data-source-url") || blocked.hint.contains("up --database");
+                assert!(!takes_over || another.machine.is_none(), "{blocked:?}");
                 assert!(item.steps.is_empty());
             }
             let moved = plan::up(&external, &seen(&external), UpOptions { move_data_source: true, ..options });

@@ -728,6 +728,8 @@ fn down_and_logs_need_no_engine_for_external_servers() {
     assert!(by_old_context.err.contains("both servers are external"), "{}", by_old_context.err);
     by_context(&["down", "--volumes", "--yes"]).expect(2);
     by_context(&["down", "--context", "typo"]).expect(2);
+    let invalid = by_context(&["down", "--deregister", "--influxdb-port", "abc"]).expect(2);
+    assert!(invalid.err.contains("--influxdb-port"), "{}", invalid.err);
     let volumes = it.run(&["down", "--volumes", "--yes"]).expect(1);
     assert!(volumes.err.contains("/nonexistent/docker.sock"), "{}", volumes.err);
     assert_eq!(it.status()["in_sync"], true, "nothing was removed");

@@ -147,7 +147,8 @@ fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
         );
         assert_eq!(it.run(&["up", "--output", "json"]).expect(1).json()["error"]["kind"], "conflict");
         it.run(&["status"]).expect(3);
-        it.run(&["down", "--deregister"]).expect(1);
+        let down = it.run(&["down", "--deregister"]).expect(1);
+        assert!(down.err.contains("up --move-data-source"), "{version:?}: {}", down.err);
         assert_eq!(stored(&it, version), before, "{version:?}: objects of the other machine were not changed");
         it.run(&["up", "--move-data-source"]).expect(0);
         it.run(&["status"]).expect(0);

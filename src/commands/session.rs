@@ -122,7 +122,7 @@ impl Session {
     ) -> Result<Self> {
         let inputs = read_inputs(context, purpose)?;
         match Self::open_with(inputs.clone(), context, purpose, changes).await {
-            Err(error) if inputs.needs_no_engine() && !needs_engine && is_without_engine(context, &error) => {
+            Err(error) if inputs.needs_no_engine() && !needs_engine && is_without_engine(context, &inputs, &error) => {
                 let name = inputs.instance()?;
                 let session = Self::without_engine(&inputs, context)?;
                 let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
@@ -188,6 +188,7 @@ impl Session {
             ));
         }
         (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
+        stack.invocation = stack.invocation.restoring(file);
         let images = settings::remembered_images(&inputs, &memory, &stack)?;
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok((Self { systems, listener, _lock: Some(lock) }, images))
@@ -213,9 +214,10 @@ async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn L
 
 /// The engine does not answer, or an old configuration of Docker names one that cannot be found. One that the command
 /// line names must be there.
-fn is_without_engine(context: &Context<'_>, error: &Error) -> bool {
+fn is_without_engine(context: &Context<'_>, inputs: &Inputs, error: &Error) -> bool {
     let is_named = context.options.host.is_some() || context.options.context.is_some();
-    matches!(error, Error::Engine { .. }) || (!is_named && endpoint(context).is_err())
+    let is_valid = || settings::check_values(inputs).is_ok() && settings::check(inputs).is_ok();
+    matches!(error, Error::Engine { .. }) || (!is_named && endpoint(context).is_err() && is_valid())
 }
 
 /// Whether this run names the engine.
@@ -289,7 +291,8 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
         secrets = Secrets {
             grafana_password: secret(Setting::GrafanaPasswordFile)?,
             grafana_token: secret(Setting::GrafanaTokenFile)?,
-            influxdb_password: secret(Setting::InfluxdbPasswordFile)?,
+            // Nothing that is removed needs InfluxDB's login.
+            influxdb_password: if purpose == Purpose::Whole { secret(Setting::InfluxdbPasswordFile)? } else { None },
         };
         let of_file = || of_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
         ca_file = path(Setting::CaFile).or_else(of_file).map(|path| read_ca_file(path)).transpose()?;

@@ -43,6 +43,10 @@ pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
 /// Checks that the variables are text and that the command supports the output format.
 pub(crate) fn check(options: &Options, is_status: bool, style: Style, environment: &Environment) -> Result<()> {
     environment.expect_text(TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten())?;
+    // The parser compares only options on one side of the command's name.
+    if options.host.is_some() && options.context.is_some() {
+        return Err(Error::usage("--host and --context select two engines", "omit one of them"));
+    }
     let key = Setting::Output.key();
     let is_given = options.settings.0.contains_key(&Setting::Output);
     if let (Some(text), ValueKind::Word(arguments)) = (environment.get(key.variable), key.kind)

@@ -12,6 +12,8 @@ pub struct Invocation {
     options: Vec<GivenOption>,
     /// The options that select the engine, which `docker` accepts as well.
     engine: String,
+    /// The `restore` that creates the instance, instead of `up`.
+    restore: Option<String>,
 }
 
 /// An option supplied to this run.
@@ -48,14 +50,29 @@ impl Invocation {
     /// Creates it from a run's options and the options that select the engine, as typed.
     #[must_use]
     pub fn new(options: Vec<GivenOption>, engine: impl Into<String>) -> Self {
-        Self { options, engine: engine.into() }
+        Self { options, engine: engine.into(), restore: None }
+    }
+
+    /// The invocation of a `restore` of this file: there is no instance yet that `up` could change.
+    #[must_use]
+    pub fn restoring(self, file: &Path) -> Self {
+        Self { restore: Some(format!("restore {}", shell_path(file))), ..self }
+    }
+
+    /// A complete command that creates the instance with these options.
+    #[must_use]
+    pub fn create(&self, options: &str) -> String {
+        match &self.restore {
+            Some(restore) => self.again(&format!("{restore}{options}")),
+            None => self.command(&format!("up{options}")),
+        }
     }
 
     /// The invocation after the instance has remembered its settings.
     #[must_use]
     pub fn saved(&self) -> Self {
         let options = self.options.iter().filter(|option| option.scope != Scope::Settings).cloned().collect();
-        Self { options, engine: self.engine.clone() }
+        Self { options, ..self.clone() }
     }
 
     /// The invocation for commands that are used later and elsewhere: they find the instance by its
@@ -69,7 +86,7 @@ impl Invocation {
             scope: Scope::Instance,
             commands: &[],
         };
-        Self { options: std::iter::once(name).chain(credentials).collect(), engine: self.engine.clone() }
+        Self { options: std::iter::once(name).chain(credentials).collect(), ..self.clone() }
     }
 
     /// A complete command, with the options of this run that it accepts. An option in `arguments` replaces this run's.
@@ -107,7 +124,7 @@ impl Invocation {
     #[must_use]
     pub fn another_port(&self, role: Role, free: Option<u16>) -> String {
         match free {
-            Some(port) => format!("use another port: `{}`", self.command(&format!("up --{role}-port {port}"))),
+            Some(port) => format!("use another port: `{}`", self.create(&format!(" --{role}-port {port}"))),
             None => format!("choose another port with --{role}-port"),
         }
     }
@@ -183,6 +200,14 @@ mod tests {
         let commands: &[&str] =
             if name == "grafana-port" { &["up", "status", "restore"] } else { &["up", "down", "status", "restore"] };
         GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope, commands }
+    }
+
+    #[test]
+    fn a_restore_is_repeated_where_there_is_no_instance_yet() {
+        let restoring = invocation().restoring(Path::new("/my backup"));
+        let another = restoring.another_port(Role::Grafana, Some(3001));
+        assert!(another.contains("`clipper-metrics restore '/my backup' --grafana-port 3001"), "{another}");
+        assert!(invocation().another_port(Role::Grafana, Some(3001)).contains("up --grafana-port 3001"));
     }
 
     fn invocation() -> Invocation {

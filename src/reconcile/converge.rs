@@ -376,7 +376,9 @@ async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listene
         return Err(Error::Blocked { resource, blocked: blocked.clone() });
     }
     systems.apply(&plan, executed).await?;
-    status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
+    // Objects of one resource that were removed hid those that cannot be.
+    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(systems).await? };
+    status::kept(&rest).for_each(|kept| listener.on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
         listener.on(Event::Warning(&format!(
             "the data source {:?} was edited and is kept: delete it in Grafana if no dashboard needs it",
@@ -478,9 +480,7 @@ pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Previe
 pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
     let seen = systems.observe(Depth::Servers).await?;
     let plan = plan::up(systems.stack(), &seen, UpOptions::default());
-    let mut status = summarize(systems, &seen, &plan, show_secrets).await?;
-    status.hints.extend(status::kept(&plan));
-    Ok(status)
+    summarize(systems, &seen, &plan, show_secrets).await
 }
 
 /// The interval of `status --watch`.

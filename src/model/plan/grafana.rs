@@ -84,14 +84,19 @@ fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
 fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
     let want = stack.data_source.made_for();
     let moved = stack.command("up --move-data-source");
-    if made_for.is_on_another_machine(&want) && made_for.url == want.url && made_for.database == want.database {
+    if made_for.is_on_another_machine(&want) {
+        let distinguish = if made_for.url == want.url {
+            "that address does not distinguish the two machines: set --data-source-url to the address at which Grafana \
+             reaches this InfluxDB; "
+        } else {
+            ""
+        };
         return Blocked {
             kind: Obstacle::Conflict,
             why: format!("Grafana's {what} was created for {made_for} on another machine"),
             hint: format!(
-                "that address does not distinguish the two machines: set --data-source-url to the address at which Grafana \
-                 reaches this InfluxDB, and choose another --name than {} if the object belongs to another instance; if \
-                 it belongs to this one, `{moved}` updates it",
+                "{distinguish}if the object belongs to another instance, choose another --name than {}; if it belongs to \
+                 this one, `{moved}` updates it",
                 stack.instance
             ),
         };
@@ -111,9 +116,17 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
 /// The same conflict while removing objects: those for another address or database may belong to
 /// another instance.
 fn kept_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
-    let own = stack.command(&format!("down --deregister{}", options_for(stack, made_for)));
+    let own = if made_for.is_on_another_machine(&stack.data_source.made_for()) {
+        format!(
+            "`{}` and then `{}` remove it",
+            stack.command("up --move-data-source"),
+            stack.command("down --deregister")
+        )
+    } else {
+        format!("`{}` removes it", stack.command(&format!("down --deregister{}", options_for(stack, made_for))))
+    };
     Finding::Blocked(Blocked {
-        hint: format!("if it still belongs to this instance, `{own}` removes it; otherwise omit --deregister"),
+        hint: format!("if it still belongs to this instance, {own}; otherwise omit --deregister"),
         ..conflict(stack, what, made_for)
     })
 }
