@@ -2040,7 +2040,7 @@ fn a_container_is_removed_once_its_external_replacement_has_answered() {
     let used = plan_with(&want, |seen| seen.network_users = vec!["a".into(), "b".into()]);
     assert!(!steps(&used).contains(&Step::RemoveNetwork), "{used:?}");
     let kept = used.kept().next().unwrap();
-    assert_eq!(kept.why, "network x stays: the containers a and b are still attached to it");
+    assert_eq!(kept.why, "network x is kept: the containers a and b are still attached to it");
     assert_eq!(
         kept.hint,
         "`docker network disconnect x a && docker network disconnect x b && docker network rm x` removes it"
