@@ -81,10 +81,6 @@ pub enum Command {
 pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
     let invocation = session::invocation(&cli.options, environment);
-    let invocation = match &cli.command {
-        Command::Restore(restore) => invocation.restoring(&restore.file),
-        _ => invocation,
-    };
     let style = terminal::style(&cli.options, environment);
     let report = output::choose(style);
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);

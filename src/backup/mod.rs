@@ -22,7 +22,7 @@ use crate::influxdb::activity::INTERNAL;
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::image::ImageRef;
 use crate::model::observed::{ContainerState, Network, Observed, RunState, Volume};
-use crate::model::plan::{self, Finding, Item, Plan, Resource, Step, UpOptions};
+use crate::model::plan::{self, Blocked, Finding, Item, Obstacle, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::{Pull, Remembered, Restore, Stack};
 use crate::model::text::printable;
@@ -437,7 +437,7 @@ pub async fn restore(
         expect_nothing(stack, &seen)?;
         expect_new_enough(stack, &archive.manifest)?;
         let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
-        let plan = plan::up(stack, &plan::without_instance(&seen), options);
+        let plan = plan::up(&before_restore(stack), &plan::without_instance(&seen), options);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
@@ -480,12 +480,27 @@ pub async fn restore(
         },
         Progress::Everything => format!("all data is restored: `{}` finishes it", stack.command("up")),
     };
+    if let Error::Publish { role, .. } = error {
+        // Its hint needs the instance's name, which the archive may have supplied.
+        let blocked =
+            Blocked { kind: Obstacle::PortTaken, why: error.to_string(), hint: error.hint(&stack.invocation) };
+        error = Error::Blocked { resource: Resource::Server(role), blocked };
+    }
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
         _ if matches!(progress, Progress::Nothing) => {}
         _ => listener.on(Event::Warning(&left)),
     }
     Err(error)
+}
+
+/// The stack while there is no instance yet that `up` could change: suggested commands repeat the restore.
+fn before_restore(stack: &Stack) -> Stack {
+    let mut stack = stack.clone();
+    if let Some(restore) = &stack.restore {
+        stack.invocation = stack.invocation.restoring(Path::new(&restore.archive));
+    }
+    stack
 }
 
 /// The progress of a restore.

@@ -188,7 +188,6 @@ impl Session {
             ));
         }
         (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
-        stack.invocation = stack.invocation.restoring(file);
         let images = settings::remembered_images(&inputs, &memory, &stack)?;
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok((Self { systems, listener, _lock: Some(lock) }, images))

@@ -55,8 +55,8 @@ impl Invocation {
 
     /// The invocation of a `restore` of this file: there is no instance yet that `up` could change.
     #[must_use]
-    pub fn restoring(self, file: &Path) -> Self {
-        Self { restore: Some(format!("restore {}", shell_path(file))), ..self }
+    pub fn restoring(&self, file: &Path) -> Self {
+        Self { restore: Some(format!("restore {}", shell_path(file))), ..self.clone() }
     }
 
     /// A complete command that creates the instance with these options.
