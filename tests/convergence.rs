@@ -2052,6 +2052,7 @@ fn lost(unknown: &[&'static str]) -> Lost {
         option,
         value_name: "NAME",
         is_server: *option != "database",
+        is_flag: false,
         stored: None,
     });
     Lost { cause: Loss::Gone, unknown: unknown.collect() }

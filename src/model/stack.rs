@@ -388,6 +388,8 @@ pub struct UnknownSetting {
     pub value_name: &'static str,
     /// Whether it is the URL of an external server.
     pub is_server: bool,
+    /// Whether it is true or false, so that its value needs `=` and cannot be empty.
+    pub is_flag: bool,
     /// The stored value, if it is invalid.
     pub stored: Option<String>,
 }

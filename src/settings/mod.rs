@@ -489,6 +489,7 @@ impl Remembering {
                     option: setting.key().option,
                     value_name: setting.key().value_name,
                     is_server: matches!(setting, Setting::InfluxdbUrl | Setting::GrafanaUrl),
+                    is_flag: setting.key().kind == ValueKind::Flag,
                     stored,
                 });
                 Some(Lost { cause, unknown: unknown.collect() })

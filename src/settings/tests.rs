@@ -242,6 +242,13 @@ fn every_supplied_value_is_checked_whether_it_is_used_or_not() {
 }
 
 #[test]
+fn a_lost_flag_is_supplied_as_the_parser_takes_it() {
+    let memory = remembering(remembered(&[("alerts", "perhaps")]));
+    let blocked = crate::model::plan::unknown_settings(&merged(&inputs(), &memory).unwrap()).unwrap();
+    assert!(blocked.hint.contains("up --alerts=false`") && !blocked.hint.contains('|'), "{}", blocked.hint);
+}
+
+#[test]
 fn one_unreadable_value_is_named_and_the_others_stay() {
     let good = [("database", "d"), ("retention", "7d"), ("registry", "mirror:5000"), ("grafana-folder", "F")];
     for (setting, bad) in BAD {
@@ -259,7 +266,8 @@ fn one_unreadable_value_is_named_and_the_others_stay() {
         assert!(!kept.contains_key(option));
         let blocked = crate::model::plan::unknown_settings(&stack).unwrap();
         assert!(blocked.why.contains(&format!("--{option} is {bad:?}")), "{}", blocked.why);
-        assert!(blocked.hint.contains(&format!("up --{option} ''`")), "{}", blocked.hint);
+        let removed = if setting == Setting::Alerts { "=false" } else { " ''" };
+        assert!(blocked.hint.contains(&format!("up --{option}{removed}`")), "{}", blocked.hint);
         // Given again or taken back, it is known.
         assert!(unknown(&merged(&with(setting, ""), &memory).unwrap()).is_empty(), "{option}");
     }

@@ -485,7 +485,10 @@ fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Op
 pub fn unknown_settings(stack: &Stack) -> Option<Blocked> {
     let lost = stack.settings.as_ref()?.lost.as_ref().filter(|lost| !lost.unknown.is_empty())?;
     let options = |value: fn(&UnknownSetting) -> &str| -> String {
-        lost.unknown.iter().map(|one| format!(" --{} {}", one.option, value(one))).collect()
+        let typed = |one: &UnknownSetting| {
+            if one.is_flag { format!(" --{}=false", one.option) } else { format!(" --{} {}", one.option, value(one)) }
+        };
+        lost.unknown.iter().map(typed).collect()
     };
     let again = stack.command(&format!("up{}", options(|one| one.value_name)));
     let instance = &stack.instance;
