@@ -244,7 +244,7 @@ fn a_restore_that_may_still_be_running_is_replaced_only_after_confirmation() {
     process.kill().unwrap();
     process.wait().unwrap();
     let refused = refused.expect(2);
-    let run = format!("begun by process {} on ", process.id());
+    let run = format!("started by process {} on ", process.id());
     assert!(refused.err.contains(&run) && refused.err.contains("--yes"), "{}", refused.err);
     assert_eq!(is_left.unwrap(), "true", "the other restore continues");
     // That process has ended.

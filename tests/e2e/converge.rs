@@ -327,7 +327,7 @@ fn a_watch_outlives_an_engine_that_restarts() {
     assert!(lines.next().unwrap().contains("in sync"));
     let mut notes = BufReader::new(watch.stderr.take().unwrap()).lines().map_while(Result::ok);
     engine.kill();
-    assert!(notes.next().unwrap().contains("trying again"), "it says so");
+    assert!(notes.next().unwrap().contains("retrying"), "it says so");
     engine.revive();
     // Whatever the state of the servers after the restart, the output continues.
     assert_eq!(ran(&engine.program(&["up"]).output().unwrap()).code, 0);
