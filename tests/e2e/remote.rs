@@ -74,7 +74,11 @@ fn a_socket_of_an_engine_elsewhere_brings_no_password_to_another_server() {
     for words in [&["up"][..], &["up", "--grafana-port", &other_port], &["up", "--reset-grafana-password"]] {
         let refused = from_here(words);
         assert_eq!(refused.code, 1, "{words:?}: {}{}", refused.out, refused.err);
-        assert!(refused.err.contains("is another one") && refused.err.contains("engine's machine"), "{}", refused.err);
+        assert!(
+            refused.err.contains("another server") && refused.err.contains("on the engine's host"),
+            "{}",
+            refused.err
+        );
     }
     let status = from_here(&["status", "--output", "json"]).expect(3).json();
     assert_eq!(status["grafana"]["state"], "foreign");
