@@ -312,7 +312,7 @@ fn moving_off_loopback_changes_the_default_password_first() {
     let other = Instance::new("kept");
     other.first_up(&[]).expect(0);
     other.run(&["down"]).expect(0);
-    let up = other.first_up(&["--grafana-ip", &bridge]).expect(0);
+    let up = other.first_up(&["--grafana-ip", &bridge, "--verbose"]).expect(0);
     assert!(up.err.contains("on loopback only"), "{}", up.err);
     let url = format!("http://{bridge}:{}/api/org", other.grafana_port);
     let status = http_with("GET", &url, None, &[("authorization", &basic("admin", "admin"))]).unwrap().0;
