@@ -446,6 +446,17 @@ fn damaged_archives_and_conflicts_are_refused_before_anything_is_created() {
     assert!(old.err.contains("too old"), "{}", old.err);
     let old = restore(&it, path, &["--influxdb-image", "influxdb:1.5.4"]).expect(2);
     assert!(old.err.contains("too old") && old.err.contains("--influxdb-image"), "{}", old.err);
+    // Until there is an instance, the suggested command is the restore with another port.
+    let (holder, image) =
+        (format!("{}-holder", it.name), format!("{}/influxdb:1.12.4", crate::support::registry::address()));
+    let run = ["run", "--detach", "--name", &holder, "--publish", "127.0.0.1:0:80", "--entrypoint", "/usr/bin/sleep"];
+    docker(&[&run[..], &[&image, "900"]].concat()).unwrap();
+    let held = docker(&["port", &holder, "80/tcp"]).unwrap();
+    let held = held.rsplit(':').next().unwrap();
+    let taken = restore(&it, path, &["--grafana-port", held]).expect(1);
+    assert!(taken.err.contains(&format!("`clipper-metrics restore {path} --grafana-port ")), "{}", taken.err);
+    docker(&["rm", "--force", &holder]).unwrap();
+    nothing_is_made();
     // A port in use is reported, with the option that changes it.
     let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = holder.local_addr().unwrap().port().to_string();
