@@ -145,7 +145,7 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
             } else if *status_code == 409
                 || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
                 // Podman, with status 500.
-                || says(&["network already exists", "network is being used"])
+                || says(&["network already exists", "network is being used", "is already paused"])
             {
                 Refusal::Conflict
             } else {
@@ -229,6 +229,7 @@ mod tests {
                 Refusal::Ending,
             ),
             ("getting container from store \"6b7f\": container not known", Refusal::Ending),
+            ("\"02f6\" is already paused: container state improper", Refusal::Conflict),
             ("something else", Refusal::Other),
         ] {
             let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };

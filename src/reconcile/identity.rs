@@ -70,11 +70,11 @@ impl Systems {
         let deadline = Instant::now() + within;
         let mut backoff = Duration::from_millis(5);
         loop {
-            if self.docker()?.has_logged(id, &number).await? {
-                return Ok(true);
-            }
-            if Instant::now() >= deadline {
-                return Ok(false);
+            match self.docker()?.has_logged(id, &number).await {
+                Ok(true) => return Ok(true),
+                // Podman cannot read a log while a line is being written to it.
+                result if Instant::now() >= deadline => return result,
+                _ => {}
             }
             pause(&mut backoff).await;
         }
