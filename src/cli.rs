@@ -84,31 +84,20 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     let style = terminal::style(&cli.options, environment);
     let report = output::choose(style);
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
-    if let Err(error) = terminal::check(&cli.options, is_status, style, environment) {
-        let _ = report.answer(&Output::Error(&error, &invocation));
-        return code(error.exit());
-    }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(source) => {
-            let _ = report.answer(&Output::Error(&Error::Io { doing: "start".into(), source }, &invocation));
-            return code(Exit::Failed);
-        }
-    };
-    let exit = runtime.block_on(async {
+    let result = terminal::check(&cli.options, is_status, style, environment).and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| Error::Io { doing: "start".into(), source })?;
         let context = Context { options: &cli.options, environment, report: Rc::clone(&report) };
-        match until_interrupted(&context, &cli.command, &invocation).await {
-            Ok(exit) => exit,
-            Err(error) => {
-                report.clear();
-                let _ = report.answer(&Output::Error(&error, &invocation));
-                error.exit()
-            }
-        }
+        let result = runtime.block_on(until_interrupted(&context, &cli.command, &invocation));
+        // Background tasks must not delay the exit.
+        runtime.shutdown_background();
+        result
     });
-    // Background tasks must not delay the exit.
-    runtime.shutdown_background();
-    code(exit)
+    code(result.unwrap_or_else(|error| {
+        report.clear();
+        let _ = report.answer(&Output::Error(&error, &invocation));
+        error.exit()
+    }))
 }
 
 /// Prints what clap made of a command line that it did not accept: an error, in JSON if that was requested, or the help.

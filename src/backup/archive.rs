@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use crate::engine::files::{GRAFANA_FILES, OWN_FILES};
+use crate::engine::files::{DATABASE_FILES, OWN_FILES};
 use crate::engine::tar_stream::{BLOCK, Entries, Entry, Kind, NotRegular, not_regular};
 use crate::error::{Error, Refusal, Result};
 use crate::model::stack::Remembered;
@@ -71,7 +71,7 @@ impl Folder {
     fn admits(self, name: &str) -> bool {
         match self {
             Self::Influxdb => is_plain(name) && INFLUXDB_FILES.iter().any(|ending| name.ends_with(ending)),
-            Self::Grafana => GRAFANA_FILES.contains(&name),
+            Self::Grafana => DATABASE_FILES.contains(&name),
             Self::Own => OWN_FILES.contains(&name),
         }
     }
@@ -347,7 +347,7 @@ impl Content {
             Some(_) => Ok(()),
             None => Err(io::Error::other(format!("{path} is missing"))),
         };
-        expect(format!("{}/{}", Folder::Grafana.name(), GRAFANA_FILES[0]))?;
+        expect(format!("{}/{}", Folder::Grafana.name(), DATABASE_FILES[0]))?;
         if self.indexes.is_empty() {
             return Err(io::Error::other("the list of InfluxDB's files is missing"));
         }

@@ -16,7 +16,7 @@ use tokio::time::error::Elapsed;
 
 use self::archive::{Folder, Manifest, Part, Target, Verified};
 use crate::engine::Docker;
-use crate::engine::files::{FOLDER_NAME as OWN_FOLDER, GRAFANA_FILES, VOLUME as GRAFANA_VOLUME};
+use crate::engine::files::{DATABASE_FILES, OWN_FOLDER, VOLUME};
 use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
 use crate::model::event::{Event, ExecutedStep, Listener};
@@ -273,7 +273,7 @@ async fn copy(
         return Err(changed(doing, "another process removed the copy or its container"));
     }
     let doing = "copy Grafana's data";
-    download(docker, doing, grafana, &format!("{GRAFANA_VOLUME}/{OWN_FOLDER}"), Folder::Own, parts).await?;
+    download(docker, doing, grafana, &format!("{VOLUME}/{OWN_FOLDER}"), Folder::Own, parts).await?;
     // Set before the answer, because an interruption may come first.
     *paused = Some(grafana.clone());
     let is_paused = async || {
@@ -297,10 +297,9 @@ async fn copy(
         }
         result => result?,
     }
-    for name in GRAFANA_FILES {
-        let is_there =
-            download(docker, doing, grafana, &format!("{GRAFANA_VOLUME}/{name}"), Folder::Grafana, parts).await?;
-        if !is_there && name == GRAFANA_FILES[0] {
+    for name in DATABASE_FILES {
+        let is_there = download(docker, doing, grafana, &format!("{VOLUME}/{name}"), Folder::Grafana, parts).await?;
+        if !is_there && name == DATABASE_FILES[0] {
             return Err(changed(doing, "its volume contains no grafana.db, or another process removed its container"));
         }
     }
@@ -566,9 +565,9 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     let (influxdb, grafana) = (systems.container_of(Role::Influxdb)?, systems.container_of(Role::Grafana)?);
     let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
     let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
-    send(docker, &grafana, GRAFANA_VOLUME, archive, Folder::Grafana, database).await?;
+    send(docker, &grafana, VOLUME, archive, Folder::Grafana, database).await?;
     let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
-    send(docker, &grafana, GRAFANA_VOLUME, archive, Folder::Own, own).await?;
+    send(docker, &grafana, VOLUME, archive, Folder::Own, own).await?;
     if docker.container_id(&systems.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });

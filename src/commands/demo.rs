@@ -111,7 +111,7 @@ fn demo_options(verb: &Demo) -> Result<DemoOptions> {
 
 /// The demo data to send.
 #[derive(Debug, Clone)]
-pub(super) struct DemoOptions {
+struct DemoOptions {
     /// The models and their predictions.
     pub load: Load,
     /// How long to send current data; `None` means until interrupted.
@@ -124,7 +124,7 @@ pub(super) struct DemoOptions {
 
 /// The demo data that was sent.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sent {
+struct Sent {
     /// Reports, one for each point in time.
     pub reports: usize,
     /// Points, three for each model and report.
@@ -250,7 +250,7 @@ fn millis(time: Duration) -> i64 {
 ///
 /// # Errors
 /// If InfluxDB rejects the request.
-pub(super) async fn clear(systems: &Systems) -> Result<usize> {
+async fn clear(systems: &Systems) -> Result<usize> {
     let influxdb = reachable(systems).await?;
     let database = Some(systems.stack().database.as_str());
     let condition = format!("{} != ''", quoted(DEMO_TAG));

@@ -75,7 +75,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
 /// # Errors
 /// [`Error::Usage`] if the stack cannot be exported in this format, [`Error::Absent`] if it needs a running server,
 /// [`Error::File`] if the directory contains other files, otherwise the failed request.
-pub(super) async fn export(
+async fn export(
     systems: &Systems,
     format: Format,
     directory: &Path,

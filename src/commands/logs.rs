@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
 
 /// The selection of log lines.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LogOptions {
+struct LogOptions {
     /// Only this server's log.
     pub role: Option<Role>,
     /// Follow log output.
@@ -85,7 +85,7 @@ pub(super) struct LogOptions {
 ///
 /// # Errors
 /// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
-pub(super) async fn logs(
+async fn logs(
     systems: &Systems,
     options: LogOptions,
     listener: &dyn Listener,

@@ -17,6 +17,7 @@ use crate::engine::endpoint::{self, Endpoint, Environment};
 use crate::engine::{Docker, address_of_this_machine, is_of_this_machine};
 use crate::error::{Error, Result};
 use crate::grafana;
+use crate::model::credentials::CaFile;
 use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
 use crate::model::invocation::{Invocation, typed_option};
@@ -26,7 +27,7 @@ use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::output::Report;
-use crate::reconcile::{CaFile, Systems, lock};
+use crate::reconcile::{Systems, lock};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
 

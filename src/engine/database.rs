@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 
 use futures_util::future::join;
 
-use super::files::{self, GRAFANA_FILES as DATABASE_FILES, OWN_FILES, VOLUME};
+use super::files::{self, DATABASE_FILES, OWN_FILES, VOLUME};
 use super::{Docker, RunInfo};
 use crate::engine::tar_stream::Entries;
 use crate::error::{Error, Result};
@@ -47,7 +47,7 @@ impl Docker {
         for name in DATABASE_FILES {
             self.transfer(doing, container, VOLUME, name, &to).await?;
         }
-        self.copy_own_files(doing, container, files::FOLDER_NAME, FOLDER).await?;
+        self.copy_own_files(doing, container, files::OWN_FOLDER, FOLDER).await?;
         self.expect_closed(doing, container).await?;
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, upgrade)]).await
     }
@@ -66,7 +66,7 @@ impl Docker {
         for name in DATABASE_FILES {
             self.transfer(doing, container, &format!("{VOLUME}/{FOLDER}"), name, VOLUME).await?;
         }
-        self.copy_own_files(doing, container, FOLDER, files::FOLDER_NAME).await?;
+        self.copy_own_files(doing, container, FOLDER, files::OWN_FOLDER).await?;
         // The copy is restored only once: from now on, the database is the newer one.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await
     }

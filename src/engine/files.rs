@@ -22,7 +22,7 @@ use crate::model::stack::Secret;
 use crate::model::version::Version;
 
 /// Grafana's database, and its journal files while it is open.
-pub(crate) const GRAFANA_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
+pub(crate) const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
 /// The files that clipper-metrics keeps next to it.
 pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
 
@@ -31,7 +31,7 @@ pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new",
 pub const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
 const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
 /// The folder's name in the volume.
-pub(crate) const FOLDER_NAME: &str = "clipper-metrics";
+pub(crate) const OWN_FOLDER: &str = "clipper-metrics";
 const PASSWORD: &str = OWN_FILES[0];
 /// A new password while Grafana is being changed to it.
 const PENDING: &str = OWN_FILES[1];
@@ -210,7 +210,7 @@ impl Docker {
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
         let doing = "write clipper-metrics's files to Grafana's volume";
-        self.put_files(doing, container, Some(FOLDER_NAME), |_| PRIVATE, files).await
+        self.put_files(doing, container, Some(OWN_FOLDER), |_| PRIVATE, files).await
     }
 
     /// Writes small files with their modes to a folder of Grafana's volume, or to its root.
@@ -290,8 +290,8 @@ fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
     let mut found = VolumeFiles::default();
     let mut entries = Entries::new(archive);
     while let Some(entry) = entries.next()? {
-        let is_folder = entry.name() == FOLDER_NAME && entry.kind == Kind::Folder;
-        if is_folder || !(OWN_FILES.contains(&entry.name()) || entry.name() == FOLDER_NAME) {
+        let is_folder = entry.name() == OWN_FOLDER && entry.kind == Kind::Folder;
+        if is_folder || !(OWN_FILES.contains(&entry.name()) || entry.name() == OWN_FOLDER) {
             continue;
         }
         entry.expect_file()?;
@@ -374,7 +374,7 @@ mod tests {
     fn packed_files_are_read_back() {
         let archive = packed(
             OWNER,
-            Some(FOLDER_NAME),
+            Some(OWN_FOLDER),
             |_| PRIVATE,
             &[(PASSWORD, "a b "), (PENDING, "c"), (VERSION, "12.4 grafana:x")],
         )
@@ -408,7 +408,7 @@ mod tests {
                 assert!(only_file(&archive, path).is_err(), "{path}");
             }
         }
-        let stray = packed(OWNER, Some(FOLDER_NAME), |_| PRIVATE, &[("stray", "x")]).unwrap();
+        let stray = packed(OWNER, Some(OWN_FOLDER), |_| PRIVATE, &[("stray", "x")]).unwrap();
         assert_eq!(unpacked(&stray).unwrap(), VolumeFiles::default());
     }
 

@@ -1,6 +1,6 @@
 //! The data volumes of the servers.
 //!
-//! The engine reports success when asked to create an existing volume, whoever owns it, so labels
+//! The engine reports success when asked to create an existing volume, even of another owner, so labels
 //! are checked every time.
 
 use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
@@ -44,7 +44,7 @@ impl Docker {
     }
 
     /// Creates a volume and checks that it is managed: the engine reports success for an existing
-    /// one, whoever owns it.
+    /// one, even of another owner.
     ///
     /// # Errors
     /// [`Error::Raced`] if another process created a volume of that name, [`Error::Docker`] if the

@@ -496,27 +496,15 @@ mod tests {
         }
     }
 
-    fn source() -> DataSource {
-        DataSource {
-            uid: "x".into(),
-            name: "X".into(),
-            url: "http://influxdb:8086".into(),
-            is_url_chosen: false,
-            database: "d".into(),
-            user: String::new(),
-            machine: None,
-        }
-    }
-
     #[test]
     fn a_sent_rule_is_recognised_with_fields_added_by_grafana() {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
             let mut sent = render(rule, &settings(), 20_000, "x", "x");
-            mark(&mut sent, &fields, &source());
+            mark(&mut sent, &fields, &DataSource::of_x());
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
-            let made_for = Some(source().made_for());
+            let made_for = Some(DataSource::of_x().made_for());
             assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields, made_for });
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {

@@ -188,16 +188,7 @@ mod tests {
             objective: Some(10_000),
             models: Some(vec!["m1".into(), "a,\"b\"".into()]),
         };
-        let source = DataSource {
-            uid: "x".into(),
-            name: "Name".into(),
-            url: "http://influxdb:8086".into(),
-            is_url_chosen: false,
-            database: "d".into(),
-            user: String::new(),
-            machine: None,
-        };
-        (dashboard, source)
+        (dashboard, DataSource { name: "Name".into(), ..DataSource::of_x() })
     }
 
     #[test]

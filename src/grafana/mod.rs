@@ -541,18 +541,6 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
 mod tests {
     use super::*;
 
-    fn want() -> stack::DataSource {
-        stack::DataSource {
-            uid: "x".into(),
-            name: "X".into(),
-            url: "http://influxdb:8086".into(),
-            is_url_chosen: false,
-            database: "d".into(),
-            user: String::new(),
-            machine: None,
-        }
-    }
-
     #[test]
     fn proxy_settings_are_listed_and_kept_only_if_there_may_be_a_proxy() {
         let present = json!({"uid": "x", "name": "X", "basicAuth": true, "basicAuthUser": "me", "jsonData": {
@@ -561,7 +549,7 @@ mod tests {
         }});
         assert_eq!(other_settings(&present), "httpHeaderName1, tlsAuth, basicAuth");
         for keeps in [false, true] {
-            let mut body = data_source_body(&want());
+            let mut body = data_source_body(&stack::DataSource::of_x());
             keep_settings(&mut body, &present, keeps);
             assert_eq!(other_settings(&body).is_empty(), !keeps);
             assert_eq!(body["basicAuthUser"].is_null(), !keeps);
@@ -585,7 +573,7 @@ mod tests {
                 let _ = classify(api, status, &json, String::new);
             }
             let list: Vec<Value> = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
-            let _ = seen_data_source(&list, &want());
+            let _ = seen_data_source(&list, &stack::DataSource::of_x());
             let _ = dashboard::read(&json);
         }
     }
@@ -593,14 +581,14 @@ mod tests {
     #[test]
     fn a_managed_data_source_is_identified_by_its_mark_and_others_by_name_or_uid() {
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
-        assert!(matches!(seen_data_source(&[ours], &want()), DataSource::Ours { .. }));
+        assert!(matches!(seen_data_source(&[ours], &stack::DataSource::of_x()), DataSource::Ours { .. }));
         for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
-            assert!(matches!(seen_data_source(&[theirs], &want()), DataSource::Foreign(_)));
+            assert!(matches!(seen_data_source(&[theirs], &stack::DataSource::of_x()), DataSource::Foreign(_)));
         }
-        assert_eq!(seen_data_source(&[], &want()), DataSource::Missing);
+        assert_eq!(seen_data_source(&[], &stack::DataSource::of_x()), DataSource::Missing);
         // The instance's data source was renamed, and another one has its old name.
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
         let theirs = json!({"uid": "y", "name": "X"});
-        assert!(matches!(seen_data_source(&[ours, theirs], &want()), DataSource::Foreign(_)));
+        assert!(matches!(seen_data_source(&[ours, theirs], &stack::DataSource::of_x()), DataSource::Foreign(_)));
     }
 }

@@ -156,16 +156,7 @@ mod tests {
 
     #[test]
     fn the_hint_depends_on_the_failure() {
-        let text = String::new;
-        let source = |url: &str| stack::DataSource {
-            uid: text(),
-            name: text(),
-            url: url.into(),
-            is_url_chosen: false,
-            database: text(),
-            user: text(),
-            machine: None,
-        };
+        let source = |url: &str| stack::DataSource { url: url.into(), ..stack::DataSource::of_x() };
         let theirs = source("http://host.docker.internal:8086");
         let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
         assert!(is_refused(refused) && !is_refused("i/o timeout"));

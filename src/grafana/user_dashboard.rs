@@ -321,15 +321,7 @@ mod tests {
     use super::*;
 
     fn source() -> DataSource {
-        DataSource {
-            uid: "x".into(),
-            name: "Clipper Metrics (x)".into(),
-            url: "http://influxdb:8086".into(),
-            is_url_chosen: false,
-            database: "d".into(),
-            user: String::new(),
-            machine: None,
-        }
+        DataSource { name: "Clipper Metrics (x)".into(), ..DataSource::of_x() }
     }
 
     fn export() -> Value {

@@ -196,7 +196,7 @@ pub struct SeenLogin {
 pub enum Account {
     /// No account.
     #[default]
-    Nobody,
+    SignedOut,
     /// `admin` with Grafana's default password, which anyone can use.
     DefaultPassword,
     /// `admin` with another password, so admin/admin is rejected.

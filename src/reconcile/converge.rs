@@ -8,11 +8,12 @@ use super::{Depth, Systems};
 use crate::backoff::pause;
 use crate::error::{Error, Refusal, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
-use crate::model::observed::{Observed, Probe, Unreadable};
+use crate::model::observed::{Account as Login, Observed, Probe, Unreadable};
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
+use crate::model::specification::PasswordSource;
 use crate::model::stack::Stack;
 use crate::model::status::{self, Account, Status};
 
@@ -565,12 +566,10 @@ async fn account(systems: &Systems, seen: &Observed, show_secrets: bool) -> Resu
     let is_known = stack.container(Role::Grafana).is_some();
     let have = seen.grafana.container.ours().filter(|_| is_known);
     let is_default = match seen.grafana.login.account {
-        crate::model::observed::Account::DefaultPassword => true,
-        crate::model::observed::Account::OwnPassword | crate::model::observed::Account::Other => false,
-        crate::model::observed::Account::Nobody => have.is_none_or(|have| {
-            have.specification.as_ref().is_none_or(|specification| {
-                specification.password == crate::model::specification::PasswordSource::Default
-            })
+        Login::DefaultPassword => true,
+        Login::OwnPassword | Login::Other => false,
+        Login::SignedOut => have.is_none_or(|have| {
+            have.specification.as_ref().is_none_or(|specification| specification.password == PasswordSource::Default)
         }),
     };
     let password = if show_secrets && have.is_some() { systems.grafana_password(have).await? } else { None };

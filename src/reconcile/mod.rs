@@ -30,7 +30,7 @@ use crate::grafana::{self, Grafana};
 use crate::http::{Auth, Http, PROBE};
 use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
-pub use crate::model::credentials::{CaFile, Credentials, InfluxdbLogin};
+use crate::model::credentials::Credentials;
 use crate::model::event::Listener;
 use crate::model::image::ImageRef;
 use crate::model::observed::{
@@ -45,6 +45,7 @@ use crate::model::version::Version;
 
 /// Ports that are tried to name a free one.
 const PORTS_TRIED: u16 = 100;
+
 /// The extent of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {

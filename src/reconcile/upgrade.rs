@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join4;
 
+use super::Systems;
 use super::version::older;
-use super::{Credentials, Systems};
 use crate::backoff::pause;
 use crate::error::{Error, Refusal, Result};
 use crate::http::PROBE;
+use crate::model::credentials::Credentials;
 use crate::model::diagnosis::{PanelAnswer, PanelContent, VariableContent};
 use crate::model::event::Event;
 use crate::model::image::ImageRef;

@@ -54,7 +54,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
 /// [`Error::Interrupted`] if `stop` completes first, [`Error::Docker`] if the engine does not answer,
 /// [`Error::Absent`] if the container of `--from` is not running, and [`Error::Blocked`] if required settings are lost.
 /// Other faults of the stack are findings.
-pub(super) async fn doctor(
+async fn doctor(
     systems: &Systems,
     from: Option<&str>,
     listener: &dyn Listener,

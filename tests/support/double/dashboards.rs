@@ -65,7 +65,7 @@ impl Double {
                 .position(|other| other.uid != uid && taken(&text(&other.content["title"])) && other.folder == folder);
             match namesake {
                 Some(_) if !overwrite => return self.as_recorded("save another with the same title"),
-                // The save replaces the dashboard of that title, whoever owns it.
+                // The save replaces the dashboard of that title, even of another owner.
                 Some(index) => {
                     uid.clone_from(&org.dashboards[index].uid);
                     present = Some(index);
