@@ -56,14 +56,14 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Reads the inputs, finds the engine, asks what the instance remembers, and merges. A run that
-    /// changes things waits for others first: they may give the instance other settings.
+    /// Reads the inputs, connects to the engine, reads the remembered settings and merges everything. With `changes`,
+    /// it waits for other runs first, because they may change the settings.
     pub(super) async fn open(context: &Context<'_>, purpose: Purpose, changes: bool) -> Result<Self> {
         let inputs = read_inputs(context, purpose)?;
         Self::open_with(inputs, context, purpose, changes).await
     }
 
-    /// The same with inputs that were read before.
+    /// Opens a session with inputs that were read before.
     pub(super) async fn open_with(
         mut inputs: Inputs,
         context: &Context<'_>,
@@ -72,7 +72,7 @@ impl Session {
     ) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
         let name = inputs.instance()?;
-        // What is wrong with the supplied values is reported before the engine is asked.
+        // Invalid values are reported before any request to the engine.
         settings::check_values(&inputs)?;
         if purpose != Purpose::NameOnly {
             settings::check(&inputs)?;
@@ -89,7 +89,7 @@ impl Session {
         let memory = match remembered(&docker, &name).await {
             Ok(memory) => memory,
             Err(error) => {
-                // Whether it is an engine at all says more; one that does not answer need not be waited for twice.
+                // The check says more if the server is not an engine. One that does not answer is not waited for twice.
                 return Err(match tokio::time::timeout(CHECK_TIMEOUT, docker.check()).await {
                     Ok(Err(no_engine)) => no_engine,
                     _ => error,
@@ -97,24 +97,24 @@ impl Session {
             }
         };
         if purpose == Purpose::NameOnly {
-            // What is done by name alone need not begin with a look, which checks the engine beside it.
+            // A command that needs only the name may never observe, which checks the engine as well.
             docker.check().await?;
         }
-        // As `up` with both addresses, which remembers nothing and uses nothing that is remembered.
+        // With both URLs, `up` ignores remembered settings, so its objects are found without them, too.
         let memory = if inputs.needs_no_engine() && purpose == Purpose::Removal { Memory::default() } else { memory };
         let merged = settings::merge(&inputs, &memory);
         let (stack, credentials) = match (merged, purpose) {
             (Ok(merged), _) => merged,
             (Err(error), Purpose::Whole | Purpose::Removal) => return Err(error),
-            // Whatever is wrong with other settings, an instance can be removed and its logs read.
+            // Invalid settings prevent neither removing an instance nor reading its logs.
             (Err(_), Purpose::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
         };
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
     }
 
-    /// For what the engine has of an instance. Where this run names both servers, an engine that does not answer or
-    /// cannot be found is no obstacle, unless `needs_engine`.
+    /// Opens a session for the instance's objects on the engine. If both servers are external, a missing engine is only
+    /// a warning, unless `needs_engine` is set.
     pub(super) async fn open_for_containers(
         context: &Context<'_>,
         purpose: Purpose,
@@ -134,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Without an engine, for what can do without: nothing is remembered then.
+    /// Opens a session without an engine, and therefore without remembered settings.
     pub(super) fn without_engine(inputs: &Inputs, context: &Context<'_>) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
         let (stack, credentials) = settings::merge(inputs, &Memory::default())?;
@@ -212,8 +212,8 @@ async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn L
     Ok(docker)
 }
 
-/// The engine does not answer, or an old configuration of Docker names one that cannot be found. One that the command
-/// line names must be there.
+/// Whether the engine does not answer, or Docker's own configuration names an engine that does not exist. An engine in an
+/// option must exist.
 fn is_without_engine(context: &Context<'_>, inputs: &Inputs, error: &Error) -> bool {
     let is_named = context.options.host.is_some() || context.options.context.is_some();
     let is_valid = || settings::check_values(inputs).is_ok() && settings::check(inputs).is_ok();
@@ -232,7 +232,7 @@ pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
     Ok(docker)
 }
 
-/// What an instance remembers. Only where something of that is lost, containers and volumes are looked at.
+/// An instance's remembered settings. Containers and volumes are read only if some settings are lost.
 async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
     let is_whole = |stored: &StoredSettings| stored.values.as_ref().is_some_and(settings::is_readable);
     let stored = docker.stored_settings(name).await?;
@@ -245,7 +245,7 @@ async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
     for role in Role::ALL {
         has_data |= matches!(docker.volume(name, role).await?, Volume::Ours { .. });
     }
-    // Another run may have made all of them since: settings come before volumes and containers.
+    // Another run may have created all of them in the meantime; it stores settings first.
     let exists = has_data || !containers.is_empty();
     let stored = if exists { docker.stored_settings(name).await? } else { stored };
     Ok(Memory { stored: Some(stored), containers, has_data })
@@ -291,7 +291,7 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
         secrets = Secrets {
             grafana_password: secret(Setting::GrafanaPasswordFile)?,
             grafana_token: secret(Setting::GrafanaTokenFile)?,
-            // Nothing that is removed needs InfluxDB's login.
+            // Removing objects needs no login to InfluxDB.
             influxdb_password: if purpose == Purpose::Whole { secret(Setting::InfluxdbPasswordFile)? } else { None },
         };
         let of_file = || of_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
