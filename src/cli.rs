@@ -288,6 +288,19 @@ mod tests {
     use crate::settings;
     use crate::settings::keys::{Key, Setting, TABLE, Values};
 
+    #[test]
+    fn the_hint_after_an_interruption_finishes_the_same_command() {
+        let invocation = Invocation::new(Vec::new(), " -H tcp://far:2375");
+        let hint = |words: &[&str]| {
+            let line = Cli::try_parse_from([&["clipper-metrics"], words].concat()).unwrap();
+            after_interruption(&line.command, &invocation)
+        };
+        let down = hint(&["down", "--volumes", "--yes"]);
+        assert!(down.contains("down --volumes --yes") && down.contains("-H tcp://far:2375"), "{down}");
+        assert!(!hint(&["down"]).contains("--volumes"));
+        assert!(hint(&["demo"]).contains("demo --clear"));
+    }
+
     /// A command with the positional arguments that it needs.
     fn with_arguments(command: &str) -> String {
         match command {

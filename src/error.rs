@@ -137,7 +137,7 @@ pub enum Error {
         hint: String,
     },
     /// A new image of Grafana failed; the rollback to the previous one succeeded or failed.
-    #[error("{}", undone_upgrade(from, to, source, undone))]
+    #[error("{}", undone_upgrade(from, to, source, undone, again))]
     UpgradeUndone {
         /// The previous image.
         from: String,
@@ -147,8 +147,8 @@ pub enum Error {
         source: Box<Error>,
         /// The result of the rollback.
         undone: Result<(), Box<Error>>,
-        /// The command that tries the new one again.
-        again: String,
+        /// How the new one is tried again.
+        again: Again,
         /// The command that continues the rollback.
         rest: String,
     },
@@ -247,6 +247,15 @@ pub enum Refusal {
     Other,
 }
 
+/// How an image that was rolled back is tried again.
+#[derive(Debug)]
+pub enum Again {
+    /// By the next `up`, because the image was not the cause.
+    Automatic(String),
+    /// By a command that names it.
+    Named(String),
+}
+
 /// The kind of failure of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullFailure {
@@ -266,6 +275,8 @@ pub enum PullFailure {
     Certificate,
     /// The registry's certificate is not valid at the time of the engine's clock.
     Clock,
+    /// The registry offers no TLS, which the engine requires.
+    PlainHttp,
     /// A proxy requires a login.
     ProxyLogin,
     /// The registry has no image for the architecture of the engine's host.
@@ -342,6 +353,17 @@ impl Error {
         }
     }
 
+    /// Whether the engine's disk, or a server's, is full.
+    #[must_use]
+    pub fn is_of_full_disk(&self) -> bool {
+        match self {
+            Self::Docker { refusal, .. } => *refusal == Refusal::Disk,
+            Self::NotReady { log, .. } => log.iter().any(|line| is_disk_full(line)),
+            Self::Answer { why, .. } => is_disk_full(why),
+            _ => false,
+        }
+    }
+
     /// The next command to type; `invocation` makes suggested commands reach the same instance.
     #[must_use]
     pub fn hint(&self, invocation: &Invocation) -> String {
@@ -354,8 +376,19 @@ impl Error {
             | Self::Absent { hint, .. }
             | Self::NotConverged { hint, .. }
             | Self::NotConfirmed { hint, .. } => hint.clone(),
-            Self::UpgradeUndone { undone: Ok(()), again, .. } => {
+            Self::UpgradeUndone { undone: Ok(()), again: Again::Named(again), .. } => {
                 format!("`up` does not try that image again automatically; `{again}` does")
+            }
+            Self::UpgradeUndone { undone: Ok(()), again: Again::Automatic(again), source, .. }
+                if source.is_of_full_disk() =>
+            {
+                let usage = invocation.docker("system df");
+                format!(
+                    "free space on the engine's disk (`{usage}` shows what uses it); `{again}` tries that image again"
+                )
+            }
+            Self::UpgradeUndone { undone: Ok(()), again: Again::Automatic(again), .. } => {
+                format!("remove the cause; `{again}` tries that image again")
             }
             Self::UpgradeUndone { rest, .. } => format!("`{rest}` continues the rollback"),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
@@ -436,12 +469,12 @@ impl Refusal {
                     .into()
             }
             Self::Architecture => OTHER_PROCESSOR.into(),
-            Self::Unrunnable => {
+            Self::Unrunnable | Self::NoSuchProgram => {
                 "check that the image contains InfluxDB or Grafana, or choose another with --influxdb-image or \
                  --grafana-image"
                     .into()
             }
-            Self::Other | Self::NotPaused | Self::NoSuchProgram | Self::Ending => {
+            Self::Other | Self::NotPaused | Self::Ending => {
                 format!(
                     "`{}` and the engine's log may show the cause; then run the same command again",
                     invocation.docker("info")
@@ -530,6 +563,14 @@ impl PullFailure {
                  be renewed"
                     .into()
             }
+            Self::PlainHttp => {
+                let registry = image.registry().unwrap_or("HOST:PORT");
+                format!(
+                    "if you trust the network to {registry}, add `\"insecure-registries\": [\"{registry}\"]` to the \
+                     engine's daemon.json (Podman: `insecure = true` in registries.conf) and restart it; otherwise \
+                     enable TLS on the registry"
+                )
+            }
             Self::ProxyLogin => {
                 "configure the proxy's user and password in the engine (`https-proxy` under `proxies` in daemon.json, \
                  as http://USER:PASSWORD@HOST:PORT) and restart it, or use a mirror with --registry"
@@ -595,10 +636,14 @@ fn publish_hint(
 }
 
 /// The failed image, the result of the rollback, and the image's error.
-fn undone_upgrade(from: &str, to: &str, source: &Error, undone: &Result<(), Box<Error>>) -> String {
+fn undone_upgrade(from: &str, to: &str, source: &Error, undone: &Result<(), Box<Error>>, again: &Again) -> String {
+    let failed = match again {
+        Again::Named(_) => "failed",
+        Again::Automatic(_) => "could not be tried",
+    };
     match undone {
-        Ok(()) => format!("Grafana's image {to} failed, and {from} runs again with its database: {source}"),
-        Err(why) => format!("Grafana's image {to} failed: {source}\nthe rollback to {from} failed, too: {why}"),
+        Ok(()) => format!("Grafana's image {to} {failed}, and {from} runs again with its database: {source}"),
+        Err(why) => format!("Grafana's image {to} {failed}: {source}\nthe rollback to {from} failed, too: {why}"),
     }
 }
 

@@ -107,7 +107,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_complete", &["commands/man.rs"]),
     ("clap_mangen", &["commands/man.rs"]),
     ("open", &["commands/terminal.rs"]),
-    ("jiff", &["grafana/"]),
+    ("jiff", &["grafana/", "engine/container.rs"]),
     ("regex_lite", &["grafana/"]),
     ("httpdate", &["http.rs"]),
 ];

@@ -126,6 +126,8 @@ struct World {
     home: bool,
     /// Whether Grafana answers with outdated settings.
     stale: bool,
+    /// Whether a running Grafana does not answer yet.
+    slow: bool,
     settings: Thing,
     /// Whether the remembered settings include this run's retention period.
     remembers: bool,
@@ -395,9 +397,9 @@ impl World {
                     image_id: have.version.to_string(),
                     on_network: self.kept() == Some(have.network),
                     run: have.run,
-                    restarts: 0,
+                    crashes_repeatedly: false,
                     started_at: None,
-                    published: None,
+                    published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], have.port))),
                     has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
                 }))
             }
@@ -427,7 +429,7 @@ impl World {
         let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
         let probe = match signed_in {
             _ if !runs(&self.grafana) => Probe::Unasked,
-            _ if is_dumb => Probe::Silent("it was made so".into()),
+            _ if is_dumb || self.slow => Probe::Silent("it was made so".into()),
             None => Probe::Refusing("wrong password".into()),
             Some(_) => Probe::Answering(Grafana {
                 organisation: Organisation::Present,
@@ -734,6 +736,7 @@ impl World {
                 if role == Role::Grafana && case.broken && have.version > LABEL {
                     return false;
                 }
+                self.slow &= role != Role::Grafana;
             }
             Step::CreateDatabase => {
                 assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
@@ -1154,6 +1157,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 remembers: things[(index + door) % 3] == Thing::Right && door % 2 == 0,
                                 restore: None,
                                 restoring: 0,
+                                slow: false,
                             };
                             if can_be(&world) {
                                 each(world);
@@ -1316,6 +1320,33 @@ fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
         checked += 1;
     });
     assert!(checked > 500, "{checked}");
+}
+
+#[test]
+fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_removed() {
+    let mut checked = 0;
+    let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true], Role::Grafana.port());
+    for (open, given) in [(false, GIVEN), (true, GIVEN), (false, OLD)] {
+        let case = Case { open, given: Some(given), ..Case::default() };
+        let want = stack(case);
+        worlds(&[vec![1]], &influxdbs(), &grafanas, &DOORS, |world| {
+            let runs = |have: Cont| matches!(have.run, RunState::Running | RunState::Paused);
+            if !world.grafana.container.is_some_and(runs) || world.db.is_none() {
+                return;
+            }
+            let world = World { slow: true, ..world };
+            let plan = plan::up(&want, &world.observe(&want, case), UpOptions::default());
+            let loses = |step: Step| {
+                matches!(step, Step::RemoveContainer(_) | Step::CreateOnLoopback | Step::SaveSettings { .. })
+            };
+            let tries = plan.steps().position(|(step, _)| step == Step::TryPassword);
+            let mut before = plan.steps().take(tries.unwrap_or(usize::MAX)).map(|(step, _)| step);
+            assert!(!before.any(loses), "{world:?}: {plan:?}");
+            finish(world, &want, case);
+            checked += 1;
+        });
+    }
+    assert!(checked > 100, "{checked}");
 }
 
 #[test]
@@ -1550,6 +1581,7 @@ fn empty_world() -> World {
         remembers: false,
         restore: None,
         restoring: 0,
+        slow: false,
     }
 }
 
@@ -1971,6 +2003,8 @@ fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_no
     assert!(blocked_on("grafana/grafana:12.4.10", "corp/grafana:1.0", running("13.2.3")));
     // A tag that the server contradicts does not count.
     assert!(!blocked_on("grafana/grafana:12.4.10", "grafana/grafana:99.0.0", running("12.4.3")));
+    let own = ["m.example/team/grafana/grafana:1.1", "m.example/team/grafana/grafana:1.0"];
+    assert!(!blocked_on(own[0], own[1], running("12.4.10")), "the server contradicts this repository's tags");
     // Official images in a mirror count as official.
     assert!(blocked_on("grafana/grafana:12.4.10", "m.example/hub/grafana/grafana:13.2.3", stopped));
     assert!(blocked_on("m.example/hub/grafana/grafana:12.4.10", "grafana/grafana:13.2.3", stopped));

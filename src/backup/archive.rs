@@ -172,7 +172,37 @@ mod settings {
 struct Index {
     meta: Listed,
     /// Missing or null if every database is empty.
+    #[serde(default, deserialize_with = "bounded")]
     files: Option<Vec<Listed>>,
+}
+
+/// Reads a list with at most as many entries as an archive has files: parsed entries take several times the memory of
+/// their text.
+fn bounded<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<Listed>>, D::Error> {
+    struct Bounded;
+    impl<'de> serde::de::Visitor<'de> for Bounded {
+        type Value = Option<Vec<Listed>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "a list of at most {MOST_FILES} files")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut files = Vec::new();
+            while let Some(file) = list.next_element()? {
+                if files.len() == MOST_FILES {
+                    return Err(serde::de::Error::invalid_length(files.len() + 1, &self));
+                }
+                files.push(file);
+            }
+            Ok(Some(files))
+        }
+    }
+    from.deserialize_any(Bounded)
 }
 
 /// A file in it.
@@ -297,8 +327,8 @@ pub fn expect_free(path: &Path) -> Result<()> {
 #[derive(Default)]
 struct Content {
     files: Files,
-    /// InfluxDB's own lists.
-    indexes: Vec<Index>,
+    /// InfluxDB's own list, of which a backup has one.
+    index: Option<Index>,
 }
 
 impl Content {
@@ -325,7 +355,9 @@ impl Content {
             hashing.read_to_end(&mut text)?;
             let index =
                 serde_json::from_slice(&text).map_err(|why| invalid(format!("{path} is not a valid list: {why}")))?;
-            self.indexes.push(index);
+            if self.index.replace(index).is_some() {
+                return Err(invalid(format!("{path} is a second list of InfluxDB's files")));
+            }
             copy(&path, &mut &text[..])?;
         } else {
             copy(&path, &mut hashing)?;
@@ -348,15 +380,13 @@ impl Content {
             None => Err(io::Error::other(format!("{path} is missing"))),
         };
         expect(format!("{}/{}", Folder::Grafana.name(), DATABASE_FILES[0]))?;
-        if self.indexes.is_empty() {
+        let Some(index) = &self.index else {
             return Err(io::Error::other("the list of InfluxDB's files is missing"));
-        }
+        };
         let mut found = Vec::new();
-        for index in &self.indexes {
-            for entry in index.files.iter().flatten().chain([&index.meta]) {
-                expect(format!("{}/{}", Folder::Influxdb.name(), entry.file_name))?;
-                found.extend(Some(&entry.database).filter(|name| !matches!(name.as_str(), "" | "_internal")).cloned());
-            }
+        for entry in index.files.iter().flatten().chain([&index.meta]) {
+            expect(format!("{}/{}", Folder::Influxdb.name(), entry.file_name))?;
+            found.extend(Some(&entry.database).filter(|name| !matches!(name.as_str(), "" | "_internal")).cloned());
         }
         Ok(found)
     }
@@ -1148,6 +1178,22 @@ mod tests {
         let mut limited = Limited { inner: io::repeat(0), left: 1 << 20 };
         let error = io::copy(&mut limited, &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("expands"), "{error}");
+        // InfluxDB's list becomes larger when it is parsed.
+        let listed = |entries: usize| {
+            let files = vec![r#"{"fileName":"a.tar.gz"}"#; entries].join(",");
+            format!(r#"{{"meta":{{"fileName":"b.meta"}},"files":[{files}]}}"#).into_bytes()
+        };
+        let many = listed(MOST_FILES + 1);
+        let mut entries = WHOLE.to_vec();
+        entries[2].2 = &many;
+        std::fs::write(file.path(), crafted(&entries, b"")).unwrap();
+        let error = opened(file.path()).unwrap_err().to_string();
+        assert!(error.contains("a list of at most 50000 files"), "{error}");
+        let mut entries = WHOLE.to_vec();
+        entries.insert(3, ("influxdb/d.manifest", EntryType::Regular, INDEX_OF_A));
+        std::fs::write(file.path(), crafted(&entries, b"")).unwrap();
+        let error = opened(file.path()).unwrap_err().to_string();
+        assert!(error.contains("influxdb/d.manifest is a second list"), "{error}");
         // A manifest is read only within its limit.
         let mut builder = tar::Builder::new(Vec::new());
         let text = vec![b' '; usize::try_from(MANIFEST_LIMIT).unwrap() + 1];

@@ -36,7 +36,7 @@ use crate::reconcile::{Depth, Outcome, Systems, expect_known_settings, expect_re
 const INFLUXDB_BACKUP: &str = "clipper-metrics-backup";
 /// How often a run updates the time of its directory.
 const TOUCHED_EVERY: Duration = Duration::from_secs(60);
-/// A directory that is this many minutes old was left by a killed run.
+/// A directory that is older than this was left by a killed run: in minutes, for `find -mmin`.
 const LEFT_AFTER: &str = "+10";
 /// The directory from which InfluxDB restores its backup.
 const INFLUXDB_RESTORE: &str = "/var/lib/influxdb/clipper-metrics-restore";
@@ -232,7 +232,7 @@ async fn keep_touching(docker: &Docker, influxdb: &str, directory: &str) -> Infa
 async fn paused_by_another(systems: &Systems, influxdb: &str, grafana: &str) -> Error {
     let (stack, doing) = (systems.stack(), "look for other backups");
     let name = format!("{INFLUXDB_BACKUP}-*");
-    let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &name];
+    let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &name, "!", "-mmin", LEFT_AFTER];
     let found = match systems.docker() {
         Ok(docker) => docker.read_inside(doing, influxdb, &find).await.unwrap_or_default(),
         Err(_) => String::new(),
@@ -510,13 +510,14 @@ enum Progress {
     Everything,
 }
 
-/// Refuses to restore over an existing instance. The parts of an unfinished restore do not count as one.
+/// Refuses to restore over an existing instance. The parts of an unfinished restore do not count as one, nor does a
+/// network that `down --volumes` kept for other containers.
 fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
     let has =
         |container: &ContainerState, volume: &Volume| *container != ContainerState::Absent || *volume != Volume::Absent;
     let is_there = has(&seen.influxdb.container, &seen.influxdb.volume)
         || has(&seen.grafana.container, &seen.grafana.volume)
-        || seen.network != Network::Free
+        || seen.network == Network::Foreign
         || !seen.settings.numbers.is_empty();
     if !is_there || seen.settings.restore.is_some() {
         return Ok(());

@@ -92,6 +92,7 @@ async fn export(
         stack,
         present: &looked.present,
         version: looked.version,
+        host_address: looked.host_address.as_deref(),
         password: password.as_ref(),
         has_stored_password: looked.has_stored_password,
         influxdb_password,
@@ -121,6 +122,8 @@ fn new_password(format: Format, directory: &Path, given: Option<Secret>) -> Resu
 struct Looked {
     present: Present,
     version: Option<Version>,
+    /// The address of the engine's host, if a container of a Compose export needs it.
+    host_address: Option<String>,
     /// Its volume contains its password.
     has_stored_password: bool,
     /// The observation covers everything that an export can contain.
@@ -138,7 +141,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
              content without edits",
         ));
         let present = Present::unknown(stack);
-        return Ok(Looked { present, version, has_stored_password: false, is_complete: false });
+        return Ok(Looked { present, version, host_address: None, has_stored_password: false, is_complete: false });
     }
     let seen = systems.observe(Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
@@ -196,7 +199,14 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     };
     let is_complete = answers && (seen.engine.is_some() || container.is_none());
     let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);
-    Ok(Looked { present, version, has_stored_password, is_complete })
+    let needs_host =
+        Role::ALL.into_iter().filter_map(|role| stack.container(role)).any(|spec| spec.specification.host_gateway);
+    let host_address = if format == Format::Compose && needs_host {
+        systems.docker()?.host_address(&stack.instance).await?
+    } else {
+        None
+    };
+    Ok(Looked { present, version, host_address, has_stored_password, is_complete })
 }
 
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.

@@ -10,7 +10,7 @@ use bollard::query_parameters::CreateContainerOptionsBuilder;
 
 use super::container::name_of;
 use super::{Docker, labels};
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::model::role::Role;
 use crate::model::stack::ContainerSpec;
 
@@ -23,7 +23,8 @@ impl Docker {
     /// Tries to publish a server's address; with port 0, the engine chooses the port.
     ///
     /// # Errors
-    /// [`Error::Publish`] if the address cannot be published, otherwise [`Error::Docker`].
+    /// [`Error::Publish`] if the address is taken or does not exist, [`Error::Docker`] if the engine cannot publish
+    /// it for another reason, such as a privileged port.
     pub async fn check_address(&self, instance: &str, spec: &ContainerSpec, publish: SocketAddr) -> Result<()> {
         self.remove_address_check(instance, spec.role).await?;
         let doing = format!("check the address of {}", spec.role.title());
@@ -39,8 +40,11 @@ impl Docker {
             Err(Error::Publish { role, holder, answers, free, .. }) => {
                 Err(Error::Publish { role, address: spec.specification.publish, holder, answers, free })
             }
-            // Another failure of this container need not affect the server.
-            Err(Error::Docker { .. }) => Ok(()),
+            // The engine publishes the address before it starts the program, which need not exist for this check.
+            Err(Error::Docker {
+                refusal: Refusal::NoSuchProgram | Refusal::Unrunnable | Refusal::Architecture,
+                ..
+            }) => Ok(()),
             result => result,
         }
     }

@@ -36,6 +36,8 @@ use crate::model::text::{excerpt, printable};
 const STOP_SECONDS: i32 = 10;
 /// The number of log lines shown with an error.
 const LOG_LINES: usize = 20;
+/// A container in a crash loop has started again within this time: the engine waits up to a minute between attempts.
+const CRASHES_WITHIN: Duration = Duration::from_secs(90);
 /// The number of log lines that are searched for a text; other requests may be logged in between.
 const LINES_SEARCHED: usize = 500;
 /// The time limit for reading them.
@@ -99,7 +101,7 @@ impl Docker {
         if specification.host_gateway
             && let Some(host) = &mut body.host_config
         {
-            let address = self.machine_address(instance).await?;
+            let address = self.host_address(instance).await?;
             host.extra_hosts = address.map(|address| vec![format!("{}:{address}", Specification::HOST_NAME)]);
         }
         if self.is_podman.get()
@@ -407,6 +409,8 @@ pub(super) fn seen_container(
     let labels: Option<Labels> = found.config.and_then(|config| config.labels);
     let settings = found.network_settings.unwrap_or_default();
     let mode = found.host_config.and_then(|host| host.network_mode).unwrap_or_default();
+    let restarts = found.restart_count.unwrap_or_default();
+    let started_at = found.state.and_then(|state| state.started_at).filter(|at| !at.starts_with("0001"));
     let stands = !matches!(run, RunState::Running | RunState::Paused);
     let attached = |id: &str| {
         // For a container that does not run, Docker may know only the network id from its creation;
@@ -425,11 +429,19 @@ pub(super) fn seen_container(
         image_id: found.image.unwrap_or_default(),
         on_network: network.id().is_some_and(attached),
         run,
-        restarts: found.restart_count.and_then(|count| count.try_into().ok()).unwrap_or_default(),
-        started_at: found.state.and_then(|state| state.started_at).filter(|at| !at.starts_with("0001")),
+        crashes_repeatedly: restarts > 1
+            && started_at.as_deref().is_none_or(|at| has_just_started(at, jiff::Timestamp::now())),
+        started_at,
         published: published(&settings, role),
         has_data: None,
     }))
+}
+
+/// Whether a start, in RFC 3339 format, is so recent that a container in a crash loop may be about to exit again. A
+/// server that started long ago has recovered from its crashes.
+fn has_just_started(at: &str, now: jiff::Timestamp) -> bool {
+    let at: Option<jiff::Timestamp> = at.parse().ok();
+    at.is_none_or(|at| now.duration_since(at).unsigned_abs() < CRASHES_WITHIN)
 }
 
 /// The request that creates a container. `volume` holds the labels for a volume that has vanished
@@ -534,6 +546,35 @@ mod tests {
         assert_eq!(find(&[]), Err(ContainerState::Absent));
         let both = [renamed, container("x-grafana", &GRAFANA, &[])];
         assert_eq!(find(&both), Err(ContainerState::Duplicated(vec!["x-grafana".into(), "odd".into()])));
+    }
+
+    #[test]
+    fn only_a_container_that_started_moments_ago_may_be_in_a_crash_loop() {
+        let now: jiff::Timestamp = "2026-01-02T00:10:00Z".parse().unwrap();
+        for (at, expected) in [
+            ("2026-01-02T00:09:30.123456789Z", true),
+            ("2026-01-02T01:09:30.5+01:00", true),
+            ("2026-01-02T00:05:00Z", false),
+            ("2025-12-01T00:09:59Z", false),
+            ("not a time", true),
+        ] {
+            assert_eq!(has_just_started(at, now), expected, "{at}");
+        }
+        let seen = |restarts: i64, started: jiff::Timestamp| {
+            let found = ContainerInspectResponse {
+                restart_count: Some(restarts),
+                state: Some(bollard::models::ContainerState {
+                    started_at: Some(started.to_string()),
+                    ..Default::default()
+                }),
+                ..ContainerInspectResponse::default()
+            };
+            let seen = seen_container("x", Role::Grafana, &Network::Free, found);
+            seen.ours().is_some_and(|have| have.crashes_repeatedly)
+        };
+        let now = jiff::Timestamp::now();
+        assert!(seen(5, now) && !seen(1, now), "one crash is not a loop");
+        assert!(!seen(5, now - std::time::Duration::from_secs(3600)), "it has recovered");
     }
 
     #[test]

@@ -53,7 +53,10 @@ impl Docker {
 
     /// The address at which the instance's containers reach the engine's host, as for `--add-host`;
     /// `None` if the engine adds the name itself or no address is known.
-    pub(super) async fn machine_address(&self, instance: &str) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn host_address(&self, instance: &str) -> Result<Option<String>> {
         let engine = self.engine();
         if engine.kind == EngineKind::Podman && self.version() >= Some(PODMAN_NAMES_ITS_MACHINE) {
             return Ok(None);

@@ -210,6 +210,8 @@ pub fn classify(message: &str) -> PullFailure {
         PullFailure::Disk
     } else if says(&["certificate has expired or is not yet valid"]) {
         PullFailure::Clock
+    } else if says(&["server gave http response to https client"]) {
+        PullFailure::PlainHttp
     } else if says(&["x509:", "failed to verify certificate"]) {
         PullFailure::Certificate
     } else if says(&["proxy authentication required", "status code 407", "407 proxy"]) {
@@ -359,6 +361,7 @@ mod tests {
             ("no match for platform in manifest: not found", PullFailure::Platform),
             ("no image found in image index for architecture arm64", PullFailure::Platform),
             ("happened during read: Digest did not match, expected sha256:1, got sha256:2", PullFailure::Cut),
+            ("Get \"https://r:5000/v2/\": http: server gave HTTP response to HTTPS client", PullFailure::PlainHttp),
             ("who knows", PullFailure::Other),
         ] {
             assert_eq!(classify(message), failure, "{message}");

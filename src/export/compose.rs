@@ -42,8 +42,8 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
         service["security_opt"] = json!(["no-new-privileges"]);
         // A Clipper in a container reaches the server by its container's name.
         service["networks"] = json!({"default": {"aliases": [spec.name]}});
-        if made.host_gateway {
-            service["extra_hosts"] = json!([format!("{}:host-gateway", Specification::HOST_NAME)]);
+        if let (true, Some(address)) = (made.host_gateway, material.host_address) {
+            service["extra_hosts"] = json!([format!("{}:{address}", Specification::HOST_NAME)]);
         }
         if spec.role == Role::Grafana {
             let mounts = folders.clone().map(|folder| {
@@ -100,7 +100,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     }
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
-        let mut service = service(spec, &literal(material.environment(spec, Some(from_secret))));
+        let mut service = service(spec, &literal(material.open_environment(spec, Some(from_secret))));
         service["networks"] = json!([NETWORK]);
         // A swarm kills unhealthy tasks, and InfluxDB is unhealthy while it opens much data,
         // Grafana while it migrates its database.

@@ -177,7 +177,7 @@ fn influxdb(material: &Material<'_>, spec: &ContainerSpec) -> Vec<Value> {
 fn grafana(material: &Material<'_>, spec: &ContainerSpec, sources: &[Value], digest: &str) -> Vec<Value> {
     let stack = material.stack;
     let role = Role::Grafana;
-    let mut variables = material.environment(spec, Some(from_file(&format!("{SECRETS}/{PASSWORD_FILE}"))));
+    let mut variables = material.open_environment(spec, Some(from_file(&format!("{SECRETS}/{PASSWORD_FILE}"))));
     variables.insert("GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH".into(), home(stack));
     let mounts = [
         json!({"name": "data", "mountPath": role.data_path()}),

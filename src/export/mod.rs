@@ -18,6 +18,7 @@ use crate::model::address::ServerUrl;
 use crate::model::alerts::Alerts;
 use crate::model::export::Format;
 use crate::model::role::Role;
+use crate::model::specification::Specification;
 use crate::model::stack::{ContainerSpec, DataSource, Login, Secret, Stack};
 use crate::model::version::Version;
 
@@ -203,6 +204,9 @@ pub struct Material<'a> {
     pub present: &'a Present,
     /// That Grafana's version, if known.
     pub version: Option<Version>,
+    /// The address at which containers reach the engine's host, as for `--add-host`; `None` if the engine adds its
+    /// name itself or no container needs it.
+    pub host_address: Option<&'a str>,
     /// The password of a new Grafana.
     pub password: Option<&'a Secret>,
     /// Whether the existing Grafana's password is stored in its volume.
@@ -227,6 +231,16 @@ impl<'a> Material<'a> {
             Some(_) => ServerUrl::http(host, Role::Influxdb.port()).to_string(),
             None => self.stack.data_source.url.clone(),
         }
+    }
+
+    /// The environment of a server that a swarm or a cluster publishes to other hosts, whatever its address here.
+    fn open_environment(&self, spec: &ContainerSpec, password: Option<String>) -> BTreeMap<String, String> {
+        let mut all = self.environment(spec, password);
+        if spec.role == Role::Grafana {
+            let (name, role) = Specification::ANONYMOUS_ROLE;
+            all.insert(name.into(), role.into());
+        }
+        all
     }
 
     /// The environment of a container; for Grafana, with its first account. `password` is the place

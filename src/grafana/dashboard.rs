@@ -11,6 +11,8 @@ use crate::model::stack::{Dashboard, DataSource};
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
 /// The key that marks a dashboard as sent by clipper-metrics; Grafana drops it when a user saves.
 pub(super) const MARK: &str = "clipperMetrics";
+/// The field of the mark with the version that is about to be stored.
+const VERSION: &str = "version";
 /// Fields that Grafana counts itself.
 pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
 /// The placeholder after commands in the dashboard's texts.
@@ -136,6 +138,18 @@ pub fn is_ours(dashboard: &Value) -> bool {
         && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
 }
 
+/// Notes the version under which Grafana will store a dashboard. If it changes values while storing it, the run saves
+/// it again with the fingerprint of the stored content; until then, this version shows that no other save followed.
+pub(super) fn note_version(sent: &mut Value, replaced: Option<&Value>) {
+    sent[MARK][VERSION] = json!(replaced.and_then(Value::as_u64).unwrap_or_default() + 1);
+}
+
+/// Whether a run that ended between the two saves left the dashboard as Grafana stored it.
+fn is_unfinished(dashboard: &Value) -> bool {
+    let noted = dashboard[MARK][VERSION].as_u64();
+    noted.is_some() && noted == dashboard["version"].as_u64() && differs(dashboard)
+}
+
 /// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
 /// some values, such as a refresh interval below its minimum, and such a change is not an edit.
 pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
@@ -143,6 +157,9 @@ pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
         return false;
     }
     sent[MARK]["content"] = json!(content_fingerprint(stored));
+    if let Some(mark) = sent[MARK].as_object_mut() {
+        mark.remove(VERSION);
+    }
     true
 }
 
@@ -166,10 +183,12 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
         list.iter().find(|variable| variable["name"] == name)?["query"].as_str()
     };
     let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let is_unfinished = is_unfinished(dashboard);
     SeenDashboard {
         provisioned: false,
-        edited: differs(dashboard),
-        edition: mark["edition"].as_str().map(String::from),
+        edited: !is_unfinished && differs(dashboard),
+        // An unfinished save is repeated.
+        edition: mark["edition"].as_str().filter(|_| !is_unfinished).map(String::from),
         objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
         models,
         made_for: made_for::read(&mark[made_for::KEY]),
@@ -239,6 +258,28 @@ mod tests {
         assert!(read(&second).edited);
         second.as_object_mut().unwrap().remove(MARK);
         assert!(read(&second).edited, "a save in the browser drops the mark");
+    }
+
+    #[test]
+    fn a_run_that_ends_between_both_saves_leaves_no_edit() {
+        let (dashboard, source) = want();
+        let mut sent = render(&dashboard, &source, None, Api::Uid);
+        note_version(&mut sent, Some(&json!(4)));
+        let mut stored = sent.clone();
+        (stored["version"], stored["refresh"]) = (json!(5), json!("1m"));
+        let seen = read(&stored);
+        assert_eq!((seen.edited, seen.edition), (false, None), "it is saved again");
+        let mut edited = stored.clone();
+        (edited["version"], edited["panels"][0]["title"]) = (json!(6), json!("mine"));
+        assert!(read(&edited).edited, "another save followed");
+        // The second save ends that state.
+        assert!(note_changes(&stored, &mut sent));
+        (sent["version"], sent["refresh"]) = (json!(6), json!("1m"));
+        let seen = read(&sent);
+        assert_eq!((seen.edited, seen.edition), (false, Some(edition())));
+        sent["version"] = json!(1);
+        sent["refresh"] = json!("2m");
+        assert!(read(&sent).edited, "an edited copy of it");
     }
 
     #[test]

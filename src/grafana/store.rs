@@ -160,6 +160,7 @@ impl Grafana {
             }
             (None, None) => {}
         }
+        dashboard::note_version(&mut content, present.as_ref().map(|json| &json["meta"]["version"]));
         body["dashboard"] = content;
         let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
         match answer.status {

@@ -80,6 +80,12 @@ impl ImageRef {
         (first.contains(['.', ':']) || first == "localhost").then_some(first)
     }
 
+    /// Whether both images come from the same repository of the same registry.
+    #[must_use]
+    pub fn is_from_same_repository(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+
     /// The image's name in a mirror that keeps Docker Hub's full names, where official images are
     /// under `library/`.
     #[must_use]

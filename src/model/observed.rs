@@ -289,8 +289,8 @@ pub struct OurContainer {
     pub on_network: bool,
     /// Its run state.
     pub run: RunState,
-    /// How often the engine has restarted it after a crash since the last start by a user or a run.
-    pub restarts: u64,
+    /// Whether it crashed more than once since the last start by a user or a run, and started again moments ago.
+    pub crashes_repeatedly: bool,
     /// When it was last started, in RFC 3339 format.
     pub started_at: Option<String>,
     /// The address that is actually published, while it runs.

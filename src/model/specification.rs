@@ -49,6 +49,9 @@ pub struct Specification {
 impl Specification {
     /// The name that `host_gateway` gives to the engine's host.
     pub const HOST_NAME: &str = "host.docker.internal";
+    /// The environment variable for the role of Grafana's anonymous visitors. On loopback, the image decides; where
+    /// other hosts reach Grafana, they may only view.
+    pub const ANONYMOUS_ROLE: (&str, &str) = ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer");
     /// Limits of a container's log, as log driver options.
     pub const LOG_LIMIT: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
     /// The prefix of an environment variable's field.

@@ -597,7 +597,9 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
         Probe::NotTheContainer => (ServerState::Foreign, Some("another server answers at its address".into())),
         Probe::Starting(why) => (ServerState::Starting, Some(why.clone())),
         // A crashing server runs for a moment between two crashes.
-        Probe::Silent(_) if is_container && seen.container.ours().is_some_and(|have| have.restarts > 0) => crashing(),
+        Probe::Silent(_) if is_container && seen.container.ours().is_some_and(|have| have.crashes_repeatedly) => {
+            crashing()
+        }
         Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
         Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),
         Probe::Unasked => (ServerState::Unknown, None),

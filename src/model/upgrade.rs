@@ -39,6 +39,9 @@ pub enum UpgradeState {
     Unproven,
     /// The new image failed. The previous database is restored before any image starts.
     Refused,
+    /// The new image could not be tried, for example because the disk was full. The previous database is restored
+    /// before any image starts; the next `up` tries the new image again.
+    Postponed,
     /// The previous image runs on its database again, and the new one is not tried automatically.
     Undone,
 }
@@ -50,6 +53,7 @@ impl UpgradeState {
         match self {
             Self::Unproven => "unproven",
             Self::Refused => "refused",
+            Self::Postponed => "postponed",
             Self::Undone => "undone",
         }
     }
@@ -57,7 +61,7 @@ impl UpgradeState {
     /// Parses a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Unproven, Self::Refused, Self::Undone].into_iter().find(|state| state.name() == name)
+        [Self::Unproven, Self::Refused, Self::Postponed, Self::Undone].into_iter().find(|state| state.name() == name)
     }
 }
 
@@ -77,7 +81,7 @@ impl Upgrade {
         match self.state {
             // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
-            UpgradeState::Refused => true,
+            UpgradeState::Refused | UpgradeState::Postponed => true,
             UpgradeState::Undone => false,
         }
     }
@@ -173,7 +177,9 @@ mod tests {
         let undone = upgrade(UpgradeState::Undone);
         assert!(!undone.must_restore(&one) && undone.refuses(&two) && !undone.refuses(&three));
         assert!(upgrade(UpgradeState::Refused).must_restore(&one));
-        for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Undone] {
+        let postponed = upgrade(UpgradeState::Postponed);
+        assert!(postponed.must_restore(&two) && !postponed.refuses(&two), "its image is tried again");
+        for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed, UpgradeState::Undone] {
             assert_eq!(UpgradeState::parse(state.name()), Some(state));
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::upgrade::micros_since_1970;
 use super::{Depth, Systems};
 use crate::backoff::pause;
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Again, Error, Refusal, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::observed::{Account as Login, Observed, Probe, Unreadable};
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
@@ -16,6 +16,7 @@ use crate::model::role::Role;
 use crate::model::specification::PasswordSource;
 use crate::model::stack::Stack;
 use crate::model::status::{self, Account, Status};
+use crate::model::upgrade::UpgradeState;
 
 /// The number of plans made because another process changed the engine meanwhile.
 const MAX_ATTEMPTS: usize = 6;
@@ -76,7 +77,7 @@ async fn undo_upgrade(
     confirm: &impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
 ) -> Error {
-    let (before, upgrade) = match systems.refuse_upgrade().await {
+    let (before, upgrade) = match systems.refuse_upgrade(&error).await {
         Ok(Some(refused)) => refused,
         Ok(None) => return error,
         Err(other) => {
@@ -91,7 +92,12 @@ async fn undo_upgrade(
     let undone = undone.await.map(drop).map_err(Box::new);
     // The settings were saved before the image was tried; repeating its option would try it again.
     let saved = systems.stack().invocation.saved();
-    let (again, rest) = (saved.command(&format!("up --grafana-image {to}")), saved.command("up"));
+    let rest = saved.command("up");
+    let again = if upgrade.state == UpgradeState::Postponed {
+        Again::Automatic(rest.clone())
+    } else {
+        Again::Named(saved.command(&format!("up --grafana-image {to}")))
+    };
     Error::UpgradeUndone { from, to, source: Box::new(error), undone, again, rest }
 }
 
@@ -133,7 +139,7 @@ async fn converge(
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
-                if !plan.restores() {
+                if !plan.only_prepares() {
                     options = UpOptions::default();
                 }
                 retries.spend(not_converged(systems.stack(), &plan, started))?;

@@ -173,11 +173,12 @@ impl Systems {
     }
 
     /// Gives up on the image being tried, unless it has been in use for so long that users' changes
-    /// would be lost. Returns the systems of the stack with the previous image.
+    /// would be lost. Returns the systems of the stack with the previous image. The image is tried again by a
+    /// later `up` if `error` did not come from it.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn refuse_upgrade(&self) -> Result<Option<(Self, Upgrade)>> {
+    pub async fn refuse_upgrade(&self, error: &Error) -> Result<Option<(Self, Upgrade)>> {
         let Some(docker) = &self.docker else { return Ok(None) };
         let stored = docker.stored_settings(&self.stack.instance).await?;
         let tried = self.stack.container(Role::Grafana).map(|spec| &spec.specification.image);
@@ -193,7 +194,9 @@ impl Systems {
             // The image that failed is the previous one, on which a login was tried.
             return Ok(None);
         }
-        let refused = Upgrade { state: UpgradeState::Refused, ..pending };
+        let is_untried = self.failed_step.get() == Some(Step::ProtectDatabase) || error.is_of_full_disk();
+        let state = if is_untried { UpgradeState::Postponed } else { UpgradeState::Refused };
+        let refused = Upgrade { state, ..pending };
         self.save_upgrade(Some(refused.clone())).await?;
         let mut stack: Stack = self.stack.clone();
         if let Service::Container(spec) = &mut stack.grafana {
@@ -204,7 +207,7 @@ impl Systems {
         // The supplied password was tried and stored before, and is restored with the database.
         stack.login.given = false;
         let credentials = Credentials { grafana_password: None, ..self.credentials.clone() };
-        stack.refused_image = Some(refused.to.name.clone());
+        stack.refused_image = (!is_untried).then(|| refused.to.name.clone());
         let systems = Self::new(stack, self.docker.clone(), credentials, std::rc::Rc::clone(&self.listener))?;
         Ok(Some((systems, refused)))
     }

@@ -141,9 +141,6 @@ fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<O
     }
 }
 
-/// On loopback, the image decides the role of anonymous visitors. Off loopback, they may only view.
-const ANONYMOUS_ROLE: (&str, &str) = ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer");
-
 /// The environment of the servers: no telemetry, no downloads at the start, and off loopback no anonymous
 /// administrator.
 fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
@@ -165,7 +162,7 @@ fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
         ],
     };
     let is_open_grafana = role == Role::Grafana && !is_on_loopback;
-    let pairs = pairs.iter().chain(is_open_grafana.then_some(&ANONYMOUS_ROLE));
+    let pairs = pairs.iter().chain(is_open_grafana.then_some(&Specification::ANONYMOUS_ROLE));
     pairs.map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
 }
 

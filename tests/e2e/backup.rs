@@ -347,6 +347,7 @@ fn another_backup_and_a_paused_grafana_are_not_disturbed() {
     docker(&["pause", &it.container("grafana")]).unwrap();
     let paused = it.run(&["backup", path]).expect(1);
     assert!(paused.err.contains("is paused") && paused.err.contains("process 7 on box"), "{}", paused.err);
+    assert!(!paused.err.contains("process 1 on box"), "it was killed: {}", paused.err);
     assert_eq!(it.inspect("grafana")["State"]["Paused"], true, "it stays paused for the other run");
     docker(&["unpause", &it.container("grafana")]).unwrap();
     it.run(&["backup", path]).expect(0);

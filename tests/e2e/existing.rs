@@ -227,6 +227,11 @@ fn the_host_is_found_on_engines_without_host_gateway() {
     let hosts = it.inspect("grafana")["HostConfig"]["ExtraHosts"].to_string();
     assert!(hosts.contains("host.docker.internal:1") && !hosts.contains("host-gateway"), "{hosts}");
     assert_eq!(it.status()["data_source"]["query"], "ok");
+    // A Compose export uses the same address.
+    let folder = tempfile::tempdir().unwrap();
+    it.run(&["export", "compose", folder.path().to_str().unwrap(), "-H", &front.host()]).expect(0);
+    let written = std::fs::read_to_string(folder.path().join("docker-compose.yaml")).unwrap();
+    assert!(written.contains("host.docker.internal:1") && !written.contains("host-gateway"), "{written}");
 }
 
 /// Makes a server on a loopback port reachable at another address as well, once the machine has that address.

@@ -23,6 +23,11 @@ fn each_failure_of_the_engine_has_its_own_hint() {
             "Get \"https://r/v2/\": x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z",
             "timedatectl",
         ),
+        (
+            "/images/create",
+            "Get \"https://r/v2/\": http: server gave HTTP response to HTTPS client",
+            "insecure-registries",
+        ),
         ("/images/create", "Get \"https://r/v2/\": Proxy Authentication Required", "USER:PASSWORD"),
         (
             "/images/create",
@@ -33,6 +38,11 @@ fn each_failure_of_the_engine_has_its_own_hint() {
             "/start",
             "failed to create task for container: exec /run.sh: exec format error: unknown",
             "another architecture",
+        ),
+        (
+            "/start",
+            "failed to create shim task: exec: \"/run.sh\": executable file not found in $PATH: unknown",
+            "choose another with --influxdb-image",
         ),
     ] {
         let front = Front::refusing("POST", path, message);

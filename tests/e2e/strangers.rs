@@ -15,6 +15,9 @@ fn a_foreign_container_on_the_network_is_reported_once() {
     docker(&["pull", &image]).unwrap();
     let stranger = format!("{}-stranger", it.name);
     docker(&["run", "--detach", "--name", &stranger, "--network", &it.name, &image]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("saved");
+    it.run(&["backup", saved.to_str().unwrap()]).expect(0);
     let dry = it.run(&["down", "--dry-run"]).expect(3);
     assert!(dry.out.contains("keep the network") && !dry.out.contains("remove the network"), "{}", dry.out);
     let down = it.run(&["down"]).expect(0);
@@ -28,6 +31,9 @@ fn a_foreign_container_on_the_network_is_reported_once() {
     let prefix = format!("name={}-settings", it.name);
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &prefix]).unwrap(), "");
     assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("keep the network"));
+    // It is no obstacle for a restore.
+    it.run(&["restore", saved.to_str().unwrap()]).expect(0);
+    it.run(&["down", "--volumes", "--yes"]).expect(0);
     // The command in the hint removes it.
     let command = hint.unwrap().split('`').nth(1).unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
@@ -205,6 +211,22 @@ fn an_unavailable_address_changes_nothing() {
     let port = holder.local_addr().unwrap().port().to_string();
     let up = it.run(&["up", "--influxdb-port", &port]).expect(1);
     assert!(up.err.contains("another process"), "{}", up.err);
+    // A port that the engine may not open, and rules that a restart of the firewall has removed.
+    let free = free_port().to_string();
+    for (message, hint) in [
+        (
+            "driver failed programming external connectivity: cannot expose privileged port 80",
+            "ip_unprivileged_port_start",
+        ),
+        (
+            "iptables failed: iptables --wait -t nat -A DOCKER: iptables: No chain/target/match by that name",
+            "systemctl restart docker",
+        ),
+    ] {
+        let front = Front::refusing("POST", "/start", message);
+        let up = it.command(&["up", "--grafana-port", &free]).env("DOCKER_HOST", &front.host()).run().expect(1);
+        assert!(up.err.contains(hint), "{}", up.err);
+    }
     assert_eq!(ids, (it.id("influxdb"), it.id("grafana")));
     let checks = docker(&["ps", "--all", "--filter", &format!("name={}-", it.name), "--format", "{{.Names}}"]).unwrap();
     assert_eq!(checks.lines().count(), 2, "{checks}");

@@ -166,8 +166,9 @@ pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
     Blocked {
         kind: Obstacle::Unverifiable,
         why: format!(
-            "{title}'s container is published at {url} on the engine's host, but on this machine another server \
-             answers at that address, so no requests are sent to it"
+            "{title}'s container is published at {url} on the engine's host, but the server that answers at that \
+             address on this machine is another one, or its image does not log requests, so no credentials are sent to \
+             it"
         ),
         hint: format!(
             "run `{}` on the engine's host, or select that host with -H ssh://USER@HOST",
@@ -222,6 +223,9 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     if context.restores() {
         return restore(context);
     }
+    if let Some(work) = wait_for_login(context) {
+        return work;
+    }
     let resets = options.reset_password && spec.role == Role::Grafana;
     let mut work = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
@@ -270,6 +274,31 @@ fn container<S>(context: &Context<'_, S>) -> Work {
         finding => finding,
     };
     work
+}
+
+/// Waits for a running Grafana that does not answer yet, before a supplied login is tried: if Grafana rejects it,
+/// nothing may have changed. The next plan knows the answer.
+fn wait_for_login<S>(context: &Context<'_, S>) -> Option<Work> {
+    let Context { stack, spec, seen, options, released, .. } = context;
+    let have = seen.container.ours()?;
+    let role = spec.role;
+    let is_silent = matches!(seen.probe, Probe::Unasked | Probe::Silent(_) | Probe::Starting(_));
+    let changes = *released || !differences(context, have).is_empty();
+    if role != Role::Grafana || !stack.login.given || options.reset_password || !changes || !is_silent {
+        return None;
+    }
+    let (finding, mut steps) = match have.run {
+        RunState::Running if have.published.is_some() => (Finding::Silent("it is starting".into()), vec![]),
+        RunState::Paused => (Finding::Stopped("paused".into()), vec![Step::UnpauseContainer(role)]),
+        _ => return None,
+    };
+    steps.push(Step::AwaitAnswer(role));
+    Some(Work { preparation: steps, ..Work::new(finding, vec![]) })
+}
+
+/// Whether the plan only waits for a running Grafana.
+pub(super) fn only_waits(item: &Item) -> bool {
+    item.preparation.contains(&Step::AwaitAnswer(Role::Grafana)) && item.trial.is_empty() && item.steps.is_empty()
 }
 
 /// The container's actual address, which may differ from the desired one.
@@ -471,11 +500,20 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
         have.run != RunState::Created
             && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
     });
-    if is_same || is_fresh(context) || context.restores() {
+    if is_same || is_fresh(context) || context.restores() || is_contradicted(seen, &spec.specification.image) {
         None
     } else {
         older_version(spec, &spec.specification.image, known_version(seen)?)
     }
+}
+
+/// Whether the running server contradicts the tag of its image, so that tags of the same repository name no version.
+fn is_contradicted<S>(seen: &Server<S>, image: &ImageRef) -> bool {
+    let runs = seen.version.as_deref().and_then(Version::parse);
+    let made = seen.container.ours().and_then(|have| have.specification.as_ref()).map(|made| &made.image);
+    made.zip(runs).is_some_and(|(made, runs)| {
+        made.is_from_same_repository(image) && made.version().is_some_and(|named| named != runs)
+    })
 }
 
 /// An image that runs as another user cannot use the files of the first one: managed containers may

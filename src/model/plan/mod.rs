@@ -290,10 +290,33 @@ impl Plan {
         Self(items.collect())
     }
 
-    /// Whether it only restores the previous database; the next plan contains everything else.
+    /// The same plan reduced to the steps of some phases.
+    fn in_phases(self, phases: &[Phase]) -> Self {
+        let items = self.0.into_iter().map(|item| {
+            let kept = |phase| if phases.contains(&phase) { item.steps_in(phase).collect() } else { Vec::new() };
+            let of_steps = [Phase::Network, Phase::Settings, Phase::Changes, Phase::End];
+            Item {
+                preparation: kept(Phase::Preparation),
+                trial: kept(Phase::Trial),
+                release: kept(Phase::Release),
+                ..Item::new(item.resource, item.finding.clone(), of_steps.into_iter().flat_map(kept).collect())
+            }
+        });
+        Self(items.collect())
+    }
+
+    /// Whether it restores the previous database.
     #[must_use]
     pub fn restores(&self) -> bool {
         self.0.iter().any(container::restores)
+    }
+
+    /// Whether it only prepares the next plan, which then contains everything that was requested.
+    #[must_use]
+    pub fn only_prepares(&self) -> bool {
+        let prepares =
+            |item: &Item| container::restores(item) || container::only_looks(item) || container::only_waits(item);
+        self.0.iter().any(|item| item.resource == Resource::Server(Role::Grafana) && prepares(item))
     }
 
     /// Whether there is nothing to do.
@@ -391,7 +414,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         let finding = Finding::Requested("the new image is not accepted yet");
         items.push(Item::new(Resource::Upgrade, finding, vec![Step::FinishUpgrade]));
     }
-    Plan(items)
+    let waits =
+        items.iter().any(|item| item.resource == Resource::Server(Role::Grafana) && container::only_waits(item));
+    let plan = Plan(items);
+    if waits { plan.in_phases(&[Phase::Network, Phase::Preparation]) } else { plan }
 }
 
 /// Whether the other role's container holds this role's port and is removed first.
