@@ -22,10 +22,10 @@ use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
 use crate::model::invocation::{Invocation, typed_option};
 use crate::model::observed::{StoredSettings, Volume};
-use crate::model::plan;
+use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
+use crate::model::stack::{EngineLocation, Remembered, Secret, Stack, UserDashboard};
 use crate::output::Report;
 use crate::reconcile::{Systems, lock};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
@@ -78,7 +78,9 @@ impl Session {
             settings::check(&inputs)?;
         }
         if inputs.needs_no_engine() && purpose == Purpose::Whole {
-            return Self::without_engine(&inputs, context);
+            let session = Self::without_engine(&inputs, context)?;
+            expect_external(session.systems.stack(), &inputs, context, &listener).await?;
+            return Ok(session);
         }
         let docker = connect(&mut inputs, context, &listener).await?;
         let lock = if changes {
@@ -86,7 +88,7 @@ impl Session {
         } else {
             None
         };
-        let memory = match remembered(&docker, &name).await {
+        let memory = match remembered(&docker, &name, &inputs).await {
             Ok(memory) => memory,
             Err(error) => {
                 // The check says more if the server is not an engine. One that does not answer is not waited for twice.
@@ -99,6 +101,19 @@ impl Session {
         if purpose == Purpose::NameOnly {
             // A command that needs only the name may never observe, which checks the engine as well.
             docker.check().await?;
+        }
+        if purpose != Purpose::NameOnly && has_external_grafana(&inputs, &memory) {
+            inputs.engine_machine = engine_machine(&docker, &inputs).await?;
+        }
+        if !memory.containers.is_empty() {
+            for (setting, host) in
+                memory.stored.iter().flat_map(|stored| settings::names_without_address(&inputs, stored))
+            {
+                let option = setting.option();
+                listener.on(Event::Warning(&format!(
+                    "the remembered {option} {host} has no address at the moment: the address of the existing container is used"
+                )));
+            }
         }
         // With both URLs, `up` ignores remembered settings, so its objects are found without them, too.
         let memory = if inputs.needs_no_engine() && purpose == Purpose::Removal { Memory::default() } else { memory };
@@ -212,6 +227,32 @@ async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn L
     Ok(docker)
 }
 
+/// Refuses URLs on this machine that lead to managed containers. Without an engine that answers at once, there are none.
+async fn expect_external(
+    stack: &Stack,
+    inputs: &Inputs,
+    context: &Context<'_>,
+    listener: &Rc<dyn Listener>,
+) -> Result<()> {
+    let is_here = |role| {
+        let host = &stack.url(role).host;
+        let addresses = host.parse().map_or_else(|_| (inputs.resolve)(host), |ip| vec![ip]);
+        addresses.into_iter().any(|ip| ip.is_loopback() || (inputs.has_address)(ip))
+    };
+    let Ok(endpoint) = endpoint(context) else { return Ok(()) };
+    if endpoint.is_ssh() || !Role::ALL.into_iter().any(is_here) {
+        return Ok(());
+    }
+    let found = async { Docker::connect(endpoint, Rc::clone(listener)).await?.managed_at(stack).await };
+    match tokio::time::timeout(CHECK_TIMEOUT, found).await {
+        Ok(Ok(Some((role, managed)))) => Err(Error::Blocked {
+            resource: Resource::Server(role),
+            blocked: plan::managed_server(stack, role, &stack.url(role).to_string(), &managed, "up"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the engine does not answer, or Docker's own configuration names an engine that does not exist. An engine in an
 /// option must exist.
 fn is_without_engine(context: &Context<'_>, inputs: &Inputs, error: &Error) -> bool {
@@ -232,11 +273,11 @@ pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
     Ok(docker)
 }
 
-/// An instance's remembered settings. Containers and volumes are read only if some settings are lost.
-async fn remembered(docker: &Docker, name: &str) -> Result<Memory> {
-    let is_whole = |stored: &StoredSettings| stored.values.as_ref().is_some_and(settings::is_readable);
+/// An instance's remembered settings. Containers and volumes are read only if some settings are lost or have no
+/// address.
+async fn remembered(docker: &Docker, name: &str, inputs: &Inputs) -> Result<Memory> {
     let stored = docker.stored_settings(name).await?;
-    if is_whole(&stored) {
+    if !settings::needs_containers(inputs, &stored) {
         return Ok(Memory { stored: Some(stored), ..Memory::default() });
     }
     docker.check().await?;
@@ -265,7 +306,8 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         engine_options: inputs.engine_options.clone(),
         resolve: inputs.resolve,
         own_address: inputs.own_address,
-        machine: inputs.machine,
+        machine: inputs.machine.clone(),
+        engine_machine: None,
         has_address: inputs.has_address,
         read_dashboard: inputs.read_dashboard,
     }
@@ -309,7 +351,8 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
         engine_options: engine_options(options),
         resolve,
         own_address: address_of_this_machine,
-        machine,
+        machine: machine(),
+        engine_machine: None,
         has_address: is_of_this_machine,
         read_dashboard,
     })
@@ -455,9 +498,28 @@ fn resolve(host: &str) -> Vec<IpAddr> {
     addresses
 }
 
-/// A fingerprint of the number that identifies a Linux system (machine-id(5)), which itself must not be published.
+/// Whether Grafana is external, by this run or by the remembered settings.
+fn has_external_grafana(inputs: &Inputs, memory: &Memory) -> bool {
+    let option = Setting::GrafanaUrl.key().option;
+    let remembered = memory.stored.iter().flat_map(|stored| &stored.values).any(|values| values.contains_key(option));
+    inputs.given(Setting::GrafanaUrl).map_or(remembered, |url| !url.is_empty())
+}
+
+/// A fingerprint of the engine's machine: the engine's own id, which is the same over ssh. Podman has none.
+async fn engine_machine(docker: &Docker, inputs: &Inputs) -> Result<Option<String>> {
+    let id = docker.id().await?.map(|id| machine_fingerprint(&id));
+    let here = inputs.machine.clone().filter(|_| docker.location() == EngineLocation::Here);
+    Ok(id.or(here))
+}
+
+/// A fingerprint of the number that identifies a Linux system (machine-id(5)).
 fn machine() -> Option<String> {
     let id = std::fs::read_to_string("/etc/machine-id").ok()?;
     let id = Some(id.trim()).filter(|id| !id.is_empty() && *id != "uninitialized")?;
-    Some(fingerprint(format!("clipper-metrics {id}").as_bytes()))
+    Some(machine_fingerprint(id))
+}
+
+/// The fingerprint of a number that must not be published itself.
+fn machine_fingerprint(id: &str) -> String {
+    fingerprint(format!("clipper-metrics {id}").as_bytes())
 }

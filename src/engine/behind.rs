@@ -10,16 +10,33 @@ use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
 
 use super::container::{is_up, name_of};
 use super::{Docker, labels};
+use crate::error::Result;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::observed::ManagedServer;
 use crate::model::role::Role;
-use crate::model::stack::EngineLocation;
+use crate::model::stack::{EngineLocation, Service, Stack};
 use crate::model::text::printable;
 
 /// The time limit for resolving a name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Docker {
+    /// The first external server of a stack that is a running managed container.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Docker`] if the engine does not answer.
+    pub async fn managed_at(&self, stack: &Stack) -> Result<Option<(Role, ManagedServer)>> {
+        let all = self.containers(&stack.instance).await?;
+        for role in Role::ALL {
+            let Service::External { url } = stack.service(role) else { continue };
+            let found = self.managed_behind(url, &stack.instance, &all).await.filter(|managed| managed.runs);
+            if let Some(managed) = found {
+                return Ok(Some((role, managed)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The managed container that a URL leads to, preferably the instance's own.
     pub(super) async fn managed_behind(
         &self,

@@ -151,6 +151,12 @@ impl Endpoint {
         }
     }
 
+    /// Whether it is reached over ssh.
+    #[must_use]
+    pub fn is_ssh(&self) -> bool {
+        self.host.starts_with("ssh://")
+    }
+
     /// A command of the engine's own client, for the same engine.
     pub(super) fn docker_command(&self, arguments: &str) -> String {
         Invocation::new(Vec::new(), self.options()).docker(arguments)

@@ -147,7 +147,7 @@ impl Docker {
 
     #[cfg(unix)]
     async fn connect_over_ssh(endpoint: &Endpoint, listener: &dyn Listener) -> Result<Option<ssh::Ssh>> {
-        if !endpoint.host.starts_with("ssh://") {
+        if !endpoint.is_ssh() {
             return Ok(None);
         }
         let Some(destination) = ssh::Destination::parse(&endpoint.host) else {

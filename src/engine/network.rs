@@ -81,6 +81,19 @@ impl Docker {
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
     }
 
+    /// The number that identifies the engine; `None` for Podman, which makes a new one for each request.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn id(&self) -> Result<Option<String>> {
+        self.check().await?;
+        if self.is_podman.get() {
+            return Ok(None);
+        }
+        let info = self.call("request the engine's properties", self.client.info()).await?;
+        Ok(info.id.filter(|id| !id.is_empty()))
+    }
+
     /// Podman 4.3 does not report rootless mode as Docker does, so its folder and socket are checked as well.
     async fn is_rootless(&self) -> Result<bool> {
         let info = self.call("request the engine's properties", self.client.info()).await?;

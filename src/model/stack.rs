@@ -424,7 +424,7 @@ pub struct DataSource {
     pub database: String,
     /// InfluxDB's user, if it requires a login.
     pub user: String,
-    /// The fingerprint of this machine, if `url` was derived and is on its loopback: the same address on another machine
+    /// The fingerprint of the machine whose loopback `url` is on, if that address was derived: the same address on another machine
     /// is another InfluxDB.
     pub machine: Option<String>,
 }
@@ -436,12 +436,15 @@ pub struct MadeFor {
     pub url: String,
     /// The database.
     pub database: String,
-    /// The machine whose loopback the address is on, as in [`DataSource::machine`]; `None` if it is unknown or does not
-    /// matter.
+    /// The machine whose loopback the address is on, as in [`DataSource::machine`]; `None` if it does not matter, or in
+    /// the mark of an older version.
     pub machine: Option<String>,
 }
 
 impl MadeFor {
+    /// The fingerprint of a machine that has none. Two such machines cannot be distinguished.
+    pub const UNKNOWN_MACHINE: &str = "unknown";
+
     /// Whether both are the same database, as far as both machines are known.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::keys::Setting;
-use super::{Resolved, values};
+use super::{Inputs, Resolved, values};
 use crate::error::{Error, Result};
 use crate::model::address::ServerUrl;
 use crate::model::image::ImageRef;
@@ -74,14 +74,18 @@ pub(super) fn keep_image(
     Some(std::mem::replace(&mut made.image, upgrade.from.name.clone()))
 }
 
+/// The addresses of a host that is given by address or by name.
+pub(super) fn addresses(inputs: &Inputs, host: &str) -> Vec<IpAddr> {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse().map_or_else(|_| (inputs.resolve)(host), |ip| vec![ip])
+}
+
 /// Resolves the address to publish at to one IP address.
 fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
-    let text = text.trim_start_matches('[').trim_end_matches(']');
-    if let Ok(ip) = text.parse() {
-        return Ok(ip);
-    }
-    let addresses = (resolved.inputs.resolve)(text);
-    addresses.into_iter().next().ok_or_else(|| {
+    let made = resolved.containers.iter().find(|(one, _)| *one == role).and_then(|(_, made)| made.as_ref());
+    // A remembered name may have lost its address; the container keeps the one it was created with.
+    let before = made.map(|made| made.publish.ip()).filter(|_| resolved.inputs.given(setting).is_none());
+    addresses(resolved.inputs, text).into_iter().next().or(before).ok_or_else(|| {
         Error::usage(
             format!("cannot publish {} at {text}: the name has no address", role.title()),
             format!(
@@ -182,14 +186,23 @@ pub(super) fn data_source_url(influxdb: &Service, grafana: &Service) -> (String,
     }
 }
 
-/// The derived address is on this machine's loopback, as a Grafana that runs here reaches it.
-pub(super) fn is_on_loopback_here(influxdb: &Service, grafana: &Service, engine: &EngineLocation) -> bool {
-    let is_external = matches!(grafana, Service::External { .. });
-    is_external
-        && match influxdb {
-            Service::External { url } => url.is_loopback(),
-            Service::Container(spec) => spec.url().is_loopback() && *engine == EngineLocation::Here,
+/// The machine whose loopback address an external Grafana is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoopbackOwner {
+    ThisMachine,
+    Engine,
+}
+
+/// The owner of the loopback that the derived address is on, as an external Grafana on the same machine reaches it.
+pub(super) fn loopback_owner(influxdb: &Service, grafana: &Service, engine: &EngineLocation) -> Option<LoopbackOwner> {
+    let Service::External { .. } = grafana else { return None };
+    match influxdb {
+        Service::External { url } => url.is_loopback().then_some(LoopbackOwner::ThisMachine),
+        Service::Container(spec) => {
+            let is_reached = !matches!(engine, EngineLocation::Elsewhere(_));
+            (is_reached && spec.url().is_loopback()).then_some(LoopbackOwner::Engine)
         }
+    }
 }
 
 /// The settings that would create a container again, in place of lost remembered ones.

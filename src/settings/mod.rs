@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::containers::{
-    container, data_source_url, default_image, is_on_loopback_here, keep_image, settings_from, settings_of,
+    LoopbackOwner, addresses, container, data_source_url, default_image, keep_image, loopback_owner, settings_from,
+    settings_of,
 };
 use self::contents::{alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
@@ -30,10 +31,9 @@ use crate::model::observed::StoredSettings;
 use crate::model::role::Role;
 use crate::model::specification::Specification;
 use crate::model::stack::{
-    ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Loss, Lost, Pull, Remembered, Secret, Service,
-    Settings, Stack, UnknownSetting, UserDashboard,
+    ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered, Secret,
+    Service, Settings, Stack, UnknownSetting, UserDashboard,
 };
-use crate::model::upgrade::Upgrade;
 
 /// The supplied secrets, already read from their files or variables.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +72,9 @@ pub struct Inputs {
     /// This machine's address for other hosts.
     pub own_address: fn() -> Option<IpAddr>,
     /// A fingerprint of this machine that no other machine has, if the system knows one.
-    pub machine: fn() -> Option<String>,
+    pub machine: Option<String>,
+    /// A fingerprint of the engine's machine, if an external Grafana may be told its loopback address.
+    pub engine_machine: Option<String>,
     /// Whether this machine has an address.
     pub has_address: fn(IpAddr) -> bool,
     /// Reads a user's dashboard for an instance, by its path.
@@ -84,7 +86,8 @@ pub struct Inputs {
 pub struct Memory {
     /// The settings; `None` if no engine is used.
     pub stored: Option<StoredSettings>,
-    /// The specifications of the instance's containers, read only if settings are lost or unreadable.
+    /// The specifications of the instance's containers, read only if settings are lost or unreadable, or if a
+    /// remembered host name has no address.
     pub containers: Vec<(Role, Option<Specification>)>,
     /// A data volume of the instance exists; read only if no settings are stored.
     pub has_data: bool,
@@ -181,6 +184,8 @@ fn typed(setting: Setting, value: &str) -> String {
 /// A merge in progress. Every setting passes through [`Resolved::pick`].
 struct Resolved<'a> {
     inputs: &'a Inputs,
+    /// The specifications of the containers, as far as they were read.
+    containers: &'a [(Role, Option<Specification>)],
     remembered: BTreeMap<String, Remembered>,
     /// The values to remember.
     values: BTreeMap<String, Remembered>,
@@ -228,14 +233,14 @@ impl Resolved<'_> {
 /// # Errors
 /// [`Error::Usage`] with the option's name, if a setting is invalid.
 pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
-    let Some(stored) = &memory.stored else { return merge_with(inputs, BTreeMap::new(), Remembering::Nothing, None) };
+    let Some(stored) = &memory.stored else { return merge_with(inputs, memory, BTreeMap::new(), Remembering::Nothing) };
     let Some(values) = &stored.values else {
         if stored.numbers.is_empty() && memory.containers.is_empty() && !memory.has_data {
-            return merge_with(inputs, BTreeMap::new(), Remembering::Known, None);
+            return merge_with(inputs, memory, BTreeMap::new(), Remembering::Known);
         }
         let cause = if stored.numbers.is_empty() { Loss::Gone } else { Loss::Unreadable };
         let unknown = nothing_tells(inputs, memory);
-        return merge_with(inputs, stand_ins(memory), Remembering::Lost(cause, unknown), None);
+        return merge_with(inputs, memory, stand_ins(memory), Remembering::Lost(cause, unknown));
     };
     let (mut readable, unreadable) = split(values);
     let mut unknown = Vec::new();
@@ -248,7 +253,7 @@ pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
         }
     }
     let remembering = if unknown.is_empty() { Remembering::Known } else { Remembering::Lost(Loss::Values, unknown) };
-    merge_with(inputs, readable, remembering, stored.upgrade.as_ref())
+    merge_with(inputs, memory, readable, remembering)
 }
 
 /// The images that only the memory names, not this run.
@@ -285,10 +290,22 @@ fn split(
     (readable, unreadable)
 }
 
-/// Whether every remembered value is valid.
+/// Whether the containers must be read to know an instance's settings: some are lost, or a remembered host name has no
+/// address at the moment.
 #[must_use]
-pub fn is_readable(values: &BTreeMap<String, Remembered>) -> bool {
-    split(values).1.is_empty()
+pub fn needs_containers(inputs: &Inputs, stored: &StoredSettings) -> bool {
+    let is_lost = stored.values.as_ref().is_none_or(|values| !split(values).1.is_empty());
+    is_lost || !names_without_address(inputs, stored).is_empty()
+}
+
+/// The remembered host names to publish at that have no address at the moment.
+#[must_use]
+pub fn names_without_address(inputs: &Inputs, stored: &StoredSettings) -> Vec<(Setting, String)> {
+    let names =
+        [Setting::InfluxdbIp, Setting::GrafanaIp].into_iter().filter(|setting| inputs.given(*setting).is_none());
+    let remembered = |setting: Setting| stored.values.as_ref()?.get(setting.key().option);
+    let names = names.filter_map(|setting| Some((setting, remembered(setting)?.value.clone())));
+    names.filter(|(_, host)| addresses(inputs, host).is_empty()).collect()
 }
 
 /// The settings that the containers were created from, in place of remembered ones.
@@ -350,7 +367,7 @@ pub fn check(inputs: &Inputs) -> Result<()> {
         file.influx_ip = None;
         file.metrics.remove("grafana_ip");
     }
-    merge_with(&inputs, BTreeMap::new(), Remembering::Nothing, None).map(drop)
+    merge_with(&inputs, &Memory::default(), BTreeMap::new(), Remembering::Nothing).map(drop)
 }
 
 /// Whether settings are remembered.
@@ -365,12 +382,15 @@ enum Remembering {
 
 fn merge_with(
     inputs: &Inputs,
+    memory: &Memory,
     remembered: BTreeMap<String, Remembered>,
     remembering: Remembering,
-    upgrade: Option<&Upgrade>,
 ) -> Result<(Stack, Credentials)> {
     let name = inputs.instance()?;
-    let mut resolved = Resolved { inputs, remembered, values: BTreeMap::new() };
+    // Lost settings say nothing about an upgrade.
+    let stored = memory.stored.as_ref().filter(|stored| stored.values.is_some());
+    let upgrade = stored.and_then(|stored| stored.upgrade.as_ref());
+    let mut resolved = Resolved { inputs, containers: &memory.containers, remembered, values: BTreeMap::new() };
     let influxdb_url = resolved.url(Setting::InfluxdbUrl)?;
     let grafana_url = resolved.url(Setting::GrafanaUrl)?;
     // A registry is remembered even if no default image is used.
@@ -411,8 +431,12 @@ fn merge_with(
         ));
     }
     let (worked_out, host_gateway) = data_source_url(&influxdb, &grafana);
-    let machine = is_on_loopback_here(&influxdb, &grafana, &inputs.engine) && chosen_url.is_none();
-    let machine = machine.then(inputs.machine).flatten();
+    let loopback = loopback_owner(&influxdb, &grafana, &inputs.engine).filter(|_| chosen_url.is_none());
+    let machine = loopback.map(|owner| match owner {
+        LoopbackOwner::ThisMachine => inputs.machine.as_ref(),
+        LoopbackOwner::Engine => inputs.engine_machine.as_ref(),
+    });
+    let machine = machine.map(|known| known.map_or(MadeFor::UNKNOWN_MACHINE, String::as_str).to_string());
     if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
         spec.specification.host_gateway = host_gateway;
     }

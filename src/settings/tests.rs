@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::specification::PasswordSource;
-use crate::model::stack::ContainerSpec;
+use crate::model::stack::{ContainerSpec, SshForward};
 
 fn inputs() -> Inputs {
     Inputs {
@@ -17,7 +17,8 @@ fn inputs() -> Inputs {
         engine_options: String::new(),
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
-        machine: || Some("this".into()),
+        machine: Some("this".into()),
+        engine_machine: Some("engine".into()),
         has_address: |ip| ip.is_loopback() || ip == IpAddr::from([192, 0, 2, 1]),
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
             name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),
@@ -32,6 +33,13 @@ fn inputs() -> Inputs {
             }),
         },
     }
+}
+
+/// Whether no container has to be read for these settings.
+fn is_whole(values: &BTreeMap<String, Remembered>) -> bool {
+    let stored = StoredSettings { values: Some(values.clone()), ..StoredSettings::default() };
+    let resolving = Inputs { resolve: |_| vec![IpAddr::from([127, 0, 0, 1])], ..inputs() };
+    !needs_containers(&resolving, &stored)
 }
 
 /// Nothing is remembered yet.
@@ -255,7 +263,7 @@ fn one_unreadable_value_is_named_and_the_others_stay() {
         let option = setting.key().option;
         let mut values = remembered(&good);
         values.extend(remembered(&[(option, bad)]));
-        assert!(!is_readable(&values), "{option}");
+        assert!(!is_whole(&values), "{option}");
         let memory = remembering(values);
         let stack = merged(&inputs(), &memory).unwrap();
         assert_eq!(unknown(&stack), [option]);
@@ -271,9 +279,9 @@ fn one_unreadable_value_is_named_and_the_others_stay() {
         // Given again or taken back, it is known.
         assert!(unknown(&merged(&with(setting, ""), &memory).unwrap()).is_empty(), "{option}");
     }
-    assert!(is_readable(&remembered(&[("grafana-ip", "a-name-that-does-not-resolve-today"), ("of-a-newer", "")])));
+    assert!(is_whole(&remembered(&[("grafana-ip", "a-name-that-does-not-resolve-today"), ("of-a-newer", "")])));
     // What is remembered in another form counts as empty, and no setting is empty.
-    assert!(!is_readable(&remembered(&[("grafana-folder", "")])));
+    assert!(!is_whole(&remembered(&[("grafana-folder", "")])));
 }
 
 #[test]
@@ -567,6 +575,47 @@ fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
     assert_eq!(images(&with(Setting::GrafanaImage, "mine:1"), &registry).len(), 1);
     let default = Setting::GrafanaImage.key().default;
     assert_eq!(images(&inputs(), &[("grafana-image", default)]), Vec::<String>::new());
+}
+
+#[test]
+fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprint() {
+    let made_for = |change: &dyn Fn(&mut Inputs)| {
+        let mut it = with(Setting::GrafanaUrl, "http://grafana.example:3000");
+        change(&mut it);
+        merged(&it, &fresh()).unwrap().data_source.made_for()
+    };
+    let machine = |change: &dyn Fn(&mut Inputs)| made_for(change).machine;
+    let over_ssh = EngineLocation::OverSsh { host: "box".into(), forward: SshForward { destination: "box".into() } };
+    assert_eq!(machine(&|_| ()).as_deref(), Some("engine"));
+    assert_eq!(machine(&|it| it.engine = over_ssh.clone()).as_deref(), Some("engine"));
+    let external = |it: &mut Inputs| drop(it.options.insert(Setting::InfluxdbUrl, "http://127.0.0.1:8086".into()));
+    assert_eq!(machine(&external).as_deref(), Some("this"));
+    let chosen = |it: &mut Inputs| drop(it.options.insert(Setting::DataSourceUrl, "http://10.0.0.1:8086".into()));
+    assert_eq!(machine(&chosen), None);
+    // A machine without a fingerprint is another one than each known machine.
+    let known = made_for(&|_| ());
+    let unknown = made_for(&|it| it.engine_machine = None);
+    assert_eq!(known.url, unknown.url);
+    assert!(known.is_on_another_machine(&unknown) && unknown.is_on_another_machine(&known));
+    // Marks of older versions name no machine.
+    assert!(MadeFor { machine: None, ..known.clone() }.is_same(&unknown));
+}
+
+#[test]
+fn a_remembered_host_name_without_an_address_stops_nothing_while_the_container_exists() {
+    let stack = merged(&with(Setting::InfluxdbIp, "localhost"), &fresh()).unwrap();
+    let mut memory = memory_of(&stack);
+    memory.stored.as_mut().unwrap().values.as_mut().unwrap().get_mut("influxdb-ip").unwrap().value =
+        "metrics.lan".into();
+    assert!(needs_containers(&inputs(), memory.stored.as_ref().unwrap()));
+    assert!(merged(&inputs(), &memory).is_err(), "without a container, no address is known");
+    let mut made = stack.container(Role::Influxdb).unwrap().specification.clone();
+    made.publish.set_ip([192, 0, 2, 1].into());
+    memory.containers = vec![(Role::Influxdb, Some(made))];
+    let again = merged(&inputs(), &memory).unwrap();
+    assert_eq!(again.container(Role::Influxdb).unwrap().specification.publish.ip(), IpAddr::from([192, 0, 2, 1]));
+    assert_eq!(again.settings.unwrap().values["influxdb-ip"].value, "metrics.lan", "it stays remembered");
+    assert!(merged(&with(Setting::InfluxdbIp, "metrics.lan"), &memory).is_err(), "this run names it");
 }
 
 #[test]

@@ -207,15 +207,12 @@ fn a_reset_of_a_new_instance_sets_a_password() {
     );
 }
 
-#[test]
-fn a_stored_password_is_never_sent_to_another_grafana() {
+/// A Grafana that records the credentials it receives: its URL, and the `Authorization` headers.
+fn listening_grafana() -> (String, std::sync::Arc<std::sync::Mutex<Vec<String>>>) {
     use std::sync::{Arc, Mutex};
 
     use crate::support::double::{Double, Version, handle};
     use crate::support::server::in_background;
-    let it = Instance::new("elsewhere");
-    it.first_up(&[]).expect(0);
-    with_password(&it, &["up", "--reset-grafana-password"], "our-secret").expect(0);
     let headers = Arc::new(Mutex::new(Vec::new()));
     let double = Arc::new(Mutex::new(Double::new(Version::V12, "theirs", None)));
     let heard = Arc::clone(&headers);
@@ -224,12 +221,31 @@ fn a_stored_password_is_never_sent_to_another_grafana() {
         heard.lock().unwrap().extend(request.headers.get("authorization").cloned());
         async move { handle(&double, request).await }
     });
-    let url = format!("http://127.0.0.1:{port}");
+    (format!("http://127.0.0.1:{port}"), headers)
+}
+
+#[test]
+fn a_stored_password_is_never_sent_to_another_grafana() {
+    let it = Instance::new("elsewhere");
+    it.first_up(&[]).expect(0);
+    with_password(&it, &["up", "--reset-grafana-password"], "our-secret").expect(0);
+    let (url, headers) = listening_grafana();
     for words in [["status", "--grafana-url", &url], ["up", "--grafana-url", &url]] {
         assert_ne!(it.run(&words).code, 0);
     }
     let headers = headers.lock().unwrap();
     assert!(!headers.is_empty() && headers.iter().all(|header| *header == basic("admin", "admin")), "{headers:?}");
+}
+
+#[test]
+fn an_export_without_an_account_does_not_sign_in_even_if_the_container_has_another_user() {
+    let it = Instance::new("export-user");
+    it.first_up(&["--grafana-user", "bob"]).expect(0);
+    let (url, headers) = listening_grafana();
+    let folder = tempfile::tempdir().unwrap();
+    let files = folder.path().join("files");
+    it.run(&["export", "provisioning", files.to_str().unwrap(), "--grafana-url", &url]).expect(0);
+    assert!(headers.lock().unwrap().is_empty(), "{:?}", headers.lock().unwrap());
 }
 
 #[test]

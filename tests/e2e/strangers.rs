@@ -32,7 +32,7 @@ fn a_foreign_container_on_the_network_is_reported_once() {
     assert_eq!(docker(&["volume", "ls", "--quiet", "--filter", &prefix]).unwrap(), "");
     assert!(it.run(&["down", "--dry-run"]).expect(0).out.contains("keep the network"));
     // It is no obstacle for a restore.
-    it.run(&["restore", saved.to_str().unwrap()]).expect(0);
+    it.run(&["restore", saved.to_str().unwrap(), "--yes"]).expect(0);
     it.run(&["down", "--volumes", "--yes"]).expect(0);
     // The command in the hint removes it.
     let command = hint.unwrap().split('`').nth(1).unwrap();

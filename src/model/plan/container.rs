@@ -127,7 +127,8 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released:
 
 /// The URL of an external server leads to a managed container, which would be removed in favour of
 /// itself, or together with its instance.
-pub(super) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocked {
+#[must_use]
+pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocked {
     let ManagedServer { container, instance, is_own, runs } = managed;
     let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
     let state = if *runs { "" } else { ", which does not run" };

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 pub use self::container::{
-    needs_last_image, not_the_container, older_version, unusable_server, volume_of_another_user,
+    managed_server, needs_last_image, not_the_container, older_version, unusable_server, volume_of_another_user,
 };
 pub use self::restore::{
     begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
