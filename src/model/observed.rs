@@ -320,7 +320,7 @@ impl OurContainer {
 }
 
 /// The run state of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunState {
     /// Created, but never started.
     Created,

@@ -33,7 +33,7 @@ pub struct NamedImage {
 }
 
 /// The state of an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpgradeState {
     /// The new image is not accepted yet, and the copy of the database is kept.
     Unproven,
