@@ -199,6 +199,17 @@ fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
         take(&["--alerts"]);
         assert_eq!(rules(), 2, "{version:?}");
     }
+    // Rules in another organisation than before stay in Grafana until a file deletes them there.
+    let it = Servers::start(Version::V12_4);
+    let home = tempfile::tempdir().unwrap();
+    let files = home.path().join("files");
+    it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"})));
+    it.run(&["up", "--grafana-org", "Team"]).expect(0);
+    provisioning(&it, &files, &["--alerts"]).expect(0);
+    let [option, file] = account(home.path());
+    provisioning(&it, &files, &["--alerts", "--grafana-org", "Team", &option, &file]).expect(0);
+    let rules: Value = serde_saphyr::from_str(&read(&files, "alerting/clipper-metrics.yaml")).unwrap();
+    assert_eq!((&rules["groups"][0]["orgId"], &rules["deleteRules"][0]["orgId"]), (&json!(2), &json!(1)), "{rules}");
     let home = home_without_engine();
     for kind in ["swarm", "kubernetes"] {
         let directory = home.path().join(kind);

@@ -97,6 +97,7 @@ async fn export(
         has_stored_password: looked.has_stored_password,
         influxdb_password,
         deletes_rules: export::deletes_rules(format, stack, directory)?,
+        earlier_organisations: &export::earlier_organisations(stack, directory)?,
     };
     let files = export::files(format, &material)?;
     let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };

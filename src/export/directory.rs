@@ -73,6 +73,19 @@ pub fn lists(directory: &Path, path: &str) -> Result<bool> {
     Ok(listed.iter().any(|(listed, _)| listed == path))
 }
 
+/// The content of a file in the directory; `None` if there is none.
+///
+/// # Errors
+/// [`Error::Io`] if the file system returns an error.
+pub fn read(directory: &Path, path: &str) -> Result<Option<String>> {
+    let file = directory.join(path);
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(Some(text)),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(why) => Err(failed("read", &file, why)),
+    }
+}
+
 /// Writes an export. Every file is always either complete or missing, and the next run recognizes
 /// the files of a run that died.
 ///

@@ -113,6 +113,22 @@ pub fn deletes_rules(format: Format, stack: &Stack, directory: &Path) -> Result<
     Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
 }
 
+/// The organisations in which an earlier export to that directory created or deleted alert rules.
+///
+/// # Errors
+/// [`Error::Io`] if the file system returns an error.
+pub fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>> {
+    let path = format!("alerting/{}.yaml", stack.instance);
+    let text = if directory::lists(directory, &path)? { directory::read(directory, &path)? } else { None };
+    // A file that a user edited so that it is no valid YAML stops the export later.
+    let file: Value = text.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
+    let entries = ["groups", "deleteRules"].into_iter().flat_map(|list| file[list].as_array().into_iter().flatten());
+    let mut organisations: Vec<u64> = entries.filter_map(|entry| entry["orgId"].as_u64()).collect();
+    organisations.sort_unstable();
+    organisations.dedup();
+    Ok(organisations)
+}
+
 /// The password of the Grafana that an earlier export to that directory creates.
 ///
 /// # Errors
@@ -215,6 +231,8 @@ pub struct Material<'a> {
     pub influxdb_password: Option<&'a Secret>,
     /// Whether the files delete alert rules if they create none.
     pub deletes_rules: bool,
+    /// The organisations of the alert rules in an earlier export to the same directory.
+    pub earlier_organisations: &'a [u64],
 }
 
 impl<'a> Material<'a> {
@@ -284,8 +302,9 @@ pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
     // The files may be applied from another machine.
     let source = DataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
-    let Material { version, deletes_rules, .. } = *material;
-    let purpose = Purpose { source: &source, password, version, keeps_database, deletes_rules };
+    let Material { version, deletes_rules, earlier_organisations, .. } = *material;
+    let purpose =
+        Purpose { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };
     Provisioning::new(material.stack, &purpose, material.present)
 }
 

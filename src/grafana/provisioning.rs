@@ -162,6 +162,8 @@ pub struct Purpose<'a> {
     pub keeps_database: bool,
     /// Whether files created alert rules there before, which stay until a file deletes them.
     pub deletes_rules: bool,
+    /// The organisations in which an earlier export created them.
+    pub earlier_organisations: &'a [u64],
 }
 
 /// All files.
@@ -317,7 +319,12 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
     });
     expandable(&mut group);
     group["rules"] = rules.collect();
-    Ok(Some(json!({"apiVersion": 1, "groups": [group]})))
+    let mut file = json!({"apiVersion": 1, "groups": [group]});
+    let deleted = rules_in(stack, earlier_organisations(purpose, present.organisation));
+    if !deleted.is_empty() {
+        file["deleteRules"] = json!(deleted);
+    }
+    Ok(Some(file))
 }
 
 /// The file that deletes the instance's provisioned rules; harmless if there are none.
@@ -325,8 +332,22 @@ fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Opt
     if !purpose.deletes_rules || purpose.version.is_some_and(|version| !alerts::is_supported(version)) {
         return None;
     }
-    let rules = AlertRule::ALL.map(|rule| json!({"orgId": organisation, "uid": alerts::uid(&stack.instance, rule)}));
-    Some(json!({"apiVersion": 1, "deleteRules": rules}))
+    let organisations = [organisation].into_iter().chain(earlier_organisations(purpose, organisation));
+    Some(json!({"apiVersion": 1, "deleteRules": rules_in(stack, organisations)}))
+}
+
+/// The organisations in which an earlier export created rules, except the current one. Grafana keeps such rules, and
+/// its API cannot delete them.
+fn earlier_organisations(purpose: &Purpose<'_>, organisation: u64) -> impl Iterator<Item = u64> {
+    purpose.earlier_organisations.iter().copied().filter(move |earlier| *earlier != organisation)
+}
+
+/// References to the instance's rules in some organisations.
+fn rules_in(stack: &Stack, organisations: impl Iterator<Item = u64>) -> Vec<Value> {
+    let of = |organisation| {
+        AlertRule::ALL.map(|rule| json!({"orgId": organisation, "uid": alerts::uid(&stack.instance, rule)}))
+    };
+    organisations.flat_map(of).collect()
 }
 
 /// Escapes `$` so that Grafana does not expand variables in values.
