@@ -114,8 +114,6 @@ struct World {
     promised: Option<u64>,
     /// The container of the announced version.
     promised_for: u32,
-    /// The version of the container that was removed in this run.
-    removed: Option<u64>,
     /// The recorded upgrade, by number.
     upgrade: Option<(UpgradeState, u32)>,
     /// The copy of the database.
@@ -532,14 +530,15 @@ impl World {
     fn execute(&mut self, case: Case, step: Step) -> bool {
         match step {
             Step::PullImage(role) => self.server(role).image = true,
-            Step::CheckImage(role) => {
+            Step::CheckImage { role, restores } => {
                 assert!(self.server(role).image);
+                assert_eq!(restores, role == Role::Grafana && self.restores(case));
                 let waits = self
                     .grafana
                     .container
                     .is_some_and(|have| have.run == RunState::Created && have.id == self.promised_for);
                 let promised = self.promised.filter(|_| !waits);
-                if role == Role::Grafana && case.version() < self.newest(promised) && !self.restores(case) {
+                if role == Role::Grafana && case.version() < self.newest(promised) && !restores {
                     assert!(self.ran > case.version(), "refused for nothing");
                     return false;
                 }
@@ -608,13 +607,13 @@ impl World {
                 let version = if role == Role::Grafana { case.version() } else { LABEL };
                 self.create(role, source, role == Role::Grafana && case.open, case.port(role), version);
             }
-            Step::CreateOnLoopback => {
+            Step::CreateOnLoopback { ref last } => {
                 if self.db.is_none() && case.given.is_some() {
                     self.file = case.given;
                 }
                 let source = if self.file.is_some() { PasswordSource::File } else { PasswordSource::Default };
                 // From the last image that ran.
-                let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
+                let last = self.last_version(last.as_ref());
                 let version = if self.db.is_some() { last } else { case.version() };
                 self.create(Role::Grafana, source, false, 0, version);
                 if self.db.is_none() && version > self.newest(self.promised) {
@@ -663,12 +662,12 @@ impl World {
                 let new = Some(case.given.unwrap_or(NEW));
                 (self.db, self.file, self.pending) = (new, new, new);
             }
-            Step::ProtectDatabase => {
+            Step::ProtectDatabase { ref last } => {
                 let have = self.grafana.container.unwrap();
                 assert_eq!(have.run, RunState::Created, "nothing may have the database open");
                 let of_this = |id| self.copy.is_some_and(|copy| copy.id == id);
                 let is_kept = matches!(self.upgrade, Some((UpgradeState::Unproven, id)) if of_this(id));
-                let last = self.removed.or(self.promised).or(self.recorded).unwrap_or(LABEL);
+                let last = self.last_version(last.as_ref());
                 // If the new version had run, that would be recorded.
                 let is_kept = is_kept && self.newest(self.promised) > LABEL;
                 if self.db.is_some() && !is_kept && have.version > last {
@@ -730,7 +729,6 @@ impl World {
             Step::RemoveContainer(role) => {
                 let had = self.server(role).container.take();
                 if role == Role::Grafana {
-                    self.removed = had.filter(|had| had.run != RunState::Created).map(|had| had.version);
                     // A container that was never started has migrated nothing.
                     let waits = had.is_some_and(|had| had.run == RunState::Created && had.id == self.promised_for);
                     self.promised = self.promised.filter(|_| !waits);
@@ -801,6 +799,12 @@ impl World {
         let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == RunState::Running);
         assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is accepted off loopback after {step:?}");
         true
+    }
+
+    /// The last version that ran, by the container that shows it or else by the files in the volume.
+    fn last_version(&self, shown: Option<&NamedImage>) -> u64 {
+        let shown = shown.map(|image| image.id.as_ref().unwrap().parse().unwrap());
+        shown.or(self.promised).or(self.recorded).unwrap_or(LABEL)
     }
 
     fn is_pending(&self) -> bool {
@@ -997,7 +1001,6 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
     let was_fresh = world.db.is_none() && case.given.is_none();
     world.asked = false;
     for round in 1..=ROUNDS {
-        world.removed = None;
         // The reset is the only option of these runs, and the only reader of `was_fresh`.
         let key = digest(&(world.renumbered(), case, options.reset_password, was_fresh && case.reset));
         let known = CONVERGING.lock().unwrap().get(&key).copied();
@@ -1028,7 +1031,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
             if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial) {
                 assert_kept(&first, &world, phase);
             }
-            if !world.execute(case, step) {
+            if !world.execute(case, step.clone()) {
                 ended = true;
                 if matches!(step, Step::CheckAddress(..)) {
                     assert_kept(&first, &world, phase);
@@ -1074,7 +1077,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
 
 /// Runs again after a crash: with the same options, without any, and with the previous image.
 fn recover(world: &World, case: Case) {
-    let world = World { asked: false, removed: None, ..world.clone() };
+    let world = World { asked: false, ..world.clone() };
     let key = digest(&(world.renumbered(), case));
     if RECOVERING.lock().unwrap().contains(&key) {
         return;
@@ -1107,7 +1110,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
         for interrupted in 0..=order.len() {
             let run = || {
                 if let Some((_, step)) = order[..interrupted].last().filter(|_| proceeds) {
-                    proceeds = crashed.execute(case, *step);
+                    proceeds = crashed.execute(case, step.clone());
                 }
                 // The other order of lanes is tried as a whole: its intermediate states are worlds of their own.
                 let is_tried = index == 0 || interrupted == order.len();
@@ -1222,7 +1225,6 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 recorded: None,
                                 promised: None,
                                 promised_for: 0,
-                                removed: None,
                                 upgrade: None,
                                 copy: None,
                                 dashboard: if stored { dashboard } else { Thing::Missing },
@@ -1411,7 +1413,7 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
             let world = World { slow: true, ..world };
             let plan = plan::up(&want, &world.observe(&want, case), UpOptions::default());
             let loses = |step: Step| {
-                matches!(step, Step::RemoveContainer(_) | Step::CreateOnLoopback | Step::SaveSettings { .. })
+                matches!(step, Step::RemoveContainer(_) | Step::CreateOnLoopback { .. } | Step::SaveSettings { .. })
             };
             let tries = plan.steps().position(|(step, _)| step == Step::TryPassword);
             let mut before = plan.steps().take(tries.unwrap_or(usize::MAX)).map(|(step, _)| step);
@@ -1642,7 +1644,6 @@ fn empty_world() -> World {
         recorded: None,
         promised: None,
         promised_for: 0,
-        removed: None,
         upgrade: None,
         copy: None,
         dashboard: Thing::Missing,
@@ -2036,7 +2037,7 @@ fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
         have.specification = None;
         seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
     });
-    let checked = steps(&unknown).iter().position(|step| *step == Step::CheckImage(Role::Grafana));
+    let checked = steps(&unknown).iter().position(|step| matches!(step, Step::CheckImage { role: Role::Grafana, .. }));
     let removed = steps(&unknown).iter().position(|step| *step == Step::RemoveContainer(Role::Grafana));
     assert!(checked.is_some() && checked < removed, "{unknown:?}");
 }
@@ -2270,7 +2271,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     // A container that is not started is used to see whether the volume contains data.
     let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
     let steps = steps(&plan);
-    assert!(steps.contains(&Step::CreateOnLoopback), "{plan:?}");
+    assert!(steps.iter().any(|step| matches!(step, Step::CreateOnLoopback { .. })), "{plan:?}");
     let asks =
         |step: &Step| matches!(step, Step::SaveDashboard { .. } | Step::SaveDataSource { .. } | Step::AwaitQuery);
     assert!(!steps.iter().any(asks), "no confirmation is requested in this round: {plan:?}");

@@ -29,7 +29,7 @@ use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 use crate::reconcile::upgrade::micros_since_1970;
-use crate::reconcile::{Depth, Outcome, Systems, expect_known_settings, expect_restored, now, up};
+use crate::reconcile::{Depth, FailedStep, Outcome, Systems, expect_known_settings, expect_restored, now, up};
 
 /// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
 /// in the data directory, because the root is read-only.
@@ -444,16 +444,16 @@ pub async fn restore(
             take_over(&run).await?;
         }
         trust().await?;
-        systems.apply(&plan.only(is_fetched), &mut executed).await?;
+        systems.apply(&plan.only(is_fetched), &mut executed).await.map_err(FailedStep::into_error)?;
         // The verification may have taken long.
         expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
         progress = Progress::Something;
-        systems.apply(&plan::begin_restore(), &mut executed).await?;
+        systems.apply(&plan::begin_restore(), &mut executed).await.map_err(FailedStep::into_error)?;
         let left = systems.observe(Depth::EngineOnly).await?;
-        systems.apply(&plan::remove_unfinished(stack, &left), &mut executed).await?;
-        systems.apply(&plan::make_for_restore(&left), &mut executed).await?;
+        systems.apply(&plan::remove_unfinished(stack, &left), &mut executed).await.map_err(FailedStep::into_error)?;
+        systems.apply(&plan::make_for_restore(&left), &mut executed).await.map_err(FailedStep::into_error)?;
         fill(systems, archive, &mut executed).await?;
-        systems.apply(&plan::finish_restore(), &mut executed).await?;
+        systems.apply(&plan::finish_restore(), &mut executed).await.map_err(FailedStep::into_error)?;
         progress = Progress::Everything;
         let mut outcome = Box::pin(up(systems, UpOptions::default(), confirm, listener)).await?;
         executed.append(&mut outcome.executed);
@@ -551,7 +551,7 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
 
 /// Whether a step only fetches something and changes nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
-    matches!(step, Step::PullImage(_) | Step::CheckImage(_))
+    matches!(step, Step::PullImage(_) | Step::CheckImage { .. })
 }
 
 /// Steps of one resource, in this order.
@@ -577,11 +577,15 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     // before it is published.
     systems
         .apply(&steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]), executed)
-        .await?;
+        .await
+        .map_err(FailedStep::into_error)?;
     // At the private port, Clipper does not find InfluxDB and cannot create its database before the
     // data is restored.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
-    systems.apply(&steps_of(Resource::Server(Role::Influxdb), start), executed).await?;
+    systems
+        .apply(&steps_of(Resource::Server(Role::Influxdb), start), executed)
+        .await
+        .map_err(FailedStep::into_error)?;
     // The server's own user reads and removes files that the engine creates as another user.
     let backup =
         Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
@@ -640,7 +644,7 @@ async fn undo(systems: &Systems) -> Undone {
             return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
         }
         let plan = plan::down(systems.stack(), &seen, true);
-        systems.apply(&plan, &mut Vec::new()).await.map(|()| Undone::All)
+        systems.apply(&plan, &mut Vec::new()).await.map(|()| Undone::All).map_err(FailedStep::into_error)
     };
     match tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await {
         Ok(Ok(undone)) => undone,

@@ -303,8 +303,7 @@ fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_databa
     // The files may be applied from another machine.
     let source = DataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
     let Material { version, deletes_rules, earlier_organisations, .. } = *material;
-    let purpose =
-        Purpose { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };
+    let purpose = Purpose { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };
     Provisioning::new(material.stack, &purpose, material.present)
 }
 

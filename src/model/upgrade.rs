@@ -24,7 +24,7 @@ pub struct Upgrade {
 }
 
 /// An image by name, and by the engine's id if known: a name can be moved to another image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamedImage {
     /// The reference.
     pub name: ImageRef,

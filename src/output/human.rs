@@ -79,13 +79,13 @@ impl Human {
         line.set_message(format!("{begin}{layer}"));
     }
 
-    fn finished(&self, step: Step, time: Duration) {
-        let lane = lane(&step);
+    fn finished(&self, step: &Step, time: Duration) {
+        let lane = lane(step);
         if let Some(line) = self.running.borrow_mut().remove(lane) {
             line.finish_and_clear();
             self.lines.remove(&line);
         }
-        self.done.borrow_mut().push((step, time));
+        self.done.borrow_mut().push((step.clone(), time));
     }
 
     /// Prints a permanent line above the live lines.
@@ -150,7 +150,7 @@ impl Listener for Human {
                 line.reset_elapsed();
                 line.set_message(step.to_string());
             }
-            Event::Done(step, time) => self.finished(**step, *time),
+            Event::Done(step, time) => self.finished(step, *time),
             Event::Pulling { role, layers, bytes } => self.pulling(*role, *layers, *bytes),
             Event::Waiting(what) => self.line("").set_message((*what).to_string()),
             Event::Note(_) | Event::Warning(_) | Event::Request { .. } => {

@@ -451,12 +451,12 @@ impl<'a> Document<'a> {
     pub(super) fn executed(status: &'a status::Status, executed: &[ExecutedStep]) -> Self {
         let steps = executed
             .iter()
-            .map(|executed| Step::new(executed.step, executed.reason.clone(), Some(seconds(executed.time))));
+            .map(|executed| Step::new(&executed.step, executed.reason.clone(), Some(seconds(executed.time))));
         Self::State(Box::new(State::new(status, Some(steps.collect()))))
     }
 
     pub(super) fn planned(status: &'a status::Status, plan: &Plan, questions: &'a [String]) -> Self {
-        let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
+        let steps = plan.steps().map(|(step, finding)| Step::new(&step, finding.to_string(), None));
         let state = State::new(status, Some(steps.collect()));
         Self::State(Box::new(State { confirmations: Some(questions), ..state }))
     }
@@ -668,7 +668,7 @@ impl<'a> Clipper<'a> {
 }
 
 impl Step {
-    fn new(step: PlanStep, reason: String, seconds: Option<f64>) -> Self {
+    fn new(step: &PlanStep, reason: String, seconds: Option<f64>) -> Self {
         Self { resource: step.resource().to_string(), action: step.action(), reason, seconds }
     }
 }

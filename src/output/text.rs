@@ -293,7 +293,7 @@ fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let mut page = Page::new(look.width);
     let removed: Vec<String> = executed
         .iter()
-        .filter_map(|executed| match executed.step {
+        .filter_map(|executed| match &executed.step {
             step @ (Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules { .. }) => {
                 Some(format!("the {}", step.resource()))
             }

@@ -18,20 +18,36 @@ use crate::model::plan::{Finding, Phase, Plan, Step};
 use crate::model::role::Role;
 use crate::model::stack::{ContainerSpec, EngineLocation};
 
+/// A step that failed.
+#[derive(Debug)]
+pub struct FailedStep {
+    /// The step.
+    pub step: Step,
+    /// Its error.
+    pub error: Error,
+}
+
+impl FailedStep {
+    /// The error alone.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+}
+
 impl Systems {
     /// Executes a plan phase by phase, with both roles in parallel. Executed steps are added to
     /// `executed`, even if a later step fails.
     ///
     /// # Errors
-    /// The first error. Completed steps stay, and a later run continues from there.
-    pub async fn apply(&self, plan: &Plan, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+    /// The first step that failed. Completed steps stay, and a later run continues from there.
+    pub async fn apply(&self, plan: &Plan, executed: &mut Vec<ExecutedStep>) -> Result<(), FailedStep> {
         let done = std::cell::RefCell::new(std::mem::take(executed));
         let result = self.apply_phases(plan, &done).await;
         *executed = done.into_inner();
         result
     }
 
-    async fn apply_phases(&self, plan: &Plan, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<()> {
+    async fn apply_phases(&self, plan: &Plan, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<(), FailedStep> {
         let started = Notify::new();
         let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| step == Step::StartContainer(Role::Grafana));
         for phase in Phase::ALL {
@@ -65,11 +81,11 @@ impl Systems {
         steps: Vec<(Step, &Finding)>,
         done: &std::cell::RefCell<Vec<ExecutedStep>>,
         grafana_started: Option<&Notify>,
-    ) -> Result<()> {
+    ) -> Result<(), FailedStep> {
         let timeout = self.stack.timeout;
         let mut deadline = Instant::now() + timeout;
         for (step, finding) in steps {
-            if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, step) {
+            if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, &step) {
                 grafana.notified().await;
                 deadline = Instant::now() + timeout;
             }
@@ -79,32 +95,31 @@ impl Systems {
             }
             self.listener.on(Event::Started(&step));
             // Boxed because the future is as large as the largest step, and it is nested many times.
-            let result = Box::pin(self.execute(step, deadline)).await;
-            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
+            let result = Box::pin(self.execute(step.clone(), deadline)).await;
+            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, &step) {
                 grafana.notify_one();
             }
             if let Err(error) = result {
-                // The other lane may fail later.
-                self.failed_step.set(self.failed_step.get().or(Some(step)));
                 if let Some(grafana) = grafana_started.filter(|_| step.role() == Role::Grafana) {
                     grafana.notify_one();
                 }
-                return Err(self.explain(step, error).await);
+                let error = self.explain(&step, error).await;
+                return Err(FailedStep { step, error });
             }
             let time = started.elapsed();
             self.listener.on(Event::Done(&step, time));
-            done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
             if matches!(step, Step::PullImage(_)) {
                 // The time limit for waiting starts after the pulls.
                 deadline = Instant::now() + timeout;
             }
+            done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
         }
         Ok(())
     }
 
     /// Finds the actual cause of a failed step: an unreachable server may have crashed, or another
     /// process may be removing it.
-    async fn explain(&self, step: Step, error: Error) -> Error {
+    async fn explain(&self, step: &Step, error: Error) -> Error {
         match error {
             Error::Refused { role: Role::Grafana, ref message, .. } => self.login.reject(message),
             Error::Http { ref doing, ref why, is_late: false, .. } => {
@@ -124,7 +139,7 @@ impl Systems {
         let influxdb_password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
-            Step::CheckImage(role) => self.check_image(self.spec(role)?).await,
+            Step::CheckImage { role, restores } => self.check_image(self.spec(role)?, restores).await,
             Step::CheckAddress(role, publish) => self.check_address(role, publish).await,
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
@@ -150,13 +165,13 @@ impl Systems {
             Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
             Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
             Step::CreateContainer(role, password) => self.create(self.spec(role)?, password).await,
-            Step::CreateOnLoopback => self.create_on_loopback(self.spec(Role::Grafana)?).await,
+            Step::CreateOnLoopback { last } => self.create_on_loopback(self.spec(Role::Grafana)?, last).await,
             Step::WritePassword => self.write_password().await,
             Step::TryPassword => self.try_password().await,
             Step::StorePassword => self.store_password().await,
             Step::SecurePassword => self.secure_password().await,
             Step::ResetPassword => self.reset_password(deadline).await,
-            Step::ProtectDatabase => self.protect_database().await,
+            Step::ProtectDatabase { last } => self.protect_database(last).await,
             Step::CreateForRestore(role) => self.create_for_restore(self.spec(role)?).await,
             Step::RestoreDatabase => self.restore_database().await,
             Step::FinishUpgrade => self.finish_upgrade(deadline).await,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::apply::FailedStep;
 use super::upgrade::micros_since_1970;
 use super::{Depth, Systems};
 use crate::backoff::pause;
@@ -53,10 +54,25 @@ pub async fn up(
 ) -> Result<Outcome> {
     begin(systems.stack(), options, listener)?;
     match Box::pin(converge(systems, options, &confirm, listener)).await {
-        Err(error) if systems.is_of_grafana(&error).await => {
-            Err(Box::pin(undo_upgrade(systems, error, &confirm, listener)).await)
+        Err(failure) if systems.is_of_grafana(&failure).await => {
+            Err(Box::pin(undo_upgrade(systems, failure, &confirm, listener)).await)
         }
-        result => result,
+        result => result.map_err(|failure| failure.error),
+    }
+}
+
+/// The end of a run that did not converge.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The step that failed; `None` if the plan was blocked, or no step was.
+    pub(super) step: Option<Step>,
+    /// Its error.
+    pub(super) error: Error,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { step: None, error }
     }
 }
 
@@ -73,11 +89,13 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
 /// Rolls back to the previous image if another one is being tried, and returns the error to report.
 async fn undo_upgrade(
     systems: &Systems,
-    error: Error,
+    failure: Failure,
     confirm: &impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
 ) -> Error {
-    let (before, upgrade) = match systems.refuse_upgrade(&error).await {
+    let refused = systems.refuse_upgrade(&failure).await;
+    let error = failure.error;
+    let (before, upgrade) = match refused {
         Ok(Some(refused)) => refused,
         Ok(None) => return error,
         Err(other) => {
@@ -89,7 +107,7 @@ async fn undo_upgrade(
     listener.on(Event::Warning(&format!("{to} failed; rolling back to {from} and its database")));
     // On the heap, because nested plans need more stack than some systems provide.
     let undone = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
-    let undone = undone.await.map(drop).map_err(Box::new);
+    let undone = undone.await.map(drop).map_err(|failure| Box::new(failure.error));
     // The settings were saved before the image was tried; repeating its option would try it again.
     let saved = systems.stack().invocation.saved();
     let rest = saved.command("up");
@@ -106,7 +124,7 @@ async fn converge(
     options: UpOptions,
     confirm: &impl AsyncFn(&str) -> Result<()>,
     listener: &dyn Listener,
-) -> Result<Outcome> {
+) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let mut options = options;
     let mut confirmed: Vec<Question> = Vec::new();
@@ -116,7 +134,7 @@ async fn converge(
         let seen = systems.observe(Depth::Servers).await?;
         let plan = plan::up(systems.stack(), &seen, options);
         if let Some((resource, blocked)) = plan.blocked() {
-            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+            return Err(Error::Blocked { resource, blocked: blocked.clone() }.into());
         }
         if plan.in_sync() {
             status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
@@ -144,7 +162,9 @@ async fn converge(
                 }
                 retries.spend(not_converged(systems.stack(), &plan, started))?;
             }
-            Err(error) => retries.after(error).await?,
+            Err(FailedStep { step, error }) => {
+                retries.after(error).await.map_err(|error| Failure { step: Some(step), error })?;
+            }
         }
     }
 }
@@ -368,7 +388,7 @@ pub async fn down(
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => retries.spend(still_there(systems.stack(), &plan))?,
-            Err(error) => retries.after(error).await?,
+            Err(failed) => retries.after(failed.error).await?,
         }
     }
 }
@@ -382,7 +402,7 @@ async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listene
     if let Some((resource, blocked)) = plan.blocked() {
         return Err(Error::Blocked { resource, blocked: blocked.clone() });
     }
-    systems.apply(&plan, executed).await?;
+    systems.apply(&plan, executed).await.map_err(FailedStep::into_error)?;
     // Objects of one resource that were removed hid those that cannot be.
     let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(systems).await? };
     status::kept(&rest).for_each(|kept| listener.on(Event::Warning(&kept)));

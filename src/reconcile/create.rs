@@ -14,6 +14,7 @@ use crate::model::plan::{self, NewPassword, Resource};
 use crate::model::role::Role;
 use crate::model::specification::{PasswordSource, Specification};
 use crate::model::stack::{ContainerSpec, EngineLocation, Login};
+use crate::model::upgrade::NamedImage;
 
 impl Systems {
     pub(super) async fn create(&self, spec: &ContainerSpec, password: NewPassword) -> Result<()> {
@@ -39,13 +40,12 @@ impl Systems {
     /// Creates the container at a loopback port that the engine chooses, from the last image that
     /// ran: a rejected login must not leave a migrated database behind. A volume that Grafana has
     /// never used gets the supplied password, because there is no other to try.
-    pub(super) async fn create_on_loopback(&self, spec: &ContainerSpec) -> Result<()> {
-        let last = self.last_image.borrow().clone();
+    pub(super) async fn create_on_loopback(&self, spec: &ContainerSpec, last: Option<NamedImage>) -> Result<()> {
         let mut making = Making { adopts: true, private: true, image: None };
         let mut specification = private(spec);
-        if let Some((id, image)) = last {
-            making.image = Some(id);
-            specification.image = image;
+        if let Some(NamedImage { name, id }) = last {
+            making.image = id;
+            specification.image = name;
         }
         self.create_as(spec, specification.clone(), making.clone()).await?;
         let id = self.container_of(spec.role)?;

@@ -12,12 +12,13 @@ pub mod upgrade;
 mod version;
 mod wait;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
 use futures_util::future::join;
 
+pub use self::apply::FailedStep;
 pub use self::converge::{
     DownOptions, Outcome, Preview, deletion, down, now, plan_down, plan_up, reopen, status, up, watch,
 };
@@ -32,15 +33,12 @@ use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
 use crate::model::event::Listener;
-use crate::model::image::ImageRef;
 use crate::model::observed::{
     self, ContainerState, Network, Observed, OurContainer, PortHolder, Probe, RunState, SeenLogin, Server,
     StoredSettings, Volume,
 };
-use crate::model::plan::Step;
 use crate::model::role::Role;
 use crate::model::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
-use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 
 /// Ports that are tried to name a free one.
@@ -66,12 +64,6 @@ pub struct Systems {
     clients: [RefCell<Http>; 2],
     /// The engine's id of each role's current container.
     containers: RefCell<[Option<String>; 2]>,
-    /// The image of Grafana's container when it was last observed: the engine's id and the name.
-    last_image: RefCell<Option<(String, ImageRef)>>,
-    /// The upgrade that was pending when it was last observed.
-    upgrade: RefCell<Option<Upgrade>>,
-    /// The last step that failed.
-    failed_step: Cell<Option<Step>>,
     login: LoginState,
 }
 
@@ -103,9 +95,6 @@ impl Systems {
             listener,
             clients,
             containers: RefCell::default(),
-            last_image: RefCell::default(),
-            upgrade: RefCell::default(),
-            failed_step: Cell::default(),
             login: LoginState::default(),
         })
     }
@@ -160,8 +149,6 @@ impl Systems {
             },
         };
         let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
-        self.failed_step.set(None);
-        self.upgrade.borrow_mut().clone_from(&settings.upgrade);
         self.locate(Role::Influxdb, &influxdb.container);
         self.locate(Role::Grafana, &grafana.container);
         let (influxdb_probe, grafana_probe) = match depth {
@@ -230,11 +217,6 @@ impl Systems {
     fn locate(&self, role: Role, container: &ContainerState) {
         let have = container.ours();
         self.set_container(role, have.map(|have| have.id.clone()));
-        if role == Role::Grafana {
-            let ran = have.filter(|have| have.run != RunState::Created);
-            *self.last_image.borrow_mut() =
-                ran.and_then(|have| Some((have.image_id.clone(), have.specification.as_ref()?.image.clone())));
-        }
         match (self.stack.service(role), have) {
             // Another server may answer at the desired address.
             (Service::Container(spec), Some(have)) if have.run == RunState::Running => {

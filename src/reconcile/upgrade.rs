@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join4;
 
 use super::Systems;
+use super::converge::Failure;
 use super::version::older;
 use crate::backoff::pause;
 use crate::error::{Error, Refusal, Result};
@@ -17,20 +18,13 @@ use crate::model::image::ImageRef;
 use crate::model::observed::{Dashboard, Volume};
 use crate::model::plan::{Obstacle, Resource, Step};
 use crate::model::role::Role;
-use crate::model::stack::{ContainerSpec, DashboardId, Service, Stack};
+use crate::model::stack::{DashboardId, Service, Stack};
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 
 impl Systems {
-    /// Whether the previous database must be restored before the desired image starts.
-    pub(super) fn must_restore(&self, spec: &ContainerSpec) -> bool {
-        let upgrade = self.upgrade.borrow();
-        let upgrade = upgrade.as_ref().filter(|_| spec.role == Role::Grafana);
-        upgrade.is_some_and(|upgrade| upgrade.must_restore(&spec.specification.image))
-    }
-
     /// Copies the database before a container that was never started may migrate it. The copy of an
     /// interrupted run is kept, because its new version has not started without it.
-    pub(super) async fn protect_database(&self) -> Result<()> {
+    pub(super) async fn protect_database(&self, last: Option<NamedImage>) -> Result<()> {
         let (docker, instance) = (self.docker()?, &self.stack.instance);
         let id = self.container_of(Role::Grafana)?;
         if !docker.has_database(&id).await? {
@@ -74,7 +68,6 @@ impl Systems {
             let id = before.map(|before| before.from).filter(|from| from.name == name).and_then(|from| from.id);
             Some(NamedImage { name, id })
         };
-        let last = self.last_image.borrow().clone().map(|(id, name)| NamedImage { name, id: Some(id) });
         let Some(from) = pending.map(|pending| pending.from).or(last).or_else(noted) else { return Ok(()) };
         if !to.may_differ_from(&from) {
             return Ok(());
@@ -174,11 +167,11 @@ impl Systems {
 
     /// Gives up on the image being tried, unless it has been in use for so long that users' changes
     /// would be lost. Returns the systems of the stack with the previous image. The image is tried again by a
-    /// later `up` if `error` did not come from it.
+    /// later `up` if `failure` did not come from it.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn refuse_upgrade(&self, error: &Error) -> Result<Option<(Self, Upgrade)>> {
+    pub(super) async fn refuse_upgrade(&self, failure: &Failure) -> Result<Option<(Self, Upgrade)>> {
         let Some(docker) = &self.docker else { return Ok(None) };
         let stored = docker.stored_settings(&self.stack.instance).await?;
         let tried = self.stack.container(Role::Grafana).map(|spec| &spec.specification.image);
@@ -194,7 +187,7 @@ impl Systems {
             // The image that failed is the previous one, on which a login was tried.
             return Ok(None);
         }
-        let is_untried = self.failed_step.get() == Some(Step::ProtectDatabase) || error.is_of_full_disk();
+        let is_untried = matches!(failure.step, Some(Step::ProtectDatabase { .. })) || failure.error.is_of_full_disk();
         let state = if is_untried { UpgradeState::Postponed } else { UpgradeState::Refused };
         let refused = Upgrade { state, ..pending };
         self.save_upgrade(Some(refused.clone())).await?;
@@ -214,24 +207,25 @@ impl Systems {
 
     /// Whether the error means that Grafana's image does not work or could not be tried. A rejected
     /// login and failures outside Grafana say nothing about its image.
-    pub async fn is_of_grafana(&self, error: &Error) -> bool {
+    pub(super) async fn is_of_grafana(&self, failure: &Failure) -> bool {
+        let Failure { step, error } = failure;
         let grafana = Role::Grafana;
         let is_of_server = match error {
             Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => true,
             Error::Answer { status, .. } => *status >= 500,
-            Error::Docker { refusal, .. } => blames_image(self.failed_step.get(), *refusal),
+            Error::Docker { refusal, .. } => blames_image(step.as_ref(), *refusal),
             Error::Blocked { resource, blocked } => {
                 *resource == Resource::Server(grafana) && blocked.kind == Obstacle::Server
             }
             _ => false,
         };
         is_of_server
-            && match self.failed_step.get() {
+            && match step {
                 // The plan was blocked or changed nothing.
                 None => matches!(error, Error::Blocked { .. }),
                 Some(Step::AwaitQuery | Step::FinishUpgrade) => self.influxdb().observe("", PROBE).await.1.is_some(),
                 Some(
-                    Step::ProtectDatabase
+                    Step::ProtectDatabase { .. }
                     | Step::StartContainer(Role::Grafana)
                     | Step::AwaitAnswer(Role::Grafana)
                     | Step::RecordVersion
@@ -244,17 +238,17 @@ impl Systems {
 
     async fn save_upgrade(&self, upgrade: Option<Upgrade>) -> Result<()> {
         let values = self.stack.settings.as_ref().map(|settings| &settings.values);
-        self.docker()?.save_upgrade(&self.stack.instance, values, upgrade.as_ref()).await?;
-        *self.upgrade.borrow_mut() = upgrade;
-        Ok(())
+        self.docker()?.save_upgrade(&self.stack.instance, values, upgrade.as_ref()).await
     }
 }
 
 /// Whether the image causes the engine's error, or the error leaves the new image untried. A start
 /// that fails for another reason, such as missing firewall rules, would fail with every image.
-const fn blames_image(step: Option<Step>, refusal: Refusal) -> bool {
+const fn blames_image(step: Option<&Step>, refusal: Refusal) -> bool {
     match step {
-        Some(Step::ProtectDatabase) => matches!(refusal, Refusal::Disk | Refusal::UnexpectedFile | Refusal::Other),
+        Some(Step::ProtectDatabase { .. }) => {
+            matches!(refusal, Refusal::Disk | Refusal::UnexpectedFile | Refusal::Other)
+        }
         Some(Step::StartContainer(_)) => {
             matches!(refusal, Refusal::NoSuchProgram | Refusal::Architecture | Refusal::Unrunnable)
         }
@@ -274,7 +268,7 @@ mod tests {
 
     #[test]
     fn failures_of_the_engine_do_not_blame_the_image() {
-        let start = Some(Step::StartContainer(Role::Grafana));
+        let start = Some(&Step::StartContainer(Role::Grafana));
         for refusal in [
             Refusal::Firewall,
             Refusal::PrivilegedPort,
@@ -288,9 +282,9 @@ mod tests {
         }
         for refusal in [Refusal::NoSuchProgram, Refusal::Architecture, Refusal::Unrunnable] {
             assert!(blames_image(start, refusal), "{refusal:?}");
-            assert!(!blames_image(Some(Step::AwaitAnswer(Role::Grafana)), refusal), "{refusal:?}");
+            assert!(!blames_image(Some(&Step::AwaitAnswer(Role::Grafana)), refusal), "{refusal:?}");
         }
         // Without a copy of the database, the new image is not tried.
-        assert!(blames_image(Some(Step::ProtectDatabase), Refusal::Disk));
+        assert!(blames_image(Some(&Step::ProtectDatabase { last: None }), Refusal::Disk));
     }
 }

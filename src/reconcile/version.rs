@@ -16,7 +16,7 @@ use crate::model::stack::ContainerSpec;
 use crate::model::version::Version;
 
 impl Systems {
-    pub(super) async fn check_image(&self, spec: &ContainerSpec) -> Result<()> {
+    pub(super) async fn check_image(&self, spec: &ContainerSpec, restores: bool) -> Result<()> {
         let docker = self.docker()?;
         let (image, volume) = try_join(docker.image(spec), docker.volume(&self.stack.instance, spec.role)).await?;
         let Volume::Ours { user, version, .. } = volume else { return Ok(()) };
@@ -27,7 +27,7 @@ impl Systems {
         let have = self.containers.borrow()[spec.role as usize].clone();
         let older = match have {
             // Before an older version starts, its own database is restored.
-            _ if self.must_restore(spec) => None,
+            _ if restores => None,
             Some(id) if spec.role == Role::Grafana => {
                 let mut files = docker.read_files(&id).await?;
                 if files.is_promised_for(&id) && self.was_never_started(&id).await? {

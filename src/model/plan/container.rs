@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::login::{is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable};
+use super::login::{
+    LoginTask, is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable,
+};
 use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
 use crate::model::address::collide;
 use crate::model::image::ImageRef;
@@ -32,6 +34,17 @@ impl<S> Context<'_, S> {
     /// Whether the previous database must be restored before the desired image starts.
     fn restores(&self) -> bool {
         self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
+    }
+
+    /// The image of the container, if it has run.
+    pub(super) fn last_image(&self) -> Option<NamedImage> {
+        let have = self.seen.container.ours().filter(|have| have.run != RunState::Created)?;
+        Some(NamedImage { name: have.specification.as_ref()?.image.clone(), id: Some(have.image_id.clone()) })
+    }
+
+    /// The step that copies the database if another version may start.
+    pub(super) fn protect_database(&self) -> Step {
+        Step::ProtectDatabase { last: self.last_image() }
     }
 
     /// Whether the desired image may contain another version than the last one that ran.
@@ -358,7 +371,7 @@ pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
 /// The steps before starting a container that an interrupted run created.
 pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
     let may_migrate = have.run == RunState::Created && context.may_change_version(Some(have));
-    if may_migrate { vec![Step::ProtectDatabase] } else { vec![] }
+    if may_migrate { vec![context.protect_database()] } else { vec![] }
 }
 
 /// Restores the previous database through a container that is not started, so that later logins use
@@ -633,13 +646,13 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         {
             return without_loopback(context, work, have, task, host);
         }
-        work.trial = [private_start(context, have, task), vec![task]].concat();
+        work.trial = [private_start(context, have, task), vec![task.step()]].concat();
     }
     if seen.volume == Volume::Absent {
         work.steps.push(Step::CreateVolume(role));
     }
     let removal = work.removal(*released);
-    if role == Role::Grafana && (task == Some(Step::TryPassword) || (task.is_none() && must_store(context))) {
+    if role == Role::Grafana && (task == Some(LoginTask::Try) || (task.is_none() && must_store(context))) {
         removal.push(Step::StorePassword);
     }
     if have.is_some() || task.is_some() {
@@ -656,7 +669,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         steps.push(Step::WritePassword);
     }
     if context.may_change_version(have) {
-        steps.push(Step::ProtectDatabase);
+        steps.push(context.protect_database());
     }
     let records = records_version(context);
     // Without a container, only files in the volume show which version ran last.
@@ -691,7 +704,9 @@ fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Op
 /// Whether the plan only creates a container to inspect its volume, without starting it.
 pub(super) fn only_looks(item: &Item) -> bool {
     let starts = |step: &Step| matches!(step, Step::StartContainer(_));
-    item.trial.contains(&Step::CreateOnLoopback) && item.steps.is_empty() && !item.trial.iter().any(starts)
+    item.trial.iter().any(|step| matches!(step, Step::CreateOnLoopback { .. }))
+        && item.steps.is_empty()
+        && !item.trial.iter().any(starts)
 }
 
 /// If the engine's loopback is out of reach, no login can be tried. The remaining work is to start
@@ -701,14 +716,14 @@ fn without_loopback<S>(
     context: &Context<'_, S>,
     mut work: Work,
     have: Option<&OurContainer>,
-    task: Step,
+    task: LoginTask,
     host: &str,
 ) -> Work {
     let role = context.spec.role;
     match have {
-        None => work.trial.push(Step::CreateOnLoopback),
-        Some(have) if task == Step::TryPassword && matches!(have.run, RunState::Exited(_)) && have.on_network => {
-            work.trial = [start(have, role), vec![task]].concat();
+        None => work.trial.push(Step::CreateOnLoopback { last: context.last_image() }),
+        Some(have) if task == LoginTask::Try && matches!(have.run, RunState::Exited(_)) && have.on_network => {
+            work.trial = [start(have, role), vec![task.step()]].concat();
             work.steps.push(Step::StorePassword);
         }
         Some(_) => return blocked(unverifiable(context.stack, host, task)),
@@ -738,7 +753,7 @@ fn pull<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Vec<Step> {
     let is_same = seen.image.as_ref().zip(have).is_some_and(|(image, have)| image.id == have.image_id);
     let may_differ = seen.image.is_none() || options.pull || (have.is_some() && !is_same);
     if matches!(seen.volume, Volume::Ours { .. }) && may_differ {
-        steps.push(Step::CheckImage(role));
+        steps.push(Step::CheckImage { role, restores: context.restores() });
     }
     steps
 }

@@ -40,8 +40,29 @@ pub(super) fn is_fresh<S>(context: &Context<'_, S>) -> bool {
     context.seen.volume == Volume::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
 }
 
-/// The step to perform on a private Grafana before the desired one is created.
-pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
+/// The work on Grafana's login before the desired container is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LoginTask {
+    /// Try the supplied login.
+    Try,
+    /// Verify that admin/admin is rejected, and replace it if it is in force.
+    Secure,
+    /// Set a new password.
+    Reset,
+}
+
+impl LoginTask {
+    pub(super) const fn step(self) -> Step {
+        match self {
+            Self::Try => Step::TryPassword,
+            Self::Secure => Step::SecurePassword,
+            Self::Reset => Step::ResetPassword,
+        }
+    }
+}
+
+/// The work that is needed on a Grafana that no other host can reach, if any.
+pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<LoginTask> {
     let Context { stack, spec, seen, options, .. } = context;
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
@@ -53,28 +74,28 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
         !(as_it_is && differences(context, have).is_empty())
     });
     if options.reset_password {
-        Some(Step::ResetPassword)
+        Some(LoginTask::Reset)
     } else if spec.specification.is_open()
         && (made || (stack.login.given && !stack.login.is_admin()))
         && !(signed_in && seen.login.account == Account::OwnPassword)
     {
-        Some(Step::SecurePassword)
+        Some(LoginTask::Secure)
     } else if stack.login.given && !signed_in {
-        Some(Step::TryPassword)
+        Some(LoginTask::Try)
     } else {
         None
     }
 }
 
 /// Whether the step can be performed on the running container.
-pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: Step) -> bool {
+pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: LoginTask) -> bool {
     let answers = matches!(context.seen.probe, Probe::Answering(_));
     let refuses = matches!(context.seen.probe, Probe::Refusing(_));
     have.is_some_and(|have| {
         have.run == RunState::Running
             && match task {
                 // A published Grafana never gets the default password, not even on its way to loopback.
-                Step::ResetPassword => {
+                LoginTask::Reset => {
                     (answers || refuses) && (have.is_on_loopback() || context.spec.specification.is_open())
                 }
                 // For another account, admin/admin can be checked only where the lockout is off.
@@ -84,7 +105,7 @@ pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContaine
 }
 
 /// The steps to a Grafana that no other host can reach.
-pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: Step) -> Vec<Step> {
+pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: LoginTask) -> Vec<Step> {
     let grafana = Role::Grafana;
     if is_in_place(context, have, task) {
         return vec![];
@@ -97,11 +118,7 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
         let stays = have.specification.as_ref().is_some_and(|made| {
             made.publish.port() == 0 || (made.publish == context.spec.specification.publish && is_free)
         });
-        (was_started || has_password)
-            && task != Step::SecurePassword
-            && have.on_network
-            && have.is_on_loopback()
-            && stays
+        (was_started || has_password) && task != LoginTask::Secure && have.on_network && have.is_on_loopback() && stays
     };
     match have {
         Some(have) if can_start(have) && context.stack.login.is_admin() => {
@@ -113,8 +130,8 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
                 steps.push(Step::RemoveContainer(grafana));
             }
             // The last image that ran may be uncertain.
-            let starts = [Step::ProtectDatabase, Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
-            steps.push(Step::CreateOnLoopback);
+            let starts = [context.protect_database(), Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
+            steps.push(Step::CreateOnLoopback { last: context.last_image() });
             steps.extend(starts);
             steps
         }
@@ -122,10 +139,10 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
 }
 
 /// The engine's loopback is out of reach, so no login can be verified on a private Grafana.
-pub(super) fn unverifiable(stack: &Stack, host: &str, task: Step) -> Blocked {
+pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocked {
     let what = match task {
-        Step::TryPassword => "the supplied login can be tried only",
-        Step::ResetPassword => "its password can be reset only",
+        LoginTask::Try => "the supplied login can be tried only",
+        LoginTask::Reset => "its password can be reset only",
         _ => "whether admin / admin is rejected can be verified only",
     };
     Blocked {
@@ -144,7 +161,7 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: Step) -> Blocked {
 pub(super) fn new_password<S>(
     context: &Context<'_, S>,
     have: Option<&OurContainer>,
-    task: Option<Step>,
+    task: Option<LoginTask>,
 ) -> NewPassword {
     let Context { spec, seen, .. } = context;
     let known = |source| NewPassword::Known(source);
@@ -154,8 +171,8 @@ pub(super) fn new_password<S>(
     match task {
         _ if is_fresh(context) => known(first_password(context)),
         // Another account's password may be in the file or nowhere.
-        Some(Step::SecurePassword) if !context.stack.login.is_admin() => NewPassword::AsVolume,
-        Some(Step::SecurePassword | Step::ResetPassword) => known(PasswordSource::File),
+        Some(LoginTask::Secure) if !context.stack.login.is_admin() => NewPassword::AsVolume,
+        Some(LoginTask::Secure | LoginTask::Reset) => known(PasswordSource::File),
         Some(_) => NewPassword::AsVolume,
         None => match have {
             _ if must_store(context) => known(PasswordSource::File),

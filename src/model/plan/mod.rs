@@ -253,7 +253,7 @@ impl Item {
             (Phase::End, lane) => lane == Lane::Last,
             (_, lane) => matches!(lane, Lane::Beside(_)),
         };
-        steps.iter().filter(is_own).copied()
+        steps.iter().filter(is_own).cloned()
     }
 
     fn is_idle(&self) -> bool {
@@ -280,7 +280,7 @@ impl Plan {
     /// The same plan reduced to the selected steps.
     #[must_use]
     pub fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
-        let keep = |steps: &[Step]| steps.iter().copied().filter(&is_kept).collect();
+        let keep = |steps: &[Step]| steps.iter().cloned().filter(&is_kept).collect();
         let items = self.0.iter().map(|item| Item {
             preparation: keep(&item.preparation),
             trial: keep(&item.trial),

@@ -8,14 +8,20 @@ use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::specification::PasswordSource;
 use crate::model::stack::DashboardId;
+use crate::model::upgrade::NamedImage;
 
 /// One idempotent action; each is one arm of `apply`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Pull the image.
     PullImage(Role),
     /// Check that the image can use the volume, before anything is removed for it.
-    CheckImage(Role),
+    CheckImage {
+        /// The server.
+        role: Role,
+        /// The previous database is restored before the image starts, so the version on the volume does not matter.
+        restores: bool,
+    },
     /// Verify that the engine can publish a server there, before anything is replaced for it. Port
     /// 0 stands for a port held by a container of the instance.
     CheckAddress(Role, SocketAddr),
@@ -44,7 +50,10 @@ pub enum Step {
     CreateContainer(Role, NewPassword),
     /// Create Grafana's container on a loopback port chosen by the engine, with Grafana's lockout
     /// switched off, because no other host can reach it there.
-    CreateOnLoopback,
+    CreateOnLoopback {
+        /// The image that ran last, if a container shows it.
+        last: Option<NamedImage>,
+    },
     /// Write the supplied or generated password before Grafana's first start.
     WritePassword,
     /// Sign in once with the supplied login, before anything is changed for it.
@@ -60,7 +69,10 @@ pub enum Step {
     RecordVersion,
     /// If another version than the last one is about to start, copy Grafana's database inside its
     /// volume and record the version.
-    ProtectDatabase,
+    ProtectDatabase {
+        /// The image that ran last, if a container shows it.
+        last: Option<NamedImage>,
+    },
     /// Create a container on a port chosen by the engine, for restoring data through it.
     CreateForRestore(Role),
     /// Restore the copy of the database that belongs to a failed version, and delete the copy.
@@ -219,7 +231,7 @@ impl Step {
     pub const fn is_routine(&self) -> bool {
         matches!(
             self,
-            Self::CheckImage(_)
+            Self::CheckImage { .. }
                 | Self::CheckAddress(..)
                 | Self::CreateNetwork
                 | Self::RemoveNetwork
@@ -229,11 +241,11 @@ impl Step {
                 | Self::FinishRestore
                 | Self::CreateVolume(_)
                 | Self::CreateContainer(..)
-                | Self::CreateOnLoopback
+                | Self::CreateOnLoopback { .. }
                 | Self::WritePassword
                 | Self::StorePassword
                 | Self::RecordVersion
-                | Self::ProtectDatabase
+                | Self::ProtectDatabase { .. }
                 | Self::CreateForRestore(_)
                 | Self::AwaitAnswer(_)
                 | Self::SetHome
@@ -249,7 +261,7 @@ impl Step {
         let grafana = Server(Role::Grafana);
         match *self {
             Self::PullImage(role) => (Server(role), "pull_image", "pull {}'s image"),
-            Self::CheckImage(role) => (Server(role), "check_image", "check {}'s image against its volume"),
+            Self::CheckImage { role, .. } => (Server(role), "check_image", "check {}'s image against its volume"),
             Self::CheckAddress(role, _) => (Server(role), "check_address", "check that {}'s address is available"),
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
@@ -261,7 +273,7 @@ impl Step {
             Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
             Self::CreateContainer(role, _) => (Server(role), "create_container", "create {}'s container"),
-            Self::CreateOnLoopback => {
+            Self::CreateOnLoopback { .. } => {
                 (grafana, "create_container_on_loopback", "create {}'s container on loopback only")
             }
             Self::WritePassword => (grafana, "ensure_password", "write {}'s password to its volume"),
@@ -270,7 +282,7 @@ impl Step {
             Self::SecurePassword => (grafana, "secure_password", "replace {}'s default password"),
             Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
             Self::RecordVersion => (grafana, "record_version", "record {}'s version in its volume"),
-            Self::ProtectDatabase => (grafana, "protect_database", "copy {}'s database if its version changes"),
+            Self::ProtectDatabase { .. } => (grafana, "protect_database", "copy {}'s database if its version changes"),
             Self::CreateForRestore(role) => {
                 (Server(role), "create_container_for_restore", "create {}'s container for its data")
             }
