@@ -353,17 +353,6 @@ impl Error {
         }
     }
 
-    /// Whether the engine's disk, or a server's, is full.
-    #[must_use]
-    pub fn is_of_full_disk(&self) -> bool {
-        match self {
-            Self::Docker { refusal, .. } => *refusal == Refusal::Disk,
-            Self::NotReady { log, .. } => log.iter().any(|line| is_disk_full(line)),
-            Self::Answer { why, .. } => is_disk_full(why),
-            _ => false,
-        }
-    }
-
     /// The next command to type; `invocation` makes suggested commands reach the same instance.
     #[must_use]
     pub fn hint(&self, invocation: &Invocation) -> String {
@@ -380,7 +369,7 @@ impl Error {
                 format!("`up` does not try that image again automatically; `{again}` does")
             }
             Self::UpgradeUndone { undone: Ok(()), again: Again::Automatic(again), source, .. }
-                if source.is_of_full_disk() =>
+                if matches!(**source, Self::Docker { refusal: Refusal::Disk, .. }) =>
             {
                 let usage = invocation.docker("system df");
                 format!(

@@ -404,6 +404,7 @@ impl World {
                     on_network: self.kept() == Some(have.network),
                     run: have.run,
                     crashes_repeatedly: false,
+                    has_just_started: self.slow,
                     started_at: None,
                     published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], have.port))),
                     has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
@@ -693,8 +694,10 @@ impl World {
             Step::RestoreDatabase => {
                 let have = self.grafana.container.unwrap();
                 assert_eq!(have.run, RunState::Created, "nothing may have the database open");
-                if let (Some((UpgradeState::Unproven | UpgradeState::Refused, id)), Some(copy)) =
-                    (self.upgrade, self.copy)
+                if let (
+                    Some((UpgradeState::Unproven | UpgradeState::Refused | UpgradeState::Postponed, id)),
+                    Some(copy),
+                ) = (self.upgrade, self.copy)
                     && id == copy.id
                 {
                     (self.ran, self.recorded, self.promised) = (copy.ran, copy.recorded, copy.promised);
@@ -702,6 +705,7 @@ impl World {
                 }
                 self.upgrade = match self.upgrade {
                     Some((UpgradeState::Refused | UpgradeState::Undone, id)) => Some((UpgradeState::Undone, id)),
+                    Some((UpgradeState::Postponed | UpgradeState::Ended, id)) => Some((UpgradeState::Ended, id)),
                     _ => None,
                 };
                 self.copy = None;
@@ -808,14 +812,14 @@ impl World {
     }
 
     fn is_pending(&self) -> bool {
-        self.upgrade.is_some_and(|(state, _)| state != UpgradeState::Undone)
+        self.upgrade.is_some_and(|(state, _)| !matches!(state, UpgradeState::Undone | UpgradeState::Ended))
     }
 
     /// Whether the previous database is restored before the desired image starts.
     fn restores(&self, case: Case) -> bool {
         match self.upgrade {
             Some((UpgradeState::Unproven, _)) => !case.upgrade,
-            Some((UpgradeState::Refused, _)) => true,
+            Some((UpgradeState::Refused | UpgradeState::Postponed, _)) => true,
             _ => false,
         }
     }
@@ -1453,8 +1457,9 @@ fn with_upgrades(world: &World) -> Vec<World> {
         return vec![];
     }
     let new = LABEL + 1;
-    let mut all = vec![World { upgrade: Some((UpgradeState::Undone, 15)), ..world.clone() }];
-    for state in [UpgradeState::Unproven, UpgradeState::Refused] {
+    let over = |state| World { upgrade: Some((state, 15)), ..world.clone() };
+    let mut all = vec![over(UpgradeState::Undone), over(UpgradeState::Ended)];
+    for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed] {
         let mut pending = world.clone();
         pending.upgrade = Some((state, 15));
         pending.copy = Some(Copied {

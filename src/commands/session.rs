@@ -25,7 +25,7 @@ use crate::model::observed::{StoredSettings, Volume};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Remembered, Secret, Stack, UserDashboard};
+use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::output::Report;
 use crate::reconcile::{Systems, lock};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
@@ -79,7 +79,7 @@ impl Session {
         }
         if inputs.needs_no_engine() && purpose == Purpose::Whole {
             let session = Self::without_engine(&inputs, context)?;
-            expect_external(session.systems.stack(), &inputs, context, &listener).await?;
+            expect_external(&session.systems, &inputs, context, &listener).await?;
             return Ok(session);
         }
         let docker = connect(&mut inputs, context, &listener).await?;
@@ -103,13 +103,16 @@ impl Session {
             docker.check().await?;
         }
         if purpose != Purpose::NameOnly && has_external_grafana(&inputs, &memory) {
-            inputs.engine_machine = engine_machine(&docker, &inputs).await?;
+            inputs.engine_machine = docker.identity().await?.map(|identity| machine_fingerprint(&identity));
         }
         if !memory.containers.is_empty() {
             for (setting, host) in
                 memory.stored.iter().flat_map(|stored| settings::names_without_address(&inputs, stored))
             {
                 let option = setting.option();
+                if !memory.has_address_for(setting) {
+                    continue;
+                }
                 listener.on(Event::Warning(&format!(
                     "the remembered {option} {host} has no address at the moment: the address of the existing container is used"
                 )));
@@ -227,13 +230,15 @@ async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn L
     Ok(docker)
 }
 
-/// Refuses URLs on this machine that lead to managed containers. Without an engine that answers at once, there are none.
+/// Refuses URLs on this machine that lead to managed containers, as far as an engine that answers at once shows it. A
+/// request with a random number, sent to the URL, must arrive in the container: the engine's socket may be forwarded.
 async fn expect_external(
-    stack: &Stack,
+    systems: &Systems,
     inputs: &Inputs,
     context: &Context<'_>,
     listener: &Rc<dyn Listener>,
 ) -> Result<()> {
+    let stack = systems.stack();
     let is_here = |role| {
         let host = &stack.url(role).host;
         let addresses = host.parse().map_or_else(|_| (inputs.resolve)(host), |ip| vec![ip]);
@@ -243,7 +248,12 @@ async fn expect_external(
     if endpoint.is_ssh() || !Role::ALL.into_iter().any(is_here) {
         return Ok(());
     }
-    let found = async { Docker::connect(endpoint, Rc::clone(listener)).await?.managed_at(stack).await };
+    let found = async {
+        let docker = Docker::connect(endpoint, Rc::clone(listener)).await?;
+        let Some((role, managed)) = docker.managed_at(stack).await? else { return Ok(None) };
+        let is_behind = systems.is_behind(&docker, role, &managed.container).await?;
+        Ok::<_, Error>(is_behind.then_some((role, managed)))
+    };
     match tokio::time::timeout(CHECK_TIMEOUT, found).await {
         Ok(Ok(Some((role, managed)))) => Err(Error::Blocked {
             resource: Resource::Server(role),
@@ -503,13 +513,6 @@ fn has_external_grafana(inputs: &Inputs, memory: &Memory) -> bool {
     let option = Setting::GrafanaUrl.key().option;
     let remembered = memory.stored.iter().flat_map(|stored| &stored.values).any(|values| values.contains_key(option));
     inputs.given(Setting::GrafanaUrl).map_or(remembered, |url| !url.is_empty())
-}
-
-/// A fingerprint of the engine's machine: the engine's own id, which is the same over ssh. Podman has none.
-async fn engine_machine(docker: &Docker, inputs: &Inputs) -> Result<Option<String>> {
-    let id = docker.id().await?.map(|id| machine_fingerprint(&id));
-    let here = inputs.machine.clone().filter(|_| docker.location() == EngineLocation::Here);
-    Ok(id.or(here))
 }
 
 /// A fingerprint of the number that identifies a Linux system (machine-id(5)).

@@ -19,6 +19,12 @@ const PURPOSE: &str = "address-check";
 /// The port in the container, on which no server listens.
 const DISCARD: &str = "9/tcp";
 
+/// Whether a failed start says something about the address. The engine publishes it before it starts the program, and
+/// another failure of this container need not affect the server.
+const fn concerns_publishing(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::PrivilegedPort | Refusal::Firewall | Refusal::Cgroups | Refusal::Gone)
+}
+
 impl Docker {
     /// Tries to publish a server's address; with port 0, the engine chooses the port.
     ///
@@ -40,11 +46,7 @@ impl Docker {
             Err(Error::Publish { role, holder, answers, free, .. }) => {
                 Err(Error::Publish { role, address: spec.specification.publish, holder, answers, free })
             }
-            // The engine publishes the address before it starts the program, which need not exist for this check.
-            Err(Error::Docker {
-                refusal: Refusal::NoSuchProgram | Refusal::Unrunnable | Refusal::Architecture,
-                ..
-            }) => Ok(()),
+            Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),
             result => result,
         }
     }
@@ -71,7 +73,7 @@ impl Docker {
                 network_mode: Some(network),
                 cap_drop: Some(vec!["ALL".into()]),
                 security_opt: Some(vec!["no-new-privileges".into()]),
-                readonly_rootfs: Some(true),
+                readonly_rootfs: Some(spec.specification.read_only),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()

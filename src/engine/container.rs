@@ -36,8 +36,8 @@ use crate::model::text::{excerpt, printable};
 const STOP_SECONDS: i32 = 10;
 /// The number of log lines shown with an error.
 const LOG_LINES: usize = 20;
-/// A container in a crash loop has started again within this time: the engine waits up to a minute between attempts.
-const CRASHES_WITHIN: Duration = Duration::from_secs(90);
+/// A container has just started for this long. In a crash loop, the engine waits up to a minute between attempts.
+const RECENT_START: Duration = Duration::from_secs(90);
 /// The number of log lines that are searched for a text; other requests may be logged in between.
 const LINES_SEARCHED: usize = 500;
 /// The time limit for reading them.
@@ -411,6 +411,7 @@ pub(super) fn seen_container(
     let mode = found.host_config.and_then(|host| host.network_mode).unwrap_or_default();
     let restarts = found.restart_count.unwrap_or_default();
     let started_at = found.state.and_then(|state| state.started_at).filter(|at| !at.starts_with("0001"));
+    let has_just_started = started_at.as_deref().is_none_or(|at| has_just_started(at, jiff::Timestamp::now()));
     let stands = !matches!(run, RunState::Running | RunState::Paused);
     let attached = |id: &str| {
         // For a container that does not run, Docker may know only the network id from its creation;
@@ -429,19 +430,19 @@ pub(super) fn seen_container(
         image_id: found.image.unwrap_or_default(),
         on_network: network.id().is_some_and(attached),
         run,
-        crashes_repeatedly: restarts > 1
-            && started_at.as_deref().is_none_or(|at| has_just_started(at, jiff::Timestamp::now())),
+        crashes_repeatedly: restarts > 1 && has_just_started,
+        has_just_started,
         started_at,
         published: published(&settings, role),
         has_data: None,
     }))
 }
 
-/// Whether a start, in RFC 3339 format, is so recent that a container in a crash loop may be about to exit again. A
-/// server that started long ago has recovered from its crashes.
+/// Whether a start, in RFC 3339 format, is so recent that the server may still be starting, or that a container in a
+/// crash loop may be about to exit again. A server that started long ago has recovered from its crashes.
 fn has_just_started(at: &str, now: jiff::Timestamp) -> bool {
     let at: Option<jiff::Timestamp> = at.parse().ok();
-    at.is_none_or(|at| now.duration_since(at).unsigned_abs() < CRASHES_WITHIN)
+    at.is_none_or(|at| now.duration_since(at).unsigned_abs() < RECENT_START)
 }
 
 /// The request that creates a container. `volume` holds the labels for a volume that has vanished

@@ -81,17 +81,17 @@ impl Docker {
         Ok(configs.into_iter().flatten().find_map(|config| config.gateway))
     }
 
-    /// The number that identifies the engine; `None` for Podman, which makes a new one for each request.
+    /// What identifies the engine's host, also over ssh: its name, and Docker's number for the engine, which clones of a
+    /// machine share. Podman makes a new number for each request.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn id(&self) -> Result<Option<String>> {
+    pub async fn identity(&self) -> Result<Option<String>> {
         self.check().await?;
-        if self.is_podman.get() {
-            return Ok(None);
-        }
         let info = self.call("request the engine's properties", self.client.info()).await?;
-        Ok(info.id.filter(|id| !id.is_empty()))
+        let id = info.id.filter(|_| !self.is_podman.get()).unwrap_or_default();
+        let name = info.name.unwrap_or_default();
+        Ok(Some(format!("{id} {name}")).filter(|identity| !identity.trim().is_empty()))
     }
 
     /// Podman 4.3 does not report rootless mode as Docker does, so its folder and socket are checked as well.

@@ -11,8 +11,10 @@ use crate::model::stack::{Dashboard, DataSource};
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
 /// The key that marks a dashboard as sent by clipper-metrics; Grafana drops it when a user saves.
 pub(super) const MARK: &str = "clipperMetrics";
-/// The field of the mark with the version that is about to be stored.
-const VERSION: &str = "version";
+/// The field of the mark about the save that is about to happen.
+const SAVE: &str = "save";
+/// The longest time between the note of a save and the save itself, including a difference of the clocks.
+const SAVED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// Fields that Grafana counts itself.
 pub(super) const COUNTED: [&str; 3] = ["id", "version", "iteration"];
 /// The placeholder after commands in the dashboard's texts.
@@ -138,16 +140,26 @@ pub fn is_ours(dashboard: &Value) -> bool {
         && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
 }
 
-/// Notes the version under which Grafana will store a dashboard. If it changes values while storing it, the run saves
-/// it again with the fingerprint of the stored content; until then, this version shows that no other save followed.
-pub(super) fn note_version(sent: &mut Value, replaced: Option<&Value>) {
-    sent[MARK][VERSION] = json!(replaced.and_then(Value::as_u64).unwrap_or_default() + 1);
+/// Notes the version under which Grafana will store a dashboard, and the time. If Grafana changes values while storing
+/// it, the run saves it again with the fingerprint of the stored content; until then, this note shows that no other save
+/// followed.
+pub(super) fn note_save(sent: &mut Value, replaced: Option<&Value>, now: jiff::Timestamp) {
+    sent[MARK][SAVE] = json!({
+        "version": replaced.and_then(Value::as_u64).unwrap_or_default() + 1, "at": now.to_string(),
+    });
 }
 
-/// Whether a run that ended between the two saves left the dashboard as Grafana stored it.
-fn is_unfinished(dashboard: &Value) -> bool {
-    let noted = dashboard[MARK][VERSION].as_u64();
-    noted.is_some() && noted == dashboard["version"].as_u64() && differs(dashboard)
+/// Whether a run that ended between the two saves left the dashboard as Grafana stored it. A copy that was created later
+/// can have the same version.
+fn is_unfinished(found: &Value) -> bool {
+    let (dashboard, updated) = (&found["dashboard"], &found["meta"]["updated"]);
+    let save = &dashboard[MARK][SAVE];
+    let time = |value: &Value| value.as_str()?.parse::<jiff::Timestamp>().ok();
+    let is_version = save["version"].is_u64() && save["version"] == dashboard["version"];
+    let is_time = time(&save["at"])
+        .zip(time(updated))
+        .is_some_and(|(at, updated)| updated.duration_since(at).unsigned_abs() < SAVED_WITHIN);
+    is_version && is_time && differs(dashboard)
 }
 
 /// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
@@ -158,7 +170,7 @@ pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
     }
     sent[MARK]["content"] = json!(content_fingerprint(stored));
     if let Some(mark) = sent[MARK].as_object_mut() {
-        mark.remove(VERSION);
+        mark.remove(SAVE);
     }
     true
 }
@@ -171,7 +183,9 @@ fn differs(dashboard: &Value) -> bool {
 /// Reads the dashboard in Grafana's answer.
 #[must_use]
 pub fn stored(found: &Value) -> SeenDashboard {
-    SeenDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) }
+    let seen = SeenDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) };
+    // An unfinished save is repeated.
+    if is_unfinished(found) { SeenDashboard { edited: false, edition: None, ..seen } } else { seen }
 }
 
 /// Reads an existing dashboard.
@@ -183,12 +197,10 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
         list.iter().find(|variable| variable["name"] == name)?["query"].as_str()
     };
     let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let is_unfinished = is_unfinished(dashboard);
     SeenDashboard {
         provisioned: false,
-        edited: !is_unfinished && differs(dashboard),
-        // An unfinished save is repeated.
-        edition: mark["edition"].as_str().filter(|_| !is_unfinished).map(String::from),
+        edited: differs(dashboard),
+        edition: mark["edition"].as_str().map(String::from),
         objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
         models,
         made_for: made_for::read(&mark[made_for::KEY]),
@@ -264,22 +276,25 @@ mod tests {
     fn a_run_that_ends_between_both_saves_leaves_no_edit() {
         let (dashboard, source) = want();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
-        note_version(&mut sent, Some(&json!(4)));
-        let mut stored = sent.clone();
-        (stored["version"], stored["refresh"]) = (json!(5), json!("1m"));
-        let seen = read(&stored);
+        note_save(&mut sent, Some(&json!(4)), "2026-01-02T00:00:00Z".parse().unwrap());
+        let found = |version: u64, updated: &str| {
+            let mut found = json!({"dashboard": sent, "meta": {"updated": updated}});
+            (found["dashboard"]["version"], found["dashboard"]["refresh"]) = (json!(version), json!("1m"));
+            found
+        };
+        let seen = stored(&found(5, "2026-01-02T00:00:01Z"));
         assert_eq!((seen.edited, seen.edition), (false, None), "it is saved again");
-        let mut edited = stored.clone();
-        (edited["version"], edited["panels"][0]["title"]) = (json!(6), json!("mine"));
-        assert!(read(&edited).edited, "another save followed");
+        assert!(stored(&found(6, "2026-01-02T00:00:02Z")).edited, "another save followed");
+        assert!(stored(&found(5, "2026-01-03T00:00:00Z")).edited, "a copy was created later");
+        assert!(stored(&found(5, "")).edited);
         // The second save ends that state.
-        assert!(note_changes(&stored, &mut sent));
-        (sent["version"], sent["refresh"]) = (json!(6), json!("1m"));
-        let seen = read(&sent);
+        let mut again = sent.clone();
+        assert!(note_changes(&found(5, "")["dashboard"], &mut again));
+        again["refresh"] = json!("1m");
+        let seen = read(&again);
         assert_eq!((seen.edited, seen.edition), (false, Some(edition())));
-        sent["version"] = json!(1);
-        sent["refresh"] = json!("2m");
-        assert!(read(&sent).edited, "an edited copy of it");
+        again["refresh"] = json!("2m");
+        assert!(read(&again).edited);
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Grafana {
             }
             (None, None) => {}
         }
-        dashboard::note_version(&mut content, present.as_ref().map(|json| &json["meta"]["version"]));
+        let replaced = present.as_ref().map(|json| &json["meta"]["version"]);
+        dashboard::note_save(&mut content, replaced, jiff::Timestamp::now());
         body["dashboard"] = content;
         let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
         match answer.status {

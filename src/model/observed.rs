@@ -291,6 +291,8 @@ pub struct OurContainer {
     pub run: RunState,
     /// Whether it crashed more than once since the last start by a user or a run, and started again moments ago.
     pub crashes_repeatedly: bool,
+    /// Whether it was started moments ago, so that its server may still be starting.
+    pub has_just_started: bool,
     /// When it was last started, in RFC 3339 format.
     pub started_at: Option<String>,
     /// The address that is actually published, while it runs.

@@ -44,6 +44,8 @@ pub enum UpgradeState {
     Postponed,
     /// The previous image runs on its database again, and the new one is not tried automatically.
     Undone,
+    /// The previous image runs again after a postponed upgrade. The record names it for the next upgrade.
+    Ended,
 }
 
 impl UpgradeState {
@@ -54,6 +56,7 @@ impl UpgradeState {
             Self::Unproven => "unproven",
             Self::Refused => "refused",
             Self::Postponed => "postponed",
+            Self::Ended => "ended",
             Self::Undone => "undone",
         }
     }
@@ -61,7 +64,9 @@ impl UpgradeState {
     /// Parses a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Unproven, Self::Refused, Self::Postponed, Self::Undone].into_iter().find(|state| state.name() == name)
+        [Self::Unproven, Self::Refused, Self::Postponed, Self::Undone, Self::Ended]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 
@@ -72,7 +77,7 @@ impl Upgrade {
     /// Whether the new image has yet to be accepted or rolled back.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        self.state != UpgradeState::Undone
+        !matches!(self.state, UpgradeState::Undone | UpgradeState::Ended)
     }
 
     /// Whether the previous database must be restored before `image` starts.
@@ -82,7 +87,7 @@ impl Upgrade {
             // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
             UpgradeState::Refused | UpgradeState::Postponed => true,
-            UpgradeState::Undone => false,
+            UpgradeState::Undone | UpgradeState::Ended => false,
         }
     }
 
@@ -179,7 +184,15 @@ mod tests {
         assert!(upgrade(UpgradeState::Refused).must_restore(&one));
         let postponed = upgrade(UpgradeState::Postponed);
         assert!(postponed.must_restore(&two) && !postponed.refuses(&two), "its image is tried again");
-        for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed, UpgradeState::Undone] {
+        let ended = upgrade(UpgradeState::Ended);
+        assert!(!ended.must_restore(&two) && !ended.refuses(&two) && !ended.is_pending());
+        for state in [
+            UpgradeState::Unproven,
+            UpgradeState::Refused,
+            UpgradeState::Postponed,
+            UpgradeState::Undone,
+            UpgradeState::Ended,
+        ] {
             assert_eq!(UpgradeState::parse(state.name()), Some(state));
         }
     }

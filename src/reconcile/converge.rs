@@ -157,7 +157,9 @@ async fn converge(
         }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
-                if !plan.only_prepares() {
+                if plan.only_prepares() {
+                    pause(&mut retries.backoff).await;
+                } else {
                     options = UpOptions::default();
                 }
                 retries.spend(not_converged(systems.stack(), &plan, started))?;

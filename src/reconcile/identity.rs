@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Systems;
 use crate::backoff::pause;
-use crate::engine::has_bridge_of;
+use crate::engine::{Docker, has_bridge_of};
 use crate::error::{Error, Result};
 use crate::http::PROBE;
 use crate::http::{Auth, Body};
@@ -37,7 +37,15 @@ impl Systems {
         if self.stack.container(role).is_none() || has_bridge_of(network) {
             return Ok(true);
         }
-        self.arrives_in(role, &self.container_of(role)?, LOGGED_WITHIN).await
+        self.arrives_in(self.docker()?, role, &self.container_of(role)?, LOGGED_WITHIN).await
+    }
+
+    /// Whether a container of an engine is behind the address of an external server.
+    ///
+    /// # Errors
+    /// The same as [`Self::is_the_container`].
+    pub(crate) async fn is_behind(&self, docker: &Docker, role: Role, container: &str) -> Result<bool> {
+        self.arrives_in(docker, role, container, FORWARDED_WITHIN).await
     }
 
     /// The instance's own container, if an external server's URL leads to it through a proxy or a
@@ -48,7 +56,7 @@ impl Systems {
     pub(super) async fn forwarded_to(&self, role: Role, container: &ContainerState) -> Result<Option<ManagedServer>> {
         let have = container.ours().filter(|have| have.run == RunState::Running);
         let Some(have) = have.filter(|_| self.stack.container(role).is_none()) else { return Ok(None) };
-        let found = self.arrives_in(role, &have.id, FORWARDED_WITHIN).await?;
+        let found = self.arrives_in(self.docker()?, role, &have.id, FORWARDED_WITHIN).await?;
         Ok(found.then(|| ManagedServer {
             container: have.name.clone(),
             instance: self.stack.instance.clone(),
@@ -58,7 +66,7 @@ impl Systems {
     }
 
     /// Whether a request with a random number, sent to the role's address, appears in this container's log.
-    async fn arrives_in(&self, role: Role, id: &str, within: Duration) -> Result<bool> {
+    async fn arrives_in(&self, docker: &Docker, role: Role, id: &str, within: Duration) -> Result<bool> {
         let number = super::login::random_hex()?;
         // Both servers log such a request at their default level: InfluxDB every request, Grafana
         // those for unknown paths.
@@ -70,7 +78,7 @@ impl Systems {
         let deadline = Instant::now() + within;
         let mut backoff = Duration::from_millis(5);
         loop {
-            match self.docker()?.has_logged(id, &number).await {
+            match docker.has_logged(id, &number).await {
                 Ok(true) => return Ok(true),
                 // Podman cannot read a log while a line is being written to it.
                 result if Instant::now() >= deadline => return result,

@@ -91,6 +91,7 @@ impl Systems {
         self.login.forget_files();
         let end = match pending.state {
             UpgradeState::Refused => Some(Upgrade { state: UpgradeState::Undone, ..pending }),
+            UpgradeState::Postponed => Some(Upgrade { state: UpgradeState::Ended, ..pending }),
             _ => None,
         };
         self.end_upgrade(end).await
@@ -187,7 +188,7 @@ impl Systems {
             // The image that failed is the previous one, on which a login was tried.
             return Ok(None);
         }
-        let is_untried = matches!(failure.step, Some(Step::ProtectDatabase { .. })) || failure.error.is_of_full_disk();
+        let is_untried = is_untried(failure);
         let state = if is_untried { UpgradeState::Postponed } else { UpgradeState::Refused };
         let refused = Upgrade { state, ..pending };
         self.save_upgrade(Some(refused.clone())).await?;
@@ -240,6 +241,12 @@ impl Systems {
         let values = self.stack.settings.as_ref().map(|settings| &settings.values);
         self.docker()?.save_upgrade(&self.stack.instance, values, upgrade.as_ref()).await
     }
+}
+
+/// Whether the new image was not started because its database could not be copied at the moment.
+fn is_untried(failure: &Failure) -> bool {
+    matches!(failure.step, Some(Step::ProtectDatabase { .. }))
+        && !matches!(failure.error, Error::Docker { refusal: Refusal::UnexpectedFile, .. })
 }
 
 /// Whether the image causes the engine's error, or the error leaves the new image untried. A start

@@ -82,9 +82,8 @@ pub(super) fn addresses(inputs: &Inputs, host: &str) -> Vec<IpAddr> {
 
 /// Resolves the address to publish at to one IP address.
 fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
-    let made = resolved.containers.iter().find(|(one, _)| *one == role).and_then(|(_, made)| made.as_ref());
     // A remembered name may have lost its address; the container keeps the one it was created with.
-    let before = made.map(|made| made.publish.ip()).filter(|_| resolved.inputs.given(setting).is_none());
+    let before = resolved.memory.address_of(role).filter(|_| resolved.inputs.given(setting).is_none());
     addresses(resolved.inputs, text).into_iter().next().or(before).ok_or_else(|| {
         Error::usage(
             format!("cannot publish {} at {text}: the name has no address", role.title()),

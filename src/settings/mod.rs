@@ -93,6 +93,22 @@ pub struct Memory {
     pub has_data: bool,
 }
 
+impl Memory {
+    /// The address that the role's container was created with.
+    pub(super) fn address_of(&self, role: Role) -> Option<IpAddr> {
+        let made = self.containers.iter().find(|(one, _)| *one == role)?.1.as_ref()?;
+        // A container that was created to try a login is published elsewhere.
+        (made.publish.port() != 0).then(|| made.publish.ip())
+    }
+
+    /// Whether a container shows the address for a setting.
+    #[must_use]
+    pub fn has_address_for(&self, setting: Setting) -> bool {
+        let role = if setting == Setting::InfluxdbIp { Role::Influxdb } else { Role::Grafana };
+        self.address_of(role).is_some()
+    }
+}
+
 impl Inputs {
     /// The value of the option, otherwise of the environment, otherwise of the file.
     pub(crate) fn given(&self, setting: Setting) -> Option<&String> {
@@ -184,8 +200,7 @@ fn typed(setting: Setting, value: &str) -> String {
 /// A merge in progress. Every setting passes through [`Resolved::pick`].
 struct Resolved<'a> {
     inputs: &'a Inputs,
-    /// The specifications of the containers, as far as they were read.
-    containers: &'a [(Role, Option<Specification>)],
+    memory: &'a Memory,
     remembered: BTreeMap<String, Remembered>,
     /// The values to remember.
     values: BTreeMap<String, Remembered>,
@@ -298,13 +313,19 @@ pub fn needs_containers(inputs: &Inputs, stored: &StoredSettings) -> bool {
     is_lost || !names_without_address(inputs, stored).is_empty()
 }
 
-/// The remembered host names to publish at that have no address at the moment.
+/// The remembered host names to publish at that this run uses and that have no address at the moment.
 #[must_use]
 pub fn names_without_address(inputs: &Inputs, stored: &StoredSettings) -> Vec<(Setting, String)> {
-    let names =
-        [Setting::InfluxdbIp, Setting::GrafanaIp].into_iter().filter(|setting| inputs.given(*setting).is_none());
-    let remembered = |setting: Setting| stored.values.as_ref()?.get(setting.key().option);
-    let names = names.filter_map(|setting| Some((setting, remembered(setting)?.value.clone())));
+    let used = |setting: Setting| {
+        let remembered = stored.values.as_ref()?.get(setting.key().option)?;
+        (!remembered.of_file || inputs.file.is_none())
+            .then_some(remembered.value.as_str())
+            .filter(|text| !text.is_empty())
+    };
+    let is_external = |url: Setting| inputs.given(url).map_or(used(url).is_some(), |url| !url.is_empty());
+    let names = [(Setting::InfluxdbIp, Setting::InfluxdbUrl), (Setting::GrafanaIp, Setting::GrafanaUrl)];
+    let names = names.into_iter().filter(|(ip, url)| inputs.given(*ip).is_none() && !is_external(*url));
+    let names = names.filter_map(|(ip, _)| Some((ip, used(ip)?.to_string())));
     names.filter(|(_, host)| addresses(inputs, host).is_empty()).collect()
 }
 
@@ -390,7 +411,7 @@ fn merge_with(
     // Lost settings say nothing about an upgrade.
     let stored = memory.stored.as_ref().filter(|stored| stored.values.is_some());
     let upgrade = stored.and_then(|stored| stored.upgrade.as_ref());
-    let mut resolved = Resolved { inputs, containers: &memory.containers, remembered, values: BTreeMap::new() };
+    let mut resolved = Resolved { inputs, memory, remembered, values: BTreeMap::new() };
     let influxdb_url = resolved.url(Setting::InfluxdbUrl)?;
     let grafana_url = resolved.url(Setting::GrafanaUrl)?;
     // A registry is remembered even if no default image is used.

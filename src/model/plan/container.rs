@@ -301,8 +301,15 @@ fn wait_for_login<S>(context: &Context<'_, S>) -> Option<Work> {
     if role != Role::Grafana || !stack.login.given || options.reset_password || !changes || !is_silent {
         return None;
     }
+    let is_out_of_reach = matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback();
+    if is_out_of_reach || have.crashes_repeatedly {
+        return None;
+    }
     let (finding, mut steps) = match have.run {
-        RunState::Running if have.published.is_some() => (Finding::Silent("it is starting".into()), vec![]),
+        // One that started long ago and does not answer is replaced.
+        RunState::Running if have.has_just_started && have.published.is_some() => {
+            (Finding::Silent("it is starting".into()), vec![])
+        }
         RunState::Paused => (Finding::Stopped("paused".into()), vec![Step::UnpauseContainer(role)]),
         _ => return None,
     };
