@@ -47,6 +47,8 @@ pub enum Error {
         why: String,
         /// How to fix it.
         hint: String,
+        /// The command that installs an engine, if this machine has none and no setting selects one.
+        install: Option<String>,
     },
     /// The engine answered with an error.
     #[error("cannot {doing}: {why}")]

@@ -376,7 +376,8 @@ fn missing_and_wrong_servers_are_one_error_with_a_hint() {
         response
     });
     let newer = run(&format!("http://127.0.0.1:{second}"), &grafana);
-    assert!(newer.err.contains("InfluxDB v2.7.12") && newer.err.contains("influxdb:1.12.4"), "{}", newer.err);
+    assert!(newer.err.contains("InfluxDB v2.7.12") && newer.err.contains("package `influxdb`"), "{}", newer.err);
+    assert!(!newer.err.contains("--influxdb-image"), "an external server has no image: {}", newer.err);
     let nonsense = in_background(|_| async {
         crate::support::server::Response::bytes(200, "text/html", b"<html>\x1b[31m</html>".to_vec())
     });
@@ -995,4 +996,122 @@ fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     // A blocker is reported before confirmations.
     let blocked = it.run(&[&shorter[..], &["--grafana-org", "no such", "--grafana-user", "x"]].concat()).expect(3);
     assert!(blocked.out.contains("blocked:") && !blocked.out.contains("needs confirmation"), "{}", blocked.out);
+}
+
+/// A Docker configuration whose current context leads to no engine: the run itself names no engine.
+fn without_engine(words: &[&str], socket: &str) -> Run {
+    let mut run = Run::new(words).env("DOCKER_HOST", "");
+    let home = tempfile::tempdir().unwrap().keep();
+    let meta = home.join("contexts/meta/abc");
+    std::fs::create_dir_all(&meta).unwrap();
+    let context = json!({"Name": "gone", "Endpoints": {"docker": {"Host": format!("unix://{socket}")}}});
+    std::fs::write(meta.join("meta.json"), context.to_string()).unwrap();
+    std::fs::write(home.join("config.json"), r#"{"currentContext":"gone"}"#).unwrap();
+    run.environment.insert("DOCKER_CONFIG".into(), home.display().to_string());
+    run
+}
+
+#[test]
+fn without_an_engine_servers_on_loopback_are_found_and_no_credentials_are_sent() {
+    let it = Servers::start(Version::V12);
+    let (influxdb, grafana) = (it.influxd.port.to_string(), it.port().to_string());
+    let ports = ["--influxdb-port", influxdb.as_str(), "--grafana-port", grafana.as_str()];
+    let socket = "/home/me/.colima/default/docker.sock";
+    for verb in ["up", "status"] {
+        let words: Vec<&str> = [verb].into_iter().chain(ports).collect();
+        let ran = without_engine(&words, socket).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "secret").run().expect(1);
+        let with_credentials = it.double.lock().unwrap().seen().iter().filter(|seen| seen.signed_in).count();
+        assert!(with_credentials == 0 || verb == "status", "credentials were sent");
+        let urls = format!("--influxdb-url {} --grafana-url http://127.0.0.1:{grafana}", it.influxd.url());
+        let command = ran.err.split('`').find(|text| text.starts_with("clipper-metrics up ")).unwrap_or_default();
+        assert!(command.contains(&urls), "{}", ran.err);
+        for line in [
+            "InfluxDB 1.".to_string(),
+            format!(
+                "\n  [metrics]\n  influxdb_url = \"{}\"\n  grafana_url = \"http://127.0.0.1:{grafana}\"\n",
+                it.influxd.url()
+            ),
+            "to run containers instead: start it: `colima start`".into(),
+        ] {
+            assert!(ran.err.contains(&line), "{line}\n{}", ran.err);
+        }
+        // As pasted, the command works, and so do the lines in Clipper's file.
+        let words = crate::support::run::shell_words(command);
+        without_engine(&words.iter().skip(1).map(String::as_str).collect::<Vec<_>>(), socket).run().expect(0);
+        let lines = ran.err.split("[metrics]").nth(1).unwrap().lines().take(3).collect::<Vec<_>>().join("\n");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("[metrics]{lines}\n")).unwrap();
+        without_engine(&["status", "--config", file.path().to_str().unwrap()], socket).run().expect(0);
+        it.run(&["down", "--deregister"]).expect(0);
+    }
+    assert_eq!(it.refusals(), 0);
+    // An engine that this run names must exist.
+    let named = Run::new(["up"].into_iter().chain(ports)).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run();
+    assert!(!named.expect(1).err.contains("--influxdb-url"));
+}
+
+#[test]
+fn a_stopped_engine_is_started_if_no_servers_answer() {
+    let port = crate::support::free_port().to_string();
+    let words = ["status", "--influxdb-port", &port, "--grafana-port", &crate::support::free_port().to_string()];
+    let ran = without_engine(&words, "/home/me/.orbstack/run/docker.sock").run().expect(1);
+    assert!(ran.err.contains("hint: start it: `orb start`; -H or --context selects another\n"), "{}", ran.err);
+}
+
+#[test]
+fn logs_and_backup_name_the_ways_of_the_servers_themselves() {
+    let it = Servers::start(Version::V12);
+    let run = |words: &[&str]| {
+        Run::new(words)
+            .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+            .env("CLIPPER_METRICS_INFLUXDB_URL", &it.influxd.url())
+            .env("CLIPPER_METRICS_GRAFANA_URL", &format!("http://127.0.0.1:{}", it.port()))
+            .run()
+    };
+    let logs = run(&["logs"]).expect(1);
+    assert!(logs.err.contains("journalctl --unit influxdb") && logs.err.contains("grafana-server"), "{}", logs.err);
+    let one = run(&["logs", "grafana"]).expect(1);
+    assert!(one.err.contains("grafana-server") && !one.err.contains("--unit influxdb"), "{}", one.err);
+    let backup = run(&["backup", "/nonexistent/x"]).expect(2);
+    assert!(backup.err.contains("influxd backup -portable DIRECTORY"), "{}", backup.err);
+}
+
+#[test]
+fn localhost_is_printed_to_clipper_as_an_address() {
+    let it = Servers::start(Version::V12);
+    let url = format!("http://localhost:{}", it.influxd.port);
+    let grafana = format!("http://127.0.0.1:{}", it.port());
+    let words = ["up", "--influxdb-url", &url, "--grafana-url", &grafana];
+    let up = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run().expect(0);
+    assert!(up.out.contains("influx_ip = \"127.0.0.1\""), "{}", up.out);
+}
+
+#[test]
+fn beside_native_servers_on_all_addresses_a_bare_up_names_them_and_status_warns() {
+    let home = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/beside.sh");
+    let double = std::path::Path::new(crate::support::run::program()).with_file_name("examples/grafana-double");
+    assert!(double.exists(), "`cargo build --examples` builds {}", double.display());
+    let namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", script, crate::support::run::program()];
+    let mut beside = std::process::Command::new("unshare");
+    let beside =
+        beside.args(namespaces).arg(double).arg(home.path()).output().expect("this test needs Linux and unshare");
+    let read = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap_or_default();
+    let all: Vec<String> = ["nothing", "found", "up", "status", "doctor"].map(read).into();
+    assert!(beside.status.success(), "this test needs root: {beside:?}\n{}", all.join("\n"));
+    let [nothing, found, up, status, doctor] = &all[..] else { unreachable!() };
+    assert!(nothing.contains("no other engine was found") && nothing.contains("hint: "), "{nothing}");
+    for words in [
+        "InfluxDB 1.",
+        "Grafana 12.4",
+        "`clipper-metrics up --influxdb-url http://127.0.0.1:8086 --grafana-url http://127.0.0.1:3000`",
+        "\n  [metrics]\n  influxdb_url = \"http://127.0.0.1:8086\"\n  grafana_url = \"http://127.0.0.1:3000\"\n",
+    ] {
+        assert!(found.contains(words), "{words}\n{found}");
+    }
+    assert!(up.contains("is up and verified"), "{up}");
+    for text in [status, doctor] {
+        assert!(text.contains("InfluxDB also answers at http://192.0.2.9:8086 without a password"), "{text}");
+        assert!(text.contains("Grafana also answers at http://192.0.2.9:3000 as admin / admin"), "{text}");
+    }
 }

@@ -122,6 +122,25 @@ fn another_database_is_a_conflict_and_the_hint_keeps_the_earlier_one() {
 }
 
 #[test]
+fn a_run_without_clippers_file_moves_no_data_source_to_the_default_database() {
+    for version in ALL {
+        let it = Servers::start(version);
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("test.toml");
+        std::fs::write(&file, "name = \"clipper-test\"\n").unwrap();
+        let file = file.display().to_string();
+        it.run(&["up", "--config", &file]).expect(0);
+        let before = stored(&it, version);
+        let bare = it.run(&["up"]).expect(1);
+        assert!(bare.err.contains("was created for database clipper-test at"), "{version:?}: {}", bare.err);
+        assert!(bare.err.contains("up --database clipper-test"), "{version:?}: {}", bare.err);
+        assert_eq!(stored(&it, version), before, "{version:?}");
+        assert_eq!(it.run(&["status", "--output", "json"]).expect(3).json()["data_source"]["state"], "foreign");
+        it.run(&["status", "--config", &file]).expect(0);
+    }
+}
+
+#[test]
 fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
     for version in ALL {
         let it = Servers::start(version);

@@ -21,6 +21,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::image::ImageRef;
+use crate::model::native::{System, backup_advice};
 use crate::model::observed::{ContainerState, Network, Observed, RunState, Volume};
 use crate::model::plan::{self, Blocked, Finding, Item, Obstacle, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
@@ -182,7 +183,7 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
         if stack.container(role).is_none() {
             return Err(Error::usage(
                 format!("{verb} is for managed containers, but {} is external", role.title()),
-                format!("use {}'s own tools to copy its data", role.title()),
+                backup_advice(role, System::HERE),
             ));
         }
     }

@@ -10,6 +10,7 @@ use super::session::{Purpose, Session};
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::event::Listener;
+use crate::model::native::{System, log_command};
 use crate::model::role::Role;
 use crate::output;
 use crate::reconcile::{Depth, Systems};
@@ -95,7 +96,11 @@ async fn logs(
     if !stack.needs_engine() && systems.docker().is_err() {
         return Err(Error::Absent {
             what: "both servers are external, so the engine has no log of them".into(),
-            hint: format!("to see the logs of containers of {}, omit the URLs of the servers", stack.instance),
+            hint: format!(
+                "{}; to see the logs of containers of {}, omit the URLs of the servers",
+                external_logs(options.role),
+                stack.instance
+            ),
         });
     }
     let docker = systems.docker()?;
@@ -110,6 +115,12 @@ async fn logs(
             let lines = docker.logs(&id, options.follow, options.tail, since);
             streams.push(lines.map(move |line| (role, line)).boxed_local());
         }
+    }
+    if let (true, Some(role)) = (streams.is_empty(), options.role.filter(|role| stack.container(*role).is_none())) {
+        return Err(Error::Absent {
+            what: format!("{} is external, so the engine has no log of it", role.title()),
+            hint: external_logs(Some(role)),
+        });
     }
     if streams.is_empty() {
         return Err(Error::Absent {
@@ -137,4 +148,14 @@ async fn logs(
             }
         }
     }
+}
+
+/// Where the logs of external servers from packages are, on their machine.
+fn external_logs(role: Option<Role>) -> String {
+    let commands: Vec<String> = Role::ALL
+        .into_iter()
+        .filter(|one| role.is_none_or(|role| role == *one))
+        .map(|role| format!("`{}`", log_command(role, System::HERE)))
+        .collect();
+    format!("if they are from packages, {} shows their logs on their machine", commands.join(" or "))
 }

@@ -20,14 +20,15 @@ use crate::grafana;
 use crate::model::credentials::CaFile;
 use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
-use crate::model::invocation::{Invocation, typed_option};
+use crate::model::invocation::{Invocation, shell_word, typed_option};
+use crate::model::native::{self, System};
 use crate::model::observed::{StoredSettings, Volume};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::output::Report;
-use crate::reconcile::{Systems, lock};
+use crate::reconcile::{Systems, lock, native_servers};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
 
@@ -63,8 +64,23 @@ impl Session {
         Self::open_with(inputs, context, purpose, changes).await
     }
 
-    /// Opens a session with inputs that were read before.
+    /// Opens a session with inputs that were read before. If no engine answers and this run names none, the hint
+    /// mentions the servers that run on this machine.
     pub(super) async fn open_with(
+        inputs: Inputs,
+        context: &Context<'_>,
+        purpose: Purpose,
+        changes: bool,
+    ) -> Result<Self> {
+        match Self::open_on_engine(inputs.clone(), context, purpose, changes).await {
+            Err(error @ Error::Engine { .. }) if purpose == Purpose::Whole && !names_engine(context) => {
+                Err(with_native_servers(error, &inputs, context).await)
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_on_engine(
         mut inputs: Inputs,
         context: &Context<'_>,
         purpose: Purpose,
@@ -261,6 +277,21 @@ async fn expect_external(
         }),
         _ => Ok(()),
     }
+}
+
+/// The error of an engine that does not answer, with a hint about the servers that run on this machine.
+async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_>) -> Error {
+    let Error::Engine { endpoint, why, hint, install } = error else { return error };
+    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let ways = async {
+        let (stack, _) = settings::merge(inputs, &Memory::default())?;
+        let found = native_servers(&stack, &listener).await?;
+        let file = inputs.given(Setting::Config).filter(|path| !path.is_empty());
+        let file = file.map(|path| shell_word(path));
+        Ok(native::hint(&found, &stack.invocation, &hint, install.as_deref(), file.as_deref(), System::HERE))
+    };
+    let hint = ways.await.unwrap_or_else(|_: Error| hint.clone());
+    Error::Engine { endpoint, why, hint, install }
 }
 
 /// Whether the engine does not answer, or Docker's own configuration names an engine that does not exist. An engine in an

@@ -82,9 +82,26 @@ pub struct Endpoint {
     pub certificates: Option<PathBuf>,
     /// The origin of the choice.
     pub chosen_by: ChosenBy,
-    /// Other sockets that were tried because no engine was chosen and the default socket does not
-    /// exist, each with its result.
-    pub tried: Vec<String>,
+    /// Other sockets that exist but do not answer; tried because no engine was chosen and the default
+    /// socket does not exist.
+    pub tried: Vec<Tried>,
+}
+
+/// A socket that exists but does not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    /// The engine that uses it.
+    pub engine: &'static str,
+    /// Its path.
+    pub path: PathBuf,
+    /// The reason why it was not used.
+    pub why: String,
+}
+
+impl Display for Tried {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({}): {}", self.path.display(), self.engine, self.why)
+    }
 }
 
 /// The origin of the choice of an engine; its text appears in messages.
@@ -168,9 +185,17 @@ impl Endpoint {
         matches!(self.chosen_by, ChosenBy::Found(_))
     }
 
-    /// Whether it is the default of `docker`, without a choice.
+    /// Whether it is the default of `docker`, chosen or not.
     pub(super) fn is_default(&self) -> bool {
         self.host == DEFAULT
+    }
+
+    /// The paths of the sockets that an engine of this machine should listen on: its own, the target of
+    /// its link, and those that exist but do not answer.
+    pub(super) fn sockets(&self) -> Vec<PathBuf> {
+        let own = self.host.strip_prefix("unix://").map(PathBuf::from);
+        let link = own.as_ref().and_then(|own| std::fs::read_link(own).ok());
+        own.into_iter().chain(link).chain(self.tried.iter().map(|tried| tried.path.clone())).collect()
     }
 
     /// The engine's host, if it is another machine. Engines behind ssh are not considered here.
@@ -235,20 +260,22 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
 /// first of the others that answers. A socket that denies access counts as an answer.
 fn usual(socket: &Path, environment: &Environment) -> Endpoint {
     let mut endpoint = Endpoint::new(DEFAULT, ChosenBy::Default);
-    if std::fs::symlink_metadata(socket).is_ok() {
+    // A link without a target, such as one left by Docker Desktop, is no socket.
+    if !matches!(std::fs::metadata(socket), Err(why) if why.kind() == std::io::ErrorKind::NotFound) {
         return endpoint;
     }
     for (engine, path) in candidates(environment) {
-        let Some(name) = path.to_str() else {
-            endpoint.tried.push(format!("{} ({engine}): its path is not UTF-8 text", path.display()));
-            continue;
+        let result = match path.to_str() {
+            None if path.exists() => Err("its path is not UTF-8 text".into()),
+            None => continue,
+            Some(name) => connect(&path).map(|()| format!("unix://{name}")),
         };
-        match connect(&path) {
-            Ok(()) => {
-                let host = format!("unix://{name}");
+        match result {
+            Ok(host) => {
                 return Endpoint { tried: endpoint.tried, ..Endpoint::new(&host, ChosenBy::Found(engine)) };
             }
-            Err(why) => endpoint.tried.push(format!("{} ({engine}): {why}", path.display())),
+            Err(why) if std::fs::symlink_metadata(&path).is_ok() => endpoint.tried.push(Tried { engine, path, why }),
+            Err(_) => {}
         }
     }
     endpoint
@@ -257,16 +284,23 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
 /// The sockets of engines that run without Docker's own service.
 fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
     let (runtime, home) = (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME"));
+    let (temporary, colima) = (environment.path("TMPDIR"), environment.path("COLIMA_HOME"));
     let places = [
         ("rootless Docker", runtime, "docker.sock"),
         ("Docker Desktop", home, ".docker/run/docker.sock"),
         ("Docker Desktop", home, ".docker/desktop/docker.sock"),
+        ("colima", colima, "default/docker.sock"),
         ("colima", home, ".colima/default/docker.sock"),
         ("colima", home, ".config/colima/default/docker.sock"),
         ("OrbStack", home, ".orbstack/run/docker.sock"),
         ("Rancher Desktop", home, ".rd/docker.sock"),
         ("Podman", runtime, "podman/podman.sock"),
         ("Podman", Some(Path::new("/run/podman")), "podman.sock"),
+        // The machine of Podman 5, of Podman 4 with Apple's hypervisor, and with QEMU.
+        ("Podman machine", temporary, "podman/podman-machine-default-api.sock"),
+        ("Podman machine", home, ".local/share/containers/podman/machine/podman.sock"),
+        ("Podman machine", home, ".local/share/containers/podman/machine/podman-machine-default/podman.sock"),
+        ("Podman machine", home, ".local/share/containers/podman/machine/qemu/podman.sock"),
     ];
     places.into_iter().filter_map(|(engine, folder, path)| Some((engine, folder?.join(path)))).collect()
 }
@@ -425,12 +459,10 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
         let none = usual(&usual_socket, &all);
         assert_eq!(none.host, DEFAULT);
-        let tried = none.tried.join("\n");
-        assert!(tried.contains(&format!("{} (colima): connection refused", dead.display())), "{tried}");
-        assert!(
-            tried.contains("(rootless Docker): does not exist") && tried.contains("(OrbStack): does not exist"),
-            "{tried}"
-        );
+        // Sockets that do not exist are not listed.
+        let tried: Vec<String> = none.tried.iter().map(Tried::to_string).collect();
+        assert_eq!(tried, [format!("{} (colima): connection refused", dead.display())]);
+        assert_eq!(none.sockets(), [Path::new("/var/run/docker.sock"), &dead]);
         // A socket that answers.
         std::fs::create_dir_all(folder.path().join(".orbstack/run")).unwrap();
         let alive = folder.path().join(".orbstack/run/docker.sock");
@@ -438,6 +470,10 @@ mod tests {
         let found = usual(&usual_socket, &all);
         assert_eq!(found.host, format!("unix://{}", alive.display()));
         assert_eq!(found.to_string(), format!("unix://{} (found, OrbStack)", alive.display()));
+        // A link without a target is no socket.
+        std::os::unix::fs::symlink(folder.path().join("gone.sock"), &usual_socket).unwrap();
+        assert_eq!(usual(&usual_socket, &all), found);
+        std::fs::remove_file(&usual_socket).unwrap();
         // The default socket is used as soon as it exists, even if it does not answer.
         std::fs::write(&usual_socket, "").unwrap();
         assert_eq!(usual(&usual_socket, &all), Endpoint::new(DEFAULT, ChosenBy::Default));

@@ -1,8 +1,10 @@
 //! Classifies the engine's errors by their messages, except those of pulls.
 
+use std::path::Path;
+
 use bollard::errors::Error as Bollard;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{ChosenBy, Endpoint, Tried};
 use super::transport::TooLarge;
 use super::{REQUEST_TIMEOUT, platform};
 use crate::error::{Error, Refusal, chain};
@@ -14,19 +16,19 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     let lower = message.to_lowercase();
     let socket = endpoint.host.trim_start_matches("unix://");
     let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
+    let mut install = None;
     let (why, hint) = if lower.contains("permission denied") {
-        (
-            format!("permission denied for {socket}"),
-            "join the group docker (sudo usermod -aG docker $USER, then sign in again), or use a rootless engine with \
-             -H"
-            .to_string(),
-        )
+        (format!("permission denied for {socket}"), platform::permission(Path::new(socket)).to_string())
     } else if missing {
-        let others = if endpoint.tried.is_empty() {
-            String::new()
-        } else {
-            format!("; also tried: {}", endpoint.tried.join(", "))
+        let others: Vec<String> = endpoint.tried.iter().map(Tried::to_string).collect();
+        let others = match (others.is_empty(), endpoint.chosen_by == ChosenBy::Default) {
+            (false, _) => format!("; also tried: {}", others.join(", ")),
+            (true, true) => ", and no other engine was found".into(),
+            (true, false) => String::new(),
         };
+        if endpoint.chosen_by == ChosenBy::Default && start_command(endpoint).is_none() {
+            install = platform::advice().install;
+        }
         (format!("{socket} does not exist{others}"), start(endpoint))
     } else if let Some(found) = tls_fault(endpoint, &message) {
         found
@@ -48,7 +50,7 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
             ),
         )
     };
-    Error::Engine { endpoint: endpoint.to_string(), why, hint }
+    Error::Engine { endpoint: endpoint.to_string(), why, hint, install }
 }
 
 /// The TLS problem, if that is the cause of an error.
@@ -89,9 +91,17 @@ fn tls_fault(endpoint: &Endpoint, message: &str) -> Option<(String, String)> {
 
 /// The hint if no engine answers; on this machine, a command that installs or starts one.
 fn start(endpoint: &Endpoint) -> String {
-    let advice =
-        if endpoint.is_default() { platform::advice() } else { "check that address, or start the engine there".into() };
+    let advice = match start_command(endpoint) {
+        Some(command) => format!("start it: `{command}`"),
+        None if endpoint.is_default() => platform::advice().text,
+        None => "check that address, or start the engine there".into(),
+    };
     format!("{advice}; -H or --context selects another")
+}
+
+/// The command that starts the engine of one of the endpoint's sockets.
+fn start_command(endpoint: &Endpoint) -> Option<String> {
+    endpoint.sockets().iter().find_map(|socket| platform::start_command(socket, cfg!(target_os = "macos")))
 }
 
 /// Classifies an engine's error.

@@ -172,6 +172,7 @@ impl Docker {
                 "check that `ssh {typed} docker version` works without a prompt (use ssh-add for a key with a \
                  passphrase)"
             ),
+            install: None,
         })
     }
 
@@ -222,7 +223,7 @@ impl Docker {
             } else {
                 return error;
             };
-            return Error::Engine { endpoint: self.endpoint.to_string(), why, hint };
+            return Error::Engine { endpoint: self.endpoint.to_string(), why, hint, install: None };
         }
         error
     }
@@ -259,6 +260,7 @@ impl Docker {
                 endpoint: self.endpoint.to_string(),
                 why,
                 hint: "use Docker 19.03 or newer, or select another engine with -H or --context".into(),
+                install: None,
             });
         }
         engine.kind = engine_kind(&version, self.endpoint.other_machine().is_none() && !self.is_over_ssh());

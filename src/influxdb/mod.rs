@@ -107,14 +107,9 @@ impl Influxdb {
 
     /// The server's state and content, with its version.
     pub async fn observe(&self, database: &str, within: Duration) -> (Probe<Seen>, Option<String>) {
-        let ping = match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
-            Ok(answer) => answer,
-            Err(Error::Http { why, .. }) => return (Probe::Silent(why), None),
-            Err(error) => return (Probe::Silent(error.to_string()), None),
-        };
-        let version = match usable_version(&ping) {
-            Ok(version) => version,
-            Err(answer) => return (answer, None),
+        let version = match self.version(within).await {
+            (_, Some(version)) => version,
+            (answer, None) => return (answer.discard(), None),
         };
         let answer = match self.databases().await {
             Ok(names) => {
@@ -128,6 +123,18 @@ impl Influxdb {
             Err(error) => Probe::Silent(error.to_string()),
         };
         (answer, Some(version))
+    }
+
+    /// Whether Clipper can use the server, with its version if it can; requested without credentials.
+    pub async fn version(&self, within: Duration) -> (Probe<()>, Option<String>) {
+        match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
+            Ok(ping) => match usable_version(&ping) {
+                Ok(version) => (Probe::Answering(()), Some(version)),
+                Err(answer) => (answer, None),
+            },
+            Err(Error::Http { why, .. }) => (Probe::Silent(why), None),
+            Err(error) => (Probe::Silent(error.to_string()), None),
+        }
     }
 
     /// The server's clock in milliseconds since 1970, to the second.
@@ -290,7 +297,7 @@ fn shard(retention: Retention) -> &'static str {
 }
 
 /// The version, if Clipper can use it.
-fn usable_version(ping: &Response) -> Result<String, Probe<Seen>> {
+fn usable_version(ping: &Response) -> Result<String, Probe<()>> {
     let Some(version) = ping.header("x-influxdb-version") else {
         // The engine's proxy accepts connections before the server behind it listens.
         if matches!(ping.status, 502..=504) {

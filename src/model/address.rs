@@ -23,6 +23,13 @@ impl ServerUrl {
         Self { tls: false, host: host.into(), port, path: String::new() }
     }
 
+    /// The host to write into Clipper's file: some systems resolve `localhost` to `::1` first, where a server
+    /// need not listen.
+    #[must_use]
+    pub fn host_for_clipper(&self) -> &str {
+        if self.host == "localhost" { "127.0.0.1" } else { &self.host }
+    }
+
     /// Whether the host is the machine that reads the address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

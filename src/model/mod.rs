@@ -12,6 +12,7 @@ pub mod export;
 pub mod image;
 pub mod instances;
 pub mod invocation;
+pub mod native;
 pub mod observed;
 pub mod plan;
 pub mod reports;

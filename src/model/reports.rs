@@ -141,7 +141,7 @@ fn hints(
             "Clipper's file says {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that",
             bracketed(&target.host),
             target.port,
-            bracketed(&url.host),
+            bracketed(url.host_for_clipper()),
             url.port
         ));
     }

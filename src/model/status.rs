@@ -70,6 +70,8 @@ pub struct Status {
     /// Hints about containers that carry the instance's labels but do not belong to it; also
     /// contained in `hints`.
     pub lookalikes: Vec<String>,
+    /// Warnings about external servers on loopback that other hosts can reach; also contained in `hints`.
+    pub exposures: Vec<String>,
     /// The reason why `up` cannot proceed, and the remedy.
     pub obstacle: Option<(String, String)>,
     /// Commands to suggest.
@@ -342,6 +344,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         hints,
         others: seen.others.clone(),
         lookalikes: lookalikes(seen).collect(),
+        exposures: Vec::new(),
         obstacle: plan.blocked().map(|(_, blocked)| (blocked.why.clone(), blocked.hint.clone())),
         commands: Commands {
             up: command("up"),
@@ -620,9 +623,11 @@ pub(crate) fn clipper_file(want: &Stack) -> ClipperSettings {
         return ClipperSettings::Agree;
     }
     let (default_host, default_database) = CLIPPER_DEFAULTS;
-    let is_default = url.host == default_host && url.port == Role::Influxdb.port() && want.database == default_database;
+    let is_default = url.host_for_clipper() == default_host
+        && url.port == Role::Influxdb.port()
+        && want.database == default_database;
     if clipper.is_none() && is_default {
-        let address = format!("{}:{}", url.host, url.port);
+        let address = format!("{default_host}:{}", url.port);
         return ClipperSettings::Defaults { address, database: want.database.clone() };
     }
     let is_reached = clipper.is_some_and(|target| target.reaches(want));
@@ -633,7 +638,7 @@ pub(crate) fn clipper_file(want: &Stack) -> ClipperSettings {
         ),
         (
             is_reached || clipper.is_some_and(|target| target.host == url.host),
-            format!("influx_ip = {}", toml_string(&url.host)),
+            format!("influx_ip = {}", toml_string(url.host_for_clipper())),
         ),
         (is_reached || clipper.is_some_and(|target| target.port == url.port), format!("influx_port = {}", url.port)),
     ];

@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::apply::FailedStep;
+use super::exposure::exposures;
 use super::upgrade::micros_since_1970;
 use super::{Depth, Systems};
 use crate::backoff::pause;
+use crate::engine::address_of_this_machine;
 use crate::error::{Again, Error, Refusal, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::observed::{Account as Login, Observed, Probe, Unreadable};
@@ -563,7 +565,12 @@ pub(crate) fn expect_known_settings(stack: &Stack) -> Result<()> {
 pub(crate) async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, show_secrets: bool) -> Result<Status> {
     let reports = reports(systems, seen).await;
     let account = account(systems, seen, show_secrets).await?;
-    Ok(status::summarize(systems.stack(), seen, plan, reports, account))
+    let mut status = status::summarize(systems.stack(), seen, plan, reports, account);
+    if let Some(own) = address_of_this_machine() {
+        status.exposures = exposures(systems.stack(), seen, own, &systems.listener).await;
+        status.hints.extend(status.exposures.iter().cloned());
+    }
+    Ok(status)
 }
 
 /// Clipper's reports, as far as InfluxDB can be queried. An error here is not an error of the stack.

@@ -134,7 +134,7 @@ pub fn parsed_command(command: &str) -> clipper_metrics::cli::Cli {
 }
 
 /// Splits a command into words as a shell does.
-fn shell_words(command: &str) -> Vec<String> {
+pub fn shell_words(command: &str) -> Vec<String> {
     let output = Command::new("bash").args(["-c", &format!("printf '%s\\0' {command}")]).output().unwrap();
     assert!(output.status.success(), "`{command}` is not a valid command: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().split_terminator('\0').map(String::from).collect()

@@ -176,7 +176,7 @@ impl Examination<'_> {
         if target.of_file && target.url.to_string() != real.to_string() {
             return format!(
                 "set influx_ip and influx_port in Clipper's file to {}:{}",
-                bracketed(&real.host),
+                bracketed(real.host_for_clipper()),
                 real.port
             );
         }

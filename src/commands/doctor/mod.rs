@@ -71,7 +71,7 @@ async fn doctor(
         written: None,
     };
     let result = tokio::select! {
-        result = examination.run() => result,
+        result = examination.run(listener) => result,
         () = stop => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
     };
     examination.clean_up(listener).await;
@@ -127,7 +127,7 @@ struct Examination<'a> {
 }
 
 impl Examination<'_> {
-    async fn run(&mut self) -> Result<()> {
+    async fn run(&mut self, listener: &dyn Listener) -> Result<()> {
         let systems = self.systems;
         let stack = systems.stack();
         let started = Instant::now();
@@ -136,6 +136,7 @@ impl Examination<'_> {
         let plan = plan::up(stack, &seen, UpOptions::default());
         let status = crate::reconcile::summarize(systems, &seen, &plan, false).await?;
         let observing = started.elapsed();
+        status.exposures.iter().for_each(|warning| listener.on(Event::Warning(warning)));
         let target = Target::new(stack, &seen, self.from);
         let named = status::named_models(stack, &seen);
 

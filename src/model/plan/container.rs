@@ -9,6 +9,7 @@ use super::login::{
 use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
 use crate::model::address::collide;
 use crate::model::image::ImageRef;
+use crate::model::native::{System, installation};
 use crate::model::observed::{
     Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, Probe, RunState, Server, Volume,
 };
@@ -160,16 +161,20 @@ pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedSer
 /// Another program answers at the server's address.
 #[must_use]
 pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
-    let hint = match role {
-        Role::Influxdb => {
-            "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4, or set --influxdb-url to InfluxDB's \
-             own address"
+    let hint = match (role, stack.container(role).is_some()) {
+        (Role::Influxdb, true) => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4".to_string(),
+        (Role::Influxdb, false) => format!(
+            "Clipper needs InfluxDB 1.x: set --influxdb-url to its own address, or omit it to run a container; to \
+             install InfluxDB 1.x: {}",
+            installation(role, System::HERE)
+        ),
+        (Role::Grafana, true) => "use an image of Grafana 7.5 to 13 with --grafana-image".to_string(),
+        (Role::Grafana, false) => {
+            "set --grafana-url to Grafana's own address, which does not redirect, up to but without /api".to_string()
         }
-        Role::Grafana if stack.container(role).is_some() => "use an image of Grafana 7.5 to 13 with --grafana-image",
-        Role::Grafana => "set --grafana-url to Grafana's own address, which does not redirect, up to but without /api",
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());
-    Blocked { kind: Obstacle::Server, why, hint: hint.into() }
+    Blocked { kind: Obstacle::Server, why, hint }
 }
 
 /// The engine publishes the container, but another server answers at that address here: the

@@ -1,0 +1,226 @@
+//! Servers from a package manager: how to install them, and how to use those that run on this machine.
+
+use super::address::ServerUrl;
+use super::invocation::Invocation;
+use super::role::Role;
+use super::text::listed;
+
+/// The kinds of system whose packages differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// macOS with Homebrew.
+    MacOs,
+    /// Any other system, with its own packages.
+    Linux,
+}
+
+impl System {
+    /// The system that this program runs on.
+    pub const HERE: Self = if cfg!(target_os = "macos") { Self::MacOs } else { Self::Linux };
+}
+
+/// How to install a server that Clipper can use.
+#[must_use]
+pub const fn installation(role: Role, system: System) -> &'static str {
+    match (role, system) {
+        (Role::Influxdb, System::MacOs) => {
+            "`brew install influxdb@1 && brew services start influxdb@1` (`influxdb` without `@1` is version 3)"
+        }
+        (Role::Influxdb, System::Linux) => {
+            "InfluxData's package `influxdb` for Debian or Fedora (`influxdb2` and `influxdb3-core` are other versions)"
+        }
+        (Role::Grafana, System::MacOs) => "`brew install grafana && brew services start grafana`",
+        (Role::Grafana, System::Linux) => "Grafana's package `grafana` for Debian or Fedora",
+    }
+}
+
+/// The log of an external server, which the engine does not have.
+#[must_use]
+pub const fn log_command(role: Role, system: System) -> &'static str {
+    match (role, system) {
+        (Role::Influxdb, System::MacOs) => "tail \"$(brew --prefix)/var/log/influxdb.log\"",
+        (Role::Influxdb, System::Linux) => "journalctl --unit influxdb",
+        (Role::Grafana, System::MacOs) => "tail \"$(brew --prefix)/var/log/grafana/grafana.log\"",
+        (Role::Grafana, System::Linux) => "journalctl --unit grafana-server",
+    }
+}
+
+/// How to copy the data of an external server.
+#[must_use]
+pub const fn backup_advice(role: Role, system: System) -> &'static str {
+    match (role, system) {
+        (Role::Influxdb, _) => {
+            "copy InfluxDB's data with `influxd backup -portable DIRECTORY` on its machine (`influxd restore -portable \
+             DIRECTORY` restores it)"
+        }
+        (Role::Grafana, System::MacOs) => {
+            "stop Grafana (`brew services stop grafana`), and copy `$(brew --prefix)/var/lib/grafana/grafana.db`"
+        }
+        (Role::Grafana, System::Linux) => {
+            "stop Grafana, and copy its database (/var/lib/grafana/grafana.db in packages)"
+        }
+    }
+}
+
+/// The warning that an external server on loopback also answers at this machine's own address.
+#[must_use]
+pub fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
+    let (file, setting) = match (role, system) {
+        (Role::Influxdb, System::MacOs) => ("$(brew --prefix)/etc/influxdb.conf", "bind-address in [http]"),
+        (Role::Influxdb, System::Linux) => ("/etc/influxdb/influxdb.conf", "bind-address in [http]"),
+        (Role::Grafana, System::MacOs) => ("$(brew --prefix)/etc/grafana/grafana.ini", "http_addr in [server]"),
+        (Role::Grafana, System::Linux) => ("/etc/grafana/grafana.ini", "http_addr in [server]"),
+    };
+    let (risk, remedy) = match role {
+        Role::Influxdb => (
+            "without a password: every host that reaches that address can read, write and delete metrics",
+            format!("set {setting} to \"127.0.0.1:{}\"", url.port),
+        ),
+        Role::Grafana => (
+            "as admin / admin: every host that reaches that address can administer Grafana",
+            format!("change that password, or set {setting} to 127.0.0.1"),
+        ),
+    };
+    format!("{} also answers at {url} {risk}; {remedy} ({file}) and restart it", role.title())
+}
+
+/// The server in one role, as a run without an engine finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The role.
+    pub role: Role,
+    /// Its address.
+    pub url: ServerUrl,
+    /// Its answer.
+    pub answer: Answer,
+}
+
+/// The answer of a server at the usual address on loopback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// No request was sent, because a setting names the server.
+    Named,
+    /// No server answers.
+    Silent,
+    /// It can be used; its version.
+    Usable(String),
+    /// Another server answers; its description.
+    Unusable(String),
+}
+
+impl Found {
+    fn describe(&self) -> String {
+        let (title, url) = (self.role.title(), &self.url);
+        match &self.answer {
+            Answer::Named => format!("{title} is at {url}"),
+            Answer::Usable(version) => format!("{title} {version} answers at {url}"),
+            Answer::Silent => format!("no {title} answers at {url}"),
+            Answer::Unusable(what) => format!("{} answers at {url}", what.trim_end_matches(',')),
+        }
+    }
+
+    const fn is_usable(&self) -> bool {
+        matches!(self.answer, Answer::Named | Answer::Usable(_))
+    }
+}
+
+/// The hint if no engine answers: use the servers on this machine if both can be used, otherwise all
+/// ways to continue if no engine is installed. `start` is the hint of the engine itself, `install` the
+/// command that installs one, and `file` the path of Clipper's file.
+#[must_use]
+pub fn hint(
+    found: &[Found; 2],
+    invocation: &Invocation,
+    start: &str,
+    install: Option<&str>,
+    file: Option<&str>,
+    system: System,
+) -> String {
+    let described = listed(&found.iter().map(Found::describe).collect::<Vec<_>>());
+    let typed = |url: &dyn Fn(&Found) -> String| -> String {
+        found.iter().map(|server| format!(" --{}-url {}", server.role, url(server))).collect()
+    };
+    if found.iter().all(Found::is_usable) {
+        let command = invocation.command(&format!("up{}", typed(&|server| server.url.to_string())));
+        let lines: String =
+            found.iter().map(|server| format!("\n  {}_url = \"{}\"", server.role, server.url)).collect();
+        let file = file.map_or("Clipper's file, and pass that file with --config".into(), str::to_string);
+        let otherwise = install.map_or(start.to_string(), |command| format!("install an engine: {command}"));
+        return format!(
+            "{described}; to use them without an engine: `{command}`\nevery command finds them after you add these \
+             lines to {file}:\n  [metrics]{lines}\nto run containers instead: {otherwise}"
+        );
+    }
+    let Some(install) = install else { return start.to_string() };
+    let remote = invocation.command("up -H ssh://USER@HOST");
+    let external = invocation.command(&format!("up{}", typed(&|_| "URL".into())));
+    let missing: String = found
+        .iter()
+        .filter(|server| !server.is_usable())
+        .map(|server| {
+            format!("\n     to install {}: {}", title_of_package(server.role), installation(server.role, system))
+        })
+        .collect();
+    format!(
+        "there are three ways to continue:\n  1. install an engine: {install}\n  2. use an engine on another machine: \
+         `{remote}`\n  3. use servers that already run: `{external}`\n     {described}{missing}"
+    )
+}
+
+const fn title_of_package(role: Role) -> &'static str {
+    match role {
+        Role::Influxdb => "InfluxDB 1.x",
+        Role::Grafana => "Grafana",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::invocation::{GivenOption, Scope};
+
+    fn found(influxdb: Answer, grafana: Answer) -> [Found; 2] {
+        let server = |role: Role, answer| Found { role, url: ServerUrl::http("127.0.0.1", role.port()), answer };
+        [server(Role::Influxdb, influxdb), server(Role::Grafana, grafana)]
+    }
+
+    fn invocation() -> Invocation {
+        let name = GivenOption { name: "name", typed: " --name a".into(), scope: Scope::Instance, commands: &[] };
+        Invocation::new(vec![name], "")
+    }
+
+    #[test]
+    fn two_usable_servers_give_the_command_and_the_lines_that_keep_it() {
+        let both = found(Answer::Usable("1.8.10".into()), Answer::Usable("12.1.0".into()));
+        let hint = |file| hint(&both, &invocation(), "start it", None, file, System::Linux);
+        assert_eq!(
+            hint(None),
+            "InfluxDB 1.8.10 answers at http://127.0.0.1:8086 and Grafana 12.1.0 answers at http://127.0.0.1:3000; to \
+             use them without an engine: `clipper-metrics up --influxdb-url http://127.0.0.1:8086 --grafana-url \
+             http://127.0.0.1:3000 --name a`\nevery command finds them after you add these lines to Clipper's file, \
+             and pass that file with --config:\n  [metrics]\n  influxdb_url = \"http://127.0.0.1:8086\"\n  \
+             grafana_url = \"http://127.0.0.1:3000\"\nto run containers instead: start it"
+        );
+        assert!(hint(Some("conf/a.toml")).contains("add these lines to conf/a.toml:"), "{}", hint(Some("conf/a.toml")));
+    }
+
+    #[test]
+    fn without_usable_servers_a_missing_engine_has_three_ways_and_a_stopped_one_its_start() {
+        let other = found(Answer::Unusable("InfluxDB 2.7.1, which is too new,".into()), Answer::Silent);
+        let hint = |install, system| hint(&other, &invocation(), "start it", install, None, system);
+        assert_eq!(hint(None, System::Linux), "start it");
+        let text = hint(Some("`sudo apt-get install docker.io`"), System::MacOs);
+        for words in [
+            "1. install an engine: `sudo apt-get install docker.io`",
+            "2. use an engine on another machine: `clipper-metrics up -H ssh://USER@HOST --name a`",
+            "3. use servers that already run: `clipper-metrics up --influxdb-url URL --grafana-url URL --name a`",
+            "InfluxDB 2.7.1, which is too new answers at http://127.0.0.1:8086 and no Grafana answers at",
+            "`brew install influxdb@1 && brew services start influxdb@1`",
+            "`brew install grafana && brew services start grafana`",
+        ] {
+            assert!(text.contains(words), "{words}\n{text}");
+        }
+        assert!(text.lines().count() < 12, "{text}");
+        assert!(hint(Some("x"), System::Linux).contains("`influxdb2` and `influxdb3-core` are other versions"));
+    }
+}
