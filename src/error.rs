@@ -10,6 +10,7 @@ use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::publish;
 use crate::model::role::Role;
 
 /// The result type of this crate.
@@ -79,7 +80,7 @@ pub enum Error {
         failure: PullFailure,
     },
     /// The desired address cannot be published.
-    #[error("cannot publish {} at {address}: {}", role.title(), holder_text(holder, *role, answers.as_ref()))]
+    #[error("cannot publish {} at {address}: {}", role.title(), publish::describe(holder, *role, answers.as_ref()))]
     Publish {
         /// The role to publish.
         role: Role,
@@ -387,7 +388,7 @@ impl Error {
             Self::Raced { .. } => Refusal::Conflict.hint(invocation),
             Self::Publish { role, address, holder, answers, free } => {
                 let another = invocation.another_port(*role, *free);
-                publish_hint(*role, *address, holder, answers.as_ref(), &another, invocation)
+                publish::hint(*role, *address, holder, answers.as_ref(), &another, invocation)
             }
             Self::Pull { failure, image, .. } => failure.hint(image, invocation),
             Self::Http { .. } => "check that the server runs, then try again; -v shows every request".into(),
@@ -579,51 +580,6 @@ impl PullFailure {
 fn full_disk(invocation: &Invocation) -> String {
     let usage = invocation.docker("system df");
     format!("free space on the engine's disk (`{usage}` shows what uses it), then run the same command again")
-}
-
-/// Describes the holder of an address.
-fn holder_text(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) -> String {
-    match holder {
-        PortHolder::Container(name) => format!("container {name} holds that port"),
-        PortHolder::OtherRole(other) => format!("this instance's {} holds that port", other.title()),
-        PortHolder::Process => {
-            let answers = answers.map(|_| format!("; {} answers there", role.title())).unwrap_or_default();
-            format!("another process on the engine's host holds that port{answers}")
-        }
-        PortHolder::NoSuchAddress => "the engine's host does not have that address".into(),
-    }
-}
-
-fn publish_hint(
-    role: Role,
-    address: SocketAddr,
-    holder: &PortHolder,
-    answers: Option<&ServerUrl>,
-    another: &str,
-    invocation: &Invocation,
-) -> String {
-    match (holder, answers) {
-        (PortHolder::Container(name), _) => {
-            let stop = invocation.docker(&format!("stop {name}"));
-            format!("stop it with `{stop}`, or {another}")
-        }
-        (PortHolder::Process, Some(url)) => {
-            format!("use it with --{role}-url {url}, or {another}")
-        }
-        (PortHolder::Process, None) => {
-            format!("{another}, or find the process with `ss -ltnp`")
-        }
-        (PortHolder::OtherRole(_), _) => another.into(),
-        (PortHolder::NoSuchAddress, _) => format!(
-            "choose an address of that host: `{}` for local access only, `{}` for all hosts that can reach it; if {} \
-             already runs at {address}, use --{role}-url {}; to run the containers there, select that host's engine \
-             with -H",
-            invocation.create(&format!(" --{role}-ip 127.0.0.1")),
-            invocation.create(&format!(" --{role}-ip 0.0.0.0")),
-            role.title(),
-            ServerUrl::http(address.ip().to_string(), address.port())
-        ),
-    }
 }
 
 /// The failed image, the result of the rollback, and the image's error.

@@ -159,7 +159,9 @@ impl Http {
             if certificates.is_empty() {
                 return Err(bad("contains no certificate".into()));
             }
-            builder = builder.tls_certs_merge(certificates);
+            // Not in addition to the system's: Apple's verifier has further rules, which certificates of private
+            // authorities break.
+            builder = builder.tls_certs_only(certificates);
         }
         let client = builder.build().map_err(|why| Error::Http {
             doing: "prepare a connection".into(),
@@ -318,6 +320,8 @@ fn untrusted(why: &rustls::CertificateError) -> String {
             "its certificate is not valid yet: check the clocks".into()
         }
         Why::NotValidForName | Why::NotValidForNameContext { .. } => "its certificate is for another name".into(),
+        // Apple's verifier reports other reasons as text.
+        Why::Other(other) if other.to_string().contains("expired") => "its certificate has expired".into(),
         other => format!("its certificate is not accepted: {}", excerpt(&other.to_string(), 120)),
     }
 }
@@ -353,6 +357,13 @@ mod tests {
             assert!(bypasses_proxy(near), "{near}");
         }
         assert!(!bypasses_proxy("https://grafana.example.com"));
+    }
+
+    #[test]
+    fn an_expired_certificate_is_recognized_in_the_words_of_apples_verifier() {
+        let apple = std::io::Error::other("“localhost” certificate is expired: -67818");
+        let why = rustls::CertificateError::Other(rustls::OtherError(std::sync::Arc::new(apple)));
+        assert_eq!(untrusted(&why), "its certificate has expired");
     }
 
     #[test]

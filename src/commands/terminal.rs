@@ -123,13 +123,21 @@ async fn received(kind: tokio::signal::unix::SignalKind) {
     }
 }
 
-/// Whether this run must outlive its terminal, as with `nohup` (proc(5), `SigIgn`). On a system without that file, it
-/// must if standard error is not a terminal.
+/// Whether this run must outlive its terminal, as with `nohup` (proc(5), `SigIgn`).
 #[cfg(unix)]
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    ignored.map_or_else(|| !std::io::stderr().is_terminal(), |mask| mask & 1 == 1)
+    ignored.map_or_else(|| inherits_ignored_hangup(std::process::Command::new("sh")), |mask| mask & 1 == 1)
+}
+
+/// The same on a system without that file. A shell inherits ignored signals and cannot trap them, so it survives the
+/// signal that it sends to itself. Its own process group is not needed: the signal goes to the shell alone.
+#[cfg(unix)]
+fn inherits_ignored_hangup(mut shell: std::process::Command) -> bool {
+    use std::process::Stdio;
+    shell.args(["-c", "trap 'exit 1' HUP; kill -HUP $$; exit 0"]);
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Completes when the reader of standard output has closed the pipe, so that a command without output ends, too. Never
@@ -145,8 +153,8 @@ pub(super) async fn reader_gone() {
         loop {
             ticks.tick().await;
             let out = std::io::stdout();
-            // A closed other end is reported even if no event is requested.
-            let mut descriptors = [PollFd::new(&out, PollFlags::empty())];
+            // Linux reports a closed other end even if no event is requested; macOS only with a request for one.
+            let mut descriptors = [PollFd::new(&out, PollFlags::OUT)];
             let gone = PollFlags::ERR | PollFlags::HUP;
             if poll(&mut descriptors, Some(&now)).is_ok() && descriptors[0].revents().intersects(gone) {
                 return;
@@ -208,5 +216,20 @@ pub(super) async fn unless_interrupted<T>(doing: impl Future<Output = Result<T>>
     tokio::select! {
         result = doing => result,
         () = interrupted() => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_shows_whether_hangups_are_ignored() {
+        for (option, is_ignored) in [("--ignore-signal=HUP", true), ("--default-signal=HUP", false)] {
+            let mut shell = std::process::Command::new("env");
+            shell.args([option, "sh"]);
+            assert_eq!(inherits_ignored_hangup(shell), is_ignored, "{option}");
+        }
+        assert!(!inherits_ignored_hangup(std::process::Command::new("/nonexistent/sh")));
     }
 }

@@ -140,6 +140,14 @@ impl Docker {
         }
     }
 
+    /// Whether a container holds an address now.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn holds_address(&self, instance: &str, publish: SocketAddr) -> Result<bool> {
+        Ok(self.containers(instance).await?.iter().any(|container| holds(container, publish)))
+    }
+
     /// Unpauses a container.
     ///
     /// # Errors
@@ -320,6 +328,18 @@ pub(super) fn is_name_taken(all: &[ContainerSummary], instance: &str, role: Role
     all.iter().any(|container| name_of(container) == name && !serves(container, instance, role))
 }
 
+/// Whether a running container holds an address.
+fn holds(container: &ContainerSummary, publish: SocketAddr) -> bool {
+    is_up(container)
+        && container.ports.iter().flatten().any(|port| {
+            // Podman omits the wildcard address.
+            let everywhere = wildcard(publish.ip());
+            let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(everywhere);
+            let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
+            is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
+        })
+}
+
 /// The other holder of an address, among containers that hold their ports.
 pub(super) fn port_holder(
     all: &[ContainerSummary],
@@ -327,20 +347,10 @@ pub(super) fn port_holder(
     role: Role,
     publish: SocketAddr,
 ) -> Option<PortHolder> {
-    let holds = |container: &&ContainerSummary| {
-        is_up(container)
-            && container.ports.iter().flatten().any(|port| {
-                // Podman omits the wildcard address.
-                let everywhere = wildcard(publish.ip());
-                let ip = port.ip.as_deref().and_then(|ip| ip.parse().ok()).unwrap_or(everywhere);
-                let is_tcp = matches!(port.typ, None | Some(PortSummaryTypeEnum::TCP | PortSummaryTypeEnum::EMPTY));
-                is_tcp && port.public_port.is_some_and(|public| collide(SocketAddr::new(ip, public), publish))
-            })
-    };
     // Two containers can hold the same port at different addresses; a foreign container is reported first.
     let mut holders: Vec<PortHolder> = all
         .iter()
-        .filter(holds)
+        .filter(|container| holds(container, publish))
         .filter(|container| !serves(container, instance, role))
         .map(|container| {
             let other = Role::ALL.into_iter().find(|other| serves(container, instance, *other));

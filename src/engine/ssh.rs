@@ -314,11 +314,14 @@ const FOLDER: &str = "clipper-metrics-ssh-";
 /// A file that is locked while its folder is in use.
 const LOCK: &str = "lock";
 
+/// The limit for the path of its parent. A socket's path has at most 103 bytes on macOS and BSD; ssh appends 17 bytes
+/// while it creates its own, and the folder's name and the socket's name need 31.
+const PARENT_LIMIT: usize = 56;
+
 /// A new folder that only this user can enter, removed when dropped. Folders of killed processes
 /// are removed first: their locks are free.
 fn private_folder() -> std::io::Result<Folder> {
-    // The path of a socket is limited to about a hundred bytes.
-    let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < 60);
+    let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < PARENT_LIMIT);
     let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
     let directory =
         tempfile::Builder::new().prefix(FOLDER).permissions(Permissions::from_mode(0o700)).tempdir_in(&parent)?;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::http::{Body, escaped};
 use crate::model::observed::Query;
 use crate::model::specification::Specification;
-use crate::model::stack::{self, Secret, Stack};
+use crate::model::stack::{self, EngineLocation, Secret, Stack};
 use crate::model::text::excerpt;
 
 /// Bypasses the cache in which Grafana keeps a data source's settings for 5 s.
@@ -74,7 +74,8 @@ impl Grafana {
                 refused_since.is_some_and(|since| is_on_their_machine(want) && since.elapsed() > REFUSED_TIMEOUT);
             let hopeless = saves > 0 && (is_permanent(&why) || is_shut);
             if hopeless || Instant::now() >= deadline {
-                let hint = way_to_influxdb(want, &why);
+                let reaches_loopback = cfg!(target_os = "macos") && stack.engine == EngineLocation::Here;
+                let hint = way_to_influxdb(want, &why, reaches_loopback);
                 return Err(Error::NotConverged {
                     rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
                     after: Some(started.elapsed()),
@@ -112,10 +113,15 @@ fn is_on_their_machine(source: &stack::DataSource) -> bool {
     authority.split([':', '/']).next() == Some(Specification::HOST_NAME)
 }
 
-fn way_to_influxdb(source: &stack::DataSource, why: &str) -> String {
+/// The hint if Grafana cannot query InfluxDB. `reaches_loopback` is set where containers reach servers on the loopback of
+/// the engine's host: the engines of macOS forward the host's name to it.
+fn way_to_influxdb(source: &stack::DataSource, why: &str, reaches_loopback: bool) -> String {
     let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
     if !is_on_their_machine(source) || is_permanent(why) {
         return give.into();
+    }
+    if is_refused(why) && reaches_loopback {
+        return format!("check that InfluxDB runs on this machine and listens on that port of 127.0.0.1, or {give}");
     }
     if is_refused(why) {
         return format!(
@@ -160,14 +166,15 @@ mod tests {
         let theirs = source("http://host.docker.internal:8086");
         let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
         assert!(is_refused(refused) && !is_refused("i/o timeout"));
-        assert!(way_to_influxdb(&theirs, refused).contains("bind-address"));
-        assert!(way_to_influxdb(&theirs, "i/o timeout").contains("firewall"));
+        assert!(way_to_influxdb(&theirs, refused, false).contains("bind-address"));
+        assert!(way_to_influxdb(&theirs, refused, true).contains("runs on this machine and listens"));
+        assert!(way_to_influxdb(&theirs, "i/o timeout", false).contains("firewall"));
         for (url, why) in [
             ("http://host.docker.internal:8086", "authorization failed"),
             ("http://influxdb:8086", refused),
             ("http://my.host.docker.internal.example:8086", refused),
         ] {
-            assert!(way_to_influxdb(&source(url), why).starts_with("set --data-source-url"), "{url} {why}");
+            assert!(way_to_influxdb(&source(url), why, false).starts_with("set --data-source-url"), "{url} {why}");
         }
     }
 

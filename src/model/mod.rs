@@ -15,6 +15,7 @@ pub mod invocation;
 pub mod native;
 pub mod observed;
 pub mod plan;
+pub mod publish;
 pub mod reports;
 pub mod retention;
 pub mod role;

@@ -178,8 +178,12 @@ pub enum PortHolder {
     OtherRole(Role),
     /// A process on the engine's host outside any container.
     Process,
+    /// Such a process, and it is a server of the same role.
+    Native,
     /// No holder: the engine's host does not have that address.
     NoSuchAddress,
+    /// No holder: this machine has that address, but the virtual machine that the engine runs in does not.
+    VirtualMachine,
 }
 
 /// The observed login to Grafana.

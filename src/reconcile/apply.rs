@@ -7,6 +7,7 @@ use futures_util::future::{Either, select, try_join};
 use tokio::sync::Notify;
 
 use super::Systems;
+use crate::engine::is_of_this_machine;
 use crate::error::{Error, Refusal, Result};
 use crate::grafana::{Choice, Grafana};
 use crate::http::Auth;
@@ -257,7 +258,11 @@ impl Systems {
 
     /// Adds the server that answers at an unavailable address, and a free port, to an error.
     async fn explain_publishing(&self, spec: &ContainerSpec, result: Result<()>) -> Result<()> {
-        let Err(Error::Publish { role, address, holder, .. }) = result else { return result };
+        let Err(Error::Publish { role, address, mut holder, .. }) = result else { return result };
+        let is_own = self.stack.engine == EngineLocation::Here && is_of_this_machine(address.ip());
+        if holder == PortHolder::NoSuchAddress && is_own {
+            holder = PortHolder::VirtualMachine;
+        }
         let is_process = holder == PortHolder::Process;
         let answers = (is_process && self.answers_instead(spec, address).await).then(|| spec.url());
         let free = self.free_port(address);
@@ -266,7 +271,7 @@ impl Systems {
 
     /// Whether a server of that role answers at the address to publish. Only addresses of this
     /// machine are checked.
-    async fn answers_instead(&self, spec: &ContainerSpec, address: SocketAddr) -> bool {
+    pub(super) async fn answers_instead(&self, spec: &ContainerSpec, address: SocketAddr) -> bool {
         if self.stack.engine != EngineLocation::Here {
             return false;
         }

@@ -11,7 +11,7 @@ use crate::backoff::pause;
 use crate::engine::address_of_this_machine;
 use crate::error::{Again, Error, Refusal, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
-use crate::model::observed::{Account as Login, Observed, Probe, Unreadable};
+use crate::model::observed::{Account as Login, Observed, Probe, RunState, Unreadable};
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::retention::Retention;
@@ -157,6 +157,11 @@ async fn converge(
                 confirmed.push(question);
             }
         }
+        for role in starting(&plan, &seen) {
+            if !executed.iter().any(|done| done.step == Step::StartContainer(role)) {
+                systems.warn_about_ipv6(role, listener).await;
+            }
+        }
         match systems.apply(&plan, &mut executed).await {
             Ok(()) => {
                 if plan.only_prepares() {
@@ -171,6 +176,19 @@ async fn converge(
             }
         }
     }
+}
+
+/// The roles whose containers do not run and are started by a plan.
+fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
+    let runs = |role: Role| {
+        let container = match role {
+            Role::Influxdb => &seen.influxdb.container,
+            Role::Grafana => &seen.grafana.container,
+        };
+        container.ours().is_some_and(|have| have.run == RunState::Running)
+    };
+    let starts = |role: Role| plan.steps().any(|(step, _)| step == Step::StartContainer(role));
+    Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
 }
 
 /// The error after all possible steps, if Grafana failed to return a resource.

@@ -10,6 +10,7 @@ mod identity;
 pub mod lock;
 mod login;
 mod native;
+mod occupied;
 pub mod upgrade;
 mod version;
 mod wait;
@@ -154,6 +155,12 @@ impl Systems {
         let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
         self.locate(Role::Influxdb, &influxdb.container);
         self.locate(Role::Grafana, &grafana.container);
+        if depth == Depth::Servers && self.docker.is_some() {
+            let processes = join(self.process_at(Role::Influxdb, &influxdb), self.process_at(Role::Grafana, &grafana));
+            let (influxdb_process, grafana_process) = processes.await;
+            influxdb.port_holder = influxdb.port_holder.or(influxdb_process?);
+            grafana.port_holder = grafana.port_holder.or(grafana_process?);
+        }
         let (influxdb_probe, grafana_probe) = match depth {
             Depth::EngineOnly => (Ok((Probe::Unasked, None)), Ok((Probe::Unasked, None, SeenLogin::default()))),
             Depth::Servers => {
@@ -172,7 +179,7 @@ impl Systems {
         }
         let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
         let free = |role, seen: &SeenRole| {
-            let held = matches!(seen.port_holder, Some(PortHolder::Container(_)));
+            let held = seen.port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
             held.then(|| self.free_port(self.stack.container(role)?.specification.publish)).flatten()
         };
         let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];

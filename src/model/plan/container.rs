@@ -13,6 +13,7 @@ use crate::model::native::{System, installation};
 use crate::model::observed::{
     Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, Probe, RunState, Server, Volume,
 };
+use crate::model::publish;
 use crate::model::role::Role;
 use crate::model::specification::{Difference, PasswordSource, Specification};
 use crate::model::stack::{ContainerSpec, EngineLocation, Pull, Service, Stack};
@@ -190,7 +191,8 @@ pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
              it"
         ),
         hint: format!(
-            "run `{}` on the engine's host, or select that host with -H ssh://USER@HOST",
+            "if the engine runs on this machine, stop that server or choose another port with --{role}-port; otherwise \
+             run `{}` on the engine's host, or select that host with -H ssh://USER@HOST",
             stack.invocation.command_there("up")
         ),
     }
@@ -490,16 +492,15 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     }
     let publishes_already =
         seen.container.ours().is_some_and(|have| have.published == Some(spec.specification.publish));
-    if let Some(PortHolder::Container(holder)) = seen.port_holder.as_ref().filter(|_| !publishes_already) {
-        let (role, port) = (spec.role, spec.specification.publish);
+    // The port of the other role's container becomes free.
+    let holds = |holder: &&PortHolder| !publishes_already && !matches!(holder, PortHolder::OtherRole(_));
+    if let Some(holder) = seen.port_holder.as_ref().filter(holds) {
+        let (role, at) = (spec.role, spec.specification.publish);
+        let another = stack.invocation.another_port(role, seen.free_port);
         return Some(Blocked {
             kind: Obstacle::PortTaken,
-            why: format!("cannot publish {} at {port}: container {holder} holds that port", role.title()),
-            hint: format!(
-                "stop it with `{}`, or {}",
-                stack.invocation.docker(&format!("stop {holder}")),
-                stack.invocation.another_port(role, seen.free_port)
-            ),
+            why: format!("cannot publish {} at {at}: {}", role.title(), publish::describe(holder, role, None)),
+            hint: publish::hint(role, at, holder, None, &another, &stack.invocation),
         });
     }
     if let (Some(id), None) = (&spec.pinned_image, &seen.image) {

@@ -1,0 +1,82 @@
+//! Finds other servers at an address before it is published. An engine in a virtual machine may publish beside
+//! a server of this machine without an error, and the port then leads to either of them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::Systems;
+use crate::engine::SeenRole;
+use crate::error::Result;
+use crate::model::address::{collide, reachable};
+use crate::model::event::{Event, Listener};
+use crate::model::observed::{ContainerState, PortHolder, RunState};
+use crate::model::role::Role;
+use crate::model::stack::EngineLocation;
+
+/// The time limit of a connection to this machine.
+const CONNECT: Duration = Duration::from_millis(500);
+/// How often and in what interval an occupied address is checked again: another run may be starting the
+/// container, and engines hold its port before they report it as running.
+const CHECKS: usize = 5;
+const INTERVAL: Duration = Duration::from_millis(200);
+
+impl Systems {
+    /// The process that accepts connections at the address of a container that does not run.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Docker`] if the engine does not answer.
+    pub(super) async fn process_at(&self, role: Role, seen: &SeenRole) -> Result<Option<PortHolder>> {
+        let Some(spec) = self.stack.container(role).filter(|_| self.stack.engine == EngineLocation::Here) else {
+            return Ok(None);
+        };
+        let publish = spec.specification.publish;
+        if seen.port_holder.is_some() || may_hold(&seen.container, publish) {
+            return Ok(None);
+        }
+        for check in 0..=CHECKS {
+            if check > 0 {
+                tokio::time::sleep(INTERVAL).await;
+            }
+            let accepts = accepts(SocketAddr::new(reachable(publish.ip()), publish.port())).await;
+            if !accepts || self.docker()?.holds_address(&self.stack.instance, publish).await? {
+                return Ok(None);
+            }
+        }
+        let is_native = self.answers_instead(spec, publish).await;
+        Ok(Some(if is_native { PortHolder::Native } else { PortHolder::Process }))
+    }
+
+    /// Warns about a server at a port of `[::1]` that is about to be published on IPv4 only: names such as
+    /// `localhost` may lead to it.
+    pub(super) async fn warn_about_ipv6(&self, role: Role, listener: &dyn Listener) {
+        let Some(spec) = self.stack.container(role).filter(|_| self.stack.engine == EngineLocation::Here) else {
+            return;
+        };
+        let publish = spec.specification.publish;
+        let is_local = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(IpAddr::V4).contains(&publish.ip());
+        let other = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), publish.port());
+        if is_local && accepts(other).await {
+            listener.on(Event::Warning(&format!(
+                "another server answers at {other}: localhost:{} may lead to it, and 127.0.0.1:{} leads to {}",
+                other.port(),
+                other.port(),
+                role.title()
+            )));
+        }
+    }
+}
+
+/// Whether the role's own container may hold an address.
+fn may_hold(container: &ContainerState, publish: SocketAddr) -> bool {
+    let Some(have) = container.ours() else { return false };
+    let made = have.published.or_else(|| have.specification.as_ref().map(|made| made.publish));
+    matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting | RunState::Dead)
+        && made.is_none_or(|at| collide(at, publish))
+}
+
+/// Whether a server accepts connections at an address. Nothing is sent.
+async fn accepts(address: SocketAddr) -> bool {
+    matches!(tokio::time::timeout(CONNECT, TcpStream::connect(address)).await, Ok(Ok(_)))
+}
