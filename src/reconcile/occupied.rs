@@ -2,11 +2,12 @@
 //! a server of this machine without an error, and the port then leads to either of them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use super::Systems;
+use crate::backoff::pause;
 use crate::engine::SeenRole;
 use crate::error::Result;
 use crate::model::address::{collide, reachable};
@@ -17,10 +18,9 @@ use crate::model::stack::EngineLocation;
 
 /// The time limit of a connection to this machine.
 const CONNECT: Duration = Duration::from_millis(500);
-/// How often and in what interval an occupied address is checked again: another run may be starting the
-/// container, and engines hold its port before they report it as running.
-const CHECKS: usize = 5;
-const INTERVAL: Duration = Duration::from_millis(200);
+/// How long an occupied address is checked again: another run may be starting the container, and engines hold its
+/// port before they report it as running.
+const STARTING: Duration = Duration::from_secs(1);
 
 impl Systems {
     /// The process that accepts connections at the address of a container that does not run.
@@ -35,14 +35,17 @@ impl Systems {
         if seen.port_holder.is_some() || may_hold(&seen.container, publish) {
             return Ok(None);
         }
-        for check in 0..=CHECKS {
-            if check > 0 {
-                tokio::time::sleep(INTERVAL).await;
-            }
+        let deadline = Instant::now() + STARTING;
+        let mut backoff = Duration::from_millis(50);
+        loop {
             let accepts = accepts(SocketAddr::new(reachable(publish.ip()), publish.port())).await;
             if !accepts || self.docker()?.holds_address(&self.stack.instance, publish).await? {
                 return Ok(None);
             }
+            if Instant::now() >= deadline {
+                break;
+            }
+            pause(&mut backoff).await;
         }
         let is_native = self.answers_instead(spec, publish).await;
         Ok(Some(if is_native { PortHolder::Native } else { PortHolder::Process }))

@@ -75,7 +75,7 @@ fn a_socket_of_an_engine_elsewhere_brings_no_password_to_another_server() {
         let refused = from_here(words);
         assert_eq!(refused.code, 1, "{words:?}: {}{}", refused.out, refused.err);
         assert!(
-            refused.err.contains("another server") && refused.err.contains("on the engine's host"),
+            refused.err.contains("is another one") && refused.err.contains("on the engine's host"),
             "{}",
             refused.err
         );

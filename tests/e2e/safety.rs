@@ -58,6 +58,11 @@ fn a_port_that_is_taken_is_reported_with_its_holder() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     failed(it.first_up(&["--grafana-port", &port]), &["another process", &port, "--grafana-port"]);
+    // Nothing was created for it, and a dry run reports it, too.
+    assert!(it.id("influxdb").is_empty() && it.id("grafana").is_empty());
+    let words = it.first(&["--grafana-port", &port, "--dry-run"]);
+    let preview = it.run(&words.iter().map(String::as_str).collect::<Vec<_>>()).expect(3);
+    assert!(preview.out.contains("another process on the engine's host holds that port"), "{}", preview.out);
     // An InfluxDB outside any container: the hint suggests using it.
     let influxd = crate::support::influxd::Influxd::start();
     let ran = failed(it.first_up(&["--influxdb-port", &influxd.port.to_string()]), &["InfluxDB"]);
@@ -65,8 +70,11 @@ fn a_port_that_is_taken_is_reported_with_its_holder() {
     // An address that this machine does not have, in the network of the engine's own bridge.
     let absent = format!("{}.254", bridge().rsplit_once('.').unwrap().0);
     failed(it.first_up(&["--influxdb-ip", &absent]), &["does not have that address", "--influxdb-url"]);
-    // None of this prevents a correct address.
-    it.first_up(&["--influxdb-ip", "127.0.0.1"]).expect(0);
+    // None of this prevents a correct address. A server at the same port of [::1] is no conflict.
+    let beside = TcpListener::bind(("::1", it.influxdb_port));
+    let up = it.first_up(&["--influxdb-ip", "127.0.0.1"]).expect(0);
+    let warning = format!("another server answers at [::1]:{}", it.influxdb_port);
+    assert_eq!(up.err.contains(&warning), beside.is_ok(), "{}", up.err);
     it.assert_whole();
 }
 
