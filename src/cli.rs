@@ -84,7 +84,8 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     let style = terminal::style(&cli.options, environment);
     let report = output::choose(style);
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
-    let result = terminal::check(&cli.options, is_status, style, environment).and_then(|()| {
+    let supported = expect_supported_system(cfg!(windows), &cli.command);
+    let result = supported.and_then(|()| terminal::check(&cli.options, is_status, style, environment)).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Io { doing: "start".into(), source })?;
         let context = Context { options: &cli.options, environment, report: Rc::clone(&report) };
@@ -98,6 +99,19 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
         let _ = report.answer(&Output::Error(&error, &invocation));
         error.exit()
     }))
+}
+
+/// Stops before anything works by half: engines, sockets, signals and paths are handled as Unix does. Help, completions
+/// and manual pages need none of them.
+fn expect_supported_system(is_windows: bool, command: &Command) -> Result<()> {
+    if !is_windows || matches!(command, Command::Completions(_) | Command::Man(_)) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "clipper-metrics does not run on Windows itself",
+        "run the Linux program in WSL 2: `wsl --install`, turn on WSL integration in Docker Desktop, and install \
+         clipper-metrics in the Linux distribution",
+    ))
 }
 
 /// Prints what clap made of a command line that it did not accept: an error, in JSON if that was requested, or the help.
@@ -418,6 +432,24 @@ mod tests {
             let words: Vec<OsString> = format!("clipper-metrics {words}").split(' ').map(OsString::from).collect();
             assert!(unused_option(&Cli::try_parse_from(&words).unwrap_err(), &words).is_none(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn on_windows_only_texts_are_printed() {
+        for (words, is_supported) in [
+            ("up", false),
+            ("status", false),
+            ("export compose DIRECTORY", false),
+            ("completions bash", true),
+            ("man up", true),
+        ] {
+            let cli = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(words.split(' '))).unwrap();
+            assert_eq!(expect_supported_system(true, &cli.command).is_ok(), is_supported, "{words}");
+            assert!(expect_supported_system(false, &cli.command).is_ok(), "{words}");
+        }
+        let error = expect_supported_system(true, &Command::Up(up::Up::default())).unwrap_err();
+        assert!(error.hint(&Invocation::default()).contains("WSL 2"), "{error}");
+        assert_eq!(error.exit(), Exit::Usage);
     }
 
     #[test]

@@ -447,6 +447,7 @@ mod tests {
         assert!(error.to_string().contains("CLIPPER_METRICS_NAME"), "{error}");
     }
 
+    #[cfg(unix)]
     #[test]
     fn without_a_choice_the_first_answering_socket_is_used_and_each_failure_is_reported() {
         let folder = tempfile::tempdir().unwrap();

@@ -51,7 +51,9 @@ use crate::model::observed::{
 };
 use crate::model::role::Role;
 use crate::model::specification::Specification;
-use crate::model::stack::{ContainerSpec, EngineLocation, Service, SshForward, Stack};
+#[cfg(unix)]
+use crate::model::stack::SshForward;
+use crate::model::stack::{ContainerSpec, EngineLocation, Service, Stack};
 use crate::model::text::{excerpt, printable};
 use crate::model::version::Version;
 
