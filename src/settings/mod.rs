@@ -401,6 +401,15 @@ enum Remembering {
     Lost(Loss, Vec<(Setting, Option<String>)>),
 }
 
+/// The fingerprint of the machine that owns a loopback address.
+fn fingerprint_of(owner: &LoopbackOwner, inputs: &Inputs) -> String {
+    let known = match owner {
+        LoopbackOwner::ThisMachine => inputs.machine.as_ref(),
+        LoopbackOwner::Engine => inputs.engine_machine.as_ref(),
+    };
+    known.map_or(MadeFor::UNKNOWN_MACHINE, String::as_str).to_string()
+}
+
 fn merge_with(
     inputs: &Inputs,
     memory: &Memory,
@@ -453,11 +462,7 @@ fn merge_with(
     }
     let (worked_out, host_gateway) = data_source_url(&influxdb, &grafana);
     let loopback = loopback_owner(&influxdb, &grafana, &inputs.engine).filter(|_| chosen_url.is_none());
-    let machine = loopback.map(|owner| match owner {
-        LoopbackOwner::ThisMachine => inputs.machine.as_ref(),
-        LoopbackOwner::Engine => inputs.engine_machine.as_ref(),
-    });
-    let machine = machine.map(|known| known.map_or(MadeFor::UNKNOWN_MACHINE, String::as_str).to_string());
+    let machine = loopback.map(|owner| fingerprint_of(&owner, inputs));
     if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
         spec.specification.host_gateway = host_gateway;
     }
