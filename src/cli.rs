@@ -62,7 +62,7 @@ pub enum Command {
     Doctor(doctor::Doctor),
     /// Save a running instance to one file: data, users, dashboards and settings
     Backup(backup::Backup),
-    /// Create a new instance from a backup file, with the settings in it
+    /// Create a new instance from a backup file, with its settings
     Restore(restore::Restore),
     /// Write files for Grafana's provisioning, Docker Compose, Swarm or Kubernetes
     Export(export::Export),
@@ -137,7 +137,7 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
     code(Exit::Usage)
 }
 
-/// The error for an option that belongs to other commands, or stands before the name of its own.
+/// The error for an option that belongs to other commands, or precedes the name of its own.
 fn unused_option(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
     let (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
@@ -167,7 +167,7 @@ fn unused_option(error: &clap::Error, arguments: &[OsString]) -> Option<Error> {
         } else {
             format!("`clipper-metrics {name} --help` lists its options")
         };
-        return Some(Error::usage(format!("{option} stands before the command that accepts it, `{name}`"), hint));
+        return Some(Error::usage(format!("{option} must follow the command that accepts it, `{name}`"), hint));
     }
     let hint = if is_complete {
         format!("omit it: `clipper-metrics{typed}`")
@@ -396,7 +396,7 @@ mod tests {
             ),
             (
                 "-H x --grafana-port 3001 up --name=b",
-                "--grafana-port stands before the command that accepts it, `up`",
+                "--grafana-port must follow the command that accepts it, `up`",
                 "`clipper-metrics up -H x --grafana-port 3001 --name=b`",
             ),
             (

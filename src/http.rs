@@ -245,7 +245,7 @@ impl Http {
         within: Option<Duration>,
     ) -> Result<Response> {
         let error = |why, is_late| Error::Http {
-            doing: format!("ask {}", self.system),
+            doing: format!("contact {}", self.system),
             url: self.address.clone(),
             why,
             is_late,

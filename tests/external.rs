@@ -923,7 +923,7 @@ fn retention_is_set_compared_and_shortened_only_after_confirmation() {
     // No period is longer than infinite, so every finite one deletes data.
     let refused = it.run(&["up", "--retention", "90d"]).expect(2);
     assert!(
-        refused.err.contains("retention period of database clipper is for ever") && refused.err.contains("--yes"),
+        refused.err.contains("retention period of database clipper (for ever)") && refused.err.contains("--yes"),
         "{}",
         refused.err
     );
@@ -985,7 +985,7 @@ fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     let [up, dry] = [&["up"][..], &["up", "--dry-run"]].map(|words| it.run(&[words, &refused].concat()).expect(2));
     assert_eq!(up.err, dry.err);
     let shorter = ["up", "--retention", "90d", "--dry-run"];
-    let asked = "the retention period of database clipper is for ever; setting it to 90d deletes older data";
+    let asked = "changing the retention period of database clipper (for ever) to 90d deletes older data";
     let dry = it.run(&shorter).expect(3);
     assert!(dry.out.contains(&format!("needs confirmation: {asked}")), "{}", dry.out);
     let json = |more: &[&str]| it.run(&[&shorter, more, &["--output", "json"]].concat()).expect(3).json();

@@ -277,6 +277,6 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
     match seen.influxdb.probe.stored() {
         Some(stored) if stored.has_database => Ok(systems.influxdb()),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
-        None => Err(Error::Absent { what: format!("InfluxDB does not answer at {url}"), hint }),
+        None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),
     }
 }

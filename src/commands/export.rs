@@ -25,7 +25,7 @@ use crate::reconcile::{Depth, Systems, generate_password};
 pub struct Export {
     /// Format of the files
     pub format: ExportFormat,
-    /// Directory to write, which is empty or contains only an earlier export in the same format
+    /// Directory to write to; if not empty, it must hold only an earlier export in this format
     #[arg(value_hint = ValueHint::DirPath)]
     pub directory: PathBuf,
 }

@@ -15,7 +15,7 @@ pub struct Completions {
 /// Options of `man`.
 #[derive(Debug, Args)]
 pub struct Man {
-    /// Command; without it, the page of the program
+    /// Command to describe; without it, clipper-metrics itself
     pub command: Option<String>,
 }
 

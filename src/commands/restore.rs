@@ -22,7 +22,7 @@ pub struct Restore {
     /// Backup file
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Skip confirmation of images that only the file names, and of deleting data
+    /// Skip confirmation of images named only in the file, and of deleting data
     #[arg(long)]
     pub yes: bool,
 }

@@ -30,7 +30,7 @@ pub struct Up {
     /// Skip confirmation before deleting data
     #[arg(long, hide_short_help = true)]
     pub yes: bool,
-    /// Open the dashboard in a browser, if there is one
+    /// Open the dashboard in a browser, if one is available
     #[arg(long, conflicts_with = "dry_run")]
     pub open: bool,
 }

@@ -179,7 +179,7 @@ impl Endpoint {
         Invocation::new(Vec::new(), self.options()).docker(arguments)
     }
 
-    /// Whether it was found at another socket than the default one, without a choice.
+    /// Whether no engine was chosen and one was found at a socket other than the default one.
     #[must_use]
     pub fn was_found(&self) -> bool {
         matches!(self.chosen_by, ChosenBy::Found(_))

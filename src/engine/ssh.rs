@@ -228,7 +228,7 @@ impl Ssh {
         let mut arguments = self.client_arguments(&["-T"]);
         arguments.push(self.destination.engine_command());
         let said = Arc::clone(&self.said);
-        // Each connection is a session on that host, where a server allows only some.
+        // Each connection is a session, and ssh servers limit their number.
         let sessions = Arc::new(Semaphore::new(SESSIONS));
         self.tasks.borrow_mut().push(tokio::spawn(async move {
             loop {

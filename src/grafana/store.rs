@@ -221,7 +221,7 @@ impl Grafana {
         }))
     }
 
-    /// Creates the folder unless it exists. Its uid is its own, because the dashboard needs its uid itself.
+    /// Creates the folder unless it exists, under a uid of its own: the instance's name is the dashboard's uid.
     ///
     /// # Errors
     /// [`Error::Blocked`] if another owner's object is in the place of a later step, otherwise an

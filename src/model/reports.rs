@@ -138,7 +138,7 @@ fn hints(
     {
         let url = stack.url(Role::Influxdb);
         hints.push(format!(
-            "Clipper's file says {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that",
+            "Clipper's file names {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that address",
             bracketed(&target.host),
             target.port,
             bracketed(url.host_for_clipper()),
@@ -150,7 +150,7 @@ fn hints(
         && target.database != *database
     {
         hints.push(format!(
-            "Clipper's file says database {}, but the dashboard shows {database}: set influx_dbname to {database}",
+            "Clipper's file names database {}, but the dashboard shows {database}: set influx_dbname to {database}",
             target.database
         ));
     }
@@ -166,18 +166,18 @@ fn hints(
     }
     match last_report {
         Some(at) if at > now + SKEW => hints.push(format!(
-            "the newest report is {} in the future: set the clocks on Clipper's machine and this one",
+            "the newest report is {} in the future: set the clocks of Clipper's host and of this machine",
             span(at - now)
         )),
         Some(at) if at < now - MISSED * INTERVAL => hints.push(format!(
-            "the newest report is {} old: check that Clipper runs and that its machine's clock is right; run `{}` to \
+            "the newest report is {} old: check that Clipper runs and that the clock of its host is right; run `{}` to \
              find out why no reports arrive",
             span(now - at),
             stack.command("doctor")
         )),
         None if activity.elsewhere.is_empty() => hints.push(format!(
-            "nothing has arrived from Clipper yet: once it runs, it writes to {}, database {database}, every 15s; if \
-             it already runs, `{}` finds out why no reports arrive, and `{}` shows the dashboard without Clipper",
+            "nothing has arrived from Clipper yet: when it runs, it must write to {}, database {database}; if it \
+             already runs, `{}` finds out why no reports arrive; `{}` shows the dashboard without Clipper",
             stack.url(Role::Influxdb),
             stack.command("doctor"),
             stack.command("demo")

@@ -424,8 +424,8 @@ pub struct DataSource {
     pub database: String,
     /// InfluxDB's user, if it requires a login.
     pub user: String,
-    /// The fingerprint of the machine whose loopback `url` is on, if that address was derived: the same address on another machine
-    /// is another InfluxDB.
+    /// The fingerprint of the machine whose loopback `url` is on, if that address was derived: the same address on
+    /// another machine is another InfluxDB.
     pub machine: Option<String>,
 }
 

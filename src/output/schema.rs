@@ -96,8 +96,8 @@ struct Engine<'a> {
     chosen_by: &'a str,
     version: &'a str,
     api_version: &'a str,
-    /// Hosts on the network of the engine's machine can reach ports that are published on its loopback, as before Docker
-    /// 28.0; `null` if unknown.
+    /// Other hosts on the engine's network can reach ports that are published on loopback, as before Docker 28.0;
+    /// `null` if unknown.
     exposes_loopback: Option<bool>,
 }
 
@@ -243,7 +243,7 @@ struct Model<'a> {
     /// before the newest report of any model.
     p99_micros: Option<f64>,
     above_objective: Option<bool>,
-    /// Only demo data has its name.
+    /// All data with this name is demo data.
     demo: bool,
 }
 
@@ -355,7 +355,7 @@ pub(super) struct Diagnosed<'a> {
     /// The first check that failed; `null` if none did.
     culprit: Option<Culprit<'a>>,
     panels: PanelCount,
-    /// The checks, in the order of the way from Clipper to the dashboard.
+    /// The checks, in the order of a data point's path from Clipper to the dashboard.
     checks: Vec<CheckDocument<'a>>,
 }
 

@@ -235,7 +235,7 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
     let mut notes = Vec::new();
     if status.account.is_known && status.account.is_default && !executed.is_empty() {
         notes.push(format!(
-            "at the first sign-in, Grafana asks for a new password: skip it, or set one and then run `{}`",
+            "at the first sign-in, Grafana asks for a new password: skip this, or set one and supply it with `{}`",
             status.commands.give_password
         ));
     }

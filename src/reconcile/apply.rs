@@ -30,6 +30,7 @@ pub struct FailedStep {
 
 impl FailedStep {
     /// The error alone.
+    #[must_use]
     pub fn into_error(self) -> Error {
         self.error
     }

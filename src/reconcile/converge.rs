@@ -218,21 +218,18 @@ impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retention { database, from: Some(from), to } => {
-                write!(
-                    f,
-                    "the retention period of database {database} is {from}; setting it to {to} deletes older data"
-                )
+                write!(f, "changing the retention period of database {database} ({from}) to {to} deletes older data")
             }
             Self::Retention { database, from: None, to } => {
                 write!(
                     f,
-                    "the retention period of database {database} is unknown; setting it to {to} may delete older data"
+                    "changing the retention period of database {database} (unknown) to {to} may delete older data"
                 )
             }
             Self::Restore { tried } => write!(
                 f,
-                "the database from before the upgrade to {tried} is restored, and data stored in Grafana since then \
-                 is lost"
+                "restoring the database that precedes the upgrade to {tried} loses all data stored in Grafana \
+                 since then"
             ),
         }
     }

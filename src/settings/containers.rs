@@ -127,7 +127,7 @@ fn password(resolved: &Resolved<'_>, address: IpAddr) -> Result<PasswordSource> 
     Ok(if in_file { PasswordSource::File } else { PasswordSource::Default })
 }
 
-/// The engine's machine, unless it is this one. Its loopback cannot be reached from elsewhere.
+/// The engine's host, unless it is this machine.
 fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<Option<String>> {
     match engine {
         EngineLocation::Elsewhere(host) if address.is_loopback() => Err(Error::usage(
@@ -185,14 +185,14 @@ pub(super) fn data_source_url(influxdb: &Service, grafana: &Service) -> (String,
     }
 }
 
-/// The machine whose loopback address an external Grafana is told.
+/// The machine whose loopback address is sent to an external Grafana.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LoopbackOwner {
     ThisMachine,
     Engine,
 }
 
-/// The owner of the loopback that the derived address is on, as an external Grafana on the same machine reaches it.
+/// The owner of the loopback that the derived URL is on; `None` for other URLs, and if Grafana is a container.
 pub(super) fn loopback_owner(influxdb: &Service, grafana: &Service, engine: &EngineLocation) -> Option<LoopbackOwner> {
     let Service::External { .. } = grafana else { return None };
     match influxdb {

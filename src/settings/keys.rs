@@ -168,7 +168,7 @@ const EVERY: &[&str] =
     &["up", "down", "status", "doctor", "backup", "restore", "export", "logs", "demo", "completions", "man"];
 /// The commands that compare the instance with its settings, or write it.
 const STACK: &[&str] = &["up", "status", "doctor", "export"];
-/// The same, and the one that recreates the containers.
+/// The commands above, and `restore`, which creates the containers again.
 const CONTAINERS: &[&str] = &["up", "status", "doctor", "restore", "export"];
 /// The commands that create containers and wait for their servers.
 const CREATION: &[&str] = &["up", "restore"];
@@ -339,7 +339,7 @@ pub const TABLE: &[Key] = &[
         key: Some("data_source_url"),
         value_name: "URL",
         default: "derived",
-        help: "InfluxDB's address for Grafana's server",
+        help: "InfluxDB's address as seen from Grafana",
         ..COMMON
     },
     Key {
@@ -388,8 +388,8 @@ pub const TABLE: &[Key] = &[
         key: Some("registry"),
         value_name: "PREFIX",
         default: "Docker Hub",
-        help: "Registry of the default images",
-        details: "For example mirror.example:5000",
+        help: "Registry for the default images",
+        details: "An example is mirror.example:5000",
         ..COMMON
     },
     Key {
@@ -438,7 +438,7 @@ pub const TABLE: &[Key] = &[
         variable: "CLIPPER_METRICS_GRAFANA_USER",
         key: Some("grafana_user"),
         default: "admin",
-        help: "Grafana's administrator",
+        help: "Grafana user to sign in as",
         ..COMMON
     },
     Key {
@@ -499,7 +499,7 @@ pub const TABLE: &[Key] = &[
         key: Some("grafana_password_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        help: "File with the password, or CLIPPER_METRICS_GRAFANA_PASSWORD",
+        help: "Password file, or set CLIPPER_METRICS_GRAFANA_PASSWORD",
         remembered: false,
         ..COMMON
     },
@@ -513,7 +513,7 @@ pub const TABLE: &[Key] = &[
         key: Some("grafana_token_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        help: "File with a token, or CLIPPER_METRICS_GRAFANA_TOKEN",
+        help: "Token file, or set CLIPPER_METRICS_GRAFANA_TOKEN",
         details: "A token replaces the user and the password",
         remembered: false,
         ..COMMON
@@ -539,7 +539,7 @@ pub const TABLE: &[Key] = &[
         key: Some("influxdb_password_file"),
         kind: ValueKind::Path,
         value_name: "FILE",
-        help: "File with the password, or CLIPPER_METRICS_INFLUXDB_PASSWORD",
+        help: "Password file, or set CLIPPER_METRICS_INFLUXDB_PASSWORD",
         remembered: false,
         ..COMMON
     },
@@ -564,7 +564,7 @@ pub const TABLE: &[Key] = &[
         kind: ValueKind::Word(&["human", "json", "env", "json-schema"]),
         value_name: "FORMAT",
         default: "human",
-        help: "Output format: human, json; for status env, json-schema",
+        help: "Output format: human, json; status also: env, json-schema",
         remembered: false,
         ..COMMON
     },

@@ -73,7 +73,7 @@ pub struct Inputs {
     pub own_address: fn() -> Option<IpAddr>,
     /// A fingerprint of this machine that no other machine has, if the system knows one.
     pub machine: Option<String>,
-    /// A fingerprint of the engine's machine, if an external Grafana may be told its loopback address.
+    /// A fingerprint of the engine's host, if an external Grafana may receive an address on its loopback.
     pub engine_machine: Option<String>,
     /// Whether this machine has an address.
     pub has_address: fn(IpAddr) -> bool,

@@ -306,7 +306,7 @@ fn a_label_that_is_no_json_is_unreadable_as_a_whole() {
     let memory = Memory { stored: Some(stored), ..Memory::default() };
     let stack = merged(&inputs(), &memory).unwrap();
     assert_eq!(stack.settings.unwrap().lost.unwrap().cause, Loss::Unreadable);
-    // A value that only clashes with what is remembered is no reason to forget that.
+    // A clash with a supplied value is an error, and does not discard the remembered value.
     let open = memory_of(&merged(&with(Setting::GrafanaIp, "0.0.0.0"), &fresh()).unwrap());
     let mut it = inputs();
     it.secrets.grafana_password = Some(Secret::new("admin"));
@@ -592,7 +592,7 @@ fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprin
     assert_eq!(machine(&external).as_deref(), Some("this"));
     let chosen = |it: &mut Inputs| drop(it.options.insert(Setting::DataSourceUrl, "http://10.0.0.1:8086".into()));
     assert_eq!(machine(&chosen), None);
-    // A machine without a fingerprint is another one than each known machine.
+    // A machine without a fingerprint differs from every known machine.
     let known = made_for(&|_| ());
     let unknown = made_for(&|it| it.engine_machine = None);
     assert_eq!(known.url, unknown.url);

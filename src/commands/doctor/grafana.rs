@@ -89,13 +89,13 @@ impl Examination<'_> {
             );
         }
         if !is_askable {
-            return CheckOutcome::Skipped("no probe to read, or no data source to read it with".into());
+            return CheckOutcome::Skipped("there is no probe, or no data source to read it through".into());
         }
         match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::reconcile::now()).await {
             Ok(true) => CheckOutcome::Passed("the data source returns the point".into()),
             Ok(false) => CheckOutcome::failed(
                 format!(
-                    "Grafana's data source reads another database than Clipper writes to ({} at {})",
+                    "Grafana's data source does not read the database that Clipper writes to ({} at {})",
                     target.database,
                     target.address()
                 ),

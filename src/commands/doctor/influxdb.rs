@@ -285,7 +285,7 @@ async fn refused_write(
         ),
         WriteFailure::BeyondRetention => retention(influxdb, target, Some(why)).await,
         WriteFailure::FieldType => CheckOutcome::failed(
-            format!("database {database} contains a field of another type than Clipper writes: {why}"),
+            format!("database {database} contains a field whose type differs from Clipper's: {why}"),
             "drop the measurement that InfluxDB names, with its points",
         ),
         WriteFailure::Login => CheckOutcome::failed(

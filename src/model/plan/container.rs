@@ -171,7 +171,7 @@ pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Bloc
         ),
         (Role::Grafana, true) => "use an image of Grafana 7.5 to 13 with --grafana-image".to_string(),
         (Role::Grafana, false) => {
-            "set --grafana-url to Grafana's own address, which does not redirect, up to but without /api".to_string()
+            "set --grafana-url to Grafana's own address, without a redirect and without /api at the end".to_string()
         }
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());

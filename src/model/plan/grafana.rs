@@ -86,8 +86,8 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
     let moved = stack.command("up --move-data-source");
     if made_for.is_on_another_machine(&want) {
         let distinguish = if made_for.url == want.url {
-            "that address does not distinguish the two machines: set --data-source-url to the address at which Grafana \
-             reaches this InfluxDB; "
+            "both machines use that address: set --data-source-url to the address at which Grafana reaches this \
+             InfluxDB; "
         } else {
             ""
         };
@@ -95,7 +95,7 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
             kind: Obstacle::Conflict,
             why: format!("Grafana's {what} was created for {made_for} on another machine"),
             hint: format!(
-                "{distinguish}if the object belongs to another instance, choose another --name than {}; if it belongs to \
+                "{distinguish}if the object belongs to another instance, choose a --name other than {}; if it belongs to \
                  this one, `{moved}` updates it",
                 stack.instance
             ),
@@ -106,7 +106,7 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
         why: format!("Grafana's {what} was created for {made_for}, not for {want}"),
         hint: format!(
             "if InfluxDB or its database has moved, `{moved}` updates Grafana's objects; `{}` keeps the earlier target; for \
-             a second instance, choose another --name than {}",
+             a second instance, choose a --name other than {}",
             stack.command(&format!("up{}", options_for(stack, made_for))),
             stack.instance
         ),
@@ -237,7 +237,7 @@ fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: 
 
 fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
     let (whence, change) = match id {
-        DashboardId::Bundled => ("create".to_string(), format!("choose another --name than {}", stack.instance)),
+        DashboardId::Bundled => ("create".to_string(), format!("choose a --name other than {}", stack.instance)),
         DashboardId::User(index) => {
             let path = &stack.user_dashboards[index].path;
             let what = if has_uid { "uid" } else { "title" };
@@ -256,7 +256,7 @@ fn provisioned(stack: &Stack, why: String) -> Finding {
     Finding::Blocked(Blocked {
         kind: Obstacle::Foreign,
         why,
-        hint: format!("update the provisioned file, or choose another --name than {}", stack.instance),
+        hint: format!("update the provisioned file, or choose a --name other than {}", stack.instance),
     })
 }
 

@@ -143,7 +143,7 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocke
     let what = match task {
         LoginTask::Try => "the supplied login can be tried only",
         LoginTask::Reset => "its password can be reset only",
-        _ => "whether admin / admin is rejected can be verified only",
+        LoginTask::Secure => "whether admin / admin is rejected can be verified only",
     };
     Blocked {
         kind: Obstacle::Unverifiable,

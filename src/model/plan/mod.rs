@@ -280,7 +280,7 @@ impl Plan {
     /// The same plan reduced to the selected steps.
     #[must_use]
     pub fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
-        let keep = |steps: &[Step]| steps.iter().cloned().filter(&is_kept).collect();
+        let keep = |steps: &[Step]| steps.iter().filter(|step| is_kept(step)).cloned().collect();
         let items = self.0.iter().map(|item| Item {
             preparation: keep(&item.preparation),
             trial: keep(&item.trial),
@@ -593,7 +593,7 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
     Blocked {
         kind: Obstacle::Foreign,
         why: format!("{kind} {name} exists, but clipper-metrics did not create it"),
-        hint: format!("choose another --name than {}, or remove it yourself: `{remove}`", stack.instance),
+        hint: format!("choose a --name other than {}, or remove it yourself: `{remove}`", stack.instance),
     }
 }
 
