@@ -528,8 +528,8 @@ impl World {
     /// Executes one step as the real systems would; a violated precondition is a failure. Returns
     /// `false` if Grafana rejects the known passwords, which ends the run.
     #[must_use]
-    fn execute(&mut self, case: Case, step: Step) -> bool {
-        match step {
+    fn execute(&mut self, case: Case, step: &Step) -> bool {
+        match *step {
             Step::PullImage(role) => self.server(role).image = true,
             Step::CheckImage { role, restores } => {
                 assert!(self.server(role).image);
@@ -1035,7 +1035,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
             if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial) {
                 assert_kept(&first, &world, phase);
             }
-            if !world.execute(case, step.clone()) {
+            if !world.execute(case, &step) {
                 ended = true;
                 if matches!(step, Step::CheckAddress(..)) {
                     assert_kept(&first, &world, phase);
@@ -1114,7 +1114,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
         for interrupted in 0..=order.len() {
             let run = || {
                 if let Some((_, step)) = order[..interrupted].last().filter(|_| proceeds) {
-                    proceeds = crashed.execute(case, step.clone());
+                    proceeds = crashed.execute(case, step);
                 }
                 // The other order of lanes is tried as a whole: its intermediate states are worlds of their own.
                 let is_tried = index == 0 || interrupted == order.len();
@@ -1330,7 +1330,7 @@ fn a_declined_retention_is_never_remembered() {
                     return;
                 }
                 let [order, _] = orders(&plan);
-                if !order.into_iter().all(|(_, step)| world.execute(case, step)) {
+                if !order.into_iter().all(|(_, step)| world.execute(case, &step)) {
                     return;
                 }
             }
@@ -1520,7 +1520,7 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
             for order in orders(&plan) {
                 let mut world = world.clone();
                 for (_, step) in order {
-                    assert!(world.execute(case, step));
+                    assert!(world.execute(case, &step));
                 }
                 assert!(world.influxdb.container.is_none() && world.grafana.container.is_none());
                 assert!(world.networks.is_empty());
@@ -1551,7 +1551,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     let mut worlds = Vec::new();
     let mut apply = |world: &mut World, plan: &Plan| {
         for (_, step) in orders(plan)[0].clone() {
-            assert!(world.execute(case, step));
+            assert!(world.execute(case, &step));
             worlds.push(world.clone());
         }
     };
@@ -1561,8 +1561,8 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     apply(&mut world, &plan::make_for_restore(&left));
     // Its data is restored.
     (world.db, world.ran) = (Some(DEFAULT), LABEL);
-    assert!(world.execute(case, Step::RemoveContainer(Role::Grafana)));
-    assert!(world.execute(case, Step::StartContainer(Role::Influxdb)));
+    assert!(world.execute(case, &Step::RemoveContainer(Role::Grafana)));
+    assert!(world.execute(case, &Step::StartContainer(Role::Influxdb)));
     let published =
         world.observe(&want, case).influxdb.container.ours().unwrap().specification.clone().unwrap().publish;
     let clipper = want.container(Role::Influxdb).unwrap().specification.publish;
@@ -1574,7 +1574,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
         plan::up(&want, &world.observe(&want, case), UpOptions::default()).blocked().is_none(),
         "its own run continues"
     );
-    assert!(world.execute(case, Step::FinishRestore));
+    assert!(world.execute(case, &Step::FinishRestore));
     worlds.push(world);
     worlds
 }
@@ -1596,7 +1596,7 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
         let mut removed = world.clone();
         for (_, step) in orders(&plan::down(&want, &seen, true))[0].clone() {
             assert!(removed.restore.is_some(), "{step:?} after the note");
-            assert!(removed.execute(case, step));
+            assert!(removed.execute(case, &step));
         }
         assert!(removed.restore.is_none() && removed.settings == Thing::Missing);
         assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks.is_empty());
