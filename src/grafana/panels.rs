@@ -729,7 +729,7 @@ mod tests {
         let dashboard: Value = serde_json::from_str(include_str!("../../assets/dashboard.json")).unwrap();
         let found: Vec<Panel<'_>> =
             panels(&dashboard).into_iter().filter(|panel| !panel.queries().is_empty()).collect();
-        assert_eq!(found.len(), 16);
+        assert_eq!(found.len(), 21);
         let of = |title: &str| found.iter().find(|panel| panel.title == title).unwrap();
         assert_eq!(of("Latency of $model").repeated_for, Some("model"));
         assert_eq!(of("Predictions").repeated_for, None);

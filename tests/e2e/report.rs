@@ -163,10 +163,21 @@ fn every_query_of_the_dashboard_returns_points() {
     influxd::write(&it.influxdb(), "d", &whole);
     let dashboard = dashboard();
     let variable = dashboard["templating"]["list"].as_array().unwrap().iter().find(|v| v["name"] == "model").unwrap();
-    let found = it.query("d", variable["query"].as_str().unwrap());
+    // As Grafana fills it in: a text in a regular expression, and a number.
+    let listed = |search: &str, limit: &str| {
+        let query = variable["query"].as_str().unwrap().replace("${search:regex}", search).replace("$limit", limit);
+        assert!(!query.contains("${") && query.matches('$').count() == 1, "something is not filled in: {query}");
+        it.query("d", &query)
+    };
     for model in ["m1", "spark-svm", "a.b/c"] {
-        assert!(found.contains(&format!("{model}_prediction_counter")), "{found}");
+        assert!(listed("", "25").contains(&format!("{model}_prediction_counter")));
     }
+    let found = listed("a\\.b\\/c", "25");
+    assert!(found.contains("a.b/c_prediction_counter") && !found.contains("m1"), "{found}");
+    let found = listed("m1", "25");
+    assert!(found.contains("m1_prediction_counter") && !found.contains("spark"), "a whole name: {found}");
+    let found = listed("", "1");
+    assert!(found.contains("a.b/c_prediction_counter") && !found.contains("m1"), "the first by name: {found}");
     // As Grafana fills it in: every model, escaped for a regular expression.
     let all = "(m1|spark-svm|a\\.b\\/c)";
     let mut checked = 0;
@@ -198,11 +209,21 @@ fn the_dashboard_is_well_formed() {
     let panels = panels(&dashboard);
     let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len(), "ids are unique");
-    // A list of thousands of names in each query takes InfluxDB ten times as long as a pattern that matches them all.
+    // What opens by default costs the same with five models and with thousands: at most this many are queried and drawn.
     let variables = dashboard["templating"]["list"].as_array().unwrap();
-    let model = variables.iter().find(|variable| variable["name"] == "model").unwrap();
-    assert_eq!((&model["includeAll"], &model["allValue"]), (&true.into(), &".+".into()));
-    let known = ["stat", "timeseries", "row"];
+    let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap();
+    let (model, limit) = (variable("model"), variable("limit"));
+    assert!(model["query"].as_str().unwrap().ends_with(" LIMIT $limit"), "{model}");
+    assert_eq!((&model["includeAll"], &model["allValue"]), (&true.into(), &Value::Null), "All means all that are listed");
+    assert_eq!((&limit["current"]["value"], &limit["query"]), (&"25".into(), &"25,100,500".into()));
+    for panel in dashboard["panels"].as_array().unwrap() {
+        assert!(panel["type"] != "row" || panel["collapsed"] == true, "{} is open", panel["title"]);
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["query"].as_str().unwrap();
+            assert!(query.contains("/^(${model:regex})_"), "{}: {query}", panel["title"]);
+        }
+    }
+    let known = ["stat", "timeseries", "table", "row"];
     for panel in &panels {
         let title = panel["title"].as_str().unwrap();
         assert!(known.contains(&panel["type"].as_str().unwrap()), "{title}");
@@ -247,7 +268,7 @@ fn the_dashboard_is_well_formed() {
             assert!(apart("x", "w") || apart("y", "h"), "{} and {}", one["title"], other["title"]);
         }
     }
-    for name in ["datasource", "model", "objective", "configured_models"] {
+    for name in ["datasource", "search", "limit", "model", "objective", "configured_models"] {
         let list = dashboard["templating"]["list"].as_array().unwrap();
         assert!(list.iter().any(|variable| variable["name"] == name), "{name}");
     }
