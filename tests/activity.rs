@@ -49,6 +49,29 @@ fn a_latency_counts_for_ten_minutes_of_reports() {
 }
 
 #[test]
+fn a_latency_counts_from_the_newest_report_even_if_that_is_older_than_the_first_question() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    // The newest report is 15 minutes old. The latencies are 9 and 11 minutes older.
+    let old = 900;
+    let lines = count("m1", 120, old) + &count("m2", 60, old) + &latency("m1", 120, 4_000, old + 540);
+    it.influxd.write("d", &(lines + &latency("m2", 60, 5_000, old + 660)));
+    let status = status(&it);
+    let (m1, m2) = (model(&status, "m1"), model(&status, "m2"));
+    assert_eq!((m1["p99_micros"].as_f64(), &m2["p99_micros"]), (Some(4_000.0), &Value::Null), "{m1} {m2}");
+}
+
+#[test]
+fn the_rate_is_the_count_of_the_last_report() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    it.influxd.write("d", &(count("m1", 300, 20) + &count("m1", 120, 5) + &count("idle", 0, 5)));
+    let status = status(&it);
+    let rate = |name| model(&status, name)["predictions_per_second"].as_f64();
+    assert_eq!((rate("m1"), rate("idle")), (Some(8.0), Some(0.0)));
+}
+
+#[test]
 fn the_latency_of_a_stopped_clipper_is_still_shown() {
     let it = Servers::start(Version::V12);
     it.influxd.query("", "CREATE DATABASE d");

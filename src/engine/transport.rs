@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bollard::BollardRequest;
 use bollard::errors::Error as Bollard;
@@ -35,6 +36,11 @@ const ANSWER_LIMIT: u64 = 32 << 20;
 /// The size limit of one message of a stream. Engines send logs and output in parts of a few
 /// kilobytes, and bollard parses a message again from its start with every part that arrives.
 const MESSAGE_LIMIT: u64 = 1 << 20;
+
+/// The connections that wait for reuse: over TLS, a new one takes several round trips.
+const IDLE: usize = 4;
+/// How long they wait: less than the minute after which proxies close idle connections.
+const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// The bytes that may still arrive for the current answer or message.
 #[derive(Debug)]
@@ -202,7 +208,12 @@ impl tower_service::Service<hyper::Uri> for Target {
             let stream: Box<dyn Duplex> = match target {
                 #[cfg(unix)]
                 Self::Socket(path) => Box::new(UnixStream::connect(path).await?),
-                Self::Network(address) => Box::new(TcpStream::connect(address).await?),
+                Self::Network(address) => {
+                    let stream = TcpStream::connect(address).await?;
+                    // A reused connection would wait for the answer to a request's first part.
+                    stream.set_nodelay(true)?;
+                    Box::new(stream)
+                }
             };
             let current = Current(Arc::new(Mutex::new(Allowance::new(ANSWER_LIMIT))));
             Ok(TokioIo::new(Metered { stream, current }))
@@ -222,7 +233,7 @@ pub(super) fn over_socket(path: &Path, idle: usize) -> Result<bollard::Docker, B
 
 /// A client for an engine at a host and port.
 pub(super) fn over_tcp(address: &str) -> Result<bollard::Docker, Bollard> {
-    client(Target::Network(address.into()), &format!("http://{address}"), 0)
+    client(Target::Network(address.into()), &format!("http://{address}"), IDLE)
 }
 
 /// A client for an engine at a host and port over TLS, with the certificates in a folder. As in the
@@ -246,7 +257,7 @@ pub(super) fn over_tls(address: &str, folder: &Path) -> Result<bollard::Docker, 
         builder.with_no_client_auth()
     };
     let connector = HttpsConnector::from((Target::Network(address.into()), config));
-    client(connector, &format!("https://{address}"), 0)
+    client(connector, &format!("https://{address}"), IDLE)
 }
 
 fn client(
@@ -254,7 +265,10 @@ fn client(
     address: &str,
     idle: usize,
 ) -> Result<bollard::Docker, Bollard> {
-    let connections = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(idle).build(connector);
+    let connections = Client::builder(TokioExecutor::new())
+        .pool_max_idle_per_host(idle)
+        .pool_idle_timeout(IDLE_TIME)
+        .build(connector);
     let send = move |request: BollardRequest| {
         let allowance = request.extensions().get::<Arc<Allowance>>().cloned();
         let allowance = allowance.unwrap_or_else(|| Allowance::new(ANSWER_LIMIT));
@@ -280,6 +294,7 @@ mod tests {
     use tokio::net::UnixListener;
 
     use super::*;
+    use crate::backoff::pause;
 
     /// An engine that starts every answer with `begin` and then repeats `again` up to `times` times.
     fn engine(begin: &'static [u8], again: Vec<u8>, times: usize) -> (tempfile::TempDir, bollard::Docker) {
@@ -310,6 +325,33 @@ mod tests {
 
     fn endless(begin: &'static [u8]) -> (tempfile::TempDir, bollard::Docker) {
         engine(begin, vec![b'a'; 64 << 10], usize::MAX)
+    }
+
+    #[tokio::test]
+    async fn a_connection_over_tcp_is_reused_until_the_engine_closes_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let accepted = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&accepted);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                // Closed after three answers.
+                for _ in 0..3 {
+                    let _ = stream.read(&mut [0; 4096]).await;
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]";
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        });
+        let client = over_tcp(&address).unwrap();
+        for request in 0..6 {
+            // The client's own task notices a free or closed connection.
+            pause(&mut Duration::from_millis(20)).await;
+            client.list_containers(None::<ListContainersOptions>).await.unwrap();
+            assert_eq!(accepted.load(Ordering::Relaxed), 1 + request / 3, "request {request}");
+        }
     }
 
     #[tokio::test]

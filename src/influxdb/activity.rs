@@ -4,54 +4,77 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::{try_join, try_join3};
+use futures_util::future::try_join3;
+use serde::Deserialize;
 
-use super::{Cell, Influxdb, PROBE_TIMEOUT, Series};
+use super::{Cell, Influxdb, PROBE_TIMEOUT};
 use crate::error::Result;
 use crate::influxql::{literal, quoted};
-use crate::model::reports::{Activity, COUNTER, DEMO_TAG, LATENCY, Model, THROUGHPUT};
+use crate::model::reports::{Activity, COUNTER, DEMO_TAG, INTERVAL, LATENCY, Model};
 
 /// InfluxDB's own database.
 pub const INTERNAL: &str = "_internal";
 /// The maximum number of databases searched for Clipper's measurements.
 const SEARCHED: usize = 50;
-/// How long before the newest report a rate or a latency still counts, in milliseconds. An idle
+/// How long before the newest report a latency still counts, in milliseconds. An idle
 /// model reports zeros, so an unlimited search for its last latency would read all of its data.
 const RECENT: i64 = 600_000;
+/// Clipper's report interval in seconds.
+#[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+const SECONDS: f64 = INTERVAL as f64 / 1e3;
+
+/// The newest point of a measurement: its time, and the value of one field.
+#[derive(Deserialize)]
+struct Newest {
+    name: String,
+    values: ((i64, Cell),),
+}
+
+impl Newest {
+    /// When it was written.
+    const fn at(&self) -> i64 {
+        self.values.0.0
+    }
+}
 
 impl Influxdb {
     /// The newest points of every model in a database, and other databases with Clipper's
-    /// measurements if this one has no reports.
+    /// measurements if this one has no reports. `now` is the time in milliseconds since 1970.
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn activity(&self, database: &str) -> Result<Activity> {
+    pub async fn activity(&self, database: &str, now: i64) -> Result<Activity> {
         let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
-        let (counters, has_demo) =
-            try_join(self.newest(database, "value", COUNTER, &real), self.has_demo(database)).await?;
-        let mut models = Models::default();
-        models.note(&counters, COUNTER, |model, at, _| model.last_report = at);
-        let demo = async {
-            let of_demo = format!("{} != {}", quoted(DEMO_TAG), literal(""));
-            if has_demo { self.newest(database, "value", COUNTER, &of_demo).await } else { Ok(Vec::new()) }
+        let latencies = |since: i64| {
+            let condition = format!("{real} AND time >= {since}ms AND \"size\" > 0");
+            async move { self.newest(database, "p99", LATENCY, &condition).await }
         };
+        // If Clipper is reporting, this is early enough, and one more answer in parallel costs no time.
+        let early = now - 2 * RECENT;
+        let counters = self.newest(database, "value", COUNTER, &real);
+        let (counters, mut found, has_demo) = try_join3(counters, latencies(early), self.has_demo(database)).await?;
+        let mut models = Models::default();
+        models.note(&counters, COUNTER, |model, point| {
+            model.last_report = Some(point.at());
+            // The count since the previous report; asking for the rate would take as long as for the count.
+            model.rate = point.values.0.1.number().map(|count| count / SECONDS);
+        });
         let mut elsewhere = Vec::new();
-        if let Some(last) = models.0.values().filter_map(|model| model.last_report).max() {
-            let recent = format!("{real} AND time >= {}ms", last - RECENT);
-            let with_samples = format!("{recent} AND \"size\" > 0");
-            let (rates, latencies, demo) = try_join3(
-                self.newest(database, "rate", THROUGHPUT, &recent),
-                self.newest(database, "p99", LATENCY, &with_samples),
-                demo,
-            )
-            .await?;
-            models.note(&rates, THROUGHPUT, |model, _, value| model.rate = value);
-            models.note(&latencies, LATENCY, |model, _, value| model.p99 = value);
-            models.note(&demo, COUNTER, |model, at, _| model.last_demo = at);
+        if let Some(last) = counters.iter().map(Newest::at).max() {
+            let since = last - RECENT;
+            if since < early {
+                found = latencies(since).await?;
+            }
+            found.retain(|point| point.at() >= since);
+            models.note(&found, LATENCY, |model, point| model.p99 = point.values.0.1.number());
         } else {
-            models.note(&demo.await?, COUNTER, |model, at, _| model.last_demo = at);
             // This is only additional information: its failure says nothing about this database.
             elsewhere = self.elsewhere(database).await.unwrap_or_default();
+        }
+        if has_demo {
+            let of_demo = format!("{} != {}", quoted(DEMO_TAG), literal(""));
+            let demo = self.newest(database, "value", COUNTER, &of_demo).await?;
+            models.note(&demo, COUNTER, |model, point| model.last_demo = Some(point.at()));
         }
         let mut models: Vec<Model> = models.0.into_values().collect();
         models.retain(|model| model.last_report.is_some() || model.last_demo.is_some());
@@ -59,10 +82,10 @@ impl Influxdb {
     }
 
     /// The newest point with `field` in every measurement whose name ends in `suffix`.
-    async fn newest(&self, database: &str, field: &str, suffix: &str, condition: &str) -> Result<Vec<Series>> {
+    async fn newest(&self, database: &str, field: &str, suffix: &str, condition: &str) -> Result<Vec<Newest>> {
         let statement =
             format!("SELECT {} FROM /.{suffix}$/ WHERE {condition} ORDER BY time DESC LIMIT 1", quoted(field));
-        self.query(Some(database), &statement).await
+        Ok(self.results(Some(database), &[&statement], None).await?.into_iter().next().unwrap_or_default())
     }
 
     /// Whether the database contains demo points.
@@ -106,13 +129,12 @@ impl Influxdb {
 struct Models(BTreeMap<String, Model>);
 
 impl Models {
-    /// Passes the time and value of each series' only row to `take`, with the series' model.
-    fn note(&mut self, answer: &[Series], suffix: &str, take: impl Fn(&mut Model, Option<i64>, Option<f64>)) {
-        for series in answer {
-            let (Some(name), Some(row)) = (series.name.strip_suffix(suffix), series.rows.first()) else { continue };
+    /// Passes each point to `take`, with its model.
+    fn note(&mut self, points: &[Newest], suffix: &str, take: impl Fn(&mut Model, &Newest)) {
+        for point in points {
+            let Some(name) = point.name.strip_suffix(suffix) else { continue };
             let model = self.0.entry(name.into()).or_insert_with(|| Model { name: name.into(), ..Model::default() });
-            let at = series.cell(row, "time").and_then(Cell::whole);
-            take(model, at, row.get(1).and_then(Cell::number));
+            take(model, point);
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod probe;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::http::{Body, Http, Response, escaped};
@@ -227,6 +228,16 @@ impl Influxdb {
         statements: &[&str],
         within: Option<Duration>,
     ) -> Result<Vec<Vec<Series>>> {
+        self.results(database, statements, within).await
+    }
+
+    /// [`Self::query_all`] for series of another type: [`Series`] takes several allocations for each row.
+    async fn results<S: DeserializeOwned>(
+        &self,
+        database: Option<&str>,
+        statements: &[&str],
+        within: Option<Duration>,
+    ) -> Result<Vec<Vec<S>>> {
         let statement = statements.join("; ");
         let path = match database {
             Some(name) => format!("/query?epoch=ms&db={}", escaped(name)),
@@ -322,24 +333,24 @@ fn usable_version(ping: &Response) -> Result<String, Probe<()>> {
 
 /// The body of an answer. InfluxDB reports a statement's error in its result, with status 200.
 #[derive(Deserialize)]
-struct Answer {
-    results: Vec<StatementResult>,
+struct Answer<S> {
+    results: Vec<StatementResult<S>>,
 }
 
 #[derive(Deserialize)]
-struct StatementResult {
+struct StatementResult<S> {
     error: Option<String>,
-    #[serde(default)]
-    series: Vec<Series>,
+    #[serde(default = "Vec::new")]
+    series: Vec<S>,
 }
 
 /// Parses the results of several statements, one list of series each.
 ///
 /// # Errors
 /// InfluxDB's error for the first statement that failed; `None` if the body has another format.
-pub fn read(body: &[u8]) -> Result<Vec<Vec<Series>>, Option<String>> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|_| None)?;
-    let read = |result: StatementResult| match result.error {
+pub fn read<S: DeserializeOwned>(body: &[u8]) -> Result<Vec<Vec<S>>, Option<String>> {
+    let answer: Answer<S> = serde_json::from_slice(body).map_err(|_| None)?;
+    let read = |result: StatementResult<S>| match result.error {
         Some(error) => Err(Some(excerpt(&error, 300))),
         None => Ok(result.series),
     };
@@ -353,7 +364,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_answer_causes_a_panic(json in crate::arbitrary::json(&["results", "series", "error", "name", "columns", "values"])) {
-            let _ = read(json.to_string().as_bytes());
+            let _ = read::<Series>(json.to_string().as_bytes());
         }
     }
 
@@ -362,7 +373,7 @@ mod tests {
         let body = br#"{"results": [{"statement_id": 0, "series": [
             {"name": "m", "columns": ["time", "a", "b", "c", "d"], "values": [[1732000000000, null, true, 1.5, "x"]]}
         ]}, {"statement_id": 1}]}"#;
-        let answers = read(body).unwrap();
+        let answers = read::<Series>(body).unwrap();
         let row =
             [Cell::Whole(1_732_000_000_000), Cell::Null, Cell::Flag(true), Cell::Number(1.5), Cell::Text("x".into())];
         assert_eq!(answers[0][0].rows, [row]);
@@ -372,14 +383,14 @@ mod tests {
     #[test]
     fn an_error_in_an_answer_with_status_200_is_an_error() {
         let body = br#"{"results": [{"statement_id": 0}, {"statement_id": 1, "error": "database not found: x"}]}"#;
-        assert_eq!(read(body), Err(Some("database not found: x".into())));
+        assert_eq!(read::<Series>(body), Err(Some("database not found: x".into())));
     }
 
     #[test]
     fn an_answer_in_another_format_is_rejected() {
         for body in [r#"{"results": [{"series": [{"values": [1, [2], null]}]}]}"#, "[]", "", r#"{"error": "timeout"}"#]
         {
-            assert_eq!(read(body.as_bytes()), Err(None), "{body}");
+            assert_eq!(read::<Series>(body.as_bytes()), Err(None), "{body}");
         }
     }
 }

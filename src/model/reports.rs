@@ -30,7 +30,7 @@ pub struct Model {
     pub last_report: Option<i64>,
     /// The time of its newest demo point.
     pub last_demo: Option<i64>,
-    /// Predictions per second in the last report.
+    /// Predictions per second before the last report.
     pub rate: Option<f64>,
     /// The 99th percentile of the last report that had predictions and is recent, in microseconds.
     pub p99: Option<f64>,

@@ -214,7 +214,11 @@ fn the_dashboard_is_well_formed() {
     let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap();
     let (model, limit) = (variable("model"), variable("limit"));
     assert!(model["query"].as_str().unwrap().ends_with(" LIMIT $limit"), "{model}");
-    assert_eq!((&model["includeAll"], &model["allValue"]), (&true.into(), &Value::Null), "All means all that are listed");
+    assert_eq!(
+        (&model["includeAll"], &model["allValue"]),
+        (&true.into(), &Value::Null),
+        "All means all that are listed"
+    );
     assert_eq!((&limit["current"]["value"], &limit["query"]), (&"25".into(), &"25,100,500".into()));
     for panel in dashboard["panels"].as_array().unwrap() {
         assert!(panel["type"] != "row" || panel["collapsed"] == true, "{} is open", panel["title"]);
