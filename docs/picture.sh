@@ -2,17 +2,18 @@
 # Creates docs/images/dashboard.png: a separate instance with demo data in a real Grafana, rendered by a
 # headless Chromium.
 #
-#   docs/picture.sh GRAFANA_IMAGE [UP_OPTIONS]
+#   docs/picture.sh [UP_OPTIONS]
+#
+# UP_OPTIONS name a real Grafana's image with --grafana-image. The variables CLIPPER_METRICS_INFLUXDB_URL and
+# CLIPPER_METRICS_GRAFANA_URL select servers that already run, with the account admin / admin.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-image=${1:?docs/picture.sh GRAFANA_IMAGE [UP_OPTIONS]}
-shift
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
 program() { cargo run --quiet --release -- "$@" --name picture; }
 work=$(mktemp -d)
 finish() { program down --volumes --yes >/dev/null; rm -rf "$work"; }
 trap finish EXIT
-program up --grafana-image "$image" --influxdb-port 18086 --grafana-port 13000 "$@"
+program up --influxdb-port 18086 --grafana-port 13000 "$@"
 program demo --models resnet,inception,spark-svm --backfill 6h --seed 3
 # The default account is used on loopback, only while the picture is taken.
 address=$(program status --output json | grep -o 'http://[^"]*/d/[^"]*' | head -n 1)
@@ -20,13 +21,13 @@ host=${address#http://}
 login=$(curl -sf -c "$work/cookies" -H 'Content-Type: application/json' -d '{"user":"admin","password":"admin"}' \
   "http://${host%%/*}/login" >/dev/null && awk '/grafana_session\t/ {print $7}' "$work/cookies")
 # Chromium accepts no cookie on its command line, so it is set through the DevTools protocol.
-python3 - "$browser" "$address?from=now-6h&to=now&kiosk&theme=light" "$login" "$work" docs/images/dashboard.png <<'P'
+python3 - "$browser" "$address?from=now-6h&to=now&kiosk&theme=light&refresh=" "$login" "$work" docs/images/dashboard.png <<'P'
 import json, os, socket, base64, struct, subprocess, sys, time, urllib.request
 
 browser, url, session, work, out = sys.argv[1:]
 chromium = subprocess.Popen(
     [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-     "--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--window-size=1280,1320",
+     "--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--window-size=1280,1140",
      f"--user-data-dir={work}/profile", "about:blank"],
     stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 try:
@@ -71,7 +72,7 @@ try:
 
     call("Network.enable")
     call("Network.setCookie", name="grafana_session", value=session, url=url.split("?")[0])
-    call("Emulation.setDeviceMetricsOverride", width=1280, height=1320, deviceScaleFactor=1, mobile=False)
+    call("Emulation.setDeviceMetricsOverride", width=1280, height=1140, deviceScaleFactor=1, mobile=False)
     call("Page.enable")
     call("Page.navigate", url=url)
     # Panels are drawn when their queries are answered; no event marks the last one.
