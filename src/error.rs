@@ -9,7 +9,7 @@ use crate::model::address::ServerUrl;
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::observed::PortHolder;
-use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::publish;
 use crate::model::role::Role;
 
@@ -169,7 +169,7 @@ pub enum Error {
         /// The affected resource.
         resource: Resource,
         /// The reason and the remedy.
-        blocked: Blocked,
+        blocked: Blocker,
     },
     /// All steps were done, but a difference remains.
     #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1}s", after.as_secs_f64())).unwrap_or_default())]
@@ -316,7 +316,7 @@ impl Error {
             Self::Usage { .. }
             | Self::File { .. }
             | Self::NotConfirmed { .. }
-            | Self::Blocked { blocked: Blocked { kind: Obstacle::Settings, .. }, .. } => Exit::Usage,
+            | Self::Blocked { blocked: Blocker { kind: BlockReason::Settings, .. }, .. } => Exit::Usage,
             Self::Interrupted { .. } => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -340,15 +340,15 @@ impl Error {
             Self::UpgradeUndone { .. } => "upgrade_undone",
             Self::Absent { .. } => "absent",
             Self::Blocked { blocked, .. } => match blocked.kind {
-                Obstacle::Foreign => "foreign",
-                Obstacle::Conflict => "conflict",
-                Obstacle::Refused => "refused",
-                Obstacle::PortTaken => "port",
-                Obstacle::Image => "image",
-                Obstacle::Server => "server",
-                Obstacle::Settings => "settings",
-                Obstacle::Unverifiable => "unverifiable",
-                Obstacle::Unfinished => "unfinished_restore",
+                BlockReason::Foreign => "foreign",
+                BlockReason::Conflict => "conflict",
+                BlockReason::Refused => "refused",
+                BlockReason::PortTaken => "port",
+                BlockReason::Image => "image",
+                BlockReason::Server => "server",
+                BlockReason::Settings => "settings",
+                BlockReason::Unverifiable => "unverifiable",
+                BlockReason::Unfinished => "unfinished_restore",
             },
             Self::NotConverged { .. } => "not_converged",
             Self::NotConfirmed { .. } => "not_confirmed",

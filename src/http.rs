@@ -124,14 +124,14 @@ pub struct Http {
 
 impl Http {
     /// A client for the server at `base`, which has no trailing slash. The environment's proxy is
-    /// used only for servers that are not `near`.
+    /// not used with `bypass_proxy`.
     ///
     /// # Errors
     /// [`Error::File`] when the certificates cannot be used.
     pub fn new(
         system: &'static str,
         base: &str,
-        near: bool,
+        bypass_proxy: bool,
         ca_file: Option<&CaFile>,
         listener: Rc<dyn Listener>,
     ) -> Result<Self> {
@@ -140,7 +140,7 @@ impl Http {
             .timeout(REQUEST)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("clipper-metrics/", env!("CARGO_PKG_VERSION")));
-        if near || bypasses_proxy(base) {
+        if bypass_proxy || bypasses_proxy(base) {
             // The environment's proxy would connect to its own loopback.
             builder = builder.no_proxy();
         }
@@ -353,8 +353,8 @@ mod tests {
 
     #[test]
     fn a_proxy_is_never_used_for_near_addresses() {
-        for near in ["http://127.0.0.1:1", "http://[::1]:3000", "http://localhost", "http://192.168.1.2:8086"] {
-            assert!(bypasses_proxy(near), "{near}");
+        for address in ["http://127.0.0.1:1", "http://[::1]:3000", "http://localhost", "http://192.168.1.2:8086"] {
+            assert!(bypasses_proxy(address), "{address}");
         }
         assert!(!bypasses_proxy("https://grafana.example.com"));
     }

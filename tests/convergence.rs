@@ -13,19 +13,20 @@ use std::time::Duration;
 
 use clipper_metrics::model::address::{ServerUrl, collide};
 use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
+use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::invocation::Invocation;
 use clipper_metrics::model::observed::{
     Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
-    Image, Influxdb, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Probe,
-    Query, RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, StoredSettings, Unreadable, Volume,
+    Image, Influxdb, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Query,
+    RunState, SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, ServerResponse, StoredSettings, Unreadable,
+    Volume,
 };
-use clipper_metrics::model::plan::{self, Finding, NewPassword, Obstacle, Phase, Plan, Resource, Step, UpOptions};
+use clipper_metrics::model::plan::{self, BlockReason, Finding, NewPassword, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
-use clipper_metrics::model::specification::{PasswordSource, Specification};
 use clipper_metrics::model::stack::{
-    ContainerSpec, Dashboard, DashboardId, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered,
+    Dashboard, DashboardId, DataSource, DesiredContainer, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered,
     Restore, Service, Settings, Stack, UnknownSetting, UserDashboard,
 };
 use clipper_metrics::model::upgrade::{NamedImage, Upgrade, UpgradeState};
@@ -205,10 +206,10 @@ fn stack(case: Case) -> Stack {
     let spec = |role: Role, address: &str| {
         let own = case.given.is_some_and(|given| given != DEFAULT);
         let file = role == Role::Grafana && (case.open || own);
-        ContainerSpec {
+        DesiredContainer {
             role,
             name: role.object_name("x"),
-            specification: Specification {
+            specification: ContainerConfig {
                 image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
                 publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
                 network: "x".into(),
@@ -250,7 +251,7 @@ fn stack(case: Case) -> Stack {
         dashboard: Dashboard {
             uid: "x".into(),
             title: "X".into(),
-            edition: "new".into(),
+            content_hash: "new".into(),
             objective: None,
             models: None,
         },
@@ -278,7 +279,7 @@ fn stack(case: Case) -> Stack {
 
 fn alert_settings() -> AlertSettings {
     let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
-    AlertSettings { latency_after, silence_after, edition: "new".into() }
+    AlertSettings { latency_after, silence_after, content_hash: "new".into() }
 }
 
 fn own_dashboard() -> UserDashboard {
@@ -286,7 +287,7 @@ fn own_dashboard() -> UserDashboard {
         path: "/a.json".into(),
         uid: "a".into(),
         title: "A".into(),
-        edition: "new".into(),
+        content_hash: "new".into(),
         content: String::new(),
         needs: vec![],
         notes: vec![],
@@ -299,7 +300,7 @@ fn seen_dashboard(thing: Thing) -> SeenDashboardState {
         other => SeenDashboardState::Present(SeenDashboard {
             edited: false,
             provisioned: false,
-            edition: Some(if other == Thing::Right { "new" } else { "old" }.into()),
+            content_hash: Some(if other == Thing::Right { "new" } else { "old" }.into()),
             objective: None,
             models: vec![],
             made_for: None,
@@ -385,10 +386,10 @@ impl World {
             [] => Network::Free,
             ids => Network::Ours(ids.iter().map(ToString::to_string).collect()),
         };
-        let container = |srv: &Srv, spec: &ContainerSpec| match srv.container {
+        let container = |srv: &Srv, spec: &DesiredContainer| match srv.container {
             None => ContainerState::Absent,
             Some(have) => {
-                let mut specification = Specification { password: have.password, ..spec.specification.clone() };
+                let mut specification = ContainerConfig { password: have.password, ..spec.specification.clone() };
                 let host = if have.open { "0.0.0.0" } else { "127.0.0.1" };
                 specification.image = image_of(spec.role, have.version);
                 specification.publish = SocketAddr::new(host.parse().unwrap(), have.port);
@@ -435,10 +436,10 @@ impl World {
         let is_dumb = self.grafana.container.is_some_and(|have| is_broken(&have));
         let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
         let probe = match signed_in {
-            _ if !runs(&self.grafana) => Probe::Unasked,
-            _ if is_dumb || self.slow => Probe::Silent("it was made so".into()),
-            None => Probe::Refusing("wrong password".into()),
-            Some(_) => Probe::Answering(Grafana {
+            _ if !runs(&self.grafana) => ServerResponse::Unasked,
+            _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
+            None => ServerResponse::Refusing("wrong password".into()),
+            Some(_) => ServerResponse::Answering(Grafana {
                 organisation: Organisation::Present,
                 folder: Folder::NotWanted,
                 data_source: match self.source {
@@ -491,12 +492,12 @@ impl World {
                 free_port: None,
                 managed_behind: None,
                 probe: if runs(&self.influxdb) {
-                    Probe::Answering(Influxdb {
+                    ServerResponse::Answering(Influxdb {
                         has_database: self.database,
                         retention: Some(self.keeps).filter(|_| self.database),
                     })
                 } else {
-                    Probe::Unasked
+                    ServerResponse::Unasked
                 },
                 version: None,
                 login: SeenLogin::default(),
@@ -608,7 +609,7 @@ impl World {
                 let version = if role == Role::Grafana { case.version() } else { LABEL };
                 self.create(role, source, role == Role::Grafana && case.open, case.port(role), version);
             }
-            Step::CreateOnLoopback { ref last } => {
+            Step::CreatePrivateContainer { ref last } => {
                 if self.db.is_none() && case.given.is_some() {
                     self.file = case.given;
                 }
@@ -760,7 +761,7 @@ impl World {
             | Step::SaveDataSource { .. }
             | Step::SaveAlertRules { .. }
             | Step::DeleteAlertRules { .. }
-            | Step::AwaitQuery
+            | Step::VerifyQuery
                 if self.signed_in(case).is_none() =>
             {
                 return false;
@@ -790,7 +791,7 @@ impl World {
                 assert_eq!(case.alerts, Some(false));
                 self.rules = Thing::Missing;
             }
-            Step::AwaitQuery => {
+            Step::VerifyQuery => {
                 assert!(
                     self.database
                         && self.influxdb.container.unwrap().run == RunState::Running
@@ -1017,8 +1018,8 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
         world.asked |= plan::shortened_retention(&want, &plan).is_some();
         if let Some((_, blocked)) = plan.blocked() {
             let migrated =
-                blocked.kind == plan::Obstacle::Image && world.ran > case.version() && world.upgrade.is_none();
-            let refused = case.given.is_some() && blocked.kind == plan::Obstacle::Refused;
+                blocked.kind == plan::BlockReason::Image && world.ran > case.version() && world.upgrade.is_none();
+            let refused = case.given.is_some() && blocked.kind == plan::BlockReason::Refused;
             assert!(migrated || refused, "blocked: {blocked:?}\nin {world:?}");
             return round;
         }
@@ -1044,7 +1045,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
                     return round;
                 }
                 if step == Step::TryPassword {
-                    let answered = matches!(first.observe(&want, case).grafana.probe, Probe::Answering(_));
+                    let answered = matches!(first.observe(&want, case).grafana.probe, ServerResponse::Answering(_));
                     assert_kept(&first, &world, if answered { Phase::Preparation } else { phase });
                     assert_eq!(
                         (before.file, before.settings),
@@ -1417,7 +1418,10 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
             let world = World { slow: true, ..world };
             let plan = plan::up(&want, &world.observe(&want, case), UpOptions::default());
             let loses = |step: Step| {
-                matches!(step, Step::RemoveContainer(_) | Step::CreateOnLoopback { .. } | Step::SaveSettings { .. })
+                matches!(
+                    step,
+                    Step::RemoveContainer(_) | Step::CreatePrivateContainer { .. } | Step::SaveSettings { .. }
+                )
             };
             let tries = plan.steps().position(|(step, _)| step == Step::TryPassword);
             let mut before = plan.steps().take(tries.unwrap_or(usize::MAX)).map(|(step, _)| step);
@@ -1590,7 +1594,7 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
         let seen = world.observe(&want, case);
         let plan = plan::up(&want, &seen, UpOptions::default());
         let (resource, blocked) = plan.blocked().expect("`up` would complete it without its data");
-        assert_eq!((resource, blocked.kind), (Resource::Settings, plan::Obstacle::Unfinished), "{world:?}");
+        assert_eq!((resource, blocked.kind), (Resource::Settings, plan::BlockReason::Unfinished), "{world:?}");
         assert!(blocked.hint.contains("restore /saved") && blocked.hint.contains("down --volumes"), "{}", blocked.hint);
         // Its record is removed last.
         let mut removed = world.clone();
@@ -1627,7 +1631,7 @@ fn a_private_container_indicates_a_restore_whose_record_is_lost() {
     let lost = World { settings: Thing::Missing, restore: None, ..started.clone() };
     let plan = plan::up(&want, &lost.observe(&want, case), UpOptions::default());
     let (_, blocked) = plan.blocked().unwrap();
-    assert_eq!(blocked.kind, plan::Obstacle::Unfinished);
+    assert_eq!(blocked.kind, plan::BlockReason::Unfinished);
     assert!(blocked.hint.contains("down --volumes"), "{}", blocked.hint);
 }
 
@@ -1789,20 +1793,20 @@ fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
         },
         |grafana| {
             if let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard {
-                (dashboard.provisioned, dashboard.edition) = (true, None);
+                (dashboard.provisioned, dashboard.content_hash) = (true, None);
             }
         },
     ];
     for clash in clashes {
         let plan = plan_with(&want, |seen| {
-            let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+            let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
             clash(grafana);
         });
         assert!(plan.blocked().is_some(), "{plan:?}");
     }
     // A provisioned object with the desired content is in sync.
     let plan = plan_with(&want, |seen| {
-        let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+        let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
         let SeenSource::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
         *provisioned = true;
     });
@@ -1918,7 +1922,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         let origins = [source, dashboard, rules];
         let seen = |want: &Stack| {
             let mut seen = whole_world().observe(&own, Case { alerts: Some(true), ..Case::default() });
-            seen.grafana.probe = Probe::Answering(shared_grafana(want, another, source, dashboard, rules));
+            seen.grafana.probe = ServerResponse::Answering(shared_grafana(want, another, source, dashboard, rules));
             seen
         };
         let is_other = |origin: Origin| origin == Origin::Other;
@@ -1928,7 +1932,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
                 overwrite_dashboard && (dashboard == Origin::EditedOther || rules == Origin::EditedOther);
             let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther || touches_edited;
             let plan = plan::up(&external, &seen(&external), options);
-            let conflict = plan.blocked().is_some_and(|(_, blocked)| blocked.kind == Obstacle::Conflict);
+            let conflict = plan.blocked().is_some_and(|(_, blocked)| blocked.kind == BlockReason::Conflict);
             assert_eq!(conflict, has_conflict, "{origins:?} {overwrite_dashboard}: {plan:?}");
             // A conflict never suggests that `up` resolves it, and names both targets.
             for item in &plan.0 {
@@ -1988,7 +1992,7 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
     let mut behind_proxy = own.clone();
     behind_proxy.data_source.is_url_chosen = true;
     let with_header = |seen: &mut Observed| {
-        let Probe::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+        let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
         let SeenSource::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
         fields.insert(DataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
     };
@@ -2002,7 +2006,7 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
 fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let want = stack(Case::default());
     let mut seen = whole_world().observe(&want, Case::default());
-    if let Probe::Answering(grafana) = &mut seen.grafana.probe
+    if let ServerResponse::Answering(grafana) = &mut seen.grafana.probe
         && let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard
     {
         dashboard.edited = true;
@@ -2068,7 +2072,7 @@ fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) 
 fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_not() {
     let stopped = |seen: &mut Observed| {
         seen.grafana.version = None;
-        seen.grafana.probe = Probe::Unasked;
+        seen.grafana.probe = ServerResponse::Unasked;
         let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
         have.run = RunState::Exited(0);
     };
@@ -2145,7 +2149,7 @@ fn a_container_is_removed_once_its_external_replacement_has_answered() {
     want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
     let answering = plan_with(&want, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
-    let silent = plan_with(&want, |seen| seen.influxdb.probe = Probe::Silent("down".into()));
+    let silent = plan_with(&want, |seen| seen.influxdb.probe = ServerResponse::Silent("down".into()));
     assert!(silent.blocked().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
     // If both servers are external, the network is removed as well.
     want.grafana = want.influxdb.clone();
@@ -2180,14 +2184,15 @@ fn said_to_be_external() -> (Stack, Vec<Observed>) {
     let seen = whole_world().observe(&stack(Case::default()), Case::default());
     let influxdb = [
         seen.influxdb.probe.clone(),
-        Probe::Unasked,
-        Probe::Starting("soon".into()),
-        Probe::Silent("down".into()),
-        Probe::Refusing("no".into()),
+        ServerResponse::Unasked,
+        ServerResponse::Starting("soon".into()),
+        ServerResponse::Silent("down".into()),
+        ServerResponse::Refusing("no".into()),
     ];
     let all = influxdb.into_iter().map(|probe| {
         let mut seen = seen.clone();
-        seen.grafana.probe = if matches!(probe, Probe::Answering(_)) { seen.grafana.probe } else { Probe::Unasked };
+        seen.grafana.probe =
+            if matches!(probe, ServerResponse::Answering(_)) { seen.grafana.probe } else { ServerResponse::Unasked };
         seen.influxdb.probe = probe;
         seen
     });
@@ -2206,8 +2211,8 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
             let managed = Some(ManagedServer { container, instance, is_own, runs });
             let mut seen = seen.clone();
             let is_silent = match role {
-                Role::Influxdb => matches!(seen.influxdb.probe, Probe::Silent(_)),
-                Role::Grafana => matches!(seen.grafana.probe, Probe::Silent(_)),
+                Role::Influxdb => matches!(seen.influxdb.probe, ServerResponse::Silent(_)),
+                Role::Grafana => matches!(seen.grafana.probe, ServerResponse::Silent(_)),
             };
             match role {
                 Role::Influxdb => seen.influxdb.managed_behind = managed,
@@ -2222,7 +2227,7 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
                 (false, false) => false,
             };
             let is_refused =
-                matches!(blocked, Some(Finding::Blocked(blocked)) if blocked.kind == plan::Obstacle::Settings);
+                matches!(blocked, Some(Finding::Blocked(blocked)) if blocked.kind == plan::BlockReason::Settings);
             assert_eq!(is_refused, expected, "{role} {is_own} {runs}: {plan:?}");
             for volumes in [false, true] {
                 let down = plan::down(&want, &seen, volumes);
@@ -2239,7 +2244,7 @@ fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
     settings.lost = Some(lost(&["database"]));
     let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
     let (resource, blocked) = plan.blocked().unwrap();
-    assert_eq!((resource, blocked.kind), (Resource::Settings, plan::Obstacle::Settings));
+    assert_eq!((resource, blocked.kind), (Resource::Settings, plan::BlockReason::Settings));
     assert!(blocked.hint.contains("up --database NAME"), "{}", blocked.hint);
     want.settings.as_mut().unwrap().lost = Some(lost(&[]));
     let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
@@ -2259,7 +2264,7 @@ fn settings_are_saved_after_preparations_and_before_container_changes() {
             .insert("registry".into(), Remembered { value: "r".into(), of_file: true });
         let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
         have.run = RunState::Exited(0);
-        seen.grafana.probe = Probe::Unasked;
+        seen.grafana.probe = ServerResponse::Unasked;
     };
     let plan = plan_with(&want, stopped);
     let [order, _] = orders(&plan);
@@ -2276,19 +2281,19 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     // A container that is not started is used to see whether the volume contains data.
     let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
     let steps = steps(&plan);
-    assert!(steps.iter().any(|step| matches!(step, Step::CreateOnLoopback { .. })), "{plan:?}");
+    assert!(steps.iter().any(|step| matches!(step, Step::CreatePrivateContainer { .. })), "{plan:?}");
     let asks =
-        |step: &Step| matches!(step, Step::SaveDashboard { .. } | Step::SaveDataSource { .. } | Step::AwaitQuery);
+        |step: &Step| matches!(step, Step::SaveDashboard { .. } | Step::SaveDataSource { .. } | Step::VerifyQuery);
     assert!(!steps.iter().any(asks), "no confirmation is requested in this round: {plan:?}");
     assert!(!steps.contains(&Step::StartContainer(Role::Grafana)), "{plan:?}");
     let made = |has_data: bool| {
         plan_with(&want, |seen| {
             let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
             (have.run, have.has_data) = (RunState::Created, Some(has_data));
-            seen.grafana.probe = Probe::Unasked;
+            seen.grafana.probe = ServerResponse::Unasked;
         })
     };
-    assert_eq!(made(true).blocked().map(|(_, blocked)| blocked.kind), Some(plan::Obstacle::Unverifiable));
+    assert_eq!(made(true).blocked().map(|(_, blocked)| blocked.kind), Some(plan::BlockReason::Unverifiable));
     let empty = made(false);
     assert!(empty.blocked().is_none(), "{empty:?}");
     assert!(self::steps(&empty).contains(&Step::WritePassword), "{empty:?}");
@@ -2299,7 +2304,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
         let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
         have.run = RunState::Exited(0);
         have.specification = Some(want.container(Role::Grafana).unwrap().specification.clone());
-        seen.grafana.probe = Probe::Unasked;
+        seen.grafana.probe = ServerResponse::Unasked;
     });
     let order = self::steps(&stopped);
     let at = |step| order.iter().position(|one| *one == step);

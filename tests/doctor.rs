@@ -68,7 +68,7 @@ impl Case {
     }
 
     /// The diagnosis of a failure, after checking the first line of the human output.
-    fn culprit(&self) -> Value {
+    fn first_failure(&self) -> Value {
         let people = self.command(&[]).run().expect(3);
         let document = self.command(&["--output", "json"]).run().expect(3).json();
         check(&people, &document);
@@ -77,10 +77,11 @@ impl Case {
 
     /// Expects this check to fail, with these words in the first line.
     fn expect(&self, check: &str, words: &[&str]) -> Value {
-        let document = self.culprit();
-        let culprit = &document["culprit"];
-        assert_eq!(culprit["check"], check, "{document}");
-        let text = format!("{}: {}", culprit["message"].as_str().unwrap(), culprit["hint"].as_str().unwrap());
+        let document = self.first_failure();
+        let first_failure = &document["culprit"];
+        assert_eq!(first_failure["check"], check, "{document}");
+        let text =
+            format!("{}: {}", first_failure["message"].as_str().unwrap(), first_failure["hint"].as_str().unwrap());
         for word in words {
             assert!(text.contains(word), "{word:?} is not in: {text}");
         }
@@ -277,10 +278,13 @@ fn the_limit_in_influxdbs_message_is_reported() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     it.servers.influxd.write("d", &format!("clipper_metrics_probe,probe={now}-other value=1\n"));
     let document = it.command(&["--output", "json"]).run().expect(3).json();
-    let culprit = &document["culprit"];
-    assert_eq!(culprit["check"], "write", "{document}");
-    assert!(culprit["message"].as_str().unwrap().contains("max-values-per-tag limit exceeded"), "{culprit}");
-    assert!(culprit["hint"].as_str().unwrap().starts_with("raise max-values-per-tag"), "{culprit}");
+    let first_failure = &document["culprit"];
+    assert_eq!(first_failure["check"], "write", "{document}");
+    assert!(
+        first_failure["message"].as_str().unwrap().contains("max-values-per-tag limit exceeded"),
+        "{first_failure}"
+    );
+    assert!(first_failure["hint"].as_str().unwrap().starts_with("raise max-values-per-tag"), "{first_failure}");
     assert!(!document.to_string().contains("max-series-per-database"), "{document}");
 }
 

@@ -23,7 +23,7 @@ use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::image::ImageRef;
 use crate::model::native::{System, backup_advice};
 use crate::model::observed::{ContainerState, Network, Observed, RunState, Volume};
-use crate::model::plan::{self, Blocked, Finding, Item, Obstacle, Plan, Resource, Step, UpOptions};
+use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::{Pull, Remembered, Restore, Stack};
 use crate::model::text::printable;
@@ -193,7 +193,7 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
 /// The engine's id of a role's running container.
 fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
     let (container, answers) = match role {
-        Role::Influxdb => (&seen.influxdb.container, seen.influxdb.probe.stored().is_some()),
+        Role::Influxdb => (&seen.influxdb.container, seen.influxdb.probe.state().is_some()),
         // Grafana is copied even if it rejects the login.
         Role::Grafana => (&seen.grafana.container, true),
     };
@@ -483,7 +483,7 @@ pub async fn restore(
     if let Error::Publish { role, .. } = error {
         // Its hint needs the instance's name, which the archive may have supplied.
         let blocked =
-            Blocked { kind: Obstacle::PortTaken, why: error.to_string(), hint: error.hint(&stack.invocation) };
+            Blocker { kind: BlockReason::PortTaken, why: error.to_string(), hint: error.hint(&stack.invocation) };
         error = Error::Blocked { resource: Resource::Server(role), blocked };
     }
     match &mut error {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::Context;
-use super::session::{Purpose, Session};
+use super::session::{Session, SettingsScope};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
 use crate::error::{Exit, Result};
@@ -22,7 +22,7 @@ pub struct Backup {
 
 /// Runs `backup`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Backup) -> Result<Exit> {
-    let session = unless_interrupted(Session::open(context, Purpose::Whole, true)).await?;
+    let session = unless_interrupted(Session::open(context, SettingsScope::Whole, true)).await?;
     let listener = session.listener.as_ref();
     let written = backup::backup(&session.systems, &verb.file, listener, interrupted()).await?;
     let restore = format!("restore {}", shell_path(&verb.file));

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session::{Purpose, Session};
+use super::session::{Session, SettingsScope};
 use super::terminal::interrupted;
 use crate::clipper::load::{Batch, Load, STEP};
 use crate::error::{Error, Exit, Result};
 use crate::influxdb::Influxdb;
 use crate::influxql::quoted;
 use crate::model::event::{Event, Listener};
-use crate::model::observed::Probe;
+use crate::model::observed::ServerResponse;
 use crate::model::plan::{Resource, not_the_container};
 use crate::model::reports::{DEMO_TAG, is_unreportable};
 use crate::model::retention::Retention;
@@ -56,7 +56,7 @@ pub struct Demo {
 /// Runs `demo`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Demo) -> Result<Exit> {
     let demo_options = demo_options(verb)?;
-    let session = Session::open(context, Purpose::Whole, false).await?;
+    let session = Session::open(context, SettingsScope::Whole, false).await?;
     let stack = session.systems.stack();
     let database = &stack.database;
     if verb.clear {
@@ -270,11 +270,11 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
     crate::reconcile::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("run `{}`, then try again", stack.command("up"));
-    if seen.influxdb.probe == Probe::NotTheContainer {
+    if seen.influxdb.probe == ServerResponse::NotTheContainer {
         let resource = Resource::Server(Role::Influxdb);
         return Err(Error::Blocked { resource, blocked: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
-    match seen.influxdb.probe.stored() {
+    match seen.influxdb.probe.state() {
         Some(stored) if stored.has_database => Ok(systems.influxdb()),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),

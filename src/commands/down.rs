@@ -5,7 +5,7 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::Context;
-use super::session::{Purpose, Session};
+use super::session::{Session, SettingsScope};
 use super::terminal::confirm;
 use crate::error::{Exit, Result};
 use crate::output::Output;
@@ -47,7 +47,7 @@ impl Down {
 /// Runs `down`.
 pub(crate) async fn run(context: &Context<'_>, down: &Down) -> Result<Exit> {
     // Deregistering signs in to Grafana, so it needs all settings.
-    let purpose = if down.deregister { Purpose::Removal } else { Purpose::NameOnly };
+    let purpose = if down.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };
     let mut environment = context.environment.clone();
     if down.deregister {
         // Remaining rules are looked for only if the setting has a value.

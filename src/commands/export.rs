@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::Context;
-use super::session::{self, Purpose, Session, read_inputs};
+use super::session::{self, Session, SettingsScope, read_inputs};
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
 use crate::export::{self, Material};
-use crate::grafana::provisioning::Present;
+use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::{Event, Listener};
 use crate::model::export::{Exported, Format};
-use crate::model::observed::{Observed, OurContainer, Probe, Volume};
-use crate::model::plan::{self, Finding, Obstacle, Resource, UpOptions};
+use crate::model::observed::{Observed, OurContainer, ServerResponse, Volume};
+use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::{Secret, Stack};
 use crate::model::version::Version;
@@ -51,10 +51,10 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
         ExportFormat::Swarm => Format::Swarm,
         ExportFormat::Kubernetes => Format::Kubernetes,
     };
-    let mut inputs = read_inputs(context, Purpose::Whole)?;
+    let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
-    let opened = Session::open_with(inputs.clone(), context, Purpose::Whole, false).await;
+    let opened = Session::open_with(inputs.clone(), context, SettingsScope::Whole, false).await;
     let session = match opened {
         // Files for other servers need no engine.
         Err(error @ Error::Engine { .. }) if format != Format::Compose && !session::names_engine(context) => {
@@ -121,7 +121,7 @@ fn new_password(format: Format, directory: &Path, given: Option<Secret>) -> Resu
 
 /// The observed state of Grafana.
 struct Looked {
-    present: Present,
+    present: GrafanaExport,
     version: Option<Version>,
     /// The address of the engine's host, if a container of a Compose export needs it.
     host_address: Option<String>,
@@ -141,7 +141,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
             "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
              content without edits",
         ));
-        let present = Present::unknown(stack);
+        let present = GrafanaExport::unknown(stack);
         return Ok(Looked { present, version, host_address: None, has_stored_password: false, is_complete: false });
     }
     let seen = systems.observe(Depth::Servers).await?;
@@ -157,7 +157,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     let runs = seen.grafana.version.as_deref().and_then(Version::parse);
     let named = container.and_then(|spec| spec.specification.image.version());
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
-    let answers = matches!(seen.grafana.probe, Probe::Answering(_));
+    let answers = matches!(seen.grafana.probe, ServerResponse::Answering(_));
     let exists = container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. });
     if let (Format::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
         return Err(Error::Absent {
@@ -169,11 +169,11 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         });
     }
     let present = if answers {
-        systems.grafana().await?.present(stack).await?
+        systems.grafana().await?.export_state(stack).await?
     } else if container.is_some() {
-        Present::new_server(stack)
+        GrafanaExport::new_server(stack)
     } else {
-        Present::unknown(stack)
+        GrafanaExport::unknown(stack)
     };
     if exists && !answers {
         listener.on(Event::Warning(
@@ -212,7 +212,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
 
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.
 fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
-    if let (Probe::Refusing(message), false) = (&seen.grafana.probe, format.makes_servers()) {
+    if let (ServerResponse::Refusing(message), false) = (&seen.grafana.probe, format.makes_servers()) {
         let url = stack.url(Role::Grafana).to_string();
         return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
     }
@@ -229,7 +229,7 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
         });
     }
     let clash = plan.0.iter().find_map(|item| match &item.finding {
-        Finding::Blocked(blocked) if is_in_grafana(item.resource) && blocked.kind != Obstacle::Server => {
+        Finding::Blocked(blocked) if is_in_grafana(item.resource) && blocked.kind != BlockReason::Server => {
             Some((item.resource, blocked.clone()))
         }
         _ => None,

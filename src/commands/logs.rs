@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
 
 use super::Context;
-use super::session::{Purpose, Session};
+use super::session::{Session, SettingsScope};
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::event::Listener;
@@ -47,7 +47,7 @@ pub enum Server {
 
 /// Runs `logs`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
-    let session = Session::open_for_containers(context, Purpose::NameOnly, false, false).await?;
+    let session = Session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
     let role = verb.server.map(|server| match server {
         Server::Influxdb => Role::Influxdb,
         Server::Grafana => Role::Grafana,

@@ -39,7 +39,7 @@ const FILE_LIMIT: u64 = 1 << 20;
 
 /// The settings that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum SettingsScope {
     /// All settings.
     Whole,
     /// All settings, and the instance's objects on the engine even if its servers are external.
@@ -59,7 +59,7 @@ pub(super) struct Session {
 impl Session {
     /// Reads the inputs, connects to the engine, reads the remembered settings and merges everything. With `changes`,
     /// it waits for other runs first, because they may change the settings.
-    pub(super) async fn open(context: &Context<'_>, purpose: Purpose, changes: bool) -> Result<Self> {
+    pub(super) async fn open(context: &Context<'_>, purpose: SettingsScope, changes: bool) -> Result<Self> {
         let inputs = read_inputs(context, purpose)?;
         Self::open_with(inputs, context, purpose, changes).await
     }
@@ -69,11 +69,11 @@ impl Session {
     pub(super) async fn open_with(
         inputs: Inputs,
         context: &Context<'_>,
-        purpose: Purpose,
+        purpose: SettingsScope,
         changes: bool,
     ) -> Result<Self> {
         match Self::open_on_engine(inputs.clone(), context, purpose, changes).await {
-            Err(error @ Error::Engine { .. }) if purpose == Purpose::Whole && !names_engine(context) => {
+            Err(error @ Error::Engine { .. }) if purpose == SettingsScope::Whole && !names_engine(context) => {
                 Err(with_native_servers(error, &inputs, context).await)
             }
             opened => opened,
@@ -83,17 +83,17 @@ impl Session {
     async fn open_on_engine(
         mut inputs: Inputs,
         context: &Context<'_>,
-        purpose: Purpose,
+        purpose: SettingsScope,
         changes: bool,
     ) -> Result<Self> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
         let name = inputs.instance()?;
         // Invalid values are reported before any request to the engine.
         settings::check_values(&inputs)?;
-        if purpose != Purpose::NameOnly {
+        if purpose != SettingsScope::NameOnly {
             settings::check(&inputs)?;
         }
-        if inputs.needs_no_engine() && purpose == Purpose::Whole {
+        if inputs.needs_no_engine() && purpose == SettingsScope::Whole {
             let session = Self::without_engine(&inputs, context)?;
             expect_external(&session.systems, &inputs, context, &listener).await?;
             return Ok(session);
@@ -114,11 +114,11 @@ impl Session {
                 });
             }
         };
-        if purpose == Purpose::NameOnly {
+        if purpose == SettingsScope::NameOnly {
             // A command that needs only the name may never observe, which checks the engine as well.
             docker.check().await?;
         }
-        if purpose != Purpose::NameOnly && has_external_grafana(&inputs, &memory) {
+        if purpose != SettingsScope::NameOnly && has_external_grafana(&inputs, &memory) {
             inputs.engine_machine = docker.identity().await?.map(|identity| machine_fingerprint(&identity));
         }
         if !memory.containers.is_empty() {
@@ -135,13 +135,14 @@ impl Session {
             }
         }
         // With both URLs, `up` ignores remembered settings, so its objects are found without them, too.
-        let memory = if inputs.needs_no_engine() && purpose == Purpose::Removal { Memory::default() } else { memory };
+        let memory =
+            if inputs.needs_no_engine() && purpose == SettingsScope::Removal { Memory::default() } else { memory };
         let merged = settings::merge(&inputs, &memory);
         let (stack, credentials) = match (merged, purpose) {
             (Ok(merged), _) => merged,
-            (Err(error), Purpose::Whole | Purpose::Removal) => return Err(error),
+            (Err(error), SettingsScope::Whole | SettingsScope::Removal) => return Err(error),
             // Invalid settings prevent neither removing an instance nor reading its logs.
-            (Err(_), Purpose::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
+            (Err(_), SettingsScope::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
         };
         let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
         Ok(Self { systems, listener, _lock: lock })
@@ -151,7 +152,7 @@ impl Session {
     /// a warning, unless `needs_engine` is set.
     pub(super) async fn open_for_containers(
         context: &Context<'_>,
-        purpose: Purpose,
+        purpose: SettingsScope,
         changes: bool,
         needs_engine: bool,
     ) -> Result<Self> {
@@ -185,7 +186,7 @@ impl Session {
     ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
         let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
         let manifest = &verified.manifest;
-        let mut inputs = read_inputs(context, Purpose::Whole)?;
+        let mut inputs = read_inputs(context, SettingsScope::Whole)?;
         if inputs.given(Setting::Name).is_none() {
             inputs.options.insert(Setting::Name, manifest.instance.clone());
         }
@@ -341,8 +342,8 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
         file: None,
         secrets: Secrets::default(),
         ca_file: None,
-        edition: inputs.edition.clone(),
-        alerts_edition: inputs.alerts_edition.clone(),
+        content_hash: inputs.content_hash.clone(),
+        alerts_hash: inputs.alerts_hash.clone(),
         engine: EngineLocation::Here,
         engine_options: inputs.engine_options.clone(),
         resolve: inputs.resolve,
@@ -355,7 +356,7 @@ fn by_name(name: String, inputs: &Inputs) -> Inputs {
 }
 
 /// Reads all inputs of this run, each once, because a secret may come from a pipe.
-pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inputs> {
+pub(super) fn read_inputs(context: &Context<'_>, purpose: SettingsScope) -> Result<Inputs> {
     let Context { options, environment, .. } = context;
     let (mut given, mut variables) =
         (options.settings.0.clone(), from_environment(|name| environment.get(name).map(String::from)));
@@ -369,13 +370,17 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
     let of_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
     let (mut secrets, mut ca_file) = (Secrets::default(), None);
-    if purpose != Purpose::NameOnly {
+    if purpose != SettingsScope::NameOnly {
         let secret = |setting| secret(setting, &given, &variables, of_file(setting), environment);
         secrets = Secrets {
             grafana_password: secret(Setting::GrafanaPasswordFile)?,
             grafana_token: secret(Setting::GrafanaTokenFile)?,
             // Removing objects needs no login to InfluxDB.
-            influxdb_password: if purpose == Purpose::Whole { secret(Setting::InfluxdbPasswordFile)? } else { None },
+            influxdb_password: if purpose == SettingsScope::Whole {
+                secret(Setting::InfluxdbPasswordFile)?
+            } else {
+                None
+            },
         };
         let of_file = || of_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
         ca_file = path(Setting::CaFile).or_else(of_file).map(|path| read_ca_file(path)).transpose()?;
@@ -386,8 +391,8 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: Purpose) -> Result<Inp
         file,
         secrets,
         ca_file,
-        edition: grafana::dashboard::edition(),
-        alerts_edition: grafana::alerts::edition(),
+        content_hash: grafana::dashboard::content_hash(),
+        alerts_hash: grafana::alerts::content_hash(),
         engine: EngineLocation::Here,
         engine_options: engine_options(options),
         resolve,

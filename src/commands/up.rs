@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use super::session::{Purpose, Session};
+use super::session::{Session, SettingsScope};
 use super::terminal::{self, confirm_loss};
 use crate::error::{Exit, Result};
 use crate::model::event::Event;
@@ -37,7 +37,7 @@ pub struct Up {
 
 /// Runs `up`.
 pub(crate) async fn run(context: &Context<'_>, up: &Up) -> Result<Exit> {
-    let session = Session::open(context, Purpose::Whole, !up.dry_run).await?;
+    let session = Session::open(context, SettingsScope::Whole, !up.dry_run).await?;
     let options = UpOptions {
         overwrite_dashboard: up.overwrite_dashboard,
         move_data_source: up.move_data_source,

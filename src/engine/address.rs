@@ -12,7 +12,7 @@ use super::container::name_of;
 use super::{Docker, labels};
 use crate::error::{Error, Refusal, Result};
 use crate::model::role::Role;
-use crate::model::stack::ContainerSpec;
+use crate::model::stack::DesiredContainer;
 
 /// The value of the role label on such a container.
 const PURPOSE: &str = "address-check";
@@ -31,7 +31,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Publish`] if the address is taken or does not exist, [`Error::Docker`] if the engine cannot publish
     /// it for another reason, such as a privileged port.
-    pub async fn check_address(&self, instance: &str, spec: &ContainerSpec, publish: SocketAddr) -> Result<()> {
+    pub async fn check_address(&self, instance: &str, spec: &DesiredContainer, publish: SocketAddr) -> Result<()> {
         self.remove_address_check(instance, spec.role).await?;
         let doing = format!("check the address of {}", spec.role.title());
         let Some(network) = self.network(instance).await?.id().map(String::from) else {
@@ -54,7 +54,7 @@ impl Docker {
     fn address_check(
         &self,
         instance: &str,
-        spec: &ContainerSpec,
+        spec: &DesiredContainer,
         publish: SocketAddr,
         network: String,
     ) -> ContainerCreateBody {

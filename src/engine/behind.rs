@@ -162,8 +162,8 @@ fn published(container: &ContainerSummary) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::container_config::{ContainerConfig, PasswordSource};
     use crate::model::image::ImageRef;
-    use crate::model::specification::{PasswordSource, Specification};
     use bollard::models::{
         ContainerSummaryNetworkSettings, ContainerSummaryStateEnum as State, EndpointSettings, PortSummary,
     };
@@ -171,7 +171,7 @@ mod tests {
     /// Instance x's InfluxDB, published at an address, or stopped and created for it.
     fn influxdb(instance: &str, at: &str, runs: bool) -> ContainerSummary {
         let at: SocketAddr = at.parse().unwrap();
-        let made = Specification {
+        let made = ContainerConfig {
             image: ImageRef::parse("influxdb:1").unwrap(),
             publish: at,
             network: instance.into(),

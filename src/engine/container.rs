@@ -26,10 +26,10 @@ use super::transport::for_stream;
 use super::{Docker, files};
 use crate::error::{Error, Refusal, Result};
 use crate::model::address::collide;
+use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::observed::{ContainerState, Network, OurContainer, PortHolder, RunState};
 use crate::model::role::Role;
-use crate::model::specification::{PasswordSource, Specification};
-use crate::model::stack::ContainerSpec;
+use crate::model::stack::DesiredContainer;
 use crate::model::text::{excerpt, printable};
 
 /// The time that a server gets to stop.
@@ -87,8 +87,8 @@ impl Docker {
     pub async fn create_container(
         &self,
         creation: Creation<'_>,
-        spec: &ContainerSpec,
-        specification: &Specification,
+        spec: &DesiredContainer,
+        specification: &ContainerConfig,
     ) -> Result<String> {
         let instance = creation.instance;
         let network = self.network(instance).await?;
@@ -102,7 +102,7 @@ impl Docker {
             && let Some(host) = &mut body.host_config
         {
             let address = self.host_address(instance).await?;
-            host.extra_hosts = address.map(|address| vec![format!("{}:{address}", Specification::HOST_NAME)]);
+            host.extra_hosts = address.map(|address| vec![format!("{}:{address}", ContainerConfig::HOST_NAME)]);
         }
         if self.is_podman.get()
             && let Some(host) = &mut body.host_config
@@ -460,7 +460,7 @@ fn has_just_started(at: &str, now: jiff::Timestamp) -> bool {
 fn body(
     creation: Creation<'_>,
     role: Role,
-    specification: &Specification,
+    specification: &ContainerConfig,
     network: &str,
     volume: Labels,
 ) -> ContainerCreateBody {
@@ -498,7 +498,7 @@ fn body(
         }),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".into()),
-            config: Some(text(&Specification::LOG_LIMIT)),
+            config: Some(text(&ContainerConfig::LOG_LIMIT)),
         }),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),
@@ -590,7 +590,7 @@ mod tests {
 
     #[test]
     fn a_vanished_volume_is_recreated_with_its_labels() {
-        let specification = Specification {
+        let specification = ContainerConfig {
             image: crate::model::image::ImageRef::parse("grafana:1").unwrap(),
             publish: "127.0.0.1:0".parse().unwrap(),
             network: "x".into(),

@@ -38,7 +38,7 @@ const PENDING: &str = OWN_FILES[1];
 /// The last version of Grafana that ran, and its image.
 const VERSION: &str = OWN_FILES[2];
 /// The version about to run, according to its image's tag.
-const PROMISED: &str = OWN_FILES[3];
+const INTENDED: &str = OWN_FILES[3];
 /// Grafana's database, which exists once Grafana has run.
 const DATABASE: &str = "/var/lib/grafana/grafana.db";
 /// The volume's root, where archives are unpacked.
@@ -61,7 +61,7 @@ pub struct VolumeFiles {
     pub ran: Option<RanVersion>,
     /// The version that was about to run, according to its image's tag; its server has not reported
     /// its version yet.
-    pub promised: Option<RanVersion>,
+    pub intended: Option<RanVersion>,
 }
 
 /// A version of Grafana, with its image and container.
@@ -96,27 +96,27 @@ impl VolumeFiles {
     #[must_use]
     pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
         let ran = self.ran.as_ref().map(|ran| ran.version);
-        ran.or(label).max(self.promised.as_ref().and_then(RanVersion::of_tag))
+        ran.or(label).max(self.intended.as_ref().and_then(RanVersion::of_tag))
     }
 
     /// The last image that may have run on the volume, including the one that its label names.
     #[must_use]
     pub fn last_image(&self, label: Option<String>) -> Option<String> {
         let image = |one: &Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
-        image(&self.promised).or(image(&self.ran)).or(label)
+        image(&self.intended).or(image(&self.ran)).or(label)
     }
 
     /// Whether a start of this container was announced.
     #[must_use]
-    pub fn is_promised_for(&self, container: &str) -> bool {
-        self.promised.as_ref().is_some_and(|promised| promised.container.as_deref() == Some(container))
+    pub fn is_intended_for(&self, container: &str) -> bool {
+        self.intended.as_ref().is_some_and(|intended| intended.container.as_deref() == Some(container))
     }
 
     /// Whether the image is the last one that ran, whatever its tag says.
     #[must_use]
     pub fn ran_last(&self, image: &ImageRef) -> bool {
         let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
-        self.promised.is_none() && last == Some(image.to_string().as_str())
+        self.intended.is_none() && last == Some(image.to_string().as_str())
     }
 }
 
@@ -165,15 +165,15 @@ impl Docker {
         Ok(self.find(doing, request).await?.is_some())
     }
 
-    /// Writes the accepted password to the volume, readable by Grafana alone. With `settle`, it
+    /// Writes the accepted password to the volume, readable by Grafana alone. With `clear_pending`, it
     /// also replaces a pending password.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn write_password(&self, container: &str, password: &Secret, settle: bool) -> Result<()> {
+    pub async fn write_password(&self, container: &str, password: &Secret, clear_pending: bool) -> Result<()> {
         let text = password.reveal();
         let files = [(PASSWORD, text), (PENDING, text)];
-        self.write_files(container, if settle { &files } else { &files[..1] }).await
+        self.write_files(container, if clear_pending { &files } else { &files[..1] }).await
     }
 
     /// Writes a pending password next to the current one.
@@ -189,23 +189,23 @@ impl Docker {
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
     pub async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
-        self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (PROMISED, "")]).await
+        self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (INTENDED, "")]).await
     }
 
     /// Records the version that is about to run on the volume, and its image.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn promise_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
-        self.write_files(container, &[(PROMISED, &format!("{version} {image} {container}"))]).await
+    pub async fn write_intended_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+        self.write_files(container, &[(INTENDED, &format!("{version} {image} {container}"))]).await
     }
 
     /// Withdraws the announcement of a version that did not run.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn withdraw_promise(&self, container: &str) -> Result<()> {
-        self.write_files(container, &[(PROMISED, "")]).await
+    pub async fn clear_intended_version(&self, container: &str) -> Result<()> {
+        self.write_files(container, &[(INTENDED, "")]).await
     }
 
     async fn write_files(&self, container: &str, files: &[(&str, &str)]) -> Result<()> {
@@ -307,7 +307,7 @@ fn unpacked(archive: &[u8]) -> std::io::Result<VolumeFiles> {
             PASSWORD => found.password = secret(),
             PENDING => found.pending = secret(),
             VERSION => found.ran = RanVersion::parse(&text),
-            PROMISED => found.promised = RanVersion::parse(&text),
+            INTENDED => found.intended = RanVersion::parse(&text),
             _ => {}
         }
     }

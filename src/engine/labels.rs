@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value, json};
 
+use crate::model::container_config::ContainerConfig;
 use crate::model::image::ImageRef;
 use crate::model::role::Role;
-use crate::model::specification::Specification;
 use crate::model::stack::{Remembered, Restore};
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::model::version::Version;
@@ -45,7 +45,7 @@ pub fn of_instance(instance: &str) -> Labels {
 
 /// The labels of a container.
 #[must_use]
-pub fn of_container(instance: &str, role: Role, specification: &Specification) -> Labels {
+pub fn of_container(instance: &str, role: Role, specification: &ContainerConfig) -> Labels {
     let json = serde_json::to_string(&specification.fields()).unwrap_or_default();
     let mut labels = of_instance(instance);
     labels.insert(ROLE.into(), role.name().into());
@@ -114,11 +114,11 @@ pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -
 
 /// The configuration that a container was created from.
 #[must_use]
-pub fn specification(labels: Option<&Labels>) -> Option<Specification> {
+pub fn specification(labels: Option<&Labels>) -> Option<ContainerConfig> {
     let Value::Object(fields) = serde_json::from_str(labels?.get(SPECIFICATION)?).ok()? else { return None };
     let texts: Option<BTreeMap<String, String>> =
         fields.into_iter().map(|(name, value)| Some((name, value.as_str()?.to_string()))).collect();
-    Specification::from_fields(&texts?)
+    ContainerConfig::from_fields(&texts?)
 }
 
 /// The remembered settings. A value in an unknown format becomes empty, which is invalid for every

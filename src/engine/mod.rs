@@ -44,16 +44,16 @@ pub use self::forward::Forward;
 pub use self::network::{address_of_this_machine, has_bridge_of, is_of_this_machine};
 use self::ownership::Listed;
 use crate::error::{Error, Refusal, Result};
+use crate::model::container_config::ContainerConfig;
 use crate::model::event::{Event, Listener};
 use crate::model::observed::{
     ContainerState, Engine, EngineKind, Image, ManagedServer, Network, OurContainer, PortHolder, RunState,
     StoredSettings, Volume,
 };
 use crate::model::role::Role;
-use crate::model::specification::Specification;
 #[cfg(unix)]
 use crate::model::stack::SshForward;
-use crate::model::stack::{ContainerSpec, EngineLocation, Service, Stack};
+use crate::model::stack::{DesiredContainer, EngineLocation, Service, Stack};
 use crate::model::text::{excerpt, printable};
 use crate::model::version::Version;
 
@@ -309,7 +309,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<Specification>)>> {
+    pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<ContainerConfig>)>> {
         let containers = self.containers(instance).await?;
         let mut found = Vec::new();
         for role in Role::ALL {
@@ -405,7 +405,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn image(&self, spec: &ContainerSpec) -> Result<Option<Image>> {
+    pub async fn image(&self, spec: &DesiredContainer) -> Result<Option<Image>> {
         match &spec.pinned_image {
             Some(id) => self.image_called(id).await,
             None => self.image_called(&spec.specification.image.to_string()).await,
@@ -462,7 +462,7 @@ impl Docker {
     ///
     /// # Errors
     /// If the image cannot be pulled.
-    pub async fn pull(&self, spec: &ContainerSpec) -> Result<()> {
+    pub async fn pull(&self, spec: &DesiredContainer) -> Result<()> {
         let (role, image) = (spec.role, &spec.specification.image);
         let report = |progress: &pull::Progress| {
             self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });

@@ -13,7 +13,7 @@ use super::{Docker, labels};
 use crate::error::{Error, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::observed::{EngineKind, Network};
-use crate::model::plan::{self, Blocked, Obstacle, Resource};
+use crate::model::plan::{self, BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::EngineLocation;
 use crate::model::text::printable;
@@ -123,33 +123,33 @@ impl Docker {
         Ok(())
     }
 
-    /// Removes the instance's networks. With `spare`, the current one is kept, and containers,
+    /// Removes the instance's networks. With `keep_first`, the current one is kept, and containers,
     /// which cannot work on the others, are disconnected from them.
     ///
     /// # Errors
     /// [`Error::Raced`] if another owner's container was attached meanwhile, [`Error::Blocked`] if
-    /// one is attached to a spare network, [`Error::Docker`] if the engine returns an error.
-    pub async fn remove_networks(&self, instance: &str, spare: bool) -> Result<()> {
+    /// one is attached to a network to be removed, [`Error::Docker`] if the engine returns an error.
+    pub async fn remove_networks(&self, instance: &str, keep_first: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
-        if !spare {
+        if !keep_first {
             for role in Role::ALL {
                 self.remove_address_check(instance, role).await?;
             }
         }
-        for id in ids.iter().skip(usize::from(spare)) {
+        for id in ids.iter().skip(usize::from(keep_first)) {
             let doing = format!("remove network {instance}");
             // Podman removes a network by id even if containers are attached to it.
             if self.is_podman.get() {
-                self.expect_unused(instance, id, spare).await?;
+                self.expect_unused(instance, id, keep_first).await?;
             }
             match self.find(&doing, self.client.remove_network(id)).await {
-                Err(Error::Docker { refusal: Refusal::Conflict, .. }) if spare => {
-                    self.expect_unused(instance, id, spare).await?;
+                Err(Error::Docker { refusal: Refusal::Conflict, .. }) if keep_first => {
+                    self.expect_unused(instance, id, keep_first).await?;
                     self.unplug(id).await?;
                     self.find(&doing, self.client.remove_network(id)).await?;
                 }
                 Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
-                    self.expect_unused(instance, id, spare).await?;
+                    self.expect_unused(instance, id, keep_first).await?;
                     return Err(error);
                 }
                 result => drop(result?),
@@ -159,7 +159,7 @@ impl Docker {
     }
 
     /// Fails if containers of other owners are attached to the instance's network.
-    async fn expect_unused(&self, instance: &str, network: &str, spare: bool) -> Result<()> {
+    async fn expect_unused(&self, instance: &str, network: &str, keep_first: bool) -> Result<()> {
         let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
         let attached = attached.and_then(|network| network.containers).unwrap_or_default();
         let all = self.containers(instance).await?;
@@ -174,11 +174,11 @@ impl Docker {
         names.sort();
         let Some(first) = names.first() else { return Ok(()) };
         let attached = plan::attached(&names);
-        if !spare {
+        if !keep_first {
             return Err(Error::Raced { doing: format!("remove network {instance}"), why: attached });
         }
-        let blocked = Blocked {
-            kind: Obstacle::Foreign,
+        let blocked = Blocker {
+            kind: BlockReason::Foreign,
             why: format!("cannot remove a second network {instance}: {attached}"),
             hint: format!(
                 "`{}`, then run the same command again",

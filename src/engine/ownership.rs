@@ -148,14 +148,14 @@ fn publishes(found: &ContainerInspectResponse, role: Role, port: u16) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use bollard::models::{ContainerConfig, HostConfig, PortBinding};
+    use bollard::models::{HostConfig, PortBinding};
 
     use super::*;
+    use crate::model::container_config::{ContainerConfig, PasswordSource};
     use crate::model::image::ImageRef;
-    use crate::model::specification::{PasswordSource, Specification};
 
     fn found(volume: &str, at: &str, rw: bool, publish: u16, published: Option<&str>) -> ContainerInspectResponse {
-        let specification = Specification {
+        let specification = ContainerConfig {
             image: ImageRef::parse("influxdb:1").unwrap(),
             publish: ([127, 0, 0, 1], publish).into(),
             network: "x".into(),
@@ -176,9 +176,9 @@ mod tests {
             HashMap::from([("8086/tcp".to_string(), Some(vec![binding]))])
         });
         ContainerInspectResponse {
-            config: Some(ContainerConfig {
+            config: Some(bollard::models::ContainerConfig {
                 labels: Some(labels::of_container("x", Role::Influxdb, &specification)),
-                ..ContainerConfig::default()
+                ..bollard::models::ContainerConfig::default()
             }),
             host_config: Some(HostConfig { port_bindings: bindings, ..HostConfig::default() }),
             mounts: Some(vec![mount]),

@@ -10,9 +10,9 @@ use super::container::name_of;
 use super::{Docker, labels};
 use crate::error::{Error, Refusal, Result};
 use crate::model::observed::Volume;
-use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::role::Role;
-use crate::model::stack::ContainerSpec;
+use crate::model::stack::DesiredContainer;
 use crate::model::text::printable;
 
 impl Docker {
@@ -49,7 +49,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if another process created a volume of that name, [`Error::Docker`] if the
     /// engine returns an error.
-    pub async fn create_volume(&self, instance: &str, spec: &ContainerSpec) -> Result<()> {
+    pub async fn create_volume(&self, instance: &str, spec: &DesiredContainer) -> Result<()> {
         let doing = format!("create volume {}", spec.specification.volume);
         if self.volume(instance, spec.role).await? != Volume::Absent {
             // Its content decides the next steps.
@@ -67,7 +67,7 @@ impl Docker {
         Err(Error::Raced { doing, why: "another process has just created a volume with that name".into() })
     }
 
-    pub(super) async fn volume_labels(&self, instance: &str, spec: &ContainerSpec) -> Result<labels::Labels> {
+    pub(super) async fn volume_labels(&self, instance: &str, spec: &DesiredContainer) -> Result<labels::Labels> {
         let user = self.image(spec).await?.map(|image| image.user);
         Ok(labels::of_volume(instance, spec.role, user.as_deref(), &spec.specification.image))
     }
@@ -103,8 +103,8 @@ impl Docker {
             .collect();
         names.sort();
         let Some(first) = names.first() else { return Ok(None) };
-        let blocked = Blocked {
-            kind: Obstacle::Foreign,
+        let blocked = Blocker {
+            kind: BlockReason::Foreign,
             why: format!("cannot delete volume {volume}: {} it", using(&names)),
             hint: format!(
                 "remove it with `{}`, then run the same command again",

@@ -15,9 +15,9 @@ use crate::digest::fingerprint;
 use crate::engine::PASSWORD_PATH;
 use crate::error::{Error, Result};
 use crate::grafana::provisioning::INFLUXDB_PASSWORD;
+use crate::model::container_config::ContainerConfig;
 use crate::model::role::Role;
-use crate::model::specification::Specification;
-use crate::model::stack::{ContainerSpec, Stack};
+use crate::model::stack::{DesiredContainer, Stack};
 
 /// The directory in which a swarm mounts secrets.
 const SECRETS: &str = "/run/secrets";
@@ -43,7 +43,7 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
         // A Clipper in a container reaches the server by its container's name.
         service["networks"] = json!({"default": {"aliases": [spec.name]}});
         if let (true, Some(address)) = (made.host_gateway, material.host_address) {
-            service["extra_hosts"] = json!([format!("{}:{address}", Specification::HOST_NAME)]);
+            service["extra_hosts"] = json!([format!("{}:{address}", ContainerConfig::HOST_NAME)]);
         }
         if spec.role == Role::Grafana {
             let mounts = folders.clone().map(|folder| {
@@ -162,7 +162,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
 
 /// A service that creates Clipper's database before Clipper does, so that Grafana can query it, and
 /// then exits.
-fn database_service(stack: &Stack, spec: &ContainerSpec) -> Value {
+fn database_service(stack: &Stack, spec: &DesiredContainer) -> Value {
     let host = Role::Influxdb.name();
     json!({
         "image": spec.specification.image.to_string(),
@@ -174,7 +174,7 @@ fn database_service(stack: &Stack, spec: &ContainerSpec) -> Value {
 }
 
 /// The fields of a service that both formats share.
-fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
+fn service(spec: &DesiredContainer, environment: &Map<String, Value>) -> Value {
     let made = &spec.specification;
     let mut service = json!({
         "image": made.image.to_string(),
@@ -182,7 +182,7 @@ fn service(spec: &ContainerSpec, environment: &Map<String, Value>) -> Value {
         "volumes": [{"type": "volume", "source": spec.role.name(), "target": spec.role.data_path()}],
         "cap_drop": ["ALL"],
         "read_only": made.read_only,
-        "logging": {"driver": "json-file", "options": BTreeMap::from(Specification::LOG_LIMIT)},
+        "logging": {"driver": "json-file", "options": BTreeMap::from(ContainerConfig::LOG_LIMIT)},
         "healthcheck": {
             "test": health(spec.role), "interval": "5s", "timeout": "5s", "retries": 12, "start_period": "2m",
         },

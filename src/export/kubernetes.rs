@@ -14,7 +14,7 @@ use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::grafana::provisioning::INFLUXDB_PASSWORD;
 use crate::model::role::Role;
-use crate::model::stack::{ContainerSpec, Secret, Stack};
+use crate::model::stack::{DesiredContainer, Secret, Stack};
 
 /// The file with the passwords.
 pub(super) const SECRET: &str = "secret.yaml";
@@ -32,8 +32,11 @@ const JOB_STAYS: u32 = 86_400;
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
 
 /// The label selector for objects of other exports of the instance.
-pub(super) fn outdated(stack: &Stack, edition: &str) -> String {
-    format!("app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={edition}", stack.instance)
+pub(super) fn outdated(stack: &Stack, content_hash: &str) -> String {
+    format!(
+        "app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={content_hash}",
+        stack.instance
+    )
 }
 
 /// The name of a role's objects.
@@ -62,11 +65,11 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     let provisioned = provisioned(&files);
     let (mut maps, sources) = config_maps(stack, &provisioned)?;
     let mut jobs: Vec<Value> = influxdb.map(|spec| database_job(stack, spec)).into_iter().collect();
-    let edition: String = maps.iter().chain(&jobs).map(Value::to_string).collect();
-    let edition = fingerprint(edition.as_bytes());
-    // The cluster keeps such objects of earlier exports, so these carry the edition.
+    let content_hash: String = maps.iter().chain(&jobs).map(Value::to_string).collect();
+    let content_hash = fingerprint(content_hash.as_bytes());
+    // The cluster keeps such objects of earlier exports, so these carry the hash of their content.
     for object in maps.iter_mut().chain(&mut jobs) {
-        object["metadata"]["labels"][EDITION] = json!(edition);
+        object["metadata"]["labels"][EDITION] = json!(content_hash);
     }
     let mut all: Vec<(String, Vec<Value>)> = Vec::new();
     if let Some(spec) = influxdb {
@@ -85,7 +88,7 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     });
     let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization))];
     files.push(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values));
-    files.push(readme::kubernetes(material, &edition));
+    files.push(readme::kubernetes(material, &content_hash));
     for (path, objects) in all {
         let text: Vec<String> = objects.iter().map(yaml).collect();
         files.push(File::new(path, text.join("---\n")));
@@ -155,7 +158,7 @@ fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, 
     Ok((maps.collect(), sources))
 }
 
-fn influxdb(material: &Material<'_>, spec: &ContainerSpec) -> Vec<Value> {
+fn influxdb(material: &Material<'_>, spec: &DesiredContainer) -> Vec<Value> {
     let (stack, role) = (material.stack, Role::Influxdb);
     let pod = json!({
         "containers": [server(spec, &environment(material.environment(spec, None)), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
@@ -174,7 +177,7 @@ fn influxdb(material: &Material<'_>, spec: &ContainerSpec) -> Vec<Value> {
     vec![service(stack, role), stateful_set(stack, role, pod, &json!({}), "10Gi"), policy]
 }
 
-fn grafana(material: &Material<'_>, spec: &ContainerSpec, sources: &[Value], digest: &str) -> Vec<Value> {
+fn grafana(material: &Material<'_>, spec: &DesiredContainer, sources: &[Value], digest: &str) -> Vec<Value> {
     let stack = material.stack;
     let role = Role::Grafana;
     let mut variables = material.open_environment(spec, Some(from_file(&format!("{SECRETS}/{PASSWORD_FILE}"))));
@@ -241,7 +244,7 @@ fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value, 
 }
 
 /// The parts of a server's container that do not depend on its role.
-fn server(spec: &ContainerSpec, environment: &[Value], path: &str, mounts: &[Value]) -> Value {
+fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[Value]) -> Value {
     let role = spec.role;
     let mut mounts = mounts.to_vec();
     mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
@@ -294,7 +297,7 @@ fn environment(variables: BTreeMap<String, String>) -> Vec<Value> {
 
 /// A Job that creates Clipper's database before Clipper does, so that Grafana can query it. A Job
 /// cannot change, so another one needs another name.
-fn database_job(stack: &Stack, spec: &ContainerSpec) -> Value {
+fn database_job(stack: &Stack, spec: &DesiredContainer) -> Value {
     let host = object(stack, Role::Influxdb);
     let labels = json!({"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": stack.instance});
     let job = json!({

@@ -12,14 +12,14 @@ use serde_json::Value;
 
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::grafana::provisioning::{INFLUXDB_PASSWORD, Present, Provisioning, Purpose};
+use crate::grafana::provisioning::{GrafanaExport, INFLUXDB_PASSWORD, Provisioning, ProvisioningTarget};
 use crate::influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::alerts::Alerts;
+use crate::model::container_config::ContainerConfig;
 use crate::model::export::Format;
 use crate::model::role::Role;
-use crate::model::specification::Specification;
-use crate::model::stack::{ContainerSpec, DataSource, Login, Secret, Stack};
+use crate::model::stack::{DataSource, DesiredContainer, Login, Secret, Stack};
 use crate::model::version::Version;
 
 /// The file with a new Grafana's password in an exported directory.
@@ -217,7 +217,7 @@ pub struct Material<'a> {
     /// The stack.
     pub stack: &'a Stack,
     /// The state of its Grafana.
-    pub present: &'a Present,
+    pub present: &'a GrafanaExport,
     /// That Grafana's version, if known.
     pub version: Option<Version>,
     /// The address at which containers reach the engine's host, as for `--add-host`; `None` if the engine adds its
@@ -252,10 +252,10 @@ impl<'a> Material<'a> {
     }
 
     /// The environment of a server that a swarm or a cluster publishes to other hosts, whatever its address here.
-    fn open_environment(&self, spec: &ContainerSpec, password: Option<String>) -> BTreeMap<String, String> {
+    fn open_environment(&self, spec: &DesiredContainer, password: Option<String>) -> BTreeMap<String, String> {
         let mut all = self.environment(spec, password);
         if spec.role == Role::Grafana {
-            let (name, role) = Specification::ANONYMOUS_ROLE;
+            let (name, role) = ContainerConfig::ANONYMOUS_ROLE;
             all.insert(name.into(), role.into());
         }
         all
@@ -263,7 +263,7 @@ impl<'a> Material<'a> {
 
     /// The environment of a container; for Grafana, with its first account. `password` is the place
     /// of its password.
-    fn environment(&self, spec: &ContainerSpec, password: Option<String>) -> BTreeMap<String, String> {
+    fn environment(&self, spec: &DesiredContainer, password: Option<String>) -> BTreeMap<String, String> {
         let mut all = spec.specification.environment.clone();
         if spec.role == Role::Grafana {
             all.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
@@ -303,7 +303,8 @@ fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_databa
     // The files may be applied from another machine.
     let source = DataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
     let Material { version, deletes_rules, earlier_organisations, .. } = *material;
-    let purpose = Purpose { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };
+    let purpose =
+        ProvisioningTarget { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };
     Provisioning::new(material.stack, &purpose, material.present)
 }
 

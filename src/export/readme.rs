@@ -138,7 +138,7 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
     )
 }
 
-pub(super) fn kubernetes(material: &Material<'_>, edition: &str) -> File {
+pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
     let stack = material.stack;
     let text = include_str!("../../assets/export/kubernetes.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
@@ -162,7 +162,7 @@ pub(super) fn kubernetes(material: &Material<'_>, edition: &str) -> File {
         material,
         &[
             ("claims", claims.into()),
-            ("outdated", kubernetes::outdated(stack, edition)),
+            ("outdated", kubernetes::outdated(stack, content_hash)),
             ("uid", stack.dashboard.uid.clone()),
             ("influxdb", if is_ours { influxdb } else { external(stack) }),
             ("read_only", if read_only { " and with a read-only root".into() } else { String::new() }),

@@ -63,11 +63,11 @@ const CONTENT: [&str; 11] = [
 
 /// Fingerprint of the rules written by this program.
 #[must_use]
-pub fn edition() -> String {
+pub fn content_hash() -> String {
     let settings = AlertSettings {
         latency_after: Duration::from_secs(1),
         silence_after: Duration::from_secs(1),
-        edition: String::new(),
+        content_hash: String::new(),
     };
     let rules = AlertRule::ALL.map(|rule| render(rule, &settings, 0, "", ""));
     fingerprint(json!(rules).to_string().as_bytes())
@@ -492,7 +492,7 @@ mod tests {
         AlertSettings {
             latency_after: Duration::from_secs(30),
             silence_after: Duration::from_secs(100),
-            edition: edition(),
+            content_hash: content_hash(),
         }
     }
 

@@ -28,7 +28,7 @@ const MODELS: &str = "configured_models";
 
 /// Fingerprint of the bundled dashboard; every version has its own.
 #[must_use]
-pub fn edition() -> String {
+pub fn content_hash() -> String {
     fingerprint(BUNDLED.as_bytes())
 }
 
@@ -70,7 +70,7 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
     }
     let content = content_fingerprint(&dashboard);
     dashboard[MARK] = json!({
-        "edition": want.edition, "content": content, made_for::KEY: made_for::written(source.made_for()),
+        "edition": want.content_hash, "content": content, made_for::KEY: made_for::written(source.made_for()),
     });
     dashboard
 }
@@ -185,7 +185,7 @@ fn differs(dashboard: &Value) -> bool {
 pub fn stored(found: &Value) -> SeenDashboard {
     let seen = SeenDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) };
     // An unfinished save is repeated.
-    if is_unfinished(found) { SeenDashboard { edited: false, edition: None, ..seen } } else { seen }
+    if is_unfinished(found) { SeenDashboard { edited: false, content_hash: None, ..seen } } else { seen }
 }
 
 /// Reads an existing dashboard.
@@ -200,7 +200,7 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
     SeenDashboard {
         provisioned: false,
         edited: differs(dashboard),
-        edition: mark["edition"].as_str().map(String::from),
+        content_hash: mark["edition"].as_str().map(String::from),
         objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
         models,
         made_for: made_for::read(&mark[made_for::KEY]),
@@ -215,7 +215,7 @@ mod tests {
         let dashboard = Dashboard {
             uid: "x".into(),
             title: "X".into(),
-            edition: edition(),
+            content_hash: content_hash(),
             objective: Some(10_000),
             models: Some(vec!["m1".into(), "a,\"b\"".into()]),
         };
@@ -283,7 +283,7 @@ mod tests {
             found
         };
         let seen = stored(&found(5, "2026-01-02T00:00:01Z"));
-        assert_eq!((seen.edited, seen.edition), (false, None), "it is saved again");
+        assert_eq!((seen.edited, seen.content_hash), (false, None), "it is saved again");
         assert!(stored(&found(6, "2026-01-02T00:00:02Z")).edited, "another save followed");
         assert!(stored(&found(5, "2026-01-03T00:00:00Z")).edited, "a copy was created later");
         assert!(stored(&found(5, "")).edited);
@@ -292,7 +292,7 @@ mod tests {
         assert!(note_changes(&found(5, "")["dashboard"], &mut again));
         again["refresh"] = json!("1m");
         let seen = read(&again);
-        assert_eq!((seen.edited, seen.edition), (false, Some(edition())));
+        assert_eq!((seen.edited, seen.content_hash), (false, Some(content_hash())));
         again["refresh"] = json!("2m");
         assert!(read(&again).edited);
     }

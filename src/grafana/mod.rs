@@ -27,9 +27,9 @@ pub use self::question::classify;
 use crate::error::{Error, Result};
 use crate::http::{Body, Http, Response, escaped};
 use crate::model::observed::{
-    AlertRules, Dashboard, DataSource, Folder, Grafana as Seen, Organisation, Probe, Query, Unreadable,
+    AlertRules, Dashboard, DataSource, Folder, Grafana as Seen, Organisation, Query, ServerResponse, Unreadable,
 };
-use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::{self, DashboardId, MadeFor, Secret, Stack};
 use crate::model::text::printable;
@@ -93,25 +93,28 @@ impl Grafana {
     }
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
-    pub async fn health(&self, within: Duration) -> (Probe<()>, Option<String>) {
+    pub async fn health(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
         let answer = match self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, Some(within)).await {
             Ok(answer) => answer,
-            Err(Error::Http { why, .. }) => return (Probe::Silent(why), None),
-            Err(error) => return (Probe::Silent(error.to_string()), None),
+            Err(Error::Http { why, .. }) => return (ServerResponse::Silent(why), None),
+            Err(error) => return (ServerResponse::Silent(error.to_string()), None),
         };
         let json = answer.json();
         let version = json.get("version").and_then(Value::as_str).map(printable);
         if matches!(answer.status, 502..=504) {
-            return (Probe::Starting(format!("still starting (status {})", answer.status)), version);
+            return (ServerResponse::Starting(format!("still starting (status {})", answer.status)), version);
         }
         if let Some(place) = answer.redirects_to() {
-            return (Probe::Unusable(format!("a redirect to {place}")), None);
+            return (ServerResponse::Unusable(format!("a redirect to {place}")), None);
         }
         if answer.status != 200 || json.get("database").is_none() {
-            return (Probe::Unusable(format!("a server that is not Grafana (status {})", answer.status)), None);
+            return (
+                ServerResponse::Unusable(format!("a server that is not Grafana (status {})", answer.status)),
+                None,
+            );
         }
         self.version.set(version.as_deref().and_then(Version::parse));
-        (Probe::Answering(()), version)
+        (ServerResponse::Answering(()), version)
     }
 
     /// The server's clock in milliseconds since 1970, to the second.
@@ -138,14 +141,14 @@ impl Grafana {
     /// Reads the server's content. If the login is rejected, no second request is sent with it.
     /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
     /// name server can take long to answer that.
-    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> Probe<Seen> {
+    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<Seen> {
         match self.stored(stack, influxdb_runs).await {
-            Ok(seen) => Probe::Answering(seen),
-            Err(Error::Refused { message, .. }) => Probe::Refusing(message),
-            Err(Error::Answer { status: 403, why, doing, .. }) => Probe::Refusing(format!(
+            Ok(seen) => ServerResponse::Answering(seen),
+            Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
+            Err(Error::Answer { status: 403, why, doing, .. }) => ServerResponse::Refusing(format!(
                 "{why}: this account may not {doing}; before Grafana 9, only an administrator may"
             )),
-            Err(error) => Probe::Silent(error.to_string()),
+            Err(error) => ServerResponse::Silent(error.to_string()),
         }
     }
 
@@ -410,8 +413,8 @@ fn path(segments: &[&str]) -> String {
 
 /// The error for another owner's object that was detected only now.
 fn foreign(resource: Resource, what: &str) -> Error {
-    let blocked = Blocked {
-        kind: Obstacle::Foreign,
+    let blocked = Blocker {
+        kind: BlockReason::Foreign,
         why: format!("Grafana already has {what}, which clipper-metrics did not create"),
         hint:
             "rename or delete it in Grafana, use a folder with --grafana-folder, or start a second instance with --name"

@@ -20,7 +20,7 @@ const FIRST_ORGANISATION: u64 = 1;
 const INTERVAL: u64 = 30;
 
 /// The state of a stack in a running Grafana.
-pub struct Present {
+pub struct GrafanaExport {
     /// The organisation's id.
     organisation: u64,
     /// Whether the data source is the organisation's default.
@@ -31,7 +31,7 @@ pub struct Present {
     rules: Vec<Option<Value>>,
 }
 
-impl Present {
+impl GrafanaExport {
     /// The state of a new Grafana, in which the data source is the first one.
     #[must_use]
     pub fn new_server(stack: &Stack) -> Self {
@@ -100,7 +100,7 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn present(&self, stack: &Stack) -> Result<Present> {
+    pub async fn export_state(&self, stack: &Stack) -> Result<GrafanaExport> {
         let doing = "look up the organisation";
         let organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
         let sources = self.data_sources().await?;
@@ -126,7 +126,7 @@ impl Grafana {
         );
         let (dashboards, rules) = try_join(dashboards, rules).await?;
         let organisation = organisation["id"].as_u64().ok_or_else(|| self.odd(doing))?;
-        Ok(Present { organisation, is_default, dashboards, rules })
+        Ok(GrafanaExport { organisation, is_default, dashboards, rules })
     }
 }
 
@@ -149,7 +149,7 @@ struct Folder {
 }
 
 /// The purpose of the files.
-pub struct Purpose<'a> {
+pub struct ProvisioningTarget<'a> {
     /// The data source, as that Grafana reaches it.
     pub source: &'a DataSource,
     /// The variable with the password of InfluxDB's user.
@@ -187,7 +187,7 @@ impl Provisioning {
     ///
     /// # Errors
     /// [`Error::Usage`] if the version cannot provision the desired alert rules.
-    pub fn new(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Self> {
+    pub fn new(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Self> {
         let api = Api::of(purpose.version);
         let mut titles = Vec::new();
         let mut dashboards = Vec::new();
@@ -273,7 +273,7 @@ fn content(stack: &Stack, source: &DataSource, id: DashboardId, api: Api, found:
     }
 }
 
-fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
+fn data_source(purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Value {
     let mut entry = super::data_source_body(purpose.source);
     entry["orgId"] = json!(present.organisation);
     entry["isDefault"] = json!(present.is_default);
@@ -287,7 +287,7 @@ fn data_source(purpose: &Purpose<'_>, present: &Present) -> Value {
     json!({"apiVersion": 1, "prune": true, "datasources": [entry]})
 }
 
-fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Result<Option<Value>> {
+fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Option<Value>> {
     let Some(settings) = stack.alerts.settings() else {
         return Ok(deleted_rules(stack, purpose, present.organisation));
     };
@@ -328,7 +328,7 @@ fn alert_rules(stack: &Stack, purpose: &Purpose<'_>, present: &Present) -> Resul
 }
 
 /// The file that deletes the instance's provisioned rules; harmless if there are none.
-fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Option<Value> {
+fn deleted_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, organisation: u64) -> Option<Value> {
     if !purpose.deletes_rules || purpose.version.is_some_and(|version| !alerts::is_supported(version)) {
         return None;
     }
@@ -338,7 +338,7 @@ fn deleted_rules(stack: &Stack, purpose: &Purpose<'_>, organisation: u64) -> Opt
 
 /// The organisations in which an earlier export created rules, except the current one. Grafana keeps such rules, and
 /// its API cannot delete them.
-fn earlier_organisations(purpose: &Purpose<'_>, organisation: u64) -> impl Iterator<Item = u64> {
+fn earlier_organisations(purpose: &ProvisioningTarget<'_>, organisation: u64) -> impl Iterator<Item = u64> {
     purpose.earlier_organisations.iter().copied().filter(move |earlier| *earlier != organisation)
 }
 

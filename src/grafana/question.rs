@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::{Api, Grafana, numeric_id};
 use crate::error::{Error, Result};
 use crate::http::{Body, escaped};
+use crate::model::container_config::ContainerConfig;
 use crate::model::observed::Query;
-use crate::model::specification::Specification;
 use crate::model::stack::{self, EngineLocation, Secret, Stack};
 use crate::model::text::excerpt;
 
@@ -110,7 +110,7 @@ fn is_refused(why: &str) -> bool {
 /// Whether the data source's address is the name of the engine's host inside containers.
 fn is_on_their_machine(source: &stack::DataSource) -> bool {
     let authority = source.url.split_once("://").map_or("", |(_, rest)| rest);
-    authority.split([':', '/']).next() == Some(Specification::HOST_NAME)
+    authority.split([':', '/']).next() == Some(ContainerConfig::HOST_NAME)
 }
 
 /// The hint if Grafana cannot query InfluxDB. `reaches_loopback` is set where containers reach servers on the loopback of

@@ -91,7 +91,7 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
         path: path.into(),
         uid,
         title,
-        edition: fingerprint(file.as_bytes()),
+        content_hash: fingerprint(file.as_bytes()),
         content: json.to_string(),
         needs,
         notes,
@@ -275,7 +275,7 @@ pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Ap
     dashboard["id"] = Value::Null;
     let content = content_fingerprint(&dashboard);
     dashboard[MARK] = json!({
-        "edition": want.edition, "content": content, "instance": instance,
+        "edition": want.content_hash, "content": content, "instance": instance,
         made_for::KEY: made_for::written(source.made_for()),
     });
     dashboard

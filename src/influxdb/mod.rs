@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::http::{Body, Http, Response, escaped};
 use crate::influxql::quoted;
-use crate::model::observed::{Influxdb as Seen, Probe};
+use crate::model::observed::{Influxdb as Seen, ServerResponse};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::text::excerpt;
@@ -107,7 +107,7 @@ impl Influxdb {
     }
 
     /// The server's state and content, with its version.
-    pub async fn observe(&self, database: &str, within: Duration) -> (Probe<Seen>, Option<String>) {
+    pub async fn observe(&self, database: &str, within: Duration) -> (ServerResponse<Seen>, Option<String>) {
         let version = match self.version(within).await {
             (_, Some(version)) => version,
             (answer, None) => return (answer.discard(), None),
@@ -118,23 +118,23 @@ impl Influxdb {
                 // A policy that may not be read stays unknown, which is not an error.
                 let policy = if has_database { self.default_retention(database).await.ok().flatten() } else { None };
                 let retention = policy.and_then(|policy| Retention::parse(&policy.duration));
-                Probe::Answering(Seen { has_database, retention })
+                ServerResponse::Answering(Seen { has_database, retention })
             }
-            Err(Error::Refused { message, .. }) => Probe::Refusing(message),
-            Err(error) => Probe::Silent(error.to_string()),
+            Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
+            Err(error) => ServerResponse::Silent(error.to_string()),
         };
         (answer, Some(version))
     }
 
     /// Whether Clipper can use the server, with its version if it can; requested without credentials.
-    pub async fn version(&self, within: Duration) -> (Probe<()>, Option<String>) {
+    pub async fn version(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
         match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
             Ok(ping) => match usable_version(&ping) {
-                Ok(version) => (Probe::Answering(()), Some(version)),
+                Ok(version) => (ServerResponse::Answering(()), Some(version)),
                 Err(answer) => (answer, None),
             },
-            Err(Error::Http { why, .. }) => (Probe::Silent(why), None),
-            Err(error) => (Probe::Silent(error.to_string()), None),
+            Err(Error::Http { why, .. }) => (ServerResponse::Silent(why), None),
+            Err(error) => (ServerResponse::Silent(error.to_string()), None),
         }
     }
 
@@ -308,23 +308,23 @@ fn shard(retention: Retention) -> &'static str {
 }
 
 /// The version, if Clipper can use it.
-fn usable_version(ping: &Response) -> Result<String, Probe<()>> {
+fn usable_version(ping: &Response) -> Result<String, ServerResponse<()>> {
     let Some(version) = ping.header("x-influxdb-version") else {
         // The engine's proxy accepts connections before the server behind it listens.
         if matches!(ping.status, 502..=504) {
-            return Err(Probe::Starting(format!("still starting (status {})", ping.status)));
+            return Err(ServerResponse::Starting(format!("still starting (status {})", ping.status)));
         }
         if let Some(place) = ping.redirects_to() {
-            return Err(Probe::Unusable(format!("a redirect to {place}")));
+            return Err(ServerResponse::Unusable(format!("a redirect to {place}")));
         }
-        return Err(Probe::Unusable("a server that is not InfluxDB".into()));
+        return Err(ServerResponse::Unusable("a server that is not InfluxDB".into()));
     };
     if ping.status == 401 {
-        return Err(Probe::Refusing(ping.message()));
+        return Err(ServerResponse::Refusing(ping.message()));
     }
     match Version::parse(&version) {
         Some(Version(1, _)) => Ok(version.trim_start_matches('v').to_string()),
-        _ => Err(Probe::Unusable(format!(
+        _ => Err(ServerResponse::Unusable(format!(
             "InfluxDB {}, which does not support Clipper's protocol,",
             excerpt(&version, 40)
         ))),

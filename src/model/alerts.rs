@@ -36,7 +36,7 @@ pub struct AlertSettings {
     /// How long a model must be silent.
     pub silence_after: Duration,
     /// Fingerprint of the rules; every version has its own.
-    pub edition: String,
+    pub content_hash: String,
 }
 
 /// One of the rules.
@@ -91,7 +91,7 @@ impl AlertSettings {
     #[must_use]
     pub fn fields(&self, rule: AlertRule, objective: u64) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::from([
-            ("edition".to_string(), self.edition.clone()),
+            ("edition".to_string(), self.content_hash.clone()),
             ("after".to_string(), format!("{} s", self.after(rule).as_secs())),
         ]);
         if rule == AlertRule::Latency {

@@ -76,14 +76,14 @@ pub enum CheckOutcome {
     /// The check passed; details.
     Passed(String),
     /// The check failed.
-    Failed(Fault),
+    Failed(Failure),
     /// The check could not run or does not apply; the reason.
     Skipped(String),
 }
 
 /// A failure that keeps data points from the panel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Failure {
     /// The failing object and the reason.
     pub why: String,
     /// How to fix it.
@@ -93,7 +93,7 @@ pub struct Fault {
 impl CheckOutcome {
     /// A failure with its reason and hint.
     pub fn failed(why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Failed(Fault { why: why.into(), hint: hint.into() })
+        Self::Failed(Failure { why: why.into(), hint: hint.into() })
     }
 
     /// Whether the check passed.
@@ -132,7 +132,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// The first check that failed. Later failures may be consequences of it.
     #[must_use]
-    pub fn culprit(&self) -> Option<(&Check, &Fault)> {
+    pub fn first_failure(&self) -> Option<(&Check, &Failure)> {
         self.results.iter().find_map(|result| match &result.outcome {
             CheckOutcome::Failed(fault) => Some((&result.check, fault)),
             CheckOutcome::Passed(_) | CheckOutcome::Skipped(_) => None,
@@ -272,7 +272,7 @@ mod tests {
         ];
         let diagnosis = Diagnosis { instance: "x".into(), results };
         assert_eq!(
-            diagnosis.culprit().map(|(check, fault)| (check.name(), fault.why.as_str())),
+            diagnosis.first_failure().map(|(check, fault)| (check.name(), fault.why.as_str())),
             Some(("write", "disk"))
         );
         assert_eq!(diagnosis.panels(), (1, 2));

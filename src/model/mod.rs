@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod alerts;
+pub mod container_config;
 pub mod credentials;
 pub mod diagnosis;
 pub mod event;
@@ -19,7 +20,6 @@ pub mod publish;
 pub mod reports;
 pub mod retention;
 pub mod role;
-pub mod specification;
 pub mod stack;
 pub mod status;
 pub mod text;

@@ -1,6 +1,6 @@
 //! The observed state: one snapshot that every decision is based on.
 //!
-//! A server's content is nested in [`Probe::Answering`], so a snapshot cannot claim to know a
+//! A server's content is nested in [`ServerResponse::Answering`], so a snapshot cannot claim to know a
 //! database of a server that did not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,9 +8,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::alerts::AlertRule;
+use super::container_config::{ContainerConfig, PasswordSource};
 use super::retention::Retention;
 use super::role::Role;
-use super::specification::{PasswordSource, Specification};
 use super::stack::{DashboardId, MadeFor, Remembered, Restore};
 use super::upgrade::Upgrade;
 use super::version::Version;
@@ -147,7 +147,7 @@ pub struct Server<S> {
     /// The managed container that an external server's URL leads to.
     pub managed_behind: Option<ManagedServer>,
     /// The server's answer.
-    pub probe: Probe<S>,
+    pub probe: ServerResponse<S>,
     /// The server's version, once known.
     pub version: Option<String>,
     /// The login to Grafana.
@@ -285,7 +285,7 @@ pub struct OurContainer {
     /// It was renamed, and another owner's container has taken its original name.
     pub name_taken: bool,
     /// The configuration it was created from; `None` if its label cannot be read.
-    pub specification: Option<Specification>,
+    pub specification: Option<ContainerConfig>,
     /// The image that it was created from.
     pub image_id: String,
     /// Whether it is attached to the current network, compared by id. A container on a network that
@@ -344,7 +344,7 @@ pub enum RunState {
 
 /// The result of probing a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe<S> {
+pub enum ServerResponse<S> {
     /// Not probed: it does not run, or it cannot be reached from here.
     Unasked,
     /// No answer yet; the reason.
@@ -361,23 +361,23 @@ pub enum Probe<S> {
     Answering(S),
 }
 
-impl<S> Probe<S> {
-    /// The same result without content; [`Probe::Answering`] becomes [`Probe::Unasked`].
+impl<S> ServerResponse<S> {
+    /// The same result without content; [`ServerResponse::Answering`] becomes [`ServerResponse::Unasked`].
     #[must_use]
-    pub fn discard<T>(self) -> Probe<T> {
+    pub fn discard<T>(self) -> ServerResponse<T> {
         match self {
-            Self::Silent(why) => Probe::Silent(why),
-            Self::Starting(why) => Probe::Starting(why),
-            Self::Refusing(message) => Probe::Refusing(message),
-            Self::Unusable(what) => Probe::Unusable(what),
-            Self::NotTheContainer => Probe::NotTheContainer,
-            Self::Unasked | Self::Answering(_) => Probe::Unasked,
+            Self::Silent(why) => ServerResponse::Silent(why),
+            Self::Starting(why) => ServerResponse::Starting(why),
+            Self::Refusing(message) => ServerResponse::Refusing(message),
+            Self::Unusable(what) => ServerResponse::Unusable(what),
+            Self::NotTheContainer => ServerResponse::NotTheContainer,
+            Self::Unasked | Self::Answering(_) => ServerResponse::Unasked,
         }
     }
 
     /// The server's content, if it answered.
     #[must_use]
-    pub const fn stored(&self) -> Option<&S> {
+    pub const fn state(&self) -> Option<&S> {
         match self {
             Self::Answering(stored) => Some(stored),
             _ => None,
@@ -549,7 +549,7 @@ pub struct SeenDashboard {
     /// Whether it is provisioned from a file and cannot be saved.
     pub provisioned: bool,
     /// Fingerprint of the bundled file it was created from.
-    pub edition: Option<String>,
+    pub content_hash: Option<String>,
     /// The latency objective that it shows, in microseconds.
     pub objective: Option<u64>,
     /// The models listed in it.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::address::{ServerUrl, bracketed, reachable};
 use super::alerts::Alerts;
+use super::container_config::ContainerConfig;
 use super::image::ImageRef;
 use super::invocation::Invocation;
 use super::retention::Retention;
 use super::role::Role;
-use super::specification::Specification;
 
 /// A password or token, which `Debug` hides so that it cannot slip into a message.
 #[derive(Clone, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Stack {
 
     /// The container of `role`, unless an external server has that role.
     #[must_use]
-    pub const fn container(&self, role: Role) -> Option<&ContainerSpec> {
+    pub const fn container(&self, role: Role) -> Option<&DesiredContainer> {
         match self.service(role) {
             Service::Container(spec) => Some(spec),
             Service::External { .. } => None,
@@ -171,10 +171,10 @@ impl Stack {
     #[must_use]
     pub fn dashboard_identity(&self, id: DashboardId) -> (&str, &str, &str) {
         match id {
-            DashboardId::Bundled => (&self.dashboard.uid, &self.dashboard.title, &self.dashboard.edition),
+            DashboardId::Bundled => (&self.dashboard.uid, &self.dashboard.title, &self.dashboard.content_hash),
             DashboardId::User(index) => {
                 let own = &self.user_dashboards[index];
-                (&own.uid, &own.title, &own.edition)
+                (&own.uid, &own.title, &own.content_hash)
             }
         }
     }
@@ -190,7 +190,7 @@ impl Stack {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
     /// A managed container.
-    Container(Box<ContainerSpec>),
+    Container(Box<DesiredContainer>),
     /// An external server, which is configured but never started or stopped.
     External {
         /// Its base address.
@@ -243,20 +243,20 @@ pub enum Pull {
 
 /// The desired container of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerSpec {
+pub struct DesiredContainer {
     /// The server that runs in it.
     pub role: Role,
     /// Container name.
     pub name: String,
     /// Its configuration.
-    pub specification: Specification,
+    pub specification: ContainerConfig,
     /// The engine's host, unless it is this machine.
     pub engine_host: Option<String>,
     /// The engine's id of the image, if the image's name now belongs to another image.
     pub pinned_image: Option<String>,
 }
 
-impl ContainerSpec {
+impl DesiredContainer {
     /// The address to open or to write to.
     #[must_use]
     pub fn url(&self) -> ServerUrl {
@@ -534,7 +534,7 @@ pub struct UserDashboard {
     /// The title shown in Grafana.
     pub title: String,
     /// Fingerprint of the file; every version has its own.
-    pub edition: String,
+    pub content_hash: String,
     /// The dashboard as JSON, without fields that Grafana's export adds and fields that Grafana
     /// counts itself.
     pub content: String,
@@ -570,7 +570,7 @@ pub struct Dashboard {
     /// The title shown in Grafana.
     pub title: String,
     /// Fingerprint of the bundled file; every version has its own.
-    pub edition: String,
+    pub content_hash: String,
     /// Clipper's latency objective in microseconds, if a file contains it.
     pub objective: Option<u64>,
     /// The models in Clipper's file, if one was supplied.

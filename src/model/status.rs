@@ -4,15 +4,16 @@ use std::net::IpAddr;
 
 use super::address::ServerUrl;
 use super::alerts::{AlertRule, Alerts};
+use super::container_config::Difference;
 use super::invocation::{shell_word, typed_option};
 use super::observed::{
-    Catalogue, ContainerState, DataSource, Engine, Observed, Probe, Query, RunState, Server, Unreadable, Volume,
+    Catalogue, ContainerState, DataSource, Engine, Observed, Query, RunState, Server, ServerResponse, Unreadable,
+    Volume,
 };
-use super::plan::{Blocked, Finding, Obstacle, Plan, Resource};
+use super::plan::{BlockReason, Blocker, Finding, Plan, Resource};
 use super::reports::Reports;
 use super::retention::Retention;
 use super::role::Role;
-use super::specification::Difference;
 use super::stack::{self, ClipperTarget, DashboardId, Need, NeededObject, Secret, Service, Stack};
 use super::upgrade::UpgradeState;
 
@@ -272,13 +273,13 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     };
     let influxdb = server(want, Role::Influxdb, &seen.influxdb, plan);
     let grafana = server(want, Role::Grafana, &seen.grafana, plan);
-    let query = match seen.grafana.probe.stored().map(|grafana| &grafana.query) {
+    let query = match seen.grafana.probe.state().map(|grafana| &grafana.query) {
         Some(Query::Ok) => QueryState::Ok,
         Some(Query::Failing(why)) => QueryState::Failing(why.clone()),
         Some(Query::Unasked) | None => QueryState::Unknown,
     };
     let mut data_source = object(Resource::DataSource, &want.data_source.uid);
-    if matches!(seen.grafana.probe.stored().map(|grafana| &grafana.data_source), Some(DataSource::Foreign(_))) {
+    if matches!(seen.grafana.probe.state().map(|grafana| &grafana.data_source), Some(DataSource::Foreign(_))) {
         data_source.state = ObjectState::Foreign;
     }
     let dashboard_url = format!("{}/d/{}", grafana.url, want.dashboard.uid);
@@ -287,7 +288,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         title: own.title.clone(),
         object: object(Resource::Dashboard(DashboardId::User(index)), &own.uid),
         url: format!("{}/d/{}", grafana.url, own.uid),
-        limitations: limitations(own, seen.grafana.probe.stored().and_then(|grafana| grafana.catalogue.as_ref())),
+        limitations: limitations(own, seen.grafana.probe.state().and_then(|grafana| grafana.catalogue.as_ref())),
     });
     let user_dashboards: Vec<UserDashboard> = user_dashboards.collect();
     // Remembered settings need not be typed again.
@@ -325,7 +326,7 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         in_sync: plan.in_sync(),
         engine: seen.engine.clone(),
         database: object(Resource::Database, &want.database),
-        retention: seen.influxdb.probe.stored().and_then(|influxdb| influxdb.retention),
+        retention: seen.influxdb.probe.state().and_then(|influxdb| influxdb.retention),
         organisation: want.organisation.as_ref().map(|name| object(Resource::Organisation, name)),
         data_source,
         query,
@@ -371,7 +372,7 @@ pub fn named_models(want: &Stack, seen: &Observed) -> Vec<String> {
 }
 
 fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
-    match &seen.grafana.probe.stored()?.dashboard {
+    match &seen.grafana.probe.state()?.dashboard {
         super::observed::Dashboard::Present(dashboard) => Some(dashboard),
         super::observed::Dashboard::Missing
         | super::observed::Dashboard::Unreadable(_)
@@ -495,7 +496,7 @@ fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
 
 fn hint(want: &Stack, finding: &Finding) -> Option<String> {
     match finding {
-        Finding::Blocked(Blocked { hint, .. }) => Some(hint.clone()),
+        Finding::Blocked(Blocker { hint, .. }) => Some(hint.clone()),
         Finding::Unreadable(Unreadable { status: 403, .. }) => {
             Some("sign in to Grafana with an account that can read it, such as an administrator's".into())
         }
@@ -513,7 +514,7 @@ const fn object_state(finding: &Finding) -> ObjectState {
         Finding::Edited => ObjectState::Edited,
         Finding::Missing => ObjectState::Missing,
         Finding::Differs(_) | Finding::Contradicts(_) | Finding::Requested(_) => ObjectState::Differs,
-        Finding::Blocked(Blocked { kind: Obstacle::Foreign | Obstacle::Conflict, .. }) => ObjectState::Foreign,
+        Finding::Blocked(Blocker { kind: BlockReason::Foreign | BlockReason::Conflict, .. }) => ObjectState::Foreign,
         Finding::Stopped(_)
         | Finding::Silent(_)
         | Finding::Unknown
@@ -594,18 +595,20 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
     }
     let is_container = matches!(service, Service::Container(_));
     match &seen.probe {
-        Probe::Answering(_) => (ServerState::Answering, None),
-        Probe::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
-        Probe::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
-        Probe::NotTheContainer => (ServerState::Foreign, Some("another server answers at its address".into())),
-        Probe::Starting(why) => (ServerState::Starting, Some(why.clone())),
+        ServerResponse::Answering(_) => (ServerState::Answering, None),
+        ServerResponse::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
+        ServerResponse::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
+        ServerResponse::NotTheContainer => (ServerState::Foreign, Some("another server answers at its address".into())),
+        ServerResponse::Starting(why) => (ServerState::Starting, Some(why.clone())),
         // A crashing server runs for a moment between two crashes.
-        Probe::Silent(_) if is_container && seen.container.ours().is_some_and(|have| have.crashes_repeatedly) => {
+        ServerResponse::Silent(_)
+            if is_container && seen.container.ours().is_some_and(|have| have.crashes_repeatedly) =>
+        {
             crashing()
         }
-        Probe::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
-        Probe::Silent(why) => (ServerState::Unknown, Some(why.clone())),
-        Probe::Unasked => (ServerState::Unknown, None),
+        ServerResponse::Silent(why) if is_container => (ServerState::Starting, Some(why.clone())),
+        ServerResponse::Silent(why) => (ServerState::Unknown, Some(why.clone())),
+        ServerResponse::Unasked => (ServerState::Unknown, None),
     }
 }
 

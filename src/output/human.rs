@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::layout::{lines_on_screen, stderr_width, terminal_width};
 use super::plain::Plain;
-use super::text::{self, Look, Paint, WORTH_A_TIME};
+use super::text::{self, Palette, RenderOptions, WORTH_A_TIME};
 use super::{Output, Report, Style, print, print_error};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
@@ -45,9 +45,9 @@ impl Human {
         }
     }
 
-    fn look(&self) -> Look {
+    fn look(&self) -> RenderOptions {
         let width = if self.style.terminal { terminal_width() } else { None };
-        Look { paint: Paint::new(self.style.color), width }
+        RenderOptions { paint: Palette::new(self.style.color), width }
     }
 
     /// The live line of a lane, which is created when it is first needed.
@@ -96,7 +96,7 @@ impl Human {
 
     /// The finished steps, grouped by server, with the durations in one column.
     fn picture(&self) -> String {
-        let paint = Paint::new(self.style.color_of_errors);
+        let paint = Palette::new(self.style.color_of_errors);
         let done = std::mem::take(&mut *self.done.borrow_mut());
         let step_width = stderr_width().map_or(STEP_WIDTH, |width| width.saturating_sub(AROUND_A_STEP).min(STEP_WIDTH));
         let mut text = String::new();
@@ -167,8 +167,8 @@ impl Report for Human {
         self.clear();
         match output {
             Output::Error(..) => {
-                let paint = Paint::new(self.style.color_of_errors);
-                print_error(&text::output(output, Look { paint, width: None }));
+                let paint = Palette::new(self.style.color_of_errors);
+                print_error(&text::output(output, RenderOptions { paint, width: None }));
                 Ok(())
             }
             _ => print(&text::output(output, self.look())),

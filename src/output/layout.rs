@@ -28,12 +28,12 @@ pub(super) fn lines_on_screen(text: &str, width: Option<usize>) -> usize {
 }
 
 /// A text that is being laid out.
-pub(super) struct Page {
+pub(super) struct Layout {
     width: Option<usize>,
     text: String,
 }
 
-impl Page {
+impl Layout {
     /// An empty page. Without a width, nothing wraps.
     pub(super) fn new(width: Option<usize>) -> Self {
         Self { width: width.map(|width| width.max(NARROWEST)), text: String::new() }
@@ -124,8 +124,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn page(width: usize) -> Page {
-        Page::new(Some(width))
+    fn page(width: usize) -> Layout {
+        Layout::new(Some(width))
     }
 
     #[test]

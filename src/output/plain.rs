@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::text::{self, Look, Paint};
+use super::text::{self, Palette, RenderOptions};
 use super::{Output, Report, Style, print, print_error, state_names};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
@@ -35,7 +35,7 @@ impl Listener for Plain {
 
 impl Report for Plain {
     fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
-        let look = |color| Look { paint: Paint::new(color), width: None };
+        let look = |color| RenderOptions { paint: Palette::new(color), width: None };
         match output {
             Output::Error(..) => {
                 print_error(&text::output(output, look(self.style.color_of_errors)));

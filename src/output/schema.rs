@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::state_names;
 use crate::error::Error;
+use crate::model::container_config;
 use crate::model::diagnosis::{CheckOutcome, CheckResult, Diagnosis};
 use crate::model::event::ExecutedStep;
 use crate::model::export;
@@ -15,7 +16,6 @@ use crate::model::invocation::Invocation;
 use crate::model::plan::{Plan, Step as PlanStep};
 use crate::model::reports::{ModelReport, Reports};
 use crate::model::role::Role;
-use crate::model::specification;
 use crate::model::stack::Secret;
 use crate::model::status::{self, Mode, QueryState, ServerStatus};
 
@@ -353,7 +353,8 @@ pub(super) struct Diagnosed<'a> {
     /// No check failed.
     healthy: bool,
     /// The first check that failed; `null` if none did.
-    culprit: Option<Culprit<'a>>,
+    #[serde(rename = "culprit")]
+    first_failure: Option<Culprit<'a>>,
     panels: PanelCount,
     /// The checks, in the order of a data point's path from Clipper to the dashboard.
     checks: Vec<CheckDocument<'a>>,
@@ -500,7 +501,7 @@ impl<'a> Document<'a> {
 
     pub(super) fn diagnosed(found: &'a Diagnosis) -> Self {
         let (answering, total) = found.panels();
-        let culprit = found.culprit().map(|(check, fault)| Culprit {
+        let first_failure = found.first_failure().map(|(check, fault)| Culprit {
             check: check.name(),
             object: check.object(),
             message: &fault.why,
@@ -518,8 +519,8 @@ impl<'a> Document<'a> {
         Self::Diagnosed(Diagnosed {
             schema: SCHEMA,
             instance: &found.instance,
-            healthy: culprit.is_none(),
-            culprit,
+            healthy: first_failure.is_none(),
+            first_failure,
             panels: PanelCount { answering, total },
             checks: found.results.iter().map(check).collect(),
         })
@@ -673,7 +674,7 @@ impl Step {
     }
 }
 
-fn differences(differences: &[specification::Difference]) -> Vec<Difference<'_>> {
+fn differences(differences: &[container_config::Difference]) -> Vec<Difference<'_>> {
     fn value(text: &str) -> Option<&str> {
         (!text.is_empty()).then_some(text)
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use console::{Style, measure_text_width};
 
-use super::layout::Page;
+use super::layout::Layout;
 use super::{Output, state_names};
 use crate::error::Error;
+use crate::model::container_config::Difference;
 use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::export::{Exported, FileChange};
@@ -14,7 +15,6 @@ use crate::model::instances::{Instance, Member, MemberState};
 use crate::model::invocation::{Invocation, shell_word};
 use crate::model::plan::{Finding, Plan, Step};
 use crate::model::reports::{ModelReport, Reports, span, written_name};
-use crate::model::specification::Difference;
 use crate::model::status::{
     ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status, UserDashboard,
 };
@@ -28,20 +28,20 @@ pub(super) const WORTH_A_TIME: Duration = Duration::from_millis(50);
 
 /// How a text looks.
 #[derive(Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct RenderOptions {
     /// The colours.
-    pub(crate) paint: Paint,
+    pub(crate) paint: Palette,
     /// The columns of the terminal, if the text is for a terminal.
     pub(crate) width: Option<usize>,
 }
 
 /// The colours, or none.
 #[derive(Clone, Copy)]
-pub(crate) struct Paint {
+pub(crate) struct Palette {
     color: bool,
 }
 
-impl Paint {
+impl Palette {
     #[must_use]
     pub(crate) const fn new(color: bool) -> Self {
         Self { color }
@@ -101,9 +101,9 @@ fn column(word: &str) -> String {
 
 /// Output as text that ends with a line break.
 #[must_use]
-pub(crate) fn output(output: &Output<'_>, look: Look) -> String {
+pub(crate) fn output(output: &Output<'_>, look: RenderOptions) -> String {
     let sentence = |text: &str| {
-        let mut page = Page::new(look.width);
+        let mut page = Layout::new(look.width);
         page.line(&printable(text));
         page.done()
     };
@@ -162,7 +162,7 @@ fn exported(exported: &Exported) -> String {
 
 /// An error with its hint.
 #[must_use]
-pub(crate) fn error(error: &Error, invocation: &Invocation, paint: Paint) -> String {
+pub(crate) fn error(error: &Error, invocation: &Invocation, paint: Palette) -> String {
     let mut text = format!("{} {}\n", paint.bad("error:"), printable(&error.to_string()));
     let hint = error.hint(invocation);
     if !hint.is_empty() {
@@ -192,9 +192,9 @@ pub(crate) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
     }
 }
 
-fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
-    let Look { paint, width } = look;
-    let mut page = Page::new(width);
+fn up(status: &Status, executed: &[ExecutedStep], look: RenderOptions) -> String {
+    let RenderOptions { paint, width } = look;
+    let mut page = Layout::new(width);
     let headline = if executed.is_empty() {
         format!("{} is in sync: nothing to do", status.instance)
     } else {
@@ -263,7 +263,7 @@ fn up(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
 }
 
 /// The command that forwards the dashboard of an engine behind ssh to this machine.
-fn forward_command(page: &mut Page, status: &Status) {
+fn forward_command(page: &mut Layout, status: &Status) {
     if let Some(command) = &status.forward_command {
         page.gap();
         page.line("These addresses are on the engine's host. To open the dashboard here, run");
@@ -289,8 +289,8 @@ fn kept(status: &Status) -> Vec<&str> {
     volumes.filter(|(_, exists)| *exists).map(|(name, _)| name.as_str()).collect()
 }
 
-fn down(status: &Status, executed: &[ExecutedStep], look: Look) -> String {
-    let mut page = Page::new(look.width);
+fn down(status: &Status, executed: &[ExecutedStep], look: RenderOptions) -> String {
+    let mut page = Layout::new(look.width);
     let removed: Vec<String> = executed
         .iter()
         .filter_map(|executed| match &executed.step {
@@ -335,8 +335,8 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// A line for each instance, in columns.
-fn instances(found: &[Instance], look: Look) -> String {
-    let mut page = Page::new(look.width);
+fn instances(found: &[Instance], look: RenderOptions) -> String {
+    let mut page = Layout::new(look.width);
     if found.is_empty() {
         page.line("no instances on this engine");
         return page.done();
@@ -371,10 +371,10 @@ fn instances(found: &[Instance], look: Look) -> String {
 }
 
 /// The first failure with its hint, then every check with its result and its duration.
-fn diagnosis(found: &Diagnosis, look: Look) -> String {
-    let Look { paint, width } = look;
-    let mut page = Page::new(width);
-    if let Some((_, fault)) = found.culprit() {
+fn diagnosis(found: &Diagnosis, look: RenderOptions) -> String {
+    let RenderOptions { paint, width } = look;
+    let mut page = Layout::new(width);
+    if let Some((_, fault)) = found.first_failure() {
         let (why, hint) = (printable_line(&fault.why), printable_line(&fault.hint));
         page.line(&format!("{} {why}: {hint}", paint.bad("first failure:")));
     } else {
@@ -419,8 +419,8 @@ fn check_title(check: &Check) -> String {
 
 /// A plan: a line per step with its reason, and the questions that it asks.
 #[must_use]
-pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String {
-    let mut page = Page::new(look.width);
+pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: RenderOptions) -> String {
+    let mut page = Layout::new(look.width);
     for item in &plan.0 {
         match &item.finding {
             Finding::Blocked(blocked) => {
@@ -447,9 +447,9 @@ pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: Look) -> String
 
 /// The table of `status`.
 #[must_use]
-pub(crate) fn status(status: &Status, look: Look) -> String {
-    let Look { paint, width } = look;
-    let mut page = Page::new(width);
+pub(crate) fn status(status: &Status, look: RenderOptions) -> String {
+    let RenderOptions { paint, width } = look;
+    let mut page = Layout::new(width);
     let servers = [&status.influxdb, &status.grafana];
     if servers.iter().all(|server| server.mode == Mode::Container && server.state == ServerState::Absent) {
         absent(&mut page, status, paint);
@@ -518,7 +518,7 @@ pub(crate) fn status(status: &Status, look: Look) -> String {
 }
 
 /// The status of an instance without containers.
-fn absent(page: &mut Page, status: &Status, paint: Paint) {
+fn absent(page: &mut Layout, status: &Status, paint: Palette) {
     match &status.obstacle {
         None => page.line(&format!("{} is not running: start it with `{}`", status.instance, status.commands.up)),
         Some((why, hint)) => {
@@ -536,13 +536,13 @@ fn absent(page: &mut Page, status: &Status, paint: Paint) {
     others(page, status);
 }
 
-fn others(page: &mut Page, status: &Status) {
+fn others(page: &mut Layout, status: &Status) {
     if !status.others.is_empty() {
         page.line(&format!("Other instances on this engine: {} (choose one with --name)", status.others.join(", ")));
     }
 }
 
-fn server_parts(server: &ServerStatus, paint: Paint) -> Vec<String> {
+fn server_parts(server: &ServerStatus, paint: Palette) -> Vec<String> {
     let image = server.image.as_ref().filter(|_| server.mode == Mode::Container);
     vec![
         format!("{}{}", paint.server_state(server.state), server.url),
@@ -552,7 +552,7 @@ fn server_parts(server: &ServerStatus, paint: Paint) -> Vec<String> {
     ]
 }
 
-fn object_parts(object: &Object, paint: Paint) -> Vec<String> {
+fn object_parts(object: &Object, paint: Palette) -> Vec<String> {
     let differences: Vec<String> = object.differences.iter().map(Difference::to_string).collect();
     vec![
         format!("{}{}", paint.object_state(object.state), printable_line(&object.name)),
@@ -560,7 +560,7 @@ fn object_parts(object: &Object, paint: Paint) -> Vec<String> {
     ]
 }
 
-fn clipper(page: &mut Page, reports: &Reports, configured: &[String], paint: Paint) {
+fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: Palette) {
     let age = |at: i64| {
         if at > reports.at {
             format!("{} ahead", span(at - reports.at))

@@ -17,7 +17,7 @@ use crate::model::event::{Event, ExecutedStep};
 use crate::model::observed::PortHolder;
 use crate::model::plan::{Finding, Phase, Plan, Step};
 use crate::model::role::Role;
-use crate::model::stack::{ContainerSpec, EngineLocation};
+use crate::model::stack::{DesiredContainer, EngineLocation};
 
 /// A step that failed.
 #[derive(Debug)]
@@ -167,7 +167,9 @@ impl Systems {
             Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
             Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
             Step::CreateContainer(role, password) => self.create(self.spec(role)?, password).await,
-            Step::CreateOnLoopback { last } => self.create_on_loopback(self.spec(Role::Grafana)?, last).await,
+            Step::CreatePrivateContainer { last } => {
+                self.create_private_container(self.spec(Role::Grafana)?, last).await
+            }
             Step::WritePassword => self.write_password().await,
             Step::TryPassword => self.try_password().await,
             Step::StorePassword => self.store_password().await,
@@ -183,7 +185,7 @@ impl Systems {
                     && let Ok(id) = self.container_of(role)
                     && self.was_never_started(&id).await?
                 {
-                    self.withdraw_promise(&id).await?;
+                    self.clear_intended_version(&id).await?;
                 }
                 self.set_container(role, None);
                 self.docker()?.remove_container(instance, role).await
@@ -215,11 +217,11 @@ impl Systems {
             }
             Step::DeleteAlertRules { moves } => self.grafana().await?.delete_alert_rules(stack, moves).await,
             Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::AwaitQuery => self.grafana().await?.await_query(stack, influxdb_password, deadline).await,
+            Step::VerifyQuery => self.grafana().await?.await_query(stack, influxdb_password, deadline).await,
         }
     }
 
-    pub(super) fn spec(&self, role: Role) -> Result<&ContainerSpec> {
+    pub(super) fn spec(&self, role: Role) -> Result<&DesiredContainer> {
         self.stack.container(role).ok_or_else(|| Error::Docker {
             doing: format!("work on a container of {}", role.title()),
             why: "clipper-metrics does not manage it".into(),
@@ -241,7 +243,7 @@ impl Systems {
         }
         let result = docker.start_container(&self.stack.instance, role, &id, publish).await;
         if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
-            self.withdraw_promise(&id).await?;
+            self.clear_intended_version(&id).await?;
         }
         self.explain_publishing(spec, result).await?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
@@ -258,7 +260,7 @@ impl Systems {
     }
 
     /// Adds the server that answers at an unavailable address, and a free port, to an error.
-    async fn explain_publishing(&self, spec: &ContainerSpec, result: Result<()>) -> Result<()> {
+    async fn explain_publishing(&self, spec: &DesiredContainer, result: Result<()>) -> Result<()> {
         let Err(Error::Publish { role, address, mut holder, .. }) = result else { return result };
         let is_own = self.stack.engine == EngineLocation::Here && is_of_this_machine(address.ip());
         if holder == PortHolder::NoSuchAddress && is_own {
@@ -272,7 +274,7 @@ impl Systems {
 
     /// Whether a server of that role answers at the address to publish. Only addresses of this
     /// machine are checked.
-    pub(super) async fn answers_instead(&self, spec: &ContainerSpec, address: SocketAddr) -> bool {
+    pub(super) async fn answers_instead(&self, spec: &DesiredContainer, address: SocketAddr) -> bool {
         if self.stack.engine != EngineLocation::Here {
             return false;
         }

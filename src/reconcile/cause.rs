@@ -2,7 +2,7 @@
 
 use crate::error::{Refusal, is_disk_full};
 use crate::model::role::Role;
-use crate::model::stack::{ContainerSpec, Stack};
+use crate::model::stack::{DesiredContainer, Stack};
 
 /// The reason why a server exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Cause {
     }
 
     /// The next command to type; `user` is the image's user.
-    pub(super) fn hint(self, stack: &Stack, spec: &ContainerSpec, user: &str) -> String {
+    pub(super) fn hint(self, stack: &Stack, spec: &DesiredContainer, user: &str) -> String {
         let (volume, image) = (&spec.specification.volume, &spec.specification.image);
         let [down, up] = ["down", "up"].map(|verb| stack.command(verb));
         match self {

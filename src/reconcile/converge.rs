@@ -10,13 +10,13 @@ use super::{Depth, Systems};
 use crate::backoff::pause;
 use crate::engine::address_of_this_machine;
 use crate::error::{Again, Error, Refusal, Result};
+use crate::model::container_config::PasswordSource;
 use crate::model::event::{Event, ExecutedStep, Listener};
-use crate::model::observed::{Account as Login, Observed, Probe, RunState, Unreadable};
+use crate::model::observed::{Account as Login, Observed, RunState, ServerResponse, Unreadable};
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::specification::PasswordSource;
 use crate::model::stack::Stack;
 use crate::model::status::{self, Account, Status};
 use crate::model::upgrade::UpgradeState;
@@ -451,7 +451,7 @@ async fn plan_deregister(systems: &Systems) -> Result<Plan> {
     match plan::deregister(stack, &seen) {
         Some(plan) => Ok(plan),
         None => Err(match seen.grafana.probe {
-            Probe::Refusing(message) => Error::Refused { role: Role::Grafana, url, message },
+            ServerResponse::Refusing(message) => Error::Refused { role: Role::Grafana, url, message },
             _ => Error::Absent {
                 what: format!("nothing was removed: Grafana does not answer at {url}"),
                 hint: "check that it runs, or omit --deregister".into(),
@@ -592,7 +592,7 @@ pub(crate) async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, s
 async fn reports(systems: &Systems, seen: &Observed) -> Reports {
     let stack = systems.stack();
     let is_known = plan::unknown_settings(stack).is_none();
-    if !is_known || seen.influxdb.probe.stored().is_none_or(|influxdb| !influxdb.has_database) {
+    if !is_known || seen.influxdb.probe.state().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
     match systems.influxdb().activity(&stack.database, now()).await {

@@ -8,27 +8,27 @@ use super::Systems;
 use super::version::older;
 use crate::engine::Creation;
 use crate::error::{Error, Result};
+use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::observed::Volume;
 use crate::model::plan::{self, NewPassword, Resource};
 use crate::model::role::Role;
-use crate::model::specification::{PasswordSource, Specification};
-use crate::model::stack::{ContainerSpec, EngineLocation, Login};
+use crate::model::stack::{DesiredContainer, EngineLocation, Login};
 use crate::model::upgrade::NamedImage;
 
 impl Systems {
-    pub(super) async fn create(&self, spec: &ContainerSpec, password: NewPassword) -> Result<()> {
-        let (source, adopts) = match password {
+    pub(super) async fn create(&self, spec: &DesiredContainer, password: NewPassword) -> Result<()> {
+        let (source, adopt_stored_password) = match password {
             NewPassword::Known(source) => (source, false),
             NewPassword::AsVolume => (PasswordSource::Default, true),
         };
-        let specification = Specification { password: source, ..spec.specification.clone() };
-        self.create_as(spec, specification, Making { adopts, ..Making::default() }).await
+        let specification = ContainerConfig { password: source, ..spec.specification.clone() };
+        self.create_as(spec, specification, Making { adopt_stored_password, ..Making::default() }).await
     }
 
     /// Creates a container for restoring data through it, published at another port than the stack
     /// specifies, so that Clipper does not find it.
-    pub(super) async fn create_for_restore(&self, spec: &ContainerSpec) -> Result<()> {
+    pub(super) async fn create_for_restore(&self, spec: &DesiredContainer) -> Result<()> {
         let mut specification = private(spec);
         if spec.role == Role::Influxdb && matches!(self.stack.engine, EngineLocation::Elsewhere(_)) {
             // The loopback of another machine's engine is out of reach.
@@ -40,8 +40,12 @@ impl Systems {
     /// Creates the container at a loopback port that the engine chooses, from the last image that
     /// ran: a rejected login must not leave a migrated database behind. A volume that Grafana has
     /// never used gets the supplied password, because there is no other to try.
-    pub(super) async fn create_on_loopback(&self, spec: &ContainerSpec, last: Option<NamedImage>) -> Result<()> {
-        let mut making = Making { adopts: true, private: true, image: None };
+    pub(super) async fn create_private_container(
+        &self,
+        spec: &DesiredContainer,
+        last: Option<NamedImage>,
+    ) -> Result<()> {
+        let mut making = Making { adopt_stored_password: true, private: true, image: None };
         let mut specification = private(spec);
         if let Some(NamedImage { name, id }) = last {
             making.image = id;
@@ -50,7 +54,7 @@ impl Systems {
         self.create_as(spec, specification.clone(), making.clone()).await?;
         let id = self.container_of(spec.role)?;
         let docker = self.docker()?;
-        making.adopts = false;
+        making.adopt_stored_password = false;
         if docker.has_database(&id).await? {
             if making.image.is_none()
                 && let Some(last) = self.last_image_of(spec, &id).await?
@@ -67,13 +71,13 @@ impl Systems {
                 specification.image = ImageRef::parse(&last).unwrap_or(specification.image);
                 let password = docker.ours(spec.role, &id).await?.and_then(|have| have.specification);
                 let password = password.map_or(PasswordSource::Default, |made| made.password);
-                self.replace_as(spec, Specification { password, ..specification }, making).await?;
+                self.replace_as(spec, ContainerConfig { password, ..specification }, making).await?;
             }
             return Ok(());
         }
         if self.credentials.grafana_password.is_some() {
             self.write_password().await?;
-            let specification = Specification { password: PasswordSource::File, ..specification };
+            let specification = ContainerConfig { password: PasswordSource::File, ..specification };
             self.replace_as(spec, specification, making).await?;
         }
         // The volume may have been created for another version.
@@ -81,16 +85,16 @@ impl Systems {
     }
 
     /// The last image that ran on the volume, if it differs from the specified one.
-    async fn last_image_of(&self, spec: &ContainerSpec, id: &str) -> Result<Option<String>> {
+    async fn last_image_of(&self, spec: &DesiredContainer, id: &str) -> Result<Option<String>> {
         let docker = self.docker()?;
         let (files, volume) = try_join(docker.read_files(id), docker.volume(&self.stack.instance, spec.role)).await?;
         let Volume::Ours { image: label, .. } = volume else { return Ok(None) };
         Ok(files.last_image(label).filter(|last| *last != spec.specification.image.to_string()))
     }
 
-    /// Creates the container. With `adopts`, a password in the volume is adopted, and an image that
+    /// Creates the container. With `adopt_stored_password`, a password in the volume is adopted, and an image that
     /// is too old for the volume is rejected before it starts.
-    async fn create_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
+    async fn create_as(&self, spec: &DesiredContainer, specification: ContainerConfig, making: Making) -> Result<()> {
         let docker = self.docker()?;
         let user = &self.stack.login.user;
         let creation = Creation {
@@ -102,7 +106,7 @@ impl Systems {
         let id = docker.create_container(creation, spec, &specification).await?;
         self.set_container(spec.role, Some(id.clone()));
         self.set_place(spec, Some(spec.specification.publish));
-        if !making.adopts || spec.role != Role::Grafana {
+        if !making.adopt_stored_password || spec.role != Role::Grafana {
             return Ok(());
         }
         let (files, volume) = try_join(docker.read_files(&id), docker.volume(creation.instance, spec.role)).await?;
@@ -119,30 +123,30 @@ impl Systems {
             return Err(Error::Blocked { resource: Resource::Server(spec.role), blocked });
         }
         if files.password.is_some() {
-            let specification = Specification { password: PasswordSource::File, ..specification };
-            self.replace_as(spec, specification, Making { adopts: false, ..making }).await?;
+            let specification = ContainerConfig { password: PasswordSource::File, ..specification };
+            self.replace_as(spec, specification, Making { adopt_stored_password: false, ..making }).await?;
         }
         Ok(())
     }
 
     /// Recreates a container that was never started.
-    async fn replace_as(&self, spec: &ContainerSpec, specification: Specification, making: Making) -> Result<()> {
+    async fn replace_as(&self, spec: &DesiredContainer, specification: ContainerConfig, making: Making) -> Result<()> {
         self.docker()?.remove_container(&self.stack.instance, spec.role).await?;
         Box::pin(self.create_as(spec, specification, making)).await
     }
 }
 
 /// The configuration with a loopback port that the engine chooses.
-fn private(spec: &ContainerSpec) -> Specification {
+fn private(spec: &DesiredContainer) -> ContainerConfig {
     let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    Specification { publish, password: PasswordSource::Default, ..spec.specification.clone() }
+    ContainerConfig { publish, password: PasswordSource::Default, ..spec.specification.clone() }
 }
 
 /// Properties of a container beyond its specification.
 #[derive(Clone, Default)]
 struct Making {
     /// A password in the volume is adopted, and an image that is too old is rejected.
-    adopts: bool,
+    adopt_stored_password: bool,
     /// Only this program can reach it.
     private: bool,
     /// The engine's id of an image to use instead of the specified one.

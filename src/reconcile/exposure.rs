@@ -12,7 +12,7 @@ use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
 use crate::model::native::{System, exposure};
-use crate::model::observed::{Account, Observed, Probe};
+use crate::model::observed::{Account, Observed, ServerResponse};
 use crate::model::role::Role;
 use crate::model::stack::{Service, Stack};
 
@@ -20,7 +20,7 @@ use crate::model::stack::{Service, Stack};
 /// lets every client in.
 pub(super) async fn exposures(stack: &Stack, seen: &Observed, own: IpAddr, listener: &Rc<dyn Listener>) -> Vec<String> {
     let is_open = seen.grafana.login.account == Account::DefaultPassword;
-    let answers = seen.influxdb.probe.stored().is_some();
+    let answers = seen.influxdb.probe.state().is_some();
     let influxdb = async {
         let url = url_at(stack, Role::Influxdb, own).filter(|_| answers)?;
         let server = Influxdb::new(client(Role::Influxdb, &url, listener)?);
@@ -31,7 +31,7 @@ pub(super) async fn exposures(stack: &Stack, seen: &Observed, own: IpAddr, liste
         let url = url_at(stack, Role::Grafana, own).filter(|_| is_open)?;
         let server = Grafana::new(client(Role::Grafana, &url, listener)?, grafana::Choice::OfAccount);
         let (health, _) = server.health(PROBE).await;
-        (health == Probe::Answering(())).then(|| exposure(Role::Grafana, &url, System::HERE))
+        (health == ServerResponse::Answering(())).then(|| exposure(Role::Grafana, &url, System::HERE))
     };
     let (influxdb, grafana) = join(influxdb, grafana).await;
     influxdb.into_iter().chain(grafana).collect()

@@ -11,8 +11,8 @@ use crate::engine::VolumeFiles;
 use crate::error::{Error, Result};
 use crate::grafana::{FormLogin, Grafana};
 use crate::http::Auth;
-use crate::model::observed::{self, Account, OurContainer, PasswordFile, Probe, SeenLogin};
-use crate::model::plan::{Blocked, Obstacle, Resource};
+use crate::model::observed::{self, Account, OurContainer, PasswordFile, SeenLogin, ServerResponse};
+use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
 
@@ -154,9 +154,9 @@ impl Systems {
         is_anonymous: bool,
         have: Option<&OurContainer>,
         influxdb_runs: bool,
-    ) -> Result<(Probe<observed::Grafana>, SeenLogin)> {
+    ) -> Result<(ServerResponse<observed::Grafana>, SeenLogin)> {
         if let Some(rejected) = self.still_rejected(have).await? {
-            return Ok((Probe::Refusing(rejected), SeenLogin::default()));
+            return Ok((ServerResponse::Refusing(rejected), SeenLogin::default()));
         }
         let accepted = self.login.known.borrow().accepted.clone();
         let mut candidates = match accepted {
@@ -177,23 +177,23 @@ impl Systems {
                     continue;
                 }
                 self.login.reject(&rejected);
-                return Ok((Probe::Refusing(rejected), SeenLogin::default()));
+                return Ok((ServerResponse::Refusing(rejected), SeenLogin::default()));
             };
             let client = self.grafana_client(auth.clone());
             client.same_version_as(&health);
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
             let probe = match signed_in {
                 Ok(()) => client.observe(&self.stack, influxdb_runs).await,
-                Err(Error::Refused { message, .. }) => Probe::Refusing(message),
-                Err(error) => Probe::Silent(error.to_string()),
+                Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
+                Err(error) => ServerResponse::Silent(error.to_string()),
             };
             match probe {
-                Probe::Refusing(message) => {
+                ServerResponse::Refusing(message) => {
                     self.login.refuse(auth);
                     rejected = message;
                 }
                 probe => {
-                    if !matches!(probe, Probe::Answering(_)) {
+                    if !matches!(probe, ServerResponse::Answering(_)) {
                         return Ok((probe, SeenLogin::default()));
                     }
                     self.login.accept(auth.clone());
@@ -464,8 +464,8 @@ impl Systems {
         if matches!(accepted, Auth::Basic(..)) || form == FormLogin::Rejected {
             return self.store_password().await;
         }
-        let blocked = Blocked {
-            kind: Obstacle::Unverifiable,
+        let blocked = Blocker {
+            kind: BlockReason::Unverifiable,
             why: "whether admin / admin is rejected cannot be verified: the image of Grafana switches off basic \
                   authentication and the login form, regardless of the environment"
                 .into(),
@@ -489,8 +489,8 @@ impl Systems {
         self.keep(&new, false).await
     }
 
-    async fn keep(&self, password: &Secret, settle: bool) -> Result<()> {
-        self.docker()?.write_password(&self.container_of(Role::Grafana)?, password, settle).await?;
+    async fn keep(&self, password: &Secret, clear_pending: bool) -> Result<()> {
+        self.docker()?.write_password(&self.container_of(Role::Grafana)?, password, clear_pending).await?;
         // The signed-in client stays valid; only the files have changed.
         self.login.known.borrow_mut().files = None;
         Ok(())

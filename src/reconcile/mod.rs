@@ -38,11 +38,11 @@ use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
 use crate::model::event::Listener;
 use crate::model::observed::{
-    self, ContainerState, Network, Observed, OurContainer, PortHolder, Probe, RunState, SeenLogin, Server,
+    self, ContainerState, Network, Observed, OurContainer, PortHolder, RunState, SeenLogin, Server, ServerResponse,
     StoredSettings, Volume,
 };
 use crate::model::role::Role;
-use crate::model::stack::{ContainerSpec, EngineLocation, Secret, Service, Stack};
+use crate::model::stack::{DesiredContainer, EngineLocation, Secret, Service, Stack};
 use crate::model::version::Version;
 
 /// Ports that are tried to name a free one.
@@ -86,10 +86,10 @@ impl Systems {
             // Servers published by this machine's engine or reached through ssh need no proxy,
             // whatever their address.
             let is_elsewhere = matches!(stack.engine, EngineLocation::Elsewhere(_));
-            let near = stack.container(role).is_some() && !is_elsewhere;
+            let bypass_proxy = stack.container(role).is_some() && !is_elsewhere;
             let base = stack.url(role).to_string();
             let ca_file = credentials.ca_file.as_ref();
-            Ok(RefCell::new(Http::new(role.name(), &base, near, ca_file, Rc::clone(&listener))?))
+            Ok(RefCell::new(Http::new(role.name(), &base, bypass_proxy, ca_file, Rc::clone(&listener))?))
         };
         let clients = [client(Role::Influxdb)?, client(Role::Grafana)?];
         Ok(Self {
@@ -162,7 +162,9 @@ impl Systems {
             grafana.port_holder = grafana.port_holder.or(grafana_process?);
         }
         let (influxdb_probe, grafana_probe) = match depth {
-            Depth::EngineOnly => (Ok((Probe::Unasked, None)), Ok((Probe::Unasked, None, SeenLogin::default()))),
+            Depth::EngineOnly => {
+                (Ok((ServerResponse::Unasked, None)), Ok((ServerResponse::Unasked, None, SeenLogin::default())))
+            }
             Depth::Servers => {
                 let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
                 let influxdb = self.ask_influxdb(&influxdb.container, &network);
@@ -171,10 +173,10 @@ impl Systems {
         };
         let (grafana_probe, grafana_version, login) = grafana_probe?;
         let (influxdb_probe, influxdb_version) = influxdb_probe?;
-        if influxdb.managed_behind.is_none() && influxdb_probe.stored().is_some() {
+        if influxdb.managed_behind.is_none() && influxdb_probe.state().is_some() {
             influxdb.managed_behind = self.forwarded_to(Role::Influxdb, &influxdb.container).await?;
         }
-        if grafana.managed_behind.is_none() && grafana_probe.stored().is_some() {
+        if grafana.managed_behind.is_none() && grafana_probe.state().is_some() {
             grafana.managed_behind = self.forwarded_to(Role::Grafana, &grafana.container).await?;
         }
         let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
@@ -238,7 +240,7 @@ impl Systems {
     }
 
     /// Sets the address of a managed container; `None` if it publishes nothing.
-    fn set_place(&self, spec: &ContainerSpec, at: Option<SocketAddr>) {
+    fn set_place(&self, spec: &DesiredContainer, at: Option<SocketAddr>) {
         let shown = at.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
         let way = match (&self.docker, at) {
             (Some(docker), Some(at)) if docker.is_over_ssh() => docker
@@ -321,10 +323,10 @@ impl Systems {
         &self,
         container: &ContainerState,
         network: &Network,
-    ) -> Result<(Probe<observed::Influxdb>, Option<String>)> {
+    ) -> Result<(ServerResponse<observed::Influxdb>, Option<String>)> {
         match self.may_answer(Role::Influxdb, container) {
-            Answerable::No => return Ok((Probe::Unasked, None)),
-            Answerable::OutOfReach(why) => return Ok((Probe::Silent(why), None)),
+            Answerable::No => return Ok((ServerResponse::Unasked, None)),
+            Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None)),
             Answerable::Yes => {}
         }
         let answer = self.influxdb().observe(&self.stack.database, PROBE).await;
@@ -335,12 +337,12 @@ impl Systems {
     }
 
     /// The result to observe instead if the server that just answered is not the container.
-    async fn identified<S>(&self, role: Role, network: &Network) -> Result<Option<Probe<S>>> {
+    async fn identified<S>(&self, role: Role, network: &Network) -> Result<Option<ServerResponse<S>>> {
         match self.is_the_container(role, network).await {
             Ok(true) => Ok(None),
-            Ok(false) => Ok(Some(Probe::NotTheContainer)),
+            Ok(false) => Ok(Some(ServerResponse::NotTheContainer)),
             // A failed verification does not prove that it is another server.
-            Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(Probe::Silent(why))),
+            Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(ServerResponse::Silent(why))),
             Err(error) => Err(error),
         }
     }
@@ -350,15 +352,15 @@ impl Systems {
         container: &ContainerState,
         network: &Network,
         influxdb_runs: bool,
-    ) -> Result<(Probe<observed::Grafana>, Option<String>, SeenLogin)> {
+    ) -> Result<(ServerResponse<observed::Grafana>, Option<String>, SeenLogin)> {
         match self.may_answer(Role::Grafana, container) {
-            Answerable::No => return Ok((Probe::Unasked, None, SeenLogin::default())),
-            Answerable::OutOfReach(why) => return Ok((Probe::Silent(why), None, SeenLogin::default())),
+            Answerable::No => return Ok((ServerResponse::Unasked, None, SeenLogin::default())),
+            Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None, SeenLogin::default())),
             Answerable::Yes => {}
         }
         let anonymous = self.grafana_client(Auth::None);
         let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
-        if !matches!(health, Probe::Answering(())) {
+        if !matches!(health, ServerResponse::Answering(())) {
             return Ok((health.discard(), version, SeenLogin::default()));
         }
         if let Some(other) = self.identified(Role::Grafana, network).await? {
@@ -432,7 +434,7 @@ fn nowhere() -> ServerUrl {
 
 fn server<S>(
     seen: SeenRole,
-    probe: Probe<S>,
+    probe: ServerResponse<S>,
     version: Option<String>,
     login: SeenLogin,
     recorded: Option<Version>,

@@ -12,7 +12,7 @@ use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
 use crate::model::native::{Answer, Found};
-use crate::model::observed::Probe;
+use crate::model::observed::ServerResponse;
 use crate::model::role::Role;
 use crate::model::stack::{Service, Stack};
 
@@ -38,10 +38,10 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
         Role::Grafana => Grafana::new(http, grafana::Choice::OfAccount).health(PROBE).await,
     };
     let answer = match probe {
-        Probe::Answering(()) | Probe::Refusing(_) => Answer::Usable(version.unwrap_or_default()),
-        Probe::Unusable(what) => Answer::Unusable(what),
-        Probe::Starting(why) => Answer::Unusable(format!("a server that is {why}")),
-        Probe::Silent(_) | Probe::Unasked | Probe::NotTheContainer => Answer::Silent,
+        ServerResponse::Answering(()) | ServerResponse::Refusing(_) => Answer::Usable(version.unwrap_or_default()),
+        ServerResponse::Unusable(what) => Answer::Unusable(what),
+        ServerResponse::Starting(why) => Answer::Unusable(format!("a server that is {why}")),
+        ServerResponse::Silent(_) | ServerResponse::Unasked | ServerResponse::NotTheContainer => Answer::Silent,
     };
     Ok(Found { role, url, answer })
 }

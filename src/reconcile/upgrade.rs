@@ -16,7 +16,7 @@ use crate::model::diagnosis::{PanelAnswer, PanelContent, VariableContent};
 use crate::model::event::Event;
 use crate::model::image::ImageRef;
 use crate::model::observed::{Dashboard, Volume};
-use crate::model::plan::{Obstacle, Resource, Step};
+use crate::model::plan::{BlockReason, Resource, Step};
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, Service, Stack};
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
@@ -216,7 +216,7 @@ impl Systems {
             Error::Answer { status, .. } => *status >= 500,
             Error::Docker { refusal, .. } => blames_image(step.as_ref(), *refusal),
             Error::Blocked { resource, blocked } => {
-                *resource == Resource::Server(grafana) && blocked.kind == Obstacle::Server
+                *resource == Resource::Server(grafana) && blocked.kind == BlockReason::Server
             }
             _ => false,
         };
@@ -224,7 +224,7 @@ impl Systems {
             && match step {
                 // The plan was blocked or changed nothing.
                 None => matches!(error, Error::Blocked { .. }),
-                Some(Step::AwaitQuery | Step::FinishUpgrade) => self.influxdb().observe("", PROBE).await.1.is_some(),
+                Some(Step::VerifyQuery | Step::FinishUpgrade) => self.influxdb().observe("", PROBE).await.1.is_some(),
                 Some(
                     Step::ProtectDatabase { .. }
                     | Step::StartContainer(Role::Grafana)

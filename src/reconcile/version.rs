@@ -10,13 +10,13 @@ use crate::http::Auth;
 use crate::http::PROBE;
 use crate::model::image::ImageRef;
 use crate::model::observed::{RunState, Volume};
-use crate::model::plan::{self, Blocked, Resource};
+use crate::model::plan::{self, Blocker, Resource};
 use crate::model::role::Role;
-use crate::model::stack::ContainerSpec;
+use crate::model::stack::DesiredContainer;
 use crate::model::version::Version;
 
 impl Systems {
-    pub(super) async fn check_image(&self, spec: &ContainerSpec, restores: bool) -> Result<()> {
+    pub(super) async fn check_image(&self, spec: &DesiredContainer, restores: bool) -> Result<()> {
         let docker = self.docker()?;
         let (image, volume) = try_join(docker.image(spec), docker.volume(&self.stack.instance, spec.role)).await?;
         let Volume::Ours { user, version, .. } = volume else { return Ok(()) };
@@ -30,9 +30,9 @@ impl Systems {
             _ if restores => None,
             Some(id) if spec.role == Role::Grafana => {
                 let mut files = docker.read_files(&id).await?;
-                if files.is_promised_for(&id) && self.was_never_started(&id).await? {
+                if files.is_intended_for(&id) && self.was_never_started(&id).await? {
                     // The announced start did not happen.
-                    files.promised = None;
+                    files.intended = None;
                 }
                 older(spec, &spec.specification.image, &files, version)
             }
@@ -44,7 +44,7 @@ impl Systems {
 
     /// Before a start: rejects an image older than the last version on the volume, and records the
     /// version in its tag. While it runs: records the version that the server reports.
-    pub(super) async fn record_version(&self, spec: &ContainerSpec) -> Result<()> {
+    pub(super) async fn record_version(&self, spec: &DesiredContainer) -> Result<()> {
         let docker = self.docker()?;
         let id = self.container_of(Role::Grafana)?;
         let running = match docker.run_info(Role::Grafana, &id).await? {
@@ -69,9 +69,9 @@ impl Systems {
             if let Some(blocked) = older(spec, &image, &files, label) {
                 return Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocked });
             }
-            let promised = image.version().filter(|version| files.newest_version(label) < Some(*version));
-            return match promised {
-                Some(version) => docker.promise_version(&id, version, &image).await,
+            let intended = image.version().filter(|version| files.newest_version(label) < Some(*version));
+            return match intended {
+                Some(version) => docker.write_intended_version(&id, version, &image).await,
                 None => Ok(()),
             };
         };
@@ -98,10 +98,10 @@ impl Systems {
     }
 
     /// Withdraws the record of a start that did not happen, because nothing was migrated.
-    pub(super) async fn withdraw_promise(&self, id: &str) -> Result<()> {
+    pub(super) async fn clear_intended_version(&self, id: &str) -> Result<()> {
         let docker = self.docker()?;
-        if docker.read_files(id).await?.is_promised_for(id) {
-            docker.withdraw_promise(id).await?;
+        if docker.read_files(id).await?.is_intended_for(id) {
+            docker.clear_intended_version(id).await?;
         }
         Ok(())
     }
@@ -109,11 +109,11 @@ impl Systems {
 
 /// The blocker if the image is older than the last version on the volume.
 pub(super) fn older(
-    spec: &ContainerSpec,
+    spec: &DesiredContainer,
     image: &ImageRef,
     files: &VolumeFiles,
     label: Option<Version>,
-) -> Option<Blocked> {
+) -> Option<Blocker> {
     // The server contradicted a tag of this repository, so its tags name no version.
     let is_contradicted = files.ran.as_ref().is_some_and(|ran| {
         let made = ran.image.as_deref().and_then(|made| ImageRef::parse(made).ok());

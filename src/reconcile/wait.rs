@@ -9,10 +9,10 @@ use crate::engine::RunInfo;
 use crate::error::{Error, Result};
 use crate::http::Auth;
 use crate::http::PROBE;
-use crate::model::observed::{Probe, RunState};
+use crate::model::observed::{RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
 use crate::model::role::Role;
-use crate::model::stack::ContainerSpec;
+use crate::model::stack::DesiredContainer;
 use crate::model::text::excerpt;
 
 /// The shortest pause between two polls of a starting server.
@@ -32,7 +32,7 @@ impl Systems {
             if let Some(why) = self.ended(role, &id, &first).await? {
                 return Err(self.has_ended(role, why).await);
             }
-            if matches!(self.probe(role).await, Probe::Answering(())) {
+            if matches!(self.probe(role).await, ServerResponse::Answering(())) {
                 return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
             }
             pause(&mut backoff).await;
@@ -48,18 +48,18 @@ impl Systems {
         loop {
             let base = || self.http(role, Auth::None).address().to_string();
             let why = match self.probe(role).await {
-                Probe::Answering(()) => match self.expect_the_container(role).await {
+                ServerResponse::Answering(()) => match self.expect_the_container(role).await {
                     // A server that has just started may be too slow for the verification.
                     Err(Error::Http { why, .. } | Error::Docker { why, .. }) => why,
                     result => return result,
                 },
-                Probe::Silent(why) | Probe::Starting(why) => why,
-                Probe::Unusable(what) => {
+                ServerResponse::Silent(why) | ServerResponse::Starting(why) => why,
+                ServerResponse::Unusable(what) => {
                     let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
                     return Err(Error::Blocked { resource: Resource::Server(role), blocked });
                 }
-                Probe::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
-                Probe::Unasked | Probe::NotTheContainer => "it was not probed".into(),
+                ServerResponse::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
+                ServerResponse::Unasked | ServerResponse::NotTheContainer => "it was not probed".into(),
             };
             if let Some((id, first)) = &first
                 && looked.elapsed() >= LONGEST_PAUSE
@@ -113,10 +113,10 @@ impl Systems {
         Ok(None)
     }
 
-    async fn probe(&self, role: Role) -> Probe<()> {
+    async fn probe(&self, role: Role) -> ServerResponse<()> {
         match role {
             Role::Influxdb => match self.influxdb().observe(&self.stack.database, PROBE).await.0 {
-                Probe::Answering(_) => Probe::Answering(()),
+                ServerResponse::Answering(_) => ServerResponse::Answering(()),
                 probe => probe.discard(),
             },
             Role::Grafana => self.grafana_client(Auth::None).health(PROBE).await.0,
@@ -158,7 +158,7 @@ impl Systems {
     }
 
     /// The user of an image; empty for root and for a missing image.
-    async fn image_user(&self, spec: &ContainerSpec) -> String {
+    async fn image_user(&self, spec: &DesiredContainer) -> String {
         let Some(docker) = &self.docker else { return String::new() };
         docker.image(spec).await.ok().flatten().map(|image| image.user).unwrap_or_default()
     }

@@ -7,10 +7,10 @@ use super::keys::Setting;
 use super::{Inputs, Resolved, values};
 use crate::error::{Error, Result};
 use crate::model::address::ServerUrl;
+use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::role::Role;
-use crate::model::specification::{PasswordSource, Specification};
-use crate::model::stack::{ContainerSpec, EngineLocation, Login, Service};
+use crate::model::stack::{DesiredContainer, EngineLocation, Login, Service};
 use crate::model::upgrade::Upgrade;
 
 /// The settings of one role's container.
@@ -22,7 +22,7 @@ pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {
 }
 
 /// The specification of one container, as far as it does not depend on the other role.
-pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str) -> Result<ContainerSpec> {
+pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str) -> Result<DesiredContainer> {
     let (ip, port, image) = settings_of(role);
     // All are picked before one can fail, so that they stay remembered while the container is not used.
     let (host, number, name) = (resolved.pick(ip), resolved.pick(port), resolved.pick(image));
@@ -35,9 +35,9 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
         Role::Grafana => password(resolved, address)?,
     };
     let name = role.object_name(instance);
-    Ok(ContainerSpec {
+    Ok(DesiredContainer {
         role,
-        specification: Specification {
+        specification: ContainerConfig {
             image,
             publish: SocketAddr::new(address, port),
             network: instance.into(),
@@ -165,7 +165,7 @@ fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
         ],
     };
     let is_open_grafana = role == Role::Grafana && !is_on_loopback;
-    let pairs = pairs.iter().chain(is_open_grafana.then_some(&Specification::ANONYMOUS_ROLE));
+    let pairs = pairs.iter().chain(is_open_grafana.then_some(&ContainerConfig::ANONYMOUS_ROLE));
     pairs.map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
 }
 
@@ -174,7 +174,7 @@ pub(super) fn data_source_url(influxdb: &Service, grafana: &Service) -> (String,
     let grafana_is_ours = matches!(grafana, Service::Container(_));
     match influxdb {
         Service::External { url } if grafana_is_ours && url.is_loopback() => {
-            let there = ServerUrl { host: Specification::HOST_NAME.into(), ..url.clone() };
+            let there = ServerUrl { host: ContainerConfig::HOST_NAME.into(), ..url.clone() };
             (there.to_string(), true)
         }
         Service::External { url } => (url.to_string(), false),
@@ -205,7 +205,7 @@ pub(super) fn loopback_owner(influxdb: &Service, grafana: &Service, engine: &Eng
 }
 
 /// The settings that would create a container again, in place of lost remembered ones.
-pub(super) fn settings_from(role: Role, have: &Specification) -> Vec<(Setting, String)> {
+pub(super) fn settings_from(role: Role, have: &ContainerConfig) -> Vec<(Setting, String)> {
     let (ip, port, image) = settings_of(role);
     let mut found = Vec::new();
     // The engine chooses the port of a container that was created to try a login.

@@ -67,8 +67,8 @@ pub(super) fn alerts(resolved: &mut Resolved<'_>) -> Result<Alerts> {
     let (latency_after, silence_after) = (time(Setting::AlertLatencyAfter)?, time(Setting::AlertSilenceAfter)?);
     match wanted.map(|text| values::flag(&text, &Setting::Alerts.option())).transpose()? {
         Some(true) => {
-            let edition = resolved.inputs.alerts_edition.clone();
-            Ok(Alerts::On(AlertSettings { latency_after, silence_after, edition }))
+            let content_hash = resolved.inputs.alerts_hash.clone();
+            Ok(Alerts::On(AlertSettings { latency_after, silence_after, content_hash }))
         }
         Some(false) => Ok(Alerts::Off),
         None if was_managed => {

@@ -24,12 +24,12 @@ pub use self::values::duration;
 use crate::clipper::file::{ClipperFile, ValueKind};
 use crate::error::{Error, Result};
 use crate::model::address::{ServerUrl, collide};
+use crate::model::container_config::ContainerConfig;
 use crate::model::credentials::{CaFile, Credentials, InfluxdbLogin};
 use crate::model::image::ImageRef;
 use crate::model::invocation::{GivenOption, Invocation, Scope, shell_word, typed_option};
 use crate::model::observed::StoredSettings;
 use crate::model::role::Role;
-use crate::model::specification::Specification;
 use crate::model::stack::{
     ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered, Secret,
     Service, Settings, Stack, UnknownSetting, UserDashboard,
@@ -60,9 +60,9 @@ pub struct Inputs {
     /// Certificates to trust.
     pub ca_file: Option<CaFile>,
     /// Fingerprint of the bundled dashboard.
-    pub edition: String,
+    pub content_hash: String,
     /// Fingerprint of the alert rules.
-    pub alerts_edition: String,
+    pub alerts_hash: String,
     /// The machine where published ports appear.
     pub engine: EngineLocation,
     /// The engine that was chosen on the command line, as options for a suggested command.
@@ -88,7 +88,7 @@ pub struct Memory {
     pub stored: Option<StoredSettings>,
     /// The specifications of the instance's containers, read only if settings are lost or unreadable, or if a
     /// remembered host name has no address.
-    pub containers: Vec<(Role, Option<Specification>)>,
+    pub containers: Vec<(Role, Option<ContainerConfig>)>,
     /// A data volume of the instance exists; read only if no settings are stored.
     pub has_data: bool,
 }
@@ -492,7 +492,7 @@ fn merge_with(
         dashboard: Dashboard {
             uid: name.clone(),
             title,
-            edition: inputs.edition.clone(),
+            content_hash: inputs.content_hash.clone(),
             objective: inputs.file.as_ref().and_then(|file| file.slo_micros),
             models: inputs.file.as_ref().map(|file| file.models.clone()),
         },

@@ -1,8 +1,8 @@
 //! The merge, setting by setting. Must not know how anything is read.
 
 use super::*;
-use crate::model::specification::PasswordSource;
-use crate::model::stack::{ContainerSpec, SshForward};
+use crate::model::container_config::PasswordSource;
+use crate::model::stack::{DesiredContainer, SshForward};
 
 fn inputs() -> Inputs {
     Inputs {
@@ -11,8 +11,8 @@ fn inputs() -> Inputs {
         file: None,
         secrets: Secrets::default(),
         ca_file: None,
-        edition: "e".into(),
-        alerts_edition: "a".into(),
+        content_hash: "e".into(),
+        alerts_hash: "a".into(),
         engine: EngineLocation::Here,
         engine_options: String::new(),
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
@@ -26,7 +26,7 @@ fn inputs() -> Inputs {
                 path: path.into(),
                 uid: name[..1].into(),
                 title: name[..name.len().min(2)].into(),
-                edition: "1".into(),
+                content_hash: "1".into(),
                 content: String::new(),
                 needs: vec![],
                 notes: vec![],
@@ -71,7 +71,7 @@ fn with(setting: Setting, value: &str) -> Inputs {
     Inputs { options: [(setting, value.to_string())].into(), ..inputs() }
 }
 
-fn spec(stack: &Stack, role: Role) -> &ContainerSpec {
+fn spec(stack: &Stack, role: Role) -> &DesiredContainer {
     stack.container(role).unwrap()
 }
 

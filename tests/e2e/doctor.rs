@@ -23,7 +23,7 @@ fn report(it: &Instance) {
     influxd::write(&it.influxdb(), "d", &lines);
 }
 
-fn culprit(it: &Instance, more: &[&str]) -> Value {
+fn first_failure(it: &Instance, more: &[&str]) -> Value {
     let words: Vec<&str> = ["doctor", "--output", "json"].iter().chain(more).copied().collect();
     it.run(&words).expect(3).json()["culprit"].clone()
 }
@@ -38,7 +38,7 @@ fn a_complete_stack_passes_and_a_stopped_or_missing_server_is_reported() {
     assert!(!it.query("d", "SHOW MEASUREMENTS").contains("clipper_metrics_probe"));
     for (server, title) in [("grafana", "Grafana"), ("influxdb", "InfluxDB")] {
         docker(&["stop", &it.container(server)]).unwrap();
-        let stopped = culprit(&it, &[]);
+        let stopped = first_failure(&it, &[]);
         assert_eq!(stopped["check"], server, "{stopped}");
         let message = stopped["message"].as_str().unwrap();
         assert!(message.starts_with(&format!("{title} is ")), "{message}");
@@ -64,10 +64,10 @@ fn a_complete_stack_passes_and_a_stopped_or_missing_server_is_reported() {
     let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     std::fs::write(file.path(), format!("influx_dbname = \"d\"\ninflux_ip = \"127.0.0.1\"\ninflux_port = {port}\n"))
         .unwrap();
-    let hidden = culprit(&it, &["--config", file.path().to_str().unwrap()]);
+    let hidden = first_failure(&it, &["--config", file.path().to_str().unwrap()]);
     assert_eq!(hidden["check"], "query", "{hidden}");
     it.run(&["down"]).expect(0);
-    assert_eq!(culprit(&it, &[])["check"], "influxdb");
+    assert_eq!(first_failure(&it, &[])["check"], "influxdb");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn an_edit_that_breaks_the_dashboard_is_found_with_every_grafana() {
     assert_eq!(document["culprit"]["object"], broken.as_str(), "{document}");
     assert_eq!(document["panels"], json!({"answering": 15, "total": 16}), "{document}");
     it.grafana("DELETE", &path, None);
-    assert_eq!(culprit(&it, &[])["check"], "dashboard");
+    assert_eq!(first_failure(&it, &[])["check"], "dashboard");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn from_inside_a_container_127_0_0_1_is_the_container_itself() {
     write("127.0.0.1", it.influxdb_port);
     // On the engine's host that address is right, but not in the container.
     it.run(&["doctor", "--config", config]).expect(0);
-    let inside = culprit(&it, &["--config", config, "--from", &clipper]);
+    let inside = first_failure(&it, &["--config", config, "--from", &clipper]);
     assert_eq!(inside["check"], "influxdb", "{inside}");
     let message = inside["message"].as_str().unwrap();
     assert!(message.contains("connection refused") && message.contains("the container itself"), "{message}");

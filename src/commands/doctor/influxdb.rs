@@ -10,7 +10,7 @@ use crate::influxql::quoted;
 use crate::model::address::bracketed;
 use crate::model::diagnosis::{Check, CheckOutcome, WriteFailure};
 use crate::model::invocation::shell_word;
-use crate::model::observed::Probe;
+use crate::model::observed::ServerResponse;
 use crate::model::reports::{SKEW, span};
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Stack};
@@ -36,22 +36,22 @@ impl Examination<'_> {
         };
         let started = Instant::now();
         let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
-        let has_database = probe.stored().map(|stored| stored.has_database);
+        let has_database = probe.state().map(|stored| stored.has_database);
         let outcome = match probe {
-            Probe::Answering(_) => CheckOutcome::Passed(format!(
+            ServerResponse::Answering(_) => CheckOutcome::Passed(format!(
                 "version {} answers at {}",
                 version.unwrap_or_default(),
                 self.place(target)
             )),
-            Probe::Refusing(message) => CheckOutcome::failed(
+            ServerResponse::Refusing(message) => CheckOutcome::failed(
                 format!("InfluxDB at {} requires a login ({message}), and Clipper sends none", target.address()),
                 "turn off authentication there, or use a proxy that adds the credentials",
             ),
-            Probe::Unusable(what) => CheckOutcome::failed(
+            ServerResponse::Unusable(what) => CheckOutcome::failed(
                 format!("{what} answers at {}", self.place(target)),
                 self.correct_address(target, status, "run InfluxDB 1.x there"),
             ),
-            Probe::Silent(why) | Probe::Starting(why) => {
+            ServerResponse::Silent(why) | ServerResponse::Starting(why) => {
                 if let Some(why) = self.forward.as_ref().and_then(Forward::fault) {
                     return Err(Error::Absent {
                         what: format!("--from cannot send requests from inside a container: {why}"),
@@ -60,7 +60,9 @@ impl Examination<'_> {
                 }
                 self.silent(target, status, &why)
             }
-            Probe::Unasked | Probe::NotTheContainer => CheckOutcome::Skipped("no request was sent".into()),
+            ServerResponse::Unasked | ServerResponse::NotTheContainer => {
+                CheckOutcome::Skipped("no request was sent".into())
+            }
         };
         self.note(Check::Influxdb, outcome, started.elapsed());
         let Some(has_database) = has_database else { return Ok(false) };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session::{Purpose, Session};
+use super::session::{Session, SettingsScope};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
@@ -18,7 +18,7 @@ use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, bracketed};
 use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::model::event::{Event, Listener};
-use crate::model::observed::{Observed, Probe};
+use crate::model::observed::{Observed, ServerResponse};
 use crate::model::plan::{self, UpOptions};
 use crate::model::reports::{self, Reports, SKEW, span};
 use crate::model::role::Role;
@@ -41,11 +41,11 @@ pub struct Doctor {
 
 /// Runs `doctor`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
-    let session = unless_interrupted(Session::open(context, Purpose::Whole, false)).await?;
+    let session = unless_interrupted(Session::open(context, SettingsScope::Whole, false)).await?;
     let listener = session.listener.as_ref();
     let diagnosis = doctor(&session.systems, verb.from.as_deref(), listener, interrupted()).await?;
     let _ = context.report.answer(&Output::Diagnosed(&diagnosis));
-    Ok(if diagnosis.culprit().is_none() { Exit::Done } else { Exit::Differs })
+    Ok(if diagnosis.first_failure().is_none() { Exit::Done } else { Exit::Differs })
 }
 
 /// Makes every check.
@@ -142,13 +142,13 @@ impl Examination<'_> {
 
         let (settings, may_write) = clipper_settings(stack, &target, &named);
         self.note(Check::ClipperSettings, settings, Duration::ZERO);
-        let is_other = seen.influxdb.probe == Probe::NotTheContainer && !target.of_file && self.from.is_none();
+        let is_other = seen.influxdb.probe == ServerResponse::NotTheContainer && !target.of_file && self.from.is_none();
         if is_other {
             let blocked = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
             self.note(Check::Influxdb, CheckOutcome::failed(blocked.why, blocked.hint), Duration::ZERO);
         }
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
-        let has_database = seen.influxdb.probe.stored().is_some_and(|stored| stored.has_database);
+        let has_database = seen.influxdb.probe.state().is_some_and(|stored| stored.has_database);
         if has_database {
             self.timed(Check::FieldTypes, influxdb::field_types(&systems.influxdb(), stack)).await;
         }

@@ -6,28 +6,28 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::login::{
     LoginTask, is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable,
 };
-use super::{Blocked, Finding, Item, NewPassword, Obstacle, Resource, Step, UpOptions, foreign};
+use super::{BlockReason, Blocker, Finding, Item, NewPassword, Resource, Step, UpOptions, foreign};
 use crate::model::address::collide;
+use crate::model::container_config::{ContainerConfig, Difference, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::native::{System, installation};
 use crate::model::observed::{
-    Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, Probe, RunState, Server, Volume,
+    Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, RunState, Server, ServerResponse, Volume,
 };
 use crate::model::publish;
 use crate::model::role::Role;
-use crate::model::specification::{Difference, PasswordSource, Specification};
-use crate::model::stack::{ContainerSpec, EngineLocation, Pull, Service, Stack};
+use crate::model::stack::{DesiredContainer, EngineLocation, Pull, Service, Stack};
 use crate::model::upgrade::{NamedImage, Upgrade};
 use crate::model::version::Version;
 
 /// The input for planning one server.
 pub(super) struct Context<'a, S> {
     pub(super) stack: &'a Stack,
-    pub(super) spec: &'a ContainerSpec,
+    pub(super) spec: &'a DesiredContainer,
     pub(super) seen: &'a Server<S>,
     pub(super) options: UpOptions,
     /// Whether the container is removed first because the other role needs its port.
-    pub(super) released: bool,
+    pub(super) frees_port_first: bool,
     /// A pending upgrade.
     upgrade: Option<&'a Upgrade>,
 }
@@ -80,8 +80,8 @@ impl Work {
     }
 
     /// The phase in which a container is removed: before the other role starts, if that role needs its port.
-    const fn removal(&mut self, released: bool) -> &mut Vec<Step> {
-        if released { &mut self.release } else { &mut self.steps }
+    const fn removal(&mut self, frees_port_first: bool) -> &mut Vec<Step> {
+        if frees_port_first { &mut self.release } else { &mut self.steps }
     }
 }
 
@@ -90,68 +90,68 @@ pub(super) fn server<S>(
     role: Role,
     seen: &Server<S>,
     options: UpOptions,
-    released: bool,
+    frees_port_first: bool,
     upgrade: Option<&Upgrade>,
 ) -> Item {
     let Work { finding, preparation, trial, release, steps } = match stack.service(role) {
-        Service::External { url } => external(stack, role, &url.to_string(), seen, released),
+        Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
         Service::Container(spec) => {
-            never_pulled(stack, spec, container(&Context { stack, spec, seen, options, released, upgrade }))
+            never_pulled(stack, spec, container(&Context { stack, spec, seen, options, frees_port_first, upgrade }))
         }
     };
     Item { resource: Resource::Server(role), finding, preparation, trial, release, steps }
 }
 
-fn blocked(blocked: Blocked) -> Work {
+fn blocked(blocked: Blocker) -> Work {
     Work::new(Finding::Blocked(blocked), vec![])
 }
 
 /// Plans an external server. A managed container that it replaces is removed once the server has answered.
-fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, released: bool) -> Work {
+fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, frees_port_first: bool) -> Work {
     let title = role.title();
     // If a container does not run, another server may answer at its address.
-    let is_silent = matches!(seen.probe, Probe::Silent(_));
+    let is_silent = matches!(seen.probe, ServerResponse::Silent(_));
     let leads_to = |managed: &&ManagedServer| managed.runs || (managed.is_own && is_silent);
     if let Some(managed) = seen.managed_behind.as_ref().filter(leads_to) {
         return blocked(managed_server(stack, role, url, managed, "up"));
     }
     match &seen.probe {
-        Probe::Answering(_) => match &seen.container {
+        ServerResponse::Answering(_) => match &seen.container {
             ContainerState::Ours(_) => {
                 let finding = Finding::Requested("an external server replaces the container");
                 let mut work = Work::new(finding, vec![]);
-                work.removal(released).push(Step::RemoveContainer(role));
+                work.removal(frees_port_first).push(Step::RemoveContainer(role));
                 work
             }
             _ => Work::new(Finding::InSync, vec![]),
         },
-        Probe::Unasked => Work::new(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
-        Probe::Starting(why) => Work::new(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
-        Probe::Silent(why) => blocked(Blocked {
-            kind: Obstacle::Server,
+        ServerResponse::Unasked => Work::new(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
+        ServerResponse::Starting(why) => Work::new(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
+        ServerResponse::Silent(why) => blocked(Blocker {
+            kind: BlockReason::Server,
             why: format!("{title} at {url} does not answer: {why}"),
             hint: format!(
                 "start it, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)"
             ),
         }),
-        Probe::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
-        Probe::Refusing(message) => blocked(refused(stack, role, url, message)),
-        Probe::NotTheContainer => blocked(not_the_container(stack, role, url)),
+        ServerResponse::Unusable(what) => blocked(unusable_server(stack, role, url, what)),
+        ServerResponse::Refusing(message) => blocked(refused(stack, role, url, message)),
+        ServerResponse::NotTheContainer => blocked(not_the_container(stack, role, url)),
     }
 }
 
 /// The URL of an external server leads to a managed container, which would be removed in favour of
 /// itself, or together with its instance.
 #[must_use]
-pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocked {
+pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocker {
     let ManagedServer { container, instance, is_own, runs } = managed;
     let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
     let state = if *runs { "" } else { ", which does not run" };
     let container_again = stack.command(&format!("{command} --{role}-url ''"));
     let other =
         if *is_own { String::new() } else { format!(", or use instance {instance} itself (--name {instance})") };
-    Blocked {
-        kind: Obstacle::Settings,
+    Blocker {
+        kind: BlockReason::Settings,
         why: format!("{url} is not an external server: it leads to container {container} of {whose}{state}"),
         hint: format!(
             "omit --{role}-url for a container of this instance (`{container_again}` removes a remembered URL){other}"
@@ -161,7 +161,7 @@ pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedSer
 
 /// Another program answers at the server's address.
 #[must_use]
-pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocked {
+pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocker {
     let hint = match (role, stack.container(role).is_some()) {
         (Role::Influxdb, true) => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4".to_string(),
         (Role::Influxdb, false) => format!(
@@ -175,16 +175,16 @@ pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Bloc
         }
     };
     let why = format!("{} is expected at {url}, but {what} answers there", role.title());
-    Blocked { kind: Obstacle::Server, why, hint }
+    Blocker { kind: BlockReason::Server, why, hint }
 }
 
 /// The engine publishes the container, but another server answers at that address here: the
 /// engine's socket leads to another machine or to another network namespace.
 #[must_use]
-pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
+pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocker {
     let title = role.title();
-    Blocked {
-        kind: Obstacle::Unverifiable,
+    Blocker {
+        kind: BlockReason::Unverifiable,
         why: format!(
             "{title}'s container is published at {url} on the engine's host, but the server that answers at that \
              address on this machine is another one, or its image does not log requests, so no credentials are sent to \
@@ -198,7 +198,7 @@ pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocked {
     }
 }
 
-fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
+fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocker {
     let hint = match role {
         Role::Influxdb => "use --influxdb-user and --influxdb-password-file".to_string(),
         Role::Grafana if stack.container(role).is_some() => format!(
@@ -213,16 +213,16 @@ fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocked {
         }
     };
     let why = format!("{} at {url} rejected the login: {message}", role.title());
-    Blocked { kind: Obstacle::Refused, why, hint }
+    Blocker { kind: BlockReason::Refused, why, hint }
 }
 
 /// Two containers carry the labels of one role because a tool has copied one of them.
-pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked {
+pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocker {
     // The container with the original name comes first.
     let has_original = names.first().is_some_and(|name| *name == role.object_name(&stack.instance));
     let advice = if has_original { "remove the copy" } else { "remove the container whose data you do not need" };
-    Blocked {
-        kind: Obstacle::Foreign,
+    Blocker {
+        kind: BlockReason::Foreign,
         why: format!(
             "the containers {} both carry the labels of this instance's {}",
             names.join(" and "),
@@ -237,7 +237,7 @@ pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocked
 
 /// Plans a managed container: its differences, and its steps in an order that loses no data.
 fn container<S>(context: &Context<'_, S>) -> Work {
-    let Context { stack, spec, seen, options, released, .. } = context;
+    let Context { stack, spec, seen, options, frees_port_first, .. } = context;
     if let Some(obstacle) = obstacle(context) {
         return blocked(obstacle);
     }
@@ -253,17 +253,17 @@ fn container<S>(context: &Context<'_, S>) -> Work {
         ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
         ContainerState::Absent => rebuild(context, Finding::Missing, None),
         ContainerState::Ours(have) => {
-            if let Probe::Refusing(message) = &seen.probe
+            if let ServerResponse::Refusing(message) = &seen.probe
                 && !resets
             {
                 return blocked(refused(stack, spec.role, &spec.url().to_string(), message));
             }
-            if matches!(seen.probe, Probe::NotTheContainer) {
+            if matches!(seen.probe, ServerResponse::NotTheContainer) {
                 return blocked(not_the_container(stack, spec.role, &published_url(spec, have)));
             }
             let differences = differences(context, have);
             match have.run {
-                _ if !differences.is_empty() || *released => {
+                _ if !differences.is_empty() || *frees_port_first => {
                     rebuild(context, Finding::Differs(differences), Some(have))
                 }
                 RunState::Running => running(context),
@@ -300,11 +300,12 @@ fn container<S>(context: &Context<'_, S>) -> Work {
 /// Waits for a running Grafana that does not answer yet, before a supplied login is tried: if Grafana rejects it,
 /// nothing may have changed. The next plan knows the answer.
 fn wait_for_login<S>(context: &Context<'_, S>) -> Option<Work> {
-    let Context { stack, spec, seen, options, released, .. } = context;
+    let Context { stack, spec, seen, options, frees_port_first, .. } = context;
     let have = seen.container.ours()?;
     let role = spec.role;
-    let is_silent = matches!(seen.probe, Probe::Unasked | Probe::Silent(_) | Probe::Starting(_));
-    let changes = *released || !differences(context, have).is_empty();
+    let is_silent =
+        matches!(seen.probe, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
+    let changes = *frees_port_first || !differences(context, have).is_empty();
     if role != Role::Grafana || !stack.login.given || options.reset_password || !changes || !is_silent {
         return None;
     }
@@ -330,7 +331,7 @@ pub(super) fn only_waits(item: &Item) -> bool {
 }
 
 /// The container's actual address, which may differ from the desired one.
-fn published_url(spec: &ContainerSpec, have: &OurContainer) -> String {
+fn published_url(spec: &DesiredContainer, have: &OurContainer) -> String {
     have.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
 }
 
@@ -352,12 +353,12 @@ fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
 }
 
 /// With `--pull never`, a missing image blocks only work that needs it; a running container continues to run.
-fn never_pulled(stack: &Stack, spec: &ContainerSpec, work: Work) -> Work {
+fn never_pulled(stack: &Stack, spec: &DesiredContainer, work: Work) -> Work {
     if stack.pull != Pull::Never || !work.preparation.contains(&Step::PullImage(spec.role)) {
         return work;
     }
-    blocked(Blocked {
-        kind: Obstacle::Image,
+    blocked(Blocker {
+        kind: BlockReason::Image,
         why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
         hint: format!(
             "load it with `{}`, or omit --pull (image for {})",
@@ -391,7 +392,7 @@ pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -
 /// Restores the previous database through a container that is not started, so that later logins use
 /// that database. All other steps are planned after that.
 fn restore<S>(context: &Context<'_, S>) -> Work {
-    let Context { stack, spec, seen, released, .. } = context;
+    let Context { stack, spec, seen, frees_port_first, .. } = context;
     let have = match &seen.container {
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
@@ -402,7 +403,7 @@ fn restore<S>(context: &Context<'_, S>) -> Work {
     let finding = Finding::Requested("the previous database is restored");
     let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
     if have.is_some() {
-        work.removal(*released).push(Step::RemoveContainer(spec.role));
+        work.removal(*frees_port_first).push(Step::RemoveContainer(spec.role));
     }
     work.steps.extend([Step::CreateForRestore(spec.role), Step::RestoreDatabase]);
     work
@@ -422,10 +423,10 @@ fn running<S>(context: &Context<'_, S>) -> Work {
         return Work::new(Finding::Requested("a new password was requested"), steps);
     }
     match &seen.probe {
-        Probe::Answering(_) => answering(context),
-        Probe::Unasked | Probe::Silent(_) | Probe::Starting(_) => {
+        ServerResponse::Answering(_) => answering(context),
+        ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_) => {
             let finding = match &seen.probe {
-                Probe::Silent(why) | Probe::Starting(why) => Finding::Silent(why.clone()),
+                ServerResponse::Silent(why) | ServerResponse::Starting(why) => Finding::Silent(why.clone()),
                 _ => Finding::Unknown,
             };
             if stack.login.given && role == Role::Grafana {
@@ -435,9 +436,9 @@ fn running<S>(context: &Context<'_, S>) -> Work {
                 Work::new(finding, vec![Step::AwaitAnswer(role)])
             }
         }
-        Probe::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
-        Probe::Unusable(what) => blocked(unusable_server(stack, role, &spec.url().to_string(), what)),
-        Probe::NotTheContainer => blocked(not_the_container(stack, role, &spec.url().to_string())),
+        ServerResponse::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
+        ServerResponse::Unusable(what) => blocked(unusable_server(stack, role, &spec.url().to_string(), what)),
+        ServerResponse::NotTheContainer => blocked(not_the_container(stack, role, &spec.url().to_string())),
     }
 }
 
@@ -471,7 +472,7 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
 }
 
 /// The blocker that prevents all work on the container.
-fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
+fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
     let Context { stack, spec, seen, options, .. } = context;
     if seen.volume == Volume::Foreign {
         return Some(foreign("volume", &spec.specification.volume, stack));
@@ -480,8 +481,8 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     // database. If the managed server runs, the other container is assumed to copy the data.
     let is_up = |have: &OurContainer| matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting);
     if let Some(other) = seen.volume_user.as_ref().filter(|_| !seen.container.ours().is_some_and(is_up)) {
-        return Some(Blocked {
-            kind: Obstacle::Foreign,
+        return Some(Blocker {
+            kind: BlockReason::Foreign,
             why: format!(
                 "container {other} runs and mounts {}'s data, the volume {}",
                 spec.role.title(),
@@ -497,15 +498,15 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocked> {
     if let Some(holder) = seen.port_holder.as_ref().filter(holds) {
         let (role, at) = (spec.role, spec.specification.publish);
         let another = stack.invocation.another_port(role, seen.free_port);
-        return Some(Blocked {
-            kind: Obstacle::PortTaken,
+        return Some(Blocker {
+            kind: BlockReason::PortTaken,
             why: format!("cannot publish {} at {at}: {}", role.title(), publish::describe(holder, role, None)),
             hint: publish::hint(role, at, holder, None, &another, &stack.invocation),
         });
     }
     if let (Some(id), None) = (&spec.pinned_image, &seen.image) {
-        return Some(Blocked {
-            kind: Obstacle::Image,
+        return Some(Blocker {
+            kind: BlockReason::Image,
             why: format!(
                 "the previous Grafana image is no longer on the engine ({}), and {}, which now has its name, failed",
                 short(id),
@@ -546,10 +547,10 @@ fn is_contradicted<S>(seen: &Server<S>, image: &ImageRef) -> bool {
 /// An image that runs as another user cannot use the files of the first one: managed containers may
 /// not override file permissions.
 #[must_use]
-pub fn volume_of_another_user(stack: &Stack, spec: &ContainerSpec, image: &Image, owner: &str) -> Option<Blocked> {
+pub fn volume_of_another_user(stack: &Stack, spec: &DesiredContainer, image: &Image, owner: &str) -> Option<Blocker> {
     let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
-    (image.user != owner).then(|| Blocked {
-        kind: Obstacle::Image,
+    (image.user != owner).then(|| Blocker {
+        kind: BlockReason::Image,
         why: format!(
             "image {} runs as {}, but volume {} was created for {}",
             spec.specification.image,
@@ -577,16 +578,16 @@ fn known_version<S>(seen: &Server<S>) -> Option<Version> {
 /// Grafana migrates its database only upwards, so an image whose tag names an older version must
 /// not start on it.
 #[must_use]
-pub fn older_version(spec: &ContainerSpec, image: &ImageRef, on_volume: Version) -> Option<Blocked> {
+pub fn older_version(spec: &DesiredContainer, image: &ImageRef, on_volume: Version) -> Option<Blocker> {
     (spec.role == Role::Grafana && image.version()? < on_volume)
         .then(|| migrated(spec, &format!("image {image}"), on_volume))
 }
 
 /// The login must be tried on the last image that ran, which is no longer on the engine.
 #[must_use]
-pub fn needs_last_image(stack: &Stack, spec: &ContainerSpec, last: &str) -> Blocked {
-    Blocked {
-        kind: Obstacle::Image,
+pub fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &str) -> Blocker {
+    Blocker {
+        kind: BlockReason::Image,
         why: format!(
             "the login must be tried before image {} migrates the database in volume {}, but image {last}, which ran \
              last, is not on the engine",
@@ -599,9 +600,9 @@ pub fn needs_last_image(stack: &Stack, spec: &ContainerSpec, last: &str) -> Bloc
     }
 }
 
-fn migrated(spec: &ContainerSpec, older: &str, on_volume: Version) -> Blocked {
-    Blocked {
-        kind: Obstacle::Image,
+fn migrated(spec: &DesiredContainer, older: &str, on_volume: Version) -> Blocker {
+    Blocker {
+        kind: BlockReason::Image,
         why: format!(
             "{older} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
             spec.specification.volume
@@ -620,7 +621,7 @@ pub(super) fn differences<S>(context: &Context<'_, S>, have: &OurContainer) -> V
             want: "this version's".into(),
         }];
     };
-    let want = Specification { password: password(context, Some(have)), ..spec.specification.clone() };
+    let want = ContainerConfig { password: password(context, Some(have)), ..spec.specification.clone() };
     let mut differences = Difference::between(&specification.fields(), &want.fields());
     if !have.on_network {
         differences.push(Difference {
@@ -645,7 +646,7 @@ fn short(id: &str) -> String {
 
 /// The steps to a new container on a volume that may contain data.
 fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurContainer>) -> Work {
-    let Context { stack, spec, seen, released, .. } = context;
+    let Context { stack, spec, seen, frees_port_first, .. } = context;
     let role = spec.role;
     if have.is_some_and(|have| have.name_taken) {
         return blocked(foreign("container", &spec.name, stack));
@@ -664,7 +665,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     if seen.volume == Volume::Absent {
         work.steps.push(Step::CreateVolume(role));
     }
-    let removal = work.removal(*released);
+    let removal = work.removal(*frees_port_first);
     if role == Role::Grafana && (task == Some(LoginTask::Try) || (task.is_none() && must_store(context))) {
         removal.push(Step::StorePassword);
     }
@@ -717,7 +718,7 @@ fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Op
 /// Whether the plan only creates a container to inspect its volume, without starting it.
 pub(super) fn only_looks(item: &Item) -> bool {
     let starts = |step: &Step| matches!(step, Step::StartContainer(_));
-    item.trial.iter().any(|step| matches!(step, Step::CreateOnLoopback { .. }))
+    item.trial.iter().any(|step| matches!(step, Step::CreatePrivateContainer { .. }))
         && item.steps.is_empty()
         && !item.trial.iter().any(starts)
 }
@@ -734,7 +735,7 @@ fn without_loopback<S>(
 ) -> Work {
     let role = context.spec.role;
     match have {
-        None => work.trial.push(Step::CreateOnLoopback { last: context.last_image() }),
+        None => work.trial.push(Step::CreatePrivateContainer { last: context.last_image() }),
         Some(have) if task == LoginTask::Try && matches!(have.run, RunState::Exited(_)) && have.on_network => {
             work.trial = [start(have, role), vec![task.step()]].concat();
             work.steps.push(Step::StorePassword);

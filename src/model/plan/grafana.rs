@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Blocked, Finding, Item, Kept, Obstacle, Resource, Step, UpOptions};
+use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step, UpOptions};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
+use crate::model::container_config::Difference;
 use crate::model::invocation::shell_word;
 use crate::model::observed::{
     AlertRules, Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenAlerts, SeenDashboard, SeenRule,
     Unreadable,
 };
 use crate::model::role::Role;
-use crate::model::specification::Difference;
 use crate::model::stack::{self, DashboardId, MadeFor, Stack};
 
 /// Plans the objects inside Grafana. Only this plan creates a `fresh` one. The data source comes
@@ -81,7 +81,7 @@ fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
 
 /// An object with the instance's mark was created for another address or database: by this instance
 /// before InfluxDB moved, or by another instance with the same name.
-fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
+fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocker {
     let want = stack.data_source.made_for();
     let moved = stack.command("up --move-data-source");
     if made_for.is_on_another_machine(&want) {
@@ -91,8 +91,8 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
         } else {
             ""
         };
-        return Blocked {
-            kind: Obstacle::Conflict,
+        return Blocker {
+            kind: BlockReason::Conflict,
             why: format!("Grafana's {what} was created for {made_for} on another machine"),
             hint: format!(
                 "{distinguish}if the object belongs to another instance, choose a --name other than {}; if it belongs to \
@@ -101,8 +101,8 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocked {
             ),
         };
     }
-    Blocked {
-        kind: Obstacle::Conflict,
+    Blocker {
+        kind: BlockReason::Conflict,
         why: format!("Grafana's {what} was created for {made_for}, not for {want}"),
         hint: format!(
             "if InfluxDB or its database has moved, `{moved}` updates Grafana's objects; `{}` keeps the earlier target; for \
@@ -125,7 +125,7 @@ fn kept_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
     } else {
         format!("`{}` removes it", stack.command(&format!("down --deregister{}", options_for(stack, made_for))))
     };
-    Finding::Blocked(Blocked {
+    Finding::Blocked(Blocker {
         hint: format!("if it still belongs to this instance, {own}; otherwise omit --deregister"),
         ..conflict(stack, what, made_for)
     })
@@ -145,8 +145,8 @@ fn rule_name(rule: AlertRule) -> String {
 
 fn organisation(stack: &Stack, stored: Option<&Grafana>) -> Option<Item> {
     let finding = match stored.map(|grafana| &grafana.organisation) {
-        Some(Organisation::Ambiguous(names)) => Finding::Blocked(Blocked {
-            kind: Obstacle::Settings,
+        Some(Organisation::Ambiguous(names)) => Finding::Blocked(Blocker {
+            kind: BlockReason::Settings,
             why: if names.is_empty() {
                 "the account belongs to no organisation of Grafana".into()
             } else {
@@ -171,8 +171,8 @@ fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
         Some(Folder::Unreadable(why)) => Finding::Unreadable(why),
         Some(Folder::TitleTaken) => {
             let title = stack.folder.as_deref().unwrap_or_default();
-            Finding::Blocked(Blocked {
-                kind: Obstacle::Foreign,
+            Finding::Blocked(Blocker {
+                kind: BlockReason::Foreign,
                 why: format!(
                     "Grafana has a dashboard called {title:?}, and in this version a folder cannot have the same title"
                 ),
@@ -245,23 +245,23 @@ fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
         }
     };
     let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
-    Finding::Blocked(Blocked {
-        kind: Obstacle::Foreign,
+    Finding::Blocked(Blocker {
+        kind: BlockReason::Foreign,
         why: format!("Grafana already has {what}, which clipper-metrics did not {whence}"),
         hint: format!("{folder}{change}, or rename or delete the other one in Grafana"),
     })
 }
 
 fn provisioned(stack: &Stack, why: String) -> Finding {
-    Finding::Blocked(Blocked {
-        kind: Obstacle::Foreign,
+    Finding::Blocked(Blocker {
+        kind: BlockReason::Foreign,
         why,
         hint: format!("update the provisioned file, or choose a --name other than {}", stack.instance),
     })
 }
 
 fn dashboard_differences(stack: &Stack, id: DashboardId, have: &SeenDashboard) -> Vec<Difference> {
-    let (_, _, edition) = stack.dashboard_identity(id);
+    let (_, _, content_hash) = stack.dashboard_identity(id);
     let other = have.made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
     let mut differences: Vec<Difference> = other.map(|other| made_for_difference(stack, other)).into_iter().collect();
     let mut compare = |field: &str, have: String, want: String| {
@@ -269,7 +269,7 @@ fn dashboard_differences(stack: &Stack, id: DashboardId, have: &SeenDashboard) -
             differences.push(Difference { field: field.into(), have, want });
         }
     };
-    compare("edition", have.edition.clone().unwrap_or_default(), edition.to_string());
+    compare("edition", have.content_hash.clone().unwrap_or_default(), content_hash.to_string());
     if id != DashboardId::Bundled {
         return differences;
     }
@@ -293,8 +293,8 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> I
         None => Finding::Unknown,
         Some(DataSource::Missing) => Finding::Missing,
         Some(DataSource::Unreadable(why)) => Finding::Unreadable(why.clone()),
-        Some(DataSource::Foreign(what)) => Finding::Blocked(Blocked {
-            kind: Obstacle::Foreign,
+        Some(DataSource::Foreign(what)) => Finding::Blocked(Blocker {
+            kind: BlockReason::Foreign,
             why: format!("Grafana already has {what}, which clipper-metrics did not create"),
             hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
         }),
@@ -367,7 +367,7 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
         Some(AlertRules::Unreadable(why)) => return item(Finding::Unreadable(why.clone()), save),
         Some(AlertRules::Unavailable(why)) => {
             let hint = format!("use another Grafana, or `{}`", stack.command("up --alerts=false"));
-            let blocked = Blocked { kind: Obstacle::Server, why: format!("no alerts: {why}"), hint };
+            let blocked = Blocker { kind: BlockReason::Server, why: format!("no alerts: {why}"), hint };
             return item(blocked.into(), save);
         }
         Some(AlertRules::Seen(seen)) => seen,
@@ -380,8 +380,8 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
     for rule in AlertRule::ALL {
         match seen.rule(rule) {
             SeenRule::Clash(what) => {
-                let blocked = Blocked {
-                    kind: Obstacle::Foreign,
+                let blocked = Blocker {
+                    kind: BlockReason::Foreign,
                     why: format!("Grafana already has {what}, which clipper-metrics did not create"),
                     hint: "rename or delete it in Grafana".into(),
                 };
@@ -488,8 +488,8 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
         }
         Organisation::Missing => {
             let name = stack.organisation.as_deref().unwrap_or_default();
-            let blocked = Blocked {
-                kind: Obstacle::Settings,
+            let blocked = Blocker {
+                kind: BlockReason::Settings,
                 why: format!("Grafana has no organisation {name:?}, so it holds none of this instance's objects"),
                 hint: "choose the one that holds the dashboard with --grafana-org".into(),
             };
@@ -575,5 +575,5 @@ pub(super) fn query(stored: Option<&Grafana>, database: &Item, inside: &[Item]) 
         Some(Query::Failing(why)) if settled => Finding::Contradicts(why.clone()),
         _ => Finding::Unknown,
     };
-    Item::with_step(Resource::Query, finding, Step::AwaitQuery)
+    Item::with_step(Resource::Query, finding, Step::VerifyQuery)
 }

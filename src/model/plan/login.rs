@@ -2,10 +2,10 @@
 //! container, and the password of a new container.
 
 use super::container::{Context, differences, guard_database, start};
-use super::{Blocked, NewPassword, Obstacle, Step};
-use crate::model::observed::{Account, OurContainer, PasswordFile, Probe, RunState, Volume};
+use super::{BlockReason, Blocker, NewPassword, Step};
+use crate::model::container_config::PasswordSource;
+use crate::model::observed::{Account, OurContainer, PasswordFile, RunState, ServerResponse, Volume};
 use crate::model::role::Role;
-use crate::model::specification::PasswordSource;
 use crate::model::stack::Stack;
 
 /// Whether Grafana accepted a password that its volume's file does not contain.
@@ -67,7 +67,7 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
     }
-    let signed_in = matches!(seen.probe, Probe::Answering(_));
+    let signed_in = matches!(seen.probe, ServerResponse::Answering(_));
     // A container that is only restarted was verified when it was created.
     let made = have.is_none_or(|have| {
         let as_it_is = matches!(have.run, RunState::Created | RunState::Exited(_));
@@ -89,8 +89,8 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
 
 /// Whether the step can be performed on the running container.
 pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: LoginTask) -> bool {
-    let answers = matches!(context.seen.probe, Probe::Answering(_));
-    let refuses = matches!(context.seen.probe, Probe::Refusing(_));
+    let answers = matches!(context.seen.probe, ServerResponse::Answering(_));
+    let refuses = matches!(context.seen.probe, ServerResponse::Refusing(_));
     have.is_some_and(|have| {
         have.run == RunState::Running
             && match task {
@@ -131,7 +131,7 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
             }
             // The last image that ran may be uncertain.
             let starts = [context.protect_database(), Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
-            steps.push(Step::CreateOnLoopback { last: context.last_image() });
+            steps.push(Step::CreatePrivateContainer { last: context.last_image() });
             steps.extend(starts);
             steps
         }
@@ -139,14 +139,14 @@ pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContai
 }
 
 /// The engine's loopback is out of reach, so no login can be verified on a private Grafana.
-pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocked {
+pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocker {
     let what = match task {
         LoginTask::Try => "the supplied login can be tried only",
         LoginTask::Reset => "its password can be reset only",
         LoginTask::Secure => "whether admin / admin is rejected can be verified only",
     };
-    Blocked {
-        kind: Obstacle::Unverifiable,
+    Blocker {
+        kind: BlockReason::Unverifiable,
         why: format!(
             "Grafana on {host} has data, and {what} through {host}'s loopback, which is out of reach from here"
         ),
@@ -177,7 +177,7 @@ pub(super) fn new_password<S>(
         None => match have {
             _ if must_store(context) => known(PasswordSource::File),
             // Only a login reveals the password on the volume.
-            Some(have) if matches!(seen.probe, Probe::Answering(_)) => known(password(context, Some(have))),
+            Some(have) if matches!(seen.probe, ServerResponse::Answering(_)) => known(password(context, Some(have))),
             _ => NewPassword::AsVolume,
         },
     }

@@ -20,12 +20,12 @@ pub use self::restore::{
     begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
 };
 pub use self::step::{Lane, NewPassword, Phase, Step};
+use super::container_config::Difference;
 use super::observed::{
     ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Unreadable, Volume,
 };
 use super::retention::Retention;
 use super::role::Role;
-use super::specification::Difference;
 use super::stack::{DashboardId, Loss, Remembered, Stack, UnknownSetting};
 use super::upgrade::UpgradeState;
 
@@ -118,16 +118,16 @@ pub enum Finding {
     /// Its server answers but failed to return it.
     Unreadable(Unreadable),
     /// The user has to act first.
-    Blocked(Blocked),
+    Blocked(Blocker),
     /// The user asked for a change or a removal.
     Requested(&'static str),
 }
 
 /// The reason why the user has to act, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Blocked {
+pub struct Blocker {
     /// What kind of obstacle it is.
-    pub kind: Obstacle,
+    pub kind: BlockReason,
     /// The reason, with the object's name.
     pub why: String,
     /// The next command to type.
@@ -143,15 +143,15 @@ pub struct Kept {
     pub hint: String,
 }
 
-impl From<Blocked> for Finding {
-    fn from(blocked: Blocked) -> Self {
+impl From<Blocker> for Finding {
+    fn from(blocked: Blocker) -> Self {
         Self::Blocked(blocked)
     }
 }
 
 /// Kinds of blockers, so that reports do not depend on sentences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Obstacle {
+pub enum BlockReason {
     /// An object with this instance's name that clipper-metrics did not create.
     Foreign,
     /// An object of an instance with this name, created for another InfluxDB or database.
@@ -342,7 +342,7 @@ impl Plan {
 
     /// The first blocker; while there is one, nothing is done.
     #[must_use]
-    pub fn blocked(&self) -> Option<(Resource, &Blocked)> {
+    pub fn blocked(&self) -> Option<(Resource, &Blocker)> {
         self.0.iter().find_map(|item| match &item.finding {
             Finding::Blocked(blocked) => Some((item.resource, blocked)),
             _ => None,
@@ -377,9 +377,11 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     };
     items.extend(network);
     let upgrade = seen.settings.upgrade.as_ref();
-    let released = |role| is_released(stack, seen, role);
-    let influxdb = container::server(stack, Role::Influxdb, &seen.influxdb, options, released(Role::Influxdb), None);
-    let grafana = container::server(stack, Role::Grafana, &seen.grafana, options, released(Role::Grafana), upgrade);
+    let frees_port_first = |role| frees_port_first_for(stack, seen, role);
+    let influxdb =
+        container::server(stack, Role::Influxdb, &seen.influxdb, options, frees_port_first(Role::Influxdb), None);
+    let grafana =
+        container::server(stack, Role::Grafana, &seen.grafana, options, frees_port_first(Role::Grafana), upgrade);
     let is_known = unknown_settings(stack).is_none();
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
@@ -421,7 +423,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
 }
 
 /// Whether the other role's container holds this role's port and is removed first.
-fn is_released(stack: &Stack, seen: &Observed, role: Role) -> bool {
+fn frees_port_first_for(stack: &Stack, seen: &Observed, role: Role) -> bool {
     let (other, holder) = match role {
         Role::Influxdb => (Role::Grafana, &seen.grafana.port_holder),
         Role::Grafana => (Role::Influxdb, &seen.influxdb.port_holder),
@@ -508,7 +510,7 @@ fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: bool) -> Op
 
 /// The blocker of commands that depend on remembered settings that were lost and cannot be derived.
 #[must_use]
-pub fn unknown_settings(stack: &Stack) -> Option<Blocked> {
+pub fn unknown_settings(stack: &Stack) -> Option<Blocker> {
     let lost = stack.settings.as_ref()?.lost.as_ref().filter(|lost| !lost.unknown.is_empty())?;
     let options = |value: fn(&UnknownSetting) -> &str| -> String {
         let typed = |one: &UnknownSetting| {
@@ -540,7 +542,7 @@ pub fn unknown_settings(stack: &Stack) -> Option<Blocked> {
             ),
         )
     };
-    Some(Blocked { kind: Obstacle::Settings, why, hint })
+    Some(Blocker { kind: BlockReason::Settings, why, hint })
 }
 
 fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
@@ -553,7 +555,7 @@ fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
     let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore(_));
     let replaced = server.all_steps().any(replaces);
-    if keeps && !replaced { seen.probe.stored() } else { None }
+    if keeps && !replaced { seen.probe.state() } else { None }
 }
 
 fn database(stored: Option<&Influxdb>) -> Item {
@@ -585,13 +587,13 @@ fn retention(stack: &Stack, stored: Option<&Influxdb>) -> Option<Item> {
 }
 
 /// The blocker for an object with this instance's name that clipper-metrics did not create.
-fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocked {
+fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
     let remove = match kind {
         "container" => stack.invocation.docker(&format!("rm {name}")),
         _ => stack.invocation.docker(&format!("{kind} rm {name}")),
     };
-    Blocked {
-        kind: Obstacle::Foreign,
+    Blocker {
+        kind: BlockReason::Foreign,
         why: format!("{kind} {name} exists, but clipper-metrics did not create it"),
         hint: format!("choose a --name other than {}, or remove it yourself: `{remove}`", stack.instance),
     }
@@ -654,7 +656,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
 /// does not answer.
 #[must_use]
 pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {
-    Some(Plan(grafana::deregistration(stack, seen.grafana.probe.stored()?)))
+    Some(Plan(grafana::deregistration(stack, seen.grafana.probe.state()?)))
 }
 
 fn removal(resource: Resource, found: bool, step: Step) -> Item {

@@ -1,7 +1,7 @@
 //! Plans a restore: the steps before and after loading the data, and the blocker for other commands
 //! while a restore is unfinished.
 
-use super::{Blocked, Finding, Item, Obstacle, Plan, Resource, Step, down};
+use super::{BlockReason, Blocker, Finding, Item, Plan, Resource, Step, down};
 use crate::model::invocation::shell_word;
 use crate::model::observed::{ContainerState, Network, Observed, Server, StoredSettings, Volume};
 use crate::model::role::Role;
@@ -9,7 +9,7 @@ use crate::model::stack::Stack;
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
-pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocked> {
+pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocker> {
     let instance = &stack.instance;
     let clear = stack.command("down --volumes");
     let (why, again) = match &seen.settings.restore {
@@ -26,7 +26,7 @@ pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocked> {
         }
         None => return None,
     };
-    Some(Blocked { kind: Obstacle::Unfinished, why, hint: again })
+    Some(Blocker { kind: BlockReason::Unfinished, why, hint: again })
 }
 
 fn is_private(seen: &Observed) -> bool {

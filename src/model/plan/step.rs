@@ -4,9 +4,9 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::Resource;
+use crate::model::container_config::PasswordSource;
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::specification::PasswordSource;
 use crate::model::stack::DashboardId;
 use crate::model::upgrade::NamedImage;
 
@@ -50,7 +50,7 @@ pub enum Step {
     CreateContainer(Role, NewPassword),
     /// Create Grafana's container on a loopback port chosen by the engine, with Grafana's lockout
     /// switched off, because no other host can reach it there.
-    CreateOnLoopback {
+    CreatePrivateContainer {
         /// The image that ran last, if a container shows it.
         last: Option<NamedImage>,
     },
@@ -139,7 +139,7 @@ pub enum Step {
     },
     /// Repeat a query through the data source until its answer is correct; save the data source
     /// again if Grafana contradicts its own settings.
-    AwaitQuery,
+    VerifyQuery,
 }
 
 /// The initial password of a new Grafana container.
@@ -198,7 +198,7 @@ impl Step {
             // A container cannot start while two networks have the same name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
             Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Lane::Settings,
-            Self::RemoveNetwork | Self::RemoveSettings | Self::AwaitQuery | Self::FinishUpgrade => Lane::Last,
+            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery | Self::FinishUpgrade => Lane::Last,
             _ => Lane::Beside(self.role()),
         }
     }
@@ -241,7 +241,7 @@ impl Step {
                 | Self::FinishRestore
                 | Self::CreateVolume(_)
                 | Self::CreateContainer(..)
-                | Self::CreateOnLoopback { .. }
+                | Self::CreatePrivateContainer { .. }
                 | Self::WritePassword
                 | Self::StorePassword
                 | Self::RecordVersion
@@ -273,7 +273,7 @@ impl Step {
             Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
             Self::CreateContainer(role, _) => (Server(role), "create_container", "create {}'s container"),
-            Self::CreateOnLoopback { .. } => {
+            Self::CreatePrivateContainer { .. } => {
                 (grafana, "create_container_on_loopback", "create {}'s container on loopback only")
             }
             Self::WritePassword => (grafana, "ensure_password", "write {}'s password to its volume"),
@@ -306,7 +306,7 @@ impl Step {
             Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
             Self::SaveAlertRules { .. } => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
             Self::DeleteAlertRules { .. } => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
-            Self::AwaitQuery => (Query, "await_query", "verify that Grafana reaches the database"),
+            Self::VerifyQuery => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }
 }

@@ -27,7 +27,7 @@ impl PasswordSource {
 
 /// All fields whose change requires a new container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Specification {
+pub struct ContainerConfig {
     /// The image.
     pub image: ImageRef,
     /// The published address and port; with port 0 the engine chooses the port.
@@ -46,7 +46,7 @@ pub struct Specification {
     pub environment: BTreeMap<String, String>,
 }
 
-impl Specification {
+impl ContainerConfig {
     /// The name that `host_gateway` gives to the engine's host.
     pub const HOST_NAME: &str = "host.docker.internal";
     /// The environment variable for the role of Grafana's anonymous visitors. On loopback, the image decides; where
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_configuration_survives_its_label() {
-        let specification = Specification {
+        let specification = ContainerConfig {
             image: ImageRef::parse("m:5000/grafana/grafana:12.4.10").unwrap(),
             publish: "[::1]:3000".parse().unwrap(),
             network: "x".into(),
@@ -155,11 +155,11 @@ mod tests {
             host_gateway: false,
             environment: [("GF_A".to_string(), "b=c".to_string())].into(),
         };
-        assert_eq!(Specification::from_fields(&specification.fields()), Some(specification.clone()));
-        for name in specification.fields().keys().filter(|name| !name.starts_with(Specification::VARIABLE)) {
+        assert_eq!(ContainerConfig::from_fields(&specification.fields()), Some(specification.clone()));
+        for name in specification.fields().keys().filter(|name| !name.starts_with(ContainerConfig::VARIABLE)) {
             let mut broken = specification.fields();
             broken.remove(name);
-            assert_eq!(Specification::from_fields(&broken), None, "{name}");
+            assert_eq!(ContainerConfig::from_fields(&broken), None, "{name}");
         }
     }
 }
