@@ -3,6 +3,7 @@
 //! The cost of every query is proportional to the number of models, whatever the age of the data.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use futures_util::future::try_join3;
 use serde::Deserialize;
@@ -97,9 +98,10 @@ impl Influxdb {
     /// Other databases with Clipper's reports.
     ///
     /// # Errors
-    /// If the server returns an error or does not answer within [`PROBE_TIMEOUT`].
+    /// If the server returns an error or does not answer within [`PROBE_TIMEOUT`]. Databases that are not
+    /// searched by then are left out.
     pub async fn elsewhere(&self, database: &str) -> Result<Vec<String>> {
-        let within = Some(PROBE_TIMEOUT);
+        let started = Instant::now();
         let mut others = self.databases().await?;
         others.retain(|name| name != database && name != INTERNAL);
         others.truncate(SEARCHED);
@@ -111,12 +113,17 @@ impl Influxdb {
             |name: &String| format!("SHOW MEASUREMENTS ON {} WITH MEASUREMENT =~ /.{COUNTER}$/ LIMIT 1", quoted(name));
         let statements: Vec<String> = others.iter().map(statement).collect();
         let statements: Vec<&str> = statements.iter().map(String::as_str).collect();
-        let answers = self.query_all(None, &statements, within).await?;
+        let answers = self.query_all(None, &statements, Some(PROBE_TIMEOUT)).await?;
         let mut found = Vec::new();
         for (name, _) in others.into_iter().zip(answers).filter(|(_, measurements)| !measurements.is_empty()) {
             let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
             let statement = format!("SELECT \"value\" FROM /.{COUNTER}$/ WHERE {real} LIMIT 1 SLIMIT 1");
-            if !self.query_within(Some(&name), &statement, within).await?.is_empty() {
+            let left = PROBE_TIMEOUT.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            // A failure says nothing about other databases.
+            if self.query_within(Some(&name), &statement, Some(left)).await.is_ok_and(|found| !found.is_empty()) {
                 found.push(name);
             }
         }
