@@ -259,7 +259,7 @@ fn a_shorter_retention_needs_confirmation_in_every_state() {
     it.run(&["down"]).expect(0);
     let refused = it.run(&["up", "--retention", "1h"]).expect(2);
     assert!(
-        refused.err.contains("retention period of database d is 90d") && refused.err.contains("--yes"),
+        refused.err.contains("retention period of database d (90d)") && refused.err.contains("--yes"),
         "{}",
         refused.err
     );
