@@ -80,7 +80,7 @@ fn status_shows_reporting_models_and_explains_missing_reports() {
     std::fs::write(file.path(), "influx_dbname = \"d\"\ninflux_port = 1\n").unwrap();
     let port = it.influxdb_port.to_string();
     let other = it.run(&["status", "--config", &config, "--influxdb-port", &port, "--output", "json"]).json();
-    assert!(hints(&other).contains("Clipper's file says 127.0.0.1:1"), "{}", hints(&other));
+    assert!(hints(&other).contains("Clipper's file names 127.0.0.1:1"), "{}", hints(&other));
 }
 
 #[test]
