@@ -50,6 +50,8 @@ pub enum Error {
         hint: String,
         /// The command that installs an engine, if this machine has none and no setting selects one.
         install: Option<String>,
+        /// Whether no engine runs there, so that no server on this machine can be its container.
+        is_down: bool,
     },
     /// The engine answered with an error.
     #[error("cannot {doing}: {why}")]

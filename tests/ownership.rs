@@ -67,7 +67,7 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
         let other = |verb: &[&'static str]| with_influxdb(&it, &theirs.url(), &words(verb));
 
         let up = other(&["up"]).expect(1);
-        for part in [it.influxd.url(), theirs.url(), "up --move-data-source".into(), "another --name".into()] {
+        for part in [it.influxd.url(), theirs.url(), "up --move-data-source".into(), "a --name other than".into()] {
             assert!(up.err.contains(&part), "{version:?}: {part} in {}", up.err);
         }
         let status = other(&["status", "--output", "json"]).expect(3).json();

@@ -257,7 +257,9 @@ async fn clear(systems: &Systems) -> Result<usize> {
     let series = influxdb.query(database, &format!("SHOW SERIES WHERE {condition}")).await?;
     let count = series.iter().map(|series| series.rows.len()).sum();
     if count > 0 {
-        influxdb.query(database, &format!("DROP SERIES WHERE {condition}")).await?;
+        // With thousands of series, InfluxDB takes longer than for other requests.
+        let within = Some(systems.stack().timeout);
+        influxdb.query_within(database, &format!("DROP SERIES WHERE {condition}"), within).await?;
     }
     Ok(count)
 }

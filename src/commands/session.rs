@@ -73,7 +73,9 @@ impl Session {
         changes: bool,
     ) -> Result<Self> {
         match Self::open_on_engine(inputs.clone(), context, purpose, changes).await {
-            Err(error @ Error::Engine { .. }) if purpose == SettingsScope::Whole && !names_engine(context) => {
+            Err(error @ Error::Engine { is_down: true, .. })
+                if purpose == SettingsScope::Whole && !names_engine(context) =>
+            {
                 Err(with_native_servers(error, &inputs, context).await)
             }
             opened => opened,
@@ -95,7 +97,9 @@ impl Session {
         }
         if inputs.needs_no_engine() && purpose == SettingsScope::Whole {
             let session = Self::without_engine(&inputs, context)?;
-            expect_external(&session.systems, &inputs, context, &listener).await?;
+            if changes {
+                expect_external(&session.systems, &inputs, context, &listener).await?;
+            }
             return Ok(session);
         }
         let docker = connect(&mut inputs, context, &listener).await?;
@@ -282,7 +286,7 @@ async fn expect_external(
 
 /// The error of an engine that does not answer, with a hint about the servers that run on this machine.
 async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_>) -> Error {
-    let Error::Engine { endpoint, why, hint, install } = error else { return error };
+    let Error::Engine { endpoint, why, hint, install, is_down } = error else { return error };
     let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
     let ways = async {
         let (stack, _) = settings::merge(inputs, &Memory::default())?;
@@ -292,7 +296,7 @@ async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_
         Ok(native::hint(&found, &stack.invocation, &hint, install.as_deref(), file.as_deref(), System::HERE))
     };
     let hint = ways.await.unwrap_or_else(|_: Error| hint.clone());
-    Error::Engine { endpoint, why, hint, install }
+    Error::Engine { endpoint, why, hint, install, is_down }
 }
 
 /// Whether the engine does not answer, or Docker's own configuration names an engine that does not exist. An engine in an

@@ -140,12 +140,12 @@ impl Docker {
         }
     }
 
-    /// Whether a container holds an address now.
+    /// Whether a container holds an address now, also one that an interrupted address check left.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn holds_address(&self, instance: &str, publish: SocketAddr) -> Result<bool> {
-        Ok(self.containers(instance).await?.iter().any(|container| holds(container, publish)))
+    pub async fn holds_address(&self, publish: SocketAddr) -> Result<bool> {
+        Ok(self.every_container().await?.iter().any(|container| holds(container, publish)))
     }
 
     /// Unpauses a container.

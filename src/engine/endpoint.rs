@@ -284,7 +284,9 @@ fn usual(socket: &Path, environment: &Environment) -> Endpoint {
 /// The sockets of engines that run without Docker's own service.
 fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
     let (runtime, home) = (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME"));
-    let (temporary, colima) = (environment.path("TMPDIR"), environment.path("COLIMA_HOME"));
+    // Elsewhere, the folder for temporary files may be one in which every user can create a socket.
+    let temporary = environment.path("TMPDIR").filter(|_| cfg!(target_os = "macos"));
+    let colima = environment.path("COLIMA_HOME");
     let places = [
         ("rootless Docker", runtime, "docker.sock"),
         ("Docker Desktop", home, ".docker/run/docker.sock"),

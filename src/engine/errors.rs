@@ -17,9 +17,11 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
     let socket = endpoint.host.trim_start_matches("unix://");
     let missing = matches!(error, Bollard::SocketNotFoundError(_)) || lower.contains("no such file");
     let mut install = None;
+    let mut is_down = false;
     let (why, hint) = if lower.contains("permission denied") {
         (format!("permission denied for {socket}"), platform::permission(Path::new(socket)).to_string())
     } else if missing {
+        is_down = true;
         let others: Vec<String> = endpoint.tried.iter().map(Tried::to_string).collect();
         let others = match (others.is_empty(), endpoint.chosen_by == ChosenBy::Default) {
             (false, _) => format!("; also tried: {}", others.join(", ")),
@@ -38,6 +40,7 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
             "use unix:///path, tcp://host:port or ssh://user@host".to_string(),
         )
     } else if lower.contains("connection refused") {
+        is_down = true;
         ("no engine listens there".to_string(), start(endpoint))
     } else if matches!(error, Bollard::JsonDataError { .. }) || lower.contains("deserialize") {
         ("the answer does not come from a Docker engine".to_string(), "select another with -H or --context".to_string())
@@ -50,7 +53,7 @@ pub(super) fn unreachable(endpoint: &Endpoint, error: &Bollard) -> Error {
             ),
         )
     };
-    Error::Engine { endpoint: endpoint.to_string(), why, hint, install }
+    Error::Engine { endpoint: endpoint.to_string(), why, hint, install, is_down }
 }
 
 /// The TLS problem, if that is the cause of an error.

@@ -175,6 +175,7 @@ impl Docker {
                  passphrase)"
             ),
             install: None,
+            is_down: false,
         })
     }
 
@@ -225,7 +226,7 @@ impl Docker {
             } else {
                 return error;
             };
-            return Error::Engine { endpoint: self.endpoint.to_string(), why, hint, install: None };
+            return Error::Engine { endpoint: self.endpoint.to_string(), why, hint, install: None, is_down: false };
         }
         error
     }
@@ -263,6 +264,7 @@ impl Docker {
                 why,
                 hint: "use Docker 19.03 or newer, or select another engine with -H or --context".into(),
                 install: None,
+                is_down: false,
             });
         }
         engine.kind = engine_kind(&version, self.endpoint.other_machine().is_none() && !self.is_over_ssh());

@@ -89,13 +89,18 @@ impl Docker {
     /// All containers except leftovers of interrupted address checks, which are removed when their
     /// address or network is needed.
     async fn all_containers(&self) -> Result<Vec<ContainerSummary>> {
+        let mut containers = self.every_container().await?;
+        containers.retain(|container| !is_address_check(container));
+        Ok(containers)
+    }
+
+    /// All containers, whoever created them.
+    pub(super) async fn every_container(&self) -> Result<Vec<ContainerSummary>> {
         let list = async || {
             let all = ListContainersOptionsBuilder::default().all(true).build();
             self.call("list containers", podman::readable(self.client.list_containers(Some(all)))).await
         };
-        let mut containers = self.ask_until_ended(list).await?;
-        containers.retain(|container| !is_address_check(container));
-        Ok(containers)
+        self.ask_until_ended(list).await
     }
 }
 

@@ -4,11 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
 use super::Systems;
 use crate::backoff::pause;
-use crate::engine::SeenRole;
+use crate::engine::{SeenRole, is_of_this_machine};
 use crate::error::Result;
 use crate::model::address::{collide, reachable};
 use crate::model::event::{Event, Listener};
@@ -32,14 +33,15 @@ impl Systems {
             return Ok(None);
         };
         let publish = spec.specification.publish;
-        if seen.port_holder.is_some() || may_hold(&seen.container, publish) {
+        let is_here = is_of_this_machine(reachable(publish.ip()));
+        if !is_here || seen.port_holder.is_some() || may_hold(&seen.container, publish) {
             return Ok(None);
         }
         let deadline = Instant::now() + STARTING;
         let mut backoff = Duration::from_millis(50);
         loop {
             let accepts = accepts(SocketAddr::new(reachable(publish.ip()), publish.port())).await;
-            if !accepts || self.docker()?.holds_address(&self.stack.instance, publish).await? {
+            if !accepts || self.docker()?.holds_address(publish).await? {
                 return Ok(None);
             }
             if Instant::now() >= deadline {
@@ -79,7 +81,29 @@ fn may_hold(container: &ContainerState, publish: SocketAddr) -> bool {
         && made.is_none_or(|at| collide(at, publish))
 }
 
-/// Whether a server accepts connections at an address. Nothing is sent.
+/// Whether a server accepts connections at an address. Nothing is sent. A process that forwards the port of an engine
+/// closes a connection at once if no server is behind it.
 async fn accepts(address: SocketAddr) -> bool {
-    matches!(tokio::time::timeout(CONNECT, TcpStream::connect(address)).await, Ok(Ok(_)))
+    let Ok(Ok(mut stream)) = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await else { return false };
+    let read = tokio::time::timeout(CONNECT, stream.read_u8()).await;
+    // A server waits for a request, or sends its own greeting.
+    matches!(read, Err(_) | Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_whose_connections_are_closed_at_once_has_no_server() {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(accepts(address).await, "it waits for a request");
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream);
+            }
+        });
+        assert!(!accepts(address).await);
+    }
 }
