@@ -26,18 +26,15 @@ target() {
 
 download() { # URL FILE
   case $1 in
+    *@*) fail "$1 contains a user name" ;;
     https://*) options='--proto =https --tlsv1.2' ;;
     http://127.0.0.1:*) options='' ;;
     *) fail "$1 is not an https address" ;;
   esac
-  if command -v curl >/dev/null; then
-    # shellcheck disable=SC2086
-    curl $options --fail --silent --show-error --location --retry 2 --output "$2" "$1" || fail "cannot download $1"
-  elif command -v wget >/dev/null; then
-    wget -q -O "$2" "$1" || fail "cannot download $1"
-  else
-    fail 'needs curl or wget'
-  fi
+  # Some versions of wget verify no certificate, or follow a redirect to http.
+  command -v curl >/dev/null || fail 'needs curl'
+  # shellcheck disable=SC2086
+  curl $options --fail --silent --show-error --location --retry 2 --output "$2" "$1" || fail "cannot download $1"
 }
 
 digest() { # FILE

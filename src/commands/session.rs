@@ -293,7 +293,9 @@ async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_
         let found = native_servers(&stack, &listener).await?;
         let file = inputs.given(Setting::Config).filter(|path| !path.is_empty());
         let file = file.map(|path| shell_word(path));
-        Ok(native::hint(&found, &stack.invocation, &hint, install.as_deref(), file.as_deref(), System::HERE))
+        let has_table = inputs.file.as_ref().is_some_and(|file| !file.metrics.is_empty());
+        let file = file.as_deref().map(|path| (path, has_table));
+        Ok(native::hint(&found, &stack.invocation, &hint, install.as_deref(), file, System::HERE))
     };
     let hint = ways.await.unwrap_or_else(|_: Error| hint.clone());
     Error::Engine { endpoint, why, hint, install, is_down }

@@ -73,15 +73,16 @@ pub fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
     };
     let (risk, remedy) = match role {
         Role::Influxdb => (
-            "without a password: every host that reaches that address can read, write and delete metrics",
+            " without a password: every host that reaches that address can read, write and delete metrics",
             format!("set {setting} to \"127.0.0.1:{}\"", url.port),
         ),
         Role::Grafana => (
-            "as admin / admin: every host that reaches that address can administer Grafana",
+            ", and this one accepts admin / admin: if it is the same server, every host that reaches that address can \
+             administer it",
             format!("change that password, or set {setting} to 127.0.0.1"),
         ),
     };
-    format!("{} also answers at {url} {risk}; {remedy} ({file}) and restart it", role.title())
+    format!("{} also answers at {url}{risk}; {remedy} ({file}) and restart it", role.title())
 }
 
 /// The server in one role, as a run without an engine finds it.
@@ -126,14 +127,14 @@ impl Found {
 
 /// The hint if no engine answers: use the servers on this machine if both can be used, otherwise all
 /// ways to continue if no engine is installed. `start` is the hint of the engine itself, `install` the
-/// command that installs one, and `file` the path of Clipper's file.
+/// command that installs one, and `file` the path of Clipper's file and whether it has a table `[metrics]`.
 #[must_use]
 pub fn hint(
     found: &[Found; 2],
     invocation: &Invocation,
     start: &str,
     install: Option<&str>,
-    file: Option<&str>,
+    file: Option<(&str, bool)>,
     system: System,
 ) -> String {
     let described = listed(&found.iter().map(Found::describe).collect::<Vec<_>>());
@@ -144,11 +145,16 @@ pub fn hint(
         let command = invocation.command(&format!("up{}", typed(&|server| server.url.to_string())));
         let lines: String =
             found.iter().map(|server| format!("\n  {}_url = \"{}\"", server.role, server.url)).collect();
-        let file = file.map_or("Clipper's file, and pass that file with --config".into(), str::to_string);
+        let header = if matches!(file, Some((_, true))) { "" } else { "\n  [metrics]" };
+        let place = match file {
+            None => "to Clipper's file, and pass that file with --config".to_string(),
+            Some((path, true)) => format!("to the table [metrics] of {path}"),
+            Some((path, false)) => format!("at the end of {path}"),
+        };
         let otherwise = install.map_or(start.to_string(), |command| format!("install an engine: {command}"));
         return format!(
             "{described}; to use them without an engine: `{command}`\nevery command finds them after you add these \
-             lines to {file}:\n  [metrics]{lines}\nto run containers instead: {otherwise}"
+             lines {place}:{header}{lines}\nto run containers instead: {otherwise}"
         );
     }
     let Some(install) = install else { return start.to_string() };
@@ -201,7 +207,10 @@ mod tests {
              and pass that file with --config:\n  [metrics]\n  influxdb_url = \"http://127.0.0.1:8086\"\n  \
              grafana_url = \"http://127.0.0.1:3000\"\nto run containers instead: start it"
         );
-        assert!(hint(Some("conf/a.toml")).contains("add these lines to conf/a.toml:"), "{}", hint(Some("conf/a.toml")));
+        let [new, existing] = [false, true].map(|has_table| hint(Some(("conf/a.toml", has_table))));
+        assert!(new.contains("add these lines at the end of conf/a.toml:\n  [metrics]\n"), "{new}");
+        let to_table = "add these lines to the table [metrics] of conf/a.toml:\n  influxdb_url";
+        assert!(existing.contains(to_table) && !existing.contains("\n  [metrics]"), "{existing}");
     }
 
     #[test]
