@@ -82,7 +82,7 @@ declare -A first=()
 cells=""
 cell() { # column figure: with the ratio to the column's first figure
   [ -n "${first[$1]:-}" ] || first[$1]=$2
-  cells+=" | $2 ($(awk -v a="$2" -v b="${first[$1]}" 'BEGIN {printf "%.1f", b > 0 ? a / b : 0}'))"
+  cells+=" | $2 ($(awk -v a="$2" -v b="${first[$1]}" 'BEGIN {printf "%.1f", (b > 0) ? a / b : 0}'))"
 }
 row() { # label
   cells=""

@@ -344,6 +344,20 @@ fn grafana_has_no_plugin() {
 }
 
 #[test]
+fn the_fields_of_all_measurements_are_listed_once_for_all_models() {
+    // The first version passes statements in the path.
+    let it = Case::healthy(Version::V7);
+    for model in 2..=5 {
+        it.report(&format!("m{model}"));
+    }
+    it.servers.double.lock().unwrap().forget_seen();
+    it.command(&[]).run().expect(0);
+    let double = it.servers.double.lock().unwrap();
+    let asked = |statement: &str| double.seen().iter().filter(|seen| seen.path.ends_with(statement)).count();
+    assert_eq!((asked("q=SHOW%20FIELD%20KEYS"), asked("q=SHOW%20TAG%20KEYS")), (1, 1), "{:?}", double.seen());
+}
+
+#[test]
 fn one_panel_queries_a_missing_field() {
     for version in ALL {
         let it = Case::healthy(version);

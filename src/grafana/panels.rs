@@ -450,12 +450,22 @@ impl Grafana {
                 }
                 None => (format!(" FROM {measurements}"), true),
             };
-            let mut keys = if is_there { list(&format!("SHOW FIELD KEYS{of}")).await? } else { Vec::new() };
-            if !keys.is_empty() {
-                keys.extend(list(&format!("SHOW TAG KEYS{of}")).await?);
-            }
-            keys.sort_unstable();
-            keys.dedup();
+            // Every pattern shares the keys of all measurements, which are many.
+            let origin = (key.0.clone(), of);
+            let keys = match known.get(&origin) {
+                _ if !is_there => Vec::new(),
+                Some(keys) => keys.clone(),
+                None => {
+                    let mut keys = list(&format!("SHOW FIELD KEYS{}", origin.1)).await?;
+                    if !keys.is_empty() {
+                        keys.extend(list(&format!("SHOW TAG KEYS{}", origin.1)).await?);
+                    }
+                    keys.sort_unstable();
+                    keys.dedup();
+                    known.insert(origin, keys.clone());
+                    keys
+                }
+            };
             known.insert(key, keys.clone());
             keys
         };
