@@ -1112,6 +1112,9 @@ fn beside_native_servers_on_all_addresses_a_bare_up_names_them_and_status_warns(
     assert!(up.contains("is up and verified"), "{up}");
     for text in [status, doctor] {
         assert!(text.contains("InfluxDB also answers at http://192.0.2.9:8086 without a password"), "{text}");
-        assert!(text.contains("Grafana also answers at http://192.0.2.9:3000, and this one accepts admin / admin"), "{text}");
+        assert!(
+            text.contains("Grafana also answers at http://192.0.2.9:3000, and this one accepts admin / admin"),
+            "{text}"
+        );
     }
 }
