@@ -12,14 +12,9 @@
 # output contains median, minimum and maximum of the rounds, ratios of medians, and the requests of one `up`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-influxdb=${1:?INFLUXDB_IMAGE}
-grafana=${2:?GRAFANA_IMAGE}
-rounds=${3:-5}
-cargo build --quiet --release
-program=${CARGO_TARGET_DIR:-target}/release/clipper-metrics
+. benches/prepare.sh
 name=cm-bench
 ports=(18986 13986)
-work=$(mktemp -d)
 
 now() { date +%s%N; }
 remove() {

@@ -9,15 +9,10 @@
 # is the time in which InfluxDB answers the queries of the dashboard's open panels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-influxdb=${1:?INFLUXDB_IMAGE}
-grafana=${2:?GRAFANA_IMAGE}
-rounds=${3:-5}
-cargo build --quiet --release
-program=${CARGO_TARGET_DIR:-target}/release/clipper-metrics
+. benches/prepare.sh
 name=cm-scale
 ports=(18987 13987)
 url=http://127.0.0.1:${ports[0]}
-work=$(mktemp -d)
 remove() { "$program" down --name "$name" --volumes --yes --quiet || true; }
 trap 'remove; rm -rf "$work"' EXIT
 

@@ -126,13 +126,9 @@ impl Session {
             inputs.engine_machine = docker.identity().await?.map(|identity| machine_fingerprint(&identity));
         }
         if !memory.containers.is_empty() {
-            for (setting, host) in
-                memory.stored.iter().flat_map(|stored| settings::names_without_address(&inputs, stored))
-            {
+            let names = memory.stored.iter().flat_map(|stored| settings::names_without_address(&inputs, stored));
+            for (setting, host) in names.filter(|(setting, _)| memory.has_address_for(*setting)) {
                 let option = setting.option();
-                if !memory.has_address_for(setting) {
-                    continue;
-                }
                 listener.on(Event::Warning(&format!(
                     "the remembered {option} {host} has no address at the moment: the address of the existing container is used"
                 )));
@@ -261,9 +257,7 @@ async fn expect_external(
 ) -> Result<()> {
     let stack = systems.stack();
     let is_here = |role| {
-        let host = &stack.url(role).host;
-        let addresses = host.parse().map_or_else(|_| (inputs.resolve)(host), |ip| vec![ip]);
-        addresses.into_iter().any(|ip| ip.is_loopback() || (inputs.has_address)(ip))
+        inputs.addresses(&stack.url(role).host).into_iter().any(|ip| ip.is_loopback() || (inputs.has_address)(ip))
     };
     let Ok(endpoint) = endpoint(context) else { return Ok(()) };
     if endpoint.is_ssh() || !Role::ALL.into_iter().any(is_here) {

@@ -211,11 +211,12 @@ mod tests {
         }
 
         #[test]
-        fn an_upgrade_survives_its_label(id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..3) {
+        fn an_upgrade_survives_its_label(
+            id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..UpgradeState::ALL.len()
+        ) {
             let from = NamedImage { name: ImageRef::parse("grafana:1").unwrap(), id: image };
             let to = NamedImage { name: ImageRef::parse("m:5/grafana:2").unwrap(), id: None };
-            let states = [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Undone];
-            let noted = Upgrade { id, from, to, state: states[usize::try_from(state).unwrap()] };
+            let noted = Upgrade { id, from, to, state: UpgradeState::ALL[state] };
             prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted), None)), Some(noted));
         }
 

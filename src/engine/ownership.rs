@@ -94,7 +94,7 @@ impl Docker {
         Ok(containers)
     }
 
-    /// All containers, whoever created them.
+    /// All containers on the engine.
     pub(super) async fn every_container(&self) -> Result<Vec<ContainerSummary>> {
         let list = async || {
             let all = ListContainersOptionsBuilder::default().all(true).build();

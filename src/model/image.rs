@@ -80,10 +80,11 @@ impl ImageRef {
         (first.contains(['.', ':']) || first == "localhost").then_some(first)
     }
 
-    /// Whether both images come from the same repository of the same registry.
+    /// Whether a server of this image, which reports the version `runs`, contradicts its tag, so that the tags of
+    /// `other` from the same repository name no version either.
     #[must_use]
-    pub fn is_from_same_repository(&self, other: &Self) -> bool {
-        self.name == other.name
+    pub fn is_contradicted(&self, runs: Version, other: &Self) -> bool {
+        self.name == other.name && self.version().is_some_and(|named| named != runs)
     }
 
     /// The image's name in a mirror that keeps Docker Hub's full names, where official images are

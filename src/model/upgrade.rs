@@ -49,6 +49,9 @@ pub enum UpgradeState {
 }
 
 impl UpgradeState {
+    /// All states.
+    pub(crate) const ALL: [Self; 5] = [Self::Unproven, Self::Refused, Self::Postponed, Self::Undone, Self::Ended];
+
     /// The name in the settings' label.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -64,9 +67,7 @@ impl UpgradeState {
     /// Parses a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Unproven, Self::Refused, Self::Postponed, Self::Undone, Self::Ended]
-            .into_iter()
-            .find(|state| state.name() == name)
+        Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
@@ -186,13 +187,7 @@ mod tests {
         assert!(postponed.must_restore(&two) && !postponed.refuses(&two), "its image is tried again");
         let ended = upgrade(UpgradeState::Ended);
         assert!(!ended.must_restore(&two) && !ended.refuses(&two) && !ended.is_pending());
-        for state in [
-            UpgradeState::Unproven,
-            UpgradeState::Refused,
-            UpgradeState::Postponed,
-            UpgradeState::Undone,
-            UpgradeState::Ended,
-        ] {
+        for state in UpgradeState::ALL {
             assert_eq!(UpgradeState::parse(state.name()), Some(state));
         }
     }

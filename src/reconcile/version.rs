@@ -114,12 +114,9 @@ pub(super) fn older(
     files: &VolumeFiles,
     label: Option<Version>,
 ) -> Option<Blocker> {
-    // The server contradicted a tag of this repository, so its tags name no version.
     let is_contradicted = files.ran.as_ref().is_some_and(|ran| {
         let made = ran.image.as_deref().and_then(|made| ImageRef::parse(made).ok());
-        made.is_some_and(|made| {
-            made.is_from_same_repository(image) && made.version().is_some_and(|named| named != ran.version)
-        })
+        made.is_some_and(|made| made.is_contradicted(ran.version, image))
     });
     if is_contradicted || files.ran_last(image) {
         return None;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::keys::Setting;
-use super::{Inputs, Resolved, values};
+use super::{Resolved, values};
 use crate::error::{Error, Result};
 use crate::model::address::ServerUrl;
 use crate::model::container_config::{ContainerConfig, PasswordSource};
@@ -74,17 +74,16 @@ pub(super) fn keep_image(
     Some(std::mem::replace(&mut made.image, upgrade.from.name.clone()))
 }
 
-/// The addresses of a host that is given by address or by name.
-pub(super) fn addresses(inputs: &Inputs, host: &str) -> Vec<IpAddr> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host.parse().map_or_else(|_| (inputs.resolve)(host), |ip| vec![ip])
+/// A host as it is resolved: without the brackets of an IPv6 address.
+pub(super) fn unbracketed(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Resolves the address to publish at to one IP address.
 fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
     // A remembered name may have lost its address; the container keeps the one it was created with.
     let before = resolved.memory.address_of(role).filter(|_| resolved.inputs.given(setting).is_none());
-    addresses(resolved.inputs, text).into_iter().next().or(before).ok_or_else(|| {
+    resolved.inputs.addresses(unbracketed(text)).into_iter().next().or(before).ok_or_else(|| {
         Error::usage(
             format!("cannot publish {} at {text}: the name has no address", role.title()),
             format!(

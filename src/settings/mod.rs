@@ -15,8 +15,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::containers::{
-    LoopbackOwner, addresses, container, data_source_url, default_image, keep_image, loopback_owner, settings_from,
-    settings_of,
+    LoopbackOwner, container, data_source_url, default_image, keep_image, loopback_owner, settings_from, settings_of,
+    unbracketed,
 };
 use self::contents::{alerts, retention, user_dashboards};
 use self::keys::{Setting, Values};
@@ -126,6 +126,12 @@ impl Inputs {
             setting => file.metrics.get(setting.key().key?),
         }
         .filter(|value| !value.is_empty())
+    }
+
+    /// The addresses of a host that is given by address or by name.
+    #[must_use]
+    pub fn addresses(&self, host: &str) -> Vec<IpAddr> {
+        host.parse().map_or_else(|_| (self.resolve)(host), |ip| vec![ip])
     }
 
     /// The instance's name, which every request to the engine needs.
@@ -326,7 +332,7 @@ pub fn names_without_address(inputs: &Inputs, stored: &StoredSettings) -> Vec<(S
     let names = [(Setting::InfluxdbIp, Setting::InfluxdbUrl), (Setting::GrafanaIp, Setting::GrafanaUrl)];
     let names = names.into_iter().filter(|(ip, url)| inputs.given(*ip).is_none() && !is_external(*url));
     let names = names.filter_map(|(ip, _)| Some((ip, used(ip)?.to_string())));
-    names.filter(|(_, host)| addresses(inputs, host).is_empty()).collect()
+    names.filter(|(_, host)| inputs.addresses(unbracketed(host)).is_empty()).collect()
 }
 
 /// The settings that the containers were created from, in place of remembered ones.
@@ -614,10 +620,7 @@ fn credentials(inputs: &Inputs, login: &Login, influxdb_user: Option<String>) ->
 /// Where Clipper writes, by its file and its defaults.
 fn target(file: &ClipperFile, inputs: &Inputs) -> ClipperTarget {
     let host = file.influx_ip.clone().unwrap_or_else(|| "127.0.0.1".into());
-    let addresses = match host.parse() {
-        Ok(ip) => vec![ip],
-        Err(_) => (inputs.resolve)(&host),
-    };
+    let addresses = inputs.addresses(&host);
     let is_on_engine = |ip: &IpAddr| match &inputs.engine {
         EngineLocation::Here => ip.is_unspecified() || (inputs.has_address)(*ip),
         EngineLocation::Elsewhere(engine) | EngineLocation::OverSsh { host: engine, .. } => {

@@ -539,9 +539,7 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
 fn is_contradicted<S>(seen: &Server<S>, image: &ImageRef) -> bool {
     let runs = seen.version.as_deref().and_then(Version::parse);
     let made = seen.container.ours().and_then(|have| have.specification.as_ref()).map(|made| &made.image);
-    made.zip(runs).is_some_and(|(made, runs)| {
-        made.is_from_same_repository(image) && made.version().is_some_and(|named| named != runs)
-    })
+    made.zip(runs).is_some_and(|(made, runs)| made.is_contradicted(runs, image))
 }
 
 /// An image that runs as another user cannot use the files of the first one: managed containers may
