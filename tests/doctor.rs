@@ -460,6 +460,35 @@ fn a_variable_finds_nothing() {
 }
 
 #[test]
+fn the_dashboards_time_range_misses_the_reports() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        it.edit(|dashboard| dashboard["time"] = json!({"from": "now-2d", "to": "now-1d"}));
+        it.expect("dashboard", &["not in the dashboard's time range", "includes the last minutes"]);
+    }
+}
+
+#[test]
+fn the_listed_models_are_retired() {
+    for version in ALL {
+        let it = Case::healthy(version);
+        // The first 25 by name have reported in the same week, but not within the last 30 minutes.
+        let old: String = (0..30).map(|number| report(&format!("a{number}"), 31)).collect();
+        it.servers.influxd.write("d", &old);
+        // Collapsed panels show all models.
+        let document = it.expect("dashboard", &["no open panel shows a point", "Name contains"]);
+        assert_eq!(document["panels"], json!({"answering": 21, "total": 21}), "{version:?}");
+        // Models that are not in the time range's shards are not listed at all.
+        it.servers.influxd.query("d", "DROP SERIES FROM /^a\\d/");
+        let old: String = (0..30).map(|number| report(&format!("b{number}"), 30 * 24 * 60)).collect();
+        it.servers.influxd.write("d", &old);
+        it.report("m1");
+        let diagnosis = it.command(&["--output", "json"]).run().json();
+        assert_eq!(diagnosis["culprit"], Value::Null, "{version:?}: {diagnosis}");
+    }
+}
+
+#[test]
 fn the_dashboard_was_deleted() {
     for version in ALL {
         let it = Case::healthy(version);

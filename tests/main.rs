@@ -19,6 +19,7 @@ mod architecture;
 mod cli;
 mod contract;
 mod convergence;
+mod dashboard;
 mod doctor;
 mod e2e;
 mod english;

@@ -40,6 +40,8 @@ pub(super) struct Panel<'a> {
     pub(super) title: String,
     pub(super) json: &'a Value,
     pub(super) repeated_for: Option<&'a str>,
+    /// It belongs to a collapsed row.
+    pub(super) is_collapsed: bool,
 }
 
 /// All panels except rows, including those inside rows.
@@ -47,20 +49,21 @@ pub(super) fn panels(dashboard: &Value) -> Vec<Panel<'_>> {
     let mut found = Vec::new();
     let rows = dashboard["rows"].as_array().filter(|_| dashboard["schemaVersion"].as_u64() < Some(PANELS_FROM));
     for row in rows.into_iter().flatten() {
-        add(&row["panels"], repeat(row), &mut found);
+        add(&row["panels"], repeat(row), row["collapse"] == true, &mut found);
     }
-    add(&dashboard["panels"], None, &mut found);
+    add(&dashboard["panels"], None, false, &mut found);
     found
 }
 
-fn add<'a>(panels: &'a Value, mut row_repeats: Option<&'a str>, found: &mut Vec<Panel<'a>>) {
+fn add<'a>(panels: &'a Value, mut row_repeats: Option<&'a str>, is_collapsed: bool, found: &mut Vec<Panel<'a>>) {
     for json in panels.as_array().into_iter().flatten().filter(|panel| panel.is_object()) {
         if json["type"] == "row" || json["panels"].is_array() {
             // The panels of an open row follow it; a collapsed row contains them.
             row_repeats = repeat(json);
-            add(&json["panels"], row_repeats, found);
+            add(&json["panels"], row_repeats, true, found);
         } else {
-            found.push(Panel { title: text(&json["title"]), json, repeated_for: repeat(json).or(row_repeats) });
+            let repeated_for = repeat(json).or(row_repeats);
+            found.push(Panel { title: text(&json["title"]), json, repeated_for, is_collapsed });
         }
     }
 }
@@ -91,6 +94,15 @@ pub(super) fn replacements() -> impl Iterator<Item = (&'static str, &'static str
 }
 
 impl<'a> Panel<'a> {
+    /// Whether it is open when the dashboard opens, and has a query over the dashboard's time range.
+    pub(super) fn shows_range(&self) -> bool {
+        let has_range = |target: &Value| {
+            let query = target["query"].as_str().filter(|_| target["rawQuery"] == true);
+            query.is_none_or(|query| ["$timeFilter", "$__timeFilter"].iter().any(|filter| query.contains(filter)))
+        };
+        !self.is_collapsed && self.queries().iter().any(|(target, _)| has_range(target))
+    }
+
     /// The id of its plugin.
     pub(super) fn kind(&self) -> &'a str {
         self.json["type"].as_str().unwrap_or_default()

@@ -32,6 +32,8 @@ const SHORTEST_INTERVAL: u64 = 15_000;
 /// The results of opening the stored dashboard.
 #[derive(Debug)]
 pub struct Opened {
+    /// The start and the end of its time range, in milliseconds since 1970.
+    pub range: (i64, i64),
     /// Data sources that answer no query.
     pub sources: Vec<SourceFault>,
     /// Every variable with a query.
@@ -208,10 +210,10 @@ impl Grafana {
                 Some((_, Failure::Transport(why))) => PanelContent::Unanswered(why),
                 _ => content,
             };
-            PanelAnswer { title: panel.title.clone(), content, time }
+            PanelAnswer { title: panel.title.clone(), shows_range: panel.shows_range(), content, time }
         });
         let (variables, panels) = (variables.collect(), panels.collect());
-        Ok(Some(Opened { sources: failing, variables, panels }))
+        Ok(Some(Opened { range: (range.from, range.to), sources: failing, variables, panels }))
     }
 
     /// How this version's data source writes variables.

@@ -215,6 +215,8 @@ pub struct SourceFault {
 pub struct PanelAnswer {
     /// The panel's title.
     pub title: String,
+    /// It is open when the dashboard opens, and shows the dashboard's time range.
+    pub shows_range: bool,
     /// The outcome.
     pub content: PanelContent,
     /// How long it took.

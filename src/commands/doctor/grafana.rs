@@ -10,7 +10,7 @@ use crate::influxdb::probe::probe_question;
 use crate::model::diagnosis::{
     Check, CheckOutcome, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
 };
-use crate::model::reports::Reports;
+use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, Stack};
 use crate::model::status::{ObjectState, QueryState, ServerState, Status, missing_plugin};
@@ -140,9 +140,24 @@ impl Examination<'_> {
             DashboardId::User(_) => format!(" of {:?}", stack.dashboard_identity(id).1),
         };
         let has_models = !reports.models.is_empty();
+        let is_reporting = reports.reporting == Some(true);
+        let (from, to) = opened.range;
+        let is_beyond = |at: i64| at + SKEW < from || at - SKEW > to;
+        let misses_reports = is_reporting && id == DashboardId::Bundled && reports.last_report.is_some_and(is_beyond);
+        if misses_reports {
+            let outcome = CheckOutcome::failed(
+                "Clipper reports, but not in the dashboard's time range",
+                "choose a time range that includes the last minutes, and save the dashboard with it",
+            );
+            self.note(Check::Dashboard, outcome, Duration::ZERO);
+        }
         for VariableAnswer { name, content, time } in opened.variables {
             let outcome = match content {
                 VariableContent::Values(0) if !has_models => CheckOutcome::Skipped("no model has reported yet".into()),
+                // The bundled dashboard lists the models of its time range.
+                VariableContent::Values(0) if id == DashboardId::Bundled && (misses_reports || !is_reporting) => {
+                    CheckOutcome::Skipped("no model has reported in the dashboard's time range".into())
+                }
                 VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
                 VariableContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
                 VariableContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
@@ -160,17 +175,16 @@ impl Examination<'_> {
             };
             self.note(Check::Variable(name), outcome, time);
         }
-        let is_blank =
-            opened.panels.iter().all(|panel| matches!(panel.content, PanelContent::Empty | PanelContent::Elsewhere(_)));
-        let asks = opened.panels.iter().any(|panel| panel.content == PanelContent::Empty);
-        if is_blank && asks && reports.reporting == Some(true) && id == DashboardId::Bundled {
+        let mut shown = opened.panels.iter().filter(|panel| panel.shows_range).map(|panel| &panel.content).peekable();
+        let is_blank = shown.peek().is_some() && shown.all(|content| *content == PanelContent::Empty);
+        if is_blank && is_reporting && !misses_reports && id == DashboardId::Bundled {
             let outcome = CheckOutcome::failed(
-                "Clipper reports, but no panel shows a point in the dashboard's time range",
-                "choose a time range that includes the last minutes, and save the dashboard with it",
+                "Clipper reports, but no open panel shows a point",
+                "choose models that report with the dashboard's variables, such as Name contains, and save the dashboard",
             );
             self.note(Check::Dashboard, outcome, Duration::ZERO);
         }
-        for PanelAnswer { title, content, time } in opened.panels {
+        for PanelAnswer { title, content, time, .. } in opened.panels {
             let outcome = match content {
                 PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
                 PanelContent::Empty => CheckOutcome::Passed("answers, but has no points in its time range".into()),
