@@ -150,6 +150,46 @@ fn an_alert_names_its_models_in_every_version() {
 }
 
 #[test]
+fn the_silence_rule_selects_models_that_reported_within_a_day_and_have_stopped() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up", "--alerts", "--alert-silence-after", "90s"]).expect(0);
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+    let report = |model: &str, seconds_ago: i64| {
+        format!("{model}_prediction_counter value=7 {}\n", now - seconds_ago * 1_000_000_000)
+    };
+    let mut lines: String =
+        (0..40).map(|turn| report("busy", 15 * turn) + &report("stopped", 100 + 15 * turn)).collect();
+    for (model, seconds_ago) in [("new", 5), ("late", 80), ("yesterday", 86_000), ("retired", 90_000)] {
+        lines += &report(model, seconds_ago);
+    }
+    it.influxd.write("clipper", &lines);
+    let rule = titled(&it, "a model has gone silent");
+    let answer = it.influxd.query("clipper", rule["data"][0]["model"]["query"].as_str().unwrap());
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let reports = |model: &str| {
+        let series = answer["results"][0]["series"].as_array().unwrap();
+        let one = series.iter().find(|one| one["name"] == format!("{model}_prediction_counter"));
+        one.and_then(|one| one["values"][0][1].as_i64())
+    };
+    let found = ["busy", "new", "late", "stopped", "yesterday", "retired"].map(reports);
+    assert_eq!(found, [Some(6), Some(1), Some(1), Some(0), Some(0), None], "{answer}");
+    assert_eq!(rule["data"][1]["model"]["conditions"][0]["evaluator"], json!({"type": "lt", "params": [1]}));
+}
+
+#[test]
+fn an_alert_links_to_each_of_its_models() {
+    let it = Servers::start(Version::V12);
+    it.run(&["up", "--alerts"]).expect(0);
+    for title in ["p99 above the objective", "a model has gone silent"] {
+        let links = titled(&it, title)["annotations"]["links"].as_str().unwrap().to_string();
+        // The search for a whole measurement selects exactly its model, however many the dashboard lists.
+        let link =
+            "{{ externalURL }}d/clipper-metrics?var-search={{ $model }}_prediction_counter&var-model={{ $model }}";
+        assert!(links.contains(link), "{links}");
+    }
+}
+
+#[test]
 fn a_grafana_without_the_api_is_reported_in_one_sentence() {
     let it = Servers::start(Version::V7);
     let up = it.run(&["up", "--alerts"]).expect(1);

@@ -38,14 +38,14 @@ const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 pub(super) const INTERVAL: u64 = 10;
 /// The period searched for a model's newest report, in seconds: four of its intervals.
 const LATENCY_RANGE: u64 = 60;
+/// The largest number of models for which an alert links to each.
+const MODELS_LINKED: usize = 25;
 /// A model that has been silent for longer no longer raises an alert, in seconds.
 const SILENCE_RANGE: u64 = 86_400;
 /// The panel for the latency rule.
 const LATENCY_PANEL: &str = "p99 latency by model";
 /// The panel for the silence rule.
 const SILENCE_PANEL: &str = "Predictions per report";
-/// A threshold between zero and the smallest possible average of a non-zero count.
-const ALMOST_NOTHING: f64 = 0.01;
 /// The fields in which a user's edit is detected.
 const CONTENT: [&str; 11] = [
     "title",
@@ -87,22 +87,21 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
             true,
             format!("The p99 latency of a model is above the objective of {} ms", millis(objective)),
         ),
-        AlertRule::Silence => {
-            // The current bucket and three before it, which together cover the time span.
-            let bucket = after.div_ceil(3).max(1);
-            (
-                SILENCE_RANGE,
-                format!(
-                    "SELECT moving_average(count(\"value\"), 4) FROM /{COUNTER}$/ WHERE $timeFilter \
-                     GROUP BY time({bucket}s) fill(0) ORDER BY time DESC LIMIT 1"
-                ),
-                json!({"type": "lt", "params": [ALMOST_NOTHING]}),
-                go_duration(0),
-                COUNTER,
-                false,
-                format!("A model has not reported for {after} s"),
-            )
-        }
+        AlertRule::Silence => (
+            SILENCE_RANGE,
+            // A zero for each model that reported within the range, plus the number of its current reports. InfluxDB
+            // reads only the newest points, whatever the length of the range.
+            format!(
+                "SELECT sum(\"n\") FROM \
+                 (SELECT last(\"value\") * 0 AS \"n\" FROM /{COUNTER}$/ WHERE time > now() - {SILENCE_RANGE}s), \
+                 (SELECT count(\"value\") AS \"n\" FROM /{COUNTER}$/ WHERE time > now() - {after}s)"
+            ),
+            json!({"type": "lt", "params": [1]}),
+            go_duration(0),
+            COUNTER,
+            false,
+            format!("A model has not reported for {after} s"),
+        ),
     };
     let expression = json!({"type": EXPRESSION, "uid": EXPRESSION_UID});
     let panel = dashboard::panel_id(match rule {
@@ -120,6 +119,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
         "annotations": {
             "summary": summary,
             "description": description(suffix, shows_value),
+            "links": links(suffix, instance),
             "__dashboardUid__": instance,
             "__panelId__": panel.to_string(),
         },
@@ -152,15 +152,38 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
 /// From 12.4 on, each entry of `$values` carries the name of its series as a label. Earlier versions leave the labels
 /// empty and name the series only in `$value`, which is a string.
 fn description(suffix: &str, shows_value: bool) -> String {
-    let (value, replacement) = if shows_value { (" ({{ . }} ms)", "$1 ($2 ms)") } else { ("", "$1") };
+    let (value, replacement) = if shows_value { (" ({{ . }} ms)", "`$1 ($2 ms)`") } else { ("", "`$1`") };
+    each_model(suffix, &format!("{{{{ {} }}}}{value}", model(suffix)), replacement)
+}
+
+/// A template of the addresses that show the dashboard with each model of an alert alone, or of the dashboard's address
+/// if the alert has many models. The link that Grafana adds to an alert shows the models that the dashboard lists by
+/// default.
+fn links(suffix: &str, instance: &str) -> String {
+    let address = format!("d/{instance}?var-search=MODEL{COUNTER}&var-model=MODEL");
+    let one = format!("{{{{ $model := {} | urlquery }}}}{{{{ externalURL }}}}", model(suffix));
+    let replacement = format!("(print externalURL `{}`)", address.replace("MODEL", "${1}"));
+    let each = each_model(suffix, &format!("{one}{}", address.replace("MODEL", "{{ $model }}")), &replacement);
+    format!(
+        "{{{{ if gt (len $values) {MODELS_LINKED} }}}}{{{{ externalURL }}}}d/{instance}{{{{ else }}}}{each}{{{{ end }}}}"
+    )
+}
+
+/// The expression for a model's name in the name of a series.
+fn model(suffix: &str) -> String {
+    format!(r"reReplaceAll `^(.*){suffix}\.[^.]*$` `$1` $series")
+}
+
+/// A template that writes `one` for each model of an alert, or replaces its entry in `$value`.
+fn each_model(suffix: &str, one: &str, replacement: &str) -> String {
     let text =
         format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} (?:type='[^']*' )?value=(\S+) \]");
     [
         r#"{{ $named := false }}{{ range $values }}{{ $series := index .Labels "__name__" }}{{ if $series }}"#,
         "{{ if $named }}, {{ end }}{{ $named = true }}",
-        &format!(r"{{{{ reReplaceAll `^(.*){suffix}\.[^.]*$` `$1` $series }}}}{value}"),
+        one,
         "{{ end }}{{ end }}{{ if not $named }}",
-        &format!("{{{{ reReplaceAll `{text}` `{replacement}` $value }}}}{{{{ end }}}}"),
+        &format!("{{{{ reReplaceAll `{text}` {replacement} $value }}}}{{{{ end }}}}"),
     ]
     .concat()
 }
@@ -509,9 +532,9 @@ mod tests {
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
                 AlertRule::Latency => json!([20]),
-                AlertRule::Silence => json!([0.01]),
+                AlertRule::Silence => json!([1.0]),
             };
-            assert!(matches!(read(&sent), SeenRule::Present { edited: false, .. }), "Go writes 20 for 20.0");
+            assert!(matches!(read(&sent), SeenRule::Present { edited: false, .. }), "20 and 20.0 are the same");
             for (field, value) in [
                 ("for", json!("1h")),
                 ("isPaused", json!(true)),
@@ -545,7 +568,7 @@ mod tests {
     fn the_silence_rule_covers_the_configured_time() {
         let rule = render(AlertRule::Silence, &settings(), 1, "x", "x");
         let query = rule["data"][0]["model"]["query"].as_str().unwrap();
-        assert!(query.contains("time(34s)"), "{query}");
+        assert!(query.contains("now() - 100s)"), "{query}");
         assert_ne!(uid("x", AlertRule::Silence), uid("x", AlertRule::Latency));
         assert!(dashboard::panel_id(LATENCY_PANEL) > 0 && dashboard::panel_id(SILENCE_PANEL) > 0);
     }
