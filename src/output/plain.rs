@@ -6,6 +6,7 @@ use super::text::{self, Palette, RenderOptions};
 use super::{Output, Report, Style, print, print_error, state_names};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
+use crate::model::reports::ModelReport;
 use crate::model::status::Status;
 use crate::model::text::printable_line;
 
@@ -20,6 +21,24 @@ impl Plain {
     pub(super) const fn new(style: Style) -> Self {
         Self { style, last: RefCell::new(String::new()) }
     }
+}
+
+/// The states of the models that the table lists, and a count of the others.
+fn models(models: &[ModelReport]) -> String {
+    let (listed, hidden) = text::listed_models(models);
+    let mut line = String::new();
+    for model in listed {
+        let state = match (model.reporting, model.above_objective) {
+            (false, _) => "silent",
+            (true, Some(true)) => "above the objective",
+            (true, _) => "reporting",
+        };
+        line.push_str(&format!(", {} {state}", model.name));
+    }
+    if !hidden.is_empty() {
+        line.push_str(&format!(", {}", text::hidden_models(&hidden)));
+    }
+    line
 }
 
 impl Listener for Plain {
@@ -57,14 +76,7 @@ impl Report for Plain {
         };
         let sync = if status.in_sync { "in sync" } else { "out of sync" };
         let mut line = format!("{} {sync}: {}, {clipper}", status.instance, servers.join(", "));
-        for model in &status.reports.models {
-            let state = match (model.reporting, model.above_objective) {
-                (false, _) => "silent",
-                (true, Some(true)) => "above the objective",
-                (true, _) => "reporting",
-            };
-            line.push_str(&format!(", {} {state}", model.name));
-        }
+        line.push_str(&models(&status.reports.models));
         for finding in &status.findings {
             line.push_str(&format!("; {finding}"));
         }
@@ -83,4 +95,29 @@ impl Report for Plain {
     }
 
     fn clear(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str, reporting: bool) -> ModelReport {
+        ModelReport {
+            name: name.into(),
+            last_report: Some(0),
+            reporting,
+            predictions_per_second: None,
+            p99_micros: None,
+            above_objective: None,
+            demo: false,
+        }
+    }
+
+    #[test]
+    fn a_line_lists_the_same_models_as_the_table() {
+        assert_eq!(models(&[model("a", true), model("b", false)]), ", a reporting, b silent");
+        let mut many: Vec<ModelReport> = (0..1_000).map(|number| model(&number.to_string(), true)).collect();
+        many[7] = model("stopped", false);
+        assert_eq!(models(&many), ", stopped silent, 999 more models: 999 reporting");
+    }
 }

@@ -608,12 +608,12 @@ fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: P
         page.row("", &[model(one)]);
     }
     if !hidden.is_empty() {
-        page.row("", &[paint.faint(&hidden_models(&hidden))]);
+        page.row("", &[paint.faint(&format!("{}; --output json lists all", hidden_models(&hidden)))]);
     }
 }
 
-/// The models that get their own line, and the others: all models, or if there are many, those that need attention.
-fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport>) {
+/// The models that are listed, and the others: all models, or if there are many, those that need attention.
+pub(super) fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport>) {
     if models.len() <= MODELS_LISTED {
         return (models.iter().collect(), Vec::new());
     }
@@ -625,8 +625,8 @@ fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport
     (shown, hidden)
 }
 
-/// One line that counts the other models.
-fn hidden_models(hidden: &[&ModelReport]) -> String {
+/// A text that counts the other models.
+pub(super) fn hidden_models(hidden: &[&ModelReport]) -> String {
     let count = |is: fn(&ModelReport) -> bool| hidden.iter().filter(|model| is(model)).count();
     let parts = [
         (count(|model| model.reporting), "reporting"),
@@ -636,7 +636,7 @@ fn hidden_models(hidden: &[&ModelReport]) -> String {
     ];
     let parts: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    format!("{} more models: {}; --output json lists all", hidden.len(), parts.join(", "))
+    format!("{} more models: {}", hidden.len(), parts.join(", "))
 }
 
 #[cfg(test)]
@@ -681,7 +681,7 @@ mod tests {
         models[500] = model("slow", true, true);
         let (shown, hidden) = listed_models(&models);
         assert_eq!(shown.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["silent", "slow"]);
-        assert_eq!(hidden_models(&hidden), "998 more models: 998 reporting; --output json lists all");
+        assert_eq!(hidden_models(&hidden), "998 more models: 998 reporting");
     }
 
     #[test]
@@ -690,6 +690,6 @@ mod tests {
         let (shown, hidden) = listed_models(&models);
         assert_eq!(shown.len(), MODELS_LISTED);
         let line = hidden_models(&hidden);
-        assert_eq!(line, "988 more models: 988 not reporting, 1 above the objective; --output json lists all");
+        assert_eq!(line, "988 more models: 988 not reporting, 1 above the objective");
     }
 }
