@@ -1,10 +1,15 @@
 //! What `status` and `demo` read from and write to a real InfluxDB, with Grafana's double and
 //! without an engine.
 
-use serde_json::Value;
+use std::sync::{Arc, Mutex};
 
+use serde_json::{Value, json};
+
+use crate::doctor::{forwarded, with_clock};
 use crate::external::Servers;
 use crate::support::double::Version;
+use crate::support::run::Run;
+use crate::support::server::{Request, Response, in_background, unescaped};
 
 /// Clipper's interval between two reports, in seconds.
 const INTERVAL: i64 = 15;
@@ -79,6 +84,85 @@ fn the_latency_of_a_stopped_clipper_is_still_shown() {
     it.influxd.write("d", &(count("m1", 120, day) + &latency("m1", 120, 4_000, day)));
     let m1 = model(&status(&it), "m1");
     assert_eq!((&m1["reporting"], m1["p99_micros"].as_f64()), (&Value::Bool(false), Some(4_000.0)), "{m1}");
+}
+
+#[test]
+fn failing_latencies_do_not_hide_reports_and_their_range_does_not_depend_on_the_clock() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    let newest = nanos_ago(2) / 1_000_000;
+    let lines =
+        format!("m1_prediction_counter value=120 {n}\nm1_model_latency size=120,p99=4000 {n}", n = newest * 1_000_000);
+    it.influxd.write("d", &lines);
+    let (port, grafana) = (it.influxd.port, format!("http://127.0.0.1:{}", it.port()));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let front = in_background(move |request: Request| {
+        let statement = unescaped(&String::from_utf8_lossy(&request.body).replace('+', " "));
+        let is_latency = statement.contains("_model_latency");
+        if is_latency {
+            seen.lock().unwrap().push(statement);
+        }
+        async move {
+            if request.path == "/ping" {
+                let headers = vec![("x-influxdb-version".into(), "1.8.10".into())];
+                return Response { status: 204, headers, body: Vec::new() };
+            }
+            if is_latency { Response::json(500, &json!({"error": "timeout"})) } else { forwarded(port, request) }
+        }
+    });
+    let influxdb = format!("http://127.0.0.1:{front}");
+    for clock in ["+0d", "-400d"] {
+        let words = ["status", "--database", "d", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
+        let run = Run::new(words.iter().copied().chain(["--output", "json"])).env("DOCKER_HOST", "unix:///nonexistent");
+        let m1 = model(&with_clock(run, clock).run().json(), "m1");
+        assert_eq!((&m1["p99_micros"], m1["last_report"].is_string()), (&Value::Null, true), "{m1}");
+    }
+    let asked = asked.lock().unwrap();
+    let since = format!("time >= {}ms", newest - 600_000);
+    assert!(asked.len() == 2 && asked.iter().all(|statement| statement.contains(&since)), "{asked:?}");
+}
+
+#[test]
+fn more_models_than_one_query_reads() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    // More than two queries; every third model is idle now, and one was retired.
+    let mut lines = count("retired", 120, 86_400) + &latency("retired", 120, 4_000, 86_400);
+    for number in 0..1_100 {
+        let name = format!("m{number}");
+        lines += &(count(&name, 120, 20) + &latency(&name, 120, 1_000 + number, 20));
+        let now = if number % 3 == 0 { 0 } else { 60 };
+        lines += &(count(&name, now, 5) + &latency(&name, now, if now == 0 { 0 } else { 5_000 + number }, 5));
+    }
+    it.influxd.write("d", &lines);
+    let status = status(&it);
+    assert_eq!(status["clipper"]["models"].as_array().unwrap().len(), 1_101);
+    for number in 0..1_100 {
+        let one = model(&status, &format!("m{number}"));
+        let (rate, p99) = if number % 3 == 0 { (0.0, 1_000 + number) } else { (4.0, 5_000 + number) };
+        assert_eq!(
+            (one["predictions_per_second"].as_f64(), one["p99_micros"].as_f64()),
+            (Some(rate), Some(p99.into()))
+        );
+    }
+    let retired = model(&status, "retired");
+    assert_eq!((&retired["reporting"], &retired["p99_micros"]), (&Value::Bool(false), &Value::Null));
+}
+
+#[test]
+fn demo_points_of_a_reporting_model_are_distinguished() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    let demo = format!("m1_prediction_counter,clipper_metrics_demo=true value=7 {}\n", nanos_ago(1));
+    let demo = demo.replace("m1", "m2") + &demo;
+    let slow = format!("m1_model_latency,clipper_metrics_demo=true size=7,p99=9000 {}\n", nanos_ago(1));
+    it.influxd.write("d", &(count("m1", 120, 5) + &latency("m1", 120, 4_000, 5) + &demo + &slow));
+    let status = status(&it);
+    let (m1, m2) = (model(&status, "m1"), model(&status, "m2"));
+    assert_eq!((m1["predictions_per_second"].as_f64(), m1["p99_micros"].as_f64()), (Some(8.0), Some(4_000.0)), "{m1}");
+    assert_eq!((&m2["demo"], &m2["reporting"]), (&Value::Bool(true), &Value::Bool(false)), "{m2}");
+    assert_eq!(status["clipper"]["demo"], true);
 }
 
 #[test]

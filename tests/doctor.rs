@@ -131,7 +131,7 @@ fn report(model: &str, minutes_ago: i64) -> String {
 }
 
 /// Runs the program with a clock that differs from the real one.
-fn with_clock(run: Run, offset: &str) -> Run {
+pub(crate) fn with_clock(run: Run, offset: &str) -> Run {
     let library = std::fs::read_dir("/usr/lib")
         .unwrap()
         .map(|entry| entry.unwrap().path().join("faketime/libfaketime.so.1"))
@@ -544,8 +544,8 @@ fn a_grafana_that_does_not_answer_or_rejects_the_login_is_reported() {
     assert!(refused["culprit"]["message"].as_str().unwrap().contains("rejected the login"), "{refused}");
 }
 
-/// The answer of the Grafana at another port of this machine.
-fn forwarded(port: u16, request: Request) -> Response {
+/// The answer of the server at another port of this machine.
+pub(crate) fn forwarded(port: u16, request: Request) -> Response {
     let asked = std::thread::spawn(move || {
         let url = format!("http://127.0.0.1:{port}{}", request.path);
         let body = String::from_utf8(request.body).unwrap();

@@ -164,7 +164,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     }
     let stack = systems.stack();
     let influxdb = reachable(systems).await?;
-    let activity = influxdb.activity(&stack.database, crate::reconcile::now()).await?;
+    let activity = influxdb.activity(&stack.database).await?;
     if !options.mix
         && let Some(model) = activity.models.iter().find(|model| model.last_report.is_some())
     {

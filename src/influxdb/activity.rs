@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use futures_util::future::try_join3;
+use futures_util::future::join;
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use super::{Cell, Influxdb, PROBE_TIMEOUT};
@@ -20,15 +21,35 @@ const SEARCHED: usize = 50;
 /// How long before the newest report a latency still counts, in milliseconds. An idle
 /// model reports zeros, so an unlimited search for its last latency would read all of its data.
 const RECENT: i64 = 600_000;
+/// The points of one report have the same time. Later points belong to the next report, in milliseconds.
+const SAME_REPORT: i64 = 1_000;
+/// The number of measurements in one query, which bounds the size of its answer.
+const MEASUREMENTS: usize = 500;
+/// The number of such queries at the same time; InfluxDB executes each on one processor.
+const AT_ONCE: usize = 4;
 /// Clipper's report interval in seconds.
 #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
 const SECONDS: f64 = INTERVAL as f64 / 1e3;
 
-/// The newest point of a measurement: its time, and the value of one field.
+/// The result of `SHOW MEASUREMENTS`.
+#[derive(Deserialize)]
+struct Names {
+    values: Vec<(String,)>,
+}
+
+/// The newest point of a series: its time, and the value of one field.
 #[derive(Deserialize)]
 struct Newest {
     name: String,
+    tags: Option<Tags>,
     values: ((i64, Cell),),
+}
+
+#[derive(Deserialize)]
+struct Tags {
+    /// Empty for Clipper's own points.
+    #[serde(rename = "clipper_metrics_demo")]
+    demo: String,
 }
 
 impl Newest {
@@ -36,63 +57,94 @@ impl Newest {
     const fn at(&self) -> i64 {
         self.values.0.0
     }
+
+    fn number(&self) -> Option<f64> {
+        self.values.0.1.number()
+    }
+
+    fn is_demo(&self) -> bool {
+        self.tags.as_ref().is_some_and(|tags| !tags.demo.is_empty())
+    }
 }
 
 impl Influxdb {
     /// The newest points of every model in a database, and other databases with Clipper's
-    /// measurements if this one has no reports. `now` is the time in milliseconds since 1970.
+    /// measurements if this one has no reports.
     ///
     /// # Errors
-    /// If the server returns an error or does not answer.
-    pub async fn activity(&self, database: &str, now: i64) -> Result<Activity> {
-        let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
-        let latencies = |since: i64| {
-            let condition = format!("{real} AND time >= {since}ms AND \"size\" > 0");
-            async move { self.newest(database, "p99", LATENCY, &condition).await }
-        };
-        // If Clipper is reporting, this is early enough, and one more answer in parallel costs no time.
-        let early = now - 2 * RECENT;
-        let counters = self.newest(database, "value", COUNTER, &real);
-        let (counters, mut found, has_demo) = try_join3(counters, latencies(early), self.has_demo(database)).await?;
-        let mut models = Models::default();
-        models.note(&counters, COUNTER, |model, point| {
-            model.last_report = Some(point.at());
-            // The count since the previous report; asking for the rate would take as long as for the count.
-            model.rate = point.values.0.1.number().map(|count| count / SECONDS);
-        });
-        let mut elsewhere = Vec::new();
-        if let Some(last) = counters.iter().map(Newest::at).max() {
-            let since = last - RECENT;
-            if since < early {
-                found = latencies(since).await?;
+    /// If the server returns an error or does not answer. Latencies that cannot be read are left out.
+    pub async fn activity(&self, database: &str) -> Result<Activity> {
+        let statement = format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ /.{COUNTER}$/");
+        let found = self.results::<Names>(Some(database), &[&statement], None).await?;
+        let names = found.into_iter().flatten().flat_map(|found| found.values);
+        let mut models: BTreeMap<String, Model> = names
+            .filter_map(|(name,)| {
+                let name = name.strip_suffix(COUNTER)?.to_string();
+                Some((name.clone(), Model { name, ..Model::default() }))
+            })
+            .collect();
+        let of_tag = format!("GROUP BY {}", quoted(DEMO_TAG));
+        let counters = self.newest(database, "value", COUNTER, models.keys(), &of_tag).await;
+        for point in counters.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+            let Some(model) = model_of(&mut models, &point, COUNTER) else { continue };
+            if point.is_demo() {
+                model.last_demo = model.last_demo.max(Some(point.at()));
+            } else {
+                model.last_report = Some(point.at());
+                // The count since the previous report; asking for the rate would take as long as for the count.
+                model.rate = point.number().map(|count| count / SECONDS);
             }
-            found.retain(|point| point.at() >= since);
-            models.note(&found, LATENCY, |model, point| model.p99 = point.values.0.1.number());
+        }
+        models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());
+        let mut elsewhere = Vec::new();
+        if let Some(last) = models.values().filter_map(|model| model.last_report).max() {
+            // Counted from the newest report, because this machine's clock may be wrong.
+            let since = last - RECENT;
+            let until = last + SAME_REPORT;
+            let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
+            let condition = format!("WHERE {real} AND time >= {since}ms AND time < {until}ms");
+            let recent = models.values().filter(|model| model.last_report >= Some(since));
+            let (active, idle): (Vec<&Model>, Vec<&Model>) = recent.partition(|model| model.rate > Some(0.0));
+            // Comparing a second field takes InfluxDB half as long again. The newest report of an active model has a
+            // latency, an idle model reports zeros.
+            let with_samples = format!("{condition} AND \"size\" > 0");
+            let latencies = join(
+                self.newest(database, "p99", LATENCY, active.into_iter().map(|model| &model.name), &condition),
+                self.newest(database, "p99", LATENCY, idle.into_iter().map(|model| &model.name), &with_samples),
+            );
+            let (active, idle) = latencies.await;
+            for point in active.into_iter().chain(idle).filter_map(Result::ok).flatten() {
+                if let Some(model) = model_of(&mut models, &point, LATENCY) {
+                    model.p99 = point.number().filter(|p99| *p99 > 0.0);
+                }
+            }
         } else {
             // This is only additional information: its failure says nothing about this database.
             elsewhere = self.elsewhere(database).await.unwrap_or_default();
         }
-        if has_demo {
-            let of_demo = format!("{} != {}", quoted(DEMO_TAG), literal(""));
-            let demo = self.newest(database, "value", COUNTER, &of_demo).await?;
-            models.note(&demo, COUNTER, |model, point| model.last_demo = Some(point.at()));
-        }
-        let mut models: Vec<Model> = models.0.into_values().collect();
-        models.retain(|model| model.last_report.is_some() || model.last_demo.is_some());
-        Ok(Activity { models, elsewhere })
+        Ok(Activity { models: models.into_values().collect(), elsewhere })
     }
 
-    /// The newest point with `field` in every measurement whose name ends in `suffix`.
-    async fn newest(&self, database: &str, field: &str, suffix: &str, condition: &str) -> Result<Vec<Newest>> {
-        let statement =
-            format!("SELECT {} FROM /.{suffix}$/ WHERE {condition} ORDER BY time DESC LIMIT 1", quoted(field));
-        Ok(self.results(Some(database), &[&statement], None).await?.into_iter().next().unwrap_or_default())
-    }
-
-    /// Whether the database contains demo points.
-    async fn has_demo(&self, database: &str) -> Result<bool> {
-        let statement = format!("SHOW TAG VALUES WITH KEY = {} LIMIT 1", quoted(DEMO_TAG));
-        Ok(!self.query(Some(database), &statement).await?.is_empty())
+    /// The newest point with `field` in the measurements of these models, one result for each of several queries.
+    async fn newest<'a>(
+        &self,
+        database: &str,
+        field: &str,
+        suffix: &str,
+        models: impl Iterator<Item = &'a String>,
+        clauses: &str,
+    ) -> Vec<Result<Vec<Newest>>> {
+        // Names instead of a pattern, which InfluxDB would match with every measurement in each query.
+        let measurements: Vec<String> = models.map(|model| quoted(&format!("{model}{suffix}"))).collect();
+        let queries = measurements.chunks(MEASUREMENTS).map(|some| {
+            let statement =
+                format!("SELECT {} FROM {} {clauses} ORDER BY time DESC LIMIT 1", quoted(field), some.join(", "));
+            async move {
+                let found = self.results(Some(database), &[&statement], None).await?;
+                Ok(found.into_iter().next().unwrap_or_default())
+            }
+        });
+        stream::iter(queries).buffer_unordered(AT_ONCE).collect().await
     }
 
     /// Other databases with Clipper's reports.
@@ -131,17 +183,7 @@ impl Influxdb {
     }
 }
 
-/// Models by name.
-#[derive(Default)]
-struct Models(BTreeMap<String, Model>);
-
-impl Models {
-    /// Passes each point to `take`, with its model.
-    fn note(&mut self, points: &[Newest], suffix: &str, take: impl Fn(&mut Model, &Newest)) {
-        for point in points {
-            let Some(name) = point.name.strip_suffix(suffix) else { continue };
-            let model = self.0.entry(name.into()).or_insert_with(|| Model { name: name.into(), ..Model::default() });
-            take(model, point);
-        }
-    }
+/// The model of a point.
+fn model_of<'a>(models: &'a mut BTreeMap<String, Model>, point: &Newest, suffix: &str) -> Option<&'a mut Model> {
+    models.get_mut(point.name.strip_suffix(suffix)?)
 }

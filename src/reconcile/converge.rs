@@ -595,7 +595,7 @@ async fn reports(systems: &Systems, seen: &Observed) -> Reports {
     if !is_known || seen.influxdb.probe.state().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
-    match systems.influxdb().activity(&stack.database, now()).await {
+    match systems.influxdb().activity(&stack.database).await {
         Ok(activity) => {
             let (objective, named) = (status::objective(stack, seen), status::named_models(stack, seen));
             reports::analyse(&activity, stack, objective, &named, now())
