@@ -2,7 +2,10 @@
 //! certificates, with valid, wrong and expired certificates.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use serde_json::json;
@@ -11,8 +14,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 
+use crate::e2e::lifecycle::interrupt;
 use crate::external::Servers;
 use crate::support::double::Version;
+use crate::support::eventually;
 use crate::support::run::{Ran, Run};
 use crate::support::server::{Request, Response, in_background};
 
@@ -45,6 +50,12 @@ impl Authority {
 
 /// Serves a plain port over TLS; with `clients`, only for certificates signed by the authority.
 fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool) -> u16 {
+    counted(port, authority, is_expired, clients, &Arc::default())
+}
+
+/// The same, and counts the connections.
+fn counted(port: u16, authority: &Authority, is_expired: bool, clients: bool, connections: &Arc<AtomicUsize>) -> u16 {
+    let connections = Arc::clone(connections);
     clipper_metrics::http::install_crypto_provider();
     let (certificate, key) = authority.issue(is_expired);
     let chain = vec![CertificateDer::from(certificate.der().to_vec())];
@@ -67,6 +78,7 @@ fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).unwrap();
             while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::SeqCst);
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -114,14 +126,25 @@ fn a_private_authority_is_trusted_if_its_certificate_is_supplied() {
 
 /// An engine that answers its version.
 fn engine() -> u16 {
-    in_background(|request: Request| async move {
-        match request.path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default() {
-            "version" => Response::json(200, &json!({"Version": "20.10.24", "ApiVersion": "1.41"})),
-            "volumes" => Response::json(200, &json!({"Volumes": [], "Warnings": []})),
-            "networks" | "json" if !request.path.contains("/images/") => Response::json(200, &json!([])),
-            _ => Response::json(404, &json!({"message": "no such thing"})),
-        }
+    counting_engine(&Arc::default())
+}
+
+/// The same, and counts the requests.
+fn counting_engine(requests: &Arc<AtomicUsize>) -> u16 {
+    let requests = Arc::clone(requests);
+    in_background(move |request: Request| {
+        requests.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(answer(&request))
     })
+}
+
+fn answer(request: &Request) -> Response {
+    match request.path.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default() {
+        "version" => Response::json(200, &json!({"Version": "20.10.24", "ApiVersion": "1.41"})),
+        "volumes" => Response::json(200, &json!({"Volumes": [], "Warnings": []})),
+        "networks" | "json" if !request.path.contains("/images/") => Response::json(200, &json!([])),
+        _ => Response::json(404, &json!({"message": "no such thing"})),
+    }
 }
 
 fn write_material(folder: &Path, authority: &Authority, client: &Authority) {
@@ -129,6 +152,26 @@ fn write_material(folder: &Path, authority: &Authority, client: &Authority) {
     std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
     std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
     std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+}
+
+#[test]
+fn connections_to_an_engine_over_tls_are_reused() {
+    let (requests, connections) = (Arc::default(), Arc::default());
+    let (authority, folder) = (Authority::new("right"), tempfile::tempdir().unwrap());
+    write_material(folder.path(), &authority, &authority);
+    let port = counted(counting_engine(&requests), &authority, false, true, &connections);
+    let watch = Run::new(["status", "--watch"]).env("DOCKER_HOST", &format!("tcp://127.0.0.1:{port}"));
+    let watch = watch.env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", folder.path().to_str().unwrap());
+    let mut watch = watch.command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let load = |count: &Arc<AtomicUsize>| count.load(Ordering::SeqCst);
+    eventually("the engine is observed", Duration::from_secs(30), || load(&requests) > 0);
+    // Requests at the same time need their own connections. Later rounds use the same ones.
+    std::thread::sleep(Duration::from_millis(500));
+    let (first, opened) = (load(&requests), load(&connections));
+    eventually("the engine is observed again", Duration::from_secs(60), || load(&requests) >= 3 * first);
+    interrupt(watch.id());
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    assert!(opened < first && load(&connections) == opened, "{first} {opened} {connections:?}");
 }
 
 #[test]
