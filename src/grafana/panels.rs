@@ -2,11 +2,12 @@
 //! panel with the variables filled in.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::layout::{Panel, is_built_in, is_expression, is_flux, is_silent, panels};
 use super::question::{PAST_THE_CACHE, QUESTION};
@@ -42,8 +43,22 @@ pub struct Opened {
     pub panels: Vec<PanelAnswer>,
 }
 
-/// Names of fields and tags by data source and measurements, so that panels with the same ones share a query.
+/// Names of fields and tags by data source and measurement, so that panels with the same ones share a query. Patterns
+/// share the known names of all measurements, with an empty text as the measurement.
 type KnownNames = Mutex<BTreeMap<(String, String), Vec<String>>>;
+/// Stands for a measurement if the names of all are known.
+const ALL: &str = "*";
+
+/// The number of points of queries, once they are answered.
+type Points = OnceCell<Result<usize, Failure>>;
+
+/// Answers that several panels share.
+#[derive(Default)]
+struct Shared {
+    names: KnownNames,
+    /// By time range, data source and queries.
+    points: Mutex<BTreeMap<String, Rc<Points>>>,
+}
 
 /// The context of the dashboard's queries.
 struct Asked<'a> {
@@ -183,12 +198,14 @@ impl Grafana {
             answers.extend(answered.map(|answered| (text(&variable["name"]), answered, started.elapsed())));
         }
         let found: Vec<Panel<'_>> = panels(dashboard).into_iter().filter(|panel| asked.concerns(panel)).collect();
-        let (shared, fields) = (&variables, &KnownNames::default());
+        let (variables, shared) = (&variables, &Shared::default());
         let (asked, found) = (&asked, &found);
         let asking = stream::iter(0..found.len())
             .map(|index| async move {
                 let started = Instant::now();
-                self.ask_panel(asked, &found[index], shared, fields).await.map(|answered| (answered, started.elapsed()))
+                self.ask_panel(asked, &found[index], variables, shared)
+                    .await
+                    .map(|answered| (answered, started.elapsed()))
             })
             .buffered(AT_ONCE);
         let asked_panels = asking.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -333,14 +350,14 @@ impl Grafana {
         asked: &Asked<'_>,
         panel: &Panel<'_>,
         variables: &Variables,
-        fields: &KnownNames,
+        shared: &Shared,
     ) -> Result<Answered<PanelContent>> {
         let range = asked.calendar.range_of_panel(asked.dashboard, panel.json);
         let mut content = PanelContent::Empty;
         for variables in repeats(panel, variables) {
             let one = match asked.prepare(panel, &variables) {
                 Prepared::Settled(content) => Answered::well(content),
-                Prepared::Ask(queries, elsewhere) => self.ask_queries(asked, range, queries, elsewhere, fields).await?,
+                Prepared::Ask(queries, elsewhere) => self.ask_queries(asked, range, queries, elsewhere, shared).await?,
             };
             if one.failure.is_some() {
                 return Ok(one);
@@ -363,22 +380,24 @@ impl Grafana {
         range: Range,
         queries: BTreeMap<String, Vec<Value>>,
         elsewhere: Option<String>,
-        fields: &KnownNames,
+        shared: &Shared,
     ) -> Result<Answered<PanelContent>> {
         let mut points = 0;
         let asks = !queries.is_empty();
         for (uid, targets) in queries {
             let Some(found) = asked.sources.iter().find(|source| source["uid"] == uid.as_str()) else { continue };
             for target in &targets {
-                if let Some(unknown) = self.unknown_field(found, target, range, fields).await? {
+                if let Some(unknown) = self.unknown_field(found, target, range, &shared.names).await? {
                     return Ok(Answered::well(unknown));
                 }
             }
-            match self.ask_targets(asked.sources, range, &uid, targets).await? {
+            let key = json!([range.from, range.to, uid, targets]).to_string();
+            let answer = Rc::clone(shared.points.lock().await.entry(key).or_default());
+            match answer.get_or_try_init(|| self.ask_targets(asked.sources, range, &uid, targets)).await? {
                 Ok(found) => points += found,
                 Err(why) => {
                     let content = PanelContent::Failed(why.clone().into_words());
-                    return Ok(Answered { content, failure: Some((uid, why)) });
+                    return Ok(Answered { content, failure: Some((uid, why.clone())) });
                 }
             }
         }
@@ -435,43 +454,47 @@ impl Grafana {
         known: &KnownNames,
     ) -> Result<Option<PanelContent>> {
         let Some((measurements, names)) = named(target) else { return Ok(None) };
-        let key = (text(&source["uid"]), measurements.clone());
-        // Held during the query.
+        let uid = text(&source["uid"]);
+        // Held during the queries.
         let mut known = known.lock().await;
-        let keys = if let Some(keys) = known.get(&key) {
-            keys.clone()
-        } else {
-            let list =
-                async |statement: &str| Ok::<_, Error>(self.list(source, statement, range).await?.unwrap_or_default());
-            // The cost of `SHOW FIELD KEYS FROM /pattern/` grows with the square of the number of measurements. If the
-            // pattern matches a measurement, the keys of all measurements are used instead.
-            let (of, is_there) = match pattern(&measurements) {
-                Some(pattern) => {
-                    let statement = format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ {pattern} LIMIT 1");
-                    (String::new(), !list(&statement).await?.is_empty())
-                }
-                None => (format!(" FROM {measurements}"), true),
-            };
-            // Every pattern shares the keys of all measurements, which are many.
-            let origin = (key.0.clone(), of);
-            let keys = match known.get(&origin) {
-                _ if !is_there => Vec::new(),
-                Some(keys) => keys.clone(),
-                None => {
-                    let mut keys = list(&format!("SHOW FIELD KEYS{}", origin.1)).await?;
-                    if !keys.is_empty() {
-                        keys.extend(list(&format!("SHOW TAG KEYS{}", origin.1)).await?);
-                    }
-                    keys.sort_unstable();
-                    keys.dedup();
-                    known.insert(origin, keys.clone());
-                    keys
-                }
-            };
-            known.insert(key, keys.clone());
-            keys
+        let list =
+            async |statement: &str| Ok::<_, Error>(self.list(source, statement, range).await?.unwrap_or_default());
+        let keys_of = async |from: &str| {
+            let mut keys = list(&format!("SHOW FIELD KEYS{from}")).await?;
+            if !keys.is_empty() {
+                keys.extend(list(&format!("SHOW TAG KEYS{from}")).await?);
+            }
+            Ok::<_, Error>(keys)
         };
-        let missing = names.into_iter().find(|name| !keys.is_empty() && !keys.contains(name));
+        let Some(pattern) = pattern(&measurements) else {
+            let key = (uid, measurements.clone());
+            if !known.contains_key(&key) {
+                known.insert(key.clone(), keys_of(&format!(" FROM {measurements}")).await?);
+            }
+            let keys = &known[&key];
+            let missing = names.into_iter().find(|name| !keys.is_empty() && !keys.contains(name));
+            return Ok(missing.map(|field| PanelContent::UnknownField { field, source: measurements }));
+        };
+        // The cost of `SHOW FIELD KEYS FROM /pattern/` grows with the square of the number of measurements. If the
+        // pattern matches a measurement, the keys of all measurements are used instead. They are many, so one
+        // measurement is read first, which usually has the names.
+        let (key, complete) = ((uid.clone(), String::new()), (uid, ALL.to_string()));
+        let is_unknown =
+            |known: &BTreeMap<_, Vec<String>>, name: &String| known.get(&key).is_none_or(|keys| !keys.contains(name));
+        let has_unknown = |known: &_| names.iter().any(|name| is_unknown(known, name));
+        if !has_unknown(&known) {
+            return Ok(None);
+        }
+        let example = list(&format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ {pattern} LIMIT 1")).await?;
+        let Some(example) = example.first() else { return Ok(None) };
+        let keys = keys_of(&format!(" FROM {}", quoted(example))).await?;
+        known.entry(key.clone()).or_default().extend(keys);
+        if has_unknown(&known) && !known.contains_key(&complete) {
+            let keys = keys_of("").await?;
+            known.entry(key.clone()).or_default().extend(keys);
+            known.insert(complete, Vec::new());
+        }
+        let missing = names.into_iter().find(|name| is_unknown(&known, name));
         Ok(missing.map(|field| PanelContent::UnknownField { field, source: measurements }))
     }
 
