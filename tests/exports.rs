@@ -303,18 +303,126 @@ fn generated_and_custom_passwords_are_kept_and_the_public_default_is_refused() {
     let again = || without_engine(&home, &words.each_ref().map(String::as_str));
     again().expect(0);
     assert_eq!(read(&kubernetes, "secret.yaml"), first);
-    let line = first.lines().last().unwrap();
     let with =
         |line: &str| std::fs::write(kubernetes.join("secret.yaml"), first.replace(first.lines().last().unwrap(), line));
     with("  grafana-password: \"my own\"").unwrap();
     again().expect(0);
     assert!(read(&kubernetes, "secret.yaml").contains("\"my own\""));
-    // An unreadable file is never replaced.
-    with("  grafana-password: my own").unwrap();
-    assert!(again().expect(2).err.contains("no valid password"));
-    assert!(read(&kubernetes, "secret.yaml").contains(": my own"));
-    with(&format!("{line}\nimmutable: true")).unwrap();
-    assert!(again().expect(2).err.contains("contains secret.yaml"));
+    with("  grafana-password: my own, unquoted").unwrap();
+    again().expect(0);
+    assert!(read(&kubernetes, "secret.yaml").contains("\"my own, unquoted\""));
+    for admin in ["admin", "\"admin\""] {
+        with(&format!("  grafana-password: {admin}")).unwrap();
+        assert!(again().expect(2).err.contains("public default"));
+    }
+}
+
+#[test]
+fn a_secret_that_a_user_replaced_or_removed_is_left_to_them() {
+    let home = home_without_engine();
+    let kubernetes = home.path().join("kubernetes");
+    let directory = kubernetes.display().to_string();
+    let export = |more: &[&str]| {
+        let words: Vec<&str> = ["export", "kubernetes", &directory].into_iter().chain(more.iter().copied()).collect();
+        without_engine(&home, &words)
+    };
+    let secret = || read(&kubernetes, "secret.yaml");
+    let lists_it = || read(&kubernetes, "kustomization.yaml").contains("secret.yaml");
+    export(&[]).expect(0);
+    let exported = secret();
+    assert!(lists_it());
+    let [option, file] = account(home.path());
+    std::fs::write(&file, "a new one").unwrap();
+    // Files that other tools write in its place, and edits of a user.
+    let encrypted = exported.replace("  grafana-password: \"", "    grafana-password: \"ENC[AES256_GCM,data:")
+        + "sops:\n    version: 3.9.0\n";
+    let encoded = exported.replace("stringData:", "data:");
+    let a_list = exported.split("  grafana-password").next().unwrap().to_string() + "  grafana-password: [x]\n";
+    let sealed = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata:\n  name: clipper-metrics-grafana\n";
+    let immutable = format!("{exported}immutable: true\n");
+    for theirs in [encrypted.as_str(), &encoded, &a_list, sealed, &immutable] {
+        std::fs::write(kubernetes.join("secret.yaml"), theirs).unwrap();
+        for more in [&[][..], &["--retention", "7d"], &[]] {
+            export(more).expect(0);
+            assert_eq!(secret(), theirs);
+        }
+        assert!(lists_it());
+        let again = export(&[]).expect(0);
+        assert!(again.out.contains("nothing was written"), "{}", again.out);
+        let refused = export(&[&option, &file]).expect(2);
+        assert!(refused.err.contains("secret.yaml was replaced"), "{}", refused.err);
+        assert_eq!(secret(), theirs);
+    }
+    // Without the file, an overlay or an operator provides the Secret.
+    std::fs::remove_file(kubernetes.join("secret.yaml")).unwrap();
+    for more in [&[][..], &["--retention", "7d"], &[]] {
+        let ran = export(more).expect(0);
+        assert!(ran.err.contains("the cluster needs the Secret clipper-metrics-grafana"), "{}", ran.err);
+        assert!(!kubernetes.join("secret.yaml").exists() && !lists_it());
+    }
+    let readme = read(&kubernetes, "README.md");
+    assert!(readme.contains("in the Secret `clipper-metrics-grafana`, which is not from this export"), "{readme}");
+    let grafana = read(&kubernetes, "grafana.yaml");
+    assert!(grafana.contains("secretName: clipper-metrics-grafana"), "{grafana}");
+    // The password of an external InfluxDB is then in that Secret as well.
+    let external = ["--influxdb-url", "http://127.0.0.1:8086", "--data-source-url", "http://db:8086"];
+    export(&[&external[..], &["--influxdb-user", "me"]].concat()).expect(0);
+    assert!(read(&kubernetes, "grafana.yaml").contains("key: influxdb-password"));
+    assert!(read(&kubernetes, "README.md").contains("`influxdb-password`"));
+    // A supplied password brings the file back.
+    export(&[&option, &file]).expect(0);
+    assert!(lists_it() && secret().contains("grafana-password: \"a new one\""));
+    export(&[]).expect(0);
+    assert!(secret().contains("\"a new one\""));
+}
+
+#[test]
+fn a_changed_secret_of_a_swarm_gets_the_next_number() {
+    let home = home_without_engine();
+    let swarm = home.path().join("swarm");
+    let directory = swarm.display().to_string();
+    let secret = home.path().join("secret");
+    let secret_path = secret.display().to_string();
+    let external = ["--influxdb-url", "http://127.0.0.1:8086", "--data-source-url", "http://db:8086"];
+    let export = |password: &str, more: &[&str]| {
+        std::fs::write(&secret, password).unwrap();
+        let login = ["--influxdb-user", "me", "--influxdb-password-file", &secret_path];
+        let words = [&["export", "swarm", &directory], &external[..], &login, more].concat();
+        without_engine(&home, &words).expect(0);
+        let stack: Value = serde_saphyr::from_str(&read(&swarm, "stack.yaml")).unwrap();
+        let name = |name: &str| stack["secrets"][name]["name"].as_str().unwrap().to_string();
+        // The path in the container does not change.
+        assert!(stack["services"]["grafana"]["secrets"].to_string().contains(r#""target":"influxdb-password""#));
+        [name("grafana-password"), name("influxdb-password")]
+    };
+    let names = |grafana: u32, influxdb: u32| {
+        [format!("clipper-metrics-grafana-password-{grafana}"), format!("clipper-metrics-influxdb-password-{influxdb}")]
+    };
+    assert_eq!(export("one", &[]), names(1, 1));
+    assert_eq!(export("one", &["--retention", "7d"]), names(1, 1), "another change leaves them");
+    assert_eq!(export("two", &[]), names(1, 2));
+    assert_eq!(export("one", &[]), names(1, 3), "an earlier content does not reuse its number");
+    // An editor ends a file with a line break, which the deployed secret then has and the exported one has not.
+    std::fs::write(swarm.join("grafana-password"), "my own\n").unwrap();
+    assert_eq!(export("one", &[]), names(2, 3));
+    assert_eq!(export("one", &[]), names(2, 3));
+    // An export of a release without numbers.
+    let stack = swarm.join("stack.yaml");
+    let text = std::fs::read_to_string(&stack).unwrap();
+    let old: String =
+        text.lines().filter(|line| !line.contains("-password-")).map(|line| format!("{line}\n")).collect();
+    assert_ne!(text, old);
+    let list = swarm.join(".clipper-metrics-export");
+    let listed = std::fs::read_to_string(&list).unwrap();
+    let digest = |text: &str| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let line = listed.lines().find(|line| line.ends_with(" stack.yaml")).unwrap();
+    let length = line.split(' ').next().unwrap().len();
+    std::fs::write(&list, listed.replace(line, &format!("{} stack.yaml", &digest(&old)[..length]))).unwrap();
+    std::fs::write(&stack, old).unwrap();
+    assert_eq!(export("one", &[]), names(1, 1));
 }
 
 #[test]
@@ -359,10 +467,18 @@ fn objects_of_earlier_exports_in_a_cluster_are_found_by_their_label() {
             let text = read(Path::new(&directory), path);
             text.split("\n---\n").map(|text| serde_saphyr::from_str(text).unwrap()).collect()
         };
-        let all = [objects("database.yaml"), objects("provisioning.yaml")].concat();
+        let all = ["database.yaml", "grafana.yaml", "influxdb.yaml", "provisioning.yaml"].map(objects).concat();
         let readme = read(Path::new(&directory), "README.md");
-        let selector = readme.split("kubectl delete configmap,job --selector '").nth(1).unwrap();
-        (all, selector.split('\'').next().unwrap().to_string())
+        let (kinds, rest) = readme.split_once(" && kubectl delete ").unwrap().1.split_once(" --selector '").unwrap();
+        for object in &all {
+            let kind = object["kind"].as_str().unwrap().to_lowercase();
+            assert!(kinds.split(',').any(|pruned| pruned == kind), "{kind}");
+            assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/managed-by"], "clipper-metrics", "{kind}");
+        }
+        assert!(!kinds.contains("secret") && !kinds.contains("persistentvolumeclaim"), "{kinds}");
+        // Another tool may manage the Secret, which no command may delete.
+        assert!(!read(Path::new(&directory), "secret.yaml").contains("clipper-metrics/export"));
+        (all, rest.split('\'').next().unwrap().to_string())
     };
     // As `kubectl` interprets a selector.
     let selects = |selector: &str, object: &Value| {

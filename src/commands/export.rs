@@ -8,7 +8,7 @@ use super::Context;
 use super::session::{self, Session, SettingsScope, read_inputs};
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
-use crate::export::{self, Material};
+use crate::export::{self, Kept, Material, OwnSecret};
 use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::{Event, Listener};
 use crate::model::export::{Exported, Format};
@@ -85,8 +85,8 @@ async fn export(
     let stack = systems.stack();
     crate::reconcile::expect_known_settings(stack)?;
     let influxdb_password = systems.influxdb_password();
-    export::check(format, stack, influxdb_password)?;
-    let password = if format.makes_servers() { Some(new_password(format, directory, password)?) } else { None };
+    let (password, own_secret) = passwords(format, directory, password)?;
+    export::check(format, stack, influxdb_password.is_some() || own_secret.is_some())?;
     let looked = look(systems, format, listener).await?;
     let material = Material {
         stack,
@@ -94,6 +94,8 @@ async fn export(
         version: looked.version,
         host_address: looked.host_address.as_deref(),
         password: password.as_ref(),
+        own_secret: own_secret.as_ref(),
+        secret_versions: &export::secret_versions(format, directory, password.as_ref(), influxdb_password)?,
         has_stored_password: looked.has_stored_password,
         influxdb_password,
         deletes_rules: export::deletes_rules(format, stack, directory)?,
@@ -102,21 +104,42 @@ async fn export(
     let files = export::files(format, &material)?;
     let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };
     let files = directory::write(directory, &subject, &files)?;
+    if own_secret == Some(OwnSecret::Elsewhere) {
+        listener.on(Event::Note(&format!(
+            "the export contains no Secret, because secret.yaml was removed: the cluster needs the Secret {} from \
+             another source; --grafana-password-file writes the file again",
+            Role::Grafana.object_name(&stack.instance)
+        )));
+    }
     Ok(Exported { instance: stack.instance.clone(), format, directory: directory.display().to_string(), files })
 }
 
-/// The supplied password, otherwise the password in an earlier export, otherwise a new one.
-fn new_password(format: Format, directory: &Path, given: Option<Secret>) -> Result<Secret> {
-    if let Some(given) = given {
-        return match export::check_password(given.reveal()) {
-            Ok(()) => Ok(given),
-            Err(why) => Err(Error::usage(
-                format!("--grafana-password-file {why}"),
-                "supply another one, or omit it to have one generated",
-            )),
-        };
+/// The password for the new Grafana, or the user's own Secret that contains it. The password is the supplied one,
+/// otherwise the one in an earlier export, otherwise a new one.
+fn passwords(format: Format, directory: &Path, given: Option<Secret>) -> Result<(Option<Secret>, Option<OwnSecret>)> {
+    if !format.makes_servers() {
+        return Ok((None, None));
     }
-    export::kept_password(format, directory)?.map_or_else(generate_password, Ok)
+    let Some(given) = given else {
+        return Ok(match export::kept(format, directory)? {
+            Kept::Nothing => (Some(generate_password()?), None),
+            Kept::Password(kept) => (Some(kept), None),
+            Kept::Own(secret) => (None, Some(secret)),
+        });
+    };
+    if let Err(why) = export::check_password(given.reveal()) {
+        return Err(Error::usage(
+            format!("--grafana-password-file {why}"),
+            "supply another one, or omit it to have one generated",
+        ));
+    }
+    if let Ok(Kept::Own(OwnSecret::File(_))) = export::kept(format, directory) {
+        return Err(Error::usage(
+            "secret.yaml was replaced after the last export, so the export does not write a password to it",
+            "write the password to your own file, or remove secret.yaml to have it exported again",
+        ));
+    }
+    Ok((Some(given), None))
 }
 
 /// The observed state of Grafana.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, Secrecy, database, from_file, home,
-    provisioned, provisioning, provisioning_files, readme, variable, yaml,
+    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, RESTORE_SCRIPTS, Secrecy, database,
+    from_file, home, provisioned, provisioning, provisioning_files, readme, variable, yaml,
 };
 use crate::digest::fingerprint;
 use crate::engine::PASSWORD_PATH;
@@ -23,6 +23,8 @@ use crate::model::stack::{DesiredContainer, Stack};
 const SECRETS: &str = "/run/secrets";
 /// The size limit of a config that every swarm accepts, in bytes.
 const CONFIG_LIMIT: usize = 500_000;
+/// The file for `docker stack deploy`.
+pub(super) const STACK: &str = "stack.yaml";
 /// The network of a swarm's services.
 pub(super) const NETWORK: &str = "metrics";
 
@@ -111,7 +113,9 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
             "placement": {"constraints": [format!("node.labels.{} == true", stack.instance)]},
             // A single task needs no virtual address, which would drop idle connections.
             "endpoint_mode": "dnsrr",
-            "update_config": {"order": "stop-first"},
+            // The previous task, with its configs and secrets, returns if the new one fails within a minute.
+            "update_config": {"order": "stop-first", "failure_action": "rollback", "monitor": "60s"},
+            "rollback_config": {"order": "stop-first"},
             "restart_policy": {"condition": "any", "delay": "2s"},
         });
         if spec.role == Role::Grafana {
@@ -151,11 +155,19 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         "networks": {NETWORK: {"driver": "overlay", "attachable": true}},
         "volumes": volumes.map(|(name, made)| (name.to_string(), made)).collect::<Map<_, _>>(),
         "configs": configs.collect::<Map<_, _>>(),
-        "secrets": secrets.iter().map(|(name, _)| ((*name).into(), json!({"file": format!("./{name}")}))).collect::<Map<_, _>>(),
+        "secrets": secrets.iter().map(|(name, _)| {
+            let version = material.secret_versions.get(name).copied().unwrap_or(1);
+            let named = format!("{}-{name}-{version}", stack.instance);
+            ((*name).to_string(), json!({"name": named, "file": format!("./{name}")}))
+        }).collect::<Map<_, _>>(),
     });
     let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
     all.extend(secrets.into_iter().map(|(name, secret)| File::with_secret(name, secret.reveal(), Secrecy::Whole)));
-    all.push(File::new("stack.yaml", yaml(&file)));
+    if influxdb.is_some() {
+        let scripts = RESTORE_SCRIPTS.into_iter();
+        all.extend(scripts.map(|(role, script)| File::new(format!("restore/{role}.sh"), script)));
+    }
+    all.push(File::new(STACK, yaml(&file)));
     all.push(readme::swarm(material));
     Ok(all)
 }

@@ -73,6 +73,23 @@ pub fn lists(directory: &Path, path: &str) -> Result<bool> {
     Ok(listed.iter().any(|(listed, _)| listed == path))
 }
 
+/// Whether an earlier export wrote a file with that digest to the directory.
+///
+/// # Errors
+/// The same as [`lists`].
+pub fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result<bool> {
+    let (_, listed) = listed(directory)?;
+    Ok(listed.contains(&(path.to_string(), digest.to_string())))
+}
+
+/// Whether the directory contains an export in that format.
+///
+/// # Errors
+/// The same as [`lists`].
+pub fn is_export(directory: &Path, format: Format) -> Result<bool> {
+    Ok(listed(directory)?.0.is_some_and(|head| head.starts_with(&format!("{format} "))))
+}
+
 /// The content of a file in the directory; `None` if there is none.
 ///
 /// # Errors

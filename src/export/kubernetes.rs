@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, Secrecy, database, from_file,
-    home, provisioned, provisioning, readme, variable, yaml,
+    File, INFLUXDB_PASSWORD_FILE, Material, OwnSecret, PASSWORD_FILE, PROVISIONING, ProvisionedFile, RESTORE_SCRIPTS,
+    Secrecy, database, from_file, home, provisioned, provisioning, readme, variable, yaml,
 };
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
@@ -22,19 +22,27 @@ pub(super) const SECRET: &str = "secret.yaml";
 const VALUES: &str = "stringData:\n";
 /// The directory in which Grafana's container finds them.
 const SECRETS: &str = "/etc/clipper-metrics";
-/// The label of ConfigMaps and Jobs that names their export.
+/// The label that names an object's export, for all objects but the Secret, which another tool may manage.
 const EDITION: &str = "clipper-metrics/export";
-/// The label of all objects.
+/// The kinds of the objects with that label.
+const KINDS: &str = "configmap,job,networkpolicy,service,statefulset";
+/// The value of labels of all objects.
 const PART_OF: &str = "clipper-metrics";
+/// The folder of the pods that restore a backup.
+const RESTORE: &str = "restore";
+/// The directory in which they find their scripts.
+const SCRIPTS: &str = "/restore";
+/// The time in seconds after which a forgotten pod ends.
+const RESTORE_STAYS: u32 = 86_400;
 /// The time in seconds for which a completed Job is kept.
 const JOB_STAYS: u32 = 86_400;
 /// The size limit of a ConfigMap.
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
 
-/// The label selector for objects of other exports of the instance.
+/// The command's arguments that delete the objects of other exports of the instance.
 pub(super) fn outdated(stack: &Stack, content_hash: &str) -> String {
     format!(
-        "app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={content_hash}",
+        "{KINDS} --selector 'app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={content_hash}'",
         stack.instance
     )
 }
@@ -63,40 +71,51 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     let url = material.influxdb_url(&object(stack, Role::Influxdb));
     let files = provisioning(material, &url, &variable(INFLUXDB_PASSWORD), false)?;
     let provisioned = provisioned(&files);
-    let (mut maps, sources) = config_maps(stack, &provisioned)?;
-    let mut jobs: Vec<Value> = influxdb.map(|spec| database_job(stack, spec)).into_iter().collect();
-    let content_hash: String = maps.iter().chain(&jobs).map(Value::to_string).collect();
-    let content_hash = fingerprint(content_hash.as_bytes());
-    // The cluster keeps such objects of earlier exports, so these carry the hash of their content.
-    for object in maps.iter_mut().chain(&mut jobs) {
-        object["metadata"]["labels"][EDITION] = json!(content_hash);
-    }
-    let mut all: Vec<(String, Vec<Value>)> = Vec::new();
+    let (maps, sources) = config_maps(stack, &provisioned)?;
+    let mut all: Vec<(&str, Vec<Value>)> = Vec::new();
     if let Some(spec) = influxdb {
-        all.push(("influxdb.yaml".into(), self::influxdb(material, spec)));
-        all.push(("database.yaml".into(), jobs));
+        all.push(("influxdb.yaml", self::influxdb(material, spec)));
+        all.push(("database.yaml", vec![database_job(stack, spec)]));
     }
     if let Some(spec) = stack.container(Role::Grafana) {
         let digest: String = provisioned.iter().map(|file| format!("{}\n{}", file.path, file.content)).collect();
-        all.push(("grafana.yaml".into(), grafana(material, spec, &sources, &fingerprint(digest.as_bytes()))));
+        all.push(("grafana.yaml", grafana(material, spec, &sources, &fingerprint(digest.as_bytes()))));
     }
-    all.push(("provisioning.yaml".into(), maps));
-    let mut resources: Vec<&str> = all.iter().map(|(path, _)| path.as_str()).chain([SECRET]).collect();
+    all.push(("provisioning.yaml", maps));
+    // The cluster keeps objects of earlier exports, so all carry the hash of their export.
+    let content: String = all.iter().flat_map(|(_, objects)| objects).map(Value::to_string).collect();
+    let content_hash = fingerprint(content.as_bytes());
+    for object in all.iter_mut().flat_map(|(_, objects)| objects) {
+        object["metadata"]["labels"][EDITION] = json!(content_hash);
+    }
+    let mut resources: Vec<&str> = all.iter().map(|(path, _)| *path).collect();
+    let secret = match material.own_secret {
+        None => Some(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values)),
+        Some(OwnSecret::File(text)) => Some(File::new(SECRET, text)),
+        Some(OwnSecret::Elsewhere) => None,
+    };
+    resources.extend(secret.iter().map(|_| SECRET));
     resources.sort_unstable();
-    let kustomization = json!({
-        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources,
-    });
-    let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization))];
-    files.push(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values));
+    let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization(&resources)))];
+    files.extend(secret);
     files.push(readme::kubernetes(material, &content_hash));
-    for (path, objects) in all {
-        let text: Vec<String> = objects.iter().map(yaml).collect();
-        files.push(File::new(path, text.join("---\n")));
+    if let [Some(influxdb), Some(grafana)] = Role::ALL.map(|role| stack.container(role)) {
+        files.push(File::new(format!("{RESTORE}/kustomization.yaml"), yaml(&kustomization(&["pods.yaml"]))));
+        files.push(File::new(format!("{RESTORE}/pods.yaml"), documents(&restore(material, influxdb, grafana))));
     }
+    files.extend(all.into_iter().map(|(path, objects)| File::new(path, documents(&objects))));
     Ok(files)
 }
 
-/// Written line by line, so that [`password`] can parse it.
+fn kustomization(resources: &[&str]) -> Value {
+    json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources})
+}
+
+fn documents(objects: &[Value]) -> String {
+    objects.iter().map(yaml).collect::<Vec<_>>().join("---\n")
+}
+
+/// Written line by line, so that [`without_values`] recognizes it.
 fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     let head = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": metadata(stack, &object(stack, Role::Grafana), Role::Grafana),
@@ -106,11 +125,10 @@ fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     format!("{}{VALUES}{}", yaml(&head), lines.collect::<String>())
 }
 
-/// Grafana's password in an earlier Secret.
+/// Grafana's password in a Secret that an export wrote, even if a user has replaced it without quotes.
 pub(super) fn password(secret: &str) -> Option<String> {
-    let prefix = format!("  {PASSWORD_FILE}: ");
-    let line = secret.lines().find_map(|line| line.strip_prefix(&prefix))?;
-    serde_json::from_str(line).ok()
+    let secret: Value = serde_saphyr::from_str(secret).ok()?;
+    secret["stringData"][PASSWORD_FILE].as_str().map(Into::into)
 }
 
 /// A Secret without its values, for comparing.
@@ -127,6 +145,7 @@ fn labels(stack: &Stack, role: Role) -> Value {
 fn metadata(stack: &Stack, name: &str, role: Role) -> Value {
     let mut all = labels(stack, role);
     all["app.kubernetes.io/part-of"] = json!(PART_OF);
+    all["app.kubernetes.io/managed-by"] = json!(PART_OF);
     json!({"name": name, "labels": all})
 }
 
@@ -188,12 +207,9 @@ fn grafana(material: &Material<'_>, spec: &DesiredContainer, sources: &[Value], 
         json!({"name": "secrets", "mountPath": SECRETS, "readOnly": true}),
     ];
     let mut volumes = temporary();
-    volumes.extend([
-        json!({"name": "provisioning", "projected": {"sources": sources}}),
-        json!({"name": "secrets", "secret": {"secretName": object(stack, role), "defaultMode": 0o440}}),
-    ]);
+    volumes.extend([json!({"name": "provisioning", "projected": {"sources": sources}}), secrets_volume(stack)]);
     let mut environment = environment(variables);
-    if material.influxdb_password.is_some() {
+    if !stack.data_source.user.is_empty() {
         let from = json!({"secretKeyRef": {"name": object(stack, role), "key": INFLUXDB_PASSWORD_FILE}});
         environment.push(json!({"name": INFLUXDB_PASSWORD, "valueFrom": from}));
     }
@@ -204,6 +220,72 @@ fn grafana(material: &Material<'_>, spec: &DesiredContainer, sources: &[Value], 
     // Grafana reads the data source only at its start.
     let annotations = json!({"clipper-metrics/provisioning": digest});
     vec![service(stack, role), stateful_set(stack, role, pod, &annotations, "1Gi")]
+}
+
+fn secrets_volume(stack: &Stack) -> Value {
+    json!({"name": "secrets", "secret": {"secretName": object(stack, Role::Grafana), "defaultMode": 0o440}})
+}
+
+/// Pods that fill the servers' volumes from a backup, and their scripts. There are two, because the volumes may be
+/// on different nodes.
+fn restore(material: &Material<'_>, influxdb: &DesiredContainer, grafana: &DesiredContainer) -> Vec<Value> {
+    let stack = material.stack;
+    let about = |name: &str, role| {
+        let mut about = metadata(stack, &format!("{}-restore{name}", stack.instance), role);
+        // A Service selects servers by this label.
+        about["labels"]["app.kubernetes.io/name"] = json!("restore");
+        about
+    };
+    let scripts: Map<String, Value> =
+        RESTORE_SCRIPTS.into_iter().map(|(role, script)| (role.name().into(), json!(script))).collect();
+    let scripts = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": about("", Role::Influxdb), "data": scripts,
+    });
+    let pod = |spec: &DesiredContainer, mut mounts: Vec<Value>, more: Vec<Value>| {
+        let role = spec.role;
+        mounts.extend([
+            json!({"name": "data", "mountPath": role.data_path()}),
+            json!({"name": "scripts", "mountPath": SCRIPTS, "readOnly": true}),
+            json!({"name": "tmp", "mountPath": "/tmp"}),
+        ]);
+        let mut volumes = temporary();
+        volumes.extend([
+            json!({"name": "data", "persistentVolumeClaim": {"claimName": format!("data-{}-0", object(stack, role))}}),
+            json!({"name": "scripts", "configMap": {"name": format!("{}-restore", stack.instance)}}),
+        ]);
+        volumes.extend(more);
+        let mut environment = environment(spec.specification.environment.clone());
+        environment.push(json!({"name": "HOME", "value": "/tmp"}));
+        let server = json!({
+            "labelSelector": {"matchLabels": labels(stack, role)}, "topologyKey": "kubernetes.io/hostname",
+        });
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": about(&format!("-{role}"), role),
+            "spec": {
+                "restartPolicy": "Never",
+                "activeDeadlineSeconds": RESTORE_STAYS,
+                "terminationGracePeriodSeconds": 5,
+                "automountServiceAccountToken": false,
+                "enableServiceLinks": false,
+                "securityContext": pod_security(role),
+                // Neither pod starts beside the other: two servers on one volume would corrupt it.
+                "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [server]}},
+                "containers": [{
+                    "name": role.name(),
+                    "image": spec.specification.image.to_string(),
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["sh", "-c", format!("sleep {RESTORE_STAYS} & wait")],
+                    "env": environment,
+                    "resources": resources(role),
+                    "securityContext": container_security(spec.specification.read_only),
+                    "volumeMounts": mounts,
+                }],
+                "volumes": volumes,
+            },
+        })
+    };
+    let secrets = json!({"name": "secrets", "mountPath": SECRETS, "readOnly": true});
+    vec![scripts, pod(influxdb, Vec::new(), Vec::new()), pod(grafana, vec![secrets], vec![secrets_volume(stack)])]
 }
 
 /// The user of the role's images, which must own the volume.
@@ -249,10 +331,6 @@ fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[
     let mut mounts = mounts.to_vec();
     mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
     let probe = |period: u32, failures: u32| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
-    let memory = match role {
-        Role::Influxdb => "2Gi",
-        Role::Grafana => "1Gi",
-    };
     json!({
         "name": role.name(),
         "image": spec.specification.image.to_string(),
@@ -264,10 +342,19 @@ fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[
         "startupProbe": probe(2, 900),
         "readinessProbe": probe(10, 3),
         "livenessProbe": probe(20, 6),
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": memory}},
+        "resources": resources(role),
         "securityContext": container_security(spec.specification.read_only),
         "volumeMounts": mounts,
     })
+}
+
+/// Requests cover the use that docs/scaling.md measured for up to 100 models; limits protect the node.
+fn resources(role: Role) -> Value {
+    let (processor, memory, most) = match role {
+        Role::Influxdb => ("100m", "128Mi", "2Gi"),
+        Role::Grafana => ("100m", "256Mi", "1Gi"),
+    };
+    json!({"requests": {"cpu": processor, "memory": memory}, "limits": {"memory": most}})
 }
 
 fn pod_security(role: Role) -> Value {
@@ -300,8 +387,28 @@ fn environment(variables: BTreeMap<String, String>) -> Vec<Value> {
 fn database_job(stack: &Stack, spec: &DesiredContainer) -> Value {
     let host = object(stack, Role::Influxdb);
     let labels = json!({"app.kubernetes.io/name": "database", "app.kubernetes.io/instance": stack.instance});
+    let container = |name: &str, command: Value| {
+        json!({
+            "name": name,
+            "image": spec.specification.image.to_string(),
+            "imagePullPolicy": "IfNotPresent",
+            "command": command,
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+            "securityContext": container_security(true),
+            // The directory in which influx would store a history.
+            "env": [{"name": "HOME", "value": "/tmp"}],
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        })
+    };
+    // The server may take any time to start, because its image is pulled or its data is opened. Attempts of the Job
+    // are limited, and are left for the statements.
+    let wait = json!([
+        "sh",
+        "-c",
+        "until influx -host \"$0\" -execute 'SHOW DATABASES' >/dev/null 2>&1; do sleep 1; done",
+        host,
+    ]);
     let job = json!({
-        "backoffLimit": 20,
         "ttlSecondsAfterFinished": JOB_STAYS,
         "template": {
             "metadata": {"labels": labels},
@@ -310,17 +417,11 @@ fn database_job(stack: &Stack, spec: &DesiredContainer) -> Value {
                 "automountServiceAccountToken": false,
                 "enableServiceLinks": false,
                 "securityContext": pod_security(Role::Influxdb),
-                "containers": [{
-                    "name": "database",
-                    "image": spec.specification.image.to_string(),
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["influx", "-host", host, "-execute", database(stack).replace("$(", "$$(")],
-                    "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-                    "securityContext": container_security(true),
-                    // The directory in which influx would store a history.
-                    "env": [{"name": "HOME", "value": "/tmp"}],
-                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-                }],
+                "initContainers": [container("wait", wait)],
+                "containers": [container(
+                    "database",
+                    json!(["influx", "-host", host, "-execute", database(stack).replace("$(", "$$(")]),
+                )],
                 "volumes": temporary(),
             },
         },

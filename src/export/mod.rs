@@ -31,11 +31,18 @@ const PROVISIONING: &str = "/etc/grafana/provisioning";
 /// The folder of those files in exports of other formats.
 const FOLDER: &str = "provisioning";
 
-/// Checks that the stack can be exported in this format, with the password of InfluxDB's user, if supplied.
+/// The scripts that fill the volumes of new servers from a backup.
+const RESTORE_SCRIPTS: [(Role, &str); 2] = [
+    (Role::Influxdb, include_str!("../../assets/export/restore-influxdb.sh")),
+    (Role::Grafana, include_str!("../../assets/export/restore-grafana.sh")),
+];
+
+/// Checks that the stack can be exported in this format. `has_password` is whether the export or the user's own Secret
+/// contains the password of InfluxDB's user.
 ///
 /// # Errors
 /// [`Error::Usage`] with the obstacle.
-pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) -> Result<()> {
+pub fn check(format: Format, stack: &Stack, has_password: bool) -> Result<()> {
     if format == Format::Provisioning {
         return check_organisation(stack);
     }
@@ -62,7 +69,7 @@ pub fn check(format: Format, stack: &Stack, influxdb_password: Option<&Secret>) 
             ));
         }
         let user = &stack.data_source.user;
-        if !user.is_empty() && influxdb_password.is_none() {
+        if !user.is_empty() && !has_password {
             return Err(Error::usage(
                 format!(
                     "export {format} includes the password of InfluxDB's user {user:?}, but no password was supplied"
@@ -129,34 +136,62 @@ pub fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>
     Ok(organisations)
 }
 
-/// The password of the Grafana that an earlier export to that directory creates.
+/// The secrets of an earlier export to a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// There is no earlier export, or its format has no secrets.
+    Nothing,
+    /// The password of the Grafana that the earlier export creates.
+    Password(Secret),
+    /// A user has replaced or removed the exported Secret.
+    Own(OwnSecret),
+}
+
+/// A Secret that is not from the export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OwnSecret {
+    /// The user's file in place of the exported one, such as an encrypted one; its content is kept.
+    File(String),
+    /// The file was removed: the cluster has the Secret from another source.
+    Elsewhere,
+}
+
+/// The secrets of an earlier export to that directory.
 ///
 /// # Errors
-/// [`Error::File`] if it is unreadable or its file is missing, [`Error::Io`] if the file system
+/// [`Error::File`] if a password is not acceptable or a swarm's is missing, [`Error::Io`] if the file system
 /// returns an error.
-pub fn kept_password(format: Format, folder: &Path) -> Result<Option<Secret>> {
+pub fn kept(format: Format, folder: &Path) -> Result<Kept> {
     let (path, kept) = match format {
-        Format::Provisioning | Format::Compose => return Ok(None),
-        Format::Swarm => {
-            (PASSWORD_FILE, directory::secret(folder, PASSWORD_FILE)?.map(|text| Some(text.trim().into())))
-        }
+        Format::Provisioning | Format::Compose => return Ok(Kept::Nothing),
+        Format::Swarm => match directory::secret(folder, PASSWORD_FILE)? {
+            Some(text) => (PASSWORD_FILE, text.trim().to_string()),
+            None => return Ok(Kept::Nothing),
+        },
         Format::Kubernetes => {
-            let text = directory::secret(folder, kubernetes::SECRET)?;
-            (kubernetes::SECRET, text.map(|text| kubernetes::password(&text)))
+            if !directory::is_export(folder, format)? {
+                return Ok(Kept::Nothing);
+            }
+            let Some(text) = directory::read(folder, kubernetes::SECRET)? else {
+                return Ok(Kept::Own(OwnSecret::Elsewhere));
+            };
+            let digest = fingerprint(kubernetes::without_values(&text).as_bytes());
+            let is_exported = directory::lists_digest(folder, kubernetes::SECRET, &digest)?;
+            match kubernetes::password(&text).filter(|_| is_exported) {
+                Some(password) => (kubernetes::SECRET, password),
+                None => return Ok(Kept::Own(OwnSecret::File(text))),
+            }
         }
     };
-    let Some(kept) = kept else { return Ok(None) };
-    let bad = |message: &str| Error::File {
+    check_password(&kept).map_err(|message| Error::File {
         path: folder.join(path),
         line: None,
         message: message.into(),
         hint: "write a password of at least 4 characters there, in double quotes in a Secret, or supply one with \
                --grafana-password-file"
             .into(),
-    };
-    let kept: String = kept.ok_or_else(|| bad("contains no valid password"))?;
-    check_password(&kept).map_err(bad)?;
-    Ok(Some(Secret::new(kept)))
+    })?;
+    Ok(Kept::Password(Secret::new(kept)))
 }
 
 /// Checks the password for a Grafana that other hosts can reach.
@@ -225,6 +260,10 @@ pub struct Material<'a> {
     pub host_address: Option<&'a str>,
     /// The password of a new Grafana.
     pub password: Option<&'a Secret>,
+    /// The Secret in place of the exported one, if a user manages it.
+    pub own_secret: Option<&'a OwnSecret>,
+    /// The versions of a swarm's secrets.
+    pub secret_versions: &'a SecretVersions,
     /// Whether the existing Grafana's password is stored in its volume.
     pub has_stored_password: bool,
     /// The password of an InfluxDB that requires one.
@@ -238,9 +277,7 @@ pub struct Material<'a> {
 impl<'a> Material<'a> {
     /// The secrets of new servers, by file name.
     fn secrets(&self) -> Vec<(&'static str, &'a Secret)> {
-        let password = self.password.map(|password| (PASSWORD_FILE, password));
-        let influxdb = self.influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
-        password.into_iter().chain(influxdb).collect()
+        secrets(self.password, self.influxdb_password)
     }
 
     /// InfluxDB's address for a Grafana that reaches its container as `host`.
@@ -274,6 +311,41 @@ impl<'a> Material<'a> {
         }
         all
     }
+}
+
+/// The secrets of new servers, by file name.
+fn secrets<'a>(password: Option<&'a Secret>, influxdb_password: Option<&'a Secret>) -> Vec<(&'static str, &'a Secret)> {
+    let password = password.map(|password| (PASSWORD_FILE, password));
+    let influxdb = influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
+    password.into_iter().chain(influxdb).collect()
+}
+
+/// The version of each secret by its file's name. A swarm's secret cannot change, so a changed one needs another name.
+/// That name is public, so it contains a counter and no digest of the secret.
+pub type SecretVersions = BTreeMap<&'static str, u32>;
+
+/// The versions of these secrets in a directory with an earlier export.
+///
+/// # Errors
+/// [`Error::Io`] if the file system returns an error.
+pub fn secret_versions(
+    format: Format,
+    folder: &Path,
+    password: Option<&Secret>,
+    influxdb_password: Option<&Secret>,
+) -> Result<SecretVersions> {
+    let mut versions = SecretVersions::new();
+    if format != Format::Swarm {
+        return Ok(versions);
+    }
+    let earlier = directory::read(folder, compose::STACK)?;
+    let earlier: Value = earlier.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
+    for (name, secret) in secrets(password, influxdb_password) {
+        let last = earlier["secrets"][name]["name"].as_str().and_then(|name| name.rsplit_once('-')?.1.parse().ok());
+        let is_same = directory::read(folder, name)?.as_deref() == Some(secret.reveal());
+        versions.insert(name, last.map_or(1, |last: u32| if is_same { last } else { last.saturating_add(1) }));
+    }
+    Ok(versions)
 }
 
 /// All files of an export, ordered by path.

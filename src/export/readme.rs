@@ -6,7 +6,7 @@ use super::compose::NETWORK;
 use super::{FOLDER, File, Material, is_known_to_containers_only, kubernetes};
 use crate::engine::PASSWORD_PATH;
 use crate::grafana::provisioning::{INFLUXDB_PASSWORD, Provisioning};
-use crate::model::invocation::typed_option;
+use crate::model::invocation::{shell_word, typed_option};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Login, Stack};
@@ -128,10 +128,16 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
          of this swarm can do, and finds it as `influx_ip = \"influxdb\"`, `influx_port = 8086` in its file. Every \
          container in that network has access.\n"
     );
+    let change = if stack.data_source.user.is_empty() { "--grafana-password-file" } else { "--influxdb-password-file" };
     fill(
         text,
         material,
         &[
+            ("move", if is_ours { include_str!("../../assets/export/swarm-move.md").into() } else { String::new() }),
+            ("backup", backup(stack)),
+            ("influxdb_image", image(stack, Role::Influxdb)),
+            ("grafana_image", image(stack, Role::Grafana)),
+            ("change", stack.command(&format!("export swarm DIRECTORY {change} FILE"))),
             ("database_service", if is_ours { service.into() } else { String::new() }),
             ("influxdb", if is_ours { influxdb } else { format!("{}{secret}\n", external(stack).trim_end()) }),
         ],
@@ -157,16 +163,70 @@ pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
         "The volume claim, 1 GiB for Grafana, uses the cluster's default StorageClass and stays when the StatefulSet \
          is deleted."
     };
+    let database = " The Job `database` waits for InfluxDB, however long its image takes to be pulled. It is deleted \
+                    a day after it has created the database; applying the files again repeats it, which is harmless.";
+    let overlay = format!(
+        "  - target: {{kind: StatefulSet, name: {}}}\n    patch: |\n      - {{op: replace, path: \
+         /spec/volumeClaimTemplates/0/spec/resources/requests/storage, value: 100Gi}}\n  - target: {{kind: Job}}\n    \
+         patch: |\n      - {{op: add, path: /spec/template/spec/imagePullSecrets, value: [{{name: registry}}]}}\n",
+        kubernetes::object(stack, Role::Influxdb)
+    );
+    let only_if_ours = |text: &str| if is_ours { text.to_string() } else { String::new() };
     fill(
         text,
         material,
         &[
+            ("move", only_if_ours(include_str!("../../assets/export/kubernetes-move.md"))),
+            ("backup", backup(stack)),
+            ("password", grafana_password(material)),
+            ("secret", secret(material)),
             ("claims", claims.into()),
+            ("database", only_if_ours(database)),
+            ("overlay", only_if_ours(&overlay)),
             ("outdated", kubernetes::outdated(stack, content_hash)),
             ("uid", stack.dashboard.uid.clone()),
             ("influxdb", if is_ours { influxdb } else { external(stack) }),
             ("read_only", if read_only { " and with a read-only root".into() } else { String::new() }),
         ],
+    )
+}
+
+/// The command that saves the existing instance.
+fn backup(stack: &Stack) -> String {
+    command(stack, &format!("backup {}.tar.gz", stack.instance))
+}
+
+fn image(stack: &Stack, role: Role) -> String {
+    let image = stack.container(role).map(|spec| spec.specification.image.to_string());
+    shell_word(&image.unwrap_or_default())
+}
+
+/// The source of the password for a Grafana in a cluster.
+fn grafana_password(material: &Material<'_>) -> String {
+    let secret = kubernetes::object(material.stack, Role::Grafana);
+    let restart = format!(
+        "Grafana uses the password when its volume is new, and reads secrets when it starts; to restart it, run \
+         `kubectl rollout restart statefulset/{secret}`."
+    );
+    match material.own_secret {
+        None => format!(
+            "The password is in `secret.yaml`, which only you can read: do not commit that file as it is. Before the \
+             first start, you can write another password into it, in double quotes. {restart}"
+        ),
+        Some(_) => format!("The password is in the Secret `{secret}`, which is not from this export. {restart}"),
+    }
+}
+
+/// How another source can provide the Secret.
+fn secret(material: &Material<'_>) -> String {
+    let stack = material.stack;
+    let influxdb = if stack.data_source.user.is_empty() { "" } else { " and `influxdb-password`" };
+    format!(
+        "The Secret `{}` can come from another source, such as sops, Sealed Secrets or an external operator. It needs \
+         the key `grafana-password`{influxdb}. Either replace the content of `secret.yaml`, which later exports then \
+         keep, or remove that file and export again: `kustomization.yaml` then does not list it, and an overlay or an \
+         operator provides the Secret. An export with `--grafana-password-file` writes a removed file again.",
+        kubernetes::object(stack, Role::Grafana)
     )
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use super::answers::{Answers, Range, answers};
 use super::engine::OwnEngine;
 use super::instance::{Instance, Removed, SOON, assert_log_limit, assert_no_capability, docker, is_podman};
 use crate::support::run::{Ran, program, ran};
@@ -289,8 +290,133 @@ fn a_swarm_runs_it_and_restarts_a_killed_task_with_its_data() {
     expect(&["exec", &task("grafana"), "wget", "-q", "-O", "/tmp/writable", "http://127.0.0.1:3000/api/health"]);
     eventually("the data source answers after the change", SOON * 4, works);
     assert!(influx("SELECT * FROM kept").contains('7'));
+
+    // A changed secret replaces the task as well, without removing the stack.
+    let other = folder.path().with_extension("password");
+    std::fs::write(&other, "another password").unwrap();
+    let other_path = other.display().to_string();
+    let with_password = [export.as_slice(), &["--grafana-password-file", &other_path]].concat();
+    ran(&engine.program(&with_password).output().unwrap()).expect(0);
+    std::fs::remove_file(&other).unwrap();
+    let before = task("grafana");
+    expect(&["stack", "deploy", "--prune", "--compose-file", &stack, "clipper-metrics"]);
+    eventually("a Grafana with the changed secret runs", SOON * 4, || {
+        let now = task("grafana");
+        !now.is_empty() && now != before
+    });
+    let secret = ["exec", &task("grafana"), "cat", "/run/secrets/grafana-password"];
+    assert_eq!(expect(&secret), "another password");
+
+    // A server that fails is rolled back to the previous one, with its configs and secrets.
+    let broken = format!("{registry}/odd:crashes");
+    let breaks = [export.as_slice(), &["--grafana-image", &broken, "--alerts"]].concat();
+    ran(&engine.program(&breaks).output().unwrap()).expect(0);
+    expect(&["stack", "deploy", "--prune", "--compose-file", &stack, "clipper-metrics"]);
+    let update = ["service", "inspect", "clipper-metrics_grafana", "--format", "{{.UpdateStatus.State}}"];
+    eventually("the update is rolled back", SOON * 4, || expect(&update) == "rollback_completed");
+    eventually("the previous Grafana runs", SOON * 4, || !task("grafana").is_empty());
+    assert_eq!(expect(&["exec", &task("grafana"), "cat", "/run/secrets/grafana-password"]), "another password");
+    let image =
+        ["service", "inspect", "clipper-metrics_grafana", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}"];
+    assert!(!expect(&image).contains("odd"), "{}", expect(&image));
+
+    // The README's commands remove what is no longer used.
+    let readme = std::fs::read_to_string(format!("{directory}/README.md")).unwrap();
+    let clean = readme.split("```sh\n").nth(2).unwrap().split("```").next().unwrap();
+    for line in clean.lines() {
+        assert!(engine.shell(folder.path(), line).err.contains("in use"), "{line}");
+    }
+    let secrets = expect(&["secret", "ls", "--format", "{{.Name}}"]);
+    assert_eq!(secrets, "clipper-metrics-grafana-password-2");
+
     expect(&["stack", "rm", "clipper-metrics"]);
     eventually("its containers are gone", SOON * 2, || engine.docker(&["ps", "--quiet"]).out.trim().is_empty());
+    expect(&["swarm", "leave", "--force"]);
+}
+
+#[test]
+fn a_swarm_takes_over_the_data_of_an_instance() {
+    let engine = OwnEngine::start();
+    let run = |words: &[&str]| ran(&engine.program(words).output().unwrap());
+    let expect = |words: &[&str]| engine.docker(words).expect(0).out.trim().to_string();
+    let registry = OwnEngine::registry();
+    let ports = ["--influxdb-port", "18086", "--grafana-port", "13000"];
+    run(&[&["up", "--registry", &registry], &ports[..]].concat()).expect(0);
+    run(&["demo", "--backfill", "30m", "--models", "m1,big one"]).expect(0);
+    // Grafana's answers, and any other request, on a port of the engine's host.
+    let ask = |port: u16, password: &str, method: &str, path: &str, body: &str| -> Value {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let account = format!("admin:{password}");
+        let words = [
+            "--silent",
+            "--max-time",
+            "10",
+            "--user",
+            &account,
+            "--request",
+            method,
+            "--header",
+            "content-type: application/json",
+        ];
+        let output = engine.inside("curl").args(words).args(["--data", body, &url]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    };
+    let panels = |port: u16, password: &str, range: Range| -> Answers {
+        let ask = |body: &str| ask(port, password, "POST", "/api/ds/query", body);
+        answers("clipper-metrics", "(m1|big_one)", range, ask)
+    };
+    let range = Range::of_the_last(std::time::Duration::from_secs(25 * 60));
+    let before = panels(13000, "admin", range);
+    ask(13000, "admin", "POST", "/api/folders", &json!({"title": "Theirs", "uid": "theirs"}).to_string());
+
+    expect(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("swarm");
+    run(&["export", "swarm", &directory.display().to_string(), "--grafana-port", "3000"]).expect(0);
+    let readme = std::fs::read_to_string(directory.join("README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    engine.shell(&directory, blocks[0]).expect(0);
+    let password = std::fs::read_to_string(directory.join("grafana-password")).unwrap();
+    let has_theirs = || ask(3000, &password, "GET", "/api/folders/theirs", "")["uid"] == "theirs";
+    let is_up = || {
+        ask(3000, &password, "GET", "/api/dashboards/uid/clipper-metrics", "")["dashboard"].is_object()
+            && ask(3000, &password, "GET", "/api/datasources/uid/clipper-metrics/health", "")["status"] == "OK"
+    };
+    eventually("the new Grafana answers", SOON * 4, is_up);
+    assert!(!has_theirs());
+
+    let (backup, restore) = (blocks[2], blocks[3]);
+    assert!(backup.starts_with("clipper-metrics backup ") && restore.contains("/restore/influxdb.sh"), "{readme}");
+    engine.shell(folder.path(), backup).expect(0);
+    // A cut file changes nothing.
+    let whole = std::fs::read(folder.path().join("clipper-metrics.tar.gz")).unwrap();
+    std::fs::write(folder.path().join("clipper-metrics.tar.gz"), &whole[..whole.len() - 100]).unwrap();
+    let fills = |line: &&str| line.contains("docker run");
+    let stop: Vec<&str> = restore.lines().take_while(|line| !line.contains("docker run")).collect();
+    engine.shell(&directory, &stop.join("\n")).expect(0);
+    for line in restore.lines().filter(fills) {
+        let refused = engine.shell(&directory, line).expect(1);
+        assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
+    }
+    std::fs::write(folder.path().join("clipper-metrics.tar.gz"), &whole).unwrap();
+    engine.shell(&directory, restore).expect(0);
+    eventually("the moved Grafana answers", SOON * 4, || is_up() && has_theirs());
+    assert_eq!(panels(3000, &password, range), before, "every panel shows what it showed");
+    assert_eq!(ask(3000, "admin", "GET", "/api/org", "")["name"], Value::Null, "admin/admin opens nothing");
+
+    // Another time, each command leaves the newer data alone.
+    engine.shell(&directory, &stop.join("\n")).expect(0);
+    for line in restore.lines().filter(fills) {
+        let refused = engine.shell(&directory, line).expect(1);
+        assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
+    }
+    engine.shell(&directory, restore.lines().last().unwrap()).expect(0);
+    eventually("Grafana answers again", SOON * 4, || is_up() && has_theirs());
+    assert_eq!(panels(3000, &password, range), before);
+    expect(&["stack", "rm", "clipper-metrics"]);
+    eventually("its containers are gone", SOON * 2, || {
+        engine.docker(&["ps", "--quiet", "--filter", "label=com.docker.stack.namespace"]).out.trim().is_empty()
+    });
     expect(&["swarm", "leave", "--force"]);
 }
 
@@ -307,18 +433,22 @@ fn manifests_match_the_schemas_of_kubernetes_and_need_no_privileges() {
     let mut listed: Vec<&str> =
         kustomization["resources"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     listed.push("kustomization.yaml");
+    // Applied only to restore a backup.
+    listed.push("restore/kustomization.yaml");
+    listed.push("restore/pods.yaml");
     let mut there: Vec<String> = std::fs::read_dir(folder.path())
         .unwrap()
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().to_string())
         .filter(|name| name.split('.').next_back() == Some("yaml") && !name.starts_with('.'))
+        .chain(["restore/kustomization.yaml", "restore/pods.yaml"].map(String::from))
         .collect();
     listed.sort_unstable();
     there.sort();
     assert_eq!(listed, there);
     let schemas: Value = serde_json::from_str(include_str!("../schemas/kubernetes.json")).unwrap();
     let mut kinds = Vec::new();
-    for path in there.iter().filter(|path| *path != "kustomization.yaml") {
+    for path in there.iter().filter(|path| !path.ends_with("kustomization.yaml")) {
         for text in read(path).split("\n---\n") {
             let object: Value = serde_saphyr::from_str(text).unwrap_or_else(|why| panic!("{path}: {why}"));
             let kind = object["kind"].as_str().unwrap().to_string();
@@ -328,7 +458,8 @@ fn manifests_match_the_schemas_of_kubernetes_and_need_no_privileges() {
             if let Err(why) = validator.validate(&object) {
                 panic!("{path}, {kind}: {why} at {}", why.instance_path());
             }
-            if let Some(pod) = object["spec"]["template"]["spec"].as_object() {
+            let pod = if kind == "Pod" { &object["spec"] } else { &object["spec"]["template"]["spec"] };
+            if let Some(pod) = pod.as_object() {
                 assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{kind}");
                 assert_eq!(pod["automountServiceAccountToken"], false);
                 for container in pod["containers"].as_array().unwrap() {
@@ -345,8 +476,11 @@ fn manifests_match_the_schemas_of_kubernetes_and_need_no_privileges() {
     let all = [
         "ConfigMap",
         "ConfigMap",
+        "ConfigMap",
         "Job",
         "NetworkPolicy",
+        "Pod",
+        "Pod",
         "Secret",
         "Service",
         "Service",
@@ -355,7 +489,9 @@ fn manifests_match_the_schemas_of_kubernetes_and_need_no_privileges() {
     ];
     assert_eq!(kinds, all);
     let job: Value = serde_saphyr::from_str(&read("database.yaml")).unwrap();
-    let statement = &job["spec"]["template"]["spec"]["containers"][0]["command"][4];
+    let pod = &job["spec"]["template"]["spec"];
+    assert!(pod["initContainers"][0]["command"][2].as_str().unwrap().starts_with("until influx "), "{pod}");
+    let statement = &pod["containers"][0]["command"][4];
     // White space becomes a dash, as in Clipper, and Kubernetes expands nothing.
     assert!(
         statement.as_str().unwrap().starts_with("CREATE DATABASE \"it's-$$(HOME)\"; ALTER RETENTION"),

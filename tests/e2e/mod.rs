@@ -3,6 +3,7 @@
 //! of InfluxDB and of Grafana, rather than the program's output.
 
 mod alerts;
+pub(crate) mod answers;
 mod backup;
 mod converge;
 mod doctor;
@@ -10,7 +11,7 @@ mod engine;
 mod existing;
 mod export;
 mod hints;
-mod instance;
+pub(crate) mod instance;
 pub(crate) mod lifecycle;
 mod passwords;
 mod readme;

@@ -25,7 +25,9 @@ use support::double::{Doors, Double, Version, handle};
 use support::server::{Response, serve};
 
 /// The path of the state, next to the password.
-const STATE: &str = "/var/lib/grafana/grafana.db";
+fn state() -> PathBuf {
+    Path::new(&std::env::var("GF_PATHS_DATA").unwrap_or("/var/lib/grafana".into())).join("grafana.db")
+}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -40,7 +42,7 @@ fn main() {
             }
         }
         let version = Version::parse(&variable("GRAFANA_DOUBLE_VERSION"));
-        Double::new(version, "", Some(PathBuf::from(STATE))).reset_password(password.trim_end());
+        Double::new(version, "", Some(state())).reset_password(password.trim_end());
         println!("Admin password changed successfully ✔");
         return;
     }
@@ -51,7 +53,7 @@ fn main() {
     }
     if behaviour == "migrates" {
         // As a newer version leaves a database that an older one cannot read, with its journal.
-        for file in [STATE, "/var/lib/grafana/grafana.db-wal"] {
+        for file in [state(), state().with_extension("db-wal")] {
             std::fs::write(file, "migrated by a newer version").unwrap();
         }
         eprintln!("level=error msg=\"migrated, and died of it\"");
@@ -89,7 +91,7 @@ fn main() {
                 let listener = tokio::net::TcpListener::bind("0.0.0.0:8086").await.unwrap();
                 return serve(listener, |_| async { influxdb2() }).await;
             }
-            let mut double = Double::new(version, &password, Some(PathBuf::from(STATE)));
+            let mut double = Double::new(version, &password, Some(state()));
             double.provision_from(Path::new("/etc/grafana/provisioning"));
             if variable("GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION") == "true" {
                 double.never_lock_out();

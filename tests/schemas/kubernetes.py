@@ -13,6 +13,7 @@ KINDS = {
     "ConfigMap": "io.k8s.api.core.v1.ConfigMap",
     "Job": "io.k8s.api.batch.v1.Job",
     "NetworkPolicy": "io.k8s.api.networking.v1.NetworkPolicy",
+    "Pod": "io.k8s.api.core.v1.Pod",
     "Secret": "io.k8s.api.core.v1.Secret",
     "Service": "io.k8s.api.core.v1.Service",
     "StatefulSet": "io.k8s.api.apps.v1.StatefulSet",

@@ -124,7 +124,16 @@ fn image(name: &str, tag: &str, layer: &Arc<Vec<u8>>, config: &Config<'_>) -> Im
 pub fn all(double: &Path) -> Vec<Image> {
     let mut images = influxdb();
     images.extend(grafana(double));
+    images.push(pause());
     images
+}
+
+/// An image that does nothing, for the sandboxes of pods.
+fn pause() -> Image {
+    let mut layer = Layer::new();
+    layer.program(Path::new("/bin/busybox"), "/usr/bin/sleep");
+    let config = Config { user: "65535", entrypoint: vec!["/usr/bin/sleep", "86400"], ..Config::default() };
+    image("pause", "test", &layer.done(), &config)
 }
 
 /// The real InfluxDB from Debian's package, under the name of the default image, and as an image
@@ -137,10 +146,12 @@ fn influxdb() -> Vec<Image> {
     layer.program(&program, "/usr/bin/influxd");
     // As in the official image; health checks and exported jobs use it.
     layer.program(Path::new("/usr/bin/influx"), "/usr/bin/influx");
-    // The official image contains these as well; `doctor --from`, `backup` and `restore` use them.
-    for name in ["bash", "cat", "find", "mkdir", "rm", "sleep", "touch"] {
+    // The official image contains these as well; `doctor --from`, `backup`, `restore`
+    // and the scripts of exports use them.
+    for name in ["bash", "cat", "find", "gzip", "mkdir", "mv", "rm", "sleep", "tar", "touch"] {
         layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
     }
+    layer.program(Path::new("/usr/bin/dash"), "/usr/bin/sh");
     layer.folder("/tmp", 0o1777, (0, 0));
     layer.folder("/var/lib/influxdb", 0o755, owner);
     layer.file("/etc/passwd", 0o644, b"root:x:0:0::/:/\ninfluxdb:x:1500:1500::/var/lib/influxdb:/\n");
@@ -165,9 +176,11 @@ fn grafana(double: &Path) -> Vec<Image> {
             layer.program(double, name);
         }
         // The real images contain these as well: health checks and the READMEs of exports use them.
-        for name in ["/bin/sh", "/usr/bin/cat", "/usr/bin/wget"] {
-            layer.program(Path::new("/bin/busybox"), name);
+        for name in ["cat", "grep", "mkdir", "mv", "rm", "sha256sum", "sleep", "tar", "wget"] {
+            layer.program(Path::new("/bin/busybox"), &format!("/usr/bin/{name}"));
         }
+        layer.program(Path::new("/bin/busybox"), "/bin/sh");
+        layer.program(Path::new("/bin/busybox"), "/usr/bin/sh");
         layer.folder("/tmp", 0o1777, (0, 0));
         layer.folder("/usr/share/grafana", 0o755, (0, 0));
         layer.folder("/var/lib/grafana", 0o777, (472, 0));
