@@ -26,6 +26,7 @@ mod english;
 mod exports;
 mod external;
 mod help;
+mod kubernetes;
 mod outputs;
 mod ownership;
 mod support;
