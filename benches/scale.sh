@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Measures how run times grow with the number of models and with the age of the data: medians, and ratios to
-# the smallest case of the same run. Both images must be on the engine.
+# the smallest case of the same run. Both images must be on the engine. Without images, it uses those of the tests: a
+# real InfluxDB, and a double of Grafana. ROUNDS is also a variable.
 #
-#   benches/scale.sh INFLUXDB_IMAGE GRAFANA_IMAGE [ROUNDS]
+#   benches/scale.sh [INFLUXDB_IMAGE GRAFANA_IMAGE [ROUNDS]]
 #
 # MODELS and DAYS replace the measured cases. Every case is a new instance. The models report for five minutes until
 # now, as Clipper does; in the second table, two models without predictions have reported for that many days. Screen
@@ -38,7 +39,7 @@ reports() { # models reports count
 }
 
 query() { curl -sSf -o /dev/null "$url/query?db=clipper" --data-urlencode "q=$1"; }
-variable() { query 'SHOW MEASUREMENTS WITH MEASUREMENT =~ /.*_prediction_counter$/ LIMIT 25'; }
+variable() { query 'SHOW SERIES FROM /.*_prediction_counter$/ WHERE time > now() - 30m LIMIT 25'; }
 screen() { # the queries of assets/dashboard.json outside rows, as Grafana fills them in
   local statement
   while IFS= read -r statement; do query "$statement"; done <"$work/screen"
@@ -46,7 +47,7 @@ screen() { # the queries of assets/dashboard.json outside rows, as Grafana fills
 prepare_screen() {
   local names
   names=$(curl -sSf "$url/query?db=clipper" \
-    --data-urlencode 'q=SHOW MEASUREMENTS WITH MEASUREMENT =~ /.*_prediction_counter$/ LIMIT 25' |
+    --data-urlencode 'q=SHOW SERIES FROM /.*_prediction_counter$/ WHERE time > now() - 30m LIMIT 25' |
     grep -oE '"m[0-9]+_prediction' | tr -d '"' | sed 's/_prediction$//' | paste -sd '|')
   # Panels in collapsed rows are indented more.
   grep -E '^ {10}"query": "SELECT' assets/dashboard.json | sed -E 's/^ *"query": "(.*)",?$/\1/' |
@@ -98,6 +99,7 @@ heading() {
   echo "|---|---|---|---|---|---|---|"
 }
 
+echo "load average before: $(cut -d ' ' -f 1-3 /proc/loadavg)"
 echo "$rounds rounds, engine $(docker version --format '{{.Server.Version}}'), $influxdb, $grafana"
 echo "medians in ms, in parentheses the ratio to the first row"
 heading "models"
