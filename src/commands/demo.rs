@@ -90,6 +90,8 @@ fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
             Ok(count @ 1..=DEMO_MODELS) => Ok(numbered(count)),
             _ => Err(Error::usage(format!("--models is {count}"), format!("use a number from 1 to {DEMO_MODELS}"))),
         },
+        // `--models 1000,` is the name of one model.
+        Some([name, end]) if end.is_empty() => Ok(vec![name.clone()]),
         Some(names) => Ok(names.to_vec()),
     }
 }
@@ -280,5 +282,21 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
         Some(stored) if stored.has_database => Ok(systems.influxdb()),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_a_count_unless_a_comma_follows_it() {
+        let models = |given: &[&str]| {
+            let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+            demo_models(Some(&given)).unwrap()
+        };
+        assert_eq!(models(&["3"]), ["m1", "m2", "m3"]);
+        assert_eq!(models(&["1000", ""]), ["1000"]);
+        assert_eq!(models(&["7", "8"]), ["7", "8"]);
     }
 }

@@ -238,6 +238,7 @@ struct Model<'a> {
     /// RFC 3339.
     last_report: Option<String>,
     reporting: bool,
+    /// The count of the latest report divided by Clipper's interval of 15 s; `null` if the model is not reporting.
     predictions_per_second: Option<f64>,
     /// The 99th percentile of the latest predictions, in microseconds; `null` if there were none in the ten minutes
     /// before the newest report of any model.
