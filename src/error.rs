@@ -173,6 +173,14 @@ pub enum Error {
         /// The reason and the remedy.
         blocked: Blocker,
     },
+    /// Another owner's object prevents a step, as only the attempt showed.
+    #[error("{why}")]
+    Foreign {
+        /// The reason, with the object's name.
+        why: String,
+        /// The object.
+        object: ForeignObject,
+    },
     /// All steps were done, but a difference remains.
     #[error("still out of sync{}: {rest}", after.map(|after| format!(" after {:.1}s", after.as_secs_f64())).unwrap_or_default())]
     NotConverged {
@@ -250,6 +258,44 @@ pub enum Refusal {
     Unrunnable,
     /// Anything else.
     Other,
+}
+
+/// Another owner's object in the way of a step.
+#[derive(Debug)]
+pub enum ForeignObject {
+    /// In Grafana, at the place of the instance's own.
+    InGrafana,
+    /// A container that is attached to a duplicate network.
+    Attached {
+        /// The engine's id of the network.
+        network: String,
+        /// The container's name.
+        container: String,
+    },
+    /// A container that uses a volume to be deleted.
+    VolumeUser {
+        /// Its name.
+        container: String,
+    },
+}
+
+impl ForeignObject {
+    fn hint(&self, invocation: &Invocation) -> String {
+        match self {
+            Self::InGrafana => {
+                "rename or delete it in Grafana, use a folder with --grafana-folder, or start a second instance with --name"
+                    .into()
+            }
+            Self::Attached { network, container } => {
+                let command = invocation.docker(&format!("network disconnect {network} {container}"));
+                format!("`{command}`, then run the same command again")
+            }
+            Self::VolumeUser { container } => {
+                let command = invocation.docker(&format!("rm --force {container}"));
+                format!("remove it with `{command}`, then run the same command again")
+            }
+        }
+    }
 }
 
 /// How an image that was rolled back is tried again.
@@ -352,6 +398,7 @@ impl Error {
                 BlockReason::Unverifiable => "unverifiable",
                 BlockReason::Unfinished => "unfinished_restore",
             },
+            Self::Foreign { .. } => "foreign",
             Self::NotConverged { .. } => "not_converged",
             Self::NotConfirmed { .. } => "not_confirmed",
             Self::Io { .. } => "io",
@@ -386,6 +433,7 @@ impl Error {
             }
             Self::UpgradeUndone { rest, .. } => format!("`{rest}` continues the rollback"),
             Self::Blocked { blocked, .. } => blocked.hint.clone(),
+            Self::Foreign { object, .. } => object.hint(invocation),
             Self::Docker { refusal, .. } => refusal.hint(invocation),
             Self::Raced { .. } => Refusal::Conflict.hint(invocation),
             Self::Publish { role, address, holder, answers, free } => {

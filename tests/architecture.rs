@@ -112,6 +112,13 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("httpdate", &["http.rs"]),
 ];
 
+/// Clients return facts and typed errors; the plan makes decisions out of them.
+const CLIENTS: &[&str] = &["engine", "grafana", "influxdb", "clipper", "http"];
+const PLAN: &str = "model::plan";
+
+/// State that one function leaves for the decision of another. A reconciliation passes it on instead.
+const HIDDEN_STATE: &[&str] = &["Cell<", "RefCell", "OnceCell", "Mutex"];
+
 /// Macros and functions that print, and the only places that may use them.
 const PRINTING: &[&str] = &["println!", "eprintln!", "print!", "io::stdout()", "io::stderr()"];
 const PRINTERS: &[&str] = &["output/", "commands/terminal.rs"];
@@ -134,6 +141,12 @@ fn violations(path: &str, line: &str) -> Vec<String> {
     }
     if PRINTING.iter().any(|word| line.contains(word)) && !PRINTERS.iter().any(|place| path.starts_with(place)) {
         found.push(format!("{path} prints: {line}"));
+    }
+    if CLIENTS.contains(own) && line.contains(PLAN) {
+        found.push(format!("{path} may not know plans: {line}"));
+    }
+    if *own == "reconcile" && HIDDEN_STATE.iter().any(|word| line.contains(word)) {
+        found.push(format!("{path} may not keep hidden state: {line}"));
     }
     if *own == "model" {
         let begins = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
@@ -189,6 +202,12 @@ fn every_rule_finds_a_violation() {
     for word in PRINTING {
         assert!(!violations("engine/mod.rs", &format!("    {word}(1);")).is_empty(), "{word}");
         assert_eq!(violations("output/mod.rs", &format!("    {word}(1);")), Vec::<String>::new(), "{word}");
+    }
+    for client in CLIENTS {
+        assert!(!violations(&format!("{client}/x.rs"), "use crate::model::plan::Step;").is_empty(), "{client}");
+    }
+    for word in HIDDEN_STATE {
+        assert!(!violations("reconcile/mod.rs", &format!("    known: {word}X>,")).is_empty(), "{word}");
     }
     assert!(!violations("model/stack.rs", "use serde_json::Value;").is_empty());
     assert!(!violations("model/stack.rs", "    let x: tokio::time::Instant = y;").is_empty());

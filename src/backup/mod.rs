@@ -30,7 +30,9 @@ use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 use crate::reconcile::upgrade::micros_since_1970;
-use crate::reconcile::{Depth, FailedStep, Outcome, Systems, expect_known_settings, expect_restored, now, up};
+use crate::reconcile::{
+    Connections, Depth, FailedStep, Outcome, Systems, expect_known_settings, expect_restored, now, up,
+};
 
 /// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
 /// in the data directory, because the root is read-only.
@@ -119,7 +121,8 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     expect_known_settings(stack)?;
     expect_containers(stack, "backup")?;
     archive::expect_free(file)?;
-    let seen = systems.observe(Depth::Servers).await?;
+    let mut connections = systems.connect();
+    let seen = systems.observe(&mut connections, Depth::Servers).await?;
     expect_restored(stack, &seen)?;
     let influxdb = running(stack, &seen, Role::Influxdb)?;
     if let Some(have) = seen.grafana.container.ours().filter(|have| have.run == RunState::Paused) {
@@ -127,7 +130,7 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
     }
     let ids = [influxdb, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
-    let databases = systems.influxdb().databases().await?;
+    let databases = systems.influxdb(&connections.influxdb).databases().await?;
     // If the settings are lost, their substitutes from the containers.
     let known = stack.settings.as_ref().map(|settings| &settings.values);
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
@@ -143,7 +146,7 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
         database: stack.database.clone(),
         databases: databases.into_iter().filter(|name| name != INTERNAL).map(|name| (name, false)).collect(),
         influxdb: version(&seen.influxdb.version),
-        grafana: version(&seen.grafana.version.clone().or(seen.grafana.recorded.map(|ran| ran.to_string()))),
+        grafana: version(&seen.grafana.version.clone().or(seen.grafana.recorded().map(|ran| ran.to_string()))),
     };
     // A file that cannot be created is detected before any work on the servers.
     let new = archive::New::create(file)?;
@@ -431,9 +434,10 @@ pub async fn restore(
     let stack = systems.stack();
     let mut executed = Vec::new();
     let mut progress = Progress::Nothing;
+    let mut connections = systems.connect();
     let making = async {
         expect_containers(stack, "restore")?;
-        let seen = systems.observe(Depth::EngineOnly).await?;
+        let seen = systems.observe(&mut connections, Depth::EngineOnly).await?;
         expect_nothing(stack, &seen)?;
         expect_new_enough(stack, &archive.manifest)?;
         let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
@@ -445,16 +449,20 @@ pub async fn restore(
             take_over(&run).await?;
         }
         trust().await?;
-        systems.apply(&plan.only(is_fetched), &mut executed).await.map_err(FailedStep::into_error)?;
+        systems.apply(&plan.only(is_fetched), &mut connections, &mut executed).await.map_err(FailedStep::into_error)?;
         // The verification may have taken long.
-        expect_nothing(stack, &systems.observe(Depth::EngineOnly).await?)?;
+        expect_nothing(stack, &systems.observe(&mut connections, Depth::EngineOnly).await?)?;
         progress = Progress::Something;
-        systems.apply(&plan::begin_restore(), &mut executed).await.map_err(FailedStep::into_error)?;
-        let left = systems.observe(Depth::EngineOnly).await?;
-        systems.apply(&plan::remove_unfinished(stack, &left), &mut executed).await.map_err(FailedStep::into_error)?;
-        systems.apply(&plan::make_for_restore(&left), &mut executed).await.map_err(FailedStep::into_error)?;
-        fill(systems, archive, &mut executed).await?;
-        systems.apply(&plan::finish_restore(), &mut executed).await.map_err(FailedStep::into_error)?;
+        let mut apply = async |plan: &Plan, connections: &mut Connections| {
+            systems.apply(plan, connections, &mut executed).await.map_err(FailedStep::into_error)
+        };
+        apply(&plan::begin_restore(), &mut connections).await?;
+        let left = systems.observe(&mut connections, Depth::EngineOnly).await?;
+        apply(&plan::remove_unfinished(stack, &left), &mut connections).await?;
+        apply(&plan::make_for_restore(stack, &left), &mut connections).await?;
+        fill(systems, archive, &mut connections, &mut executed).await?;
+        let finished = systems.apply(&plan::finish_restore(), &mut connections, &mut executed).await;
+        finished.map_err(FailedStep::into_error)?;
         progress = Progress::Everything;
         let mut outcome = Box::pin(up(systems, UpOptions::default(), confirm, listener)).await?;
         executed.append(&mut outcome.executed);
@@ -552,19 +560,25 @@ fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
 
 /// Whether a step only fetches something and changes nothing of the instance.
 const fn is_fetched(step: &Step) -> bool {
-    matches!(step, Step::PullImage(_) | Step::CheckImage { .. })
+    matches!(step, Step::PullImage(_))
 }
 
 /// Steps of one resource, in this order.
 fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
-    Plan(vec![Item::new(resource, Finding::Requested("to be restored"), steps)])
+    Plan::new(vec![Item::new(resource, Finding::Requested("to be restored"), steps)])
 }
 
 /// Restores the data into the created containers.
-async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+async fn fill(
+    systems: &Systems,
+    archive: &Arc<Verified>,
+    connections: &mut Connections,
+    executed: &mut Vec<ExecutedStep>,
+) -> Result<()> {
     let docker = systems.docker()?;
     // Only the containers of this run: another run may take over the restore and create its own.
-    let (influxdb, grafana) = (systems.container_of(Role::Influxdb)?, systems.container_of(Role::Grafana)?);
+    let influxdb = connections.influxdb.container()?.to_string();
+    let grafana = connections.grafana.container()?.to_string();
     let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
     let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
     send(docker, &grafana, VOLUME, archive, Folder::Grafana, database).await?;
@@ -577,14 +591,18 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
     // The content of the volume now decides which container Grafana gets, and what must be verified
     // before it is published.
     systems
-        .apply(&steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]), executed)
+        .apply(
+            &steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]),
+            connections,
+            executed,
+        )
         .await
         .map_err(FailedStep::into_error)?;
     // At the private port, Clipper does not find InfluxDB and cannot create its database before the
     // data is restored.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     systems
-        .apply(&steps_of(Resource::Server(Role::Influxdb), start), executed)
+        .apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed)
         .await
         .map_err(FailedStep::into_error)?;
     // The server's own user reads and removes files that the engine creates as another user.
@@ -600,7 +618,7 @@ async fn fill(systems: &Systems, archive: &Arc<Verified>, executed: &mut Vec<Exe
         if *holds {
             restored?;
         } else {
-            systems.influxdb().create_database(name, None).await?;
+            systems.influxdb(&connections.influxdb).create_database(name, None).await?;
         }
     }
     docker.run_inside(doing, &influxdb, &["rm", "-rf", INFLUXDB_RESTORE]).await
@@ -639,13 +657,18 @@ enum Undone {
 /// instance's objects do not belong to another run.
 async fn undo(systems: &Systems) -> Undone {
     let removing = async {
-        let seen = systems.observe(Depth::EngineOnly).await?;
+        let mut connections = systems.connect();
+        let seen = systems.observe(&mut connections, Depth::EngineOnly).await?;
         if seen.settings.restore != systems.stack().restore {
             let is_gone = seen.settings.numbers.is_empty() && seen.influxdb.container == ContainerState::Absent;
             return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
         }
         let plan = plan::down(systems.stack(), &seen, true);
-        systems.apply(&plan, &mut Vec::new()).await.map(|()| Undone::All).map_err(FailedStep::into_error)
+        systems
+            .apply(&plan, &mut connections, &mut Vec::new())
+            .await
+            .map(|()| Undone::All)
+            .map_err(FailedStep::into_error)
     };
     match tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await {
         Ok(Ok(undone)) => undone,

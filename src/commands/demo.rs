@@ -270,7 +270,8 @@ async fn clear(systems: &Systems) -> Result<usize> {
 async fn reachable(systems: &Systems) -> Result<Influxdb> {
     let stack = systems.stack();
     crate::reconcile::expect_known_settings(stack)?;
-    let seen = systems.observe(Depth::Servers).await?;
+    let mut connections = systems.connect();
+    let seen = systems.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("run `{}`, then try again", stack.command("up"));
@@ -279,7 +280,7 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
         return Err(Error::Blocked { resource, blocked: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
     match seen.influxdb.probe.state() {
-        Some(stored) if stored.has_database => Ok(systems.influxdb()),
+        Some(stored) if stored.has_database => Ok(systems.influxdb(&connections.influxdb)),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),
     }

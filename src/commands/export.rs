@@ -159,7 +159,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.token && !stack.login.given {
         // Without a supplied account, a request would count as a failed login in an external Grafana.
-        let version = systems.grafana_version().await;
+        let version = systems.grafana_version(&systems.connect().grafana).await;
         listener.on(Event::Note(
             "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
              content without edits",
@@ -167,7 +167,8 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         let present = GrafanaExport::unknown(stack);
         return Ok(Looked { present, version, host_address: None, has_stored_password: false, is_complete: false });
     }
-    let seen = systems.observe(Depth::Servers).await?;
+    let mut connections = systems.connect();
+    let seen = systems.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
     expect_usable(stack, &seen, format)?;
     if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
@@ -192,7 +193,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         });
     }
     let present = if answers {
-        systems.grafana().await?.export_state(stack).await?
+        systems.grafana(&mut connections.grafana).await?.export_state(stack).await?
     } else if container.is_some() {
         GrafanaExport::new_server(stack)
     } else {
@@ -251,7 +252,7 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
             hint: format!("`{}` creates it; or choose another one with --grafana-org", stack.command("up")),
         });
     }
-    let clash = plan.0.iter().find_map(|item| match &item.finding {
+    let clash = plan.items.iter().find_map(|item| match &item.finding {
         Finding::Blocked(blocked) if is_in_grafana(item.resource) && blocked.kind != BlockReason::Server => {
             Some((item.resource, blocked.clone()))
         }

@@ -104,7 +104,8 @@ async fn logs(
         });
     }
     let docker = systems.docker()?;
-    crate::reconcile::warn_about_restore(stack, &systems.observe(Depth::EngineOnly).await?, listener);
+    let seen = systems.observe(&mut systems.connect(), Depth::EngineOnly).await?;
+    crate::reconcile::warn_about_restore(stack, &seen, listener);
     let since = options.since.map_or(0, |age| {
         let seconds = crate::reconcile::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)

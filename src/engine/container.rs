@@ -163,10 +163,15 @@ impl Docker {
     /// Stops and removes the role's container, whatever its state and name; its volume stays.
     ///
     /// # Errors
-    /// [`Error::Docker`] if the engine returns an error.
-    pub async fn remove_container(&self, instance: &str, role: Role) -> Result<()> {
+    /// [`Error::Raced`] if another process has replaced the container with the id `known`, [`Error::Docker`] if the
+    /// engine returns an error.
+    pub async fn remove_container(&self, instance: &str, role: Role, known: Option<&str>) -> Result<()> {
         let listed = self.listed(instance).await?;
         let Ok(id) = find_container(&listed.containers, instance, role) else { return Ok(()) };
+        if known.is_some_and(|known| known != id) {
+            let doing = format!("remove the container of {}", role.title());
+            return Err(Error::Raced { doing, why: "another process replaced it".into() });
+        }
         let Some(found) = listed.inspected.get(&id) else { return Ok(()) };
         let running = found.state.as_ref().and_then(|state| state.running).unwrap_or(false);
         if running && found.state.as_ref().is_none_or(|state| state.paused != Some(true)) {

@@ -17,9 +17,11 @@ use super::{Docker, REQUEST_TIMEOUT};
 use crate::engine::tar_stream::{Entries, Kind};
 use crate::error::{Error, Refusal, Result};
 use crate::model::image::ImageRef;
+use crate::model::observed::RunState;
 use crate::model::role::Role;
 use crate::model::stack::Secret;
 use crate::model::version::Version;
+use crate::model::volume_content::{RanVersion, VolumeFiles};
 
 /// Grafana's database, and its journal files while it is open.
 pub(crate) const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "grafana.db-shm", "grafana.db-journal"];
@@ -50,76 +52,6 @@ const OWNER: (u64, u64) = (472, 0);
 /// The size limit for reading: a password is one line.
 const LIMIT: usize = 64 << 10;
 
-/// The files of clipper-metrics in Grafana's volume.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VolumeFiles {
-    /// The password that Grafana accepts.
-    pub password: Option<Secret>,
-    /// A password that was being set when a run ended.
-    pub pending: Option<Secret>,
-    /// The last version that ran, if it differs from the version that the volume was created for.
-    pub ran: Option<RanVersion>,
-    /// The version that was about to run, according to its image's tag; its server has not reported
-    /// its version yet.
-    pub intended: Option<RanVersion>,
-}
-
-/// A version of Grafana, with its image and container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RanVersion {
-    /// The version.
-    pub version: Version,
-    /// The image, if recorded.
-    pub image: Option<String>,
-    /// The engine's id of the container, if recorded.
-    pub container: Option<String>,
-}
-
-impl RanVersion {
-    /// Parses the text written by [`Docker::write_version`].
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split_whitespace();
-        let version = Version::parse(parts.next()?)?;
-        Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
-    }
-
-    /// The version, if the image's tag names it. Earlier versions of clipper-metrics used the tag
-    /// of any image.
-    fn of_tag(&self) -> Option<Version> {
-        let image = self.image.as_deref().and_then(|image| ImageRef::parse(image).ok());
-        Some(self.version).filter(|_| image.is_none_or(|image| image.version().is_some()))
-    }
-}
-
-impl VolumeFiles {
-    /// The newest version that may have run on the volume, including the one that its label names.
-    #[must_use]
-    pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
-        let ran = self.ran.as_ref().map(|ran| ran.version);
-        ran.or(label).max(self.intended.as_ref().and_then(RanVersion::of_tag))
-    }
-
-    /// The last image that may have run on the volume, including the one that its label names.
-    #[must_use]
-    pub fn last_image(&self, label: Option<String>) -> Option<String> {
-        let image = |one: &Option<RanVersion>| one.as_ref().and_then(|one| one.image.clone());
-        image(&self.intended).or(image(&self.ran)).or(label)
-    }
-
-    /// Whether a start of this container was announced.
-    #[must_use]
-    pub fn is_intended_for(&self, container: &str) -> bool {
-        self.intended.as_ref().is_some_and(|intended| intended.container.as_deref() == Some(container))
-    }
-
-    /// Whether the image is the last one that ran, whatever its tag says.
-    #[must_use]
-    pub fn ran_last(&self, image: &ImageRef) -> bool {
-        let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
-        self.intended.is_none() && last == Some(image.to_string().as_str())
-    }
-}
-
 impl Docker {
     /// Reads the files; the container need not have been started.
     ///
@@ -128,7 +60,11 @@ impl Docker {
     pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
         let doing = "read clipper-metrics's files in Grafana's volume";
         let Some(archive) = self.read_archive(doing, container, FOLDER).await? else {
-            return Ok(VolumeFiles::default());
+            // The engine answers in the same way if the container does not exist.
+            return match self.find_by_id(doing, container).await? {
+                Some(_) => Ok(VolumeFiles::default()),
+                None => Err(Error::Raced { doing: doing.into(), why: "another process removed the container".into() }),
+            };
         };
         unpacked(&archive).map_err(unexpected(doing))
     }
@@ -163,6 +99,18 @@ impl Docker {
         let options = ContainerArchiveInfoOptionsBuilder::default().path(path).build();
         let request = self.client.get_container_archive_info(container, Some(options));
         Ok(self.find(doing, request).await?.is_some())
+    }
+
+    /// Writes the password that Grafana gets at its first start.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if a Grafana has run on the volume meanwhile, [`Error::Docker`] if the engine returns an error.
+    pub async fn write_first_password(&self, container: &str, password: &Secret) -> Result<()> {
+        if self.has_database(container).await? {
+            let why = "Grafana has run on its volume in the meantime".into();
+            return Err(Error::Raced { doing: "write Grafana's password".into(), why });
+        }
+        self.write_password(container, password, false).await
     }
 
     /// Writes the accepted password to the volume, readable by Grafana alone. With `clear_pending`, it
@@ -200,11 +148,16 @@ impl Docker {
         self.write_files(container, &[(INTENDED, &format!("{version} {image} {container}"))]).await
     }
 
-    /// Withdraws the announcement of a version that did not run.
+    /// Withdraws the announcement of a version, if it was made for this container, which was never started.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
     pub async fn clear_intended_version(&self, container: &str) -> Result<()> {
+        let is_intended = self.read_files(container).await?.is_intended_for(container);
+        let run = self.run_info(Role::Grafana, container).await?.map(|info| info.run);
+        if !is_intended || run != Some(RunState::Created) {
+            return Ok(());
+        }
         self.write_files(container, &[(INTENDED, "")]).await
     }
 

@@ -39,7 +39,7 @@ pub use self::container::{Creation, RunInfo};
 use self::container::{find_container, port_holder, volume_user};
 use self::endpoint::Endpoint;
 use self::errors::{translate, unreachable};
-pub use self::files::{PASSWORD_PATH, VolumeFiles};
+pub use self::files::PASSWORD_PATH;
 pub use self::forward::Forward;
 pub use self::network::{address_of_this_machine, has_bridge_of, is_of_this_machine};
 use self::ownership::Listed;

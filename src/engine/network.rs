@@ -10,13 +10,12 @@ use bollard::query_parameters::ListNetworksOptionsBuilder;
 
 use super::container::{is_up, name_of};
 use super::{Docker, labels};
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::event::Event;
 use crate::model::observed::{EngineKind, Network};
-use crate::model::plan::{self, BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::EngineLocation;
-use crate::model::text::printable;
+use crate::model::text::{attached, printable};
 use crate::model::version::Version;
 
 /// The API of Docker 20.10, the first that supports `host-gateway`.
@@ -127,7 +126,7 @@ impl Docker {
     /// which cannot work on the others, are disconnected from them.
     ///
     /// # Errors
-    /// [`Error::Raced`] if another owner's container was attached meanwhile, [`Error::Blocked`] if
+    /// [`Error::Raced`] if another owner's container was attached meanwhile, [`Error::Foreign`] if
     /// one is attached to a network to be removed, [`Error::Docker`] if the engine returns an error.
     pub async fn remove_networks(&self, instance: &str, keep_first: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
@@ -160,32 +159,27 @@ impl Docker {
 
     /// Fails if containers of other owners are attached to the instance's network.
     async fn expect_unused(&self, instance: &str, network: &str, keep_first: bool) -> Result<()> {
-        let attached = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
-        let attached = attached.and_then(|network| network.containers).unwrap_or_default();
+        let found = self.find("inspect the network", self.client.inspect_network(network, None)).await?;
+        let containers = found.and_then(|network| network.containers).unwrap_or_default();
         let all = self.containers(instance).await?;
         let ours = |id: &str| {
             all.iter().any(|one| one.id.as_deref() == Some(id) && labels::belongs(one.labels.as_ref(), instance))
         };
-        let mut names: Vec<String> = attached
+        let mut names: Vec<String> = containers
             .into_iter()
             .filter(|(id, _)| !ours(id))
             .map(|(id, endpoint)| printable(&endpoint.name.unwrap_or(id)))
             .collect();
         names.sort();
         let Some(first) = names.first() else { return Ok(()) };
-        let attached = plan::attached(&names);
+        let attached = attached(&names);
         if !keep_first {
             return Err(Error::Raced { doing: format!("remove network {instance}"), why: attached });
         }
-        let blocked = Blocker {
-            kind: BlockReason::Foreign,
+        Err(Error::Foreign {
             why: format!("cannot remove a second network {instance}: {attached}"),
-            hint: format!(
-                "`{}`, then run the same command again",
-                self.endpoint.docker_command(&format!("network disconnect {network} {first}"))
-            ),
-        };
-        Err(Error::Blocked { resource: Resource::Network, blocked })
+            object: ForeignObject::Attached { network: network.into(), container: first.clone() },
+        })
     }
 
     async fn unplug(&self, network: &str) -> Result<()> {

@@ -8,9 +8,8 @@ use bollard::query_parameters::RemoveVolumeOptions;
 
 use super::container::name_of;
 use super::{Docker, labels};
-use crate::error::{Error, Refusal, Result};
+use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::observed::Volume;
-use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
 use crate::model::text::printable;
@@ -75,7 +74,7 @@ impl Docker {
     /// Removes a managed volume.
     ///
     /// # Errors
-    /// [`Error::Blocked`] if another owner's container uses it, [`Error::Docker`] if the engine
+    /// [`Error::Foreign`] if another owner's container uses it, [`Error::Docker`] if the engine
     /// returns an error.
     pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
         if !matches!(self.volume(instance, role).await?, Volume::Ours { .. }) {
@@ -85,14 +84,14 @@ impl Docker {
         let request = self.client.remove_volume(&name, None::<RemoveVolumeOptions>);
         match self.find(&format!("delete volume {name}"), request).await {
             Err(error @ Error::Docker { refusal: Refusal::Conflict, .. }) => {
-                Err(self.users_of(instance, role, &name).await?.unwrap_or(error))
+                Err(self.users_of(instance, &name).await?.unwrap_or(error))
             }
             result => result.map(drop),
         }
     }
 
     /// The error that names the other users of a volume.
-    async fn users_of(&self, instance: &str, role: Role, volume: &str) -> Result<Option<Error>> {
+    async fn users_of(&self, instance: &str, volume: &str) -> Result<Option<Error>> {
         let mut names: Vec<String> = self
             .containers(instance)
             .await?
@@ -103,15 +102,10 @@ impl Docker {
             .collect();
         names.sort();
         let Some(first) = names.first() else { return Ok(None) };
-        let blocked = Blocker {
-            kind: BlockReason::Foreign,
+        Ok(Some(Error::Foreign {
             why: format!("cannot delete volume {volume}: {} it", using(&names)),
-            hint: format!(
-                "remove it with `{}`, then run the same command again",
-                self.endpoint.docker_command(&format!("rm --force {first}"))
-            ),
-        };
-        Ok(Some(Error::Blocked { resource: Resource::Volume(role), blocked }))
+            object: ForeignObject::VolumeUser { container: first.clone() },
+        }))
     }
 }
 

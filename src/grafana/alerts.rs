@@ -15,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::http::{Body, Response};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::observed::{AlertRules, SeenAlerts, SeenRule};
-use crate::model::plan::Resource;
 use crate::model::reports::{COUNTER, LATENCY};
 use crate::model::stack::{Dashboard, DataSource, MadeFor, Stack};
 use crate::model::version::Version;
@@ -375,7 +374,7 @@ impl Grafana {
     /// rule stays in its folder. Without a given objective, the dashboard's applies.
     ///
     /// # Errors
-    /// [`Error::Blocked`] if another owner's object is in their place, otherwise an error from the server.
+    /// [`Error::Foreign`] if another owner's object is in their place, otherwise an error from the server.
     pub async fn save_alert_rules(
         &self,
         stack: &Stack,
@@ -396,7 +395,7 @@ impl Grafana {
             }
             let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
             if let SeenRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
-                return Err(foreign(Resource::Alerts, &what));
+                return Err(foreign(&what));
             }
             self.ensure_folder(&stack.instance, &title).await?;
             let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;

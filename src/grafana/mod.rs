@@ -24,12 +24,11 @@ use serde_json::{Value, json};
 
 pub use self::organisation::{Choice, FormLogin};
 pub use self::question::classify;
-use crate::error::{Error, Result};
+use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Http, Response, escaped};
 use crate::model::observed::{
     AlertRules, Dashboard, DataSource, Folder, Grafana as Seen, Organisation, Query, ServerResponse, Unreadable,
 };
-use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::{self, DashboardId, MadeFor, Secret, Stack};
 use crate::model::text::printable;
@@ -221,14 +220,14 @@ impl Grafana {
         }));
         let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
         if let DataSource::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
-            return Err(foreign(Resource::DataSource, &what));
+            return Err(foreign(&what));
         }
-        let clash = dashboards.iter().find_map(|(id, _, seen)| match seen {
-            Dashboard::Clash { what, .. } => Some((*id, what)),
+        let clash = dashboards.iter().find_map(|(_, _, seen)| match seen {
+            Dashboard::Clash { what, .. } => Some(what),
             _ => None,
         });
-        if let Some((id, what)) = clash {
-            return Err(foreign(Resource::Dashboard(id), what));
+        if let Some(what) = clash {
+            return Err(foreign(what));
         }
         Ok(dashboards.into_iter().find(|(other, ..)| *other == id).and_then(|(_, found, _)| found))
     }
@@ -248,7 +247,7 @@ impl Grafana {
     /// Creates or updates the data source. A new one becomes the default if there is none.
     ///
     /// # Errors
-    /// [`Error::Blocked`] if a data source with that name or uid was not created by this instance
+    /// [`Error::Foreign`] if a data source with that name or uid was not created by this instance
     /// or is provisioned from a file, [`Error::Raced`] if another process created it meanwhile, or
     /// if it was created for another address or database and `moves` is not set, otherwise an error
     /// from the server.
@@ -256,7 +255,7 @@ impl Grafana {
         let (want, doing) = (&stack.data_source, "save the data source");
         let sources = self.data_sources().await?;
         let listed = match seen_data_source(&sources, want) {
-            DataSource::Foreign(what) => return Err(foreign(Resource::DataSource, &what)),
+            DataSource::Foreign(what) => return Err(foreign(&what)),
             DataSource::Ours { provisioned: true, .. } => return Ok(()),
             DataSource::Ours { made_for, .. } if !made_for.is_same(&want.made_for()) && !moves => {
                 return Err(moved(doing, &made_for));
@@ -412,15 +411,9 @@ fn path(segments: &[&str]) -> String {
 }
 
 /// The error for another owner's object that was detected only now.
-fn foreign(resource: Resource, what: &str) -> Error {
-    let blocked = Blocker {
-        kind: BlockReason::Foreign,
-        why: format!("Grafana already has {what}, which clipper-metrics did not create"),
-        hint:
-            "rename or delete it in Grafana, use a folder with --grafana-folder, or start a second instance with --name"
-                .into(),
-    };
-    Error::Blocked { resource, blocked }
+fn foreign(what: &str) -> Error {
+    let why = format!("Grafana already has {what}, which clipper-metrics did not create");
+    Error::Foreign { why, object: ForeignObject::InGrafana }
 }
 
 /// Turns an unexpected status into a finding about one resource. A rejected login or a broken

@@ -8,7 +8,6 @@ use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::http::escaped;
 use crate::model::observed::{Dashboard, Folder};
-use crate::model::plan::Resource;
 use crate::model::stack::{DashboardId, Stack};
 
 /// Before this version, a folder and its dashboards must have different titles; for untested
@@ -112,7 +111,7 @@ impl Grafana {
     /// refuses to replace existing objects.
     ///
     /// # Errors
-    /// [`Error::Blocked`] if another owner's object is in its place, [`Error::Raced`] if another
+    /// [`Error::Foreign`] if another owner's object is in its place, [`Error::Raced`] if another
     /// process changed it meanwhile, otherwise an error from the server.
     pub async fn save_dashboard(
         &self,
@@ -168,7 +167,7 @@ impl Grafana {
             // A title that is taken stays taken.
             412 if !fresh && answer.json()["status"] == "name-exists" => {
                 let (_, title, _) = stack.dashboard_identity(id);
-                Err(foreign(Resource::Dashboard(id), &format!("another dashboard called {title:?} in the same folder")))
+                Err(foreign(&format!("another dashboard called {title:?} in the same folder")))
             }
             // On a new server nothing was read first, so the next observation finds the conflicting object.
             400..=499 if fresh && answer.status != 403 => {
@@ -224,7 +223,7 @@ impl Grafana {
     /// Creates the folder unless it exists, under a uid of its own: the instance's name is the dashboard's uid.
     ///
     /// # Errors
-    /// [`Error::Blocked`] if another owner's object is in the place of a later step, otherwise an
+    /// [`Error::Foreign`] if another owner's object is in the place of a later step, otherwise an
     /// error from the server.
     pub async fn create_folder(&self, stack: &Stack) -> Result<()> {
         let title = stack.folder.as_deref().unwrap_or_default();

@@ -26,7 +26,7 @@ impl PasswordSource {
 }
 
 /// All fields whose change requires a new container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContainerConfig {
     /// The image.
     pub image: ImageRef,

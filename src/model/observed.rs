@@ -9,15 +9,19 @@ use std::net::SocketAddr;
 
 use super::alerts::AlertRule;
 use super::container_config::{ContainerConfig, PasswordSource};
+use super::login::{Credential, DefaultLogin};
 use super::retention::Retention;
 use super::role::Role;
 use super::stack::{DashboardId, MadeFor, Remembered, Restore};
-use super::upgrade::Upgrade;
+use super::upgrade::{NamedImage, Upgrade};
 use super::version::Version;
+use super::volume_content::{VolumeContent, VolumeFiles};
 
 /// A snapshot of everything that a stack describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
+    /// The time of the snapshot, in microseconds since 1970.
+    pub time: u128,
     /// The engine, if the run uses one.
     pub engine: Option<Engine>,
     /// The network that the containers share.
@@ -152,8 +156,57 @@ pub struct Server<S> {
     pub version: Option<String>,
     /// The login to Grafana.
     pub login: SeenLogin,
-    /// The last version known to have run on Grafana's volume.
-    pub recorded: Option<Version>,
+    /// The content of Grafana's volume; read only if a decision depends on it, and a container can show it.
+    pub content: Option<VolumeContent>,
+    /// The reason why the content of Grafana's volume could not be read.
+    pub unreadable: Option<String>,
+    /// The image that ran last on Grafana's volume according to its content, if it is not the specified one; without
+    /// an id if it is not on the engine.
+    pub last_image: Option<NamedImage>,
+}
+
+impl<S> Server<S> {
+    /// The version that the volume was created for, if the image tag named it.
+    #[must_use]
+    pub const fn label(&self) -> Option<Version> {
+        match self.volume {
+            Volume::Ours { version, .. } => version,
+            Volume::Absent | Volume::Foreign => None,
+        }
+    }
+
+    /// The image that the volume was created for, if recorded.
+    #[must_use]
+    pub fn image_label(&self) -> Option<String> {
+        match &self.volume {
+            Volume::Ours { image, .. } => image.clone(),
+            Volume::Absent | Volume::Foreign => None,
+        }
+    }
+
+    /// The version that the server reports.
+    #[must_use]
+    pub fn running_version(&self) -> Option<Version> {
+        self.version.as_deref().and_then(Version::parse)
+    }
+
+    /// The last version known to have run on Grafana's volume. The file in the volume is newer than the label.
+    #[must_use]
+    pub fn recorded(&self) -> Option<Version> {
+        let ran = self.content.as_ref().and_then(|content| content.files.ran.as_ref());
+        ran.map(|ran| ran.version).or(self.label())
+    }
+
+    /// The files in Grafana's volume. The announcement of a start that did not happen does not count.
+    #[must_use]
+    pub fn files(&self) -> Option<VolumeFiles> {
+        let mut files = self.content.as_ref()?.files.clone();
+        let waiting = self.container.ours().filter(|have| have.run == RunState::Created);
+        if waiting.is_some_and(|have| files.is_intended_for(&have.id)) {
+            files.intended = None;
+        }
+        Some(files)
+    }
 }
 
 /// A managed container at the address of a server that the settings call external.
@@ -189,10 +242,16 @@ pub enum PortHolder {
 /// The observed login to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SeenLogin {
+    /// The accepted login.
+    pub accepted: Option<Credential>,
     /// The account that signed in.
     pub account: Account,
     /// The password file compared with the accepted password.
     pub file: PasswordFile,
+    /// Whether the accepted password is Grafana's default.
+    pub has_default_password: bool,
+    /// Whether admin/admin is rejected.
+    pub default_login: DefaultLogin,
 }
 
 /// The account that signed in to Grafana.
@@ -316,6 +375,12 @@ impl OurContainer {
     #[must_use]
     pub fn is_made_with_file(&self) -> bool {
         self.specification.as_ref().is_some_and(|made| made.password == PasswordSource::File)
+    }
+
+    /// Whether it is published at a port that the engine chose, which only the run that created it knows.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.specification.as_ref().is_some_and(|made| made.publish.port() == 0)
     }
 
     /// Whether only the engine's host can reach it.

@@ -282,6 +282,8 @@ pub struct Login {
     pub user: String,
     /// Whether a token is used.
     pub token: bool,
+    /// Whether this run was given a password.
+    pub password: bool,
     /// Whether this run was given a password or a different user. Such a login is tried before
     /// anything is changed for it.
     pub given: bool,

@@ -295,11 +295,11 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     let is_saved = plan.finding(Resource::Settings) == Some(&Finding::InSync);
     let invocation = if is_saved { want.invocation.saved() } else { want.invocation.clone() };
     let command = |arguments: &str| invocation.command(arguments);
-    let mut hints: Vec<String> = plan.0.iter().filter_map(|item| hint(want, &item.finding)).collect();
+    let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(want, &item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", command("up")));
     }
-    for item in plan.0.iter().filter(|item| item.finding == Finding::Edited) {
+    for item in plan.items.iter().filter(|item| item.finding == Finding::Edited) {
         let replace = command("up --overwrite-dashboard");
         hints.push(match item.resource {
             Resource::Dashboard(id) => {
@@ -482,7 +482,7 @@ pub fn refused_image(want: &Stack) -> Option<String> {
 fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
     let matters =
         |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Kept(_) | Finding::Unknown);
-    plan.0
+    plan.items
         .iter()
         .filter(|item| matters(&item.finding))
         .map(|item| match item.resource {

@@ -67,6 +67,15 @@ pub fn excerpt(text: &str, most: usize) -> String {
     if text.chars().count() <= most { text } else { text.chars().take(most).chain(['…']).collect() }
 }
 
+/// The sentence about the containers that are attached to a network.
+#[must_use]
+pub fn attached(names: &[String]) -> String {
+    match names {
+        [one] => format!("container {one} is still attached to it"),
+        names => format!("the containers {} are still attached to it", names.join(" and ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use super::image::ImageRef;
 const RECENT: Duration = Duration::from_secs(3600);
 
 /// A pending upgrade, or one that was rolled back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Upgrade {
     /// Identifies the copy of the database that belongs to it: the time of the record, in
     /// microseconds since 1970.

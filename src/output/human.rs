@@ -12,7 +12,7 @@ use super::text::{self, Palette, RenderOptions, WORTH_A_TIME};
 use super::{Output, Report, Style, print, print_error};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
-use crate::model::plan::{Lane, Step};
+use crate::model::plan::{Phase, Step};
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::excerpt;
@@ -126,19 +126,19 @@ fn spinner(template: &str) -> ProgressStyle {
 
 /// The group of a step in the summary: before both servers, InfluxDB, Grafana, after both.
 fn place(step: &Step) -> usize {
-    match step.lane() {
-        Lane::First | Lane::Settings => 0,
-        Lane::Beside(Role::Influxdb) => 1,
-        Lane::Beside(Role::Grafana) => 2,
-        Lane::Last => 3,
+    match (step.phase(), step.role()) {
+        (Phase::Network | Phase::Settings, _) => 0,
+        (Phase::End, _) => 3,
+        (_, Role::Influxdb) => 1,
+        (_, Role::Grafana) => 2,
     }
 }
 
 fn lane(step: &Step) -> &'static str {
-    match step.lane() {
-        Lane::First | Lane::Settings | Lane::Last => "",
-        Lane::Beside(Role::Influxdb) => "InfluxDB",
-        Lane::Beside(Role::Grafana) => "Grafana",
+    match place(step) {
+        1 => Role::Influxdb.title(),
+        2 => Role::Grafana.title(),
+        _ => "",
     }
 }
 

@@ -458,7 +458,7 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn planned(status: &'a status::Status, plan: &Plan, questions: &'a [String]) -> Self {
-        let steps = plan.steps().map(|(step, finding)| Step::new(&step, finding.to_string(), None));
+        let steps = plan.steps().map(|(step, finding)| Step::new(step, finding.to_string(), None));
         let state = State::new(status, Some(steps.collect()));
         Self::State(Box::new(State { confirmations: Some(questions), ..state }))
     }

@@ -421,7 +421,7 @@ fn check_title(check: &Check) -> String {
 #[must_use]
 pub(crate) fn plan_text(plan: &Plan, questions: &[String], look: RenderOptions) -> String {
     let mut page = Layout::new(look.width);
-    for item in &plan.0 {
+    for item in &plan.items {
         match &item.finding {
             Finding::Blocked(blocked) => {
                 page.line(&format!("blocked: {}", printable_line(&blocked.why)));

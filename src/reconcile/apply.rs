@@ -7,17 +7,19 @@ use futures_util::future::{Either, select, try_join};
 use tokio::sync::Notify;
 
 use super::Systems;
-use crate::engine::is_of_this_machine;
+use super::connection::{Connection, Connections};
+use crate::engine::{Creation, is_of_this_machine};
 use crate::error::{Error, Refusal, Result};
 use crate::grafana::{Choice, Grafana};
-use crate::http::Auth;
 use crate::http::PROBE;
 use crate::influxdb::Influxdb;
 use crate::model::event::{Event, ExecutedStep};
+use crate::model::login::Credential;
 use crate::model::observed::PortHolder;
-use crate::model::plan::{Finding, Phase, Plan, Step};
+use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
 use crate::model::role::Role;
-use crate::model::stack::{DesiredContainer, EngineLocation};
+use crate::model::stack::{DesiredContainer, EngineLocation, Login};
+use crate::model::upgrade::Upgrade;
 
 /// A step that failed.
 #[derive(Debug)]
@@ -37,41 +39,50 @@ impl FailedStep {
 }
 
 impl Systems {
-    /// Executes a plan phase by phase, with both roles in parallel. Executed steps are added to
+    /// Executes a plan phase by phase up to [`Plan::until`], with both roles in parallel. Executed steps are added to
     /// `executed`, even if a later step fails.
     ///
     /// # Errors
     /// The first step that failed. Completed steps stay, and a later run continues from there.
-    pub async fn apply(&self, plan: &Plan, executed: &mut Vec<ExecutedStep>) -> Result<(), FailedStep> {
-        let done = std::cell::RefCell::new(std::mem::take(executed));
-        let result = self.apply_phases(plan, &done).await;
-        *executed = done.into_inner();
+    pub async fn apply(
+        &self,
+        plan: &Plan,
+        connections: &mut Connections,
+        executed: &mut Vec<ExecutedStep>,
+    ) -> Result<(), FailedStep> {
+        let result = self.apply_phases(plan, connections, executed).await;
+        // The steps may have changed the files.
+        connections.grafana.logins.files = None;
         result
     }
 
-    async fn apply_phases(&self, plan: &Plan, done: &std::cell::RefCell<Vec<ExecutedStep>>) -> Result<(), FailedStep> {
+    async fn apply_phases(
+        &self,
+        plan: &Plan,
+        connections: &mut Connections,
+        executed: &mut Vec<ExecutedStep>,
+    ) -> Result<(), FailedStep> {
         let started = Notify::new();
-        let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| step == Step::StartContainer(Role::Grafana));
-        for phase in Phase::ALL {
+        let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| *step == Step::StartContainer(Role::Grafana));
+        let until = plan.until();
+        for phase in Phase::ALL.into_iter().filter(|phase| *phase <= until) {
             let grafana_started = (starts_grafana && phase == Phase::Changes).then_some(&started);
-            let lane = |role| self.run_lane(plan.lane(phase, role).collect(), done, grafana_started);
-            let (influxdb, grafana) = (lane(Role::Influxdb), lane(Role::Grafana));
-            if matches!(phase, Phase::Network | Phase::Preparation | Phase::Trial | Phase::Settings | Phase::End) {
-                try_join(influxdb, grafana).await?;
-                continue;
-            }
-            match select(std::pin::pin!(influxdb), std::pin::pin!(grafana)).await {
+            let (mut of_influxdb, mut of_grafana) = (Vec::new(), Vec::new());
+            let steps = |role| (plan.lane(phase, role).collect::<Vec<_>>(), plan.login);
+            let influxdb =
+                self.run_lane(steps(Role::Influxdb), &mut connections.influxdb, &mut of_influxdb, grafana_started);
+            let grafana =
+                self.run_lane(steps(Role::Grafana), &mut connections.grafana, &mut of_grafana, grafana_started);
+            let result = if matches!(phase, Phase::Release | Phase::Changes | Phase::Contents) {
                 // After a failure, the other role's lane still runs to its end, so that its server
                 // is left in no intermediate state.
-                Either::Left((result, grafana)) => {
-                    let other = grafana.await;
-                    result.and(other)?;
-                }
-                Either::Right((result, influxdb)) => {
-                    let other = influxdb.await;
-                    result.and(other)?;
-                }
-            }
+                both(influxdb, grafana).await
+            } else {
+                try_join(influxdb, grafana).await.map(drop)
+            };
+            executed.append(&mut of_influxdb);
+            executed.append(&mut of_grafana);
+            result?;
         }
         Ok(())
     }
@@ -80,52 +91,53 @@ impl Systems {
     /// Grafana takes longer, so InfluxDB's start waits for `grafana_started`.
     async fn run_lane(
         &self,
-        steps: Vec<(Step, &Finding)>,
-        done: &std::cell::RefCell<Vec<ExecutedStep>>,
+        (steps, login): (Vec<(&Step, &Finding)>, Option<Credential>),
+        connection: &mut Connection,
+        done: &mut Vec<ExecutedStep>,
         grafana_started: Option<&Notify>,
     ) -> Result<(), FailedStep> {
         let timeout = self.stack.timeout;
         let mut deadline = Instant::now() + timeout;
         for (step, finding) in steps {
-            if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, &step) {
+            if let (Some(grafana), Step::StartContainer(Role::Influxdb)) = (grafana_started, step) {
                 grafana.notified().await;
                 deadline = Instant::now() + timeout;
             }
             let started = Instant::now();
-            if step == Step::FinishUpgrade {
+            if *step == Step::ProveDashboard {
                 deadline = started + timeout;
             }
-            self.listener.on(Event::Started(&step));
+            self.listener.on(Event::Started(step));
             // Boxed because the future is as large as the largest step, and it is nested many times.
-            let result = Box::pin(self.execute(step.clone(), deadline)).await;
-            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, &step) {
+            let result = Box::pin(self.execute(connection, login, step.clone(), deadline)).await;
+            if let (Some(grafana), Step::StartContainer(Role::Grafana)) = (grafana_started, step) {
                 grafana.notify_one();
             }
             if let Err(error) = result {
                 if let Some(grafana) = grafana_started.filter(|_| step.role() == Role::Grafana) {
                     grafana.notify_one();
                 }
-                let error = self.explain(&step, error).await;
-                return Err(FailedStep { step, error });
+                let error = self.explain(connection, error).await;
+                return Err(FailedStep { step: step.clone(), error });
             }
             let time = started.elapsed();
-            self.listener.on(Event::Done(&step, time));
+            self.listener.on(Event::Done(step, time));
             if matches!(step, Step::PullImage(_)) {
                 // The time limit for waiting starts after the pulls.
                 deadline = Instant::now() + timeout;
             }
-            done.borrow_mut().push(ExecutedStep { step, reason: finding.to_string(), time });
+            done.push(ExecutedStep { step: step.clone(), reason: finding.to_string(), time });
         }
         Ok(())
     }
 
     /// Finds the actual cause of a failed step: an unreachable server may have crashed, or another
     /// process may be removing it.
-    async fn explain(&self, step: &Step, error: Error) -> Error {
+    async fn explain(&self, connection: &mut Connection, error: Error) -> Error {
         match error {
-            Error::Refused { role: Role::Grafana, ref message, .. } => self.login.reject(message),
+            Error::Refused { role: Role::Grafana, ref message, .. } => connection.logins.give_up(message),
             Error::Http { ref doing, ref why, is_late: false, .. } => {
-                if let Err(explained) = self.lost_container(step.role(), doing, why).await {
+                if let Err(explained) = self.lost_container(connection, doing, why).await {
                     return explained;
                 }
             }
@@ -134,14 +146,19 @@ impl Systems {
         error
     }
 
-    /// Executes one step, which may wait for a server until `deadline`.
-    async fn execute(&self, step: Step, deadline: Instant) -> Result<()> {
+    /// Executes one step, which may wait for a server until `deadline`. `login` is the plan's.
+    async fn execute(
+        &self,
+        connection: &mut Connection,
+        login: Option<Credential>,
+        step: Step,
+        deadline: Instant,
+    ) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
         let influxdb_password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
-            Step::CheckImage { role, restores } => self.check_image(self.spec(role)?, restores).await,
             Step::CheckAddress(role, publish) => self.check_address(role, publish).await,
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
@@ -166,59 +183,100 @@ impl Systems {
             Step::RemoveSettings => self.docker()?.remove_settings(instance).await,
             Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
             Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
-            Step::CreateContainer(role, password) => self.create(self.spec(role)?, password).await,
-            Step::CreatePrivateContainer { last } => {
-                self.create_private_container(self.spec(Role::Grafana)?, last).await
+            Step::CreateContainer(new) => self.create(connection, &new).await,
+            Step::WriteFirstPassword(password) => self.write_first_password(connection, password).await,
+            Step::TryLogin(login) => self.try_login(connection, login).await,
+            Step::StorePassword { login, clears_pending } => {
+                self.store_password(connection, login, clears_pending).await
             }
-            Step::WritePassword => self.write_password().await,
-            Step::TryPassword => self.try_password().await,
-            Step::StorePassword => self.store_password().await,
-            Step::SecurePassword => self.secure_password().await,
-            Step::ResetPassword => self.reset_password(deadline).await,
-            Step::ProtectDatabase { last } => self.protect_database(last).await,
-            Step::CreateForRestore(role) => self.create_for_restore(self.spec(role)?).await,
-            Step::RestoreDatabase => self.restore_database().await,
-            Step::FinishUpgrade => self.finish_upgrade(deadline).await,
-            Step::RecordVersion => self.record_version(self.spec(Role::Grafana)?).await,
+            Step::WritePendingPassword(password) => self.write_pending_password(connection, password).await,
+            Step::ChangePassword(new) => self.change_password(connection, new).await,
+            Step::CheckLoginForm => self.check_login_form(connection).await,
+            Step::ResetPassword(new) => self.reset_password(connection, new, deadline).await,
+            Step::WriteVersion { version, image } => {
+                self.docker()?.write_version(connection.container()?, version, &image).await
+            }
+            Step::WriteIntendedVersion { version, image } => {
+                self.docker()?.write_intended_version(connection.container()?, version, &image).await
+            }
+            Step::ClearIntendedVersion => self.docker()?.clear_intended_version(connection.container()?).await,
+            Step::RecordUpgrade(upgrade) => self.save_upgrade(Some(&upgrade)).await,
+            Step::EndUpgrade(end) => self.end_upgrade(connection, end.as_deref()).await,
+            Step::CopyDatabase { upgrade } => self.docker()?.copy_database(connection.container()?, &upgrade).await,
+            Step::RestoreDatabase => self.docker()?.put_database_back(connection.container()?).await,
+            Step::ProveDashboard => self.prove_dashboard(connection, deadline).await,
             Step::RemoveContainer(role) => {
-                if role == Role::Grafana
-                    && let Ok(id) = self.container_of(role)
-                    && self.was_never_started(&id).await?
-                {
-                    self.clear_intended_version(&id).await?;
-                }
-                self.set_container(role, None);
-                self.docker()?.remove_container(instance, role).await
+                let known = connection.held().cloned();
+                connection.hold(None);
+                self.docker()?.remove_container(instance, role, known.as_deref()).await
             }
-            Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, &self.container_of(role)?).await,
-            Step::StartContainer(role) => self.start(role).await,
-            Step::AwaitAnswer(role) => self.await_answer(role, deadline).await,
+            Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, connection.container()?).await,
+            Step::StartContainer(role) => self.start(connection, role).await,
+            Step::AwaitAnswer(_) => self.await_answer(connection, deadline).await,
             Step::SetRetention { from } => match stack.retention {
-                Some(retention) => self.influxdb().set_retention(&stack.database, from, retention).await,
+                Some(retention) => self.influxdb(connection).set_retention(&stack.database, from, retention).await,
                 None => Ok(()),
             },
-            Step::CreateDatabase => self.influxdb().create_database(&stack.database, stack.retention).await,
+            Step::CreateDatabase => self.influxdb(connection).create_database(&stack.database, stack.retention).await,
             Step::CreateOrganisation => {
                 let name = stack.organisation.as_deref().unwrap_or_default();
-                self.grafana().await?.create_organisation(name).await
+                self.signed_in(connection, login).await?.create_organisation(name).await
             }
-            Step::CreateFolder => self.grafana().await?.create_folder(stack).await,
+            Step::CreateFolder => self.signed_in(connection, login).await?.create_folder(stack).await,
             Step::SaveDataSource { moves } => {
-                self.grafana().await?.save_data_source(stack, influxdb_password, moves).await
+                self.signed_in(connection, login).await?.save_data_source(stack, influxdb_password, moves).await
             }
             Step::SaveDashboard { id, overwrite, fresh, moves } => {
-                self.grafana().await?.save_dashboard(stack, id, overwrite, fresh, moves).await
+                self.signed_in(connection, login).await?.save_dashboard(stack, id, overwrite, fresh, moves).await
             }
-            Step::DeleteDashboard(id) => self.grafana().await?.delete_dashboard(stack, id).await,
-            Step::DeleteFolder => self.grafana().await?.delete_folder(stack).await,
-            Step::DeleteDataSource => self.grafana().await?.delete_data_source(&stack.data_source).await,
+            Step::DeleteDashboard(id) => self.signed_in(connection, login).await?.delete_dashboard(stack, id).await,
+            Step::DeleteFolder => self.signed_in(connection, login).await?.delete_folder(stack).await,
+            Step::DeleteDataSource => {
+                self.signed_in(connection, login).await?.delete_data_source(&stack.data_source).await
+            }
             Step::SaveAlertRules { objective, overwrite, moves } => {
-                self.grafana().await?.save_alert_rules(stack, objective, overwrite, moves).await
+                self.signed_in(connection, login).await?.save_alert_rules(stack, objective, overwrite, moves).await
             }
-            Step::DeleteAlertRules { moves } => self.grafana().await?.delete_alert_rules(stack, moves).await,
-            Step::SetHome => self.grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::VerifyQuery => self.grafana().await?.await_query(stack, influxdb_password, deadline).await,
+            Step::DeleteAlertRules { moves } => {
+                self.signed_in(connection, login).await?.delete_alert_rules(stack, moves).await
+            }
+            Step::SetHome => self.signed_in(connection, login).await?.set_home(&stack.dashboard.uid).await,
+            Step::VerifyQuery => {
+                self.signed_in(connection, login).await?.await_query(stack, influxdb_password, deadline).await
+            }
         }
+    }
+
+    async fn create(&self, connection: &mut Connection, new: &NewContainer) -> Result<()> {
+        let spec = self.spec(new.role)?;
+        let user = &self.stack.login.user;
+        let creation = Creation {
+            instance: &self.stack.instance,
+            grafana_user: (user != Login::ADMIN && !self.stack.login.token).then_some(user),
+            private: new.usage != ContainerUse::Service,
+            image: new.image_id.as_deref(),
+        };
+        let id = self.docker()?.create_container(creation, spec, &new.config).await?;
+        connection.hold(Some(id));
+        self.move_to(connection, Some(spec.specification.publish));
+        Ok(())
+    }
+
+    /// The record ends first, because its copy may be needed as long as it exists.
+    async fn end_upgrade(&self, connection: &Connection, end: Option<&Upgrade>) -> Result<()> {
+        self.save_upgrade(end).await?;
+        let Some(container) = connection.held() else { return Ok(()) };
+        if let Err(why) = self.docker()?.discard_database_copy(container).await {
+            // A leftover copy only takes up space, and the next copy replaces it.
+            let warning = format!("the copy of Grafana's database could not be deleted: {why}");
+            self.listener.on(Event::Warning(&warning));
+        }
+        Ok(())
+    }
+
+    async fn save_upgrade(&self, upgrade: Option<&Upgrade>) -> Result<()> {
+        let values = self.stack.settings.as_ref().map(|settings| &settings.values);
+        self.docker()?.save_upgrade(&self.stack.instance, values, upgrade).await
     }
 
     pub(super) fn spec(&self, role: Role) -> Result<&DesiredContainer> {
@@ -231,9 +289,9 @@ impl Systems {
 
     /// Starts a container and records its address. If a server of the same kind outside any
     /// container holds its port, the error explains how to use that server.
-    async fn start(&self, role: Role) -> Result<()> {
+    async fn start(&self, connection: &mut Connection, role: Role) -> Result<()> {
         let docker = self.docker()?;
-        let id = self.container_of(role)?;
+        let id = connection.container()?.to_string();
         let spec = self.spec(role)?;
         let have = docker.ours(role, &id).await?.and_then(|have| have.specification);
         let publish = have.map_or(spec.specification.publish, |have| have.publish);
@@ -243,13 +301,14 @@ impl Systems {
         }
         let result = docker.start_container(&self.stack.instance, role, &id, publish).await;
         if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
-            self.clear_intended_version(&id).await?;
+            // The announced start did not happen.
+            docker.clear_intended_version(&id).await?;
         }
         self.explain_publishing(spec, result).await?;
         let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
         // A container that has already exited publishes nothing, and another server may answer at
         // its address.
-        self.set_place(spec, published);
+        self.move_to(connection, published);
         Ok(())
     }
 
@@ -279,10 +338,22 @@ impl Systems {
             return false;
         }
         let url = spec.url_at(address.ip(), address.port()).to_string();
-        let http = self.http(spec.role, Auth::None).at(&url, &url);
+        let http = self.clients[spec.role as usize].at(&url, &url);
         match spec.role {
             Role::Influxdb => Influxdb::new(http).observe("", PROBE).await.1.is_some(),
             Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await.1.is_some(),
         }
     }
+}
+
+/// Runs both to their ends; the result of the one that ends first comes first.
+async fn both<E>(
+    influxdb: impl Future<Output = Result<(), E>>,
+    grafana: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let (result, other) = match select(std::pin::pin!(influxdb), std::pin::pin!(grafana)).await {
+        Either::Left((result, grafana)) => (result, grafana.await),
+        Either::Right((result, influxdb)) => (result, influxdb.await),
+    };
+    result.and(other)
 }

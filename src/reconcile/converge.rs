@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::apply::FailedStep;
+use super::connection::{Connection, Connections};
 use super::exposure::exposures;
-use super::upgrade::micros_since_1970;
 use super::{Depth, Systems};
 use crate::backoff::pause;
 use crate::engine::address_of_this_machine;
@@ -13,7 +13,7 @@ use crate::error::{Again, Error, Refusal, Result};
 use crate::model::container_config::PasswordSource;
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::observed::{Account as Login, Observed, RunState, ServerResponse, Unreadable};
-use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
+use crate::model::plan::{self, Finding, Phase, Plan, Resource, Step, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
@@ -23,6 +23,8 @@ use crate::model::upgrade::UpgradeState;
 
 /// The number of plans made because another process changed the engine meanwhile.
 const MAX_ATTEMPTS: usize = 6;
+/// The number of plans that only reveal the facts for the next one.
+const MAX_PREPARATIONS: usize = 12;
 
 /// The result of a command that changes an instance.
 #[derive(Debug)]
@@ -56,10 +58,8 @@ pub async fn up(
 ) -> Result<Outcome> {
     begin(systems.stack(), options, listener)?;
     match Box::pin(converge(systems, options, &confirm, listener)).await {
-        Err(failure) if systems.is_of_grafana(&failure).await => {
-            Err(Box::pin(undo_upgrade(systems, failure, &confirm, listener)).await)
-        }
-        result => result.map_err(|failure| failure.error),
+        Err(failure) => Err(Box::pin(undo_upgrade(systems, failure, &confirm, listener)).await),
+        Ok(outcome) => Ok(outcome),
     }
 }
 
@@ -132,11 +132,24 @@ async fn converge(
     let mut confirmed: Vec<Question> = Vec::new();
     let mut executed: Vec<ExecutedStep> = Vec::new();
     let mut retries = Retries::new(listener);
+    let mut preparations = 0;
+    let mut connections = systems.connect();
     loop {
-        let seen = systems.observe(Depth::Servers).await?;
+        let seen = match systems.observe(&mut connections, Depth::Servers).await {
+            Ok(seen) => seen,
+            Err(error @ Error::Raced { .. }) => {
+                retries.after(error).await?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let plan = plan::up(systems.stack(), &seen, options);
         if let Some((resource, blocked)) = plan.blocked() {
-            return Err(Error::Blocked { resource, blocked: blocked.clone() }.into());
+            let blocked = Error::Blocked { resource, blocked: blocked.clone() };
+            if let Some(plan) = plan::withdraw(&seen).filter(|_| has_only_created(&executed)) {
+                systems.apply(&plan, &mut connections, &mut executed).await.map_err(FailedStep::into_error)?;
+            }
+            return Err(blocked.into());
         }
         if plan.in_sync() {
             status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
@@ -144,7 +157,7 @@ async fn converge(
             if let Some(warning) = status::exposed_loopback(systems.stack(), &seen).filter(|_| starts) {
                 listener.on(Event::Warning(&warning));
             }
-            let status = summarize(systems, &seen, &plan, false).await?;
+            let status = summarize(systems, &mut connections, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
         if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {
@@ -162,20 +175,32 @@ async fn converge(
                 systems.warn_about_ipv6(role, listener).await;
             }
         }
-        match systems.apply(&plan, &mut executed).await {
+        match systems.apply(&plan, &mut connections, &mut executed).await {
             Ok(()) => {
-                if plan.only_prepares() {
+                options = options.after(&plan);
+                preparations += 1;
+                if plan.only_waits() {
+                    // The server answers, but not every request.
+                    let waits = plan.executable().find(|step| matches!(step, Step::AwaitAnswer(_))).cloned();
+                    let error = not_converged(systems.stack(), &plan, started);
+                    retries.spend(error).map_err(|error| Failure { step: waits, error })?;
                     pause(&mut retries.backoff).await;
-                } else {
-                    options = UpOptions::default();
+                } else if plan.until() == Phase::End || preparations > MAX_PREPARATIONS {
+                    retries.spend(not_converged(systems.stack(), &plan, started))?;
                 }
-                retries.spend(not_converged(systems.stack(), &plan, started))?;
             }
             Err(FailedStep { step, error }) => {
                 retries.after(error).await.map_err(|error| Failure { step: Some(step), error })?;
             }
         }
     }
+}
+
+/// Whether this run has created Grafana's container and not started it.
+fn has_only_created(executed: &[ExecutedStep]) -> bool {
+    let creates = |step: &Step| matches!(step, Step::CreateContainer(new) if new.role == Role::Grafana);
+    let starts = |step: &Step| *step == Step::StartContainer(Role::Grafana);
+    executed.iter().rev().map(|done| &done.step).find(|step| creates(step) || starts(step)).is_some_and(creates)
 }
 
 /// The roles whose containers do not run and are started by a plan.
@@ -187,7 +212,7 @@ fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
         };
         container.ours().is_some_and(|have| have.run == RunState::Running)
     };
-    let starts = |role: Role| plan.steps().any(|(step, _)| step == Step::StartContainer(role));
+    let starts = |role: Role| plan.executable().any(|step| *step == Step::StartContainer(role));
     Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
 }
 
@@ -244,7 +269,7 @@ fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
         to: stack.retention.unwrap_or(Retention::Forever),
     });
     let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores());
-    let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(micros_since_1970(), stack.timeout));
+    let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(seen.time, stack.timeout));
     let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
     retention.into_iter().chain(restore).collect()
 }
@@ -307,7 +332,9 @@ const fn is_race(error: &Error) -> bool {
 }
 
 fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
-    let rest: Vec<String> = plan.steps().map(|(step, finding)| format!("{step} ({finding})")).collect();
+    let is_executed = |step: &Step| plan.executable().any(|one| one == step);
+    let rest = plan.steps().filter(|(step, _)| is_executed(step));
+    let rest: Vec<String> = rest.map(|(step, finding)| format!("{step} ({finding})")).collect();
     Error::NotConverged {
         rest: rest.join(", "),
         after: Some(started.elapsed()),
@@ -336,11 +363,12 @@ pub struct Preview {
 pub async fn plan_up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Preview> {
     let stack = systems.stack();
     begin(stack, options, listener)?;
-    let seen = systems.observe(Depth::Servers).await?;
+    let mut connections = systems.connect();
+    let seen = systems.observe(&mut connections, Depth::Servers).await?;
     let plan = plan::up(stack, &seen, options);
     // No confirmation is requested while there is a blocker.
     let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
-    let status = summarize(systems, &seen, &plan, false).await?;
+    let status = summarize(systems, &mut connections, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }
 
@@ -377,9 +405,10 @@ pub async fn down(
     let mut retries = Retries::new(listener);
     let mut confirm = Some(confirm);
     let mut deregisters = options.deregister;
+    let mut connections = systems.connect();
     loop {
         let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
-        let seen = systems.observe(depth).await?;
+        let seen = systems.observe(&mut connections, depth).await?;
         let plan = plan::down(systems.stack(), &seen, options.volumes);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
@@ -392,20 +421,20 @@ pub async fn down(
         }
         // Only after every deletion was confirmed.
         if std::mem::take(&mut deregisters) {
-            deregister(systems, &mut executed, listener).await?;
+            deregister(systems, &mut connections, &mut executed, listener).await?;
             continue;
         }
         if plan.is_idle() {
             warn_about_restore(systems.stack(), &seen, listener);
             let up = plan::up(systems.stack(), &seen, UpOptions::default());
-            let mut status = summarize(systems, &seen, &up, false).await?;
+            let mut status = summarize(systems, &mut connections, &seen, &up, false).await?;
             for kept in status::kept(&plan) {
                 listener.on(Event::Warning(&kept));
                 status.hints.push(kept);
             }
             return Ok(Outcome { executed, status });
         }
-        match systems.apply(&plan, &mut executed).await {
+        match systems.apply(&plan, &mut connections, &mut executed).await {
             Ok(()) => retries.spend(still_there(systems.stack(), &plan))?,
             Err(failed) => retries.after(failed.error).await?,
         }
@@ -413,17 +442,22 @@ pub async fn down(
 }
 
 /// Removes this instance's objects from an external Grafana.
-async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listener: &dyn Listener) -> Result<()> {
+async fn deregister(
+    systems: &Systems,
+    connections: &mut Connections,
+    executed: &mut Vec<ExecutedStep>,
+    listener: &dyn Listener,
+) -> Result<()> {
     for hint in status::unreadable_dashboards(systems.stack()) {
         listener.on(Event::Warning(&hint));
     }
-    let plan = plan_deregister(systems).await?;
+    let plan = plan_deregister(systems, connections).await?;
     if let Some((resource, blocked)) = plan.blocked() {
         return Err(Error::Blocked { resource, blocked: blocked.clone() });
     }
-    systems.apply(&plan, executed).await.map_err(FailedStep::into_error)?;
+    systems.apply(&plan, connections, executed).await.map_err(FailedStep::into_error)?;
     // Objects of one resource that were removed hid those that cannot be.
-    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(systems).await? };
+    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(systems, connections).await? };
     status::kept(&rest).for_each(|kept| listener.on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
         listener.on(Event::Warning(&format!(
@@ -437,7 +471,7 @@ async fn deregister(systems: &Systems, executed: &mut Vec<ExecutedStep>, listene
     }
 }
 
-async fn plan_deregister(systems: &Systems) -> Result<Plan> {
+async fn plan_deregister(systems: &Systems, connections: &mut Connections) -> Result<Plan> {
     let stack = systems.stack();
     expect_known_settings(stack)?;
     if stack.container(Role::Grafana).is_some() {
@@ -446,7 +480,7 @@ async fn plan_deregister(systems: &Systems) -> Result<Plan> {
             format!("omit it; `{}` also deletes its data", stack.command("down --volumes")),
         ));
     }
-    let seen = systems.observe(Depth::Servers).await?;
+    let seen = systems.observe(connections, Depth::Servers).await?;
     let url = stack.url(Role::Grafana).to_string();
     match plan::deregister(stack, &seen) {
         Some(plan) => Ok(plan),
@@ -507,12 +541,14 @@ fn still_there(stack: &Stack, plan: &Plan) -> Error {
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
 pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Preview> {
-    let mut items = if options.deregister { plan_deregister(systems).await?.0 } else { Vec::new() };
-    let seen = systems.observe(Depth::EngineOnly).await?;
-    items.extend(plan::down(systems.stack(), &seen, options.volumes).0);
-    let plan = Plan(items);
+    let mut connections = systems.connect();
+    let mut items =
+        if options.deregister { plan_deregister(systems, &mut connections).await?.items } else { Vec::new() };
+    let seen = systems.observe(&mut connections, Depth::EngineOnly).await?;
+    items.extend(plan::down(systems.stack(), &seen, options.volumes).items);
+    let plan = Plan::new(items);
     let up = plan::up(systems.stack(), &seen, UpOptions::default());
-    let mut status = summarize(systems, &seen, &up, false).await?;
+    let mut status = summarize(systems, &mut connections, &seen, &up, false).await?;
     status.hints.extend(status::kept(&plan));
     let volumes = volumes_to_delete(systems.stack(), &plan);
     let questions = if volumes.is_empty() || plan.blocked().is_some() { vec![] } else { vec![deletion(&volumes)] };
@@ -524,9 +560,13 @@ pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Previe
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
 pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
-    let seen = systems.observe(Depth::Servers).await?;
+    status_through(systems, &mut systems.connect(), show_secrets).await
+}
+
+async fn status_through(systems: &Systems, connections: &mut Connections, show_secrets: bool) -> Result<Status> {
+    let seen = systems.observe(connections, Depth::Servers).await?;
     let plan = plan::up(systems.stack(), &seen, UpOptions::default());
-    summarize(systems, &seen, &plan, show_secrets).await
+    summarize(systems, connections, &seen, &plan, show_secrets).await
 }
 
 /// The interval of `status --watch`.
@@ -538,9 +578,10 @@ const WATCH: Duration = Duration::from_secs(3);
 /// [`Error::Docker`] if the engine does not answer.
 pub async fn watch(systems: &Systems, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
     let mut ticks = tokio::time::interval(WATCH);
+    let mut connections = systems.connect();
     loop {
         ticks.tick().await;
-        if !show(&status(systems, show_secrets).await?) {
+        if !show(&status_through(systems, &mut connections, show_secrets).await?) {
             return Ok(());
         }
     }
@@ -577,9 +618,15 @@ pub(crate) fn expect_known_settings(stack: &Stack) -> Result<()> {
         .map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Settings, blocked }))
 }
 
-pub(crate) async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, show_secrets: bool) -> Result<Status> {
-    let reports = reports(systems, seen).await;
-    let account = account(systems, seen, show_secrets).await?;
+pub(crate) async fn summarize(
+    systems: &Systems,
+    connections: &mut Connections,
+    seen: &Observed,
+    plan: &Plan,
+    show_secrets: bool,
+) -> Result<Status> {
+    let reports = reports(systems, &connections.influxdb, seen).await;
+    let account = account(systems, &mut connections.grafana, seen, show_secrets).await?;
     let mut status = status::summarize(systems.stack(), seen, plan, reports, account);
     if let Some(own) = address_of_this_machine() {
         status.exposures = exposures(systems.stack(), seen, own, &systems.listener).await;
@@ -589,13 +636,13 @@ pub(crate) async fn summarize(systems: &Systems, seen: &Observed, plan: &Plan, s
 }
 
 /// Clipper's reports, as far as InfluxDB can be queried. An error here is not an error of the stack.
-async fn reports(systems: &Systems, seen: &Observed) -> Reports {
+async fn reports(systems: &Systems, influxdb: &Connection, seen: &Observed) -> Reports {
     let stack = systems.stack();
     let is_known = plan::unknown_settings(stack).is_none();
     if !is_known || seen.influxdb.probe.state().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
-    match systems.influxdb().activity(&stack.database).await {
+    match systems.influxdb(influxdb).activity(&stack.database).await {
         Ok(activity) => {
             let (objective, named) = (status::objective(stack, seen), status::named_models(stack, seen));
             reports::analyse(&activity, stack, objective, &named, now())
@@ -611,7 +658,7 @@ pub fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-async fn account(systems: &Systems, seen: &Observed, show_secrets: bool) -> Result<Account> {
+async fn account(systems: &Systems, grafana: &mut Connection, seen: &Observed, show_secrets: bool) -> Result<Account> {
     let stack = systems.stack();
     let is_known = stack.container(Role::Grafana).is_some();
     let have = seen.grafana.container.ours().filter(|_| is_known);
@@ -622,6 +669,6 @@ async fn account(systems: &Systems, seen: &Observed, show_secrets: bool) -> Resu
             have.specification.as_ref().is_none_or(|specification| specification.password == PasswordSource::Default)
         }),
     };
-    let password = if show_secrets && have.is_some() { systems.grafana_password(have).await? } else { None };
+    let password = if show_secrets && have.is_some() { systems.grafana_password(grafana, have).await? } else { None };
     Ok(Account { user: stack.login.user.clone(), password, is_default, is_known })
 }

@@ -10,11 +10,12 @@
 use std::time::{Duration, Instant};
 
 use super::Systems;
+use super::connection::Connection;
 use crate::backoff::pause;
 use crate::engine::{Docker, has_bridge_of};
 use crate::error::{Error, Result};
+use crate::http::Body;
 use crate::http::PROBE;
-use crate::http::{Auth, Body};
 use crate::model::observed::{ContainerState, ManagedServer, Network, RunState};
 use crate::model::plan::{self, Resource};
 use crate::model::role::Role;
@@ -33,11 +34,11 @@ impl Systems {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer, [`Error::Http`] if the server does not.
-    pub(super) async fn is_the_container(&self, role: Role, network: &Network) -> Result<bool> {
-        if self.stack.container(role).is_none() || has_bridge_of(network) {
+    pub(super) async fn is_the_container(&self, connection: &Connection, network: &Network) -> Result<bool> {
+        if self.stack.container(connection.role).is_none() || has_bridge_of(network) {
             return Ok(true);
         }
-        self.arrives_in(self.docker()?, role, &self.container_of(role)?, LOGGED_WITHIN).await
+        arrives_in(self.docker()?, connection, connection.container()?, LOGGED_WITHIN).await
     }
 
     /// Whether a container of an engine is behind the address of an external server.
@@ -45,7 +46,8 @@ impl Systems {
     /// # Errors
     /// The same as [`Self::is_the_container`].
     pub(crate) async fn is_behind(&self, docker: &Docker, role: Role, container: &str) -> Result<bool> {
-        self.arrives_in(docker, role, container, FORWARDED_WITHIN).await
+        let client = self.clients[role as usize].clone();
+        arrives_in(docker, &Connection::new(role, client), container, FORWARDED_WITHIN).await
     }
 
     /// The instance's own container, if an external server's URL leads to it through a proxy or a
@@ -53,10 +55,14 @@ impl Systems {
     ///
     /// # Errors
     /// The same as [`Self::is_the_container`].
-    pub(super) async fn forwarded_to(&self, role: Role, container: &ContainerState) -> Result<Option<ManagedServer>> {
+    pub(super) async fn forwarded_to(
+        &self,
+        connection: &Connection,
+        container: &ContainerState,
+    ) -> Result<Option<ManagedServer>> {
         let have = container.ours().filter(|have| have.run == RunState::Running);
-        let Some(have) = have.filter(|_| self.stack.container(role).is_none()) else { return Ok(None) };
-        let found = self.arrives_in(self.docker()?, role, &have.id, FORWARDED_WITHIN).await?;
+        let Some(have) = have.filter(|_| self.stack.container(connection.role).is_none()) else { return Ok(None) };
+        let found = arrives_in(self.docker()?, connection, &have.id, FORWARDED_WITHIN).await?;
         Ok(found.then(|| ManagedServer {
             container: have.name.clone(),
             instance: self.stack.instance.clone(),
@@ -65,44 +71,45 @@ impl Systems {
         }))
     }
 
-    /// Whether a request with a random number, sent to the role's address, appears in this container's log.
-    async fn arrives_in(&self, docker: &Docker, role: Role, id: &str, within: Duration) -> Result<bool> {
-        let number = super::login::random_hex()?;
-        // Both servers log such a request at their default level: InfluxDB every request, Grafana
-        // those for unknown paths.
-        let path = match role {
-            Role::Influxdb => format!("/ping?clipper-metrics={number}"),
-            Role::Grafana => format!("/api/clipper-metrics-{number}"),
-        };
-        self.http(role, Auth::None).send("GET", &path, &[], Body::Empty, Some(PROBE)).await?;
-        let deadline = Instant::now() + within;
-        let mut backoff = Duration::from_millis(5);
-        loop {
-            match docker.has_logged(id, &number).await {
-                Ok(true) => return Ok(true),
-                // Podman cannot read a log while a line is being written to it.
-                result if Instant::now() >= deadline => return result,
-                _ => {}
-            }
-            pause(&mut backoff).await;
-        }
-    }
-
     /// Verifies that the server at the role's address is its container before anything is sent that
     /// no other server may receive.
     ///
     /// # Errors
     /// [`Error::Blocked`] if it is another server, otherwise the same as [`Self::is_the_container`].
-    pub(super) async fn expect_the_container(&self, role: Role) -> Result<()> {
+    pub(super) async fn expect_the_container(&self, connection: &Connection) -> Result<()> {
+        let role = connection.role;
         if self.stack.container(role).is_none() {
             return Ok(());
         }
         let network = self.docker()?.network(&self.stack.instance).await?;
-        if self.is_the_container(role, &network).await? {
+        if self.is_the_container(connection, &network).await? {
             return Ok(());
         }
-        let address = self.http(role, Auth::None).address().to_string();
+        let address = connection.http.address().to_string();
         let blocked = plan::not_the_container(&self.stack, role, &address);
         Err(Error::Blocked { resource: Resource::Server(role), blocked })
+    }
+}
+
+/// Whether a request with a random number, sent to the role's address, appears in this container's log.
+async fn arrives_in(docker: &Docker, connection: &Connection, id: &str, within: Duration) -> Result<bool> {
+    let number = super::login::random_hex()?;
+    // Both servers log such a request at their default level: InfluxDB every request, Grafana
+    // those for unknown paths.
+    let path = match connection.role {
+        Role::Influxdb => format!("/ping?clipper-metrics={number}"),
+        Role::Grafana => format!("/api/clipper-metrics-{number}"),
+    };
+    connection.http.send("GET", &path, &[], Body::Empty, Some(PROBE)).await?;
+    let deadline = Instant::now() + within;
+    let mut backoff = Duration::from_millis(5);
+    loop {
+        match docker.has_logged(id, &number).await {
+            Ok(true) => return Ok(true),
+            // Podman cannot read a log while a line is being written to it.
+            result if Instant::now() >= deadline => return result,
+            _ => {}
+        }
+        pause(&mut backoff).await;
     }
 }

@@ -1,92 +1,72 @@
-//! Signs in to Grafana: finds the accepted password, and tries, stores, replaces and resets
-//! passwords in an order that loses no password and never publishes the default one.
-//!
+//! Signs in to Grafana: finds the accepted login during an observation, and carries out the steps that set passwords.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Systems;
-use crate::engine::VolumeFiles;
+use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::grafana::{FormLogin, Grafana};
 use crate::http::Auth;
+use crate::model::login::{Credential, DefaultLogin};
 use crate::model::observed::{self, Account, OurContainer, PasswordFile, SeenLogin, ServerResponse};
-use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
+use crate::model::volume_content::VolumeFiles;
 
 /// The interval at which the stored password is read again after a rejected login; Grafana locks a
 /// user out after five wrong passwords.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// The login to the current Grafana container; discarded together with the container.
+/// The logins that this run has tried at the current container of Grafana.
 #[derive(Default)]
-pub(super) struct LoginState {
-    known: RefCell<Known>,
-}
-
-#[derive(Default)]
-struct Known {
+pub(super) struct Logins {
     /// The files of clipper-metrics in the volume, once read.
-    files: Option<VolumeFiles>,
-    /// The accepted login.
-    accepted: Option<Auth>,
+    pub(super) files: Option<VolumeFiles>,
+    accepted: Option<Attempt>,
     /// Rejected logins, which are not tried again.
-    refused: Vec<Auth>,
+    rejected: Vec<Auth>,
     /// Set when no login is left to try.
-    rejected: Option<Rejected>,
+    gave_up: Option<Rejection>,
+    /// The result for admin/admin, once tried.
+    default_login: Option<DefaultLogin>,
     /// A client that is signed in.
     client: Option<Rc<Grafana>>,
 }
 
+/// A login, by name and with its secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Attempt {
+    credential: Credential,
+    auth: Auth,
+}
+
 #[derive(Clone)]
-struct Rejected {
+struct Rejection {
     message: String,
     at: Instant,
     files: Option<VolumeFiles>,
 }
 
-impl LoginState {
-    /// Discards everything, because the container changes.
-    pub(super) fn forget(&self) {
-        *self.known.borrow_mut() = Known::default();
+impl Logins {
+    fn accept(&mut self, attempt: Attempt) {
+        (self.client, self.gave_up) = (None, None);
+        // It may have been rejected before it became the password.
+        self.rejected.retain(|rejected| *rejected != attempt.auth);
+        self.accepted = Some(attempt);
     }
 
-    /// Discards the files, because they have changed.
-    pub(super) fn forget_files(&self) {
-        self.known.borrow_mut().files = None;
-    }
-
-    fn accept(&self, auth: Auth) {
-        let mut known = self.known.borrow_mut();
-        known.client = None;
-        known.rejected = None;
-        known.accepted = Some(auth);
-    }
-
-    fn refuse(&self, auth: Auth) {
-        let mut known = self.known.borrow_mut();
-        if known.accepted.as_ref() == Some(&auth) {
-            (known.accepted, known.client) = (None, None);
+    fn refuse(&mut self, auth: Auth) {
+        if self.accepted.as_ref().is_some_and(|accepted| accepted.auth == auth) {
+            (self.accepted, self.client) = (None, None);
         }
-        known.refused.push(auth);
-    }
-
-    fn was_refused(&self, auth: &Auth) -> bool {
-        self.known.borrow().refused.contains(auth)
+        self.rejected.push(auth);
     }
 
     /// Records that Grafana rejected the login: another attempt would count as another wrong password.
-    pub(super) fn reject(&self, message: &str) {
-        let mut known = self.known.borrow_mut();
-        let files = known.files.take();
-        *known = Known {
-            refused: std::mem::take(&mut known.refused),
-            rejected: Some(Rejected { message: message.into(), at: Instant::now(), files: files.clone() }),
-            files,
-            ..Known::default()
-        };
+    pub(super) fn give_up(&mut self, message: &str) {
+        (self.accepted, self.client) = (None, None);
+        self.gave_up = Some(Rejection { message: message.into(), at: Instant::now(), files: self.files.clone() });
     }
 }
 
@@ -95,91 +75,129 @@ impl Systems {
         Auth::Basic(self.credentials.grafana_user.clone(), password.clone())
     }
 
-    /// The files of clipper-metrics in the volume of Grafana's container.
-    pub(super) async fn files(&self) -> Result<VolumeFiles> {
-        if let Some(files) = self.login.known.borrow().files.clone() {
-            return Ok(files);
+    /// The secret behind the name of a login; `None` if there is none.
+    fn secret(&self, credential: Credential, files: &VolumeFiles) -> Option<Secret> {
+        let credentials = &self.credentials;
+        match credential {
+            Credential::Token => credentials.grafana_token.clone(),
+            Credential::Supplied => credentials.grafana_password.clone(),
+            Credential::Default => Some(credentials.default_password.clone()),
+            Credential::Pending => files.pending.clone(),
+            Credential::Stored => files.password.clone(),
+            Credential::Generated => Some(self.generated.clone()),
         }
-        let files = self.docker()?.read_files(&self.container_of(Role::Grafana)?).await?;
-        self.login.known.borrow_mut().files = Some(files.clone());
+    }
+
+    fn attempt(&self, credential: Credential, files: &VolumeFiles) -> Option<Attempt> {
+        let secret = self.secret(credential, files)?;
+        let auth = if credential == Credential::Token { Auth::Bearer(secret) } else { self.basic(&secret) };
+        Some(Attempt { credential, auth })
+    }
+
+    /// Like [`Self::attempt`], but for a step, whose login existed when it was planned.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if another process removed the file that contains it.
+    async fn planned(&self, connection: &mut Connection, credential: Credential) -> Result<Attempt> {
+        let files = match credential {
+            Credential::Pending | Credential::Stored => self.files(connection).await?,
+            _ => VolumeFiles::default(),
+        };
+        self.attempt(credential, &files).ok_or_else(|| Error::Raced {
+            doing: "sign in to Grafana".into(),
+            why: "another process removed the password in its volume".into(),
+        })
+    }
+
+    async fn planned_password(&self, connection: &mut Connection, credential: Credential) -> Result<Secret> {
+        match self.planned(connection, credential).await?.auth {
+            Auth::Basic(_, password) | Auth::Bearer(password) => Ok(password),
+            Auth::None => Ok(Secret::new("")),
+        }
+    }
+
+    /// The files of clipper-metrics in the volume of Grafana's container.
+    pub(super) async fn files(&self, connection: &mut Connection) -> Result<VolumeFiles> {
+        if let Some(files) = &connection.logins.files {
+            return Ok(files.clone());
+        }
+        let files = self.docker()?.read_files(connection.container()?).await?;
+        connection.logins.files = Some(files.clone());
         Ok(files)
     }
 
     /// The logins to try before reading any file, in order. A supplied password is tried alone,
     /// unless Grafana moves off loopback and may still have the default one.
-    fn first_candidates(&self, have: Option<&OurContainer>) -> Vec<Auth> {
-        let credentials = &self.credentials;
-        if let Some(token) = &credentials.grafana_token {
-            return vec![Auth::Bearer(token.clone())];
+    fn first_candidates(&self, have: Option<&OurContainer>) -> Vec<Credential> {
+        if self.credentials.grafana_token.is_some() {
+            return vec![Credential::Token];
         }
-        let default = self.basic(&credentials.default_password);
-        let Some(given) = &credentials.grafana_password else {
-            return if have.is_some_and(OurContainer::is_made_with_file) { vec![] } else { vec![default] };
-        };
+        if self.credentials.grafana_password.is_none() {
+            return if have.is_some_and(OurContainer::is_made_with_file) { vec![] } else { vec![Credential::Default] };
+        }
         let moves = self.stack.container(Role::Grafana).is_some_and(|spec| spec.specification.is_open())
             && have.is_some_and(OurContainer::is_on_loopback);
-        let mut candidates = vec![self.basic(given)];
-        if moves && self.stack.login.is_admin() && !candidates.contains(&default) {
-            candidates.push(default);
-        }
-        candidates
+        let default = (moves && self.stack.login.is_admin()).then_some(Credential::Default);
+        [Credential::Supplied].into_iter().chain(default).collect()
     }
 
-    /// The logins from the volume's files. A pending password comes first, so that one attempt
-    /// completes the change of an interrupted run.
-    fn stored_candidates(&self, files: &VolumeFiles) -> Vec<Auth> {
-        let mut candidates: Vec<Auth> =
-            [&files.pending, &files.password].into_iter().flatten().map(|password| self.basic(password)).collect();
-        candidates.dedup();
-        candidates
-    }
-
-    /// The logins to try, in order.
-    async fn candidates(&self, have: Option<&OurContainer>) -> Result<Vec<Auth>> {
-        let mut candidates = self.first_candidates(have);
-        if candidates.is_empty() {
-            candidates = self.stored_candidates(&self.files().await?);
-            if candidates.is_empty() {
-                candidates.push(self.basic(&self.credentials.default_password));
+    /// The logins to try, in order. A pending password comes first, so that one attempt completes the change of an
+    /// interrupted run.
+    async fn candidates(&self, connection: &mut Connection, have: Option<&OurContainer>) -> Result<Vec<Attempt>> {
+        let mut names = self.first_candidates(have);
+        let mut files = VolumeFiles::default();
+        if names.is_empty() {
+            files = self.files(connection).await?;
+            names.extend([Credential::Pending, Credential::Stored]);
+            // A private Grafana locks no account.
+            let is_empty = files.pending.is_none() && files.password.is_none();
+            if is_empty || have.is_some_and(OurContainer::is_private) {
+                names.push(Credential::Default);
             }
         }
-        Ok(candidates)
+        Ok(self.attempts(&names, &files))
+    }
+
+    fn attempts(&self, names: &[Credential], files: &VolumeFiles) -> Vec<Attempt> {
+        names.iter().filter_map(|credential| self.attempt(*credential, files)).collect()
     }
 
     /// Signs in and reads Grafana's content. `health` has just answered. A Grafana with anonymous
     /// access answers requests even if the password is wrong.
     pub(super) async fn observe_signed_in(
         &self,
+        connection: &mut Connection,
         health: Grafana,
         is_anonymous: bool,
         have: Option<&OurContainer>,
         influxdb_runs: bool,
     ) -> Result<(ServerResponse<observed::Grafana>, SeenLogin)> {
-        if let Some(rejected) = self.still_rejected(have).await? {
-            return Ok((ServerResponse::Refusing(rejected), SeenLogin::default()));
+        if let Some(rejection) = self.still_rejected(connection, have).await? {
+            return Ok((ServerResponse::Refusing(rejection), SeenLogin::default()));
         }
-        let accepted = self.login.known.borrow().accepted.clone();
-        let mut candidates = match accepted {
-            Some(auth) => vec![auth],
-            None => self.candidates(have).await?,
+        let mut candidates = match connection.logins.accepted.clone() {
+            Some(accepted) => vec![accepted],
+            None => self.candidates(connection, have).await?,
         };
-        let mut rejected = "the login was already rejected".to_string();
+        let mut rejection = "the login was already rejected".to_string();
         loop {
-            let untried = candidates.iter().find(|auth| !self.login.was_refused(auth)).cloned();
-            let Some(auth) = untried else {
+            let is_untried = |attempt: &&Attempt| !connection.logins.rejected.contains(&attempt.auth);
+            let Some(attempt) = candidates.iter().find(is_untried).cloned() else {
                 // An interrupted run may have left a password that no label mentions.
-                if have.is_some()
-                    && self.credentials.grafana_token.is_none()
-                    && self.credentials.grafana_password.is_none()
-                    && self.login.known.borrow().files.is_none()
-                {
-                    candidates = self.stored_candidates(&self.files().await?);
-                    continue;
+                let has_supplied =
+                    self.credentials.grafana_token.is_some() || self.credentials.grafana_password.is_some();
+                if have.is_some() && !has_supplied {
+                    let files = self.files(connection).await?;
+                    let stored = self.attempts(&[Credential::Pending, Credential::Stored], &files);
+                    if stored.iter().any(|attempt| !connection.logins.rejected.contains(&attempt.auth)) {
+                        candidates = stored;
+                        continue;
+                    }
                 }
-                self.login.reject(&rejected);
-                return Ok((ServerResponse::Refusing(rejected), SeenLogin::default()));
+                connection.logins.give_up(&rejection);
+                return Ok((ServerResponse::Refusing(rejection), SeenLogin::default()));
             };
-            let client = self.grafana_client(auth.clone());
+            let client = self.grafana_client(connection, attempt.auth.clone());
             client.same_version_as(&health);
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
             let probe = match signed_in {
@@ -189,58 +207,70 @@ impl Systems {
             };
             match probe {
                 ServerResponse::Refusing(message) => {
-                    self.login.refuse(auth);
-                    rejected = message;
+                    connection.logins.refuse(attempt.auth);
+                    rejection = message;
                 }
                 probe => {
                     if !matches!(probe, ServerResponse::Answering(_)) {
                         return Ok((probe, SeenLogin::default()));
                     }
-                    self.login.accept(auth.clone());
-                    return Ok((probe, self.seen_login(&auth, have).await?));
+                    connection.logins.accept(attempt.clone());
+                    let login = self.seen_login(connection, &attempt, have).await?;
+                    return Ok(match self.default_login(connection, &login, have).await {
+                        Ok(default_login) => (probe, SeenLogin { default_login, ..login }),
+                        Err(error) => (ServerResponse::Silent(error.to_string()), SeenLogin::default()),
+                    });
                 }
             }
         }
     }
 
     /// The message of an earlier rejection, if nothing has changed since then that could help.
-    async fn still_rejected(&self, have: Option<&OurContainer>) -> Result<Option<String>> {
-        let rejected = self.login.known.borrow().rejected.clone();
-        let Some(rejected) = rejected else { return Ok(None) };
-        if have.is_none() || rejected.at.elapsed() < LOOK_AGAIN {
-            return Ok(Some(rejected.message));
+    async fn still_rejected(&self, connection: &mut Connection, have: Option<&OurContainer>) -> Result<Option<String>> {
+        let Some(rejection) = connection.logins.gave_up.clone() else { return Ok(None) };
+        if have.is_none() || rejection.at.elapsed() < LOOK_AGAIN {
+            return Ok(Some(rejection.message));
         }
-        self.login.known.borrow_mut().files = None;
-        let files = self.files().await?;
-        let mut known = self.login.known.borrow_mut();
+        connection.logins.files = None;
+        let files = self.files(connection).await?;
         // If the files had not been read before, they cannot have changed.
-        if rejected.files.is_none() || rejected.files.as_ref() == Some(&files) {
-            known.rejected =
-                Some(Rejected { at: Instant::now(), files: Some(files), message: rejected.message.clone() });
-            return Ok(Some(rejected.message));
+        if rejection.files.is_none() || rejection.files.as_ref() == Some(&files) {
+            connection.logins.give_up(&rejection.message);
+            return Ok(Some(rejection.message));
         }
-        known.rejected = None;
-        known.refused.clear();
+        connection.logins.gave_up = None;
+        connection.logins.rejected.clear();
         Ok(None)
     }
 
     /// The facts that follow from an accepted login. The password file is read only if it may
     /// differ from the accepted password.
-    async fn seen_login(&self, auth: &Auth, have: Option<&OurContainer>) -> Result<SeenLogin> {
-        let Auth::Basic(user, password) = auth else {
-            return Ok(SeenLogin { account: Account::Other, file: PasswordFile::NotRead });
+    async fn seen_login(
+        &self,
+        connection: &mut Connection,
+        attempt: &Attempt,
+        have: Option<&OurContainer>,
+    ) -> Result<SeenLogin> {
+        let default = &self.credentials.default_password;
+        let is_default = matches!(&attempt.auth, Auth::Basic(_, password) if password == default);
+        let seen = |account, file| SeenLogin {
+            accepted: Some(attempt.credential),
+            account,
+            file,
+            has_default_password: is_default,
+            default_login: DefaultLogin::NotTried,
         };
-        let is_default = *password == self.credentials.default_password;
+        let Auth::Basic(user, password) = &attempt.auth else { return Ok(seen(Account::Other, PasswordFile::NotRead)) };
         let account = match (user == Login::ADMIN, is_default) {
             (false, _) => Account::Other,
             (true, true) => Account::DefaultPassword,
             (true, false) => Account::OwnPassword,
         };
-        let Some(have) = have else { return Ok(SeenLogin { account, file: PasswordFile::NotRead }) };
-        if is_default && !have.is_made_with_file() && self.login.known.borrow().files.is_none() {
-            return Ok(SeenLogin { account, file: PasswordFile::NotRead });
+        let Some(have) = have else { return Ok(seen(account, PasswordFile::NotRead)) };
+        if is_default && !have.is_made_with_file() {
+            return Ok(seen(account, PasswordFile::NotRead));
         }
-        let files = self.files().await?;
+        let files = self.files(connection).await?;
         let settled = files.pending.as_ref().is_none_or(|pending| pending == password);
         let file = match &files.password {
             None if is_default && settled => PasswordFile::NotRead,
@@ -248,7 +278,45 @@ impl Systems {
             Some(stored) if stored == password && settled => PasswordFile::Accepted,
             Some(_) => PasswordFile::Outdated,
         };
-        Ok(SeenLogin { account, file })
+        Ok(seen(account, file))
+    }
+
+    /// Whether admin/admin is rejected, tried on a private Grafana that is to be published: it offers all ways to sign
+    /// in and locks no account, so a rejection is due to the password.
+    async fn default_login(
+        &self,
+        connection: &mut Connection,
+        login: &SeenLogin,
+        have: Option<&OurContainer>,
+    ) -> Result<DefaultLogin> {
+        let is_open = self.stack.container(Role::Grafana).is_some_and(|spec| spec.specification.is_open());
+        let is_tried = is_open && have.is_some_and(OurContainer::is_private);
+        if !is_tried || login.account == Account::DefaultPassword {
+            return Ok(DefaultLogin::NotTried);
+        }
+        if let Some(known) = connection.logins.default_login {
+            return Ok(known);
+        }
+        let default = &self.credentials.default_password;
+        let admin = self.grafana_client(connection, Auth::Basic(Login::ADMIN.into(), default.clone()));
+        // The account admin has the accepted password for every way to sign in.
+        let signs_in = match login.account {
+            Account::OwnPassword => false,
+            _ => match admin.try_to_sign_in().await {
+                Ok(()) => true,
+                Err(Error::Refused { .. }) => false,
+                Err(error) => return Err(error),
+            },
+        };
+        let result = match admin.try_login_form(Login::ADMIN, default).await? {
+            _ if signs_in => DefaultLogin::Accepted,
+            FormLogin::Accepted => DefaultLogin::Accepted,
+            // A rejection proves something only if a correct password could be accepted.
+            FormLogin::NotOffered if login.accepted == Some(Credential::Token) => DefaultLogin::Unverifiable,
+            FormLogin::Rejected | FormLogin::NotOffered => DefaultLogin::Rejected,
+        };
+        connection.logins.default_login = Some(result);
+        Ok(result)
     }
 
     /// The password to show to the user: the accepted one, otherwise the stored one or Grafana's
@@ -256,248 +324,134 @@ impl Systems {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn grafana_password(&self, have: Option<&OurContainer>) -> Result<Option<Secret>> {
-        let accepted = self.login.known.borrow().accepted.clone();
-        if let Some(Auth::Basic(_, password)) = accepted {
-            return Ok(Some(password));
+    pub async fn grafana_password(
+        &self,
+        connection: &mut Connection,
+        have: Option<&OurContainer>,
+    ) -> Result<Option<Secret>> {
+        if let Some(Attempt { auth: Auth::Basic(_, password), .. }) = &connection.logins.accepted {
+            return Ok(Some(password.clone()));
         }
         let stored = match have {
-            Some(have) if have.is_made_with_file() => self.files().await?.password,
+            Some(have) if have.is_made_with_file() => self.files(connection).await?.password,
             _ => None,
         };
         let password = stored.unwrap_or_else(|| self.credentials.default_password.clone());
-        Ok(Some(password).filter(|password| !self.login.was_refused(&self.basic(password))))
+        let is_rejected = connection.logins.rejected.contains(&self.basic(&password));
+        Ok(Some(password).filter(|_| !is_rejected))
     }
 
-    /// A signed-in client for the running Grafana.
+    /// A signed-in client for the running Grafana, after an observation.
     ///
     /// # Errors
-    /// [`Error::Refused`] if no login is accepted, otherwise if the server does not answer.
-    pub async fn grafana(&self) -> Result<Rc<Grafana>> {
-        let (client, accepted) = {
-            let known = self.login.known.borrow();
-            (known.client.clone(), known.accepted.clone())
-        };
-        if let Some(client) = client {
-            return Ok(client);
+    /// [`Error::Refused`] if no login was accepted, otherwise if the server does not answer.
+    pub async fn grafana(&self, connection: &mut Connection) -> Result<Rc<Grafana>> {
+        if let Some(client) = &connection.logins.client {
+            return Ok(Rc::clone(client));
         }
-        let auth = match accepted {
-            Some(auth) => auth,
-            None => self.sign_in().await?,
+        let Some(accepted) = connection.logins.accepted.clone() else {
+            let rejection = connection.logins.gave_up.as_ref().map(|rejection| rejection.message.clone());
+            return Err(Error::Refused {
+                role: Role::Grafana,
+                url: connection.http.address().to_string(),
+                message: rejection.unwrap_or_else(|| "no password is known".into()),
+            });
         };
-        let client = self.grafana_client(auth);
+        let client = self.grafana_client(connection, accepted.auth);
         client.health(super::PROBE).await;
         client.enter(self.stack.organisation.as_deref()).await?;
         let client = Rc::new(client);
-        self.login.known.borrow_mut().client = Some(Rc::clone(&client));
+        connection.logins.client = Some(Rc::clone(&client));
         Ok(client)
     }
 
-    /// The first login that Grafana accepts. No other request is sent until it is known.
-    async fn sign_in(&self) -> Result<Auth> {
-        let have = match (&self.docker, self.stack.container(Role::Grafana)) {
-            (Some(docker), Some(_)) => docker.ours(Role::Grafana, &self.container_of(Role::Grafana)?).await?,
-            _ => None,
-        };
-        self.first_accepted(&self.candidates(have.as_ref()).await?).await
-    }
-
-    async fn first_accepted(&self, candidates: &[Auth]) -> Result<Auth> {
-        self.expect_the_container(Role::Grafana).await?;
-        let mut rejected = None;
-        for auth in candidates.iter().filter(|auth| !self.login.was_refused(auth)) {
-            match self.grafana_client(auth.clone()).try_to_sign_in().await {
-                Ok(()) => {
-                    self.login.accept(auth.clone());
-                    return Ok(auth.clone());
-                }
-                Err(error @ Error::Refused { .. }) => {
-                    self.login.refuse(auth.clone());
-                    rejected = Some(error);
-                }
-                Err(error) => return Err(error),
-            }
+    /// Like [`Self::grafana`], but signs in with the plan's login if no login was accepted yet: Grafana was just created.
+    pub(super) async fn signed_in(
+        &self,
+        connection: &mut Connection,
+        planned: Option<Credential>,
+    ) -> Result<Rc<Grafana>> {
+        if let (None, Some(credential)) = (&connection.logins.accepted, planned) {
+            self.try_login(connection, credential).await?;
         }
-        let url = self.http(Role::Grafana, Auth::None).address().to_string();
-        let message = "no other password is known".into();
-        Err(rejected.unwrap_or(Error::Refused { role: Role::Grafana, url, message }))
+        self.grafana(connection).await
     }
 
-    /// Ensures that a password file exists before Grafana's first start: with the supplied
-    /// password, otherwise the one of an earlier run, otherwise a new one.
-    pub(super) async fn write_password(&self) -> Result<()> {
-        let container = self.container_of(Role::Grafana)?;
-        let stored = self.files().await?.password;
-        let given = self.credentials.grafana_password.as_ref();
-        if stored.is_none() || given.is_some_and(|given| stored.as_ref() != Some(given)) {
-            if self.docker()?.has_database(&container).await? {
-                // A Grafana has run here, so its password must be found out.
-                if stored.is_some() {
-                    return Ok(());
+    /// Signs in once. Nothing is sent before the server is known to be the container.
+    pub(super) async fn try_login(&self, connection: &mut Connection, credential: Credential) -> Result<()> {
+        self.expect_the_container(connection).await?;
+        let attempt = self.planned(connection, credential).await?;
+        if connection.logins.rejected.contains(&attempt.auth) {
+            let url = connection.http.address().to_string();
+            return Err(Error::Refused { role: Role::Grafana, url, message: "the login was already rejected".into() });
+        }
+        match self.grafana_client(connection, attempt.auth.clone()).try_to_sign_in().await {
+            Ok(()) => connection.logins.accept(attempt),
+            Err(error) => {
+                if matches!(error, Error::Refused { .. }) {
+                    connection.logins.refuse(attempt.auth);
                 }
-                self.docker()?.remove_container(&self.stack.instance, Role::Grafana).await?;
-                self.set_container(Role::Grafana, None);
-                let why = "Grafana has run on its volume in the meantime".into();
-                return Err(Error::Raced { doing: "write Grafana's password".into(), why });
+                return Err(error);
             }
-            let password = match given {
-                Some(given) => given.clone(),
-                None => generate_password()?,
-            };
-            self.keep(&password, false).await?;
-            self.login.accept(self.basic(&password));
-        } else if let Some(stored) = stored {
-            self.login.accept(self.basic(&stored));
         }
         Ok(())
     }
 
-    /// Signs in once with the supplied login.
-    pub(super) async fn try_password(&self) -> Result<()> {
-        let auth = match &self.credentials.grafana_password {
-            Some(given) => self.basic(given),
-            // A different user with the known password.
-            None => match self.files().await?.password {
-                Some(stored) => self.basic(&stored),
-                None => self.basic(&self.credentials.default_password),
-            },
-        };
-        self.first_accepted(&[auth]).await.map(drop)
+    pub(super) async fn write_first_password(&self, connection: &mut Connection, password: Credential) -> Result<()> {
+        let password = self.planned_password(connection, password).await?;
+        self.docker()?.write_first_password(connection.container()?, &password).await
     }
 
-    /// Stores the accepted password, unless it is Grafana's default.
-    pub(super) async fn store_password(&self) -> Result<()> {
-        let accepted = self.login.known.borrow().accepted.clone();
-        let password = match accepted {
-            Some(Auth::Basic(_, password)) => password,
-            Some(_) => return Ok(()),
-            None => {
-                let why = "the session has ended".into();
-                return Err(Error::Raced { doing: "store Grafana's password".into(), why });
-            }
-        };
-        let files = self.files().await?;
-        if files.password.is_none() && files.pending.is_none() && password == self.credentials.default_password {
-            return Ok(());
-        }
-        self.keep(&password, files.pending.is_some()).await
+    pub(super) async fn store_password(
+        &self,
+        connection: &mut Connection,
+        login: Credential,
+        clears_pending: bool,
+    ) -> Result<()> {
+        let password = self.planned_password(connection, login).await?;
+        self.docker()?.write_password(connection.container()?, &password, clears_pending).await
     }
 
-    /// Verifies that admin/admin is rejected, on a Grafana that no other host can reach.
-    pub(super) async fn secure_password(&self) -> Result<()> {
-        let files = self.files().await?;
+    pub(super) async fn write_pending_password(&self, connection: &mut Connection, password: Credential) -> Result<()> {
+        let password = self.planned_password(connection, password).await?;
+        self.docker()?.write_pending_password(connection.container()?, &password).await
+    }
+
+    /// Replaces the default password, with which Grafana was just observed.
+    pub(super) async fn change_password(&self, connection: &mut Connection, new: Credential) -> Result<()> {
+        let new = self.planned(connection, new).await?;
+        let Auth::Basic(_, password) = &new.auth else { return Ok(()) };
         let default = &self.credentials.default_password;
-        let given = &self.credentials.grafana_password;
-        if !self.stack.login.is_admin() {
-            return self.secure_other_account(&files).await;
-        }
-        let mut candidates = match given {
-            Some(given) => vec![self.basic(given)],
-            None => self.stored_candidates(&files),
-        };
-        candidates.retain(|candidate| *candidate != self.basic(default));
-        let accepted = match self.first_accepted(&candidates).await {
-            Ok(auth) => Some(auth),
-            Err(Error::Refused { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        if accepted.is_some() {
-            self.store_password().await?;
-        } else {
-            let grafana = self.grafana_client(self.basic(default));
-            grafana.try_to_sign_in().await?;
-            let new = given
-                .clone()
-                .or(files.pending)
-                .filter(|secret| secret != default)
-                .map_or_else(generate_password, Ok)?;
-            self.docker()?.write_pending_password(&self.container_of(Role::Grafana)?, &new).await?;
-            grafana.change_password(default, &new).await?;
-            self.login.accept(self.basic(&new));
-            self.keep(&new, false).await?;
-        }
-        // An account has the same password for both ways, and basic authentication has just
-        // accepted another one.
-        self.expect_form_rejects_default().await.map(drop)
-    }
-
-    /// Tries admin/admin in the login form; returns whether Grafana has one.
-    async fn expect_form_rejects_default(&self) -> Result<FormLogin> {
-        let default = &self.credentials.default_password;
-        match self.grafana_client(Auth::None).try_login_form(Login::ADMIN, default).await? {
-            FormLogin::Accepted => Err(self.default_password_opens()),
-            other => Ok(other),
-        }
-    }
-
-    fn default_password_opens(&self) -> Error {
-        Error::NotConfirmed {
-            message: format!(
-                "Grafana's account admin still has the password admin, and other hosts would be able to use it; \
-                 Grafana stays on loopback, at {}",
-                self.http(Role::Grafana, Auth::None).address()
-            ),
-            hint: "change that password there, or let clipper-metrics replace it by signing in as admin: omit \
-                   --grafana-user and the token"
-                .into(),
-        }
-    }
-
-    /// Signs in with another account, and verifies that admin/admin is rejected by every way to
-    /// sign in. The private Grafana offers all of them and locks no account, so a rejection is due
-    /// to the password.
-    async fn secure_other_account(&self, files: &VolumeFiles) -> Result<()> {
-        let candidates = match (&self.credentials.grafana_token, &self.credentials.grafana_password) {
-            (Some(token), _) => vec![Auth::Bearer(token.clone())],
-            (None, Some(given)) => vec![self.basic(given)],
-            (None, None) => self.stored_candidates(files),
-        };
-        let accepted = self.first_accepted(&candidates).await?;
-        let admin = Auth::Basic(Login::ADMIN.into(), self.credentials.default_password.clone());
-        match self.grafana_client(admin).try_to_sign_in().await {
-            Err(Error::Refused { .. }) => {}
-            Err(error) => return Err(error),
-            Ok(()) => return Err(self.default_password_opens()),
-        }
-        let form = self.expect_form_rejects_default().await?;
-        // A rejection proves something only if a correct password could be accepted.
-        if matches!(accepted, Auth::Basic(..)) || form == FormLogin::Rejected {
-            return self.store_password().await;
-        }
-        let blocked = Blocker {
-            kind: BlockReason::Unverifiable,
-            why: "whether admin / admin is rejected cannot be verified: the image of Grafana switches off basic \
-                  authentication and the login form, regardless of the environment"
-                .into(),
-            hint: format!(
-                "publish it on loopback: `{}`, or use an image that leaves these settings to the environment",
-                self.stack.command("up --grafana-ip 127.0.0.1")
-            ),
-        };
-        Err(Error::Blocked { resource: Resource::Server(Role::Grafana), blocked })
-    }
-
-    /// Sets the supplied or a new password with Grafana's own command, and signs in with it.
-    pub(super) async fn reset_password(&self, deadline: Instant) -> Result<()> {
-        let new = self.given_or_new()?;
-        let container = self.container_of(Role::Grafana)?;
-        let docker = self.docker()?;
-        docker.write_pending_password(&container, &new).await?;
-        docker.reset_password(&container, &new, deadline).await?;
-        self.login.forget();
-        self.first_accepted(&[self.basic(&new)]).await?;
-        self.keep(&new, false).await
-    }
-
-    async fn keep(&self, password: &Secret, clear_pending: bool) -> Result<()> {
-        self.docker()?.write_password(&self.container_of(Role::Grafana)?, password, clear_pending).await?;
-        // The signed-in client stays valid; only the files have changed.
-        self.login.known.borrow_mut().files = None;
+        self.grafana_client(connection, self.basic(default)).change_password(default, password).await?;
+        connection.logins.accept(new);
         Ok(())
     }
 
-    fn given_or_new(&self) -> Result<Secret> {
-        self.credentials.grafana_password.clone().map_or_else(generate_password, Ok)
+    /// Verifies that the login form rejects admin/admin.
+    pub(super) async fn check_login_form(&self, connection: &Connection) -> Result<()> {
+        let default = &self.credentials.default_password;
+        match self.grafana_client(connection, Auth::None).try_login_form(Login::ADMIN, default).await? {
+            FormLogin::Rejected | FormLogin::NotOffered => Ok(()),
+            FormLogin::Accepted => Err(Error::NotConfirmed {
+                message: "Grafana's login form accepts admin/admin although the password of admin was replaced".into(),
+                hint: format!("check the ways to sign in at {}", connection.http.address()),
+            }),
+        }
+    }
+
+    /// Sets the password with Grafana's own command.
+    pub(super) async fn reset_password(
+        &self,
+        connection: &mut Connection,
+        new: Credential,
+        deadline: Instant,
+    ) -> Result<()> {
+        let password = self.planned_password(connection, new).await?;
+        self.docker()?.reset_password(connection.container()?, &password, deadline).await?;
+        // Earlier results belong to the previous password.
+        let files = connection.logins.files.take();
+        connection.logins = Logins { files, ..Logins::default() };
+        Ok(())
     }
 }
 

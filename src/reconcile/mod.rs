@@ -1,10 +1,9 @@
-//! Reconciles an instance with its stack. This file owns the clients and observes; `apply` changes
-//! things, and `login` signs in.
+//! Reconciles an instance with its stack. This file observes; `apply` changes things, and `login` signs in.
 
 mod apply;
 mod cause;
+mod connection;
 mod converge;
-mod create;
 mod exposure;
 mod identity;
 pub mod lock;
@@ -12,38 +11,41 @@ mod login;
 mod native;
 mod occupied;
 pub mod upgrade;
-mod version;
 mod wait;
 
-use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
 
 use futures_util::future::join;
 
 pub use self::apply::FailedStep;
+pub use self::connection::{Connection, Connections};
 pub use self::converge::{
     DownOptions, Outcome, Preview, deletion, down, now, plan_down, plan_up, reopen, status, up, watch,
 };
 pub(crate) use self::converge::{expect_known_settings, expect_restored, summarize, warn_about_restore};
-use self::login::LoginState;
 pub use self::login::generate_password;
 pub use self::native::native_servers;
+use self::upgrade::micros_since_1970;
 use crate::engine::{Docker, Seen, SeenRole};
-use crate::error::{Error, Result};
+use crate::error::{Error, Refusal, Result};
 use crate::grafana::{self, Grafana};
 use crate::http::{Auth, Http, PROBE};
 use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::credentials::Credentials;
 use crate::model::event::Listener;
+use crate::model::image::ImageRef;
 use crate::model::observed::{
     self, ContainerState, Network, Observed, OurContainer, PortHolder, RunState, SeenLogin, Server, ServerResponse,
     StoredSettings, Volume,
 };
+use crate::model::plan;
 use crate::model::role::Role;
-use crate::model::stack::{DesiredContainer, EngineLocation, Secret, Service, Stack};
+use crate::model::stack::{EngineLocation, Secret, Service, Stack};
+use crate::model::upgrade::{NamedImage, Upgrade};
 use crate::model::version::Version;
+use crate::model::volume_content::VolumeContent;
 
 /// Ports that are tried to name a free one.
 const PORTS_TRIED: u16 = 100;
@@ -57,18 +59,16 @@ pub enum Depth {
     EngineOnly,
 }
 
-/// The stack and a client for each system.
+/// The stack, and the means to observe and change it.
 pub struct Systems {
     stack: Stack,
     docker: Option<Rc<Docker>>,
     credentials: Credentials,
+    /// The password that Grafana gets if this run sets a new one.
+    generated: Secret,
     listener: Rc<dyn Listener>,
-    /// A client for each role, in the order of [`Role::ALL`], at the role's current address: a
-    /// container may be about to move.
-    clients: [RefCell<Http>; 2],
-    /// The engine's id of each role's current container.
-    containers: RefCell<[Option<String>; 2]>,
-    login: LoginState,
+    /// A client for each role's desired address, in the order of [`Role::ALL`].
+    clients: [Http; 2],
 }
 
 impl Systems {
@@ -82,25 +82,18 @@ impl Systems {
         credentials: Credentials,
         listener: Rc<dyn Listener>,
     ) -> Result<Self> {
-        let client = |role: Role| -> Result<RefCell<Http>> {
+        let client = |role: Role| {
             // Servers published by this machine's engine or reached through ssh need no proxy,
             // whatever their address.
             let is_elsewhere = matches!(stack.engine, EngineLocation::Elsewhere(_));
             let bypass_proxy = stack.container(role).is_some() && !is_elsewhere;
             let base = stack.url(role).to_string();
             let ca_file = credentials.ca_file.as_ref();
-            Ok(RefCell::new(Http::new(role.name(), &base, bypass_proxy, ca_file, Rc::clone(&listener))?))
+            Http::new(role.name(), &base, bypass_proxy, ca_file, Rc::clone(&listener))
         };
         let clients = [client(Role::Influxdb)?, client(Role::Grafana)?];
-        Ok(Self {
-            stack,
-            docker,
-            credentials,
-            listener,
-            clients,
-            containers: RefCell::default(),
-            login: LoginState::default(),
-        })
+        let generated = generate_password()?;
+        Ok(Self { stack, docker, credentials, generated, listener, clients })
     }
 
     /// The stack.
@@ -119,20 +112,31 @@ impl Systems {
             .ok_or_else(|| Error::usage("both servers are external, so no engine is used", "omit one --…-url"))
     }
 
+    /// Connections to the desired addresses; an observation moves them to the actual ones.
+    #[must_use]
+    pub fn connect(&self) -> Connections {
+        let [influxdb, grafana] = self.clients.clone();
+        Connections {
+            influxdb: Connection::new(Role::Influxdb, influxdb),
+            grafana: Connection::new(Role::Grafana, grafana),
+        }
+    }
+
     /// Takes one snapshot.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer. A server that does not answer is part of
     /// the snapshot.
-    pub async fn observe(&self, depth: Depth) -> Result<Observed> {
-        let Some(docker) = &self.docker else { return self.look(depth).await };
+    pub async fn observe(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+        let Some(docker) = &self.docker else { return self.look(connections, depth).await };
         // In parallel, because some engines take long to return their version.
-        let (checked, seen) = join(docker.check(), self.look(depth)).await;
+        let (checked, seen) = join(docker.check(), self.look(connections, depth)).await;
         checked?;
         Ok(Observed { engine: Some(docker.engine()), ..seen? })
     }
 
-    async fn look(&self, depth: Depth) -> Result<Observed> {
+    async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+        let time = micros_since_1970();
         let nothing = || SeenRole {
             image: None,
             volume: Volume::Absent,
@@ -153,54 +157,116 @@ impl Systems {
             },
         };
         let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
-        self.locate(Role::Influxdb, &influxdb.container);
-        self.locate(Role::Grafana, &grafana.container);
+        self.locate(&mut connections.influxdb, &influxdb.container);
+        self.locate(&mut connections.grafana, &grafana.container);
         if depth == Depth::Servers && self.docker.is_some() {
             let processes = join(self.process_at(Role::Influxdb, &influxdb), self.process_at(Role::Grafana, &grafana));
             let (influxdb_process, grafana_process) = processes.await;
             influxdb.port_holder = influxdb.port_holder.or(influxdb_process?);
             grafana.port_holder = grafana.port_holder.or(grafana_process?);
         }
+        let read = self.read_content(&mut connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
         let (influxdb_probe, grafana_probe) = match depth {
             Depth::EngineOnly => {
                 (Ok((ServerResponse::Unasked, None)), Ok((ServerResponse::Unasked, None, SeenLogin::default())))
             }
             Depth::Servers => {
                 let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
-                let influxdb = self.ask_influxdb(&influxdb.container, &network);
-                join(influxdb, self.ask_grafana(&grafana.container, &network, influxdb_runs)).await
+                let ask_influxdb = self.ask_influxdb(&connections.influxdb, &influxdb.container, &network);
+                let ask_grafana =
+                    self.ask_grafana(&mut connections.grafana, &grafana.container, &network, influxdb_runs);
+                join(ask_influxdb, ask_grafana).await
             }
         };
         let (grafana_probe, grafana_version, login) = grafana_probe?;
         let (influxdb_probe, influxdb_version) = influxdb_probe?;
         if influxdb.managed_behind.is_none() && influxdb_probe.state().is_some() {
-            influxdb.managed_behind = self.forwarded_to(Role::Influxdb, &influxdb.container).await?;
+            influxdb.managed_behind = self.forwarded_to(&connections.influxdb, &influxdb.container).await?;
         }
         if grafana.managed_behind.is_none() && grafana_probe.state().is_some() {
-            grafana.managed_behind = self.forwarded_to(Role::Grafana, &grafana.container).await?;
+            grafana.managed_behind = self.forwarded_to(&connections.grafana, &grafana.container).await?;
         }
-        let recorded = self.recorded_version(&grafana, grafana_version.as_deref()).await?;
         let free = |role, seen: &SeenRole| {
             let held = seen.port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
             held.then(|| self.free_port(self.stack.container(role)?.specification.publish)).flatten()
         };
         let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
-        Ok(Observed {
-            engine: None,
-            network,
-            network_users,
-            settings,
-            influxdb: Server {
-                free_port: free_ports[0],
-                ..server(influxdb, influxdb_probe, influxdb_version, SeenLogin::default(), None)
-            },
-            grafana: Server {
-                free_port: free_ports[1],
-                ..server(grafana, grafana_probe, grafana_version, login, recorded)
-            },
-            others,
-            lookalikes,
-        })
+        let influxdb = Server { free_port: free_ports[0], ..server(influxdb, influxdb_probe, influxdb_version) };
+        let mut grafana = Server { free_port: free_ports[1], login, ..server(grafana, grafana_probe, grafana_version) };
+        let is_ours = self.stack.container(Role::Grafana).is_some() && grafana.container.ours().is_some();
+        match read {
+            Some(Ok(content)) => grafana.content = Some(content),
+            Some(Err(why)) => grafana.unreadable = Some(why),
+            // The file shows the recorded version if the volume was created for another one. The login may have read
+            // the files already.
+            None if is_ours => {
+                let runs = grafana.running_version();
+                let files = if runs.is_some() && runs != grafana.label() {
+                    Some(self.files(&mut connections.grafana).await?)
+                } else {
+                    connections.grafana.logins.files.clone()
+                };
+                grafana.content = files.map(|files| VolumeContent { files, copy: None });
+            }
+            None => {}
+        }
+        grafana.last_image = self.last_image(&grafana).await?;
+        Ok(Observed { time, engine: None, network, network_users, settings, influxdb, grafana, others, lookalikes })
+    }
+
+    /// Reads Grafana's volume through its container, if the plan depends on the content; the inner error is a finding
+    /// about the volume.
+    async fn read_content(
+        &self,
+        connection: &mut Connection,
+        seen: &SeenRole,
+        upgrade: Option<&Upgrade>,
+        depth: Depth,
+    ) -> Result<Option<std::result::Result<VolumeContent, String>>> {
+        let Some(have) = seen.container.ours() else { return Ok(None) };
+        let is_needed = match depth {
+            Depth::Servers => plan::needs_content(&self.stack, have, seen.image.as_ref(), upgrade),
+            Depth::EngineOnly => have.run == RunState::Created,
+        };
+        // The files of a dead container cannot be read; it is removed first.
+        if !is_needed || have.run == RunState::Dead {
+            return Ok(None);
+        }
+        connection.logins.files = None;
+        let docker = self.docker()?;
+        let read = async {
+            let files = self.files(connection).await?;
+            let copy = match upgrade.filter(|upgrade| upgrade.is_pending()) {
+                Some(_) => docker.database_copy(&have.id).await?,
+                None => None,
+            };
+            Ok(VolumeContent { files, copy })
+        };
+        let result = read.await;
+        if result.is_err() {
+            connection.logins.files = None;
+        }
+        match result {
+            Ok(content) => Ok(Some(Ok(content))),
+            Err(Error::Docker { refusal: Refusal::Gone, doing, why }) => {
+                Err(Error::Docker { refusal: Refusal::Gone, doing, why })
+            }
+            Err(Error::Docker { why, .. }) if depth == Depth::Servers => Ok(Some(Err(why))),
+            Err(Error::Docker { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The image that ran last according to the volume's content, if it is not the specified one.
+    async fn last_image(&self, seen: &Server<observed::Grafana>) -> Result<Option<NamedImage>> {
+        let Some(spec) = self.stack.container(Role::Grafana) else { return Ok(None) };
+        let Some(last) = seen.files().and_then(|files| files.last_image(seen.image_label())) else { return Ok(None) };
+        let Ok(name) = ImageRef::parse(&last) else { return Ok(None) };
+        if name == spec.specification.image {
+            return Ok(None);
+        }
+        let id = self.docker()?.image_called(&last).await?.map(|image| image.id);
+        Ok(Some(NamedImage { name, id }))
     }
 
     /// A free port above the occupied one; known only if the engine's ports are this machine's.
@@ -213,34 +279,23 @@ impl Systems {
         next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((occupied.ip(), *port)).is_ok())
     }
 
-    /// The version known to have run on Grafana's volume. The file is read only if the volume was
-    /// created for another version than the running one.
-    async fn recorded_version(&self, seen: &SeenRole, runs: Option<&str>) -> Result<Option<Version>> {
-        let Volume::Ours { version: label, .. } = seen.volume else { return Ok(None) };
-        let runs = runs.and_then(Version::parse);
-        let is_ours = self.stack.container(Role::Grafana).is_some() && seen.container.ours().is_some();
-        if !is_ours || runs.is_none() || runs == label {
-            return Ok(label);
-        }
-        Ok(self.files().await?.ran.map(|ran| ran.version))
-    }
-
-    /// Records a role's address: the actual one while it runs, otherwise the desired one.
-    fn locate(&self, role: Role, container: &ContainerState) {
+    /// Records a role's container and its address: the actual one while it runs, otherwise the desired one.
+    fn locate(&self, connection: &mut Connection, container: &ContainerState) {
         let have = container.ours();
-        self.set_container(role, have.map(|have| have.id.clone()));
-        match (self.stack.service(role), have) {
+        connection.hold(have.map(|have| have.id.clone()));
+        match (self.stack.service(connection.role), have) {
             // Another server may answer at the desired address.
-            (Service::Container(spec), Some(have)) if have.run == RunState::Running => {
-                self.set_place(spec, have.published);
+            (Service::Container(_), Some(have)) if have.run == RunState::Running => {
+                self.move_to(connection, have.published);
             }
-            (Service::Container(spec), _) => self.set_place(spec, Some(spec.specification.publish)),
-            (Service::External { url }, _) => self.set_base(role, url, &url.to_string()),
+            (Service::Container(spec), _) => self.move_to(connection, Some(spec.specification.publish)),
+            (Service::External { url }, _) => connection.move_to(url, &url.to_string()),
         }
     }
 
     /// Sets the address of a managed container; `None` if it publishes nothing.
-    fn set_place(&self, spec: &DesiredContainer, at: Option<SocketAddr>) {
+    fn move_to(&self, connection: &mut Connection, at: Option<SocketAddr>) {
+        let Some(spec) = self.stack.container(connection.role) else { return };
         let shown = at.map_or_else(nowhere, |at| spec.url_at(at.ip(), at.port()));
         let way = match (&self.docker, at) {
             (Some(docker), Some(at)) if docker.is_over_ssh() => docker
@@ -248,52 +303,17 @@ impl Systems {
                 .map_or_else(nowhere, |port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port)),
             _ => shown.clone(),
         };
-        self.set_base(spec.role, &way, &shown.to_string());
-    }
-
-    fn set_base(&self, role: Role, way: &ServerUrl, shown: &str) {
-        let client = &self.clients[role as usize];
-        let way = way.to_string();
-        if !client.borrow().is_at(&way, shown) {
-            let moved = client.borrow().at(&way, shown);
-            *client.borrow_mut() = moved;
-        }
-    }
-
-    fn set_container(&self, role: Role, id: Option<String>) {
-        let mut containers = self.containers.borrow_mut();
-        if containers[role as usize] != id {
-            containers[role as usize] = id;
-            if role == Role::Grafana {
-                self.login.forget();
-            }
-        }
-    }
-
-    /// The engine's id of the role's container, as last observed or created by this run.
-    ///
-    /// # Errors
-    /// [`Error::Raced`] if there is none.
-    pub fn container_of(&self, role: Role) -> Result<String> {
-        let id = self.containers.borrow()[role as usize].clone();
-        id.ok_or_else(|| Error::Raced {
-            doing: format!("work on the container of {}", role.title()),
-            why: "another process removed it".into(),
-        })
-    }
-
-    fn http(&self, role: Role, auth: Auth) -> Http {
-        self.clients[role as usize].borrow().with_auth(auth)
+        connection.move_to(&way, &shown.to_string());
     }
 
     /// A client for InfluxDB.
     #[must_use]
-    pub fn influxdb(&self) -> Influxdb {
+    pub fn influxdb(&self, connection: &Connection) -> Influxdb {
         let auth = match &self.credentials.influxdb {
             Some(login) => Auth::Basic(login.user.clone(), login.password.clone()),
             None => Auth::None,
         };
-        Influxdb::new(self.http(Role::Influxdb, auth))
+        Influxdb::new(connection.http.with_auth(auth))
     }
 
     /// An InfluxDB at an address from Clipper's file, queried as Clipper does: over plain HTTP,
@@ -321,6 +341,7 @@ impl Systems {
 
     async fn ask_influxdb(
         &self,
+        connection: &Connection,
         container: &ContainerState,
         network: &Network,
     ) -> Result<(ServerResponse<observed::Influxdb>, Option<String>)> {
@@ -329,16 +350,16 @@ impl Systems {
             Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None)),
             Answerable::Yes => {}
         }
-        let answer = self.influxdb().observe(&self.stack.database, PROBE).await;
+        let answer = self.influxdb(connection).observe(&self.stack.database, PROBE).await;
         if answer.1.is_none() {
             return Ok(answer);
         }
-        Ok(self.identified(Role::Influxdb, network).await?.map_or(answer, |other| (other, None)))
+        Ok(self.identified(connection, network).await?.map_or(answer, |other| (other, None)))
     }
 
     /// The result to observe instead if the server that just answered is not the container.
-    async fn identified<S>(&self, role: Role, network: &Network) -> Result<Option<ServerResponse<S>>> {
-        match self.is_the_container(role, network).await {
+    async fn identified<S>(&self, connection: &Connection, network: &Network) -> Result<Option<ServerResponse<S>>> {
+        match self.is_the_container(connection, network).await {
             Ok(true) => Ok(None),
             Ok(false) => Ok(Some(ServerResponse::NotTheContainer)),
             // A failed verification does not prove that it is another server.
@@ -349,6 +370,7 @@ impl Systems {
 
     async fn ask_grafana(
         &self,
+        connection: &mut Connection,
         container: &ContainerState,
         network: &Network,
         influxdb_runs: bool,
@@ -358,34 +380,34 @@ impl Systems {
             Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None, SeenLogin::default())),
             Answerable::Yes => {}
         }
-        let anonymous = self.grafana_client(Auth::None);
+        let anonymous = self.grafana_client(connection, Auth::None);
         let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
         if !matches!(health, ServerResponse::Answering(())) {
             return Ok((health.discard(), version, SeenLogin::default()));
         }
-        if let Some(other) = self.identified(Role::Grafana, network).await? {
+        if let Some(other) = self.identified(connection, network).await? {
             return Ok((other, None, SeenLogin::default()));
         }
         // If another server answers in place of the container, the container says nothing about
         // that server's login.
         let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
-        let (probe, login) = self.observe_signed_in(anonymous, is_anonymous, have, influxdb_runs).await?;
+        let (probe, login) = self.observe_signed_in(connection, anonymous, is_anonymous, have, influxdb_runs).await?;
         Ok((probe, version, login))
     }
 
     /// A client for Grafana with these credentials.
-    fn grafana_client(&self, auth: Auth) -> Grafana {
+    fn grafana_client(&self, connection: &Connection, auth: Auth) -> Grafana {
         let choice = match (&auth, self.stack.service(Role::Grafana)) {
             (Auth::Bearer(_), _) => grafana::Choice::OfToken,
             (_, Service::Container(_)) => grafana::Choice::First,
             (_, Service::External { .. }) => grafana::Choice::OfAccount,
         };
-        Grafana::new(self.http(Role::Grafana, auth), choice)
+        Grafana::new(connection.http.with_auth(auth), choice)
     }
 
     /// The version of the Grafana that answers, requested without credentials.
-    pub async fn grafana_version(&self) -> Option<Version> {
-        let (_, version) = self.grafana_client(Auth::None).health(PROBE).await;
+    pub async fn grafana_version(&self, connection: &Connection) -> Option<Version> {
+        let (_, version) = self.grafana_client(connection, Auth::None).health(PROBE).await;
         version.as_deref().and_then(Version::parse)
     }
 
@@ -432,13 +454,7 @@ fn nowhere() -> ServerUrl {
     ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0)
 }
 
-fn server<S>(
-    seen: SeenRole,
-    probe: ServerResponse<S>,
-    version: Option<String>,
-    login: SeenLogin,
-    recorded: Option<Version>,
-) -> Server<S> {
+fn server<S>(seen: SeenRole, probe: ServerResponse<S>, version: Option<String>) -> Server<S> {
     let SeenRole { image, volume, container, port_holder, volume_user, managed_behind } = seen;
     Server {
         image,
@@ -450,7 +466,9 @@ fn server<S>(
         managed_behind,
         probe,
         version,
-        login,
-        recorded,
+        login: SeenLogin::default(),
+        content: None,
+        unreadable: None,
+        last_image: None,
     }
 }

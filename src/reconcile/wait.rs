@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Systems;
 use super::cause::Cause;
+use super::connection::Connection;
 use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result};
@@ -24,15 +25,16 @@ impl Systems {
     /// # Errors
     /// [`Error::Raced`] if the container is gone or its server answers after all,
     /// [`Error::NotReady`] if it exited by itself.
-    pub(super) async fn lost_container(&self, role: Role, doing: &str, why: &str) -> Result<()> {
-        let Some((id, first)) = self.run_info(role).await? else { return Ok(()) };
+    pub(super) async fn lost_container(&self, connection: &Connection, doing: &str, why: &str) -> Result<()> {
+        let role = connection.role;
+        let Some((id, first)) = self.run_info(connection).await? else { return Ok(()) };
         let deadline = Instant::now() + PROBE;
         let mut backoff = Duration::from_millis(10);
         while Instant::now() < deadline {
             if let Some(why) = self.ended(role, &id, &first).await? {
-                return Err(self.has_ended(role, why).await);
+                return Err(self.has_ended(connection, why).await);
             }
-            if matches!(self.probe(role).await, ServerResponse::Answering(())) {
+            if matches!(self.probe(connection).await, ServerResponse::Answering(())) {
                 return Err(Error::Raced { doing: doing.into(), why: format!("the connection broke ({why})") });
             }
             pause(&mut backoff).await;
@@ -41,14 +43,15 @@ impl Systems {
     }
 
     /// Polls until the server answers; fails at once if its container has exited or waiting cannot help.
-    pub(super) async fn await_answer(&self, role: Role, deadline: Instant) -> Result<()> {
-        let first = self.run_info(role).await?;
+    pub(super) async fn await_answer(&self, connection: &Connection, deadline: Instant) -> Result<()> {
+        let role = connection.role;
+        let first = self.run_info(connection).await?;
         let started = Instant::now();
         let mut looked = started;
         loop {
-            let base = || self.http(role, Auth::None).address().to_string();
-            let why = match self.probe(role).await {
-                ServerResponse::Answering(()) => match self.expect_the_container(role).await {
+            let base = || connection.http.address().to_string();
+            let why = match self.probe(connection).await {
+                ServerResponse::Answering(()) => match self.expect_the_container(connection).await {
                     // A server that has just started may be too slow for the verification.
                     Err(Error::Http { why, .. } | Error::Docker { why, .. }) => why,
                     result => return result,
@@ -66,12 +69,12 @@ impl Systems {
             {
                 looked = Instant::now();
                 if let Some(why) = self.ended(role, id, first).await? {
-                    return Err(self.has_ended(role, why).await);
+                    return Err(self.has_ended(connection, why).await);
                 }
             }
             if Instant::now() >= deadline {
                 let waited = humantime::format_duration(self.stack.timeout);
-                return Err(self.not_ready(role, format!("no answer within {waited} ({why})")).await);
+                return Err(self.not_ready(connection, format!("no answer within {waited} ({why})")).await);
             }
             // The pause grows with the waiting time, so a run waits at most about 1 % longer than
             // the server needs.
@@ -80,11 +83,12 @@ impl Systems {
     }
 
     /// The state of the role's container, if it is managed.
-    async fn run_info(&self, role: Role) -> Result<Option<(String, RunInfo)>> {
+    async fn run_info(&self, connection: &Connection) -> Result<Option<(String, RunInfo)>> {
+        let role = connection.role;
         if self.stack.container(role).is_none() {
             return Ok(None);
         }
-        let id = self.container_of(role)?;
+        let id = connection.container()?.to_string();
         match self.docker()?.run_info(role, &id).await? {
             Some(info) => Ok(Some((id, info))),
             None => Err(replaced(role)),
@@ -113,42 +117,44 @@ impl Systems {
         Ok(None)
     }
 
-    async fn probe(&self, role: Role) -> ServerResponse<()> {
-        match role {
-            Role::Influxdb => match self.influxdb().observe(&self.stack.database, PROBE).await.0 {
+    async fn probe(&self, connection: &Connection) -> ServerResponse<()> {
+        match connection.role {
+            Role::Influxdb => match self.influxdb(connection).observe(&self.stack.database, PROBE).await.0 {
                 ServerResponse::Answering(_) => ServerResponse::Answering(()),
                 probe => probe.discard(),
             },
-            Role::Grafana => self.grafana_client(Auth::None).health(PROBE).await.0,
+            Role::Grafana => self.grafana_client(connection, Auth::None).health(PROBE).await.0,
         }
     }
 
     /// The error for a server that may become ready later, with its last log lines.
-    pub(super) async fn not_ready(&self, role: Role, why: String) -> Error {
+    pub(super) async fn not_ready(&self, connection: &Connection, why: String) -> Error {
+        let role = connection.role;
         let [logs, longer, down, up] =
             [&format!("logs {role}"), "up --timeout 10m", "down", "up"].map(|verb| self.stack.command(verb));
         let hint = format!(
             "`{logs}` shows more; `{longer}` waits longer; `{down}`, then `{up}` replaces it and keeps its data"
         );
-        self.unready(role, why, hint).await
+        self.unready(connection, why, hint).await
     }
 
     /// The error for a server that has exited, which waiting does not change.
-    async fn has_ended(&self, role: Role, why: String) -> Error {
-        let [logs, down, up] = [&format!("logs {role}"), "down", "up"].map(|verb| self.stack.command(verb));
+    async fn has_ended(&self, connection: &Connection, why: String) -> Error {
+        let [logs, down, up] =
+            [&format!("logs {}", connection.role), "down", "up"].map(|verb| self.stack.command(verb));
         let hint = format!("`{logs}` shows more; `{down}`, then `{up}` replaces it and keeps its data");
-        self.unready(role, why, hint).await
+        self.unready(connection, why, hint).await
     }
 
     /// The error for a server that is not ready. A known cause in its log has its own hint.
-    async fn unready(&self, role: Role, why: String, hint: String) -> Error {
-        let id = self.containers.borrow()[role as usize].clone();
-        let log = match (&self.docker, &id) {
+    async fn unready(&self, connection: &Connection, why: String, hint: String) -> Error {
+        let (role, id) = (connection.role, connection.held());
+        let log = match (&self.docker, id) {
             (Some(docker), Some(id)) => docker.last_lines(id).await,
             _ => Vec::new(),
         };
         let cause = Cause::of(role, &log).zip(self.stack.container(role));
-        let hint = match (&id, cause) {
+        let hint = match (id, cause) {
             (None, _) => "check that the server runs and that its address is right".to_string(),
             (Some(_), None) => hint,
             (Some(_), Some((cause, spec))) => cause.hint(&self.stack, spec, &self.image_user(spec).await),

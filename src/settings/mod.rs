@@ -595,7 +595,8 @@ fn login(resolved: &mut Resolved<'_>, is_ours: bool) -> Login {
     let is_new = is_ours && user.as_deref().unwrap_or(Login::ADMIN) != before.as_deref().unwrap_or(Login::ADMIN);
     let secrets = &resolved.inputs.secrets;
     let token = secrets.grafana_token.is_some();
-    Login { user: user.unwrap_or_else(default), token, given: !token && (secrets.grafana_password.is_some() || is_new) }
+    let password = !token && secrets.grafana_password.is_some();
+    Login { user: user.unwrap_or_else(default), token, password, given: password || (!token && is_new) }
 }
 
 fn credentials(inputs: &Inputs, login: &Login, influxdb_user: Option<String>) -> Result<Credentials> {

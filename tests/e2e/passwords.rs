@@ -149,6 +149,20 @@ fn token(it: &Instance, password: &str) -> tempfile::NamedTempFile {
 }
 
 #[test]
+fn no_other_administrator_with_the_default_password_is_published() {
+    let it = Instance::new("boss");
+    it.first_up(&["--grafana-user", "boss"]).expect(0);
+    assert_eq!(sign_in("127.0.0.1", it.grafana_port, "boss", "admin"), 200);
+    let bridge = bridge();
+    let up = it.run(&["up", "--grafana-ip", &bridge]).expect(2);
+    assert!(up.err.contains("account boss still has the password admin"), "{}", up.err);
+    let ports = docker(&["ps", "--filter", &format!("name=^{}$", it.container("grafana")), "--format", "{{.Ports}}"]);
+    assert!(!ports.unwrap().contains(&bridge), "it is not published");
+    it.run(&["up"]).expect(0);
+    it.assert_whole();
+}
+
+#[test]
 fn the_login_form_is_checked_if_basic_authentication_is_off() {
     let it = Instance::with_grafana("form", "grafana/grafana:12.4.10");
     it.first_up(&[]).expect(0);

@@ -20,7 +20,7 @@ impl Examination<'_> {
     /// Checks the way from the database to the panels.
     pub(super) async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
         let stack = self.systems.stack();
-        let grafana = match self.systems.grafana().await {
+        let grafana = match self.systems.grafana(&mut self.connections.grafana).await {
             Ok(grafana) => grafana,
             Err(error) => {
                 let outcome = CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation));

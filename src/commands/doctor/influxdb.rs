@@ -32,7 +32,7 @@ impl Examination<'_> {
         let influxdb = match self.from {
             Some(container) => self.ask_from_inside(container, target).await?,
             None if target.of_file => self.systems.influxdb_at(&target.url)?,
-            None => self.systems.influxdb(),
+            None => self.systems.influxdb(&self.connections.influxdb),
         };
         let started = Instant::now();
         let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
@@ -189,7 +189,7 @@ impl Examination<'_> {
     async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> CheckOutcome {
         let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
         let own = if status.influxdb.state == ServerState::Answering {
-            found(self.systems.influxdb()).await
+            found(self.systems.influxdb(&self.connections.influxdb)).await
         } else {
             found(influxdb.clone()).await
         };
@@ -207,11 +207,11 @@ impl Examination<'_> {
     }
 
     /// Checks that this machine, InfluxDB and Grafana agree on the time.
-    async fn clocks(&self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
+    async fn clocks(&mut self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
         let here = crate::reconcile::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
         if status.grafana.state == ServerState::Answering
-            && let Ok(grafana) = self.systems.grafana().await
+            && let Ok(grafana) = self.systems.grafana(&mut self.connections.grafana).await
         {
             clocks.push(("Grafana", grafana.clock().await.ok().flatten()));
         }

@@ -26,7 +26,7 @@ use crate::model::stack::Stack;
 use crate::model::status::{self, ServerState};
 use crate::model::text::count;
 use crate::output::Output;
-use crate::reconcile::{Depth, Systems};
+use crate::reconcile::{Connections, Depth, Systems};
 
 /// The deadline of each step of the clean-up.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +63,7 @@ async fn doctor(
     crate::reconcile::expect_known_settings(systems.stack())?;
     let mut examination = Examination {
         systems,
+        connections: systems.connect(),
         from,
         id: format!("{}-{}", crate::reconcile::now(), std::process::id()),
         results: Vec::new(),
@@ -115,6 +116,7 @@ impl Target {
 /// The checks in progress, and the objects that must be removed afterwards.
 struct Examination<'a> {
     systems: &'a Systems,
+    connections: Connections,
     from: Option<&'a str>,
     /// Distinguishes the probe of this run.
     id: String,
@@ -131,10 +133,10 @@ impl Examination<'_> {
         let systems = self.systems;
         let stack = systems.stack();
         let started = Instant::now();
-        let seen = systems.observe(Depth::Servers).await?;
+        let seen = systems.observe(&mut self.connections, Depth::Servers).await?;
         crate::reconcile::expect_restored(stack, &seen)?;
         let plan = plan::up(stack, &seen, UpOptions::default());
-        let status = crate::reconcile::summarize(systems, &seen, &plan, false).await?;
+        let status = crate::reconcile::summarize(systems, &mut self.connections, &seen, &plan, false).await?;
         let observing = started.elapsed();
         status.exposures.iter().for_each(|warning| listener.on(Event::Warning(warning)));
         let target = Target::new(stack, &seen, self.from);
@@ -150,7 +152,8 @@ impl Examination<'_> {
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
         let has_database = seen.influxdb.probe.state().is_some_and(|stored| stored.has_database);
         if has_database {
-            self.timed(Check::FieldTypes, influxdb::field_types(&systems.influxdb(), stack)).await;
+            let influxdb = systems.influxdb(&self.connections.influxdb);
+            self.timed(Check::FieldTypes, influxdb::field_types(&influxdb, stack)).await;
         }
         self.note(Check::Grafana, grafana::grafana(&status, stack), observing);
         if status.grafana.state == ServerState::Answering {

@@ -1,15 +1,22 @@
 //! Plans one server: its blockers, its differences, and its steps in an order that loses no data
 //! and never publishes a Grafana with the default password.
+//!
+//! A plan ends after a step that reveals a fact on which its other steps depend: a pulled image, the content of a
+//! volume that only a container shows, or the answer of Grafana. Its other steps are then a prediction.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::login::{
-    LoginTask, is_fresh, is_in_place, must_store, new_password, password, private_start, task, unverifiable,
+    LoginTask, change_default, first_login, is_fresh, is_in_place, new_password, password, private_start, reset, store,
+    task, try_login, unsafe_default, unverifiable, write_first_password,
 };
-use super::{BlockReason, Blocker, Finding, Item, NewPassword, Resource, Step, UpOptions, foreign};
+use super::{
+    BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Phase, Resource, Step, UpOptions, foreign, upgrade,
+};
 use crate::model::address::collide;
 use crate::model::container_config::{ContainerConfig, Difference, PasswordSource};
 use crate::model::image::ImageRef;
+use crate::model::login::Credential;
 use crate::model::native::{System, installation};
 use crate::model::observed::{
     Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, RunState, Server, ServerResponse, Volume,
@@ -17,8 +24,9 @@ use crate::model::observed::{
 use crate::model::publish;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, EngineLocation, Pull, Service, Stack};
-use crate::model::upgrade::{NamedImage, Upgrade};
+use crate::model::upgrade::{Upgrade, UpgradeState};
 use crate::model::version::Version;
+use crate::model::volume_content::VolumeContent;
 
 /// The input for planning one server.
 pub(super) struct Context<'a, S> {
@@ -28,82 +36,140 @@ pub(super) struct Context<'a, S> {
     pub(super) options: UpOptions,
     /// Whether the container is removed first because the other role needs its port.
     pub(super) frees_port_first: bool,
-    /// A pending upgrade.
-    upgrade: Option<&'a Upgrade>,
+    /// A pending upgrade of Grafana.
+    pub(super) upgrade: Option<&'a Upgrade>,
+    /// The time of the snapshot, in microseconds since 1970.
+    pub(super) time: u128,
 }
 
 impl<S> Context<'_, S> {
     /// Whether the previous database must be restored before the desired image starts.
-    fn restores(&self) -> bool {
-        self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
+    pub(super) fn restores(&self) -> bool {
+        let is_kept = self.seen.volume != Volume::Absent;
+        is_kept && self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
     }
 
-    /// The image of the container, if it has run.
-    pub(super) fn last_image(&self) -> Option<NamedImage> {
-        let have = self.seen.container.ours().filter(|have| have.run != RunState::Created)?;
-        Some(NamedImage { name: have.specification.as_ref()?.image.clone(), id: Some(have.image_id.clone()) })
+    /// Whether only a container can show the content of Grafana's volume.
+    fn needs_container(&self) -> bool {
+        let is_kept = matches!(self.seen.volume, Volume::Ours { .. });
+        self.spec.role == Role::Grafana && is_kept && self.seen.container == ContainerState::Absent
     }
 
-    /// The step that copies the database if another version may start.
-    pub(super) fn protect_database(&self) -> Step {
-        Step::ProtectDatabase { last: self.last_image() }
+    /// Whether the content of Grafana's volume is needed and could not be read through its container.
+    fn is_unread(&self, have: &OurContainer) -> bool {
+        let is_read = self.seen.content.is_some();
+        self.spec.role == Role::Grafana
+            && !is_read
+            && needs_content(self.stack, have, self.seen.image.as_ref(), self.upgrade)
     }
 
-    /// Whether the desired image may contain another version than the last one that ran.
-    fn may_change_version(&self, have: Option<&OurContainer>) -> bool {
-        if self.spec.role != Role::Grafana || is_fresh(self) {
-            return false;
-        }
-        if self.options.pull || self.seen.image.is_none() {
-            return true;
-        }
-        let Some(made) = have.filter(|have| have.run != RunState::Created) else { return true };
-        let Some(specification) = &made.specification else { return true };
-        let name = |name: &ImageRef, id: Option<&String>| NamedImage { name: name.clone(), id: id.cloned() };
-        let want = name(&self.spec.specification.image, self.seen.image.as_ref().map(|image| &image.id));
-        want.may_differ_from(&name(&specification.image, Some(&made.image_id)))
+    /// The steps that remove the container.
+    pub(super) fn removal(&self, have: &OurContainer) -> Vec<Step> {
+        removal(self.spec.role, have, self.seen.content.as_ref())
     }
+}
+
+/// The steps that remove a container. One that was never started has migrated nothing.
+pub(super) fn removal(role: Role, have: &OurContainer, content: Option<&VolumeContent>) -> Vec<Step> {
+    let is_intended = content.is_some_and(|content| content.files.is_intended_for(&have.id));
+    let mut steps = Vec::new();
+    if is_intended && have.run == RunState::Created {
+        steps.push(Step::ClearIntendedVersion);
+    }
+    steps.push(Step::RemoveContainer(role));
+    steps
+}
+
+/// Whether the next plan depends on the content of Grafana's volume: on its passwords if the container was never
+/// started or a login was supplied, and on the versions that ran if a container may be created or started.
+#[must_use]
+pub fn needs_content(stack: &Stack, have: &OurContainer, image: Option<&Image>, upgrade: Option<&Upgrade>) -> bool {
+    let Some(spec) = stack.container(Role::Grafana) else { return have.run == RunState::Created };
+    let is_same = have.specification.as_ref().is_some_and(|made| {
+        let want = ContainerConfig { password: made.password, ..spec.specification.clone() };
+        *made == want
+    });
+    // A paused one is unpaused first.
+    if have.run == RunState::Paused {
+        return false;
+    }
+    let runs = have.run == RunState::Running;
+    let is_same_image = image.is_some_and(|image| image.id == have.image_id);
+    let is_upgrading = upgrade.is_some_and(Upgrade::is_pending);
+    !(runs && is_same && is_same_image && have.on_network) || is_upgrading || stack.login.given
 }
 
 /// The finding about one server, and its steps by phase.
 struct Work {
     finding: Finding,
-    preparation: Vec<Step>,
-    trial: Vec<Step>,
-    release: Vec<Step>,
-    steps: Vec<Step>,
+    steps: Vec<(Phase, Step)>,
+    until: Phase,
+    login: Option<Credential>,
 }
 
 impl Work {
-    const fn new(finding: Finding, steps: Vec<Step>) -> Self {
-        Self { finding, preparation: vec![], trial: vec![], release: vec![], steps }
+    const fn new(finding: Finding) -> Self {
+        Self { finding, steps: vec![], until: Phase::End, login: None }
     }
 
-    /// The phase in which a container is removed: before the other role starts, if that role needs its port.
-    const fn removal(&mut self, frees_port_first: bool) -> &mut Vec<Step> {
-        if frees_port_first { &mut self.release } else { &mut self.steps }
+    /// Work on a running server, which may answer differently afterwards.
+    fn changing(finding: Finding, steps: Vec<Step>) -> Self {
+        let until = if steps.is_empty() { Phase::End } else { Phase::Changes };
+        Self::new(finding).with(Phase::Changes, steps).until(until)
+    }
+
+    fn with(mut self, phase: Phase, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.add(phase, steps);
+        self
+    }
+
+    fn add(&mut self, phase: Phase, steps: impl IntoIterator<Item = Step>) {
+        self.steps.extend(steps.into_iter().map(|step| (phase, step)));
+    }
+
+    /// The last phase before the server is observed again.
+    fn until(mut self, phase: Phase) -> Self {
+        self.until = self.until.min(phase);
+        self
     }
 }
 
+/// The phase in which a container is removed: before the other role starts, if that role needs its port.
+const fn removal_phase(frees_port_first: bool) -> Phase {
+    if frees_port_first { Phase::Release } else { Phase::Changes }
+}
+
+/// Everything that is planned for both servers.
+pub(super) struct Inputs<'a> {
+    pub(super) stack: &'a Stack,
+    pub(super) options: UpOptions,
+    pub(super) upgrade: Option<&'a Upgrade>,
+    pub(super) time: u128,
+}
+
+/// Plans one server; also returns the login that Grafana will have after its first start.
 pub(super) fn server<S>(
-    stack: &Stack,
+    inputs: &Inputs<'_>,
     role: Role,
     seen: &Server<S>,
-    options: UpOptions,
     frees_port_first: bool,
-    upgrade: Option<&Upgrade>,
-) -> Item {
-    let Work { finding, preparation, trial, release, steps } = match stack.service(role) {
+) -> (Item, Option<Credential>) {
+    let &Inputs { stack, options, upgrade, time } = inputs;
+    let Work { finding, steps, until, login } = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
         Service::Container(spec) => {
-            never_pulled(stack, spec, container(&Context { stack, spec, seen, options, frees_port_first, upgrade }))
+            let upgrade = upgrade.filter(|_| role == Role::Grafana);
+            let context = Context { stack, spec, seen, options, frees_port_first, upgrade, time };
+            never_pulled(stack, spec, container(&context))
         }
     };
-    Item { resource: Resource::Server(role), finding, preparation, trial, release, steps }
+    // No step depends on what only a running InfluxDB reveals.
+    let until = if role == Role::Grafana { until } else { Phase::End };
+    (Item { resource: Resource::Server(role), finding, steps, until }, login)
 }
 
 fn blocked(blocked: Blocker) -> Work {
-    Work::new(Finding::Blocked(blocked), vec![])
+    Work::new(Finding::Blocked(blocked))
 }
 
 /// Plans an external server. A managed container that it replaces is removed once the server has answered.
@@ -117,16 +183,15 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, frees_por
     }
     match &seen.probe {
         ServerResponse::Answering(_) => match &seen.container {
-            ContainerState::Ours(_) => {
+            ContainerState::Ours(have) => {
                 let finding = Finding::Requested("an external server replaces the container");
-                let mut work = Work::new(finding, vec![]);
-                work.removal(frees_port_first).push(Step::RemoveContainer(role));
-                work
+                let steps = removal(role, have, seen.content.as_ref());
+                Work::new(finding).with(removal_phase(frees_port_first), steps)
             }
-            _ => Work::new(Finding::InSync, vec![]),
+            _ => Work::new(Finding::InSync),
         },
-        ServerResponse::Unasked => Work::new(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
-        ServerResponse::Starting(why) => Work::new(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
+        ServerResponse::Unasked => Work::changing(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
+        ServerResponse::Starting(why) => Work::changing(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
         ServerResponse::Silent(why) => blocked(Blocker {
             kind: BlockReason::Server,
             why: format!("{title} at {url} does not answer: {why}"),
@@ -241,17 +306,24 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     if let Some(obstacle) = obstacle(context) {
         return blocked(obstacle);
     }
-    if context.restores() {
-        return restore(context);
-    }
-    if let Some(work) = wait_for_login(context) {
-        return work;
-    }
     let resets = options.reset_password && spec.role == Role::Grafana;
     let mut work = match &seen.container {
+        ContainerState::Ours(have) if unpauses_first(context, have) => {
+            let finding = Finding::Stopped("paused".into());
+            let unpause = [Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
+            let prediction = rebuild(context, Finding::Unknown, Some(have)).steps;
+            let mut work = Work::new(finding).with(Phase::Preparation, unpause);
+            work.steps.extend(prediction.into_iter().filter(|(phase, _)| *phase > Phase::Trial));
+            work
+        }
+        ContainerState::Ours(have) if waits_for_answer(context, have) => {
+            Work::new(Finding::Silent("it is starting".into())).with(Phase::Preparation, [Step::AwaitAnswer(spec.role)])
+        }
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
+        ContainerState::Absent if context.needs_container() => create_to_read(context),
         ContainerState::Absent => rebuild(context, Finding::Missing, None),
+        ContainerState::Ours(have) if context.restores() => restore(context, have),
         ContainerState::Ours(have) => {
             if let ServerResponse::Refusing(message) = &seen.probe
                 && !resets
@@ -269,7 +341,7 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                 RunState::Running => running(context),
                 RunState::Restarting => rebuild(context, Finding::Stopped("keeps crashing".into()), Some(have)),
                 RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
-                RunState::Paused => paused(context, have),
+                RunState::Paused => paused(context),
                 RunState::Created | RunState::Exited(_) => {
                     let finding = Finding::Stopped(match have.run {
                         RunState::Exited(code) => format!("stopped (exit code {code})"),
@@ -278,14 +350,15 @@ fn container<S>(context: &Context<'_, S>) -> Work {
                     if task(context, Some(have)).is_some() {
                         rebuild(context, finding, Some(have))
                     } else {
-                        Work::new(finding, [guard_database(context, have), start(have, spec.role)].concat())
+                        start_again(context, finding, have)
                     }
                 }
             }
         }
     };
-    if options.pull && !work.preparation.contains(&Step::PullImage(spec.role)) {
-        work.preparation.insert(0, Step::PullImage(spec.role));
+    let pulls = |step: &(Phase, Step)| step.1 == Step::PullImage(spec.role);
+    if options.pull && !work.steps.iter().any(pulls) {
+        work.steps.insert(0, (Phase::Preparation, Step::PullImage(spec.role)));
     }
     work.finding = match work.finding {
         Finding::InSync if options.pull => Finding::Requested("--pull always"),
@@ -297,37 +370,99 @@ fn container<S>(context: &Context<'_, S>) -> Work {
     work
 }
 
-/// Waits for a running Grafana that does not answer yet, before a supplied login is tried: if Grafana rejects it,
-/// nothing may have changed. The next plan knows the answer.
-fn wait_for_login<S>(context: &Context<'_, S>) -> Option<Work> {
+/// Creates a container, without starting it, that shows the content of Grafana's volume. It is private if a login
+/// has to be verified before Grafana is published.
+fn create_to_read<S>(context: &Context<'_, S>) -> Work {
+    let Context { spec, .. } = context;
+    let is_private = context.restores() || task(context, None).is_some();
+    let (config, usage) = if is_private {
+        (private(spec), ContainerUse::Login)
+    } else {
+        let config = ContainerConfig { password: PasswordSource::Default, ..spec.specification.clone() };
+        (config, ContainerUse::Service)
+    };
+    let new = NewContainer { role: Role::Grafana, config, image_id: spec.pinned_image.clone(), usage };
+    let (grafana, desired) = (Role::Grafana, upgrade::desired_image(context));
+    let work = Work::new(if context.restores() { Finding::Requested(RESTORES) } else { Finding::Missing })
+        .with(Phase::Preparation, pull(context))
+        .with(Phase::Preparation, address_check(context, None));
+    let start = [Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
+    if context.seen.image.is_none() || context.options.pull {
+        // Whether the image suits the volume is known after the pull.
+        return work.with(Phase::Changes, [Step::CreateContainer(Box::new(new))]).with(Phase::Changes, start);
+    }
+    let work = work.with(Phase::Preparation, [Step::CreateContainer(Box::new(new))]);
+    match task(context, None) {
+        _ if context.restores() => work.with(Phase::Changes, [Step::RestoreDatabase]).with(Phase::Changes, start),
+        Some(task) => work
+            .with(Phase::Trial, start.clone())
+            .with(Phase::Trial, task.steps(context))
+            .with(Phase::Changes, [Step::RemoveContainer(grafana), service(context, PasswordSource::File)])
+            .with(Phase::Changes, upgrade::before_start(context, &desired))
+            .with(Phase::Changes, start),
+        None => work.with(Phase::Changes, upgrade::before_start(context, &desired)).with(Phase::Changes, start),
+    }
+}
+
+/// Creates the container as specified.
+fn service<S>(context: &Context<'_, S>, password: PasswordSource) -> Step {
+    let Context { spec, .. } = context;
+    let config = ContainerConfig { password, ..spec.specification.clone() };
+    let image_id = spec.pinned_image.clone();
+    Step::CreateContainer(Box::new(NewContainer { role: spec.role, config, image_id, usage: ContainerUse::Service }))
+}
+
+/// The finding about a Grafana whose database is restored first.
+const RESTORES: &str = "the previous database is restored";
+
+/// Restores the previous database through a private container that is not started: the passwords of that database
+/// decide how Grafana is published.
+fn restore<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
+    let finding = Finding::Requested(RESTORES);
+    if have.name_taken {
+        return blocked(foreign("container", &context.spec.name, context.stack));
+    }
+    if have.run == RunState::Created && have.is_private() && !context.is_unread(have) {
+        return Work::changing(finding, upgrade::restore(context));
+    }
+    Work::new(finding)
+        .with(Phase::Preparation, pull(context))
+        .with(Phase::Trial, context.removal(have))
+        .with(Phase::Changes, [Step::RestoreDatabase, Step::StartContainer(Role::Grafana)])
+        .with(Phase::Changes, [Step::AwaitAnswer(Role::Grafana)])
+}
+
+/// The configuration with a loopback port that the engine chooses.
+pub(super) fn private(spec: &DesiredContainer) -> ContainerConfig {
+    let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+    ContainerConfig { publish, password: PasswordSource::Default, ..spec.specification.clone() }
+}
+
+/// Whether Grafana is unpaused before the next plan decides: the content of its volume and its login are then known.
+fn unpauses_first<S>(context: &Context<'_, S>, have: &OurContainer) -> bool {
+    let Context { spec, options, frees_port_first, .. } = context;
+    let changes = *frees_port_first || options.reset_password || !differences(context, have).is_empty();
+    spec.role == Role::Grafana && have.run == RunState::Paused && changes && !context.restores() && !have.name_taken
+}
+
+/// Whether a running Grafana that does not answer yet must answer before the next plan decides: if it rejects a
+/// supplied login, nothing may have changed, and a private one was just created. One that started long ago is replaced.
+fn waits_for_answer<S>(context: &Context<'_, S>, have: &OurContainer) -> bool {
     let Context { stack, spec, seen, options, frees_port_first, .. } = context;
-    let have = seen.container.ours()?;
-    let role = spec.role;
     let is_silent =
         matches!(seen.probe, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
     let changes = *frees_port_first || !differences(context, have).is_empty();
-    if role != Role::Grafana || !stack.login.given || options.reset_password || !changes || !is_silent {
-        return None;
-    }
+    let decides = (stack.login.given && !options.reset_password) || have.is_private();
     let is_out_of_reach = matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback();
-    if is_out_of_reach || have.crashes_repeatedly {
-        return None;
-    }
-    let (finding, mut steps) = match have.run {
-        // One that started long ago and does not answer is replaced.
-        RunState::Running if have.has_just_started && have.published.is_some() => {
-            (Finding::Silent("it is starting".into()), vec![])
-        }
-        RunState::Paused => (Finding::Stopped("paused".into()), vec![Step::UnpauseContainer(role)]),
-        _ => return None,
-    };
-    steps.push(Step::AwaitAnswer(role));
-    Some(Work { preparation: steps, ..Work::new(finding, vec![]) })
-}
-
-/// Whether the plan only waits for a running Grafana.
-pub(super) fn only_waits(item: &Item) -> bool {
-    item.preparation.contains(&Step::AwaitAnswer(Role::Grafana)) && item.trial.is_empty() && item.steps.is_empty()
+    let is_starting = have.run == RunState::Running && have.has_just_started && have.published.is_some();
+    spec.role == Role::Grafana
+        && is_starting
+        && is_silent
+        && changes
+        && decides
+        && !is_out_of_reach
+        && !have.crashes_repeatedly
+        && !context.restores()
 }
 
 /// The container's actual address, which may differ from the desired one.
@@ -336,25 +471,21 @@ fn published_url(spec: &DesiredContainer, have: &OurContainer) -> String {
 }
 
 /// Plans a container that matches its specification but is paused.
-fn paused<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
-    let Context { stack, spec, options, .. } = context;
+fn paused<S>(context: &Context<'_, S>) -> Work {
+    let Context { stack, spec, .. } = context;
     let finding = Finding::Stopped("paused".into());
     let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
-    if spec.role != Role::Grafana {
-        Work::new(finding, unpause)
-    } else if stack.login.given {
-        let trial = [unpause, vec![Step::TryPassword]].concat();
-        Work { trial, ..Work::new(finding, vec![Step::StorePassword]) }
-    } else if options.reset_password {
-        rebuild(context, finding, Some(have))
+    if spec.role == Role::Grafana && stack.login.given {
+        Work::new(finding).with(Phase::Preparation, unpause)
     } else {
-        Work::new(finding, unpause)
+        Work::changing(finding, unpause)
     }
 }
 
 /// With `--pull never`, a missing image blocks only work that needs it; a running container continues to run.
 fn never_pulled(stack: &Stack, spec: &DesiredContainer, work: Work) -> Work {
-    if stack.pull != Pull::Never || !work.preparation.contains(&Step::PullImage(spec.role)) {
+    let pulls = |(_, step): &(Phase, Step)| *step == Step::PullImage(spec.role);
+    if stack.pull != Pull::Never || !work.steps.iter().any(pulls) {
         return work;
     }
     blocked(Blocker {
@@ -368,50 +499,29 @@ fn never_pulled(stack: &Stack, spec: &DesiredContainer, work: Work) -> Work {
     })
 }
 
-/// The steps that start an existing container. The run that created it may have died before it
-/// wrote the password, or before it read the version on the volume.
-pub(super) fn start(have: &OurContainer, role: Role) -> Vec<Step> {
+/// Starts an existing container that matches its specification.
+fn start_again<S>(context: &Context<'_, S>, finding: Finding, have: &OurContainer) -> Work {
+    let work = Work::new(finding).with(Phase::Changes, start(context, have));
+    if is_fresh(context) { Work { login: fresh_login(context, have), ..work } } else { work.until(Phase::Changes) }
+}
+
+fn fresh_login<S>(context: &Context<'_, S>, have: &OurContainer) -> Option<Credential> {
+    let source = if have.is_made_with_file() { PasswordSource::File } else { PasswordSource::Default };
+    (context.spec.role == Role::Grafana).then(|| first_login(context, source))
+}
+
+/// The steps that start an existing container. The run that created it may have ended before it
+/// wrote the password or copied the database.
+pub(super) fn start<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
+    let role = context.spec.role;
     let mut steps = Vec::new();
-    let is_new = have.run == RunState::Created && role == Role::Grafana;
-    if is_new && have.is_made_with_file() && have.has_data != Some(true) {
-        steps.push(Step::WritePassword);
-    }
-    if is_new && !have.is_fresh() {
-        steps.push(Step::RecordVersion);
+    if have.run == RunState::Created {
+        let source = if have.is_made_with_file() { PasswordSource::File } else { PasswordSource::Default };
+        steps.extend(write_first_password(context, source));
+        steps.extend(upgrade::before_start(context, &upgrade::desired_image(context)));
     }
     steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
     steps
-}
-
-/// The steps before starting a container that an interrupted run created.
-pub(super) fn guard_database<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
-    let may_migrate = have.run == RunState::Created && context.may_change_version(Some(have));
-    if may_migrate { vec![context.protect_database()] } else { vec![] }
-}
-
-/// Restores the previous database through a container that is not started, so that later logins use
-/// that database. All other steps are planned after that.
-fn restore<S>(context: &Context<'_, S>) -> Work {
-    let Context { stack, spec, seen, frees_port_first, .. } = context;
-    let have = match &seen.container {
-        ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
-        ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
-        ContainerState::Ours(have) if have.name_taken => return blocked(foreign("container", &spec.name, stack)),
-        ContainerState::Ours(have) => Some(have.as_ref()),
-        ContainerState::Absent => None,
-    };
-    let finding = Finding::Requested("the previous database is restored");
-    let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
-    if have.is_some() {
-        work.removal(*frees_port_first).push(Step::RemoveContainer(spec.role));
-    }
-    work.steps.extend([Step::CreateForRestore(spec.role), Step::RestoreDatabase]);
-    work
-}
-
-/// Whether the plan only restores the previous database.
-pub(super) fn restores(item: &Item) -> bool {
-    item.steps.contains(&Step::RestoreDatabase)
 }
 
 /// Plans a running container that matches its specification.
@@ -419,8 +529,9 @@ fn running<S>(context: &Context<'_, S>) -> Work {
     let Context { stack, spec, seen, options, .. } = context;
     let role = spec.role;
     if role == Role::Grafana && options.reset_password {
-        let steps = vec![Step::AwaitAnswer(role), Step::ResetPassword];
-        return Work::new(Finding::Requested("a new password was requested"), steps);
+        let work = Work::changing(Finding::Requested("a new password was requested"), reset(context));
+        let is_known = matches!(seen.probe, ServerResponse::Answering(_) | ServerResponse::Refusing(_));
+        return if is_known { work } else { work.with(Phase::Preparation, [Step::AwaitAnswer(role)]) };
     }
     match &seen.probe {
         ServerResponse::Answering(_) => answering(context),
@@ -430,10 +541,9 @@ fn running<S>(context: &Context<'_, S>) -> Work {
                 _ => Finding::Unknown,
             };
             if stack.login.given && role == Role::Grafana {
-                let preparation = vec![Step::AwaitAnswer(role), Step::TryPassword];
-                Work { preparation, ..Work::new(finding, vec![Step::StorePassword]) }
+                Work::new(finding).with(Phase::Preparation, [Step::AwaitAnswer(role), try_login(context)])
             } else {
-                Work::new(finding, vec![Step::AwaitAnswer(role)])
+                Work::changing(finding, vec![Step::AwaitAnswer(role)])
             }
         }
         ServerResponse::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
@@ -444,31 +554,36 @@ fn running<S>(context: &Context<'_, S>) -> Work {
 
 /// Plans a container that matches its specification and answers.
 fn answering<S>(context: &Context<'_, S>) -> Work {
-    let Context { spec, seen, .. } = context;
+    let Context { spec, seen, upgrade, .. } = context;
     if spec.role != Role::Grafana {
-        return Work::new(Finding::InSync, vec![]);
+        return Work::new(Finding::InSync);
     }
-    let runs = seen.version.as_deref().and_then(Version::parse);
-    if let (Some(runs), Some(recorded)) = (runs, seen.recorded)
+    let runs = seen.running_version();
+    if let (Some(runs), Some(recorded)) = (runs, seen.recorded())
         && runs < recorded
     {
-        return blocked(migrated(spec, &format!("Grafana {runs}"), recorded));
+        return blocked(Blocker { kind: BlockReason::Server, ..migrated(spec, &format!("Grafana {runs}"), recorded) });
     }
+    let made = seen.container.ours().and_then(|have| have.specification.as_ref()).map(|made| &made.image);
+    let image = made.unwrap_or(&spec.specification.image);
+    let is_tried = upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven);
+    // The next upgrade starts from this image.
+    let is_unrecorded =
+        runs != seen.recorded() || (is_tried && seen.files().is_some_and(|files| !files.ran_last(image)));
+    let record = runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() });
     let (finding, mut steps) = if spec.specification.is_open() && seen.login.account == Account::DefaultPassword {
         let difference =
             Difference { field: "password".into(), have: "Grafana's default".into(), want: "another password".into() };
-        (Finding::Differs(vec![difference]), vec![Step::SecurePassword])
-    } else if must_store(context) {
-        (Finding::Requested("Grafana accepted a password that is not stored"), vec![Step::StorePassword])
-    } else if runs.is_some() && runs != seen.recorded {
+        (Finding::Differs(vec![difference]), change_default(context))
+    } else if let Some(store) = store(context) {
+        (Finding::Requested("Grafana accepted a password that is not stored"), vec![store])
+    } else if record.is_some() {
         (Finding::Requested("its version is not recorded yet"), vec![])
     } else {
         (Finding::InSync, vec![])
     };
-    if runs.is_some() && runs != seen.recorded {
-        steps.push(Step::RecordVersion);
-    }
-    Work::new(finding, steps)
+    steps.extend(record);
+    Work::changing(finding, steps)
 }
 
 /// The blocker that prevents all work on the container.
@@ -504,6 +619,13 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
             hint: publish::hint(role, at, holder, None, &another, &stack.invocation),
         });
     }
+    if let Some(why) = &seen.unreadable {
+        return Some(Blocker {
+            kind: BlockReason::Foreign,
+            why: format!("cannot read clipper-metrics's files in volume {}: {why}", spec.specification.volume),
+            hint: "put a regular file in its place in the volume, then run the same command again".into(),
+        });
+    }
     if let (Some(id), None) = (&spec.pinned_image, &seen.image) {
         return Some(Blocker {
             kind: BlockReason::Image,
@@ -522,30 +644,12 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
     {
         return Some(obstacle);
     }
-    // An empty volume was never migrated. The image that a container was created from is the one
-    // that ran, whatever its tag says.
-    let is_same = seen.container.ours().is_some_and(|have| {
-        have.run != RunState::Created
-            && have.specification.as_ref().is_some_and(|made| made.image == spec.specification.image)
-    });
-    if is_same || is_fresh(context) || context.restores() || is_contradicted(seen, &spec.specification.image) {
-        None
-    } else {
-        older_version(spec, &spec.specification.image, known_version(seen)?)
-    }
-}
-
-/// Whether the running server contradicts the tag of its image, so that tags of the same repository name no version.
-fn is_contradicted<S>(seen: &Server<S>, image: &ImageRef) -> bool {
-    let runs = seen.version.as_deref().and_then(Version::parse);
-    let made = seen.container.ours().and_then(|have| have.specification.as_ref()).map(|made| &made.image);
-    made.zip(runs).is_some_and(|(made, runs)| made.is_contradicted(runs, image))
+    upgrade::older(context)
 }
 
 /// An image that runs as another user cannot use the files of the first one: managed containers may
 /// not override file permissions.
-#[must_use]
-pub fn volume_of_another_user(stack: &Stack, spec: &DesiredContainer, image: &Image, owner: &str) -> Option<Blocker> {
+fn volume_of_another_user(stack: &Stack, spec: &DesiredContainer, image: &Image, owner: &str) -> Option<Blocker> {
     let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
     (image.user != owner).then(|| Blocker {
         kind: BlockReason::Image,
@@ -564,26 +668,15 @@ pub fn volume_of_another_user(stack: &Stack, spec: &DesiredContainer, image: &Im
     })
 }
 
-/// The newest version known to have run on the volume without reading files: the recorded one or
-/// the running one. If no server reports its version, the tag of the container's image counts.
-fn known_version<S>(seen: &Server<S>) -> Option<Version> {
-    let runs = seen.version.as_deref().and_then(Version::parse);
-    let made = seen.container.ours().filter(|have| have.run != RunState::Created);
-    let made = made.and_then(|have| have.specification.as_ref()?.image.version());
-    [seen.recorded, runs.or(made)].into_iter().flatten().max()
-}
-
 /// Grafana migrates its database only upwards, so an image whose tag names an older version must
 /// not start on it.
-#[must_use]
-pub fn older_version(spec: &DesiredContainer, image: &ImageRef, on_volume: Version) -> Option<Blocker> {
+pub(super) fn older_version(spec: &DesiredContainer, image: &ImageRef, on_volume: Version) -> Option<Blocker> {
     (spec.role == Role::Grafana && image.version()? < on_volume)
         .then(|| migrated(spec, &format!("image {image}"), on_volume))
 }
 
 /// The login must be tried on the last image that ran, which is no longer on the engine.
-#[must_use]
-pub fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &str) -> Blocker {
+pub(super) fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &str) -> Blocker {
     Blocker {
         kind: BlockReason::Image,
         why: format!(
@@ -649,51 +742,58 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
     if have.is_some_and(|have| have.name_taken) {
         return blocked(foreign("container", &spec.name, stack));
     }
-    let mut work = Work { preparation: pull(context, have), ..Work::new(finding, vec![]) };
-    work.preparation.extend(address_check(context, have));
+    let mut work = Work::new(finding)
+        .with(Phase::Preparation, pull(context))
+        .with(Phase::Preparation, address_check(context, have));
     let task = task(context, have);
-    if let Some(task) = task {
-        if let EngineLocation::Elsewhere(host) = &stack.engine
-            && !is_in_place(context, have, task)
-        {
-            return without_loopback(context, work, have, task, host);
+    if let (Some(have), Some(task)) = (have, task) {
+        if let Some(blocker) = unsafe_default(context, have, task) {
+            return blocked(blocker);
         }
-        work.trial = [private_start(context, have, task), vec![task.step()]].concat();
+        match &stack.engine {
+            EngineLocation::Elsewhere(host) if !is_in_place(context, Some(have), task) => {
+                return without_loopback(context, work, have, task, host);
+            }
+            _ => {}
+        }
+        if !context.is_unread(have) {
+            match private_start(context, have, task) {
+                Ok(steps) => work.add(Phase::Trial, steps),
+                Err(blocker) => return blocked(blocker),
+            }
+            // On a private Grafana, the accepted login decides what is left to do.
+            if task == LoginTask::Try || is_in_place(context, Some(have), task) {
+                work.add(Phase::Trial, task.steps(context));
+            }
+        }
     }
     if seen.volume == Volume::Absent {
-        work.steps.push(Step::CreateVolume(role));
+        work.add(Phase::Changes, [Step::CreateVolume(role)]);
     }
-    let removal = work.removal(*frees_port_first);
-    if role == Role::Grafana && (task == Some(LoginTask::Try) || (task.is_none() && must_store(context))) {
-        removal.push(Step::StorePassword);
+    let is_unread = have.is_some_and(|have| context.is_unread(have));
+    // The next plan reads the volume, before the settings are saved.
+    let removal = if is_unread { Phase::Trial } else { removal_phase(*frees_port_first) };
+    if role == Role::Grafana && task.is_none() {
+        work.add(removal, store(context));
     }
-    if have.is_some() || task.is_some() {
-        removal.push(Step::RemoveContainer(role));
-    }
+    work.add(removal, have.map(|have| context.removal(have)).into_iter().flatten());
     let password = new_password(context, have, task);
-    // Only a container can read which version ran last on the volume, so one is created before any
-    // permanent change.
-    let reads_volume = password == NewPassword::AsVolume && have.is_none() && task.is_none();
-    let steps = if reads_volume { &mut work.preparation } else { &mut work.steps };
-    steps.push(Step::CreateContainer(role, password));
-    let steps = &mut work.steps;
-    if role == Role::Grafana && is_fresh(context) && password == NewPassword::Known(PasswordSource::File) {
-        steps.push(Step::WritePassword);
+    if seen.volume == Volume::Absent && context.upgrade.is_some_and(Upgrade::is_pending) {
+        // Its copy is gone together with the volume.
+        work.add(Phase::Changes, [Step::EndUpgrade(None)]);
     }
-    if context.may_change_version(have) {
-        steps.push(context.protect_database());
+    work.add(Phase::Changes, [service(context, password)]);
+    work.add(Phase::Changes, write_first_password(context, password));
+    work.add(Phase::Changes, upgrade::before_start(context, &upgrade::desired_image(context)));
+    work.add(Phase::Changes, [Step::StartContainer(role), Step::AwaitAnswer(role)]);
+    if role != Role::Grafana {
+        return work;
     }
-    let records = records_version(context);
-    // Without a container, only files in the volume show which version ran last.
-    let is_unchecked = have.is_none() && password != NewPassword::AsVolume;
-    if role == Role::Grafana && !is_fresh(context) && (records || is_unchecked) {
-        steps.push(Step::RecordVersion);
+    if is_fresh(context) {
+        Work { login: Some(first_login(context, password)), ..work }
+    } else {
+        work.until(Phase::Changes)
     }
-    steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
-    if records {
-        steps.push(Step::RecordVersion);
-    }
-    work
 }
 
 /// Another process can hold the new port, and the engine's host may have lost the address: only the
@@ -713,59 +813,17 @@ fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Op
     is_needed.then(|| Step::CheckAddress(spec.role, SocketAddr::new(want.ip(), port)))
 }
 
-/// Whether the plan only creates a container to inspect its volume, without starting it.
-pub(super) fn only_looks(item: &Item) -> bool {
-    let starts = |step: &Step| matches!(step, Step::StartContainer(_));
-    item.trial.iter().any(|step| matches!(step, Step::CreatePrivateContainer { .. }))
-        && item.steps.is_empty()
-        && !item.trial.iter().any(starts)
-}
-
 /// If the engine's loopback is out of reach, no login can be tried. The remaining work is to start
-/// a container that was verified when it was created, or to create one without starting it and see
-/// whether the volume contains data.
-fn without_loopback<S>(
-    context: &Context<'_, S>,
-    mut work: Work,
-    have: Option<&OurContainer>,
-    task: LoginTask,
-    host: &str,
-) -> Work {
-    let role = context.spec.role;
-    match have {
-        None => work.trial.push(Step::CreatePrivateContainer { last: context.last_image() }),
-        Some(have) if task == LoginTask::Try && matches!(have.run, RunState::Exited(_)) && have.on_network => {
-            work.trial = [start(have, role), vec![task.step()]].concat();
-            work.steps.push(Step::StorePassword);
-        }
-        Some(_) => return blocked(unverifiable(context.stack, host, task)),
+/// a container that was verified when it was created.
+fn without_loopback<S>(context: &Context<'_, S>, work: Work, have: &OurContainer, task: LoginTask, host: &str) -> Work {
+    if task == LoginTask::Try && matches!(have.run, RunState::Exited(_)) && have.on_network {
+        return work.with(Phase::Trial, start(context, have)).with(Phase::Trial, task.steps(context));
     }
-    work
+    blocked(unverifiable(context.stack, host, task))
 }
 
-/// Whether the volume was created for another version than the image's, or for an unknown one.
-fn records_version<S>(context: &Context<'_, S>) -> bool {
-    let Context { spec, seen, .. } = context;
-    let image = spec.specification.image.version();
-    spec.role == Role::Grafana
-        && match &seen.volume {
-            Volume::Ours { .. } => seen.recorded.is_none() || seen.recorded != image,
-            _ => image.is_none(),
-        }
-}
-
-/// Pulls a missing image, and checks whether a new image fits the volume.
-fn pull<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Vec<Step> {
-    let Context { spec, seen, options, .. } = context;
-    let role = spec.role;
-    let mut steps = Vec::new();
-    if seen.image.is_none() || options.pull {
-        steps.push(Step::PullImage(role));
-    }
-    let is_same = seen.image.as_ref().zip(have).is_some_and(|(image, have)| image.id == have.image_id);
-    let may_differ = seen.image.is_none() || options.pull || (have.is_some() && !is_same);
-    if matches!(seen.volume, Volume::Ours { .. }) && may_differ {
-        steps.push(Step::CheckImage { role, restores: context.restores() });
-    }
-    steps
+/// Pulls a missing image.
+fn pull<S>(context: &Context<'_, S>) -> Option<Step> {
+    let is_needed = context.seen.image.is_none() || context.options.pull;
+    is_needed.then_some(Step::PullImage(context.spec.role))
 }

@@ -1,18 +1,25 @@
 //! Plans Grafana's passwords: what must be verified before Grafana is published, on which
 //! container, and the password of a new container.
 
-use super::container::{Context, differences, guard_database, start};
-use super::{BlockReason, Blocker, NewPassword, Step};
-use crate::model::container_config::PasswordSource;
+use super::container::{Context, differences, private, start};
+use super::{BlockReason, Blocker, ContainerUse, NewContainer, Step, needs_last_image, upgrade};
+use crate::model::container_config::{ContainerConfig, PasswordSource};
+use crate::model::image::ImageRef;
+use crate::model::login::{Credential, DefaultLogin};
 use crate::model::observed::{Account, OurContainer, PasswordFile, RunState, ServerResponse, Volume};
 use crate::model::role::Role;
-use crate::model::stack::Stack;
+use crate::model::stack::{Login, Stack};
+use crate::model::upgrade::NamedImage;
 
-/// Whether Grafana accepted a password that its volume's file does not contain.
-pub(super) fn must_store<S>(context: &Context<'_, S>) -> bool {
-    let login = context.seen.login;
-    login.file == PasswordFile::Outdated
-        || (login.file == PasswordFile::Missing && matches!(login.account, Account::OwnPassword | Account::Other))
+/// The step that stores the accepted password, if the file in the volume does not contain it.
+pub(super) fn store<S>(context: &Context<'_, S>) -> Option<Step> {
+    let seen = context.seen;
+    let is_new = seen.login.file == PasswordFile::Outdated
+        || (seen.login.file == PasswordFile::Missing
+            && matches!(seen.login.account, Account::OwnPassword | Account::Other));
+    let clears_pending = seen.content.as_ref().is_some_and(|content| content.files.pending.is_some());
+    let login = seen.login.accepted.filter(|_| is_new)?;
+    Some(Step::StorePassword { login, clears_pending })
 }
 
 /// The password source of the container. A password in the volume stays in force without repeating an option.
@@ -20,13 +27,21 @@ pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>)
     let made_with_file = have.is_some_and(OurContainer::is_made_with_file);
     let login = context.seen.login;
     let is_stored = matches!(login.file, PasswordFile::Accepted | PasswordFile::Outdated | PasswordFile::Missing);
+    // Before a start, only the file shows which password is in force.
+    let is_new = have.is_some_and(|have| have.run == RunState::Created) && !is_fresh(context);
     match login.account {
+        _ if is_new && has_stored_password(context) => PasswordSource::File,
+        _ if is_new => PasswordSource::Default,
         _ if made_with_file => PasswordSource::File,
         Account::OwnPassword | Account::Other if is_stored => PasswordSource::File,
         // This account does not sign in with the password in the file.
         Account::Other => PasswordSource::Default,
         _ => first_password(context),
     }
+}
+
+fn has_stored_password<S>(context: &Context<'_, S>) -> bool {
+    context.seen.content.as_ref().is_some_and(|content| content.files.password.is_some())
 }
 
 /// The password source of a Grafana that has never run: a new password if a reset was requested.
@@ -38,6 +53,29 @@ fn first_password<S>(context: &Context<'_, S>) -> PasswordSource {
 /// Whether no Grafana has ever run on the volume, so that its password can still be chosen.
 pub(super) fn is_fresh<S>(context: &Context<'_, S>) -> bool {
     context.seen.volume == Volume::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
+}
+
+/// The login that a Grafana gets at its first start from a container with this password source.
+pub(super) fn first_login<S>(context: &Context<'_, S>, source: PasswordSource) -> Credential {
+    let login = &context.stack.login;
+    match source {
+        PasswordSource::Default if login.token => Credential::Token,
+        PasswordSource::Default => Credential::Default,
+        PasswordSource::File if login.password => Credential::Supplied,
+        PasswordSource::File if has_stored_password(context) => Credential::Stored,
+        PasswordSource::File => Credential::Generated,
+    }
+}
+
+/// The step that writes the first password, unless it is in the volume already.
+pub(super) fn write_first_password<S>(context: &Context<'_, S>, source: PasswordSource) -> Option<Step> {
+    let is_needed = context.spec.role == Role::Grafana && source == PasswordSource::File && is_fresh(context);
+    let password = match context.stack.login.password {
+        true => Credential::Supplied,
+        false if has_stored_password(context) => return None,
+        false => Credential::Generated,
+    };
+    is_needed.then_some(Step::WriteFirstPassword(password))
 }
 
 /// The work on Grafana's login before the desired container is created.
@@ -52,12 +90,62 @@ pub(super) enum LoginTask {
 }
 
 impl LoginTask {
-    pub(super) const fn step(self) -> Step {
+    /// The steps on a running Grafana. After the first one that reveals a fact, the next plan decides.
+    pub(super) fn steps<S>(self, context: &Context<'_, S>) -> Vec<Step> {
         match self {
-            Self::Try => Step::TryPassword,
-            Self::Secure => Step::SecurePassword,
-            Self::Reset => Step::ResetPassword,
+            Self::Try => vec![try_login(context)],
+            Self::Secure => change_default(context),
+            Self::Reset => reset(context),
         }
+    }
+}
+
+/// Tries the supplied login: a supplied password, or another user with the password in force.
+pub(super) fn try_login<S>(context: &Context<'_, S>) -> Step {
+    Step::TryLogin(match context.stack.login.password {
+        true => Credential::Supplied,
+        false if has_stored_password(context) => Credential::Stored,
+        false => Credential::Default,
+    })
+}
+
+/// Replaces Grafana's default password.
+pub(super) fn change_default<S>(context: &Context<'_, S>) -> Vec<Step> {
+    let pending = context.seen.content.as_ref().and_then(|content| content.files.pending.as_ref());
+    let is_being_set = pending.is_some_and(|pending| pending.reveal() != Login::PUBLIC_PASSWORD);
+    let new = match context.stack.login.password {
+        true => Credential::Supplied,
+        false if is_being_set => Credential::Pending,
+        false => Credential::Generated,
+    };
+    vec![
+        Step::WritePendingPassword(new),
+        Step::ChangePassword(new),
+        Step::StorePassword { login: new, clears_pending: false },
+        Step::CheckLoginForm,
+    ]
+}
+
+/// Sets a password with Grafana's own command. The password in force is stored first, in case the run ends before.
+pub(super) fn reset<S>(context: &Context<'_, S>) -> Vec<Step> {
+    let new = if context.stack.login.password { Credential::Supplied } else { Credential::Generated };
+    let steps = [
+        Step::WritePendingPassword(new),
+        Step::ResetPassword(new),
+        Step::TryLogin(new),
+        Step::StorePassword { login: new, clears_pending: false },
+    ];
+    store(context).into_iter().chain(steps).collect()
+}
+
+/// Whether it is known that admin/admin is rejected.
+fn rejects_default<S>(context: &Context<'_, S>) -> bool {
+    let login = context.seen.login;
+    match login.account {
+        // An account has the same password for every way to sign in.
+        Account::OwnPassword => login.default_login != DefaultLogin::Accepted,
+        Account::Other => !login.has_default_password && login.default_login == DefaultLogin::Rejected,
+        Account::SignedOut | Account::DefaultPassword => false,
     }
 }
 
@@ -77,7 +165,7 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
         Some(LoginTask::Reset)
     } else if spec.specification.is_open()
         && (made || (stack.login.given && !stack.login.is_admin()))
-        && !(signed_in && seen.login.account == Account::OwnPassword)
+        && !(signed_in && rejects_default(context))
     {
         Some(LoginTask::Secure)
     } else if stack.login.given && !signed_in {
@@ -85,6 +173,52 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
     } else {
         None
     }
+}
+
+/// The reason why a verified fact prevents the publication, on a private Grafana.
+pub(super) fn unsafe_default<S>(context: &Context<'_, S>, have: &OurContainer, task: LoginTask) -> Option<Blocker> {
+    if task != LoginTask::Secure || !have.is_private() {
+        return None;
+    }
+    let stack = context.stack;
+    let at = have.published.map_or_else(String::new, |at| format!(", at http://{at}"));
+    let login = context.seen.login;
+    let (kind, why, hint) = match login.default_login {
+        _ if login.account == Account::Other && login.has_default_password => (
+            BlockReason::Settings,
+            format!(
+                "Grafana's account {} still has the password admin, and other hosts would be able to use it; Grafana \
+                 stays on loopback{at}",
+                stack.login.user
+            ),
+            format!(
+                "change that password there, then supply it with `{}`",
+                stack.command("up --grafana-password-file FILE")
+            ),
+        ),
+        DefaultLogin::Accepted => (
+            BlockReason::Settings,
+            format!(
+                "Grafana's account admin still has the password admin, and other hosts would be able to use it; Grafana \
+                 stays on loopback{at}"
+            ),
+            "change that password there, or let clipper-metrics replace it by signing in as admin: omit --grafana-user \
+             and the token"
+                .to_string(),
+        ),
+        DefaultLogin::Unverifiable => (
+            BlockReason::Unverifiable,
+            "whether admin / admin is rejected cannot be verified: the image of Grafana switches off basic \
+             authentication and the login form, regardless of the environment"
+                .to_string(),
+            format!(
+                "publish it on loopback: `{}`, or use an image that leaves these settings to the environment",
+                stack.command("up --grafana-ip 127.0.0.1")
+            ),
+        ),
+        DefaultLogin::NotTried | DefaultLogin::Rejected => return None,
+    };
+    Some(Blocker { kind, why, hint })
 }
 
 /// Whether the step can be performed on the running container.
@@ -105,35 +239,57 @@ pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContaine
 }
 
 /// The steps to a Grafana that no other host can reach.
-pub(super) fn private_start<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: LoginTask) -> Vec<Step> {
+///
+/// # Errors
+/// The blocker if the image that ran last is not on the engine.
+pub(super) fn private_start<S>(
+    context: &Context<'_, S>,
+    have: &OurContainer,
+    task: LoginTask,
+) -> Result<Vec<Step>, Blocker> {
     let grafana = Role::Grafana;
-    if is_in_place(context, have, task) {
-        return vec![];
+    if is_in_place(context, Some(have), task) {
+        return Ok(vec![]);
     }
-    let can_start = |have: &OurContainer| {
-        let was_started = matches!(have.run, RunState::Exited(_));
-        let has_password = have.run == RunState::Created && have.is_made_with_file();
-        // The port of a moved container may be taken, and the other role's container is removed only later.
-        let is_free = context.seen.port_holder.is_none();
-        let stays = have.specification.as_ref().is_some_and(|made| {
-            made.publish.port() == 0 || (made.publish == context.spec.specification.publish && is_free)
-        });
-        (was_started || has_password) && task != LoginTask::Secure && have.on_network && have.is_on_loopback() && stays
+    let was_started = matches!(have.run, RunState::Exited(_));
+    let has_password = have.run == RunState::Created && have.is_made_with_file() && !upgrade::may_migrate(context);
+    // The port of a moved container may be taken, and the other role's container is removed only later.
+    let is_free = context.seen.port_holder.is_none();
+    let stays = have.specification.as_ref().is_some_and(|made| {
+        made.publish.port() == 0 || (made.publish == context.spec.specification.publish && is_free)
+    });
+    let can_start =
+        (was_started || has_password) && task != LoginTask::Secure && have.on_network && have.is_on_loopback() && stays;
+    if can_start && context.stack.login.is_admin() {
+        return Ok(start(context, have));
+    }
+    let new = private_container(context, have)?;
+    let image = NamedImage { name: new.config.image.clone(), id: new.image_id.clone() };
+    // The name of the last image may belong to another one by now.
+    let guard = upgrade::before_start(context, &image);
+    let create = vec![Step::CreateContainer(Box::new(new))];
+    let wait = vec![Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
+    Ok([context.removal(have), create, guard, wait].concat())
+}
+
+/// A private container of the image that ran last: a rejected login must not leave a migrated database behind.
+fn private_container<S>(context: &Context<'_, S>, have: &OurContainer) -> Result<NewContainer, Blocker> {
+    let Context { stack, spec, seen, .. } = context;
+    let password = if has_stored_password(context) { PasswordSource::File } else { PasswordSource::Default };
+    let new = |image: ImageRef, image_id: Option<String>| NewContainer {
+        role: Role::Grafana,
+        config: ContainerConfig { image, password, ..private(spec) },
+        image_id,
+        usage: ContainerUse::Login,
     };
-    match have {
-        Some(have) if can_start(have) && context.stack.login.is_admin() => {
-            [guard_database(context, have), start(have, grafana)].concat()
-        }
-        _ => {
-            let mut steps = vec![];
-            if have.is_some() {
-                steps.push(Step::RemoveContainer(grafana));
-            }
-            // The last image that ran may be uncertain.
-            let starts = [context.protect_database(), Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
-            steps.push(Step::CreatePrivateContainer { last: context.last_image() });
-            steps.extend(starts);
-            steps
+    let shown = have.specification.as_ref().filter(|_| have.run != RunState::Created);
+    match (shown, &seen.last_image) {
+        (Some(made), _) => Ok(new(made.image.clone(), Some(have.image_id.clone()))),
+        (None, Some(last)) if last.id.is_some() => Ok(new(last.name.clone(), last.id.clone())),
+        (None, Some(last)) => Err(needs_last_image(stack, spec, &last.name.to_string())),
+        (None, None) => {
+            let desired = upgrade::desired_image(context);
+            Ok(new(desired.name, desired.id))
         }
     }
 }
@@ -157,28 +313,25 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocke
     }
 }
 
-/// The password source of the new container, as far as it is known.
+/// The password source of the new container.
 pub(super) fn new_password<S>(
     context: &Context<'_, S>,
     have: Option<&OurContainer>,
     task: Option<LoginTask>,
-) -> NewPassword {
-    let Context { spec, seen, .. } = context;
-    let known = |source| NewPassword::Known(source);
-    if spec.role != Role::Grafana {
-        return known(PasswordSource::Default);
+) -> PasswordSource {
+    if context.spec.role != Role::Grafana {
+        return PasswordSource::Default;
     }
+    let signed_in = matches!(context.seen.probe, ServerResponse::Answering(_));
+    let is_stored = has_stored_password(context) || have.is_some_and(OurContainer::is_made_with_file);
     match task {
-        _ if is_fresh(context) => known(first_password(context)),
-        // Another account's password may be in the file or nowhere.
-        Some(LoginTask::Secure) if !context.stack.login.is_admin() => NewPassword::AsVolume,
-        Some(LoginTask::Secure | LoginTask::Reset) => known(PasswordSource::File),
-        Some(_) => NewPassword::AsVolume,
-        None => match have {
-            _ if must_store(context) => known(PasswordSource::File),
-            // Only a login reveals the password on the volume.
-            Some(have) if matches!(seen.probe, ServerResponse::Answering(_)) => known(password(context, Some(have))),
-            _ => NewPassword::AsVolume,
-        },
+        _ if is_fresh(context) => first_password(context),
+        Some(LoginTask::Secure) if !context.stack.login.is_admin() && !is_stored => PasswordSource::Default,
+        Some(LoginTask::Secure | LoginTask::Reset) => PasswordSource::File,
+        Some(LoginTask::Try) if context.stack.login.password => context.spec.specification.password,
+        _ if store(context).is_some() => PasswordSource::File,
+        None if signed_in => password(context, have),
+        _ if is_stored => PasswordSource::File,
+        _ => PasswordSource::Default,
     }
 }

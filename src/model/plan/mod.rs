@@ -9,25 +9,27 @@ mod grafana;
 mod login;
 mod restore;
 mod step;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use self::container::{
-    managed_server, needs_last_image, not_the_container, older_version, unusable_server, volume_of_another_user,
-};
+pub use self::container::{managed_server, needs_content, not_the_container, unusable_server};
+use self::container::{needs_last_image, older_version};
 pub use self::restore::{
     begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
 };
-pub use self::step::{Lane, NewPassword, Phase, Step};
+pub use self::step::{ContainerUse, NewContainer, Phase, Step};
 use super::container_config::Difference;
+use super::login::Credential;
 use super::observed::{
-    ContainerState, Influxdb, Network, Observed, PortHolder, Server, StoredSettings, Unreadable, Volume,
+    ContainerState, Influxdb, Network, Observed, PortHolder, RunState, Server, StoredSettings, Unreadable, Volume,
 };
 use super::retention::Retention;
 use super::role::Role;
 use super::stack::{DashboardId, Loss, Remembered, Stack, UnknownSetting};
-use super::upgrade::UpgradeState;
+use super::text::attached;
+use super::upgrade::{Upgrade, UpgradeState};
 
 /// Options of `up` beyond the stack itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,7 +46,12 @@ pub struct UpOptions {
 
 /// One item per resource, in display order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan(pub Vec<Item>);
+pub struct Plan {
+    /// The items.
+    pub items: Vec<Item>,
+    /// The login of the steps in Grafana; `None` if only an observation reveals it.
+    pub login: Option<Credential>,
+}
 
 /// The finding about one resource and the steps for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,14 +60,10 @@ pub struct Item {
     pub resource: Resource,
     /// The comparison's result.
     pub finding: Finding,
-    /// See [`Phase::Preparation`].
-    pub preparation: Vec<Step>,
-    /// See [`Phase::Trial`].
-    pub trial: Vec<Step>,
-    /// See [`Phase::Release`].
-    pub release: Vec<Step>,
-    /// The steps that bring it in sync; empty if none are needed or possible.
-    pub steps: Vec<Step>,
+    /// The steps that bring it in sync, by phase; empty if none are needed or possible.
+    pub steps: Vec<(Phase, Step)>,
+    /// The last phase before the next observation, which its later steps depend on.
+    until: Phase,
 }
 
 /// The resources of a stack.
@@ -219,10 +222,11 @@ impl fmt::Display for Finding {
 }
 
 impl Item {
-    /// An item whose steps need no preparation.
+    /// An item whose steps run in their own phases.
     #[must_use]
-    pub const fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
-        Self { resource, finding, preparation: vec![], trial: vec![], release: vec![], steps }
+    pub fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
+        let steps = steps.into_iter().map(|step| (step.phase(), step)).collect();
+        Self { resource, finding, steps, until: Phase::End }
     }
 
     /// An item with one step, which is needed unless the resource is in sync or blocked.
@@ -234,107 +238,94 @@ impl Item {
         Self::new(resource, finding, steps)
     }
 
-    /// All steps, in the order of their phases.
-    fn all_steps(&self) -> impl Iterator<Item = &Step> {
-        self.preparation.iter().chain(&self.trial).chain(&self.release).chain(&self.steps)
-    }
-
-    /// The steps of one phase.
-    fn steps_in(&self, phase: Phase) -> impl Iterator<Item = Step> {
-        let steps = match phase {
-            Phase::Preparation => &self.preparation,
-            Phase::Trial => &self.trial,
-            Phase::Release => &self.release,
-            Phase::Network | Phase::Settings | Phase::Changes | Phase::End => &self.steps,
+    /// The last phase of its steps that can be executed without another observation.
+    fn until(&self) -> Phase {
+        let reveals = |(phase, step): &(Phase, Step)| match phase {
+            Phase::Preparation => !matches!(step, Step::CheckAddress(..)),
+            Phase::Trial => true,
+            _ => false,
         };
-        let is_own = move |step: &&Step| match (phase, step.lane()) {
-            (Phase::Network, lane) => lane == Lane::First,
-            (Phase::Settings, lane) => lane == Lane::Settings,
-            (Phase::End, lane) => lane == Lane::Last,
-            (_, lane) => matches!(lane, Lane::Beside(_)),
-        };
-        steps.iter().filter(is_own).cloned()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.all_steps().next().is_none()
+        let revealing = self.steps.iter().filter(|step| reveals(step)).map(|(phase, _)| *phase);
+        revealing.min().unwrap_or(Phase::End).min(self.until)
     }
 }
 
 impl Plan {
-    /// All steps with their reasons, in the order of execution.
-    pub fn steps(&self) -> impl Iterator<Item = (Step, &Finding)> + '_ {
+    /// A plan whose steps all depend on known facts.
+    #[must_use]
+    pub const fn new(items: Vec<Item>) -> Self {
+        Self { items, login: None }
+    }
+
+    /// All steps with their reasons, in the order of execution. Those after [`Self::until`] are a prediction.
+    pub fn steps(&self) -> impl Iterator<Item = (&Step, &Finding)> + '_ {
         Phase::ALL.into_iter().flat_map(|phase| self.phase(phase))
     }
 
     /// The steps of one phase, in display order.
-    pub fn phase(&self, phase: Phase) -> impl Iterator<Item = (Step, &Finding)> + '_ {
-        self.0.iter().flat_map(move |item| item.steps_in(phase).map(move |step| (step, &item.finding)))
+    pub fn phase(&self, phase: Phase) -> impl Iterator<Item = (&Step, &Finding)> + '_ {
+        self.items.iter().flat_map(move |item| {
+            let steps = item.steps.iter().filter(move |(at, _)| *at == phase);
+            steps.map(move |(_, step)| (step, &item.finding))
+        })
     }
 
     /// The steps of one phase that run in sequence, in parallel with those of the other role.
-    pub fn lane(&self, phase: Phase, role: Role) -> impl Iterator<Item = (Step, &Finding)> + '_ {
+    pub fn lane(&self, phase: Phase, role: Role) -> impl Iterator<Item = (&Step, &Finding)> + '_ {
         self.phase(phase).filter(move |(step, _)| step.role() == role)
+    }
+
+    /// The last phase that is executed; then the next plan is made from what it revealed.
+    #[must_use]
+    pub fn until(&self) -> Phase {
+        self.items.iter().map(Item::until).min().unwrap_or(Phase::End)
+    }
+
+    /// Whether it only waits for servers, so that the next plan may be the same.
+    #[must_use]
+    pub fn only_waits(&self) -> bool {
+        self.executable().all(|step| matches!(step, Step::AwaitAnswer(_) | Step::CheckAddress(..)))
+    }
+
+    /// The steps that are executed.
+    pub fn executable(&self) -> impl Iterator<Item = &Step> + '_ {
+        let until = self.until();
+        let phases = Phase::ALL.into_iter().filter(move |phase| *phase <= until);
+        phases.flat_map(|phase| self.phase(phase)).map(|(step, _)| step)
     }
 
     /// The same plan reduced to the selected steps.
     #[must_use]
     pub fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
-        let keep = |steps: &[Step]| steps.iter().filter(|step| is_kept(step)).cloned().collect();
-        let items = self.0.iter().map(|item| Item {
-            preparation: keep(&item.preparation),
-            trial: keep(&item.trial),
-            release: keep(&item.release),
-            ..Item::new(item.resource, item.finding.clone(), keep(&item.steps))
+        let items = self.items.iter().map(|item| Item {
+            steps: item.steps.iter().filter(|(_, step)| is_kept(step)).cloned().collect(),
+            ..item.clone()
         });
-        Self(items.collect())
-    }
-
-    /// The same plan reduced to the steps of some phases.
-    fn in_phases(self, phases: &[Phase]) -> Self {
-        let items = self.0.into_iter().map(|item| {
-            let kept = |phase| if phases.contains(&phase) { item.steps_in(phase).collect() } else { Vec::new() };
-            let of_steps = [Phase::Network, Phase::Settings, Phase::Changes, Phase::End];
-            Item {
-                preparation: kept(Phase::Preparation),
-                trial: kept(Phase::Trial),
-                release: kept(Phase::Release),
-                ..Item::new(item.resource, item.finding.clone(), of_steps.into_iter().flat_map(kept).collect())
-            }
-        });
-        Self(items.collect())
+        Self { items: items.collect(), login: self.login }
     }
 
     /// Whether it restores the previous database.
     #[must_use]
     pub fn restores(&self) -> bool {
-        self.0.iter().any(container::restores)
-    }
-
-    /// Whether it only prepares the next plan, which then contains everything that was requested.
-    #[must_use]
-    pub fn only_prepares(&self) -> bool {
-        let prepares =
-            |item: &Item| container::restores(item) || container::only_looks(item) || container::only_waits(item);
-        self.0.iter().any(|item| item.resource == Resource::Server(Role::Grafana) && prepares(item))
+        self.steps().any(|(step, _)| *step == Step::RestoreDatabase)
     }
 
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.0.iter().all(Item::is_idle)
+        self.items.iter().all(|item| item.steps.is_empty())
     }
 
     /// Whether there is nothing to do and no blocker.
     #[must_use]
     pub fn in_sync(&self) -> bool {
         let is_left_alone = |item: &Item| matches!(item.finding, Finding::InSync | Finding::Edited | Finding::Kept(_));
-        self.is_idle() && self.0.iter().all(is_left_alone)
+        self.is_idle() && self.items.iter().all(is_left_alone)
     }
 
     /// The objects that are kept although they are not needed.
     pub fn kept(&self) -> impl Iterator<Item = &Kept> + '_ {
-        self.0.iter().filter_map(|item| match &item.finding {
+        self.items.iter().filter_map(|item| match &item.finding {
             Finding::Kept(kept) => Some(kept),
             _ => None,
         })
@@ -343,7 +334,7 @@ impl Plan {
     /// The first blocker; while there is one, nothing is done.
     #[must_use]
     pub fn blocked(&self) -> Option<(Resource, &Blocker)> {
-        self.0.iter().find_map(|item| match &item.finding {
+        self.items.iter().find_map(|item| match &item.finding {
             Finding::Blocked(blocked) => Some((item.resource, blocked)),
             _ => None,
         })
@@ -352,7 +343,7 @@ impl Plan {
     /// The first item that its server failed to return, so that its needs are unknown.
     #[must_use]
     pub fn unreadable(&self) -> Option<&Unreadable> {
-        self.0.iter().find_map(|item| match &item.finding {
+        self.items.iter().find_map(|item| match &item.finding {
             Finding::Unreadable(unreadable) => Some(unreadable),
             _ => None,
         })
@@ -361,7 +352,27 @@ impl Plan {
     /// The finding about `resource`, if it is in the plan.
     #[must_use]
     pub fn finding(&self, resource: Resource) -> Option<&Finding> {
-        self.0.iter().find(|item| item.resource == resource).map(|item| &item.finding)
+        self.items.iter().find(|item| item.resource == resource).map(|item| &item.finding)
+    }
+}
+
+/// The findings, then the steps by phase with their data. A line separates the steps that only the next observation
+/// confirms.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for item in &self.items {
+            writeln!(f, "{}: {}", item.resource, item.finding)?;
+        }
+        let until = self.until();
+        for phase in Phase::ALL {
+            for (step, _) in self.phase(phase) {
+                writeln!(f, "  {phase:?}: {step}{}", step.data())?;
+            }
+            if phase == until && until != Phase::End {
+                writeln!(f, "  -- observe again --")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -377,11 +388,11 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     };
     items.extend(network);
     let upgrade = seen.settings.upgrade.as_ref();
+    let inputs = container::Inputs { stack, options, upgrade, time: seen.time };
     let frees_port_first = |role| frees_port_first_for(stack, seen, role);
-    let influxdb =
-        container::server(stack, Role::Influxdb, &seen.influxdb, options, frees_port_first(Role::Influxdb), None);
-    let grafana =
-        container::server(stack, Role::Grafana, &seen.grafana, options, frees_port_first(Role::Grafana), upgrade);
+    let (influxdb, _) = container::server(&inputs, Role::Influxdb, &seen.influxdb, frees_port_first(Role::Influxdb));
+    let (grafana, first_login) =
+        container::server(&inputs, Role::Grafana, &seen.grafana, frees_port_first(Role::Grafana));
     let is_known = unknown_settings(stack).is_none();
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
@@ -395,13 +406,8 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let is_fresh = stack.container(Role::Grafana).is_some()
         && seen.grafana.volume == Volume::Absent
         && seen.grafana.container == ContainerState::Absent;
-    let mut inside = grafana::inside(stack, grafana_stores, options, is_fresh);
-    let mut query = grafana::query(grafana_stores, &database, &inside);
-    let restores = container::restores(&grafana);
-    if container::only_looks(&grafana) || restores {
-        // No confirmation is requested before the next plan knows the volume's content.
-        inside.iter_mut().chain([&mut query]).for_each(|item| item.steps.clear());
-    }
+    let inside = grafana::inside(stack, grafana_stores, options, is_fresh);
+    let query = grafana::query(grafana_stores, &database, &inside);
     items.extend([influxdb, grafana]);
     items.extend(foreign);
     items.push(database);
@@ -409,17 +415,43 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(inside);
     items.push(query);
     // After the query, because accepting a new version also queries through the data source.
-    if upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven)
-        && stack.container(Role::Grafana).is_some()
-        && !restores
-    {
-        let finding = Finding::Requested("the new image is not accepted yet");
-        items.push(Item::new(Resource::Upgrade, finding, vec![Step::FinishUpgrade]));
+    let restores = Plan::new(items.clone()).restores();
+    let is_managed = stack.container(Role::Grafana).is_some();
+    items.extend(upgrade.filter(|_| is_managed && !restores).and_then(finish_upgrade));
+    Plan { items, login: seen.grafana.login.accepted.or(first_login) }
+}
+
+/// Accepts the new image once it answers the dashboard's queries.
+fn finish_upgrade(upgrade: &Upgrade) -> Option<Item> {
+    let finding = Finding::Requested("the new image is not accepted yet");
+    let steps = [Step::ProveDashboard, Step::EndUpgrade(None)].map(|step| (Phase::End, step));
+    let is_tried = upgrade.state == UpgradeState::Unproven;
+    is_tried.then(|| Item { steps: steps.into(), ..Item::new(Resource::Upgrade, finding, vec![]) })
+}
+
+/// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.
+#[must_use]
+pub fn withdraw(seen: &Observed) -> Option<Plan> {
+    let have = seen.grafana.container.ours().filter(|have| have.run == RunState::Created)?;
+    let steps = container::removal(Role::Grafana, have, seen.grafana.content.as_ref());
+    let finding = Finding::Requested("not needed any more");
+    Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
+}
+
+impl UpOptions {
+    /// The options that are left for the next plan after this one was executed.
+    #[must_use]
+    pub fn after(self, plan: &Plan) -> Self {
+        if plan.until() == Phase::End {
+            return Self::default();
+        }
+        let sets_password = |step: &Step| matches!(step, Step::ResetPassword(_) | Step::WriteFirstPassword(_));
+        Self {
+            pull: self.pull && !plan.executable().any(|step| matches!(step, Step::PullImage(_))),
+            reset_password: self.reset_password && !plan.executable().any(sets_password),
+            ..self
+        }
     }
-    let waits =
-        items.iter().any(|item| item.resource == Resource::Server(Role::Grafana) && container::only_waits(item));
-    let plan = Plan(items);
-    if waits { plan.in_phases(&[Phase::Network, Phase::Preparation]) } else { plan }
 }
 
 /// Whether the other role's container holds this role's port and is removed first.
@@ -462,15 +494,6 @@ fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Ite
         hint: format!("`{}` removes it", commands.join(" && ")),
     };
     Item::new(Resource::Network, Finding::Kept(kept), vec![])
-}
-
-/// The sentence about the containers that are attached to a network.
-#[must_use]
-pub fn attached(names: &[String]) -> String {
-    match names {
-        [one] => format!("container {one} is still attached to it"),
-        names => format!("the containers {} are still attached to it", names.join(" and ")),
-    }
 }
 
 /// Whether the retention period can be remembered: the database has it or will get it in this plan,
@@ -553,8 +576,7 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 /// started or replaced may come back empty.
 fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
-    let replaces = |step: &Step| matches!(step, Step::CreateContainer(..) | Step::CreateForRestore(_));
-    let replaced = server.all_steps().any(replaces);
+    let replaced = server.steps.iter().any(|(_, step)| matches!(step, Step::CreateContainer(_)));
     if keeps && !replaced { seen.probe.state() } else { None }
 }
 
@@ -604,7 +626,7 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
 pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
     let want = stack.retention?;
     let from = plan.steps().find_map(|(step, _)| match step {
-        Step::SetRetention { from } => Some(from),
+        Step::SetRetention { from } => Some(*from),
         _ => None,
     })?;
     from.is_none_or(|from| want.is_shorter_than(from)).then_some(from)
@@ -631,11 +653,14 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
             (ContainerState::Duplicated(names), _) => {
                 Item::new(Resource::Server(role), container::duplicated(stack, role, names).into(), vec![])
             }
-            (container, _) => removal(
-                Resource::Server(role),
-                matches!(container, ContainerState::Ours(_)),
-                Step::RemoveContainer(role),
-            ),
+            (ContainerState::Ours(have), None) => {
+                let content = seen.grafana.content.as_ref().filter(|_| role == Role::Grafana);
+                let steps = container::removal(role, have, content);
+                Item::new(Resource::Server(role), Finding::Requested("to be removed"), steps)
+            }
+            (ContainerState::Absent | ContainerState::Foreign, _) => {
+                Item::new(Resource::Server(role), Finding::Missing, vec![])
+            }
         });
         if volumes {
             let found = matches!(volume, Volume::Ours { .. });
@@ -649,14 +674,15 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
     if volumes {
         items.push(removal(Resource::Settings, !seen.settings.numbers.is_empty(), Step::RemoveSettings));
     }
-    Plan(items)
+    Plan::new(items)
 }
 
 /// The plan that removes this instance's objects from an external Grafana; `None` if that Grafana
 /// does not answer.
 #[must_use]
 pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {
-    Some(Plan(grafana::deregistration(stack, seen.grafana.probe.state()?)))
+    let items = grafana::deregistration(stack, seen.grafana.probe.state()?);
+    Some(Plan { items, login: seen.grafana.login.accepted })
 }
 
 fn removal(resource: Resource, found: bool, step: Step) -> Item {

@@ -1,11 +1,12 @@
 //! Plans a restore: the steps before and after loading the data, and the blocker for other commands
 //! while a restore is unfinished.
 
-use super::{BlockReason, Blocker, Finding, Item, Plan, Resource, Step, down};
+use super::container::private;
+use super::{BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Plan, Resource, Step, down};
 use crate::model::invocation::shell_word;
-use crate::model::observed::{ContainerState, Network, Observed, Server, StoredSettings, Volume};
+use crate::model::observed::{ContainerState, Network, Observed, OurContainer, Server, StoredSettings, Volume};
 use crate::model::role::Role;
-use crate::model::stack::Stack;
+use crate::model::stack::{EngineLocation, Stack};
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
@@ -30,40 +31,50 @@ pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocker> {
 }
 
 fn is_private(seen: &Observed) -> bool {
-    let made = seen.influxdb.container.ours().and_then(|have| have.specification.as_ref());
-    made.is_some_and(|made| made.publish.port() == 0)
+    seen.influxdb.container.ours().is_some_and(OurContainer::is_private)
 }
 
 /// Records the restore before anything is created for it.
 #[must_use]
 pub fn begin_restore() -> Plan {
-    Plan(vec![item(Resource::Settings, vec![Step::BeginRestore])])
+    Plan::new(vec![item(Resource::Settings, vec![Step::BeginRestore])])
 }
 
 /// Removes the objects of an unfinished restore. Its record stays, and so does the network, which
 /// other containers may use.
 #[must_use]
 pub fn remove_unfinished(stack: &Stack, seen: &Observed) -> Plan {
-    let Plan(items) = down(stack, seen, true);
+    let Plan { items, .. } = down(stack, seen, true);
     let stays = |item: &Item| matches!(item.resource, Resource::Settings | Resource::Network);
-    Plan(items.into_iter().filter(|item| !stays(item)).collect())
+    Plan::new(items.into_iter().filter(|item| !stays(item)).collect())
 }
 
 /// Creates the objects to restore into. No container is published at an address that other programs use.
 #[must_use]
-pub fn make_for_restore(seen: &Observed) -> Plan {
-    let server = |role| item(Resource::Server(role), vec![Step::CreateVolume(role), Step::CreateForRestore(role)]);
+pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
     let network = match seen.network {
         Network::Ours(_) => vec![],
         Network::Free | Network::Foreign => vec![Step::CreateNetwork],
     };
-    Plan(vec![item(Resource::Network, network), server(Role::Influxdb), server(Role::Grafana)])
+    let servers = Role::ALL.into_iter().filter_map(|role| {
+        let spec = stack.container(role)?;
+        let mut config = private(spec);
+        if role == Role::Influxdb && matches!(stack.engine, EngineLocation::Elsewhere(_)) {
+            // The loopback of another machine's engine is out of reach.
+            config.publish.set_ip(spec.specification.publish.ip());
+        }
+        let image_id = spec.pinned_image.clone();
+        let new = NewContainer { role, config, image_id, usage: ContainerUse::Restore };
+        let steps = vec![Step::CreateVolume(role), Step::CreateContainer(Box::new(new))];
+        Some(item(Resource::Server(role), steps))
+    });
+    Plan::new([item(Resource::Network, network)].into_iter().chain(servers).collect())
 }
 
 /// Removes the record after all data is restored.
 #[must_use]
 pub fn finish_restore() -> Plan {
-    Plan(vec![item(Resource::Settings, vec![Step::FinishRestore])])
+    Plan::new(vec![item(Resource::Settings, vec![Step::FinishRestore])])
 }
 
 fn item(resource: Resource, steps: Vec<Step>) -> Item {

@@ -4,24 +4,20 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::Resource;
-use crate::model::container_config::PasswordSource;
+use crate::model::container_config::ContainerConfig;
+use crate::model::image::ImageRef;
+use crate::model::login::Credential;
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::DashboardId;
-use crate::model::upgrade::NamedImage;
+use crate::model::upgrade::Upgrade;
+use crate::model::version::Version;
 
 /// One idempotent action; each is one arm of `apply`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Pull the image.
     PullImage(Role),
-    /// Check that the image can use the volume, before anything is removed for it.
-    CheckImage {
-        /// The server.
-        role: Role,
-        /// The previous database is restored before the image starts, so the version on the volume does not matter.
-        restores: bool,
-    },
     /// Verify that the engine can publish a server there, before anything is replaced for it. Port
     /// 0 stands for a port held by a container of the instance.
     CheckAddress(Role, SocketAddr),
@@ -46,40 +42,56 @@ pub enum Step {
     CreateVolume(Role),
     /// Remove the volume and all data in it.
     RemoveVolume(Role),
-    /// Create the container as specified.
-    CreateContainer(Role, NewPassword),
-    /// Create Grafana's container on a loopback port chosen by the engine, with Grafana's lockout
-    /// switched off, because no other host can reach it there.
-    CreatePrivateContainer {
-        /// The image that ran last, if a container shows it.
-        last: Option<NamedImage>,
-    },
-    /// Write the supplied or generated password before Grafana's first start.
-    WritePassword,
-    /// Sign in once with the supplied login, before anything is changed for it.
-    TryPassword,
+    /// Create a container.
+    CreateContainer(Box<NewContainer>),
+    /// Write the password to the volume before Grafana's first start.
+    WriteFirstPassword(Credential),
+    /// Sign in once, before anything is changed for the login.
+    TryLogin(Credential),
     /// Store the password that Grafana accepted.
-    StorePassword,
-    /// Sign in as `admin` with a password other than Grafana's default, and replace the default if
-    /// it is in force; for another account, check that admin/admin is rejected.
-    SecurePassword,
-    /// Set the password with Grafana's command-line tool inside the container.
-    ResetPassword,
-    /// Record the server's version in its volume.
-    RecordVersion,
-    /// If another version than the last one is about to start, copy Grafana's database inside its
-    /// volume and record the version.
-    ProtectDatabase {
-        /// The image that ran last, if a container shows it.
-        last: Option<NamedImage>,
+    StorePassword {
+        /// The accepted login.
+        login: Credential,
+        /// Also replace the pending password.
+        clears_pending: bool,
     },
-    /// Create a container on a port chosen by the engine, for restoring data through it.
-    CreateForRestore(Role),
-    /// Restore the copy of the database that belongs to a failed version, and delete the copy.
+    /// Store the password that Grafana is about to get, in case the run ends before it is accepted.
+    WritePendingPassword(Credential),
+    /// Replace Grafana's default password through its API.
+    ChangePassword(Credential),
+    /// Verify that the login form rejects admin/admin.
+    CheckLoginForm,
+    /// Set the password with Grafana's command-line tool inside the container.
+    ResetPassword(Credential),
+    /// Record the running version in the volume.
+    WriteVersion {
+        /// The version that the server reports.
+        version: Version,
+        /// The image of its container.
+        image: ImageRef,
+    },
+    /// Record the version that is about to run.
+    WriteIntendedVersion {
+        /// The version in the image's tag.
+        version: Version,
+        /// The image.
+        image: ImageRef,
+    },
+    /// Withdraw the record of a start that did not happen.
+    ClearIntendedVersion,
+    /// Write the record of an upgrade next to the settings.
+    RecordUpgrade(Box<Upgrade>),
+    /// Copy Grafana's database inside its volume.
+    CopyDatabase {
+        /// The upgrade that the copy belongs to.
+        upgrade: String,
+    },
+    /// Replace Grafana's database with the copy.
     RestoreDatabase,
-    /// Run the dashboard's queries on the new version; if they succeed, accept the version and
-    /// delete the copy.
-    FinishUpgrade,
+    /// End the upgrade: write its last record or remove it, and delete the copy of the database.
+    EndUpgrade(Option<Box<Upgrade>>),
+    /// Repeat the dashboard's queries until they succeed.
+    ProveDashboard,
     /// Stop and remove the container.
     RemoveContainer(Role),
     /// Unpause the container.
@@ -142,18 +154,33 @@ pub enum Step {
     VerifyQuery,
 }
 
-/// The initial password of a new Grafana container.
+/// A container to create.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NewContainer {
+    /// The server that runs in it.
+    pub role: Role,
+    /// Its configuration.
+    pub config: ContainerConfig,
+    /// The engine's id of the image, if the image's name may belong to another one.
+    pub image_id: Option<String>,
+    /// Its use.
+    pub usage: ContainerUse,
+}
+
+/// The use of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NewPassword {
-    /// According to the specification.
-    Known(PasswordSource),
-    /// From the volume's file if it exists, otherwise Grafana's default. The volume was kept, and
-    /// no container is left to show which.
-    AsVolume,
+pub enum ContainerUse {
+    /// It serves users and Clipper.
+    Service,
+    /// Only this run reaches it, to sign in to Grafana or to read its volume. Grafana offers every way to sign in and
+    /// locks no account.
+    Login,
+    /// Only this run reaches it, to restore data through it.
+    Restore,
 }
 
 /// When a step runs. A phase begins once the previous one has succeeded for both roles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// The network, without which no container can start.
     Network,
@@ -165,41 +192,45 @@ pub enum Phase {
     Settings,
     /// Removal of containers whose port the other role needs.
     Release,
-    /// All other steps for one role.
+    /// The servers, with both roles in parallel.
     Changes,
+    /// The objects in Grafana.
+    Contents,
     /// Steps that need both servers or neither.
     End,
 }
 
 impl Phase {
     /// All phases in order.
-    pub const ALL: [Self; 7] =
-        [Self::Network, Self::Preparation, Self::Trial, Self::Settings, Self::Release, Self::Changes, Self::End];
-}
-
-/// Where a step runs; the lanes of the two roles run in parallel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// Before both roles.
-    First,
-    /// After both roles are prepared, before a container changes.
-    Settings,
-    /// In parallel with the other role.
-    Beside(Role),
-    /// After both roles.
-    Last,
+    pub const ALL: [Self; 8] = [
+        Self::Network,
+        Self::Preparation,
+        Self::Trial,
+        Self::Settings,
+        Self::Release,
+        Self::Changes,
+        Self::Contents,
+        Self::End,
+    ];
 }
 
 impl Step {
-    /// Where the step runs.
+    /// The phase in which the step runs unless its plan says otherwise.
     #[must_use]
-    pub const fn lane(&self) -> Lane {
+    pub const fn phase(&self) -> Phase {
         match self {
             // A container cannot start while two networks have the same name.
-            Self::CreateNetwork | Self::RemoveSpareNetworks => Lane::First,
-            Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Lane::Settings,
-            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery | Self::FinishUpgrade => Lane::Last,
-            _ => Lane::Beside(self.role()),
+            Self::CreateNetwork | Self::RemoveSpareNetworks => Phase::Network,
+            Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Phase::Settings,
+            Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery | Self::ProveDashboard => Phase::End,
+            _ => match self.resource() {
+                Resource::Organisation
+                | Resource::Folder
+                | Resource::Dashboard(_)
+                | Resource::DataSource
+                | Resource::Alerts => Phase::Contents,
+                _ => Phase::Changes,
+            },
         }
     }
 
@@ -231,8 +262,7 @@ impl Step {
     pub const fn is_routine(&self) -> bool {
         matches!(
             self,
-            Self::CheckImage { .. }
-                | Self::CheckAddress(..)
+            Self::CheckAddress(..)
                 | Self::CreateNetwork
                 | Self::RemoveNetwork
                 | Self::RemoveSpareNetworks
@@ -240,16 +270,44 @@ impl Step {
                 | Self::BeginRestore
                 | Self::FinishRestore
                 | Self::CreateVolume(_)
-                | Self::CreateContainer(..)
-                | Self::CreatePrivateContainer { .. }
-                | Self::WritePassword
-                | Self::StorePassword
-                | Self::RecordVersion
-                | Self::ProtectDatabase { .. }
-                | Self::CreateForRestore(_)
+                | Self::CreateContainer(_)
+                | Self::WriteFirstPassword(_)
+                | Self::StorePassword { .. }
+                | Self::WritePendingPassword(_)
+                | Self::CheckLoginForm
+                | Self::WriteVersion { .. }
+                | Self::WriteIntendedVersion { .. }
+                | Self::ClearIntendedVersion
+                | Self::RecordUpgrade(_)
+                | Self::CopyDatabase { .. }
+                | Self::EndUpgrade(_)
                 | Self::AwaitAnswer(_)
                 | Self::SetHome
         )
+    }
+
+    /// The data that its text does not show, in parentheses.
+    pub(super) fn data(&self) -> String {
+        match self {
+            Self::CreateContainer(new) => {
+                let NewContainer { config, image_id, .. } = new.as_ref();
+                let id = image_id.as_ref().map_or_else(String::new, |id| format!(" ({id})"));
+                format!(" ({}{id} at {}, password: {:?})", config.image, config.publish, config.password)
+            }
+            Self::WriteFirstPassword(login)
+            | Self::TryLogin(login)
+            | Self::StorePassword { login, .. }
+            | Self::WritePendingPassword(login)
+            | Self::ChangePassword(login)
+            | Self::ResetPassword(login) => format!(" ({login:?})"),
+            Self::WriteVersion { version, image } | Self::WriteIntendedVersion { version, image } => {
+                format!(" ({version} of {image})")
+            }
+            Self::RecordUpgrade(upgrade) | Self::EndUpgrade(Some(upgrade)) => {
+                format!(" ({} to {}: {:?})", upgrade.from.name, upgrade.to.name, upgrade.state)
+            }
+            _ => String::new(),
+        }
     }
 
     /// Resource, action, and the step's text in the imperative; `{}` becomes the server,
@@ -259,10 +317,9 @@ impl Step {
             Dashboard, DataSource, Database, Folder, Network, Organisation, Query, Server, Settings, Volume,
         };
         let grafana = Server(Role::Grafana);
-        match *self {
-            Self::PullImage(role) => (Server(role), "pull_image", "pull {}'s image"),
-            Self::CheckImage { role, .. } => (Server(role), "check_image", "check {}'s image against its volume"),
-            Self::CheckAddress(role, _) => (Server(role), "check_address", "check that {}'s address is available"),
+        match self {
+            &Self::PullImage(role) => (Server(role), "pull_image", "pull {}'s image"),
+            &Self::CheckAddress(role, _) => (Server(role), "check_address", "check that {}'s address is available"),
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
@@ -270,38 +327,53 @@ impl Step {
             Self::BeginRestore => (Settings, "begin_restore", "record the start of the restore"),
             Self::FinishRestore => (Settings, "finish_restore", "record the end of the restore"),
             Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
-            Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
-            Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
-            Self::CreateContainer(role, _) => (Server(role), "create_container", "create {}'s container"),
-            Self::CreatePrivateContainer { .. } => {
-                (grafana, "create_container_on_loopback", "create {}'s container on loopback only")
+            &Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
+            &Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
+            Self::CreateContainer(new) => match new.usage {
+                ContainerUse::Service => (Server(new.role), "create_container", "create {}'s container"),
+                ContainerUse::Login => {
+                    (Server(new.role), "create_container_on_loopback", "create {}'s container on loopback only")
+                }
+                ContainerUse::Restore => {
+                    (Server(new.role), "create_container_for_restore", "create {}'s container for its data")
+                }
+            },
+            Self::WriteFirstPassword(_) => (grafana, "ensure_password", "write {}'s password to its volume"),
+            Self::TryLogin(Credential::Supplied) => (grafana, "try_password", "try the supplied login"),
+            Self::TryLogin(_) => (grafana, "try_password", "try the login"),
+            Self::StorePassword { .. } => (grafana, "store_password", "store {}'s password in its volume"),
+            Self::WritePendingPassword(_) => {
+                (grafana, "write_pending_password", "write {}'s next password to its volume")
             }
-            Self::WritePassword => (grafana, "ensure_password", "write {}'s password to its volume"),
-            Self::TryPassword => (grafana, "try_password", "try the supplied login"),
-            Self::StorePassword => (grafana, "store_password", "store {}'s password in its volume"),
-            Self::SecurePassword => (grafana, "secure_password", "replace {}'s default password"),
-            Self::ResetPassword => (grafana, "reset_password", "reset {}'s password"),
-            Self::RecordVersion => (grafana, "record_version", "record {}'s version in its volume"),
-            Self::ProtectDatabase { .. } => (grafana, "protect_database", "copy {}'s database if its version changes"),
-            Self::CreateForRestore(role) => {
-                (Server(role), "create_container_for_restore", "create {}'s container for its data")
+            Self::ChangePassword(_) => (grafana, "secure_password", "replace {}'s default password"),
+            Self::CheckLoginForm => (grafana, "check_login_form", "verify that {}'s login form rejects admin/admin"),
+            Self::ResetPassword(_) => (grafana, "reset_password", "reset {}'s password"),
+            Self::WriteVersion { .. } => (grafana, "record_version", "record {}'s version in its volume"),
+            Self::WriteIntendedVersion { .. } => {
+                (grafana, "record_intended_version", "record {}'s next version in its volume")
             }
+            Self::ClearIntendedVersion => {
+                (grafana, "clear_intended_version", "withdraw the record of {}'s next version")
+            }
+            Self::RecordUpgrade(_) => (grafana, "record_upgrade", "record {}'s upgrade"),
+            Self::CopyDatabase { .. } => (grafana, "protect_database", "copy {}'s database"),
             Self::RestoreDatabase => (grafana, "restore_database", "restore the copy of {}'s database"),
-            Self::FinishUpgrade => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
-            Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
-            Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
-            Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
-            Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
+            Self::EndUpgrade(_) => (grafana, "end_upgrade", "delete the copy of {}'s database"),
+            Self::ProveDashboard => (Resource::Upgrade, "finish_upgrade", "verify the dashboard's queries"),
+            &Self::RemoveContainer(role) => (Server(role), "remove_container", "remove {}'s container"),
+            &Self::UnpauseContainer(role) => (Server(role), "unpause_container", "unpause {}'s container"),
+            &Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
+            &Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
             Self::SetRetention { .. } => (Resource::Retention, "set_retention", "set the retention period"),
             Self::CreateDatabase => (Database, "create_database", "create the database"),
             Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
-            Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
+            &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
             Self::SetHome => {
                 (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page if there is none")
             }
-            Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
+            &Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
             Self::DeleteFolder => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
             Self::SaveAlertRules { .. } => (Resource::Alerts, "save_alert_rules", "save the alert rules"),

@@ -1,0 +1,64 @@
+//! The connections of a run: how each server is reached, and which logins were tried.
+
+use super::login::Logins;
+use crate::error::{Error, Result};
+use crate::http::Http;
+use crate::model::address::ServerUrl;
+use crate::model::role::Role;
+
+/// The connections to both servers.
+pub struct Connections {
+    /// To InfluxDB.
+    pub influxdb: Connection,
+    /// To Grafana.
+    pub grafana: Connection,
+}
+
+/// The connection to one server. An observation moves it to the server's actual address, and so does a step that
+/// creates or starts a container.
+pub struct Connection {
+    pub(super) role: Role,
+    /// A client without credentials.
+    pub(super) http: Http,
+    /// The engine's id of the container.
+    container: Option<String>,
+    /// The logins to Grafana.
+    pub(super) logins: Logins,
+}
+
+impl Connection {
+    pub(super) fn new(role: Role, http: Http) -> Self {
+        Self { role, http, container: None, logins: Logins::default() }
+    }
+
+    pub(super) fn move_to(&mut self, way: &ServerUrl, shown: &str) {
+        let way = way.to_string();
+        if !self.http.is_at(&way, shown) {
+            self.http = self.http.at(&way, shown);
+        }
+    }
+
+    /// Sets the container; another container may have another login.
+    pub(super) fn hold(&mut self, container: Option<String>) {
+        if self.container != container {
+            self.container = container;
+            self.logins = Logins::default();
+        }
+    }
+
+    /// The engine's id of the container, if it is managed.
+    pub(super) fn held(&self) -> Option<&String> {
+        self.container.as_ref()
+    }
+
+    /// The engine's id of the container, as last observed or created by this run.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if there is none.
+    pub fn container(&self) -> Result<&str> {
+        self.container.as_deref().ok_or_else(|| Error::Raced {
+            doing: format!("work on the container of {}", self.role.title()),
+            why: "another process removed it".into(),
+        })
+    }
+}

@@ -1,0 +1,996 @@
+//! A model of engine, InfluxDB and Grafana: a world is what is really there. It is observed as the program would
+//! observe it, and executes one step as the real systems would. A violated precondition is a failure.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clipper_metrics::model::address::collide;
+use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
+use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
+use clipper_metrics::model::image::ImageRef;
+use clipper_metrics::model::invocation::Invocation;
+use clipper_metrics::model::login::{Credential, DefaultLogin};
+use clipper_metrics::model::observed::{
+    Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
+    Image, Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Query, RunState,
+    SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, ServerResponse, StoredSettings, Volume,
+};
+use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
+use clipper_metrics::model::retention::Retention;
+use clipper_metrics::model::role::Role;
+use clipper_metrics::model::stack::{
+    Dashboard, DashboardId, DataSource, DesiredContainer, EngineLocation, Login, MadeFor, Pull, Remembered, Restore,
+    Secret, Service, Settings, Stack, UserDashboard,
+};
+use clipper_metrics::model::upgrade::{NamedImage, Upgrade, UpgradeState};
+use clipper_metrics::model::version::Version;
+use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
+
+pub const RUNS: [RunState; 6] =
+    [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
+
+/// Passwords by number.
+pub type Password = u8;
+/// Grafana's default.
+pub const DEFAULT: Password = 0;
+/// Set by an earlier run.
+pub const OLD: Password = 1;
+/// Being set by an earlier run when it died.
+pub const PENDING: Password = 2;
+/// Supplied to this run.
+pub const GIVEN: Password = 3;
+/// Generated.
+pub const NEW: Password = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spec {
+    Right,
+    Wrong,
+    Unreadable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cont {
+    pub spec: Spec,
+    /// The network that it was created on; ids only grow.
+    pub network: u32,
+    pub run: RunState,
+    pub password: PasswordSource,
+    /// Whether it is published off loopback.
+    pub open: bool,
+    /// The published port; 0 means a port chosen by the engine, where only the run that created the
+    /// container looks.
+    pub port: u16,
+    /// The version of its image.
+    pub version: u64,
+    /// The engine's id for it.
+    pub id: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Srv {
+    pub image: bool,
+    pub volume: bool,
+    pub container: Option<Cont>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Thing {
+    Missing,
+    Wrong,
+    Right,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct World {
+    /// Ids of networks with the instance's name and label.
+    pub networks: Vec<u32>,
+    /// Whether a foreign container is attached to them.
+    pub network_is_used: bool,
+    /// The next id of a network or container.
+    pub next_id: u32,
+    pub influxdb: Srv,
+    pub grafana: Srv,
+    pub database: bool,
+    /// The database's retention period.
+    pub keeps: Retention,
+    /// Whether this run has requested confirmation of a shorter retention period.
+    pub asked: bool,
+    /// The password in Grafana's database; `None` before the first start.
+    pub db: Option<Password>,
+    /// The password in the volume's file.
+    pub file: Option<Password>,
+    /// The pending password of a run that died while setting it.
+    pub pending: Option<Password>,
+    /// The newest version that has run on Grafana's database.
+    pub ran: u64,
+    /// The version recorded in a file in the volume, and the announced one.
+    pub recorded: Option<u64>,
+    pub promised: Option<u64>,
+    /// The container of the announced version.
+    pub promised_for: u32,
+    /// The recorded upgrade, by number.
+    pub upgrade: Option<(UpgradeState, u32)>,
+    /// The copy of the database.
+    pub copy: Option<Copied>,
+    pub dashboard: Thing,
+    /// The user's dashboard.
+    pub own: Thing,
+    pub source: Thing,
+    /// The alert rules: as desired, unfinished, or missing.
+    pub rules: Thing,
+    pub home: bool,
+    /// Whether Grafana answers with outdated settings.
+    pub stale: bool,
+    /// Whether a running Grafana does not answer yet.
+    pub slow: bool,
+    pub settings: Thing,
+    /// Whether the remembered settings include this run's retention period.
+    pub remembers: bool,
+    /// The run whose restore is recorded, and the restoring run.
+    pub restore: Option<u32>,
+    pub restoring: u32,
+}
+
+/// A copy of Grafana's database: its upgrade, and the state at that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Copied {
+    pub id: u32,
+    pub ran: u64,
+    pub recorded: Option<u64>,
+    pub promised: Option<u64>,
+    pub db: Option<Password>,
+    pub file: Option<Password>,
+    pub pending: Option<Password>,
+}
+
+/// The input of this run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Case {
+    /// Grafana is to be published off loopback.
+    pub open: bool,
+    /// A supplied password.
+    pub given: Option<Password>,
+    /// Whether a new password is requested.
+    pub reset: bool,
+    /// Whether the image is newer than before.
+    pub upgrade: bool,
+    /// Whether the newer one migrates the database but never answers.
+    pub broken: bool,
+    /// The desired retention period.
+    pub retention: Option<Retention>,
+    /// Whether the user has a dashboard.
+    pub own: bool,
+    /// Whether alert rules are turned on or off.
+    pub alerts: Option<bool>,
+    /// The desired ports of InfluxDB and Grafana.
+    pub ports: Option<[u16; 2]>,
+    /// Whether the engine's host lacks Grafana's address.
+    pub no_address: bool,
+    /// Whether an earlier run ended while it reset the password.
+    pub after_reset: bool,
+}
+
+/// A long retention period, and a short one.
+pub const DAYS_90: Retention = Retention::For(Duration::from_secs(90 * 86_400));
+pub const DAYS_2: Retention = Retention::For(Duration::from_secs(2 * 86_400));
+
+/// The version that volumes were created for, according to their label.
+pub const LABEL: u64 = 2;
+
+impl Case {
+    /// The version of the specified image.
+    pub const fn version(self) -> u64 {
+        if self.upgrade { LABEL + 1 } else { LABEL }
+    }
+
+    /// The desired port of a role.
+    pub fn port(self, role: Role) -> u16 {
+        self.ports.map_or(role.port(), |ports| ports[role as usize])
+    }
+}
+
+pub fn image_of(role: Role, version: u64) -> ImageRef {
+    let repository = match role {
+        Role::Influxdb => "influxdb",
+        Role::Grafana => "grafana/grafana",
+    };
+    ImageRef::parse(&format!("{repository}:1.{version}.0")).unwrap()
+}
+
+pub fn stack(case: Case) -> Stack {
+    let spec = |role: Role, address: &str| {
+        let own = case.given.is_some_and(|given| given != DEFAULT);
+        let file = role == Role::Grafana && (case.open || own);
+        DesiredContainer {
+            role,
+            name: role.object_name("x"),
+            specification: ContainerConfig {
+                image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
+                publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
+                network: "x".into(),
+                volume: role.object_name("x"),
+                read_only: true,
+                password: if file { PasswordSource::File } else { PasswordSource::Default },
+                host_gateway: false,
+                environment: BTreeMap::new(),
+            },
+            engine_host: None,
+            pinned_image: None,
+        }
+    };
+    let address = match case {
+        Case { no_address: true, .. } => "192.0.2.7",
+        Case { open: true, .. } => "0.0.0.0",
+        Case { open: false, .. } => "127.0.0.1",
+    };
+    let remembered = |value: String| Remembered { value, of_file: false };
+    let mut values = BTreeMap::from([("database".to_string(), remembered("d".into()))]);
+    values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
+    Stack {
+        instance: "x".into(),
+        influxdb: Service::Container(Box::new(spec(Role::Influxdb, "127.0.0.1"))),
+        grafana: Service::Container(Box::new(spec(Role::Grafana, address))),
+        database: "d".into(),
+        retention: case.retention,
+        organisation: None,
+        folder: None,
+        data_source: DataSource {
+            uid: "x".into(),
+            name: "X".into(),
+            url: "http://influxdb:8086".into(),
+            is_url_chosen: false,
+            database: "d".into(),
+            user: String::new(),
+            machine: None,
+        },
+        dashboard: Dashboard {
+            uid: "x".into(),
+            title: "X".into(),
+            content_hash: "new".into(),
+            objective: None,
+            models: None,
+        },
+        user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
+        unreadable_dashboards: vec![],
+        default_image: "grafana:1".into(),
+        restore: None,
+        replaced_restore: None,
+        refused_image: None,
+        alerts: match case.alerts {
+            None => Alerts::NotManaged,
+            Some(false) => Alerts::Off,
+            Some(true) => Alerts::On(alert_settings()),
+        },
+        login: Login {
+            user: "admin".into(),
+            token: false,
+            password: case.given.is_some(),
+            given: case.given.is_some(),
+        },
+        settings: Some(Settings { values, lost: None }),
+        pull: Pull::Missing,
+        timeout: Duration::from_secs(1),
+        engine: EngineLocation::Here,
+        clipper: None,
+        invocation: Invocation::default(),
+        own_address: None,
+    }
+}
+
+pub fn alert_settings() -> AlertSettings {
+    let (latency_after, silence_after) = (Duration::from_secs(30), Duration::from_secs(60));
+    AlertSettings { latency_after, silence_after, content_hash: "new".into() }
+}
+
+pub fn own_dashboard() -> UserDashboard {
+    UserDashboard {
+        path: "/a.json".into(),
+        uid: "a".into(),
+        title: "A".into(),
+        content_hash: "new".into(),
+        content: String::new(),
+        needs: vec![],
+        notes: vec![],
+    }
+}
+
+pub fn seen_dashboard(thing: Thing) -> SeenDashboardState {
+    match thing {
+        Thing::Missing => SeenDashboardState::Missing,
+        other => SeenDashboardState::Present(SeenDashboard {
+            edited: false,
+            provisioned: false,
+            content_hash: Some(if other == Thing::Right { "new" } else { "old" }.into()),
+            objective: None,
+            models: vec![],
+            made_for: None,
+        }),
+    }
+}
+
+pub fn seen_source(fields: BTreeMap<String, String>, made_for: MadeFor) -> SeenSource {
+    SeenSource::Ours { fields, made_for, provisioned: false }
+}
+
+pub fn seen_alerts(thing: Thing, case: Case) -> AlertRules {
+    if case.alerts.is_none() {
+        return AlertRules::NotLookedAt;
+    }
+    let rule = |rule| match thing {
+        Thing::Missing => SeenRule::Missing,
+        Thing::Wrong => {
+            SeenRule::Present { edited: false, provisioned: false, fields: BTreeMap::new(), made_for: None }
+        }
+        Thing::Right => SeenRule::Present {
+            edited: false,
+            provisioned: false,
+            fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
+            made_for: None,
+        },
+    };
+    AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
+}
+
+pub fn named_image(version: u64) -> NamedImage {
+    NamedImage { name: image_of(Role::Grafana, version), id: Some(version.to_string()) }
+}
+
+impl World {
+    pub fn server(&mut self, role: Role) -> &mut Srv {
+        match role {
+            Role::Influxdb => &mut self.influxdb,
+            Role::Grafana => &mut self.grafana,
+        }
+    }
+
+    pub fn kept(&self) -> Option<u32> {
+        self.networks.first().copied()
+    }
+
+    /// The logins to try, in order, derived from the files and labels only.
+    pub fn candidates(&self, case: Case) -> Vec<Credential> {
+        let have = self.grafana.container.unwrap();
+        let files = [(Credential::Pending, self.pending), (Credential::Stored, self.file)];
+        let files = files.into_iter().filter(|(_, password)| password.is_some()).map(|(credential, _)| credential);
+        let files: Vec<Credential> = files.collect();
+        let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
+        match case.given {
+            // While moving off loopback, the default password may still be in force.
+            Some(_) if case.open && !have.open && have.spec != Spec::Unreadable => {
+                vec![Credential::Supplied, Credential::Default]
+            }
+            Some(_) => vec![Credential::Supplied],
+            // A private Grafana locks no account.
+            None if labelled && have.port == 0 => [files, vec![Credential::Default]].concat(),
+            None if labelled && !files.is_empty() => files,
+            None => [vec![Credential::Default], files].concat(),
+        }
+    }
+
+    /// The password behind the name of a login.
+    pub fn password(&self, credential: Credential, case: Case) -> Option<Password> {
+        match credential {
+            Credential::Token => None,
+            Credential::Supplied => case.given,
+            Credential::Default => Some(DEFAULT),
+            Credential::Pending => self.pending,
+            Credential::Stored => self.file,
+            Credential::Generated => Some(NEW),
+        }
+    }
+
+    pub fn signed_in(&self, case: Case) -> Option<Credential> {
+        let opens = |credential: &Credential| self.db.is_some() && self.password(*credential, case) == self.db;
+        self.candidates(case).into_iter().find(opens)
+    }
+
+    pub fn seen_login(&self, accepted: Credential, case: Case) -> SeenLogin {
+        let have = self.grafana.container.unwrap();
+        let password = self.password(accepted, case).unwrap();
+        let account = if password == DEFAULT { Account::DefaultPassword } else { Account::OwnPassword };
+        let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
+        let settled = self.pending.is_none_or(|pending| pending == password);
+        let file = match self.file {
+            _ if password == DEFAULT && !labelled => PasswordFile::NotRead,
+            None if password == DEFAULT && settled => PasswordFile::NotRead,
+            None => PasswordFile::Missing,
+            Some(file) if file == password && settled => PasswordFile::Accepted,
+            Some(_) => PasswordFile::Outdated,
+        };
+        let is_tried = case.open && have.port == 0 && have.spec != Spec::Unreadable && password != DEFAULT;
+        let default_login = if is_tried { DefaultLogin::Rejected } else { DefaultLogin::NotTried };
+        SeenLogin { accepted: Some(accepted), account, file, has_default_password: password == DEFAULT, default_login }
+    }
+
+    /// Grafana's volume as read through its container.
+    pub fn content(&self) -> VolumeContent {
+        let text = |password: Password| {
+            if password == DEFAULT { Login::PUBLIC_PASSWORD.to_string() } else { password.to_string() }
+        };
+        let secret = |password: Option<Password>| password.map(|password| Secret::new(text(password)));
+        let version = |version: u64, container: Option<u32>| RanVersion {
+            version: Version(1, version),
+            image: Some(image_of(Role::Grafana, version).to_string()),
+            container: container.map(|id| id.to_string()),
+        };
+        let files = VolumeFiles {
+            password: secret(self.file),
+            pending: secret(self.pending),
+            ran: self.recorded.map(|recorded| version(recorded, None)),
+            intended: self.promised.map(|promised| version(promised, Some(self.promised_for))),
+        };
+        VolumeContent { files, copy: self.copy.map(|copy| copy.id.to_string()) }
+    }
+
+    /// The observed state of this world.
+    pub fn observe(&self, want: &Stack, case: Case) -> Observed {
+        let network = match self.networks.as_slice() {
+            [] => Network::Free,
+            ids => Network::Ours(ids.iter().map(ToString::to_string).collect()),
+        };
+        let container = |srv: &Srv, spec: &DesiredContainer| match srv.container {
+            None => ContainerState::Absent,
+            Some(have) => {
+                let mut specification = ContainerConfig { password: have.password, ..spec.specification.clone() };
+                let host = if have.open { "0.0.0.0" } else { "127.0.0.1" };
+                specification.image = image_of(spec.role, have.version);
+                specification.publish = SocketAddr::new(host.parse().unwrap(), have.port);
+                if have.spec == Spec::Wrong {
+                    specification.environment.insert("OLD".into(), "1".into());
+                }
+                ContainerState::Ours(Box::new(OurContainer {
+                    id: have.id.to_string(),
+                    name: spec.name.clone(),
+                    name_taken: false,
+                    specification: (have.spec != Spec::Unreadable).then_some(specification),
+                    image_id: have.version.to_string(),
+                    on_network: self.kept() == Some(have.network),
+                    run: have.run,
+                    crashes_repeatedly: false,
+                    has_just_started: self.slow,
+                    started_at: None,
+                    published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], have.port))),
+                    has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
+                }))
+            }
+        };
+        let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
+        let port_holder = |role: Role, other: &Srv, other_role: Role| {
+            let holds = other.container.is_some_and(|have| is_up(have.run) && have.port == case.port(role));
+            holds.then_some(PortHolder::OtherRole(other_role))
+        };
+        let image = |srv: &Srv, version: u64| srv.image.then(|| Image { id: version.to_string(), user: String::new() });
+        let is_broken = |have: &Cont| case.broken && have.version > LABEL;
+        let answers = self.grafana.container.filter(|have| runs(&self.grafana) && !is_broken(have));
+        let runs_version = answers.map(|have| have.version);
+        let volume = |srv: &Srv| {
+            if srv.volume {
+                let image = Some(image_of(Role::Grafana, LABEL).to_string());
+                Volume::Ours { user: Some(String::new()), version: Some(Version(1, LABEL)), image }
+            } else {
+                Volume::Absent
+            }
+        };
+        let query = match self.source {
+            Thing::Missing => Query::Unasked,
+            Thing::Right if self.database && runs(&self.influxdb) && !self.stale => Query::Ok,
+            _ => Query::Failing("no".into()),
+        };
+        let is_dumb = self.grafana.container.is_some_and(|have| is_broken(&have));
+        let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
+        let probe = match signed_in {
+            _ if !runs(&self.grafana) => ServerResponse::Unasked,
+            _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
+            None => ServerResponse::Refusing("wrong password".into()),
+            Some(_) => ServerResponse::Answering(Grafana {
+                organisation: Organisation::Present,
+                folder: Folder::NotWanted,
+                data_source: match self.source {
+                    Thing::Missing => SeenSource::Missing,
+                    Thing::Right => seen_source(want.data_source.fields(), want.data_source.made_for()),
+                    Thing::Wrong => seen_source(
+                        BTreeMap::new(),
+                        MadeFor { url: String::new(), database: String::new(), machine: None },
+                    ),
+                },
+                dashboard: seen_dashboard(self.dashboard),
+                user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
+                alerts: seen_alerts(self.rules, case),
+                query,
+                catalogue: None,
+            }),
+        };
+        let values = match self.settings {
+            Thing::Missing => None,
+            Thing::Wrong => Some(BTreeMap::new()),
+            Thing::Right => {
+                let mut values = want.settings.as_ref().unwrap().values.clone();
+                if !self.remembers {
+                    values.remove(Retention::SETTING);
+                }
+                Some(values)
+            }
+        };
+        let upgrade = self.upgrade.map(|(state, id)| Upgrade {
+            id: id.to_string(),
+            from: named_image(LABEL),
+            to: named_image(LABEL + 1),
+            state,
+        });
+        let seen_container = container(&self.grafana, want.container(Role::Grafana).unwrap());
+        let seen_image = image(&self.grafana, case.version());
+        let login = signed_in.filter(|_| !self.slow).map(|accepted| self.seen_login(accepted, case));
+        let is_read = seen_container.ours().is_some_and(|have| {
+            let is_needed = plan::needs_content(want, have, seen_image.as_ref(), upgrade.as_ref());
+            let reads_login =
+                have.is_made_with_file() || login.is_some_and(|login| login.file != PasswordFile::NotRead);
+            have.run != RunState::Dead
+                && (is_needed
+                    || (runs(&self.grafana) && reads_login)
+                    || runs_version.is_some_and(|version| version != LABEL))
+        });
+        let grafana = Server {
+            image: seen_image,
+            volume: volume(&self.grafana),
+            container: seen_container,
+            port_holder: port_holder(Role::Grafana, &self.influxdb, Role::Influxdb),
+            volume_user: None,
+            free_port: None,
+            managed_behind: None,
+            probe,
+            version: runs_version.map(|version| format!("1.{version}.0")),
+            login: login.unwrap_or_default(),
+            content: is_read.then(|| self.content()),
+            unreadable: None,
+            last_image: None,
+        };
+        let last = grafana.files().and_then(|files| files.last_image(grafana.image_label()));
+        let last = last.map(|last| ImageRef::parse(&last).unwrap());
+        let last = last.filter(|last| *last != image_of(Role::Grafana, case.version()));
+        let last_image = last.map(|name| NamedImage { id: name.version().map(|version| version.1.to_string()), name });
+        Observed {
+            time: self.next_id.into(),
+            engine: None,
+            network,
+            network_users: self.network_is_used.then(|| "somebody".to_string()).into_iter().collect(),
+            settings: StoredSettings {
+                numbers: values.iter().map(|_| 1).collect(),
+                values,
+                upgrade,
+                restore: self.restore.map(restore),
+            },
+            influxdb: Server {
+                image: image(&self.influxdb, LABEL),
+                volume: volume(&self.influxdb),
+                container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
+                port_holder: port_holder(Role::Influxdb, &self.grafana, Role::Grafana),
+                volume_user: None,
+                free_port: None,
+                managed_behind: None,
+                probe: if runs(&self.influxdb) {
+                    ServerResponse::Answering(Influxdb {
+                        has_database: self.database,
+                        retention: Some(self.keeps).filter(|_| self.database),
+                    })
+                } else {
+                    ServerResponse::Unasked
+                },
+                version: None,
+                login: SeenLogin::default(),
+                content: None,
+                unreadable: None,
+                last_image: None,
+            },
+            grafana: Server { last_image, ..grafana },
+            others: vec![],
+            lookalikes: vec![],
+        }
+    }
+
+    /// Executes one step as the real systems would; a violated precondition is a failure. Returns
+    /// `false` if Grafana rejects the known passwords, which ends the run.
+    #[must_use]
+    pub fn execute(&mut self, case: Case, login: Option<Credential>, step: &Step) -> bool {
+        match *step {
+            Step::PullImage(role) => self.server(role).image = true,
+            Step::CheckAddress(role, publish) => {
+                assert!(self.server(role).image && self.kept().is_some(), "there is nothing to check it with");
+                let is_held = |srv: &Srv| {
+                    srv.container.is_some_and(|have| {
+                        let ip = if have.open { "0.0.0.0" } else { "127.0.0.1" };
+                        is_up(have.run) && collide(SocketAddr::new(ip.parse().unwrap(), have.port), publish)
+                    })
+                };
+                assert!(!is_held(&self.influxdb) && !is_held(&self.grafana), "a managed container holds it");
+                return !(case.no_address && role == Role::Grafana);
+            }
+            Step::CreateNetwork => {
+                assert!(self.networks.is_empty(), "newer engines refuse a second network of one name");
+                self.networks.push(self.next_id);
+                self.next_id += 1;
+            }
+            Step::RemoveSpareNetworks => self.networks.truncate(1),
+            Step::RemoveNetwork => {
+                let attached = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
+                assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
+                assert!(!self.network_is_used, "another container uses the network");
+                self.networks.clear();
+            }
+            Step::SaveSettings { keeps_retention } => {
+                self.settings = Thing::Right;
+                if let Some(want) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
+                    let deletes = self.database && want.is_shorter_than(self.keeps);
+                    assert!(self.asked || !deletes, "an unconfirmed retention is remembered");
+                    self.remembers = true;
+                }
+            }
+            Step::RemoveSettings => {
+                (self.settings, self.remembers, self.restore) = (Thing::Missing, false, None);
+            }
+            Step::BeginRestore => {
+                assert!(self.settings == Thing::Missing || self.restore.is_some(), "an instance is overwritten");
+                (self.settings, self.restore) = (Thing::Right, Some(self.restoring));
+            }
+            Step::FinishRestore => {
+                assert_eq!(self.restore, Some(self.restoring), "another run took it over");
+                self.restore = None;
+            }
+            Step::CreateVolume(role) => self.server(role).volume = true,
+            Step::RemoveVolume(role) => {
+                assert!(self.server(role).container.is_none(), "the volume is in use");
+                self.server(role).volume = false;
+                self.empty(role);
+            }
+            Step::CreateContainer(ref new) => self.create(new),
+            Step::WriteFirstPassword(password) => {
+                assert_eq!(self.db, None, "a password is written before the first start");
+                self.file = self.password(password, case);
+                assert_ne!(self.file, None);
+            }
+            Step::TryLogin(login) => {
+                assert_eq!(self.grafana.container.unwrap().run, RunState::Running);
+                if self.db != self.password(login, case) {
+                    return false;
+                }
+            }
+            Step::StorePassword { login, clears_pending } => {
+                assert!(self.grafana.container.is_some());
+                let accepted = self.password(login, case);
+                assert_eq!(accepted, self.db, "only what Grafana accepted is stored");
+                self.file = accepted;
+                self.pending = if clears_pending { accepted } else { self.pending };
+            }
+            Step::WritePendingPassword(new) => self.pending = self.password(new, case),
+            Step::ChangePassword(new) => {
+                let have = self.grafana.container.unwrap();
+                assert!(have.run == RunState::Running && !have.open, "only on loopback");
+                assert_eq!(self.db, Some(DEFAULT), "the default password is replaced");
+                self.db = self.password(new, case);
+                assert!(self.db.is_some_and(|new| new != DEFAULT) && self.pending == self.db);
+            }
+            Step::CheckLoginForm => assert_ne!(self.db, Some(DEFAULT)),
+            Step::ResetPassword(new) => {
+                assert_eq!(self.grafana.container.unwrap().run, RunState::Running);
+                self.db = self.password(new, case);
+                assert_eq!(self.db, self.pending, "a run that ends now loses the password");
+            }
+            Step::WriteVersion { version, .. } => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!((have.run, Version(1, have.version)), (RunState::Running, version));
+                (self.recorded, self.promised) = (Some(have.version), None);
+            }
+            Step::WriteIntendedVersion { version, .. } => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!((have.run, Version(1, have.version)), (RunState::Created, version));
+                (self.promised, self.promised_for) = (Some(have.version), have.id);
+            }
+            Step::ClearIntendedVersion => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!((have.run, have.id), (RunState::Created, self.promised_for));
+                self.promised = None;
+            }
+            Step::RecordUpgrade(ref upgrade) => {
+                assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");
+                self.upgrade = Some((upgrade.state, upgrade.id.parse().unwrap()));
+                // Time passes.
+                self.next_id += 1;
+            }
+            Step::EndUpgrade(ref end) => {
+                self.upgrade = end.as_ref().map(|upgrade| (upgrade.state, upgrade.id.parse().unwrap()));
+                assert!(!self.is_pending(), "the copy may be needed as long as it is recorded");
+                self.copy = None;
+            }
+            Step::CopyDatabase { ref upgrade } => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!(have.run, RunState::Created, "nothing may have the database open");
+                assert_eq!(self.ran, LABEL, "what is copied is what ran before");
+                let id = upgrade.parse().unwrap();
+                assert_eq!(self.upgrade, Some((UpgradeState::Unproven, id)), "the record comes first");
+                self.copy = Some(Copied {
+                    id,
+                    ran: self.ran,
+                    recorded: self.recorded,
+                    promised: self.promised,
+                    db: self.db,
+                    file: self.file,
+                    pending: self.pending,
+                });
+            }
+            Step::RestoreDatabase => {
+                assert_eq!(
+                    self.grafana.container.unwrap().run,
+                    RunState::Created,
+                    "nothing may have the database open"
+                );
+                let copy = self.copy.take().unwrap();
+                assert_eq!(self.upgrade.unwrap().1, copy.id, "another upgrade's copy");
+                (self.ran, self.recorded, self.promised) = (copy.ran, copy.recorded, copy.promised);
+                (self.db, self.file, self.pending) = (copy.db, copy.file, copy.pending);
+            }
+            Step::ProveDashboard => {
+                let have = self.grafana.container.unwrap();
+                assert_eq!(have.run, RunState::Running, "it proves what runs");
+                assert!(have.version > LABEL && !case.broken, "what proves itself is the new one");
+                assert_eq!((self.recorded, self.promised), (Some(have.version), None));
+            }
+            Step::RemoveContainer(role) => self.server(role).container = None,
+            Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
+            Step::StartContainer(role) => self.start(role, case.no_address),
+            Step::AwaitAnswer(role) => {
+                let have = self.server(role).container.unwrap();
+                assert_eq!(have.run, RunState::Running, "{role} must run to answer");
+                if role == Role::Grafana && case.broken && have.version > LABEL {
+                    return false;
+                }
+                self.slow &= role != Role::Grafana;
+            }
+            Step::CreateDatabase => {
+                assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
+                if !self.database {
+                    self.keeps = case.retention.unwrap_or(Retention::Forever);
+                }
+                self.database = true;
+            }
+            Step::SaveDashboard { .. }
+            | Step::SetHome
+            | Step::SaveDataSource { .. }
+            | Step::SaveAlertRules { .. }
+            | Step::DeleteAlertRules { .. }
+            | Step::VerifyQuery
+                if login.is_none_or(|login| self.password(login, case) != self.db) =>
+            {
+                panic!("nothing is signed in with {login:?}");
+            }
+            Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = Thing::Right,
+            Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
+            Step::SetRetention { from } => {
+                let want = case.retention.unwrap();
+                assert_eq!((self.database, from), (true, Some(self.keeps)), "the altered period was read before");
+                assert!(self.asked || !want.is_shorter_than(self.keeps), "points are dropped without a question");
+                self.keeps = want;
+            }
+            // `down --deregister` is for external servers, but the model has containers.
+            Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
+            Step::SaveDashboard { .. } => unreachable!("the dashboard does not exist"),
+            Step::SetHome => {
+                assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
+                self.home = true;
+            }
+            Step::SaveDataSource { .. } => self.source = Thing::Right,
+            Step::SaveAlertRules { .. } => {
+                assert_eq!((case.alerts, self.source), (Some(true), Thing::Right), "rules ask the data source");
+                assert_ne!(self.dashboard, Thing::Missing, "the objective is the dashboard's");
+                self.rules = Thing::Right;
+            }
+            Step::DeleteAlertRules { .. } => {
+                assert_eq!(case.alerts, Some(false));
+                self.rules = Thing::Missing;
+            }
+            Step::VerifyQuery => {
+                assert!(
+                    self.database
+                        && self.influxdb.container.unwrap().run == RunState::Running
+                        && self.source == Thing::Right
+                );
+                self.stale = false;
+            }
+            Step::CreateOrganisation | Step::CreateFolder => unreachable!("not specified"),
+        }
+        let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == RunState::Running);
+        assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is accepted off loopback after {step:?}");
+        true
+    }
+
+    pub fn is_pending(&self) -> bool {
+        self.upgrade.is_some_and(|(state, _)| !matches!(state, UpgradeState::Undone | UpgradeState::Ended))
+    }
+
+    pub fn empty(&mut self, role: Role) {
+        match role {
+            Role::Influxdb => self.database = false,
+            Role::Grafana => {
+                (self.db, self.file, self.pending) = (None, None, None);
+                (self.ran, self.recorded, self.promised, self.copy) = (0, None, None, None);
+                (self.home, self.stale) = (false, false);
+                (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
+                self.rules = Thing::Missing;
+            }
+        }
+    }
+
+    pub fn create(&mut self, new: &NewContainer) {
+        let NewContainer { role, config, usage, .. } = new;
+        let (password, open, port) = (config.password, config.is_open(), config.publish.port());
+        assert_eq!(*usage == ContainerUse::Service, port != 0, "{new:?}");
+        let version = config.image.version().map_or(LABEL, |version| version.1);
+        let network = self.kept().expect("the network does not exist");
+        let id = self.next_id;
+        self.next_id += 1;
+        let srv = self.server(*role);
+        assert!(srv.container.is_none(), "the name is taken");
+        assert!(srv.image, "the image does not exist");
+        assert!(srv.volume, "the volume does not exist");
+        let (spec, run) = (Spec::Right, RunState::Created);
+        srv.container = Some(Cont { spec, network, run, password, open, port, version, id });
+    }
+
+    pub fn start(&mut self, role: Role, no_address: bool) {
+        let kept = self.kept();
+        let file = self.file;
+        let other = if role == Role::Grafana { self.influxdb } else { self.grafana };
+        let have = self.server(role).container.as_mut().expect("nothing to start");
+        let is_taken = other.container.is_some_and(|other| is_up(other.run) && other.port == have.port);
+        assert!(!is_taken, "{role} starts at a port that the other role holds");
+        assert_eq!(Some(have.network), kept, "attached to a network that is gone");
+        have.run = RunState::Running;
+        let (password, version) = (have.password, have.version);
+        assert!(!no_address || !have.open || role != Role::Grafana, "it starts at an address that was not checked");
+        if role == Role::Grafana {
+            let with_file = password == PasswordSource::File;
+            assert!(!with_file || file.is_some(), "Grafana ends when its password's file is missing");
+            if self.db.is_none() {
+                self.db = if with_file { file } else { Some(DEFAULT) };
+            }
+            assert!(version >= self.ran, "an older Grafana starts on a migrated database");
+            let is_safe =
+                matches!((self.upgrade, self.copy), (Some((UpgradeState::Unproven, id)), Some(copy)) if copy.id == id);
+            assert!(self.ran == 0 || version == self.ran || is_safe, "a database is migrated without a copy");
+            self.ran = version;
+        }
+    }
+
+    /// The model's own definition of success.
+    pub fn is_done(&self, case: Case) -> bool {
+        let fine = |role: Role, srv: &Srv| {
+            srv.container.is_some_and(|have| {
+                have.spec == Spec::Right
+                    && have.port == case.port(role)
+                    && have.run == RunState::Running
+                    && Some(have.network) == self.kept()
+            })
+        };
+        let door = self.grafana.container.is_some_and(|have| {
+            let own = self.db != Some(DEFAULT);
+            let labelled = have.password == PasswordSource::File;
+            // If Grafana has its own password, the label leads the next run to the file.
+            let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
+            have.open == case.open && found && (own || !case.open)
+        });
+        let version = case.version();
+        let is_version = self.grafana.container.is_some_and(|have| have.version == version)
+            && (version == LABEL || (self.recorded == Some(version) && self.promised.is_none()));
+        let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
+        let labelled = self.grafana.container.is_some_and(|have| have.password == PasswordSource::File);
+        let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
+        let keeps = case.retention.is_none_or(|want| want == self.keeps);
+        let dashboards = self.dashboard == Thing::Right && (!case.own || self.own == Thing::Right);
+        let alerts = match case.alerts {
+            None => true,
+            Some(true) => self.rules == Thing::Right,
+            Some(false) => self.rules == Thing::Missing,
+        };
+        let inside = self.database && keeps && self.source == Thing::Right && dashboards && alerts && !self.stale;
+        let servers = fine(Role::Influxdb, &self.influxdb) && fine(Role::Grafana, &self.grafana) && !self.is_pending();
+        let remembered = self.settings == Thing::Right && (case.retention.is_none() || self.remembers);
+        self.networks.len() == 1 && servers && is_version && door && settled && inside && remembered
+    }
+}
+
+/// Whether a container in this state holds its published port.
+pub fn is_up(run: RunState) -> bool {
+    matches!(run, RunState::Running | RunState::Paused | RunState::Restarting)
+}
+
+/// The steps that are executed, with their phases, in possible orders: the roles run in parallel, so one lane before
+/// the other and vice versa.
+pub fn orders(plan: &Plan) -> [Vec<(Phase, Step)>; 2] {
+    let order = |roles: [Role; 2]| {
+        let phases = Phase::ALL.into_iter().filter(|phase| *phase <= plan.until());
+        let lanes = phases.flat_map(|phase| roles.map(|role| (phase, role)));
+        lanes.flat_map(|(phase, role)| plan.lane(phase, role).map(move |(step, _)| (phase, step.clone()))).collect()
+    };
+    [order([Role::Influxdb, Role::Grafana]), order([Role::Grafana, Role::Influxdb])]
+}
+
+pub fn empty_world() -> World {
+    let empty = Srv { image: true, volume: false, container: None };
+    World {
+        networks: vec![],
+        network_is_used: false,
+        next_id: 1,
+        influxdb: empty,
+        grafana: empty,
+        database: false,
+        keeps: Retention::Forever,
+        asked: false,
+        db: None,
+        file: None,
+        pending: None,
+        ran: 0,
+        recorded: None,
+        promised: None,
+        promised_for: 0,
+        upgrade: None,
+        copy: None,
+        dashboard: Thing::Missing,
+        own: Thing::Missing,
+        source: Thing::Missing,
+        rules: Thing::Missing,
+        home: false,
+        stale: false,
+        settings: Thing::Missing,
+        remembers: false,
+        restore: None,
+        restoring: 0,
+        slow: false,
+    }
+}
+
+/// The state after a first `up`.
+pub fn whole_world() -> World {
+    let srv = |role: Role| {
+        let have = Cont {
+            spec: Spec::Right,
+            network: 1,
+            run: RunState::Running,
+            password: PasswordSource::Default,
+            open: false,
+            port: role.port(),
+            version: LABEL,
+            id: 0,
+        };
+        Srv { image: true, volume: true, container: Some(have) }
+    };
+    World {
+        networks: vec![1],
+        next_id: 2,
+        influxdb: srv(Role::Influxdb),
+        grafana: srv(Role::Grafana),
+        database: true,
+        db: Some(DEFAULT),
+        ran: LABEL,
+        dashboard: Thing::Right,
+        source: Thing::Right,
+        home: true,
+        settings: Thing::Right,
+        ..empty_world()
+    }
+}
+
+/// The plan for a modified snapshot of that state.
+pub fn plan_with(stack: &Stack, change: impl FnOnce(&mut Observed)) -> Plan {
+    let mut seen = whole_world().observe(&self::stack(Case::default()), Case::default());
+    change(&mut seen);
+    plan::up(stack, &seen, UpOptions::default())
+}
+
+pub fn steps(plan: &Plan) -> Vec<Step> {
+    plan.steps().map(|(step, _)| step.clone()).collect()
+}
+
+pub fn restore(run: u32) -> Restore {
+    Restore { id: run.to_string(), archive: "/saved".into(), digest: "d1".into(), machine: "box".into(), process: run }
+}
