@@ -279,7 +279,7 @@ fn on_an_api_server() {
 #[test]
 #[ignore = "needs a node, which `tests/run kubernetes` starts"]
 fn on_a_node() {
-    let source = Instance::with_grafana("kubernetes", "grafana/grafana:12.4.10");
+    let source = Instance::new("kubernetes");
     source.first_up(&[]).expect(0);
     source.run(&["demo", "--backfill", "30m", "--models", "m1,big one"]).expect(0);
     let namespace = Namespace::new("metrics");
@@ -377,6 +377,8 @@ fn moves_data(source: &Instance, it: &Exported<'_>) {
     let until =
         |word: &str| lines.iter().take_while(|line| !line.contains(word)).copied().collect::<Vec<_>>().join("\n");
     it.namespace.shell(&it.directory(), &until("kubectl exec"));
+    // More than the connection buffers: `kubectl exec` would wait until its input is read.
+    std::fs::write(it.folder.path().join(format!("{}.tar.gz", it.name)), vec![0; 16 << 20]).unwrap();
     for line in lines.iter().filter(|line| line.contains("kubectl exec")) {
         let command = it.namespace.command("sh").args(["-ec", line]).current_dir(it.directory()).output().unwrap();
         let refused = crate::support::run::ran(&command);

@@ -5,6 +5,8 @@
 # namespaces of its own, which remove its processes, mounts, addresses and firewall rules. If this machine cannot run a
 # node, or with CLIPPER_METRICS_TEST_NODE=no, only the API server is used, which still validates and admits every object.
 #
+# CLIPPER_METRICS_TEST_GRAFANA_IMAGE names an image of a real Grafana on the engine, as for the other tests.
+#
 # A cluster that already exists can be used instead: set KUBECONFIG to a file for it, CLIPPER_METRICS_TEST_REGISTRY to a
 # registry that its nodes and the engine reach, and run `cargo test --test it -- --ignored kubernetes::`.
 set -euo pipefail
@@ -66,6 +68,8 @@ if [ "${1:-}" != --inside ]; then
   namespaces=(unshare --net --mount --pid --ipc --uts --fork --kill-child --mount-proc)
   "${namespaces[@]}" true 2>/dev/null || fail "namespaces cannot be created on this machine"
   work=$(mktemp -d /var/tmp/clipper-metrics-kubernetes.XXXXXX)
+  image=${CLIPPER_METRICS_TEST_GRAFANA_IMAGE:-}
+  [ -z "$image" ] || docker save "$image" >"$work/grafana.tar"
   # The control groups outlive the processes in them.
   groups() { find /sys/fs/cgroup -depth -type d -path "*/${work##*/}*" 2>/dev/null; }
   # shellcheck disable=SC2317 # the trap calls it
@@ -236,6 +240,10 @@ CONF
     --cgroup-parent "/$name/docker"
   export DOCKER_HOST="unix://$work/docker.sock"
   await 90 engine docker version || return 1
+  if [ -e "$work/grafana.tar" ]; then
+    docker load --quiet --input "$work/grafana.tar" >/dev/null
+    ctr --address /run/containerd/containerd.sock --namespace k8s.io images import "$work/grafana.tar" >/dev/null
+  fi
   # Docker's own rules drop what others forward.
   iptables -I FORWARD -i pods -j ACCEPT
   iptables -I FORWARD -o pods -j ACCEPT

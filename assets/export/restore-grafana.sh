@@ -4,6 +4,8 @@
 set -eu
 fail() {
   echo "restore: $*" >&2
+  # `kubectl exec` does not end before its input is read.
+  cat >/dev/null
   exit 1
 }
 cd /var/lib/grafana
@@ -33,6 +35,7 @@ if [ ! -e "$new/complete" ]; then
   : >"$new/complete"
 fi
 # From here on, another run finishes the exchange.
+cat >/dev/null
 if [ -e "$new/grafana/grafana.db" ]; then
   # The database itself comes last: while it exists, the journals belong to it.
   if [ -e grafana.db ]; then

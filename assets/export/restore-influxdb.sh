@@ -3,6 +3,8 @@
 set -eu
 fail() {
   echo "restore: $*" >&2
+  # `kubectl exec` does not end before its input is read.
+  cat >/dev/null
   exit 1
 }
 cd /var/lib/influxdb
@@ -17,6 +19,8 @@ if [ ! -e "$new/complete" ]; then
   if ! tar -x -z -f - -C "$new" || [ ! -s "$new/manifest.json" ]; then
     fail "the file is not a complete backup; nothing was changed"
   fi
+  # Only Grafana's volume may contain its passwords.
+  rm -rf "$new/grafana" "$new/grafana-own"
   # A server that only this container can reach.
   export INFLUXDB_META_DIR="$new/meta" INFLUXDB_DATA_DIR="$new/data" INFLUXDB_DATA_WAL_DIR="$new/wal"
   export INFLUXDB_HTTP_BIND_ADDRESS=127.0.0.1:8086 INFLUXDB_BIND_ADDRESS=127.0.0.1:8088
@@ -31,10 +35,11 @@ if [ ! -e "$new/complete" ]; then
   trap - EXIT
   kill "$server"
   wait "$server" || true
-  rm -rf "$new/influxdb" "$new/grafana" "$new/grafana-own"
+  rm -rf "$new/influxdb"
   : >"$new/complete"
 fi
 # From here on, another run finishes the exchange.
+cat >/dev/null
 for folder in meta data wal; do
   if [ -e "$new/$folder" ]; then
     rm -rf "$folder"

@@ -406,6 +406,7 @@ fn a_swarm_takes_over_the_data_of_an_instance() {
 
     // Another time, each command leaves the newer data alone.
     engine.shell(&directory, &stop.join("\n")).expect(0);
+    std::fs::write(folder.path().join("clipper-metrics.tar.gz"), vec![0; 16 << 20]).unwrap();
     for line in restore.lines().filter(fills) {
         let refused = engine.shell(&directory, line).expect(1);
         assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
