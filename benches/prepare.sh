@@ -6,8 +6,10 @@ rounds=${3:-${ROUNDS:-5}}
 cargo build --quiet --release
 program=$target/release/clipper-metrics
 work=$(mktemp -d)
-influxdb=${1:-cm-bench/influxdb}
-grafana=${2:-cm-bench/grafana}
+# The tags name versions as those of the official images do, so that `status` reads no file in Grafana's volume.
+images=(influxdb:1.12.4 grafana/grafana:12.4.10)
+influxdb=${1:-cm-bench/${images[0]}}
+grafana=${2:-cm-bench/${images[1]}}
 is_double=""
 if [ $# -lt 2 ]; then
   is_double=yes
@@ -18,10 +20,9 @@ if [ $# -lt 2 ]; then
     kill -0 "$registry"
     sleep 0.1
   done
-  for image in influxdb:1.12.4 grafana/grafana:12.4.10; do
+  for image in "${images[@]}"; do
     docker pull --quiet "$registry_address/$image" >/dev/null
-    name=${image%:*}
-    docker tag "$registry_address/$image" "cm-bench/${name##*/}"
+    docker tag "$registry_address/$image" "cm-bench/$image"
     docker rmi "$registry_address/$image" >/dev/null
   done
   kill "$registry"

@@ -21,6 +21,8 @@ const SEARCHED: usize = 50;
 /// How long before the newest report a latency still counts, in milliseconds. An idle
 /// model reports zeros, so an unlimited search for its last latency would read all of its data.
 const RECENT: i64 = 600_000;
+/// How far back the newest counters are read first, by InfluxDB's own clock.
+const LAST_HOUR: &str = "1h";
 /// The points of one report have the same time. Later points belong to the next report, in milliseconds.
 const SAME_REPORT: i64 = 1_000;
 /// The number of measurements in one query, which bounds the size of its answer.
@@ -84,15 +86,20 @@ impl Influxdb {
             })
             .collect();
         let of_tag = format!("GROUP BY {}", quoted(DEMO_TAG));
-        let counters = self.newest(database, "value", COUNTER, models.keys(), &of_tag).await;
-        for point in counters.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            let Some(model) = model_of(&mut models, &point, COUNTER) else { continue };
-            if point.is_demo() {
-                model.last_demo = model.last_demo.max(Some(point.at()));
-            } else {
-                model.last_report = Some(point.at());
-                // The count since the previous report; asking for the rate would take as long as for the count.
-                model.rate = point.number().map(|count| count / SECONDS);
+        // First the newest shard only: InfluxDB opens every shard for an unlimited query.
+        for clauses in [format!("WHERE time > now() - {LAST_HOUR} {of_tag}"), of_tag] {
+            let missing: Vec<String> =
+                models.values().filter(|model| model.last_report.is_none()).map(|model| model.name.clone()).collect();
+            let counters = self.newest(database, "value", COUNTER, missing.iter(), &clauses).await;
+            for point in counters.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+                let Some(model) = model_of(&mut models, &point, COUNTER) else { continue };
+                if point.is_demo() {
+                    model.last_demo = model.last_demo.max(Some(point.at()));
+                } else {
+                    model.last_report = Some(point.at());
+                    // The count since the previous report; asking for the rate would take as long as for the count.
+                    model.rate = point.number().map(|count| count / SECONDS);
+                }
             }
         }
         models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());

@@ -133,21 +133,17 @@ async fn converge(
     let mut executed: Vec<ExecutedStep> = Vec::new();
     let mut retries = Retries::new(listener);
     let mut preparations = 0;
+    let mut waiting: Option<Instant> = None;
     let mut connections = systems.connect();
     loop {
-        let seen = match systems.observe(&mut connections, Depth::Servers).await {
-            Ok(seen) => seen,
-            Err(error @ Error::Raced { .. }) => {
-                retries.after(error).await?;
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let seen = systems.observe(&mut connections, Depth::Servers).await?;
         let plan = plan::up(systems.stack(), &seen, options);
         if let Some((resource, blocked)) = plan.blocked() {
             let blocked = Error::Blocked { resource, blocked: blocked.clone() };
-            if let Some(plan) = plan::withdraw(&seen).filter(|_| has_only_created(&executed)) {
-                systems.apply(&plan, &mut connections, &mut executed).await.map_err(FailedStep::into_error)?;
+            if let Some(plan) = plan::withdraw(&seen).filter(|_| has_only_created(&executed))
+                && let Err(FailedStep { error, .. }) = systems.apply(&plan, &mut connections, &mut executed).await
+            {
+                listener.on(Event::Warning(&format!("Grafana's container, which was not started, remains: {error}")));
             }
             return Err(blocked.into());
         }
@@ -178,14 +174,18 @@ async fn converge(
         match systems.apply(&plan, &mut connections, &mut executed).await {
             Ok(()) => {
                 options = options.after(&plan);
-                preparations += 1;
                 if plan.only_waits() {
                     // The server answers, but not every request.
-                    let waits = plan.executable().find(|step| matches!(step, Step::AwaitAnswer(_))).cloned();
-                    let error = not_converged(systems.stack(), &plan, started);
-                    retries.spend(error).map_err(|error| Failure { step: waits, error })?;
+                    if waiting.get_or_insert_with(Instant::now).elapsed() >= systems.stack().timeout {
+                        let step = plan.executable().find(|step| matches!(step, Step::AwaitAnswer(_))).cloned();
+                        return Err(Failure { step, error: not_converged(systems.stack(), &plan, started) });
+                    }
                     pause(&mut retries.backoff).await;
-                } else if plan.until() == Phase::End || preparations > MAX_PREPARATIONS {
+                    continue;
+                }
+                waiting = None;
+                preparations += 1;
+                if plan.until() == Phase::End || preparations > MAX_PREPARATIONS {
                     retries.spend(not_converged(systems.stack(), &plan, started))?;
                 }
             }

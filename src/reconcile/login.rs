@@ -49,6 +49,11 @@ struct Rejection {
 }
 
 impl Logins {
+    /// Forgets what each observation reads again.
+    pub(super) fn forget_facts(&mut self) {
+        (self.files, self.default_login) = (None, None);
+    }
+
     fn accept(&mut self, attempt: Attempt) {
         (self.client, self.gave_up) = (None, None);
         // It may have been rejected before it became the password.
@@ -419,6 +424,7 @@ impl Systems {
 
     /// Replaces the default password, with which Grafana was just observed.
     pub(super) async fn change_password(&self, connection: &mut Connection, new: Credential) -> Result<()> {
+        self.expect_the_container(connection).await?;
         let new = self.planned(connection, new).await?;
         let Auth::Basic(_, password) = &new.auth else { return Ok(()) };
         let default = &self.credentials.default_password;

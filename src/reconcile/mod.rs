@@ -15,6 +15,7 @@ mod wait;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_util::future::join;
 
@@ -27,6 +28,7 @@ pub(crate) use self::converge::{expect_known_settings, expect_restored, summariz
 pub use self::login::generate_password;
 pub use self::native::native_servers;
 use self::upgrade::micros_since_1970;
+use crate::backoff::pause;
 use crate::engine::{Docker, Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::grafana::{self, Grafana};
@@ -49,6 +51,11 @@ use crate::model::volume_content::VolumeContent;
 
 /// Ports that are tried to name a free one.
 const PORTS_TRIED: u16 = 100;
+
+/// The number of observations, if another process changes the instance during each of them.
+const OBSERVATIONS: usize = 4;
+/// The first pause between them.
+const RACE: Duration = Duration::from_millis(20);
 
 /// The extent of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +135,18 @@ impl Systems {
     /// [`Error::Docker`] if the engine does not answer. A server that does not answer is part of
     /// the snapshot.
     pub async fn observe(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+        let mut backoff = RACE;
+        for _ in 1..OBSERVATIONS {
+            match self.observe_once(connections, depth).await {
+                // Another process replaced a container while its volume was read.
+                Err(Error::Raced { .. }) => pause(&mut backoff).await,
+                result => return result,
+            }
+        }
+        self.observe_once(connections, depth).await
+    }
+
+    async fn observe_once(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let Some(docker) = &self.docker else { return self.look(connections, depth).await };
         // In parallel, because some engines take long to return their version.
         let (checked, seen) = join(docker.check(), self.look(connections, depth)).await;
@@ -137,6 +156,7 @@ impl Systems {
 
     async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let time = micros_since_1970();
+        connections.grafana.logins.forget_facts();
         let nothing = || SeenRole {
             image: None,
             volume: Volume::Absent,
@@ -178,7 +198,13 @@ impl Systems {
                 join(ask_influxdb, ask_grafana).await
             }
         };
-        let (grafana_probe, grafana_version, login) = grafana_probe?;
+        let (grafana_probe, unreadable) = match grafana_probe {
+            Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => {
+                ((ServerResponse::Unasked, None, SeenLogin::default()), Some(why))
+            }
+            answer => (answer?, None),
+        };
+        let (grafana_probe, grafana_version, login) = grafana_probe;
         let (influxdb_probe, influxdb_version) = influxdb_probe?;
         if influxdb.managed_behind.is_none() && influxdb_probe.state().is_some() {
             influxdb.managed_behind = self.forwarded_to(&connections.influxdb, &influxdb.container).await?;
@@ -197,6 +223,7 @@ impl Systems {
         match read {
             Some(Ok(content)) => grafana.content = Some(content),
             Some(Err(why)) => grafana.unreadable = Some(why),
+            None if unreadable.is_some() => grafana.unreadable = unreadable,
             // The file shows the recorded version if the volume was created for another one. The login may have read
             // the files already.
             None if is_ours => {
@@ -248,11 +275,10 @@ impl Systems {
         }
         match result {
             Ok(content) => Ok(Some(Ok(content))),
-            Err(Error::Docker { refusal: Refusal::Gone, doing, why }) => {
-                Err(Error::Docker { refusal: Refusal::Gone, doing, why })
-            }
-            Err(Error::Docker { why, .. }) if depth == Depth::Servers => Ok(Some(Err(why))),
-            Err(Error::Docker { .. }) => Ok(None),
+            Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => Ok(Some(Err(why))),
+            Err(Error::Docker {
+                doing, why, refusal: Refusal::Ending | Refusal::NotFound | Refusal::Conflict, ..
+            }) => Err(Error::Raced { doing, why }),
             Err(error) => Err(error),
         }
     }
@@ -285,7 +311,7 @@ impl Systems {
         connection.hold(have.map(|have| have.id.clone()));
         match (self.stack.service(connection.role), have) {
             // Another server may answer at the desired address.
-            (Service::Container(_), Some(have)) if have.run == RunState::Running => {
+            (Service::Container(_), Some(have)) if matches!(have.run, RunState::Running | RunState::Paused) => {
                 self.move_to(connection, have.published);
             }
             (Service::Container(spec), _) => self.move_to(connection, Some(spec.specification.publish)),

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::engine::OwnEngine;
 use super::instance::{Instance, SOON, docker, is_podman};
-use crate::support::run::{Run, ran};
-use crate::support::{eventually, influxd, registry};
+use crate::support::run::{Run, http_with, ran};
+use crate::support::{eventually, free_port, influxd, registry};
 
 /// Breaks something; `status` reports it, `up` repairs it, and the points written before still exist.
 fn repaired(it: &Instance, what: &str, break_it: impl FnOnce()) {
@@ -22,6 +22,18 @@ fn repaired(it: &Instance, what: &str, break_it: impl FnOnce()) {
     let up = it.run(&["up"]);
     assert_eq!(up.code, 0, "{what}: {}", up.err);
     it.assert_whole();
+}
+
+#[test]
+fn a_paused_grafana_is_replaced_at_another_port() {
+    let it = Instance::new("paused-moved");
+    it.first_up(&[]).expect(0);
+    docker(&["pause", &it.container("grafana")]).unwrap();
+    let port = free_port().to_string();
+    it.run(&["up", "--grafana-port", &port]).expect(0);
+    let (code, _) = http_with("GET", &format!("http://127.0.0.1:{port}/api/health"), None, &[]).unwrap();
+    assert_eq!(code, 200);
+    assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"));
 }
 
 #[test]

@@ -89,8 +89,7 @@ pub fn needs_content(stack: &Stack, have: &OurContainer, image: Option<&Image>, 
         let want = ContainerConfig { password: made.password, ..spec.specification.clone() };
         *made == want
     });
-    // A paused one is unpaused first.
-    if have.run == RunState::Paused {
+    if can_unpause(stack, have) {
         return false;
     }
     let runs = have.run == RunState::Running;
@@ -393,10 +392,14 @@ fn create_to_read<S>(context: &Context<'_, S>) -> Work {
     }
     let work = work.with(Phase::Preparation, [Step::CreateContainer(Box::new(new))]);
     match task(context, None) {
-        _ if context.restores() => work.with(Phase::Changes, [Step::RestoreDatabase]).with(Phase::Changes, start),
+        _ if context.restores() => work
+            .with(Phase::Changes, [Step::RestoreDatabase, Step::RemoveContainer(grafana)])
+            .with(Phase::Changes, [service(context, spec.specification.password)])
+            .with(Phase::Changes, start),
         Some(task) => work
             .with(Phase::Trial, start.clone())
-            .with(Phase::Trial, task.steps(context))
+            // Whether the default password is in force is known after the start.
+            .with(Phase::Trial, if task == LoginTask::Secure { vec![] } else { task.steps(context) })
             .with(Phase::Changes, [Step::RemoveContainer(grafana), service(context, PasswordSource::File)])
             .with(Phase::Changes, upgrade::before_start(context, &desired))
             .with(Phase::Changes, start),
@@ -428,8 +431,8 @@ fn restore<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
     Work::new(finding)
         .with(Phase::Preparation, pull(context))
         .with(Phase::Trial, context.removal(have))
-        .with(Phase::Changes, [Step::RestoreDatabase, Step::StartContainer(Role::Grafana)])
-        .with(Phase::Changes, [Step::AwaitAnswer(Role::Grafana)])
+        .with(Phase::Changes, [Step::RestoreDatabase, service(context, context.spec.specification.password)])
+        .with(Phase::Changes, [Step::StartContainer(Role::Grafana), Step::AwaitAnswer(Role::Grafana)])
 }
 
 /// The configuration with a loopback port that the engine chooses.
@@ -438,11 +441,17 @@ pub(super) fn private(spec: &DesiredContainer) -> ContainerConfig {
     ContainerConfig { publish, password: PasswordSource::Default, ..spec.specification.clone() }
 }
 
+/// Whether a paused container is unpaused and answers before anything is decided about it.
+fn can_unpause(stack: &Stack, have: &OurContainer) -> bool {
+    let is_out_of_reach = matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback();
+    have.run == RunState::Paused && have.on_network && have.published.is_some() && !is_out_of_reach
+}
+
 /// Whether Grafana is unpaused before the next plan decides: the content of its volume and its login are then known.
 fn unpauses_first<S>(context: &Context<'_, S>, have: &OurContainer) -> bool {
-    let Context { spec, options, frees_port_first, .. } = context;
+    let Context { stack, spec, options, frees_port_first, .. } = context;
     let changes = *frees_port_first || options.reset_password || !differences(context, have).is_empty();
-    spec.role == Role::Grafana && have.run == RunState::Paused && changes && !context.restores() && !have.name_taken
+    spec.role == Role::Grafana && can_unpause(stack, have) && changes && !context.restores() && !have.name_taken
 }
 
 /// Whether a running Grafana that does not answer yet must answer before the next plan decides: if it rejects a
@@ -571,6 +580,17 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
     let is_unrecorded =
         runs != seen.recorded() || (is_tried && seen.files().is_some_and(|files| !files.ran_last(image)));
     let record = runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() });
+    if spec.specification.is_open() && seen.login.account == Account::Other && seen.login.has_default_password {
+        let user = &context.stack.login.user;
+        return blocked(Blocker {
+            kind: BlockReason::Settings,
+            why: format!("Grafana's account {user} has the password admin, and other hosts can use it"),
+            hint: format!(
+                "change that password in Grafana, then supply it with `{}`",
+                context.stack.command("up --grafana-password-file FILE")
+            ),
+        });
+    }
     let (finding, mut steps) = if spec.specification.is_open() && seen.login.account == Account::DefaultPassword {
         let difference =
             Difference { field: "password".into(), have: "Grafana's default".into(), want: "another password".into() };
@@ -764,6 +784,8 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
             // On a private Grafana, the accepted login decides what is left to do.
             if task == LoginTask::Try || is_in_place(context, Some(have), task) {
                 work.add(Phase::Trial, task.steps(context));
+            } else if task == LoginTask::Reset {
+                work.add(Phase::Changes, task.steps(context));
             }
         }
     }

@@ -252,7 +252,10 @@ pub(super) fn private_start<S>(
         return Ok(vec![]);
     }
     let was_started = matches!(have.run, RunState::Exited(_));
-    let has_password = have.run == RunState::Created && have.is_made_with_file() && !upgrade::may_migrate(context);
+    let has_password = have.run == RunState::Created
+        && have.is_made_with_file()
+        && has_stored_password(context)
+        && !upgrade::may_migrate(context);
     // The port of a moved container may be taken, and the other role's container is removed only later.
     let is_free = context.seen.port_holder.is_none();
     let stays = have.specification.as_ref().is_some_and(|made| {
@@ -323,7 +326,8 @@ pub(super) fn new_password<S>(
         return PasswordSource::Default;
     }
     let signed_in = matches!(context.seen.probe, ServerResponse::Answering(_));
-    let is_stored = has_stored_password(context) || have.is_some_and(OurContainer::is_made_with_file);
+    let had_file = |have: &OurContainer| have.is_made_with_file() && have.run != RunState::Created;
+    let is_stored = has_stored_password(context) || have.is_some_and(had_file);
     match task {
         _ if is_fresh(context) => first_password(context),
         Some(LoginTask::Secure) if !context.stack.login.is_admin() && !is_stored => PasswordSource::Default,
