@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::Context;
@@ -24,33 +25,31 @@ use crate::reconcile::{Depth, Systems, generate_password};
 #[derive(Debug, Args)]
 pub struct Export {
     /// Format of the files
-    pub format: ExportFormat,
+    pub format: Format,
     /// Directory to write to; if not empty, it must hold only an earlier export in this format
     #[arg(value_hint = ValueHint::DirPath)]
     pub directory: PathBuf,
 }
 
-/// The format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExportFormat {
-    /// Data source and dashboards for a Grafana that is provisioned from files
-    Provisioning,
-    /// A Compose file that uses this instance's volumes
-    Compose,
-    /// A stack file for `docker stack deploy`
-    Swarm,
-    /// Manifests and a kustomization
-    Kubernetes,
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Provisioning => "Data source and dashboards for a Grafana that is provisioned from files",
+            Self::Compose => "A Compose file that uses this instance's volumes",
+            Self::Swarm => "A stack file for `docker stack deploy`",
+            Self::Kubernetes => "Manifests and a kustomization",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
 /// Runs `export`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
-    let format = match verb.format {
-        ExportFormat::Provisioning => Format::Provisioning,
-        ExportFormat::Compose => Format::Compose,
-        ExportFormat::Swarm => Format::Swarm,
-        ExportFormat::Kubernetes => Format::Kubernetes,
-    };
+    let format = verb.format;
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
 
@@ -24,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub struct Logs {
     /// Show only this server's log: influxdb or grafana
     #[arg(hide_possible_values = true)]
-    pub server: Option<Server>,
+    pub server: Option<Role>,
     /// Follow log output
     #[arg(short, long)]
     pub follow: bool,
@@ -36,22 +37,20 @@ pub struct Logs {
     pub since: Option<String>,
 }
 
-/// A server, by its role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Server {
-    /// InfluxDB
-    Influxdb,
-    /// Grafana
-    Grafana,
+impl ValueEnum for Role {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(self.title()))
+    }
 }
 
 /// Runs `logs`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
     let session = Session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
-    let role = verb.server.map(|server| match server {
-        Server::Influxdb => Role::Influxdb,
-        Server::Grafana => Role::Grafana,
-    });
+    let role = verb.server;
     let selection = LogOptions {
         role,
         follow: verb.follow,

@@ -16,6 +16,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// All formats.
+    pub const ALL: [Self; 4] = [Self::Provisioning, Self::Compose, Self::Swarm, Self::Kubernetes];
+
     /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
