@@ -115,12 +115,24 @@ fn failing_latencies_do_not_hide_reports_and_their_range_does_not_depend_on_the_
     for clock in ["+0d", "-400d"] {
         let words = ["status", "--database", "d", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
         let run = Run::new(words.iter().copied().chain(["--output", "json"])).env("DOCKER_HOST", "unix:///nonexistent");
-        let m1 = model(&with_clock(run, clock).run().json(), "m1");
+        let status = with_clock(run, clock).run().json();
+        let m1 = model(&status, "m1");
         assert_eq!((&m1["p99_micros"], m1["last_report"].is_string()), (&Value::Null, true), "{m1}");
+        assert!(status.to_string().contains("some latencies are unknown"), "{status}");
     }
     let asked = asked.lock().unwrap();
     let since = format!("time >= {}ms", newest - 600_000);
     assert!(asked.len() == 2 && asked.iter().all(|statement| statement.contains(&since)), "{asked:?}");
+}
+
+#[test]
+fn a_point_from_the_future_does_not_hide_the_latencies_of_other_models() {
+    let it = Servers::start(Version::V12);
+    it.influxd.query("", "CREATE DATABASE d");
+    let ahead = format!("ahead_prediction_counter value=1 {}\n", nanos_ago(0) + 3 * 3_600 * 1_000_000_000);
+    it.influxd.write("d", &(count("m1", 120, 5) + &latency("m1", 120, 4_000, 5) + &ahead));
+    let m1 = model(&status(&it), "m1");
+    assert_eq!((&m1["reporting"], m1["p99_micros"].as_f64()), (&Value::Bool(true), Some(4_000.0)), "{m1}");
 }
 
 #[test]

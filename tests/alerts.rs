@@ -162,6 +162,8 @@ fn the_silence_rule_selects_models_that_reported_within_a_day_and_have_stopped()
     for (model, seconds_ago) in [("new", 5), ("late", 80), ("yesterday", 86_000), ("retired", 90_000)] {
         lines += &report(model, seconds_ago);
     }
+    // Its clock was ahead, was corrected, and then it stopped.
+    lines += &(report("ahead", 200) + &report("ahead", -3_600));
     it.influxd.write("clipper", &lines);
     let rule = titled(&it, "a model has gone silent");
     let answer = it.influxd.query("clipper", rule["data"][0]["model"]["query"].as_str().unwrap());
@@ -171,8 +173,8 @@ fn the_silence_rule_selects_models_that_reported_within_a_day_and_have_stopped()
         let one = series.iter().find(|one| one["name"] == format!("{model}_prediction_counter"));
         one.and_then(|one| one["values"][0][1].as_i64())
     };
-    let found = ["busy", "new", "late", "stopped", "yesterday", "retired"].map(reports);
-    assert_eq!(found, [Some(6), Some(1), Some(1), Some(0), Some(0), None], "{answer}");
+    let found = ["busy", "new", "late", "stopped", "ahead", "yesterday", "retired"].map(reports);
+    assert_eq!(found, [Some(6), Some(1), Some(1), Some(0), Some(0), Some(0), None], "{answer}");
     assert_eq!(rule["data"][1]["model"]["conditions"][0]["evaluator"], json!({"type": "lt", "params": [1]}));
 }
 

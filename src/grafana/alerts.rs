@@ -89,11 +89,15 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
         AlertRule::Silence => (
             SILENCE_RANGE,
             // A zero for each model that reported within the range, plus the number of its current reports. InfluxDB
-            // reads only the newest points, whatever the length of the range.
+            // reads only the newest points, whatever the length of the range. Without the outer bound, it would open
+            // every shard of the database; points of a clock that was ahead do not count as reports.
             format!(
                 "SELECT sum(\"n\") FROM \
-                 (SELECT last(\"value\") * 0 AS \"n\" FROM /{COUNTER}$/ WHERE time > now() - {SILENCE_RANGE}s), \
-                 (SELECT count(\"value\") AS \"n\" FROM /{COUNTER}$/ WHERE time > now() - {after}s)"
+                 (SELECT last(\"value\") * 0 AS \"n\" FROM /{COUNTER}$/ \
+                 WHERE time > now() - {SILENCE_RANGE}s AND time <= now()), \
+                 (SELECT count(\"value\") AS \"n\" FROM /{COUNTER}$/ \
+                 WHERE time > now() - {after}s AND time <= now()) \
+                 WHERE time > now() - {SILENCE_RANGE}s"
             ),
             json!({"type": "lt", "params": [1]}),
             go_duration(0),
@@ -118,7 +122,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
         "annotations": {
             "summary": summary,
             "description": description(suffix, shows_value),
-            "links": links(suffix, instance),
+            "links": links(suffix, instance, if rule == AlertRule::Silence { "&from=now-24h&to=now" } else { "" }),
             "__dashboardUid__": instance,
             "__panelId__": panel.to_string(),
         },
@@ -158,8 +162,8 @@ fn description(suffix: &str, shows_value: bool) -> String {
 /// A template of the addresses that show the dashboard with each model of an alert alone, or of the dashboard's address
 /// if the alert has many models. The link that Grafana adds to an alert shows the models that the dashboard lists by
 /// default.
-fn links(suffix: &str, instance: &str) -> String {
-    let address = format!("d/{instance}?var-search=MODEL{COUNTER}&var-model=MODEL");
+fn links(suffix: &str, instance: &str, range: &str) -> String {
+    let address = format!("d/{instance}?var-search=MODEL{COUNTER}&var-model=MODEL{range}");
     let one = format!("{{{{ $model := {} | urlquery }}}}{{{{ externalURL }}}}", model(suffix));
     let replacement = format!("(print externalURL `{}`)", address.replace("MODEL", "${1}"));
     let each = each_model(suffix, &format!("{one}{}", address.replace("MODEL", "{{ $model }}")), &replacement);
@@ -567,7 +571,7 @@ mod tests {
     fn the_silence_rule_covers_the_configured_time() {
         let rule = render(AlertRule::Silence, &settings(), 1, "x", "x");
         let query = rule["data"][0]["model"]["query"].as_str().unwrap();
-        assert!(query.contains("now() - 100s)"), "{query}");
+        assert!(query.contains("now() - 100s AND time <= now())"), "{query}");
         assert_ne!(uid("x", AlertRule::Silence), uid("x", AlertRule::Latency));
         assert!(dashboard::panel_id(LATENCY_PANEL) > 0 && dashboard::panel_id(SILENCE_PANEL) > 0);
     }

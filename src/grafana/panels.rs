@@ -457,19 +457,21 @@ impl Grafana {
         let uid = text(&source["uid"]);
         // Held during the queries.
         let mut known = known.lock().await;
-        let list =
-            async |statement: &str| Ok::<_, Error>(self.list(source, statement, range).await?.unwrap_or_default());
+        // A failure says nothing about names.
+        let list = async |statement: &str| Ok::<_, Error>(self.list(source, statement, range).await?.ok());
         let keys_of = async |from: &str| {
-            let mut keys = list(&format!("SHOW FIELD KEYS{from}")).await?;
+            let Some(mut keys) = list(&format!("SHOW FIELD KEYS{from}")).await? else { return Ok(None) };
             if !keys.is_empty() {
-                keys.extend(list(&format!("SHOW TAG KEYS{from}")).await?);
+                let Some(tags) = list(&format!("SHOW TAG KEYS{from}")).await? else { return Ok(None) };
+                keys.extend(tags);
             }
-            Ok::<_, Error>(keys)
+            Ok::<_, Error>(Some(keys))
         };
         let Some(pattern) = pattern(&measurements) else {
             let key = (uid, measurements.clone());
             if !known.contains_key(&key) {
-                known.insert(key.clone(), keys_of(&format!(" FROM {measurements}")).await?);
+                let Some(keys) = keys_of(&format!(" FROM {measurements}")).await? else { return Ok(None) };
+                known.insert(key.clone(), keys);
             }
             let keys = &known[&key];
             let missing = names.into_iter().find(|name| !keys.is_empty() && !keys.contains(name));
@@ -486,11 +488,11 @@ impl Grafana {
             return Ok(None);
         }
         let example = list(&format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ {pattern} LIMIT 1")).await?;
-        let Some(example) = example.first() else { return Ok(None) };
-        let keys = keys_of(&format!(" FROM {}", quoted(example))).await?;
+        let Some(example) = example.as_deref().and_then(<[String]>::first) else { return Ok(None) };
+        let Some(keys) = keys_of(&format!(" FROM {}", quoted(example))).await? else { return Ok(None) };
         known.entry(key.clone()).or_default().extend(keys);
         if has_unknown(&known) && !known.contains_key(&complete) {
-            let keys = keys_of("").await?;
+            let Some(keys) = keys_of("").await? else { return Ok(None) };
             known.entry(key.clone()).or_default().extend(keys);
             known.insert(complete, Vec::new());
         }

@@ -1,11 +1,11 @@
 //! Reads the newest points that Clipper wrote for every model.
 //!
-//! The cost of every query is proportional to the number of models, whatever the age of the data.
+//! The cost of every query is proportional to the number of models, whatever the age of the data; only for models that
+//! stopped more than a week ago, InfluxDB opens every shard.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
@@ -21,8 +21,8 @@ const SEARCHED: usize = 50;
 /// How long before the newest report a latency still counts, in milliseconds. An idle
 /// model reports zeros, so an unlimited search for its last latency would read all of its data.
 const RECENT: i64 = 600_000;
-/// How far back the newest counters are read first, by InfluxDB's own clock.
-const LAST_HOUR: &str = "1h";
+/// How far back the newest counters are searched, by InfluxDB's own clock, until a model has one; without a limit at last.
+const WINDOWS: [Option<&str>; 3] = [Some("1h"), Some("7d"), None];
 /// The points of one report have the same time. Later points belong to the next report, in milliseconds.
 const SAME_REPORT: i64 = 1_000;
 /// The number of measurements in one query, which bounds the size of its answer.
@@ -74,7 +74,7 @@ impl Influxdb {
     /// measurements if this one has no reports.
     ///
     /// # Errors
-    /// If the server returns an error or does not answer. Latencies that cannot be read are left out.
+    /// If the server returns an error or does not answer. Latencies that cannot be read are left out, with the reason.
     pub async fn activity(&self, database: &str) -> Result<Activity> {
         let statement = format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ /.{COUNTER}$/");
         let found = self.results::<Names>(Some(database), &[&statement], None).await?;
@@ -86,8 +86,10 @@ impl Influxdb {
             })
             .collect();
         let of_tag = format!("GROUP BY {}", quoted(DEMO_TAG));
-        // First the newest shard only: InfluxDB opens every shard for an unlimited query.
-        for clauses in [format!("WHERE time > now() - {LAST_HOUR} {of_tag}"), of_tag] {
+        // InfluxDB opens every shard for an unlimited query.
+        for window in WINDOWS {
+            let since = window.map_or_else(String::new, |window| format!("WHERE time > now() - {window} "));
+            let clauses = format!("{since}{of_tag}");
             let missing: Vec<String> =
                 models.values().filter(|model| model.last_report.is_none()).map(|model| model.name.clone()).collect();
             let counters = self.newest(database, "value", COUNTER, missing.iter(), &clauses).await;
@@ -104,32 +106,43 @@ impl Influxdb {
         }
         models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());
         let mut elsewhere = Vec::new();
-        if let Some(last) = models.values().filter_map(|model| model.last_report).max() {
+        let mut incomplete = None;
+        if let Some(last) = newest_report(models.values(), local_time()) {
             // Counted from the newest report, because this machine's clock may be wrong.
             let since = last - RECENT;
             let until = last + SAME_REPORT;
             let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
             let condition = format!("WHERE {real} AND time >= {since}ms AND time < {until}ms");
-            let recent = models.values().filter(|model| model.last_report >= Some(since));
-            let (active, idle): (Vec<&Model>, Vec<&Model>) = recent.partition(|model| model.rate > Some(0.0));
             // Comparing a second field takes InfluxDB half as long again. The newest report of an active model has a
             // latency, an idle model reports zeros.
             let with_samples = format!("{condition} AND \"size\" > 0");
-            let latencies = join(
-                self.newest(database, "p99", LATENCY, active.into_iter().map(|model| &model.name), &condition),
-                self.newest(database, "p99", LATENCY, idle.into_iter().map(|model| &model.name), &with_samples),
-            );
-            let (active, idle) = latencies.await;
-            for point in active.into_iter().chain(idle).filter_map(Result::ok).flatten() {
-                if let Some(model) = model_of(&mut models, &point, LATENCY) {
-                    model.p99 = point.number().filter(|p99| *p99 > 0.0);
+            for (clauses, is_active) in [(&condition, true), (&with_samples, false)] {
+                if incomplete.is_some() {
+                    break;
+                }
+                let recent = models.values().filter(|model| model.last_report >= Some(since) && model.p99.is_none());
+                let names: Vec<String> = recent
+                    .filter(|model| !is_active || model.rate > Some(0.0))
+                    .map(|model| model.name.clone())
+                    .collect();
+                for found in self.newest(database, "p99", LATENCY, names.iter(), clauses).await {
+                    match found {
+                        Ok(points) => {
+                            for point in points {
+                                if let Some(model) = model_of(&mut models, &point, LATENCY) {
+                                    model.p99 = point.number().filter(|p99| *p99 > 0.0);
+                                }
+                            }
+                        }
+                        Err(error) => incomplete = incomplete.or(Some(error.to_string())),
+                    }
                 }
             }
         } else {
             // This is only additional information: its failure says nothing about this database.
             elsewhere = self.elsewhere(database).await.unwrap_or_default();
         }
-        Ok(Activity { models: models.into_values().collect(), elsewhere })
+        Ok(Activity { models: models.into_values().collect(), elsewhere, incomplete })
     }
 
     /// The newest point with `field` in the measurements of these models, one result for each of several queries.
@@ -188,6 +201,20 @@ impl Influxdb {
         }
         Ok(found)
     }
+}
+
+/// The newest report of any model. One from the future, whose clock was ahead for a while, counts only if all are: this
+/// machine's clock may be behind.
+fn newest_report<'a>(models: impl Iterator<Item = &'a Model>, now: i64) -> Option<i64> {
+    let reports: Vec<i64> = models.filter_map(|model| model.last_report).collect();
+    let past = reports.iter().copied().filter(|at| *at <= now + RECENT).max();
+    past.or_else(|| reports.into_iter().max())
+}
+
+/// This machine's time, in milliseconds since 1970.
+fn local_time() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The model of a point.

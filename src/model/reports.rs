@@ -43,6 +43,8 @@ pub struct Activity {
     pub models: Vec<Model>,
     /// Other databases with Clipper's measurements, searched only if the instance's database has none.
     pub elsewhere: Vec<String>,
+    /// The reason why some latencies are unknown.
+    pub incomplete: Option<String>,
 }
 
 /// The interpreted reports.
@@ -123,6 +125,7 @@ fn hints(
     now: i64,
 ) -> Vec<String> {
     let mut hints = Vec::new();
+    hints.extend(activity.incomplete.as_ref().map(|why| format!("some latencies are unknown: {why}")));
     let database = &stack.database;
     if let (None, Some(other)) = (last_report, activity.elsewhere.first()) {
         hints.push(format!(

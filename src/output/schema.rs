@@ -241,7 +241,7 @@ struct Model<'a> {
     /// The count of the latest report divided by Clipper's interval of 15 s; `null` if the model is not reporting.
     predictions_per_second: Option<f64>,
     /// The 99th percentile of the latest predictions, in microseconds; `null` if there were none in the ten minutes
-    /// before the newest report of any model.
+    /// before the newest report of any model, or if InfluxDB did not return it.
     p99_micros: Option<f64>,
     above_objective: Option<bool>,
     /// All data with this name is demo data.
