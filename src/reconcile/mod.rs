@@ -259,28 +259,31 @@ impl Systems {
         if !is_needed || have.run == RunState::Dead {
             return Ok(None);
         }
-        connection.logins.files = None;
-        let docker = self.docker()?;
-        let read = async {
-            let files = self.files(connection).await?;
-            let copy = match upgrade.filter(|upgrade| upgrade.is_pending()) {
-                Some(_) => docker.database_copy(&have.id).await?,
-                None => None,
-            };
-            Ok(VolumeContent { files, copy })
-        };
-        let result = read.await;
-        if result.is_err() {
+        let copies = upgrade.is_some_and(Upgrade::is_pending);
+        let mut backoff = RACE;
+        for _ in 0..OBSERVATIONS {
             connection.logins.files = None;
+            let error = match self.volume_content(connection, copies).await {
+                Ok(content) => return Ok(Some(Ok(content))),
+                Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => return Ok(Some(Err(why))),
+                Err(error) => error,
+            };
+            connection.logins.files = None;
+            // Podman cannot read a container at the moment at which it exits or starts.
+            let passes = matches!(&error, Error::Docker { refusal, .. } if *refusal != Refusal::Gone);
+            if !passes || have.run == RunState::Created {
+                return Err(error);
+            }
+            pause(&mut backoff).await;
         }
-        match result {
-            Ok(content) => Ok(Some(Ok(content))),
-            Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => Ok(Some(Err(why))),
-            Err(Error::Docker {
-                doing, why, refusal: Refusal::Ending | Refusal::NotFound | Refusal::Conflict, ..
-            }) => Err(Error::Raced { doing, why }),
-            Err(error) => Err(error),
-        }
+        // It keeps crashing, and is removed before its volume is read.
+        Ok(None)
+    }
+
+    async fn volume_content(&self, connection: &mut Connection, copies: bool) -> Result<VolumeContent> {
+        let files = self.files(connection).await?;
+        let copy = if copies { self.docker()?.database_copy(connection.container()?).await? } else { None };
+        Ok(VolumeContent { files, copy })
     }
 
     /// The image that ran last according to the volume's content, if it is not the specified one.
