@@ -317,6 +317,51 @@ fn generated_and_custom_passwords_are_kept_and_the_public_default_is_refused() {
     }
 }
 
+/// The beginning of a digest in the list of an export.
+fn short_digest(text: &str, length: usize) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    digest[..length].to_string()
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn open_to_all(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+#[test]
+fn an_interrupted_first_export_is_repeated_with_its_secret() {
+    let home = home_without_engine();
+    for (kind, secret, used_by) in
+        [("swarm", "grafana-password", "stack.yaml"), ("kubernetes", "secret.yaml", "kustomization.yaml")]
+    {
+        let folder = home.path().join(kind);
+        let words = ["export", kind, &folder.display().to_string()].map(String::from);
+        let export = || without_engine(&home, &words.each_ref().map(String::as_str));
+        export().expect(0);
+        let first = read(&folder, secret);
+        // It ended after the list and the secret, and then after the list.
+        std::fs::remove_file(folder.join(used_by)).unwrap();
+        export().expect(0);
+        assert_eq!(read(&folder, secret), first);
+        for path in [secret, used_by] {
+            std::fs::remove_file(folder.join(path)).unwrap();
+        }
+        let ran = export().expect(0);
+        assert!(!ran.err.contains("no Secret"), "{}", ran.err);
+        assert_ne!(read(&folder, secret), first);
+        assert!(read(&folder, used_by).contains(secret), "{kind}");
+        // A server may have been created from complete files.
+        std::fs::remove_file(folder.join(secret)).unwrap();
+        assert!(export().expect(2).err.contains(&format!("{secret}: is missing")), "{kind}");
+    }
+}
+
 #[test]
 fn a_secret_that_a_user_replaced_or_removed_is_left_to_them() {
     let home = home_without_engine();
@@ -342,19 +387,33 @@ fn a_secret_that_a_user_replaced_or_removed_is_left_to_them() {
     let immutable = format!("{exported}immutable: true\n");
     for theirs in [encrypted.as_str(), &encoded, &a_list, sealed, &immutable] {
         std::fs::write(kubernetes.join("secret.yaml"), theirs).unwrap();
+        open_to_all(&kubernetes.join("secret.yaml"));
         for more in [&[][..], &["--retention", "7d"], &[]] {
             export(more).expect(0);
             assert_eq!(secret(), theirs);
         }
         assert!(lists_it());
+        // Any part of it may be a password: it is private, and the list has no digest of it.
+        assert_eq!(mode(&kubernetes.join("secret.yaml")), 0o600);
+        let list = read(&kubernetes, ".clipper-metrics-export");
+        let line = list.lines().find(|line| line.ends_with(" secret.yaml")).unwrap();
+        assert_eq!(line, format!("{} secret.yaml", short_digest("", line.find(' ').unwrap())));
         let again = export(&[]).expect(0);
         assert!(again.out.contains("nothing was written"), "{}", again.out);
         let refused = export(&[&option, &file]).expect(2);
         assert!(refused.err.contains("secret.yaml was replaced"), "{}", refused.err);
         assert_eq!(secret(), theirs);
     }
-    // Without the file, an overlay or an operator provides the Secret.
+    // Without the file and its line, an overlay or an operator provides the Secret. A file alone may be missing because
+    // this is a clone of a Git repository.
     std::fs::remove_file(kubernetes.join("secret.yaml")).unwrap();
+    let listing = read(&kubernetes, "kustomization.yaml");
+    let refused = export(&[]).expect(2);
+    assert!(refused.err.contains("secret.yaml: is missing"), "{}", refused.err);
+    assert!(refused.err.contains("remove its line from kustomization.yaml"), "{}", refused.err);
+    assert_eq!(read(&kubernetes, "kustomization.yaml"), listing, "nothing was changed");
+    std::fs::write(kubernetes.join("kustomization.yaml"), listing.replace("- secret.yaml\n", "")).unwrap();
+    assert!(!lists_it());
     for more in [&[][..], &["--retention", "7d"], &[]] {
         let ran = export(more).expect(0);
         assert!(ran.err.contains("the cluster needs the Secret clipper-metrics-grafana"), "{}", ran.err);
@@ -414,13 +473,9 @@ fn a_changed_secret_of_a_swarm_gets_the_next_number() {
     assert_ne!(text, old);
     let list = swarm.join(".clipper-metrics-export");
     let listed = std::fs::read_to_string(&list).unwrap();
-    let digest = |text: &str| {
-        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
     let line = listed.lines().find(|line| line.ends_with(" stack.yaml")).unwrap();
     let length = line.split(' ').next().unwrap().len();
-    std::fs::write(&list, listed.replace(line, &format!("{} stack.yaml", &digest(&old)[..length]))).unwrap();
+    std::fs::write(&list, listed.replace(line, &format!("{} stack.yaml", short_digest(&old, length)))).unwrap();
     std::fs::write(&stack, old).unwrap();
     assert_eq!(export("one", &[]), names(1, 1));
 }

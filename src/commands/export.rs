@@ -105,7 +105,7 @@ async fn export(
     let files = directory::write(directory, &subject, &files)?;
     if own_secret == Some(OwnSecret::Elsewhere) {
         listener.on(Event::Note(&format!(
-            "the export contains no Secret, because secret.yaml was removed: the cluster needs the Secret {} from \
+            "the export contains no Secret, because kustomization.yaml does not list secret.yaml: the cluster needs the Secret {} from \
              another source; --grafana-password-file writes the file again",
             Role::Grafana.object_name(&stack.instance)
         )));

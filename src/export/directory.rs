@@ -42,32 +42,10 @@ impl Subject {
 /// The exported files as digests and paths. A run that died may have listed two digests for one path.
 type Listed = BTreeSet<(String, String)>;
 
-/// The content of a secret file, if an earlier export wrote one.
-///
-/// # Errors
-/// [`Error::File`] if it is missing, [`Error::Io`] if it cannot be read.
-pub fn secret(directory: &Path, path: &str) -> Result<Option<String>> {
-    let (_, listed) = listed(directory)?;
-    if !listed.iter().any(|(listed, _)| listed == path) {
-        return Ok(None);
-    }
-    let file = directory.join(path);
-    match fs::read_to_string(&file) {
-        Ok(text) => Ok(Some(text)),
-        Err(why) if why.kind() == io::ErrorKind::NotFound => Err(Error::File {
-            path: file,
-            line: None,
-            message: "is missing, but a Grafana created with the password in it still uses that password".into(),
-            hint: "restore it, or supply the password with --grafana-password-file".into(),
-        }),
-        Err(why) => Err(failed("read", &file, why)),
-    }
-}
-
 /// Whether an earlier export wrote a file to the directory.
 ///
 /// # Errors
-/// The same as [`secret`].
+/// [`Error::Io`] if the list cannot be read.
 pub fn lists(directory: &Path, path: &str) -> Result<bool> {
     let (_, listed) = listed(directory)?;
     Ok(listed.iter().any(|(listed, _)| listed == path))
@@ -136,8 +114,12 @@ pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<
     if !is_listed || changes.values().any(|change| *change != FileChange::Unchanged) {
         make_folder(directory).map_err(|why| failed("make", directory, why))?;
         replace(directory, &list(subject, before.union(&wanted)))?;
-        for file in files.iter().filter(|file| changes[&file.path] != FileChange::Unchanged) {
-            replace(directory, file)?;
+        // Secrets come first: no other file of an interrupted run refers to one that does not exist.
+        let (secrets, others): (Vec<&File>, _) = files.iter().partition(|file| file.secret.is_some());
+        for file in secrets.into_iter().chain(others) {
+            if changes[&file.path] != FileChange::Unchanged {
+                replace(directory, file)?;
+            }
         }
         for (path, _) in changes.iter().filter(|(_, change)| **change == FileChange::Removed) {
             let file = directory.join(path);
@@ -432,6 +414,16 @@ mod tests {
         assert!(!partial.exists());
     }
 
+    #[test]
+    fn an_interrupted_export_has_its_secrets() {
+        let home = tempfile::tempdir().unwrap();
+        let secret = File { secret: Some(Secrecy::Whole), ..file("p", "geheim") };
+        // A folder cannot be replaced, so the run ends there.
+        fs::create_dir(home.path().join("a")).unwrap();
+        write(home.path(), &subject(), &[file("a", "1"), secret]).unwrap_err();
+        assert_eq!(fs::read_to_string(home.path().join("p")).unwrap(), "geheim");
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_secret_is_private_and_not_in_the_list() {
@@ -440,7 +432,6 @@ mod tests {
         let path = home.path().join("p");
         let whole = |content: &str| File { secret: Some(Secrecy::Whole), ..file("p", content) };
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(secret(home.path(), "p").unwrap(), None);
         write(home.path(), &subject(), &[whole("geheim")]).unwrap();
         assert_eq!(mode(), 0o600);
         assert_eq!(
@@ -450,7 +441,6 @@ mod tests {
         // A user's own secret is kept, and becomes private.
         fs::write(&path, "own").unwrap();
         set_mode(&path, 0o644).unwrap();
-        assert_eq!(secret(home.path(), "p").unwrap().as_deref(), Some("own"));
         assert_eq!(changes(home.path(), &[whole("own")]), [FileChange::Updated]);
         assert_eq!(mode(), 0o600);
         assert_eq!(changes(home.path(), &[file("q", "")]), [FileChange::Removed, FileChange::Created]);

@@ -18,7 +18,9 @@ use crate::model::stack::{DesiredContainer, Secret, Stack};
 
 /// The file with the passwords.
 pub(super) const SECRET: &str = "secret.yaml";
-/// The line before the values in it.
+/// The file that lists the objects, and the file with the passwords unless another source provides them.
+pub(super) const KUSTOMIZATION: &str = "kustomization.yaml";
+/// The line before the values in a Secret.
 const VALUES: &str = "stringData:\n";
 /// The directory in which Grafana's container finds them.
 const SECRETS: &str = "/etc/clipper-metrics";
@@ -91,16 +93,16 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     let mut resources: Vec<&str> = all.iter().map(|(path, _)| *path).collect();
     let secret = match material.own_secret {
         None => Some(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values)),
-        Some(OwnSecret::File(text)) => Some(File::new(SECRET, text)),
+        Some(OwnSecret::File(text)) => Some(File::with_secret(SECRET, text, Secrecy::Whole)),
         Some(OwnSecret::Elsewhere) => None,
     };
     resources.extend(secret.iter().map(|_| SECRET));
     resources.sort_unstable();
-    let mut files = vec![File::new("kustomization.yaml", yaml(&kustomization(&resources)))];
+    let mut files = vec![File::new(KUSTOMIZATION, yaml(&kustomization(&resources)))];
     files.extend(secret);
     files.push(readme::kubernetes(material, &content_hash));
     if let [Some(influxdb), Some(grafana)] = Role::ALL.map(|role| stack.container(role)) {
-        files.push(File::new(format!("{RESTORE}/kustomization.yaml"), yaml(&kustomization(&["pods.yaml"]))));
+        files.push(File::new(format!("{RESTORE}/{KUSTOMIZATION}"), yaml(&kustomization(&["pods.yaml"]))));
         files.push(File::new(format!("{RESTORE}/pods.yaml"), documents(&restore(material, influxdb, grafana))));
     }
     files.extend(all.into_iter().map(|(path, objects)| File::new(path, documents(&objects))));
@@ -123,6 +125,12 @@ fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     });
     let lines = secrets.iter().map(|(name, secret)| format!("  {name}: {}\n", json!(secret.reveal())));
     format!("{}{VALUES}{}", yaml(&head), lines.collect::<String>())
+}
+
+/// Whether a kustomization lists the export's Secret.
+pub(super) fn lists_secret(kustomization: &str) -> bool {
+    let kustomization: Value = serde_saphyr::from_str(kustomization).unwrap_or_default();
+    kustomization["resources"].as_array().is_some_and(|paths| paths.iter().any(|path| path == SECRET))
 }
 
 /// Grafana's password in a Secret that an export wrote, even if a user has replaced it without quotes.

@@ -152,34 +152,49 @@ pub enum Kept {
 pub enum OwnSecret {
     /// The user's file in place of the exported one, such as an encrypted one; its content is kept.
     File(String),
-    /// The file was removed: the cluster has the Secret from another source.
+    /// The file and its line in the kustomization were removed: the cluster has the Secret from another source.
     Elsewhere,
 }
 
 /// The secrets of an earlier export to that directory.
 ///
 /// # Errors
-/// [`Error::File`] if a password is not acceptable or a swarm's is missing, [`Error::Io`] if the file system
+/// [`Error::File`] if a password is not acceptable or missing, [`Error::Io`] if the file system
 /// returns an error.
 pub fn kept(format: Format, folder: &Path) -> Result<Kept> {
     let (path, kept) = match format {
         Format::Provisioning | Format::Compose => return Ok(Kept::Nothing),
-        Format::Swarm => match directory::secret(folder, PASSWORD_FILE)? {
-            Some(text) => (PASSWORD_FILE, text.trim().to_string()),
-            None => return Ok(Kept::Nothing),
-        },
+        Format::Swarm => {
+            if !directory::lists(folder, PASSWORD_FILE)? {
+                return Ok(Kept::Nothing);
+            }
+            match (directory::read(folder, PASSWORD_FILE)?, directory::read(folder, compose::STACK)?) {
+                (Some(text), _) => (PASSWORD_FILE, text.trim().to_string()),
+                // The export was interrupted before it could be deployed: secrets are written first.
+                (None, None) => return Ok(Kept::Nothing),
+                (None, Some(_)) => return Err(missing(folder, PASSWORD_FILE, RESTORE_IT)),
+            }
+        }
         Format::Kubernetes => {
             if !directory::is_export(folder, format)? {
                 return Ok(Kept::Nothing);
             }
-            let Some(text) = directory::read(folder, kubernetes::SECRET)? else {
-                return Ok(Kept::Own(OwnSecret::Elsewhere));
-            };
-            let digest = fingerprint(kubernetes::without_values(&text).as_bytes());
-            let is_exported = directory::lists_digest(folder, kubernetes::SECRET, &digest)?;
-            match kubernetes::password(&text).filter(|_| is_exported) {
-                Some(password) => (kubernetes::SECRET, password),
-                None => return Ok(Kept::Own(OwnSecret::File(text))),
+            match (directory::read(folder, kubernetes::SECRET)?, directory::read(folder, kubernetes::KUSTOMIZATION)?) {
+                (Some(text), _) => {
+                    let digest = fingerprint(kubernetes::without_values(&text).as_bytes());
+                    let is_exported = directory::lists_digest(folder, kubernetes::SECRET, &digest)?;
+                    match kubernetes::password(&text).filter(|_| is_exported) {
+                        Some(password) => (kubernetes::SECRET, password),
+                        None => return Ok(Kept::Own(OwnSecret::File(text))),
+                    }
+                }
+                (None, None) => return Ok(Kept::Nothing),
+                (None, Some(listing)) if kubernetes::lists_secret(&listing) => {
+                    let hint = "restore it, supply the password with --grafana-password-file, or remove its line from \
+                                kustomization.yaml if the Secret comes from another source";
+                    return Err(missing(folder, kubernetes::SECRET, hint));
+                }
+                (None, Some(_)) => return Ok(Kept::Own(OwnSecret::Elsewhere)),
             }
         }
     };
@@ -192,6 +207,18 @@ pub fn kept(format: Format, folder: &Path) -> Result<Kept> {
             .into(),
     })?;
     Ok(Kept::Password(Secret::new(kept)))
+}
+
+const RESTORE_IT: &str = "restore it, or supply the password with --grafana-password-file";
+
+/// The error about a password that only an existing Grafana knows.
+fn missing(folder: &Path, path: &str, hint: &str) -> Error {
+    Error::File {
+        path: folder.join(path),
+        line: None,
+        message: "is missing, but a Grafana created with the password in it still uses that password".into(),
+        hint: hint.into(),
+    }
 }
 
 /// Checks the password for a Grafana that other hosts can reach.
