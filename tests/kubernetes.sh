@@ -4,6 +4,7 @@
 # Kubernetes is built from the Go module proxy once and kept in the cache folder. The cluster has one node. It runs in
 # namespaces of its own, which remove its processes, mounts, addresses and firewall rules. If this machine cannot run a
 # node, or with CLIPPER_METRICS_TEST_NODE=no, only the API server is used, which still validates and admits every object.
+# With CLIPPER_METRICS_TEST_NODE=yes, a node that does not start is a failure.
 #
 # CLIPPER_METRICS_TEST_GRAFANA_IMAGE names an image of a real Grafana on the engine, as for the other tests.
 #
@@ -271,6 +272,7 @@ tests=(kubernetes::on_an_api_server)
 if [ "${CLIPPER_METRICS_TEST_NODE:-}" != no ] && start_node; then
   tests+=(kubernetes::on_a_node)
 else
+  [ "${CLIPPER_METRICS_TEST_NODE:-}" != yes ] || fail "the node does not start"
   say "without a node: checking with the API server only"
 fi
 say "Kubernetes $version: ${tests[*]}"
