@@ -363,6 +363,41 @@ fn an_interrupted_first_export_is_repeated_with_its_secret() {
 }
 
 #[test]
+fn a_pasted_block_that_moves_data_ends_at_its_first_failure() {
+    let home = home_without_engine();
+    for kind in ["swarm", "kubernetes"] {
+        let folder = home.path().join(kind);
+        without_engine(&home, &["export", kind, &folder.display().to_string()]).expect(0);
+        let readme = read(&folder, "README.md");
+        let section = readme.split("\n## Move the existing data here\n").nth(1).unwrap();
+        let block = section.split("```sh\n").nth(2).unwrap().split("\n```").next().unwrap();
+        let lines: Vec<&str> = block.lines().collect();
+        let (last, others) = lines.split_last().unwrap();
+        assert!(lines.len() > 5 && others.iter().all(|line| line.ends_with(" &&")) && !last.ends_with("&&"), "{block}");
+    }
+}
+
+#[test]
+fn a_readme_does_not_replace_the_only_copy_of_a_working_password() {
+    let home = home_without_engine();
+    let folder = home.path().join("swarm");
+    let directory = folder.display().to_string();
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, "geheim").unwrap();
+    let secret = secret.display().to_string();
+    let external = ["--influxdb-url", "http://127.0.0.1:8086", "--data-source-url", "http://db:8086"];
+    let login = ["--influxdb-user", "me", "--influxdb-password-file", &secret];
+    for more in [&[][..], &[&external[..], &login].concat()] {
+        let words = [&["export", "swarm", &directory], more].concat();
+        without_engine(&home, &words).expect(0);
+        let readme = read(&folder, "README.md");
+        assert!(readme.contains("first change it in Grafana"), "{readme}");
+        assert!(!readme.contains("DIRECTORY --grafana-password-file"), "{readme}");
+        assert_eq!(readme.contains("DIRECTORY --influxdb-password-file FILE"), !more.is_empty(), "{readme}");
+    }
+}
+
+#[test]
 fn a_secret_that_a_user_replaced_or_removed_is_left_to_them() {
     let home = home_without_engine();
     let kubernetes = home.path().join("kubernetes");
@@ -524,7 +559,7 @@ fn objects_of_earlier_exports_in_a_cluster_are_found_by_their_label() {
         };
         let all = ["database.yaml", "grafana.yaml", "influxdb.yaml", "provisioning.yaml"].map(objects).concat();
         let readme = read(Path::new(&directory), "README.md");
-        let (kinds, rest) = readme.split_once(" && kubectl delete ").unwrap().1.split_once(" --selector '").unwrap();
+        let (kinds, rest) = readme.split_once(" &&\nkubectl delete ").unwrap().1.split_once(" --selector '").unwrap();
         for object in &all {
             let kind = object["kind"].as_str().unwrap().to_lowercase();
             assert!(kinds.split(',').any(|pruned| pruned == kind), "{kind}");

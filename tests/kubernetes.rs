@@ -63,10 +63,15 @@ impl Namespace {
         own.map(|name| name.split('/').next_back().unwrap().to_string()).collect()
     }
 
-    /// Types the commands of a README; the API server must accept them without a warning.
-    fn shell(&self, directory: &Path, commands: &str) {
-        let ran = ran(&self.command("sh").args(["-exc", commands]).current_dir(directory).output().unwrap()).expect(0);
+    /// Pastes the commands of a README; the API server must accept them without a warning.
+    fn shell(&self, directory: &Path, commands: &str) -> Ran {
+        let ran = self.try_shell(directory, commands).expect(0);
         assert!(!ran.err.contains("Warning"), "{}", ran.err);
+        ran
+    }
+
+    fn try_shell(&self, directory: &Path, commands: &str) -> Ran {
+        ran(&self.command("sh").args(["-xc", commands]).current_dir(directory).output().unwrap())
     }
 
     /// Leads a free local port to a Service.
@@ -208,8 +213,11 @@ fn overlay(it: &Exported<'_>) -> std::path::PathBuf {
     let folder = it.folder.path().join("overlay");
     std::fs::create_dir_all(&folder).unwrap();
     for block in it.blocks("Adapt", "yaml") {
-        let path = block.lines().next().unwrap().strip_prefix("# overlay/").unwrap().to_string();
-        std::fs::write(folder.join(path), block).unwrap();
+        let place = block.lines().next().unwrap().strip_prefix("# overlay/").unwrap();
+        let path = folder.join(place.trim_end_matches(", at its end"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, before + &block).unwrap();
     }
     folder
 }
@@ -239,9 +247,13 @@ fn the_overlay_is_accepted(it: &Exported<'_>) {
     let apply = ["apply", "--server-side", "--dry-run=server", "--kustomize"];
     let accepted = elsewhere.kubectl(&[&apply[..], &[path.as_str()]].concat()).expect(0);
     assert!(!accepted.err.contains("Warning"), "{}", accepted.err);
-    let restore = it.directory().join("restore").display().to_string();
-    let accepted = elsewhere.kubectl(&[&apply[..], &[restore.as_str()]].concat()).expect(0);
-    assert!(!accepted.err.contains("Warning"), "{}", accepted.err);
+    for restore in [it.directory().join("restore"), folder.join("restore")].map(|path| path.display().to_string()) {
+        let accepted = elsewhere.kubectl(&[&apply[..], &[restore.as_str()]].concat()).expect(0);
+        assert!(!accepted.err.contains("Warning"), "{}", accepted.err);
+    }
+    let built = it.namespace.kubectl(&["kustomize", &folder.join("restore").display().to_string()]).expect(0).out;
+    assert_eq!(built.matches("disktype: ssd").count(), 2, "{built}");
+    assert_eq!(built.matches("name: registry").count(), 2, "{built}");
 }
 
 /// Exports an instance of that name without an engine.
@@ -270,6 +282,8 @@ fn on_an_api_server() {
     the_overlay_is_accepted(&it);
     // The Secret comes from another source.
     std::fs::remove_file(it.directory().join("secret.yaml")).unwrap();
+    let listing = it.read("kustomization.yaml").replace("- secret.yaml\n", "");
+    std::fs::write(it.directory().join("kustomization.yaml"), listing).unwrap();
     export_alone(&it, &[]).expect(0);
     let accepted = namespace.kubectl(&apply).expect(0);
     assert!(!accepted.out.contains("secret/"), "{}", accepted.out);
@@ -341,6 +355,36 @@ fn on_a_node() {
     assert!(!namespace.names("configmap").contains(&dashboard));
     assert_eq!(namespace.names("job").len(), 1);
 
+    // A pod that never became ready stays until it is deleted, as the README says.
+    let broken = format!("{}/missing:1", registry::address());
+    let set = format!("{}-grafana", it.name);
+    let image = || {
+        let pod = namespace.kubectl(&["get", "pod", &format!("{set}-0"), "--output", "json"]).out;
+        let pod: Value = serde_json::from_str(&pod).unwrap_or_default();
+        pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_string()
+    };
+    let apply = || {
+        let start = it.blocks("Start", "sh")[0].clone();
+        let commands: Vec<&str> = start.lines().take(2).collect();
+        namespace.shell(&it.directory(), commands.join("\n").trim_end_matches("&&"));
+        eventually("the change is observed", SOON, || {
+            let set = namespace.get(&["statefulset", &set]);
+            set["status"]["observedGeneration"] == set["metadata"]["generation"]
+        });
+    };
+    export(&["--retention", "30d", "--grafana-image", &broken]);
+    apply();
+    eventually("the broken pod replaces the previous one", SOON, || image() == broken);
+    export(&["--retention", "30d"]);
+    apply();
+    assert_eq!(image(), broken);
+    let delete = format!("kubectl delete pod {set}-0");
+    assert!(it.read("README.md").contains(&format!("`{delete}`")));
+    namespace.shell(&it.directory(), &delete);
+    it.start();
+    assert_ne!(image(), broken);
+    eventually("the repaired cluster is in sync", SOON, || it.is_in_sync(&["--alerts=false", "--retention", "30d"]));
+
     the_overlay_is_accepted(&it);
     moves_data(&source, &it);
 
@@ -363,7 +407,33 @@ fn moves_data(source: &Instance, it: &Exported<'_>) {
     let backup = backup.replace("clipper-metrics backup", &format!("{} backup", program()));
     let ran = ran(&Command::new("sh").args(["-ec", &backup]).current_dir(it.folder.path()).output().unwrap());
     ran.expect(0);
-    it.namespace.shell(&it.directory(), &restore);
+    let archive = it.folder.path().join(format!("{}.tar.gz", it.name));
+    let whole = std::fs::read(&archive).unwrap();
+    let replicas = |role: &str| it.namespace.get(&["statefulset", &it.object(role)])["spec"]["replicas"].clone();
+    let fills: Vec<&str> =
+        restore.lines().filter(|line| line.contains("kubectl exec")).map(|line| line.trim_end_matches("&&")).collect();
+    let refuses = |line: &str, why: &str| {
+        let refused = it.namespace.try_shell(&it.directory(), line);
+        assert_ne!(refused.code, 0, "{line}");
+        assert!(refused.err.contains(why) && refused.err.contains("nothing was changed"), "{}", refused.err);
+    };
+    // A cut file changes nothing, and the servers do not start beside a failed restore.
+    std::fs::write(&archive, &whole[..whole.len() - 100]).unwrap();
+    refuses(&restore, "not a complete backup");
+    assert_eq!(["influxdb", "grafana"].map(replicas), [json!(0), json!(0)]);
+    std::fs::write(&archive, &whole).unwrap();
+    // Two runs never write at once.
+    let pod = format!("{}-restore-influxdb", it.name);
+    let inside = |words: &[&str]| {
+        it.namespace.kubectl(&[&["exec", &pod, "--"], words, &["/tmp/clipper-metrics-restore"]].concat()).expect(0);
+    };
+    inside(&["mkdir"]);
+    refuses(fills[0], "another run is still restoring");
+    inside(&["rm", "-r"]);
+    // The second volume failed: the repeated block leaves the first one as it is.
+    it.namespace.shell(&it.directory(), fills[0]);
+    let moved = it.namespace.shell(&it.directory(), &restore);
+    assert!(moved.out.contains("InfluxDB's data was restored from this file before"), "{}", moved.out);
     eventually("the cluster is in sync with the moved data", SOON, || it.is_in_sync(&["--retention", "30d"]));
     assert_eq!(it.answers(range), before, "every panel shows what it showed");
     assert_eq!(it.grafana("GET", "/api/folders/theirs", None).0, 200, "Grafana's own content is there");
@@ -372,20 +442,15 @@ fn moves_data(source: &Instance, it: &Exported<'_>) {
     assert!(!it.namespace.names("pod").iter().any(|name| name.contains("restore")));
     assert!(it.query("SHOW RETENTION POLICIES").contains("720h"), "the export's retention, not the archive's");
 
-    // A repeated move changes nothing, and says so.
-    let lines: Vec<&str> = restore.lines().collect();
-    let until =
-        |word: &str| lines.iter().take_while(|line| !line.contains(word)).copied().collect::<Vec<_>>().join("\n");
-    it.namespace.shell(&it.directory(), &until("kubectl exec"));
+    // Another time, each command leaves the newer data alone.
     // More than the connection buffers: `kubectl exec` would wait until its input is read.
-    std::fs::write(it.folder.path().join(format!("{}.tar.gz", it.name)), vec![0; 16 << 20]).unwrap();
-    for line in lines.iter().filter(|line| line.contains("kubectl exec")) {
-        let command = it.namespace.command("sh").args(["-ec", line]).current_dir(it.directory()).output().unwrap();
-        let refused = crate::support::run::ran(&command);
-        assert_eq!(refused.code, 1, "{}", refused.err);
-        assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
+    std::fs::write(&archive, vec![0; 16 << 20]).unwrap();
+    refuses(&restore, "already contains metrics");
+    for line in fills {
+        refuses(line, "");
     }
-    let after: Vec<&str> = lines.iter().skip_while(|line| !line.contains("kubectl delete")).copied().collect();
-    it.namespace.shell(&it.directory(), &after.join("\n"));
+    // The commands that start the servers without the data.
+    let lines: Vec<&str> = restore.lines().collect();
+    it.namespace.shell(&it.directory(), &lines[lines.len() - 6..].join("\n"));
     assert_eq!(it.answers(range), before);
 }

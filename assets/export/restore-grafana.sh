@@ -1,5 +1,5 @@
 # Replaces Grafana's database with the one from standard input, which is a file that `clipper-metrics backup`
-# wrote, and sets its administrator's password to the exported one. The previous database is kept as
+# wrote, and sets the password of its first account to the exported one. The previous database is kept as
 # grafana.db.replaced. No server may use the volume. After a failure, run it again.
 set -eu
 fail() {
@@ -10,8 +10,26 @@ fail() {
 }
 cd /var/lib/grafana
 new=$PWD/clipper-metrics-restore
+lock=/tmp/clipper-metrics-restore
+mkdir "$lock" 2>/dev/null || fail "another run is still restoring; nothing was changed"
+# An incomplete copy would only fill the volume.
+finish() {
+  [ -e "$new/complete" ] || rm -rf "$new" || true
+  rm -rf "$lock"
+}
+trap finish EXIT
+trap 'exit 1' HUP INT TERM
 if [ ! -e "$new/complete" ]; then
-  [ ! -e grafana.db.replaced ] || fail "a database was restored before, and grafana.db.replaced is the one that it replaced; nothing was changed"
+  if [ -e grafana.db.replaced ]; then
+    # All steps are repeated if a later one fails.
+    if [ -s clipper-metrics-restored ] &&
+      [ "$(tar -x -z -O -f - manifest.json 2>/dev/null | sha256sum)" = "$(cat clipper-metrics-restored)" ]; then
+      cat >/dev/null
+      echo "Grafana's database was restored from this file before; nothing was changed"
+      exit
+    fi
+    fail "a database was restored before, and grafana.db.replaced is the one that it replaced; nothing was changed"
+  fi
   rm -rf "$new"
   mkdir "$new"
   # Not InfluxDB's part, which may be larger than this volume. `tar` fails if one of these journals does not exist, so
@@ -47,5 +65,6 @@ if [ -e "$new/grafana/grafana.db" ]; then
     [ ! -e "$new/grafana/grafana.db$journal" ] || mv "$new/grafana/grafana.db$journal" "grafana.db$journal"
   done
 fi
+sha256sum <"$new/manifest.json" >clipper-metrics-restored
 rm -rf "$new"
 echo "Grafana's database is restored"

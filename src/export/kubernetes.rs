@@ -49,6 +49,14 @@ pub(super) fn outdated(stack: &Stack, content_hash: &str) -> String {
     )
 }
 
+/// The selector of the Jobs that create the database.
+pub(super) fn database_jobs(stack: &Stack) -> String {
+    format!(
+        "app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},app.kubernetes.io/name=database",
+        stack.instance
+    )
+}
+
 /// The name of a role's objects.
 pub(super) fn object(stack: &Stack, role: Role) -> String {
     role.object_name(&stack.instance)

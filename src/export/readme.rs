@@ -115,7 +115,10 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
     let stack = material.stack;
     let text = include_str!("../../assets/export/swarm.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
-    let service = "The service `database` creates Clipper's database and exits: it is complete with 0 of 1 tasks. ";
+    let service = format!(
+        "The service `database` creates Clipper's database{} and exits: it is complete with 0 of 1 tasks. ",
+        if stack.retention.is_some() { " with its retention period" } else { "" }
+    );
     let network = format!("{}_{NETWORK}", stack.instance);
     let secret = if material.influxdb_password.is_some() {
         " The password of its user is in `influxdb-password`, which only you can read."
@@ -128,7 +131,12 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
          of this swarm can do, and finds it as `influx_ip = \"influxdb\"`, `influx_port = 8086` in its file. Every \
          container in that network has access.\n"
     );
-    let change = if stack.data_source.user.is_empty() { "--grafana-password-file" } else { "--influxdb-password-file" };
+    let change = if stack.data_source.user.is_empty() {
+        String::new()
+    } else {
+        let command = stack.command("export swarm DIRECTORY --influxdb-password-file FILE");
+        format!("To change the password of InfluxDB's user, supply it with the next export: `{command}`. ")
+    };
     fill(
         text,
         material,
@@ -137,8 +145,8 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
             ("backup", backup(stack)),
             ("influxdb_image", image(stack, Role::Influxdb)),
             ("grafana_image", image(stack, Role::Grafana)),
-            ("change", stack.command(&format!("export swarm DIRECTORY {change} FILE"))),
-            ("database_service", if is_ours { service.into() } else { String::new() }),
+            ("change", change),
+            ("database_service", if is_ours { service } else { String::new() }),
             ("influxdb", if is_ours { influxdb } else { format!("{}{secret}\n", external(stack).trim_end()) }),
         ],
     )
@@ -163,14 +171,29 @@ pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
         "The volume claim, 1 GiB for Grafana, uses the cluster's default StorageClass and stays when the StatefulSet \
          is deleted."
     };
-    let database = " The Job `database` waits for InfluxDB, however long its image takes to be pulled. It is deleted \
-                    a day after it has created the database; applying the files again repeats it, which is harmless.";
-    let overlay = format!(
+    let again = if stack.retention.is_some() {
+        "sets the retention period of this export again"
+    } else {
+        "leaves the retention period as it is"
+    };
+    let database = format!(
+        " The Job `database` waits for InfluxDB, however long its image takes to be pulled. It is deleted a day after it \
+         has created the database. Applying the files again repeats it, which {again}."
+    );
+    let job = kubernetes::database_jobs(stack);
+    let job_change = format!(
+        "\nA Job cannot change. After the first start, run `kubectl delete job --selector {job}` before you apply an \
+         overlay that changes it.\n"
+    );
+    let overlay = "  - target: {kind: Job}\n    patch: |\n      - {op: add, path: \
+                   /spec/template/spec/imagePullSecrets, value: [{name: registry}]}\n";
+    let claim_size = format!(
         "  - target: {{kind: StatefulSet, name: {}}}\n    patch: |\n      - {{op: replace, path: \
-         /spec/volumeClaimTemplates/0/spec/resources/requests/storage, value: 100Gi}}\n  - target: {{kind: Job}}\n    \
-         patch: |\n      - {{op: add, path: /spec/template/spec/imagePullSecrets, value: [{{name: registry}}]}}\n",
+         /spec/volumeClaimTemplates/0/spec/resources/requests/storage, value: 100Gi}}\n",
         kubernetes::object(stack, Role::Influxdb)
     );
+    let pods = Role::ALL.into_iter().filter_map(|role| stack.container(role));
+    let pods: Vec<String> = pods.map(|spec| format!("{}-0", kubernetes::object(stack, spec.role))).collect();
     let only_if_ours = |text: &str| if is_ours { text.to_string() } else { String::new() };
     fill(
         text,
@@ -181,8 +204,14 @@ pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
             ("password", grafana_password(material)),
             ("secret", secret(material)),
             ("claims", claims.into()),
-            ("database", only_if_ours(database)),
-            ("overlay", only_if_ours(&overlay)),
+            ("job", job),
+            ("pods", pods.join("` or `kubectl delete pod ")),
+            ("database", only_if_ours(&database)),
+            ("overlay", only_if_ours(overlay)),
+            ("restore_overlay", only_if_ours(RESTORE_OVERLAY)),
+            ("restore_use", only_if_ours(", and `--kustomize ../overlay/restore` in place of `--kustomize restore`")),
+            ("claim_size", only_if_ours(&claim_size)),
+            ("job_change", only_if_ours(&job_change)),
             ("outdated", kubernetes::outdated(stack, content_hash)),
             ("uid", stack.dashboard.uid.clone()),
             ("influxdb", if is_ours { influxdb } else { external(stack) }),
@@ -190,6 +219,21 @@ pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
         ],
     )
 }
+
+/// The overlay for the pods that restore a backup, which need the same nodes and registries as the servers.
+const RESTORE_OVERLAY: &str = r"
+```yaml
+# overlay/restore/kustomization.yaml
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+resources: [../../kubernetes/restore]
+patches:
+  - target: {kind: Pod}
+    patch: |
+      - {op: add, path: /spec/nodeSelector, value: {disktype: ssd}}
+      - {op: add, path: /spec/imagePullSecrets, value: [{name: registry}]}
+```
+";
 
 /// The command that saves the existing instance.
 fn backup(stack: &Stack) -> String {
@@ -205,8 +249,9 @@ fn image(stack: &Stack, role: Role) -> String {
 fn grafana_password(material: &Material<'_>) -> String {
     let secret = kubernetes::object(material.stack, Role::Grafana);
     let restart = format!(
-        "Grafana uses the password when its volume is new, and reads secrets when it starts; to restart it, run \
-         `kubectl rollout restart statefulset/{secret}`."
+        "Grafana uses the password only when its volume is new: to change it later, first change it in Grafana, then \
+         in the Secret. Grafana reads secrets when it starts; to restart it, run `kubectl rollout restart \
+         statefulset/{secret}`."
     );
     match material.own_secret {
         None => format!(
@@ -224,8 +269,8 @@ fn secret(material: &Material<'_>) -> String {
     format!(
         "The Secret `{}` can come from another source, such as sops, Sealed Secrets or an external operator. It needs \
          the key `grafana-password`{influxdb}. Either replace the content of `secret.yaml`, which later exports then \
-         keep, or remove that file and export again: `kustomization.yaml` then does not list it, and an overlay or an \
-         operator provides the Secret. An export with `--grafana-password-file` writes a removed file again.",
+         keep, or remove that file and its line in `kustomization.yaml`, and have an overlay or an operator provide the \
+         Secret. An export with `--grafana-password-file` writes a removed file again.",
         kubernetes::object(stack, Role::Grafana)
     )
 }

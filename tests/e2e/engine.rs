@@ -170,12 +170,12 @@ impl OwnEngine {
         command
     }
 
-    /// Commands of a shell in the engine's network, which stop at the first failure, for this engine.
+    /// Commands of a shell in the engine's network, as a user pastes them, for this engine.
     pub fn shell(&self, directory: &std::path::Path, commands: &str) -> Ran {
         // The program's name at the beginning of a line; elsewhere it is the name of an instance.
         let commands = format!("\n{commands}").replace("\nclipper-metrics ", &format!("\n{} ", program()));
         let mut shell = inside(self.holder.id(), "sh");
-        shell.args(["-ec", &commands]).current_dir(directory).env("HOME", self.folder.path());
+        shell.args(["-c", &commands]).current_dir(directory).env("HOME", self.folder.path());
         ran(&shell.env("DOCKER_HOST", self.host()).stdin(Stdio::null()).output().unwrap())
     }
 

@@ -312,6 +312,12 @@ fn a_swarm_runs_it_and_restarts_a_killed_task_with_its_data() {
     let breaks = [export.as_slice(), &["--grafana-image", &broken, "--alerts"]].concat();
     ran(&engine.program(&breaks).output().unwrap()).expect(0);
     expect(&["stack", "deploy", "--prune", "--compose-file", &stack, "clipper-metrics"]);
+    // The README's commands that remove unused objects wait until the rollback has used them.
+    let readme = std::fs::read_to_string(format!("{directory}/README.md")).unwrap();
+    let clean = readme.split("```sh\n").nth(2).unwrap().split("```").next().unwrap();
+    let cleaned = engine.shell(folder.path(), clean);
+    let waited = ["updating", "rollback_started"].iter().any(|state| cleaned.out.contains(state));
+    assert!(waited && cleaned.err.contains("in use"), "{}{}", cleaned.out, cleaned.err);
     let update = ["service", "inspect", "clipper-metrics_grafana", "--format", "{{.UpdateStatus.State}}"];
     eventually("the update is rolled back", SOON * 4, || expect(&update) == "rollback_completed");
     eventually("the previous Grafana runs", SOON * 4, || !task("grafana").is_empty());
@@ -320,12 +326,6 @@ fn a_swarm_runs_it_and_restarts_a_killed_task_with_its_data() {
         ["service", "inspect", "clipper-metrics_grafana", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}"];
     assert!(!expect(&image).contains("odd"), "{}", expect(&image));
 
-    // The README's commands remove what is no longer used.
-    let readme = std::fs::read_to_string(format!("{directory}/README.md")).unwrap();
-    let clean = readme.split("```sh\n").nth(2).unwrap().split("```").next().unwrap();
-    for line in clean.lines() {
-        assert!(engine.shell(folder.path(), line).err.contains("in use"), "{line}");
-    }
     let secrets = expect(&["secret", "ls", "--format", "{{.Name}}"]);
     assert_eq!(secrets, "clipper-metrics-grafana-password-2");
 
@@ -372,7 +372,8 @@ fn a_swarm_takes_over_the_data_of_an_instance() {
     expect(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("swarm");
-    run(&["export", "swarm", &directory.display().to_string(), "--grafana-port", "3000"]).expect(0);
+    let export = ["export", "swarm", &directory.display().to_string(), "--grafana-port", "3000", "--retention", "30d"];
+    run(&export).expect(0);
     let readme = std::fs::read_to_string(directory.join("README.md")).unwrap();
     let blocks: Vec<&str> = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     engine.shell(&directory, blocks[0]).expect(0);
@@ -388,30 +389,58 @@ fn a_swarm_takes_over_the_data_of_an_instance() {
     let (backup, restore) = (blocks[2], blocks[3]);
     assert!(backup.starts_with("clipper-metrics backup ") && restore.contains("/restore/influxdb.sh"), "{readme}");
     engine.shell(folder.path(), backup).expect(0);
-    // A cut file changes nothing.
+    let replicas = |service: &str| {
+        let name = format!("clipper-metrics_{service}");
+        expect(&["service", "inspect", &name, "--format", "{{.Spec.Mode.Replicated.Replicas}}"])
+    };
+    // The files that a restore leaves in a volume.
+    let volume = |role: &str| {
+        let volume = format!("clipper-metrics_{role}:/volume");
+        let image = format!("{registry}/influxdb:1.12.4");
+        expect(&["run", "--rm", "--entrypoint", "sh", "--volume", &volume, &image, "-c", "echo /volume/*"])
+    };
+    // A cut file changes nothing, and the servers do not start beside a failed restore.
     let whole = std::fs::read(folder.path().join("clipper-metrics.tar.gz")).unwrap();
     std::fs::write(folder.path().join("clipper-metrics.tar.gz"), &whole[..whole.len() - 100]).unwrap();
-    let fills = |line: &&str| line.contains("docker run");
-    let stop: Vec<&str> = restore.lines().take_while(|line| !line.contains("docker run")).collect();
-    engine.shell(&directory, &stop.join("\n")).expect(0);
-    for line in restore.lines().filter(fills) {
+    let refused = engine.shell(&directory, restore);
+    assert_ne!(refused.code, 0);
+    assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
+    assert_eq!(["influxdb", "grafana"].map(replicas), ["0", "0"]);
+    let fills: Vec<&str> =
+        restore.lines().filter(|line| line.contains("docker run")).map(|line| line.trim_end_matches("&&")).collect();
+    for (line, role) in fills.iter().zip(["influxdb", "grafana"]) {
         let refused = engine.shell(&directory, line).expect(1);
         assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
+        assert!(!volume(role).contains("clipper-metrics-restore"), "{}", volume(role));
     }
     std::fs::write(folder.path().join("clipper-metrics.tar.gz"), &whole).unwrap();
-    engine.shell(&directory, restore).expect(0);
+    // The second volume failed: the repeated block leaves the first one as it is.
+    engine.shell(&directory, fills[0]).expect(0);
+    let moved = engine.shell(&directory, restore).expect(0);
+    assert!(moved.out.contains("InfluxDB's data was restored from this file before"), "{}", moved.out);
+    assert!(moved.out.contains("Grafana's database is restored"), "{}", moved.out);
     eventually("the moved Grafana answers", SOON * 4, || is_up() && has_theirs());
     assert_eq!(panels(3000, &password, range), before, "every panel shows what it showed");
     assert_eq!(ask(3000, "admin", "GET", "/api/org", "")["name"], Value::Null, "admin/admin opens nothing");
+    let task = || {
+        let filters = ["--filter", "name=clipper-metrics_influxdb.1", "--filter", "health=healthy"];
+        engine.docker(&[&["ps", "--quiet"], &filters[..]].concat()).out.trim().to_string()
+    };
+    let policies = || {
+        let words = ["influx", "-database", "clipper", "-execute", "SHOW RETENTION POLICIES"];
+        engine.docker(&[&["exec", &task()], &words[..]].concat()).out
+    };
+    eventually("the export's retention applies, not the archive's", SOON * 4, || policies().contains("720h"));
 
     // Another time, each command leaves the newer data alone.
-    engine.shell(&directory, &stop.join("\n")).expect(0);
     std::fs::write(folder.path().join("clipper-metrics.tar.gz"), vec![0; 16 << 20]).unwrap();
-    for line in restore.lines().filter(fills) {
+    assert!(engine.shell(&directory, restore).err.contains("already contains metrics; nothing was changed"));
+    for line in fills {
         let refused = engine.shell(&directory, line).expect(1);
         assert!(refused.err.contains("nothing was changed"), "{}", refused.err);
     }
-    engine.shell(&directory, restore.lines().last().unwrap()).expect(0);
+    let deploy = restore.lines().find(|line| line.starts_with("docker stack deploy")).unwrap();
+    engine.shell(&directory, deploy.trim_end_matches("&&")).expect(0);
     eventually("Grafana answers again", SOON * 4, || is_up() && has_theirs());
     assert_eq!(panels(3000, &password, range), before);
     expect(&["stack", "rm", "clipper-metrics"]);

@@ -148,7 +148,7 @@ fn influxdb() -> Vec<Image> {
     layer.program(Path::new("/usr/bin/influx"), "/usr/bin/influx");
     // The official image contains these as well; `doctor --from`, `backup`, `restore`
     // and the scripts of exports use them.
-    for name in ["bash", "cat", "find", "gzip", "mkdir", "mv", "rm", "sleep", "tar", "touch"] {
+    for name in ["bash", "cat", "find", "grep", "gzip", "mkdir", "mv", "rm", "sha256sum", "sleep", "tar", "touch"] {
         layer.program(&PathBuf::from(format!("/usr/bin/{name}")), &format!("/usr/bin/{name}"));
     }
     layer.program(Path::new("/usr/bin/dash"), "/usr/bin/sh");
