@@ -18,6 +18,7 @@ mod backoff;
 pub mod backup;
 pub mod cli;
 pub mod clipper;
+mod clock;
 pub mod commands;
 mod digest;
 pub mod engine;

@@ -575,16 +575,7 @@ fn with_upgrades(world: &World) -> Vec<World> {
     let mut all = vec![over(UpgradeState::Undone), over(UpgradeState::Ended)];
     for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed] {
         let mut pending = world.clone();
-        pending.upgrade = Some((state, 15));
-        pending.copy = Some(Copied {
-            id: 15,
-            ran: LABEL,
-            recorded: None,
-            promised: None,
-            db: world.db,
-            file: world.file,
-            pending: world.pending,
-        });
+        (pending.upgrade, pending.copy) = (Some((state, 15)), Some(world.copied(15)));
         let ran = pending.grafana.container.is_none_or(|have| have.run != RunState::Created);
         if let Some(have) = &mut pending.grafana.container {
             have.version = new;

@@ -46,16 +46,8 @@ fn with_password(change: impl FnOnce(&mut World)) -> World {
 /// A new image that was started and has not been accepted.
 fn tried(state: UpgradeState) -> World {
     after(|world| {
-        (world.upgrade, world.ran, world.promised) = (Some((state, 15)), LABEL + 1, Some(LABEL + 1));
-        world.copy = Some(Copied {
-            id: 15,
-            ran: LABEL,
-            recorded: None,
-            promised: None,
-            db: world.db,
-            file: world.file,
-            pending: world.pending,
-        });
+        (world.upgrade, world.copy) = (Some((state, 15)), Some(world.copied(15)));
+        (world.ran, world.promised) = (LABEL + 1, Some(LABEL + 1));
         world.grafana.container.as_mut().unwrap().version = LABEL + 1;
     })
 }

@@ -709,15 +709,7 @@ impl World {
                 assert_eq!(self.ran, LABEL, "what is copied is what ran before");
                 let id = upgrade.parse().unwrap();
                 assert_eq!(self.upgrade, Some((UpgradeState::Unproven, id)), "the record comes first");
-                self.copy = Some(Copied {
-                    id,
-                    ran: self.ran,
-                    recorded: self.recorded,
-                    promised: self.promised,
-                    db: self.db,
-                    file: self.file,
-                    pending: self.pending,
-                });
+                self.copy = Some(self.copied(id));
             }
             Step::RestoreDatabase => {
                 assert_eq!(
@@ -802,6 +794,19 @@ impl World {
         let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == RunState::Running);
         assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is accepted off loopback after {step:?}");
         true
+    }
+
+    /// A copy of Grafana's database as it is now.
+    pub fn copied(&self, id: u32) -> Copied {
+        Copied {
+            id,
+            ran: self.ran,
+            recorded: self.recorded,
+            promised: self.promised,
+            db: self.db,
+            file: self.file,
+            pending: self.pending,
+        }
     }
 
     pub fn is_pending(&self) -> bool {

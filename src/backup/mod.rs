@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 
 use self::archive::{Folder, Manifest, Part, Target, Verified};
+use crate::clock::{micros_since_1970, now};
 use crate::engine::Docker;
 use crate::engine::files::{DATABASE_FILES, OWN_FOLDER, VOLUME};
 use crate::error::{Error, Refusal, Result};
@@ -29,10 +30,7 @@ use crate::model::stack::{Pull, Remembered, Restore, Stack};
 use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
-use crate::reconcile::upgrade::micros_since_1970;
-use crate::reconcile::{
-    Connections, Depth, FailedStep, Outcome, Systems, expect_known_settings, expect_restored, now, up,
-};
+use crate::reconcile::{Connections, Depth, FailedStep, Outcome, Systems, expect_known_settings, expect_restored, up};
 
 /// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
 /// in the data directory, because the root is read-only.

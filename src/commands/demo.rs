@@ -178,7 +178,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             hint: format!("add --mix to send it anyway; `{}` removes demo data later", stack.command("demo --clear")),
         });
     }
-    let now = crate::reconcile::now();
+    let now = crate::clock::now();
     if let Some(past) = options.backfill {
         let first = first_report(&influxdb, &stack.database, past, now, listener).await?;
         let mut batch = Batch::default();
@@ -211,7 +211,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             None => drop(ticks.tick().await),
         }
         let mut batch = Batch::default();
-        options.load.report(crate::reconcile::now(), &mut batch);
+        options.load.report(crate::clock::now(), &mut batch);
         influxdb.write(&stack.database, batch.lines, WRITE_TIMEOUT).await?;
         sent.reports += 1;
         sent.points += batch.points;

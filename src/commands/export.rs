@@ -177,7 +177,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
             stack.data_source.url
         )));
     }
-    let runs = seen.grafana.version.as_deref().and_then(Version::parse);
+    let runs = seen.grafana.running_version();
     let named = container.and_then(|spec| spec.specification.image.version());
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
     let answers = matches!(seen.grafana.probe, ServerResponse::Answering(_));

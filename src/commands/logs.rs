@@ -106,7 +106,7 @@ async fn logs(
     let seen = systems.observe(&mut systems.connect(), Depth::EngineOnly).await?;
     crate::reconcile::warn_about_restore(stack, &seen, listener);
     let since = options.since.map_or(0, |age| {
-        let seconds = crate::reconcile::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+        let seconds = crate::clock::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)
     });
     let mut streams = Vec::new();

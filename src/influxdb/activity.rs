@@ -4,12 +4,13 @@
 //! stopped more than a week ago, InfluxDB opens every shard.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 
 use super::{Cell, Influxdb, PROBE_TIMEOUT};
+use crate::clock::now;
 use crate::error::Result;
 use crate::influxql::{literal, quoted};
 use crate::model::reports::{Activity, COUNTER, DEMO_TAG, INTERVAL, LATENCY, Model};
@@ -107,7 +108,7 @@ impl Influxdb {
         models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());
         let mut elsewhere = Vec::new();
         let mut incomplete = None;
-        if let Some(last) = newest_report(models.values(), local_time()) {
+        if let Some(last) = newest_report(models.values(), now()) {
             // Counted from the newest report, because this machine's clock may be wrong.
             let since = last - RECENT;
             let until = last + SAME_REPORT;
@@ -209,12 +210,6 @@ fn newest_report<'a>(models: impl Iterator<Item = &'a Model>, now: i64) -> Optio
     let reports: Vec<i64> = models.filter_map(|model| model.last_report).collect();
     let past = reports.iter().copied().filter(|at| *at <= now + RECENT).max();
     past.or_else(|| reports.into_iter().max())
-}
-
-/// This machine's time, in milliseconds since 1970.
-fn local_time() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The model of a point.

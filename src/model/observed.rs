@@ -371,10 +371,16 @@ impl OurContainer {
         self.run == RunState::Created && self.has_data == Some(false)
     }
 
+    /// The source of Grafana's first password; its default if the configuration cannot be read.
+    #[must_use]
+    pub fn password_source(&self) -> PasswordSource {
+        self.specification.as_ref().map_or(PasswordSource::Default, |made| made.password)
+    }
+
     /// Whether Grafana's first password came from the file in its volume.
     #[must_use]
     pub fn is_made_with_file(&self) -> bool {
-        self.specification.as_ref().is_some_and(|made| made.password == PasswordSource::File)
+        self.password_source() == PasswordSource::File
     }
 
     /// Whether it is published at a port that the engine chose, which only the run that created it knows.

@@ -1,13 +1,14 @@
 //! The commands up, down and status: observe, plan, apply, and observe again.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::apply::FailedStep;
 use super::connection::{Connection, Connections};
 use super::exposure::exposures;
 use super::{Depth, Systems};
 use crate::backoff::pause;
+use crate::clock::now;
 use crate::engine::address_of_this_machine;
 use crate::error::{Again, Error, Refusal, Result};
 use crate::model::container_config::PasswordSource;
@@ -649,13 +650,6 @@ async fn reports(systems: &Systems, influxdb: &Connection, seen: &Observed) -> R
         }
         Err(error) => Reports { hints: vec![error.to_string()], ..Reports::default() },
     }
-}
-
-/// Milliseconds since 1970.
-#[must_use]
-pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 async fn account(systems: &Systems, grafana: &mut Connection, seen: &Observed, show_secrets: bool) -> Result<Account> {

@@ -22,13 +22,13 @@ use futures_util::future::join;
 pub use self::apply::FailedStep;
 pub use self::connection::{Connection, Connections};
 pub use self::converge::{
-    DownOptions, Outcome, Preview, deletion, down, now, plan_down, plan_up, reopen, status, up, watch,
+    DownOptions, Outcome, Preview, deletion, down, plan_down, plan_up, reopen, status, up, watch,
 };
 pub(crate) use self::converge::{expect_known_settings, expect_restored, summarize, warn_about_restore};
 pub use self::login::generate_password;
 pub use self::native::native_servers;
-use self::upgrade::micros_since_1970;
 use crate::backoff::pause;
+use crate::clock::micros_since_1970;
 use crate::engine::{Docker, Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::grafana::{self, Grafana};

@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::converge::Failure;
 use super::{Depth, Systems};
 use crate::backoff::pause;
+use crate::clock::now;
 use crate::error::{Error, Refusal, Result};
 use crate::http::PROBE;
 use crate::model::credentials::Credentials;
@@ -37,9 +38,8 @@ impl Systems {
     }
 
     async fn failing_query(&self, connection: &mut Connection) -> Result<Option<String>> {
-        let now = i64::try_from(micros_since_1970() / 1000).unwrap_or(i64::MAX);
         let grafana = self.grafana(connection).await?;
-        let Some(opened) = grafana.open_dashboard(&self.stack.dashboard.uid, now).await? else {
+        let Some(opened) = grafana.open_dashboard(&self.stack.dashboard.uid, now()).await? else {
             return Ok(Some("the dashboard does not exist".into()));
         };
         let seen = grafana.seen_dashboard(&self.stack, DashboardId::Bundled).await?;
@@ -165,12 +165,6 @@ const fn blames_image(step: Option<&Step>, refusal: Refusal) -> bool {
         }
         _ => false,
     }
-}
-
-/// The current time in microseconds since 1970.
-#[must_use]
-pub fn micros_since_1970() -> u128 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_micros()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Examination<'_> {
             if unanswerable.is_some() {
                 continue;
             }
-            match grafana.open_dashboard(uid, crate::reconcile::now()).await {
+            match grafana.open_dashboard(uid, crate::clock::now()).await {
                 Ok(Some(opened)) => self.note_dashboard(id, opened, &status.reports),
                 Ok(None) => {}
                 Err(error) => {
@@ -91,7 +91,7 @@ impl Examination<'_> {
         if !is_askable {
             return CheckOutcome::Skipped("there is no probe, or no data source to read it through".into());
         }
-        match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::reconcile::now()).await {
+        match grafana.finds_probe(&stack.data_source.uid, &probe_question(&self.id), crate::clock::now()).await {
             Ok(true) => CheckOutcome::Passed("the data source returns the point".into()),
             Ok(false) => CheckOutcome::failed(
                 format!(

@@ -71,7 +71,7 @@ impl Examination<'_> {
             return Ok(false);
         }
         let started = Instant::now();
-        let now = crate::reconcile::now();
+        let now = crate::clock::now();
         self.written = Some((influxdb.clone(), target.database.clone()));
         let written = influxdb.write_probe(&target.database, &self.id, now).await;
         let is_written = written.is_ok();
@@ -208,7 +208,7 @@ impl Examination<'_> {
 
     /// Checks that this machine, InfluxDB and Grafana agree on the time.
     async fn clocks(&mut self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
-        let here = crate::reconcile::now();
+        let here = crate::clock::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
         if status.grafana.state == ServerState::Answering
             && let Ok(grafana) = self.systems.grafana(&mut self.connections.grafana).await

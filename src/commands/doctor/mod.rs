@@ -65,9 +65,9 @@ async fn doctor(
         systems,
         connections: systems.connect(),
         from,
-        id: format!("{}-{}", crate::reconcile::now(), std::process::id()),
+        id: format!("{}-{}", crate::clock::now(), std::process::id()),
         results: Vec::new(),
-        helper: format!("{}-doctor-{}-{}", systems.stack().instance, crate::reconcile::now(), std::process::id()),
+        helper: format!("{}-doctor-{}-{}", systems.stack().instance, crate::clock::now(), std::process::id()),
         forward: None,
         written: None,
     };
@@ -178,7 +178,7 @@ impl Examination<'_> {
     /// Removes the probe and the container.
     async fn clean_up(&mut self, listener: &dyn Listener) {
         if let Some((influxdb, database)) = self.written.take() {
-            let removing = influxdb.remove_probes(&database, &self.id, crate::reconcile::now());
+            let removing = influxdb.remove_probes(&database, &self.id, crate::clock::now());
             let why = match tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),

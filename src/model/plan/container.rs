@@ -441,10 +441,14 @@ pub(super) fn private(spec: &DesiredContainer) -> ContainerConfig {
     ContainerConfig { publish, password: PasswordSource::Default, ..spec.specification.clone() }
 }
 
+/// Whether the container is published only on the loopback of another machine.
+fn is_out_of_reach(stack: &Stack, have: &OurContainer) -> bool {
+    matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback()
+}
+
 /// Whether a paused container is unpaused and answers before anything is decided about it.
 fn can_unpause(stack: &Stack, have: &OurContainer) -> bool {
-    let is_out_of_reach = matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback();
-    have.run == RunState::Paused && have.on_network && have.published.is_some() && !is_out_of_reach
+    have.run == RunState::Paused && have.on_network && have.published.is_some() && !is_out_of_reach(stack, have)
 }
 
 /// Whether Grafana is unpaused before the next plan decides: the content of its volume and its login are then known.
@@ -462,14 +466,13 @@ fn waits_for_answer<S>(context: &Context<'_, S>, have: &OurContainer) -> bool {
         matches!(seen.probe, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
     let changes = *frees_port_first || !differences(context, have).is_empty();
     let decides = (stack.login.given && !options.reset_password) || have.is_private();
-    let is_out_of_reach = matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback();
     let is_starting = have.run == RunState::Running && have.has_just_started && have.published.is_some();
     spec.role == Role::Grafana
         && is_starting
         && is_silent
         && changes
         && decides
-        && !is_out_of_reach
+        && !is_out_of_reach(stack, have)
         && !have.crashes_repeatedly
         && !context.restores()
 }
@@ -515,8 +518,7 @@ fn start_again<S>(context: &Context<'_, S>, finding: Finding, have: &OurContaine
 }
 
 fn fresh_login<S>(context: &Context<'_, S>, have: &OurContainer) -> Option<Credential> {
-    let source = if have.is_made_with_file() { PasswordSource::File } else { PasswordSource::Default };
-    (context.spec.role == Role::Grafana).then(|| first_login(context, source))
+    (context.spec.role == Role::Grafana).then(|| first_login(context, have.password_source()))
 }
 
 /// The steps that start an existing container. The run that created it may have ended before it
@@ -525,8 +527,7 @@ pub(super) fn start<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Ste
     let role = context.spec.role;
     let mut steps = Vec::new();
     if have.run == RunState::Created {
-        let source = if have.is_made_with_file() { PasswordSource::File } else { PasswordSource::Default };
-        steps.extend(write_first_password(context, source));
+        steps.extend(write_first_password(context, have.password_source()));
         steps.extend(upgrade::before_start(context, &upgrade::desired_image(context)));
     }
     steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
@@ -771,7 +772,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
             return blocked(blocker);
         }
         match &stack.engine {
-            EngineLocation::Elsewhere(host) if !is_in_place(context, Some(have), task) => {
+            EngineLocation::Elsewhere(host) if !is_in_place(context, have, task) => {
                 return without_loopback(context, work, have, task, host);
             }
             _ => {}
@@ -782,7 +783,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
                 Err(blocker) => return blocked(blocker),
             }
             // On a private Grafana, the accepted login decides what is left to do.
-            if task == LoginTask::Try || is_in_place(context, Some(have), task) {
+            if task == LoginTask::Try || is_in_place(context, have, task) {
                 work.add(Phase::Trial, task.steps(context));
             } else if task == LoginTask::Reset {
                 work.add(Phase::Changes, task.steps(context));

@@ -70,12 +70,8 @@ pub(super) fn first_login<S>(context: &Context<'_, S>, source: PasswordSource) -
 /// The step that writes the first password, unless it is in the volume already.
 pub(super) fn write_first_password<S>(context: &Context<'_, S>, source: PasswordSource) -> Option<Step> {
     let is_needed = context.spec.role == Role::Grafana && source == PasswordSource::File && is_fresh(context);
-    let password = match context.stack.login.password {
-        true => Credential::Supplied,
-        false if has_stored_password(context) => return None,
-        false => Credential::Generated,
-    };
-    is_needed.then_some(Step::WriteFirstPassword(password))
+    let password = first_login(context, source);
+    (is_needed && password != Credential::Stored).then_some(Step::WriteFirstPassword(password))
 }
 
 /// The work on Grafana's login before the desired container is created.
@@ -222,20 +218,16 @@ pub(super) fn unsafe_default<S>(context: &Context<'_, S>, have: &OurContainer, t
 }
 
 /// Whether the step can be performed on the running container.
-pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: Option<&OurContainer>, task: LoginTask) -> bool {
+pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: &OurContainer, task: LoginTask) -> bool {
     let answers = matches!(context.seen.probe, ServerResponse::Answering(_));
     let refuses = matches!(context.seen.probe, ServerResponse::Refusing(_));
-    have.is_some_and(|have| {
-        have.run == RunState::Running
-            && match task {
-                // A published Grafana never gets the default password, not even on its way to loopback.
-                LoginTask::Reset => {
-                    (answers || refuses) && (have.is_on_loopback() || context.spec.specification.is_open())
-                }
-                // For another account, admin/admin can be checked only where the lockout is off.
-                _ => answers && have.is_on_loopback() && context.stack.login.is_admin(),
-            }
-    })
+    have.run == RunState::Running
+        && match task {
+            // A published Grafana never gets the default password, not even on its way to loopback.
+            LoginTask::Reset => (answers || refuses) && (have.is_on_loopback() || context.spec.specification.is_open()),
+            // For another account, admin/admin can be checked only where the lockout is off.
+            _ => answers && have.is_on_loopback() && context.stack.login.is_admin(),
+        }
 }
 
 /// The steps to a Grafana that no other host can reach.
@@ -248,7 +240,7 @@ pub(super) fn private_start<S>(
     task: LoginTask,
 ) -> Result<Vec<Step>, Blocker> {
     let grafana = Role::Grafana;
-    if is_in_place(context, Some(have), task) {
+    if is_in_place(context, have, task) {
         return Ok(vec![]);
     }
     let was_started = matches!(have.run, RunState::Exited(_));

@@ -414,11 +414,12 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     items.extend(retention);
     items.extend(inside);
     items.push(query);
-    // After the query, because accepting a new version also queries through the data source.
-    let restores = Plan::new(items.clone()).restores();
-    let is_managed = stack.container(Role::Grafana).is_some();
-    items.extend(upgrade.filter(|_| is_managed && !restores).and_then(finish_upgrade));
-    Plan { items, login: seen.grafana.login.accepted.or(first_login) }
+    let mut plan = Plan { items, login: seen.grafana.login.accepted.or(first_login) };
+    if stack.container(Role::Grafana).is_some() && !plan.restores() {
+        // After the query, because accepting a new version also queries through the data source.
+        plan.items.extend(upgrade.and_then(finish_upgrade));
+    }
+    plan
 }
 
 /// Accepts the new image once it answers the dashboard's queries.
