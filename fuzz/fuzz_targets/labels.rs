@@ -7,14 +7,14 @@ use clipper_metrics::model::role::Role;
 use clipper_metrics::engine::labels;
 
 libfuzzer_sys::fuzz_target!(|texts: (String, String, String)| {
-    let (role, specification, settings) = texts;
+    let (role, config, settings) = texts;
     let all: HashMap<String, String> = [
         (labels::ROLE.to_string(), role),
-        ("clipper-metrics.specification".to_string(), specification),
+        ("clipper-metrics.specification".to_string(), config),
         (labels::SETTINGS.to_string(), settings),
     ]
     .into();
-    let _ = labels::specification(Some(&all));
+    let _ = labels::config(Some(&all));
     let _ = labels::settings(&all);
     let _ = labels::serves(Some(&all), "x", Role::Grafana, "x-grafana");
 });

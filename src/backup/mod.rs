@@ -20,7 +20,7 @@ use crate::engine::Docker;
 use crate::engine::files::{DATABASE_FILES, OWN_FOLDER, VOLUME};
 use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
-use crate::model::event::{Event, ExecutedStep, Listener};
+use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
 use crate::model::native::{System, backup_advice};
 use crate::model::observed::{ContainerState, Network, Observed, RunState, Volume};
@@ -30,7 +30,7 @@ use crate::model::stack::{Pull, Remembered, Restore, Stack};
 use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
-use crate::reconcile::{Connections, Depth, FailedStep, Outcome, Systems, expect_known_settings, expect_restored, up};
+use crate::reconcile::{Connections, Depth, FailedStep, Outcome, Session, expect_known_settings, expect_restored, up};
 
 /// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
 /// in the data directory, because the root is read-only.
@@ -68,22 +68,17 @@ pub struct BackedUp {
 /// [`Error::Usage`] if a server is external, [`Error::Absent`] if one does not run,
 /// [`Error::Interrupted`] if `stop` completes first, otherwise the error that occurred. After an
 /// error, the file does not exist.
-pub async fn backup(
-    systems: &Systems,
-    file: &Path,
-    listener: &dyn Listener,
-    stop: impl Future<Output = ()>,
-) -> Result<BackedUp> {
+pub async fn backup(session: &Session, file: &Path, stop: impl Future<Output = ()>) -> Result<BackedUp> {
     let started = Instant::now();
     let mut begun = Begun::default();
     let result = tokio::select! {
         biased;
-        result = make(systems, file, &mut begun) => result,
+        result = make(session, file, &mut begun) => result,
         () = stop => Err(Error::Interrupted { hint: "nothing was written: run the same command again".into() }),
     };
     let Begun { paused, copy, writing, manifest } = begun;
     // Before the file is finished: its disk may hang, and Grafana must not wait for it.
-    clean_up(systems, paused, copy, listener).await;
+    clean_up(session, paused, copy).await;
     let written = match writing {
         Some(writing) => tokio::time::timeout(CLEAN_UP_TIMEOUT, writing).await,
         None => Ok(Ok(Err(Error::Interrupted { hint: String::new() }))),
@@ -95,7 +90,9 @@ pub async fn backup(
         (Err(error), written, _) => {
             if written.is_err() {
                 let file = file.display();
-                listener.on(Event::Warning(&format!("{file}, or a file next to it that ends in .partial, may remain")));
+                session
+                    .listener()
+                    .on(Event::Warning(&format!("{file}, or a file next to it that ends in .partial, may remain")));
             }
             return Err(error);
         }
@@ -114,21 +111,21 @@ struct Begun {
     manifest: Option<Manifest>,
 }
 
-async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64, Manifest)> {
-    let stack = systems.stack();
+async fn make(session: &Session, file: &Path, begun: &mut Begun) -> Result<(u64, Manifest)> {
+    let stack = session.stack();
     expect_known_settings(stack)?;
     expect_containers(stack, "backup")?;
     archive::expect_free(file)?;
-    let mut connections = systems.connect();
-    let seen = systems.observe(&mut connections, Depth::Servers).await?;
+    let mut connections = session.connect();
+    let seen = session.observe(&mut connections, Depth::Servers).await?;
     expect_restored(stack, &seen)?;
     let influxdb = running(stack, &seen, Role::Influxdb)?;
     if let Some(have) = seen.grafana.container.ours().filter(|have| have.run == RunState::Paused) {
-        return Err(paused_by_another(systems, &influxdb, &have.name).await);
+        return Err(paused_by_another(session, &influxdb, &have.name).await);
     }
     let ids = [influxdb, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
-    let databases = systems.influxdb(&connections.influxdb).databases().await?;
+    let databases = session.influxdb(&connections.influxdb).databases().await?;
     // If the settings are lost, their substitutes from the containers.
     let known = stack.settings.as_ref().map(|settings| &settings.values);
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
@@ -168,8 +165,8 @@ async fn make(systems: &Systems, file: &Path, begun: &mut Begun) -> Result<(u64,
             let bytes = written.unwrap_or_else(|why| Err(failed(why)))?;
             return Ok((bytes, manifest));
         }
-        copied = copy(systems, &ids, &directory, &mut begun.paused, &parts) => copied,
-        never = keep_touching(systems.docker()?, &ids[0], &directory) => match never {},
+        copied = copy(session, &ids, &directory, &mut begun.paused, &parts) => copied,
+        never = keep_touching(session.docker()?, &ids[0], &directory) => match never {},
     };
     // Without its end, the file is removed again.
     drop(parts);
@@ -231,11 +228,11 @@ async fn keep_touching(docker: &Docker, influxdb: &str, directory: &str) -> Infa
 }
 
 /// The error if Grafana is paused, but not by this run.
-async fn paused_by_another(systems: &Systems, influxdb: &str, grafana: &str) -> Error {
-    let (stack, doing) = (systems.stack(), "look for other backups");
+async fn paused_by_another(session: &Session, influxdb: &str, grafana: &str) -> Error {
+    let (stack, doing) = (session.stack(), "look for other backups");
     let name = format!("{INFLUXDB_BACKUP}-*");
     let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &name, "!", "-mmin", LEFT_AFTER];
-    let found = match systems.docker() {
+    let found = match session.docker() {
         Ok(docker) => docker.read_inside(doing, influxdb, &find).await.unwrap_or_default(),
         Err(_) => String::new(),
     };
@@ -257,13 +254,13 @@ async fn paused_by_another(systems: &Systems, influxdb: &str, grafana: &str) -> 
 
 /// Sends all data.
 async fn copy(
-    systems: &Systems,
+    session: &Session,
     [influxdb, grafana]: &[String; 2],
     directory: &str,
     paused: &mut Option<String>,
     parts: &mpsc::Sender<Part>,
 ) -> Result<()> {
-    let docker = systems.docker()?;
+    let docker = session.docker()?;
     let doing = "copy InfluxDB's data";
     let changed = |doing: &str, why: &str| Error::Raced { doing: doing.into(), why: why.into() };
     // Removes leftovers of killed runs. A failure here does not affect the backup.
@@ -287,8 +284,8 @@ async fn copy(
         Err(error @ Error::Docker { refusal, .. }) if refusal != Refusal::Gone => {
             *paused = None;
             if is_paused().await? {
-                let name = Role::Grafana.object_name(&systems.stack().instance);
-                return Err(paused_by_another(systems, influxdb, &name).await);
+                let name = Role::Grafana.object_name(&session.stack().instance);
+                return Err(paused_by_another(session, influxdb, &name).await);
             }
             let was_paused = refusal == Refusal::Conflict;
             return Err(if was_paused {
@@ -340,16 +337,18 @@ async fn download(
 
 /// Unpauses what this run paused, and removes its copy. In containers that were removed, there is
 /// nothing to clean up.
-async fn clean_up(systems: &Systems, paused: Option<String>, copy: Option<(String, String)>, listener: &dyn Listener) {
-    let Ok(docker) = systems.docker() else { return };
+async fn clean_up(session: &Session, paused: Option<String>, copy: Option<(String, String)>) {
+    let Ok(docker) = session.docker() else { return };
     let is_done = |result: std::result::Result<Result<()>, Elapsed>| {
         matches!(result, Ok(Ok(()) | Err(Error::Docker { refusal: Refusal::NotFound, .. })))
     };
     if let Some(grafana) = paused {
         let waking = docker.unpause_container(Role::Grafana, &grafana);
         if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, waking).await) {
-            let up = systems.stack().command("up");
-            listener.on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` unpauses it")));
+            let up = session.stack().command("up");
+            session
+                .listener()
+                .on(Event::Warning(&format!("Grafana's container may still be paused; `{up}` unpauses it")));
         }
     }
     if let Some((influxdb, directory)) = copy {
@@ -357,7 +356,7 @@ async fn clean_up(systems: &Systems, paused: Option<String>, copy: Option<(Strin
         let removing = docker.run_inside("remove the copy", &influxdb, &remove);
         if !is_done(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await) {
             let why = "a copy may remain in InfluxDB's volume; a backup after ten minutes removes it";
-            listener.on(Event::Warning(why));
+            session.listener().on(Event::Warning(why));
         }
     }
 }
@@ -421,21 +420,20 @@ fn running_restore(stack: &Stack) -> Option<String> {
 /// removed again; afterwards the instance stays, and [`super::up`] finishes it. A killed run leaves
 /// a record, with which only another restore can continue.
 pub async fn restore(
-    systems: &Systems,
+    session: &Session,
     archive: &Arc<Verified>,
     take_over: impl AsyncFnOnce(&str) -> Result<()>,
     trust: impl AsyncFnOnce() -> Result<()>,
     confirm: impl AsyncFn(&str) -> Result<()>,
-    listener: &dyn Listener,
     stop: impl Future<Output = ()>,
 ) -> Result<Outcome> {
-    let stack = systems.stack();
+    let stack = session.stack();
     let mut executed = Vec::new();
     let mut progress = Progress::Nothing;
-    let mut connections = systems.connect();
+    let mut connections = session.connect();
     let making = async {
         expect_containers(stack, "restore")?;
-        let seen = systems.observe(&mut connections, Depth::EngineOnly).await?;
+        let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
         expect_nothing(stack, &seen)?;
         expect_new_enough(stack, &archive.manifest)?;
         let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
@@ -447,22 +445,22 @@ pub async fn restore(
             take_over(&run).await?;
         }
         trust().await?;
-        systems.apply(&plan.only(is_fetched), &mut connections, &mut executed).await.map_err(FailedStep::into_error)?;
+        session.apply(&plan.only(is_fetched), &mut connections, &mut executed).await.map_err(FailedStep::into_error)?;
         // The verification may have taken long.
-        expect_nothing(stack, &systems.observe(&mut connections, Depth::EngineOnly).await?)?;
+        expect_nothing(stack, &session.observe(&mut connections, Depth::EngineOnly).await?)?;
         progress = Progress::Something;
         let mut apply = async |plan: &Plan, connections: &mut Connections| {
-            systems.apply(plan, connections, &mut executed).await.map_err(FailedStep::into_error)
+            session.apply(plan, connections, &mut executed).await.map_err(FailedStep::into_error)
         };
         apply(&plan::begin_restore(), &mut connections).await?;
-        let left = systems.observe(&mut connections, Depth::EngineOnly).await?;
+        let left = session.observe(&mut connections, Depth::EngineOnly).await?;
         apply(&plan::remove_unfinished(stack, &left), &mut connections).await?;
         apply(&plan::make_for_restore(stack, &left), &mut connections).await?;
-        fill(systems, archive, &mut connections, &mut executed).await?;
-        let finished = systems.apply(&plan::finish_restore(), &mut connections, &mut executed).await;
+        fill(session, archive, &mut connections, &mut executed).await?;
+        let finished = session.apply(&plan::finish_restore(), &mut connections, &mut executed).await;
         finished.map_err(FailedStep::into_error)?;
         progress = Progress::Everything;
-        let mut outcome = Box::pin(up(systems, UpOptions::default(), confirm, listener)).await?;
+        let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
         executed.append(&mut outcome.executed);
         Ok(outcome.status)
     };
@@ -477,7 +475,7 @@ pub async fn restore(
     };
     let left = match progress {
         Progress::Nothing => "nothing was created: run the same command again".into(),
-        Progress::Something => match undo(systems).await {
+        Progress::Something => match undo(session).await {
             Undone::All => "everything created was removed".into(),
             Undone::OfAnotherRun => {
                 format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
@@ -495,7 +493,7 @@ pub async fn restore(
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
         _ if matches!(progress, Progress::Nothing) => {}
-        _ => listener.on(Event::Warning(&left)),
+        _ => session.listener().on(Event::Warning(&left)),
     }
     Err(error)
 }
@@ -568,12 +566,12 @@ fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
 
 /// Restores the data into the created containers.
 async fn fill(
-    systems: &Systems,
+    session: &Session,
     archive: &Arc<Verified>,
     connections: &mut Connections,
     executed: &mut Vec<ExecutedStep>,
 ) -> Result<()> {
-    let docker = systems.docker()?;
+    let docker = session.docker()?;
     // Only the containers of this run: another run may take over the restore and create its own.
     let influxdb = connections.influxdb.container()?.to_string();
     let grafana = connections.grafana.container()?.to_string();
@@ -582,13 +580,13 @@ async fn fill(
     send(docker, &grafana, VOLUME, archive, Folder::Grafana, database).await?;
     let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
     send(docker, &grafana, VOLUME, archive, Folder::Own, own).await?;
-    if docker.container_id(&systems.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
+    if docker.container_id(&session.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
     }
     // The content of the volume now decides which container Grafana gets, and what must be verified
     // before it is published.
-    systems
+    session
         .apply(
             &steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]),
             connections,
@@ -599,7 +597,7 @@ async fn fill(
     // At the private port, Clipper does not find InfluxDB and cannot create its database before the
     // data is restored.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
-    systems
+    session
         .apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed)
         .await
         .map_err(FailedStep::into_error)?;
@@ -616,7 +614,7 @@ async fn fill(
         if *holds {
             restored?;
         } else {
-            systems.influxdb(&connections.influxdb).create_database(name, None).await?;
+            session.influxdb(&connections.influxdb).create_database(name, None).await?;
         }
     }
     docker.run_inside(doing, &influxdb, &["rm", "-rf", INFLUXDB_RESTORE]).await
@@ -653,16 +651,16 @@ enum Undone {
 
 /// Removes everything that a failed restore created. Its record is removed last; it proves that the
 /// instance's objects do not belong to another run.
-async fn undo(systems: &Systems) -> Undone {
+async fn undo(session: &Session) -> Undone {
     let removing = async {
-        let mut connections = systems.connect();
-        let seen = systems.observe(&mut connections, Depth::EngineOnly).await?;
-        if seen.settings.restore != systems.stack().restore {
+        let mut connections = session.connect();
+        let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
+        if seen.settings.restore != session.stack().restore {
             let is_gone = seen.settings.numbers.is_empty() && seen.influxdb.container == ContainerState::Absent;
             return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
         }
-        let plan = plan::down(systems.stack(), &seen, true);
-        systems
+        let plan = plan::down(session.stack(), &seen, true);
+        session
             .apply(&plan, &mut connections, &mut Vec::new())
             .await
             .map(|()| Undone::All)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::Context;
-use super::session::{Session, SettingsScope};
+use super::session::{self, SettingsScope};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
 use crate::error::{Exit, Result};
@@ -22,11 +22,10 @@ pub struct Backup {
 
 /// Runs `backup`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Backup) -> Result<Exit> {
-    let session = unless_interrupted(Session::open(context, SettingsScope::Whole, true)).await?;
-    let listener = session.listener.as_ref();
-    let written = backup::backup(&session.systems, &verb.file, listener, interrupted()).await?;
+    let session = unless_interrupted(session::open(context, SettingsScope::Whole, true)).await?;
+    let written = backup::backup(&session, &verb.file, interrupted()).await?;
     let restore = format!("restore {}", shell_path(&verb.file));
-    let restore = session.systems.stack().command(&restore);
+    let restore = session.stack().command(&restore);
     let _ = context.report.answer(&Output::BackedUp {
         file: &written.file.to_string_lossy(),
         bytes: written.bytes,

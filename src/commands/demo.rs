@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session::{Session, SettingsScope};
+use super::session::{self, SettingsScope};
 use super::terminal::interrupted;
 use crate::clipper::load::{Batch, Load, STEP};
 use crate::error::{Error, Exit, Result};
@@ -18,7 +18,7 @@ use crate::model::reports::{DEMO_TAG, is_unreportable};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::output::Output;
-use crate::reconcile::{Depth, Systems};
+use crate::reconcile::{Depth, Session};
 use crate::settings;
 
 /// Points per request.
@@ -56,15 +56,15 @@ pub struct Demo {
 /// Runs `demo`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Demo) -> Result<Exit> {
     let demo_options = demo_options(verb)?;
-    let session = Session::open(context, SettingsScope::Whole, false).await?;
-    let stack = session.systems.stack();
+    let session = session::open(context, SettingsScope::Whole, false).await?;
+    let stack = session.stack();
     let database = &stack.database;
     if verb.clear {
-        let series = clear(&session.systems).await?;
+        let series = clear(&session).await?;
         let _ = context.report.answer(&Output::Cleared { series, database });
         return Ok(Exit::Done);
     }
-    let sent = send_until(&session.systems, &demo_options, session.listener.as_ref(), interrupted()).await?;
+    let sent = send_until(&session, &demo_options, interrupted()).await?;
     context.report.clear();
     let _ = context.report.answer(&Output::Sent {
         points: sent.points,
@@ -139,23 +139,18 @@ struct Sent {
 ///
 /// # Errors
 /// If InfluxDB rejects the data, or the database contains real reports.
-async fn send_until(
-    systems: &Systems,
-    options: &DemoOptions,
-    listener: &dyn Listener,
-    stop: impl Future<Output = ()>,
-) -> Result<Sent> {
+async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<Output = ()>) -> Result<Sent> {
     let started = Instant::now();
     let mut sent = Sent::default();
     let result = tokio::select! {
-        result = send(systems, options, listener, &mut sent) => result,
+        result = send(session, options, &mut sent) => result,
         () = stop => Ok(()),
     };
     sent.time = started.elapsed();
     result.map(|()| sent)
 }
 
-async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener, sent: &mut Sent) -> Result<()> {
+async fn send(session: &Session, options: &DemoOptions, sent: &mut Sent) -> Result<()> {
     for model in &options.load.models {
         if model.is_empty() || is_unreportable(model) || model.starts_with('#') {
             return Err(Error::usage(
@@ -164,8 +159,8 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             ));
         }
     }
-    let stack = systems.stack();
-    let influxdb = reachable(systems).await?;
+    let stack = session.stack();
+    let influxdb = reachable(session).await?;
     let activity = influxdb.activity(&stack.database).await?;
     if !options.mix
         && let Some(model) = activity.models.iter().find(|model| model.last_report.is_some())
@@ -180,7 +175,7 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
     }
     let now = crate::clock::now();
     if let Some(past) = options.backfill {
-        let first = first_report(&influxdb, &stack.database, past, now, listener).await?;
+        let first = first_report(&influxdb, &stack.database, past, now, session.listener()).await?;
         let mut batch = Batch::default();
         let mut at = first;
         while at <= now {
@@ -197,7 +192,8 @@ async fn send(systems: &Systems, options: &DemoOptions, listener: &dyn Listener,
             return Ok(());
         }
     }
-    listener
+    session
+        .listener()
         .on(Event::Note(&format!("sending demo data to database {} every 15s; press Ctrl-C to stop", stack.database)));
     let deadline = options.duration.map(|duration| Instant::now() + duration);
     let mut ticks = tokio::time::interval(Duration::from_millis(STEP.unsigned_abs()));
@@ -252,26 +248,26 @@ fn millis(time: Duration) -> i64 {
 ///
 /// # Errors
 /// If InfluxDB rejects the request.
-async fn clear(systems: &Systems) -> Result<usize> {
-    let influxdb = reachable(systems).await?;
-    let database = Some(systems.stack().database.as_str());
+async fn clear(session: &Session) -> Result<usize> {
+    let influxdb = reachable(session).await?;
+    let database = Some(session.stack().database.as_str());
     let condition = format!("{} != ''", quoted(DEMO_TAG));
     let series = influxdb.query(database, &format!("SHOW SERIES WHERE {condition}")).await?;
     let count = series.iter().map(|series| series.rows.len()).sum();
     if count > 0 {
         // With thousands of series, InfluxDB takes longer than for other requests.
-        let within = Some(systems.stack().timeout);
+        let within = Some(session.stack().timeout);
         influxdb.query_within(database, &format!("DROP SERIES WHERE {condition}"), within).await?;
     }
     Ok(count)
 }
 
 /// InfluxDB, if it answers and has the database.
-async fn reachable(systems: &Systems) -> Result<Influxdb> {
-    let stack = systems.stack();
+async fn reachable(session: &Session) -> Result<Influxdb> {
+    let stack = session.stack();
     crate::reconcile::expect_known_settings(stack)?;
-    let mut connections = systems.connect();
-    let seen = systems.observe(&mut connections, Depth::Servers).await?;
+    let mut connections = session.connect();
+    let seen = session.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("run `{}`, then try again", stack.command("up"));
@@ -280,7 +276,7 @@ async fn reachable(systems: &Systems) -> Result<Influxdb> {
         return Err(Error::Blocked { resource, blocked: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
     match seen.influxdb.probe.state() {
-        Some(stored) if stored.has_database => Ok(systems.influxdb(&connections.influxdb)),
+        Some(stored) if stored.has_database => Ok(session.influxdb(&connections.influxdb)),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use clap::Args;
 
 use super::Context;
-use super::session::{Session, SettingsScope};
+use super::session::{self, SettingsScope};
 use super::terminal::confirm;
 use crate::error::{Exit, Result};
 use crate::output::Output;
@@ -56,17 +56,17 @@ pub(crate) async fn run(context: &Context<'_>, down: &Down) -> Result<Exit> {
     let context = Context { options: context.options, environment: &environment, report: Rc::clone(&context.report) };
     let changes = !down.dry_run;
     // Deleting volumes needs the engine.
-    let session = Session::open_for_containers(&context, purpose, changes, down.volumes).await?;
+    let session = session::open_for_containers(&context, purpose, changes, down.volumes).await?;
     let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
     if down.dry_run {
-        let preview = reconcile::plan_down(&session.systems, options).await?;
+        let preview = reconcile::plan_down(&session, options).await?;
         let plan = &preview.plan;
         let questions = if down.yes { &[][..] } else { &preview.questions };
         let _ = context.report.answer(&Output::Planned { status: &preview.status, plan, questions });
         return Ok(if plan.is_idle() && plan.blocked().is_none() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |volumes: &[String]| confirm(volumes, down.yes).await;
-    let outcome = reconcile::down(&session.systems, options, confirm, session.listener.as_ref()).await?;
+    let outcome = reconcile::down(&session, options, confirm).await?;
     let _ = context.report.answer(&Output::Down { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)
 }

@@ -6,12 +6,12 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::Context;
-use super::session::{self, Session, SettingsScope, read_inputs};
+use super::session::{self, SettingsScope, read_inputs};
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
 use crate::export::{self, Kept, Material, OwnSecret};
 use crate::grafana::provisioning::GrafanaExport;
-use crate::model::event::{Event, Listener};
+use crate::model::event::Event;
 use crate::model::export::{Exported, Format};
 use crate::model::observed::{Observed, OurContainer, ServerResponse, Volume};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
@@ -19,7 +19,7 @@ use crate::model::role::Role;
 use crate::model::stack::{Secret, Stack};
 use crate::model::version::Version;
 use crate::output::Output;
-use crate::reconcile::{Depth, Systems, generate_password};
+use crate::reconcile::{Depth, Session, generate_password};
 
 /// Options of `export`.
 #[derive(Debug, Args)]
@@ -53,18 +53,18 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
-    let opened = Session::open_with(inputs.clone(), context, SettingsScope::Whole, false).await;
+    let opened = session::open_with(inputs.clone(), context, SettingsScope::Whole, false).await;
     let session = match opened {
         // Files for other servers need no engine.
         Err(error @ Error::Engine { .. }) if format != Format::Compose && !session::names_engine(context) => {
-            let session = Session::without_engine(&inputs, context)?;
+            let session = session::without_engine(&inputs, context)?;
             let why = format!("{error}; remembered settings and edits in Grafana are not in the export");
-            session.listener.on(Event::Warning(&why));
+            session.listener().on(Event::Warning(&why));
             session
         }
         opened => opened?,
     };
-    let exported = export(&session.systems, format, &verb.directory, password, session.listener.as_ref()).await?;
+    let exported = export(&session, format, &verb.directory, password).await?;
     let _ = context.report.answer(&Output::Exported(&exported));
     Ok(Exit::Done)
 }
@@ -74,19 +74,13 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
 /// # Errors
 /// [`Error::Usage`] if the stack cannot be exported in this format, [`Error::Absent`] if it needs a running server,
 /// [`Error::File`] if the directory contains other files, otherwise the failed request.
-async fn export(
-    systems: &Systems,
-    format: Format,
-    directory: &Path,
-    password: Option<Secret>,
-    listener: &dyn Listener,
-) -> Result<Exported> {
-    let stack = systems.stack();
+async fn export(session: &Session, format: Format, directory: &Path, password: Option<Secret>) -> Result<Exported> {
+    let stack = session.stack();
     crate::reconcile::expect_known_settings(stack)?;
-    let influxdb_password = systems.influxdb_password();
+    let influxdb_password = session.influxdb_password();
     let (password, own_secret) = passwords(format, directory, password)?;
     export::check(format, stack, influxdb_password.is_some() || own_secret.is_some())?;
-    let looked = look(systems, format, listener).await?;
+    let looked = look(session, format).await?;
     let material = Material {
         stack,
         present: &looked.present,
@@ -104,7 +98,7 @@ async fn export(
     let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };
     let files = directory::write(directory, &subject, &files)?;
     if own_secret == Some(OwnSecret::Elsewhere) {
-        listener.on(Event::Note(&format!(
+        session.listener().on(Event::Note(&format!(
             "the export contains no Secret, because kustomization.yaml does not list secret.yaml: the cluster needs the Secret {} from \
              another source; --grafana-password-file writes the file again",
             Role::Grafana.object_name(&stack.instance)
@@ -153,25 +147,25 @@ struct Looked {
     is_complete: bool,
 }
 
-async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Result<Looked> {
-    let stack = systems.stack();
+async fn look(session: &Session, format: Format) -> Result<Looked> {
+    let stack = session.stack();
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.token && !stack.login.given {
         // Without a supplied account, a request would count as a failed login in an external Grafana.
-        let version = systems.grafana_version(&systems.connect().grafana).await;
-        listener.on(Event::Note(
+        let version = session.grafana_version(&session.connect().grafana).await;
+        session.listener().on(Event::Note(
             "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
              content without edits",
         ));
         let present = GrafanaExport::unknown(stack);
         return Ok(Looked { present, version, host_address: None, has_stored_password: false, is_complete: false });
     }
-    let mut connections = systems.connect();
-    let seen = systems.observe(&mut connections, Depth::Servers).await?;
+    let mut connections = session.connect();
+    let seen = session.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
     expect_usable(stack, &seen, format)?;
     if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
-        listener.on(Event::Warning(&format!(
+        session.listener().on(Event::Warning(&format!(
             "the data source's address {} works only inside the instance's own network: set the address that the other \
              Grafana uses with --data-source-url",
             stack.data_source.url
@@ -192,25 +186,26 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
         });
     }
     let present = if answers {
-        systems.grafana(&mut connections.grafana).await?.export_state(stack).await?
+        session.grafana(&mut connections.grafana).await?.export_state(stack).await?
     } else if container.is_some() {
         GrafanaExport::new_server(stack)
     } else {
         GrafanaExport::unknown(stack)
     };
     if exists && !answers {
-        listener.on(Event::Warning(
+        session.listener().on(Event::Warning(
             "Grafana does not answer or rejects the login: dashboards are exported as clipper-metrics would import them, \
              without edits",
         ));
     }
     if present.has_edited_rules() && format != Format::Compose {
-        listener
+        session
+            .listener()
             .on(Event::Warning("an edited alert rule is exported without its contact point, which belongs to Grafana"));
     }
     if format != Format::Compose {
         for title in present.dashboards_in_schema_v2(stack) {
-            listener.on(Event::Warning(&format!(
+            session.listener().on(Event::Warning(&format!(
                 "the dashboard {title:?} was saved in Grafana's schema v2, which the files cannot contain: its edits are \
                  not in the export"
             )));
@@ -226,7 +221,7 @@ async fn look(systems: &Systems, format: Format, listener: &dyn Listener) -> Res
     let needs_host =
         Role::ALL.into_iter().filter_map(|role| stack.container(role)).any(|spec| spec.specification.host_gateway);
     let host_address = if format == Format::Compose && needs_host {
-        systems.docker()?.host_address(&stack.instance).await?
+        session.docker()?.host_address(&stack.instance).await?
     } else {
         None
     };

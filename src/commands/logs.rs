@@ -7,14 +7,13 @@ use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
 
 use super::Context;
-use super::session::{Session, SettingsScope};
+use super::session::{self, SettingsScope};
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Error, Exit, Refusal, Result};
-use crate::model::event::Listener;
 use crate::model::native::{System, log_command};
 use crate::model::role::Role;
 use crate::output;
-use crate::reconcile::{Depth, Systems};
+use crate::reconcile::{Depth, Session};
 use crate::settings;
 
 /// How long the engine may stay silent while it sends a log that is not followed.
@@ -49,7 +48,7 @@ impl ValueEnum for Role {
 
 /// Runs `logs`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
-    let session = Session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
+    let session = session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
     let role = verb.server;
     let selection = LogOptions {
         role,
@@ -59,7 +58,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
     };
     let format = context.format();
     let show = |server: Role, line: &str| output::print_log_line(format, server, role.is_some(), line).is_ok();
-    let showing = logs(&session.systems, selection, session.listener.as_ref(), show);
+    let showing = logs(&session, selection, show);
     tokio::select! {
         result = showing => result?,
         () = reader_gone() => {}
@@ -85,14 +84,9 @@ struct LogOptions {
 ///
 /// # Errors
 /// [`Error::Absent`] when there is no such container, [`Error::Docker`] when the engine does not answer.
-async fn logs(
-    systems: &Systems,
-    options: LogOptions,
-    listener: &dyn Listener,
-    mut show: impl FnMut(Role, &str) -> bool,
-) -> Result<()> {
-    let stack = systems.stack();
-    if !stack.needs_engine() && systems.docker().is_err() {
+async fn logs(session: &Session, options: LogOptions, mut show: impl FnMut(Role, &str) -> bool) -> Result<()> {
+    let stack = session.stack();
+    if !stack.needs_engine() && session.docker().is_err() {
         return Err(Error::Absent {
             what: "both servers are external, so the engine has no log of them".into(),
             hint: format!(
@@ -102,9 +96,9 @@ async fn logs(
             ),
         });
     }
-    let docker = systems.docker()?;
-    let seen = systems.observe(&mut systems.connect(), Depth::EngineOnly).await?;
-    crate::reconcile::warn_about_restore(stack, &seen, listener);
+    let docker = session.docker()?;
+    let seen = session.observe(&mut session.connect(), Depth::EngineOnly).await?;
+    crate::reconcile::warn_about_restore(stack, &seen, session.listener());
     let since = options.since.map_or(0, |age| {
         let seconds = crate::clock::now() / 1000 - i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
         i32::try_from(seconds.max(0)).unwrap_or(i32::MAX)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueHint};
 
 use super::Context;
-use super::session::Session;
+use super::session;
 use super::terminal::{self, confirm_loss, interrupted, unless_interrupted};
 use crate::backup;
 use crate::backup::archive::Verified;
@@ -15,6 +15,7 @@ use crate::model::image::ImageRef;
 use crate::model::invocation::{shell_path, shell_word};
 use crate::model::role::Role;
 use crate::output::Output;
+use crate::reconcile::Session;
 
 /// Options of `restore`.
 #[derive(Debug, Args)]
@@ -37,14 +38,12 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
         })
     };
     let archive = Arc::new(unless_interrupted(verifying).await?);
-    let opening = Session::open_restored(context, &verb.file, &archive);
+    let opening = session::open_restored(context, &verb.file, &archive);
     let (session, images) = unless_interrupted(opening).await?;
-    let listener = session.listener.as_ref();
     let trust = async || confirm_images(&session, verb, &images, context).await;
     let take_over = async |what: &str| confirm_taking_over(&session, verb, what, context).await;
     let confirm = async |what: &str| confirm_loss(context, verb.yes, what).await;
-    let outcome =
-        backup::restore(&session.systems, &archive, take_over, trust, confirm, listener, interrupted()).await?;
+    let outcome = backup::restore(&session, &archive, take_over, trust, confirm, interrupted()).await?;
     let _ = context.report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     Ok(Exit::Done)
 }
@@ -53,7 +52,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
 async fn confirm_taking_over(session: &Session, verb: &Restore, what: &str, context: &Context<'_>) -> Result<()> {
     context.report.clear();
     let file = shell_path(&verb.file);
-    let command = session.systems.stack().invocation.again(&format!("restore {file} --yes"));
+    let command = session.stack().invocation.again(&format!("restore {file} --yes"));
     let question = format!("{what}. Remove its objects and restore {file}?");
     let hint = format!("wait until that run has ended; if it was killed: `{command}`");
     terminal::ask(&question, verb.yes, what, &hint).await
@@ -74,7 +73,7 @@ async fn confirm_images(
         |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
     let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
     let file = shell_path(&verb.file);
-    let command = session.systems.stack().invocation.again(&format!("restore {file} {options}"));
+    let command = session.stack().invocation.again(&format!("restore {file} {options}"));
     let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
     let hint = format!("if you trust them: `{command}`; --yes skips the question");

@@ -28,7 +28,7 @@ use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
 use crate::output::Report;
-use crate::reconcile::{Systems, lock, native_servers};
+use crate::reconcile::{Session, lock, native_servers};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
 
@@ -48,186 +48,173 @@ pub(super) enum SettingsScope {
     NameOnly,
 }
 
-/// The clients of a stack, and the listener.
-pub(super) struct Session {
-    pub(super) systems: Systems,
-    pub(super) listener: Rc<dyn Listener>,
-    /// Blocks other runs of this user on the same instance while this one changes it.
-    _lock: Option<lock::Lock>,
+/// Reads the inputs, connects to the engine, reads the remembered settings and merges everything. With `changes`,
+/// it waits for other runs first, because they may change the settings.
+pub(super) async fn open(context: &Context<'_>, purpose: SettingsScope, changes: bool) -> Result<Session> {
+    let inputs = read_inputs(context, purpose)?;
+    open_with(inputs, context, purpose, changes).await
 }
 
-impl Session {
-    /// Reads the inputs, connects to the engine, reads the remembered settings and merges everything. With `changes`,
-    /// it waits for other runs first, because they may change the settings.
-    pub(super) async fn open(context: &Context<'_>, purpose: SettingsScope, changes: bool) -> Result<Self> {
-        let inputs = read_inputs(context, purpose)?;
-        Self::open_with(inputs, context, purpose, changes).await
+/// Opens a session with inputs that were read before. If no engine answers and this run names none, the hint
+/// mentions the servers that run on this machine.
+pub(super) async fn open_with(
+    inputs: Inputs,
+    context: &Context<'_>,
+    purpose: SettingsScope,
+    changes: bool,
+) -> Result<Session> {
+    match open_on_engine(inputs.clone(), context, purpose, changes).await {
+        Err(error @ Error::Engine { is_down: true, .. })
+            if purpose == SettingsScope::Whole && !names_engine(context) =>
+        {
+            Err(with_native_servers(error, &inputs, context).await)
+        }
+        opened => opened,
     }
+}
 
-    /// Opens a session with inputs that were read before. If no engine answers and this run names none, the hint
-    /// mentions the servers that run on this machine.
-    pub(super) async fn open_with(
-        inputs: Inputs,
-        context: &Context<'_>,
-        purpose: SettingsScope,
-        changes: bool,
-    ) -> Result<Self> {
-        match Self::open_on_engine(inputs.clone(), context, purpose, changes).await {
-            Err(error @ Error::Engine { is_down: true, .. })
-                if purpose == SettingsScope::Whole && !names_engine(context) =>
-            {
-                Err(with_native_servers(error, &inputs, context).await)
-            }
-            opened => opened,
-        }
-    }
-
-    async fn open_on_engine(
-        mut inputs: Inputs,
-        context: &Context<'_>,
-        purpose: SettingsScope,
-        changes: bool,
-    ) -> Result<Self> {
-        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
-        let name = inputs.instance()?;
-        // Invalid values are reported before any request to the engine.
-        settings::check_values(&inputs)?;
-        if purpose != SettingsScope::NameOnly {
-            settings::check(&inputs)?;
-        }
-        if inputs.needs_no_engine() && purpose == SettingsScope::Whole {
-            let session = Self::without_engine(&inputs, context)?;
-            if changes {
-                expect_external(&session.systems, &inputs, context, &listener).await?;
-            }
-            return Ok(session);
-        }
-        let docker = connect(&mut inputs, context, &listener).await?;
-        let lock = if changes {
-            Some(lock::acquire(&docker.engine().endpoint, &name, context.environment, listener.as_ref()).await?)
-        } else {
-            None
-        };
-        let memory = match remembered(&docker, &name, &inputs).await {
-            Ok(memory) => memory,
-            Err(error) => {
-                // The check says more if the server is not an engine. One that does not answer is not waited for twice.
-                return Err(match tokio::time::timeout(CHECK_TIMEOUT, docker.check()).await {
-                    Ok(Err(no_engine)) => no_engine,
-                    _ => error,
-                });
-            }
-        };
-        if purpose == SettingsScope::NameOnly {
-            // A command that needs only the name may never observe, which checks the engine as well.
-            docker.check().await?;
-        }
-        if purpose != SettingsScope::NameOnly && has_external_grafana(&inputs, &memory) {
-            inputs.engine_machine = docker.identity().await?.map(|identity| machine_fingerprint(&identity));
-        }
-        if !memory.containers.is_empty() {
-            let names = memory.stored.iter().flat_map(|stored| settings::names_without_address(&inputs, stored));
-            for (setting, host) in names.filter(|(setting, _)| memory.has_address_for(*setting)) {
-                let option = setting.option();
-                listener.on(Event::Warning(&format!(
-                    "the remembered {option} {host} has no address at the moment: the address of the existing container is used"
-                )));
-            }
-        }
-        // With both URLs, `up` ignores remembered settings, so its objects are found without them, too.
-        let memory =
-            if inputs.needs_no_engine() && purpose == SettingsScope::Removal { Memory::default() } else { memory };
-        let merged = settings::merge(&inputs, &memory);
-        let (stack, credentials) = match (merged, purpose) {
-            (Ok(merged), _) => merged,
-            (Err(error), SettingsScope::Whole | SettingsScope::Removal) => return Err(error),
-            // Invalid settings prevent neither removing an instance nor reading its logs.
-            (Err(_), SettingsScope::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
-        };
-        let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
-        Ok(Self { systems, listener, _lock: lock })
-    }
-
-    /// Opens a session for the instance's objects on the engine. If both servers are external, a missing engine is only
-    /// a warning, unless `needs_engine` is set.
-    pub(super) async fn open_for_containers(
-        context: &Context<'_>,
-        purpose: SettingsScope,
-        changes: bool,
-        needs_engine: bool,
-    ) -> Result<Self> {
-        let inputs = read_inputs(context, purpose)?;
-        match Self::open_with(inputs.clone(), context, purpose, changes).await {
-            Err(error) if inputs.needs_no_engine() && !needs_engine && is_without_engine(context, &inputs, &error) => {
-                let name = inputs.instance()?;
-                let session = Self::without_engine(&inputs, context)?;
-                let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
-                session.listener.on(Event::Warning(&left));
-                Ok(session)
-            }
-            opened => opened,
-        }
-    }
-
-    /// Opens a session without an engine, and therefore without remembered settings.
-    pub(super) fn without_engine(inputs: &Inputs, context: &Context<'_>) -> Result<Self> {
-        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
-        let (stack, credentials) = settings::merge(inputs, &Memory::default())?;
-        let systems = Systems::new(stack, None, credentials, Rc::clone(&listener))?;
-        Ok(Self { systems, listener, _lock: None })
-    }
-
-    /// Opens a session for an instance that is created from an archive. Its remembered settings come from the archive,
-    /// except the addresses: only this run can publish a server. Also returns the images that only the archive names.
-    pub(super) async fn open_restored(
-        context: &Context<'_>,
-        file: &Path,
-        verified: &Verified,
-    ) -> Result<(Self, Vec<(Role, ImageRef)>)> {
-        let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
-        let manifest = &verified.manifest;
-        let mut inputs = read_inputs(context, SettingsScope::Whole)?;
-        if inputs.given(Setting::Name).is_none() {
-            inputs.options.insert(Setting::Name, manifest.instance.clone());
-        }
-        let name = inputs.instance()?;
-        settings::check_values(&inputs)?;
+async fn open_on_engine(
+    mut inputs: Inputs,
+    context: &Context<'_>,
+    purpose: SettingsScope,
+    changes: bool,
+) -> Result<Session> {
+    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let name = inputs.instance()?;
+    // Invalid values are reported before any request to the engine.
+    settings::check_values(&inputs)?;
+    if purpose != SettingsScope::NameOnly {
         settings::check(&inputs)?;
-        let docker = connect(&mut inputs, context, &listener).await?;
-        let lock = lock::acquire(&docker.engine().endpoint, &name, context.environment, listener.as_ref()).await?;
-        docker.check().await?;
-        let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
-        let restore = backup::new_restore(archive, verified.digest.clone());
-        let noted = docker.stored_settings(&name).await?;
-        // A restore that starts again after an interruption keeps the options of the first run.
-        let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
-        let mut values = again.unwrap_or_else(|| {
-            let mut values = manifest.settings.clone();
-            for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
-                values.remove(setting.key().option);
-            }
-            values
-        });
-        // Retention is stored only after its confirmation.
-        if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
-            values.entry(name.clone()).or_insert_with(|| retention.clone());
-        }
-        let database = Remembered { value: manifest.database.clone(), of_file: false };
-        values.entry(Setting::Database.key().option.into()).or_insert(database);
-        let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
-        let memory = Memory { stored: Some(stored), ..Memory::default() };
-        let (mut stack, credentials) = settings::merge(&inputs, &memory)?;
-        if let Some(unknown) = plan::unknown_settings(&stack) {
-            return Err(Error::usage(
-                format!("the archive contains settings that cannot be used: {}", unknown.why),
-                "add those that `restore` accepts as options, or use the version of clipper-metrics that wrote the archive",
-            ));
-        }
-        (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
-        let images = settings::remembered_images(&inputs, &memory, &stack)?;
-        let systems = Systems::new(stack, Some(Rc::new(docker)), credentials, Rc::clone(&listener))?;
-        Ok((Self { systems, listener, _lock: Some(lock) }, images))
     }
+    if inputs.needs_no_engine() && purpose == SettingsScope::Whole {
+        let session = without_engine(&inputs, context)?;
+        if changes {
+            expect_external(&session, &inputs, context, &listener).await?;
+        }
+        return Ok(session);
+    }
+    let docker = connect(&mut inputs, context, &listener).await?;
+    let lock = if changes {
+        Some(lock::acquire(&docker.engine().endpoint, &name, context.environment, listener.as_ref()).await?)
+    } else {
+        None
+    };
+    let memory = match remembered(&docker, &name, &inputs).await {
+        Ok(memory) => memory,
+        Err(error) => {
+            // The check says more if the server is not an engine. One that does not answer is not waited for twice.
+            return Err(match tokio::time::timeout(CHECK_TIMEOUT, docker.check()).await {
+                Ok(Err(no_engine)) => no_engine,
+                _ => error,
+            });
+        }
+    };
+    if purpose == SettingsScope::NameOnly {
+        // A command that needs only the name may never observe, which checks the engine as well.
+        docker.check().await?;
+    }
+    if purpose != SettingsScope::NameOnly && has_external_grafana(&inputs, &memory) {
+        inputs.engine_machine = docker.identity().await?.map(|identity| machine_fingerprint(&identity));
+    }
+    if !memory.containers.is_empty() {
+        let names = memory.stored.iter().flat_map(|stored| settings::names_without_address(&inputs, stored));
+        for (setting, host) in names.filter(|(setting, _)| memory.has_address_for(*setting)) {
+            let option = setting.option();
+            listener.on(Event::Warning(&format!(
+                "the remembered {option} {host} has no address at the moment: the address of the existing container is used"
+            )));
+        }
+    }
+    // With both URLs, `up` ignores remembered settings, so its objects are found without them, too.
+    let memory = if inputs.needs_no_engine() && purpose == SettingsScope::Removal { Memory::default() } else { memory };
+    let merged = settings::merge(&inputs, &memory);
+    let (stack, credentials) = match (merged, purpose) {
+        (Ok(merged), _) => merged,
+        (Err(error), SettingsScope::Whole | SettingsScope::Removal) => return Err(error),
+        // Invalid settings prevent neither removing an instance nor reading its logs.
+        (Err(_), SettingsScope::NameOnly) => settings::merge(&by_name(name, &inputs), &Memory::default())?,
+    };
+    Ok(Session::new(stack, Some(Rc::new(docker)), credentials, listener)?.with_lock(lock))
+}
+
+/// Opens a session for the instance's objects on the engine. If both servers are external, a missing engine is only
+/// a warning, unless `needs_engine` is set.
+pub(super) async fn open_for_containers(
+    context: &Context<'_>,
+    purpose: SettingsScope,
+    changes: bool,
+    needs_engine: bool,
+) -> Result<Session> {
+    let inputs = read_inputs(context, purpose)?;
+    match open_with(inputs.clone(), context, purpose, changes).await {
+        Err(error) if inputs.needs_no_engine() && !needs_engine && is_without_engine(context, &inputs, &error) => {
+            let name = inputs.instance()?;
+            let session = without_engine(&inputs, context)?;
+            let left = format!("{error}; containers of {name} on that engine, if there are any, are left alone");
+            session.listener().on(Event::Warning(&left));
+            Ok(session)
+        }
+        opened => opened,
+    }
+}
+
+/// Opens a session without an engine, and therefore without remembered settings.
+pub(super) fn without_engine(inputs: &Inputs, context: &Context<'_>) -> Result<Session> {
+    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let (stack, credentials) = settings::merge(inputs, &Memory::default())?;
+    Session::new(stack, None, credentials, listener)
+}
+
+/// Opens a session for an instance that is created from an archive. Its remembered settings come from the archive,
+/// except the addresses: only this run can publish a server. Also returns the images that only the archive names.
+pub(super) async fn open_restored(
+    context: &Context<'_>,
+    file: &Path,
+    verified: &Verified,
+) -> Result<(Session, Vec<(Role, ImageRef)>)> {
+    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let manifest = &verified.manifest;
+    let mut inputs = read_inputs(context, SettingsScope::Whole)?;
+    if inputs.given(Setting::Name).is_none() {
+        inputs.options.insert(Setting::Name, manifest.instance.clone());
+    }
+    let name = inputs.instance()?;
+    settings::check_values(&inputs)?;
+    settings::check(&inputs)?;
+    let docker = connect(&mut inputs, context, &listener).await?;
+    let lock = lock::acquire(&docker.engine().endpoint, &name, context.environment, listener.as_ref()).await?;
+    docker.check().await?;
+    let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
+    let restore = backup::new_restore(archive, verified.digest.clone());
+    let noted = docker.stored_settings(&name).await?;
+    // A restore that starts again after an interruption keeps the options of the first run.
+    let again = noted.values.filter(|_| noted.restore.as_ref().is_some_and(|noted| noted.is_of_same(&restore)));
+    let mut values = again.unwrap_or_else(|| {
+        let mut values = manifest.settings.clone();
+        for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
+            values.remove(setting.key().option);
+        }
+        values
+    });
+    // Retention is stored only after its confirmation.
+    if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
+        values.entry(name.clone()).or_insert_with(|| retention.clone());
+    }
+    let database = Remembered { value: manifest.database.clone(), of_file: false };
+    values.entry(Setting::Database.key().option.into()).or_insert(database);
+    let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
+    let memory = Memory { stored: Some(stored), ..Memory::default() };
+    let (mut stack, credentials) = settings::merge(&inputs, &memory)?;
+    if let Some(unknown) = plan::unknown_settings(&stack) {
+        return Err(Error::usage(
+            format!("the archive contains settings that cannot be used: {}", unknown.why),
+            "add those that `restore` accepts as options, or use the version of clipper-metrics that wrote the archive",
+        ));
+    }
+    (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
+    let images = settings::remembered_images(&inputs, &memory, &stack)?;
+    let session = Session::new(stack, Some(Rc::new(docker)), credentials, listener)?;
+    Ok((session.with_lock(Some(lock)), images))
 }
 
 /// The engine that options, environment and Docker's own configuration choose.
@@ -250,12 +237,12 @@ async fn connect(inputs: &mut Inputs, context: &Context<'_>, listener: &Rc<dyn L
 /// Refuses URLs on this machine that lead to managed containers, as far as an engine that answers at once shows it. A
 /// request with a random number, sent to the URL, must arrive in the container: the engine's socket may be forwarded.
 async fn expect_external(
-    systems: &Systems,
+    session: &Session,
     inputs: &Inputs,
     context: &Context<'_>,
     listener: &Rc<dyn Listener>,
 ) -> Result<()> {
-    let stack = systems.stack();
+    let stack = session.stack();
     let is_here = |role| {
         inputs.addresses(&stack.url(role).host).into_iter().any(|ip| ip.is_loopback() || (inputs.has_address)(ip))
     };
@@ -266,7 +253,7 @@ async fn expect_external(
     let found = async {
         let docker = Docker::connect(endpoint, Rc::clone(listener)).await?;
         let Some((role, managed)) = docker.managed_at(stack).await? else { return Ok(None) };
-        let is_behind = systems.is_behind(&docker, role, &managed.container).await?;
+        let is_behind = session.is_behind(&docker, role, &managed.container).await?;
         Ok::<_, Error>(is_behind.then_some((role, managed)))
     };
     match tokio::time::timeout(CHECK_TIMEOUT, found).await {

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use super::session::{self, Session, SettingsScope, read_inputs};
+use super::session::{self, SettingsScope, read_inputs};
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Exit, Result};
 use crate::model::status;
@@ -30,11 +30,11 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
         let watching = async {
             // An engine that cannot be reached now may become available later.
             let inputs = read_inputs(context, SettingsScope::Whole)?;
-            let open = || Session::open_with(inputs.clone(), context, SettingsScope::Whole, false);
+            let open = || session::open_with(inputs.clone(), context, SettingsScope::Whole, false);
             let mut session = open().await?;
             loop {
                 let show = |status: &status::Status| context.report.again(status).is_ok();
-                match reconcile::watch(&session.systems, verb.show_secrets, show).await {
+                match reconcile::watch(&session, verb.show_secrets, show).await {
                     Ok(()) => return Ok(()),
                     Err(error) => {
                         session = reconcile::reopen(error, open, |error| context.report.trouble(error)).await?;
@@ -58,8 +58,8 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
         let _ = context.report.answer(&Output::Instances(&docker.instances().await?));
         return Ok(Exit::Done);
     }
-    let session = Session::open(context, SettingsScope::Whole, false).await?;
-    let status = reconcile::status(&session.systems, verb.show_secrets).await?;
+    let session = session::open(context, SettingsScope::Whole, false).await?;
+    let status = reconcile::status(&session, verb.show_secrets).await?;
     let _ = context.report.answer(&Output::Status(&status));
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
 }

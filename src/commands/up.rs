@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use super::session::{Session, SettingsScope};
+use super::session::{self, SettingsScope};
 use super::terminal::{self, confirm_loss};
 use crate::error::{Exit, Result};
 use crate::model::event::Event;
@@ -37,28 +37,28 @@ pub struct Up {
 
 /// Runs `up`.
 pub(crate) async fn run(context: &Context<'_>, up: &Up) -> Result<Exit> {
-    let session = Session::open(context, SettingsScope::Whole, !up.dry_run).await?;
+    let session = session::open(context, SettingsScope::Whole, !up.dry_run).await?;
     let options = UpOptions {
         overwrite_dashboard: up.overwrite_dashboard,
         move_data_source: up.move_data_source,
         reset_password: up.reset_grafana_password,
-        pull: session.systems.stack().pull == Pull::Always,
+        pull: session.stack().pull == Pull::Always,
     };
     if up.dry_run {
-        let preview = reconcile::plan_up(&session.systems, options, session.listener.as_ref()).await?;
+        let preview = reconcile::plan_up(&session, options).await?;
         let questions = if up.yes { &[][..] } else { &preview.questions };
         let _ = context.report.answer(&Output::Planned { status: &preview.status, plan: &preview.plan, questions });
         return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |what: &str| confirm_loss(context, up.yes, what).await;
-    let outcome = reconcile::up(&session.systems, options, confirm, session.listener.as_ref()).await?;
+    let outcome = reconcile::up(&session, options, confirm).await?;
     let _ = context.report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
     if up.open {
         let url = &outcome.status.dashboard_url;
         if let Some(command) = &outcome.status.forward_command {
-            session.listener.on(Event::Note(&format!("run `{command}` first, then open {url}")));
+            session.listener().on(Event::Note(&format!("run `{command}` first, then open {url}")));
         } else if !terminal::open_browser(url, context.environment) {
-            session.listener.on(Event::Note(&format!("no browser found: open {url}")));
+            session.listener().on(Event::Note(&format!("no browser found: open {url}")));
         }
     }
     Ok(Exit::Done)

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::future::{Either, select, try_join};
 use tokio::sync::Notify;
 
-use super::Systems;
+use super::Session;
 use super::connection::{Connection, Connections};
 use crate::engine::{Creation, is_of_this_machine};
 use crate::error::{Error, Refusal, Result};
@@ -38,7 +38,7 @@ impl FailedStep {
     }
 }
 
-impl Systems {
+impl Session {
     /// Executes a plan phase by phase up to [`Plan::until`], with both roles in parallel. Executed steps are added to
     /// `executed`, even if a later step fails.
     ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::apply::FailedStep;
 use super::connection::{Connection, Connections};
 use super::exposure::exposures;
-use super::{Depth, Systems};
+use super::{Depth, Session};
 use crate::backoff::pause;
 use crate::clock::now;
 use crate::engine::address_of_this_machine;
@@ -51,15 +51,10 @@ pub struct DownOptions {
 /// # Errors
 /// [`Error::Blocked`] if the user has to act first, [`Error::NotConverged`] if a difference
 /// remains, [`Error::UpgradeUndone`] if the new image failed, otherwise the error of a step.
-pub async fn up(
-    systems: &Systems,
-    options: UpOptions,
-    confirm: impl AsyncFn(&str) -> Result<()>,
-    listener: &dyn Listener,
-) -> Result<Outcome> {
-    begin(systems.stack(), options, listener)?;
-    match Box::pin(converge(systems, options, &confirm, listener)).await {
-        Err(failure) => Err(Box::pin(undo_upgrade(systems, failure, &confirm, listener)).await),
+pub async fn up(session: &Session, options: UpOptions, confirm: impl AsyncFn(&str) -> Result<()>) -> Result<Outcome> {
+    begin(session.stack(), options, session.listener())?;
+    match Box::pin(converge(session, options, &confirm)).await {
+        Err(failure) => Err(Box::pin(undo_upgrade(session, failure, &confirm)).await),
         Ok(outcome) => Ok(outcome),
     }
 }
@@ -90,29 +85,24 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
 }
 
 /// Rolls back to the previous image if another one is being tried, and returns the error to report.
-async fn undo_upgrade(
-    systems: &Systems,
-    failure: Failure,
-    confirm: &impl AsyncFn(&str) -> Result<()>,
-    listener: &dyn Listener,
-) -> Error {
-    let refused = systems.refuse_upgrade(&failure).await;
+async fn undo_upgrade(session: &Session, failure: Failure, confirm: &impl AsyncFn(&str) -> Result<()>) -> Error {
+    let refused = session.refuse_upgrade(&failure).await;
     let error = failure.error;
     let (before, upgrade) = match refused {
         Ok(Some(refused)) => refused,
         Ok(None) => return error,
         Err(other) => {
-            listener.on(Event::Warning(&format!("the previous image could not be restored: {other}")));
+            session.listener().on(Event::Warning(&format!("the previous image could not be restored: {other}")));
             return error;
         }
     };
     let (from, to) = (upgrade.from.name.to_string(), upgrade.to.name.to_string());
-    listener.on(Event::Warning(&format!("{to} failed; rolling back to {from} and its database")));
+    session.listener().on(Event::Warning(&format!("{to} failed; rolling back to {from} and its database")));
     // On the heap, because nested plans need more stack than some systems provide.
-    let undone = Box::pin(converge(&before, UpOptions::default(), confirm, listener));
+    let undone = Box::pin(converge(&before, UpOptions::default(), confirm));
     let undone = undone.await.map(drop).map_err(|failure| Box::new(failure.error));
     // The settings were saved before the image was tried; repeating its option would try it again.
-    let saved = systems.stack().invocation.saved();
+    let saved = session.stack().invocation.saved();
     let rest = saved.command("up");
     let again = if upgrade.state == UpgradeState::Postponed {
         Again::Automatic(rest.clone())
@@ -123,45 +113,46 @@ async fn undo_upgrade(
 }
 
 async fn converge(
-    systems: &Systems,
+    session: &Session,
     options: UpOptions,
     confirm: &impl AsyncFn(&str) -> Result<()>,
-    listener: &dyn Listener,
 ) -> Result<Outcome, Failure> {
     let started = Instant::now();
     let mut options = options;
     let mut confirmed: Vec<Question> = Vec::new();
     let mut executed: Vec<ExecutedStep> = Vec::new();
-    let mut retries = Retries::new(listener);
+    let mut retries = Retries::new(session.listener());
     let mut preparations = 0;
     let mut waiting: Option<Instant> = None;
-    let mut connections = systems.connect();
+    let mut connections = session.connect();
     loop {
-        let seen = systems.observe(&mut connections, Depth::Servers).await?;
-        let plan = plan::up(systems.stack(), &seen, options);
+        let seen = session.observe(&mut connections, Depth::Servers).await?;
+        let plan = plan::up(session.stack(), &seen, options);
         if let Some((resource, blocked)) = plan.blocked() {
             let blocked = Error::Blocked { resource, blocked: blocked.clone() };
             if let Some(plan) = plan::withdraw(&seen).filter(|_| has_only_created(&executed))
-                && let Err(FailedStep { error, .. }) = systems.apply(&plan, &mut connections, &mut executed).await
+                && let Err(FailedStep { error, .. }) = session.apply(&plan, &mut connections, &mut executed).await
             {
-                listener.on(Event::Warning(&format!("Grafana's container, which was not started, remains: {error}")));
+                session
+                    .listener()
+                    .on(Event::Warning(&format!("Grafana's container, which was not started, remains: {error}")));
             }
             return Err(blocked.into());
         }
         if plan.in_sync() {
-            status::kept(&plan).for_each(|kept| listener.on(Event::Warning(&kept)));
+            status::kept(&plan).for_each(|kept| session.listener().on(Event::Warning(&kept)));
             let starts = executed.iter().any(|done| matches!(done.step, Step::StartContainer(_)));
-            if let Some(warning) = status::exposed_loopback(systems.stack(), &seen).filter(|_| starts) {
-                listener.on(Event::Warning(&warning));
+            if let Some(warning) = status::exposed_loopback(session.stack(), &seen).filter(|_| starts) {
+                session.listener().on(Event::Warning(&warning));
             }
-            let status = summarize(systems, &mut connections, &seen, &plan, false).await?;
+            let status = summarize(session, &mut connections, &seen, &plan, false).await?;
             return Ok(Outcome { executed, status });
         }
         if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {
-            retries.after(not_read(systems.stack(), unreadable)).await?;
+            retries.after(not_read(session.stack(), unreadable)).await?;
             continue;
         }
-        for question in questions(systems.stack(), &seen, &plan) {
+        for question in questions(session.stack(), &seen, &plan) {
             if !confirmed.iter().any(|answered| answered.covers(&question)) {
                 confirm(&question.to_string()).await?;
                 confirmed.push(question);
@@ -169,17 +160,17 @@ async fn converge(
         }
         for role in starting(&plan, &seen) {
             if !executed.iter().any(|done| done.step == Step::StartContainer(role)) {
-                systems.warn_about_ipv6(role, listener).await;
+                session.warn_about_ipv6(role).await;
             }
         }
-        match systems.apply(&plan, &mut connections, &mut executed).await {
+        match session.apply(&plan, &mut connections, &mut executed).await {
             Ok(()) => {
                 options = options.after(&plan);
                 if plan.only_waits() {
                     // The server answers, but not every request.
-                    if waiting.get_or_insert_with(Instant::now).elapsed() >= systems.stack().timeout {
+                    if waiting.get_or_insert_with(Instant::now).elapsed() >= session.stack().timeout {
                         let step = plan.executable().find(|step| matches!(step, Step::AwaitAnswer(_))).cloned();
-                        return Err(Failure { step, error: not_converged(systems.stack(), &plan, started) });
+                        return Err(Failure { step, error: not_converged(session.stack(), &plan, started) });
                     }
                     pause(&mut retries.backoff).await;
                     continue;
@@ -187,7 +178,7 @@ async fn converge(
                 waiting = None;
                 preparations += 1;
                 if plan.until() == Phase::End || preparations > MAX_PREPARATIONS {
-                    retries.spend(not_converged(systems.stack(), &plan, started))?;
+                    retries.spend(not_converged(session.stack(), &plan, started))?;
                 }
             }
             Err(FailedStep { step, error }) => {
@@ -361,15 +352,15 @@ pub struct Preview {
 ///
 /// # Errors
 /// [`Error::Usage`] if `up` rejects its options, [`Error::Docker`] if the engine does not answer.
-pub async fn plan_up(systems: &Systems, options: UpOptions, listener: &dyn Listener) -> Result<Preview> {
-    let stack = systems.stack();
-    begin(stack, options, listener)?;
-    let mut connections = systems.connect();
-    let seen = systems.observe(&mut connections, Depth::Servers).await?;
+pub async fn plan_up(session: &Session, options: UpOptions) -> Result<Preview> {
+    let stack = session.stack();
+    begin(stack, options, session.listener())?;
+    let mut connections = session.connect();
+    let seen = session.observe(&mut connections, Depth::Servers).await?;
     let plan = plan::up(stack, &seen, options);
     // No confirmation is requested while there is a blocker.
     let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
-    let status = summarize(systems, &mut connections, &seen, &plan, false).await?;
+    let status = summarize(session, &mut connections, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }
 
@@ -397,24 +388,23 @@ fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
 /// # Errors
 /// [`Error::Blocked`] if the user has to act first, the error from `confirm`, otherwise the error of a step.
 pub async fn down(
-    systems: &Systems,
+    session: &Session,
     options: DownOptions,
     confirm: impl AsyncFnOnce(&[String]) -> Result<()>,
-    listener: &dyn Listener,
 ) -> Result<Outcome> {
     let mut executed = Vec::new();
-    let mut retries = Retries::new(listener);
+    let mut retries = Retries::new(session.listener());
     let mut confirm = Some(confirm);
     let mut deregisters = options.deregister;
-    let mut connections = systems.connect();
+    let mut connections = session.connect();
     loop {
         let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
-        let seen = systems.observe(&mut connections, depth).await?;
-        let plan = plan::down(systems.stack(), &seen, options.volumes);
+        let seen = session.observe(&mut connections, depth).await?;
+        let plan = plan::down(session.stack(), &seen, options.volumes);
         if let Some((resource, blocked)) = plan.blocked() {
             return Err(Error::Blocked { resource, blocked: blocked.clone() });
         }
-        let volumes = volumes_to_delete(systems.stack(), &plan);
+        let volumes = volumes_to_delete(session.stack(), &plan);
         if !volumes.is_empty()
             && let Some(confirm) = confirm.take()
         {
@@ -422,58 +412,53 @@ pub async fn down(
         }
         // Only after every deletion was confirmed.
         if std::mem::take(&mut deregisters) {
-            deregister(systems, &mut connections, &mut executed, listener).await?;
+            deregister(session, &mut connections, &mut executed).await?;
             continue;
         }
         if plan.is_idle() {
-            warn_about_restore(systems.stack(), &seen, listener);
-            let up = plan::up(systems.stack(), &seen, UpOptions::default());
-            let mut status = summarize(systems, &mut connections, &seen, &up, false).await?;
+            warn_about_restore(session.stack(), &seen, session.listener());
+            let up = plan::up(session.stack(), &seen, UpOptions::default());
+            let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
             for kept in status::kept(&plan) {
-                listener.on(Event::Warning(&kept));
+                session.listener().on(Event::Warning(&kept));
                 status.hints.push(kept);
             }
             return Ok(Outcome { executed, status });
         }
-        match systems.apply(&plan, &mut connections, &mut executed).await {
-            Ok(()) => retries.spend(still_there(systems.stack(), &plan))?,
+        match session.apply(&plan, &mut connections, &mut executed).await {
+            Ok(()) => retries.spend(still_there(session.stack(), &plan))?,
             Err(failed) => retries.after(failed.error).await?,
         }
     }
 }
 
 /// Removes this instance's objects from an external Grafana.
-async fn deregister(
-    systems: &Systems,
-    connections: &mut Connections,
-    executed: &mut Vec<ExecutedStep>,
-    listener: &dyn Listener,
-) -> Result<()> {
-    for hint in status::unreadable_dashboards(systems.stack()) {
-        listener.on(Event::Warning(&hint));
+async fn deregister(session: &Session, connections: &mut Connections, executed: &mut Vec<ExecutedStep>) -> Result<()> {
+    for hint in status::unreadable_dashboards(session.stack()) {
+        session.listener().on(Event::Warning(&hint));
     }
-    let plan = plan_deregister(systems, connections).await?;
+    let plan = plan_deregister(session, connections).await?;
     if let Some((resource, blocked)) = plan.blocked() {
         return Err(Error::Blocked { resource, blocked: blocked.clone() });
     }
-    systems.apply(&plan, connections, executed).await.map_err(FailedStep::into_error)?;
+    session.apply(&plan, connections, executed).await.map_err(FailedStep::into_error)?;
     // Objects of one resource that were removed hid those that cannot be.
-    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(systems, connections).await? };
-    status::kept(&rest).for_each(|kept| listener.on(Event::Warning(&kept)));
+    let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await? };
+    status::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
-        listener.on(Event::Warning(&format!(
+        session.listener().on(Event::Warning(&format!(
             "the data source {:?} was edited and is kept: delete it in Grafana if no dashboard needs it",
-            systems.stack().data_source.name
+            session.stack().data_source.name
         )));
     }
     match plan.unreadable() {
-        Some(unreadable) => Err(not_read(systems.stack(), unreadable)),
+        Some(unreadable) => Err(not_read(session.stack(), unreadable)),
         None => Ok(()),
     }
 }
 
-async fn plan_deregister(systems: &Systems, connections: &mut Connections) -> Result<Plan> {
-    let stack = systems.stack();
+async fn plan_deregister(session: &Session, connections: &mut Connections) -> Result<Plan> {
+    let stack = session.stack();
     expect_known_settings(stack)?;
     if stack.container(Role::Grafana).is_some() {
         return Err(Error::usage(
@@ -481,7 +466,7 @@ async fn plan_deregister(systems: &Systems, connections: &mut Connections) -> Re
             format!("omit it; `{}` also deletes its data", stack.command("down --volumes")),
         ));
     }
-    let seen = systems.observe(connections, Depth::Servers).await?;
+    let seen = session.observe(connections, Depth::Servers).await?;
     let url = stack.url(Role::Grafana).to_string();
     match plan::deregister(stack, &seen) {
         Some(plan) => Ok(plan),
@@ -541,17 +526,17 @@ fn still_there(stack: &Stack, plan: &Plan) -> Error {
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Preview> {
-    let mut connections = systems.connect();
+pub async fn plan_down(session: &Session, options: DownOptions) -> Result<Preview> {
+    let mut connections = session.connect();
     let mut items =
-        if options.deregister { plan_deregister(systems, &mut connections).await?.items } else { Vec::new() };
-    let seen = systems.observe(&mut connections, Depth::EngineOnly).await?;
-    items.extend(plan::down(systems.stack(), &seen, options.volumes).items);
+        if options.deregister { plan_deregister(session, &mut connections).await?.items } else { Vec::new() };
+    let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
+    items.extend(plan::down(session.stack(), &seen, options.volumes).items);
     let plan = Plan::new(items);
-    let up = plan::up(systems.stack(), &seen, UpOptions::default());
-    let mut status = summarize(systems, &mut connections, &seen, &up, false).await?;
+    let up = plan::up(session.stack(), &seen, UpOptions::default());
+    let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
     status.hints.extend(status::kept(&plan));
-    let volumes = volumes_to_delete(systems.stack(), &plan);
+    let volumes = volumes_to_delete(session.stack(), &plan);
     let questions = if volumes.is_empty() || plan.blocked().is_some() { vec![] } else { vec![deletion(&volumes)] };
     Ok(Preview { plan, questions, status })
 }
@@ -560,14 +545,14 @@ pub async fn plan_down(systems: &Systems, options: DownOptions) -> Result<Previe
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub async fn status(systems: &Systems, show_secrets: bool) -> Result<Status> {
-    status_through(systems, &mut systems.connect(), show_secrets).await
+pub async fn status(session: &Session, show_secrets: bool) -> Result<Status> {
+    status_through(session, &mut session.connect(), show_secrets).await
 }
 
-async fn status_through(systems: &Systems, connections: &mut Connections, show_secrets: bool) -> Result<Status> {
-    let seen = systems.observe(connections, Depth::Servers).await?;
-    let plan = plan::up(systems.stack(), &seen, UpOptions::default());
-    summarize(systems, connections, &seen, &plan, show_secrets).await
+async fn status_through(session: &Session, connections: &mut Connections, show_secrets: bool) -> Result<Status> {
+    let seen = session.observe(connections, Depth::Servers).await?;
+    let plan = plan::up(session.stack(), &seen, UpOptions::default());
+    summarize(session, connections, &seen, &plan, show_secrets).await
 }
 
 /// The interval of `status --watch`.
@@ -577,12 +562,12 @@ const WATCH: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub async fn watch(systems: &Systems, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
+pub async fn watch(session: &Session, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
     let mut ticks = tokio::time::interval(WATCH);
-    let mut connections = systems.connect();
+    let mut connections = session.connect();
     loop {
         ticks.tick().await;
-        if !show(&status_through(systems, &mut connections, show_secrets).await?) {
+        if !show(&status_through(session, &mut connections, show_secrets).await?) {
             return Ok(());
         }
     }
@@ -620,30 +605,30 @@ pub(crate) fn expect_known_settings(stack: &Stack) -> Result<()> {
 }
 
 pub(crate) async fn summarize(
-    systems: &Systems,
+    session: &Session,
     connections: &mut Connections,
     seen: &Observed,
     plan: &Plan,
     show_secrets: bool,
 ) -> Result<Status> {
-    let reports = reports(systems, &connections.influxdb, seen).await;
-    let account = account(systems, &mut connections.grafana, seen, show_secrets).await?;
-    let mut status = status::summarize(systems.stack(), seen, plan, reports, account);
+    let reports = reports(session, &connections.influxdb, seen).await;
+    let account = account(session, &mut connections.grafana, seen, show_secrets).await?;
+    let mut status = status::summarize(session.stack(), seen, plan, reports, account);
     if let Some(own) = address_of_this_machine() {
-        status.exposures = exposures(systems.stack(), seen, own, &systems.listener).await;
+        status.exposures = exposures(session.stack(), seen, own, &session.listener).await;
         status.hints.extend(status.exposures.iter().cloned());
     }
     Ok(status)
 }
 
 /// Clipper's reports, as far as InfluxDB can be queried. An error here is not an error of the stack.
-async fn reports(systems: &Systems, influxdb: &Connection, seen: &Observed) -> Reports {
-    let stack = systems.stack();
+async fn reports(session: &Session, influxdb: &Connection, seen: &Observed) -> Reports {
+    let stack = session.stack();
     let is_known = plan::unknown_settings(stack).is_none();
     if !is_known || seen.influxdb.probe.state().is_none_or(|influxdb| !influxdb.has_database) {
         return Reports::default();
     }
-    match systems.influxdb(influxdb).activity(&stack.database).await {
+    match session.influxdb(influxdb).activity(&stack.database).await {
         Ok(activity) => {
             let (objective, named) = (status::objective(stack, seen), status::named_models(stack, seen));
             reports::analyse(&activity, stack, objective, &named, now())
@@ -652,8 +637,8 @@ async fn reports(systems: &Systems, influxdb: &Connection, seen: &Observed) -> R
     }
 }
 
-async fn account(systems: &Systems, grafana: &mut Connection, seen: &Observed, show_secrets: bool) -> Result<Account> {
-    let stack = systems.stack();
+async fn account(session: &Session, grafana: &mut Connection, seen: &Observed, show_secrets: bool) -> Result<Account> {
+    let stack = session.stack();
     let is_known = stack.container(Role::Grafana).is_some();
     let have = seen.grafana.container.ours().filter(|_| is_known);
     let is_default = match seen.grafana.login.account {
@@ -663,6 +648,6 @@ async fn account(systems: &Systems, grafana: &mut Connection, seen: &Observed, s
             have.specification.as_ref().is_none_or(|specification| specification.password == PasswordSource::Default)
         }),
     };
-    let password = if show_secrets && have.is_some() { systems.grafana_password(grafana, have).await? } else { None };
+    let password = if show_secrets && have.is_some() { session.grafana_password(grafana, have).await? } else { None };
     Ok(Account { user: stack.login.user.clone(), password, is_default, is_known })
 }

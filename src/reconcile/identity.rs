@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Systems;
+use super::Session;
 use super::connection::Connection;
 use crate::backoff::pause;
 use crate::engine::{Docker, has_bridge_of};
@@ -28,7 +28,7 @@ const LOGGED_WITHIN: Duration = Duration::from_secs(5);
 /// server waits this long.
 const FORWARDED_WITHIN: Duration = Duration::from_secs(1);
 
-impl Systems {
+impl Session {
     /// Whether the server at the role's address is its container, which is attached to `network`,
     /// or the external server that the user named.
     ///

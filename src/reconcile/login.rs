@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Systems;
+use super::Session;
 use super::connection::Connection;
 use crate::error::{Error, Result};
 use crate::grafana::{FormLogin, Grafana};
@@ -75,7 +75,7 @@ impl Logins {
     }
 }
 
-impl Systems {
+impl Session {
     fn basic(&self, password: &Secret) -> Auth {
         Auth::Basic(self.credentials.grafana_user.clone(), password.clone())
     }

@@ -25,6 +25,7 @@ pub use self::converge::{
     DownOptions, Outcome, Preview, deletion, down, plan_down, plan_up, reopen, status, up, watch,
 };
 pub(crate) use self::converge::{expect_known_settings, expect_restored, summarize, warn_about_restore};
+use self::lock::Lock;
 pub use self::login::generate_password;
 pub use self::native::native_servers;
 use crate::backoff::pause;
@@ -67,7 +68,7 @@ pub enum Depth {
 }
 
 /// The stack, and the means to observe and change it.
-pub struct Systems {
+pub struct Session {
     stack: Stack,
     docker: Option<Rc<Docker>>,
     credentials: Credentials,
@@ -76,9 +77,11 @@ pub struct Systems {
     listener: Rc<dyn Listener>,
     /// A client for each role's desired address, in the order of [`Role::ALL`].
     clients: [Http; 2],
+    /// Blocks other runs of this user on the same instance while this one changes it.
+    _lock: Option<Lock>,
 }
 
-impl Systems {
+impl Session {
     /// Creates the clients of a stack, with an engine if it needs one.
     ///
     /// # Errors
@@ -100,7 +103,19 @@ impl Systems {
         };
         let clients = [client(Role::Influxdb)?, client(Role::Grafana)?];
         let generated = generate_password()?;
-        Ok(Self { stack, docker, credentials, generated, listener, clients })
+        Ok(Self { stack, docker, credentials, generated, listener, clients, _lock: None })
+    }
+
+    /// Holds the lock of the instance as long as the session exists.
+    #[must_use]
+    pub fn with_lock(self, lock: Option<Lock>) -> Self {
+        Self { _lock: lock, ..self }
+    }
+
+    /// Receives events and warnings.
+    #[must_use]
+    pub fn listener(&self) -> &dyn Listener {
+        self.listener.as_ref()
     }
 
     /// The stack.

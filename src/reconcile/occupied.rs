@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use super::Systems;
+use super::Session;
 use crate::backoff::pause;
 use crate::engine::{SeenRole, is_of_this_machine};
 use crate::error::Result;
 use crate::model::address::{collide, reachable};
-use crate::model::event::{Event, Listener};
+use crate::model::event::Event;
 use crate::model::observed::{ContainerState, PortHolder, RunState};
 use crate::model::role::Role;
 use crate::model::stack::EngineLocation;
@@ -23,7 +23,7 @@ const CONNECT: Duration = Duration::from_millis(500);
 /// port before they report it as running.
 const STARTING: Duration = Duration::from_secs(1);
 
-impl Systems {
+impl Session {
     /// The process that accepts connections at the address of a container that does not run.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Systems {
 
     /// Warns about a server at a port of `[::1]` that is about to be published on IPv4 only: names such as
     /// `localhost` may lead to it.
-    pub(super) async fn warn_about_ipv6(&self, role: Role, listener: &dyn Listener) {
+    pub(super) async fn warn_about_ipv6(&self, role: Role) {
         let Some(spec) = self.stack.container(role).filter(|_| self.stack.engine == EngineLocation::Here) else {
             return;
         };
@@ -63,7 +63,7 @@ impl Systems {
         let is_local = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(IpAddr::V4).contains(&publish.ip());
         let other = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), publish.port());
         if is_local && accepts(other).await {
-            listener.on(Event::Warning(&format!(
+            self.listener.on(Event::Warning(&format!(
                 "another server answers at {other}: localhost:{} may lead to it, and 127.0.0.1:{} leads to {}",
                 other.port(),
                 other.port(),

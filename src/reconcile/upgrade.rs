@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::converge::Failure;
-use super::{Depth, Systems};
+use super::{Depth, Session};
 use crate::backoff::pause;
 use crate::clock::now;
 use crate::error::{Error, Refusal, Result};
@@ -18,7 +18,7 @@ use crate::model::role::Role;
 use crate::model::stack::{DashboardId, Service, Stack};
 use crate::model::upgrade::{Upgrade, UpgradeState};
 
-impl Systems {
+impl Session {
     /// Polls until the queries of the stored dashboard succeed. In an edited dashboard, one of them
     /// is enough: others may have failed before.
     pub(super) async fn prove_dashboard(&self, connection: &mut Connection, deadline: Instant) -> Result<()> {
@@ -95,8 +95,8 @@ impl Systems {
         (stack.login.given, stack.login.password) = (false, false);
         let credentials = Credentials { grafana_password: None, ..self.credentials.clone() };
         stack.refused_image = (!is_untried).then(|| refused.to.name.clone());
-        let systems = Self::new(stack, self.docker.clone(), credentials, std::rc::Rc::clone(&self.listener))?;
-        Ok(Some((systems, refused)))
+        let session = Self::new(stack, self.docker.clone(), credentials, std::rc::Rc::clone(&self.listener))?;
+        Ok(Some((session, refused)))
     }
 }
 

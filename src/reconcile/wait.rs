@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Systems;
+use super::Session;
 use super::cause::Cause;
 use super::connection::Connection;
 use crate::backoff::{LONGEST_PAUSE, pause};
@@ -19,7 +19,7 @@ use crate::model::text::excerpt;
 /// The shortest pause between two polls of a starting server.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
-impl Systems {
+impl Session {
     /// Waits briefly whether the container behind a broken connection exits or answers again.
     ///
     /// # Errors

@@ -19,8 +19,8 @@ use crate::model::text::count;
 impl Examination<'_> {
     /// Checks the way from the database to the panels.
     pub(super) async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
-        let stack = self.systems.stack();
-        let grafana = match self.systems.grafana(&mut self.connections.grafana).await {
+        let stack = self.session.stack();
+        let grafana = match self.session.grafana(&mut self.connections.grafana).await {
             Ok(grafana) => grafana,
             Err(error) => {
                 let outcome = CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation));
@@ -68,7 +68,7 @@ impl Examination<'_> {
     }
 
     async fn query(&self, grafana: &Grafana, target: &Target, status: &Status, is_askable: bool) -> CheckOutcome {
-        let stack = self.systems.stack();
+        let stack = self.session.stack();
         if let QueryState::Failing(why) = &status.query {
             let hint = if status.data_source.state == ObjectState::InSync {
                 format!(
@@ -110,7 +110,7 @@ impl Examination<'_> {
 
     /// A failing data source is one finding, however many queries use it.
     fn note_source(&mut self, SourceFault { uid, name, url, why }: SourceFault) {
-        let stack = self.systems.stack();
+        let stack = self.session.stack();
         let hint = if uid == stack.data_source.uid {
             let give = "set the address at which Grafana's server reaches it with --data-source-url";
             format!(
@@ -131,7 +131,7 @@ impl Examination<'_> {
     }
 
     fn note_dashboard(&mut self, id: DashboardId, opened: Opened, reports: &Reports) {
-        let stack = self.systems.stack();
+        let stack = self.session.stack();
         let hint = edit_hint(stack, id);
         opened.sources.into_iter().for_each(|fault| self.note_source(fault));
         // With several dashboards, a panel is named with its own.

@@ -19,7 +19,7 @@ use crate::model::status::{ObjectState, ServerState, Status};
 impl Examination<'_> {
     /// Checks the way from Clipper to the database, and returns whether the database contains the probe.
     pub(super) async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
-        let stack = self.systems.stack();
+        let stack = self.session.stack();
         let is_far = target.url.is_loopback() && stack.container(Role::Influxdb).is_some();
         if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, is_far, self.from) {
             let why = format!(
@@ -31,8 +31,8 @@ impl Examination<'_> {
         }
         let influxdb = match self.from {
             Some(container) => self.ask_from_inside(container, target).await?,
-            None if target.of_file => self.systems.influxdb_at(&target.url)?,
-            None => self.systems.influxdb(&self.connections.influxdb),
+            None if target.of_file => self.session.influxdb_at(&target.url)?,
+            None => self.session.influxdb(&self.connections.influxdb),
         };
         let started = Instant::now();
         let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
@@ -93,8 +93,8 @@ impl Examination<'_> {
 
     /// InfluxDB, reached from inside a container's network.
     async fn ask_from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
-        let stack = self.systems.stack();
-        let docker = self.systems.docker()?;
+        let stack = self.session.stack();
+        let docker = self.session.docker()?;
         let image = match stack.container(Role::Influxdb) {
             Some(spec) => docker.image(spec).await?.map(|image| image.id),
             None => None,
@@ -106,7 +106,7 @@ impl Examination<'_> {
         })?;
         let (host, port) = (target.url.host.as_str(), target.url.port);
         let forward = docker.forward(&stack.instance, &self.helper, &image, container, host, port).await?;
-        let influxdb = self.systems.influxdb_through(Some(forward.port()), &target.url);
+        let influxdb = self.session.influxdb_through(Some(forward.port()), &target.url);
         self.forward = Some(forward);
         influxdb
     }
@@ -121,7 +121,7 @@ impl Examination<'_> {
 
     /// The outcome if no server answers.
     fn silent(&self, target: &Target, status: &Status, why: &str) -> CheckOutcome {
-        let stack = self.systems.stack();
+        let stack = self.session.stack();
         if let Some(container) = self.from {
             let inside = self.forward.as_ref().and_then(Forward::failure).unwrap_or_else(|| why.to_string());
             let itself =
@@ -166,7 +166,7 @@ impl Examination<'_> {
 
     /// The hint if the address in Clipper's file leads to no server, or to another one.
     fn correct_address(&self, target: &Target, status: &Status, otherwise: &str) -> String {
-        let stack = self.systems.stack();
+        let stack = self.session.stack();
         let real = stack.url(Role::Influxdb);
         let answers = status.influxdb.state == ServerState::Answering;
         if target.of_file && answers && status.influxdb.url != target.url.to_string() {
@@ -189,7 +189,7 @@ impl Examination<'_> {
     async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> CheckOutcome {
         let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
         let own = if status.influxdb.state == ServerState::Answering {
-            found(self.systems.influxdb(&self.connections.influxdb)).await
+            found(self.session.influxdb(&self.connections.influxdb)).await
         } else {
             found(influxdb.clone()).await
         };
@@ -211,7 +211,7 @@ impl Examination<'_> {
         let here = crate::clock::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
         if status.grafana.state == ServerState::Answering
-            && let Ok(grafana) = self.systems.grafana(&mut self.connections.grafana).await
+            && let Ok(grafana) = self.session.grafana(&mut self.connections.grafana).await
         {
             clocks.push(("Grafana", grafana.clock().await.ok().flatten()));
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session::{Session, SettingsScope};
+use super::session::{self, SettingsScope};
 use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
@@ -26,7 +26,7 @@ use crate::model::stack::Stack;
 use crate::model::status::{self, ServerState};
 use crate::model::text::count;
 use crate::output::Output;
-use crate::reconcile::{Connections, Depth, Systems};
+use crate::reconcile::{Connections, Depth, Session};
 
 /// The deadline of each step of the clean-up.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,9 +41,8 @@ pub struct Doctor {
 
 /// Runs `doctor`.
 pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
-    let session = unless_interrupted(Session::open(context, SettingsScope::Whole, false)).await?;
-    let listener = session.listener.as_ref();
-    let diagnosis = doctor(&session.systems, verb.from.as_deref(), listener, interrupted()).await?;
+    let session = unless_interrupted(session::open(context, SettingsScope::Whole, false)).await?;
+    let diagnosis = doctor(&session, verb.from.as_deref(), interrupted()).await?;
     let _ = context.report.answer(&Output::Diagnosed(&diagnosis));
     Ok(if diagnosis.first_failure().is_none() { Exit::Done } else { Exit::Differs })
 }
@@ -54,30 +53,25 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
 /// [`Error::Interrupted`] if `stop` completes first, [`Error::Docker`] if the engine does not answer,
 /// [`Error::Absent`] if the container of `--from` is not running, and [`Error::Blocked`] if required settings are lost.
 /// Other faults of the stack are findings.
-async fn doctor(
-    systems: &Systems,
-    from: Option<&str>,
-    listener: &dyn Listener,
-    stop: impl Future<Output = ()>,
-) -> Result<Diagnosis> {
-    crate::reconcile::expect_known_settings(systems.stack())?;
+async fn doctor(session: &Session, from: Option<&str>, stop: impl Future<Output = ()>) -> Result<Diagnosis> {
+    crate::reconcile::expect_known_settings(session.stack())?;
     let mut examination = Examination {
-        systems,
-        connections: systems.connect(),
+        session,
+        connections: session.connect(),
         from,
         id: format!("{}-{}", crate::clock::now(), std::process::id()),
         results: Vec::new(),
-        helper: format!("{}-doctor-{}-{}", systems.stack().instance, crate::clock::now(), std::process::id()),
+        helper: format!("{}-doctor-{}-{}", session.stack().instance, crate::clock::now(), std::process::id()),
         forward: None,
         written: None,
     };
     let result = tokio::select! {
-        result = examination.run(listener) => result,
+        result = examination.run(session.listener()) => result,
         () = stop => Err(Error::Interrupted { hint: "nothing was changed: run the same command again".into() }),
     };
-    examination.clean_up(listener).await;
+    examination.clean_up(session.listener()).await;
     result?;
-    Ok(Diagnosis { instance: systems.stack().instance.clone(), results: examination.results })
+    Ok(Diagnosis { instance: session.stack().instance.clone(), results: examination.results })
 }
 
 /// Where Clipper writes, as far as that is known.
@@ -115,7 +109,7 @@ impl Target {
 
 /// The checks in progress, and the objects that must be removed afterwards.
 struct Examination<'a> {
-    systems: &'a Systems,
+    session: &'a Session,
     connections: Connections,
     from: Option<&'a str>,
     /// Distinguishes the probe of this run.
@@ -130,13 +124,13 @@ struct Examination<'a> {
 
 impl Examination<'_> {
     async fn run(&mut self, listener: &dyn Listener) -> Result<()> {
-        let systems = self.systems;
-        let stack = systems.stack();
+        let session = self.session;
+        let stack = session.stack();
         let started = Instant::now();
-        let seen = systems.observe(&mut self.connections, Depth::Servers).await?;
+        let seen = session.observe(&mut self.connections, Depth::Servers).await?;
         crate::reconcile::expect_restored(stack, &seen)?;
         let plan = plan::up(stack, &seen, UpOptions::default());
-        let status = crate::reconcile::summarize(systems, &mut self.connections, &seen, &plan, false).await?;
+        let status = crate::reconcile::summarize(session, &mut self.connections, &seen, &plan, false).await?;
         let observing = started.elapsed();
         status.exposures.iter().for_each(|warning| listener.on(Event::Warning(warning)));
         let target = Target::new(stack, &seen, self.from);
@@ -152,7 +146,7 @@ impl Examination<'_> {
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
         let has_database = seen.influxdb.probe.state().is_some_and(|stored| stored.has_database);
         if has_database {
-            let influxdb = systems.influxdb(&self.connections.influxdb);
+            let influxdb = session.influxdb(&self.connections.influxdb);
             self.timed(Check::FieldTypes, influxdb::field_types(&influxdb, stack)).await;
         }
         self.note(Check::Grafana, grafana::grafana(&status, stack), observing);
@@ -190,11 +184,11 @@ impl Examination<'_> {
                 )));
             }
         }
-        if let (Some(_), Ok(docker)) = (self.from, self.systems.docker()) {
+        if let (Some(_), Ok(docker)) = (self.from, self.session.docker()) {
             self.forward = None;
             let removing = docker.remove_helper(&self.helper);
             if !matches!(tokio::time::timeout(CLEAN_UP_TIMEOUT, removing).await, Ok(Ok(()))) {
-                let remove = self.systems.stack().invocation.docker(&format!("rm --force {}", self.helper));
+                let remove = self.session.stack().invocation.docker(&format!("rm --force {}", self.helper));
                 listener.on(Event::Warning(&format!(
                     "the container {} could not be removed; it stops by itself within two minutes, or remove it with `{remove}`",
                     self.helper

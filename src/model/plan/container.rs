@@ -381,7 +381,7 @@ fn create_to_read<S>(context: &Context<'_, S>) -> Work {
         (config, ContainerUse::Service)
     };
     let new = NewContainer { role: Role::Grafana, config, image_id: spec.pinned_image.clone(), usage };
-    let (grafana, desired) = (Role::Grafana, upgrade::desired_image(context));
+    let (grafana, image) = (Role::Grafana, upgrade::desired_image(context));
     let work = Work::new(if context.restores() { Finding::Requested(RESTORES) } else { Finding::Missing })
         .with(Phase::Preparation, pull(context))
         .with(Phase::Preparation, address_check(context, None));
@@ -401,9 +401,9 @@ fn create_to_read<S>(context: &Context<'_, S>) -> Work {
             // Whether the default password is in force is known after the start.
             .with(Phase::Trial, if task == LoginTask::Secure { vec![] } else { task.steps(context) })
             .with(Phase::Changes, [Step::RemoveContainer(grafana), service(context, PasswordSource::File)])
-            .with(Phase::Changes, upgrade::before_start(context, &desired))
+            .with(Phase::Changes, upgrade::before_start(context, &image))
             .with(Phase::Changes, start),
-        None => work.with(Phase::Changes, upgrade::before_start(context, &desired)).with(Phase::Changes, start),
+        None => work.with(Phase::Changes, upgrade::before_start(context, &image)).with(Phase::Changes, start),
     }
 }
 

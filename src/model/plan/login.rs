@@ -283,8 +283,8 @@ fn private_container<S>(context: &Context<'_, S>, have: &OurContainer) -> Result
         (None, Some(last)) if last.id.is_some() => Ok(new(last.name.clone(), last.id.clone())),
         (None, Some(last)) => Err(needs_last_image(stack, spec, &last.name.to_string())),
         (None, None) => {
-            let desired = upgrade::desired_image(context);
-            Ok(new(desired.name, desired.id))
+            let image = upgrade::desired_image(context);
+            Ok(new(image.name, image.id))
         }
     }
 }
