@@ -25,7 +25,7 @@ fn assert_kept(before: &World, now: &World, phase: Phase) {
     let is_same = |before: &Srv, now: &Srv| {
         before.container.is_none_or(|had| {
             now.container
-                .is_some_and(|have| have.id == had.id && (had.run == have.run || have.run == RunState::Running))
+                .is_some_and(|actual| actual.id == had.id && (had.run == actual.run || actual.run == RunState::Running))
         })
     };
     assert!(is_same(&before.influxdb, &now.influxdb), "InfluxDB is gone: {before:?}\n{now:?}");
@@ -48,7 +48,7 @@ impl World {
     fn renumbered(&self) -> World {
         let network = |id| (1..).zip(&self.networks).find(|(_, one)| **one == id).map_or(0, |(number, _)| number);
         let server = |srv: Srv| {
-            let container = srv.container.map(|have| Cont { network: network(have.network), id: 1, ..have });
+            let container = srv.container.map(|actual| Cont { network: network(actual.network), id: 1, ..actual });
             Srv { container, ..srv }
         };
         let copied = self.copy.map(|copy| copy.id);
@@ -58,7 +58,7 @@ impl World {
             next_id: 0,
             influxdb: server(self.influxdb),
             grafana: server(self.grafana),
-            promised_for: self.grafana.container.is_some_and(|have| have.id == self.promised_for).into(),
+            promised_for: self.grafana.container.is_some_and(|actual| actual.id == self.promised_for).into(),
             upgrade: self.upgrade.map(|(state, id)| (state, upgraded(id))),
             copy: self.copy.map(|copy| Copied { id: 1, ..copy }),
             ..self.clone()
@@ -87,7 +87,7 @@ fn finish(world: World, case: Case) {
 
 /// Returns the number of rounds, and passes on the world before each new one.
 fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
-    let want = LazyCell::new(|| stack(case));
+    let desired = LazyCell::new(|| stack(case));
     let mut options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     // A file written by an earlier run for a Grafana that never ran contains an unknown password.
     let was_fresh = world.db.is_none() && case.given.is_none();
@@ -100,9 +100,9 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
             return round - 1 + more;
         }
         visited.push(key);
-        let seen = world.observe(&want, case);
-        let plan = plan::up(&want, &seen, options);
-        world.asked |= plan::shortened_retention(&want, &plan).is_some();
+        let seen = world.observe(&desired, case);
+        let plan = plan::up(&desired, &seen, options);
+        world.asked |= plan::shortened_retention(&desired, &plan).is_some();
         if let Some((_, blocked)) = plan.blocked() {
             let migrated =
                 blocked.kind == plan::BlockReason::Image && world.ran > case.version() && world.upgrade.is_none();
@@ -134,7 +134,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
                     return round;
                 }
                 if matches!(step, Step::TryLogin(_)) && !case.reset {
-                    let answered = matches!(first.observe(&want, case).grafana.probe, ServerResponse::Answering(_));
+                    let answered = matches!(first.observe(&desired, case).grafana.probe, ServerResponse::Answering(_));
                     assert_kept(&first, &world, if answered { Phase::Preparation } else { phase });
                     assert_eq!(
                         (before.file, before.settings),
@@ -146,7 +146,8 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
                 break;
             }
         }
-        let tried = world.grafana.container.is_some_and(|have| have.version > LABEL && have.run == RunState::Running);
+        let tried =
+            world.grafana.container.is_some_and(|actual| actual.version > LABEL && actual.run == RunState::Running);
         if ended && case.broken && tried {
             let back = Case { upgrade: false, given: None, reset: false, ..case };
             match world.upgrade {
@@ -189,20 +190,20 @@ fn recover(world: &World, case: Case) {
 static CHECKED: LazyLock<Mutex<HashSet<u128>>> = LazyLock::new(Mutex::default);
 
 /// The same as [`check`], unless it was done for such a world.
-fn check_once(world: &World, want: &Stack, case: Case) -> usize {
+fn check_once(world: &World, desired: &Stack, case: Case) -> usize {
     let is_new = CHECKED.lock().unwrap().insert(digest(&(world.renumbered(), case, world.asked)));
-    if is_new { check(world, want, case) } else { 0 }
+    if is_new { check(world, desired, case) } else { 0 }
 }
 
 /// Runs to the end, and from every crash behind any step.
-fn check(world: &World, want: &Stack, case: Case) -> usize {
+fn check(world: &World, desired: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
-    let seen = world.observe(want, case);
-    let plan = plan::up(want, &seen, options);
+    let seen = world.observe(desired, case);
+    let plan = plan::up(desired, &seen, options);
     if plan.blocked().is_some() {
         return 0;
     }
-    let asked = world.asked || plan::shortened_retention(want, &plan).is_some();
+    let asked = world.asked || plan::shortened_retention(desired, &plan).is_some();
     if !case.reset {
         assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
     }
@@ -224,7 +225,7 @@ fn check(world: &World, want: &Stack, case: Case) -> usize {
                 if interrupted == order.len() && proceeds && plan.until() != Phase::End {
                     return 1 + check_once(
                         &crashed,
-                        want,
+                        desired,
                         Case {
                             reset: options.after(&plan).reset_password,
                             after_reset: case.after_reset || case.reset,
@@ -367,30 +368,31 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
 
 /// Excludes states that neither our runs nor users can cause without losing a password.
 fn can_be(world: &World) -> bool {
-    let Some(have) = world.grafana.container else { return true };
-    let labelled = have.password == PasswordSource::File;
+    let Some(actual) = world.grafana.container else { return true };
+    let labelled = actual.password == PasswordSource::File;
     // Only a container that was never started has an empty database, and it is created with the
     // file only if the file exists or the database is empty.
-    let started = have.run != RunState::Created;
+    let started = actual.run != RunState::Created;
     let ran = !started || world.db.is_some();
     let with_file = !labelled || world.file.is_some() || (!started && world.db.is_none());
     // No run has published admin/admin.
-    let safe = !have.open || (labelled && world.db != Some(DEFAULT));
+    let safe = !actual.open || (labelled && world.db != Some(DEFAULT));
     ran && with_file && safe
 }
 
 fn everywhere(case: Case) -> (usize, usize) {
-    let want = stack(case);
+    let desired = stack(case);
     let influxdbs = influxdbs();
     let grafanas = grafanas();
     let (mut worlds_seen, mut runs) = (0, 0);
     let mut each = |world: World| {
         worlds_seen += 1;
-        runs += check(&world, &want, case);
+        runs += check(&world, &desired, case);
     };
     if case.ports.is_some() {
         // Only the holder of a port matters here.
-        let may_start = |srv: &&Srv| srv.container.is_none_or(|have| have.spec == Spec::Right && have.network == 1);
+        let may_start =
+            |srv: &&Srv| srv.container.is_none_or(|actual| actual.spec == Spec::Right && actual.network == 1);
         let influxdbs: Vec<Srv> = influxdbs.iter().filter(may_start).copied().collect();
         worlds(&[vec![1]], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
     } else if case.given.is_some() || case.reset || case.upgrade {
@@ -426,13 +428,13 @@ fn a_declined_retention_is_never_remembered() {
     let grafanas = servers(&[PasswordSource::Default], &[false], Role::Grafana.port());
     for retention in [DAYS_2, DAYS_90] {
         let case = Case { retention: Some(retention), ..Case::default() };
-        let want = stack(case);
+        let desired = stack(case);
         let mut declined = 0;
         worlds(&networks(), &influxdbs, &some(&grafanas), &DOORS[1..4], |found| {
             let mut world = found.clone();
             for _ in 0..6 {
-                let plan = plan::up(&want, &world.observe(&want, case), UpOptions::default());
-                if plan::shortened_retention(&want, &plan).is_some() {
+                let plan = plan::up(&desired, &world.observe(&desired, case), UpOptions::default());
+                if plan::shortened_retention(&desired, &plan).is_some() {
                     assert_eq!(world.remembers, found.remembers, "{found:?}");
                     declined += 1;
                     return;
@@ -496,12 +498,12 @@ fn swapping_ports_loses_nothing_if_a_pull_or_a_login_fails() {
 fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
     let mut checked = 0;
     let case = Case { open: true, no_address: true, ..Case::default() };
-    let want = stack(case);
+    let desired = stack(case);
     let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false], Role::Grafana.port());
     let influxdbs = influxdbs();
     worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, |world| {
-        let seen = world.observe(&want, case);
-        let plan = plan::up(&want, &seen, UpOptions::default());
+        let seen = world.observe(&desired, case);
+        let plan = plan::up(&desired, &seen, UpOptions::default());
         if plan.blocked().is_some() {
             return;
         }
@@ -520,16 +522,17 @@ fn a_supplied_password_is_tried_before_a_grafana_that_is_still_starting_is_remov
     let grafanas = servers(&[PasswordSource::Default, PasswordSource::File], &[false, true], Role::Grafana.port());
     for (open, given) in [(false, GIVEN), (true, GIVEN), (false, OLD)] {
         let case = Case { open, given: Some(given), ..Case::default() };
-        let want = stack(case);
+        let desired = stack(case);
         worlds(&[vec![1]], &influxdbs(), &grafanas, &DOORS, |world| {
             // A paused one without its network cannot answer.
-            let runs =
-                |have: Cont| have.run == RunState::Running || (have.run == RunState::Paused && have.network == 1);
+            let runs = |actual: Cont| {
+                actual.run == RunState::Running || (actual.run == RunState::Paused && actual.network == 1)
+            };
             if !world.grafana.container.is_some_and(runs) || world.db.is_none() {
                 return;
             }
             let world = World { slow: true, ..world };
-            let plan = plan::up(&want, &world.observe(&want, case), UpOptions::default());
+            let plan = plan::up(&desired, &world.observe(&desired, case), UpOptions::default());
             let loses = |step: &Step| {
                 matches!(step, Step::RemoveContainer(_) | Step::CreateContainer(_) | Step::SaveSettings { .. })
             };
@@ -576,9 +579,9 @@ fn with_upgrades(world: &World) -> Vec<World> {
     for state in [UpgradeState::Unproven, UpgradeState::Refused, UpgradeState::Postponed] {
         let mut pending = world.clone();
         (pending.upgrade, pending.copy) = (Some((state, 15)), Some(world.copied(15)));
-        let ran = pending.grafana.container.is_none_or(|have| have.run != RunState::Created);
-        if let Some(have) = &mut pending.grafana.container {
-            have.version = new;
+        let ran = pending.grafana.container.is_none_or(|actual| actual.run != RunState::Created);
+        if let Some(actual) = &mut pending.grafana.container {
+            actual.version = new;
         }
         if ran {
             (pending.ran, pending.promised) = (new, Some(new));
@@ -597,11 +600,11 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
         [(false, true, false), (false, true, true), (false, false, false), (true, true, true), (true, false, false)]
     {
         let case = Case { open, upgrade, broken, ..Case::default() };
-        let want = stack(case);
+        let desired = stack(case);
         let doors = [DOORS[2], DOORS[8]];
         worlds(&[vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &doors, |world| {
             for world in with_upgrades(&world) {
-                runs += check(&world, &want, case);
+                runs += check(&world, &desired, case);
             }
         });
     }
@@ -611,14 +614,14 @@ fn every_pending_failed_or_rolled_back_upgrade_ends_well_with_any_image() {
 #[test]
 fn down_removes_everything_except_data_and_settings_unless_requested() {
     let case = Case::default();
-    let want = stack(case);
+    let desired = stack(case);
     let mut checked = 0;
     let grafanas = servers(&[PasswordSource::Default], &[false], Role::Grafana.port());
     worlds(&networks(), &some(&influxdbs()), &grafanas, &DOORS[1..3], |world| {
         for volumes in [false, true] {
-            let plan = plan::down(&want, &world.observe(&want, case), volumes);
+            let plan = plan::down(&desired, &world.observe(&desired, case), volumes);
             let used = World { network_is_used: true, ..world.clone() };
-            let around = plan::down(&want, &used.observe(&want, case), volumes);
+            let around = plan::down(&desired, &used.observe(&desired, case), volumes);
             let kept: Vec<Step> = steps(&plan).into_iter().filter(|step| *step != Step::RemoveNetwork).collect();
             assert_eq!(steps(&around), kept, "only the network stays where another container uses it");
             assert_eq!(around.kept().count(), world.networks.len().min(1));
@@ -631,7 +634,7 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
                 assert!(world.networks.is_empty());
                 assert!(!volumes || !(world.influxdb.volume || world.grafana.volume));
                 assert!(!volumes || world.settings == Thing::Missing);
-                assert!(plan::down(&want, &world.observe(&want, case), volumes).is_idle());
+                assert!(plan::down(&desired, &world.observe(&desired, case), volumes).is_idle());
                 checked += 1;
             }
             if !volumes {
@@ -647,7 +650,7 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
 /// step, the last one with all data.
 fn restored(mut world: World, run: u32) -> Vec<World> {
     let case = Case::default();
-    let want = Stack { restore: Some(restore(run)), ..stack(case) };
+    let desired = Stack { restore: Some(restore(run)), ..stack(case) };
     world.restoring = run;
     let mut worlds = Vec::new();
     let mut apply = |world: &mut World, plan: &Plan| {
@@ -657,22 +660,21 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
         }
     };
     apply(&mut world, &plan::begin_restore());
-    let left = world.observe(&want, case);
-    apply(&mut world, &plan::remove_unfinished(&want, &left));
-    apply(&mut world, &plan::make_for_restore(&want, &left));
+    let left = world.observe(&desired, case);
+    apply(&mut world, &plan::remove_unfinished(&desired, &left));
+    apply(&mut world, &plan::make_for_restore(&desired, &left));
     // Its data is restored.
     (world.db, world.ran) = (Some(DEFAULT), LABEL);
     assert!(world.execute(case, None, &Step::RemoveContainer(Role::Grafana)));
     assert!(world.execute(case, None, &Step::StartContainer(Role::Influxdb)));
-    let published =
-        world.observe(&want, case).influxdb.container.ours().unwrap().specification.clone().unwrap().publish;
-    let clipper = want.container(Role::Influxdb).unwrap().specification.publish;
+    let published = world.observe(&desired, case).influxdb.container.ours().unwrap().config.clone().unwrap().publish;
+    let clipper = desired.container(Role::Influxdb).unwrap().config.publish;
     assert_ne!(published, clipper, "Clipper finds it before its data is in");
     worlds.push(world.clone());
     world.database = true;
     worlds.push(world.clone());
     assert!(
-        plan::up(&want, &world.observe(&want, case), UpOptions::default()).blocked().is_none(),
+        plan::up(&desired, &world.observe(&desired, case), UpOptions::default()).blocked().is_none(),
         "its own run continues"
     );
     assert!(world.execute(case, None, &Step::FinishRestore));
@@ -683,26 +685,26 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
 #[test]
 fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
     let case = Case::default();
-    let want = stack(case);
+    let desired = stack(case);
     let worlds = restored(empty_world(), 1);
     let (whole, unfinished) = worlds.split_last().unwrap();
     assert!(unfinished.len() > 6);
     for world in unfinished {
-        let seen = world.observe(&want, case);
-        let plan = plan::up(&want, &seen, UpOptions::default());
+        let seen = world.observe(&desired, case);
+        let plan = plan::up(&desired, &seen, UpOptions::default());
         let (resource, blocked) = plan.blocked().expect("`up` would complete it without its data");
         assert_eq!((resource, blocked.kind), (Resource::Settings, plan::BlockReason::Unfinished), "{world:?}");
         assert!(blocked.hint.contains("restore /saved") && blocked.hint.contains("down --volumes"), "{}", blocked.hint);
         // Its record is removed last.
         let mut removed = world.clone();
-        for (_, step) in orders(&plan::down(&want, &seen, true))[0].clone() {
+        for (_, step) in orders(&plan::down(&desired, &seen, true))[0].clone() {
             assert!(removed.restore.is_some(), "{step:?} after the note");
             assert!(removed.execute(case, None, &step));
         }
         assert!(removed.restore.is_none() && removed.settings == Thing::Missing);
         assert!(!removed.influxdb.volume && !removed.grafana.volume && removed.networks.is_empty());
         // Without `--volumes`, the record stays.
-        assert!(!plan::down(&want, &seen, false).steps().any(|(step, _)| *step == Step::RemoveSettings));
+        assert!(!plan::down(&desired, &seen, false).steps().any(|(step, _)| *step == Step::RemoveSettings));
         // Started again, it completes, even after another kill.
         for again in restored(world.clone(), 2).into_iter().rev().skip(1) {
             assert_eq!(again.restore, Some(2), "the other run cannot finish: {again:?}");
@@ -716,17 +718,17 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
         }
     }
     // With all data restored, `up` completes it, even after a kill behind any of its steps.
-    check(whole, &want, case);
+    check(whole, &desired, case);
 }
 
 #[test]
 fn a_private_container_indicates_a_restore_whose_record_is_lost() {
     let case = Case::default();
-    let want = stack(case);
+    let desired = stack(case);
     let worlds = restored(empty_world(), 1);
     let started = &worlds[worlds.len() - 3];
     let lost = World { settings: Thing::Missing, restore: None, ..started.clone() };
-    let plan = plan::up(&want, &lost.observe(&want, case), UpOptions::default());
+    let plan = plan::up(&desired, &lost.observe(&desired, case), UpOptions::default());
     let (_, blocked) = plan.blocked().unwrap();
     assert_eq!(blocked.kind, plan::BlockReason::Unfinished);
     assert!(blocked.hint.contains("down --volumes"), "{}", blocked.hint);

@@ -8,15 +8,16 @@ use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::login::Credential;
 use clipper_metrics::model::login::DefaultLogin;
 use clipper_metrics::model::observed::{
-    Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
-    Image, ManagedServer, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Query, RunState,
-    SeenAlerts, SeenDashboard, SeenLogin, SeenRule, ServerResponse, StoredSettings, Unreadable, Volume,
+    ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
+    FolderState, GrafanaState, Image, LoginState, ManagedServer, Network, Observed, OrganisationState, OurContainer,
+    PasswordFile, PortHolder, Query, RunState, ServerResponse, SignedInAccount, StoredSettings, Unreadable,
+    VolumeState,
 };
 use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::{
-    Dashboard, DashboardId, DataSource, EngineLocation, Loss, Lost, MadeFor, Pull, Remembered, Service, Settings,
-    Stack, UnknownSetting,
+    DashboardId, DesiredDashboard, DesiredDataSource, EngineLocation, Loss, Lost, MadeFor, Pull, Remembered, Service,
+    Settings, Stack, UnknownSetting,
 };
 use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
@@ -25,12 +26,12 @@ use crate::world::*;
 
 #[test]
 fn foreign_objects_are_blockers_and_never_changed() {
-    let want = stack(Case::default());
-    let seen = empty_world().observe(&want, Case::default());
+    let desired = stack(Case::default());
+    let seen = empty_world().observe(&desired, Case::default());
     let foreign: [fn(&mut Observed); 6] = [
         |seen| seen.network = Network::Foreign,
         |seen| seen.influxdb.container = ContainerState::Foreign,
-        |seen| seen.grafana.volume = Volume::Foreign,
+        |seen| seen.grafana.volume = VolumeState::Foreign,
         |seen| seen.grafana.port_holder = Some(PortHolder::Container("somebody".into())),
         |seen| seen.influxdb.volume_user = Some("somebody".into()),
         |seen| seen.grafana.container = ContainerState::Duplicated(vec!["a".into(), "b".into()]),
@@ -38,21 +39,21 @@ fn foreign_objects_are_blockers_and_never_changed() {
     for change in foreign {
         let mut seen = seen.clone();
         change(&mut seen);
-        let plan = plan::up(&want, &seen, UpOptions::default());
+        let plan = plan::up(&desired, &seen, UpOptions::default());
         assert!(plan.blocked().is_some(), "{plan:?}");
-        assert!(plan::down(&want, &seen, true).is_idle());
+        assert!(plan::down(&desired, &seen, true).is_idle());
     }
 }
 
 #[test]
 fn a_port_published_by_the_container_itself_is_not_a_conflict() {
-    let want = stack(Case::default());
-    let publish = want.container(Role::Grafana).unwrap().specification.publish;
+    let desired = stack(Case::default());
+    let publish = desired.container(Role::Grafana).unwrap().config.publish;
     let with_holder = |published| {
-        plan_with(&want, |seen| {
+        plan_with(&desired, |seen| {
             seen.grafana.port_holder = Some(PortHolder::Container("somebody".into()));
-            if let ContainerState::Ours(have) = &mut seen.grafana.container {
-                have.published = published;
+            if let ContainerState::Ours(actual) = &mut seen.grafana.container {
+                actual.published = published;
             }
         })
     };
@@ -63,27 +64,27 @@ fn a_port_published_by_the_container_itself_is_not_a_conflict() {
 
 #[test]
 fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
-    let mut want = stack(Case::default());
-    want.pull = Pull::Never;
-    let in_sync = plan_with(&want, |seen| seen.influxdb.image = None);
+    let mut desired = stack(Case::default());
+    desired.pull = Pull::Never;
+    let in_sync = plan_with(&desired, |seen| seen.influxdb.image = None);
     assert!(in_sync.blocked().is_none() && in_sync.is_idle(), "{in_sync:?}");
-    let stopped = plan_with(&want, |seen| {
+    let stopped = plan_with(&desired, |seen| {
         seen.influxdb.image = None;
-        if let ContainerState::Ours(have) = &mut seen.influxdb.container {
-            have.run = RunState::Exited(0);
+        if let ContainerState::Ours(actual) = &mut seen.influxdb.container {
+            actual.run = RunState::Exited(0);
         }
     });
     assert!(stopped.blocked().is_none() && !stopped.is_idle(), "{stopped:?}");
     let changes: [fn(&mut Observed); 2] = [
         |seen| seen.influxdb.container = ContainerState::Absent,
         |seen| {
-            if let ContainerState::Ours(have) = &mut seen.influxdb.container {
-                have.on_network = false;
+            if let ContainerState::Ours(actual) = &mut seen.influxdb.container {
+                actual.on_network = false;
             }
         },
     ];
     for change in changes {
-        let plan = plan_with(&want, |seen| {
+        let plan = plan_with(&desired, |seen| {
             seen.influxdb.image = None;
             change(seen);
         });
@@ -94,32 +95,32 @@ fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
 
 #[test]
 fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
-    let want = stack(Case::default());
-    let clashes: [fn(&mut Grafana); 5] = [
-        |grafana| grafana.data_source = SeenSource::Foreign("a data source".into()),
-        |grafana| grafana.dashboard = SeenDashboardState::Clash { what: "a folder".into(), has_uid: true },
-        |grafana| grafana.organisation = Organisation::Ambiguous(vec!["a".into(), "b".into()]),
+    let desired = stack(Case::default());
+    let clashes: [fn(&mut GrafanaState); 5] = [
+        |grafana| grafana.data_source = DataSourceState::Foreign("a data source".into()),
+        |grafana| grafana.dashboard = DashboardState::Clash { what: "a folder".into(), has_uid: true },
+        |grafana| grafana.organisation = OrganisationState::Ambiguous(vec!["a".into(), "b".into()]),
         |grafana| {
             let made_for = MadeFor { url: "http://other:8086".into(), database: "d".into(), machine: None };
-            grafana.data_source = SeenSource::Ours { fields: BTreeMap::new(), made_for, provisioned: true };
+            grafana.data_source = DataSourceState::Ours { fields: BTreeMap::new(), made_for, provisioned: true };
         },
         |grafana| {
-            if let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard {
+            if let DashboardState::Present(dashboard) = &mut grafana.dashboard {
                 (dashboard.provisioned, dashboard.content_hash) = (true, None);
             }
         },
     ];
     for clash in clashes {
-        let plan = plan_with(&want, |seen| {
+        let plan = plan_with(&desired, |seen| {
             let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
             clash(grafana);
         });
         assert!(plan.blocked().is_some(), "{plan:?}");
     }
     // A provisioned object with the desired content is in sync.
-    let plan = plan_with(&want, |seen| {
+    let plan = plan_with(&desired, |seen| {
         let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
-        let SeenSource::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
+        let DataSourceState::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
         *provisioned = true;
     });
     assert!(plan.in_sync(), "{plan:?}");
@@ -144,9 +145,9 @@ enum Origin {
 impl Origin {
     const ALL: [Self; 6] = [Self::Absent, Self::Own, Self::Other, Self::Unnoted, Self::EditedOther, Self::Unreadable];
 
-    fn made_for(self, want: &Stack, another: &MadeFor) -> Option<MadeFor> {
+    fn made_for(self, desired: &Stack, another: &MadeFor) -> Option<MadeFor> {
         match self {
-            Self::Own => Some(want.data_source.made_for()),
+            Self::Own => Some(desired.data_source.made_for()),
             Self::Other | Self::EditedOther => Some(another.clone()),
             Self::Absent | Self::Unnoted | Self::Unreadable => None,
         }
@@ -154,10 +155,10 @@ impl Origin {
 }
 
 /// Other databases: at another address, and at the same address on the loopback of another machine.
-fn others(want: &Stack) -> [MadeFor; 3] {
+fn others(desired: &Stack) -> [MadeFor; 3] {
     let elsewhere = MadeFor { url: "http://other:8086".into(), database: "other".into(), machine: None };
     let there = Some("another".to_string());
-    let same_address = MadeFor { machine: there.clone(), ..want.data_source.made_for() };
+    let same_address = MadeFor { machine: there.clone(), ..desired.data_source.made_for() };
     [MadeFor { machine: there, ..elsewhere.clone() }, elsewhere, same_address]
 }
 
@@ -166,46 +167,55 @@ fn unreadable() -> Unreadable {
 }
 
 /// An external Grafana with objects of these origins.
-fn shared_grafana(want: &Stack, another: &MadeFor, source: Origin, dashboard: Origin, rules: Origin) -> Grafana {
-    let mut fields = want.data_source.fields();
+fn shared_grafana(
+    desired: &Stack,
+    another: &MadeFor,
+    source: Origin,
+    dashboard: Origin,
+    rules: Origin,
+) -> GrafanaState {
+    let mut fields = desired.data_source.fields();
     if matches!(source, Origin::Other | Origin::EditedOther) {
         fields.insert("url".into(), another.url.clone());
         fields.insert("database".into(), another.database.clone());
     }
     let rule = |rule| match rules {
-        Origin::Absent | Origin::Unreadable => SeenRule::Missing,
-        origin => SeenRule::Present {
+        Origin::Absent | Origin::Unreadable => ActualRule::Missing,
+        origin => ActualRule::Present {
             edited: origin == Origin::EditedOther,
             provisioned: false,
-            fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
-            made_for: origin.made_for(want, another),
+            fields: alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
+            made_for: origin.made_for(desired, another),
         },
     };
-    Grafana {
-        organisation: Organisation::Present,
-        folder: Folder::NotWanted,
+    GrafanaState {
+        organisation: OrganisationState::Present,
+        folder: FolderState::NotWanted,
         data_source: match source {
-            Origin::Absent => SeenSource::Missing,
-            Origin::Unreadable => SeenSource::Unreadable(unreadable()),
+            Origin::Absent => DataSourceState::Missing,
+            Origin::Unreadable => DataSourceState::Unreadable(unreadable()),
             // If the mark does not name the target, the stored fields do.
             origin => {
-                seen_source(fields, origin.made_for(want, another).unwrap_or_else(|| want.data_source.made_for()))
+                seen_source(fields, origin.made_for(desired, another).unwrap_or_else(|| desired.data_source.made_for()))
             }
         },
         dashboard: match (dashboard, seen_dashboard(Thing::Right)) {
-            (Origin::Absent, _) => SeenDashboardState::Missing,
-            (Origin::Unreadable, _) => SeenDashboardState::Unreadable(unreadable()),
-            (origin, SeenDashboardState::Present(seen)) => SeenDashboardState::Present(SeenDashboard {
+            (Origin::Absent, _) => DashboardState::Missing,
+            (Origin::Unreadable, _) => DashboardState::Unreadable(unreadable()),
+            (origin, DashboardState::Present(seen)) => DashboardState::Present(ActualDashboard {
                 edited: origin == Origin::EditedOther,
-                made_for: origin.made_for(want, another),
+                made_for: origin.made_for(desired, another),
                 ..seen
             }),
             (_, other) => other,
         },
         user_dashboards: vec![],
         alerts: match rules {
-            Origin::Unreadable => AlertRules::Unreadable(unreadable()),
-            _ => AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) }),
+            Origin::Unreadable => AlertRulesState::Unreadable(unreadable()),
+            _ => AlertRulesState::Seen(ActualAlerts {
+                latency: rule(AlertRule::Latency),
+                silence: rule(AlertRule::Silence),
+            }),
         },
         query: Query::Ok,
         catalogue: None,
@@ -232,9 +242,9 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
     let others = others(&external);
     for (another, (source, dashboard, rules)) in others.iter().flat_map(|one| origins().map(move |all| (one, all))) {
         let origins = [source, dashboard, rules];
-        let seen = |want: &Stack| {
+        let seen = |desired: &Stack| {
             let mut seen = whole_world().observe(&own, Case { alerts: Some(true), ..Case::default() });
-            seen.grafana.probe = ServerResponse::Answering(shared_grafana(want, another, source, dashboard, rules));
+            seen.grafana.probe = ServerResponse::Answering(shared_grafana(desired, another, source, dashboard, rules));
             seen
         };
         let is_other = |origin: Origin| origin == Origin::Other;
@@ -305,10 +315,10 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
     behind_proxy.data_source.is_url_chosen = true;
     let with_header = |seen: &mut Observed| {
         let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
-        let SeenSource::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
-        fields.insert(DataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
+        let DataSourceState::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
+        fields.insert(DesiredDataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
     };
-    let finding = |want: &Stack| plan_with(want, with_header).finding(Resource::DataSource).cloned();
+    let finding = |desired: &Stack| plan_with(desired, with_header).finding(Resource::DataSource).cloned();
     assert!(matches!(finding(&own), Some(Finding::Differs(_))));
     assert_eq!(finding(&external), Some(Finding::InSync));
     assert_eq!(finding(&behind_proxy), Some(Finding::InSync));
@@ -316,17 +326,17 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
 
 #[test]
 fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
-    let want = stack(Case::default());
-    let mut seen = whole_world().observe(&want, Case::default());
+    let desired = stack(Case::default());
+    let mut seen = whole_world().observe(&desired, Case::default());
     if let ServerResponse::Answering(grafana) = &mut seen.grafana.probe
-        && let SeenDashboardState::Present(dashboard) = &mut grafana.dashboard
+        && let DashboardState::Present(dashboard) = &mut grafana.dashboard
     {
         dashboard.edited = true;
     }
-    let kept = plan::up(&want, &seen, UpOptions::default());
+    let kept = plan::up(&desired, &seen, UpOptions::default());
     assert!(kept.in_sync() && kept.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited));
     let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
-    let replaced = plan::up(&want, &seen, options);
+    let replaced = plan::up(&desired, &seen, options);
     assert_eq!(
         steps(&replaced),
         [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true, fresh: false, moves: true }]
@@ -335,27 +345,27 @@ fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
 
 #[test]
 fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
-    let mut want = stack(Case::default());
-    if let Service::Container(spec) = &mut want.grafana {
-        spec.specification.image = ImageRef::parse("grafana/grafana:1.1").unwrap();
+    let mut desired = stack(Case::default());
+    if let Service::Container(spec) = &mut desired.grafana {
+        spec.config.image = ImageRef::parse("grafana/grafana:1.1").unwrap();
     }
     // The volume's label, the running version, and the image of the existing container each show the version.
-    let made_before = plan_with(&want, |_| {});
+    let made_before = plan_with(&desired, |_| {});
     assert!(made_before.blocked().is_some(), "{made_before:?}");
-    let after_down = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
+    let after_down = plan_with(&desired, |seen| seen.grafana.container = ContainerState::Absent);
     assert!(after_down.blocked().is_some(), "{after_down:?}");
-    let running = plan_with(&want, |seen| {
-        seen.grafana.volume = Volume::Ours { user: None, version: None, image: None };
+    let running = plan_with(&desired, |seen| {
+        seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: None };
         seen.grafana.version = Some("1.2.3".into());
     });
     assert!(running.blocked().is_some(), "{running:?}");
     // If none of them does, the volume's files do; without them, the container is removed to read the volume.
     let unknown = |content: Option<VolumeContent>| {
-        plan_with(&want, |seen| {
+        plan_with(&desired, |seen| {
             seen.grafana.version = None;
-            seen.grafana.volume = Volume::Ours { user: None, version: None, image: None };
-            let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-            have.specification = None;
+            seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: None };
+            let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+            actual.config = None;
             seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
             seen.grafana.content = content;
         })
@@ -370,15 +380,15 @@ fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
 
 /// Whether a plan is blocked for a stack with this image and a container created from another one.
 fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) -> bool {
-    let mut want = stack(Case::default());
-    if let Service::Container(spec) = &mut want.grafana {
-        spec.specification.image = ImageRef::parse(image).unwrap();
+    let mut desired = stack(Case::default());
+    if let Service::Container(spec) = &mut desired.grafana {
+        spec.config.image = ImageRef::parse(image).unwrap();
     }
-    let plan = plan_with(&want, |seen| {
-        seen.grafana.volume = Volume::Ours { user: None, version: None, image: Some(made_from.into()) };
+    let plan = plan_with(&desired, |seen| {
+        seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: Some(made_from.into()) };
         seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.specification.as_mut().unwrap().image = ImageRef::parse(made_from).unwrap();
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.config.as_mut().unwrap().image = ImageRef::parse(made_from).unwrap();
         change(seen);
     });
     plan.blocked().is_some()
@@ -389,8 +399,8 @@ fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_no
     let stopped = |seen: &mut Observed| {
         seen.grafana.version = None;
         seen.grafana.probe = ServerResponse::Unasked;
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.run = RunState::Exited(0);
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.run = RunState::Exited(0);
     };
     let running = |version: &'static str| move |seen: &mut Observed| seen.grafana.version = Some(version.into());
     // Tags of users' own images follow no rule.
@@ -412,11 +422,11 @@ fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_no
 
 #[test]
 fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
-    let mut want = stack(Case::default());
-    if let Service::Container(spec) = &mut want.grafana {
-        spec.specification.image = ImageRef::parse("grafana/grafana:1.3").unwrap();
+    let mut desired = stack(Case::default());
+    if let Service::Container(spec) = &mut desired.grafana {
+        spec.config.image = ImageRef::parse("grafana/grafana:1.3").unwrap();
     }
-    let plan = steps(&plan_with(&want, |seen| {
+    let plan = steps(&plan_with(&desired, |seen| {
         seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
     }));
     let at = |step: Step| plan.iter().positions_of(step);
@@ -425,11 +435,11 @@ fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
     let started = at(Step::StartContainer(Role::Grafana));
     assert_eq!((recorded.len(), started.len()), (1, 1), "{plan:?}");
     assert!(recorded[0] < started[0], "{plan:?}");
-    let answers = steps(&plan_with(&want, |seen| {
+    let answers = steps(&plan_with(&desired, |seen| {
         seen.grafana.image = Some(Image { id: "another".into(), user: String::new() });
         seen.grafana.version = Some("1.3.0".into());
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        (have.specification.as_mut().unwrap().image, have.image_id) = (image.clone(), "another".into());
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        (actual.config.as_mut().unwrap().image, actual.image_id) = (image.clone(), "another".into());
         seen.grafana.content = Some(VolumeContent::default());
     }));
     assert_eq!(answers, [Step::WriteVersion { version: Version(1, 3), image }]);
@@ -448,13 +458,13 @@ impl<'a, I: Iterator<Item = &'a Step>> Positions<'a> for I {
 
 #[test]
 fn roles_that_swap_ports_release_both_before_either_uses_one() {
-    let mut want = stack(Case::default());
-    for (service, port) in [(&mut want.influxdb, 3000), (&mut want.grafana, 8086)] {
+    let mut desired = stack(Case::default());
+    for (service, port) in [(&mut desired.influxdb, 3000), (&mut desired.grafana, 8086)] {
         if let Service::Container(spec) = service {
-            spec.specification.publish.set_port(port);
+            spec.config.publish.set_port(port);
         }
     }
-    let plan = plan_with(&want, |seen| {
+    let plan = plan_with(&desired, |seen| {
         seen.influxdb.port_holder = Some(PortHolder::OtherRole(Role::Grafana));
         seen.grafana.port_holder = Some(PortHolder::OtherRole(Role::Influxdb));
         seen.grafana.content = Some(VolumeContent::default());
@@ -472,17 +482,17 @@ fn roles_that_swap_ports_release_both_before_either_uses_one() {
 
 #[test]
 fn a_container_is_removed_once_its_external_replacement_has_answered() {
-    let mut want = stack(Case::default());
-    want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
-    let answering = plan_with(&want, |_| {});
+    let mut desired = stack(Case::default());
+    desired.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
+    let answering = plan_with(&desired, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
-    let silent = plan_with(&want, |seen| seen.influxdb.probe = ServerResponse::Silent("down".into()));
+    let silent = plan_with(&desired, |seen| seen.influxdb.probe = ServerResponse::Silent("down".into()));
     assert!(silent.blocked().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
     // If both servers are external, the network is removed as well.
-    want.grafana = want.influxdb.clone();
-    let both = steps(&plan_with(&want, |_| {}));
+    desired.grafana = desired.influxdb.clone();
+    let both = steps(&plan_with(&desired, |_| {}));
     assert!(both.contains(&Step::RemoveNetwork) && both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
-    let used = plan_with(&want, |seen| seen.network_users = vec!["a".into(), "b".into()]);
+    let used = plan_with(&desired, |seen| seen.network_users = vec!["a".into(), "b".into()]);
     assert!(!steps(&used).contains(&Step::RemoveNetwork), "{used:?}");
     let kept = used.kept().next().unwrap();
     assert_eq!(kept.why, "network x is kept: the containers a and b are still attached to it");
@@ -505,9 +515,9 @@ fn lost(unknown: &[&'static str]) -> Lost {
 
 /// A complete world whose settings call both servers external, with every kind of answer.
 fn said_to_be_external() -> (Stack, Vec<Observed>) {
-    let mut want = stack(Case::default());
-    want.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
-    want.grafana = Service::External { url: clipper_metrics::model::address::ServerUrl::http("g", 3000) };
+    let mut desired = stack(Case::default());
+    desired.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
+    desired.grafana = Service::External { url: clipper_metrics::model::address::ServerUrl::http("g", 3000) };
     let seen = whole_world().observe(&stack(Case::default()), Case::default());
     let influxdb = [
         seen.influxdb.probe.clone(),
@@ -523,12 +533,12 @@ fn said_to_be_external() -> (Stack, Vec<Observed>) {
         seen.influxdb.probe = probe;
         seen
     });
-    (want, all.collect())
+    (desired, all.collect())
 }
 
 #[test]
 fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
-    let (want, worlds) = said_to_be_external();
+    let (desired, worlds) = said_to_be_external();
     for seen in worlds {
         for (role, is_own, runs) in Role::ALL
             .into_iter()
@@ -545,7 +555,7 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
                 Role::Influxdb => seen.influxdb.managed_behind = managed,
                 Role::Grafana => seen.grafana.managed_behind = managed,
             }
-            let plan = plan::up(&want, &seen, UpOptions::default());
+            let plan = plan::up(&desired, &seen, UpOptions::default());
             let blocked =
                 plan.items.iter().find(|item| item.resource == Resource::Server(role)).map(|item| &item.finding);
             let expected = match (is_own, runs) {
@@ -558,7 +568,7 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
                 matches!(blocked, Some(Finding::Blocked(blocked)) if blocked.kind == plan::BlockReason::Settings);
             assert_eq!(is_refused, expected, "{role} {is_own} {runs}: {plan:?}");
             for volumes in [false, true] {
-                let down = plan::down(&want, &seen, volumes);
+                let down = plan::down(&desired, &seen, volumes);
                 assert_eq!(down.blocked().is_some(), is_own && runs, "{role} {is_own} {runs}: {down:?}");
             }
         }
@@ -567,35 +577,35 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
 
 #[test]
 fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
-    let mut want = stack(Case::default());
-    let settings = want.settings.as_mut().unwrap();
+    let mut desired = stack(Case::default());
+    let settings = desired.settings.as_mut().unwrap();
     settings.lost = Some(lost(&["database"]));
-    let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
+    let plan = plan_with(&desired, |seen| seen.settings = StoredSettings::default());
     let (resource, blocked) = plan.blocked().unwrap();
     assert_eq!((resource, blocked.kind), (Resource::Settings, plan::BlockReason::Settings));
     assert!(blocked.hint.contains("up --database NAME"), "{}", blocked.hint);
-    want.settings.as_mut().unwrap().lost = Some(lost(&[]));
-    let plan = plan_with(&want, |seen| seen.settings = StoredSettings::default());
+    desired.settings.as_mut().unwrap().lost = Some(lost(&[]));
+    let plan = plan_with(&desired, |seen| seen.settings = StoredSettings::default());
     assert_eq!(steps(&plan), [Step::SaveSettings { keeps_retention: false }]);
 }
 
 #[test]
 fn settings_are_saved_after_preparations_and_before_container_changes() {
-    let mut want = stack(Case { given: Some(GIVEN), ..Case::default() });
-    want.settings = Some(Settings::default());
+    let mut desired = stack(Case { given: Some(GIVEN), ..Case::default() });
+    desired.settings = Some(Settings::default());
     let stopped = |seen: &mut Observed| {
         seen.settings.values.as_mut().unwrap().clear();
         seen.settings
             .values
             .as_mut()
             .unwrap()
-            .insert("registry".into(), Remembered { value: "r".into(), of_file: true });
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.run = RunState::Exited(0);
+            .insert("registry".into(), Remembered { value: "r".into(), from_file: true });
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.run = RunState::Exited(0);
         seen.grafana.probe = ServerResponse::Unasked;
         seen.grafana.content = Some(VolumeContent::default());
     };
-    let plan = plan_with(&want, stopped);
+    let plan = plan_with(&desired, stopped);
     assert_eq!(plan.until(), Phase::Trial, "the answer decides the next plan");
     let order = steps(&plan);
     let at = |step| order.iter().position(|one| *one == step).unwrap();
@@ -606,17 +616,17 @@ fn settings_are_saved_after_preparations_and_before_container_changes() {
 
 #[test]
 fn without_the_engines_loopback_nothing_unverified_is_published() {
-    let mut want = stack(Case { open: true, ..Case::default() });
-    want.engine = EngineLocation::Elsewhere("far".into());
+    let mut desired = stack(Case { open: true, ..Case::default() });
+    desired.engine = EngineLocation::Elsewhere("far".into());
     // A container that is not started is used to see whether the volume contains data.
-    let plan = plan_with(&want, |seen| seen.grafana.container = ContainerState::Absent);
+    let plan = plan_with(&desired, |seen| seen.grafana.container = ContainerState::Absent);
     let is_private = |step: &Step| matches!(step, Step::CreateContainer(new) if new.usage == ContainerUse::Login);
     assert!(plan.executable().any(is_private), "{plan:?}");
     assert!(!plan.executable().any(|step| *step == Step::StartContainer(Role::Grafana)), "{plan:?}");
     let made = |has_data: bool| {
-        plan_with(&want, |seen| {
-            let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-            (have.run, have.has_data) = (RunState::Created, Some(has_data));
+        plan_with(&desired, |seen| {
+            let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+            (actual.run, actual.has_data) = (RunState::Created, Some(has_data));
             seen.grafana.probe = ServerResponse::Unasked;
         })
     };
@@ -626,34 +636,34 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     assert!(self::steps(&empty).contains(&Step::WriteFirstPassword(Credential::Generated)), "{empty:?}");
     // A stopped container that was verified when it was created is started unchanged, and the login
     // is tried on it.
-    (want.login.given, want.login.password) = (true, true);
-    let stopped = plan_with(&want, |seen| {
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.run = RunState::Exited(0);
-        have.specification = Some(want.container(Role::Grafana).unwrap().specification.clone());
+    (desired.login.given, desired.login.password) = (true, true);
+    let stopped = plan_with(&desired, |seen| {
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.run = RunState::Exited(0);
+        actual.config = Some(desired.container(Role::Grafana).unwrap().config.clone());
         seen.grafana.probe = ServerResponse::Unasked;
     });
     let order = self::steps(&stopped);
     let at = |step| order.iter().position(|one| *one == step);
     assert!(at(Step::StartContainer(Role::Grafana)) < at(Step::TryLogin(Credential::Supplied)), "{stopped:?}");
     assert!(at(Step::TryLogin(Credential::Supplied)).is_some() && stopped.blocked().is_none(), "{stopped:?}");
-    (want.login.given, want.login.password) = (false, false);
+    (desired.login.given, desired.login.password) = (false, false);
     // On a new volume, there is nothing to verify.
-    let plan = plan_with(&want, |seen| {
+    let plan = plan_with(&desired, |seen| {
         seen.grafana.container = ContainerState::Absent;
-        seen.grafana.volume = Volume::Absent;
+        seen.grafana.volume = VolumeState::Absent;
     });
     assert!(plan.blocked().is_none(), "{plan:?}");
 }
 
 /// A running private Grafana, to be published off loopback.
 fn private_plan(user: &str, change: impl FnOnce(&mut Observed)) -> Plan {
-    let mut want = stack(Case { open: true, ..Case::default() });
-    want.login.user = user.into();
-    plan_with(&want, |seen| {
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.specification.as_mut().unwrap().publish.set_port(0);
-        have.published = Some(([127, 0, 0, 1], 32_000).into());
+    let mut desired = stack(Case { open: true, ..Case::default() });
+    desired.login.user = user.into();
+    plan_with(&desired, |seen| {
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.config.as_mut().unwrap().publish.set_port(0);
+        actual.published = Some(([127, 0, 0, 1], 32_000).into());
         seen.grafana.content = Some(VolumeContent::default());
         change(seen);
     })
@@ -661,7 +671,7 @@ fn private_plan(user: &str, change: impl FnOnce(&mut Observed)) -> Plan {
 
 #[test]
 fn no_account_with_the_default_password_is_published() {
-    let login = |account, has_default_password, default_login| SeenLogin {
+    let login = |account, has_default_password, default_login| LoginState {
         accepted: Some(Credential::Default),
         account,
         file: PasswordFile::NotRead,
@@ -669,36 +679,39 @@ fn no_account_with_the_default_password_is_published() {
         default_login,
     };
     // The account boss was created instead of admin, so admin/admin is rejected.
-    let boss = private_plan("boss", |seen| seen.grafana.login = login(Account::Other, true, DefaultLogin::Rejected));
+    let boss =
+        private_plan("boss", |seen| seen.grafana.login = login(SignedInAccount::Other, true, DefaultLogin::Rejected));
     let (_, blocked) = boss.blocked().expect("anyone can sign in as boss");
     assert!(blocked.kind == BlockReason::Settings && blocked.why.contains("account boss"), "{blocked:?}");
-    let own = private_plan("boss", |seen| seen.grafana.login = login(Account::Other, false, DefaultLogin::Rejected));
+    let own =
+        private_plan("boss", |seen| seen.grafana.login = login(SignedInAccount::Other, false, DefaultLogin::Rejected));
     assert!(own.blocked().is_none() && changes(&own, |step| matches!(step, Step::CreateContainer(_))), "{own:?}");
     for (default_login, kind) in
         [(DefaultLogin::Accepted, BlockReason::Settings), (DefaultLogin::Unverifiable, BlockReason::Unverifiable)]
     {
-        let plan = private_plan("boss", |seen| seen.grafana.login = login(Account::Other, false, default_login));
+        let plan =
+            private_plan("boss", |seen| seen.grafana.login = login(SignedInAccount::Other, false, default_login));
         assert_eq!(plan.blocked().map(|(_, blocked)| blocked.kind), Some(kind), "{plan:?}");
     }
     // A private Grafana that is slow to answer is not created again.
     let slow = private_plan("admin", |seen| {
         seen.grafana.probe = ServerResponse::Silent("slow".into());
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.has_just_started = true;
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.has_just_started = true;
     });
     assert_eq!(slow.executable().collect::<Vec<_>>(), [&Step::AwaitAnswer(Role::Grafana)], "{slow:?}");
 }
 
 #[test]
 fn a_server_that_is_older_than_its_database_is_a_failed_server() {
-    let want = stack(Case::default());
+    let desired = stack(Case::default());
     let ran = |version| Some(RanVersion { version: Version(1, version), image: None, container: None });
     // The label names the running version: a later upgrade is recorded in the file only.
     for label in [LABEL, LABEL - 1] {
-        let plan = plan_with(&want, |seen| {
+        let plan = plan_with(&desired, |seen| {
             let files = VolumeFiles { ran: ran(LABEL + 1), ..VolumeFiles::default() };
             seen.grafana.content = Some(VolumeContent { files, copy: None });
-            seen.grafana.volume = Volume::Ours { user: None, version: Some(Version(1, label)), image: None };
+            seen.grafana.volume = VolumeState::Ours { user: None, version: Some(Version(1, label)), image: None };
         });
         let (_, blocked) = plan.blocked().unwrap();
         assert_eq!(blocked.kind, BlockReason::Server, "the rollback depends on it: {blocked:?}");
@@ -707,16 +720,16 @@ fn a_server_that_is_older_than_its_database_is_a_failed_server() {
 
 #[test]
 fn options_survive_a_plan_that_prepares_the_next_one() {
-    let want = stack(Case { given: Some(GIVEN), ports: Some([8086, 4000]), ..Case::default() });
+    let desired = stack(Case { given: Some(GIVEN), ports: Some([8086, 4000]), ..Case::default() });
     let options = UpOptions { pull: true, overwrite_dashboard: true, reset_password: true, ..UpOptions::default() };
     let plan = |change: &dyn Fn(&mut OurContainer)| {
         let mut seen = whole_world().observe(&self::stack(Case::default()), Case::default());
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        change(have);
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        change(actual);
         seen.grafana.probe = ServerResponse::Silent("starting".into());
-        plan::up(&want, &seen, options)
+        plan::up(&desired, &seen, options)
     };
-    let paused = plan(&|have| have.run = RunState::Paused);
+    let paused = plan(&|actual| actual.run = RunState::Paused);
     assert!(paused.executable().any(|step| *step == Step::PullImage(Role::Grafana)), "{paused:?}");
     let next = options.after(&paused);
     assert!(!next.pull && next.overwrite_dashboard && next.reset_password, "{next:?}");
@@ -724,21 +737,21 @@ fn options_survive_a_plan_that_prepares_the_next_one() {
 
 #[test]
 fn a_start_that_did_not_happen_is_withdrawn_with_its_container() {
-    let want = stack(Case::default());
+    let desired = stack(Case::default());
     let unstarted = |seen: &mut Observed| {
-        let ContainerState::Ours(have) = &mut seen.grafana.container else { panic!("it is ours") };
-        have.run = RunState::Created;
-        let container = Some(have.id.clone());
+        let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
+        actual.run = RunState::Created;
+        let container = Some(actual.id.clone());
         let intended = Some(RanVersion { version: Version(1, LABEL + 1), image: None, container });
         let files = VolumeFiles { intended, ..VolumeFiles::default() };
         seen.grafana.content = Some(VolumeContent { files, copy: None });
     };
     let both = [Step::ClearIntendedVersion, Step::RemoveContainer(Role::Grafana)];
-    let mut seen = whole_world().observe(&want, Case::default());
+    let mut seen = whole_world().observe(&desired, Case::default());
     unstarted(&mut seen);
-    assert!(steps(&plan::down(&want, &seen, false)).starts_with(&both));
+    assert!(steps(&plan::down(&desired, &seen, false)).starts_with(&both));
     assert_eq!(steps(&plan::withdraw(&seen).unwrap()), both);
-    let mut external = want.clone();
+    let mut external = desired.clone();
     external.grafana = Service::External { url: ServerUrl::http("g", 3000) };
     let replaced = plan_with(&external, unstarted);
     assert!(steps(&replaced).windows(2).any(|pair| pair == both), "{replaced:?}");
@@ -746,8 +759,8 @@ fn a_start_that_did_not_happen_is_withdrawn_with_its_container() {
 
 #[test]
 fn an_unreadable_volume_is_a_finding_and_nothing_is_removed() {
-    let want = stack(Case { open: true, ..Case::default() });
-    let plan = plan_with(&want, |seen| seen.grafana.unreadable = Some("it is a link".into()));
+    let desired = stack(Case { open: true, ..Case::default() });
+    let plan = plan_with(&desired, |seen| seen.grafana.unreadable = Some("it is a link".into()));
     let (resource, blocked) = plan.blocked().unwrap();
     assert_eq!(resource, Resource::Server(Role::Grafana));
     assert!(blocked.why.contains("x-grafana: it is a link"), "{blocked:?}");

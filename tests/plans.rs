@@ -57,7 +57,7 @@ fn first_and_later_runs() -> Vec<Situation> {
     let open = Case { open: true, ..loopback };
     let no_images = |world: &mut World| (world.influxdb.image, world.grafana.image) = (false, false);
     let removed = |world: &mut World| (world.influxdb.container, world.grafana.container) = (None, None);
-    let run = |run: RunState| grafana(|have| have.run = run);
+    let run = |run: RunState| grafana(|actual| actual.run = run);
     vec![
         situation("a first up", empty_world(), loopback),
         situation(
@@ -83,7 +83,7 @@ fn first_and_later_runs() -> Vec<Situation> {
         situation("the network was removed", after(|world| world.networks.clear()), loopback),
         situation("a second network exists", after(|world| world.networks.push(7)), loopback),
         situation("the settings are lost", after(|world| world.settings = Thing::Missing), loopback),
-        situation("Grafana's configuration changed", grafana(|have| have.spec = Spec::Wrong), loopback),
+        situation("Grafana's configuration changed", grafana(|actual| actual.spec = Spec::Wrong), loopback),
         situation("the database is missing", after(|world| world.database = false), loopback),
         situation("a shorter retention", whole_world(), Case { retention: Some(DAYS_2), ..loopback }),
         situation("the data source differs", after(|world| world.source = Thing::Wrong), loopback),
@@ -103,11 +103,15 @@ fn passwords() -> Vec<Situation> {
     let open = Case { open: true, ..loopback };
     let given = Case { given: Some(GIVEN), ..loopback };
     let reset = UpOptions { reset_password: true, ..UpOptions::default() };
-    let private = |have: &mut Cont| have.port = 0;
+    let private = |actual: &mut Cont| actual.port = 0;
     let all = [
         situation("moving off loopback with admin/admin", whole_world(), open),
         situation("moving off loopback with a stored password", with_password(|_| {}), open),
-        situation("moving off loopback while Grafana is stopped", grafana(|have| have.run = RunState::Exited(0)), open),
+        situation(
+            "moving off loopback while Grafana is stopped",
+            grafana(|actual| actual.run = RunState::Exited(0)),
+            open,
+        ),
         situation("a private Grafana has admin/admin", grafana(private), open),
         situation(
             "a private Grafana has a password of its own",
@@ -119,7 +123,7 @@ fn passwords() -> Vec<Situation> {
         situation("a supplied password while Grafana starts", after(|world| world.slow = true), given),
         situation(
             "a supplied password while Grafana is stopped",
-            grafana(|have| have.run = RunState::Exited(0)),
+            grafana(|actual| actual.run = RunState::Exited(0)),
             given,
         ),
         situation(
@@ -132,7 +136,7 @@ fn passwords() -> Vec<Situation> {
             options: reset,
             ..situation(
                 "a new password is requested while Grafana is stopped",
-                grafana(|have| have.run = RunState::Exited(0)),
+                grafana(|actual| actual.run = RunState::Exited(0)),
                 loopback,
             )
         },
@@ -183,7 +187,7 @@ fn upgrades_and_others() -> Vec<Situation> {
         },
         Situation {
             change: |_, seen| seen.grafana.port_holder = Some(PortHolder::Container("other".into())),
-            ..situation("Grafana's port is taken", grafana(|have| have.run = RunState::Exited(0)), loopback)
+            ..situation("Grafana's port is taken", grafana(|actual| actual.run = RunState::Exited(0)), loopback)
         },
     ]
 }
@@ -193,10 +197,10 @@ fn the_plans_of_common_situations_are_these() {
     let all = [first_and_later_runs(), passwords(), upgrades_and_others()];
     let mut text = String::new();
     for Situation { name, world, case, options, change } in all.into_iter().flatten() {
-        let mut want = stack(case);
-        let mut seen = world.observe(&want, case);
-        change(&mut want, &mut seen);
-        text.push_str(&format!("# {name}\n{}\n", plan::up(&want, &seen, options)));
+        let mut desired = stack(case);
+        let mut seen = world.observe(&desired, case);
+        change(&mut desired, &mut seen);
+        text.push_str(&format!("# {name}\n{}\n", plan::up(&desired, &seen, options)));
     }
     golden("plans.txt", &text);
 }

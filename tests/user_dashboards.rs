@@ -58,8 +58,8 @@ fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
         let (_, stored) = it.ask("GET", &path_of("one"), None);
         let source = &stored["dashboard"]["panels"][0]["datasource"];
         let reference = if version == Version::V7 { source } else { &source["uid"] };
-        let want = if version == Version::V7 { "Clipper Metrics" } else { "clipper-metrics" };
-        assert_eq!(reference, want, "{version:?}");
+        let desired = if version == Version::V7 { "Clipper Metrics" } else { "clipper-metrics" };
+        assert_eq!(reference, desired, "{version:?}");
         assert_eq!(stored["meta"]["version"], 1, "{version:?}");
         let status = ["status", "--output", "json", "--dashboard", &one, "--dashboard", &two];
         let state = it.run(&status).expect(0).json();

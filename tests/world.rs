@@ -13,16 +13,17 @@ use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::invocation::Invocation;
 use clipper_metrics::model::login::{Credential, DefaultLogin};
 use clipper_metrics::model::observed::{
-    Account, AlertRules, ContainerState, Dashboard as SeenDashboardState, DataSource as SeenSource, Folder, Grafana,
-    Image, Influxdb, Network, Observed, Organisation, OurContainer, PasswordFile, PortHolder, Query, RunState,
-    SeenAlerts, SeenDashboard, SeenLogin, SeenRule, Server, ServerResponse, StoredSettings, Volume,
+    ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
+    FolderState, GrafanaState, Image, InfluxdbState, LoginState, Network, Observed, ObservedServer, OrganisationState,
+    OurContainer, PasswordFile, PortHolder, Query, RunState, ServerResponse, SignedInAccount, StoredSettings,
+    VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::{
-    Dashboard, DashboardId, DataSource, DesiredContainer, EngineLocation, Login, MadeFor, Pull, Remembered, Restore,
-    Secret, Service, Settings, Stack, UserDashboard,
+    DashboardId, DesiredContainer, DesiredDashboard, DesiredDataSource, DesiredUserDashboard, EngineLocation, Login,
+    MadeFor, Pull, Remembered, Secret, Service, Settings, Stack, UnfinishedRestore,
 };
 use clipper_metrics::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use clipper_metrics::model::version::Version;
@@ -207,7 +208,7 @@ pub fn stack(case: Case) -> Stack {
         DesiredContainer {
             role,
             name: role.object_name("x"),
-            specification: ContainerConfig {
+            config: ContainerConfig {
                 image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
                 publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
                 network: "x".into(),
@@ -226,7 +227,7 @@ pub fn stack(case: Case) -> Stack {
         Case { open: true, .. } => "0.0.0.0",
         Case { open: false, .. } => "127.0.0.1",
     };
-    let remembered = |value: String| Remembered { value, of_file: false };
+    let remembered = |value: String| Remembered { value, from_file: false };
     let mut values = BTreeMap::from([("database".to_string(), remembered("d".into()))]);
     values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
     Stack {
@@ -237,7 +238,7 @@ pub fn stack(case: Case) -> Stack {
         retention: case.retention,
         organisation: None,
         folder: None,
-        data_source: DataSource {
+        data_source: DesiredDataSource {
             uid: "x".into(),
             name: "X".into(),
             url: "http://influxdb:8086".into(),
@@ -246,7 +247,7 @@ pub fn stack(case: Case) -> Stack {
             user: String::new(),
             machine: None,
         },
-        dashboard: Dashboard {
+        dashboard: DesiredDashboard {
             uid: "x".into(),
             title: "X".into(),
             content_hash: "new".into(),
@@ -285,8 +286,8 @@ pub fn alert_settings() -> AlertSettings {
     AlertSettings { latency_after, silence_after, content_hash: "new".into() }
 }
 
-pub fn own_dashboard() -> UserDashboard {
-    UserDashboard {
+pub fn own_dashboard() -> DesiredUserDashboard {
+    DesiredUserDashboard {
         path: "/a.json".into(),
         uid: "a".into(),
         title: "A".into(),
@@ -297,10 +298,10 @@ pub fn own_dashboard() -> UserDashboard {
     }
 }
 
-pub fn seen_dashboard(thing: Thing) -> SeenDashboardState {
+pub fn seen_dashboard(thing: Thing) -> DashboardState {
     match thing {
-        Thing::Missing => SeenDashboardState::Missing,
-        other => SeenDashboardState::Present(SeenDashboard {
+        Thing::Missing => DashboardState::Missing,
+        other => DashboardState::Present(ActualDashboard {
             edited: false,
             provisioned: false,
             content_hash: Some(if other == Thing::Right { "new" } else { "old" }.into()),
@@ -311,27 +312,27 @@ pub fn seen_dashboard(thing: Thing) -> SeenDashboardState {
     }
 }
 
-pub fn seen_source(fields: BTreeMap<String, String>, made_for: MadeFor) -> SeenSource {
-    SeenSource::Ours { fields, made_for, provisioned: false }
+pub fn seen_source(fields: BTreeMap<String, String>, made_for: MadeFor) -> DataSourceState {
+    DataSourceState::Ours { fields, made_for, provisioned: false }
 }
 
-pub fn seen_alerts(thing: Thing, case: Case) -> AlertRules {
+pub fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
     if case.alerts.is_none() {
-        return AlertRules::NotLookedAt;
+        return AlertRulesState::NotLookedAt;
     }
     let rule = |rule| match thing {
-        Thing::Missing => SeenRule::Missing,
+        Thing::Missing => ActualRule::Missing,
         Thing::Wrong => {
-            SeenRule::Present { edited: false, provisioned: false, fields: BTreeMap::new(), made_for: None }
+            ActualRule::Present { edited: false, provisioned: false, fields: BTreeMap::new(), made_for: None }
         }
-        Thing::Right => SeenRule::Present {
+        Thing::Right => ActualRule::Present {
             edited: false,
             provisioned: false,
-            fields: alert_settings().fields(rule, Dashboard::DEFAULT_OBJECTIVE),
+            fields: alert_settings().fields(rule, DesiredDashboard::DEFAULT_OBJECTIVE),
             made_for: None,
         },
     };
-    AlertRules::Seen(SeenAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
+    AlertRulesState::Seen(ActualAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
 }
 
 pub fn named_image(version: u64) -> NamedImage {
@@ -352,19 +353,19 @@ impl World {
 
     /// The logins to try, in order, derived from the files and labels only.
     pub fn candidates(&self, case: Case) -> Vec<Credential> {
-        let have = self.grafana.container.unwrap();
+        let actual = self.grafana.container.unwrap();
         let files = [(Credential::Pending, self.pending), (Credential::Stored, self.file)];
         let files = files.into_iter().filter(|(_, password)| password.is_some()).map(|(credential, _)| credential);
         let files: Vec<Credential> = files.collect();
-        let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
+        let labelled = actual.password == PasswordSource::File && actual.spec != Spec::Unreadable;
         match case.given {
             // While moving off loopback, the default password may still be in force.
-            Some(_) if case.open && !have.open && have.spec != Spec::Unreadable => {
+            Some(_) if case.open && !actual.open && actual.spec != Spec::Unreadable => {
                 vec![Credential::Supplied, Credential::Default]
             }
             Some(_) => vec![Credential::Supplied],
             // A private Grafana locks no account.
-            None if labelled && have.port == 0 => [files, vec![Credential::Default]].concat(),
+            None if labelled && actual.port == 0 => [files, vec![Credential::Default]].concat(),
             None if labelled && !files.is_empty() => files,
             None => [vec![Credential::Default], files].concat(),
         }
@@ -387,11 +388,11 @@ impl World {
         self.candidates(case).into_iter().find(opens)
     }
 
-    pub fn seen_login(&self, accepted: Credential, case: Case) -> SeenLogin {
-        let have = self.grafana.container.unwrap();
+    pub fn seen_login(&self, accepted: Credential, case: Case) -> LoginState {
+        let actual = self.grafana.container.unwrap();
         let password = self.password(accepted, case).unwrap();
-        let account = if password == DEFAULT { Account::DefaultPassword } else { Account::OwnPassword };
-        let labelled = have.password == PasswordSource::File && have.spec != Spec::Unreadable;
+        let account = if password == DEFAULT { SignedInAccount::DefaultPassword } else { SignedInAccount::OwnPassword };
+        let labelled = actual.password == PasswordSource::File && actual.spec != Spec::Unreadable;
         let settled = self.pending.is_none_or(|pending| pending == password);
         let file = match self.file {
             _ if password == DEFAULT && !labelled => PasswordFile::NotRead,
@@ -400,9 +401,9 @@ impl World {
             Some(file) if file == password && settled => PasswordFile::Accepted,
             Some(_) => PasswordFile::Outdated,
         };
-        let is_tried = case.open && have.port == 0 && have.spec != Spec::Unreadable && password != DEFAULT;
+        let is_tried = case.open && actual.port == 0 && actual.spec != Spec::Unreadable && password != DEFAULT;
         let default_login = if is_tried { DefaultLogin::Rejected } else { DefaultLogin::NotTried };
-        SeenLogin { accepted: Some(accepted), account, file, has_default_password: password == DEFAULT, default_login }
+        LoginState { accepted: Some(accepted), account, file, has_default_password: password == DEFAULT, default_login }
     }
 
     /// Grafana's volume as read through its container.
@@ -426,52 +427,52 @@ impl World {
     }
 
     /// The observed state of this world.
-    pub fn observe(&self, want: &Stack, case: Case) -> Observed {
+    pub fn observe(&self, desired: &Stack, case: Case) -> Observed {
         let network = match self.networks.as_slice() {
             [] => Network::Free,
             ids => Network::Ours(ids.iter().map(ToString::to_string).collect()),
         };
         let container = |srv: &Srv, spec: &DesiredContainer| match srv.container {
             None => ContainerState::Absent,
-            Some(have) => {
-                let mut specification = ContainerConfig { password: have.password, ..spec.specification.clone() };
-                let host = if have.open { "0.0.0.0" } else { "127.0.0.1" };
-                specification.image = image_of(spec.role, have.version);
-                specification.publish = SocketAddr::new(host.parse().unwrap(), have.port);
-                if have.spec == Spec::Wrong {
-                    specification.environment.insert("OLD".into(), "1".into());
+            Some(actual) => {
+                let mut config = ContainerConfig { password: actual.password, ..spec.config.clone() };
+                let host = if actual.open { "0.0.0.0" } else { "127.0.0.1" };
+                config.image = image_of(spec.role, actual.version);
+                config.publish = SocketAddr::new(host.parse().unwrap(), actual.port);
+                if actual.spec == Spec::Wrong {
+                    config.environment.insert("OLD".into(), "1".into());
                 }
                 ContainerState::Ours(Box::new(OurContainer {
-                    id: have.id.to_string(),
+                    id: actual.id.to_string(),
                     name: spec.name.clone(),
                     name_taken: false,
-                    specification: (have.spec != Spec::Unreadable).then_some(specification),
-                    image_id: have.version.to_string(),
-                    on_network: self.kept() == Some(have.network),
-                    run: have.run,
+                    config: (actual.spec != Spec::Unreadable).then_some(config),
+                    image_id: actual.version.to_string(),
+                    on_network: self.kept() == Some(actual.network),
+                    run: actual.run,
                     crashes_repeatedly: false,
                     has_just_started: self.slow,
                     started_at: None,
-                    published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], have.port))),
+                    published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], actual.port))),
                     has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
                 }))
             }
         };
-        let runs = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
+        let runs = |srv: &Srv| srv.container.is_some_and(|actual| actual.run == RunState::Running);
         let port_holder = |role: Role, other: &Srv, other_role: Role| {
-            let holds = other.container.is_some_and(|have| is_up(have.run) && have.port == case.port(role));
+            let holds = other.container.is_some_and(|actual| is_up(actual.run) && actual.port == case.port(role));
             holds.then_some(PortHolder::OtherRole(other_role))
         };
         let image = |srv: &Srv, version: u64| srv.image.then(|| Image { id: version.to_string(), user: String::new() });
-        let is_broken = |have: &Cont| case.broken && have.version > LABEL;
-        let answers = self.grafana.container.filter(|have| runs(&self.grafana) && !is_broken(have));
-        let runs_version = answers.map(|have| have.version);
+        let is_broken = |actual: &Cont| case.broken && actual.version > LABEL;
+        let answers = self.grafana.container.filter(|actual| runs(&self.grafana) && !is_broken(actual));
+        let runs_version = answers.map(|actual| actual.version);
         let volume = |srv: &Srv| {
             if srv.volume {
                 let image = Some(image_of(Role::Grafana, LABEL).to_string());
-                Volume::Ours { user: Some(String::new()), version: Some(Version(1, LABEL)), image }
+                VolumeState::Ours { user: Some(String::new()), version: Some(Version(1, LABEL)), image }
             } else {
-                Volume::Absent
+                VolumeState::Absent
             }
         };
         let query = match self.source {
@@ -479,25 +480,25 @@ impl World {
             Thing::Right if self.database && runs(&self.influxdb) && !self.stale => Query::Ok,
             _ => Query::Failing("no".into()),
         };
-        let is_dumb = self.grafana.container.is_some_and(|have| is_broken(&have));
+        let is_dumb = self.grafana.container.is_some_and(|actual| is_broken(&actual));
         let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
         let probe = match signed_in {
             _ if !runs(&self.grafana) => ServerResponse::Unasked,
             _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
             None => ServerResponse::Refusing("wrong password".into()),
-            Some(_) => ServerResponse::Answering(Grafana {
-                organisation: Organisation::Present,
-                folder: Folder::NotWanted,
+            Some(_) => ServerResponse::Answering(GrafanaState {
+                organisation: OrganisationState::Present,
+                folder: FolderState::NotWanted,
                 data_source: match self.source {
-                    Thing::Missing => SeenSource::Missing,
-                    Thing::Right => seen_source(want.data_source.fields(), want.data_source.made_for()),
+                    Thing::Missing => DataSourceState::Missing,
+                    Thing::Right => seen_source(desired.data_source.fields(), desired.data_source.made_for()),
                     Thing::Wrong => seen_source(
                         BTreeMap::new(),
                         MadeFor { url: String::new(), database: String::new(), machine: None },
                     ),
                 },
                 dashboard: seen_dashboard(self.dashboard),
-                user_dashboards: want.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
+                user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
                 alerts: seen_alerts(self.rules, case),
                 query,
                 catalogue: None,
@@ -507,7 +508,7 @@ impl World {
             Thing::Missing => None,
             Thing::Wrong => Some(BTreeMap::new()),
             Thing::Right => {
-                let mut values = want.settings.as_ref().unwrap().values.clone();
+                let mut values = desired.settings.as_ref().unwrap().values.clone();
                 if !self.remembers {
                     values.remove(Retention::SETTING);
                 }
@@ -520,19 +521,19 @@ impl World {
             to: named_image(LABEL + 1),
             state,
         });
-        let seen_container = container(&self.grafana, want.container(Role::Grafana).unwrap());
+        let seen_container = container(&self.grafana, desired.container(Role::Grafana).unwrap());
         let seen_image = image(&self.grafana, case.version());
         let login = signed_in.filter(|_| !self.slow).map(|accepted| self.seen_login(accepted, case));
-        let is_read = seen_container.ours().is_some_and(|have| {
-            let is_needed = plan::needs_content(want, have, seen_image.as_ref(), upgrade.as_ref());
+        let is_read = seen_container.ours().is_some_and(|actual| {
+            let is_needed = plan::needs_content(desired, actual, seen_image.as_ref(), upgrade.as_ref());
             let reads_login =
-                have.is_made_with_file() || login.is_some_and(|login| login.file != PasswordFile::NotRead);
-            have.run != RunState::Dead
+                actual.is_made_with_file() || login.is_some_and(|login| login.file != PasswordFile::NotRead);
+            actual.run != RunState::Dead
                 && (is_needed
                     || (runs(&self.grafana) && reads_login)
                     || runs_version.is_some_and(|version| version != LABEL))
         });
-        let grafana = Server {
+        let grafana = ObservedServer {
             image: seen_image,
             volume: volume(&self.grafana),
             container: seen_container,
@@ -562,16 +563,16 @@ impl World {
                 upgrade,
                 restore: self.restore.map(restore),
             },
-            influxdb: Server {
+            influxdb: ObservedServer {
                 image: image(&self.influxdb, LABEL),
                 volume: volume(&self.influxdb),
-                container: container(&self.influxdb, want.container(Role::Influxdb).unwrap()),
+                container: container(&self.influxdb, desired.container(Role::Influxdb).unwrap()),
                 port_holder: port_holder(Role::Influxdb, &self.grafana, Role::Grafana),
                 volume_user: None,
                 free_port: None,
                 managed_behind: None,
                 probe: if runs(&self.influxdb) {
-                    ServerResponse::Answering(Influxdb {
+                    ServerResponse::Answering(InfluxdbState {
                         has_database: self.database,
                         retention: Some(self.keeps).filter(|_| self.database),
                     })
@@ -579,12 +580,12 @@ impl World {
                     ServerResponse::Unasked
                 },
                 version: None,
-                login: SeenLogin::default(),
+                login: LoginState::default(),
                 content: None,
                 unreadable: None,
                 last_image: None,
             },
-            grafana: Server { last_image, ..grafana },
+            grafana: ObservedServer { last_image, ..grafana },
             others: vec![],
             lookalikes: vec![],
         }
@@ -599,9 +600,9 @@ impl World {
             Step::CheckAddress(role, publish) => {
                 assert!(self.server(role).image && self.kept().is_some(), "there is nothing to check it with");
                 let is_held = |srv: &Srv| {
-                    srv.container.is_some_and(|have| {
-                        let ip = if have.open { "0.0.0.0" } else { "127.0.0.1" };
-                        is_up(have.run) && collide(SocketAddr::new(ip.parse().unwrap(), have.port), publish)
+                    srv.container.is_some_and(|actual| {
+                        let ip = if actual.open { "0.0.0.0" } else { "127.0.0.1" };
+                        is_up(actual.run) && collide(SocketAddr::new(ip.parse().unwrap(), actual.port), publish)
                     })
                 };
                 assert!(!is_held(&self.influxdb) && !is_held(&self.grafana), "a managed container holds it");
@@ -614,15 +615,15 @@ impl World {
             }
             Step::RemoveSpareNetworks => self.networks.truncate(1),
             Step::RemoveNetwork => {
-                let attached = |srv: &Srv| srv.container.is_some_and(|have| have.run == RunState::Running);
+                let attached = |srv: &Srv| srv.container.is_some_and(|actual| actual.run == RunState::Running);
                 assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
                 assert!(!self.network_is_used, "another container uses the network");
                 self.networks.clear();
             }
             Step::SaveSettings { keeps_retention } => {
                 self.settings = Thing::Right;
-                if let Some(want) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
-                    let deletes = self.database && want.is_shorter_than(self.keeps);
+                if let Some(desired) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
+                    let deletes = self.database && desired.is_shorter_than(self.keeps);
                     assert!(self.asked || !deletes, "an unconfirmed retention is remembered");
                     self.remembers = true;
                 }
@@ -665,8 +666,8 @@ impl World {
             }
             Step::WritePendingPassword(new) => self.pending = self.password(new, case),
             Step::ChangePassword(new) => {
-                let have = self.grafana.container.unwrap();
-                assert!(have.run == RunState::Running && !have.open, "only on loopback");
+                let actual = self.grafana.container.unwrap();
+                assert!(actual.run == RunState::Running && !actual.open, "only on loopback");
                 assert_eq!(self.db, Some(DEFAULT), "the default password is replaced");
                 self.db = self.password(new, case);
                 assert!(self.db.is_some_and(|new| new != DEFAULT) && self.pending == self.db);
@@ -678,18 +679,18 @@ impl World {
                 assert_eq!(self.db, self.pending, "a run that ends now loses the password");
             }
             Step::WriteVersion { version, .. } => {
-                let have = self.grafana.container.unwrap();
-                assert_eq!((have.run, Version(1, have.version)), (RunState::Running, version));
-                (self.recorded, self.promised) = (Some(have.version), None);
+                let actual = self.grafana.container.unwrap();
+                assert_eq!((actual.run, Version(1, actual.version)), (RunState::Running, version));
+                (self.recorded, self.promised) = (Some(actual.version), None);
             }
             Step::WriteIntendedVersion { version, .. } => {
-                let have = self.grafana.container.unwrap();
-                assert_eq!((have.run, Version(1, have.version)), (RunState::Created, version));
-                (self.promised, self.promised_for) = (Some(have.version), have.id);
+                let actual = self.grafana.container.unwrap();
+                assert_eq!((actual.run, Version(1, actual.version)), (RunState::Created, version));
+                (self.promised, self.promised_for) = (Some(actual.version), actual.id);
             }
             Step::ClearIntendedVersion => {
-                let have = self.grafana.container.unwrap();
-                assert_eq!((have.run, have.id), (RunState::Created, self.promised_for));
+                let actual = self.grafana.container.unwrap();
+                assert_eq!((actual.run, actual.id), (RunState::Created, self.promised_for));
                 self.promised = None;
             }
             Step::RecordUpgrade(ref upgrade) => {
@@ -704,8 +705,8 @@ impl World {
                 self.copy = None;
             }
             Step::CopyDatabase { ref upgrade } => {
-                let have = self.grafana.container.unwrap();
-                assert_eq!(have.run, RunState::Created, "nothing may have the database open");
+                let actual = self.grafana.container.unwrap();
+                assert_eq!(actual.run, RunState::Created, "nothing may have the database open");
                 assert_eq!(self.ran, LABEL, "what is copied is what ran before");
                 let id = upgrade.parse().unwrap();
                 assert_eq!(self.upgrade, Some((UpgradeState::Unproven, id)), "the record comes first");
@@ -723,18 +724,18 @@ impl World {
                 (self.db, self.file, self.pending) = (copy.db, copy.file, copy.pending);
             }
             Step::ProveDashboard => {
-                let have = self.grafana.container.unwrap();
-                assert_eq!(have.run, RunState::Running, "it proves what runs");
-                assert!(have.version > LABEL && !case.broken, "what proves itself is the new one");
-                assert_eq!((self.recorded, self.promised), (Some(have.version), None));
+                let actual = self.grafana.container.unwrap();
+                assert_eq!(actual.run, RunState::Running, "it proves what runs");
+                assert!(actual.version > LABEL && !case.broken, "what proves itself is the new one");
+                assert_eq!((self.recorded, self.promised), (Some(actual.version), None));
             }
             Step::RemoveContainer(role) => self.server(role).container = None,
             Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
             Step::StartContainer(role) => self.start(role, case.no_address),
             Step::AwaitAnswer(role) => {
-                let have = self.server(role).container.unwrap();
-                assert_eq!(have.run, RunState::Running, "{role} must run to answer");
-                if role == Role::Grafana && case.broken && have.version > LABEL {
+                let actual = self.server(role).container.unwrap();
+                assert_eq!(actual.run, RunState::Running, "{role} must run to answer");
+                if role == Role::Grafana && case.broken && actual.version > LABEL {
                     return false;
                 }
                 self.slow &= role != Role::Grafana;
@@ -759,10 +760,10 @@ impl World {
             Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = Thing::Right,
             Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
             Step::SetRetention { from } => {
-                let want = case.retention.unwrap();
+                let desired = case.retention.unwrap();
                 assert_eq!((self.database, from), (true, Some(self.keeps)), "the altered period was read before");
-                assert!(self.asked || !want.is_shorter_than(self.keeps), "points are dropped without a question");
-                self.keeps = want;
+                assert!(self.asked || !desired.is_shorter_than(self.keeps), "points are dropped without a question");
+                self.keeps = desired;
             }
             // `down --deregister` is for external servers, but the model has containers.
             Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
@@ -791,7 +792,7 @@ impl World {
             }
             Step::CreateOrganisation | Step::CreateFolder => unreachable!("not specified"),
         }
-        let exposed = self.grafana.container.is_some_and(|have| have.open && have.run == RunState::Running);
+        let exposed = self.grafana.container.is_some_and(|actual| actual.open && actual.run == RunState::Running);
         assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is accepted off loopback after {step:?}");
         true
     }
@@ -846,13 +847,13 @@ impl World {
         let kept = self.kept();
         let file = self.file;
         let other = if role == Role::Grafana { self.influxdb } else { self.grafana };
-        let have = self.server(role).container.as_mut().expect("nothing to start");
-        let is_taken = other.container.is_some_and(|other| is_up(other.run) && other.port == have.port);
+        let actual = self.server(role).container.as_mut().expect("nothing to start");
+        let is_taken = other.container.is_some_and(|other| is_up(other.run) && other.port == actual.port);
         assert!(!is_taken, "{role} starts at a port that the other role holds");
-        assert_eq!(Some(have.network), kept, "attached to a network that is gone");
-        have.run = RunState::Running;
-        let (password, version) = (have.password, have.version);
-        assert!(!no_address || !have.open || role != Role::Grafana, "it starts at an address that was not checked");
+        assert_eq!(Some(actual.network), kept, "attached to a network that is gone");
+        actual.run = RunState::Running;
+        let (password, version) = (actual.password, actual.version);
+        assert!(!no_address || !actual.open || role != Role::Grafana, "it starts at an address that was not checked");
         if role == Role::Grafana {
             let with_file = password == PasswordSource::File;
             assert!(!with_file || file.is_some(), "Grafana ends when its password's file is missing");
@@ -870,27 +871,27 @@ impl World {
     /// The model's own definition of success.
     pub fn is_done(&self, case: Case) -> bool {
         let fine = |role: Role, srv: &Srv| {
-            srv.container.is_some_and(|have| {
-                have.spec == Spec::Right
-                    && have.port == case.port(role)
-                    && have.run == RunState::Running
-                    && Some(have.network) == self.kept()
+            srv.container.is_some_and(|actual| {
+                actual.spec == Spec::Right
+                    && actual.port == case.port(role)
+                    && actual.run == RunState::Running
+                    && Some(actual.network) == self.kept()
             })
         };
-        let door = self.grafana.container.is_some_and(|have| {
+        let door = self.grafana.container.is_some_and(|actual| {
             let own = self.db != Some(DEFAULT);
-            let labelled = have.password == PasswordSource::File;
+            let labelled = actual.password == PasswordSource::File;
             // If Grafana has its own password, the label leads the next run to the file.
             let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
-            have.open == case.open && found && (own || !case.open)
+            actual.open == case.open && found && (own || !case.open)
         });
         let version = case.version();
-        let is_version = self.grafana.container.is_some_and(|have| have.version == version)
+        let is_version = self.grafana.container.is_some_and(|actual| actual.version == version)
             && (version == LABEL || (self.recorded == Some(version) && self.promised.is_none()));
         let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
-        let labelled = self.grafana.container.is_some_and(|have| have.password == PasswordSource::File);
+        let labelled = self.grafana.container.is_some_and(|actual| actual.password == PasswordSource::File);
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
-        let keeps = case.retention.is_none_or(|want| want == self.keeps);
+        let keeps = case.retention.is_none_or(|desired| desired == self.keeps);
         let dashboards = self.dashboard == Thing::Right && (!case.own || self.own == Thing::Right);
         let alerts = match case.alerts {
             None => true,
@@ -957,7 +958,7 @@ pub fn empty_world() -> World {
 /// The state after a first `up`.
 pub fn whole_world() -> World {
     let srv = |role: Role| {
-        let have = Cont {
+        let actual = Cont {
             spec: Spec::Right,
             network: 1,
             run: RunState::Running,
@@ -967,7 +968,7 @@ pub fn whole_world() -> World {
             version: LABEL,
             id: 0,
         };
-        Srv { image: true, volume: true, container: Some(have) }
+        Srv { image: true, volume: true, container: Some(actual) }
     };
     World {
         networks: vec![1],
@@ -996,6 +997,12 @@ pub fn steps(plan: &Plan) -> Vec<Step> {
     plan.steps().map(|(step, _)| step.clone()).collect()
 }
 
-pub fn restore(run: u32) -> Restore {
-    Restore { id: run.to_string(), archive: "/saved".into(), digest: "d1".into(), machine: "box".into(), process: run }
+pub fn restore(run: u32) -> UnfinishedRestore {
+    UnfinishedRestore {
+        id: run.to_string(),
+        archive: "/saved".into(),
+        digest: "d1".into(),
+        machine: "box".into(),
+        process: run,
+    }
 }

@@ -147,14 +147,15 @@ mod settings {
     #[derive(Serialize, Deserialize)]
     struct Stored {
         value: String,
-        of_file: bool,
+        #[serde(rename = "of_file")]
+        from_file: bool,
     }
 
     pub(super) fn serialize<S: Serializer>(
         settings: &BTreeMap<String, Remembered>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let stored = |one: &Remembered| Stored { value: one.value.clone(), of_file: one.of_file };
+        let stored = |one: &Remembered| Stored { value: one.value.clone(), from_file: one.from_file };
         serializer.collect_map(settings.iter().map(|(name, one)| (name, stored(one))))
     }
 
@@ -162,7 +163,7 @@ mod settings {
         deserializer: D,
     ) -> Result<BTreeMap<String, Remembered>, D::Error> {
         let stored = BTreeMap::<String, Stored>::deserialize(deserializer)?;
-        let remembered = |one: Stored| Remembered { value: one.value, of_file: one.of_file };
+        let remembered = |one: Stored| Remembered { value: one.value, from_file: one.from_file };
         Ok(stored.into_iter().map(|(name, one)| (name, remembered(one))).collect())
     }
 }
@@ -781,7 +782,7 @@ mod tests {
     }
 
     fn manifest() -> Manifest {
-        let settings = [("database".to_string(), Remembered { value: "d".into(), of_file: true })].into();
+        let settings = [("database".to_string(), Remembered { value: "d".into(), from_file: true })].into();
         Manifest {
             instance: "x".into(),
             made_at: 7,
@@ -859,8 +860,8 @@ mod tests {
             })
             .collect();
         let index = INDEX_OF_A.len() as u64;
-        let want = [("r/", 0), ("r/a.tar.gz", 300_000), ("r/b.meta", 2), ("r/c.manifest", index)];
-        assert_eq!(found, want.map(|(name, size)| (name.to_string(), size, 5)));
+        let desired = [("r/", 0), ("r/a.tar.gz", 300_000), ("r/b.meta", 2), ("r/c.manifest", index)];
+        assert_eq!(found, desired.map(|(name, size)| (name.to_string(), size, 5)));
         // It is not overwritten.
         assert!(written(&path).is_err());
         assert_eq!(opened(&path).unwrap(), manifest());
@@ -1108,15 +1109,15 @@ mod tests {
     #[test]
     fn a_crafted_archive_may_contain_only_the_files_of_a_backup() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let refused = |bytes: &[u8], want: &str| {
+        let refused = |bytes: &[u8], desired: &str| {
             std::fs::write(file.path(), bytes).unwrap();
-            let error = Verified::open(file.path()).expect_err(want).to_string();
-            assert!(error.contains(want), "{error}");
+            let error = Verified::open(file.path()).expect_err(desired).to_string();
+            assert!(error.contains(desired), "{error}");
         };
         let own = vec![0; usize::try_from(OWN_LIMIT).unwrap() + 1];
         let none = "which is not part of a backup";
         let not_regular = "not a regular file";
-        for (path, kind, content, want) in [
+        for (path, kind, content, desired) in [
             ("grafana/../../etc/cron.d/x", EntryType::Regular, &b"x"[..], none),
             ("grafana/plugins/x", EntryType::Regular, b"x", none),
             ("grafana-own/.x", EntryType::Regular, b"x", none),
@@ -1135,14 +1136,14 @@ mod tests {
             ("grafana/grafana.db", EntryType::Regular, b"xx", "two files grafana/grafana.db"),
             ("grafana-own/admin_password", EntryType::Regular, &own[..], "more than 65536"),
         ] {
-            refused(&crafted(&[&WHOLE[..], &[(path, kind, content)]].concat(), b""), want);
+            refused(&crafted(&[&WHOLE[..], &[(path, kind, content)]].concat(), b""), desired);
         }
-        for (missing, want) in
+        for (missing, desired) in
             [(0, "influxdb/a.tar.gz is missing"), (2, "InfluxDB's files"), (3, "grafana.db is missing")]
         {
             let mut entries = WHOLE.to_vec();
             entries.remove(missing);
-            refused(&crafted(&entries, b""), want);
+            refused(&crafted(&entries, b""), desired);
         }
         // Its end.
         refused(&crafted(&WHOLE, &vec![0; usize::try_from(END_LIMIT).unwrap()]), "data after its end");

@@ -23,10 +23,10 @@ use crate::influxdb::activity::INTERNAL;
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
 use crate::model::native::{System, backup_advice};
-use crate::model::observed::{ContainerState, Network, Observed, RunState, Volume};
+use crate::model::observed::{ContainerState, Network, Observed, RunState, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
-use crate::model::stack::{Pull, Remembered, Restore, Stack};
+use crate::model::stack::{Pull, Remembered, Stack, UnfinishedRestore};
 use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
@@ -120,8 +120,8 @@ async fn make(session: &Session, file: &Path, begun: &mut Begun) -> Result<(u64,
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     expect_restored(stack, &seen)?;
     let influxdb = running(stack, &seen, Role::Influxdb)?;
-    if let Some(have) = seen.grafana.container.ours().filter(|have| have.run == RunState::Paused) {
-        return Err(paused_by_another(session, &influxdb, &have.name).await);
+    if let Some(actual) = seen.grafana.container.ours().filter(|actual| actual.run == RunState::Paused) {
+        return Err(paused_by_another(session, &influxdb, &actual.name).await);
     }
     let ids = [influxdb, running(stack, &seen, Role::Grafana)?];
     let version = |version: &Option<String>| version.clone().unwrap_or_default();
@@ -131,7 +131,7 @@ async fn make(session: &Session, file: &Path, begun: &mut Begun) -> Result<(u64,
     let mut settings = seen.settings.values.as_ref().or(known).cloned().unwrap_or_default();
     if let (Some(spec), Some(_)) = (stack.container(Role::Grafana), &stack.refused_image) {
         // The restored instance runs the current image, not one that failed here.
-        let image = Remembered { value: spec.specification.image.to_string(), of_file: false };
+        let image = Remembered { value: spec.config.image.to_string(), from_file: false };
         settings.insert(Upgrade::SETTING.into(), image);
     }
     let manifest = Manifest {
@@ -196,7 +196,7 @@ fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
         Role::Grafana => (&seen.grafana.container, true),
     };
     match container.ours() {
-        Some(have) if have.run == RunState::Running && answers => Ok(have.id.clone()),
+        Some(actual) if actual.run == RunState::Running && answers => Ok(actual.id.clone()),
         _ => Err(Error::Absent {
             what: format!("{} is not running, but a backup needs both servers to run", role.title()),
             hint: format!("start it with `{}`", stack.command("up")),
@@ -371,13 +371,13 @@ fn machine() -> String {
 
 /// A restore that this process starts.
 #[must_use]
-pub fn new_restore(archive: String, digest: String) -> Restore {
+pub fn new_restore(archive: String, digest: String) -> UnfinishedRestore {
     let process = std::process::id();
-    Restore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
+    UnfinishedRestore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
 }
 
 /// Whether a restore may still be running: it was started on another machine, or its process is alive.
-fn may_run(restore: &Restore) -> bool {
+fn may_run(restore: &UnfinishedRestore) -> bool {
     let own = machine();
     own.is_empty()
         || restore.machine != own
@@ -400,7 +400,7 @@ fn process_lives(_: u32) -> bool {
 
 /// A sentence about an unfinished restore that may still be running.
 fn running_restore(stack: &Stack) -> Option<String> {
-    let Restore { archive, machine, process, .. } =
+    let UnfinishedRestore { archive, machine, process, .. } =
         stack.replaced_restore.as_ref().filter(|restore| may_run(restore))?;
     let run = if machine.is_empty() {
         "another run of clipper-metrics".into()
@@ -518,8 +518,9 @@ enum Progress {
 /// Refuses to restore over an existing instance. The parts of an unfinished restore do not count as one, nor does a
 /// network that `down --volumes` kept for other containers.
 fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
-    let has =
-        |container: &ContainerState, volume: &Volume| *container != ContainerState::Absent || *volume != Volume::Absent;
+    let has = |container: &ContainerState, volume: &VolumeState| {
+        *container != ContainerState::Absent || *volume != VolumeState::Absent
+    };
     let is_there = has(&seen.influxdb.container, &seen.influxdb.volume)
         || has(&seen.grafana.container, &seen.grafana.volume)
         || seen.network == Network::Foreign
@@ -540,10 +541,10 @@ fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
 /// which cannot read the copy.
 fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
     for (role, made_of) in [(Role::Grafana, &manifest.grafana), (Role::Influxdb, &manifest.influxdb)] {
-        let image = stack.container(role).map(|spec| &spec.specification.image);
-        let (have, need) = (image.and_then(ImageRef::version), Version::parse(made_of));
-        if let (Some(image), Some(have), Some(need)) = (image, have, need)
-            && have < need
+        let image = stack.container(role).map(|spec| &spec.config.image);
+        let (actual, need) = (image.and_then(ImageRef::version), Version::parse(made_of));
+        if let (Some(image), Some(actual), Some(need)) = (image, actual, need)
+            && actual < need
         {
             return Err(Error::usage(
                 format!("the archive was created from {} {made_of}, and {image} is too old for it", role.title()),

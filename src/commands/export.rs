@@ -12,8 +12,8 @@ use crate::export::directory::{self, Subject};
 use crate::export::{self, Kept, Material, OwnSecret};
 use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::Event;
-use crate::model::export::{Exported, Format};
-use crate::model::observed::{Observed, OurContainer, ServerResponse, Volume};
+use crate::model::export::{ExportFormat, Exported};
+use crate::model::observed::{Observed, OurContainer, ServerResponse, VolumeState};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::{Secret, Stack};
@@ -25,13 +25,13 @@ use crate::reconcile::{Depth, Session, generate_password};
 #[derive(Debug, Args)]
 pub struct Export {
     /// Format of the files
-    pub format: Format,
+    pub format: ExportFormat,
     /// Directory to write to; if not empty, it must hold only an earlier export in this format
     #[arg(value_hint = ValueHint::DirPath)]
     pub directory: PathBuf,
 }
 
-impl ValueEnum for Format {
+impl ValueEnum for ExportFormat {
     fn value_variants<'a>() -> &'a [Self] {
         &Self::ALL
     }
@@ -56,7 +56,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
     let opened = session::open_with(inputs.clone(), context, SettingsScope::Whole, false).await;
     let session = match opened {
         // Files for other servers need no engine.
-        Err(error @ Error::Engine { .. }) if format != Format::Compose && !session::names_engine(context) => {
+        Err(error @ Error::Engine { .. }) if format != ExportFormat::Compose && !session::names_engine(context) => {
             let session = session::without_engine(&inputs, context)?;
             let why = format!("{error}; remembered settings and edits in Grafana are not in the export");
             session.listener().on(Event::Warning(&why));
@@ -74,7 +74,12 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
 /// # Errors
 /// [`Error::Usage`] if the stack cannot be exported in this format, [`Error::Absent`] if it needs a running server,
 /// [`Error::File`] if the directory contains other files, otherwise the failed request.
-async fn export(session: &Session, format: Format, directory: &Path, password: Option<Secret>) -> Result<Exported> {
+async fn export(
+    session: &Session,
+    format: ExportFormat,
+    directory: &Path,
+    password: Option<Secret>,
+) -> Result<Exported> {
     let stack = session.stack();
     crate::reconcile::expect_known_settings(stack)?;
     let influxdb_password = session.influxdb_password();
@@ -109,7 +114,11 @@ async fn export(session: &Session, format: Format, directory: &Path, password: O
 
 /// The password for the new Grafana, or the user's own Secret that contains it. The password is the supplied one,
 /// otherwise the one in an earlier export, otherwise a new one.
-fn passwords(format: Format, directory: &Path, given: Option<Secret>) -> Result<(Option<Secret>, Option<OwnSecret>)> {
+fn passwords(
+    format: ExportFormat,
+    directory: &Path,
+    given: Option<Secret>,
+) -> Result<(Option<Secret>, Option<OwnSecret>)> {
     if !format.makes_servers() {
         return Ok((None, None));
     }
@@ -147,7 +156,7 @@ struct Looked {
     is_complete: bool,
 }
 
-async fn look(session: &Session, format: Format) -> Result<Looked> {
+async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
     let stack = session.stack();
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.token && !stack.login.given {
@@ -164,7 +173,7 @@ async fn look(session: &Session, format: Format) -> Result<Looked> {
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
     expect_usable(stack, &seen, format)?;
-    if format == Format::Provisioning && export::is_known_to_containers_only(stack) {
+    if format == ExportFormat::Provisioning && export::is_known_to_containers_only(stack) {
         session.listener().on(Event::Warning(&format!(
             "the data source's address {} works only inside the instance's own network: set the address that the other \
              Grafana uses with --data-source-url",
@@ -172,11 +181,11 @@ async fn look(session: &Session, format: Format) -> Result<Looked> {
         )));
     }
     let runs = seen.grafana.running_version();
-    let named = container.and_then(|spec| spec.specification.image.version());
+    let named = container.and_then(|spec| spec.config.image.version());
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
     let answers = matches!(seen.grafana.probe, ServerResponse::Answering(_));
-    let exists = container.is_none() || matches!(seen.grafana.volume, Volume::Ours { .. });
-    if let (Format::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
+    let exists = container.is_none() || matches!(seen.grafana.volume, VolumeState::Ours { .. });
+    if let (ExportFormat::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
         return Err(Error::Absent {
             what: format!(
                 "Grafana does not answer at {}, so the number of its organisation {organisation:?} is unknown",
@@ -198,12 +207,12 @@ async fn look(session: &Session, format: Format) -> Result<Looked> {
              without edits",
         ));
     }
-    if present.has_edited_rules() && format != Format::Compose {
+    if present.has_edited_rules() && format != ExportFormat::Compose {
         session
             .listener()
             .on(Event::Warning("an edited alert rule is exported without its contact point, which belongs to Grafana"));
     }
-    if format != Format::Compose {
+    if format != ExportFormat::Compose {
         for title in present.dashboards_in_schema_v2(stack) {
             session.listener().on(Event::Warning(&format!(
                 "the dashboard {title:?} was saved in Grafana's schema v2, which the files cannot contain: its edits are \
@@ -212,15 +221,15 @@ async fn look(session: &Session, format: Format) -> Result<Looked> {
         }
     }
     let present = match format {
-        Format::Swarm | Format::Kubernetes => present.on_new_server(),
-        Format::Provisioning if container.is_some() => present.on_another_server(),
-        Format::Provisioning | Format::Compose => present,
+        ExportFormat::Swarm | ExportFormat::Kubernetes => present.on_new_server(),
+        ExportFormat::Provisioning if container.is_some() => present.on_another_server(),
+        ExportFormat::Provisioning | ExportFormat::Compose => present,
     };
     let is_complete = answers && (seen.engine.is_some() || container.is_none());
     let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);
     let needs_host =
-        Role::ALL.into_iter().filter_map(|role| stack.container(role)).any(|spec| spec.specification.host_gateway);
-    let host_address = if format == Format::Compose && needs_host {
+        Role::ALL.into_iter().filter_map(|role| stack.container(role)).any(|spec| spec.config.host_gateway);
+    let host_address = if format == ExportFormat::Compose && needs_host {
         session.docker()?.host_address(&stack.instance).await?
     } else {
         None
@@ -229,13 +238,13 @@ async fn look(session: &Session, format: Format) -> Result<Looked> {
 }
 
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.
-fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
+fn expect_usable(stack: &Stack, seen: &Observed, format: ExportFormat) -> Result<()> {
     if let (ServerResponse::Refusing(message), false) = (&seen.grafana.probe, format.makes_servers()) {
         let url = stack.url(Role::Grafana).to_string();
         return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
     }
     let plan = plan::up(stack, seen, UpOptions::default());
-    if let (Format::Provisioning, Some(organisation), Some(Finding::Missing)) =
+    if let (ExportFormat::Provisioning, Some(organisation), Some(Finding::Missing)) =
         (format, &stack.organisation, plan.finding(Resource::Organisation))
     {
         return Err(Error::Absent {
@@ -255,7 +264,7 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: Format) -> Result<()> {
     if let Some((resource, blocked)) = clash.filter(|_| !format.makes_servers()) {
         return Err(Error::Blocked { resource, blocked });
     }
-    if format == Format::Compose && !plan.in_sync() {
+    if format == ExportFormat::Compose && !plan.in_sync() {
         return Err(Error::Absent {
             what: format!(
                 "instance {} is not in sync, and an export for Compose uses its volumes with their content",

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use self::options::Options;
 pub use crate::engine::endpoint::Environment;
-use crate::output::{Format, Report};
+use crate::output::{OutputFormat, Report};
 
 /// What every command works with.
 pub(crate) struct Context<'a> {
@@ -30,7 +30,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// The format of the result.
-    fn format(&self) -> Format {
+    fn format(&self) -> OutputFormat {
         terminal::style(self.options, self.environment).format
     }
 }

@@ -22,11 +22,11 @@ use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
 use crate::model::invocation::{Invocation, shell_word, typed_option};
 use crate::model::native::{self, System};
-use crate::model::observed::{StoredSettings, Volume};
+use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Remembered, Secret, UserDashboard};
+use crate::model::stack::{DesiredUserDashboard, EngineLocation, Remembered, Secret};
 use crate::output::Report;
 use crate::reconcile::{Session, lock, native_servers};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
@@ -200,7 +200,7 @@ pub(super) async fn open_restored(
     if let Some((name, retention)) = manifest.settings.get_key_value(Retention::SETTING) {
         values.entry(name.clone()).or_insert_with(|| retention.clone());
     }
-    let database = Remembered { value: manifest.database.clone(), of_file: false };
+    let database = Remembered { value: manifest.database.clone(), from_file: false };
     values.entry(Setting::Database.key().option.into()).or_insert(database);
     let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
     let memory = Memory { stored: Some(stored), ..Memory::default() };
@@ -313,7 +313,7 @@ async fn remembered(docker: &Docker, name: &str, inputs: &Inputs) -> Result<Memo
     let containers = docker.specifications(name).await?;
     let mut has_data = false;
     for role in Role::ALL {
-        has_data |= matches!(docker.volume(name, role).await?, Volume::Ours { .. });
+        has_data |= matches!(docker.volume(name, role).await?, VolumeState::Ours { .. });
     }
     // Another run may have created all of them in the meantime; it stores settings first.
     let exists = has_data || !containers.is_empty();
@@ -355,10 +355,10 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: SettingsScope) -> Resu
     let path =
         |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
-    let of_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
+    let from_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
     let (mut secrets, mut ca_file) = (Secrets::default(), None);
     if purpose != SettingsScope::NameOnly {
-        let secret = |setting| secret(setting, &given, &variables, of_file(setting), environment);
+        let secret = |setting| secret(setting, &given, &variables, from_file(setting), environment);
         secrets = Secrets {
             grafana_password: secret(Setting::GrafanaPasswordFile)?,
             grafana_token: secret(Setting::GrafanaTokenFile)?,
@@ -369,8 +369,8 @@ pub(super) fn read_inputs(context: &Context<'_>, purpose: SettingsScope) -> Resu
                 None
             },
         };
-        let of_file = || of_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
-        ca_file = path(Setting::CaFile).or_else(of_file).map(|path| read_ca_file(path)).transpose()?;
+        let from_file = || from_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
+        ca_file = path(Setting::CaFile).or_else(from_file).map(|path| read_ca_file(path)).transpose()?;
     }
     Ok(Inputs {
         options: given,
@@ -414,7 +414,7 @@ fn secret(
     setting: Setting,
     options: &Values,
     variables: &Values,
-    of_file: Option<&String>,
+    from_file: Option<&String>,
     environment: &Environment,
 ) -> Result<Option<Secret>> {
     let of_grafana = setting != Setting::InfluxdbPasswordFile;
@@ -429,7 +429,7 @@ fn secret(
     if let Some(text) = direct.filter(|text| !text.is_empty()) {
         return Ok(Some(Secret::new(text)));
     }
-    of_file.map(|path| read_secret(path, of_grafana)).transpose()
+    from_file.map(|path| read_secret(path, of_grafana)).transpose()
 }
 
 fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
@@ -505,7 +505,7 @@ fn absolute(paths: &str) -> Result<String> {
     file::join_paths(&complete).map_err(failed)
 }
 
-fn read_dashboard(path: &str, instance: &str) -> Result<UserDashboard> {
+fn read_dashboard(path: &str, instance: &str) -> Result<DesiredUserDashboard> {
     let what = format!("a dashboard that was exported from Grafana with {}", Setting::Dashboard.option());
     // A remembered path may lead to a pipe by now, and reading it would never end.
     if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {

@@ -7,7 +7,7 @@ use super::session::{self, SettingsScope, read_inputs};
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Exit, Result};
 use crate::model::status;
-use crate::output::{self, Format, Output};
+use crate::output::{self, Output, OutputFormat};
 use crate::reconcile;
 
 /// Options of `status`.
@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    if context.format() == Format::JsonSchema {
+    if context.format() == OutputFormat::JsonSchema {
         let _ = output::print(output::JSON_SCHEMA);
         return Ok(Exit::Done);
     }

@@ -9,7 +9,7 @@ use crate::clipper::file::ValueKind;
 use crate::engine::endpoint::Environment;
 use crate::error::{Error, Result};
 use crate::model::text::printable;
-use crate::output::{Format, Style};
+use crate::output::{OutputFormat, Style};
 use crate::settings::keys::{Setting, TABLE};
 
 /// The style of the output by options, environment and terminals, for each stream separately.
@@ -26,10 +26,10 @@ pub(crate) fn style(options: &Options, environment: &Environment) -> Style {
     let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     Style {
         format: match output {
-            Some("json") => Format::Json,
-            Some("env") => Format::Env,
-            Some("json-schema") => Format::JsonSchema,
-            _ => Format::Human,
+            Some("json") => OutputFormat::Json,
+            Some("env") => OutputFormat::Env,
+            Some("json-schema") => OutputFormat::JsonSchema,
+            _ => OutputFormat::Human,
         },
         quiet: options.quiet,
         verbose: options.verbose,
@@ -57,7 +57,7 @@ pub(crate) fn check(options: &Options, is_status: bool, style: Style, environmen
         let hint = format!("use one of {}", arguments.join(", "));
         return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
     }
-    if matches!(style.format, Format::Env | Format::JsonSchema) && !is_status {
+    if matches!(style.format, OutputFormat::Env | OutputFormat::JsonSchema) && !is_status {
         return Err(Error::usage(
             "only `status` supports the formats env and json-schema, without --watch and --all",
             "use --output human or --output json",
@@ -69,7 +69,7 @@ pub(crate) fn check(options: &Options, is_status: bool, style: Style, environmen
 /// The style for JSON alone.
 pub(crate) const fn json_style() -> Style {
     Style {
-        format: Format::Json,
+        format: OutputFormat::Json,
         quiet: true,
         verbose: false,
         live: false,

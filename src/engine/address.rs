@@ -44,7 +44,7 @@ impl Docker {
         self.remove_address_check(instance, spec.role).await?;
         match result {
             Err(Error::Publish { role, holder, answers, free, .. }) => {
-                Err(Error::Publish { role, address: spec.specification.publish, holder, answers, free })
+                Err(Error::Publish { role, address: spec.config.publish, holder, answers, free })
             }
             Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),
             result => result,
@@ -65,7 +65,7 @@ impl Docker {
         let mut labels = labels::of_instance(instance);
         labels.insert(labels::ROLE.into(), PURPOSE.into());
         ContainerCreateBody {
-            image: Some(spec.pinned_image.clone().unwrap_or_else(|| spec.specification.image.to_string())),
+            image: Some(spec.pinned_image.clone().unwrap_or_else(|| spec.config.image.to_string())),
             labels: Some(labels),
             exposed_ports: Some(vec![DISCARD.into()]),
             host_config: Some(HostConfig {
@@ -73,7 +73,7 @@ impl Docker {
                 network_mode: Some(network),
                 cap_drop: Some(vec!["ALL".into()]),
                 security_opt: Some(vec!["no-new-privileges".into()]),
-                readonly_rootfs: Some(spec.specification.read_only),
+                readonly_rootfs: Some(spec.config.read_only),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()

@@ -156,7 +156,7 @@ fn published(container: &ContainerSummary) -> Vec<SocketAddr> {
     if !ports.is_empty() {
         return ports;
     }
-    labels::specification(container.labels.as_ref()).map(|made| made.publish).into_iter().collect()
+    labels::config(container.labels.as_ref()).map(|made| made.publish).into_iter().collect()
 }
 
 #[cfg(test)]

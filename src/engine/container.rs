@@ -88,7 +88,7 @@ impl Docker {
         &self,
         creation: Creation<'_>,
         spec: &DesiredContainer,
-        specification: &ContainerConfig,
+        config: &ContainerConfig,
     ) -> Result<String> {
         let instance = creation.instance;
         let network = self.network(instance).await?;
@@ -97,8 +97,8 @@ impl Docker {
             return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
         };
         let volume = self.volume_labels(instance, spec).await?;
-        let mut body = body(creation, spec.role, specification, network, volume);
-        if specification.host_gateway
+        let mut body = body(creation, spec.role, config, network, volume);
+        if config.host_gateway
             && let Some(host) = &mut body.host_config
         {
             let address = self.host_address(instance).await?;
@@ -441,7 +441,7 @@ pub(super) fn seen_container(
         id: found.id.unwrap_or_default(),
         name: found.name.unwrap_or_default().trim_start_matches('/').to_string(),
         name_taken: false,
-        specification: labels::specification(labels.as_ref()),
+        config: labels::config(labels.as_ref()),
         image_id: found.image.unwrap_or_default(),
         on_network: network.id().is_some_and(attached),
         run,
@@ -465,18 +465,17 @@ fn has_just_started(at: &str, now: jiff::Timestamp) -> bool {
 fn body(
     creation: Creation<'_>,
     role: Role,
-    specification: &ContainerConfig,
+    config: &ContainerConfig,
     network: &str,
     volume: Labels,
 ) -> ContainerCreateBody {
     let port = format!("{}/tcp", role.port());
-    let publish = specification.publish;
+    let publish = config.publish;
     let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
     let binding = PortBinding { host_ip: Some(publish.ip().to_string()), host_port: Some(host_port) };
-    let mut env: Vec<String> =
-        specification.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut env: Vec<String> = config.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if role == Role::Grafana {
-        if specification.password == PasswordSource::File {
+        if config.password == PasswordSource::File {
             env.push(format!("GF_SECURITY_ADMIN_PASSWORD=$__file{{{}}}", files::PASSWORD_PATH));
         }
         env.extend(creation.grafana_user.map(|user| format!("GF_SECURITY_ADMIN_USER={user}")));
@@ -492,7 +491,7 @@ fn body(
         network_mode: Some(network.to_string()),
         mounts: Some(vec![Mount {
             typ: Some(MountType::VOLUME),
-            source: Some(specification.volume.clone()),
+            source: Some(config.volume.clone()),
             target: Some(role.data_path().into()),
             volume_options: Some(MountVolumeOptions { labels: Some(volume), ..MountVolumeOptions::default() }),
             ..Mount::default()
@@ -507,15 +506,15 @@ fn body(
         }),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),
-        readonly_rootfs: Some(specification.read_only),
-        tmpfs: specification.read_only.then(|| text(&[("/tmp", "")])),
+        readonly_rootfs: Some(config.read_only),
+        tmpfs: config.read_only.then(|| text(&[("/tmp", "")])),
         ..HostConfig::default()
     };
     let endpoint = EndpointSettings { aliases: Some(vec![role.name().to_string()]), ..EndpointSettings::default() };
     ContainerCreateBody {
-        image: Some(creation.image.map_or_else(|| specification.image.to_string(), String::from)),
+        image: Some(creation.image.map_or_else(|| config.image.to_string(), String::from)),
         env: Some(env),
-        labels: Some(labels::of_container(creation.instance, role, specification)),
+        labels: Some(labels::of_container(creation.instance, role, config)),
         exposed_ports: Some(vec![port]),
         host_config: Some(host_config),
         networking_config: Some(NetworkingConfig {
@@ -586,7 +585,7 @@ mod tests {
                 ..ContainerInspectResponse::default()
             };
             let seen = seen_container("x", Role::Grafana, &Network::Free, found);
-            seen.ours().is_some_and(|have| have.crashes_repeatedly)
+            seen.ours().is_some_and(|actual| actual.crashes_repeatedly)
         };
         let now = jiff::Timestamp::now();
         assert!(seen(5, now) && !seen(1, now), "one crash is not a loop");
@@ -595,7 +594,7 @@ mod tests {
 
     #[test]
     fn a_vanished_volume_is_recreated_with_its_labels() {
-        let specification = ContainerConfig {
+        let config = ContainerConfig {
             image: crate::model::image::ImageRef::parse("grafana:1").unwrap(),
             publish: "127.0.0.1:0".parse().unwrap(),
             network: "x".into(),
@@ -612,7 +611,7 @@ mod tests {
             Some("472"),
             &crate::model::image::ImageRef::parse("grafana:1.2").unwrap(),
         );
-        let body = body(creation, Role::Grafana, &specification, "n", labels.clone());
+        let body = body(creation, Role::Grafana, &config, "n", labels.clone());
         let host = body.host_config.unwrap();
         let mount = host.mounts.unwrap().remove(0);
         assert_eq!(mount.volume_options.unwrap().labels, Some(labels));

@@ -81,7 +81,7 @@ fn member(
         return Member { state, url: external };
     };
     let runs = matches!(own.state, Some(State::RUNNING));
-    let made = labels::specification(own.labels.as_ref()).map(|made| made.publish);
+    let made = labels::config(own.labels.as_ref()).map(|made| made.publish);
     let url = |at: SocketAddr| match host {
         Some(host) if at.ip().is_unspecified() => ServerUrl::http(host, at.port()),
         _ => ServerUrl::http(reachable(at.ip()).to_string(), at.port()),

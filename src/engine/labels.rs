@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::model::container_config::ContainerConfig;
 use crate::model::image::ImageRef;
 use crate::model::role::Role;
-use crate::model::stack::{Remembered, Restore};
+use crate::model::stack::{Remembered, UnfinishedRestore};
 use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::model::version::Version;
 
@@ -45,8 +45,8 @@ pub fn of_instance(instance: &str) -> Labels {
 
 /// The labels of a container.
 #[must_use]
-pub fn of_container(instance: &str, role: Role, specification: &ContainerConfig) -> Labels {
-    let json = serde_json::to_string(&specification.fields()).unwrap_or_default();
+pub fn of_container(instance: &str, role: Role, config: &ContainerConfig) -> Labels {
+    let json = serde_json::to_string(&config.fields()).unwrap_or_default();
     let mut labels = of_instance(instance);
     labels.insert(ROLE.into(), role.name().into());
     labels.insert(SPECIFICATION.into(), json);
@@ -70,12 +70,12 @@ pub fn of_settings(
     instance: &str,
     values: &BTreeMap<String, Remembered>,
     upgrade: Option<&Upgrade>,
-    restore: Option<&Restore>,
+    restore: Option<&UnfinishedRestore>,
 ) -> Labels {
     let fields: Map<String, Value> = values
         .iter()
         .map(|(name, remembered)| {
-            let from = if remembered.of_file { "file" } else { "user" };
+            let from = if remembered.from_file { "file" } else { "user" };
             (name.clone(), json!({"value": remembered.value, "from": from}))
         })
         .collect();
@@ -88,7 +88,7 @@ pub fn of_settings(
         labels.insert(UPGRADE.into(), json.to_string());
     }
     if let Some(restore) = restore {
-        let Restore { id, archive, digest, machine, process } = restore;
+        let UnfinishedRestore { id, archive, digest, machine, process } = restore;
         let json = json!({"id": id, "archive": archive, "digest": digest, "machine": machine, "process": process});
         labels.insert(RESTORE.into(), json.to_string());
     }
@@ -114,7 +114,7 @@ pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -
 
 /// The configuration that a container was created from.
 #[must_use]
-pub fn specification(labels: Option<&Labels>) -> Option<ContainerConfig> {
+pub fn config(labels: Option<&Labels>) -> Option<ContainerConfig> {
     let Value::Object(fields) = serde_json::from_str(labels?.get(SPECIFICATION)?).ok()? else { return None };
     let texts: Option<BTreeMap<String, String>> =
         fields.into_iter().map(|(name, value)| Some((name, value.as_str()?.to_string()))).collect();
@@ -127,14 +127,14 @@ pub fn specification(labels: Option<&Labels>) -> Option<ContainerConfig> {
 pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
     let Value::Object(fields) = serde_json::from_str(labels.get(SETTINGS)?).ok()? else { return None };
     let remembered = |field: &Value| {
-        let of_file = match field["from"].as_str()? {
+        let from_file = match field["from"].as_str()? {
             "file" => true,
             "user" => false,
             _ => return None,
         };
-        Some(Remembered { value: field["value"].as_str()?.to_string(), of_file })
+        Some(Remembered { value: field["value"].as_str()?.to_string(), from_file })
     };
-    let unreadable = || Remembered { value: String::new(), of_file: false };
+    let unreadable = || Remembered { value: String::new(), from_file: false };
     Some(fields.into_iter().map(|(name, field)| (name, remembered(&field).unwrap_or_else(unreadable))).collect())
 }
 
@@ -156,10 +156,10 @@ pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
 
 /// An unfinished restore; an unreadable record counts as one.
 #[must_use]
-pub fn restore(labels: &Labels) -> Option<Restore> {
+pub fn restore(labels: &Labels) -> Option<UnfinishedRestore> {
     let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
     let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
-    Some(Restore {
+    Some(UnfinishedRestore {
         id: text("id"),
         archive: text("archive"),
         digest: text("digest"),
@@ -197,7 +197,7 @@ mod tests {
         fn no_label_causes_a_panic(text in ".*") {
             let names = [SPECIFICATION, SETTINGS, UPGRADE, RESTORE, VERSION, USER, ROLE];
             let labels: Labels = names.map(|name| (name.to_string(), text.clone())).into();
-            let _ = specification(Some(&labels));
+            let _ = config(Some(&labels));
             let _ = settings(&labels);
             let _ = upgrade(&labels);
             prop_assert!(restore(&labels).is_some());
@@ -205,8 +205,8 @@ mod tests {
         }
 
         #[test]
-        fn settings_survive_their_label(name in ".*", value in ".*", of_file in any::<bool>()) {
-            let values = BTreeMap::from([(name, Remembered { value, of_file })]);
+        fn settings_survive_their_label(name in ".*", value in ".*", from_file in any::<bool>()) {
+            let values = BTreeMap::from([(name, Remembered { value, from_file })]);
             prop_assert_eq!(settings(&of_settings("x", &values, None, None)), Some(values));
         }
 
@@ -224,7 +224,7 @@ mod tests {
         fn a_restore_survives_its_label(
             id in ".*", archive in ".*", digest in "[a-f0-9]{4}", machine in ".*", process in any::<u32>()
         ) {
-            let noted = Restore { id, archive, digest, machine, process };
+            let noted = UnfinishedRestore { id, archive, digest, machine, process };
             let labels = of_settings("x", &BTreeMap::new(), None, Some(&noted));
             prop_assert_eq!((restore(&labels), upgrade(&labels)), (Some(noted), None));
         }
@@ -236,7 +236,7 @@ mod tests {
             r#"{"a":{"value":"1","from":"file"},"b":{"value":2,"from":"user"},"c":{"value":"3","from":"x"},"d":4}"#;
         let read = settings(&[(SETTINGS.to_string(), text.to_string())].into()).unwrap();
         let texts: Vec<&str> = read.values().map(|remembered| remembered.value.as_str()).collect();
-        assert_eq!((texts, read["a"].of_file), (vec!["1", "", "", ""], true));
+        assert_eq!((texts, read["a"].from_file), (vec!["1", "", "", ""], true));
     }
 
     #[test]

@@ -47,8 +47,8 @@ use crate::error::{Error, Refusal, Result};
 use crate::model::container_config::ContainerConfig;
 use crate::model::event::{Event, Listener};
 use crate::model::observed::{
-    ContainerState, Engine, EngineKind, Image, ManagedServer, Network, OurContainer, PortHolder, RunState,
-    StoredSettings, Volume,
+    ContainerState, EngineInfo, EngineKind, Image, ManagedServer, Network, OurContainer, PortHolder, RunState,
+    StoredSettings, VolumeState,
 };
 use crate::model::role::Role;
 #[cfg(unix)]
@@ -69,7 +69,7 @@ pub struct Docker {
     client: bollard::Docker,
     endpoint: Endpoint,
     /// The engine's description of itself; before [`Docker::check`], only its endpoint.
-    engine: RefCell<Engine>,
+    engine: RefCell<EngineInfo>,
     is_podman: Cell<bool>,
     is_checked: Cell<bool>,
     /// The ssh connection to its host, if there is one.
@@ -84,7 +84,7 @@ pub struct SeenRole {
     /// The specified image.
     pub image: Option<Image>,
     /// The volume.
-    pub volume: Volume,
+    pub volume: VolumeState,
     /// The container.
     pub container: ContainerState,
     /// The other holder of the specified port.
@@ -128,7 +128,7 @@ impl Docker {
         let client = client.map_err(|error| unreachable(&endpoint, &error))?;
         let client = client.with_request_modifier(url_safe_credentials);
         let (host, chosen_by) = (endpoint.host.clone(), endpoint.chosen_by.to_string());
-        let engine = Engine {
+        let engine = EngineInfo {
             endpoint: host,
             chosen_by,
             version: String::new(),
@@ -275,7 +275,7 @@ impl Docker {
 
     /// The engine's description of itself.
     #[must_use]
-    pub fn engine(&self) -> Engine {
+    pub fn engine(&self) -> EngineInfo {
         self.engine.borrow().clone()
     }
 
@@ -316,7 +316,7 @@ impl Docker {
         let mut found = Vec::new();
         for role in Role::ALL {
             let own = containers.iter().filter(|container| container::serves(container, instance, role));
-            found.extend(own.map(|container| (role, labels::specification(container.labels.as_ref()))));
+            found.extend(own.map(|container| (role, labels::config(container.labels.as_ref()))));
         }
         Ok(found)
     }
@@ -395,10 +395,8 @@ impl Docker {
             },
         )
         .await;
-        let port_holder =
-            spec.and_then(|spec| port_holder(all, &stack.instance, spec.role, spec.specification.publish));
-        let volume_user =
-            spec.and_then(|spec| volume_user(all, &stack.instance, spec.role, &spec.specification.volume));
+        let port_holder = spec.and_then(|spec| port_holder(all, &stack.instance, spec.role, spec.config.publish));
+        let volume_user = spec.and_then(|spec| volume_user(all, &stack.instance, spec.role, &spec.config.volume));
         let (image, volume, container) = (image?, volume?, container?);
         Ok(SeenRole { image, volume, container, port_holder, volume_user, managed_behind })
     }
@@ -410,7 +408,7 @@ impl Docker {
     pub async fn image(&self, spec: &DesiredContainer) -> Result<Option<Image>> {
         match &spec.pinned_image {
             Some(id) => self.image_called(id).await,
-            None => self.image_called(&spec.specification.image.to_string()).await,
+            None => self.image_called(&spec.config.image.to_string()).await,
         }
     }
 
@@ -441,10 +439,10 @@ impl Docker {
         };
         let Some(found) = listed.inspected.get(&id).cloned() else { return Ok(ContainerState::Absent) };
         let mut state = container::seen_container(instance, role, network, found);
-        if let ContainerState::Ours(have) = &mut state {
-            have.name_taken = container::is_name_taken(all, instance, role);
-            if role == Role::Grafana && have.run == RunState::Created {
-                have.has_data = Some(self.has_database(&id).await?);
+        if let ContainerState::Ours(actual) = &mut state {
+            actual.name_taken = container::is_name_taken(all, instance, role);
+            if role == Role::Grafana && actual.run == RunState::Created {
+                actual.has_data = Some(self.has_database(&id).await?);
             }
         }
         Ok(state)
@@ -465,7 +463,7 @@ impl Docker {
     /// # Errors
     /// If the image cannot be pulled.
     pub async fn pull(&self, spec: &DesiredContainer) -> Result<()> {
-        let (role, image) = (spec.role, &spec.specification.image);
+        let (role, image) = (spec.role, &spec.config.image);
         let report = |progress: &pull::Progress| {
             self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });
         };

@@ -124,9 +124,9 @@ fn drop_false_claim(container: &mut ContainerSummary) {
 /// server's port as its label says. A container from a committed image that inspects the data may
 /// mount the volume, too.
 fn is_true(claim: &Claim, found: &ContainerInspectResponse) -> bool {
-    let made_from = labels::specification(found.config.as_ref().and_then(|config| config.labels.as_ref()));
+    let made_from = labels::config(found.config.as_ref().and_then(|config| config.labels.as_ref()));
     has_volume(claim, found.mounts.as_deref().unwrap_or_default())
-        && made_from.is_none_or(|specification| publishes(found, claim.role, specification.publish.port()))
+        && made_from.is_none_or(|config| publishes(found, claim.role, config.publish.port()))
 }
 
 fn has_volume(Claim { instance, role }: &Claim, mounts: &[MountPoint]) -> bool {
@@ -160,7 +160,7 @@ mod tests {
     use crate::model::image::ImageRef;
 
     fn found(volume: &str, at: &str, rw: bool, publish: u16, published: Option<&str>) -> ContainerInspectResponse {
-        let specification = ContainerConfig {
+        let config = ContainerConfig {
             image: ImageRef::parse("influxdb:1").unwrap(),
             publish: ([127, 0, 0, 1], publish).into(),
             network: "x".into(),
@@ -182,7 +182,7 @@ mod tests {
         });
         ContainerInspectResponse {
             config: Some(bollard::models::ContainerConfig {
-                labels: Some(labels::of_container("x", Role::Influxdb, &specification)),
+                labels: Some(labels::of_container("x", Role::Influxdb, &config)),
                 ..bollard::models::ContainerConfig::default()
             }),
             host_config: Some(HostConfig { port_bindings: bindings, ..HostConfig::default() }),

@@ -11,7 +11,7 @@ use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
 use super::{Docker, labels};
 use crate::error::{Error, Result};
 use crate::model::observed::StoredSettings;
-use crate::model::stack::{Remembered, Restore};
+use crate::model::stack::{Remembered, UnfinishedRestore};
 use crate::model::upgrade::Upgrade;
 
 /// The number of attempts if other processes take the next number first.
@@ -61,8 +61,8 @@ impl Docker {
         &self,
         instance: &str,
         values: &BTreeMap<String, Remembered>,
-        restore: &Restore,
-        replaced: Option<&Restore>,
+        restore: &UnfinishedRestore,
+        replaced: Option<&UnfinishedRestore>,
     ) -> Result<()> {
         self.save(instance, |stored| {
             expect_replaceable(stored, restore, replaced)?;
@@ -80,7 +80,7 @@ impl Docker {
         &self,
         instance: &str,
         values: &BTreeMap<String, Remembered>,
-        restore: &Restore,
+        restore: &UnfinishedRestore,
     ) -> Result<()> {
         self.save(instance, |stored| match &stored.restore {
             Some(noted) if noted == restore => Ok(unconfirmed(values)),
@@ -176,8 +176,8 @@ impl Docker {
 /// own or the replaced one.
 fn expect_replaceable(
     stored: &StoredSettings,
-    restore: &Restore,
-    replaced: Option<&Restore>,
+    restore: &UnfinishedRestore,
+    replaced: Option<&UnfinishedRestore>,
 ) -> Result<(), &'static str> {
     match &stored.restore {
         Some(noted) if noted == restore || Some(noted) == replaced => Ok(()),
@@ -223,15 +223,18 @@ mod tests {
 
     #[test]
     fn a_restore_replaces_nothing_but_the_confirmed_unfinished_one() {
-        let run = |id: &str| Restore {
+        let run = |id: &str| UnfinishedRestore {
             id: id.into(),
             archive: "/saved".into(),
             digest: "d".into(),
             machine: "box".into(),
             process: 7,
         };
-        let stored =
-            |restore: Option<Restore>| StoredSettings { restore, numbers: vec![1], ..StoredSettings::default() };
+        let stored = |restore: Option<UnfinishedRestore>| StoredSettings {
+            restore,
+            numbers: vec![1],
+            ..StoredSettings::default()
+        };
         let (own, other, third) = (run("own"), run("other"), run("third"));
         assert_eq!(expect_replaceable(&StoredSettings::default(), &own, None), Ok(()));
         assert_eq!(expect_replaceable(&stored(Some(own.clone())), &own, None), Ok(()));

@@ -284,7 +284,7 @@ mod tests {
             (EntryType::Fifo, "a named pipe"),
             (EntryType::Directory, "a directory"),
         ];
-        for (kind, want) in kinds {
+        for (kind, desired) in kinds {
             let mut header = header("f/grafana.db", kind, 0);
             header.set_link_name("/etc/passwd").unwrap();
             header.set_cksum();
@@ -292,7 +292,7 @@ mod tests {
             bytes.extend([0; 2 * BLOCK]);
             let (entry, _) = entries(&bytes).unwrap().remove(0);
             let why = entry.expect_file().unwrap_err().to_string();
-            assert_eq!(why, format!("grafana.db is {want}, not a regular file"));
+            assert_eq!(why, format!("grafana.db is {desired}, not a regular file"));
         }
         let mut builder = tar::Builder::new(Vec::new());
         builder.append_pax_extensions([("GNU.sparse.major", b"1".as_slice())]).unwrap();

@@ -9,7 +9,7 @@ use bollard::query_parameters::RemoveVolumeOptions;
 use super::container::name_of;
 use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
-use crate::model::observed::Volume;
+use crate::model::observed::VolumeState;
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
 use crate::model::text::printable;
@@ -19,10 +19,10 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn volume(&self, instance: &str, role: Role) -> Result<Volume> {
+    pub async fn volume(&self, instance: &str, role: Role) -> Result<VolumeState> {
         let name = role.object_name(instance);
         let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(&name)).await?;
-        Ok(found.map_or(Volume::Absent, |volume| seen_volume(&volume, instance, role)))
+        Ok(found.map_or(VolumeState::Absent, |volume| seen_volume(&volume, instance, role)))
     }
 
     /// The same, from the list of the instance's volumes. A volume that is not in the list is
@@ -33,12 +33,12 @@ impl Docker {
         instance: &str,
         role: Role,
         needed: bool,
-    ) -> Result<Volume> {
+    ) -> Result<VolumeState> {
         let name = role.object_name(instance);
         match all.iter().find(|volume| volume.name == name) {
             Some(volume) => Ok(seen_volume(volume, instance, role)),
             None if needed => self.volume(instance, role).await,
-            None => Ok(Volume::Absent),
+            None => Ok(VolumeState::Absent),
         }
     }
 
@@ -49,18 +49,18 @@ impl Docker {
     /// [`Error::Raced`] if another process created a volume of that name, [`Error::Docker`] if the
     /// engine returns an error.
     pub async fn create_volume(&self, instance: &str, spec: &DesiredContainer) -> Result<()> {
-        let doing = format!("create volume {}", spec.specification.volume);
-        if self.volume(instance, spec.role).await? != Volume::Absent {
+        let doing = format!("create volume {}", spec.config.volume);
+        if self.volume(instance, spec.role).await? != VolumeState::Absent {
             // Its content decides the next steps.
             return Err(Error::Raced { doing, why: "another process has just created it".into() });
         }
         let request = VolumeCreateRequest {
-            name: Some(spec.specification.volume.clone()),
+            name: Some(spec.config.volume.clone()),
             labels: Some(self.volume_labels(instance, spec).await?),
             ..VolumeCreateRequest::default()
         };
         let volume = self.call(&doing, self.client.create_volume(request)).await?;
-        if seen_volume(&volume, instance, spec.role) != Volume::Foreign {
+        if seen_volume(&volume, instance, spec.role) != VolumeState::Foreign {
             return Ok(());
         }
         Err(Error::Raced { doing, why: "another process has just created a volume with that name".into() })
@@ -68,7 +68,7 @@ impl Docker {
 
     pub(super) async fn volume_labels(&self, instance: &str, spec: &DesiredContainer) -> Result<labels::Labels> {
         let user = self.image(spec).await?.map(|image| image.user);
-        Ok(labels::of_volume(instance, spec.role, user.as_deref(), &spec.specification.image))
+        Ok(labels::of_volume(instance, spec.role, user.as_deref(), &spec.config.image))
     }
 
     /// Removes a managed volume.
@@ -77,7 +77,7 @@ impl Docker {
     /// [`Error::Foreign`] if another owner's container uses it, [`Error::Docker`] if the engine
     /// returns an error.
     pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
-        if !matches!(self.volume(instance, role).await?, Volume::Ours { .. }) {
+        if !matches!(self.volume(instance, role).await?, VolumeState::Ours { .. }) {
             return Ok(());
         }
         let name = role.object_name(instance);
@@ -117,11 +117,11 @@ fn using(names: &[String]) -> String {
 }
 
 /// A volume belongs to the instance if its name, checked by the caller, and both labels match.
-fn seen_volume(volume: &EngineVolume, instance: &str, role: Role) -> Volume {
+fn seen_volume(volume: &EngineVolume, instance: &str, role: Role) -> VolumeState {
     if labels::serves(Some(&volume.labels), instance, role, &volume.name) {
         let (user, version) = (labels::user(&volume.labels), labels::version(&volume.labels));
-        Volume::Ours { user, version, image: labels::image(&volume.labels) }
+        VolumeState::Ours { user, version, image: labels::image(&volume.labels) }
     } else {
-        Volume::Foreign
+        VolumeState::Foreign
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let stored = material.has_stored_password.then(|| from_file(PASSWORD_PATH));
     let mut services = Map::new();
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
-        let made = &spec.specification;
+        let made = &spec.config;
         let mut service = service(spec, &literal(material.environment(spec, stored.clone())));
         service["restart"] = json!("unless-stopped");
         // In the short form, because docker-compose 1.29 does not support addresses in the long form.
@@ -65,7 +65,7 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
         services.insert(spec.role.name().into(), service);
     }
     let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role)).map(|spec| {
-        let made = json!({"external": true, "name": spec.specification.volume});
+        let made = json!({"external": true, "name": spec.config.volume});
         (spec.role.name().to_string(), made)
     });
     let network = json!({"default": {"name": stack.instance}});
@@ -120,7 +120,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         });
         if spec.role == Role::Grafana {
             // On the node with the volume only, instead of all nodes. A swarm ignores addresses.
-            let port = spec.specification.publish.port();
+            let port = spec.config.publish.port();
             let published =
                 json!({"target": Role::Grafana.port(), "published": port, "protocol": "tcp", "mode": "host"});
             service["ports"] = json!([published]);
@@ -177,7 +177,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
 fn database_service(stack: &Stack, spec: &DesiredContainer) -> Value {
     let host = Role::Influxdb.name();
     json!({
-        "image": spec.specification.image.to_string(),
+        "image": spec.config.image.to_string(),
         "entrypoint": ["influx", "-host", host, "-execute", escaped(&database(stack))],
         "networks": [NETWORK],
         "cap_drop": ["ALL"],
@@ -187,7 +187,7 @@ fn database_service(stack: &Stack, spec: &DesiredContainer) -> Value {
 
 /// The fields of a service that both formats share.
 fn service(spec: &DesiredContainer, environment: &Map<String, Value>) -> Value {
-    let made = &spec.specification;
+    let made = &spec.config;
     let mut service = json!({
         "image": made.image.to_string(),
         "environment": environment,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::File;
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::model::export::{FileChange, Format};
+use crate::model::export::{ExportFormat, FileChange};
 
 /// The file that lists exported files, so that edits are detected: the first line names the export,
 /// every other line has a digest and a path.
@@ -24,7 +24,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// The format.
-    pub format: Format,
+    pub format: ExportFormat,
     /// The instance.
     pub instance: String,
     /// Whether a running Grafana and the remembered settings were read, so that no edit is missing.
@@ -64,7 +64,7 @@ pub fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result<bool> 
 ///
 /// # Errors
 /// The same as [`lists`].
-pub fn is_export(directory: &Path, format: Format) -> Result<bool> {
+pub fn is_export(directory: &Path, format: ExportFormat) -> Result<bool> {
     Ok(listed(directory)?.0.is_some_and(|head| head.starts_with(&format!("{format} "))))
 }
 
@@ -325,7 +325,7 @@ mod tests {
     }
 
     fn subject() -> Subject {
-        Subject { format: Format::Swarm, instance: "x".into(), is_complete: true }
+        Subject { format: ExportFormat::Swarm, instance: "x".into(), is_complete: true }
     }
 
     fn changes(directory: &Path, files: &[File]) -> Vec<FileChange> {
@@ -379,7 +379,7 @@ mod tests {
         let wanted = [file("a", "1")];
         write(home.path(), &subject(), &wanted).unwrap();
         for other in
-            [Subject { format: Format::Provisioning, ..subject() }, Subject { instance: "y".into(), ..subject() }]
+            [Subject { format: ExportFormat::Provisioning, ..subject() }, Subject { instance: "y".into(), ..subject() }]
         {
             let why = write(home.path(), &other, &wanted).unwrap_err().to_string();
             assert!(why.contains("contains an export of x for swarm"), "{why}");

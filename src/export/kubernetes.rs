@@ -270,7 +270,7 @@ fn restore(material: &Material<'_>, influxdb: &DesiredContainer, grafana: &Desir
             json!({"name": "scripts", "configMap": {"name": format!("{}-restore", stack.instance)}}),
         ]);
         volumes.extend(more);
-        let mut environment = environment(spec.specification.environment.clone());
+        let mut environment = environment(spec.config.environment.clone());
         environment.push(json!({"name": "HOME", "value": "/tmp"}));
         let server = json!({
             "labelSelector": {"matchLabels": labels(stack, role)}, "topologyKey": "kubernetes.io/hostname",
@@ -288,12 +288,12 @@ fn restore(material: &Material<'_>, influxdb: &DesiredContainer, grafana: &Desir
                 "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [server]}},
                 "containers": [{
                     "name": role.name(),
-                    "image": spec.specification.image.to_string(),
+                    "image": spec.config.image.to_string(),
                     "imagePullPolicy": "IfNotPresent",
                     "command": ["sh", "-c", format!("sleep {RESTORE_STAYS} & wait")],
                     "env": environment,
                     "resources": resources(role),
-                    "securityContext": container_security(spec.specification.read_only),
+                    "securityContext": container_security(spec.config.read_only),
                     "volumeMounts": mounts,
                 }],
                 "volumes": volumes,
@@ -349,7 +349,7 @@ fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[
     let probe = |period: u32, failures: u32| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
     json!({
         "name": role.name(),
-        "image": spec.specification.image.to_string(),
+        "image": spec.config.image.to_string(),
         "imagePullPolicy": "IfNotPresent",
         "env": environment,
         "ports": [{"name": "http", "containerPort": role.port(), "protocol": "TCP"}],
@@ -359,7 +359,7 @@ fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[
         "readinessProbe": probe(10, 3),
         "livenessProbe": probe(20, 6),
         "resources": resources(role),
-        "securityContext": container_security(spec.specification.read_only),
+        "securityContext": container_security(spec.config.read_only),
         "volumeMounts": mounts,
     })
 }
@@ -406,7 +406,7 @@ fn database_job(stack: &Stack, spec: &DesiredContainer) -> Value {
     let container = |name: &str, command: Value| {
         json!({
             "name": name,
-            "image": spec.specification.image.to_string(),
+            "image": spec.config.image.to_string(),
             "imagePullPolicy": "IfNotPresent",
             "command": command,
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},

@@ -17,9 +17,9 @@ use crate::influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::alerts::Alerts;
 use crate::model::container_config::ContainerConfig;
-use crate::model::export::Format;
+use crate::model::export::ExportFormat;
 use crate::model::role::Role;
-use crate::model::stack::{DataSource, DesiredContainer, Login, Secret, Stack};
+use crate::model::stack::{DesiredContainer, DesiredDataSource, Login, Secret, Stack};
 use crate::model::version::Version;
 
 /// The file with a new Grafana's password in an exported directory.
@@ -42,8 +42,8 @@ const RESTORE_SCRIPTS: [(Role, &str); 2] = [
 ///
 /// # Errors
 /// [`Error::Usage`] with the obstacle.
-pub fn check(format: Format, stack: &Stack, has_password: bool) -> Result<()> {
-    if format == Format::Provisioning {
+pub fn check(format: ExportFormat, stack: &Stack, has_password: bool) -> Result<()> {
+    if format == ExportFormat::Provisioning {
         return check_organisation(stack);
     }
     let Some(grafana) = stack.container(Role::Grafana) else {
@@ -62,7 +62,7 @@ pub fn check(format: Format, stack: &Stack, has_password: bool) -> Result<()> {
                 "omit --grafana-org (--grafana-org '' removes a remembered one)",
             ));
         }
-        if grafana.specification.host_gateway {
+        if grafana.config.host_gateway {
             return Err(Error::usage(
                 "InfluxDB's address is on this machine's loopback, which a Grafana elsewhere cannot reach",
                 "set --data-source-url to the address that a Grafana elsewhere uses",
@@ -78,7 +78,7 @@ pub fn check(format: Format, stack: &Stack, has_password: bool) -> Result<()> {
             ));
         }
     }
-    if format == Format::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
+    if format == ExportFormat::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
 }
 
 /// Provisioning files identify an organisation by its number, which only the target Grafana knows.
@@ -105,7 +105,7 @@ fn check_organisation(stack: &Stack) -> Result<()> {
 pub fn is_known_to_containers_only(stack: &Stack) -> bool {
     let grafana = stack.container(Role::Grafana);
     let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
-    grafana.is_some_and(|spec| spec.specification.host_gateway || stack.data_source.url == own)
+    grafana.is_some_and(|spec| spec.config.host_gateway || stack.data_source.url == own)
 }
 
 /// Whether the files delete alert rules if they create none: otherwise rules from an earlier export
@@ -115,7 +115,7 @@ pub fn is_known_to_containers_only(stack: &Stack) -> bool {
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read.
-pub fn deletes_rules(format: Format, stack: &Stack, directory: &Path) -> Result<bool> {
+pub fn deletes_rules(format: ExportFormat, stack: &Stack, directory: &Path) -> Result<bool> {
     let earlier = || directory::lists(directory, &format!("alerting/{}.yaml", stack.instance));
     Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
 }
@@ -161,10 +161,10 @@ pub enum OwnSecret {
 /// # Errors
 /// [`Error::File`] if a password is not acceptable or missing, [`Error::Io`] if the file system
 /// returns an error.
-pub fn kept(format: Format, folder: &Path) -> Result<Kept> {
+pub fn kept(format: ExportFormat, folder: &Path) -> Result<Kept> {
     let (path, kept) = match format {
-        Format::Provisioning | Format::Compose => return Ok(Kept::Nothing),
-        Format::Swarm => {
+        ExportFormat::Provisioning | ExportFormat::Compose => return Ok(Kept::Nothing),
+        ExportFormat::Swarm => {
             if !directory::lists(folder, PASSWORD_FILE)? {
                 return Ok(Kept::Nothing);
             }
@@ -175,7 +175,7 @@ pub fn kept(format: Format, folder: &Path) -> Result<Kept> {
                 (None, Some(_)) => return Err(missing(folder, PASSWORD_FILE, RESTORE_IT)),
             }
         }
-        Format::Kubernetes => {
+        ExportFormat::Kubernetes => {
             if !directory::is_export(folder, format)? {
                 return Ok(Kept::Nothing);
             }
@@ -328,7 +328,7 @@ impl<'a> Material<'a> {
     /// The environment of a container; for Grafana, with its first account. `password` is the place
     /// of its password.
     fn environment(&self, spec: &DesiredContainer, password: Option<String>) -> BTreeMap<String, String> {
-        let mut all = spec.specification.environment.clone();
+        let mut all = spec.config.environment.clone();
         if spec.role == Role::Grafana {
             all.extend(password.map(|from| ("GF_SECURITY_ADMIN_PASSWORD".to_string(), from)));
             let login = &self.stack.login;
@@ -356,13 +356,13 @@ pub type SecretVersions = BTreeMap<&'static str, u32>;
 /// # Errors
 /// [`Error::Io`] if the file system returns an error.
 pub fn secret_versions(
-    format: Format,
+    format: ExportFormat,
     folder: &Path,
     password: Option<&Secret>,
     influxdb_password: Option<&Secret>,
 ) -> Result<SecretVersions> {
     let mut versions = SecretVersions::new();
-    if format != Format::Swarm {
+    if format != ExportFormat::Swarm {
         return Ok(versions);
     }
     let earlier = directory::read(folder, compose::STACK)?;
@@ -379,18 +379,18 @@ pub fn secret_versions(
 ///
 /// # Errors
 /// [`Error::Usage`] if something cannot be exported in this format.
-pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
+pub fn files(format: ExportFormat, material: &Material<'_>) -> Result<Vec<File>> {
     let mut files = match format {
-        Format::Provisioning => {
+        ExportFormat::Provisioning => {
             let url = &material.stack.data_source.url;
             let provisioning = provisioning(material, url, &variable(INFLUXDB_PASSWORD), false)?;
             let mut files = provisioning_files(&provisioning, "");
             files.push(readme::provisioning(material, &provisioning));
             files
         }
-        Format::Compose => compose::compose(material)?,
-        Format::Swarm => compose::swarm(material)?,
-        Format::Kubernetes => kubernetes::manifests(material)?,
+        ExportFormat::Compose => compose::compose(material)?,
+        ExportFormat::Swarm => compose::swarm(material)?,
+        ExportFormat::Kubernetes => kubernetes::manifests(material)?,
     };
     files.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(files)
@@ -400,7 +400,7 @@ pub fn files(format: Format, material: &Material<'_>) -> Result<Vec<File>> {
 /// requires one.
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
     // The files may be applied from another machine.
-    let source = DataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
+    let source = DesiredDataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
     let Material { version, deletes_rules, earlier_organisations, .. } = *material;
     let purpose =
         ProvisioningTarget { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };

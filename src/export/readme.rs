@@ -44,7 +44,7 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
     let stack = material.stack;
     let text = include_str!("../../assets/export/compose.md");
     let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role));
-    let volumes: Vec<String> = volumes.map(|spec| format!("`{}`", spec.specification.volume)).collect();
+    let volumes: Vec<String> = volumes.map(|spec| format!("`{}`", spec.config.volume)).collect();
     let mut status = status(stack);
     if material.has_stored_password {
         let password = docker(stack, &format!("compose exec -T grafana cat {PASSWORD_PATH}"));
@@ -163,7 +163,7 @@ pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
         Role::Influxdb.object_name(&stack.instance)
     );
     let read_only = Role::ALL.into_iter().filter_map(|role| stack.container(role));
-    let read_only = read_only.into_iter().all(|spec| spec.specification.read_only);
+    let read_only = read_only.into_iter().all(|spec| spec.config.read_only);
     let claims = if is_ours {
         "The volume claims, 10 GiB for InfluxDB and 1 GiB for Grafana, use the cluster's default StorageClass and stay \
          when the StatefulSets are deleted."
@@ -241,7 +241,7 @@ fn backup(stack: &Stack) -> String {
 }
 
 fn image(stack: &Stack, role: Role) -> String {
-    let image = stack.container(role).map(|spec| spec.specification.image.to_string());
+    let image = stack.container(role).map(|spec| spec.config.image.to_string());
     shell_word(&image.unwrap_or_default())
 }
 
@@ -278,7 +278,7 @@ fn secret(material: &Material<'_>) -> String {
 /// Replaces the placeholders in a text.
 fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File {
     let stack = material.stack;
-    let grafana = stack.container(Role::Grafana).map(|spec| spec.specification.publish.port());
+    let grafana = stack.container(Role::Grafana).map(|spec| spec.config.publish.port());
     let common = [
         ("version", env!("CARGO_PKG_VERSION").to_string()),
         ("table", table(stack)),
@@ -301,7 +301,7 @@ fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File 
 /// The table of the export's source.
 fn table(stack: &Stack) -> String {
     let server = |role: Role| match stack.container(role) {
-        Some(spec) => format!("`{}`", spec.specification.image),
+        Some(spec) => format!("`{}`", spec.config.image),
         None => stack.url(role).to_string(),
     };
     let mut rows = vec![
@@ -385,7 +385,7 @@ fn external(stack: &Stack) -> String {
 /// Who can use the published addresses of Compose.
 fn opens(stack: &Stack) -> String {
     let open = |role: Role, how: &str| {
-        let at = stack.container(role)?.specification.publish;
+        let at = stack.container(role)?.config.publish;
         let who =
             if at.ip().is_loopback() { "only this machine can reach it".to_string() } else { format!("**{how}**") };
         Some(format!("* {} listens on {at}: {who}.", role.title()))

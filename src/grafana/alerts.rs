@@ -14,9 +14,9 @@ use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::http::{Body, Response};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
-use crate::model::observed::{AlertRules, SeenAlerts, SeenRule};
+use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState};
 use crate::model::reports::{COUNTER, LATENCY};
-use crate::model::stack::{Dashboard, DataSource, MadeFor, Stack};
+use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor, Stack};
 use crate::model::version::Version;
 
 /// The first version whose API creates alert rules that users can edit.
@@ -236,12 +236,12 @@ fn content_fingerprint(rule: &Value) -> String {
 }
 
 /// The state of an existing rule.
-fn read(rule: &Value) -> SeenRule {
+fn read(rule: &Value) -> ActualRule {
     let mark: Value =
         rule["annotations"][MARK].as_str().and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
     let fields = mark["fields"].as_object().into_iter().flatten();
     let provenance = rule["provenance"].as_str().unwrap_or_default();
-    SeenRule::Present {
+    ActualRule::Present {
         edited: mark["content"].as_str() != Some(content_fingerprint(rule).as_str()),
         // Rules created through the API are managed.
         provisioned: !matches!(provenance, "" | "api"),
@@ -262,7 +262,7 @@ pub(super) fn folder_title(instance: &str) -> String {
 
 /// Whether a user edited a rule of this instance.
 pub(super) fn is_edited(rule: &Value) -> bool {
-    matches!(read(rule), SeenRule::Present { edited: true, .. })
+    matches!(read(rule), ActualRule::Present { edited: true, .. })
 }
 
 /// A rule in the format of a provisioned file; an edited rule stays as edited. The objective is the
@@ -272,7 +272,7 @@ pub(super) fn provisioned(
     rule: AlertRule,
     settings: &AlertSettings,
     shown: Option<u64>,
-    source: &DataSource,
+    source: &DesiredDataSource,
     found: Option<&Value>,
 ) -> Value {
     let uid = uid(&stack.instance, rule);
@@ -287,11 +287,11 @@ pub(super) fn provisioned(
         return Value::Object(known.map(|(name, value)| (in_file(name), value.clone())).collect());
     }
     let fields = match found.map(read) {
-        Some(SeenRule::Present { fields, .. }) => fields,
+        Some(ActualRule::Present { fields, .. }) => fields,
         _ => BTreeMap::new(),
     };
     let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(&fields)).or(shown);
-    let objective = objective.unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
+    let objective = objective.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
     let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
     mark(&mut new, &settings.fields(rule, objective), source);
     new["uid"] = json!(uid);
@@ -303,7 +303,7 @@ fn in_folder<'a>(all: &'a Value, folder: &'a Value) -> impl Iterator<Item = &'a 
     all.as_array().into_iter().flatten().filter(|rule| rule["folderUID"] == folder["uid"])
 }
 
-fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DataSource) {
+fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DesiredDataSource) {
     let made_for = made_for::written(source.made_for());
     let mark = json!({"content": content_fingerprint(rule), "fields": fields, made_for::KEY: made_for});
     rule["annotations"][MARK] = json!(mark.to_string());
@@ -311,14 +311,14 @@ fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DataSource
 
 impl Grafana {
     /// The instance's rules, if a setting turns them on or off.
-    pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRules> {
+    pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRulesState> {
         if stack.alerts == Alerts::NotManaged {
-            return Ok(AlertRules::NotLookedAt);
+            return Ok(AlertRulesState::NotLookedAt);
         }
         if self.version.get().is_some_and(|version| !is_supported(version)) {
             let why =
                 format!("this Grafana has no API for alert rules that users can edit; {FIRST_VERSION} introduced it");
-            return Ok(AlertRules::Unavailable(why));
+            return Ok(AlertRulesState::Unavailable(why));
         }
         let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
         let seen = match rules.await {
@@ -327,23 +327,23 @@ impl Grafana {
             Err(error) => Err(error),
         };
         match seen {
-            Ok(Some([latency, silence])) => Ok(AlertRules::Seen(SeenAlerts { latency, silence })),
-            Ok(None) => Ok(AlertRules::Unavailable("alerting is switched off in this Grafana".into())),
+            Ok(Some([latency, silence])) => Ok(AlertRulesState::Seen(ActualAlerts { latency, silence })),
+            Ok(None) => Ok(AlertRulesState::Unavailable("alerting is switched off in this Grafana".into())),
             Err(Error::Answer { status: 403, .. }) => {
-                Ok(AlertRules::Unavailable("this account may not read Grafana's alert rules".into()))
+                Ok(AlertRulesState::Unavailable("this account may not read Grafana's alert rules".into()))
             }
-            Err(error) => unreadable(error).map(AlertRules::Unreadable),
+            Err(error) => unreadable(error).map(AlertRulesState::Unreadable),
         }
     }
 
     /// The existing rules, and the objects in the place of missing ones; `None` if Grafana has no alerting.
-    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Value>; 2]) -> Result<Option<[SeenRule; 2]>> {
+    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Value>; 2]) -> Result<Option<[ActualRule; 2]>> {
         let Some(all) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
         let mut seen = Vec::new();
         for (rule, found) in AlertRule::ALL.into_iter().zip(found) {
             seen.push(match found {
                 Some(found) => read(&found),
-                None if stack.alerts == Alerts::Off => SeenRule::Missing,
+                None if stack.alerts == Alerts::Off => ActualRule::Missing,
                 None => self.in_place_of(stack, rule, &all).await?,
             });
         }
@@ -356,21 +356,21 @@ impl Grafana {
     }
 
     /// The object that has the title of a missing rule or of its folder.
-    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<SeenRule> {
+    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<ActualRule> {
         let title = folder_title(&stack.instance);
         let Some(folder) = self.folder(&title).await? else {
             return Ok(if self.is_title_taken(&title).await? {
-                SeenRule::Clash(format!("a dashboard called {title:?}"))
+                ActualRule::Clash(format!("a dashboard called {title:?}"))
             } else {
-                SeenRule::Missing
+                ActualRule::Missing
             });
         };
         let wanted = titled(rule.title(), &stack.instance);
         let taken = in_folder(all, &folder).any(|rule| rule["title"] == wanted.as_str());
         Ok(if taken {
-            SeenRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
+            ActualRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
         } else {
-            SeenRule::Missing
+            ActualRule::Missing
         })
     }
 
@@ -398,7 +398,7 @@ impl Grafana {
                 continue;
             }
             let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
-            if let SeenRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
+            if let ActualRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
                 return Err(foreign(&what));
             }
             self.ensure_folder(&stack.instance, &title).await?;
@@ -429,11 +429,11 @@ impl Grafana {
                 None => self.alert_rule(stack, rule).await?,
             };
             let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
-            let SeenRule::Present { edited, provisioned, fields, made_for } = read(present) else { continue };
+            let ActualRule::Present { edited, provisioned, fields, made_for } = read(present) else { continue };
             let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
-            let want = settings.fields(rule, objective);
+            let desired = settings.fields(rule, objective);
             let other = made_for.filter(|made_for| !made_for.is_same(&stack.data_source.made_for()));
-            if provisioned || (edited && !overwrite) || (!edited && fields == want && other.is_none()) {
+            if provisioned || (edited && !overwrite) || (!edited && fields == desired && other.is_none()) {
                 continue;
             }
             if let Some(other) = other.filter(|_| !moves) {
@@ -444,7 +444,7 @@ impl Grafana {
             for (field, value) in new.as_object().into_iter().flatten() {
                 present[field] = value.clone();
             }
-            mark(present, &want, &stack.data_source);
+            mark(present, &desired, &stack.data_source);
             if let Some(moved) = elsewhere {
                 let place = path(&["api", "v1", "provisioning", "alert-rules", &own]);
                 self.send_rule("update an alert rule", "PUT", &place, &moved).await?;
@@ -465,7 +465,7 @@ impl Grafana {
     async fn shown_objective(&self, stack: &Stack) -> Result<u64> {
         let found = self.dashboard(&stack.dashboard.uid).await?;
         let shown = found.and_then(|found| dashboard::read(&found["dashboard"]).objective);
-        Ok(shown.unwrap_or(Dashboard::DEFAULT_OBJECTIVE))
+        Ok(shown.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE))
     }
 
     /// Removes this instance's unedited rules, and their folder if it was created for them and is empty.
@@ -478,7 +478,7 @@ impl Grafana {
             let is_own = |made_for: Option<MadeFor>| {
                 moves || made_for.is_none_or(|made_for| made_for.is_same(&stack.data_source.made_for()))
             };
-            if let SeenRule::Present { edited: false, provisioned: false, made_for, .. } = read(&found)
+            if let ActualRule::Present { edited: false, provisioned: false, made_for, .. } = read(&found)
                 && is_own(made_for)
             {
                 let place = path(&["api", "v1", "provisioning", "alert-rules", &text(&found["uid"])]);
@@ -527,17 +527,17 @@ mod tests {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
             let mut sent = render(rule, &settings(), 20_000, "x", "x");
-            mark(&mut sent, &fields, &DataSource::of_x());
+            mark(&mut sent, &fields, &DesiredDataSource::of_x());
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
-            let made_for = Some(DataSource::of_x().made_for());
-            assert_eq!(read(&sent), SeenRule::Present { edited: false, provisioned: false, fields, made_for });
+            let made_for = Some(DesiredDataSource::of_x().made_for());
+            assert_eq!(read(&sent), ActualRule::Present { edited: false, provisioned: false, fields, made_for });
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
                 AlertRule::Latency => json!([20]),
                 AlertRule::Silence => json!([1.0]),
             };
-            assert!(matches!(read(&sent), SeenRule::Present { edited: false, .. }), "20 and 20.0 are the same");
+            assert!(matches!(read(&sent), ActualRule::Present { edited: false, .. }), "20 and 20.0 are the same");
             for (field, value) in [
                 ("for", json!("1h")),
                 ("isPaused", json!(true)),
@@ -547,7 +547,7 @@ mod tests {
             ] {
                 let mut edited = sent.clone();
                 edited[field] = value;
-                assert!(matches!(read(&edited), SeenRule::Present { edited: true, .. }), "{field}");
+                assert!(matches!(read(&edited), ActualRule::Present { edited: true, .. }), "{field}");
             }
         }
     }
@@ -556,7 +556,7 @@ mod tests {
     fn invalid_content_counts_as_edited() {
         for garbage in [json!(null), json!([]), json!({"annotations": {MARK: "{"}}), json!({"annotations": {MARK: 3}})]
         {
-            assert!(matches!(read(&garbage), SeenRule::Present { edited: true, .. }));
+            assert!(matches!(read(&garbage), ActualRule::Present { edited: true, .. }));
         }
     }
 

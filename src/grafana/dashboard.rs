@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Api, made_for, user_dashboard};
 use crate::digest::fingerprint;
-use crate::model::observed::SeenDashboard;
-use crate::model::stack::{Dashboard, DataSource};
+use crate::model::observed::ActualDashboard;
+use crate::model::stack::{DesiredDashboard, DesiredDataSource};
 
 /// The bundled dashboard from the repository.
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
@@ -41,13 +41,20 @@ pub(super) fn panel_id(title: &str) -> u64 {
 
 /// The dashboard to send. If Clipper's file does not set a value, the stored dashboard's value is kept.
 #[must_use]
-pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashboard>, api: Api) -> Value {
-    let objective =
-        want.objective.or_else(|| carried.and_then(|seen| seen.objective)).unwrap_or(Dashboard::DEFAULT_OBJECTIVE);
-    let models = want.models.clone().or_else(|| carried.map(|seen| seen.models.clone())).unwrap_or_default();
+pub fn render(
+    desired: &DesiredDashboard,
+    source: &DesiredDataSource,
+    carried: Option<&ActualDashboard>,
+    api: Api,
+) -> Value {
+    let objective = desired
+        .objective
+        .or_else(|| carried.and_then(|seen| seen.objective))
+        .unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
+    let models = desired.models.clone().or_else(|| carried.map(|seen| seen.models.clone())).unwrap_or_default();
     let mut dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
-    dashboard["uid"] = json!(want.uid);
-    dashboard["title"] = json!(want.title);
+    dashboard["uid"] = json!(desired.uid);
+    dashboard["title"] = json!(desired.title);
     dashboard["id"] = Value::Null;
     let current = api.reference(source);
     for variable in dashboard["templating"]["list"].as_array_mut().into_iter().flatten() {
@@ -63,14 +70,14 @@ pub fn render(want: &Dashboard, source: &DataSource, carried: Option<&SeenDashbo
         variable["current"] = json!({"selected": true, "text": text, "value": value});
     }
     // The dashboard's uid is the instance's name.
-    let option = if want.uid == DEFAULT_NAME { String::new() } else { format!(" --name {}", want.uid) };
+    let option = if desired.uid == DEFAULT_NAME { String::new() } else { format!(" --name {}", desired.uid) };
     fill(&mut dashboard, objective, &option);
     if api == Api::Numeric {
         refer_by_name(&mut dashboard);
     }
     let content = content_fingerprint(&dashboard);
     dashboard[MARK] = json!({
-        "edition": want.content_hash, "content": content, made_for::KEY: made_for::written(source.made_for()),
+        "edition": desired.content_hash, "content": content, made_for::KEY: made_for::written(source.made_for()),
     });
     dashboard
 }
@@ -182,22 +189,22 @@ fn differs(dashboard: &Value) -> bool {
 
 /// Reads the dashboard in Grafana's answer.
 #[must_use]
-pub fn stored(found: &Value) -> SeenDashboard {
-    let seen = SeenDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) };
+pub fn stored(found: &Value) -> ActualDashboard {
+    let seen = ActualDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) };
     // An unfinished save is repeated.
-    if is_unfinished(found) { SeenDashboard { edited: false, content_hash: None, ..seen } } else { seen }
+    if is_unfinished(found) { ActualDashboard { edited: false, content_hash: None, ..seen } } else { seen }
 }
 
 /// Reads an existing dashboard.
 #[must_use]
-pub fn read(dashboard: &Value) -> SeenDashboard {
+pub fn read(dashboard: &Value) -> ActualDashboard {
     let mark = &dashboard[MARK];
     let variable = |name: &str| {
         let list = dashboard["templating"]["list"].as_array()?;
         list.iter().find(|variable| variable["name"] == name)?["query"].as_str()
     };
     let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    SeenDashboard {
+    ActualDashboard {
         provisioned: false,
         edited: differs(dashboard),
         content_hash: mark["edition"].as_str().map(String::from),
@@ -211,20 +218,20 @@ pub fn read(dashboard: &Value) -> SeenDashboard {
 mod tests {
     use super::*;
 
-    fn want() -> (Dashboard, DataSource) {
-        let dashboard = Dashboard {
+    fn desired() -> (DesiredDashboard, DesiredDataSource) {
+        let dashboard = DesiredDashboard {
             uid: "x".into(),
             title: "X".into(),
             content_hash: content_hash(),
             objective: Some(10_000),
             models: Some(vec!["m1".into(), "a,\"b\"".into()]),
         };
-        (dashboard, DataSource { name: "Name".into(), ..DataSource::of_x() })
+        (dashboard, DesiredDataSource { name: "Name".into(), ..DesiredDataSource::of_x() })
     }
 
     #[test]
     fn a_sent_dashboard_is_recognised_and_carries_its_settings() {
-        let (dashboard, source) = want();
+        let (dashboard, source) = desired();
         for api in [Api::Numeric, Api::Uid] {
             let mut sent = render(&dashboard, &source, None, api);
             sent["id"] = json!(7);
@@ -241,19 +248,20 @@ mod tests {
 
     #[test]
     fn every_change_counts_as_an_edit_and_keeps_the_settings() {
-        let (dashboard, source) = want();
+        let (dashboard, source) = desired();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
         sent["panels"][0]["title"] = json!("mine");
         let seen = read(&sent);
         assert!(seen.edited);
-        let again = render(&Dashboard { objective: None, models: None, ..dashboard }, &source, Some(&seen), Api::Uid);
+        let again =
+            render(&DesiredDashboard { objective: None, models: None, ..dashboard }, &source, Some(&seen), Api::Uid);
         assert_eq!(read(&again).objective, Some(10_000));
         assert_eq!(read(&again).models, seen.models);
     }
 
     #[test]
     fn a_value_changed_by_grafana_is_not_an_edit() {
-        let (dashboard, source) = want();
+        let (dashboard, source) = desired();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
         assert!(!note_changes(&sent.clone(), &mut sent), "it is stored unchanged");
         let change = |sent: &Value| {
@@ -274,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_run_that_ends_between_both_saves_leaves_no_edit() {
-        let (dashboard, source) = want();
+        let (dashboard, source) = desired();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
         note_save(&mut sent, Some(&json!(4)), "2026-01-02T00:00:00Z".parse().unwrap());
         let found = |version: u64, updated: &str| {

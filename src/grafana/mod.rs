@@ -27,10 +27,11 @@ pub use self::question::classify;
 use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Http, Response, escaped};
 use crate::model::observed::{
-    AlertRules, Dashboard, DataSource, Folder, Grafana as Seen, Organisation, Query, ServerResponse, Unreadable,
+    AlertRulesState, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, Query,
+    ServerResponse, Unreadable,
 };
 use crate::model::role::Role;
-use crate::model::stack::{self, DashboardId, MadeFor, Secret, Stack};
+use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Secret, Stack};
 use crate::model::text::printable;
 use crate::model::version::Version;
 
@@ -63,7 +64,7 @@ impl Api {
     }
 
     /// The value with which a dashboard refers to a data source.
-    fn reference(self, source: &stack::DataSource) -> &str {
+    fn reference(self, source: &DesiredDataSource) -> &str {
         match self {
             Self::Numeric => &source.name,
             Self::Uid => &source.uid,
@@ -140,7 +141,7 @@ impl Grafana {
     /// Reads the server's content. If the login is rejected, no second request is sent with it.
     /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
     /// name server can take long to answer that.
-    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<Seen> {
+    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
         match self.stored(stack, influxdb_runs).await {
             Ok(seen) => ServerResponse::Answering(seen),
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
@@ -151,16 +152,16 @@ impl Grafana {
         }
     }
 
-    async fn stored(&self, stack: &Stack, influxdb_runs: bool) -> Result<Seen> {
+    async fn stored(&self, stack: &Stack, influxdb_runs: bool) -> Result<GrafanaState> {
         let organisation = self.enter(stack.organisation.as_deref()).await?;
-        if organisation != Organisation::Present {
-            return Ok(Seen {
+        if organisation != OrganisationState::Present {
+            return Ok(GrafanaState {
                 organisation,
-                folder: Folder::Missing,
-                data_source: DataSource::Missing,
-                dashboard: Dashboard::Missing,
+                folder: FolderState::Missing,
+                data_source: DataSourceState::Missing,
+                dashboard: DashboardState::Missing,
                 user_dashboards: Vec::new(),
-                alerts: AlertRules::NotLookedAt,
+                alerts: AlertRulesState::NotLookedAt,
                 query: Query::Unasked,
                 catalogue: None,
             });
@@ -170,18 +171,18 @@ impl Grafana {
                 let seen = seen_data_source(&sources, &stack.data_source);
                 (sources, seen)
             }
-            Err(error) => (Vec::new(), DataSource::Unreadable(unreadable(error)?)),
+            Err(error) => (Vec::new(), DataSourceState::Unreadable(unreadable(error)?)),
         };
         let query = async {
             match &data_source {
-                DataSource::Ours { .. } if influxdb_runs => {
+                DataSourceState::Ours { .. } if influxdb_runs => {
                     self.ask(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
                 }
                 _ => Ok(Query::Unasked),
             }
         };
         let catalogue = async {
-            let is_unknown = matches!(data_source, DataSource::Unreadable(_));
+            let is_unknown = matches!(data_source, DataSourceState::Unreadable(_));
             if stack.user_dashboards.is_empty() || is_unknown {
                 return Ok(None);
             }
@@ -190,15 +191,15 @@ impl Grafana {
         let (mut dashboards, folder, alerts, query, catalogue) =
             try_join5(self.seen_dashboards(stack), self.seen_folder(stack), self.seen_alerts(stack), query, catalogue)
                 .await?;
-        if let DataSource::Unreadable(why) = &data_source
-            && dashboards.iter().all(|dashboard| matches!(dashboard, Dashboard::Unreadable(_)))
+        if let DataSourceState::Unreadable(why) = &data_source
+            && dashboards.iter().all(|dashboard| matches!(dashboard, DashboardState::Unreadable(_)))
         {
             // The login was not accepted by any answer.
             return Err(self.answered(&why.doing, why.status, why.why.clone()));
         }
         let user_dashboards = dashboards.split_off(1);
-        let dashboard = dashboards.pop().unwrap_or(Dashboard::Missing);
-        Ok(Seen { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
+        let dashboard = dashboards.pop().unwrap_or(DashboardState::Missing);
+        Ok(GrafanaState { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
     }
 
     /// Detects other owners' objects in the place of the data source or a dashboard before anything
@@ -214,16 +215,16 @@ impl Grafana {
             };
             match found.await {
                 // A different dashboard that cannot be read does not prevent this save.
-                Err(Error::Answer { .. }) if other != id => Ok((other, None, Dashboard::Missing)),
+                Err(Error::Answer { .. }) if other != id => Ok((other, None, DashboardState::Missing)),
                 found => found,
             }
         }));
         let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
-        if let DataSource::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
+        if let DataSourceState::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
             return Err(foreign(&what));
         }
         let clash = dashboards.iter().find_map(|(_, _, seen)| match seen {
-            Dashboard::Clash { what, .. } => Some(what),
+            DashboardState::Clash { what, .. } => Some(what),
             _ => None,
         });
         if let Some(what) = clash {
@@ -252,22 +253,22 @@ impl Grafana {
     /// if it was created for another address or database and `moves` is not set, otherwise an error
     /// from the server.
     pub async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
-        let (want, doing) = (&stack.data_source, "save the data source");
+        let (desired, doing) = (&stack.data_source, "save the data source");
         let sources = self.data_sources().await?;
-        let listed = match seen_data_source(&sources, want) {
-            DataSource::Foreign(what) => return Err(foreign(&what)),
-            DataSource::Ours { provisioned: true, .. } => return Ok(()),
-            DataSource::Ours { made_for, .. } if !made_for.is_same(&want.made_for()) && !moves => {
+        let listed = match seen_data_source(&sources, desired) {
+            DataSourceState::Foreign(what) => return Err(foreign(&what)),
+            DataSourceState::Ours { provisioned: true, .. } => return Ok(()),
+            DataSourceState::Ours { made_for, .. } if !made_for.is_same(&desired.made_for()) && !moves => {
                 return Err(moved(doing, &made_for));
             }
-            DataSource::Ours { .. } => true,
-            DataSource::Missing | DataSource::Unreadable(_) => false,
+            DataSourceState::Ours { .. } => true,
+            DataSourceState::Missing | DataSourceState::Unreadable(_) => false,
         };
-        let by_uid = path(&["api", "datasources", "uid", &want.uid]);
+        let by_uid = path(&["api", "datasources", "uid", &desired.uid]);
         // The list omits fields that a save without them would reset.
         let present = if listed { self.get("read the data source", &by_uid).await? } else { None };
         let present = present.as_ref();
-        let mut body = data_source_body(want);
+        let mut body = data_source_body(desired);
         let keeps_others = stack.may_have_proxy();
         if let Some(present) = present {
             keep_settings(&mut body, present, keeps_others);
@@ -296,10 +297,10 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn delete_data_source(&self, want: &stack::DataSource) -> Result<()> {
-        match seen_data_source(&self.data_sources().await?, want) {
-            DataSource::Ours { provisioned: false, made_for, .. } if made_for.is_same(&want.made_for()) => {
-                self.delete("delete the data source", &path(&["api", "datasources", "uid", &want.uid])).await
+    pub async fn delete_data_source(&self, desired: &DesiredDataSource) -> Result<()> {
+        match seen_data_source(&self.data_sources().await?, desired) {
+            DataSourceState::Ours { provisioned: false, made_for, .. } if made_for.is_same(&desired.made_for()) => {
+                self.delete("delete the data source", &path(&["api", "datasources", "uid", &desired.uid])).await
             }
             _ => Ok(()),
         }
@@ -465,13 +466,13 @@ fn other_settings(source: &Value) -> String {
 }
 
 /// The fields of the data source that clipper-metrics sets.
-fn data_source_body(want: &stack::DataSource) -> Value {
+fn data_source_body(desired: &DesiredDataSource) -> Value {
     json!({
-        "name": want.name, "uid": want.uid, "type": INFLUXDB, "access": "proxy", "url": want.url,
-        "database": want.database, "user": want.user,
+        "name": desired.name, "uid": desired.uid, "type": INFLUXDB, "access": "proxy", "url": desired.url,
+        "database": desired.database, "user": desired.user,
         "jsonData": {
-            MARK: want.uid, MADE_FOR_MARK: made_for::written(want.made_for()), "dbName": want.database,
-            "version": stack::DataSource::LANGUAGE, "httpMode": "POST", "timeInterval": stack::DataSource::INTERVAL,
+            MARK: desired.uid, MADE_FOR_MARK: made_for::written(desired.made_for()), "dbName": desired.database,
+            "version": DesiredDataSource::LANGUAGE, "httpMode": "POST", "timeInterval": DesiredDataSource::INTERVAL,
         },
     })
 }
@@ -486,18 +487,18 @@ fn text(value: &Value) -> String {
 }
 
 /// The state of the data source with the specified uid or name.
-fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
+fn seen_data_source(sources: &[Value], desired: &DesiredDataSource) -> DataSourceState {
     let describe = |source: &Value| {
         let provisioned = if source["readOnly"] == true { "provisioned " } else { "" };
         format!("a {provisioned}data source called {:?} with the uid {:?}", text(&source["name"]), text(&source["uid"]))
     };
-    let own = sources.iter().find(|source| source["uid"] == want.uid.as_str());
+    let own = sources.iter().find(|source| source["uid"] == desired.uid.as_str());
     let namesake =
-        sources.iter().find(|source| source["name"] == want.name.as_str() && source["uid"] != want.uid.as_str());
+        sources.iter().find(|source| source["name"] == desired.name.as_str() && source["uid"] != desired.uid.as_str());
     match (own, namesake) {
-        (Some(own), _) if own["jsonData"][MARK] != want.uid.as_str() => DataSource::Foreign(describe(own)),
-        (_, Some(other)) => DataSource::Foreign(describe(other)),
-        (None, None) => DataSource::Missing,
+        (Some(own), _) if own["jsonData"][MARK] != desired.uid.as_str() => DataSourceState::Foreign(describe(own)),
+        (_, Some(other)) => DataSourceState::Foreign(describe(other)),
+        (None, None) => DataSourceState::Missing,
         (Some(own), None) => {
             let settings = &own["jsonData"];
             let (inner, outer) = (text(&settings["dbName"]), text(&own["database"]));
@@ -517,10 +518,10 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
                     "language",
                     Some(text(&settings["version"]))
                         .filter(|name| !name.is_empty())
-                        .unwrap_or_else(|| stack::DataSource::LANGUAGE.into()),
+                        .unwrap_or_else(|| DesiredDataSource::LANGUAGE.into()),
                 ),
                 ("HTTP method", text(&settings["httpMode"])),
-                (stack::DataSource::OTHER_SETTINGS, other_settings(own)),
+                (DesiredDataSource::OTHER_SETTINGS, other_settings(own)),
             ];
             let made_for = made_for::read(&settings[MADE_FOR_MARK]).unwrap_or_else(|| MadeFor {
                 url: text(&own["url"]),
@@ -528,7 +529,7 @@ fn seen_data_source(sources: &[Value], want: &stack::DataSource) -> DataSource {
                 machine: None,
             });
             let fields = fields.map(|(name, value)| (name.to_string(), value)).into();
-            DataSource::Ours { fields, made_for, provisioned: own["readOnly"] == true }
+            DataSourceState::Ours { fields, made_for, provisioned: own["readOnly"] == true }
         }
     }
 }
@@ -545,7 +546,7 @@ mod tests {
         }});
         assert_eq!(other_settings(&present), "httpHeaderName1, tlsAuth, basicAuth");
         for keeps in [false, true] {
-            let mut body = data_source_body(&stack::DataSource::of_x());
+            let mut body = data_source_body(&DesiredDataSource::of_x());
             keep_settings(&mut body, &present, keeps);
             assert_eq!(other_settings(&body).is_empty(), !keeps);
             assert_eq!(body["basicAuthUser"].is_null(), !keeps);
@@ -569,7 +570,7 @@ mod tests {
                 let _ = classify(api, status, &json, String::new);
             }
             let list: Vec<Value> = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
-            let _ = seen_data_source(&list, &stack::DataSource::of_x());
+            let _ = seen_data_source(&list, &DesiredDataSource::of_x());
             let _ = dashboard::read(&json);
         }
     }
@@ -577,14 +578,14 @@ mod tests {
     #[test]
     fn a_managed_data_source_is_identified_by_its_mark_and_others_by_name_or_uid() {
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
-        assert!(matches!(seen_data_source(&[ours], &stack::DataSource::of_x()), DataSource::Ours { .. }));
+        assert!(matches!(seen_data_source(&[ours], &DesiredDataSource::of_x()), DataSourceState::Ours { .. }));
         for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
-            assert!(matches!(seen_data_source(&[theirs], &stack::DataSource::of_x()), DataSource::Foreign(_)));
+            assert!(matches!(seen_data_source(&[theirs], &DesiredDataSource::of_x()), DataSourceState::Foreign(_)));
         }
-        assert_eq!(seen_data_source(&[], &stack::DataSource::of_x()), DataSource::Missing);
+        assert_eq!(seen_data_source(&[], &DesiredDataSource::of_x()), DataSourceState::Missing);
         // The instance's data source was renamed, and another one has its old name.
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
         let theirs = json!({"uid": "y", "name": "X"});
-        assert!(matches!(seen_data_source(&[ours, theirs], &stack::DataSource::of_x()), DataSource::Foreign(_)));
+        assert!(matches!(seen_data_source(&[ours, theirs], &DesiredDataSource::of_x()), DataSourceState::Foreign(_)));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Grafana;
 use crate::error::Result;
 use crate::http::{Body, PROBE};
-use crate::model::observed::{Organisation, Unreadable};
+use crate::model::observed::{OrganisationState, Unreadable};
 use crate::model::stack::Secret;
 
 /// The id of the organisation that Grafana creates at its first start.
@@ -29,43 +29,47 @@ impl Grafana {
     ///
     /// # Errors
     /// [`crate::error::Error::Refused`] if the login is rejected, otherwise an error from the server.
-    pub async fn enter(&self, name: Option<&str>) -> Result<Organisation> {
+    pub async fn enter(&self, name: Option<&str>) -> Result<OrganisationState> {
         self.organisation.set(None);
         match (name, &self.choice) {
             (Some(name), _) => self.enter_named(name).await,
             (None, Choice::First) => {
                 self.organisation.set(Some(FIRST));
-                Ok(Organisation::Present)
+                Ok(OrganisationState::Present)
             }
-            (None, Choice::OfToken) => Ok(Organisation::Present),
+            (None, Choice::OfToken) => Ok(OrganisationState::Present),
             (None, Choice::OfAccount) => self.enter_own().await,
         }
     }
 
-    async fn enter_named(&self, name: &str) -> Result<Organisation> {
+    async fn enter_named(&self, name: &str) -> Result<OrganisationState> {
         if self.choice == Choice::OfToken {
             let own = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
             if own["name"] == name {
-                return Ok(Organisation::Present);
+                return Ok(OrganisationState::Present);
             }
             let why = format!("the token belongs to the organisation {}, not to {name:?}", own["name"]);
-            return Ok(Organisation::Unreadable(Unreadable { doing: "use the organisation".into(), status: 403, why }));
+            return Ok(OrganisationState::Unreadable(Unreadable {
+                doing: "use the organisation".into(),
+                status: 403,
+                why,
+            }));
         }
         let own = self.own_organisations().await?;
         if let Some(own) = own.iter().find(|own| own["name"] == name) {
             self.organisation.set(own["orgId"].as_u64());
-            return Ok(Organisation::Present);
+            return Ok(OrganisationState::Present);
         }
         // The server's administrator may use any organisation; other accounts may not look it up.
         let found = match self.get("look up the organisation", &super::path(&["api", "orgs", "name", name])).await {
             Ok(found) => found,
-            Err(error) => return super::unreadable(error).map(Organisation::Unreadable),
+            Err(error) => return super::unreadable(error).map(OrganisationState::Unreadable),
         };
         self.organisation.set(found.as_ref().and_then(|org| org["id"].as_u64()));
-        Ok(if found.is_some() { Organisation::Present } else { Organisation::Missing })
+        Ok(if found.is_some() { OrganisationState::Present } else { OrganisationState::Missing })
     }
 
-    async fn enter_own(&self) -> Result<Organisation> {
+    async fn enter_own(&self) -> Result<OrganisationState> {
         let own = self.own_organisations().await?;
         let id = |org: &Value| org["orgId"].as_u64();
         let chosen = match own.as_slice() {
@@ -75,10 +79,10 @@ impl Grafana {
         };
         if chosen.is_none() {
             let names = own.iter().filter_map(|org| org["name"].as_str()).map(String::from).collect();
-            return Ok(Organisation::Ambiguous(names));
+            return Ok(OrganisationState::Ambiguous(names));
         }
         self.organisation.set(chosen);
-        Ok(Organisation::Present)
+        Ok(OrganisationState::Present)
     }
 
     async fn own_organisations(&self) -> Result<Vec<Value>> {
@@ -92,7 +96,7 @@ impl Grafana {
     /// # Errors
     /// [`crate::error::Error::Answer`] if the server returns an error.
     pub async fn create_organisation(&self, name: &str) -> Result<()> {
-        if self.enter(Some(name)).await? == Organisation::Present {
+        if self.enter(Some(name)).await? == OrganisationState::Present {
             return Ok(());
         }
         let answer = self.send("create the organisation", "POST", "/api/orgs", Some(&json!({"name": name}))).await?;

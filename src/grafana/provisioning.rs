@@ -8,8 +8,8 @@ use super::schema_v2::is_v2;
 use super::{Api, Grafana, alerts, dashboard, text, user_dashboard};
 use crate::error::{Error, Result};
 use crate::model::alerts::AlertRule;
-use crate::model::observed::Dashboard as Seen;
-use crate::model::stack::{DashboardId, DataSource, Stack};
+use crate::model::observed::DashboardState as Seen;
+use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
 use crate::model::version::Version;
 
 /// The variable that contains the password of InfluxDB's user.
@@ -151,7 +151,7 @@ struct Folder {
 /// The purpose of the files.
 pub struct ProvisioningTarget<'a> {
     /// The data source, as that Grafana reaches it.
-    pub source: &'a DataSource,
+    pub source: &'a DesiredDataSource,
     /// The variable with the password of InfluxDB's user.
     pub password: &'a str,
     /// Grafana's version; the newest if unknown.
@@ -256,7 +256,7 @@ fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
 }
 
 /// A dashboard as for an import; an edited one stays as edited.
-fn content(stack: &Stack, source: &DataSource, id: DashboardId, api: Api, found: Option<&Value>) -> Value {
+fn content(stack: &Stack, source: &DesiredDataSource, id: DashboardId, api: Api, found: Option<&Value>) -> Value {
     let seen = found.map(dashboard::stored);
     if let (Some(found), Some(true)) = (found, seen.as_ref().map(|seen| seen.edited)) {
         let mut edited = found["dashboard"].clone();

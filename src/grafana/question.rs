@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::http::{Body, escaped};
 use crate::model::container_config::ContainerConfig;
 use crate::model::observed::Query;
-use crate::model::stack::{self, EngineLocation, Secret, Stack};
+use crate::model::stack::{DesiredDataSource, EngineLocation, Secret, Stack};
 use crate::model::text::excerpt;
 
 /// Bypasses the cache in which Grafana keeps a data source's settings for 5 s.
@@ -26,7 +26,7 @@ const MAX_SAVES: usize = 3;
 
 impl Grafana {
     /// Sends a query through the data source as panels do, bypassing Grafana's cache.
-    pub(super) async fn ask(&self, source: &stack::DataSource, id: Option<u64>) -> Result<Query> {
+    pub(super) async fn ask(&self, source: &DesiredDataSource, id: Option<u64>) -> Result<Query> {
         let asked = if let (Api::Numeric, Some(id)) = (self.api(), id) {
             let path =
                 format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
@@ -53,7 +53,7 @@ impl Grafana {
     /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline,
     /// or at once if waiting cannot help.
     pub async fn await_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
-        let want = &stack.data_source;
+        let desired = &stack.data_source;
         let started = Instant::now();
         let mut saved = started;
         let mut saves = 0;
@@ -61,23 +61,23 @@ impl Grafana {
         let mut backoff = Duration::from_millis(50);
         loop {
             let id = match self.api() {
-                Api::Numeric => numeric_id(&self.data_sources().await?, &want.uid),
+                Api::Numeric => numeric_id(&self.data_sources().await?, &desired.uid),
                 Api::Uid => None,
             };
-            let why = match self.ask(want, id).await? {
+            let why = match self.ask(desired, id).await? {
                 Query::Ok => return Ok(()),
                 Query::Failing(why) => why,
                 Query::Unasked => "the data source does not exist".into(),
             };
             refused_since = is_refused(&why).then(|| refused_since.unwrap_or_else(Instant::now));
             let is_shut =
-                refused_since.is_some_and(|since| is_on_their_machine(want) && since.elapsed() > REFUSED_TIMEOUT);
+                refused_since.is_some_and(|since| is_on_their_machine(desired) && since.elapsed() > REFUSED_TIMEOUT);
             let hopeless = saves > 0 && (is_permanent(&why) || is_shut);
             if hopeless || Instant::now() >= deadline {
                 let reaches_loopback = cfg!(target_os = "macos") && stack.engine == EngineLocation::Here;
-                let hint = way_to_influxdb(want, &why, reaches_loopback);
+                let hint = way_to_influxdb(desired, &why, reaches_loopback);
                 return Err(Error::NotConverged {
-                    rest: format!("Grafana cannot query database {} at {}: {why}", want.database, want.url),
+                    rest: format!("Grafana cannot query database {} at {}: {why}", desired.database, desired.url),
                     after: Some(started.elapsed()),
                     hint,
                 });
@@ -108,14 +108,14 @@ fn is_refused(why: &str) -> bool {
 }
 
 /// Whether the data source's address is the name of the engine's host inside containers.
-fn is_on_their_machine(source: &stack::DataSource) -> bool {
+fn is_on_their_machine(source: &DesiredDataSource) -> bool {
     let authority = source.url.split_once("://").map_or("", |(_, rest)| rest);
     authority.split([':', '/']).next() == Some(ContainerConfig::HOST_NAME)
 }
 
 /// The hint if Grafana cannot query InfluxDB. `reaches_loopback` is set where containers reach servers on the loopback of
 /// the engine's host: the engines of macOS forward the host's name to it.
-fn way_to_influxdb(source: &stack::DataSource, why: &str, reaches_loopback: bool) -> String {
+fn way_to_influxdb(source: &DesiredDataSource, why: &str, reaches_loopback: bool) -> String {
     let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
     if !is_on_their_machine(source) || is_permanent(why) {
         return give.into();
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_hint_depends_on_the_failure() {
-        let source = |url: &str| stack::DataSource { url: url.into(), ..stack::DataSource::of_x() };
+        let source = |url: &str| DesiredDataSource { url: url.into(), ..DesiredDataSource::of_x() };
         let theirs = source("http://host.docker.internal:8086");
         let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
         assert!(is_refused(refused) && !is_refused("i/o timeout"));

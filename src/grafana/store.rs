@@ -7,7 +7,7 @@ use super::{Api, Grafana, dashboard, foreign, moved, or_unreadable, path, text, 
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::http::escaped;
-use crate::model::observed::{Dashboard, Folder};
+use crate::model::observed::{DashboardState, FolderState};
 use crate::model::stack::{DashboardId, Stack};
 
 /// Before this version, a folder and its dashboards must have different titles; for untested
@@ -21,12 +21,12 @@ const LIBRARY_PANELS_FROM: u64 = 8;
 
 impl Grafana {
     /// The states of the stack's dashboards.
-    pub(super) async fn seen_dashboards(&self, stack: &Stack) -> Result<Vec<Dashboard>> {
-        let look = async |id| or_unreadable(self.seen_dashboard(stack, id).await, Dashboard::Unreadable);
+    pub(super) async fn seen_dashboards(&self, stack: &Stack) -> Result<Vec<DashboardState>> {
+        let look = async |id| or_unreadable(self.seen_dashboard(stack, id).await, DashboardState::Unreadable);
         try_join_all(stack.dashboards().map(look)).await
     }
 
-    pub(crate) async fn seen_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<Dashboard> {
+    pub(crate) async fn seen_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<DashboardState> {
         let (uid, ..) = stack.dashboard_identity(id);
         let found = self.dashboard(uid).await?;
         self.judge_dashboard(stack, id, found.as_ref()).await
@@ -38,15 +38,15 @@ impl Grafana {
         stack: &Stack,
         id: DashboardId,
         found: Option<&Value>,
-    ) -> Result<Dashboard> {
+    ) -> Result<DashboardState> {
         let (uid, ..) = stack.dashboard_identity(id);
         let Some(found) = found else {
             let clash = self.clash(stack, id).await?;
-            return Ok(clash.map_or(Dashboard::Missing, |(what, has_uid)| Dashboard::Clash { what, has_uid }));
+            return Ok(clash.map_or(DashboardState::Missing, |(what, has_uid)| DashboardState::Clash { what, has_uid }));
         };
         if found["meta"]["isFolder"] == true {
             let what = folder_with_uid(&text(&found["dashboard"]["title"]), uid);
-            return Ok(Dashboard::Clash { what, has_uid: true });
+            return Ok(DashboardState::Clash { what, has_uid: true });
         }
         let is_ours = match id {
             DashboardId::Bundled => dashboard::is_ours(&found["dashboard"]),
@@ -55,9 +55,9 @@ impl Grafana {
         if !is_ours {
             let what = format!("a dashboard called {:?} with the uid {uid:?}", text(&found["dashboard"]["title"]));
             let provisioned = if found["meta"]["provisioned"] == true { ", which a file provides" } else { "" };
-            return Ok(Dashboard::Clash { what: format!("{what}{provisioned}"), has_uid: true });
+            return Ok(DashboardState::Clash { what: format!("{what}{provisioned}"), has_uid: true });
         }
-        Ok(Dashboard::Present(dashboard::stored(found)))
+        Ok(DashboardState::Present(dashboard::stored(found)))
     }
 
     /// An object that has the uid or the title of a missing dashboard, and whether it has the uid.
@@ -196,15 +196,15 @@ impl Grafana {
     }
 
     /// The state of the stack's folder.
-    pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<Folder> {
-        let Some(title) = &stack.folder else { return Ok(Folder::NotWanted) };
+    pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<FolderState> {
+        let Some(title) = &stack.folder else { return Ok(FolderState::NotWanted) };
         let look = async {
             if self.folder(title).await?.is_some() {
-                return Ok(Folder::Present);
+                return Ok(FolderState::Present);
             }
-            Ok(if self.is_title_taken(title).await? { Folder::TitleTaken } else { Folder::Missing })
+            Ok(if self.is_title_taken(title).await? { FolderState::TitleTaken } else { FolderState::Missing })
         };
-        or_unreadable(look.await, Folder::Unreadable)
+        or_unreadable(look.await, FolderState::Unreadable)
     }
 
     /// Whether a dashboard has the title, and this version allows no folder with the same title.
@@ -258,7 +258,7 @@ impl Grafana {
     /// # Errors
     /// An error from the server.
     pub async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
-        let Dashboard::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
+        let DashboardState::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
         let is_other = seen.made_for.is_some_and(|made_for| !made_for.is_same(&stack.data_source.made_for()));
         if seen.edited || seen.provisioned || is_other {
             return Ok(());

@@ -8,7 +8,7 @@ use super::dashboard::{MARK, content_fingerprint, refer_by_name};
 use super::layout::{self, is_flux};
 use super::{Api, EXPRESSION, INFLUXDB, made_for, text};
 use crate::digest::fingerprint;
-use crate::model::stack::{DataSource, Need, NeededObject, UserDashboard};
+use crate::model::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject};
 
 /// The hidden variable that names the instance a dashboard was imported for; it survives a user's save.
 const OWNER: &str = "clipper_metrics";
@@ -38,7 +38,7 @@ fn unusable(message: impl Into<String>, hint: impl Into<String>) -> Unusable {
 ///
 /// # Errors
 /// With the reason if it is not a dashboard or cannot work with Clipper's data source.
-pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Unusable> {
+pub fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUserDashboard, Unusable> {
     let export = "export the dashboard from Grafana as JSON, and use that file";
     let text_of_file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut json: Value =
@@ -87,7 +87,7 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<UserDashboard, Un
         }
     }
     let needs = needs(&json, &mut notes);
-    Ok(UserDashboard {
+    Ok(DesiredUserDashboard {
         path: path.into(),
         uid,
         title,
@@ -251,8 +251,8 @@ fn fixed_source(source: &Value) -> Option<NeededObject> {
 
 /// The dashboard to send for an instance.
 #[must_use]
-pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Api) -> Value {
-    let mut dashboard: Value = serde_json::from_str(&want.content).unwrap_or(Value::Null);
+pub fn render(desired: &DesiredUserDashboard, instance: &str, source: &DesiredDataSource, api: Api) -> Value {
+    let mut dashboard: Value = serde_json::from_str(&desired.content).unwrap_or(Value::Null);
     let reference = api.reference(source);
     for_each_text(&mut dashboard, &mut |text| {
         if text.contains(PLACEHOLDER) {
@@ -275,7 +275,7 @@ pub fn render(want: &UserDashboard, instance: &str, source: &DataSource, api: Ap
     dashboard["id"] = Value::Null;
     let content = content_fingerprint(&dashboard);
     dashboard[MARK] = json!({
-        "edition": want.content_hash, "content": content, "instance": instance,
+        "edition": desired.content_hash, "content": content, "instance": instance,
         made_for::KEY: made_for::written(source.made_for()),
     });
     dashboard
@@ -320,8 +320,8 @@ mod tests {
     use super::super::dashboard;
     use super::*;
 
-    fn source() -> DataSource {
-        DataSource { name: "Clipper Metrics (x)".into(), ..DataSource::of_x() }
+    fn source() -> DesiredDataSource {
+        DesiredDataSource { name: "Clipper Metrics (x)".into(), ..DesiredDataSource::of_x() }
     }
 
     fn export() -> Value {
@@ -344,15 +344,15 @@ mod tests {
         })
     }
 
-    fn parsed(json: &Value) -> Result<UserDashboard, Unusable> {
+    fn parsed(json: &Value) -> Result<DesiredUserDashboard, Unusable> {
         parse("a.json", "x", &json.to_string())
     }
 
     #[test]
     fn an_export_gets_clippers_data_source_by_uid_or_by_name() {
-        let want = parsed(&export()).unwrap();
-        assert_eq!((want.uid.as_str(), want.title.as_str()), ("mine", "Mine"));
-        let sent = render(&want, "x", &source(), Api::Uid);
+        let desired = parsed(&export()).unwrap();
+        assert_eq!((desired.uid.as_str(), desired.title.as_str()), ("mine", "Mine"));
+        let sent = render(&desired, "x", &source(), Api::Uid);
         assert_eq!(sent["panels"][0]["datasource"], "x");
         assert_eq!(sent["panels"][0]["title"], "clipper");
         assert_eq!(sent["panels"][1]["datasource"]["uid"], "x");
@@ -361,7 +361,7 @@ mod tests {
         for key in ["__inputs", "__requires", "__elements", "version"] {
             assert!(sent.get(key).is_none(), "{key}");
         }
-        let sent = render(&want, "x", &source(), Api::Numeric);
+        let sent = render(&desired, "x", &source(), Api::Numeric);
         assert_eq!(sent["panels"][0]["datasource"], "Clipper Metrics (x)");
         assert_eq!(sent["panels"][1]["datasource"], "Clipper Metrics (x)");
         assert_eq!(sent["panels"][2]["datasource"], "${DS_CHOSEN}");
@@ -438,8 +438,8 @@ mod tests {
                 {"type": "stat", "title": "flux", "datasource": {"uid": "${DS_ANY}"}, "targets": [{"query": "from(bucket: \"b\")"}]},
             ],
         });
-        let want = parsed(&json).unwrap();
-        let sent = render(&want, "x", &source(), Api::Uid);
+        let desired = parsed(&json).unwrap();
+        let sent = render(&desired, "x", &source(), Api::Uid);
         let uid = |index: usize| sent["panels"][index]["datasource"]["uid"].as_str();
         assert_eq!(
             (sent["panels"][0]["datasource"].as_str(), uid(1), uid(2)),
@@ -447,7 +447,7 @@ mod tests {
         );
         assert_eq!(sent["panels"][2]["targets"][1]["datasource"]["uid"], "__expr__");
         assert_eq!(sent["panels"][3]["datasource"], "theirs");
-        let notes = want.notes.join("\n");
+        let notes = desired.notes.join("\n");
         for named in
             ["\"sun\" (DS_SUN)", "\"prometheus\" (DS_PROMETHEUS)", "input \"X\"", "\"flux\" is written in Flux"]
         {
@@ -455,11 +455,11 @@ mod tests {
         }
         let theirs = Need { by: "panel \"theirs\"".into(), object: NeededObject::DataSource("theirs".into()) };
         assert_eq!(
-            want.needs.iter().filter(|need| matches!(need.object, NeededObject::DataSource(_))).collect::<Vec<_>>(),
+            desired.needs.iter().filter(|need| matches!(need.object, NeededObject::DataSource(_))).collect::<Vec<_>>(),
             [&theirs]
         );
         let types = ["stat", "table", "odd"].map(|kind| NeededObject::PanelType(kind.into()));
-        assert!(types.iter().all(|kind| want.needs.iter().any(|need| need.object == *kind)), "{:?}", want.needs);
+        assert!(types.iter().all(|kind| desired.needs.iter().any(|need| need.object == *kind)), "{:?}", desired.needs);
     }
 
     #[test]
@@ -472,8 +472,8 @@ mod tests {
                 "title": "T", "__elements": elements,
                 "panels": [linked("l1"), {"type": "row", "panels": [linked("l1")]}, linked("gone")],
             });
-            let want = parsed(&json).unwrap();
-            let sent = render(&want, "x", &source(), Api::Uid);
+            let desired = parsed(&json).unwrap();
+            let sent = render(&desired, "x", &source(), Api::Uid);
             for panel in [&sent["panels"][0], &sent["panels"][1]["panels"][0]] {
                 assert_eq!(
                     (panel["type"].as_str(), &panel["id"], &panel["gridPos"]),
@@ -483,7 +483,7 @@ mod tests {
             }
             assert_eq!(sent["panels"][2]["type"], "text");
             assert!(!sent.to_string().contains("libraryPanel"));
-            let notes = want.notes.join("\n");
+            let notes = desired.notes.join("\n");
             assert!(
                 notes.contains("\"l1\" is imported as an ordinary panel")
                     && notes.contains("\"gone\" is not in the file"),
@@ -494,8 +494,8 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_is_ignored() {
-        let want = parse("a.json", "x", include_str!("../../tests/dashboards/bom.json")).unwrap();
-        assert_eq!(want.title, "With a byte-order mark");
+        let desired = parse("a.json", "x", include_str!("../../tests/dashboards/bom.json")).unwrap();
+        assert_eq!(desired.title, "With a byte-order mark");
     }
 
     proptest::proptest! {
@@ -507,17 +507,17 @@ mod tests {
             ]),
             title in "\\PC{0,5}",
         ) {
-            if let Ok(want) = parsed(&json) {
-                let _ = render(&want, "x", &source(), Api::Numeric);
+            if let Ok(desired) = parsed(&json) {
+                let _ = render(&desired, "x", &source(), Api::Numeric);
             }
             let mut whole = json;
             if let Some(fields) = whole.as_object_mut() {
                 fields.insert("title".into(), json!(title));
                 fields.insert("panels".into(), json!([]));
             }
-            if let Ok(want) = parsed(&whole) {
+            if let Ok(desired) = parsed(&whole) {
                 for api in [Api::Numeric, Api::Uid] {
-                    let sent = render(&want, "x", &source(), api);
+                    let sent = render(&desired, "x", &source(), api);
                     proptest::prop_assert_eq!(owner(&sent), Some("x"));
                     proptest::prop_assert!(!dashboard::read(&sent).edited);
                 }

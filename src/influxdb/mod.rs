@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::http::{Body, Http, Response, escaped};
 use crate::influxql::quoted;
-use crate::model::observed::{Influxdb as Seen, ServerResponse};
+use crate::model::observed::{InfluxdbState, ServerResponse};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::text::excerpt;
@@ -107,7 +107,7 @@ impl Influxdb {
     }
 
     /// The server's state and content, with its version.
-    pub async fn observe(&self, database: &str, within: Duration) -> (ServerResponse<Seen>, Option<String>) {
+    pub async fn observe(&self, database: &str, within: Duration) -> (ServerResponse<InfluxdbState>, Option<String>) {
         let version = match self.version(within).await {
             (_, Some(version)) => version,
             (answer, None) => return (answer.discard(), None),
@@ -118,7 +118,7 @@ impl Influxdb {
                 // A policy that may not be read stays unknown, which is not an error.
                 let policy = if has_database { self.default_retention(database).await.ok().flatten() } else { None };
                 let retention = policy.and_then(|policy| Retention::parse(&policy.duration));
-                ServerResponse::Answering(Seen { has_database, retention })
+                ServerResponse::Answering(InfluxdbState { has_database, retention })
             }
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
             Err(error) => ServerResponse::Silent(error.to_string()),

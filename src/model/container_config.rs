@@ -110,24 +110,24 @@ pub struct Difference {
     /// The field's name as users know it.
     pub field: String,
     /// The actual value; empty if there is none.
-    pub have: String,
+    pub actual: String,
     /// The desired value; empty if there is to be none.
-    pub want: String,
+    pub desired: String,
 }
 
 impl Difference {
     /// Compares two descriptions field by field.
     #[must_use]
-    pub fn between(have: &BTreeMap<String, String>, want: &BTreeMap<String, String>) -> Vec<Self> {
-        let names: std::collections::BTreeSet<&String> = have.keys().chain(want.keys()).collect();
+    pub fn between(actual: &BTreeMap<String, String>, desired: &BTreeMap<String, String>) -> Vec<Self> {
+        let names: std::collections::BTreeSet<&String> = actual.keys().chain(desired.keys()).collect();
         names
             .into_iter()
             .map(|name| Self {
                 field: name.clone(),
-                have: have.get(name).cloned().unwrap_or_default(),
-                want: want.get(name).cloned().unwrap_or_default(),
+                actual: actual.get(name).cloned().unwrap_or_default(),
+                desired: desired.get(name).cloned().unwrap_or_default(),
             })
-            .filter(|difference| difference.have != difference.want)
+            .filter(|difference| difference.actual != difference.desired)
             .collect()
     }
 }
@@ -135,7 +135,7 @@ impl Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or_none = |text: &str| if text.is_empty() { "(none)".to_string() } else { text.to_string() };
-        write!(f, "{}: {} -> {}", self.field, or_none(&self.have), or_none(&self.want))
+        write!(f, "{}: {} -> {}", self.field, or_none(&self.actual), or_none(&self.desired))
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_configuration_survives_its_label() {
-        let specification = ContainerConfig {
+        let config = ContainerConfig {
             image: ImageRef::parse("m:5000/grafana/grafana:12.4.10").unwrap(),
             publish: "[::1]:3000".parse().unwrap(),
             network: "x".into(),
@@ -155,9 +155,9 @@ mod tests {
             host_gateway: false,
             environment: [("GF_A".to_string(), "b=c".to_string())].into(),
         };
-        assert_eq!(ContainerConfig::from_fields(&specification.fields()), Some(specification.clone()));
-        for name in specification.fields().keys().filter(|name| !name.starts_with(ContainerConfig::VARIABLE)) {
-            let mut broken = specification.fields();
+        assert_eq!(ContainerConfig::from_fields(&config.fields()), Some(config.clone()));
+        for name in config.fields().keys().filter(|name| !name.starts_with(ContainerConfig::VARIABLE)) {
+            let mut broken = config.fields();
             broken.remove(name);
             assert_eq!(ContainerConfig::from_fields(&broken), None, "{name}");
         }

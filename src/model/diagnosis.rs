@@ -76,14 +76,14 @@ pub enum CheckOutcome {
     /// The check passed; details.
     Passed(String),
     /// The check failed.
-    Failed(Failure),
+    Failed(CheckFailure),
     /// The check could not run or does not apply; the reason.
     Skipped(String),
 }
 
 /// A failure that keeps data points from the panel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct CheckFailure {
     /// The failing object and the reason.
     pub why: String,
     /// How to fix it.
@@ -93,7 +93,7 @@ pub struct Failure {
 impl CheckOutcome {
     /// A failure with its reason and hint.
     pub fn failed(why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Failed(Failure { why: why.into(), hint: hint.into() })
+        Self::Failed(CheckFailure { why: why.into(), hint: hint.into() })
     }
 
     /// Whether the check passed.
@@ -132,7 +132,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// The first check that failed. Later failures may be consequences of it.
     #[must_use]
-    pub fn first_failure(&self) -> Option<(&Check, &Failure)> {
+    pub fn first_failure(&self) -> Option<(&Check, &CheckFailure)> {
         self.results.iter().find_map(|result| match &result.outcome {
             CheckOutcome::Failed(fault) => Some((&result.check, fault)),
             CheckOutcome::Passed(_) | CheckOutcome::Skipped(_) => None,

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The target of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ExportFormat {
     /// A Grafana that is provisioned from files.
     Provisioning,
     /// Docker Compose, with the instance's own volumes.
@@ -15,7 +15,7 @@ pub enum Format {
     Kubernetes,
 }
 
-impl Format {
+impl ExportFormat {
     /// All formats.
     pub const ALL: [Self; 4] = [Self::Provisioning, Self::Compose, Self::Swarm, Self::Kubernetes];
 
@@ -37,7 +37,7 @@ impl Format {
     }
 }
 
-impl fmt::Display for Format {
+impl fmt::Display for ExportFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -62,7 +62,7 @@ pub struct Exported {
     /// The instance.
     pub instance: String,
     /// The format.
-    pub format: Format,
+    pub format: ExportFormat,
     /// The directory, as supplied.
     pub directory: String,
     /// Each file's change, by its path in the directory.

@@ -12,7 +12,7 @@ use super::container_config::{ContainerConfig, PasswordSource};
 use super::login::{Credential, DefaultLogin};
 use super::retention::Retention;
 use super::role::Role;
-use super::stack::{DashboardId, MadeFor, Remembered, Restore};
+use super::stack::{DashboardId, MadeFor, Remembered, UnfinishedRestore};
 use super::upgrade::{NamedImage, Upgrade};
 use super::version::Version;
 use super::volume_content::{VolumeContent, VolumeFiles};
@@ -23,7 +23,7 @@ pub struct Observed {
     /// The time of the snapshot, in microseconds since 1970.
     pub time: u128,
     /// The engine, if the run uses one.
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineInfo>,
     /// The network that the containers share.
     pub network: Network,
     /// Names of running containers of other owners on that network; it cannot be removed while they use it.
@@ -31,9 +31,9 @@ pub struct Observed {
     /// The settings remembered with the instance.
     pub settings: StoredSettings,
     /// The InfluxDB role.
-    pub influxdb: Server<Influxdb>,
+    pub influxdb: ObservedServer<InfluxdbState>,
     /// The Grafana role.
-    pub grafana: Server<Grafana>,
+    pub grafana: ObservedServer<GrafanaState>,
     /// Other instances on this engine.
     pub others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
@@ -42,7 +42,7 @@ pub struct Observed {
 
 /// The engine that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Engine {
+pub struct EngineInfo {
     /// Its address.
     pub endpoint: String,
     /// Why this engine was chosen.
@@ -55,7 +55,7 @@ pub struct Engine {
     pub kind: EngineKind,
 }
 
-impl Engine {
+impl EngineInfo {
     /// Whether other hosts on the engine's network reach ports published on its loopback, which
     /// Docker 28.0 prevents. `None` if unknown.
     #[must_use]
@@ -118,7 +118,7 @@ pub struct StoredSettings {
     /// A change of Grafana's image that is still pending or was rolled back.
     pub upgrade: Option<Upgrade>,
     /// A restore that is not complete.
-    pub restore: Option<Restore>,
+    pub restore: Option<UnfinishedRestore>,
 }
 
 impl StoredSettings {
@@ -135,11 +135,11 @@ impl StoredSettings {
 
 /// One role: image, volume, container and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server<S> {
+pub struct ObservedServer<S> {
     /// The specified image, if the engine has it.
     pub image: Option<Image>,
     /// The volume with the role's name.
-    pub volume: Volume,
+    pub volume: VolumeState,
     /// The role's container.
     pub container: ContainerState,
     /// The other owner of the desired port.
@@ -155,7 +155,7 @@ pub struct Server<S> {
     /// The server's version, once known.
     pub version: Option<String>,
     /// The login to Grafana.
-    pub login: SeenLogin,
+    pub login: LoginState,
     /// The content of Grafana's volume; read only if a decision depends on it, and a container can show it.
     pub content: Option<VolumeContent>,
     /// The reason why the content of Grafana's volume could not be read.
@@ -165,13 +165,13 @@ pub struct Server<S> {
     pub last_image: Option<NamedImage>,
 }
 
-impl<S> Server<S> {
+impl<S> ObservedServer<S> {
     /// The version that the volume was created for, if the image tag named it.
     #[must_use]
     pub const fn label(&self) -> Option<Version> {
         match self.volume {
-            Volume::Ours { version, .. } => version,
-            Volume::Absent | Volume::Foreign => None,
+            VolumeState::Ours { version, .. } => version,
+            VolumeState::Absent | VolumeState::Foreign => None,
         }
     }
 
@@ -179,8 +179,8 @@ impl<S> Server<S> {
     #[must_use]
     pub fn image_label(&self) -> Option<String> {
         match &self.volume {
-            Volume::Ours { image, .. } => image.clone(),
-            Volume::Absent | Volume::Foreign => None,
+            VolumeState::Ours { image, .. } => image.clone(),
+            VolumeState::Absent | VolumeState::Foreign => None,
         }
     }
 
@@ -201,8 +201,8 @@ impl<S> Server<S> {
     #[must_use]
     pub fn files(&self) -> Option<VolumeFiles> {
         let mut files = self.content.as_ref()?.files.clone();
-        let waiting = self.container.ours().filter(|have| have.run == RunState::Created);
-        if waiting.is_some_and(|have| files.is_intended_for(&have.id)) {
+        let waiting = self.container.ours().filter(|actual| actual.run == RunState::Created);
+        if waiting.is_some_and(|actual| files.is_intended_for(&actual.id)) {
             files.intended = None;
         }
         Some(files)
@@ -241,11 +241,11 @@ pub enum PortHolder {
 
 /// The observed login to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SeenLogin {
+pub struct LoginState {
     /// The accepted login.
     pub accepted: Option<Credential>,
     /// The account that signed in.
-    pub account: Account,
+    pub account: SignedInAccount,
     /// The password file compared with the accepted password.
     pub file: PasswordFile,
     /// Whether the accepted password is Grafana's default.
@@ -256,7 +256,7 @@ pub struct SeenLogin {
 
 /// The account that signed in to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Account {
+pub enum SignedInAccount {
     /// No account.
     #[default]
     SignedOut,
@@ -293,7 +293,7 @@ pub struct Image {
 
 /// The volume with the specified name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Volume {
+pub enum VolumeState {
     /// It does not exist.
     Absent,
     /// It exists without this instance's label and is never changed.
@@ -328,7 +328,7 @@ impl ContainerState {
     #[must_use]
     pub const fn ours(&self) -> Option<&OurContainer> {
         match self {
-            Self::Ours(have) => Some(have),
+            Self::Ours(actual) => Some(actual),
             Self::Absent | Self::Foreign | Self::Duplicated(_) => None,
         }
     }
@@ -344,7 +344,7 @@ pub struct OurContainer {
     /// It was renamed, and another owner's container has taken its original name.
     pub name_taken: bool,
     /// The configuration it was created from; `None` if its label cannot be read.
-    pub specification: Option<ContainerConfig>,
+    pub config: Option<ContainerConfig>,
     /// The image that it was created from.
     pub image_id: String,
     /// Whether it is attached to the current network, compared by id. A container on a network that
@@ -374,7 +374,7 @@ impl OurContainer {
     /// The source of Grafana's first password; its default if the configuration cannot be read.
     #[must_use]
     pub fn password_source(&self) -> PasswordSource {
-        self.specification.as_ref().map_or(PasswordSource::Default, |made| made.password)
+        self.config.as_ref().map_or(PasswordSource::Default, |made| made.password)
     }
 
     /// Whether Grafana's first password came from the file in its volume.
@@ -386,13 +386,13 @@ impl OurContainer {
     /// Whether it is published at a port that the engine chose, which only the run that created it knows.
     #[must_use]
     pub fn is_private(&self) -> bool {
-        self.specification.as_ref().is_some_and(|made| made.publish.port() == 0)
+        self.config.as_ref().is_some_and(|made| made.publish.port() == 0)
     }
 
     /// Whether only the engine's host can reach it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
-        self.specification.as_ref().is_some_and(|specification| !specification.is_open())
+        self.config.as_ref().is_some_and(|config| !config.is_open())
     }
 }
 
@@ -458,7 +458,7 @@ impl<S> ServerResponse<S> {
 
 /// The content of InfluxDB.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Influxdb {
+pub struct InfluxdbState {
     /// The stack's database exists.
     pub has_database: bool,
     /// The retention period of its default policy, if known.
@@ -467,19 +467,19 @@ pub struct Influxdb {
 
 /// The content of Grafana.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grafana {
+pub struct GrafanaState {
     /// The organisation for all objects.
-    pub organisation: Organisation,
+    pub organisation: OrganisationState,
     /// The folder.
-    pub folder: Folder,
+    pub folder: FolderState,
     /// The data source.
-    pub data_source: DataSource,
+    pub data_source: DataSourceState,
     /// The bundled dashboard.
-    pub dashboard: Dashboard,
+    pub dashboard: DashboardState,
     /// The user's dashboards, in the stack's order; empty if they could not be read.
-    pub user_dashboards: Vec<Dashboard>,
+    pub user_dashboards: Vec<DashboardState>,
     /// The instance's alert rules.
-    pub alerts: AlertRules,
+    pub alerts: AlertRulesState,
     /// The result of a query through the data source.
     pub query: Query,
     /// What Grafana offers to users' dashboards; read only if the stack has any.
@@ -518,13 +518,13 @@ pub struct CatalogueSource {
     pub name: String,
 }
 
-impl Grafana {
+impl GrafanaState {
     /// One of the stack's dashboards.
     #[must_use]
-    pub fn dashboard(&self, id: DashboardId) -> &Dashboard {
+    pub fn dashboard(&self, id: DashboardId) -> &DashboardState {
         match id {
             DashboardId::Bundled => &self.dashboard,
-            DashboardId::User(index) => self.user_dashboards.get(index).unwrap_or(&Dashboard::Missing),
+            DashboardId::User(index) => self.user_dashboards.get(index).unwrap_or(&DashboardState::Missing),
         }
     }
 }
@@ -548,7 +548,7 @@ impl fmt::Display for Unreadable {
 
 /// Grafana's organisation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Organisation {
+pub enum OrganisationState {
     /// It exists, and the account belongs to it.
     Present,
     /// No organisation has that name.
@@ -561,7 +561,7 @@ pub enum Organisation {
 
 /// Grafana's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Folder {
+pub enum FolderState {
     /// None is specified.
     NotWanted,
     /// It exists.
@@ -576,7 +576,7 @@ pub enum Folder {
 
 /// The data source with the specified uid or name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DataSource {
+pub enum DataSourceState {
     /// It does not exist.
     Missing,
     /// It could not be read.
@@ -596,7 +596,7 @@ pub enum DataSource {
 
 /// The dashboard with the specified uid.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Dashboard {
+pub enum DashboardState {
     /// It does not exist, and nothing prevents its creation.
     Missing,
     /// It could not be read.
@@ -609,12 +609,12 @@ pub enum Dashboard {
         has_uid: bool,
     },
     /// It exists.
-    Present(SeenDashboard),
+    Present(ActualDashboard),
 }
 
 /// An existing dashboard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenDashboard {
+pub struct ActualDashboard {
     /// Whether its content differs from the saved version, or it lacks the mark.
     pub edited: bool,
     /// Whether it is provisioned from a file and cannot be saved.
@@ -632,7 +632,7 @@ pub struct SeenDashboard {
 
 /// The instance's alert rules in Grafana.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AlertRules {
+pub enum AlertRulesState {
     /// No setting mentions them, so they were not read.
     NotLookedAt,
     /// This server has no alerting, or the account may not read it; the reason.
@@ -640,22 +640,22 @@ pub enum AlertRules {
     /// They could not be read.
     Unreadable(Unreadable),
     /// They were read.
-    Seen(SeenAlerts),
+    Seen(ActualAlerts),
 }
 
 /// Both rules as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenAlerts {
+pub struct ActualAlerts {
     /// The latency rule.
-    pub latency: SeenRule,
+    pub latency: ActualRule,
     /// The silence rule.
-    pub silence: SeenRule,
+    pub silence: ActualRule,
 }
 
-impl SeenAlerts {
+impl ActualAlerts {
     /// One of the two rules.
     #[must_use]
-    pub const fn rule(&self, rule: AlertRule) -> &SeenRule {
+    pub const fn rule(&self, rule: AlertRule) -> &ActualRule {
         match rule {
             AlertRule::Latency => &self.latency,
             AlertRule::Silence => &self.silence,
@@ -665,7 +665,7 @@ impl SeenAlerts {
 
 /// One alert rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SeenRule {
+pub enum ActualRule {
     /// It does not exist, and nothing prevents its creation.
     Missing,
     /// It does not exist, and another object has its title or its folder's; that object.

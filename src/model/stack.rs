@@ -55,11 +55,11 @@ pub struct Stack {
     /// Title of the folder for new dashboards, if any.
     pub folder: Option<String>,
     /// Grafana's connection to the database.
-    pub data_source: DataSource,
+    pub data_source: DesiredDataSource,
     /// The bundled dashboard.
-    pub dashboard: Dashboard,
+    pub dashboard: DesiredDashboard,
     /// The user's dashboards.
-    pub user_dashboards: Vec<UserDashboard>,
+    pub user_dashboards: Vec<DesiredUserDashboard>,
     /// Remembered dashboard files that cannot be used now, with the reason; their dashboards in
     /// Grafana stay unchanged.
     pub unreadable_dashboards: Vec<String>,
@@ -70,9 +70,9 @@ pub struct Stack {
     /// The settings to remember with the instance; `None` without an engine.
     pub settings: Option<Settings>,
     /// The restore that this run carries out.
-    pub restore: Option<Restore>,
+    pub restore: Option<UnfinishedRestore>,
     /// The unfinished restore that this run takes over.
-    pub replaced_restore: Option<Restore>,
+    pub replaced_restore: Option<UnfinishedRestore>,
     /// The default image of Grafana.
     pub default_image: String,
     /// The desired image of Grafana that is not used because it failed.
@@ -136,7 +136,7 @@ impl Stack {
     #[must_use]
     pub fn public_url(&self, role: Role) -> Option<ServerUrl> {
         let spec = self.container(role)?;
-        let publish = spec.specification.publish;
+        let publish = spec.config.publish;
         if publish.ip().is_loopback() {
             return None;
         }
@@ -152,7 +152,7 @@ impl Stack {
     #[must_use]
     pub fn forward_command(&self) -> Option<String> {
         let EngineLocation::OverSsh { forward, .. } = &self.engine else { return None };
-        let publish = self.container(Role::Grafana)?.specification.publish;
+        let publish = self.container(Role::Grafana)?.config.publish;
         publish.ip().is_loopback().then(|| forward.command(publish))
     }
 
@@ -249,7 +249,7 @@ pub struct DesiredContainer {
     /// Container name.
     pub name: String,
     /// Its configuration.
-    pub specification: ContainerConfig,
+    pub config: ContainerConfig,
     /// The engine's host, unless it is this machine.
     pub engine_host: Option<String>,
     /// The engine's id of the image, if the image's name now belongs to another image.
@@ -260,7 +260,7 @@ impl DesiredContainer {
     /// The address to open or to write to.
     #[must_use]
     pub fn url(&self) -> ServerUrl {
-        let publish = self.specification.publish;
+        let publish = self.config.publish;
         self.url_at(publish.ip(), publish.port())
     }
 
@@ -325,12 +325,12 @@ pub struct Remembered {
     /// The value as supplied.
     pub value: String,
     /// Whether a file supplied it. A later run with a file that does not contain it drops it.
-    pub of_file: bool,
+    pub from_file: bool,
 }
 
 /// A restore, from its start until all its data is restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restore {
+pub struct UnfinishedRestore {
     /// The run that performs it.
     pub id: String,
     /// The path of the archive.
@@ -343,7 +343,7 @@ pub struct Restore {
     pub process: u32,
 }
 
-impl Restore {
+impl UnfinishedRestore {
     /// Whether both restore the same archive. Another archive may have been copied to the same path.
     #[must_use]
     pub fn is_of_same(&self, other: &Self) -> bool {
@@ -413,7 +413,7 @@ pub struct ClipperTarget {
 
 /// The data source, reduced to the fields that clipper-metrics sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DataSource {
+pub struct DesiredDataSource {
     /// Its stable uid, which panels refer to.
     pub uid: String,
     /// The name shown in Grafana.
@@ -438,7 +438,7 @@ pub struct MadeFor {
     pub url: String,
     /// The database.
     pub database: String,
-    /// The machine whose loopback the address is on, as in [`DataSource::machine`]; `None` if it does not matter, or in
+    /// The machine whose loopback the address is on, as in [`DesiredDataSource::machine`]; `None` if it does not matter, or in
     /// the mark of an older version.
     pub machine: Option<String>,
 }
@@ -467,7 +467,7 @@ impl fmt::Display for MadeFor {
 }
 
 #[cfg(test)]
-impl DataSource {
+impl DesiredDataSource {
     /// The data source of an instance `x`, for tests.
     pub(crate) fn of_x() -> Self {
         Self {
@@ -482,7 +482,7 @@ impl DataSource {
     }
 }
 
-impl DataSource {
+impl DesiredDataSource {
     /// The field for settings made by users, such as a client certificate for a proxy in front of InfluxDB.
     pub const OTHER_SETTINGS: &'static str = "other settings";
     /// The query language of the dashboard.
@@ -528,7 +528,7 @@ pub enum DashboardId {
 
 /// A user's dashboard from a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UserDashboard {
+pub struct DesiredUserDashboard {
     /// The file.
     pub path: String,
     /// Its stable uid: from the file, otherwise derived from the title.
@@ -566,7 +566,7 @@ pub enum NeededObject {
 
 /// The bundled dashboard and the values filled into it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dashboard {
+pub struct DesiredDashboard {
     /// Its stable uid, so that a second import replaces the first.
     pub uid: String,
     /// The title shown in Grafana.
@@ -579,7 +579,7 @@ pub struct Dashboard {
     pub models: Option<Vec<String>>,
 }
 
-impl Dashboard {
+impl DesiredDashboard {
     /// Clipper's own default for `slo_micros`, in microseconds.
     pub const DEFAULT_OBJECTIVE: u64 = 20_000;
 }

@@ -7,14 +7,14 @@ use super::alerts::{AlertRule, Alerts};
 use super::container_config::Difference;
 use super::invocation::{shell_word, typed_option};
 use super::observed::{
-    Catalogue, ContainerState, DataSource, Engine, Observed, Query, RunState, Server, ServerResponse, Unreadable,
-    Volume,
+    Catalogue, ContainerState, DataSourceState, EngineInfo, Observed, ObservedServer, Query, RunState, ServerResponse,
+    Unreadable, VolumeState,
 };
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource};
 use super::reports::Reports;
 use super::retention::Retention;
 use super::role::Role;
-use super::stack::{self, ClipperTarget, DashboardId, Need, NeededObject, Secret, Service, Stack};
+use super::stack::{ClipperTarget, DashboardId, DesiredUserDashboard, Need, NeededObject, Secret, Service, Stack};
 use super::upgrade::UpgradeState;
 
 /// Everything that `status` reports.
@@ -25,7 +25,7 @@ pub struct Status {
     /// Whether there is nothing to do and no blocker.
     pub in_sync: bool,
     /// The engine, if one is used.
-    pub engine: Option<Engine>,
+    pub engine: Option<EngineInfo>,
     /// InfluxDB.
     pub influxdb: ServerStatus,
     /// Grafana.
@@ -49,7 +49,7 @@ pub struct Status {
     /// The command that forwards it to this machine, if the engine is behind ssh.
     pub forward_command: Option<String>,
     /// The user's dashboards.
-    pub user_dashboards: Vec<UserDashboard>,
+    pub user_dashboards: Vec<UserDashboardStatus>,
     /// The alert rules, if a setting turns them on or off.
     pub alerts: Option<Object>,
     /// Clipper's reports.
@@ -59,7 +59,7 @@ pub struct Status {
     /// The latency objective that the dashboard shows, in microseconds.
     pub objective: Option<u64>,
     /// Grafana's account, with the password only if it was requested.
-    pub account: Account,
+    pub account: AccountStatus,
     /// What Clipper's file must contain for its reports to arrive.
     pub clipper_file: ClipperSettings,
     /// Every difference, one per line.
@@ -113,7 +113,7 @@ pub enum ClipperSettings {
 
 /// How to sign in to Grafana.
 #[derive(Debug, Clone)]
-pub struct Account {
+pub struct AccountStatus {
     /// The user.
     pub user: String,
     /// The password, if it may be shown.
@@ -199,7 +199,7 @@ pub struct ServerStatus {
     pub public_url: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// The image of the existing container, otherwise the desired one.
+    /// The image of the existing container, otherwise the stack one.
     pub image: Option<String>,
     /// The existing container.
     pub container: Option<ContainerStatus>,
@@ -233,7 +233,7 @@ pub struct Object {
 
 /// A user's dashboard.
 #[derive(Debug, Clone)]
-pub struct UserDashboard {
+pub struct UserDashboardStatus {
     /// Its file.
     pub path: String,
     /// Its title.
@@ -246,7 +246,7 @@ pub struct UserDashboard {
     pub limitations: Vec<String>,
 }
 
-impl UserDashboard {
+impl UserDashboardStatus {
     /// Its limitations, each with the dashboard's title.
     pub fn remarks(&self) -> impl Iterator<Item = String> + '_ {
         self.limitations.iter().map(|why| format!("dashboard {:?}: {why}", self.title))
@@ -266,36 +266,36 @@ impl Status {
 
 /// Derives the status.
 #[must_use]
-pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: Account) -> Status {
+pub fn summarize(stack: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: AccountStatus) -> Status {
     let object = |resource, name: &str| {
         let finding = plan.finding(resource).unwrap_or(&Finding::Unknown);
         Object { name: name.to_string(), state: object_state(finding), differences: differences(finding) }
     };
-    let influxdb = server(want, Role::Influxdb, &seen.influxdb, plan);
-    let grafana = server(want, Role::Grafana, &seen.grafana, plan);
+    let influxdb = server(stack, Role::Influxdb, &seen.influxdb, plan);
+    let grafana = server(stack, Role::Grafana, &seen.grafana, plan);
     let query = match seen.grafana.probe.state().map(|grafana| &grafana.query) {
         Some(Query::Ok) => QueryState::Ok,
         Some(Query::Failing(why)) => QueryState::Failing(why.clone()),
         Some(Query::Unasked) | None => QueryState::Unknown,
     };
-    let mut data_source = object(Resource::DataSource, &want.data_source.uid);
-    if matches!(seen.grafana.probe.state().map(|grafana| &grafana.data_source), Some(DataSource::Foreign(_))) {
+    let mut data_source = object(Resource::DataSource, &stack.data_source.uid);
+    if matches!(seen.grafana.probe.state().map(|grafana| &grafana.data_source), Some(DataSourceState::Foreign(_))) {
         data_source.state = ObjectState::Foreign;
     }
-    let dashboard_url = format!("{}/d/{}", grafana.url, want.dashboard.uid);
-    let user_dashboards = want.user_dashboards.iter().enumerate().map(|(index, own)| UserDashboard {
+    let dashboard_url = format!("{}/d/{}", grafana.url, stack.dashboard.uid);
+    let user_dashboards = stack.user_dashboards.iter().enumerate().map(|(index, own)| UserDashboardStatus {
         path: own.path.clone(),
         title: own.title.clone(),
         object: object(Resource::Dashboard(DashboardId::User(index)), &own.uid),
         url: format!("{}/d/{}", grafana.url, own.uid),
         limitations: limitations(own, seen.grafana.probe.state().and_then(|grafana| grafana.catalogue.as_ref())),
     });
-    let user_dashboards: Vec<UserDashboard> = user_dashboards.collect();
+    let user_dashboards: Vec<UserDashboardStatus> = user_dashboards.collect();
     // Remembered settings need not be typed again.
     let is_saved = plan.finding(Resource::Settings) == Some(&Finding::InSync);
-    let invocation = if is_saved { want.invocation.saved() } else { want.invocation.clone() };
+    let invocation = if is_saved { stack.invocation.saved() } else { stack.invocation.clone() };
     let command = |arguments: &str| invocation.command(arguments);
-    let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(want, &item.finding)).collect();
+    let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(stack, &item.finding)).collect();
     if hints.is_empty() && !plan.in_sync() {
         hints.push(format!("`{}` repairs this", command("up")));
     }
@@ -303,18 +303,18 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
         let replace = command("up --overwrite-dashboard");
         hints.push(match item.resource {
             Resource::Dashboard(id) => {
-                let (_, title, _) = want.dashboard_identity(id);
+                let (_, title, _) = stack.dashboard_identity(id);
                 format!("the dashboard {title:?} was edited and is kept; `{replace}` replaces it")
             }
-            _ if want.alerts == Alerts::Off => "edited alert rules are kept: delete them in Grafana".into(),
+            _ if stack.alerts == Alerts::Off => "edited alert rules are kept: delete them in Grafana".into(),
             _ => format!("alert rules were edited and are kept; `{replace}` replaces them"),
         });
     }
     hints.extend(lookalikes(seen));
     hints.extend(kept(plan));
-    hints.extend(unreadable_dashboards(want));
-    hints.extend(user_dashboards.iter().flat_map(UserDashboard::remarks));
-    hints.extend(refused_image(want));
+    hints.extend(unreadable_dashboards(stack));
+    hints.extend(user_dashboards.iter().flat_map(UserDashboardStatus::remarks));
+    hints.extend(refused_image(stack));
     if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
         let back = command(&format!("up --grafana-image {}", upgrade.from.name));
         hints.push(format!("`{back}` restores the previous Grafana with its database"));
@@ -322,26 +322,26 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
     hints.extend(reports.hints.iter().cloned());
     hints.dedup();
     Status {
-        instance: want.instance.clone(),
+        instance: stack.instance.clone(),
         in_sync: plan.in_sync(),
         engine: seen.engine.clone(),
-        database: object(Resource::Database, &want.database),
+        database: object(Resource::Database, &stack.database),
         retention: seen.influxdb.probe.state().and_then(|influxdb| influxdb.retention),
-        organisation: want.organisation.as_ref().map(|name| object(Resource::Organisation, name)),
+        organisation: stack.organisation.as_ref().map(|name| object(Resource::Organisation, name)),
         data_source,
         query,
-        dashboard: object(Resource::Dashboard(DashboardId::Bundled), &want.dashboard.uid),
-        dashboard_title: want.dashboard.title.clone(),
+        dashboard: object(Resource::Dashboard(DashboardId::Bundled), &stack.dashboard.uid),
+        dashboard_title: stack.dashboard.title.clone(),
         dashboard_url,
         user_dashboards,
-        alerts: plan.finding(Resource::Alerts).map(|_| object(Resource::Alerts, &alert_times(want))),
-        forward_command: want.forward_command(),
+        alerts: plan.finding(Resource::Alerts).map(|_| object(Resource::Alerts, &alert_times(stack))),
+        forward_command: stack.forward_command(),
         reports,
-        objective: objective(want, seen),
+        objective: objective(stack, seen),
         account,
-        configured_models: named_models(want, seen),
-        clipper_file: clipper_file(want),
-        findings: findings(want, plan),
+        configured_models: named_models(stack, seen),
+        clipper_file: clipper_file(stack),
+        findings: findings(stack, plan),
         hints,
         others: seen.others.clone(),
         lookalikes: lookalikes(seen).collect(),
@@ -360,29 +360,29 @@ pub fn summarize(want: &Stack, seen: &Observed, plan: &Plan, reports: Reports, a
 
 /// The current latency objective: from the file, otherwise from the dashboard.
 #[must_use]
-pub fn objective(want: &Stack, seen: &Observed) -> Option<u64> {
-    want.dashboard.objective.or_else(|| carried(seen)?.objective)
+pub fn objective(stack: &Stack, seen: &Observed) -> Option<u64> {
+    stack.dashboard.objective.or_else(|| carried(seen)?.objective)
 }
 
 /// The models in Clipper's file: from the file, otherwise from the dashboard.
 #[must_use]
-pub fn named_models(want: &Stack, seen: &Observed) -> Vec<String> {
-    let models = want.dashboard.models.clone();
+pub fn named_models(stack: &Stack, seen: &Observed) -> Vec<String> {
+    let models = stack.dashboard.models.clone();
     models.or_else(|| Some(carried(seen)?.models.clone())).unwrap_or_default()
 }
 
-fn carried(seen: &Observed) -> Option<&super::observed::SeenDashboard> {
+fn carried(seen: &Observed) -> Option<&super::observed::ActualDashboard> {
     match &seen.grafana.probe.state()?.dashboard {
-        super::observed::Dashboard::Present(dashboard) => Some(dashboard),
-        super::observed::Dashboard::Missing
-        | super::observed::Dashboard::Unreadable(_)
-        | super::observed::Dashboard::Clash { .. } => None,
+        super::observed::DashboardState::Present(dashboard) => Some(dashboard),
+        super::observed::DashboardState::Missing
+        | super::observed::DashboardState::Unreadable(_)
+        | super::observed::DashboardState::Clash { .. } => None,
     }
 }
 
 /// The conditions of the alerts, in short form.
-fn alert_times(want: &Stack) -> String {
-    let Some(settings) = want.alerts.settings() else { return String::new() };
+fn alert_times(stack: &Stack) -> String {
+    let Some(settings) = stack.alerts.settings() else { return String::new() };
     let seconds = |rule| settings.after(rule).as_secs();
     format!(
         "p99 above the objective for {}s, no report for {}s",
@@ -395,9 +395,9 @@ fn alert_times(want: &Stack) -> String {
 /// the command that prevents it. The command's rule drops new connections forwarded to the
 /// instance's network, so the engine's host can still connect.
 #[must_use]
-pub fn exposed_loopback(want: &Stack, seen: &Observed) -> Option<String> {
+pub fn exposed_loopback(stack: &Stack, seen: &Observed) -> Option<String> {
     let engine = seen.engine.as_ref().filter(|engine| engine.exposes_loopback() == Some(true))?;
-    let on_loopback = |role: &Role| want.container(*role).is_some_and(|spec| !spec.specification.is_open());
+    let on_loopback = |role: &Role| stack.container(*role).is_some_and(|spec| !spec.config.is_open());
     let roles: Vec<Role> = Role::ALL.into_iter().filter(on_loopback).collect();
     let bridge = format!("br-{}", seen.network.id()?.chars().take(12).collect::<String>());
     let ports: Vec<String> = roles.iter().map(|role| role.port().to_string()).collect();
@@ -425,7 +425,7 @@ fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
 }
 
 /// Parts of a user's dashboard that cannot work in this Grafana, and changes made for its import.
-fn limitations(own: &stack::UserDashboard, catalogue: Option<&Catalogue>) -> Vec<String> {
+fn limitations(own: &DesiredUserDashboard, catalogue: Option<&Catalogue>) -> Vec<String> {
     let mut found = own.notes.clone();
     for Need { by, object } in &own.needs {
         let why = match (object, catalogue) {
@@ -459,13 +459,13 @@ pub fn kept(plan: &Plan) -> impl Iterator<Item = String> + '_ {
 
 /// A hint for each remembered file that cannot be used.
 #[must_use]
-pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
-    let unreadable = want.unreadable_dashboards.iter();
-    let mut left: String = want.user_dashboards.iter().map(|own| typed_option("--dashboard", &own.path)).collect();
+pub fn unreadable_dashboards(stack: &Stack) -> Vec<String> {
+    let unreadable = stack.unreadable_dashboards.iter();
+    let mut left: String = stack.user_dashboards.iter().map(|own| typed_option("--dashboard", &own.path)).collect();
     if left.is_empty() {
         left = " --dashboard ''".into();
     }
-    let take_back = want.command(&format!("up{left}"));
+    let take_back = stack.command(&format!("up{left}"));
     unreadable
         .map(|why| format!("{why}; its dashboard in Grafana stays unchanged; `{take_back}` removes the file"))
         .collect()
@@ -473,13 +473,13 @@ pub fn unreadable_dashboards(want: &Stack) -> Vec<String> {
 
 /// The hint that an image failed, with the command that tries it again.
 #[must_use]
-pub fn refused_image(want: &Stack) -> Option<String> {
-    let refused = want.refused_image.as_ref()?;
-    let again = want.command(&format!("up --grafana-image {refused}"));
+pub fn refused_image(stack: &Stack) -> Option<String> {
+    let refused = stack.refused_image.as_ref()?;
+    let again = stack.command(&format!("up --grafana-image {refused}"));
     Some(format!("Grafana's image {refused} failed and is not used; `{again}` tries it again"))
 }
 
-fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
+fn findings(stack: &Stack, plan: &Plan) -> Vec<String> {
     let matters =
         |finding: &Finding| !matches!(finding, Finding::InSync | Finding::Edited | Finding::Kept(_) | Finding::Unknown);
     plan.items
@@ -487,21 +487,21 @@ fn findings(want: &Stack, plan: &Plan) -> Vec<String> {
         .filter(|item| matters(&item.finding))
         .map(|item| match item.resource {
             Resource::Dashboard(id @ DashboardId::User(_)) => {
-                format!("dashboard {:?}: {}", want.dashboard_identity(id).1, item.finding)
+                format!("dashboard {:?}: {}", stack.dashboard_identity(id).1, item.finding)
             }
             resource => format!("{resource}: {}", item.finding),
         })
         .collect()
 }
 
-fn hint(want: &Stack, finding: &Finding) -> Option<String> {
+fn hint(stack: &Stack, finding: &Finding) -> Option<String> {
     match finding {
         Finding::Blocked(Blocker { hint, .. }) => Some(hint.clone()),
         Finding::Unreadable(Unreadable { status: 403, .. }) => {
             Some("sign in to Grafana with an account that can read it, such as an administrator's".into())
         }
-        Finding::Unreadable(_) if want.container(Role::Grafana).is_some() => {
-            Some(format!("check the log with `{}`", want.command("logs grafana")))
+        Finding::Unreadable(_) if stack.container(Role::Grafana).is_some() => {
+            Some(format!("check the log with `{}`", stack.command("logs grafana")))
         }
         Finding::Unreadable(_) => Some("check Grafana's log".into()),
         _ => None,
@@ -531,24 +531,24 @@ fn differences(finding: &Finding) -> Vec<Difference> {
     }
 }
 
-/// The actual address of a server, while it differs from the desired one.
+/// The actual address of a server, while it differs from the stack one.
 #[must_use]
-pub fn actual_url<S>(want: &Stack, role: Role, seen: &Server<S>) -> ServerUrl {
-    let have = seen.container.ours();
-    let published = have.and_then(|have| have.published.or(Some(have.specification.as_ref()?.publish)));
-    match (want.container(role), published) {
-        (Some(spec), Some(at)) if at != spec.specification.publish => spec.url_at(at.ip(), at.port()),
-        _ => want.url(role),
+pub fn actual_url<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> ServerUrl {
+    let actual = seen.container.ours();
+    let published = actual.and_then(|actual| actual.published.or(Some(actual.config.as_ref()?.publish)));
+    match (stack.container(role), published) {
+        (Some(spec), Some(at)) if at != spec.config.publish => spec.url_at(at.ip(), at.port()),
+        _ => stack.url(role),
     }
 }
 
-fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerStatus {
+fn server<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>, plan: &Plan) -> ServerStatus {
     let finding = plan.finding(Resource::Server(role)).unwrap_or(&Finding::Unknown);
-    let (state, detail) = server_state(want, role, seen);
-    let spec = want.container(role);
-    let have = seen.container.ours();
-    let url = actual_url(want, role, seen);
-    let image = have.and_then(|have| Some(have.specification.as_ref()?.image.to_string()));
+    let (state, detail) = server_state(stack, role, seen);
+    let spec = stack.container(role);
+    let actual = seen.container.ours();
+    let url = actual_url(stack, role, seen);
+    let image = actual.and_then(|actual| Some(actual.config.as_ref()?.image.to_string()));
     ServerStatus {
         role,
         mode: if spec.is_some() { Mode::Container } else { Mode::External },
@@ -558,24 +558,24 @@ fn server<S>(want: &Stack, role: Role, seen: &Server<S>, plan: &Plan) -> ServerS
             _ => detail,
         },
         url: url.to_string(),
-        public_url: want.public_url(role).map(|url| url.to_string()),
+        public_url: stack.public_url(role).map(|url| url.to_string()),
         version: seen.version.clone(),
-        image: image.or_else(|| spec.map(|spec| spec.specification.image.to_string())),
-        container: have.map(|have| ContainerStatus {
-            name: have.name.clone(),
-            id: have.id.clone(),
-            started_at: have.started_at.clone(),
+        image: image.or_else(|| spec.map(|spec| spec.config.image.to_string())),
+        container: actual.map(|actual| ContainerStatus {
+            name: actual.name.clone(),
+            id: actual.id.clone(),
+            started_at: actual.started_at.clone(),
         }),
-        volume: (spec.is_some() || seen.volume != Volume::Absent)
-            .then(|| (role.object_name(&want.instance), matches!(seen.volume, Volume::Ours { .. }))),
+        volume: (spec.is_some() || seen.volume != VolumeState::Absent)
+            .then(|| (role.object_name(&stack.instance), matches!(seen.volume, VolumeState::Ours { .. }))),
         differences: differences(finding),
     }
 }
 
-fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, Option<String>) {
-    let service = want.service(role);
+fn server_state<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> (ServerState, Option<String>) {
+    let service = stack.service(role);
     let crashing = || {
-        let logs = want.command(&format!("logs {role}"));
+        let logs = stack.command(&format!("logs {role}"));
         (ServerState::Crashing, Some(format!("its container keeps crashing; `{logs}` shows why")))
     };
     if let (Service::Container(_), container) = (service, &seen.container) {
@@ -583,7 +583,7 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
             ContainerState::Absent => return (ServerState::Absent, None),
             ContainerState::Foreign => return (ServerState::Foreign, None),
             ContainerState::Duplicated(names) => return (ServerState::Foreign, Some(names.join(", "))),
-            ContainerState::Ours(have) => match have.run {
+            ContainerState::Ours(actual) => match actual.run {
                 RunState::Running => {}
                 RunState::Created => return (ServerState::Stopped, Some("never started".into())),
                 RunState::Paused => return (ServerState::Stopped, Some("paused".into())),
@@ -602,7 +602,7 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
         ServerResponse::Starting(why) => (ServerState::Starting, Some(why.clone())),
         // A crashing server runs for a moment between two crashes.
         ServerResponse::Silent(_)
-            if is_container && seen.container.ours().is_some_and(|have| have.crashes_repeatedly) =>
+            if is_container && seen.container.ours().is_some_and(|actual| actual.crashes_repeatedly) =>
         {
             crashing()
         }
@@ -616,28 +616,28 @@ fn server_state<S>(want: &Stack, role: Role, seen: &Server<S>) -> (ServerState, 
 const CLIPPER_DEFAULTS: (&str, &str) = ("127.0.0.1", "clipper");
 
 /// What Clipper's file must contain, compared with the supplied file.
-pub(crate) fn clipper_file(want: &Stack) -> ClipperSettings {
-    if let Some(why) = beyond_clipper(want) {
+pub(crate) fn clipper_file(stack: &Stack) -> ClipperSettings {
+    if let Some(why) = beyond_clipper(stack) {
         return ClipperSettings::Impossible(why);
     }
-    let url = want.url(Role::Influxdb);
-    let clipper = want.clipper.as_ref();
-    if clipper.is_some_and(|target| target.agrees(want)) {
+    let url = stack.url(Role::Influxdb);
+    let clipper = stack.clipper.as_ref();
+    if clipper.is_some_and(|target| target.agrees(stack)) {
         return ClipperSettings::Agree;
     }
     let (default_host, default_database) = CLIPPER_DEFAULTS;
     let is_default = url.host_for_clipper() == default_host
         && url.port == Role::Influxdb.port()
-        && want.database == default_database;
+        && stack.database == default_database;
     if clipper.is_none() && is_default {
         let address = format!("{default_host}:{}", url.port);
-        return ClipperSettings::Defaults { address, database: want.database.clone() };
+        return ClipperSettings::Defaults { address, database: stack.database.clone() };
     }
-    let is_reached = clipper.is_some_and(|target| target.reaches(want));
+    let is_reached = clipper.is_some_and(|target| target.reaches(stack));
     let lines = [
         (
-            clipper.is_some_and(|target| target.database == want.database),
-            format!("influx_dbname = {}", toml_string(&want.database)),
+            clipper.is_some_and(|target| target.database == stack.database),
+            format!("influx_dbname = {}", toml_string(&stack.database)),
         ),
         (
             is_reached || clipper.is_some_and(|target| target.host == url.host),
@@ -650,13 +650,13 @@ pub(crate) fn clipper_file(want: &Stack) -> ClipperSettings {
 
 /// The reason why Clipper cannot write to the stack's InfluxDB, if there is one.
 #[must_use]
-pub fn beyond_clipper(want: &Stack) -> Option<String> {
-    let url = want.url(Role::Influxdb);
+pub fn beyond_clipper(stack: &Stack) -> Option<String> {
+    let url = stack.url(Role::Influxdb);
     let what = if url.tls {
         "https"
     } else if !url.path.is_empty() {
         "a path"
-    } else if !want.data_source.user.is_empty() {
+    } else if !stack.data_source.user.is_empty() {
         "a user and password"
     } else {
         return None;
@@ -684,7 +684,7 @@ impl ClipperTarget {
             return self.port == Role::Influxdb.port();
         }
         let url = stack.url(Role::Influxdb);
-        let published = stack.container(Role::Influxdb).map(|spec| spec.specification.publish.ip());
+        let published = stack.container(Role::Influxdb).map(|spec| spec.config.publish.ip());
         let same_host = self.host == url.host
             || self.addresses.iter().any(|ip| {
                 published.is_some_and(|published| {

@@ -123,7 +123,7 @@ pub trait Report: Listener {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// The format of the answer.
-    pub format: Format,
+    pub format: OutputFormat,
     /// Print errors only.
     pub quiet: bool,
     /// Print every request.
@@ -140,7 +140,7 @@ pub struct Style {
 
 /// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum OutputFormat {
     /// Text for people.
     Human,
     /// One JSON document.
@@ -151,15 +151,15 @@ pub enum Format {
     JsonSchema,
 }
 
-/// The JSON Schema of every document that [`Format::Json`] gives.
+/// The JSON Schema of every document that [`OutputFormat::Json`] gives.
 pub const JSON_SCHEMA: &str = include_str!("../../assets/output.schema.json");
 
 /// The report for a style.
 #[must_use]
 pub fn choose(style: Style) -> Rc<dyn Report> {
-    if style.format == Format::Json {
+    if style.format == OutputFormat::Json {
         Rc::new(json::Json::new(style))
-    } else if style.format == Format::Env {
+    } else if style.format == OutputFormat::Env {
         Rc::new(env::Env::new(style))
     } else if style.live && !style.quiet && !style.verbose {
         Rc::new(human::Human::new(style))
@@ -183,9 +183,9 @@ pub fn print(text: &str) -> std::io::Result<()> {
 ///
 /// # Errors
 /// If standard output is closed.
-pub fn print_log_line(format: Format, role: Role, is_alone: bool, line: &str) -> std::io::Result<()> {
+pub fn print_log_line(format: OutputFormat, role: Role, is_alone: bool, line: &str) -> std::io::Result<()> {
     match format {
-        Format::Json => print(&json::log_line(role, line)),
+        OutputFormat::Json => print(&json::log_line(role, line)),
         _ if is_alone => print(&format!("{line}\n")),
         _ => print(&format!("{:<9}| {line}\n", role.name())),
     }

@@ -144,8 +144,10 @@ struct Volume<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Difference<'a> {
     field: &'a str,
-    have: Option<&'a str>,
-    want: Option<&'a str>,
+    #[serde(rename = "have")]
+    actual: Option<&'a str>,
+    #[serde(rename = "want")]
+    desired: Option<&'a str>,
 }
 
 /// An object inside a server.
@@ -612,7 +614,7 @@ impl<'a> State<'a> {
 }
 
 impl<'a> UserDashboard<'a> {
-    fn new(own: &'a status::UserDashboard) -> Self {
+    fn new(own: &'a status::UserDashboardStatus) -> Self {
         Self {
             uid: &own.object.name,
             title: &own.title,
@@ -683,8 +685,8 @@ fn differences(differences: &[container_config::Difference]) -> Vec<Difference<'
         .iter()
         .map(|difference| Difference {
             field: &difference.field,
-            have: value(&difference.have),
-            want: value(&difference.want),
+            actual: value(&difference.actual),
+            desired: value(&difference.desired),
         })
         .collect()
 }

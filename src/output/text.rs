@@ -16,7 +16,7 @@ use crate::model::invocation::{Invocation, shell_word};
 use crate::model::plan::{Finding, Plan, Step};
 use crate::model::reports::{ModelReport, Reports, span, written_name};
 use crate::model::status::{
-    ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status, UserDashboard,
+    ClipperSettings, Mode, Object, ObjectState, QueryState, ServerState, ServerStatus, Status, UserDashboardStatus,
 };
 use crate::model::text::{count, printable, printable_line};
 
@@ -252,7 +252,7 @@ fn up(status: &Status, executed: &[ExecutedStep], look: RenderOptions) -> String
     notes.extend(status.edited_dashboards().into_iter().map(|(title, _)| {
         format!("the dashboard {} was edited and is kept; {replace}", printable_line(&format!("{title:?}")))
     }));
-    let remarks = status.user_dashboards.iter().flat_map(UserDashboard::remarks);
+    let remarks = status.user_dashboards.iter().flat_map(UserDashboardStatus::remarks);
     notes.extend(remarks.map(|remark| printable_line(&remark)));
     for note in notes {
         page.gap();

@@ -258,7 +258,7 @@ impl Session {
         };
         let id = self.docker()?.create_container(creation, spec, &new.config).await?;
         connection.hold(Some(id));
-        self.move_to(connection, Some(spec.specification.publish));
+        self.move_to(connection, Some(spec.config.publish));
         Ok(())
     }
 
@@ -293,8 +293,8 @@ impl Session {
         let docker = self.docker()?;
         let id = connection.container()?.to_string();
         let spec = self.spec(role)?;
-        let have = docker.ours(role, &id).await?.and_then(|have| have.specification);
-        let publish = have.map_or(spec.specification.publish, |have| have.publish);
+        let actual = docker.ours(role, &id).await?.and_then(|actual| actual.config);
+        let publish = actual.map_or(spec.config.publish, |actual| actual.publish);
         // An address check left by an interrupted run may hold the address.
         for role in Role::ALL {
             docker.remove_address_check(&self.stack.instance, role).await?;

@@ -39,7 +39,7 @@ impl Cause {
 
     /// The next command to type; `user` is the image's user.
     pub(super) fn hint(self, stack: &Stack, spec: &DesiredContainer, user: &str) -> String {
-        let (volume, image) = (&spec.specification.volume, &spec.specification.image);
+        let (volume, image) = (&spec.config.volume, &spec.config.image);
         let [down, up] = ["down", "up"].map(|verb| stack.command(verb));
         match self {
             Self::Architecture => Refusal::Architecture.hint(&stack.invocation),

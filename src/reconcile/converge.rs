@@ -13,13 +13,13 @@ use crate::engine::address_of_this_machine;
 use crate::error::{Again, Error, Refusal, Result};
 use crate::model::container_config::PasswordSource;
 use crate::model::event::{Event, ExecutedStep, Listener};
-use crate::model::observed::{Account as Login, Observed, RunState, ServerResponse, Unreadable};
+use crate::model::observed::{Observed, RunState, ServerResponse, SignedInAccount, Unreadable};
 use crate::model::plan::{self, Finding, Phase, Plan, Resource, Step, UpOptions};
 use crate::model::reports::{self, Reports};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
-use crate::model::status::{self, Account, Status};
+use crate::model::status::{self, AccountStatus, Status};
 use crate::model::upgrade::UpgradeState;
 
 /// The number of plans made because another process changed the engine meanwhile.
@@ -202,7 +202,7 @@ fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
             Role::Influxdb => &seen.influxdb.container,
             Role::Grafana => &seen.grafana.container,
         };
-        container.ours().is_some_and(|have| have.run == RunState::Running)
+        container.ours().is_some_and(|actual| actual.run == RunState::Running)
     };
     let starts = |role: Role| plan.executable().any(|step| *step == Step::StartContainer(role));
     Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
@@ -367,8 +367,8 @@ pub async fn plan_up(session: &Session, options: UpOptions) -> Result<Preview> {
 /// Warns about published addresses that other hosts can reach.
 fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
     let open = |role| {
-        let specification = &stack.container(role)?.specification;
-        specification.is_open().then_some(specification.publish)
+        let config = &stack.container(role)?.config;
+        config.is_open().then_some(config.publish)
     };
     if let Some(at) = open(Role::Influxdb) {
         listener.on(Event::Warning(&format!(
@@ -637,17 +637,23 @@ async fn reports(session: &Session, influxdb: &Connection, seen: &Observed) -> R
     }
 }
 
-async fn account(session: &Session, grafana: &mut Connection, seen: &Observed, show_secrets: bool) -> Result<Account> {
+async fn account(
+    session: &Session,
+    grafana: &mut Connection,
+    seen: &Observed,
+    show_secrets: bool,
+) -> Result<AccountStatus> {
     let stack = session.stack();
     let is_known = stack.container(Role::Grafana).is_some();
-    let have = seen.grafana.container.ours().filter(|_| is_known);
+    let actual = seen.grafana.container.ours().filter(|_| is_known);
     let is_default = match seen.grafana.login.account {
-        Login::DefaultPassword => true,
-        Login::OwnPassword | Login::Other => false,
-        Login::SignedOut => have.is_none_or(|have| {
-            have.specification.as_ref().is_none_or(|specification| specification.password == PasswordSource::Default)
+        SignedInAccount::DefaultPassword => true,
+        SignedInAccount::OwnPassword | SignedInAccount::Other => false,
+        SignedInAccount::SignedOut => actual.is_none_or(|actual| {
+            actual.config.as_ref().is_none_or(|config| config.password == PasswordSource::Default)
         }),
     };
-    let password = if show_secrets && have.is_some() { session.grafana_password(grafana, have).await? } else { None };
-    Ok(Account { user: stack.login.user.clone(), password, is_default, is_known })
+    let password =
+        if show_secrets && actual.is_some() { session.grafana_password(grafana, actual).await? } else { None };
+    Ok(AccountStatus { user: stack.login.user.clone(), password, is_default, is_known })
 }

@@ -12,14 +12,14 @@ use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
 use crate::model::native::{System, exposure};
-use crate::model::observed::{Account, Observed, ServerResponse};
+use crate::model::observed::{Observed, ServerResponse, SignedInAccount};
 use crate::model::role::Role;
 use crate::model::stack::{Service, Stack};
 
 /// A warning for each external server on loopback that also answers at this machine's address `own` and
 /// lets every client in.
 pub(super) async fn exposures(stack: &Stack, seen: &Observed, own: IpAddr, listener: &Rc<dyn Listener>) -> Vec<String> {
-    let is_open = seen.grafana.login.account == Account::DefaultPassword;
+    let is_open = seen.grafana.login.account == SignedInAccount::DefaultPassword;
     let answers = seen.influxdb.probe.state().is_some();
     let influxdb = async {
         let url = url_at(stack, Role::Influxdb, own).filter(|_| answers)?;

@@ -60,11 +60,11 @@ impl Session {
         connection: &Connection,
         container: &ContainerState,
     ) -> Result<Option<ManagedServer>> {
-        let have = container.ours().filter(|have| have.run == RunState::Running);
-        let Some(have) = have.filter(|_| self.stack.container(connection.role).is_none()) else { return Ok(None) };
-        let found = arrives_in(self.docker()?, connection, &have.id, FORWARDED_WITHIN).await?;
+        let actual = container.ours().filter(|actual| actual.run == RunState::Running);
+        let Some(actual) = actual.filter(|_| self.stack.container(connection.role).is_none()) else { return Ok(None) };
+        let found = arrives_in(self.docker()?, connection, &actual.id, FORWARDED_WITHIN).await?;
         Ok(found.then(|| ManagedServer {
-            container: have.name.clone(),
+            container: actual.name.clone(),
             instance: self.stack.instance.clone(),
             is_own: true,
             runs: true,

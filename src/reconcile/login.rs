@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::grafana::{FormLogin, Grafana};
 use crate::http::Auth;
 use crate::model::login::{Credential, DefaultLogin};
-use crate::model::observed::{self, Account, OurContainer, PasswordFile, SeenLogin, ServerResponse};
+use crate::model::observed::{self, LoginState, OurContainer, PasswordFile, ServerResponse, SignedInAccount};
 use crate::model::role::Role;
 use crate::model::stack::{Login, Secret};
 use crate::model::volume_content::VolumeFiles;
@@ -133,30 +133,34 @@ impl Session {
 
     /// The logins to try before reading any file, in order. A supplied password is tried alone,
     /// unless Grafana moves off loopback and may still have the default one.
-    fn first_candidates(&self, have: Option<&OurContainer>) -> Vec<Credential> {
+    fn first_candidates(&self, actual: Option<&OurContainer>) -> Vec<Credential> {
         if self.credentials.grafana_token.is_some() {
             return vec![Credential::Token];
         }
         if self.credentials.grafana_password.is_none() {
-            return if have.is_some_and(OurContainer::is_made_with_file) { vec![] } else { vec![Credential::Default] };
+            return if actual.is_some_and(OurContainer::is_made_with_file) {
+                vec![]
+            } else {
+                vec![Credential::Default]
+            };
         }
-        let moves = self.stack.container(Role::Grafana).is_some_and(|spec| spec.specification.is_open())
-            && have.is_some_and(OurContainer::is_on_loopback);
+        let moves = self.stack.container(Role::Grafana).is_some_and(|spec| spec.config.is_open())
+            && actual.is_some_and(OurContainer::is_on_loopback);
         let default = (moves && self.stack.login.is_admin()).then_some(Credential::Default);
         [Credential::Supplied].into_iter().chain(default).collect()
     }
 
     /// The logins to try, in order. A pending password comes first, so that one attempt completes the change of an
     /// interrupted run.
-    async fn candidates(&self, connection: &mut Connection, have: Option<&OurContainer>) -> Result<Vec<Attempt>> {
-        let mut names = self.first_candidates(have);
+    async fn candidates(&self, connection: &mut Connection, actual: Option<&OurContainer>) -> Result<Vec<Attempt>> {
+        let mut names = self.first_candidates(actual);
         let mut files = VolumeFiles::default();
         if names.is_empty() {
             files = self.files(connection).await?;
             names.extend([Credential::Pending, Credential::Stored]);
             // A private Grafana locks no account.
             let is_empty = files.pending.is_none() && files.password.is_none();
-            if is_empty || have.is_some_and(OurContainer::is_private) {
+            if is_empty || actual.is_some_and(OurContainer::is_private) {
                 names.push(Credential::Default);
             }
         }
@@ -174,15 +178,15 @@ impl Session {
         connection: &mut Connection,
         health: Grafana,
         is_anonymous: bool,
-        have: Option<&OurContainer>,
+        actual: Option<&OurContainer>,
         influxdb_runs: bool,
-    ) -> Result<(ServerResponse<observed::Grafana>, SeenLogin)> {
-        if let Some(rejection) = self.still_rejected(connection, have).await? {
-            return Ok((ServerResponse::Refusing(rejection), SeenLogin::default()));
+    ) -> Result<(ServerResponse<observed::GrafanaState>, LoginState)> {
+        if let Some(rejection) = self.still_rejected(connection, actual).await? {
+            return Ok((ServerResponse::Refusing(rejection), LoginState::default()));
         }
         let mut candidates = match connection.logins.accepted.clone() {
             Some(accepted) => vec![accepted],
-            None => self.candidates(connection, have).await?,
+            None => self.candidates(connection, actual).await?,
         };
         let mut rejection = "the login was already rejected".to_string();
         loop {
@@ -191,7 +195,7 @@ impl Session {
                 // An interrupted run may have left a password that no label mentions.
                 let has_supplied =
                     self.credentials.grafana_token.is_some() || self.credentials.grafana_password.is_some();
-                if have.is_some() && !has_supplied {
+                if actual.is_some() && !has_supplied {
                     let files = self.files(connection).await?;
                     let stored = self.attempts(&[Credential::Pending, Credential::Stored], &files);
                     if stored.iter().any(|attempt| !connection.logins.rejected.contains(&attempt.auth)) {
@@ -200,7 +204,7 @@ impl Session {
                     }
                 }
                 connection.logins.give_up(&rejection);
-                return Ok((ServerResponse::Refusing(rejection), SeenLogin::default()));
+                return Ok((ServerResponse::Refusing(rejection), LoginState::default()));
             };
             let client = self.grafana_client(connection, attempt.auth.clone());
             client.same_version_as(&health);
@@ -217,13 +221,13 @@ impl Session {
                 }
                 probe => {
                     if !matches!(probe, ServerResponse::Answering(_)) {
-                        return Ok((probe, SeenLogin::default()));
+                        return Ok((probe, LoginState::default()));
                     }
                     connection.logins.accept(attempt.clone());
-                    let login = self.seen_login(connection, &attempt, have).await?;
-                    return Ok(match self.default_login(connection, &login, have).await {
-                        Ok(default_login) => (probe, SeenLogin { default_login, ..login }),
-                        Err(error) => (ServerResponse::Silent(error.to_string()), SeenLogin::default()),
+                    let login = self.seen_login(connection, &attempt, actual).await?;
+                    return Ok(match self.default_login(connection, &login, actual).await {
+                        Ok(default_login) => (probe, LoginState { default_login, ..login }),
+                        Err(error) => (ServerResponse::Silent(error.to_string()), LoginState::default()),
                     });
                 }
             }
@@ -231,9 +235,13 @@ impl Session {
     }
 
     /// The message of an earlier rejection, if nothing has changed since then that could help.
-    async fn still_rejected(&self, connection: &mut Connection, have: Option<&OurContainer>) -> Result<Option<String>> {
+    async fn still_rejected(
+        &self,
+        connection: &mut Connection,
+        actual: Option<&OurContainer>,
+    ) -> Result<Option<String>> {
         let Some(rejection) = connection.logins.gave_up.clone() else { return Ok(None) };
-        if have.is_none() || rejection.at.elapsed() < LOOK_AGAIN {
+        if actual.is_none() || rejection.at.elapsed() < LOOK_AGAIN {
             return Ok(Some(rejection.message));
         }
         connection.logins.files = None;
@@ -254,25 +262,27 @@ impl Session {
         &self,
         connection: &mut Connection,
         attempt: &Attempt,
-        have: Option<&OurContainer>,
-    ) -> Result<SeenLogin> {
+        actual: Option<&OurContainer>,
+    ) -> Result<LoginState> {
         let default = &self.credentials.default_password;
         let is_default = matches!(&attempt.auth, Auth::Basic(_, password) if password == default);
-        let seen = |account, file| SeenLogin {
+        let seen = |account, file| LoginState {
             accepted: Some(attempt.credential),
             account,
             file,
             has_default_password: is_default,
             default_login: DefaultLogin::NotTried,
         };
-        let Auth::Basic(user, password) = &attempt.auth else { return Ok(seen(Account::Other, PasswordFile::NotRead)) };
-        let account = match (user == Login::ADMIN, is_default) {
-            (false, _) => Account::Other,
-            (true, true) => Account::DefaultPassword,
-            (true, false) => Account::OwnPassword,
+        let Auth::Basic(user, password) = &attempt.auth else {
+            return Ok(seen(SignedInAccount::Other, PasswordFile::NotRead));
         };
-        let Some(have) = have else { return Ok(seen(account, PasswordFile::NotRead)) };
-        if is_default && !have.is_made_with_file() {
+        let account = match (user == Login::ADMIN, is_default) {
+            (false, _) => SignedInAccount::Other,
+            (true, true) => SignedInAccount::DefaultPassword,
+            (true, false) => SignedInAccount::OwnPassword,
+        };
+        let Some(actual) = actual else { return Ok(seen(account, PasswordFile::NotRead)) };
+        if is_default && !actual.is_made_with_file() {
             return Ok(seen(account, PasswordFile::NotRead));
         }
         let files = self.files(connection).await?;
@@ -291,12 +301,12 @@ impl Session {
     async fn default_login(
         &self,
         connection: &mut Connection,
-        login: &SeenLogin,
-        have: Option<&OurContainer>,
+        login: &LoginState,
+        actual: Option<&OurContainer>,
     ) -> Result<DefaultLogin> {
-        let is_open = self.stack.container(Role::Grafana).is_some_and(|spec| spec.specification.is_open());
-        let is_tried = is_open && have.is_some_and(OurContainer::is_private);
-        if !is_tried || login.account == Account::DefaultPassword {
+        let is_open = self.stack.container(Role::Grafana).is_some_and(|spec| spec.config.is_open());
+        let is_tried = is_open && actual.is_some_and(OurContainer::is_private);
+        if !is_tried || login.account == SignedInAccount::DefaultPassword {
             return Ok(DefaultLogin::NotTried);
         }
         if let Some(known) = connection.logins.default_login {
@@ -306,7 +316,7 @@ impl Session {
         let admin = self.grafana_client(connection, Auth::Basic(Login::ADMIN.into(), default.clone()));
         // The account admin has the accepted password for every way to sign in.
         let signs_in = match login.account {
-            Account::OwnPassword => false,
+            SignedInAccount::OwnPassword => false,
             _ => match admin.try_to_sign_in().await {
                 Ok(()) => true,
                 Err(Error::Refused { .. }) => false,
@@ -332,13 +342,13 @@ impl Session {
     pub async fn grafana_password(
         &self,
         connection: &mut Connection,
-        have: Option<&OurContainer>,
+        actual: Option<&OurContainer>,
     ) -> Result<Option<Secret>> {
         if let Some(Attempt { auth: Auth::Basic(_, password), .. }) = &connection.logins.accepted {
             return Ok(Some(password.clone()));
         }
-        let stored = match have {
-            Some(have) if have.is_made_with_file() => self.files(connection).await?.password,
+        let stored = match actual {
+            Some(actual) if actual.is_made_with_file() => self.files(connection).await?.password,
             _ => None,
         };
         let password = stored.unwrap_or_else(|| self.credentials.default_password.clone());

@@ -40,8 +40,8 @@ use crate::model::credentials::Credentials;
 use crate::model::event::Listener;
 use crate::model::image::ImageRef;
 use crate::model::observed::{
-    self, ContainerState, Network, Observed, OurContainer, PortHolder, RunState, SeenLogin, Server, ServerResponse,
-    StoredSettings, Volume,
+    self, ContainerState, LoginState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState,
+    ServerResponse, StoredSettings, VolumeState,
 };
 use crate::model::plan;
 use crate::model::role::Role;
@@ -174,7 +174,7 @@ impl Session {
         connections.grafana.logins.forget_facts();
         let nothing = || SeenRole {
             image: None,
-            volume: Volume::Absent,
+            volume: VolumeState::Absent,
             container: ContainerState::Absent,
             port_holder: None,
             volume_user: None,
@@ -203,7 +203,7 @@ impl Session {
         let read = self.read_content(&mut connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
         let (influxdb_probe, grafana_probe) = match depth {
             Depth::EngineOnly => {
-                (Ok((ServerResponse::Unasked, None)), Ok((ServerResponse::Unasked, None, SeenLogin::default())))
+                (Ok((ServerResponse::Unasked, None)), Ok((ServerResponse::Unasked, None, LoginState::default())))
             }
             Depth::Servers => {
                 let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
@@ -215,7 +215,7 @@ impl Session {
         };
         let (grafana_probe, unreadable) = match grafana_probe {
             Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => {
-                ((ServerResponse::Unasked, None, SeenLogin::default()), Some(why))
+                ((ServerResponse::Unasked, None, LoginState::default()), Some(why))
             }
             answer => (answer?, None),
         };
@@ -229,11 +229,13 @@ impl Session {
         }
         let free = |role, seen: &SeenRole| {
             let held = seen.port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
-            held.then(|| self.free_port(self.stack.container(role)?.specification.publish)).flatten()
+            held.then(|| self.free_port(self.stack.container(role)?.config.publish)).flatten()
         };
         let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
-        let influxdb = Server { free_port: free_ports[0], ..server(influxdb, influxdb_probe, influxdb_version) };
-        let mut grafana = Server { free_port: free_ports[1], login, ..server(grafana, grafana_probe, grafana_version) };
+        let influxdb =
+            ObservedServer { free_port: free_ports[0], ..server(influxdb, influxdb_probe, influxdb_version) };
+        let mut grafana =
+            ObservedServer { free_port: free_ports[1], login, ..server(grafana, grafana_probe, grafana_version) };
         let is_ours = self.stack.container(Role::Grafana).is_some() && grafana.container.ours().is_some();
         match read {
             Some(Ok(content)) => grafana.content = Some(content),
@@ -265,13 +267,13 @@ impl Session {
         upgrade: Option<&Upgrade>,
         depth: Depth,
     ) -> Result<Option<std::result::Result<VolumeContent, String>>> {
-        let Some(have) = seen.container.ours() else { return Ok(None) };
+        let Some(actual) = seen.container.ours() else { return Ok(None) };
         let is_needed = match depth {
-            Depth::Servers => plan::needs_content(&self.stack, have, seen.image.as_ref(), upgrade),
-            Depth::EngineOnly => have.run == RunState::Created,
+            Depth::Servers => plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade),
+            Depth::EngineOnly => actual.run == RunState::Created,
         };
         // The files of a dead container cannot be read; it is removed first.
-        if !is_needed || have.run == RunState::Dead {
+        if !is_needed || actual.run == RunState::Dead {
             return Ok(None);
         }
         let copies = upgrade.is_some_and(Upgrade::is_pending);
@@ -286,7 +288,7 @@ impl Session {
             connection.logins.files = None;
             // Podman cannot read a container at the moment at which it exits or starts.
             let passes = matches!(&error, Error::Docker { refusal, .. } if *refusal != Refusal::Gone);
-            if !passes || have.run == RunState::Created {
+            if !passes || actual.run == RunState::Created {
                 return Err(error);
             }
             pause(&mut backoff).await;
@@ -302,11 +304,11 @@ impl Session {
     }
 
     /// The image that ran last according to the volume's content, if it is not the specified one.
-    async fn last_image(&self, seen: &Server<observed::Grafana>) -> Result<Option<NamedImage>> {
+    async fn last_image(&self, seen: &ObservedServer<observed::GrafanaState>) -> Result<Option<NamedImage>> {
         let Some(spec) = self.stack.container(Role::Grafana) else { return Ok(None) };
         let Some(last) = seen.files().and_then(|files| files.last_image(seen.image_label())) else { return Ok(None) };
         let Ok(name) = ImageRef::parse(&last) else { return Ok(None) };
-        if name == spec.specification.image {
+        if name == spec.config.image {
             return Ok(None);
         }
         let id = self.docker()?.image_called(&last).await?.map(|image| image.id);
@@ -318,21 +320,21 @@ impl Session {
         if self.stack.engine != EngineLocation::Here {
             return None;
         }
-        let own = Role::ALL.map(|role| self.stack.container(role).map(|spec| spec.specification.publish.port()));
+        let own = Role::ALL.map(|role| self.stack.container(role).map(|spec| spec.config.publish.port()));
         let next = occupied.port().checked_add(1)?..=occupied.port().saturating_add(PORTS_TRIED);
         next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((occupied.ip(), *port)).is_ok())
     }
 
     /// Records a role's container and its address: the actual one while it runs, otherwise the desired one.
     fn locate(&self, connection: &mut Connection, container: &ContainerState) {
-        let have = container.ours();
-        connection.hold(have.map(|have| have.id.clone()));
-        match (self.stack.service(connection.role), have) {
+        let actual = container.ours();
+        connection.hold(actual.map(|actual| actual.id.clone()));
+        match (self.stack.service(connection.role), actual) {
             // Another server may answer at the desired address.
-            (Service::Container(_), Some(have)) if matches!(have.run, RunState::Running | RunState::Paused) => {
-                self.move_to(connection, have.published);
+            (Service::Container(_), Some(actual)) if matches!(actual.run, RunState::Running | RunState::Paused) => {
+                self.move_to(connection, actual.published);
             }
-            (Service::Container(spec), _) => self.move_to(connection, Some(spec.specification.publish)),
+            (Service::Container(spec), _) => self.move_to(connection, Some(spec.config.publish)),
             (Service::External { url }, _) => connection.move_to(url, &url.to_string()),
         }
     }
@@ -388,7 +390,7 @@ impl Session {
         connection: &Connection,
         container: &ContainerState,
         network: &Network,
-    ) -> Result<(ServerResponse<observed::Influxdb>, Option<String>)> {
+    ) -> Result<(ServerResponse<observed::InfluxdbState>, Option<String>)> {
         match self.may_answer(Role::Influxdb, container) {
             Answerable::No => return Ok((ServerResponse::Unasked, None)),
             Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None)),
@@ -418,24 +420,24 @@ impl Session {
         container: &ContainerState,
         network: &Network,
         influxdb_runs: bool,
-    ) -> Result<(ServerResponse<observed::Grafana>, Option<String>, SeenLogin)> {
+    ) -> Result<(ServerResponse<observed::GrafanaState>, Option<String>, LoginState)> {
         match self.may_answer(Role::Grafana, container) {
-            Answerable::No => return Ok((ServerResponse::Unasked, None, SeenLogin::default())),
-            Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None, SeenLogin::default())),
+            Answerable::No => return Ok((ServerResponse::Unasked, None, LoginState::default())),
+            Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None, LoginState::default())),
             Answerable::Yes => {}
         }
         let anonymous = self.grafana_client(connection, Auth::None);
         let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
         if !matches!(health, ServerResponse::Answering(())) {
-            return Ok((health.discard(), version, SeenLogin::default()));
+            return Ok((health.discard(), version, LoginState::default()));
         }
         if let Some(other) = self.identified(connection, network).await? {
-            return Ok((other, None, SeenLogin::default()));
+            return Ok((other, None, LoginState::default()));
         }
         // If another server answers in place of the container, the container says nothing about
         // that server's login.
-        let have = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
-        let (probe, login) = self.observe_signed_in(connection, anonymous, is_anonymous, have, influxdb_runs).await?;
+        let actual = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
+        let (probe, login) = self.observe_signed_in(connection, anonymous, is_anonymous, actual, influxdb_runs).await?;
         Ok((probe, version, login))
     }
 
@@ -468,9 +470,9 @@ impl Session {
     fn may_answer(&self, role: Role, container: &ContainerState) -> Answerable {
         match (self.stack.service(role), container) {
             (Service::External { .. }, _) => Answerable::Yes,
-            (Service::Container(_), ContainerState::Ours(have)) if have.run == RunState::Running => {
-                match (&self.stack.engine, is_published_on_loopback(have)) {
-                    _ if have.published.is_none() => Answerable::OutOfReach("it publishes no port".into()),
+            (Service::Container(_), ContainerState::Ours(actual)) if actual.run == RunState::Running => {
+                match (&self.stack.engine, is_published_on_loopback(actual)) {
+                    _ if actual.published.is_none() => Answerable::OutOfReach("it publishes no port".into()),
                     (EngineLocation::Elsewhere(host), true) => {
                         Answerable::OutOfReach(format!("it is published on the loopback of {host} only"))
                     }
@@ -489,8 +491,8 @@ enum Answerable {
     OutOfReach(String),
 }
 
-fn is_published_on_loopback(have: &OurContainer) -> bool {
-    have.published.map_or_else(|| have.is_on_loopback(), |at| at.ip().is_loopback())
+fn is_published_on_loopback(actual: &OurContainer) -> bool {
+    actual.published.map_or_else(|| actual.is_on_loopback(), |at| at.ip().is_loopback())
 }
 
 /// An address at which no server listens.
@@ -498,9 +500,9 @@ fn nowhere() -> ServerUrl {
     ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), 0)
 }
 
-fn server<S>(seen: SeenRole, probe: ServerResponse<S>, version: Option<String>) -> Server<S> {
+fn server<S>(seen: SeenRole, probe: ServerResponse<S>, version: Option<String>) -> ObservedServer<S> {
     let SeenRole { image, volume, container, port_holder, volume_user, managed_behind } = seen;
-    Server {
+    ObservedServer {
         image,
         volume,
         container,
@@ -510,7 +512,7 @@ fn server<S>(seen: SeenRole, probe: ServerResponse<S>, version: Option<String>) 
         managed_behind,
         probe,
         version,
-        login: SeenLogin::default(),
+        login: LoginState::default(),
         content: None,
         unreadable: None,
         last_image: None,

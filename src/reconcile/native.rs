@@ -29,7 +29,7 @@ pub async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Resul
 async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Result<Found> {
     let port = match stack.service(role) {
         Service::External { url } => return Ok(Found { role, url: url.clone(), answer: Answer::Named }),
-        Service::Container(spec) => spec.specification.publish.port(),
+        Service::Container(spec) => spec.config.publish.port(),
     };
     let url = ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port);
     let http = Http::new(role.name(), &url.to_string(), true, None, Rc::clone(listener))?;

@@ -32,7 +32,7 @@ impl Session {
         let Some(spec) = self.stack.container(role).filter(|_| self.stack.engine == EngineLocation::Here) else {
             return Ok(None);
         };
-        let publish = spec.specification.publish;
+        let publish = spec.config.publish;
         let is_here = is_of_this_machine(reachable(publish.ip()));
         if !is_here || seen.port_holder.is_some() || may_hold(&seen.container, publish) {
             return Ok(None);
@@ -59,7 +59,7 @@ impl Session {
         let Some(spec) = self.stack.container(role).filter(|_| self.stack.engine == EngineLocation::Here) else {
             return;
         };
-        let publish = spec.specification.publish;
+        let publish = spec.config.publish;
         let is_local = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(IpAddr::V4).contains(&publish.ip());
         let other = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), publish.port());
         if is_local && accepts(other).await {
@@ -75,9 +75,9 @@ impl Session {
 
 /// Whether the role's own container may hold an address.
 fn may_hold(container: &ContainerState, publish: SocketAddr) -> bool {
-    let Some(have) = container.ours() else { return false };
-    let made = have.published.or_else(|| have.specification.as_ref().map(|made| made.publish));
-    matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting | RunState::Dead)
+    let Some(actual) = container.ours() else { return false };
+    let made = actual.published.or_else(|| actual.config.as_ref().map(|made| made.publish));
+    matches!(actual.run, RunState::Running | RunState::Paused | RunState::Restarting | RunState::Dead)
         && made.is_none_or(|at| collide(at, publish))
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::http::PROBE;
 use crate::model::credentials::Credentials;
 use crate::model::diagnosis::{PanelAnswer, PanelContent, VariableContent};
-use crate::model::observed::{Dashboard, Observed};
+use crate::model::observed::{DashboardState, Observed};
 use crate::model::plan::{BlockReason, Finding, Item, Plan, Resource, Step};
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, Service, Stack};
@@ -43,7 +43,7 @@ impl Session {
             return Ok(Some("the dashboard does not exist".into()));
         };
         let seen = grafana.seen_dashboard(&self.stack, DashboardId::Bundled).await?;
-        let is_edited = matches!(seen, Dashboard::Present(seen) if seen.edited);
+        let is_edited = matches!(seen, DashboardState::Present(seen) if seen.edited);
         let is_answered = |panel: &PanelAnswer| matches!(panel.content, PanelContent::Points(_) | PanelContent::Empty);
         let some_answer = opened.panels.iter().any(is_answered);
         let sources = opened.sources.into_iter().map(|fault| {
@@ -87,8 +87,8 @@ impl Session {
         recorded.map_err(super::FailedStep::into_error)?;
         let mut stack: Stack = self.stack.clone();
         if let Service::Container(spec) = &mut stack.grafana {
-            spec.specification.image = refused.from.name.clone();
-            spec.specification.read_only = refused.from.name.to_string() == stack.default_image;
+            spec.config.image = refused.from.name.clone();
+            spec.config.read_only = refused.from.name.to_string() == stack.default_image;
             spec.pinned_image = refused.pinned().cloned();
         }
         // The supplied password was tried and stored before, and is restored with the database.
@@ -103,11 +103,11 @@ impl Session {
 /// The upgrade to give up, unless it has been in use for so long that users' changes would be lost.
 fn refusable(stack: &Stack, seen: &Observed) -> Option<Upgrade> {
     let pending = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven)?;
-    let tried = &stack.container(Role::Grafana)?.specification.image;
+    let tried = &stack.container(Role::Grafana)?.config.image;
     // If both images have the same name and no id is known, they cannot be distinguished.
     let is_known = pending.from.name != pending.to.name || pending.from.id.is_some();
     // If it differs, the image that failed is the previous one, on which a login was tried.
-    let made = seen.grafana.container.ours()?.specification.as_ref()?;
+    let made = seen.grafana.container.ours()?.config.as_ref()?;
     let is_blamed = pending.to.name == *tried
         && is_known
         && pending.is_recent(seen.time, stack.timeout)

@@ -37,7 +37,7 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
     let name = role.object_name(instance);
     Ok(DesiredContainer {
         role,
-        specification: ContainerConfig {
+        config: ContainerConfig {
             image,
             publish: SocketAddr::new(address, port),
             network: instance.into(),
@@ -65,7 +65,7 @@ pub(super) fn keep_image(
     let named = [&inputs.options, &inputs.environment]
         .into_iter()
         .any(|given| given.get(&Setting::GrafanaImage).is_some_and(|image| !image.is_empty()));
-    let made = &mut spec.specification;
+    let made = &mut spec.config;
     if named || !upgrade.refuses(&made.image) {
         return None;
     }
@@ -204,18 +204,18 @@ pub(super) fn loopback_owner(influxdb: &Service, grafana: &Service, engine: &Eng
 }
 
 /// The settings that would create a container again, in place of lost remembered ones.
-pub(super) fn settings_from(role: Role, have: &ContainerConfig) -> Vec<(Setting, String)> {
+pub(super) fn settings_from(role: Role, actual: &ContainerConfig) -> Vec<(Setting, String)> {
     let (ip, port, image) = settings_of(role);
     let mut found = Vec::new();
     // The engine chooses the port of a container that was created to try a login.
-    if have.publish.port() != 0 {
-        found.push((ip, have.publish.ip().to_string()));
-        found.push((port, have.publish.port().to_string()));
+    if actual.publish.port() != 0 {
+        found.push((ip, actual.publish.ip().to_string()));
+        found.push((port, actual.publish.port().to_string()));
     }
     let default = ImageRef::parse(image.key().default).ok();
-    if !have.read_only {
-        found.push((image, have.image.to_string()));
-    } else if let Some(prefix) = default.as_ref().and_then(|default| have.image.prefix_before(default)) {
+    if !actual.read_only {
+        found.push((image, actual.image.to_string()));
+    } else if let Some(prefix) = default.as_ref().and_then(|default| actual.image.prefix_before(default)) {
         found.push((Setting::Registry, prefix.to_string()));
     }
     found

@@ -7,7 +7,7 @@ use super::{Resolved, values};
 use crate::error::{Error, Result};
 use crate::model::alerts::{AlertSettings, Alerts};
 use crate::model::retention::Retention;
-use crate::model::stack::{Remembered, UserDashboard};
+use crate::model::stack::{DesiredUserDashboard, Remembered};
 
 pub(super) fn retention(resolved: &mut Resolved<'_>) -> Result<Option<Retention>> {
     let text = resolved.pick(Setting::Retention);
@@ -20,11 +20,11 @@ pub(super) fn user_dashboards(
     resolved: &mut Resolved<'_>,
     instance: &str,
     bundled_title: &str,
-) -> Result<(Vec<UserDashboard>, Vec<String>)> {
+) -> Result<(Vec<DesiredUserDashboard>, Vec<String>)> {
     let inputs = resolved.inputs;
     let is_given = inputs.given(Setting::Dashboard).is_some();
     let Some(paths) = resolved.pick(Setting::Dashboard) else { return Ok((Vec::new(), Vec::new())) };
-    let (mut found, mut unreadable): (Vec<UserDashboard>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut found, mut unreadable): (Vec<DesiredUserDashboard>, Vec<String>) = (Vec::new(), Vec::new());
     for path in split_paths(&paths) {
         let path = path.to_string_lossy();
         let read = (inputs.read_dashboard)(&path, instance)
@@ -39,8 +39,13 @@ pub(super) fn user_dashboards(
 }
 
 /// The clash of a dashboard with the bundled one or an earlier one.
-fn clash(own: &UserDashboard, others: &[UserDashboard], instance: &str, bundled_title: &str) -> Option<Error> {
-    let UserDashboard { path, uid, title, .. } = own;
+fn clash(
+    own: &DesiredUserDashboard,
+    others: &[DesiredUserDashboard],
+    instance: &str,
+    bundled_title: &str,
+) -> Option<Error> {
+    let DesiredUserDashboard { path, uid, title, .. } = own;
     let (message, what) = if uid == instance {
         (format!("{path} has the uid {uid:?} of the bundled dashboard"), "uid")
     } else if title == bundled_title {
@@ -72,7 +77,7 @@ pub(super) fn alerts(resolved: &mut Resolved<'_>) -> Result<Alerts> {
         }
         Some(false) => Ok(Alerts::Off),
         None if was_managed => {
-            resolved.values.insert(name.to_string(), Remembered { value: "false".into(), of_file: false });
+            resolved.values.insert(name.to_string(), Remembered { value: "false".into(), from_file: false });
             Ok(Alerts::Off)
         }
         None => Ok(Alerts::NotManaged),

@@ -31,8 +31,8 @@ use crate::model::invocation::{GivenOption, Invocation, Scope, shell_word, typed
 use crate::model::observed::StoredSettings;
 use crate::model::role::Role;
 use crate::model::stack::{
-    ClipperTarget, Dashboard, DataSource, EngineLocation, Login, Loss, Lost, MadeFor, Pull, Remembered, Secret,
-    Service, Settings, Stack, UnknownSetting, UserDashboard,
+    ClipperTarget, DesiredDashboard, DesiredDataSource, DesiredUserDashboard, EngineLocation, Login, Loss, Lost,
+    MadeFor, Pull, Remembered, Secret, Service, Settings, Stack, UnknownSetting,
 };
 
 /// The supplied secrets, already read from their files or variables.
@@ -78,7 +78,7 @@ pub struct Inputs {
     /// Whether this machine has an address.
     pub has_address: fn(IpAddr) -> bool,
     /// Reads a user's dashboard for an instance, by its path.
-    pub read_dashboard: fn(&str, &str) -> Result<UserDashboard>,
+    pub read_dashboard: fn(&str, &str) -> Result<DesiredUserDashboard>,
 }
 
 /// The memory of an instance.
@@ -112,10 +112,10 @@ impl Memory {
 impl Inputs {
     /// The value of the option, otherwise of the environment, otherwise of the file.
     pub(crate) fn given(&self, setting: Setting) -> Option<&String> {
-        self.options.get(&setting).or_else(|| self.environment.get(&setting)).or_else(|| self.of_file(setting))
+        self.options.get(&setting).or_else(|| self.environment.get(&setting)).or_else(|| self.in_file(setting))
     }
 
-    fn of_file(&self, setting: Setting) -> Option<&String> {
+    fn in_file(&self, setting: Setting) -> Option<&String> {
         let file = self.file.as_ref()?;
         match setting {
             Setting::Database => file.database.as_ref(),
@@ -217,18 +217,18 @@ impl Resolved<'_> {
     fn pick(&mut self, setting: Setting) -> Option<String> {
         let key = setting.key();
         let name = key.option;
-        let note = |value: &str, of_file| Remembered { value: value.into(), of_file };
+        let note = |value: &str, from_file| Remembered { value: value.into(), from_file };
         let inputs = self.inputs;
         let found = if let Some(value) = inputs.options.get(&setting) {
             // An empty option means no value, and overrides the sources below it.
             (!value.is_empty()).then(|| note(value, false))?
         } else if let Some(value) = inputs.environment.get(&setting) {
             note(value, false)
-        } else if let Some(value) = inputs.of_file(setting) {
+        } else if let Some(value) = inputs.in_file(setting) {
             note(value, true)
         } else {
             let remembered = self.remembered.get(name).filter(|_| key.remembered)?;
-            if remembered.of_file && inputs.file.is_some() {
+            if remembered.from_file && inputs.file.is_some() {
                 return None;
             }
             remembered.clone()
@@ -266,7 +266,7 @@ pub fn merge(inputs: &Inputs, memory: &Memory) -> Result<(Stack, Credentials)> {
     let (mut readable, unreadable) = split(values);
     let mut unknown = Vec::new();
     for (key, remembered) in unreadable {
-        let is_overridden = inputs.given(key.setting).is_some() || (remembered.of_file && inputs.file.is_some());
+        let is_overridden = inputs.given(key.setting).is_some() || (remembered.from_file && inputs.file.is_some());
         match stand_ins(memory).remove(key.option) {
             _ if is_overridden => {}
             Some(stand_in) => drop(readable.insert(key.option.into(), stand_in)),
@@ -289,7 +289,7 @@ pub fn remembered_images(inputs: &Inputs, memory: &Memory, stack: &Stack) -> Res
         }
     }
     let (own, _) = merge(inputs, &memory)?;
-    let image = |stack: &Stack, role| stack.container(role).map(|spec| spec.specification.image.clone());
+    let image = |stack: &Stack, role| stack.container(role).map(|spec| spec.config.image.clone());
     let images = Role::ALL.into_iter().filter(|role| image(stack, *role) != image(&own, *role));
     Ok(images.filter_map(|role| Some((role, image(stack, role)?))).collect())
 }
@@ -324,7 +324,7 @@ pub fn needs_containers(inputs: &Inputs, stored: &StoredSettings) -> bool {
 pub fn names_without_address(inputs: &Inputs, stored: &StoredSettings) -> Vec<(Setting, String)> {
     let used = |setting: Setting| {
         let remembered = stored.values.as_ref()?.get(setting.key().option)?;
-        (!remembered.of_file || inputs.file.is_none())
+        (!remembered.from_file || inputs.file.is_none())
             .then_some(remembered.value.as_str())
             .filter(|text| !text.is_empty())
     };
@@ -339,7 +339,7 @@ pub fn names_without_address(inputs: &Inputs, stored: &StoredSettings) -> Vec<(S
 fn stand_ins(memory: &Memory) -> BTreeMap<String, Remembered> {
     let made =
         memory.containers.iter().flat_map(|(role, made)| made.iter().flat_map(|made| settings_from(*role, made)));
-    made.map(|(setting, value)| (setting.key().option.to_string(), Remembered { value, of_file: false })).collect()
+    made.map(|(setting, value)| (setting.key().option.to_string(), Remembered { value, from_file: false })).collect()
 }
 
 /// The required settings that are unknown after all remembered settings were lost: neither an input nor a container
@@ -446,10 +446,10 @@ fn merge_with(
     // Without the remembered settings, the other port may differ.
     if let (Service::Container(one), Service::Container(other)) = (&influxdb, &grafana)
         && !matches!(remembering, Remembering::Nothing)
-        && collide(one.specification.publish, other.specification.publish)
+        && collide(one.config.publish, other.config.publish)
     {
         return Err(Error::usage(
-            format!("InfluxDB and Grafana cannot both be published at port {}", one.specification.publish.port()),
+            format!("InfluxDB and Grafana cannot both be published at port {}", one.config.publish.port()),
             "choose another port with --influxdb-port or --grafana-port",
         ));
     }
@@ -470,7 +470,7 @@ fn merge_with(
     let loopback = loopback_owner(&influxdb, &grafana, &inputs.engine).filter(|_| chosen_url.is_none());
     let machine = loopback.map(|owner| fingerprint_of(&owner, inputs));
     if let (Service::Container(spec), true) = (&mut grafana, chosen_url.is_none()) {
-        spec.specification.host_gateway = host_gateway;
+        spec.config.host_gateway = host_gateway;
     }
     if host_gateway && chosen_url.is_none() {
         expect_same_machine(&inputs.engine)?;
@@ -486,7 +486,7 @@ fn merge_with(
     let stack = Stack {
         influxdb,
         grafana,
-        data_source: DataSource {
+        data_source: DesiredDataSource {
             uid: name.clone(),
             name: title.clone(),
             is_url_chosen: chosen_url.is_some(),
@@ -495,7 +495,7 @@ fn merge_with(
             user: influxdb_user.clone().unwrap_or_default(),
             machine,
         },
-        dashboard: Dashboard {
+        dashboard: DesiredDashboard {
             uid: name.clone(),
             title,
             content_hash: inputs.content_hash.clone(),
@@ -573,7 +573,7 @@ fn expect_same_machine(engine: &EngineLocation) -> Result<()> {
 /// Whether a managed container is published at every address of its machine.
 fn publishes_everywhere(service: &Service) -> bool {
     match service {
-        Service::Container(spec) => spec.specification.publish.ip().is_unspecified(),
+        Service::Container(spec) => spec.config.publish.ip().is_unspecified(),
         Service::External { .. } => false,
     }
 }

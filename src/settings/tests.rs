@@ -22,7 +22,7 @@ fn inputs() -> Inputs {
         has_address: |ip| ip.is_loopback() || ip == IpAddr::from([192, 0, 2, 1]),
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
             name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),
-            name => Ok(UserDashboard {
+            name => Ok(DesiredUserDashboard {
                 path: path.into(),
                 uid: name[..1].into(),
                 title: name[..name.len().min(2)].into(),
@@ -81,7 +81,7 @@ fn defaults_are_clippers_and_grafanas_own_and_none_is_remembered() {
     assert_eq!(stack.url(Role::Influxdb).to_string(), "http://127.0.0.1:8086");
     assert_eq!(stack.url(Role::Grafana).to_string(), "http://127.0.0.1:3000");
     assert_eq!((stack.database.as_str(), stack.data_source.url.as_str()), ("clipper", "http://influxdb:8086"));
-    assert_eq!(spec(&stack, Role::Influxdb).specification.image.to_string(), "influxdb:1.12.4");
+    assert_eq!(spec(&stack, Role::Influxdb).config.image.to_string(), "influxdb:1.12.4");
     assert_eq!(stack.settings, Some(Settings::default()));
 }
 
@@ -100,8 +100,8 @@ fn option_beats_environment_beats_file_beats_what_is_remembered() {
     assert_eq!(stack.database, "an-option");
     assert_eq!(stack.url(Role::Influxdb).port, 8087);
     let values = stack.settings.unwrap().values;
-    assert_eq!((values["database"].value.as_str(), values["database"].of_file), ("an option", false));
-    assert_eq!((values["influxdb-port"].value.as_str(), values["influxdb-port"].of_file), ("8087", true));
+    assert_eq!((values["database"].value.as_str(), values["database"].from_file), ("an option", false));
+    assert_eq!((values["influxdb-port"].value.as_str(), values["influxdb-port"].from_file), ("8087", true));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn an_empty_option_takes_back_and_a_file_takes_back_what_a_file_gave() {
 }
 
 fn is_open(stack: &Stack) -> bool {
-    !spec(stack, Role::Grafana).specification.publish.ip().is_loopback()
+    !spec(stack, Role::Grafana).config.publish.ip().is_loopback()
 }
 
 #[test]
@@ -162,11 +162,11 @@ fn where_settings_are_lost_containers_stand_in_for_their_own_role() {
     it.options.insert(Setting::GrafanaPort, "3003".into());
     it.options.insert(Setting::Database, "d".into());
     let stack = merged(&it, &fresh()).unwrap();
-    let made = Role::ALL.map(|role| (role, Some(spec(&stack, role).specification.clone())));
+    let made = Role::ALL.map(|role| (role, Some(spec(&stack, role).config.clone())));
     let memory = Memory { containers: made.to_vec(), has_data: true, ..fresh() };
     let bare = merged(&inputs(), &memory).unwrap();
     assert_eq!(bare.url(Role::Grafana).port, 3003);
-    assert_eq!(spec(&bare, Role::Influxdb).specification, spec(&stack, Role::Influxdb).specification);
+    assert_eq!(spec(&bare, Role::Influxdb).config, spec(&stack, Role::Influxdb).config);
     assert_eq!(unknown(&bare), ["database"]);
     let told = merged(&with(Setting::Database, "d"), &memory).unwrap();
     assert_eq!((unknown(&told), told.settings.unwrap().lost.unwrap().cause), (vec![], Loss::Gone));
@@ -175,7 +175,7 @@ fn where_settings_are_lost_containers_stand_in_for_their_own_role() {
 #[test]
 fn where_settings_are_lost_a_role_without_a_container_may_be_an_external_server() {
     let stack = merged(&inputs(), &fresh()).unwrap();
-    let grafana = (Role::Grafana, Some(spec(&stack, Role::Grafana).specification.clone()));
+    let grafana = (Role::Grafana, Some(spec(&stack, Role::Grafana).config.clone()));
     let memory = Memory { containers: vec![grafana], has_data: true, ..fresh() };
     assert_eq!(unknown(&merged(&inputs(), &memory).unwrap()), ["database", "influxdb-url"]);
     // The database alone does not say who serves it.
@@ -194,7 +194,7 @@ fn where_settings_are_lost_a_role_without_a_container_may_be_an_external_server(
 }
 
 fn remembered(pairs: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
-    let value = |value: &str| Remembered { value: value.into(), of_file: false };
+    let value = |value: &str| Remembered { value: value.into(), from_file: false };
     pairs.iter().map(|(name, text)| ((*name).to_string(), value(text))).collect()
 }
 
@@ -294,7 +294,7 @@ fn an_unreadable_value_of_an_unused_container_is_no_obstacle_and_a_container_sta
     let back = merged(&with(Setting::InfluxdbUrl, ""), &remembering(values.clone())).unwrap();
     assert_eq!(unknown(&back), ["influxdb-port"]);
     let made = merged(&with(Setting::InfluxdbPort, "8099"), &fresh()).unwrap();
-    let made = spec(&made, Role::Influxdb).specification.clone();
+    let made = spec(&made, Role::Influxdb).config.clone();
     let memory = Memory { containers: vec![(Role::Influxdb, Some(made))], ..remembering(values) };
     let back = merged(&with(Setting::InfluxdbUrl, ""), &memory).unwrap();
     assert_eq!((back.url(Role::Influxdb).port, back.settings.unwrap().lost), (8099, None));
@@ -354,15 +354,15 @@ fn a_registry_stands_before_both_default_images_and_no_others() {
     let mut it = with(Setting::Registry, "mirror:5000/");
     it.options.insert(Setting::GrafanaImage, "own/grafana".into());
     let stack = merged(&it, &fresh()).unwrap();
-    assert_eq!(spec(&stack, Role::Influxdb).specification.image.to_string(), "mirror:5000/influxdb:1.12.4");
-    let grafana = &spec(&stack, Role::Grafana).specification;
+    assert_eq!(spec(&stack, Role::Influxdb).config.image.to_string(), "mirror:5000/influxdb:1.12.4");
+    let grafana = &spec(&stack, Role::Grafana).config;
     assert_eq!((grafana.image.to_string().as_str(), grafana.read_only), ("own/grafana:latest", false));
 }
 
 #[test]
 fn a_host_name_becomes_one_address() {
     let stack = merged(&with(Setting::InfluxdbIp, "localhost"), &fresh()).unwrap();
-    assert_eq!(spec(&stack, Role::Influxdb).specification.publish.ip(), IpAddr::from([127, 0, 0, 1]));
+    assert_eq!(spec(&stack, Role::Influxdb).config.publish.ip(), IpAddr::from([127, 0, 0, 1]));
     assert!(merged(&with(Setting::InfluxdbIp, "nowhere"), &fresh()).is_err());
 }
 
@@ -385,7 +385,7 @@ fn a_wildcard_is_reached_on_loopback_and_an_engine_elsewhere_by_its_name() {
 #[test]
 fn the_default_password_is_for_loopback_alone() {
     let mut it = inputs();
-    let source = |it: &Inputs| merged(it, &fresh()).map(|stack| spec(&stack, Role::Grafana).specification.password);
+    let source = |it: &Inputs| merged(it, &fresh()).map(|stack| spec(&stack, Role::Grafana).config.password);
     assert_eq!(source(&it).unwrap(), PasswordSource::Default);
     it.secrets.grafana_password = Some(Secret::new("admin"));
     assert_eq!(source(&it).unwrap(), PasswordSource::Default);
@@ -559,7 +559,7 @@ fn a_command_for_a_remembered_instance_repeats_credentials_alone() {
 #[test]
 fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
     let images = |inputs: &Inputs, remembered: &[(&str, &str)]| {
-        let note = |value: &str| Remembered { value: value.into(), of_file: false };
+        let note = |value: &str| Remembered { value: value.into(), from_file: false };
         let values = remembered.iter().map(|(name, value)| ((*name).to_string(), note(value))).collect();
         let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
         let memory = Memory { stored: Some(stored), ..Memory::default() };
@@ -609,11 +609,11 @@ fn a_remembered_host_name_without_an_address_stops_nothing_while_the_container_e
         "metrics.lan".into();
     assert!(needs_containers(&inputs(), memory.stored.as_ref().unwrap()));
     assert!(merged(&inputs(), &memory).is_err(), "without a container, no address is known");
-    let mut made = stack.container(Role::Influxdb).unwrap().specification.clone();
+    let mut made = stack.container(Role::Influxdb).unwrap().config.clone();
     made.publish.set_ip([192, 0, 2, 1].into());
     memory.containers = vec![(Role::Influxdb, Some(made))];
     let again = merged(&inputs(), &memory).unwrap();
-    assert_eq!(again.container(Role::Influxdb).unwrap().specification.publish.ip(), IpAddr::from([192, 0, 2, 1]));
+    assert_eq!(again.container(Role::Influxdb).unwrap().config.publish.ip(), IpAddr::from([192, 0, 2, 1]));
     assert_eq!(again.settings.unwrap().values["influxdb-ip"].value, "metrics.lan", "it stays remembered");
     assert!(merged(&with(Setting::InfluxdbIp, "metrics.lan"), &memory).is_err(), "this run names it");
 }

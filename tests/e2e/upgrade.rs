@@ -259,8 +259,8 @@ fn killed_after_every_step_one_up_restores_the_old_dashboard() {
             let up = ran(&it.command(&["up", "--timeout", timeout]).command().output().unwrap());
             assert!(has_data(&it), "{target} after step {step}: {}", up.err);
             // Before the settings are saved, the new image was not requested.
-            let want = if target == NEW && was_saved { image(NEW) } else { image(OLD) };
-            assert_eq!(runs(&it), want, "{target} after step {step}: {}", up.err);
+            let desired = if target == NEW && was_saved { image(NEW) } else { image(OLD) };
+            assert_eq!(runs(&it), desired, "{target} after step {step}: {}", up.err);
             assert_eq!(copied(&it), 0, "{target} after step {step}: {}", up.err);
             assert!(it.run(&["up"]).expect(0).out.contains("nothing to do"), "{target} after step {step}");
             if runs(&it) != image(OLD) {

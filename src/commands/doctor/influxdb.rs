@@ -31,7 +31,7 @@ impl Examination<'_> {
         }
         let influxdb = match self.from {
             Some(container) => self.ask_from_inside(container, target).await?,
-            None if target.of_file => self.session.influxdb_at(&target.url)?,
+            None if target.from_file => self.session.influxdb_at(&target.url)?,
             None => self.session.influxdb(&self.connections.influxdb),
         };
         let started = Instant::now();
@@ -169,13 +169,13 @@ impl Examination<'_> {
         let stack = self.session.stack();
         let real = stack.url(Role::Influxdb);
         let answers = status.influxdb.state == ServerState::Answering;
-        if target.of_file && answers && status.influxdb.url != target.url.to_string() {
+        if target.from_file && answers && status.influxdb.url != target.url.to_string() {
             return format!(
                 "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that address",
                 status.influxdb.url
             );
         }
-        if target.of_file && target.url.to_string() != real.to_string() {
+        if target.from_file && target.url.to_string() != real.to_string() {
             return format!(
                 "set influx_ip and influx_port in Clipper's file to {}:{}",
                 bracketed(real.host_for_clipper()),

@@ -79,7 +79,7 @@ struct Target {
     url: ServerUrl,
     database: String,
     /// Clipper's file names it.
-    of_file: bool,
+    from_file: bool,
 }
 
 impl Target {
@@ -89,7 +89,7 @@ impl Target {
         match &stack.clipper {
             Some(file) => {
                 let database = if file.database.is_empty() { &stack.database } else { &file.database };
-                Self { url: ServerUrl::http(&file.host, file.port), database: database.clone(), of_file: true }
+                Self { url: ServerUrl::http(&file.host, file.port), database: database.clone(), from_file: true }
             }
             None => Self {
                 url: inside.map_or_else(
@@ -97,7 +97,7 @@ impl Target {
                     |spec| ServerUrl::http(&spec.name, Role::Influxdb.port()),
                 ),
                 database: stack.database.clone(),
-                of_file: false,
+                from_file: false,
             },
         }
     }
@@ -138,7 +138,8 @@ impl Examination<'_> {
 
         let (settings, may_write) = clipper_settings(stack, &target, &named);
         self.note(Check::ClipperSettings, settings, Duration::ZERO);
-        let is_other = seen.influxdb.probe == ServerResponse::NotTheContainer && !target.of_file && self.from.is_none();
+        let is_other =
+            seen.influxdb.probe == ServerResponse::NotTheContainer && !target.from_file && self.from.is_none();
         if is_other {
             let blocked = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
             self.note(Check::Influxdb, CheckOutcome::failed(blocked.why, blocked.hint), Duration::ZERO);
@@ -201,7 +202,7 @@ impl Examination<'_> {
 /// Checks where Clipper's file leads, and whether a write there makes sense.
 fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> (CheckOutcome, bool) {
     // The address in the file may be a proxy that Clipper can use.
-    if let Some(why) = status::beyond_clipper(stack).filter(|_| !target.of_file) {
+    if let Some(why) = status::beyond_clipper(stack).filter(|_| !target.from_file) {
         let hint = "pass Clipper's file with -c if it names a proxy, or omit --influxdb-url to use a container";
         return (CheckOutcome::failed(why, hint), false);
     }
@@ -273,7 +274,7 @@ fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[S
             CheckOutcome::failed(format!("Clipper's last report was {} ago", ago(at)), check_clipper())
         }
         // If a file describes a Clipper, demo data does not replace its reports.
-        (Some(_), None) if reports.demo && !target.of_file => CheckOutcome::Passed("demo data only".into()),
+        (Some(_), None) if reports.demo && !target.from_file => CheckOutcome::Passed("demo data only".into()),
         (Some(_), None) => match reports.elsewhere.first() {
             Some(other) => CheckOutcome::failed(
                 format!("database {} contains no reports, but {} does", stack.database, reports.elsewhere.join(", ")),

@@ -19,7 +19,8 @@ use crate::model::image::ImageRef;
 use crate::model::login::Credential;
 use crate::model::native::{System, installation};
 use crate::model::observed::{
-    Account, ContainerState, Image, ManagedServer, OurContainer, PortHolder, RunState, Server, ServerResponse, Volume,
+    ContainerState, Image, ManagedServer, ObservedServer, OurContainer, PortHolder, RunState, ServerResponse,
+    SignedInAccount, VolumeState,
 };
 use crate::model::publish;
 use crate::model::role::Role;
@@ -32,7 +33,7 @@ use crate::model::volume_content::VolumeContent;
 pub(super) struct Context<'a, S> {
     pub(super) stack: &'a Stack,
     pub(super) spec: &'a DesiredContainer,
-    pub(super) seen: &'a Server<S>,
+    pub(super) seen: &'a ObservedServer<S>,
     pub(super) options: UpOptions,
     /// Whether the container is removed first because the other role needs its port.
     pub(super) frees_port_first: bool,
@@ -45,35 +46,35 @@ pub(super) struct Context<'a, S> {
 impl<S> Context<'_, S> {
     /// Whether the previous database must be restored before the desired image starts.
     pub(super) fn restores(&self) -> bool {
-        let is_kept = self.seen.volume != Volume::Absent;
-        is_kept && self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.specification.image))
+        let is_kept = self.seen.volume != VolumeState::Absent;
+        is_kept && self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.config.image))
     }
 
     /// Whether only a container can show the content of Grafana's volume.
     fn needs_container(&self) -> bool {
-        let is_kept = matches!(self.seen.volume, Volume::Ours { .. });
+        let is_kept = matches!(self.seen.volume, VolumeState::Ours { .. });
         self.spec.role == Role::Grafana && is_kept && self.seen.container == ContainerState::Absent
     }
 
     /// Whether the content of Grafana's volume is needed and could not be read through its container.
-    fn is_unread(&self, have: &OurContainer) -> bool {
+    fn is_unread(&self, actual: &OurContainer) -> bool {
         let is_read = self.seen.content.is_some();
         self.spec.role == Role::Grafana
             && !is_read
-            && needs_content(self.stack, have, self.seen.image.as_ref(), self.upgrade)
+            && needs_content(self.stack, actual, self.seen.image.as_ref(), self.upgrade)
     }
 
     /// The steps that remove the container.
-    pub(super) fn removal(&self, have: &OurContainer) -> Vec<Step> {
-        removal(self.spec.role, have, self.seen.content.as_ref())
+    pub(super) fn removal(&self, actual: &OurContainer) -> Vec<Step> {
+        removal(self.spec.role, actual, self.seen.content.as_ref())
     }
 }
 
 /// The steps that remove a container. One that was never started has migrated nothing.
-pub(super) fn removal(role: Role, have: &OurContainer, content: Option<&VolumeContent>) -> Vec<Step> {
-    let is_intended = content.is_some_and(|content| content.files.is_intended_for(&have.id));
+pub(super) fn removal(role: Role, actual: &OurContainer, content: Option<&VolumeContent>) -> Vec<Step> {
+    let is_intended = content.is_some_and(|content| content.files.is_intended_for(&actual.id));
     let mut steps = Vec::new();
-    if is_intended && have.run == RunState::Created {
+    if is_intended && actual.run == RunState::Created {
         steps.push(Step::ClearIntendedVersion);
     }
     steps.push(Step::RemoveContainer(role));
@@ -83,30 +84,30 @@ pub(super) fn removal(role: Role, have: &OurContainer, content: Option<&VolumeCo
 /// Whether the next plan depends on the content of Grafana's volume: on its passwords if the container was never
 /// started or a login was supplied, and on the versions that ran if a container may be created or started.
 #[must_use]
-pub fn needs_content(stack: &Stack, have: &OurContainer, image: Option<&Image>, upgrade: Option<&Upgrade>) -> bool {
-    let Some(spec) = stack.container(Role::Grafana) else { return have.run == RunState::Created };
-    let is_same = have.specification.as_ref().is_some_and(|made| {
-        let want = ContainerConfig { password: made.password, ..spec.specification.clone() };
-        *made == want
+pub fn needs_content(stack: &Stack, actual: &OurContainer, image: Option<&Image>, upgrade: Option<&Upgrade>) -> bool {
+    let Some(spec) = stack.container(Role::Grafana) else { return actual.run == RunState::Created };
+    let is_same = actual.config.as_ref().is_some_and(|made| {
+        let desired = ContainerConfig { password: made.password, ..spec.config.clone() };
+        *made == desired
     });
-    if can_unpause(stack, have) {
+    if can_unpause(stack, actual) {
         return false;
     }
-    let runs = have.run == RunState::Running;
-    let is_same_image = image.is_some_and(|image| image.id == have.image_id);
+    let runs = actual.run == RunState::Running;
+    let is_same_image = image.is_some_and(|image| image.id == actual.image_id);
     let is_upgrading = upgrade.is_some_and(Upgrade::is_pending);
-    !(runs && is_same && is_same_image && have.on_network) || is_upgrading || stack.login.given
+    !(runs && is_same && is_same_image && actual.on_network) || is_upgrading || stack.login.given
 }
 
 /// The finding about one server, and its steps by phase.
-struct Work {
+struct ServerPlan {
     finding: Finding,
     steps: Vec<(Phase, Step)>,
     until: Phase,
     login: Option<Credential>,
 }
 
-impl Work {
+impl ServerPlan {
     const fn new(finding: Finding) -> Self {
         Self { finding, steps: vec![], until: Phase::End, login: None }
     }
@@ -150,11 +151,11 @@ pub(super) struct Inputs<'a> {
 pub(super) fn server<S>(
     inputs: &Inputs<'_>,
     role: Role,
-    seen: &Server<S>,
+    seen: &ObservedServer<S>,
     frees_port_first: bool,
 ) -> (Item, Option<Credential>) {
     let &Inputs { stack, options, upgrade, time } = inputs;
-    let Work { finding, steps, until, login } = match stack.service(role) {
+    let ServerPlan { finding, steps, until, login } = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
         Service::Container(spec) => {
             let upgrade = upgrade.filter(|_| role == Role::Grafana);
@@ -167,12 +168,12 @@ pub(super) fn server<S>(
     (Item { resource: Resource::Server(role), finding, steps, until }, login)
 }
 
-fn blocked(blocked: Blocker) -> Work {
-    Work::new(Finding::Blocked(blocked))
+fn blocked(blocked: Blocker) -> ServerPlan {
+    ServerPlan::new(Finding::Blocked(blocked))
 }
 
 /// Plans an external server. A managed container that it replaces is removed once the server has answered.
-fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, frees_port_first: bool) -> Work {
+fn external<S>(stack: &Stack, role: Role, url: &str, seen: &ObservedServer<S>, frees_port_first: bool) -> ServerPlan {
     let title = role.title();
     // If a container does not run, another server may answer at its address.
     let is_silent = matches!(seen.probe, ServerResponse::Silent(_));
@@ -182,15 +183,17 @@ fn external<S>(stack: &Stack, role: Role, url: &str, seen: &Server<S>, frees_por
     }
     match &seen.probe {
         ServerResponse::Answering(_) => match &seen.container {
-            ContainerState::Ours(have) => {
+            ContainerState::Ours(actual) => {
                 let finding = Finding::Requested("an external server replaces the container");
-                let steps = removal(role, have, seen.content.as_ref());
-                Work::new(finding).with(removal_phase(frees_port_first), steps)
+                let steps = removal(role, actual, seen.content.as_ref());
+                ServerPlan::new(finding).with(removal_phase(frees_port_first), steps)
             }
-            _ => Work::new(Finding::InSync),
+            _ => ServerPlan::new(Finding::InSync),
         },
-        ServerResponse::Unasked => Work::changing(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
-        ServerResponse::Starting(why) => Work::changing(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]),
+        ServerResponse::Unasked => ServerPlan::changing(Finding::Unknown, vec![Step::AwaitAnswer(role)]),
+        ServerResponse::Starting(why) => {
+            ServerPlan::changing(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)])
+        }
         ServerResponse::Silent(why) => blocked(Blocker {
             kind: BlockReason::Server,
             why: format!("{title} at {url} does not answer: {why}"),
@@ -300,56 +303,57 @@ pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocker
 }
 
 /// Plans a managed container: its differences, and its steps in an order that loses no data.
-fn container<S>(context: &Context<'_, S>) -> Work {
+fn container<S>(context: &Context<'_, S>) -> ServerPlan {
     let Context { stack, spec, seen, options, frees_port_first, .. } = context;
     if let Some(obstacle) = obstacle(context) {
         return blocked(obstacle);
     }
     let resets = options.reset_password && spec.role == Role::Grafana;
     let mut work = match &seen.container {
-        ContainerState::Ours(have) if unpauses_first(context, have) => {
+        ContainerState::Ours(actual) if unpauses_first(context, actual) => {
             let finding = Finding::Stopped("paused".into());
             let unpause = [Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
-            let prediction = rebuild(context, Finding::Unknown, Some(have)).steps;
-            let mut work = Work::new(finding).with(Phase::Preparation, unpause);
+            let prediction = rebuild(context, Finding::Unknown, Some(actual)).steps;
+            let mut work = ServerPlan::new(finding).with(Phase::Preparation, unpause);
             work.steps.extend(prediction.into_iter().filter(|(phase, _)| *phase > Phase::Trial));
             work
         }
-        ContainerState::Ours(have) if waits_for_answer(context, have) => {
-            Work::new(Finding::Silent("it is starting".into())).with(Phase::Preparation, [Step::AwaitAnswer(spec.role)])
+        ContainerState::Ours(actual) if waits_for_answer(context, actual) => {
+            ServerPlan::new(Finding::Silent("it is starting".into()))
+                .with(Phase::Preparation, [Step::AwaitAnswer(spec.role)])
         }
         ContainerState::Foreign => return blocked(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => return blocked(duplicated(stack, spec.role, names)),
         ContainerState::Absent if context.needs_container() => create_to_read(context),
         ContainerState::Absent => rebuild(context, Finding::Missing, None),
-        ContainerState::Ours(have) if context.restores() => restore(context, have),
-        ContainerState::Ours(have) => {
+        ContainerState::Ours(actual) if context.restores() => restore(context, actual),
+        ContainerState::Ours(actual) => {
             if let ServerResponse::Refusing(message) = &seen.probe
                 && !resets
             {
                 return blocked(refused(stack, spec.role, &spec.url().to_string(), message));
             }
             if matches!(seen.probe, ServerResponse::NotTheContainer) {
-                return blocked(not_the_container(stack, spec.role, &published_url(spec, have)));
+                return blocked(not_the_container(stack, spec.role, &published_url(spec, actual)));
             }
-            let differences = differences(context, have);
-            match have.run {
+            let differences = differences(context, actual);
+            match actual.run {
                 _ if !differences.is_empty() || *frees_port_first => {
-                    rebuild(context, Finding::Differs(differences), Some(have))
+                    rebuild(context, Finding::Differs(differences), Some(actual))
                 }
                 RunState::Running => running(context),
-                RunState::Restarting => rebuild(context, Finding::Stopped("keeps crashing".into()), Some(have)),
-                RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(have)),
+                RunState::Restarting => rebuild(context, Finding::Stopped("keeps crashing".into()), Some(actual)),
+                RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(actual)),
                 RunState::Paused => paused(context),
                 RunState::Created | RunState::Exited(_) => {
-                    let finding = Finding::Stopped(match have.run {
+                    let finding = Finding::Stopped(match actual.run {
                         RunState::Exited(code) => format!("stopped (exit code {code})"),
                         _ => "created, but never started".into(),
                     });
-                    if task(context, Some(have)).is_some() {
-                        rebuild(context, finding, Some(have))
+                    if task(context, Some(actual)).is_some() {
+                        rebuild(context, finding, Some(actual))
                     } else {
-                        start_again(context, finding, have)
+                        start_again(context, finding, actual)
                     }
                 }
             }
@@ -371,18 +375,18 @@ fn container<S>(context: &Context<'_, S>) -> Work {
 
 /// Creates a container, without starting it, that shows the content of Grafana's volume. It is private if a login
 /// has to be verified before Grafana is published.
-fn create_to_read<S>(context: &Context<'_, S>) -> Work {
+fn create_to_read<S>(context: &Context<'_, S>) -> ServerPlan {
     let Context { spec, .. } = context;
     let is_private = context.restores() || task(context, None).is_some();
     let (config, usage) = if is_private {
         (private(spec), ContainerUse::Login)
     } else {
-        let config = ContainerConfig { password: PasswordSource::Default, ..spec.specification.clone() };
+        let config = ContainerConfig { password: PasswordSource::Default, ..spec.config.clone() };
         (config, ContainerUse::Service)
     };
     let new = NewContainer { role: Role::Grafana, config, image_id: spec.pinned_image.clone(), usage };
     let (grafana, image) = (Role::Grafana, upgrade::desired_image(context));
-    let work = Work::new(if context.restores() { Finding::Requested(RESTORES) } else { Finding::Missing })
+    let work = ServerPlan::new(if context.restores() { Finding::Requested(RESTORES) } else { Finding::Missing })
         .with(Phase::Preparation, pull(context))
         .with(Phase::Preparation, address_check(context, None));
     let start = [Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
@@ -394,7 +398,7 @@ fn create_to_read<S>(context: &Context<'_, S>) -> Work {
     match task(context, None) {
         _ if context.restores() => work
             .with(Phase::Changes, [Step::RestoreDatabase, Step::RemoveContainer(grafana)])
-            .with(Phase::Changes, [service(context, spec.specification.password)])
+            .with(Phase::Changes, [service(context, spec.config.password)])
             .with(Phase::Changes, start),
         Some(task) => work
             .with(Phase::Trial, start.clone())
@@ -410,7 +414,7 @@ fn create_to_read<S>(context: &Context<'_, S>) -> Work {
 /// Creates the container as specified.
 fn service<S>(context: &Context<'_, S>, password: PasswordSource) -> Step {
     let Context { spec, .. } = context;
-    let config = ContainerConfig { password, ..spec.specification.clone() };
+    let config = ContainerConfig { password, ..spec.config.clone() };
     let image_id = spec.pinned_image.clone();
     Step::CreateContainer(Box::new(NewContainer { role: spec.role, config, image_id, usage: ContainerUse::Service }))
 }
@@ -420,89 +424,89 @@ const RESTORES: &str = "the previous database is restored";
 
 /// Restores the previous database through a private container that is not started: the passwords of that database
 /// decide how Grafana is published.
-fn restore<S>(context: &Context<'_, S>, have: &OurContainer) -> Work {
+fn restore<S>(context: &Context<'_, S>, actual: &OurContainer) -> ServerPlan {
     let finding = Finding::Requested(RESTORES);
-    if have.name_taken {
+    if actual.name_taken {
         return blocked(foreign("container", &context.spec.name, context.stack));
     }
-    if have.run == RunState::Created && have.is_private() && !context.is_unread(have) {
-        return Work::changing(finding, upgrade::restore(context));
+    if actual.run == RunState::Created && actual.is_private() && !context.is_unread(actual) {
+        return ServerPlan::changing(finding, upgrade::restore(context));
     }
-    Work::new(finding)
+    ServerPlan::new(finding)
         .with(Phase::Preparation, pull(context))
-        .with(Phase::Trial, context.removal(have))
-        .with(Phase::Changes, [Step::RestoreDatabase, service(context, context.spec.specification.password)])
+        .with(Phase::Trial, context.removal(actual))
+        .with(Phase::Changes, [Step::RestoreDatabase, service(context, context.spec.config.password)])
         .with(Phase::Changes, [Step::StartContainer(Role::Grafana), Step::AwaitAnswer(Role::Grafana)])
 }
 
 /// The configuration with a loopback port that the engine chooses.
 pub(super) fn private(spec: &DesiredContainer) -> ContainerConfig {
     let publish = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-    ContainerConfig { publish, password: PasswordSource::Default, ..spec.specification.clone() }
+    ContainerConfig { publish, password: PasswordSource::Default, ..spec.config.clone() }
 }
 
 /// Whether the container is published only on the loopback of another machine.
-fn is_out_of_reach(stack: &Stack, have: &OurContainer) -> bool {
-    matches!(stack.engine, EngineLocation::Elsewhere(_)) && have.is_on_loopback()
+fn is_out_of_reach(stack: &Stack, actual: &OurContainer) -> bool {
+    matches!(stack.engine, EngineLocation::Elsewhere(_)) && actual.is_on_loopback()
 }
 
 /// Whether a paused container is unpaused and answers before anything is decided about it.
-fn can_unpause(stack: &Stack, have: &OurContainer) -> bool {
-    have.run == RunState::Paused && have.on_network && have.published.is_some() && !is_out_of_reach(stack, have)
+fn can_unpause(stack: &Stack, actual: &OurContainer) -> bool {
+    actual.run == RunState::Paused && actual.on_network && actual.published.is_some() && !is_out_of_reach(stack, actual)
 }
 
 /// Whether Grafana is unpaused before the next plan decides: the content of its volume and its login are then known.
-fn unpauses_first<S>(context: &Context<'_, S>, have: &OurContainer) -> bool {
+fn unpauses_first<S>(context: &Context<'_, S>, actual: &OurContainer) -> bool {
     let Context { stack, spec, options, frees_port_first, .. } = context;
-    let changes = *frees_port_first || options.reset_password || !differences(context, have).is_empty();
-    spec.role == Role::Grafana && can_unpause(stack, have) && changes && !context.restores() && !have.name_taken
+    let changes = *frees_port_first || options.reset_password || !differences(context, actual).is_empty();
+    spec.role == Role::Grafana && can_unpause(stack, actual) && changes && !context.restores() && !actual.name_taken
 }
 
 /// Whether a running Grafana that does not answer yet must answer before the next plan decides: if it rejects a
 /// supplied login, nothing may have changed, and a private one was just created. One that started long ago is replaced.
-fn waits_for_answer<S>(context: &Context<'_, S>, have: &OurContainer) -> bool {
+fn waits_for_answer<S>(context: &Context<'_, S>, actual: &OurContainer) -> bool {
     let Context { stack, spec, seen, options, frees_port_first, .. } = context;
     let is_silent =
         matches!(seen.probe, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
-    let changes = *frees_port_first || !differences(context, have).is_empty();
-    let decides = (stack.login.given && !options.reset_password) || have.is_private();
-    let is_starting = have.run == RunState::Running && have.has_just_started && have.published.is_some();
+    let changes = *frees_port_first || !differences(context, actual).is_empty();
+    let decides = (stack.login.given && !options.reset_password) || actual.is_private();
+    let is_starting = actual.run == RunState::Running && actual.has_just_started && actual.published.is_some();
     spec.role == Role::Grafana
         && is_starting
         && is_silent
         && changes
         && decides
-        && !is_out_of_reach(stack, have)
-        && !have.crashes_repeatedly
+        && !is_out_of_reach(stack, actual)
+        && !actual.crashes_repeatedly
         && !context.restores()
 }
 
 /// The container's actual address, which may differ from the desired one.
-fn published_url(spec: &DesiredContainer, have: &OurContainer) -> String {
-    have.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
+fn published_url(spec: &DesiredContainer, actual: &OurContainer) -> String {
+    actual.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port())).to_string()
 }
 
 /// Plans a container that matches its specification but is paused.
-fn paused<S>(context: &Context<'_, S>) -> Work {
+fn paused<S>(context: &Context<'_, S>) -> ServerPlan {
     let Context { stack, spec, .. } = context;
     let finding = Finding::Stopped("paused".into());
     let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
     if spec.role == Role::Grafana && stack.login.given {
-        Work::new(finding).with(Phase::Preparation, unpause)
+        ServerPlan::new(finding).with(Phase::Preparation, unpause)
     } else {
-        Work::changing(finding, unpause)
+        ServerPlan::changing(finding, unpause)
     }
 }
 
 /// With `--pull never`, a missing image blocks only work that needs it; a running container continues to run.
-fn never_pulled(stack: &Stack, spec: &DesiredContainer, work: Work) -> Work {
+fn never_pulled(stack: &Stack, spec: &DesiredContainer, work: ServerPlan) -> ServerPlan {
     let pulls = |(_, step): &(Phase, Step)| *step == Step::PullImage(spec.role);
     if stack.pull != Pull::Never || !work.steps.iter().any(pulls) {
         return work;
     }
     blocked(Blocker {
         kind: BlockReason::Image,
-        why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.specification.image),
+        why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.config.image),
         hint: format!(
             "load it with `{}`, or omit --pull (image for {})",
             stack.invocation.docker("load"),
@@ -512,22 +516,26 @@ fn never_pulled(stack: &Stack, spec: &DesiredContainer, work: Work) -> Work {
 }
 
 /// Starts an existing container that matches its specification.
-fn start_again<S>(context: &Context<'_, S>, finding: Finding, have: &OurContainer) -> Work {
-    let work = Work::new(finding).with(Phase::Changes, start(context, have));
-    if is_fresh(context) { Work { login: fresh_login(context, have), ..work } } else { work.until(Phase::Changes) }
+fn start_again<S>(context: &Context<'_, S>, finding: Finding, actual: &OurContainer) -> ServerPlan {
+    let work = ServerPlan::new(finding).with(Phase::Changes, start(context, actual));
+    if is_fresh(context) {
+        ServerPlan { login: fresh_login(context, actual), ..work }
+    } else {
+        work.until(Phase::Changes)
+    }
 }
 
-fn fresh_login<S>(context: &Context<'_, S>, have: &OurContainer) -> Option<Credential> {
-    (context.spec.role == Role::Grafana).then(|| first_login(context, have.password_source()))
+fn fresh_login<S>(context: &Context<'_, S>, actual: &OurContainer) -> Option<Credential> {
+    (context.spec.role == Role::Grafana).then(|| first_login(context, actual.password_source()))
 }
 
 /// The steps that start an existing container. The run that created it may have ended before it
 /// wrote the password or copied the database.
-pub(super) fn start<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Step> {
+pub(super) fn start<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<Step> {
     let role = context.spec.role;
     let mut steps = Vec::new();
-    if have.run == RunState::Created {
-        steps.extend(write_first_password(context, have.password_source()));
+    if actual.run == RunState::Created {
+        steps.extend(write_first_password(context, actual.password_source()));
         steps.extend(upgrade::before_start(context, &upgrade::desired_image(context)));
     }
     steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
@@ -535,11 +543,11 @@ pub(super) fn start<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Ste
 }
 
 /// Plans a running container that matches its specification.
-fn running<S>(context: &Context<'_, S>) -> Work {
+fn running<S>(context: &Context<'_, S>) -> ServerPlan {
     let Context { stack, spec, seen, options, .. } = context;
     let role = spec.role;
     if role == Role::Grafana && options.reset_password {
-        let work = Work::changing(Finding::Requested("a new password was requested"), reset(context));
+        let work = ServerPlan::changing(Finding::Requested("a new password was requested"), reset(context));
         let is_known = matches!(seen.probe, ServerResponse::Answering(_) | ServerResponse::Refusing(_));
         return if is_known { work } else { work.with(Phase::Preparation, [Step::AwaitAnswer(role)]) };
     }
@@ -551,9 +559,9 @@ fn running<S>(context: &Context<'_, S>) -> Work {
                 _ => Finding::Unknown,
             };
             if stack.login.given && role == Role::Grafana {
-                Work::new(finding).with(Phase::Preparation, [Step::AwaitAnswer(role), try_login(context)])
+                ServerPlan::new(finding).with(Phase::Preparation, [Step::AwaitAnswer(role), try_login(context)])
             } else {
-                Work::changing(finding, vec![Step::AwaitAnswer(role)])
+                ServerPlan::changing(finding, vec![Step::AwaitAnswer(role)])
             }
         }
         ServerResponse::Refusing(message) => blocked(refused(stack, role, &spec.url().to_string(), message)),
@@ -563,10 +571,10 @@ fn running<S>(context: &Context<'_, S>) -> Work {
 }
 
 /// Plans a container that matches its specification and answers.
-fn answering<S>(context: &Context<'_, S>) -> Work {
+fn answering<S>(context: &Context<'_, S>) -> ServerPlan {
     let Context { spec, seen, upgrade, .. } = context;
     if spec.role != Role::Grafana {
-        return Work::new(Finding::InSync);
+        return ServerPlan::new(Finding::InSync);
     }
     let runs = seen.running_version();
     if let (Some(runs), Some(recorded)) = (runs, seen.recorded())
@@ -574,14 +582,14 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
     {
         return blocked(Blocker { kind: BlockReason::Server, ..migrated(spec, &format!("Grafana {runs}"), recorded) });
     }
-    let made = seen.container.ours().and_then(|have| have.specification.as_ref()).map(|made| &made.image);
-    let image = made.unwrap_or(&spec.specification.image);
+    let made = seen.container.ours().and_then(|actual| actual.config.as_ref()).map(|made| &made.image);
+    let image = made.unwrap_or(&spec.config.image);
     let is_tried = upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven);
     // The next upgrade starts from this image.
     let is_unrecorded =
         runs != seen.recorded() || (is_tried && seen.files().is_some_and(|files| !files.ran_last(image)));
     let record = runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() });
-    if spec.specification.is_open() && seen.login.account == Account::Other && seen.login.has_default_password {
+    if spec.config.is_open() && seen.login.account == SignedInAccount::Other && seen.login.has_default_password {
         let user = &context.stack.login.user;
         return blocked(Blocker {
             kind: BlockReason::Settings,
@@ -592,9 +600,12 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
             ),
         });
     }
-    let (finding, mut steps) = if spec.specification.is_open() && seen.login.account == Account::DefaultPassword {
-        let difference =
-            Difference { field: "password".into(), have: "Grafana's default".into(), want: "another password".into() };
+    let (finding, mut steps) = if spec.config.is_open() && seen.login.account == SignedInAccount::DefaultPassword {
+        let difference = Difference {
+            field: "password".into(),
+            actual: "Grafana's default".into(),
+            desired: "another password".into(),
+        };
         (Finding::Differs(vec![difference]), change_default(context))
     } else if let Some(store) = store(context) {
         (Finding::Requested("Grafana accepted a password that is not stored"), vec![store])
@@ -604,35 +615,35 @@ fn answering<S>(context: &Context<'_, S>) -> Work {
         (Finding::InSync, vec![])
     };
     steps.extend(record);
-    Work::changing(finding, steps)
+    ServerPlan::changing(finding, steps)
 }
 
 /// The blocker that prevents all work on the container.
 fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
     let Context { stack, spec, seen, options, .. } = context;
-    if seen.volume == Volume::Foreign {
-        return Some(foreign("volume", &spec.specification.volume, stack));
+    if seen.volume == VolumeState::Foreign {
+        return Some(foreign("volume", &spec.config.volume, stack));
     }
     // This is checked before the port, because with another port, two servers would write to one
     // database. If the managed server runs, the other container is assumed to copy the data.
-    let is_up = |have: &OurContainer| matches!(have.run, RunState::Running | RunState::Paused | RunState::Restarting);
+    let is_up =
+        |actual: &OurContainer| matches!(actual.run, RunState::Running | RunState::Paused | RunState::Restarting);
     if let Some(other) = seen.volume_user.as_ref().filter(|_| !seen.container.ours().is_some_and(is_up)) {
         return Some(Blocker {
             kind: BlockReason::Foreign,
             why: format!(
                 "container {other} runs and mounts {}'s data, the volume {}",
                 spec.role.title(),
-                spec.specification.volume
+                spec.config.volume
             ),
             hint: format!("stop it first: `{}`", stack.invocation.docker(&format!("stop {other}"))),
         });
     }
-    let publishes_already =
-        seen.container.ours().is_some_and(|have| have.published == Some(spec.specification.publish));
+    let publishes_already = seen.container.ours().is_some_and(|actual| actual.published == Some(spec.config.publish));
     // The port of the other role's container becomes free.
     let holds = |holder: &&PortHolder| !publishes_already && !matches!(holder, PortHolder::OtherRole(_));
     if let Some(holder) = seen.port_holder.as_ref().filter(holds) {
-        let (role, at) = (spec.role, spec.specification.publish);
+        let (role, at) = (spec.role, spec.config.publish);
         let another = stack.invocation.another_port(role, seen.free_port);
         return Some(Blocker {
             kind: BlockReason::PortTaken,
@@ -643,7 +654,7 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
     if let Some(why) = &seen.unreadable {
         return Some(Blocker {
             kind: BlockReason::Foreign,
-            why: format!("cannot read clipper-metrics's files in volume {}: {why}", spec.specification.volume),
+            why: format!("cannot read clipper-metrics's files in volume {}: {why}", spec.config.volume),
             hint: "put a regular file in its place in the volume, then run the same command again".into(),
         });
     }
@@ -653,13 +664,13 @@ fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
             why: format!(
                 "the previous Grafana image is no longer on the engine ({}), and {}, which now has its name, failed",
                 short(id),
-                spec.specification.image
+                spec.config.image
             ),
             hint: format!("name one with `{}`", stack.command("up --grafana-image IMAGE")),
         });
     }
     // An image that is pulled first is checked after the pull.
-    if let (Some(image), Volume::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume)
+    if let (Some(image), VolumeState::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume)
         && !options.pull
         && let Some(obstacle) = volume_of_another_user(stack, spec, image, owner)
     {
@@ -676,9 +687,9 @@ fn volume_of_another_user(stack: &Stack, spec: &DesiredContainer, image: &Image,
         kind: BlockReason::Image,
         why: format!(
             "image {} runs as {}, but volume {} was created for {}",
-            spec.specification.image,
+            spec.config.image,
             name(&image.user),
-            spec.specification.volume,
+            spec.config.volume,
             name(owner)
         ),
         hint: format!(
@@ -703,11 +714,11 @@ pub(super) fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &st
         why: format!(
             "the login must be tried before image {} migrates the database in volume {}, but image {last}, which ran \
              last, is not on the engine",
-            spec.specification.image, spec.specification.volume
+            spec.config.image, spec.config.volume
         ),
         hint: format!(
             "first run the same command with image {last}, then run `{}`",
-            stack.command(&format!("up --grafana-image {}", spec.specification.image))
+            stack.command(&format!("up --grafana-image {}", spec.config.image))
         ),
     }
 }
@@ -717,36 +728,40 @@ fn migrated(spec: &DesiredContainer, older: &str, on_volume: Version) -> Blocker
         kind: BlockReason::Image,
         why: format!(
             "{older} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
-            spec.specification.volume
+            spec.config.volume
         ),
         hint: format!("use an image of Grafana {on_volume} or newer, or start a second instance with --name"),
     }
 }
 
 /// Compares the container's configuration with the desired one.
-pub(super) fn differences<S>(context: &Context<'_, S>, have: &OurContainer) -> Vec<Difference> {
+pub(super) fn differences<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<Difference> {
     let Context { stack, spec, seen, .. } = context;
-    let Some(specification) = &have.specification else {
+    let Some(config) = &actual.config else {
         return vec![Difference {
             field: "specification".into(),
-            have: "unreadable".into(),
-            want: "this version's".into(),
+            actual: "unreadable".into(),
+            desired: "this version's".into(),
         }];
     };
-    let want = ContainerConfig { password: password(context, Some(have)), ..spec.specification.clone() };
-    let mut differences = Difference::between(&specification.fields(), &want.fields());
-    if !have.on_network {
+    let desired = ContainerConfig { password: password(context, Some(actual)), ..spec.config.clone() };
+    let mut differences = Difference::between(&config.fields(), &desired.fields());
+    if !actual.on_network {
         differences.push(Difference {
             field: "network".into(),
-            have: "a removed network".into(),
-            want: stack.instance.clone(),
+            actual: "a removed network".into(),
+            desired: stack.instance.clone(),
         });
     }
     if let Some(image) = &seen.image
-        && image.id != have.image_id
+        && image.id != actual.image_id
         && differences.iter().all(|difference| difference.field != "image")
     {
-        differences.push(Difference { field: "image id".into(), have: short(&have.image_id), want: short(&image.id) });
+        differences.push(Difference {
+            field: "image id".into(),
+            actual: short(&actual.image_id),
+            desired: short(&image.id),
+        });
     }
     differences
 }
@@ -757,51 +772,51 @@ fn short(id: &str) -> String {
 }
 
 /// The steps to a new container on a volume that may contain data.
-fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurContainer>) -> Work {
+fn rebuild<S>(context: &Context<'_, S>, finding: Finding, actual: Option<&OurContainer>) -> ServerPlan {
     let Context { stack, spec, seen, frees_port_first, .. } = context;
     let role = spec.role;
-    if have.is_some_and(|have| have.name_taken) {
+    if actual.is_some_and(|actual| actual.name_taken) {
         return blocked(foreign("container", &spec.name, stack));
     }
-    let mut work = Work::new(finding)
+    let mut work = ServerPlan::new(finding)
         .with(Phase::Preparation, pull(context))
-        .with(Phase::Preparation, address_check(context, have));
-    let task = task(context, have);
-    if let (Some(have), Some(task)) = (have, task) {
-        if let Some(blocker) = unsafe_default(context, have, task) {
+        .with(Phase::Preparation, address_check(context, actual));
+    let task = task(context, actual);
+    if let (Some(actual), Some(task)) = (actual, task) {
+        if let Some(blocker) = unsafe_default(context, actual, task) {
             return blocked(blocker);
         }
         match &stack.engine {
-            EngineLocation::Elsewhere(host) if !is_in_place(context, have, task) => {
-                return without_loopback(context, work, have, task, host);
+            EngineLocation::Elsewhere(host) if !is_in_place(context, actual, task) => {
+                return without_loopback(context, work, actual, task, host);
             }
             _ => {}
         }
-        if !context.is_unread(have) {
-            match private_start(context, have, task) {
+        if !context.is_unread(actual) {
+            match private_start(context, actual, task) {
                 Ok(steps) => work.add(Phase::Trial, steps),
                 Err(blocker) => return blocked(blocker),
             }
             // On a private Grafana, the accepted login decides what is left to do.
-            if task == LoginTask::Try || is_in_place(context, have, task) {
+            if task == LoginTask::Try || is_in_place(context, actual, task) {
                 work.add(Phase::Trial, task.steps(context));
             } else if task == LoginTask::Reset {
                 work.add(Phase::Changes, task.steps(context));
             }
         }
     }
-    if seen.volume == Volume::Absent {
+    if seen.volume == VolumeState::Absent {
         work.add(Phase::Changes, [Step::CreateVolume(role)]);
     }
-    let is_unread = have.is_some_and(|have| context.is_unread(have));
+    let is_unread = actual.is_some_and(|actual| context.is_unread(actual));
     // The next plan reads the volume, before the settings are saved.
     let removal = if is_unread { Phase::Trial } else { removal_phase(*frees_port_first) };
     if role == Role::Grafana && task.is_none() {
         work.add(removal, store(context));
     }
-    work.add(removal, have.map(|have| context.removal(have)).into_iter().flatten());
-    let password = new_password(context, have, task);
-    if seen.volume == Volume::Absent && context.upgrade.is_some_and(Upgrade::is_pending) {
+    work.add(removal, actual.map(|actual| context.removal(actual)).into_iter().flatten());
+    let password = new_password(context, actual, task);
+    if seen.volume == VolumeState::Absent && context.upgrade.is_some_and(Upgrade::is_pending) {
         // Its copy is gone together with the volume.
         work.add(Phase::Changes, [Step::EndUpgrade(None)]);
     }
@@ -813,7 +828,7 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
         return work;
     }
     if is_fresh(context) {
-        Work { login: Some(first_login(context, password)), ..work }
+        ServerPlan { login: Some(first_login(context, password)), ..work }
     } else {
         work.until(Phase::Changes)
     }
@@ -821,26 +836,32 @@ fn rebuild<S>(context: &Context<'_, S>, finding: Finding, have: Option<&OurConta
 
 /// Another process can hold the new port, and the engine's host may have lost the address: only the
 /// engine can find out.
-fn address_check<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<Step> {
+fn address_check<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> Option<Step> {
     let Context { spec, seen, .. } = context;
-    let want = spec.specification.publish;
-    let made = have.and_then(|have| have.specification.as_ref()).map(|made| made.publish);
-    let is_always_there = want.ip().is_unspecified() || want.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let moves = made.is_some_and(|made| made != want);
-    let holds = |at: SocketAddr| collide(at, want);
+    let desired = spec.config.publish;
+    let made = actual.and_then(|actual| actual.config.as_ref()).map(|made| made.publish);
+    let is_always_there = desired.ip().is_unspecified() || desired.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let moves = made.is_some_and(|made| made != desired);
+    let holds = |at: SocketAddr| collide(at, desired);
     let is_held = seen.port_holder.is_some()
-        || have.is_some_and(|have| !matches!(have.run, RunState::Created | RunState::Exited(_)))
+        || actual.is_some_and(|actual| !matches!(actual.run, RunState::Created | RunState::Exited(_)))
             && made.is_none_or(holds);
-    let port = if is_held { 0 } else { want.port() };
+    let port = if is_held { 0 } else { desired.port() };
     let is_needed = !is_always_there || (moves && !is_held);
-    is_needed.then(|| Step::CheckAddress(spec.role, SocketAddr::new(want.ip(), port)))
+    is_needed.then(|| Step::CheckAddress(spec.role, SocketAddr::new(desired.ip(), port)))
 }
 
 /// If the engine's loopback is out of reach, no login can be tried. The remaining work is to start
 /// a container that was verified when it was created.
-fn without_loopback<S>(context: &Context<'_, S>, work: Work, have: &OurContainer, task: LoginTask, host: &str) -> Work {
-    if task == LoginTask::Try && matches!(have.run, RunState::Exited(_)) && have.on_network {
-        return work.with(Phase::Trial, start(context, have)).with(Phase::Trial, task.steps(context));
+fn without_loopback<S>(
+    context: &Context<'_, S>,
+    work: ServerPlan,
+    actual: &OurContainer,
+    task: LoginTask,
+    host: &str,
+) -> ServerPlan {
+    if task == LoginTask::Try && matches!(actual.run, RunState::Exited(_)) && actual.on_network {
+        return work.with(Phase::Trial, start(context, actual)).with(Phase::Trial, task.steps(context));
     }
     blocked(unverifiable(context.stack, host, task))
 }

@@ -8,22 +8,23 @@ use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::container_config::Difference;
 use crate::model::invocation::shell_word;
 use crate::model::observed::{
-    AlertRules, Dashboard, DataSource, Folder, Grafana, Organisation, Query, SeenAlerts, SeenDashboard, SeenRule,
-    Unreadable,
+    ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, DashboardState, DataSourceState, FolderState,
+    GrafanaState, OrganisationState, Query, Unreadable,
 };
 use crate::model::role::Role;
-use crate::model::stack::{self, DashboardId, MadeFor, Stack};
+use crate::model::stack::{DashboardId, DesiredDashboard, DesiredDataSource, MadeFor, Stack};
 
 /// Plans the objects inside Grafana. Only this plan creates a `fresh` one. The data source comes
 /// last: its existence shows that all objects before it, including the home page, were once
 /// created.
-pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions, fresh: bool) -> Vec<Item> {
+pub(super) fn inside(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions, fresh: bool) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, stored));
     // If the organisation is ambiguous, nothing was read.
     let is_unreadable = stored.is_some_and(holds_unreadable);
-    let is_seen =
-        |grafana: &&Grafana| !matches!(grafana.organisation, Organisation::Ambiguous(_) | Organisation::Unreadable(_));
+    let is_seen = |grafana: &&GrafanaState| {
+        !matches!(grafana.organisation, OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_))
+    };
     let stored = stored.filter(is_seen);
     let dashboards: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id, options, fresh)).collect();
     let is_new = |item: &Item| matches!(item.finding, Finding::Missing | Finding::Unknown);
@@ -42,10 +43,10 @@ pub(super) fn inside(stack: &Stack, stored: Option<&Grafana>, options: UpOptions
 }
 
 /// Whether the facts that decide the owner of these objects are unreadable, so that nothing is written.
-const fn holds_unreadable(grafana: &Grafana) -> bool {
-    matches!(grafana.organisation, Organisation::Unreadable(_))
-        || matches!(grafana.data_source, DataSource::Unreadable(_))
-        || matches!(grafana.folder, Folder::Unreadable(_))
+const fn holds_unreadable(grafana: &GrafanaState) -> bool {
+    matches!(grafana.organisation, OrganisationState::Unreadable(_))
+        || matches!(grafana.data_source, DataSourceState::Unreadable(_))
+        || matches!(grafana.folder, FolderState::Unreadable(_))
 }
 
 /// Whether objects created for another address or database move to the stack's. In the instance's
@@ -61,10 +62,10 @@ fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a MadeFor> {
     (!made_for.is_same(&stack.data_source.made_for())).then_some(made_for)
 }
 
-fn made_for_difference(stack: &Stack, have: &MadeFor) -> Difference {
-    let want = stack.data_source.made_for();
-    let other = if have.is_on_another_machine(&want) { " on another machine" } else { "" };
-    Difference { field: "made for".into(), have: format!("{have}{other}"), want: want.to_string() }
+fn made_for_difference(stack: &Stack, actual: &MadeFor) -> Difference {
+    let desired = stack.data_source.made_for();
+    let other = if actual.is_on_another_machine(&desired) { " on another machine" } else { "" };
+    Difference { field: "made for".into(), actual: format!("{actual}{other}"), desired: desired.to_string() }
 }
 
 /// The options that make a run match an object's target.
@@ -82,10 +83,10 @@ fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
 /// An object with the instance's mark was created for another address or database: by this instance
 /// before InfluxDB moved, or by another instance with the same name.
 fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocker {
-    let want = stack.data_source.made_for();
+    let desired = stack.data_source.made_for();
     let moved = stack.command("up --move-data-source");
-    if made_for.is_on_another_machine(&want) {
-        let distinguish = if made_for.url == want.url {
+    if made_for.is_on_another_machine(&desired) {
+        let distinguish = if made_for.url == desired.url {
             "both machines use that address: set --data-source-url to the address at which Grafana reaches this \
              InfluxDB; "
         } else {
@@ -103,7 +104,7 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocker {
     }
     Blocker {
         kind: BlockReason::Conflict,
-        why: format!("Grafana's {what} was created for {made_for}, not for {want}"),
+        why: format!("Grafana's {what} was created for {made_for}, not for {desired}"),
         hint: format!(
             "if InfluxDB or its database has moved, `{moved}` updates Grafana's objects; `{}` keeps the earlier target; for \
              a second instance, choose a --name other than {}",
@@ -143,9 +144,9 @@ fn rule_name(rule: AlertRule) -> String {
     format!("alert rule {:?}", rule.title())
 }
 
-fn organisation(stack: &Stack, stored: Option<&Grafana>) -> Option<Item> {
+fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Option<Item> {
     let finding = match stored.map(|grafana| &grafana.organisation) {
-        Some(Organisation::Ambiguous(names)) => Finding::Blocked(Blocker {
+        Some(OrganisationState::Ambiguous(names)) => Finding::Blocked(Blocker {
             kind: BlockReason::Settings,
             why: if names.is_empty() {
                 "the account belongs to no organisation of Grafana".into()
@@ -156,20 +157,20 @@ fn organisation(stack: &Stack, stored: Option<&Grafana>) -> Option<Item> {
         }),
         _ if stack.organisation.is_none() => return None,
         None => Finding::Unknown,
-        Some(Organisation::Present) => Finding::InSync,
-        Some(Organisation::Missing) => Finding::Missing,
-        Some(Organisation::Unreadable(why)) => Finding::Unreadable(why.clone()),
+        Some(OrganisationState::Present) => Finding::InSync,
+        Some(OrganisationState::Missing) => Finding::Missing,
+        Some(OrganisationState::Unreadable(why)) => Finding::Unreadable(why.clone()),
     };
     Some(Item::with_step(Resource::Organisation, finding, Step::CreateOrganisation))
 }
 
-fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
+fn folder(stack: &Stack, stored: Option<&GrafanaState>) -> Item {
     let finding = match stored.map(|grafana| grafana.folder.clone()) {
         None => Finding::Unknown,
-        Some(Folder::Present | Folder::NotWanted) => Finding::InSync,
-        Some(Folder::Missing) => Finding::Missing,
-        Some(Folder::Unreadable(why)) => Finding::Unreadable(why),
-        Some(Folder::TitleTaken) => {
+        Some(FolderState::Present | FolderState::NotWanted) => Finding::InSync,
+        Some(FolderState::Missing) => Finding::Missing,
+        Some(FolderState::Unreadable(why)) => Finding::Unreadable(why),
+        Some(FolderState::TitleTaken) => {
             let title = stack.folder.as_deref().unwrap_or_default();
             Finding::Blocked(Blocker {
                 kind: BlockReason::Foreign,
@@ -183,49 +184,49 @@ fn folder(stack: &Stack, stored: Option<&Grafana>) -> Item {
     Item::with_step(Resource::Folder, finding, Step::CreateFolder)
 }
 
-fn dashboard(stack: &Stack, stored: Option<&Grafana>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
+fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
     let resource = Resource::Dashboard(id);
     let (uid, ..) = stack.dashboard_identity(id);
     let moves = moves(stack, options);
     let save = Step::SaveDashboard { id, overwrite: options.overwrite_dashboard, fresh, moves };
-    let other = |have: &SeenDashboard| {
-        let made_for = have.made_for.as_ref().filter(|_| !moves)?;
+    let other = |actual: &ActualDashboard| {
+        let made_for = actual.made_for.as_ref().filter(|_| !moves)?;
         Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
     };
     let (finding, mut steps) = match stored.map(|grafana| grafana.dashboard(id)) {
         None => (Finding::Unknown, vec![save]),
-        Some(Dashboard::Missing) => (Finding::Missing, vec![save]),
-        Some(Dashboard::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
-        Some(Dashboard::Clash { what, has_uid }) => {
+        Some(DashboardState::Missing) => (Finding::Missing, vec![save]),
+        Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
+        Some(DashboardState::Clash { what, has_uid }) => {
             return Item::new(resource, clash(stack, id, what, *has_uid), vec![]);
         }
-        Some(Dashboard::Present(have)) if have.edited => {
-            if have.provisioned {
+        Some(DashboardState::Present(actual)) if actual.edited => {
+            if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
                 return Item::new(resource, provisioned(stack, why), vec![]);
             }
-            match other(have) {
+            match other(actual) {
                 // A dashboard that is kept needs no decision about its owner.
                 _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
                 Some(conflict) => (conflict.into(), vec![]),
                 None => (Finding::Requested("it was edited and is to be overwritten"), vec![save]),
             }
         }
-        Some(Dashboard::Present(have)) => {
-            let differences = dashboard_differences(stack, id, have);
+        Some(DashboardState::Present(actual)) => {
+            let differences = dashboard_differences(stack, id, actual);
             if differences.is_empty() {
                 (Finding::InSync, vec![])
-            } else if have.provisioned {
+            } else if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
                 return Item::new(resource, provisioned(stack, why), vec![]);
-            } else if let Some(conflict) = other(have) {
+            } else if let Some(conflict) = other(actual) {
                 (conflict.into(), vec![])
             } else {
                 (Finding::Differs(differences), vec![save])
             }
         }
     };
-    let never_finished = stored.is_none_or(|grafana| grafana.data_source == DataSource::Missing);
+    let never_finished = stored.is_none_or(|grafana| grafana.data_source == DataSourceState::Missing);
     if matches!(finding, Finding::Blocked(_) | Finding::Unreadable(_)) {
         return Item::new(resource, finding, vec![]);
     }
@@ -260,45 +261,45 @@ fn provisioned(stack: &Stack, why: String) -> Finding {
     })
 }
 
-fn dashboard_differences(stack: &Stack, id: DashboardId, have: &SeenDashboard) -> Vec<Difference> {
+fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboard) -> Vec<Difference> {
     let (_, _, content_hash) = stack.dashboard_identity(id);
-    let other = have.made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
+    let other = actual.made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
     let mut differences: Vec<Difference> = other.map(|other| made_for_difference(stack, other)).into_iter().collect();
-    let mut compare = |field: &str, have: String, want: String| {
-        if have != want {
-            differences.push(Difference { field: field.into(), have, want });
+    let mut compare = |field: &str, actual: String, desired: String| {
+        if actual != desired {
+            differences.push(Difference { field: field.into(), actual, desired });
         }
     };
-    compare("edition", have.content_hash.clone().unwrap_or_default(), content_hash.to_string());
+    compare("edition", actual.content_hash.clone().unwrap_or_default(), content_hash.to_string());
     if id != DashboardId::Bundled {
         return differences;
     }
-    let want = &stack.dashboard;
-    if let Some(objective) = want.objective {
+    let desired = &stack.dashboard;
+    if let Some(objective) = desired.objective {
         compare(
             "objective",
-            have.objective.map(|micros| format!("{micros} µs")).unwrap_or_default(),
+            actual.objective.map(|micros| format!("{micros} µs")).unwrap_or_default(),
             format!("{objective} µs"),
         );
     }
-    if let Some(models) = &want.models {
-        compare("models", have.models.join(", "), models.join(", "));
+    if let Some(models) = &desired.models {
+        compare("models", actual.models.join(", "), models.join(", "));
     }
     differences
 }
 
-fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Item {
+fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions) -> Item {
     let moves = moves(stack, options);
     let finding = match stored.map(|grafana| &grafana.data_source) {
         None => Finding::Unknown,
-        Some(DataSource::Missing) => Finding::Missing,
-        Some(DataSource::Unreadable(why)) => Finding::Unreadable(why.clone()),
-        Some(DataSource::Foreign(what)) => Finding::Blocked(Blocker {
+        Some(DataSourceState::Missing) => Finding::Missing,
+        Some(DataSourceState::Unreadable(why)) => Finding::Unreadable(why.clone()),
+        Some(DataSourceState::Foreign(what)) => Finding::Blocked(Blocker {
             kind: BlockReason::Foreign,
             why: format!("Grafana already has {what}, which clipper-metrics did not create"),
             hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
         }),
-        Some(DataSource::Ours { fields, made_for, provisioned: is_provisioned }) => {
+        Some(DataSourceState::Ours { fields, made_for, provisioned: is_provisioned }) => {
             let other = elsewhere(stack, made_for);
             let mut differences = data_source_differences(stack, fields);
             if let (Some(other), true) = (other, differences.is_empty()) {
@@ -329,13 +330,13 @@ fn data_source(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> I
 fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
     let mut differences = Difference::between(fields, &stack.data_source.fields());
     if stack.may_have_proxy() {
-        differences.retain(|difference| difference.field != stack::DataSource::OTHER_SETTINGS);
+        differences.retain(|difference| difference.field != DesiredDataSource::OTHER_SETTINGS);
     }
     differences
 }
 
 /// Plans the alert rules, if a setting turns them on or off.
-fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option<Item> {
+fn alerts(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions) -> Option<Item> {
     let item = |finding, step| Some(Item::with_step(Resource::Alerts, finding, step));
     let seen = stored.map(|grafana| &grafana.alerts);
     let moves = moves(stack, options);
@@ -344,33 +345,33 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
         Alerts::Off => {
             return match seen {
                 None => item(Finding::Unknown, Step::DeleteAlertRules { moves }),
-                Some(AlertRules::Seen(seen)) => {
+                Some(AlertRulesState::Seen(seen)) => {
                     removed_alerts(stack, seen, moves, |what, other| conflict(stack, what, other).into())
                 }
-                Some(AlertRules::Unreadable(why)) => {
+                Some(AlertRulesState::Unreadable(why)) => {
                     Some(Item::new(Resource::Alerts, Finding::Unreadable(why.clone()), vec![]))
                 }
-                Some(AlertRules::NotLookedAt | AlertRules::Unavailable(_)) => None,
+                Some(AlertRulesState::NotLookedAt | AlertRulesState::Unavailable(_)) => None,
             };
         }
         Alerts::On(settings) => settings,
     };
     let shown = match stored.map(|grafana| &grafana.dashboard) {
-        Some(Dashboard::Present(have)) => have.objective,
+        Some(DashboardState::Present(actual)) => actual.objective,
         _ => None,
     };
     let objective = stack.dashboard.objective.or(shown);
     let overwrite = options.overwrite_dashboard;
     let save = Step::SaveAlertRules { objective: stack.dashboard.objective, overwrite, moves };
     let seen = match seen {
-        None | Some(AlertRules::NotLookedAt) => return item(Finding::Unknown, save),
-        Some(AlertRules::Unreadable(why)) => return item(Finding::Unreadable(why.clone()), save),
-        Some(AlertRules::Unavailable(why)) => {
+        None | Some(AlertRulesState::NotLookedAt) => return item(Finding::Unknown, save),
+        Some(AlertRulesState::Unreadable(why)) => return item(Finding::Unreadable(why.clone()), save),
+        Some(AlertRulesState::Unavailable(why)) => {
             let hint = format!("use another Grafana, or `{}`", stack.command("up --alerts=false"));
             let blocked = Blocker { kind: BlockReason::Server, why: format!("no alerts: {why}"), hint };
             return item(blocked.into(), save);
         }
-        Some(AlertRules::Seen(seen)) => seen,
+        Some(AlertRulesState::Seen(seen)) => seen,
     };
     let (mut differences, mut has_edited, mut missing) = (Vec::new(), false, 0);
     let from_file = |why: &str| {
@@ -379,7 +380,7 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
     };
     for rule in AlertRule::ALL {
         match seen.rule(rule) {
-            SeenRule::Clash(what) => {
+            ActualRule::Clash(what) => {
                 let blocked = Blocker {
                     kind: BlockReason::Foreign,
                     why: format!("Grafana already has {what}, which clipper-metrics did not create"),
@@ -387,13 +388,13 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
                 };
                 return item(blocked.into(), save);
             }
-            SeenRule::Missing => {
+            ActualRule::Missing => {
                 missing += 1;
-                let (field, want) = (format!("rule {:?}", rule.title()), "present".into());
-                differences.push(Difference { field, have: String::new(), want });
+                let (field, desired) = (format!("rule {:?}", rule.title()), "present".into());
+                differences.push(Difference { field, actual: String::new(), desired });
             }
-            SeenRule::Present { edited: true, provisioned: true, .. } => return from_file(rule.title()),
-            SeenRule::Present { edited: true, made_for, .. } => {
+            ActualRule::Present { edited: true, provisioned: true, .. } => return from_file(rule.title()),
+            ActualRule::Present { edited: true, made_for, .. } => {
                 has_edited = true;
                 if let Some(other) = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for))
                     && overwrite
@@ -402,10 +403,10 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
                     return item(conflict(stack, &rule_name(rule), other).into(), save);
                 }
             }
-            SeenRule::Present { provisioned, fields, made_for, .. } => {
+            ActualRule::Present { provisioned, fields, made_for, .. } => {
                 // Only a supplied file changes the objective of an existing rule.
                 let own = AlertSettings::objective(fields).filter(|_| stack.dashboard.objective.is_none());
-                let objective = own.or(objective).unwrap_or(stack::Dashboard::DEFAULT_OBJECTIVE);
+                let objective = own.or(objective).unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
                 let mut found = Difference::between(fields, &settings.fields(rule, objective));
                 let other = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
                 found.extend(other.map(|other| made_for_difference(stack, other)));
@@ -438,16 +439,16 @@ fn alerts(stack: &Stack, stored: Option<&Grafana>, options: UpOptions) -> Option
 /// for another database are reported.
 fn removed_alerts(
     stack: &Stack,
-    seen: &SeenAlerts,
+    seen: &ActualAlerts,
     moves: bool,
     conflict: impl Fn(&str, &MadeFor) -> Finding,
 ) -> Option<Item> {
-    let (mut is_removed, mut is_edited, mut of_file) = (false, false, None);
+    let (mut is_removed, mut is_edited, mut from_file) = (false, false, None);
     for rule in AlertRule::ALL {
-        let SeenRule::Present { edited, provisioned, made_for, .. } = seen.rule(rule) else { continue };
+        let ActualRule::Present { edited, provisioned, made_for, .. } = seen.rule(rule) else { continue };
         let other = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
         match other {
-            _ if *provisioned => of_file = Some(rule),
+            _ if *provisioned => from_file = Some(rule),
             _ if *edited => is_edited = true,
             Some(other) if !moves => {
                 return Some(Item::new(Resource::Alerts, conflict(&rule_name(rule), other), vec![]));
@@ -459,13 +460,13 @@ fn removed_alerts(
         let steps = vec![Step::DeleteAlertRules { moves }];
         return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
     }
-    let of_file = of_file.map(|rule| {
+    let from_file = from_file.map(|rule| {
         provided(&rule_name(rule), {
             let export = stack.command("export provisioning DIRECTORY --alerts=false");
             format!("`{export}` updates the directory of the earlier export with files that delete it")
         })
     });
-    of_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
+    from_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
 }
 
 /// A provisioned object, which Grafana's API cannot remove.
@@ -478,15 +479,15 @@ fn provided(what: &str, hint: String) -> Finding {
 
 /// Plans the removal of this instance's objects from an external Grafana: only objects with its
 /// mark, and no edited dashboard.
-pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
+pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> {
     let mut items = Vec::new();
     match &stored.organisation {
-        Organisation::Present => {}
+        OrganisationState::Present => {}
         // Nothing was read.
-        Organisation::Ambiguous(_) | Organisation::Unreadable(_) => {
+        OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_) => {
             return organisation(stack, Some(stored)).into_iter().collect();
         }
-        Organisation::Missing => {
+        OrganisationState::Missing => {
             let name = stack.organisation.as_deref().unwrap_or_default();
             let blocked = Blocker {
                 kind: BlockReason::Settings,
@@ -498,60 +499,60 @@ pub(super) fn deregistration(stack: &Stack, stored: &Grafana) -> Vec<Item> {
     }
     let removal = |resource, step| Item::new(resource, Finding::Requested("to be removed"), vec![step]);
     let missing = |resource| Item::new(resource, Finding::Missing, vec![]);
-    let of_file = |what: &str| provided(what, "remove it from the provisioning files".into());
+    let from_file = |what: &str| provided(what, "remove it from the provisioning files".into());
     let unreadable = |resource, why: &Unreadable| Item::new(resource, Finding::Unreadable(why.clone()), vec![]);
     let mut is_kept = false;
     for id in stack.dashboards() {
         let (uid, ..) = stack.dashboard_identity(id);
         let resource = Resource::Dashboard(id);
         items.push(match stored.dashboard(id) {
-            Dashboard::Present(have) if have.provisioned => {
+            DashboardState::Present(actual) if actual.provisioned => {
                 is_kept = true;
-                Item::new(resource, of_file(&format!("dashboard {uid}")), vec![])
+                Item::new(resource, from_file(&format!("dashboard {uid}")), vec![])
             }
-            Dashboard::Present(have) if have.edited => {
+            DashboardState::Present(actual) if actual.edited => {
                 is_kept = true;
                 Item::new(resource, Finding::Edited, vec![])
             }
-            Dashboard::Present(SeenDashboard { made_for: Some(made_for), .. })
+            DashboardState::Present(ActualDashboard { made_for: Some(made_for), .. })
                 if elsewhere(stack, made_for).is_some() =>
             {
                 is_kept = true;
                 Item::new(resource, kept_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
             }
-            Dashboard::Present(_) => removal(resource, Step::DeleteDashboard(id)),
-            Dashboard::Unreadable(why) => {
+            DashboardState::Present(_) => removal(resource, Step::DeleteDashboard(id)),
+            DashboardState::Unreadable(why) => {
                 is_kept = true;
                 unreadable(resource, why)
             }
             // An object with this uid that clipper-metrics did not create stays unchanged.
-            Dashboard::Missing | Dashboard::Clash { .. } => missing(resource),
+            DashboardState::Missing | DashboardState::Clash { .. } => missing(resource),
         });
     }
     items.push(match &stored.data_source {
-        DataSource::Ours { provisioned: true, .. } => {
-            Item::new(Resource::DataSource, of_file(&format!("data source {}", stack.data_source.uid)), vec![])
+        DataSourceState::Ours { provisioned: true, .. } => {
+            Item::new(Resource::DataSource, from_file(&format!("data source {}", stack.data_source.uid)), vec![])
         }
-        DataSource::Ours { made_for, .. } if elsewhere(stack, made_for).is_some() => {
+        DataSourceState::Ours { made_for, .. } if elsewhere(stack, made_for).is_some() => {
             Item::new(Resource::DataSource, kept_conflict(stack, &data_source_name(stack), made_for), vec![])
         }
-        DataSource::Ours { fields, .. } if is_edited(stack, fields) => {
+        DataSourceState::Ours { fields, .. } if is_edited(stack, fields) => {
             Item::new(Resource::DataSource, Finding::Edited, vec![])
         }
-        DataSource::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
-        DataSource::Unreadable(why) => unreadable(Resource::DataSource, why),
-        DataSource::Missing | DataSource::Foreign(_) => missing(Resource::DataSource),
+        DataSourceState::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
+        DataSourceState::Unreadable(why) => unreadable(Resource::DataSource, why),
+        DataSourceState::Missing | DataSourceState::Foreign(_) => missing(Resource::DataSource),
     });
     match &stored.alerts {
-        AlertRules::Seen(seen) => {
+        AlertRulesState::Seen(seen) => {
             items.extend(removed_alerts(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
         }
-        AlertRules::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
-        AlertRules::NotLookedAt | AlertRules::Unavailable(_) => {}
+        AlertRulesState::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
+        AlertRulesState::NotLookedAt | AlertRulesState::Unavailable(_) => {}
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.
-    if stored.folder == Folder::Present && !is_kept {
+    if stored.folder == FolderState::Present && !is_kept {
         items.push(removal(Resource::Folder, Step::DeleteFolder));
     }
     items
@@ -563,7 +564,7 @@ fn is_edited(stack: &Stack, fields: &BTreeMap<String, String>) -> bool {
     data_source_differences(stack, fields).iter().any(|difference| difference.field != "user")
 }
 
-pub(super) fn query(stored: Option<&Grafana>, database: &Item, inside: &[Item]) -> Item {
+pub(super) fn query(stored: Option<&GrafanaState>, database: &Item, inside: &[Item]) -> Item {
     let settled = database.steps.is_empty()
         && database.finding == Finding::InSync
         && inside.iter().all(|item| item.resource != Resource::DataSource || item.finding == Finding::InSync);

@@ -6,7 +6,7 @@ use super::{BlockReason, Blocker, ContainerUse, NewContainer, Step, needs_last_i
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::login::{Credential, DefaultLogin};
-use crate::model::observed::{Account, OurContainer, PasswordFile, RunState, ServerResponse, Volume};
+use crate::model::observed::{OurContainer, PasswordFile, RunState, ServerResponse, SignedInAccount, VolumeState};
 use crate::model::role::Role;
 use crate::model::stack::{Login, Stack};
 use crate::model::upgrade::NamedImage;
@@ -16,26 +16,26 @@ pub(super) fn store<S>(context: &Context<'_, S>) -> Option<Step> {
     let seen = context.seen;
     let is_new = seen.login.file == PasswordFile::Outdated
         || (seen.login.file == PasswordFile::Missing
-            && matches!(seen.login.account, Account::OwnPassword | Account::Other));
+            && matches!(seen.login.account, SignedInAccount::OwnPassword | SignedInAccount::Other));
     let clears_pending = seen.content.as_ref().is_some_and(|content| content.files.pending.is_some());
     let login = seen.login.accepted.filter(|_| is_new)?;
     Some(Step::StorePassword { login, clears_pending })
 }
 
 /// The password source of the container. A password in the volume stays in force without repeating an option.
-pub(super) fn password<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> PasswordSource {
-    let made_with_file = have.is_some_and(OurContainer::is_made_with_file);
+pub(super) fn password<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> PasswordSource {
+    let made_with_file = actual.is_some_and(OurContainer::is_made_with_file);
     let login = context.seen.login;
     let is_stored = matches!(login.file, PasswordFile::Accepted | PasswordFile::Outdated | PasswordFile::Missing);
     // Before a start, only the file shows which password is in force.
-    let is_new = have.is_some_and(|have| have.run == RunState::Created) && !is_fresh(context);
+    let is_new = actual.is_some_and(|actual| actual.run == RunState::Created) && !is_fresh(context);
     match login.account {
         _ if is_new && has_stored_password(context) => PasswordSource::File,
         _ if is_new => PasswordSource::Default,
         _ if made_with_file => PasswordSource::File,
-        Account::OwnPassword | Account::Other if is_stored => PasswordSource::File,
+        SignedInAccount::OwnPassword | SignedInAccount::Other if is_stored => PasswordSource::File,
         // This account does not sign in with the password in the file.
-        Account::Other => PasswordSource::Default,
+        SignedInAccount::Other => PasswordSource::Default,
         _ => first_password(context),
     }
 }
@@ -47,12 +47,12 @@ fn has_stored_password<S>(context: &Context<'_, S>) -> bool {
 /// The password source of a Grafana that has never run: a new password if a reset was requested.
 fn first_password<S>(context: &Context<'_, S>) -> PasswordSource {
     let is_requested = context.options.reset_password && context.spec.role == Role::Grafana && is_fresh(context);
-    if is_requested { PasswordSource::File } else { context.spec.specification.password }
+    if is_requested { PasswordSource::File } else { context.spec.config.password }
 }
 
 /// Whether no Grafana has ever run on the volume, so that its password can still be chosen.
 pub(super) fn is_fresh<S>(context: &Context<'_, S>) -> bool {
-    context.seen.volume == Volume::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
+    context.seen.volume == VolumeState::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
 }
 
 /// The login that a Grafana gets at its first start from a container with this password source.
@@ -139,27 +139,27 @@ fn rejects_default<S>(context: &Context<'_, S>) -> bool {
     let login = context.seen.login;
     match login.account {
         // An account has the same password for every way to sign in.
-        Account::OwnPassword => login.default_login != DefaultLogin::Accepted,
-        Account::Other => !login.has_default_password && login.default_login == DefaultLogin::Rejected,
-        Account::SignedOut | Account::DefaultPassword => false,
+        SignedInAccount::OwnPassword => login.default_login != DefaultLogin::Accepted,
+        SignedInAccount::Other => !login.has_default_password && login.default_login == DefaultLogin::Rejected,
+        SignedInAccount::SignedOut | SignedInAccount::DefaultPassword => false,
     }
 }
 
 /// The work that is needed on a Grafana that no other host can reach, if any.
-pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> Option<LoginTask> {
+pub(super) fn task<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> Option<LoginTask> {
     let Context { stack, spec, seen, options, .. } = context;
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
     }
     let signed_in = matches!(seen.probe, ServerResponse::Answering(_));
     // A container that is only restarted was verified when it was created.
-    let made = have.is_none_or(|have| {
-        let as_it_is = matches!(have.run, RunState::Created | RunState::Exited(_));
-        !(as_it_is && differences(context, have).is_empty())
+    let made = actual.is_none_or(|actual| {
+        let as_it_is = matches!(actual.run, RunState::Created | RunState::Exited(_));
+        !(as_it_is && differences(context, actual).is_empty())
     });
     if options.reset_password {
         Some(LoginTask::Reset)
-    } else if spec.specification.is_open()
+    } else if spec.config.is_open()
         && (made || (stack.login.given && !stack.login.is_admin()))
         && !(signed_in && rejects_default(context))
     {
@@ -172,15 +172,15 @@ pub(super) fn task<S>(context: &Context<'_, S>, have: Option<&OurContainer>) -> 
 }
 
 /// The reason why a verified fact prevents the publication, on a private Grafana.
-pub(super) fn unsafe_default<S>(context: &Context<'_, S>, have: &OurContainer, task: LoginTask) -> Option<Blocker> {
-    if task != LoginTask::Secure || !have.is_private() {
+pub(super) fn unsafe_default<S>(context: &Context<'_, S>, actual: &OurContainer, task: LoginTask) -> Option<Blocker> {
+    if task != LoginTask::Secure || !actual.is_private() {
         return None;
     }
     let stack = context.stack;
-    let at = have.published.map_or_else(String::new, |at| format!(", at http://{at}"));
+    let at = actual.published.map_or_else(String::new, |at| format!(", at http://{at}"));
     let login = context.seen.login;
     let (kind, why, hint) = match login.default_login {
-        _ if login.account == Account::Other && login.has_default_password => (
+        _ if login.account == SignedInAccount::Other && login.has_default_password => (
             BlockReason::Settings,
             format!(
                 "Grafana's account {} still has the password admin, and other hosts would be able to use it; Grafana \
@@ -218,15 +218,15 @@ pub(super) fn unsafe_default<S>(context: &Context<'_, S>, have: &OurContainer, t
 }
 
 /// Whether the step can be performed on the running container.
-pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: &OurContainer, task: LoginTask) -> bool {
+pub(super) fn is_in_place<S>(context: &Context<'_, S>, actual: &OurContainer, task: LoginTask) -> bool {
     let answers = matches!(context.seen.probe, ServerResponse::Answering(_));
     let refuses = matches!(context.seen.probe, ServerResponse::Refusing(_));
-    have.run == RunState::Running
+    actual.run == RunState::Running
         && match task {
             // A published Grafana never gets the default password, not even on its way to loopback.
-            LoginTask::Reset => (answers || refuses) && (have.is_on_loopback() || context.spec.specification.is_open()),
+            LoginTask::Reset => (answers || refuses) && (actual.is_on_loopback() || context.spec.config.is_open()),
             // For another account, admin/admin can be checked only where the lockout is off.
-            _ => answers && have.is_on_loopback() && context.stack.login.is_admin(),
+            _ => answers && actual.is_on_loopback() && context.stack.login.is_admin(),
         }
 }
 
@@ -236,39 +236,43 @@ pub(super) fn is_in_place<S>(context: &Context<'_, S>, have: &OurContainer, task
 /// The blocker if the image that ran last is not on the engine.
 pub(super) fn private_start<S>(
     context: &Context<'_, S>,
-    have: &OurContainer,
+    actual: &OurContainer,
     task: LoginTask,
 ) -> Result<Vec<Step>, Blocker> {
     let grafana = Role::Grafana;
-    if is_in_place(context, have, task) {
+    if is_in_place(context, actual, task) {
         return Ok(vec![]);
     }
-    let was_started = matches!(have.run, RunState::Exited(_));
-    let has_password = have.run == RunState::Created
-        && have.is_made_with_file()
+    let was_started = matches!(actual.run, RunState::Exited(_));
+    let has_password = actual.run == RunState::Created
+        && actual.is_made_with_file()
         && has_stored_password(context)
         && !upgrade::may_migrate(context);
     // The port of a moved container may be taken, and the other role's container is removed only later.
     let is_free = context.seen.port_holder.is_none();
-    let stays = have.specification.as_ref().is_some_and(|made| {
-        made.publish.port() == 0 || (made.publish == context.spec.specification.publish && is_free)
-    });
-    let can_start =
-        (was_started || has_password) && task != LoginTask::Secure && have.on_network && have.is_on_loopback() && stays;
+    let stays = actual
+        .config
+        .as_ref()
+        .is_some_and(|made| made.publish.port() == 0 || (made.publish == context.spec.config.publish && is_free));
+    let can_start = (was_started || has_password)
+        && task != LoginTask::Secure
+        && actual.on_network
+        && actual.is_on_loopback()
+        && stays;
     if can_start && context.stack.login.is_admin() {
-        return Ok(start(context, have));
+        return Ok(start(context, actual));
     }
-    let new = private_container(context, have)?;
+    let new = private_container(context, actual)?;
     let image = NamedImage { name: new.config.image.clone(), id: new.image_id.clone() };
     // The name of the last image may belong to another one by now.
     let guard = upgrade::before_start(context, &image);
     let create = vec![Step::CreateContainer(Box::new(new))];
     let wait = vec![Step::StartContainer(grafana), Step::AwaitAnswer(grafana)];
-    Ok([context.removal(have), create, guard, wait].concat())
+    Ok([context.removal(actual), create, guard, wait].concat())
 }
 
 /// A private container of the image that ran last: a rejected login must not leave a migrated database behind.
-fn private_container<S>(context: &Context<'_, S>, have: &OurContainer) -> Result<NewContainer, Blocker> {
+fn private_container<S>(context: &Context<'_, S>, actual: &OurContainer) -> Result<NewContainer, Blocker> {
     let Context { stack, spec, seen, .. } = context;
     let password = if has_stored_password(context) { PasswordSource::File } else { PasswordSource::Default };
     let new = |image: ImageRef, image_id: Option<String>| NewContainer {
@@ -277,9 +281,9 @@ fn private_container<S>(context: &Context<'_, S>, have: &OurContainer) -> Result
         image_id,
         usage: ContainerUse::Login,
     };
-    let shown = have.specification.as_ref().filter(|_| have.run != RunState::Created);
+    let shown = actual.config.as_ref().filter(|_| actual.run != RunState::Created);
     match (shown, &seen.last_image) {
-        (Some(made), _) => Ok(new(made.image.clone(), Some(have.image_id.clone()))),
+        (Some(made), _) => Ok(new(made.image.clone(), Some(actual.image_id.clone()))),
         (None, Some(last)) if last.id.is_some() => Ok(new(last.name.clone(), last.id.clone())),
         (None, Some(last)) => Err(needs_last_image(stack, spec, &last.name.to_string())),
         (None, None) => {
@@ -311,22 +315,22 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocke
 /// The password source of the new container.
 pub(super) fn new_password<S>(
     context: &Context<'_, S>,
-    have: Option<&OurContainer>,
+    actual: Option<&OurContainer>,
     task: Option<LoginTask>,
 ) -> PasswordSource {
     if context.spec.role != Role::Grafana {
         return PasswordSource::Default;
     }
     let signed_in = matches!(context.seen.probe, ServerResponse::Answering(_));
-    let had_file = |have: &OurContainer| have.is_made_with_file() && have.run != RunState::Created;
-    let is_stored = has_stored_password(context) || have.is_some_and(had_file);
+    let had_file = |actual: &OurContainer| actual.is_made_with_file() && actual.run != RunState::Created;
+    let is_stored = has_stored_password(context) || actual.is_some_and(had_file);
     match task {
         _ if is_fresh(context) => first_password(context),
         Some(LoginTask::Secure) if !context.stack.login.is_admin() && !is_stored => PasswordSource::Default,
         Some(LoginTask::Secure | LoginTask::Reset) => PasswordSource::File,
-        Some(LoginTask::Try) if context.stack.login.password => context.spec.specification.password,
+        Some(LoginTask::Try) if context.stack.login.password => context.spec.config.password,
         _ if store(context).is_some() => PasswordSource::File,
-        None if signed_in => password(context, have),
+        None if signed_in => password(context, actual),
         _ if is_stored => PasswordSource::File,
         _ => PasswordSource::Default,
     }

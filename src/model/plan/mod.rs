@@ -23,7 +23,8 @@ pub use self::step::{ContainerUse, NewContainer, Phase, Step};
 use super::container_config::Difference;
 use super::login::Credential;
 use super::observed::{
-    ContainerState, Influxdb, Network, Observed, PortHolder, RunState, Server, StoredSettings, Unreadable, Volume,
+    ContainerState, InfluxdbState, Network, Observed, ObservedServer, PortHolder, RunState, StoredSettings, Unreadable,
+    VolumeState,
 };
 use super::retention::Retention;
 use super::role::Role;
@@ -404,7 +405,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         None => settings(stack, &seen.settings, keeps_retention),
     });
     let is_fresh = stack.container(Role::Grafana).is_some()
-        && seen.grafana.volume == Volume::Absent
+        && seen.grafana.volume == VolumeState::Absent
         && seen.grafana.container == ContainerState::Absent;
     let inside = grafana::inside(stack, grafana_stores, options, is_fresh);
     let query = grafana::query(grafana_stores, &database, &inside);
@@ -433,8 +434,8 @@ fn finish_upgrade(upgrade: &Upgrade) -> Option<Item> {
 /// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.
 #[must_use]
 pub fn withdraw(seen: &Observed) -> Option<Plan> {
-    let have = seen.grafana.container.ours().filter(|have| have.run == RunState::Created)?;
-    let steps = container::removal(Role::Grafana, have, seen.grafana.content.as_ref());
+    let actual = seen.grafana.container.ours().filter(|actual| actual.run == RunState::Created)?;
+    let steps = container::removal(Role::Grafana, actual, seen.grafana.content.as_ref());
     let finding = Finding::Requested("not needed any more");
     Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
 }
@@ -471,7 +472,8 @@ fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
         }
         _ if !stack.needs_engine() => return None,
         Network::Ours(ids) if ids.len() > 1 => {
-            let difference = Difference { field: "networks".into(), have: ids.len().to_string(), want: "1".into() };
+            let difference =
+                Difference { field: "networks".into(), actual: ids.len().to_string(), desired: "1".into() };
             (Finding::Differs(vec![difference]), vec![Step::RemoveSpareNetworks])
         }
         Network::Ours(_) => (Finding::InSync, vec![]),
@@ -500,7 +502,7 @@ fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Ite
 /// Whether the retention period can be remembered: the database has it or will get it in this plan,
 /// and any loss of data is confirmed first.
 fn is_retention_settled(stack: &Stack, seen: &Observed, database: &Item, retention: Option<&Item>) -> bool {
-    let is_new = stack.container(Role::Influxdb).is_some() && seen.influxdb.volume == Volume::Absent;
+    let is_new = stack.container(Role::Influxdb).is_some() && seen.influxdb.volume == VolumeState::Absent;
     is_new || database.finding == Finding::Missing || retention.is_none_or(|item| item.finding != Finding::Unknown)
 }
 
@@ -575,13 +577,13 @@ fn texts(values: &BTreeMap<String, Remembered>) -> BTreeMap<String, String> {
 
 /// The server's content, if it is known and still valid when its steps run: a server that is
 /// started or replaced may come back empty.
-fn stored<'a, S>(server: &Item, seen: &'a Server<S>) -> Option<&'a S> {
+fn stored<'a, S>(server: &Item, seen: &'a ObservedServer<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
     let replaced = server.steps.iter().any(|(_, step)| matches!(step, Step::CreateContainer(_)));
     if keeps && !replaced { seen.probe.state() } else { None }
 }
 
-fn database(stored: Option<&Influxdb>) -> Item {
+fn database(stored: Option<&InfluxdbState>) -> Item {
     let finding = match stored {
         None => Finding::Unknown,
         Some(influxdb) if influxdb.has_database => Finding::InSync,
@@ -592,20 +594,20 @@ fn database(stored: Option<&Influxdb>) -> Item {
 
 /// Compares the retention period only if one is set. A missing database is created with it; while
 /// the current period is unreadable, it is not changed.
-fn retention(stack: &Stack, stored: Option<&Influxdb>) -> Option<Item> {
-    let want = stack.retention?;
-    let Some(have) = stored.filter(|influxdb| influxdb.has_database).map(|influxdb| influxdb.retention) else {
+fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
+    let desired = stack.retention?;
+    let Some(actual) = stored.filter(|influxdb| influxdb.has_database).map(|influxdb| influxdb.retention) else {
         return Some(Item::new(Resource::Retention, Finding::Unknown, vec![]));
     };
-    if have == Some(want) {
+    if actual == Some(desired) {
         return Some(Item::new(Resource::Retention, Finding::InSync, vec![]));
     }
     let difference = Difference {
         field: "retention".into(),
-        have: have.map(|have| have.to_string()).unwrap_or_default(),
-        want: want.to_string(),
+        actual: actual.map(|actual| actual.to_string()).unwrap_or_default(),
+        desired: desired.to_string(),
     };
-    let step = Step::SetRetention { from: have };
+    let step = Step::SetRetention { from: actual };
     Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
 }
 
@@ -625,12 +627,12 @@ fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
 /// The current retention period, if the plan shortens it; the inner `None` means unknown.
 #[must_use]
 pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
-    let want = stack.retention?;
+    let desired = stack.retention?;
     let from = plan.steps().find_map(|(step, _)| match step {
         Step::SetRetention { from } => Some(*from),
         _ => None,
     })?;
-    from.is_none_or(|from| want.is_shorter_than(from)).then_some(from)
+    from.is_none_or(|from| desired.is_shorter_than(from)).then_some(from)
 }
 
 /// The plan that removes the instance; volumes and settings are kept unless requested.
@@ -654,9 +656,9 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
             (ContainerState::Duplicated(names), _) => {
                 Item::new(Resource::Server(role), container::duplicated(stack, role, names).into(), vec![])
             }
-            (ContainerState::Ours(have), None) => {
+            (ContainerState::Ours(actual), None) => {
                 let content = seen.grafana.content.as_ref().filter(|_| role == Role::Grafana);
-                let steps = container::removal(role, have, content);
+                let steps = container::removal(role, actual, content);
                 Item::new(Resource::Server(role), Finding::Requested("to be removed"), steps)
             }
             (ContainerState::Absent | ContainerState::Foreign, _) => {
@@ -664,7 +666,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
             }
         });
         if volumes {
-            let found = matches!(volume, Volume::Ours { .. });
+            let found = matches!(volume, VolumeState::Ours { .. });
             items.push(removal(Resource::Volume(role), found, Step::RemoveVolume(role)));
         }
     }

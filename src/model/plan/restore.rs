@@ -4,7 +4,9 @@
 use super::container::private;
 use super::{BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Plan, Resource, Step, down};
 use crate::model::invocation::shell_word;
-use crate::model::observed::{ContainerState, Network, Observed, OurContainer, Server, StoredSettings, Volume};
+use crate::model::observed::{
+    ContainerState, Network, Observed, ObservedServer, OurContainer, StoredSettings, VolumeState,
+};
 use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Stack};
 
@@ -61,7 +63,7 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
         let mut config = private(spec);
         if role == Role::Influxdb && matches!(stack.engine, EngineLocation::Elsewhere(_)) {
             // The loopback of another machine's engine is out of reach.
-            config.publish.set_ip(spec.specification.publish.ip());
+            config.publish.set_ip(spec.config.publish.ip());
         }
         let image_id = spec.pinned_image.clone();
         let new = NewContainer { role, config, image_id, usage: ContainerUse::Restore };
@@ -94,13 +96,13 @@ pub fn without_instance(seen: &Observed) -> Observed {
     }
 }
 
-fn without_server<S: Clone>(seen: &Server<S>) -> Server<S> {
+fn without_server<S: Clone>(seen: &ObservedServer<S>) -> ObservedServer<S> {
     let mut seen = seen.clone();
     if matches!(seen.container, ContainerState::Ours(_)) {
         seen.container = ContainerState::Absent;
     }
-    if matches!(seen.volume, Volume::Ours { .. }) {
-        seen.volume = Volume::Absent;
+    if matches!(seen.volume, VolumeState::Ours { .. }) {
+        seen.volume = VolumeState::Absent;
     }
     seen
 }

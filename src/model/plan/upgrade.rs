@@ -13,13 +13,13 @@ use crate::model::version::Version;
 /// The desired image, by the engine's id if it is known.
 pub(super) fn desired_image<S>(context: &Context<'_, S>) -> NamedImage {
     let id = context.seen.image.as_ref().map(|image| image.id.clone());
-    NamedImage { name: context.spec.specification.image.clone(), id }
+    NamedImage { name: context.spec.config.image.clone(), id }
 }
 
 /// The image of the container, if it has run.
-fn shown_image(have: &OurContainer) -> Option<NamedImage> {
-    let have = Some(have).filter(|have| have.run != RunState::Created)?;
-    Some(NamedImage { name: have.specification.as_ref()?.image.clone(), id: Some(have.image_id.clone()) })
+fn shown_image(actual: &OurContainer) -> Option<NamedImage> {
+    let actual = Some(actual).filter(|actual| actual.run != RunState::Created)?;
+    Some(NamedImage { name: actual.config.as_ref()?.image.clone(), id: Some(actual.image_id.clone()) })
 }
 
 /// The image that ran last, taken from the container, otherwise from the files in the volume.
@@ -108,10 +108,10 @@ pub(super) fn restore<S>(context: &Context<'_, S>) -> Vec<Step> {
 /// The blocker if the desired image is older than the version that has migrated the database.
 pub(super) fn older<S>(context: &Context<'_, S>) -> Option<Blocker> {
     let seen = context.seen;
-    let image = &context.spec.specification.image;
+    let image = &context.spec.config.image;
     // The image that a container was created from is the one that ran, whatever its tag says.
-    let ran = seen.container.ours().filter(|have| have.run != RunState::Created);
-    let made = ran.and_then(|have| have.specification.as_ref()).map(|made| &made.image);
+    let ran = seen.container.ours().filter(|actual| actual.run != RunState::Created);
+    let made = ran.and_then(|actual| actual.config.as_ref()).map(|made| &made.image);
     let runs = seen.running_version();
     let is_contradicted = made.zip(runs).is_some_and(|(made, runs)| made.is_contradicted(runs, image));
     if made == Some(image) || is_fresh(context) || context.restores() || is_contradicted {

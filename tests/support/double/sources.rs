@@ -150,12 +150,12 @@ impl Double {
         else {
             return self.no_source();
         };
-        let have = &self.state.organisations[organisation].sources[index];
+        let actual = &self.state.organisations[organisation].sources[index];
         // 7.5 allows overwriting a provisioned one until its next start.
-        if have.provisioned && self.version > Version::V7 {
+        if actual.provisioned && self.version > Version::V7 {
             return self.as_recorded("update the provisioned data source by numeric id");
         }
-        let source = StoredSource { id: have.id, body, saved: now, provisioned: false, pruned: false };
+        let source = StoredSource { id: actual.id, body, saved: now, provisioned: false, pruned: false };
         self.only_default(organisation, &source);
         self.state.organisations[organisation].sources[index] = source.clone();
         self.saved_source(step, &source, organisation)
