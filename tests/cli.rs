@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE;
 use serde_json::json;
 
 use crate::support::run::{Ran, Run, parsed_command, program, ran};
@@ -347,26 +349,11 @@ fn podman_and_docker_pull_with_their_own_stored_credentials() {
             let noted = noted.lock().unwrap().clone();
             assert!(!noted.is_empty(), "{}", ran.err);
             for credentials in noted {
-                let text = decoded(&credentials);
+                let text = String::from_utf8(BASE64_URL_SAFE.decode(credentials).unwrap()).unwrap();
                 assert!(text.contains(&format!("\"username\":\"{user}\"")), "{component} {variable}={value}: {text}");
             }
         }
     }
-}
-
-/// Decodes URL-safe base64.
-fn decoded(text: &str) -> String {
-    const LETTERS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
-    for letter in text.chars().filter_map(|letter| LETTERS.find(letter)) {
-        bits = (bits << 6) | u32::try_from(letter).unwrap();
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from((bits >> count) & 0xff).unwrap());
-        }
-    }
-    String::from_utf8_lossy(&bytes).to_string()
 }
 
 #[test]

@@ -17,7 +17,6 @@ use crate::support::run::{Ran, Run};
 use crate::support::server::{Request, Response, in_background};
 use crate::support::{eventually, free_port};
 
-const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 /// The path of the bundled dashboard.
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 
@@ -142,7 +141,7 @@ pub(crate) fn with_clock(run: Run, offset: &str) -> Run {
 
 #[test]
 fn all_checks_pass_and_nothing_is_left_behind() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         let people = it.command(&[]).run().expect(0);
         assert!(people.out.starts_with("no failures: 21 of 21 panels answer\n"), "{version:?}:\n{}", people.out);
@@ -202,7 +201,7 @@ fn a_wrong_database() {
 
 #[test]
 fn the_database_was_dropped() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         it.servers.influxd.query("", "DROP DATABASE d");
         it.expect("database", &["database d does not exist", "clipper-metrics up"]);
@@ -308,7 +307,7 @@ fn clocks_are_an_hour_apart() {
 
 #[test]
 fn grafanas_data_source_points_elsewhere() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         let (_, sources) = it.servers.ask("GET", "/api/datasources", None);
         let mut source = sources[0].clone();
@@ -375,7 +374,7 @@ fn the_fields_of_all_measurements_are_listed_at_most_once() {
 
 #[test]
 fn one_panel_queries_a_missing_field() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         it.edit(|dashboard| {
             let target = &mut dashboard["panels"][6]["targets"][0];
@@ -413,7 +412,7 @@ fn one_panel_has_an_invalid_query_and_others_query_other_sources() {
 
 #[test]
 fn a_failing_data_source_is_reported_instead_of_its_panels() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         let body = json!({"name": "Elsewhere", "uid": "elsewhere", "type": "influxdb", "access": "proxy",
                           "url": "http://127.0.0.1:1", "database": "d", "jsonData": {"dbName": "d"}});
@@ -444,7 +443,7 @@ fn a_failing_data_source_is_reported_instead_of_its_panels() {
 
 #[test]
 fn a_model_whose_name_looks_like_a_variable_is_queried() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::without_reports(version, Influxd::start());
         it.write_file("d", it.servers.influxd.port, &["$HOME"]);
         it.report("$HOME");
@@ -463,7 +462,7 @@ fn a_model_whose_name_looks_like_a_variable_is_queried() {
 
 #[test]
 fn a_variable_finds_nothing() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         it.edit(|dashboard| {
             let list = dashboard["templating"]["list"].as_array_mut().unwrap();
@@ -477,7 +476,7 @@ fn a_variable_finds_nothing() {
 
 #[test]
 fn the_dashboards_time_range_misses_the_reports() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         it.edit(|dashboard| dashboard["time"] = json!({"from": "now-2d", "to": "now-1d"}));
         it.expect("dashboard", &["not in the dashboard's time range", "includes the last minutes"]);
@@ -486,7 +485,7 @@ fn the_dashboards_time_range_misses_the_reports() {
 
 #[test]
 fn the_listed_models_are_retired() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         // The first 25 by name have reported in the same week, but not within the last 30 minutes.
         let old: String = (0..30).map(|number| report(&format!("a{number}"), 31)).collect();
@@ -506,7 +505,7 @@ fn the_listed_models_are_retired() {
 
 #[test]
 fn the_dashboard_was_deleted() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Case::healthy(version);
         it.servers.ask("DELETE", DASHBOARD, None);
         let document = it.expect("dashboard", &["no dashboard", "clipper-metrics up"]);

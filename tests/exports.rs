@@ -10,7 +10,6 @@ use crate::support::double::Version;
 use crate::support::run::{Ran, Run};
 use crate::user_dashboards::export as shared;
 
-const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 
 fn read(folder: &Path, path: &str) -> String {
@@ -32,7 +31,7 @@ fn provisioning(it: &Servers, into: &Path, more: &[&str]) -> Ran {
 
 #[test]
 fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         it.influxd.query("", "CREATE DATABASE \"it's-$HOME\"");
@@ -61,7 +60,7 @@ fn a_grafana_provisioned_from_the_files_is_in_sync_on_every_version() {
 
 #[test]
 fn with_an_account_edited_dashboards_are_exported_with_edits_and_folders() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         it.run(&["up"]).expect(0);
@@ -129,7 +128,7 @@ fn an_external_influxdb_is_described_without_its_password() {
 
 #[test]
 fn files_are_written_only_for_the_named_organisation() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         let files = home.path().join("files");
@@ -161,7 +160,7 @@ fn files_are_written_only_for_the_named_organisation() {
 
 #[test]
 fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
-    for version in ALL.into_iter().filter(|version| *version > Version::V7) {
+    for version in Version::ALL.into_iter().filter(|version| *version > Version::V7) {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         it.influxd.query("", "CREATE DATABASE clipper");

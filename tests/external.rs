@@ -10,8 +10,6 @@ use crate::support::run::{Ran, Run, basic, http_with};
 use crate::support::server::{Request, in_background};
 use serde_json::{Value, json};
 
-const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
-
 /// A name that no resolver looks up: a label has at most 63 characters.
 const UNRESOLVABLE: &str = "no-such-host-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -93,7 +91,7 @@ impl Servers {
 
 #[test]
 fn every_version_is_configured_verified_and_then_unchanged() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let up = it.run(&["up", "--database", "it's a test"]).expect(0);
         assert!(up.out.contains("up and verified"), "{version:?}: {}", up.out);
@@ -119,7 +117,7 @@ fn every_version_is_configured_verified_and_then_unchanged() {
 
 #[test]
 fn every_version_is_repaired() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         let (_, sources) = it.ask("GET", "/api/datasources", None);
@@ -194,7 +192,7 @@ fn settings_that_grafana_does_not_use_are_saved_again() {
 
 #[test]
 fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         let path = "/api/dashboards/uid/clipper-metrics";
@@ -239,7 +237,7 @@ fn an_edited_dashboard_is_kept_and_an_unedited_one_is_upgraded() {
 
 #[test]
 fn a_moved_dashboard_stays_in_its_folder() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
         let path = "/api/dashboards/uid/clipper-metrics";
@@ -262,7 +260,7 @@ fn a_moved_dashboard_stays_in_its_folder() {
 
 #[test]
 fn an_organisation_is_created_and_no_other_is_changed() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let words = ["--grafana-org", "Größe & \\ it's"];
         it.run(&["up", words[0], words[1]]).expect(0);
@@ -275,7 +273,7 @@ fn an_organisation_is_created_and_no_other_is_changed() {
 
 #[test]
 fn objects_of_other_owners_are_errors_and_stay_unchanged() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let theirs = json!({"name": "Clipper Metrics", "uid": "theirs", "type": "influxdb", "access": "proxy",
             "url": "http://theirs:8086", "database": "d", "user": "", "isDefault": true, "jsonData": {}});
@@ -291,7 +289,7 @@ fn objects_of_other_owners_are_errors_and_stay_unchanged() {
 
 #[test]
 fn one_wrong_password_is_one_attempt() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let wrong = |words: &[&str]| it.command(words).env("CLIPPER_METRICS_GRAFANA_PASSWORD", "wrong");
         let up = wrong(&["up"]).run().expect(1);
@@ -397,7 +395,7 @@ fn their_dashboard(uid: &str, title: &str) -> Value {
 
 #[test]
 fn the_folder_and_the_dashboard_have_different_uids() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up", "--grafana-folder", "Ours"]).expect(0);
         let (_, dashboard) = it.ask("GET", "/api/dashboards/uid/clipper-metrics", None);
@@ -409,7 +407,7 @@ fn the_folder_and_the_dashboard_have_different_uids() {
 
 #[test]
 fn a_foreign_dashboard_with_the_same_title_is_never_replaced() {
-    for version in ALL {
+    for version in Version::ALL {
         for words in [&["up"][..], &["up", "--overwrite-dashboard"]] {
             let it = Servers::start(version);
             let save = their_dashboard("theirs", "Clipper Metrics");
@@ -433,7 +431,7 @@ fn a_foreign_dashboard_with_the_same_title_is_never_replaced() {
 
 #[test]
 fn a_foreign_dashboard_with_the_same_uid_is_a_blocker() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let save = their_dashboard("clipper-metrics", "Theirs");
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
@@ -448,7 +446,7 @@ fn a_foreign_dashboard_with_the_same_uid_is_a_blocker() {
 
 #[test]
 fn unusual_characters_in_names_cause_no_lasting_difference() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         std::fs::write(file.path(), "[[models]]\nname = \"a\\tb\\u202Ec\"\n").unwrap();
@@ -464,7 +462,7 @@ fn unusual_characters_in_names_cause_no_lasting_difference() {
 
 #[test]
 fn a_folder_with_the_same_uid_or_title_is_a_blocker() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let folder = json!({"uid": "clipper-metrics", "title": "Ops"});
         assert_eq!(it.ask("POST", "/api/folders", Some(&folder)).0, 200);
@@ -485,7 +483,7 @@ fn a_folder_with_the_same_uid_or_title_is_a_blocker() {
 
 #[test]
 fn provisioned_objects_are_not_changed() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let source = |mark: &str, url: &str| {
             json!({"name": "Clipper \
@@ -519,7 +517,7 @@ fn provisioned_objects_are_not_changed() {
 
 #[test]
 fn requests_do_not_depend_on_the_active_organisation() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         assert_eq!(it.ask("POST", "/api/orgs", Some(&json!({"name": "Other"}))).0, 200);
         assert_eq!(it.ask("POST", "/api/user/using/2", None).0, 200);
@@ -740,7 +738,7 @@ fn down_and_logs_need_no_engine_for_external_servers() {
 
 #[test]
 fn deregistering_removes_only_managed_objects() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let theirs = json!({"name": "theirs", "type": "influxdb", "access": "proxy", "url": "http://x"});
         assert_eq!(it.ask("POST", "/api/datasources", Some(&theirs)).0, 200);
@@ -767,7 +765,7 @@ fn deregistering_removes_only_managed_objects() {
 
 #[test]
 fn deregistering_keeps_edited_and_foreign_objects() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let words = ["down", "--deregister", "--grafana-folder", "Metrics"];
         it.run(&["up", "--grafana-folder", "Metrics"]).expect(0);
@@ -815,7 +813,7 @@ fn without_an_answer_from_grafana_no_removal_is_reported() {
 
 #[test]
 fn an_editor_is_enough_after_an_administrator_has_set_it_up() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.ask("POST", "/api/admin/users", Some(&json!({"login": "editor", "password": "editor-password"})));
         it.ask("PATCH", "/api/org/users/2", Some(&json!({"role": "Editor"})));

@@ -9,7 +9,6 @@ use crate::support::influxd::Influxd;
 use crate::support::run::{Ran, Run};
 use crate::user_dashboards::export as shared;
 
-const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 const SOURCE: &str = "/api/datasources/uid/clipper-metrics";
 const RULES: &str = "/api/v1/provisioning/alert-rules";
@@ -50,7 +49,7 @@ fn of_every_kind(version: Version, mine: &str) -> Vec<&str> {
 #[test]
 fn two_teams_with_one_name_never_take_each_others_objects() {
     let theirs = Influxd::start();
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         let mine = home.path().join("mine.json");
@@ -123,7 +122,7 @@ fn another_database_is_a_conflict_and_the_hint_keeps_the_earlier_one() {
 
 #[test]
 fn a_run_without_clippers_file_moves_no_data_source_to_the_default_database() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         let home = tempfile::tempdir().unwrap();
         let file = home.path().join("test.toml");
@@ -142,7 +141,7 @@ fn a_run_without_clippers_file_moves_no_data_source_to_the_default_database() {
 
 #[test]
 fn the_same_address_on_another_machines_loopback_is_another_influxdb() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         let other = |source: &mut Value| {
@@ -188,7 +187,7 @@ fn a_database_set_only_for_newer_versions_of_grafana_belongs_to_this_instance() 
 #[test]
 fn objects_of_older_versions_still_work_and_are_not_taken_over_either() {
     let theirs = Influxd::start();
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         // Older versions stored neither the target of an object nor the query language.
@@ -215,7 +214,7 @@ fn objects_of_older_versions_still_work_and_are_not_taken_over_either() {
 #[test]
 fn instances_with_one_name_in_two_organisations_do_not_conflict() {
     let theirs = Influxd::start();
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up", "--grafana-org", "One"]).expect(0);
         let other = |verb: &[&str]| with_influxdb(&it, &theirs.url(), &[verb, &["--grafana-org", "Two"]].concat());
@@ -228,7 +227,7 @@ fn instances_with_one_name_in_two_organisations_do_not_conflict() {
 
 #[test]
 fn a_data_source_changed_by_a_user_is_kept_when_the_objects_are_removed() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         change_source(&it, version, |source| source["jsonData"]["timeInterval"] = json!("1m"));
@@ -244,7 +243,7 @@ type Change = fn(&mut Value);
 
 #[test]
 fn fields_that_decide_whether_panels_work_are_repaired() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         assert_eq!(it.ask("GET", SOURCE, None).1["jsonData"]["version"], "InfluxQL", "{version:?}");
@@ -279,7 +278,7 @@ fn fields_that_decide_whether_panels_work_are_repaired() {
 
 #[test]
 fn settings_for_a_proxy_in_front_of_an_external_influxdb_are_kept() {
-    for version in ALL {
+    for version in Version::ALL {
         let it = Servers::start(version);
         it.run(&["up"]).expect(0);
         change_source(&it, version, |source| {

@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use crate::external::Servers;
 use crate::support::double::Version;
 
-const ALL: [Version; 5] = [Version::V7, Version::V9, Version::V12, Version::V12_4, Version::V13];
-
 /// A dashboard that was exported for sharing, with a placeholder for its data source.
 pub(crate) fn export(uid: &str, title: &str) -> Value {
     let target = json!({
@@ -48,7 +46,7 @@ fn path_of(uid: &str) -> String {
 
 #[test]
 fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("", "Two")));
         let up = ["up", "--dashboard", &one, "--dashboard", &two];
@@ -98,7 +96,7 @@ fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
 
 #[test]
 fn deregistering_removes_them_unless_edited() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("two", "Two")));
         let given = ["--dashboard", &one, "--dashboard", &two, "--grafana-folder", "Ours"];
@@ -123,7 +121,7 @@ fn deregistering_removes_them_unless_edited() {
 
 #[test]
 fn conflicts_are_reported_before_anything_changes() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let theirs = json!({"dashboard": {"uid": "one", "title": "Theirs", "panels": [], "schemaVersion": 27}});
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&theirs)).0, 200);
@@ -174,7 +172,7 @@ fn an_invalid_file_is_a_usage_error_and_no_request_is_sent() {
 
 #[test]
 fn doctor_runs_their_queries_too() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (Servers::start(version), Files::new());
         let mut broken = export("one", "One");
         let file = files.write("a.json", &broken);
@@ -209,7 +207,7 @@ fn input_path(name: &str) -> String {
 
 #[test]
 fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (Servers::start(version), Files::new());
         // The refresh interval of the bundled dashboard is also below this minimum.
         it.double.lock().unwrap().refresh_at_most_every(60);
@@ -302,7 +300,7 @@ fn with_reports(version: Version) -> Servers {
 
 #[test]
 fn every_layout_is_checked_and_a_missing_data_source_is_reported_at_once() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (with_reports(version), Files::new());
         for name in ["rows.json", "panels.json"] {
             let tried = Tried::import(&it, &files, name, |_| {});
@@ -327,7 +325,7 @@ fn every_layout_is_checked_and_a_missing_data_source_is_reported_at_once() {
 
 #[test]
 fn foreign_parts_are_imported_unchanged_and_reported() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (with_reports(version), Files::new());
         let second = Tried::import(&it, &files, "second.json", |_| {});
         assert!(second.up.contains("\"fetzerch-sunandmoon-datasource\" (DS_SUN)"), "{version:?}: {}", second.up);
@@ -352,7 +350,7 @@ fn foreign_parts_are_imported_unchanged_and_reported() {
 
 #[test]
 fn a_library_panel_is_imported_with_its_dashboard() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (with_reports(version), Files::new());
         let query = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE $timeFilter";
         let library = Tried::import(&it, &files, "lib.json", |dashboard| {
@@ -367,7 +365,7 @@ fn a_library_panel_is_imported_with_its_dashboard() {
 
 #[test]
 fn a_panel_without_its_plugin_is_reported_and_text_panels_are_never_queried() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (with_reports(version), Files::new());
         // From 11 on, browsers replace this panel by one of Grafana's own.
         let discrete = Tried::import(&it, &files, "plugin.json", |_| {});
@@ -391,7 +389,7 @@ fn a_panel_without_its_plugin_is_reported_and_text_panels_are_never_queried() {
 
 #[test]
 fn time_ranges_and_variables_are_interpreted_as_in_a_browser() {
-    for version in ALL {
+    for version in Version::ALL {
         let (it, files) = (with_reports(version), Files::new());
         let today = Tried::import(&it, &files, "today.json", |_| {});
         let (state, message, _) = today.panel("p");

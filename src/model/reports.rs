@@ -85,6 +85,22 @@ pub struct ModelReport {
     pub demo: bool,
 }
 
+#[cfg(test)]
+impl ModelReport {
+    /// A model that has reported before, for tests.
+    pub(crate) fn sample(name: &str, reporting: bool) -> Self {
+        Self {
+            name: name.into(),
+            last_report: Some(0),
+            reporting,
+            predictions_per_second: None,
+            p99_micros: None,
+            above_objective: None,
+            demo: false,
+        }
+    }
+}
+
 /// Interprets InfluxDB's points at the time `now`, in milliseconds since 1970.
 #[must_use]
 pub fn analyse(activity: &Activity, stack: &Stack, objective: Option<u64>, named: &[String], now: i64) -> Reports {

@@ -101,23 +101,15 @@ impl Report for Plain {
 mod tests {
     use super::*;
 
-    fn model(name: &str, reporting: bool) -> ModelReport {
-        ModelReport {
-            name: name.into(),
-            last_report: Some(0),
-            reporting,
-            predictions_per_second: None,
-            p99_micros: None,
-            above_objective: None,
-            demo: false,
-        }
-    }
-
     #[test]
     fn a_line_lists_the_same_models_as_the_table() {
-        assert_eq!(models(&[model("a", true), model("b", false)]), ", a reporting, b silent");
-        let mut many: Vec<ModelReport> = (0..1_000).map(|number| model(&number.to_string(), true)).collect();
-        many[7] = model("stopped", false);
+        assert_eq!(
+            models(&[ModelReport::sample("a", true), ModelReport::sample("b", false)]),
+            ", a reporting, b silent"
+        );
+        let mut many: Vec<ModelReport> =
+            (0..1_000).map(|number| ModelReport::sample(&number.to_string(), true)).collect();
+        many[7] = ModelReport::sample("stopped", false);
         assert_eq!(models(&many), ", stopped silent, 999 more models: 999 reporting");
     }
 }

@@ -644,15 +644,7 @@ mod tests {
     use super::*;
 
     fn model(name: &str, reporting: bool, above: bool) -> ModelReport {
-        ModelReport {
-            name: name.into(),
-            last_report: Some(0),
-            reporting,
-            predictions_per_second: None,
-            p99_micros: None,
-            above_objective: Some(above),
-            demo: false,
-        }
+        ModelReport { above_objective: Some(above), ..ModelReport::sample(name, reporting) }
     }
 
     #[test]

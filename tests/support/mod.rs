@@ -7,11 +7,14 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::exit,
+    clippy::print_stdout,
+    clippy::print_stderr,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     clippy::disallowed_methods,
     clippy::too_many_lines,
-    reason = "a test may panic, and this is where tests wait for conditions"
+    reason = "tests and their programs may panic and print, and this is where they wait for conditions"
 )]
 
 pub mod double;

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use serde_json::json;
 
 use super::image::{self, Image, digest};
-use super::server::{Request, Response, in_background};
+use super::server::{Request, Response, in_background, serve};
 
 /// The served content.
 #[derive(Clone)]
@@ -122,4 +122,31 @@ pub fn private() -> String {
         }
     });
     format!("127.0.0.1:{port}")
+}
+
+/// Serves at the port in the first argument, until Ctrl-C.
+pub fn run() {
+    let port = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(5000_u16);
+    let registry = Registry::new(&image::all(&image::double_program()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
+            Ok(listener) => listener,
+            Err(why) => {
+                eprintln!("cannot listen on 127.0.0.1:{port}: {why}");
+                std::process::exit(1);
+            }
+        };
+        let port = listener.local_addr().unwrap().port();
+        println!("the test registry listens on 127.0.0.1:{port}; Ctrl-C ends it");
+        println!("in another terminal: cargo run --release -- up --registry 127.0.0.1:{port}");
+        let serving = serve(listener, move |request| {
+            let registry = registry.clone();
+            async move { registry.respond(request).await }
+        });
+        tokio::select! {
+            () = serving => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    });
 }

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Parser as _;
 use serde_json::Value;
 
@@ -182,20 +184,7 @@ pub fn http_with(method: &str, url: &str, body: Option<&str>, headers: &[(&str, 
 
 /// The `Authorization` header for a user and password.
 pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64(&format!("{user}:{password}")))
-}
-
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0_u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for index in 0..4 {
-            let letter = LETTERS[(bits >> (18 - 6 * index)) as usize & 63];
-            out.push(if index <= chunk.len() { char::from(letter) } else { '=' });
-        }
-    }
-    out
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// The socket of the engine that the tests use.

@@ -1,8 +1,10 @@
 //! Logins, users and organisations.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
-use super::{ATTEMPTS, Double, Organisation, TOKEN, User, Who, base64_decoded, text};
+use super::{ATTEMPTS, Double, Organisation, TOKEN, User, Who, text};
 use crate::support::server::{Request, Response};
 
 impl Double {
@@ -29,7 +31,9 @@ impl Double {
         if self.doors.without_basic {
             return Err(self.as_recorded("org without credentials"));
         }
-        let decoded = header.strip_prefix("Basic ").map(base64_decoded).unwrap_or_default();
+        let encoded = header.strip_prefix("Basic ").unwrap_or_default();
+        let decoded = BASE64_STANDARD.decode(encoded).unwrap_or_default();
+        let decoded = String::from_utf8_lossy(&decoded);
         let (login, password) = decoded.split_once(':').unwrap_or((&decoded, ""));
         let locked = self.locks_out && self.state.failures.get(login).is_some_and(|count| *count >= ATTEMPTS);
         match self.state.users.iter().find(|user| user.login == login) {

@@ -8,6 +8,7 @@
 mod accounts;
 mod alerting;
 mod dashboards;
+pub mod program;
 mod provisioning;
 mod query;
 mod sources;
@@ -35,6 +36,8 @@ pub enum Version {
 }
 
 impl Version {
+    pub const ALL: [Self; 5] = [Self::V7, Self::V9, Self::V12, Self::V12_4, Self::V13];
+
     pub fn parse(text: &str) -> Self {
         let mut numbers = text.split('.');
         match (numbers.next(), numbers.next()) {
@@ -744,21 +747,4 @@ fn text(value: &Value) -> String {
 fn slug(title: &str) -> String {
     let dashed: String = title.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
     dashed.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
-}
-
-/// A base64 decoder that suffices for headers.
-pub fn base64_decoded(text: &str) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bits = 0_u32;
-    let mut count = 0;
-    let mut out = Vec::new();
-    for byte in text.bytes().filter_map(|byte| LETTERS.iter().position(|letter| *letter == byte)) {
-        bits = (bits << 6) | u32::try_from(byte).unwrap();
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push(u8::try_from((bits >> count) & 0xff).unwrap());
-        }
-    }
-    String::from_utf8_lossy(&out).to_string()
 }
