@@ -1,8 +1,12 @@
 //! Plans Grafana's passwords: what must be verified before Grafana is published, on which
 //! container, and the password of a new container.
 
-use super::container::{Context, differences, private, start};
-use super::{BlockReason, Blocker, ContainerUse, NewContainer, Step, needs_last_image, upgrade};
+use super::blockers::needs_last_image;
+use super::container::differences;
+use super::rebuild::private;
+use super::running::start;
+use super::server::Context;
+use super::{BlockReason, Blocker, ContainerUse, NewContainer, Step, upgrade};
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::login::{Credential, DefaultLogin};

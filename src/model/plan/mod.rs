@@ -4,18 +4,23 @@
 //! Every step is idempotent, so a plan from a stale or partial snapshot is safe: a step stays in
 //! the plan while its need is unknown.
 
+mod blockers;
 mod container;
 mod grafana;
 mod login;
+mod rebuild;
 mod restore;
+mod running;
+mod server;
 mod step;
 mod upgrade;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use self::container::{managed_server, needs_content, not_the_container, unusable_server};
-use self::container::{needs_last_image, older_version};
+use self::blockers::foreign;
+pub use self::blockers::{managed_server, not_the_container, unusable_server};
+pub use self::container::needs_content;
 pub use self::restore::{
     begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
 };
@@ -389,11 +394,10 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     };
     items.extend(network);
     let upgrade = seen.settings.upgrade.as_ref();
-    let inputs = container::Inputs { stack, options, upgrade, time: seen.time };
+    let inputs = server::Inputs { stack, options, upgrade, time: seen.time };
     let frees_port_first = |role| frees_port_first_for(stack, seen, role);
-    let (influxdb, _) = container::server(&inputs, Role::Influxdb, &seen.influxdb, frees_port_first(Role::Influxdb));
-    let (grafana, first_login) =
-        container::server(&inputs, Role::Grafana, &seen.grafana, frees_port_first(Role::Grafana));
+    let (influxdb, _) = server::server(&inputs, Role::Influxdb, &seen.influxdb, frees_port_first(Role::Influxdb));
+    let (grafana, first_login) = server::server(&inputs, Role::Grafana, &seen.grafana, frees_port_first(Role::Grafana));
     let is_known = unknown_settings(stack).is_none();
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
@@ -435,7 +439,7 @@ fn finish_upgrade(upgrade: &Upgrade) -> Option<Item> {
 #[must_use]
 pub fn withdraw(seen: &Observed) -> Option<Plan> {
     let actual = seen.grafana.container.ours().filter(|actual| actual.run == RunState::Created)?;
-    let steps = container::removal(Role::Grafana, actual, seen.grafana.content.as_ref());
+    let steps = server::removal(Role::Grafana, actual, seen.grafana.content.as_ref());
     let finding = Finding::Requested("not needed any more");
     Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
 }
@@ -611,19 +615,6 @@ fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
     Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
 }
 
-/// The blocker for an object with this instance's name that clipper-metrics did not create.
-fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
-    let remove = match kind {
-        "container" => stack.invocation.docker(&format!("rm {name}")),
-        _ => stack.invocation.docker(&format!("{kind} rm {name}")),
-    };
-    Blocker {
-        kind: BlockReason::Foreign,
-        why: format!("{kind} {name} exists, but clipper-metrics did not create it"),
-        hint: format!("choose a --name other than {}, or remove it yourself: `{remove}`", stack.instance),
-    }
-}
-
 /// The current retention period, if the plan shortens it; the inner `None` means unknown.
 #[must_use]
 pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
@@ -650,15 +641,15 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
         items.push(match (container, own) {
             (ContainerState::Ours(_), Some(own)) => {
                 let url = stack.url(role).to_string();
-                let blocked = container::managed_server(stack, role, &url, own, "down");
+                let blocked = managed_server(stack, role, &url, own, "down");
                 Item::new(Resource::Server(role), blocked.into(), vec![])
             }
             (ContainerState::Duplicated(names), _) => {
-                Item::new(Resource::Server(role), container::duplicated(stack, role, names).into(), vec![])
+                Item::new(Resource::Server(role), blockers::duplicated(stack, role, names).into(), vec![])
             }
             (ContainerState::Ours(actual), None) => {
                 let content = seen.grafana.content.as_ref().filter(|_| role == Role::Grafana);
-                let steps = container::removal(role, actual, content);
+                let steps = server::removal(role, actual, content);
                 Item::new(Resource::Server(role), Finding::Requested("to be removed"), steps)
             }
             (ContainerState::Absent | ContainerState::Foreign, _) => {

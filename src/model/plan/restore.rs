@@ -1,7 +1,7 @@
 //! Plans a restore: the steps before and after loading the data, and the blocker for other commands
 //! while a restore is unfinished.
 
-use super::container::private;
+use super::rebuild::private;
 use super::{BlockReason, Blocker, ContainerUse, Finding, Item, NewContainer, Plan, Resource, Step, down};
 use crate::model::invocation::shell_word;
 use crate::model::observed::{

@@ -1,9 +1,10 @@
 //! Plans changes of Grafana's image: which version may start on a volume, what is recorded before it does, and
 //! whether the database is copied first or restored.
 
-use super::container::Context;
+use super::blockers::older_version;
 use super::login::is_fresh;
-use super::{Blocker, Step, older_version};
+use super::server::Context;
+use super::{Blocker, Step};
 use crate::model::image::ImageRef;
 use crate::model::observed::{OurContainer, RunState};
 use crate::model::role::Role;

@@ -1,0 +1,291 @@
+//! The blockers of a server: facts that only the user can change, in the order in which they are reported.
+
+use super::server::Context;
+use super::{BlockReason, Blocker, upgrade};
+use crate::model::image::ImageRef;
+use crate::model::native::{System, installation};
+use crate::model::observed::{
+    ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, VolumeState,
+};
+use crate::model::publish;
+use crate::model::role::Role;
+use crate::model::stack::{DesiredContainer, Pull, Stack};
+use crate::model::version::Version;
+
+/// The blocker that prevents all work on the container.
+pub(super) fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let Context { stack, spec, seen, .. } = context;
+    if seen.volume == VolumeState::Foreign {
+        return Some(foreign("volume", &spec.config.volume, stack));
+    }
+    // This is checked before the port, because with another port, two servers would write to one database.
+    volume_in_use(context)
+        .or_else(|| port_taken(context))
+        .or_else(|| unreadable_files(context))
+        .or_else(|| missing_previous_image(context))
+        .or_else(|| volume_of_another_user(context))
+        .or_else(|| upgrade::older(context))
+        .or_else(|| unusable_container(context))
+}
+
+/// Another container writes to the volume.
+fn volume_in_use<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let Context { stack, spec, seen, .. } = context;
+    // If the managed server runs, the other container is assumed to copy the data.
+    let is_up =
+        |actual: &OurContainer| matches!(actual.run, RunState::Running | RunState::Paused | RunState::Restarting);
+    let other = seen.volume_user.as_ref().filter(|_| !seen.container.ours().is_some_and(is_up))?;
+    Some(Blocker {
+        kind: BlockReason::Foreign,
+        why: format!(
+            "container {other} runs and mounts {}'s data, the volume {}",
+            spec.role.title(),
+            spec.config.volume
+        ),
+        hint: format!("stop it first: `{}`", stack.invocation.docker(&format!("stop {other}"))),
+    })
+}
+
+fn port_taken<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let Context { stack, spec, seen, .. } = context;
+    let publishes_already = seen.container.ours().is_some_and(|actual| actual.published == Some(spec.config.publish));
+    // The port of the other role's container becomes free.
+    let holds = |holder: &&PortHolder| !publishes_already && !matches!(holder, PortHolder::OtherRole(_));
+    let holder = seen.port_holder.as_ref().filter(holds)?;
+    let (role, at) = (spec.role, spec.config.publish);
+    let another = stack.invocation.another_port(role, seen.free_port);
+    Some(Blocker {
+        kind: BlockReason::PortTaken,
+        why: format!("cannot publish {} at {at}: {}", role.title(), publish::describe(holder, role, None)),
+        hint: publish::hint(role, at, holder, None, &another, &stack.invocation),
+    })
+}
+
+fn unreadable_files<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let why = context.seen.unreadable.as_ref()?;
+    Some(Blocker {
+        kind: BlockReason::Foreign,
+        why: format!("cannot read clipper-metrics's files in volume {}: {why}", context.spec.config.volume),
+        hint: "put a regular file in its place in the volume, then run the same command again".into(),
+    })
+}
+
+/// The image to go back to is gone.
+fn missing_previous_image<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let Context { stack, spec, seen, .. } = context;
+    let id = spec.pinned_image.as_ref().filter(|_| seen.image.is_none())?;
+    Some(Blocker {
+        kind: BlockReason::Image,
+        why: format!(
+            "the previous Grafana image is no longer on the engine ({}), and {}, which now has its name, failed",
+            short(id),
+            spec.config.image
+        ),
+        hint: format!("name one with `{}`", stack.command("up --grafana-image IMAGE")),
+    })
+}
+
+/// An image that runs as another user cannot use the files of the first one: managed containers may
+/// not override file permissions. An image that is pulled first is checked after the pull.
+fn volume_of_another_user<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let Context { stack, spec, seen, options, .. } = context;
+    let (Some(image), VolumeState::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume) else { return None };
+    let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
+    (!options.pull && image.user != *owner).then(|| Blocker {
+        kind: BlockReason::Image,
+        why: format!(
+            "image {} runs as {}, but volume {} was created for {}",
+            spec.config.image,
+            name(&image.user),
+            spec.config.volume,
+            name(owner)
+        ),
+        hint: format!(
+            "use an image that runs as {}, start a second instance with --name, or delete the data with `{}`",
+            name(owner),
+            stack.command("down --volumes")
+        ),
+    })
+}
+
+/// The container is not managed, or the server that answers for it cannot be used.
+fn unusable_container<S>(context: &Context<'_, S>) -> Option<Blocker> {
+    let Context { stack, spec, seen, options, .. } = context;
+    let role = spec.role;
+    match &seen.container {
+        ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
+        ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
+        ContainerState::Ours(actual) if !context.restores() => match &seen.probe {
+            ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
+                Some(refused(stack, role, &spec.url().to_string(), message))
+            }
+            ServerResponse::NotTheContainer => {
+                // Its actual address may differ from the desired one.
+                let url = actual.published.map_or_else(|| spec.url(), |at| spec.url_at(at.ip(), at.port()));
+                Some(not_the_container(stack, role, &url.to_string()))
+            }
+            _ => None,
+        },
+        ContainerState::Ours(_) | ContainerState::Absent => None,
+    }
+}
+
+/// The URL of an external server leads to a managed container, which would be removed in favour of
+/// itself, or together with its instance.
+#[must_use]
+pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocker {
+    let ManagedServer { container, instance, is_own, runs } = managed;
+    let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
+    let state = if *runs { "" } else { ", which does not run" };
+    let container_again = stack.command(&format!("{command} --{role}-url ''"));
+    let other =
+        if *is_own { String::new() } else { format!(", or use instance {instance} itself (--name {instance})") };
+    Blocker {
+        kind: BlockReason::Settings,
+        why: format!("{url} is not an external server: it leads to container {container} of {whose}{state}"),
+        hint: format!(
+            "omit --{role}-url for a container of this instance (`{container_again}` removes a remembered URL){other}"
+        ),
+    }
+}
+
+/// Another program answers at the server's address.
+#[must_use]
+pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocker {
+    let hint = match (role, stack.container(role).is_some()) {
+        (Role::Influxdb, true) => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4".to_string(),
+        (Role::Influxdb, false) => format!(
+            "Clipper needs InfluxDB 1.x: set --influxdb-url to its own address, or omit it to run a container; to \
+             install InfluxDB 1.x: {}",
+            installation(role, System::HERE)
+        ),
+        (Role::Grafana, true) => "use an image of Grafana 7.5 to 13 with --grafana-image".to_string(),
+        (Role::Grafana, false) => {
+            "set --grafana-url to Grafana's own address, without a redirect and without /api at the end".to_string()
+        }
+    };
+    let why = format!("{} is expected at {url}, but {what} answers there", role.title());
+    Blocker { kind: BlockReason::Server, why, hint }
+}
+
+/// The engine publishes the container, but another server answers at that address here: the
+/// engine's socket leads to another machine or to another network namespace.
+#[must_use]
+pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocker {
+    let title = role.title();
+    Blocker {
+        kind: BlockReason::Unverifiable,
+        why: format!(
+            "{title}'s container is published at {url} on the engine's host, but the server that answers at that \
+             address on this machine is another one, or its image does not log requests, so no credentials are sent to \
+             it"
+        ),
+        hint: format!(
+            "if the engine runs on this machine, stop that server or choose another port with --{role}-port; otherwise \
+             run `{}` on the engine's host, or select that host with -H ssh://USER@HOST",
+            stack.invocation.command_there("up")
+        ),
+    }
+}
+
+pub(super) fn refused(stack: &Stack, role: Role, url: &str, message: &str) -> Blocker {
+    let hint = match role {
+        Role::Influxdb => "use --influxdb-user and --influxdb-password-file".to_string(),
+        Role::Grafana if stack.container(role).is_some() => format!(
+            "supply the password with `{}`, or set a new one with `{}`",
+            stack.command("up --grafana-password-file FILE"),
+            stack.command("up --reset-grafana-password")
+        ),
+        Role::Grafana => {
+            "use --grafana-user and --grafana-password-file, or --grafana-token-file, which also works if Grafana's \
+             basic authentication is off"
+                .to_string()
+        }
+    };
+    let why = format!("{} at {url} rejected the login: {message}", role.title());
+    Blocker { kind: BlockReason::Refused, why, hint }
+}
+
+/// Two containers carry the labels of one role because a tool has copied one of them.
+pub(super) fn duplicated(stack: &Stack, role: Role, names: &[String]) -> Blocker {
+    // The container with the original name comes first.
+    let has_original = names.first().is_some_and(|name| *name == role.object_name(&stack.instance));
+    let advice = if has_original { "remove the copy" } else { "remove the container whose data you do not need" };
+    Blocker {
+        kind: BlockReason::Foreign,
+        why: format!(
+            "the containers {} both carry the labels of this instance's {}",
+            names.join(" and "),
+            role.title()
+        ),
+        hint: format!(
+            "{advice}: `{}`",
+            stack.invocation.docker(&format!("rm --force {}", names.last().map_or("NAME", String::as_str)))
+        ),
+    }
+}
+
+/// With `--pull never`, a missing image blocks only work that needs it; a running container continues to run.
+pub(super) fn never_pulled(stack: &Stack, spec: &DesiredContainer) -> Option<Blocker> {
+    (stack.pull == Pull::Never).then(|| Blocker {
+        kind: BlockReason::Image,
+        why: format!("image {} is not on the engine, and --pull never does not fetch it", spec.config.image),
+        hint: format!(
+            "load it with `{}`, or omit --pull (image for {})",
+            stack.invocation.docker("load"),
+            spec.role.title()
+        ),
+    })
+}
+
+/// Grafana migrates its database only upwards, so an image whose tag names an older version must
+/// not start on it.
+pub(super) fn older_version(spec: &DesiredContainer, image: &ImageRef, on_volume: Version) -> Option<Blocker> {
+    (spec.role == Role::Grafana && image.version()? < on_volume)
+        .then(|| migrated(spec, &format!("image {image}"), on_volume))
+}
+
+/// The login must be tried on the last image that ran, which is no longer on the engine.
+pub(super) fn needs_last_image(stack: &Stack, spec: &DesiredContainer, last: &str) -> Blocker {
+    Blocker {
+        kind: BlockReason::Image,
+        why: format!(
+            "the login must be tried before image {} migrates the database in volume {}, but image {last}, which ran \
+             last, is not on the engine",
+            spec.config.image, spec.config.volume
+        ),
+        hint: format!(
+            "first run the same command with image {last}, then run `{}`",
+            stack.command(&format!("up --grafana-image {}", spec.config.image))
+        ),
+    }
+}
+
+pub(super) fn migrated(spec: &DesiredContainer, older: &str, on_volume: Version) -> Blocker {
+    Blocker {
+        kind: BlockReason::Image,
+        why: format!(
+            "{older} is older than Grafana {on_volume}, which has already migrated the database in volume {}",
+            spec.config.volume
+        ),
+        hint: format!("use an image of Grafana {on_volume} or newer, or start a second instance with --name"),
+    }
+}
+
+/// The blocker for an object with this instance's name that clipper-metrics did not create.
+pub(super) fn foreign(kind: &str, name: &str, stack: &Stack) -> Blocker {
+    let remove = match kind {
+        "container" => stack.invocation.docker(&format!("rm {name}")),
+        _ => stack.invocation.docker(&format!("{kind} rm {name}")),
+    };
+    Blocker {
+        kind: BlockReason::Foreign,
+        why: format!("{kind} {name} exists, but clipper-metrics did not create it"),
+        hint: format!("choose a --name other than {}, or remove it yourself: `{remove}`", stack.instance),
+    }
+}
+
+/// The first twelve characters of an id, as docker shows it.
+pub(super) fn short(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(12).collect()
+}

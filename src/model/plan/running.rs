@@ -1,0 +1,119 @@
+//! Plans a container that matches its specification: a running one, one that is paused, and one to start.
+
+use super::blockers::{migrated, unusable_server};
+use super::login::{change_default, first_login, is_fresh, reset, store, try_login, write_first_password};
+use super::server::{Context, ServerPlan};
+use super::{BlockReason, Blocker, Finding, Phase, Step, upgrade};
+use crate::model::container_config::Difference;
+use crate::model::observed::{OurContainer, RunState, ServerResponse, SignedInAccount};
+use crate::model::role::Role;
+use crate::model::upgrade::UpgradeState;
+
+/// Plans a paused container.
+pub(super) fn paused<S>(context: &Context<'_, S>) -> ServerPlan {
+    let Context { stack, spec, .. } = context;
+    let finding = Finding::Stopped("paused".into());
+    let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
+    if spec.role == Role::Grafana && stack.login.given {
+        ServerPlan::new(finding).with(Phase::Preparation, unpause)
+    } else {
+        ServerPlan::changing(finding, unpause)
+    }
+}
+
+/// Starts an existing container.
+pub(super) fn start_again<S>(context: &Context<'_, S>, finding: Finding, actual: &OurContainer) -> ServerPlan {
+    let plan = ServerPlan::new(finding).with(Phase::Changes, start(context, actual));
+    if !is_fresh(context) {
+        return plan.until(Phase::Changes);
+    }
+    let login = (context.spec.role == Role::Grafana).then(|| first_login(context, actual.password_source()));
+    ServerPlan { login, ..plan }
+}
+
+/// The steps that start an existing container. The run that created it may have ended before it
+/// wrote the password or copied the database.
+pub(super) fn start<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<Step> {
+    let role = context.spec.role;
+    let mut steps = Vec::new();
+    if actual.run == RunState::Created {
+        steps.extend(write_first_password(context, actual.password_source()));
+        steps.extend(upgrade::before_start(context, &upgrade::desired_image(context)));
+    }
+    steps.extend([Step::StartContainer(role), Step::AwaitAnswer(role)]);
+    steps
+}
+
+/// Plans a running container. A server that rejects the login or is another one has been reported before.
+pub(super) fn running<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
+    let Context { stack, spec, seen, options, .. } = context;
+    let role = spec.role;
+    if role == Role::Grafana && options.reset_password {
+        let plan = ServerPlan::changing(Finding::Requested("a new password was requested"), reset(context));
+        let is_known = matches!(seen.probe, ServerResponse::Answering(_) | ServerResponse::Refusing(_));
+        return Ok(if is_known { plan } else { plan.with(Phase::Preparation, [Step::AwaitAnswer(role)]) });
+    }
+    let finding = match &seen.probe {
+        ServerResponse::Answering(_) => return answering(context),
+        ServerResponse::Unusable(what) => return Err(unusable_server(stack, role, &spec.url().to_string(), what)),
+        ServerResponse::Silent(why) | ServerResponse::Starting(why) => Finding::Silent(why.clone()),
+        ServerResponse::Unasked | ServerResponse::Refusing(_) | ServerResponse::NotTheContainer => Finding::Unknown,
+    };
+    Ok(if stack.login.given && role == Role::Grafana {
+        ServerPlan::new(finding).with(Phase::Preparation, [Step::AwaitAnswer(role), try_login(context)])
+    } else {
+        ServerPlan::changing(finding, vec![Step::AwaitAnswer(role)])
+    })
+}
+
+/// Plans a server that answers.
+fn answering<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
+    let Context { stack, spec, seen, .. } = context;
+    if spec.role != Role::Grafana {
+        return Ok(ServerPlan::new(Finding::InSync));
+    }
+    if let (Some(runs), Some(recorded)) = (seen.running_version(), seen.recorded())
+        && runs < recorded
+    {
+        return Err(Blocker { kind: BlockReason::Server, ..migrated(spec, &format!("Grafana {runs}"), recorded) });
+    }
+    if spec.config.is_open() && seen.login.account == SignedInAccount::Other && seen.login.has_default_password {
+        return Err(Blocker {
+            kind: BlockReason::Settings,
+            why: format!("Grafana's account {} has the password admin, and other hosts can use it", stack.login.user),
+            hint: format!(
+                "change that password in Grafana, then supply it with `{}`",
+                stack.command("up --grafana-password-file FILE")
+            ),
+        });
+    }
+    let record = unrecorded_version(context);
+    let (finding, mut steps) = if spec.config.is_open() && seen.login.account == SignedInAccount::DefaultPassword {
+        let difference = Difference {
+            field: "password".into(),
+            actual: "Grafana's default".into(),
+            desired: "another password".into(),
+        };
+        (Finding::Differs(vec![difference]), change_default(context))
+    } else if let Some(store) = store(context) {
+        (Finding::Requested("Grafana accepted a password that is not stored"), vec![store])
+    } else if record.is_some() {
+        (Finding::Requested("its version is not recorded yet"), vec![])
+    } else {
+        (Finding::InSync, vec![])
+    };
+    steps.extend(record);
+    Ok(ServerPlan::changing(finding, steps))
+}
+
+/// Records the running version and its image, from which the next upgrade starts.
+fn unrecorded_version<S>(context: &Context<'_, S>) -> Option<Step> {
+    let Context { spec, seen, upgrade, .. } = context;
+    let made = seen.container.ours().and_then(|actual| actual.config.as_ref()).map(|made| &made.image);
+    let image = made.unwrap_or(&spec.config.image);
+    let runs = seen.running_version();
+    let is_tried = upgrade.is_some_and(|upgrade| upgrade.state == UpgradeState::Unproven);
+    let is_unrecorded =
+        runs != seen.recorded() || (is_tried && seen.files().is_some_and(|files| !files.ran_last(image)));
+    runs.filter(|_| is_unrecorded).map(|version| Step::WriteVersion { version, image: image.clone() })
+}

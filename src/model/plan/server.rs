@@ -1,0 +1,181 @@
+//! Plans one server: a container or an external server, and its steps by phase.
+//!
+//! A plan ends after a step that reveals a fact on which its other steps depend: a pulled image, the content of a
+//! volume that only a container shows, or the answer of Grafana. Its other steps are then a prediction.
+
+use super::blockers::{managed_server, not_the_container, refused, unusable_server};
+use super::container::{container, needs_content};
+use super::{BlockReason, Blocker, Finding, Item, Phase, Resource, Step, UpOptions};
+use crate::model::login::Credential;
+use crate::model::observed::{
+    ContainerState, ManagedServer, ObservedServer, OurContainer, RunState, ServerResponse, VolumeState,
+};
+use crate::model::role::Role;
+use crate::model::stack::{DesiredContainer, Service, Stack};
+use crate::model::upgrade::Upgrade;
+use crate::model::volume_content::VolumeContent;
+
+/// The input for planning one server.
+pub(super) struct Context<'a, S> {
+    pub(super) stack: &'a Stack,
+    pub(super) spec: &'a DesiredContainer,
+    pub(super) seen: &'a ObservedServer<S>,
+    pub(super) options: UpOptions,
+    /// Whether the container is removed first because the other role needs its port.
+    pub(super) frees_port_first: bool,
+    /// A pending upgrade of Grafana.
+    pub(super) upgrade: Option<&'a Upgrade>,
+    /// The time of the snapshot, in microseconds since 1970.
+    pub(super) time: u128,
+}
+
+impl<S> Context<'_, S> {
+    /// Whether the previous database must be restored before the desired image starts.
+    pub(super) fn restores(&self) -> bool {
+        let is_kept = self.seen.volume != VolumeState::Absent;
+        is_kept && self.upgrade.is_some_and(|upgrade| upgrade.must_restore(&self.spec.config.image))
+    }
+
+    /// Whether only a container can show the content of Grafana's volume.
+    pub(super) fn needs_container(&self) -> bool {
+        let is_kept = matches!(self.seen.volume, VolumeState::Ours { .. });
+        self.spec.role == Role::Grafana && is_kept && self.seen.container == ContainerState::Absent
+    }
+
+    /// Whether the content of Grafana's volume is needed and could not be read through its container.
+    pub(super) fn is_unread(&self, actual: &OurContainer) -> bool {
+        let is_read = self.seen.content.is_some();
+        self.spec.role == Role::Grafana
+            && !is_read
+            && needs_content(self.stack, actual, self.seen.image.as_ref(), self.upgrade)
+    }
+
+    /// The steps that remove the container.
+    pub(super) fn removal(&self, actual: &OurContainer) -> Vec<Step> {
+        removal(self.spec.role, actual, self.seen.content.as_ref())
+    }
+}
+
+/// The steps that remove a container. One that was never started has migrated nothing.
+pub(super) fn removal(role: Role, actual: &OurContainer, content: Option<&VolumeContent>) -> Vec<Step> {
+    let is_intended = content.is_some_and(|content| content.files.is_intended_for(&actual.id));
+    let mut steps = Vec::new();
+    if is_intended && actual.run == RunState::Created {
+        steps.push(Step::ClearIntendedVersion);
+    }
+    steps.push(Step::RemoveContainer(role));
+    steps
+}
+
+/// The finding about one server, and its steps by phase.
+pub(super) struct ServerPlan {
+    pub(super) finding: Finding,
+    pub(super) steps: Vec<(Phase, Step)>,
+    pub(super) until: Phase,
+    pub(super) login: Option<Credential>,
+}
+
+impl ServerPlan {
+    pub(super) const fn new(finding: Finding) -> Self {
+        Self { finding, steps: vec![], until: Phase::End, login: None }
+    }
+
+    pub(super) fn blocked(blocker: Blocker) -> Self {
+        Self::new(Finding::Blocked(blocker))
+    }
+
+    /// Work on a running server, which may answer differently afterwards.
+    pub(super) fn changing(finding: Finding, steps: Vec<Step>) -> Self {
+        let until = if steps.is_empty() { Phase::End } else { Phase::Changes };
+        Self::new(finding).with(Phase::Changes, steps).until(until)
+    }
+
+    pub(super) fn with(mut self, phase: Phase, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.add(phase, steps);
+        self
+    }
+
+    pub(super) fn add(&mut self, phase: Phase, steps: impl IntoIterator<Item = Step>) {
+        self.steps.extend(steps.into_iter().map(|step| (phase, step)));
+    }
+
+    /// The last phase before the server is observed again.
+    pub(super) fn until(mut self, phase: Phase) -> Self {
+        self.until = self.until.min(phase);
+        self
+    }
+}
+
+/// The phase in which a container is removed: before the other role starts, if that role needs its port.
+pub(super) const fn removal_phase(frees_port_first: bool) -> Phase {
+    if frees_port_first { Phase::Release } else { Phase::Changes }
+}
+
+/// Everything that is planned for both servers.
+pub(super) struct Inputs<'a> {
+    pub(super) stack: &'a Stack,
+    pub(super) options: UpOptions,
+    pub(super) upgrade: Option<&'a Upgrade>,
+    pub(super) time: u128,
+}
+
+/// Plans one server; also returns the login that Grafana will have after its first start.
+pub(super) fn server<S>(
+    inputs: &Inputs<'_>,
+    role: Role,
+    seen: &ObservedServer<S>,
+    frees_port_first: bool,
+) -> (Item, Option<Credential>) {
+    let &Inputs { stack, options, upgrade, time } = inputs;
+    let planned = match stack.service(role) {
+        Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
+        Service::Container(spec) => {
+            let upgrade = upgrade.filter(|_| role == Role::Grafana);
+            container(&Context { stack, spec, seen, options, frees_port_first, upgrade, time })
+        }
+    };
+    let ServerPlan { finding, steps, until, login } = planned.unwrap_or_else(ServerPlan::blocked);
+    // No step depends on what only a running InfluxDB reveals.
+    let until = if role == Role::Grafana { until } else { Phase::End };
+    (Item { resource: Resource::Server(role), finding, steps, until }, login)
+}
+
+/// Plans an external server. A managed container that it replaces is removed once the server has answered.
+fn external<S>(
+    stack: &Stack,
+    role: Role,
+    url: &str,
+    seen: &ObservedServer<S>,
+    frees_port_first: bool,
+) -> Result<ServerPlan, Blocker> {
+    // If a container does not run, another server may answer at its address.
+    let is_silent = matches!(seen.probe, ServerResponse::Silent(_));
+    let leads_to = |managed: &&ManagedServer| managed.runs || (managed.is_own && is_silent);
+    if let Some(managed) = seen.managed_behind.as_ref().filter(leads_to) {
+        return Err(managed_server(stack, role, url, managed, "up"));
+    }
+    match &seen.probe {
+        ServerResponse::Answering(_) => Ok(match &seen.container {
+            ContainerState::Ours(actual) => {
+                let finding = Finding::Requested("an external server replaces the container");
+                let steps = removal(role, actual, seen.content.as_ref());
+                ServerPlan::new(finding).with(removal_phase(frees_port_first), steps)
+            }
+            _ => ServerPlan::new(Finding::InSync),
+        }),
+        ServerResponse::Unasked => Ok(ServerPlan::changing(Finding::Unknown, vec![Step::AwaitAnswer(role)])),
+        ServerResponse::Starting(why) => {
+            Ok(ServerPlan::changing(Finding::Silent(why.clone()), vec![Step::AwaitAnswer(role)]))
+        }
+        ServerResponse::Silent(why) => Err(Blocker {
+            kind: BlockReason::Server,
+            why: format!("{} at {url} does not answer: {why}", role.title()),
+            hint: format!(
+                "start it, or omit --{role}-url to use a container (--{role}-url '' removes a remembered URL)"
+            ),
+        }),
+        ServerResponse::Unusable(what) => Err(unusable_server(stack, role, url, what)),
+        ServerResponse::Refusing(message) => Err(refused(stack, role, url, message)),
+        ServerResponse::NotTheContainer => Err(not_the_container(stack, role, url)),
+    }
+}
