@@ -12,6 +12,7 @@ use crate::model::observed::PortHolder;
 use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::publish;
 use crate::model::role::Role;
+use crate::model::upgrade::{Upgrade, UpgradeState};
 
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -142,18 +143,16 @@ pub enum Error {
         hint: String,
     },
     /// A new image of Grafana failed; the rollback to the previous one succeeded or failed.
-    #[error("{}", undone_upgrade(from, to, source, undone, again))]
+    #[error("{}", undone_upgrade(upgrade, source, undone))]
     UpgradeUndone {
-        /// The previous image.
-        from: String,
-        /// The image that failed.
-        to: String,
+        /// The previous image, and the one that failed.
+        upgrade: Box<Upgrade>,
         /// Its error.
         source: Box<Error>,
         /// The result of the rollback.
         undone: Result<(), Box<Error>>,
-        /// How the new one is tried again.
-        again: Again,
+        /// The command that tries the new one again.
+        again: String,
         /// The command that continues the rollback.
         rest: String,
     },
@@ -298,15 +297,6 @@ impl ForeignObject {
     }
 }
 
-/// How an image that was rolled back is tried again.
-#[derive(Debug)]
-pub enum Again {
-    /// By the next `up`, because the image was not the cause.
-    Automatic(String),
-    /// By a command that names it.
-    Named(String),
-}
-
 /// The kind of failure of a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullFailure {
@@ -417,10 +407,10 @@ impl Error {
             | Self::Absent { hint, .. }
             | Self::NotConverged { hint, .. }
             | Self::NotConfirmed { hint, .. } => hint.clone(),
-            Self::UpgradeUndone { undone: Ok(()), again: Again::Named(again), .. } => {
+            Self::UpgradeUndone { upgrade, undone: Ok(()), again, .. } if upgrade.state != UpgradeState::Postponed => {
                 format!("`up` does not try that image again automatically; `{again}` does")
             }
-            Self::UpgradeUndone { undone: Ok(()), again: Again::Automatic(again), source, .. }
+            Self::UpgradeUndone { undone: Ok(()), again, source, .. }
                 if matches!(**source, Self::Docker { refusal: Refusal::Disk, .. }) =>
             {
                 let usage = invocation.docker("system df");
@@ -428,7 +418,7 @@ impl Error {
                     "free space on the engine's disk (`{usage}` shows what uses it); `{again}` tries that image again"
                 )
             }
-            Self::UpgradeUndone { undone: Ok(()), again: Again::Automatic(again), .. } => {
+            Self::UpgradeUndone { undone: Ok(()), again, .. } => {
                 format!("remove the cause; `{again}` tries that image again")
             }
             Self::UpgradeUndone { rest, .. } => format!("`{rest}` continues the rollback"),
@@ -633,11 +623,9 @@ fn full_disk(invocation: &Invocation) -> String {
 }
 
 /// The failed image, the result of the rollback, and the image's error.
-fn undone_upgrade(from: &str, to: &str, source: &Error, undone: &Result<(), Box<Error>>, again: &Again) -> String {
-    let failed = match again {
-        Again::Named(_) => "failed",
-        Again::Automatic(_) => "could not be tried",
-    };
+fn undone_upgrade(upgrade: &Upgrade, source: &Error, undone: &Result<(), Box<Error>>) -> String {
+    let (from, to) = (&upgrade.from.name, &upgrade.to.name);
+    let failed = if upgrade.state == UpgradeState::Postponed { "could not be tried" } else { "failed" };
     match undone {
         Ok(()) => format!("Grafana's image {to} {failed}, and {from} runs again with its database: {source}"),
         Err(why) => format!("Grafana's image {to} {failed}: {source}\nthe rollback to {from} failed, too: {why}"),

@@ -30,7 +30,7 @@ use crate::model::stack::{Pull, Remembered, Stack, UnfinishedRestore};
 use crate::model::text::printable;
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
-use crate::reconcile::{Connections, Depth, FailedStep, Outcome, Session, expect_known_settings, expect_restored, up};
+use crate::reconcile::{Connections, Depth, Outcome, Session, expect_known_settings, expect_restored, up};
 
 /// The prefix of the directory for InfluxDB's own backup while it is copied. Every run has its own
 /// in the data directory, because the root is read-only.
@@ -445,20 +445,16 @@ pub async fn restore(
             take_over(&run).await?;
         }
         trust().await?;
-        session.apply(&plan.only(is_fetched), &mut connections, &mut executed).await.map_err(FailedStep::into_error)?;
+        session.apply(&plan.only(is_fetched), &mut connections, &mut executed).await?;
         // The verification may have taken long.
         expect_nothing(stack, &session.observe(&mut connections, Depth::EngineOnly).await?)?;
         progress = Progress::Something;
-        let mut apply = async |plan: &Plan, connections: &mut Connections| {
-            session.apply(plan, connections, &mut executed).await.map_err(FailedStep::into_error)
-        };
-        apply(&plan::begin_restore(), &mut connections).await?;
+        session.apply(&plan::begin_restore(), &mut connections, &mut executed).await?;
         let left = session.observe(&mut connections, Depth::EngineOnly).await?;
-        apply(&plan::remove_unfinished(stack, &left), &mut connections).await?;
-        apply(&plan::make_for_restore(stack, &left), &mut connections).await?;
+        session.apply(&plan::remove_unfinished(stack, &left), &mut connections, &mut executed).await?;
+        session.apply(&plan::make_for_restore(stack, &left), &mut connections, &mut executed).await?;
         fill(session, archive, &mut connections, &mut executed).await?;
-        let finished = session.apply(&plan::finish_restore(), &mut connections, &mut executed).await;
-        finished.map_err(FailedStep::into_error)?;
+        session.apply(&plan::finish_restore(), &mut connections, &mut executed).await?;
         progress = Progress::Everything;
         let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
         executed.append(&mut outcome.executed);
@@ -587,21 +583,12 @@ async fn fill(
     }
     // The content of the volume now decides which container Grafana gets, and what must be verified
     // before it is published.
-    session
-        .apply(
-            &steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]),
-            connections,
-            executed,
-        )
-        .await
-        .map_err(FailedStep::into_error)?;
+    let remove = steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]);
+    session.apply(&remove, connections, executed).await?;
     // At the private port, Clipper does not find InfluxDB and cannot create its database before the
     // data is restored.
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
-    session
-        .apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed)
-        .await
-        .map_err(FailedStep::into_error)?;
+    session.apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed).await?;
     // The server's own user reads and removes files that the engine creates as another user.
     let backup =
         Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
@@ -661,11 +648,8 @@ async fn undo(session: &Session) -> Undone {
             return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
         }
         let plan = plan::down(session.stack(), &seen, true);
-        session
-            .apply(&plan, &mut connections, &mut Vec::new())
-            .await
-            .map(|()| Undone::All)
-            .map_err(FailedStep::into_error)
+        session.apply(&plan, &mut connections, &mut Vec::new()).await?;
+        Ok::<_, Error>(Undone::All)
     };
     match tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await {
         Ok(Ok(undone)) => undone,

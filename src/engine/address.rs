@@ -40,7 +40,7 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::default().name(&name(instance, spec.role)).build();
         let made = self.client.create_container(Some(options), self.address_check(instance, spec, publish, network));
         let id = self.call(&doing, made).await?.id;
-        let result = self.start_container(instance, spec.role, &id, publish).await;
+        let result = self.start(instance, spec.role, &id, publish).await;
         self.remove_address_check(instance, spec.role).await?;
         match result {
             Err(Error::Publish { role, holder, answers, free, .. }) => {

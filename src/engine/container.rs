@@ -117,27 +117,47 @@ impl Docker {
         Ok(self.call(&doing, self.client.create_container(Some(options), body)).await?.id)
     }
 
-    /// Starts a container; a running one is left running.
+    /// Starts a container, and returns the address at which its port is published; a running one is left running.
+    /// `desired` is its address unless it was created for another one.
     ///
     /// # Errors
     /// [`Error::Publish`] if the address cannot be published, otherwise [`Error::Docker`].
-    pub async fn start_container(&self, instance: &str, role: Role, id: &str, publish: SocketAddr) -> Result<()> {
-        let doing = format!("start the container of {}", role.title());
-        match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
-            Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => {
-                let containers = self.containers(instance).await.unwrap_or_default();
-                let holder = port_holder(&containers, instance, role, publish).unwrap_or(PortHolder::Process);
-                Err(Error::Publish { role, address: publish, holder, answers: None, free: None })
-            }
-            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => Err(Error::Publish {
-                role,
-                address: publish,
-                holder: PortHolder::NoSuchAddress,
-                answers: None,
-                free: None,
-            }),
-            result => result,
+    pub async fn start_container(
+        &self,
+        instance: &str,
+        role: Role,
+        id: &str,
+        desired: SocketAddr,
+    ) -> Result<Option<SocketAddr>> {
+        // An address check left by an interrupted run may hold the address.
+        for role in Role::ALL {
+            self.remove_address_check(instance, role).await?;
         }
+        let result = self.start(instance, role, id, desired).await;
+        if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
+            // The announced start did not happen.
+            self.clear_intended_version(id).await?;
+        }
+        result?;
+        Ok(self.run_info(role, id).await?.and_then(|info| info.published))
+    }
+
+    pub(super) async fn start(&self, instance: &str, role: Role, id: &str, desired: SocketAddr) -> Result<()> {
+        let doing = format!("start the container of {}", role.title());
+        let is_taken = match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
+            Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => true,
+            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => false,
+            result => return result,
+        };
+        let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
+        let address = config.map_or(desired, |config| config.publish);
+        let holder = if is_taken {
+            let containers = self.containers(instance).await.unwrap_or_default();
+            port_holder(&containers, instance, role, address).unwrap_or(PortHolder::Process)
+        } else {
+            PortHolder::NoSuchAddress
+        };
+        Err(Error::Publish { role, address, holder, answers: None, free: None })
     }
 
     /// Whether a container holds an address now, also one that an interrupted address check left.

@@ -17,24 +17,23 @@ use crate::model::event::{Event, ExecutedStep};
 use crate::model::login::Credential;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
+use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{DesiredContainer, EngineLocation, Login};
+use crate::model::stack::{DesiredContainer, EngineLocation, Login, Stack};
 use crate::model::upgrade::Upgrade;
 
-/// A step that failed.
+/// The end of a plan, or of a run, that failed.
 #[derive(Debug)]
-pub struct FailedStep {
-    /// The step.
-    pub step: Step,
-    /// Its error.
-    pub error: Error,
+pub(super) struct Failure {
+    /// The step that failed; `None` if the plan was blocked, or no step was executed.
+    pub(super) step: Option<Step>,
+    /// The error.
+    pub(super) error: Error,
 }
 
-impl FailedStep {
-    /// The error alone.
-    #[must_use]
-    pub fn into_error(self) -> Error {
-        self.error
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { step: None, error }
     }
 }
 
@@ -49,7 +48,17 @@ impl Session {
         plan: &Plan,
         connections: &mut Connections,
         executed: &mut Vec<ExecutedStep>,
-    ) -> Result<(), FailedStep> {
+    ) -> Result<()> {
+        self.try_apply(plan, connections, executed).await.map_err(|failure| failure.error)
+    }
+
+    /// The same, for a caller to which the failed step matters.
+    pub(super) async fn try_apply(
+        &self,
+        plan: &Plan,
+        connections: &mut Connections,
+        executed: &mut Vec<ExecutedStep>,
+    ) -> Result<(), Failure> {
         let result = self.apply_phases(plan, connections, executed).await;
         // The steps may have changed the files.
         connections.grafana.logins.files = None;
@@ -61,7 +70,7 @@ impl Session {
         plan: &Plan,
         connections: &mut Connections,
         executed: &mut Vec<ExecutedStep>,
-    ) -> Result<(), FailedStep> {
+    ) -> Result<(), Failure> {
         let started = Notify::new();
         let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| *step == Step::StartContainer(Role::Grafana));
         let until = plan.until();
@@ -95,7 +104,7 @@ impl Session {
         connection: &mut Connection,
         done: &mut Vec<ExecutedStep>,
         grafana_started: Option<&Notify>,
-    ) -> Result<(), FailedStep> {
+    ) -> Result<(), Failure> {
         let timeout = self.stack.timeout;
         let mut deadline = Instant::now() + timeout;
         for (step, finding) in steps {
@@ -118,7 +127,7 @@ impl Session {
                     grafana.notify_one();
                 }
                 let error = self.explain(connection, error).await;
-                return Err(FailedStep { step: step.clone(), error });
+                return Err(Failure { step: Some(step.clone()), error });
             }
             let time = started.elapsed();
             self.listener.on(Event::Done(step, time));
@@ -156,30 +165,18 @@ impl Session {
     ) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
-        let influxdb_password = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        let user = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        let organisation = stack.organisation.as_deref().unwrap_or_default();
+        let mut grafana = async || self.signed_in(connection, login).await;
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
             Step::CheckAddress(role, publish) => self.check_address(role, publish).await,
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveSpareNetworks => self.docker()?.remove_networks(instance, true).await,
-            Step::SaveSettings { keeps_retention } => match &stack.settings {
-                Some(settings) => self.docker()?.save_settings(instance, &settings.values, keeps_retention).await,
-                None => Ok(()),
-            },
-            Step::BeginRestore => match (&stack.settings, &stack.restore) {
-                (Some(settings), Some(restore)) => {
-                    let replaced = stack.replaced_restore.as_ref();
-                    self.docker()?.begin_restore(instance, &settings.values, restore, replaced).await
-                }
-                _ => Ok(()),
-            },
-            Step::FinishRestore => match (&stack.settings, &stack.restore) {
-                (Some(settings), Some(restore)) => {
-                    self.docker()?.finish_restore(instance, &settings.values, restore).await
-                }
-                _ => Ok(()),
-            },
+            Step::SaveSettings { keeps_retention } => self.save_settings(keeps_retention).await,
+            Step::BeginRestore => self.begin_restore().await,
+            Step::FinishRestore => self.finish_restore().await,
             Step::RemoveSettings => self.docker()?.remove_settings(instance).await,
             Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
             Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
@@ -205,46 +202,56 @@ impl Session {
             Step::CopyDatabase { upgrade } => self.docker()?.copy_database(connection.container()?, &upgrade).await,
             Step::RestoreDatabase => self.docker()?.put_database_back(connection.container()?).await,
             Step::ProveDashboard => self.prove_dashboard(connection, deadline).await,
-            Step::RemoveContainer(role) => {
-                let known = connection.held().cloned();
-                connection.hold(None);
-                self.docker()?.remove_container(instance, role, known.as_deref()).await
-            }
+            Step::RemoveContainer(role) => self.remove(connection, role).await,
             Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, connection.container()?).await,
             Step::StartContainer(role) => self.start(connection, role).await,
             Step::AwaitAnswer(_) => self.await_answer(connection, deadline).await,
-            Step::SetRetention { from } => match stack.retention {
-                Some(retention) => self.influxdb(connection).set_retention(&stack.database, from, retention).await,
-                None => Ok(()),
-            },
+            Step::SetRetention { from } => self.set_retention(connection, from).await,
             Step::CreateDatabase => self.influxdb(connection).create_database(&stack.database, stack.retention).await,
-            Step::CreateOrganisation => {
-                let name = stack.organisation.as_deref().unwrap_or_default();
-                self.signed_in(connection, login).await?.create_organisation(name).await
-            }
-            Step::CreateFolder => self.signed_in(connection, login).await?.create_folder(stack).await,
-            Step::SaveDataSource { moves } => {
-                self.signed_in(connection, login).await?.save_data_source(stack, influxdb_password, moves).await
-            }
+            Step::CreateOrganisation => grafana().await?.create_organisation(organisation).await,
+            Step::CreateFolder => grafana().await?.create_folder(stack).await,
+            Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, user, moves).await,
             Step::SaveDashboard { id, overwrite, fresh, moves } => {
-                self.signed_in(connection, login).await?.save_dashboard(stack, id, overwrite, fresh, moves).await
+                grafana().await?.save_dashboard(stack, id, overwrite, fresh, moves).await
             }
-            Step::DeleteDashboard(id) => self.signed_in(connection, login).await?.delete_dashboard(stack, id).await,
-            Step::DeleteFolder => self.signed_in(connection, login).await?.delete_folder(stack).await,
-            Step::DeleteDataSource => {
-                self.signed_in(connection, login).await?.delete_data_source(&stack.data_source).await
-            }
+            Step::DeleteDashboard(id) => grafana().await?.delete_dashboard(stack, id).await,
+            Step::DeleteFolder => grafana().await?.delete_folder(stack).await,
+            Step::DeleteDataSource => grafana().await?.delete_data_source(&stack.data_source).await,
             Step::SaveAlertRules { objective, overwrite, moves } => {
-                self.signed_in(connection, login).await?.save_alert_rules(stack, objective, overwrite, moves).await
+                grafana().await?.save_alert_rules(stack, objective, overwrite, moves).await
             }
-            Step::DeleteAlertRules { moves } => {
-                self.signed_in(connection, login).await?.delete_alert_rules(stack, moves).await
-            }
-            Step::SetHome => self.signed_in(connection, login).await?.set_home(&stack.dashboard.uid).await,
-            Step::VerifyQuery => {
-                self.signed_in(connection, login).await?.await_query(stack, influxdb_password, deadline).await
-            }
+            Step::DeleteAlertRules { moves } => grafana().await?.delete_alert_rules(stack, moves).await,
+            Step::SetHome => grafana().await?.set_home(&stack.dashboard.uid).await,
+            Step::VerifyQuery => grafana().await?.await_query(stack, user, deadline).await,
         }
+    }
+
+    async fn save_settings(&self, keeps_retention: bool) -> Result<()> {
+        let Some(settings) = &self.stack.settings else { return Ok(()) };
+        self.docker()?.save_settings(&self.stack.instance, &settings.values, keeps_retention).await
+    }
+
+    async fn begin_restore(&self) -> Result<()> {
+        let Stack { instance, settings, restore, replaced_restore, .. } = &self.stack;
+        let (Some(settings), Some(restore)) = (settings, restore) else { return Ok(()) };
+        self.docker()?.begin_restore(instance, &settings.values, restore, replaced_restore.as_ref()).await
+    }
+
+    async fn finish_restore(&self) -> Result<()> {
+        let Stack { instance, settings, restore, .. } = &self.stack;
+        let (Some(settings), Some(restore)) = (settings, restore) else { return Ok(()) };
+        self.docker()?.finish_restore(instance, &settings.values, restore).await
+    }
+
+    async fn remove(&self, connection: &mut Connection, role: Role) -> Result<()> {
+        let known = connection.held().cloned();
+        connection.hold(None);
+        self.docker()?.remove_container(&self.stack.instance, role, known.as_deref()).await
+    }
+
+    async fn set_retention(&self, connection: &Connection, from: Option<Retention>) -> Result<()> {
+        let Some(retention) = self.stack.retention else { return Ok(()) };
+        self.influxdb(connection).set_retention(&self.stack.database, from, retention).await
     }
 
     async fn create(&self, connection: &mut Connection, new: &NewContainer) -> Result<()> {
@@ -287,27 +294,13 @@ impl Session {
         })
     }
 
-    /// Starts a container and records its address. If a server of the same kind outside any
-    /// container holds its port, the error explains how to use that server.
+    /// Starts a container and records its address. One that has already exited publishes nothing, and another server
+    /// may answer at its address.
     async fn start(&self, connection: &mut Connection, role: Role) -> Result<()> {
-        let docker = self.docker()?;
-        let id = connection.container()?.to_string();
         let spec = self.spec(role)?;
-        let actual = docker.ours(role, &id).await?.and_then(|actual| actual.config);
-        let publish = actual.map_or(spec.config.publish, |actual| actual.publish);
-        // An address check left by an interrupted run may hold the address.
-        for role in Role::ALL {
-            docker.remove_address_check(&self.stack.instance, role).await?;
-        }
-        let result = docker.start_container(&self.stack.instance, role, &id, publish).await;
-        if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
-            // The announced start did not happen.
-            docker.clear_intended_version(&id).await?;
-        }
-        self.explain_publishing(spec, result).await?;
-        let published = docker.run_info(role, &id).await?.and_then(|info| info.published);
-        // A container that has already exited publishes nothing, and another server may answer at
-        // its address.
+        let (instance, id) = (&self.stack.instance, connection.container()?);
+        let started = self.docker()?.start_container(instance, role, id, spec.config.publish).await;
+        let published = self.explain_publishing(spec, started).await?;
         self.move_to(connection, published);
         Ok(())
     }
@@ -319,7 +312,7 @@ impl Session {
     }
 
     /// Adds the server that answers at an unavailable address, and a free port, to an error.
-    async fn explain_publishing(&self, spec: &DesiredContainer, result: Result<()>) -> Result<()> {
+    async fn explain_publishing<T>(&self, spec: &DesiredContainer, result: Result<T>) -> Result<T> {
         let Err(Error::Publish { role, address, mut holder, .. }) = result else { return result };
         let is_own = self.stack.engine == EngineLocation::Here && is_of_this_machine(address.ip());
         if holder == PortHolder::NoSuchAddress && is_own {

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::apply::Failure;
 use super::connection::Connection;
-use super::converge::Failure;
 use super::{Depth, Session};
 use crate::backoff::pause;
 use crate::clock::now;
@@ -83,8 +83,7 @@ impl Session {
         let refused = Upgrade { state, ..pending };
         let record = Step::RecordUpgrade(Box::new(refused.clone()));
         let item = Item::new(Resource::Upgrade, Finding::Requested("the new image failed"), vec![record]);
-        let recorded = self.apply(&Plan::new(vec![item]), &mut connections, &mut Vec::new()).await;
-        recorded.map_err(super::FailedStep::into_error)?;
+        self.apply(&Plan::new(vec![item]), &mut connections, &mut Vec::new()).await?;
         let mut stack: Stack = self.stack.clone();
         if let Service::Container(spec) = &mut stack.grafana {
             spec.config.image = refused.from.name.clone();

@@ -1,0 +1,329 @@
+//! Observes an instance: the engine's state, the files in Grafana's volume, and the answers of both servers.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use futures_util::future::join;
+
+use super::Session;
+use super::connection::{Connection, Connections};
+use crate::backoff::pause;
+use crate::clock::micros_since_1970;
+use crate::engine::{Seen, SeenRole};
+use crate::error::{Error, Refusal, Result};
+use crate::http::{Auth, PROBE};
+use crate::model::image::ImageRef;
+use crate::model::observed::{
+    self, ContainerState, LoginState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState,
+    ServerResponse, StoredSettings, VolumeState,
+};
+use crate::model::plan;
+use crate::model::role::Role;
+use crate::model::stack::{EngineLocation, Service};
+use crate::model::upgrade::{NamedImage, Upgrade};
+use crate::model::volume_content::VolumeContent;
+
+/// Ports that are tried to name a free one.
+const PORTS_TRIED: u16 = 100;
+
+/// The number of observations, if another process changes the instance during each of them.
+const OBSERVATIONS: usize = 4;
+/// The first pause between them.
+const RACE: Duration = Duration::from_millis(20);
+
+/// The extent of an observation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// The engine and the servers' content.
+    Servers,
+    /// The engine only, without signing in anywhere.
+    EngineOnly,
+}
+
+impl Session {
+    /// Takes one snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer. A server that does not answer is part of
+    /// the snapshot.
+    pub async fn observe(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+        let mut backoff = RACE;
+        for _ in 1..OBSERVATIONS {
+            match self.observe_once(connections, depth).await {
+                // Another process replaced a container while its volume was read.
+                Err(Error::Raced { .. }) => pause(&mut backoff).await,
+                result => return result,
+            }
+        }
+        self.observe_once(connections, depth).await
+    }
+
+    async fn observe_once(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+        let Some(docker) = &self.docker else { return self.look(connections, depth).await };
+        // In parallel, because some engines take long to return their version.
+        let (checked, seen) = join(docker.check(), self.look(connections, depth)).await;
+        checked?;
+        Ok(Observed { engine: Some(docker.engine()), ..seen? })
+    }
+
+    async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+        let time = micros_since_1970();
+        connections.grafana.logins.forget_facts();
+        let nothing = || SeenRole {
+            image: None,
+            volume: VolumeState::Absent,
+            container: ContainerState::Absent,
+            port_holder: None,
+            volume_user: None,
+            managed_behind: None,
+        };
+        let seen = match &self.docker {
+            Some(docker) => docker.observe(&self.stack).await?,
+            None => Seen {
+                network: Network::Free,
+                network_users: Vec::new(),
+                settings: StoredSettings::default(),
+                roles: [nothing(), nothing()],
+                others: Vec::new(),
+                lookalikes: Vec::new(),
+            },
+        };
+        let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
+        self.locate(&mut connections.influxdb, &influxdb.container);
+        self.locate(&mut connections.grafana, &grafana.container);
+        if depth == Depth::Servers && self.docker.is_some() {
+            let processes = join(self.process_at(Role::Influxdb, &influxdb), self.process_at(Role::Grafana, &grafana));
+            let (influxdb_process, grafana_process) = processes.await;
+            influxdb.port_holder = influxdb.port_holder.or(influxdb_process?);
+            grafana.port_holder = grafana.port_holder.or(grafana_process?);
+        }
+        let read = self.read_content(&mut connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
+        let (influxdb_probe, grafana_probe) = match depth {
+            Depth::EngineOnly => {
+                (Ok((ServerResponse::Unasked, None)), Ok((ServerResponse::Unasked, None, LoginState::default())))
+            }
+            Depth::Servers => {
+                let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
+                let ask_influxdb = self.ask_influxdb(&connections.influxdb, &influxdb.container, &network);
+                let ask_grafana =
+                    self.ask_grafana(&mut connections.grafana, &grafana.container, &network, influxdb_runs);
+                join(ask_influxdb, ask_grafana).await
+            }
+        };
+        let (grafana_probe, unreadable) = match grafana_probe {
+            Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => {
+                ((ServerResponse::Unasked, None, LoginState::default()), Some(why))
+            }
+            answer => (answer?, None),
+        };
+        let (grafana_probe, grafana_version, login) = grafana_probe;
+        let (influxdb_probe, influxdb_version) = influxdb_probe?;
+        if influxdb.managed_behind.is_none() && influxdb_probe.state().is_some() {
+            influxdb.managed_behind = self.forwarded_to(&connections.influxdb, &influxdb.container).await?;
+        }
+        if grafana.managed_behind.is_none() && grafana_probe.state().is_some() {
+            grafana.managed_behind = self.forwarded_to(&connections.grafana, &grafana.container).await?;
+        }
+        let free = |role, seen: &SeenRole| {
+            let held = seen.port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
+            held.then(|| self.free_port(self.stack.container(role)?.config.publish)).flatten()
+        };
+        let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
+        let influxdb =
+            ObservedServer { free_port: free_ports[0], ..server(influxdb, influxdb_probe, influxdb_version) };
+        let mut grafana =
+            ObservedServer { free_port: free_ports[1], login, ..server(grafana, grafana_probe, grafana_version) };
+        let is_ours = self.stack.container(Role::Grafana).is_some() && grafana.container.ours().is_some();
+        match read {
+            Some(Ok(content)) => grafana.content = Some(content),
+            Some(Err(why)) => grafana.unreadable = Some(why),
+            None if unreadable.is_some() => grafana.unreadable = unreadable,
+            // The file shows the recorded version if the volume was created for another one. The login may have read
+            // the files already.
+            None if is_ours => {
+                let runs = grafana.running_version();
+                let files = if runs.is_some() && runs != grafana.label() {
+                    Some(self.files(&mut connections.grafana).await?)
+                } else {
+                    connections.grafana.logins.files.clone()
+                };
+                grafana.content = files.map(|files| VolumeContent { files, copy: None });
+            }
+            None => {}
+        }
+        grafana.last_image = self.last_image(&grafana).await?;
+        Ok(Observed { time, engine: None, network, network_users, settings, influxdb, grafana, others, lookalikes })
+    }
+
+    /// Reads Grafana's volume through its container, if the plan depends on the content; the inner error is a finding
+    /// about the volume.
+    async fn read_content(
+        &self,
+        connection: &mut Connection,
+        seen: &SeenRole,
+        upgrade: Option<&Upgrade>,
+        depth: Depth,
+    ) -> Result<Option<std::result::Result<VolumeContent, String>>> {
+        let Some(actual) = seen.container.ours() else { return Ok(None) };
+        let is_needed = match depth {
+            Depth::Servers => plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade),
+            Depth::EngineOnly => actual.run == RunState::Created,
+        };
+        // The files of a dead container cannot be read; it is removed first.
+        if !is_needed || actual.run == RunState::Dead {
+            return Ok(None);
+        }
+        let copies = upgrade.is_some_and(Upgrade::is_pending);
+        let mut backoff = RACE;
+        for _ in 0..OBSERVATIONS {
+            connection.logins.files = None;
+            let error = match self.volume_content(connection, copies).await {
+                Ok(content) => return Ok(Some(Ok(content))),
+                Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => return Ok(Some(Err(why))),
+                Err(error) => error,
+            };
+            connection.logins.files = None;
+            // Podman cannot read a container at the moment at which it exits or starts.
+            let passes = matches!(&error, Error::Docker { refusal, .. } if *refusal != Refusal::Gone);
+            if !passes || actual.run == RunState::Created {
+                return Err(error);
+            }
+            pause(&mut backoff).await;
+        }
+        // It keeps crashing, and is removed before its volume is read.
+        Ok(None)
+    }
+
+    async fn volume_content(&self, connection: &mut Connection, copies: bool) -> Result<VolumeContent> {
+        let files = self.files(connection).await?;
+        let copy = if copies { self.docker()?.database_copy(connection.container()?).await? } else { None };
+        Ok(VolumeContent { files, copy })
+    }
+
+    /// The image that ran last according to the volume's content, if it is not the specified one.
+    async fn last_image(&self, seen: &ObservedServer<observed::GrafanaState>) -> Result<Option<NamedImage>> {
+        let Some(spec) = self.stack.container(Role::Grafana) else { return Ok(None) };
+        let Some(last) = seen.files().and_then(|files| files.last_image(seen.image_label())) else { return Ok(None) };
+        let Ok(name) = ImageRef::parse(&last) else { return Ok(None) };
+        if name == spec.config.image {
+            return Ok(None);
+        }
+        let id = self.docker()?.image_called(&last).await?.map(|image| image.id);
+        Ok(Some(NamedImage { name, id }))
+    }
+
+    /// A free port above the occupied one; known only if the engine's ports are this machine's.
+    pub(super) fn free_port(&self, occupied: SocketAddr) -> Option<u16> {
+        if self.stack.engine != EngineLocation::Here {
+            return None;
+        }
+        let own = Role::ALL.map(|role| self.stack.container(role).map(|spec| spec.config.publish.port()));
+        let next = occupied.port().checked_add(1)?..=occupied.port().saturating_add(PORTS_TRIED);
+        next.into_iter().find(|port| !own.contains(&Some(*port)) && TcpListener::bind((occupied.ip(), *port)).is_ok())
+    }
+
+    async fn ask_influxdb(
+        &self,
+        connection: &Connection,
+        container: &ContainerState,
+        network: &Network,
+    ) -> Result<(ServerResponse<observed::InfluxdbState>, Option<String>)> {
+        match self.may_answer(Role::Influxdb, container) {
+            Answerable::No => return Ok((ServerResponse::Unasked, None)),
+            Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None)),
+            Answerable::Yes => {}
+        }
+        let answer = self.influxdb(connection).observe(&self.stack.database, PROBE).await;
+        if answer.1.is_none() {
+            return Ok(answer);
+        }
+        Ok(self.identified(connection, network).await?.map_or(answer, |other| (other, None)))
+    }
+
+    /// The result to observe instead if the server that just answered is not the container.
+    async fn identified<S>(&self, connection: &Connection, network: &Network) -> Result<Option<ServerResponse<S>>> {
+        match self.is_the_container(connection, network).await {
+            Ok(true) => Ok(None),
+            Ok(false) => Ok(Some(ServerResponse::NotTheContainer)),
+            // A failed verification does not prove that it is another server.
+            Err(Error::Http { why, .. } | Error::Docker { why, .. }) => Ok(Some(ServerResponse::Silent(why))),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ask_grafana(
+        &self,
+        connection: &mut Connection,
+        container: &ContainerState,
+        network: &Network,
+        influxdb_runs: bool,
+    ) -> Result<(ServerResponse<observed::GrafanaState>, Option<String>, LoginState)> {
+        match self.may_answer(Role::Grafana, container) {
+            Answerable::No => return Ok((ServerResponse::Unasked, None, LoginState::default())),
+            Answerable::OutOfReach(why) => return Ok((ServerResponse::Silent(why), None, LoginState::default())),
+            Answerable::Yes => {}
+        }
+        let anonymous = self.grafana_client(connection, Auth::None);
+        let ((health, version), is_anonymous) = join(anonymous.health(PROBE), anonymous.may_be_anonymous()).await;
+        if !matches!(health, ServerResponse::Answering(())) {
+            return Ok((health.discard(), version, LoginState::default()));
+        }
+        if let Some(other) = self.identified(connection, network).await? {
+            return Ok((other, None, LoginState::default()));
+        }
+        // If another server answers in place of the container, the container says nothing about
+        // that server's login.
+        let actual = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
+        let (probe, login) = self.observe_signed_in(connection, anonymous, is_anonymous, actual, influxdb_runs).await?;
+        Ok((probe, version, login))
+    }
+
+    /// Whether a server may be listening: an external server or a running container. The loopback
+    /// of another machine's engine is out of reach, because another server may answer at that
+    /// address here.
+    fn may_answer(&self, role: Role, container: &ContainerState) -> Answerable {
+        match (self.stack.service(role), container) {
+            (Service::External { .. }, _) => Answerable::Yes,
+            (Service::Container(_), ContainerState::Ours(actual)) if actual.run == RunState::Running => {
+                match (&self.stack.engine, is_published_on_loopback(actual)) {
+                    _ if actual.published.is_none() => Answerable::OutOfReach("it publishes no port".into()),
+                    (EngineLocation::Elsewhere(host), true) => {
+                        Answerable::OutOfReach(format!("it is published on the loopback of {host} only"))
+                    }
+                    _ => Answerable::Yes,
+                }
+            }
+            _ => Answerable::No,
+        }
+    }
+}
+
+/// Whether a server can be probed.
+enum Answerable {
+    Yes,
+    No,
+    OutOfReach(String),
+}
+
+fn is_published_on_loopback(actual: &OurContainer) -> bool {
+    actual.published.map_or_else(|| actual.is_on_loopback(), |at| at.ip().is_loopback())
+}
+
+fn server<S>(seen: SeenRole, probe: ServerResponse<S>, version: Option<String>) -> ObservedServer<S> {
+    let SeenRole { image, volume, container, port_holder, volume_user, managed_behind } = seen;
+    ObservedServer {
+        image,
+        volume,
+        container,
+        port_holder,
+        volume_user,
+        free_port: None,
+        managed_behind,
+        probe,
+        version,
+        login: LoginState::default(),
+        content: None,
+        unreadable: None,
+        last_image: None,
+    }
+}

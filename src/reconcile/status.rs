@@ -1,0 +1,127 @@
+//! The command status: observe, plan, and summarize.
+
+use std::time::Duration;
+
+use super::connection::{Connection, Connections};
+use super::exposure::exposures;
+use super::{Depth, Session};
+use crate::clock::now;
+use crate::engine::address_of_this_machine;
+use crate::error::{Error, Result};
+use crate::model::container_config::PasswordSource;
+use crate::model::observed::{Observed, SignedInAccount};
+use crate::model::plan::{self, Plan, UpOptions};
+use crate::model::reports::{self, Reports};
+use crate::model::role::Role;
+use crate::model::status::{self, AccountStatus, Status};
+
+/// Returns the current state and its differences from the settings.
+///
+/// # Errors
+/// [`Error::Docker`] if the engine does not answer.
+pub async fn status(session: &Session, show_secrets: bool) -> Result<Status> {
+    status_through(session, &mut session.connect(), show_secrets).await
+}
+
+async fn status_through(session: &Session, connections: &mut Connections, show_secrets: bool) -> Result<Status> {
+    let seen = session.observe(connections, Depth::Servers).await?;
+    let plan = plan::up(session.stack(), &seen, UpOptions::default());
+    summarize(session, connections, &seen, &plan, show_secrets).await
+}
+
+/// The interval of `status --watch`.
+const WATCH: Duration = Duration::from_secs(3);
+
+/// Shows the status repeatedly until `show` returns false.
+///
+/// # Errors
+/// [`Error::Docker`] if the engine does not answer.
+pub async fn watch(session: &Session, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
+    let mut ticks = tokio::time::interval(WATCH);
+    let mut connections = session.connect();
+    loop {
+        ticks.tick().await;
+        if !show(&status_through(session, &mut connections, show_secrets).await?) {
+            return Ok(());
+        }
+    }
+}
+
+/// Reopens a stream after the engine restarts: reports the interruption once, and retries until the
+/// engine answers.
+///
+/// # Errors
+/// Any error that does not come from the engine.
+pub async fn reopen<T, F: Future<Output = Result<T>>>(
+    error: Error,
+    open: impl Fn() -> F,
+    tell: impl Fn(&Error),
+) -> Result<T> {
+    let passes = |error: &Error| matches!(error, Error::Engine { .. } | Error::Docker { .. } | Error::Raced { .. });
+    if !passes(&error) {
+        return Err(error);
+    }
+    tell(&error);
+    let mut ticks = tokio::time::interval(WATCH);
+    loop {
+        ticks.tick().await;
+        match open().await {
+            Err(error) if passes(&error) => {}
+            result => return result,
+        }
+    }
+}
+
+pub(crate) async fn summarize(
+    session: &Session,
+    connections: &mut Connections,
+    seen: &Observed,
+    plan: &Plan,
+    show_secrets: bool,
+) -> Result<Status> {
+    let reports = reports(session, &connections.influxdb, seen).await;
+    let account = account(session, &mut connections.grafana, seen, show_secrets).await?;
+    let mut status = status::summarize(session.stack(), seen, plan, reports, account);
+    if let Some(own) = address_of_this_machine() {
+        status.exposures = exposures(session.stack(), seen, own, &session.listener).await;
+        status.hints.extend(status.exposures.iter().cloned());
+    }
+    Ok(status)
+}
+
+/// Clipper's reports, as far as InfluxDB can be queried. An error here is not an error of the stack.
+async fn reports(session: &Session, influxdb: &Connection, seen: &Observed) -> Reports {
+    let stack = session.stack();
+    let is_known = plan::unknown_settings(stack).is_none();
+    if !is_known || seen.influxdb.probe.state().is_none_or(|influxdb| !influxdb.has_database) {
+        return Reports::default();
+    }
+    match session.influxdb(influxdb).activity(&stack.database).await {
+        Ok(activity) => {
+            let (objective, named) = (status::objective(stack, seen), status::named_models(stack, seen));
+            reports::analyse(&activity, stack, objective, &named, now())
+        }
+        Err(error) => Reports { hints: vec![error.to_string()], ..Reports::default() },
+    }
+}
+
+async fn account(
+    session: &Session,
+    grafana: &mut Connection,
+    seen: &Observed,
+    show_secrets: bool,
+) -> Result<AccountStatus> {
+    let stack = session.stack();
+    let is_known = stack.container(Role::Grafana).is_some();
+    let actual = seen.grafana.container.ours().filter(|_| is_known);
+    let is_default = match seen.grafana.login.account {
+        SignedInAccount::DefaultPassword => true,
+        SignedInAccount::OwnPassword | SignedInAccount::Other => false,
+        SignedInAccount::SignedOut => actual.is_none_or(|actual| {
+            actual.config.as_ref().is_none_or(|config| config.password == PasswordSource::Default)
+        }),
+    };
+    let password =
+        if show_secrets && actual.is_some() { session.grafana_password(grafana, actual).await? } else { None };
+    Ok(AccountStatus { user: stack.login.user.clone(), password, is_default, is_known })
+}

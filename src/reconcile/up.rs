@@ -1,0 +1,296 @@
+//! The command up: observe, plan, apply, and observe again until the stack is in sync.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::apply::Failure;
+use super::connection::Connections;
+use super::retries::Retries;
+use super::status::summarize;
+use super::{Depth, Outcome, Preview, Session, not_read};
+use crate::backoff::pause;
+use crate::error::{Error, Result};
+use crate::model::event::{Event, ExecutedStep, Listener};
+use crate::model::observed::{Observed, RunState};
+use crate::model::plan::{self, Phase, Plan, Step, UpOptions};
+use crate::model::retention::Retention;
+use crate::model::role::Role;
+use crate::model::stack::Stack;
+use crate::model::status;
+use crate::model::upgrade::UpgradeState;
+
+/// The number of plans that only reveal the facts for the next one.
+const MAX_PREPARATIONS: usize = 12;
+
+/// Brings the stack up and verifies it. `confirm` is called with a description before data is
+/// deleted. If a new image of Grafana fails, the previous one is restored with its database.
+///
+/// # Errors
+/// [`Error::Blocked`] if the user has to act first, [`Error::NotConverged`] if a difference
+/// remains, [`Error::UpgradeUndone`] if the new image failed, otherwise the error of a step.
+pub async fn up(session: &Session, options: UpOptions, confirm: impl AsyncFn(&str) -> Result<()>) -> Result<Outcome> {
+    begin(session.stack(), options, session.listener())?;
+    match Box::pin(converge(session, options, &confirm)).await {
+        Err(failure) => Err(Box::pin(undo_upgrade(session, failure, &confirm)).await),
+        Ok(outcome) => Ok(outcome),
+    }
+}
+
+/// Rejects invalid options and prints warnings.
+fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
+    check_reset(stack, options)?;
+    warn_about_open_access(stack, listener);
+    for hint in status::unreadable_dashboards(stack).into_iter().chain(status::refused_image(stack)) {
+        listener.on(Event::Warning(&hint));
+    }
+    Ok(())
+}
+
+/// Rolls back to the previous image if another one is being tried, and returns the error to report.
+async fn undo_upgrade(session: &Session, failure: Failure, confirm: &impl AsyncFn(&str) -> Result<()>) -> Error {
+    let refused = session.refuse_upgrade(&failure).await;
+    let error = failure.error;
+    let (before, upgrade) = match refused {
+        Ok(Some(refused)) => refused,
+        Ok(None) => return error,
+        Err(other) => {
+            session.listener().on(Event::Warning(&format!("the previous image could not be restored: {other}")));
+            return error;
+        }
+    };
+    let (from, to) = (&upgrade.from.name, &upgrade.to.name);
+    session.listener().on(Event::Warning(&format!("{to} failed; rolling back to {from} and its database")));
+    // On the heap, because nested plans need more stack than some systems provide.
+    let undone = Box::pin(converge(&before, UpOptions::default(), confirm));
+    let undone = undone.await.map(drop).map_err(|failure| Box::new(failure.error));
+    // The settings were saved before the image was tried; repeating its option would try it again.
+    let saved = session.stack().invocation.saved();
+    let rest = saved.command("up");
+    let again = match upgrade.state {
+        UpgradeState::Postponed => rest.clone(),
+        _ => saved.command(&format!("up --grafana-image {to}")),
+    };
+    Error::UpgradeUndone { upgrade: Box::new(upgrade), source: Box::new(error), undone, again, rest }
+}
+
+async fn converge(
+    session: &Session,
+    options: UpOptions,
+    confirm: &impl AsyncFn(&str) -> Result<()>,
+) -> Result<Outcome, Failure> {
+    let (stack, started) = (session.stack(), Instant::now());
+    let mut options = options;
+    let mut confirmed: Vec<Question> = Vec::new();
+    let mut executed: Vec<ExecutedStep> = Vec::new();
+    let mut retries = Retries::new(session.listener());
+    let mut preparations = 0;
+    let mut waiting: Option<Instant> = None;
+    let mut connections = session.connect();
+    loop {
+        let seen = session.observe(&mut connections, Depth::Servers).await?;
+        let plan = plan::up(stack, &seen, options);
+        if let Some((resource, blocked)) = plan.blocked() {
+            withdraw(session, &mut connections, &seen, &mut executed).await;
+            return Err(Error::Blocked { resource, blocked: blocked.clone() }.into());
+        }
+        if plan.in_sync() {
+            warn_at_end(session, &seen, &plan, &executed);
+            let status = summarize(session, &mut connections, &seen, &plan, false).await?;
+            return Ok(Outcome { executed, status });
+        }
+        if let (Some(unreadable), true) = (plan.unreadable(), plan.is_idle()) {
+            retries.after(not_read(stack, unreadable)).await?;
+            continue;
+        }
+        request_confirmations(questions(stack, &seen, &plan), &mut confirmed, confirm).await?;
+        for role in starting(&plan, &seen) {
+            if !executed.iter().any(|done| done.step == Step::StartContainer(role)) {
+                session.warn_about_ipv6(role).await;
+            }
+        }
+        if let Err(Failure { step, error }) = session.try_apply(&plan, &mut connections, &mut executed).await {
+            retries.after(error).await.map_err(|error| Failure { step, error })?;
+            continue;
+        }
+        options = options.after(&plan);
+        if plan.only_waits() {
+            // The server answers, but not every request.
+            if waiting.get_or_insert_with(Instant::now).elapsed() >= stack.timeout {
+                let step = plan.executable().find(|step| matches!(step, Step::AwaitAnswer(_))).cloned();
+                return Err(Failure { step, error: not_converged(stack, &plan, started) });
+            }
+            pause(&mut retries.backoff).await;
+            continue;
+        }
+        waiting = None;
+        preparations += 1;
+        if plan.until() == Phase::End || preparations > MAX_PREPARATIONS {
+            retries.spend(not_converged(stack, &plan, started))?;
+        }
+    }
+}
+
+/// Removes a container of Grafana that this run created only to read its volume, before it ends with a blocker.
+async fn withdraw(session: &Session, connections: &mut Connections, seen: &Observed, executed: &mut Vec<ExecutedStep>) {
+    if let Some(plan) = plan::withdraw(seen).filter(|_| has_only_created(executed))
+        && let Err(error) = session.apply(&plan, connections, executed).await
+    {
+        session.listener().on(Event::Warning(&format!("Grafana's container, which was not started, remains: {error}")));
+    }
+}
+
+/// Warns about objects that are kept, and about a loopback that this run exposed to neighbours.
+fn warn_at_end(session: &Session, seen: &Observed, plan: &Plan, executed: &[ExecutedStep]) {
+    status::kept(plan).for_each(|kept| session.listener().on(Event::Warning(&kept)));
+    let starts = executed.iter().any(|done| matches!(done.step, Step::StartContainer(_)));
+    if let Some(warning) = status::exposed_loopback(session.stack(), seen).filter(|_| starts) {
+        session.listener().on(Event::Warning(&warning));
+    }
+}
+
+/// Asks the user every question that no earlier confirmation covers.
+async fn request_confirmations(
+    questions: Vec<Question>,
+    confirmed: &mut Vec<Question>,
+    confirm: &impl AsyncFn(&str) -> Result<()>,
+) -> Result<()> {
+    for question in questions {
+        if !confirmed.iter().any(|answered| answered.covers(&question)) {
+            confirm(&question.to_string()).await?;
+            confirmed.push(question);
+        }
+    }
+    Ok(())
+}
+
+/// Whether this run has created Grafana's container and not started it.
+fn has_only_created(executed: &[ExecutedStep]) -> bool {
+    let creates = |step: &Step| matches!(step, Step::CreateContainer(new) if new.role == Role::Grafana);
+    let starts = |step: &Step| *step == Step::StartContainer(Role::Grafana);
+    executed.iter().rev().map(|done| &done.step).find(|step| creates(step) || starts(step)).is_some_and(creates)
+}
+
+/// The roles whose containers do not run and are started by a plan.
+fn starting(plan: &Plan, seen: &Observed) -> Vec<Role> {
+    let runs = |role: Role| {
+        let container = match role {
+            Role::Influxdb => &seen.influxdb.container,
+            Role::Grafana => &seen.grafana.container,
+        };
+        container.ours().is_some_and(|actual| actual.run == RunState::Running)
+    };
+    let starts = |role: Role| plan.executable().any(|step| *step == Step::StartContainer(role));
+    Role::ALL.into_iter().filter(move |role| starts(*role) && !runs(*role)).collect()
+}
+
+/// A confirmation that `up` requests before it deletes data.
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    /// A shorter retention period deletes data.
+    Retention { database: String, from: Option<Retention>, to: Retention },
+    /// Grafana's database from before this upgrade replaces the current one.
+    Restore { tried: String },
+}
+
+impl Question {
+    /// Whether confirming this question confirms the other, too.
+    fn covers(&self, other: &Self) -> bool {
+        let is_open = |question: &Self| matches!(question, Self::Retention { from: None, .. });
+        self == other || (is_open(self) && matches!(other, Self::Retention { .. }))
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retention { database, from: Some(from), to } => {
+                write!(f, "changing the retention period of database {database} ({from}) to {to} deletes older data")
+            }
+            Self::Retention { database, from: None, to } => {
+                write!(
+                    f,
+                    "changing the retention period of database {database} (unknown) to {to} may delete older data"
+                )
+            }
+            Self::Restore { tried } => write!(
+                f,
+                "restoring the database that precedes the upgrade to {tried} loses all data stored in Grafana \
+                 since then"
+            ),
+        }
+    }
+}
+
+/// The confirmations needed before a plan is executed. A database that was copied just now is
+/// restored without one.
+fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
+    let retention = plan::shortened_retention(stack, plan).map(|from| Question::Retention {
+        database: stack.database.clone(),
+        from,
+        to: stack.retention.unwrap_or(Retention::Forever),
+    });
+    let upgrade = seen.settings.upgrade.as_ref().filter(|_| plan.restores());
+    let upgrade = upgrade.filter(|upgrade| !upgrade.is_recent(seen.time, stack.timeout));
+    let restore = upgrade.map(|upgrade| Question::Restore { tried: upgrade.to.name.to_string() });
+    retention.into_iter().chain(restore).collect()
+}
+
+/// Grafana's command resets the password of its first administrator, whatever account signs in.
+fn check_reset(stack: &Stack, options: UpOptions) -> Result<()> {
+    if !options.reset_password || (stack.login.is_admin() && stack.container(Role::Grafana).is_some()) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "--reset-grafana-password sets the password of admin, in a managed container only",
+        "omit --grafana-user, the token and --grafana-url (--grafana-user '' removes a remembered one)",
+    ))
+}
+
+fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
+    let is_executed = |step: &Step| plan.executable().any(|one| one == step);
+    let rest = plan.steps().filter(|(step, _)| is_executed(step));
+    let rest: Vec<String> = rest.map(|(step, finding)| format!("{step} ({finding})")).collect();
+    Error::NotConverged {
+        rest: rest.join(", "),
+        after: Some(started.elapsed()),
+        hint: format!(
+            "`{}` shows what differs; another process may be changing the same objects",
+            stack.command("status")
+        ),
+    }
+}
+
+/// Returns what `up` would do.
+///
+/// # Errors
+/// [`Error::Usage`] if `up` rejects its options, [`Error::Docker`] if the engine does not answer.
+pub async fn plan_up(session: &Session, options: UpOptions) -> Result<Preview> {
+    let stack = session.stack();
+    begin(stack, options, session.listener())?;
+    let mut connections = session.connect();
+    let seen = session.observe(&mut connections, Depth::Servers).await?;
+    let plan = plan::up(stack, &seen, options);
+    // No confirmation is requested while there is a blocker.
+    let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
+    let status = summarize(session, &mut connections, &seen, &plan, false).await?;
+    Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
+}
+
+/// Warns about published addresses that other hosts can reach.
+fn warn_about_open_access(stack: &Stack, listener: &dyn Listener) {
+    let open = |role| {
+        let config = &stack.container(role)?.config;
+        config.is_open().then_some(config.publish)
+    };
+    if let Some(at) = open(Role::Influxdb) {
+        listener.on(Event::Warning(&format!(
+            "InfluxDB listens on {at} without authentication: every host that reaches that address can read and write \
+             metrics"
+        )));
+    }
+    if let Some(at) = open(Role::Grafana) {
+        listener.on(Event::Warning(&format!(
+            "Grafana listens on {at} over plain HTTP: passwords can be read on the network"
+        )));
+    }
+}
