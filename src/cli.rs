@@ -82,21 +82,21 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
     let invocation = session::invocation(&cli.options, environment);
     let style = terminal::style(&cli.options, environment);
-    let report = output::choose(style);
+    let printer = output::choose(style);
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
     let supported = expect_supported_system(cfg!(windows), &cli.command);
     let result = supported.and_then(|()| terminal::check(&cli.options, is_status, style, environment)).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Io { doing: "start".into(), source })?;
-        let context = Context { options: &cli.options, environment, report: Rc::clone(&report) };
+        let context = Context { options: &cli.options, environment, printer: Rc::clone(&printer) };
         let result = runtime.block_on(until_interrupted(&context, &cli.command, &invocation));
         // Background tasks must not delay the exit.
         runtime.shutdown_background();
         result
     });
     code(result.unwrap_or_else(|error| {
-        report.clear();
-        let _ = report.answer(&Output::Error(&error, &invocation));
+        printer.clear();
+        let _ = printer.print(Output::Failed(&error.failure(&invocation)));
         error.exit()
     }))
 }
@@ -133,7 +133,7 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
         Error::usage(message, "`clipper-metrics --help` lists commands and options")
     });
     let style = if wants_json { terminal::json_style() } else { terminal::style(&Options::default(), environment) };
-    let _ = output::choose(style).answer(&Output::Error(&failure, &Invocation::default()));
+    let _ = output::choose(style).print(Output::Failed(&failure.failure(&Invocation::default())));
     code(Exit::Usage)
 }
 

@@ -11,6 +11,7 @@ use crate::model::invocation::Invocation;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::publish;
+use crate::model::results::{Failed, Failure, SchemaVersion};
 use crate::model::role::Role;
 use crate::model::upgrade::{Upgrade, UpgradeState};
 
@@ -393,6 +394,12 @@ impl Error {
             Self::NotConfirmed { .. } => "not_confirmed",
             Self::Io { .. } => "io",
         }
+    }
+
+    /// The result of the failed command.
+    pub(crate) fn failure(&self, invocation: &Invocation) -> Failure {
+        let error = Failed { kind: self.kind(), message: self.to_string(), hint: self.hint(invocation) };
+        Failure { schema: SchemaVersion, error }
     }
 
     /// The next command to type; `invocation` makes suggested commands reach the same instance.

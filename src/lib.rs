@@ -30,5 +30,5 @@ pub mod influxdb;
 pub mod influxql;
 pub mod model;
 pub mod output;
-pub mod reconcile;
+mod reconcile;
 pub mod settings;

@@ -68,7 +68,7 @@ pub struct BackedUp {
 /// [`Error::Usage`] if a server is external, [`Error::Absent`] if one does not run,
 /// [`Error::Interrupted`] if `stop` completes first, otherwise the error that occurred. After an
 /// error, the file does not exist.
-pub async fn backup(session: &Session, file: &Path, stop: impl Future<Output = ()>) -> Result<BackedUp> {
+pub(crate) async fn backup(session: &Session, file: &Path, stop: impl Future<Output = ()>) -> Result<BackedUp> {
     let started = Instant::now();
     let mut begun = Begun::default();
     let result = tokio::select! {
@@ -419,7 +419,7 @@ fn running_restore(stack: &Stack) -> Option<String> {
 /// blocks it. After a failure or interruption before all data is restored, everything created is
 /// removed again; afterwards the instance stays, and [`super::up`] finishes it. A killed run leaves
 /// a record, with which only another restore can continue.
-pub async fn restore(
+pub(crate) async fn restore(
     session: &Session,
     archive: &Arc<Verified>,
     take_over: impl AsyncFnOnce(&str) -> Result<()>,

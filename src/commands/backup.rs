@@ -10,6 +10,7 @@ use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
 use crate::error::{Exit, Result};
 use crate::model::invocation::shell_path;
+use crate::model::results::{BackedUp, SchemaVersion, seconds};
 use crate::output::Output;
 
 /// Options of `backup`.
@@ -24,15 +25,15 @@ pub struct Backup {
 pub(crate) async fn run(context: &Context<'_>, verb: &Backup) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, SettingsScope::Whole, true)).await?;
     let written = backup::backup(&session, &verb.file, interrupted()).await?;
-    let restore = format!("restore {}", shell_path(&verb.file));
-    let restore = session.stack().command(&restore);
-    let _ = context.report.answer(&Output::BackedUp {
-        file: &written.file.to_string_lossy(),
+    context.print(Output::BackedUp(&BackedUp {
+        schema: SchemaVersion,
+        file: written.file.to_string_lossy().into_owned(),
         bytes: written.bytes,
-        time: written.time,
-        instance: &written.manifest.instance,
-        versions: [&written.manifest.influxdb, &written.manifest.grafana],
-        restore: &restore,
-    });
+        seconds: seconds(written.time),
+        instance: written.manifest.instance,
+        influxdb: written.manifest.influxdb,
+        grafana: written.manifest.grafana,
+        restore: session.stack().command(&format!("restore {}", shell_path(&verb.file))),
+    }));
     Ok(Exit::Done)
 }

@@ -15,6 +15,7 @@ use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
 use crate::model::plan::{Resource, not_the_container};
 use crate::model::reports::{DEMO_TAG, is_unreportable};
+use crate::model::results::{self, Cleared, SchemaVersion, seconds};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::output::Output;
@@ -58,23 +59,27 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Demo) -> Result<Exit> {
     let demo_options = demo_options(verb)?;
     let session = session::open(context, SettingsScope::Whole, false).await?;
     let stack = session.stack();
-    let database = &stack.database;
+    let database = stack.database.clone();
     if verb.clear {
-        let series = clear(&session).await?;
-        let _ = context.report.answer(&Output::Cleared { series, database });
+        context.print(Output::Cleared(&Cleared {
+            schema: SchemaVersion,
+            removed_series: clear(&session).await?,
+            database,
+        }));
         return Ok(Exit::Done);
     }
     let sent = send_until(&session, &demo_options, interrupted()).await?;
-    context.report.clear();
-    let _ = context.report.answer(&Output::Sent {
+    context.printer.clear();
+    context.print(Output::Sent(&results::Sent {
+        schema: SchemaVersion,
         points: sent.points,
         reports: sent.reports,
-        models: demo_options.load.models.len(),
-        time: sent.time,
+        seconds: seconds(sent.time),
         database,
-        dashboard_url: &stack.dashboard_url(),
-        clear: &stack.command("demo --clear"),
-    });
+        models: demo_options.load.models.len(),
+        dashboard_url: stack.dashboard_url(),
+        clear: stack.command("demo --clear"),
+    }));
     Ok(Exit::Done)
 }
 

@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &Context<'_>, down: &Down) -> Result<Exit> {
         // Remaining rules are looked for only if the setting has a value.
         environment.insert(Setting::Alerts.key().variable.into(), "false".into());
     }
-    let context = Context { options: context.options, environment: &environment, report: Rc::clone(&context.report) };
+    let context = Context { options: context.options, environment: &environment, printer: Rc::clone(&context.printer) };
     let changes = !down.dry_run;
     // Deleting volumes needs the engine.
     let session = session::open_for_containers(&context, purpose, changes, down.volumes).await?;
@@ -61,12 +61,12 @@ pub(crate) async fn run(context: &Context<'_>, down: &Down) -> Result<Exit> {
     if down.dry_run {
         let preview = reconcile::plan_down(&session, options).await?;
         let plan = &preview.plan;
-        let questions = if down.yes { &[][..] } else { &preview.questions };
-        let _ = context.report.answer(&Output::Planned { status: &preview.status, plan, questions });
+        let questions = if down.yes { Vec::new() } else { preview.questions };
+        context.print(Output::Planned { status: &preview.status.planned(plan, questions), plan });
         return Ok(if plan.is_idle() && plan.blocked().is_none() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |volumes: &[String]| confirm(volumes, down.yes).await;
     let outcome = reconcile::down(&session, options, confirm).await?;
-    let _ = context.report.answer(&Output::Down { status: &outcome.status, executed: &outcome.executed });
+    context.print(Output::Down(&outcome.status.executed(&outcome.executed)));
     Ok(Exit::Done)
 }

@@ -15,6 +15,7 @@ use crate::model::event::Event;
 use crate::model::export::{ExportFormat, Exported};
 use crate::model::observed::{Observed, OurContainer, ServerResponse, VolumeState};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
+use crate::model::results::SchemaVersion;
 use crate::model::role::Role;
 use crate::model::stack::{Secret, Stack};
 use crate::model::version::Version;
@@ -65,7 +66,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
         opened => opened?,
     };
     let exported = export(&session, format, &verb.directory, password).await?;
-    let _ = context.report.answer(&Output::Exported(&exported));
+    context.print(Output::Exported(&exported));
     Ok(Exit::Done)
 }
 
@@ -109,7 +110,13 @@ async fn export(
             Role::Grafana.object_name(&stack.instance)
         )));
     }
-    Ok(Exported { instance: stack.instance.clone(), format, directory: directory.display().to_string(), files })
+    Ok(Exported {
+        schema: SchemaVersion,
+        instance: stack.instance.clone(),
+        format,
+        directory: directory.display().to_string(),
+        files,
+    })
 }
 
 /// The password for the new Grafana, or the user's own Secret that contains it. The password is the supplied one,

@@ -18,17 +18,28 @@ use std::rc::Rc;
 
 use self::options::Options;
 pub use crate::engine::endpoint::Environment;
-use crate::output::{OutputFormat, Report};
+use crate::model::event::Listener;
+use crate::output::{Output, OutputFormat, Printer};
 
 /// What every command works with.
 pub(crate) struct Context<'a> {
     pub(crate) options: &'a Options,
     pub(crate) environment: &'a Environment,
     /// Where results and progress go.
-    pub(crate) report: Rc<dyn Report>,
+    pub(crate) printer: Rc<dyn Printer>,
 }
 
 impl Context<'_> {
+    /// Prints the result. A reader that closed standard output has seen enough.
+    fn print(&self, output: Output<'_>) {
+        let _ = self.printer.print(output);
+    }
+
+    /// Receives progress and warnings.
+    fn listener(&self) -> Rc<dyn Listener> {
+        Rc::<dyn Printer>::clone(&self.printer)
+    }
+
     /// The format of the result.
     fn format(&self) -> OutputFormat {
         terminal::style(self.options, self.environment).format

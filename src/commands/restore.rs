@@ -44,13 +44,13 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
     let take_over = async |what: &str| confirm_taking_over(&session, verb, what, context).await;
     let confirm = async |what: &str| confirm_loss(context, verb.yes, what).await;
     let outcome = backup::restore(&session, &archive, take_over, trust, confirm, interrupted()).await?;
-    let _ = context.report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    context.print(Output::Up(&outcome.status.executed(&outcome.executed)));
     Ok(Exit::Done)
 }
 
 /// Asks before this run removes the objects of another restore, which may still be running.
 async fn confirm_taking_over(session: &Session, verb: &Restore, what: &str, context: &Context<'_>) -> Result<()> {
-    context.report.clear();
+    context.printer.clear();
     let file = shell_path(&verb.file);
     let command = session.stack().invocation.again(&format!("restore {file} --yes"));
     let question = format!("{what}. Remove its objects and restore {file}?");
@@ -68,7 +68,7 @@ async fn confirm_images(
     if images.is_empty() {
         return Ok(());
     }
-    context.report.clear();
+    context.printer.clear();
     let list =
         |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
     let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");

@@ -27,7 +27,6 @@ use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredUserDashboard, EngineLocation, Remembered, Secret};
-use crate::output::Report;
 use crate::reconcile::{Session, lock, native_servers};
 use crate::settings::keys::{Setting, Values, file_keys, from_environment};
 use crate::settings::{self, Inputs, Memory, Secrets};
@@ -79,7 +78,7 @@ async fn open_on_engine(
     purpose: SettingsScope,
     changes: bool,
 ) -> Result<Session> {
-    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let listener = context.listener();
     let name = inputs.instance()?;
     // Invalid values are reported before any request to the engine.
     settings::check_values(&inputs)?;
@@ -160,7 +159,7 @@ pub(super) async fn open_for_containers(
 
 /// Opens a session without an engine, and therefore without remembered settings.
 pub(super) fn without_engine(inputs: &Inputs, context: &Context<'_>) -> Result<Session> {
-    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let listener = context.listener();
     let (stack, credentials) = settings::merge(inputs, &Memory::default())?;
     Session::new(stack, None, credentials, listener)
 }
@@ -172,7 +171,7 @@ pub(super) async fn open_restored(
     file: &Path,
     verified: &Verified,
 ) -> Result<(Session, Vec<(Role, ImageRef)>)> {
-    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let listener = context.listener();
     let manifest = &verified.manifest;
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     if inputs.given(Setting::Name).is_none() {
@@ -268,7 +267,7 @@ async fn expect_external(
 /// The error of an engine that does not answer, with a hint about the servers that run on this machine.
 async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_>) -> Error {
     let Error::Engine { endpoint, why, hint, install, is_down } = error else { return error };
-    let listener: Rc<dyn Listener> = Rc::<dyn Report>::clone(&context.report);
+    let listener = context.listener();
     let ways = async {
         let (stack, _) = settings::merge(inputs, &Memory::default())?;
         let found = native_servers(&stack, &listener).await?;
@@ -297,7 +296,7 @@ pub(super) fn names_engine(context: &Context<'_>) -> bool {
 
 /// Connects to the engine for a command that concerns no single instance.
 pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
-    let docker = Docker::connect(endpoint(context)?, Rc::<dyn Report>::clone(&context.report)).await?;
+    let docker = Docker::connect(endpoint(context)?, context.listener()).await?;
     docker.check().await?;
     Ok(docker)
 }

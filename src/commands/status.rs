@@ -6,6 +6,8 @@ use super::Context;
 use super::session::{self, SettingsScope, read_inputs};
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Exit, Result};
+use crate::model::instances::Instances;
+use crate::model::results::SchemaVersion;
 use crate::model::status;
 use crate::output::{self, Output, OutputFormat};
 use crate::reconcile;
@@ -33,11 +35,11 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
             let open = || session::open_with(inputs.clone(), context, SettingsScope::Whole, false);
             let mut session = open().await?;
             loop {
-                let show = |status: &status::Status| context.report.again(status).is_ok();
+                let show = |status: &status::Status| context.printer.again(status).is_ok();
                 match reconcile::watch(&session, verb.show_secrets, show).await {
                     Ok(()) => return Ok(()),
                     Err(error) => {
-                        session = reconcile::reopen(error, open, |error| context.report.trouble(error)).await?;
+                        session = reconcile::reopen(error, open, |error| context.printer.trouble(error)).await?;
                     }
                 }
             }
@@ -55,11 +57,11 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
     }
     if verb.all {
         let docker = session::engine(context).await?;
-        let _ = context.report.answer(&Output::Instances(&docker.instances().await?));
+        context.print(Output::Instances(&Instances { schema: SchemaVersion, instances: docker.instances().await? }));
         return Ok(Exit::Done);
     }
     let session = session::open(context, SettingsScope::Whole, false).await?;
     let status = reconcile::status(&session, verb.show_secrets).await?;
-    let _ = context.report.answer(&Output::Status(&status));
+    context.print(Output::Status(&status));
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
 }

@@ -206,7 +206,7 @@ pub(super) async fn ask(question: &str, yes: bool, undone: &str, hint: &str) -> 
 /// Asks before `up` deletes stored data.
 pub(super) async fn confirm_loss(context: &Context<'_>, yes: bool, what: &str) -> Result<()> {
     // Live lines must not overwrite the question.
-    context.report.clear();
+    context.printer.clear();
     let hint = "add --yes to confirm, or choose another value for the setting";
     ask(&format!("{what}. Continue?"), yes, what, hint).await
 }

@@ -46,16 +46,18 @@ pub(crate) async fn run(context: &Context<'_>, up: &Up) -> Result<Exit> {
     };
     if up.dry_run {
         let preview = reconcile::plan_up(&session, options).await?;
-        let questions = if up.yes { &[][..] } else { &preview.questions };
-        let _ = context.report.answer(&Output::Planned { status: &preview.status, plan: &preview.plan, questions });
+        let questions = if up.yes { Vec::new() } else { preview.questions };
+        context
+            .print(Output::Planned { status: &preview.status.planned(&preview.plan, questions), plan: &preview.plan });
         return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |what: &str| confirm_loss(context, up.yes, what).await;
     let outcome = reconcile::up(&session, options, confirm).await?;
-    let _ = context.report.answer(&Output::Up { status: &outcome.status, executed: &outcome.executed });
+    let status = outcome.status.executed(&outcome.executed);
+    context.print(Output::Up(&status));
     if up.open {
-        let url = &outcome.status.dashboard_url;
-        if let Some(command) = &outcome.status.forward_command {
+        let url = &status.dashboard.url;
+        if let Some(command) = &status.dashboard.forward_command {
             session.listener().on(Event::Note(&format!("run `{command}` first, then open {url}")));
         } else if !terminal::open_browser(url, context.environment) {
             session.listener().on(Event::Note(&format!("no browser found: open {url}")));

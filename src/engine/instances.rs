@@ -20,7 +20,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`crate::error::Error::Docker`] if the engine does not answer.
-    pub async fn instances(&self) -> Result<Vec<Instance>> {
+    pub(crate) async fn instances(&self) -> Result<Vec<Instance>> {
         let filters = std::collections::HashMap::from([("label".to_string(), vec![labels::INSTANCE.to_string()])]);
         let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
         let volumes = async {
@@ -52,12 +52,8 @@ fn group(containers: &[ContainerSummary], volumes: &[EngineVolume], host: Option
                     .any(|volume| volume.name == own && labels::belongs(Some(&volume.labels), &name))
                     .then_some(own)
             };
-            Instance {
-                name: printable(&name),
-                influxdb: member(Role::Influxdb),
-                grafana: member(Role::Grafana),
-                volumes: Role::ALL.into_iter().filter_map(data).collect(),
-            }
+            let volumes = Role::ALL.into_iter().filter_map(data).collect();
+            Instance::new(printable(&name), member(Role::Influxdb), member(Role::Grafana), volumes)
         });
     }
     // A leftover helper container of a killed command is not an instance.

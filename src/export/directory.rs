@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::File;
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::model::export::{ExportFormat, FileChange};
+use crate::model::export::{ExportFormat, ExportedFile, FileChange};
 
 /// The file that lists exported files, so that edits are detected: the first line names the export,
 /// every other line has a digest and a path.
@@ -88,7 +88,7 @@ pub fn read(directory: &Path, path: &str) -> Result<Option<String>> {
 /// [`Error::File`] if the directory contains another export, a file that was not exported or was
 /// edited, or more data than is available now: then nothing is written. [`Error::Io`] if the file
 /// system returns an error.
-pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<(String, FileChange)>> {
+pub(crate) fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<ExportedFile>> {
     let mut found = Found::default();
     match fs::metadata(directory) {
         Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is not a directory")),
@@ -128,7 +128,7 @@ pub fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<
         replace(directory, &list(subject, wanted.iter()))?;
     }
     found.abandoned.into_iter().for_each(|file| drop(fs::remove_file(file)));
-    Ok(changes.into_iter().collect())
+    Ok(changes.into_iter().map(|(path, change)| ExportedFile { path, change }).collect())
 }
 
 /// A directory keeps its kind of export, and data that is unavailable now is not removed from it.
@@ -329,7 +329,7 @@ mod tests {
     }
 
     fn changes(directory: &Path, files: &[File]) -> Vec<FileChange> {
-        write(directory, &subject(), files).unwrap().into_iter().map(|(_, change)| change).collect()
+        write(directory, &subject(), files).unwrap().into_iter().map(|file| file.change).collect()
     }
 
     fn refused(directory: &Path, files: &[File]) -> String {

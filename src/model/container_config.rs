@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
+use serde::{Serialize, Serializer};
+
 use super::image::ImageRef;
 
 /// The source of the first password of Grafana's administrator.
@@ -104,15 +106,23 @@ impl ContainerConfig {
     }
 }
 
-/// One field that differs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A field that differs; a missing value is `null`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[expect(missing_docs, reason = "the JSON schema repeats the comments of fields, and these names say it")]
 pub struct Difference {
-    /// The field's name as users know it.
+    // The name as users know it.
     pub field: String,
-    /// The actual value; empty if there is none.
+    #[serde(rename = "have", serialize_with = "unless_empty")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub actual: String,
-    /// The desired value; empty if there is to be none.
+    #[serde(rename = "want", serialize_with = "unless_empty")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub desired: String,
+}
+
+fn unless_empty<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    Some(text).filter(|text| !text.is_empty()).serialize(serializer)
 }
 
 impl Difference {

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
+use super::names::names;
+use super::results::{SchemaVersion, seconds};
+
 /// The subject of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
@@ -38,34 +43,24 @@ pub enum Check {
 }
 
 impl Check {
-    /// The name in JSON; never changes.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
+    /// The name in JSON, which never changes, and the title in text.
+    const fn names(&self) -> (&'static str, &'static str) {
         match self {
-            Self::ClipperSettings => "clipper_settings",
-            Self::Influxdb => "influxdb",
-            Self::Database => "database",
-            Self::Write => "write",
-            Self::ReadBack => "read_back",
-            Self::Clocks => "clocks",
-            Self::FieldTypes => "field_types",
-            Self::Grafana => "grafana",
-            Self::Plugin => "plugin",
-            Self::DataSource => "data_source",
-            Self::Query => "query",
-            Self::Dashboard => "dashboard",
-            Self::Variable(_) => "variable",
-            Self::Panel(_) => "panel",
-            Self::Reports => "reports",
-        }
-    }
-
-    /// The variable or panel that the check is about, if any.
-    #[must_use]
-    pub fn object(&self) -> Option<&str> {
-        match self {
-            Self::Variable(name) | Self::Panel(name) => Some(name),
-            _ => None,
+            Self::ClipperSettings => ("clipper_settings", "Clipper's settings"),
+            Self::Influxdb => ("influxdb", "InfluxDB"),
+            Self::Database => ("database", "database"),
+            Self::Write => ("write", "write"),
+            Self::ReadBack => ("read_back", "read back"),
+            Self::Clocks => ("clocks", "clocks"),
+            Self::FieldTypes => ("field_types", "field types"),
+            Self::Grafana => ("grafana", "Grafana"),
+            Self::Plugin => ("plugin", "plugin"),
+            Self::DataSource => ("data_source", "data source"),
+            Self::Query => ("query", "query"),
+            Self::Dashboard => ("dashboard", "dashboard"),
+            Self::Variable(_) => ("variable", "variable"),
+            Self::Panel(_) => ("panel", "panel"),
+            Self::Reports => ("reports", "Clipper's reports"),
         }
     }
 }
@@ -109,42 +104,110 @@ impl CheckOutcome {
     }
 }
 
-/// A check with its result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckResult {
-    /// The check.
-    pub check: Check,
-    /// Its result.
-    pub outcome: CheckOutcome,
-    /// How long it took.
-    pub time: Duration,
+names! {
+    /// The state of a check.
+    pub(crate) enum CheckState {
+        /// It passed.
+        Passed = "passed",
+        /// It failed.
+        Failed = "failed",
+        /// It could not run or does not apply.
+        Skipped = "skipped",
+    }
 }
 
-/// All check results, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnosis {
-    /// The instance.
-    pub instance: String,
-    /// The results.
-    pub results: Vec<CheckResult>,
+/// A check.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "CheckDocument"))]
+pub(crate) struct CheckResult {
+    pub(crate) check: &'static str,
+    /// The variable or panel; `null` for other checks.
+    pub(crate) object: Option<String>,
+    /// `passed`, `failed` or `skipped`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub(crate) state: CheckState,
+    pub(crate) message: String,
+    pub(crate) seconds: f64,
+    /// Its name in text, with the object.
+    #[serde(skip)]
+    pub(crate) title: String,
+    /// The next step for the user, if it failed.
+    #[serde(skip)]
+    pub(crate) hint: String,
+    #[serde(skip)]
+    pub(crate) time: Duration,
+}
+
+impl CheckResult {
+    pub(crate) fn new(check: Check, outcome: CheckOutcome, time: Duration) -> Self {
+        let (name, title) = check.names();
+        let (state, message, hint) = match outcome {
+            CheckOutcome::Passed(message) => (CheckState::Passed, message, String::new()),
+            CheckOutcome::Failed(failure) => (CheckState::Failed, failure.why, failure.hint),
+            CheckOutcome::Skipped(why) => (CheckState::Skipped, why, String::new()),
+        };
+        let (object, title) = match check {
+            Check::Variable(object) | Check::Panel(object) => {
+                let title = format!("{title} {object}");
+                (Some(object), title)
+            }
+            _ => (None, title.into()),
+        };
+        Self { check: name, object, state, message, seconds: seconds(time), title, hint, time }
+    }
+}
+
+/// The result of `doctor`.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Diagnosed"))]
+pub(crate) struct Diagnosis {
+    pub(crate) schema: SchemaVersion,
+    /// The instance's name.
+    pub(crate) instance: String,
+    /// No check failed.
+    pub(crate) healthy: bool,
+    /// The first check that failed; `null` if none did.
+    #[serde(rename = "culprit")]
+    pub(crate) first_failure: Option<FirstFailure>,
+    pub(crate) panels: PanelCount,
+    /// The checks, in the order of a data point's path from Clipper to the dashboard.
+    pub(crate) checks: Vec<CheckResult>,
+}
+
+/// The first check that failed.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Culprit"))]
+pub(crate) struct FirstFailure {
+    pub(crate) check: &'static str,
+    /// The variable or panel; `null` for other checks.
+    pub(crate) object: Option<String>,
+    pub(crate) message: String,
+    /// The next step for the user.
+    pub(crate) hint: String,
+}
+
+/// The panels that query InfluxDB.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct PanelCount {
+    pub(crate) answering: usize,
+    pub(crate) total: usize,
 }
 
 impl Diagnosis {
-    /// The first check that failed. Later failures may be consequences of it.
-    #[must_use]
-    pub fn first_failure(&self) -> Option<(&Check, &CheckFailure)> {
-        self.results.iter().find_map(|result| match &result.outcome {
-            CheckOutcome::Failed(fault) => Some((&result.check, fault)),
-            CheckOutcome::Passed(_) | CheckOutcome::Skipped(_) => None,
-        })
-    }
-
-    /// How many panels return data, and how many of them query an InfluxDB.
-    #[must_use]
-    pub fn panels(&self) -> (usize, usize) {
-        let panels = || self.results.iter().filter(|result| matches!(result.check, Check::Panel(_)));
-        let answering = panels().filter(|result| result.outcome.is_passed()).count();
-        (answering, answering + panels().filter(|result| result.outcome.is_failed()).count())
+    /// Later failures may be consequences of the first.
+    pub(crate) fn new(instance: String, checks: Vec<CheckResult>) -> Self {
+        let failed = checks.iter().find(|result| result.state == CheckState::Failed);
+        let first_failure = failed.cloned().map(|CheckResult { check, object, message, hint, .. }| FirstFailure {
+            check,
+            object,
+            message,
+            hint,
+        });
+        let panels = |state| checks.iter().filter(|result| result.check == "panel" && result.state == state).count();
+        let answering = panels(CheckState::Passed);
+        let panels = PanelCount { answering, total: answering + panels(CheckState::Failed) };
+        Self { schema: SchemaVersion, instance, healthy: first_failure.is_none(), first_failure, panels, checks }
     }
 }
 
@@ -257,26 +320,22 @@ pub enum PanelContent {
 mod tests {
     use super::*;
 
-    fn result(check: Check, outcome: CheckOutcome) -> CheckResult {
-        CheckResult { check, outcome, time: Duration::ZERO }
-    }
-
     #[test]
-    fn the_first_fault_is_the_culprit_and_only_panels_that_answer_count() {
+    fn the_first_failure_is_reported_and_only_panels_that_answer_count() {
         let passed = || CheckOutcome::Passed(String::new());
-        let results = vec![
-            result(Check::Influxdb, passed()),
-            result(Check::Write, CheckOutcome::failed("disk", "free")),
-            result(Check::ReadBack, CheckOutcome::Skipped("no point".into())),
-            result(Check::Panel("a".into()), passed()),
-            result(Check::Panel("b".into()), CheckOutcome::failed("field", "edit")),
-            result(Check::Panel("c".into()), CheckOutcome::Skipped("elsewhere".into())),
+        let checks = [
+            (Check::Influxdb, passed()),
+            (Check::Write, CheckOutcome::failed("disk", "free")),
+            (Check::ReadBack, CheckOutcome::Skipped("no point".into())),
+            (Check::Panel("a".into()), passed()),
+            (Check::Panel("b".into()), CheckOutcome::failed("field", "edit")),
+            (Check::Panel("c".into()), CheckOutcome::Skipped("elsewhere".into())),
         ];
-        let diagnosis = Diagnosis { instance: "x".into(), results };
-        assert_eq!(
-            diagnosis.first_failure().map(|(check, fault)| (check.name(), fault.why.as_str())),
-            Some(("write", "disk"))
-        );
-        assert_eq!(diagnosis.panels(), (1, 2));
+        let checks = checks.map(|(check, outcome)| CheckResult::new(check, outcome, Duration::ZERO));
+        let diagnosis = Diagnosis::new("x".into(), checks.into());
+        let first = diagnosis.first_failure.unwrap();
+        assert_eq!((first.check, first.message.as_str(), first.hint.as_str()), ("write", "disk", "free"));
+        assert!(!diagnosis.healthy);
+        assert_eq!(diagnosis.panels, PanelCount { answering: 1, total: 2 });
     }
 }

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
+use super::names::names;
+use super::results::SchemaVersion;
+
 /// The target of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportFormat {
@@ -43,36 +48,55 @@ impl fmt::Display for ExportFormat {
     }
 }
 
-/// The change to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileChange {
-    /// It did not exist.
-    Created,
-    /// An earlier export wrote it with other content.
-    Updated,
-    /// It already had this content.
-    Unchanged,
-    /// An earlier export wrote it, and it is no longer needed.
-    Removed,
+impl Serialize for ExportFormat {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
-/// A finished export.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exported {
-    /// The instance.
-    pub instance: String,
-    /// The format.
-    pub format: ExportFormat,
-    /// The directory, as supplied.
-    pub directory: String,
-    /// Each file's change, by its path in the directory.
-    pub files: Vec<(String, FileChange)>,
+names! {
+    /// The change to a file.
+    pub(crate) enum FileChange {
+        /// It did not exist.
+        Created = "created",
+        /// An earlier export wrote it with other content.
+        Updated = "updated",
+        /// It already had this content.
+        Unchanged = "unchanged",
+        /// An earlier export wrote it, and it is no longer needed.
+        Removed = "removed",
+    }
+}
+
+/// The result of `export`.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Exported {
+    pub(crate) schema: SchemaVersion,
+    /// The instance's name.
+    pub(crate) instance: String,
+    /// `provisioning`, `compose`, `swarm` or `kubernetes`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub(crate) format: ExportFormat,
+    /// The directory as typed.
+    pub(crate) directory: String,
+    pub(crate) files: Vec<ExportedFile>,
+}
+
+/// A file of an export.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ExportedFile {
+    /// Its path below the directory.
+    pub(crate) path: String,
+    /// `created`, `updated`, `unchanged` or `removed`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub(crate) change: FileChange,
 }
 
 impl Exported {
     /// Whether every file was already up to date.
-    #[must_use]
-    pub fn is_unchanged(&self) -> bool {
-        self.files.iter().all(|(_, change)| *change == FileChange::Unchanged)
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.files.iter().all(|file| file.change == FileChange::Unchanged)
     }
 }

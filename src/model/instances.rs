@@ -1,73 +1,95 @@
 //! A summary of every instance on an engine, made without contacting any server.
 
-/// One instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    /// Its name.
-    pub name: String,
-    /// Its InfluxDB.
-    pub influxdb: Member,
-    /// Its Grafana.
-    pub grafana: Member,
+use serde::Serialize;
+
+use super::names::names;
+use super::results::SchemaVersion;
+
+/// Every instance on the engine.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Instances {
+    pub(crate) schema: SchemaVersion,
+    pub(crate) instances: Vec<Instance>,
+}
+
+/// An instance, as the engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "InstanceDocument"))]
+pub(crate) struct Instance {
+    pub(crate) name: String,
+    /// `running`, `partly_running`, `stopped`, `external` or `down`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub(crate) state: InstanceState,
+    pub(crate) influxdb: Member,
+    pub(crate) grafana: Member,
     /// The volumes with its data.
-    pub volumes: Vec<String>,
+    pub(crate) volumes: Vec<String>,
 }
 
-/// The server of one role in an instance.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Member {
-    /// Its state.
-    pub state: MemberState,
-    /// Its address, if known.
-    pub url: Option<String>,
+/// A server of an instance, as the engine describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "MemberDocument"))]
+pub(crate) struct Member {
+    /// `absent`, `stopped`, `running` or `external`.
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub(crate) state: MemberState,
+    pub(crate) url: Option<String>,
 }
 
-/// A server's state, as far as the engine knows it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum MemberState {
-    /// The container does not exist.
-    #[default]
-    Absent,
-    /// The container does not run.
-    Stopped,
-    /// The container runs.
-    Running,
-    /// An external server.
-    External,
+names! {
+    /// A server's state, as far as the engine knows it.
+    #[derive(Default)]
+    pub(crate) enum MemberState {
+        /// The container does not exist.
+        #[default]
+        Absent = "absent",
+        /// The container does not run.
+        Stopped = "stopped",
+        /// The container runs.
+        Running = "running",
+        /// An external server.
+        External = "external",
+    }
 }
 
-/// The state of an instance as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstanceState {
-    /// All its containers run.
-    Running,
-    /// Some of its containers run.
-    Partly,
-    /// It has containers, and none runs.
-    Stopped,
-    /// Both servers are external.
-    External,
-    /// It has no containers, but its data is kept.
-    Down,
+names! {
+    /// The state of an instance as a whole.
+    pub(crate) enum InstanceState {
+        /// All its containers run.
+        Running = "running",
+        /// Some of its containers run.
+        Partly = "partly_running",
+        /// It has containers, and none runs.
+        Stopped = "stopped",
+        /// Both servers are external.
+        External = "external",
+        /// It has no containers, but its data is kept.
+        Down = "down",
+    }
 }
 
 impl Instance {
-    /// The state of the instance as a whole.
-    #[must_use]
-    pub fn state(&self) -> InstanceState {
-        let members = [self.influxdb.state, self.grafana.state];
+    pub(crate) fn new(name: String, influxdb: Member, grafana: Member, volumes: Vec<String>) -> Self {
+        let state = InstanceState::of([influxdb.state, grafana.state]);
+        Self { name, state, influxdb, grafana, volumes }
+    }
+}
+
+impl InstanceState {
+    fn of(members: [MemberState; 2]) -> Self {
         let of = |state| members.iter().filter(|member| **member == state).count();
         let (running, external) = (of(MemberState::Running), of(MemberState::External));
         if external == members.len() {
-            InstanceState::External
+            Self::External
         } else if running > 0 && running + external == members.len() {
-            InstanceState::Running
+            Self::Running
         } else if running > 0 {
-            InstanceState::Partly
+            Self::Partly
         } else if of(MemberState::Stopped) > 0 {
-            InstanceState::Stopped
+            Self::Stopped
         } else {
-            InstanceState::Down
+            Self::Down
         }
     }
 }
@@ -89,10 +111,7 @@ mod tests {
             (External, Absent, InstanceState::Down),
             (External, External, InstanceState::External),
         ] {
-            let member = |state| Member { state, url: None };
-            let instance =
-                Instance { name: "x".into(), influxdb: member(influxdb), grafana: member(grafana), volumes: vec![] };
-            assert_eq!(instance.state(), state, "{influxdb:?} {grafana:?}");
+            assert_eq!(InstanceState::of([influxdb, grafana]), state, "{influxdb:?} {grafana:?}");
         }
     }
 }

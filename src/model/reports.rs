@@ -1,10 +1,13 @@
 //! Interprets Clipper's reports in InfluxDB: which models report, how fast they are, and why there
 //! may be no data.
 
+use serde::{Serialize, Serializer};
+
 use super::address::bracketed;
+use super::clipper_file::beyond_clipper;
+use super::date::rfc3339;
 use super::role::Role;
 use super::stack::Stack;
-use super::status::beyond_clipper;
 
 /// The suffix of a model's counter in measurement names.
 pub const COUNTER: &str = "_prediction_counter";
@@ -47,42 +50,52 @@ pub struct Activity {
     pub incomplete: Option<String>,
 }
 
-/// The interpreted reports.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reports {
+/// Clipper's reports.
+#[derive(Debug, Clone, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Clipper"))]
+pub(crate) struct Reports {
     /// When the data was read.
-    pub at: i64,
-    /// Whether Clipper has reported within the last three intervals; `None` if unknown.
-    pub reporting: Option<bool>,
-    /// When Clipper last reported.
-    pub last_report: Option<i64>,
-    /// Whether there are demo points.
-    pub demo: bool,
-    /// The models.
-    pub models: Vec<ModelReport>,
+    #[serde(skip)]
+    pub(crate) at: i64,
+    /// A report arrived within the last three intervals.
+    pub(crate) reporting: Option<bool>,
+    /// RFC 3339.
+    #[serde(serialize_with = "date")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub(crate) last_report: Option<i64>,
+    /// The database contains demo data.
+    pub(crate) demo: bool,
+    pub(crate) models: Vec<ModelReport>,
     /// Other databases with Clipper's measurements, if the instance's database has none.
-    pub elsewhere: Vec<String>,
+    #[serde(skip)]
+    pub(crate) elsewhere: Vec<String>,
     /// What the user can do about irregularities.
-    pub hints: Vec<String>,
+    #[serde(skip)]
+    pub(crate) hints: Vec<String>,
 }
 
-/// The report of one model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelReport {
-    /// The model.
-    pub name: String,
-    /// When it last reported.
-    pub last_report: Option<i64>,
-    /// Whether it has reported within the last three intervals.
-    pub reporting: bool,
-    /// Current predictions per second; `None` if it is silent.
-    pub predictions_per_second: Option<f64>,
-    /// The 99th percentile of its last predictions, in microseconds.
-    pub p99_micros: Option<f64>,
-    /// Whether that is above the objective.
-    pub above_objective: Option<bool>,
-    /// Whether only demo points carry its name.
-    pub demo: bool,
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Model"))]
+pub(crate) struct ModelReport {
+    pub(crate) name: String,
+    /// RFC 3339.
+    #[serde(serialize_with = "date")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub(crate) last_report: Option<i64>,
+    pub(crate) reporting: bool,
+    /// The count of the latest report divided by Clipper's interval of 15 s; `null` if the model is not reporting.
+    pub(crate) predictions_per_second: Option<f64>,
+    /// The 99th percentile of the latest predictions, in microseconds; `null` if there were none in the ten minutes
+    /// before the newest report of any model, or if InfluxDB did not return it.
+    pub(crate) p99_micros: Option<f64>,
+    pub(crate) above_objective: Option<bool>,
+    /// All data with this name is demo data.
+    pub(crate) demo: bool,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn date<S: Serializer>(millis: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    millis.and_then(rfc3339).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -103,7 +116,13 @@ impl ModelReport {
 
 /// Interprets InfluxDB's points at the time `now`, in milliseconds since 1970.
 #[must_use]
-pub fn analyse(activity: &Activity, stack: &Stack, objective: Option<u64>, named: &[String], now: i64) -> Reports {
+pub(crate) fn analyse(
+    activity: &Activity,
+    stack: &Stack,
+    objective: Option<u64>,
+    named: &[String],
+    now: i64,
+) -> Reports {
     let recent = |at: i64| at >= now - MISSED * INTERVAL;
     let last_report = activity.models.iter().filter_map(|model| model.last_report).max();
     let models = activity.models.iter().map(|model| {
@@ -208,7 +227,7 @@ fn hints(
 
 /// The models in Clipper's file without a report, not counting demo data.
 #[must_use]
-pub fn never_reported(models: &[ModelReport], named: &[String]) -> Vec<String> {
+pub(crate) fn never_reported(models: &[ModelReport], named: &[String]) -> Vec<String> {
     let known = |name: &str| models.iter().any(|model| model.name == written_name(name) && model.last_report.is_some());
     named.iter().filter(|name| !known(name)).cloned().collect()
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 /// A retention period. Longer periods compare as greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retention {
@@ -76,6 +78,12 @@ impl fmt::Display for Retention {
             .find(|(length, _)| seconds.is_multiple_of(*length))
             .map_or((seconds, "s"), |(length, unit)| (seconds / length, unit));
         write!(f, "{number}{unit}")
+    }
+}
+
+impl Serialize for Retention {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

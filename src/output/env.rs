@@ -1,7 +1,7 @@
 //! The status as shell variables: one quoted assignment per line. Their names differ from those of settings.
 
 use super::plain::Plain;
-use super::{Output, Report, Style, print, state_names};
+use super::{Output, Printer, Style, print};
 use crate::model::event::{Event, Listener};
 use crate::model::invocation::shell_word;
 use crate::model::stack::Secret;
@@ -24,11 +24,11 @@ impl Listener for Env {
     }
 }
 
-impl Report for Env {
-    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+impl Printer for Env {
+    fn print(&self, output: Output<'_>) -> std::io::Result<()> {
         match output {
             Output::Status(status) => print(&assignments(status)),
-            output => self.plain.answer(output),
+            output => self.plain.print(output),
         }
     }
 
@@ -46,19 +46,19 @@ fn assignments(status: &Status) -> String {
         ("INSTANCE", status.instance.clone()),
         ("IN_SYNC", truth(status.in_sync)),
         ("ENGINE", status.engine.as_ref().map(|engine| engine.endpoint.clone()).unwrap_or_default()),
-        ("INFLUXDB_STATE", state_names::server_state(status.influxdb.state).into()),
+        ("INFLUXDB_STATE", status.influxdb.state.name().into()),
         ("INFLUXDB_URL", status.influxdb.url.clone()),
         ("INFLUXDB_VERSION", status.influxdb.version.clone().unwrap_or_default()),
-        ("GRAFANA_STATE", state_names::server_state(status.grafana.state).into()),
+        ("GRAFANA_STATE", status.grafana.state.name().into()),
         ("GRAFANA_URL", status.grafana.url.clone()),
         ("GRAFANA_VERSION", status.grafana.version.clone().unwrap_or_default()),
         ("GRAFANA_USER", status.account.user.clone()),
         ("DATABASE", status.database.name.clone()),
-        ("DATABASE_STATE", state_names::object_state(status.database.state).into()),
-        ("DATA_SOURCE_UID", status.data_source.name.clone()),
-        ("DATA_SOURCE_STATE", state_names::object_state(status.data_source.state).into()),
-        ("DASHBOARD_URL", status.dashboard_url.clone()),
-        ("DASHBOARD_STATE", state_names::object_state(status.dashboard.state).into()),
+        ("DATABASE_STATE", status.database.state.name().into()),
+        ("DATA_SOURCE_UID", status.data_source.uid.clone()),
+        ("DATA_SOURCE_STATE", status.data_source.state.name().into()),
+        ("DASHBOARD_URL", status.dashboard.url.clone()),
+        ("DASHBOARD_STATE", status.dashboard.state.name().into()),
         ("CLIPPER_REPORTING", status.reports.reporting.map(truth).unwrap_or_default()),
     ];
     let mut text: String =

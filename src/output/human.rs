@@ -7,9 +7,10 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::layout::{lines_on_screen, stderr_width, terminal_width};
+use super::palette::{Palette, RenderOptions};
 use super::plain::Plain;
-use super::text::{self, Palette, RenderOptions, WORTH_A_TIME};
-use super::{Output, Report, Style, print, print_error};
+use super::text::{self, WORTH_A_TIME};
+use super::{Output, Printer, Style, print, print_error, table};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
 use crate::model::plan::{Phase, Step};
@@ -162,11 +163,11 @@ impl Listener for Human {
     }
 }
 
-impl Report for Human {
-    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+impl Printer for Human {
+    fn print(&self, output: Output<'_>) -> std::io::Result<()> {
         self.clear();
         match output {
-            Output::Error(..) => {
+            Output::Failed(_) => {
                 let paint = Palette::new(self.style.color_of_errors);
                 print_error(&text::output(output, RenderOptions { paint, width: None }));
                 Ok(())
@@ -181,7 +182,7 @@ impl Report for Human {
             return self.lines_of_changes.again(status);
         }
         let look = self.look();
-        let text = text::status(status, look);
+        let text = table::status(status, look);
         let up = self.drawn.replace(lines_on_screen(&text, look.width));
         // Move up over the last table, then clear to the end of the screen.
         let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };

@@ -1,9 +1,14 @@
-//! Answers as one JSON document each, with the fields that `schema` defines.
+//! Answers as one JSON document each, as the types of the model define them.
+
+use serde::Serialize;
 
 use super::plain::Plain;
-use super::schema::Document;
-use super::{Output, Report, Style, print};
+use super::{Output, Printer, Style, print};
+use crate::model::diagnosis::Diagnosis;
 use crate::model::event::{Event, Listener};
+use crate::model::export::Exported;
+use crate::model::instances::Instances;
+use crate::model::results::{BackedUp, Cleared, Failure, LogLine, SchemaVersion, Sent};
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable_json;
@@ -25,39 +30,128 @@ impl Listener for Json {
     }
 }
 
-impl Report for Json {
-    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
-        let text = serde_json::to_string_pretty(&document(output)).unwrap_or_default();
+impl Printer for Json {
+    fn print(&self, output: Output<'_>) -> std::io::Result<()> {
+        let text = serde_json::to_string_pretty(&Document::from(output)).unwrap_or_default();
         print(&format!("{}\n", printable_json(&text)))
     }
 
     fn again(&self, status: &Status) -> std::io::Result<()> {
-        let text = serde_json::to_string(&Document::status(status)).unwrap_or_default();
+        let text = serde_json::to_string(&Document::State(status)).unwrap_or_default();
         print(&format!("{}\n", printable_json(&text)))
     }
 
     fn clear(&self) {}
 }
 
-fn document<'a>(output: &'a Output<'_>) -> Document<'a> {
-    match output {
-        Output::Up { status, executed } | Output::Down { status, executed } => Document::executed(status, executed),
-        Output::Planned { status, plan, questions } => Document::planned(status, plan, questions),
-        Output::Status(status) => Document::status(status),
-        Output::Exported(exported) => Document::exported(exported),
-        Output::Instances(found) => Document::instances(found),
-        Output::BackedUp { file, bytes, time, instance, versions, .. } => {
-            Document::backed_up(file, *bytes, *time, instance, *versions)
+/// One document of any command.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "clipper-metrics --output json"))]
+#[serde(untagged)]
+enum Document<'a> {
+    /// `status`, `up` and `down`.
+    State(&'a Status),
+    /// `status --all`.
+    Instances(&'a Instances),
+    /// `backup`.
+    BackedUp(&'a BackedUp),
+    /// `export`.
+    Exported(&'a Exported),
+    /// `doctor`.
+    Diagnosed(&'a Diagnosis),
+    /// `demo`.
+    Sent(&'a Sent),
+    /// `demo --clear`.
+    Cleared(&'a Cleared),
+    /// `logs`: one line of a server's log.
+    LogLine(&'a LogLine<'a>),
+    /// Any command that failed.
+    Failure(&'a Failure),
+}
+
+impl<'a> From<Output<'a>> for Document<'a> {
+    fn from(output: Output<'a>) -> Self {
+        match output {
+            Output::Up(status) | Output::Down(status) | Output::Status(status) | Output::Planned { status, .. } => {
+                Self::State(status)
+            }
+            Output::Instances(found) => Self::Instances(found),
+            Output::BackedUp(backup) => Self::BackedUp(backup),
+            Output::Exported(exported) => Self::Exported(exported),
+            Output::Diagnosed(diagnosis) => Self::Diagnosed(diagnosis),
+            Output::Sent(sent) => Self::Sent(sent),
+            Output::Cleared(cleared) => Self::Cleared(cleared),
+            Output::Failed(failure) => Self::Failure(failure),
         }
-        Output::Diagnosed(diagnosis) => Document::diagnosed(diagnosis),
-        Output::Sent { points, reports, time, database, .. } => Document::sent(*points, *reports, *time, database),
-        Output::Cleared { series, database } => Document::cleared(*series, database),
-        Output::Error(error, invocation) => Document::failure(error, invocation),
     }
 }
 
 /// A line of a server's log, as a document on one line.
 pub(super) fn log_line(role: Role, line: &str) -> String {
-    let text = serde_json::to_string(&Document::log_line(role, line)).unwrap_or_default();
+    let text = serde_json::to_string(&Document::LogLine(&LogLine { schema: SchemaVersion, server: role.name(), line }))
+        .unwrap_or_default();
     format!("{}\n", printable_json(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The schema and its page in the repository. To change them with the types:
+    /// `UPDATE_SCHEMA=1 cargo test --lib schema`.
+    #[test]
+    fn the_schema_in_the_repository_is_the_one_of_these_types() {
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let schema = settings.into_generator().into_root_schema_for::<Document<'_>>();
+        let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+        for (path, text) in [("assets/output.schema.json", &text), ("docs/json.md", &page(schema.as_value()))] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+            #[expect(clippy::disallowed_methods, reason = "a test that updates these files on request")]
+            if std::env::var_os("UPDATE_SCHEMA").is_some() {
+                std::fs::write(&path, text).unwrap();
+            }
+            assert_eq!(&std::fs::read_to_string(&path).unwrap(), text, "UPDATE_SCHEMA=1 cargo test --lib schema");
+        }
+    }
+
+    /// The schema as a page.
+    fn page(schema: &serde_json::Value) -> String {
+        let mut page = String::from(
+            "# JSON\n\n`--output json` prints one document; `logs --output json` prints one per line. Fields may be added but \
+             never renamed, and unknown values are `null`. This page is generated from the schema that \
+             `clipper-metrics status --output json-schema` prints.\n",
+        );
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('\n', " ");
+        for (name, definition) in schema["$defs"].as_object().unwrap() {
+            page.push_str(&format!(
+                "\n## {name}\n\n{}\n\n| field | type | |\n|---|---|---|\n",
+                text(&definition["description"])
+            ));
+            for (field, property) in definition["properties"].as_object().unwrap() {
+                let kind = kind(property);
+                page.push_str(&format!("| `{field}` | {kind} | {} |\n", text(&property["description"])));
+            }
+        }
+        page
+    }
+
+    /// The type of a value.
+    fn kind(property: &serde_json::Value) -> String {
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_string();
+        if let Some(names) = property["enum"].as_array() {
+            return names.iter().map(|one| format!("`{}`", word(one))).collect::<Vec<_>>().join(", ");
+        }
+        if let Some(reference) = property["$ref"].as_str() {
+            let name = reference.rsplit('/').next().unwrap_or_default();
+            return format!("[{name}](#{})", name.to_lowercase());
+        }
+        if let Some(any) = property["anyOf"].as_array() {
+            return any.iter().map(kind).collect::<Vec<_>>().join(" or ");
+        }
+        match &property["type"] {
+            serde_json::Value::Array(types) => types.iter().map(word).collect::<Vec<_>>().join(" or "),
+            one if one == "array" => format!("list of {}", kind(&property["items"])),
+            one => word(one),
+        }
+    }
 }

@@ -4,108 +4,57 @@ mod env;
 mod human;
 mod json;
 mod layout;
+mod palette;
 mod plain;
-mod schema;
-mod state_names;
+mod table;
 mod text;
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use crate::error::Error;
 use crate::model::diagnosis::Diagnosis;
-use crate::model::event::{ExecutedStep, Listener};
+use crate::model::event::Listener;
 use crate::model::export::Exported;
-use crate::model::instances::Instance;
-use crate::model::invocation::Invocation;
+use crate::model::instances::Instances;
 use crate::model::plan::Plan;
+use crate::model::results::{BackedUp, Cleared, Failure, Sent};
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable;
 
-/// What a command reports at its end.
-pub enum Output<'a> {
-    /// `up` has finished.
-    Up {
-        /// The new status.
-        status: &'a Status,
-        /// The executed steps.
-        executed: &'a [ExecutedStep],
-    },
+/// The result of a command.
+#[derive(Clone, Copy)]
+pub(crate) enum Output<'a> {
+    /// `up` or `restore` has finished.
+    Up(&'a Status),
     /// `down` has finished.
-    Down {
-        /// The new status.
-        status: &'a Status,
-        /// The executed steps.
-        executed: &'a [ExecutedStep],
-    },
-    /// The plan of a dry run.
+    Down(&'a Status),
+    /// A dry run.
     Planned {
-        /// The current status.
         status: &'a Status,
-        /// The plan.
         plan: &'a Plan,
-        /// The questions that must be confirmed first.
-        questions: &'a [String],
     },
-    /// The answer of `status`.
     Status(&'a Status),
-    /// The answer of `status --all`.
-    Instances(&'a [Instance]),
-    /// `backup` has written a file.
-    BackedUp {
-        /// The file.
-        file: &'a str,
-        /// Its size.
-        bytes: u64,
-        /// The duration.
-        time: Duration,
-        /// The instance.
-        instance: &'a str,
-        /// The versions of InfluxDB and Grafana.
-        versions: [&'a str; 2],
-        /// The command that creates an instance from it.
-        restore: &'a str,
-    },
-    /// `export` has written a directory.
+    /// `status --all`.
+    Instances(&'a Instances),
+    BackedUp(&'a BackedUp),
     Exported(&'a Exported),
     /// `doctor` has finished its checks.
     Diagnosed(&'a Diagnosis),
     /// `demo` has sent points.
-    Sent {
-        /// The number of points.
-        points: usize,
-        /// The number of reports, one for each point in time.
-        reports: usize,
-        /// The number of models.
-        models: usize,
-        /// The duration.
-        time: Duration,
-        /// The database.
-        database: &'a str,
-        /// The dashboard that shows them.
-        dashboard_url: &'a str,
-        /// The command that removes them.
-        clear: &'a str,
-    },
+    Sent(&'a Sent),
     /// `demo --clear` has removed points.
-    Cleared {
-        /// The number of series.
-        series: usize,
-        /// The database.
-        database: &'a str,
-    },
-    /// The command failed. The invocation completes suggested commands.
-    Error(&'a Error, &'a Invocation),
+    Cleared(&'a Cleared),
+    Failed(&'a Failure),
 }
 
 /// Prints events and output. A closed standard output is an error only for commands that continue to write.
-pub trait Report: Listener {
+pub(crate) trait Printer: Listener {
     /// Prints output: errors on standard error, everything else on standard output.
     ///
     /// # Errors
     /// If standard output is closed.
-    fn answer(&self, output: &Output<'_>) -> std::io::Result<()>;
+    fn print(&self, output: Output<'_>) -> std::io::Result<()>;
     /// Prints the status again, in place of the last one on a terminal.
     ///
     /// # Errors
@@ -121,7 +70,7 @@ pub trait Report: Listener {
 
 /// How to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Style {
+pub(crate) struct Style {
     /// The format of the answer.
     pub format: OutputFormat,
     /// Print errors only.
@@ -140,7 +89,7 @@ pub struct Style {
 
 /// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputFormat {
+pub(crate) enum OutputFormat {
     /// Text for people.
     Human,
     /// One JSON document.
@@ -156,7 +105,7 @@ pub const JSON_SCHEMA: &str = include_str!("../../assets/output.schema.json");
 
 /// The report for a style.
 #[must_use]
-pub fn choose(style: Style) -> Rc<dyn Report> {
+pub(crate) fn choose(style: Style) -> Rc<dyn Printer> {
     if style.format == OutputFormat::Json {
         Rc::new(json::Json::new(style))
     } else if style.format == OutputFormat::Env {
@@ -172,7 +121,7 @@ pub fn choose(style: Style) -> Rc<dyn Report> {
 ///
 /// # Errors
 /// If standard output is closed.
-pub fn print(text: &str) -> std::io::Result<()> {
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -183,7 +132,7 @@ pub fn print(text: &str) -> std::io::Result<()> {
 ///
 /// # Errors
 /// If standard output is closed.
-pub fn print_log_line(format: OutputFormat, role: Role, is_alone: bool, line: &str) -> std::io::Result<()> {
+pub(crate) fn print_log_line(format: OutputFormat, role: Role, is_alone: bool, line: &str) -> std::io::Result<()> {
     match format {
         OutputFormat::Json => print(&json::log_line(role, line)),
         _ if is_alone => print(&format!("{line}\n")),

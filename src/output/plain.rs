@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::text::{self, Palette, RenderOptions};
-use super::{Output, Report, Style, print, print_error, state_names};
+use super::palette::{Palette, RenderOptions};
+use super::text;
+use super::{Output, Printer, Style, print, print_error, table};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
 use crate::model::reports::ModelReport;
@@ -25,7 +26,7 @@ impl Plain {
 
 /// The states of the models that the table lists, and a count of the others.
 fn models(models: &[ModelReport]) -> String {
-    let (listed, hidden) = text::listed_models(models);
+    let (listed, hidden) = table::listed_models(models);
     let mut line = String::new();
     for model in listed {
         let state = match (model.reporting, model.above_objective) {
@@ -36,7 +37,7 @@ fn models(models: &[ModelReport]) -> String {
         line.push_str(&format!(", {} {state}", model.name));
     }
     if !hidden.is_empty() {
-        line.push_str(&format!(", {}", text::hidden_models(&hidden)));
+        line.push_str(&format!(", {}", table::hidden_models(&hidden)));
     }
     line
 }
@@ -52,11 +53,11 @@ impl Listener for Plain {
     }
 }
 
-impl Report for Plain {
-    fn answer(&self, output: &Output<'_>) -> std::io::Result<()> {
+impl Printer for Plain {
+    fn print(&self, output: Output<'_>) -> std::io::Result<()> {
         let look = |color| RenderOptions { paint: Palette::new(color), width: None };
         match output {
-            Output::Error(..) => {
+            Output::Failed(_) => {
                 print_error(&text::output(output, look(self.style.color_of_errors)));
                 Ok(())
             }
@@ -67,8 +68,7 @@ impl Report for Plain {
 
     /// Prints a summary line if it differs from the last one.
     fn again(&self, status: &Status) -> std::io::Result<()> {
-        let servers = [&status.influxdb, &status.grafana]
-            .map(|server| format!("{} {}", server.role, state_names::server_state(server.state)));
+        let servers = status.servers().map(|server| format!("{} {}", server.role, server.state.name()));
         let clipper = match status.reports.reporting {
             Some(true) => "clipper reporting",
             Some(false) => "clipper not reporting",

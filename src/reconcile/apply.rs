@@ -43,7 +43,7 @@ impl Session {
     ///
     /// # Errors
     /// The first step that failed. Completed steps stay, and a later run continues from there.
-    pub async fn apply(
+    pub(crate) async fn apply(
         &self,
         plan: &Plan,
         connections: &mut Connections,

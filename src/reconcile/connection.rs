@@ -7,16 +7,16 @@ use crate::model::address::ServerUrl;
 use crate::model::role::Role;
 
 /// The connections to both servers.
-pub struct Connections {
+pub(crate) struct Connections {
     /// To InfluxDB.
-    pub influxdb: Connection,
+    pub(crate) influxdb: Connection,
     /// To Grafana.
-    pub grafana: Connection,
+    pub(crate) grafana: Connection,
 }
 
 /// The connection to one server. An observation moves it to the server's actual address, and so does a step that
 /// creates or starts a container.
-pub struct Connection {
+pub(crate) struct Connection {
     pub(super) role: Role,
     /// A client without credentials.
     pub(super) http: Http,
@@ -55,7 +55,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Raced`] if there is none.
-    pub fn container(&self) -> Result<&str> {
+    pub(crate) fn container(&self) -> Result<&str> {
         self.container.as_deref().ok_or_else(|| Error::Raced {
             doing: format!("work on the container of {}", self.role.title()),
             why: "another process removed it".into(),

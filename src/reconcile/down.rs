@@ -6,26 +6,26 @@ use super::status::summarize;
 use super::{Depth, Outcome, Preview, Session, expect_known_settings, not_read, warn_about_restore};
 use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep};
+use crate::model::hints;
 use crate::model::observed::ServerResponse;
 use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
-use crate::model::status;
 
 /// Options of `down`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct DownOptions {
+pub(crate) struct DownOptions {
     /// Delete the volumes, with all data and settings.
-    pub volumes: bool,
+    pub(crate) volumes: bool,
     /// Remove this instance's objects from an external Grafana.
-    pub deregister: bool,
+    pub(crate) deregister: bool,
 }
 
 /// Removes the instance. `confirm` is called before volumes are deleted.
 ///
 /// # Errors
 /// [`Error::Blocked`] if the user has to act first, the error from `confirm`, otherwise the error of a step.
-pub async fn down(
+pub(crate) async fn down(
     session: &Session,
     options: DownOptions,
     confirm: impl AsyncFnOnce(&[String]) -> Result<()>,
@@ -57,7 +57,7 @@ pub async fn down(
             warn_about_restore(session.stack(), &seen, session.listener());
             let up = plan::up(session.stack(), &seen, UpOptions::default());
             let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
-            for kept in status::kept(&plan) {
+            for kept in hints::kept(&plan) {
                 session.listener().on(Event::Warning(&kept));
                 status.hints.push(kept);
             }
@@ -72,7 +72,7 @@ pub async fn down(
 
 /// Removes this instance's objects from an external Grafana.
 async fn deregister(session: &Session, connections: &mut Connections, executed: &mut Vec<ExecutedStep>) -> Result<()> {
-    for hint in status::unreadable_dashboards(session.stack()) {
+    for hint in hints::unreadable_dashboards(session.stack()) {
         session.listener().on(Event::Warning(&hint));
     }
     let plan = plan_deregister(session, connections).await?;
@@ -82,7 +82,7 @@ async fn deregister(session: &Session, connections: &mut Connections, executed: 
     session.apply(&plan, connections, executed).await?;
     // Objects of one resource that were removed hid those that cannot be.
     let rest = if plan.is_idle() { plan.clone() } else { plan_deregister(session, connections).await? };
-    status::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));
+    hints::kept(&rest).for_each(|kept| session.listener().on(Event::Warning(&kept)));
     if plan.finding(Resource::DataSource) == Some(&Finding::Edited) {
         session.listener().on(Event::Warning(&format!(
             "the data source {:?} was edited and is kept: delete it in Grafana if no dashboard needs it",
@@ -120,7 +120,7 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
 
 /// The data that is lost with volumes.
 #[must_use]
-pub fn deletion(volumes: &[String]) -> String {
+pub(crate) fn deletion(volumes: &[String]) -> String {
     format!("the volumes {} are deleted, with all metrics, users and dashboards in them", volumes.join(" and "))
 }
 
@@ -149,7 +149,7 @@ fn still_there(stack: &Stack, plan: &Plan) -> Error {
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub async fn plan_down(session: &Session, options: DownOptions) -> Result<Preview> {
+pub(crate) async fn plan_down(session: &Session, options: DownOptions) -> Result<Preview> {
     let mut connections = session.connect();
     let mut items =
         if options.deregister { plan_deregister(session, &mut connections).await?.items } else { Vec::new() };
@@ -158,7 +158,7 @@ pub async fn plan_down(session: &Session, options: DownOptions) -> Result<Previe
     let plan = Plan::new(items);
     let up = plan::up(session.stack(), &seen, UpOptions::default());
     let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
-    status.hints.extend(status::kept(&plan));
+    status.hints.extend(hints::kept(&plan));
     let volumes = volumes_to_delete(session.stack(), &plan);
     let questions = if volumes.is_empty() || plan.blocked().is_some() { vec![] } else { vec![deletion(&volumes)] };
     Ok(Preview { plan, questions, status })

@@ -15,7 +15,7 @@ use crate::model::event::{Event, Listener};
 
 /// The lock is held until it is dropped; the operating system releases it when the process dies.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: Option<File>,
 }
 
@@ -28,7 +28,12 @@ const DIRECTORY: &str = "clipper-metrics";
 ///
 /// # Errors
 /// [`Error::Raced`] if the other run does not end.
-pub async fn acquire(engine: &str, instance: &str, environment: &Environment, listener: &dyn Listener) -> Result<Lock> {
+pub(crate) async fn acquire(
+    engine: &str,
+    instance: &str,
+    environment: &Environment,
+    listener: &dyn Listener,
+) -> Result<Lock> {
     acquire_within(LOCK_TIMEOUT, engine, instance, environment, listener).await
 }
 

@@ -339,7 +339,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn grafana_password(
+    pub(crate) async fn grafana_password(
         &self,
         connection: &mut Connection,
         actual: Option<&OurContainer>,
@@ -360,7 +360,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Refused`] if no login was accepted, otherwise if the server does not answer.
-    pub async fn grafana(&self, connection: &mut Connection) -> Result<Rc<Grafana>> {
+    pub(crate) async fn grafana(&self, connection: &mut Connection) -> Result<Rc<Grafana>> {
         if let Some(client) = &connection.logins.client {
             return Ok(Rc::clone(client));
         }
@@ -475,7 +475,7 @@ impl Session {
 ///
 /// # Errors
 /// [`Error::Io`] if the system provides no random numbers.
-pub fn generate_password() -> Result<Secret> {
+pub(crate) fn generate_password() -> Result<Secret> {
     random_hex().map(Secret::new)
 }
 

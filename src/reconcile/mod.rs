@@ -6,7 +6,7 @@ mod connection;
 mod down;
 mod exposure;
 mod identity;
-pub mod lock;
+pub(crate) mod lock;
 mod login;
 mod native;
 mod observe;
@@ -14,21 +14,21 @@ mod occupied;
 mod retries;
 mod status;
 mod up;
-pub mod upgrade;
+pub(crate) mod upgrade;
 mod wait;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
-pub use self::connection::{Connection, Connections};
-pub use self::down::{DownOptions, deletion, down, plan_down};
+pub(crate) use self::connection::{Connection, Connections};
+pub(crate) use self::down::{DownOptions, down, plan_down};
 use self::lock::Lock;
-pub use self::login::generate_password;
-pub use self::native::native_servers;
-pub use self::observe::Depth;
+pub(crate) use self::login::generate_password;
+pub(crate) use self::native::native_servers;
+pub(crate) use self::observe::Depth;
 pub(crate) use self::status::summarize;
-pub use self::status::{reopen, status, watch};
-pub use self::up::{plan_up, up};
+pub(crate) use self::status::{reopen, status, watch};
+pub(crate) use self::up::{plan_up, up};
 use crate::engine::Docker;
 use crate::error::{Error, Result};
 use crate::grafana::{self, Grafana};
@@ -45,7 +45,7 @@ use crate::model::status::Status;
 use crate::model::version::Version;
 
 /// The stack, and the means to observe and change it.
-pub struct Session {
+pub(crate) struct Session {
     stack: Stack,
     docker: Option<Rc<Docker>>,
     credentials: Credentials,
@@ -63,7 +63,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::File`] if the certificates cannot be used.
-    pub fn new(
+    pub(crate) fn new(
         stack: Stack,
         docker: Option<Rc<Docker>>,
         credentials: Credentials,
@@ -85,19 +85,19 @@ impl Session {
 
     /// Holds the lock of the instance as long as the session exists.
     #[must_use]
-    pub fn with_lock(self, lock: Option<Lock>) -> Self {
+    pub(crate) fn with_lock(self, lock: Option<Lock>) -> Self {
         Self { _lock: lock, ..self }
     }
 
     /// Receives events and warnings.
     #[must_use]
-    pub fn listener(&self) -> &dyn Listener {
+    pub(crate) fn listener(&self) -> &dyn Listener {
         self.listener.as_ref()
     }
 
     /// The stack.
     #[must_use]
-    pub const fn stack(&self) -> &Stack {
+    pub(crate) const fn stack(&self) -> &Stack {
         &self.stack
     }
 
@@ -105,7 +105,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Usage`] if there is none, which cannot happen if a container is specified.
-    pub fn docker(&self) -> Result<&Docker> {
+    pub(crate) fn docker(&self) -> Result<&Docker> {
         self.docker
             .as_deref()
             .ok_or_else(|| Error::usage("both servers are external, so no engine is used", "omit one --…-url"))
@@ -113,7 +113,7 @@ impl Session {
 
     /// Connections to the desired addresses; an observation moves them to the actual ones.
     #[must_use]
-    pub fn connect(&self) -> Connections {
+    pub(crate) fn connect(&self) -> Connections {
         let [influxdb, grafana] = self.clients.clone();
         Connections {
             influxdb: Connection::new(Role::Influxdb, influxdb),
@@ -150,7 +150,7 @@ impl Session {
 
     /// A client for InfluxDB.
     #[must_use]
-    pub fn influxdb(&self, connection: &Connection) -> Influxdb {
+    pub(crate) fn influxdb(&self, connection: &Connection) -> Influxdb {
         let auth = match &self.credentials.influxdb {
             Some(login) => Auth::Basic(login.user.clone(), login.password.clone()),
             None => Auth::None,
@@ -163,7 +163,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Http`] if the address is invalid.
-    pub fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
+    pub(crate) fn influxdb_at(&self, url: &ServerUrl) -> Result<Influxdb> {
         // Clipper uses no proxy. With an engine behind ssh, Clipper runs on that machine, and the
         // address is meant there.
         let way = self.docker.as_ref().and_then(|docker| docker.local_port(&url.host, url.port));
@@ -174,7 +174,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Http`] if the address is invalid.
-    pub fn influxdb_through(&self, way: Option<u16>, url: &ServerUrl) -> Result<Influxdb> {
+    pub(crate) fn influxdb_through(&self, way: Option<u16>, url: &ServerUrl) -> Result<Influxdb> {
         let address = url.to_string();
         let http = Http::new(Role::Influxdb.name(), &address, true, None, Rc::clone(&self.listener))?;
         let way = way.map(|port| ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port).to_string());
@@ -192,14 +192,14 @@ impl Session {
     }
 
     /// The version of the Grafana that answers, requested without credentials.
-    pub async fn grafana_version(&self, connection: &Connection) -> Option<Version> {
+    pub(crate) async fn grafana_version(&self, connection: &Connection) -> Option<Version> {
         let (_, version) = self.grafana_client(connection, Auth::None).health(PROBE).await;
         version.as_deref().and_then(Version::parse)
     }
 
     /// The password of InfluxDB's user, if one was supplied.
     #[must_use]
-    pub fn influxdb_password(&self) -> Option<&Secret> {
+    pub(crate) fn influxdb_password(&self) -> Option<&Secret> {
         let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         password.filter(|password| !password.reveal().is_empty())
     }
@@ -212,22 +212,22 @@ fn nowhere() -> ServerUrl {
 
 /// The result of a command that changes an instance.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The executed steps.
-    pub executed: Vec<ExecutedStep>,
+    pub(crate) executed: Vec<ExecutedStep>,
     /// The status afterwards.
-    pub status: Status,
+    pub(crate) status: Status,
 }
 
 /// The effect of a command with `--dry-run`.
 #[derive(Debug)]
-pub struct Preview {
+pub(crate) struct Preview {
     /// The steps.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// The confirmations that the command requests before it begins.
-    pub questions: Vec<String>,
+    pub(crate) questions: Vec<String>,
     /// The current status.
-    pub status: Status,
+    pub(crate) status: Status,
 }
 
 /// Stops if a restore of the instance is unfinished.

@@ -20,7 +20,7 @@ use crate::model::stack::{Service, Stack};
 ///
 /// # Errors
 /// If no client can be created.
-pub async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Result<[Found; 2]> {
+pub(crate) async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Result<[Found; 2]> {
     let (influxdb, grafana) =
         join(native(stack, Role::Influxdb, listener), native(stack, Role::Grafana, listener)).await;
     Ok([influxdb?, grafana?])

@@ -33,7 +33,7 @@ const RACE: Duration = Duration::from_millis(20);
 
 /// The extent of an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Depth {
+pub(crate) enum Depth {
     /// The engine and the servers' content.
     Servers,
     /// The engine only, without signing in anywhere.
@@ -46,7 +46,7 @@ impl Session {
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer. A server that does not answer is part of
     /// the snapshot.
-    pub async fn observe(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
+    pub(crate) async fn observe(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let mut backoff = RACE;
         for _ in 1..OBSERVATIONS {
             match self.observe_once(connections, depth).await {

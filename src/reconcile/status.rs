@@ -19,7 +19,7 @@ use crate::model::status::{self, AccountStatus, Status};
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub async fn status(session: &Session, show_secrets: bool) -> Result<Status> {
+pub(crate) async fn status(session: &Session, show_secrets: bool) -> Result<Status> {
     status_through(session, &mut session.connect(), show_secrets).await
 }
 
@@ -36,7 +36,7 @@ const WATCH: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// [`Error::Docker`] if the engine does not answer.
-pub async fn watch(session: &Session, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
+pub(crate) async fn watch(session: &Session, show_secrets: bool, mut show: impl FnMut(&Status) -> bool) -> Result<()> {
     let mut ticks = tokio::time::interval(WATCH);
     let mut connections = session.connect();
     loop {
@@ -52,7 +52,7 @@ pub async fn watch(session: &Session, show_secrets: bool, mut show: impl FnMut(&
 ///
 /// # Errors
 /// Any error that does not come from the engine.
-pub async fn reopen<T, F: Future<Output = Result<T>>>(
+pub(crate) async fn reopen<T, F: Future<Output = Result<T>>>(
     error: Error,
     open: impl Fn() -> F,
     tell: impl Fn(&Error),
@@ -81,7 +81,7 @@ pub(crate) async fn summarize(
 ) -> Result<Status> {
     let reports = reports(session, &connections.influxdb, seen).await;
     let account = account(session, &mut connections.grafana, seen, show_secrets).await?;
-    let mut status = status::summarize(session.stack(), seen, plan, reports, account);
+    let mut status = Status::new(session.stack(), seen, plan, reports, account);
     if let Some(own) = address_of_this_machine() {
         status.exposures = exposures(session.stack(), seen, own, &session.listener).await;
         status.hints.extend(status.exposures.iter().cloned());

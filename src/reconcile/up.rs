@@ -11,12 +11,12 @@ use super::{Depth, Outcome, Preview, Session, not_read};
 use crate::backoff::pause;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, ExecutedStep, Listener};
+use crate::model::hints;
 use crate::model::observed::{Observed, RunState};
 use crate::model::plan::{self, Phase, Plan, Step, UpOptions};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
-use crate::model::status;
 use crate::model::upgrade::UpgradeState;
 
 /// The number of plans that only reveal the facts for the next one.
@@ -28,7 +28,11 @@ const MAX_PREPARATIONS: usize = 12;
 /// # Errors
 /// [`Error::Blocked`] if the user has to act first, [`Error::NotConverged`] if a difference
 /// remains, [`Error::UpgradeUndone`] if the new image failed, otherwise the error of a step.
-pub async fn up(session: &Session, options: UpOptions, confirm: impl AsyncFn(&str) -> Result<()>) -> Result<Outcome> {
+pub(crate) async fn up(
+    session: &Session,
+    options: UpOptions,
+    confirm: impl AsyncFn(&str) -> Result<()>,
+) -> Result<Outcome> {
     begin(session.stack(), options, session.listener())?;
     match Box::pin(converge(session, options, &confirm)).await {
         Err(failure) => Err(Box::pin(undo_upgrade(session, failure, &confirm)).await),
@@ -40,7 +44,7 @@ pub async fn up(session: &Session, options: UpOptions, confirm: impl AsyncFn(&st
 fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<()> {
     check_reset(stack, options)?;
     warn_about_open_access(stack, listener);
-    for hint in status::unreadable_dashboards(stack).into_iter().chain(status::refused_image(stack)) {
+    for hint in hints::unreadable_dashboards(stack).into_iter().chain(hints::refused_image(stack)) {
         listener.on(Event::Warning(&hint));
     }
     Ok(())
@@ -141,9 +145,9 @@ async fn withdraw(session: &Session, connections: &mut Connections, seen: &Obser
 
 /// Warns about objects that are kept, and about a loopback that this run exposed to neighbours.
 fn warn_at_end(session: &Session, seen: &Observed, plan: &Plan, executed: &[ExecutedStep]) {
-    status::kept(plan).for_each(|kept| session.listener().on(Event::Warning(&kept)));
+    hints::kept(plan).for_each(|kept| session.listener().on(Event::Warning(&kept)));
     let starts = executed.iter().any(|done| matches!(done.step, Step::StartContainer(_)));
-    if let Some(warning) = status::exposed_loopback(session.stack(), seen).filter(|_| starts) {
+    if let Some(warning) = hints::exposed_loopback(session.stack(), seen).filter(|_| starts) {
         session.listener().on(Event::Warning(&warning));
     }
 }
@@ -264,7 +268,7 @@ fn not_converged(stack: &Stack, plan: &Plan, started: Instant) -> Error {
 ///
 /// # Errors
 /// [`Error::Usage`] if `up` rejects its options, [`Error::Docker`] if the engine does not answer.
-pub async fn plan_up(session: &Session, options: UpOptions) -> Result<Preview> {
+pub(crate) async fn plan_up(session: &Session, options: UpOptions) -> Result<Preview> {
     let stack = session.stack();
     begin(stack, options, session.listener())?;
     let mut connections = session.connect();

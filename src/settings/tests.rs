@@ -422,7 +422,7 @@ fn only_another_user_than_before_counts_as_given() {
 
 #[test]
 fn clippers_file_agrees_by_address_name_or_wildcard() {
-    use crate::model::status::beyond_clipper;
+    use crate::model::clipper_file::beyond_clipper;
     let target = |host: &str| {
         let file =
             ClipperFile { database: Some("clipper".into()), influx_ip: Some(host.into()), ..ClipperFile::default() };
@@ -440,7 +440,7 @@ fn clippers_file_agrees_by_address_name_or_wildcard() {
 
 #[test]
 fn clippers_file_needs_only_the_lines_that_it_lacks_and_none_for_its_defaults() {
-    use crate::model::status::{ClipperSettings, clipper_file};
+    use crate::model::clipper_file::{ClipperSettings, clipper_file};
     let settings = |inputs: &Inputs| clipper_file(&merged(inputs, &fresh()).unwrap());
     let (address, database) = ("127.0.0.1:8086".to_string(), "clipper".to_string());
     assert_eq!(settings(&inputs()), ClipperSettings::Defaults { address, database });

@@ -8,12 +8,14 @@ use crate::grafana::Grafana;
 use crate::grafana::panels::Opened;
 use crate::influxdb::probe::probe_question;
 use crate::model::diagnosis::{
-    Check, CheckOutcome, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
+    Check, CheckOutcome, CheckState, PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent,
 };
+use crate::model::hints::missing_plugin;
+use crate::model::plan::Blocker;
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, Stack};
-use crate::model::status::{ObjectState, QueryState, ServerState, Status, missing_plugin};
+use crate::model::status::{ObjectState, QueryState, ServerState, Status};
 use crate::model::text::count;
 
 impl Examination<'_> {
@@ -69,7 +71,7 @@ impl Examination<'_> {
 
     async fn query(&self, grafana: &Grafana, target: &Target, status: &Status, is_askable: bool) -> CheckOutcome {
         let stack = self.session.stack();
-        if let QueryState::Failing(why) = &status.query {
+        if let Some(why) = &status.data_source.query_error {
             let hint = if status.data_source.state == ObjectState::InSync {
                 format!(
                     "set the address at which Grafana's server reaches InfluxDB with --data-source-url; if that address is \
@@ -121,11 +123,7 @@ impl Examination<'_> {
             format!("correct its settings in Grafana, or check that the InfluxDB at {url} is running")
         };
         let message = format!("Grafana's data source {name:?} gets no answer from the InfluxDB at {url}: {why}");
-        if !self
-            .results
-            .iter()
-            .any(|result| matches!(&result.outcome, CheckOutcome::Failed(fault) if fault.why == message))
-        {
+        if !self.results.iter().any(|result| result.state == CheckState::Failed && result.message == message) {
             self.note(Check::DataSource, CheckOutcome::failed(message, hint), Duration::ZERO);
         }
     }
@@ -220,7 +218,7 @@ impl Examination<'_> {
 pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
     let server = &status.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    let obstacle = || status.obstacle.as_ref().map(|(_, hint)| hint.clone());
+    let obstacle = || status.blocker.as_ref().map(|blocker| blocker.hint.clone());
     match server.state {
         ServerState::Answering => CheckOutcome::Passed(format!(
             "version {} answers at {}",
@@ -256,9 +254,9 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
 
 /// Why no query through the data source can succeed: every panel would fail for the same cause.
 fn unanswerable(status: &Status) -> Option<&'static str> {
-    match (status.influxdb.state, &status.query) {
+    match (status.influxdb.state, status.data_source.query) {
         (ServerState::Absent | ServerState::Stopped | ServerState::Crashing, _) => Some("InfluxDB is not running"),
-        (_, QueryState::Failing(_)) => Some("the data source does not reach the database"),
+        (_, Some(QueryState::Failing)) => Some("the data source does not reach the database"),
         _ => None,
     }
 }
@@ -276,8 +274,8 @@ fn data_source(status: &Status, stack: &Stack) -> CheckOutcome {
             let differences: Vec<String> = status.data_source.differences.iter().map(ToString::to_string).collect();
             CheckOutcome::failed(format!("Grafana's data source {name:?} differs: {}", differences.join(", ")), up())
         }
-        ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
-            Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
+        ObjectState::Foreign | ObjectState::Unknown => match &status.blocker {
+            Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why.clone(), hint.clone()),
             None => CheckOutcome::Skipped("it could not be read".into()),
         },
     }
@@ -287,7 +285,7 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
     let (_, title, _) = stack.dashboard_identity(id);
     let state = match id {
         DashboardId::Bundled => status.dashboard.state,
-        DashboardId::User(index) => status.user_dashboards[index].object.state,
+        DashboardId::User(index) => status.user_dashboards[index].state,
     };
     match state {
         ObjectState::InSync => CheckOutcome::Passed(format!("{title:?} exists")),
@@ -300,8 +298,8 @@ fn dashboard(status: &Status, stack: &Stack, id: DashboardId) -> CheckOutcome {
             format!("Grafana has no dashboard {title:?}"),
             format!("`{}` imports it", stack.command("up")),
         ),
-        ObjectState::Foreign | ObjectState::Unknown => match &status.obstacle {
-            Some((why, hint)) => CheckOutcome::failed(why.clone(), hint.clone()),
+        ObjectState::Foreign | ObjectState::Unknown => match &status.blocker {
+            Some(Blocker { why, hint, .. }) => CheckOutcome::failed(why.clone(), hint.clone()),
             None => CheckOutcome::Skipped("it could not be read".into()),
         },
     }

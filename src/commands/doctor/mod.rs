@@ -16,6 +16,7 @@ use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
 use crate::influxdb::Influxdb;
 use crate::model::address::{ServerUrl, bracketed};
+use crate::model::clipper_file;
 use crate::model::diagnosis::{Check, CheckOutcome, CheckResult, Diagnosis};
 use crate::model::event::{Event, Listener};
 use crate::model::observed::{Observed, ServerResponse};
@@ -43,8 +44,8 @@ pub struct Doctor {
 pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, SettingsScope::Whole, false)).await?;
     let diagnosis = doctor(&session, verb.from.as_deref(), interrupted()).await?;
-    let _ = context.report.answer(&Output::Diagnosed(&diagnosis));
-    Ok(if diagnosis.first_failure().is_none() { Exit::Done } else { Exit::Differs })
+    context.print(Output::Diagnosed(&diagnosis));
+    Ok(if diagnosis.healthy { Exit::Done } else { Exit::Differs })
 }
 
 /// Makes every check.
@@ -71,7 +72,7 @@ async fn doctor(session: &Session, from: Option<&str>, stop: impl Future<Output 
     };
     examination.clean_up(session.listener()).await;
     result?;
-    Ok(Diagnosis { instance: session.stack().instance.clone(), results: examination.results })
+    Ok(Diagnosis::new(session.stack().instance.clone(), examination.results))
 }
 
 /// Where Clipper writes, as far as that is known.
@@ -159,7 +160,7 @@ impl Examination<'_> {
     }
 
     fn note(&mut self, check: Check, outcome: CheckOutcome, time: Duration) {
-        self.results.push(CheckResult { check, outcome, time });
+        self.results.push(CheckResult::new(check, outcome, time));
     }
 
     async fn timed(&mut self, check: Check, asking: impl Future<Output = CheckOutcome>) -> bool {
@@ -202,7 +203,7 @@ impl Examination<'_> {
 /// Checks where Clipper's file leads, and whether a write there makes sense.
 fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> (CheckOutcome, bool) {
     // The address in the file may be a proxy that Clipper can use.
-    if let Some(why) = status::beyond_clipper(stack).filter(|_| !target.from_file) {
+    if let Some(why) = clipper_file::beyond_clipper(stack).filter(|_| !target.from_file) {
         let hint = "pass Clipper's file with -c if it names a proxy, or omit --influxdb-url to use a container";
         return (CheckOutcome::failed(why, hint), false);
     }

@@ -1,0 +1,148 @@
+//! Advice for the user that follows from a plan and its observation.
+
+use super::alerts::Alerts;
+use super::invocation::{shell_word, typed_option};
+use super::observed::{Catalogue, Observed, Unreadable};
+use super::plan::{Blocker, Finding, Item, Plan, Resource};
+use super::role::Role;
+use super::stack::{DesiredUserDashboard, Need, NeededObject, Stack};
+use super::status::UserDashboardStatus;
+use super::upgrade::UpgradeState;
+
+/// All hints of a status, the most important first.
+pub(super) fn hints(
+    stack: &Stack,
+    seen: &Observed,
+    plan: &Plan,
+    user_dashboards: &[UserDashboardStatus],
+) -> Vec<String> {
+    // Remembered settings need not be typed again.
+    let invocation = super::status::invocation(stack, plan);
+    let mut hints: Vec<String> = plan.items.iter().filter_map(|item| hint(stack, &item.finding)).collect();
+    if hints.is_empty() && !plan.in_sync() {
+        hints.push(format!("`{}` repairs this", invocation.command("up")));
+    }
+    let replace = invocation.command("up --overwrite-dashboard");
+    let edited = plan.items.iter().filter(|item| item.finding == Finding::Edited);
+    hints.extend(edited.map(|item| edit(stack, item, &replace)));
+    hints.extend(lookalikes(seen));
+    hints.extend(kept(plan));
+    hints.extend(unreadable_dashboards(stack));
+    hints.extend(user_dashboards.iter().flat_map(UserDashboardStatus::remarks));
+    hints.extend(refused_image(stack));
+    if let Some(upgrade) = seen.settings.upgrade.as_ref().filter(|upgrade| upgrade.state == UpgradeState::Unproven) {
+        let back = invocation.command(&format!("up --grafana-image {}", upgrade.from.name));
+        hints.push(format!("`{back}` restores the previous Grafana with its database"));
+    }
+    hints
+}
+
+/// The hint that a user's edit is kept, with the command that replaces it.
+fn edit(stack: &Stack, item: &Item, replace: &str) -> String {
+    match item.resource {
+        Resource::Dashboard(id) => {
+            let (_, title, _) = stack.dashboard_identity(id);
+            format!("the dashboard {title:?} was edited and is kept; `{replace}` replaces it")
+        }
+        _ if stack.alerts == Alerts::Off => "edited alert rules are kept: delete them in Grafana".into(),
+        _ => format!("alert rules were edited and are kept; `{replace}` replaces them"),
+    }
+}
+
+fn hint(stack: &Stack, finding: &Finding) -> Option<String> {
+    match finding {
+        Finding::Blocked(Blocker { hint, .. }) => Some(hint.clone()),
+        Finding::Unreadable(Unreadable { status: 403, .. }) => {
+            Some("sign in to Grafana with an account that can read it, such as an administrator's".into())
+        }
+        Finding::Unreadable(_) if stack.container(Role::Grafana).is_some() => {
+            Some(format!("check the log with `{}`", stack.command("logs grafana")))
+        }
+        Finding::Unreadable(_) => Some("check Grafana's log".into()),
+        _ => None,
+    }
+}
+
+/// The warning that other hosts on the engine's network can reach ports published on loopback, with
+/// the command that prevents it. The command's rule drops new connections forwarded to the
+/// instance's network, so the engine's host can still connect.
+pub(crate) fn exposed_loopback(stack: &Stack, seen: &Observed) -> Option<String> {
+    let engine = seen.engine.as_ref().filter(|engine| engine.exposes_loopback() == Some(true))?;
+    let on_loopback = |role: &Role| stack.container(*role).is_some_and(|spec| !spec.config.is_open());
+    let roles: Vec<Role> = Role::ALL.into_iter().filter(on_loopback).collect();
+    let bridge = format!("br-{}", seen.network.id()?.chars().take(12).collect::<String>());
+    let ports: Vec<String> = roles.iter().map(|role| role.port().to_string()).collect();
+    let titles: Vec<&str> = roles.iter().map(|role| role.title()).collect();
+    (!roles.is_empty()).then(|| {
+        format!(
+            "other hosts on the engine's network can reach {} on loopback: this is Docker {}, and Docker 28.0 closes \
+             that; until the next `down`, `sudo iptables --insert DOCKER-USER ! --in-interface {bridge} \
+             --out-interface {bridge} --protocol tcp --match multiport --destination-ports {} --match conntrack \
+             --ctstate NEW --jump DROP` on the engine's host closes it as well (docs/security.md)",
+            titles.join(" and "),
+            engine.version,
+            ports.join(","),
+        )
+    })
+}
+
+/// A hint for each container that carries the instance's labels but does not belong to it.
+pub(super) fn lookalikes(seen: &Observed) -> impl Iterator<Item = String> + '_ {
+    seen.lookalikes.iter().map(|name| {
+        format!(
+            "container {name} carries this instance's labels but was not created by clipper-metrics; it is left alone"
+        )
+    })
+}
+
+/// Parts of a user's dashboard that cannot work in this Grafana, and changes made for its import.
+pub(super) fn limitations(own: &DesiredUserDashboard, catalogue: Option<&Catalogue>) -> Vec<String> {
+    let mut found = own.notes.clone();
+    for Need { by, object } in &own.needs {
+        let why = match (object, catalogue) {
+            (NeededObject::DataSource(name), Some(catalogue)) if !catalogue.has_source(name) => {
+                format!("{by} uses the data source {name:?}, which Grafana does not have: create it there")
+            }
+            (NeededObject::PanelType(kind), Some(catalogue)) if catalogue.lacks_panel_type(kind) => {
+                format!("{by} needs {}", missing_plugin(kind))
+            }
+            _ => continue,
+        };
+        found.push(why);
+    }
+    found
+}
+
+/// The message about a missing panel plugin, with instructions to install it.
+pub(crate) fn missing_plugin(kind: &str) -> String {
+    format!(
+        "the panel plugin {kind:?}, which Grafana does not have: install it (grafana cli plugins install {}) and \
+         restart Grafana, or choose another visualization",
+        shell_word(kind)
+    )
+}
+
+/// A sentence for each object that is kept although it is not needed.
+pub(crate) fn kept(plan: &Plan) -> impl Iterator<Item = String> + '_ {
+    plan.kept().map(|kept| format!("{}; {}", kept.why, kept.hint))
+}
+
+/// A hint for each remembered file that cannot be used.
+pub(crate) fn unreadable_dashboards(stack: &Stack) -> Vec<String> {
+    let unreadable = stack.unreadable_dashboards.iter();
+    let mut left: String = stack.user_dashboards.iter().map(|own| typed_option("--dashboard", &own.path)).collect();
+    if left.is_empty() {
+        left = " --dashboard ''".into();
+    }
+    let take_back = stack.command(&format!("up{left}"));
+    unreadable
+        .map(|why| format!("{why}; its dashboard in Grafana stays unchanged; `{take_back}` removes the file"))
+        .collect()
+}
+
+/// The hint that an image failed, with the command that tries it again.
+pub(crate) fn refused_image(stack: &Stack) -> Option<String> {
+    let refused = stack.refused_image.as_ref()?;
+    let again = stack.command(&format!("up --grafana-image {refused}"));
+    Some(format!("Grafana's image {refused} failed and is not used; `{again}` tries it again"))
+}

@@ -1,0 +1,112 @@
+//! The results of commands that have no model of their own. Serialized, they are JSON documents of schema 1: fields may
+//! be added but never renamed, appear in the order of their declaration, and unknown values are `null`.
+
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// The number of the schema, in every document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SchemaVersion;
+
+impl Serialize for SchemaVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(1)
+    }
+}
+
+/// `schema` is a field of every document, whose comment is the same everywhere.
+#[cfg(test)]
+impl schemars::JsonSchema for SchemaVersion {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SchemaVersion".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let mut schema = u32::json_schema(generator);
+        schema.insert("description".into(), "Always 1.".into());
+        schema
+    }
+}
+
+/// The result of `backup`.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct BackedUp {
+    pub(crate) schema: SchemaVersion,
+    pub(crate) file: String,
+    pub(crate) bytes: u64,
+    pub(crate) seconds: f64,
+    pub(crate) instance: String,
+    /// InfluxDB's version.
+    pub(crate) influxdb: String,
+    /// Grafana's version.
+    pub(crate) grafana: String,
+    /// The command that creates an instance from it.
+    #[serde(skip)]
+    pub(crate) restore: String,
+}
+
+/// The result of `demo`.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Sent {
+    pub(crate) schema: SchemaVersion,
+    pub(crate) points: usize,
+    pub(crate) reports: usize,
+    pub(crate) seconds: f64,
+    pub(crate) database: String,
+    #[serde(skip)]
+    pub(crate) models: usize,
+    /// The dashboard that shows them.
+    #[serde(skip)]
+    pub(crate) dashboard_url: String,
+    /// The command that removes them.
+    #[serde(skip)]
+    pub(crate) clear: String,
+}
+
+/// The result of `demo --clear`.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Cleared {
+    pub(crate) schema: SchemaVersion,
+    pub(crate) removed_series: usize,
+    pub(crate) database: String,
+}
+
+/// A line that a server logged.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct LogLine<'a> {
+    pub(crate) schema: SchemaVersion,
+    /// `influxdb` or `grafana`.
+    pub(crate) server: &'static str,
+    pub(crate) line: &'a str,
+}
+
+/// A command that failed.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Failure {
+    pub(crate) schema: SchemaVersion,
+    pub(crate) error: Failed,
+}
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Failed {
+    pub(crate) kind: &'static str,
+    pub(crate) message: String,
+    /// The next command to type; empty if none helps.
+    pub(crate) hint: String,
+}
+
+/// Seconds, to the millisecond.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e3).round() / 1e3
+}

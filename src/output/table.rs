@@ -1,0 +1,306 @@
+//! The table of `status`, with Clipper's models.
+
+use super::layout::Layout;
+use super::palette::{Palette, RenderOptions};
+use crate::model::container_config::Difference;
+use crate::model::plan::Blocker;
+use crate::model::reports::{ModelReport, Reports, span, written_name};
+use crate::model::status::{
+    AlertsStatus, Mode, ObjectState, OrganisationStatus, QueryState, ServerState, ServerStatus, Status,
+};
+use crate::model::text::{count, printable, printable_line};
+
+/// The largest number of models for which `status` lists each.
+const MODELS_LISTED: usize = 12;
+
+/// The table of `status`.
+pub(super) fn status(status: &Status, look: RenderOptions) -> String {
+    let RenderOptions { paint, width } = look;
+    let mut page = Layout::new(width);
+    let is_absent = |server: &&ServerStatus| server.mode == Mode::Container && server.state == ServerState::Absent;
+    if status.servers().iter().all(is_absent) {
+        absent(&mut page, status, paint);
+        return page.done();
+    }
+    let headline = if status.in_sync { paint.good("in sync") } else { paint.bad("out of sync") };
+    page.line(&format!("{} is {headline}", paint.strong(&status.instance)));
+    page.gap();
+    for server in status.servers() {
+        page.row(server.role.title(), &server_parts(server, paint));
+        for difference in &server.differences {
+            page.row("", &[printable_line(&difference.to_string())]);
+        }
+    }
+    for object in objects(status, paint) {
+        page.row(object.label, &object.parts(paint));
+    }
+    if let Some(password) = &status.account.password {
+        let account = format!("{} / {}", printable_line(&status.account.user), printable(password.reveal()));
+        page.row("account", &[account]);
+    }
+    if let Some(engine) = &status.engine {
+        let version = format!("version {}", engine.version);
+        page.row("engine", &[engine.endpoint.clone(), paint.faint(&version), paint.faint(&engine.chosen_by)]);
+    }
+    clipper(&mut page, &status.reports, &status.configured_models, paint);
+    forward_command(&mut page, status);
+    findings(&mut page, status);
+    if !status.hints.is_empty() {
+        page.gap();
+        for line in &status.hints {
+            page.line(&format!("{} {}", paint.strong("hint:"), printable_line(line)));
+        }
+    }
+    others(&mut page, status);
+    page.done()
+}
+
+/// A row of the table: an object inside a server.
+struct ObjectRow<'a> {
+    label: &'static str,
+    name: &'a str,
+    state: ObjectState,
+    differences: &'a [Difference],
+    note: String,
+}
+
+/// The objects inside the servers, in the order of the table.
+fn objects(status: &Status, paint: Palette) -> Vec<ObjectRow<'_>> {
+    let Status { database, data_source, dashboard, .. } = status;
+    let query = match (data_source.query, &data_source.query_error) {
+        (Some(QueryState::Ok), _) => paint.faint("queries reach the database"),
+        (Some(QueryState::Failing), why) => {
+            paint.bad(&format!("queries fail: {}", printable_line(why.as_deref().unwrap_or_default())))
+        }
+        (None, _) => String::new(),
+    };
+    let mut rows = vec![ObjectRow {
+        label: "database",
+        name: &database.name,
+        state: database.state,
+        differences: &database.differences,
+        note: database.retention.map(|retention| format!("retention {retention}")).unwrap_or_default(),
+    }];
+    rows.extend(status.organisation.as_ref().map(|OrganisationStatus { name, state, differences }| ObjectRow {
+        label: "organisation",
+        name,
+        state: *state,
+        differences,
+        note: String::new(),
+    }));
+    rows.push(ObjectRow {
+        label: "data source",
+        name: &data_source.uid,
+        state: data_source.state,
+        differences: &data_source.differences,
+        note: query,
+    });
+    rows.push(ObjectRow {
+        label: "dashboard",
+        name: &dashboard.uid,
+        state: dashboard.state,
+        differences: &dashboard.differences,
+        note: paint.faint(&dashboard.url),
+    });
+    rows.extend(status.user_dashboards.iter().map(|own| ObjectRow {
+        label: "",
+        name: &own.uid,
+        state: own.state,
+        differences: &own.differences,
+        note: paint.faint(&own.url),
+    }));
+    rows.extend(status.alerts.as_ref().map(|AlertsStatus { conditions, state, differences }| ObjectRow {
+        label: "alerts",
+        name: conditions,
+        state: *state,
+        differences,
+        note: String::new(),
+    }));
+    rows
+}
+
+impl ObjectRow<'_> {
+    fn parts(&self, paint: Palette) -> [String; 3] {
+        let differences: Vec<String> = self.differences.iter().map(Difference::to_string).collect();
+        let name = format!("{}{}", paint.object_state(self.state), printable_line(self.name));
+        [name, printable_line(&differences.join(", ")), self.note.clone()]
+    }
+}
+
+/// The differences that no row shows: the row of a server already contains its own finding.
+fn findings(page: &mut Layout, status: &Status) {
+    let is_shown = |line: &str| {
+        let shown = |server: &&ServerStatus| Some(format!("{}: {}", server.role.name(), server.detail.as_ref()?));
+        status.servers().iter().filter_map(shown).any(|shown| shown == line)
+    };
+    let mut findings = status.findings.iter().filter(|line| !is_shown(line)).peekable();
+    if findings.peek().is_some() {
+        page.gap();
+        page.line("Differences:");
+        findings.for_each(|line| page.indented(2, &printable_line(line)));
+    }
+}
+
+/// The status of an instance without containers.
+fn absent(page: &mut Layout, status: &Status, paint: Palette) {
+    match &status.blocker {
+        None => page.line(&format!("{} is not running: start it with `{}`", status.instance, status.commands.up)),
+        Some(Blocker { why, hint, .. }) => {
+            page.line(&format!("{} is not running and cannot start: {}", status.instance, printable_line(why)));
+            page.line(&format!("{} {}", paint.strong("hint:"), printable_line(hint)));
+        }
+    }
+    let kept = kept(status);
+    if !kept.is_empty() {
+        page.line(&format!("Its data is kept in the volumes {}.", kept.join(" and ")));
+    }
+    if let Some(engine) = &status.engine {
+        page.line(&paint.faint(&format!("engine: {} ({})", engine.endpoint, engine.chosen_by)));
+    }
+    others(page, status);
+}
+
+fn others(page: &mut Layout, status: &Status) {
+    if !status.others.is_empty() {
+        page.line(&format!("Other instances on this engine: {} (choose one with --name)", status.others.join(", ")));
+    }
+}
+
+fn server_parts(server: &ServerStatus, paint: Palette) -> Vec<String> {
+    let image = server.image.as_ref().filter(|_| server.mode == Mode::Container);
+    vec![
+        format!("{}{}", paint.server_state(server.state), server.url),
+        server.version.clone().unwrap_or_default(),
+        image.map(|image| paint.faint(&printable_line(image))).unwrap_or_default(),
+        server.detail.as_ref().map(|detail| format!("({})", printable_line(detail))).unwrap_or_default(),
+    ]
+}
+
+fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: Palette) {
+    let age = |at: i64| {
+        if at > reports.at {
+            format!("{} ahead", span(at - reports.at))
+        } else {
+            format!("{} ago", span(reports.at - at))
+        }
+    };
+    let mut parts = match (reports.reporting, reports.last_report) {
+        (None, _) => vec![paint.odd("unknown")],
+        (Some(true), Some(at)) => vec![paint.good("reporting"), format!("last report {}", age(at))],
+        (Some(_), Some(at)) => vec![paint.bad("not reporting"), format!("last report {}", age(at))],
+        (Some(_), None) => vec![paint.odd("has never reported")],
+    };
+    if let (Some(_), false) = (reports.reporting, configured.is_empty()) {
+        let is_reporting = |name: &&String| {
+            let written = written_name(name);
+            reports.models.iter().any(|model| model.reporting && model.name == written)
+        };
+        let reporting = configured.iter().filter(is_reporting).count();
+        parts.push(format!("{reporting} of {}", count(configured.len(), "configured model")));
+    }
+    if reports.demo {
+        parts.push(paint.faint("(with demo data)"));
+    }
+    page.row("Clipper", &parts);
+    let model = |model: &ModelReport| {
+        let mut line = match model.last_report {
+            Some(at) if model.reporting => format!("last report {}", age(at)),
+            Some(at) => paint.bad(&format!("last report {}", age(at))),
+            None => paint.faint("demo data only"),
+        };
+        if let Some(rate) = model.predictions_per_second {
+            line.push_str(&format!(", {rate:.1} predictions/s"));
+        }
+        if let Some(p99) = model.p99_micros {
+            line.push_str(&format!(", p99 {:.1}ms", p99 / 1e3));
+        }
+        if model.above_objective == Some(true) {
+            line.push_str(&format!(" {}", paint.bad("above the objective")));
+        }
+        format!("{}: {line}", printable_line(&model.name))
+    };
+    let (shown, hidden) = listed_models(&reports.models);
+    for one in shown {
+        page.row("", &[model(one)]);
+    }
+    if !hidden.is_empty() {
+        page.row("", &[paint.faint(&format!("{}; --output json lists all", hidden_models(&hidden)))]);
+    }
+}
+
+/// The models that are listed, and the others: all models, or if there are many, those that need attention.
+pub(super) fn listed_models(models: &[ModelReport]) -> (Vec<&ModelReport>, Vec<&ModelReport>) {
+    if models.len() <= MODELS_LISTED {
+        return (models.iter().collect(), Vec::new());
+    }
+    let needs_attention =
+        |model: &&ModelReport| model.above_objective == Some(true) || (!model.reporting && model.last_report.is_some());
+    let (mut shown, mut hidden): (Vec<_>, Vec<_>) = models.iter().partition(needs_attention);
+    let overflow = shown.split_off(shown.len().min(MODELS_LISTED));
+    hidden.extend(overflow);
+    (shown, hidden)
+}
+
+/// A text that counts the other models.
+pub(super) fn hidden_models(hidden: &[&ModelReport]) -> String {
+    let count = |is: fn(&ModelReport) -> bool| hidden.iter().filter(|model| is(model)).count();
+    let parts = [
+        (count(|model| model.reporting), "reporting"),
+        (count(|model| !model.reporting && model.last_report.is_some()), "not reporting"),
+        (count(|model| model.above_objective == Some(true)), "above the objective"),
+        (count(|model| model.demo), "demo data only"),
+    ];
+    let parts: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    format!("{} more models: {}", hidden.len(), parts.join(", "))
+}
+
+/// The command that forwards the dashboard of an engine behind ssh to this machine.
+pub(super) fn forward_command(page: &mut Layout, status: &Status) {
+    if let Some(command) = &status.dashboard.forward_command {
+        page.gap();
+        page.line("These addresses are on the engine's host. To open the dashboard here, run");
+        page.command(2, command);
+    }
+}
+
+/// The existing volumes with data.
+pub(super) fn kept(status: &Status) -> Vec<&str> {
+    let volumes = status.servers().into_iter().filter_map(|server| server.volume.as_ref());
+    volumes.filter(|volume| volume.exists).map(|volume| volume.name.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str, reporting: bool, above: bool) -> ModelReport {
+        ModelReport { above_objective: Some(above), ..ModelReport::sample(name, reporting) }
+    }
+
+    #[test]
+    fn a_few_models_are_all_listed() {
+        let models: Vec<ModelReport> = (0..MODELS_LISTED).map(|n| model(&n.to_string(), true, false)).collect();
+        let (shown, hidden) = listed_models(&models);
+        assert_eq!((shown.len(), hidden.len()), (MODELS_LISTED, 0));
+    }
+
+    #[test]
+    fn of_many_models_those_that_need_attention_are_listed_and_the_rest_counted() {
+        let mut models: Vec<ModelReport> = (0..1_000).map(|n| model(&n.to_string(), true, false)).collect();
+        models[17] = model("silent", false, false);
+        models[500] = model("slow", true, true);
+        let (shown, hidden) = listed_models(&models);
+        assert_eq!(shown.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["silent", "slow"]);
+        assert_eq!(hidden_models(&hidden), "998 more models: 998 reporting");
+    }
+
+    #[test]
+    fn the_list_stays_short_where_every_model_needs_attention() {
+        let models: Vec<ModelReport> = (0..1_000).map(|n| model(&n.to_string(), false, n == 999)).collect();
+        let (shown, hidden) = listed_models(&models);
+        assert_eq!(shown.len(), MODELS_LISTED);
+        let line = hidden_models(&hidden);
+        assert_eq!(line, "988 more models: 988 not reporting, 1 above the objective");
+    }
+}
