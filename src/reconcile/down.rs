@@ -120,7 +120,7 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
 
 /// The data that is lost with volumes.
 #[must_use]
-pub(crate) fn deletion(volumes: &[String]) -> String {
+fn deletion(volumes: &[String]) -> String {
     format!("the volumes {} are deleted, with all metrics, users and dashboards in them", volumes.join(" and "))
 }
 
