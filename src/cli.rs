@@ -53,27 +53,27 @@ impl CommandFactory for Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Start and configure InfluxDB and Grafana; safe to run again
-    Up(up::Up),
+    Up(up::UpArguments),
     /// Remove the containers; keep the data unless --volumes is given
-    Down(down::Down),
+    Down(down::DownArguments),
     /// Show the current state and any differences from the settings (exit code 3 if there are any)
-    Status(status::Status),
+    Status(status::StatusArguments),
     /// Find out why a graph is empty: trace a data point from Clipper to the dashboard
-    Doctor(doctor::Doctor),
+    Doctor(doctor::DoctorArguments),
     /// Save a running instance to one file: data, users, dashboards and settings
-    Backup(backup::Backup),
+    Backup(backup::BackupArguments),
     /// Create a new instance from a backup file, with its settings
-    Restore(restore::Restore),
+    Restore(restore::RestoreArguments),
     /// Write files for Grafana's provisioning, Docker Compose, Swarm or Kubernetes
-    Export(export::Export),
+    Export(export::ExportArguments),
     /// Show the servers' logs
-    Logs(logs::Logs),
+    Logs(logs::LogsArguments),
     /// Send demo data to see the dashboard without Clipper
-    Demo(demo::Demo),
+    Demo(demo::DemoArguments),
     /// Print the completion script for a shell
-    Completions(man::Completions),
+    Completions(man::CompletionsArguments),
     /// Print the manual page of clipper-metrics or of one command
-    Man(man::Man),
+    Man(man::ManArguments),
 }
 
 /// Runs one command and returns its exit code.
@@ -289,7 +289,7 @@ fn after_interruption(command: &Command, invocation: &Invocation) -> String {
                 suggested("down")
             )
         }
-        Command::Down(down) => format!("`{}` finishes it", invocation.again(&down.arguments())),
+        Command::Down(down) => format!("`{}` finishes it", invocation.again(&down.typed())),
         Command::Demo(_) => format!("some demo data may remain: {} removes it", suggested("demo --clear")),
         _ => "run the same command again".into(),
     }
@@ -447,7 +447,7 @@ mod tests {
             assert_eq!(expect_supported_system(true, &cli.command).is_ok(), is_supported, "{words}");
             assert!(expect_supported_system(false, &cli.command).is_ok(), "{words}");
         }
-        let error = expect_supported_system(true, &Command::Up(up::Up::default())).unwrap_err();
+        let error = expect_supported_system(true, &Command::Up(up::UpArguments::default())).unwrap_err();
         assert!(error.hint(&Invocation::default()).contains("WSL 2"), "{error}");
         assert_eq!(error.exit(), Exit::Usage);
     }

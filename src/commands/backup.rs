@@ -13,18 +13,18 @@ use crate::model::invocation::shell_path;
 use crate::model::results::{BackedUp, SchemaVersion, seconds};
 use crate::output::Output;
 
-/// Options of `backup`.
+/// Arguments of `backup`.
 #[derive(Debug, Args)]
-pub struct Backup {
+pub struct BackupArguments {
     /// File to create
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
 }
 
 /// Runs `backup`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Backup) -> Result<Exit> {
+pub(crate) async fn run(context: &Context<'_>, arguments: &BackupArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, SettingsScope::Whole, true)).await?;
-    let written = backup::backup(&session, &verb.file, interrupted()).await?;
+    let written = backup::backup(&session, &arguments.file, interrupted()).await?;
     context.print(Output::BackedUp(&BackedUp {
         schema: SchemaVersion,
         file: written.file.to_string_lossy().into_owned(),
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Backup) -> Result<Exit> {
         instance: written.manifest.instance,
         influxdb: written.manifest.influxdb,
         grafana: written.manifest.grafana,
-        restore: session.stack().command(&format!("restore {}", shell_path(&verb.file))),
+        restore: session.stack().command(&format!("restore {}", shell_path(&arguments.file))),
     }));
     Ok(Exit::Done)
 }

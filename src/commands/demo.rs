@@ -28,9 +28,9 @@ const BATCH: usize = 5_000;
 /// The deadline of one request to InfluxDB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Options of `demo`.
+/// Arguments of `demo`.
 #[derive(Debug, Default, Args)]
-pub struct Demo {
+pub struct DemoArguments {
     /// Model names, or a number of models named m1, m2, … [default: m1,m2]
     #[arg(long, value_name = "M1,M2|COUNT", value_delimiter = ',')]
     pub models: Option<Vec<String>>,
@@ -55,12 +55,12 @@ pub struct Demo {
 }
 
 /// Runs `demo`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Demo) -> Result<Exit> {
-    let demo_options = demo_options(verb)?;
+pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Result<Exit> {
+    let demo_options = demo_options(arguments)?;
     let session = session::open(context, SettingsScope::Whole, false).await?;
     let stack = session.stack();
     let database = stack.database.clone();
-    if verb.clear {
+    if arguments.clear {
         context.print(Output::Cleared(&Cleared {
             schema: SchemaVersion,
             removed_series: clear(&session).await?,
@@ -101,18 +101,18 @@ fn demo_models(given: Option<&[String]>) -> Result<Vec<String>> {
     }
 }
 
-fn demo_options(verb: &Demo) -> Result<DemoOptions> {
-    let rate = verb.rate.unwrap_or(8.0);
+fn demo_options(arguments: &DemoArguments) -> Result<DemoOptions> {
+    let rate = arguments.rate.unwrap_or(8.0);
     if !rate.is_finite() || !(0.0..=1e6).contains(&rate) {
         return Err(Error::usage(format!("--rate is {rate}"), "use a number from 0 to 1000000"));
     }
     let length =
         |text: &Option<String>, option| text.as_deref().map(|text| settings::duration(text, option)).transpose();
     Ok(DemoOptions {
-        load: Load { models: demo_models(verb.models.as_deref())?, rate, seed: verb.seed.unwrap_or(1) },
-        duration: length(&verb.duration, "--duration")?,
-        backfill: length(&verb.backfill, "--backfill")?,
-        mix: verb.mix,
+        load: Load { models: demo_models(arguments.models.as_deref())?, rate, seed: arguments.seed.unwrap_or(1) },
+        duration: length(&arguments.duration, "--duration")?,
+        backfill: length(&arguments.backfill, "--backfill")?,
+        mix: arguments.mix,
     })
 }
 

@@ -12,9 +12,9 @@ use crate::output::Output;
 use crate::reconcile::{self, DownOptions};
 use crate::settings::keys::Setting;
 
-/// Options of `down`.
+/// Arguments of `down`.
 #[derive(Debug, Default, Args)]
-pub struct Down {
+pub struct DownArguments {
     /// Also delete the volumes, with all metrics, users and dashboards
     #[arg(long)]
     pub volumes: bool,
@@ -29,10 +29,10 @@ pub struct Down {
     pub dry_run: bool,
 }
 
-impl Down {
+impl DownArguments {
     /// The command with its own options, as they are typed.
     #[must_use]
-    pub fn arguments(&self) -> String {
+    pub fn typed(&self) -> String {
         let options = [
             (self.volumes, " --volumes"),
             (self.yes, " --yes"),
@@ -45,27 +45,27 @@ impl Down {
 }
 
 /// Runs `down`.
-pub(crate) async fn run(context: &Context<'_>, down: &Down) -> Result<Exit> {
+pub(crate) async fn run(context: &Context<'_>, arguments: &DownArguments) -> Result<Exit> {
     // Deregistering signs in to Grafana, so it needs all settings.
-    let purpose = if down.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };
+    let purpose = if arguments.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };
     let mut environment = context.environment.clone();
-    if down.deregister {
+    if arguments.deregister {
         // Remaining rules are looked for only if the setting has a value.
         environment.insert(Setting::Alerts.key().variable.into(), "false".into());
     }
     let context = Context { options: context.options, environment: &environment, printer: Rc::clone(&context.printer) };
-    let changes = !down.dry_run;
+    let changes = !arguments.dry_run;
     // Deleting volumes needs the engine.
-    let session = session::open_for_containers(&context, purpose, changes, down.volumes).await?;
-    let options = DownOptions { volumes: down.volumes, deregister: down.deregister };
-    if down.dry_run {
+    let session = session::open_for_containers(&context, purpose, changes, arguments.volumes).await?;
+    let options = DownOptions { volumes: arguments.volumes, deregister: arguments.deregister };
+    if arguments.dry_run {
         let preview = reconcile::plan_down(&session, options).await?;
         let plan = &preview.plan;
-        let questions = if down.yes { Vec::new() } else { preview.questions };
+        let questions = if arguments.yes { Vec::new() } else { preview.questions };
         context.print(Output::Planned { status: &preview.status.planned(plan, questions), plan });
         return Ok(if plan.is_idle() && plan.blocked().is_none() { Exit::Done } else { Exit::Differs });
     }
-    let confirm = async |volumes: &[String]| confirm(volumes, down.yes).await;
+    let confirm = async |volumes: &[String]| confirm(volumes, arguments.yes).await;
     let outcome = reconcile::down(&session, options, confirm).await?;
     context.print(Output::Down(&outcome.status.executed(&outcome.executed)));
     Ok(Exit::Done)

@@ -22,9 +22,9 @@ use crate::model::version::Version;
 use crate::output::Output;
 use crate::reconcile::{Depth, Session, generate_password};
 
-/// Options of `export`.
+/// Arguments of `export`.
 #[derive(Debug, Args)]
-pub struct Export {
+pub struct ExportArguments {
     /// Format of the files
     pub format: ExportFormat,
     /// Directory to write to; if not empty, it must hold only an earlier export in this format
@@ -49,8 +49,8 @@ impl ValueEnum for ExportFormat {
 }
 
 /// Runs `export`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
-    let format = verb.format;
+pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> Result<Exit> {
+    let format = arguments.format;
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
@@ -65,7 +65,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Export) -> Result<Exit> {
         }
         opened => opened?,
     };
-    let exported = export(&session, format, &verb.directory, password).await?;
+    let exported = export(&session, format, &arguments.directory, password).await?;
     context.print(Output::Exported(&exported));
     Ok(Exit::Done)
 }

@@ -19,9 +19,9 @@ use crate::settings;
 /// How long the engine may stay silent while it sends a log that is not followed.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Options of `logs`.
+/// Arguments of `logs`.
 #[derive(Debug, Default, Args)]
-pub struct Logs {
+pub struct LogsArguments {
     /// Show only this server's log: influxdb or grafana
     #[arg(hide_possible_values = true)]
     pub server: Option<Role>,
@@ -47,14 +47,14 @@ impl ValueEnum for Role {
 }
 
 /// Runs `logs`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
+pub(crate) async fn run(context: &Context<'_>, arguments: &LogsArguments) -> Result<Exit> {
     let session = session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
-    let role = verb.server;
+    let role = arguments.server;
     let selection = LogOptions {
         role,
-        follow: verb.follow,
-        tail: verb.tail.map(|lines| lines as usize),
-        since: verb.since.as_deref().map(|text| settings::duration(text, "--since")).transpose()?,
+        follow: arguments.follow,
+        tail: arguments.tail.map(|lines| lines as usize),
+        since: arguments.since.as_deref().map(|text| settings::duration(text, "--since")).transpose()?,
     };
     let format = context.format();
     let show = |server: Role, line: &str| output::print_log_line(format, server, role.is_some(), line).is_ok();
@@ -62,7 +62,7 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Logs) -> Result<Exit> {
     tokio::select! {
         result = showing => result?,
         () = reader_gone() => {}
-        () = interrupted(), if verb.follow => {}
+        () = interrupted(), if arguments.follow => {}
     }
     Ok(Exit::Done)
 }

@@ -5,16 +5,16 @@ use clap::Args;
 use crate::error::{Error, Exit, Result};
 use crate::output;
 
-/// Options of `completions`.
+/// Arguments of `completions`.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub struct CompletionsArguments {
     /// Shell
     pub shell: clap_complete::Shell,
 }
 
-/// Options of `man`.
+/// Arguments of `man`.
 #[derive(Debug, Args)]
-pub struct Man {
+pub struct ManArguments {
     /// Command to describe; without it, clipper-metrics itself
     pub command: Option<String>,
 }

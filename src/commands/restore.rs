@@ -17,9 +17,9 @@ use crate::model::role::Role;
 use crate::output::Output;
 use crate::reconcile::Session;
 
-/// Options of `restore`.
+/// Arguments of `restore`.
 #[derive(Debug, Args)]
-pub struct Restore {
+pub struct RestoreArguments {
     /// Backup file
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
@@ -29,8 +29,8 @@ pub struct Restore {
 }
 
 /// Runs `restore`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
-    let file = verb.file.clone();
+pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> Result<Exit> {
+    let file = arguments.file.clone();
     let verifying = async {
         let verified = tokio::task::spawn_blocking(move || Verified::open(&file)).await;
         verified.unwrap_or_else(|why| {
@@ -38,30 +38,35 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Restore) -> Result<Exit> {
         })
     };
     let archive = Arc::new(unless_interrupted(verifying).await?);
-    let opening = session::open_restored(context, &verb.file, &archive);
+    let opening = session::open_restored(context, &arguments.file, &archive);
     let (session, images) = unless_interrupted(opening).await?;
-    let trust = async || confirm_images(&session, verb, &images, context).await;
-    let take_over = async |what: &str| confirm_taking_over(&session, verb, what, context).await;
-    let confirm = async |what: &str| confirm_loss(context, verb.yes, what).await;
+    let trust = async || confirm_images(&session, arguments, &images, context).await;
+    let take_over = async |what: &str| confirm_taking_over(&session, arguments, what, context).await;
+    let confirm = async |what: &str| confirm_loss(context, arguments.yes, what).await;
     let outcome = backup::restore(&session, &archive, take_over, trust, confirm, interrupted()).await?;
     context.print(Output::Up(&outcome.status.executed(&outcome.executed)));
     Ok(Exit::Done)
 }
 
 /// Asks before this run removes the objects of another restore, which may still be running.
-async fn confirm_taking_over(session: &Session, verb: &Restore, what: &str, context: &Context<'_>) -> Result<()> {
+async fn confirm_taking_over(
+    session: &Session,
+    arguments: &RestoreArguments,
+    what: &str,
+    context: &Context<'_>,
+) -> Result<()> {
     context.printer.clear();
-    let file = shell_path(&verb.file);
+    let file = shell_path(&arguments.file);
     let command = session.stack().invocation.again(&format!("restore {file} --yes"));
     let question = format!("{what}. Remove its objects and restore {file}?");
     let hint = format!("wait until that run has ended; if it was killed: `{command}`");
-    terminal::ask(&question, verb.yes, what, &hint).await
+    terminal::ask(&question, arguments.yes, what, &hint).await
 }
 
 /// Asks before running an image that only the archive names, because an archive can come from anywhere.
 async fn confirm_images(
     session: &Session,
-    verb: &Restore,
+    arguments: &RestoreArguments,
     images: &[(Role, ImageRef)],
     context: &Context<'_>,
 ) -> Result<()> {
@@ -72,10 +77,10 @@ async fn confirm_images(
     let list =
         |text: fn(&(Role, ImageRef)) -> String, separator| images.iter().map(text).collect::<Vec<_>>().join(separator);
     let options = list(|(role, image)| format!("--{role}-image {}", shell_word(&image.to_string())), " ");
-    let file = shell_path(&verb.file);
+    let file = shell_path(&arguments.file);
     let command = session.stack().invocation.again(&format!("restore {file} {options}"));
     let what = format!("the archive names {}", list(|(role, image)| format!("{image} for {}", role.title()), " and "));
     let question = format!("{what}. Run {}?", if images.len() == 1 { "that image" } else { "these images" });
     let hint = format!("if you trust them: `{command}`; --yes skips the question");
-    terminal::ask(&question, verb.yes, &what, &hint).await
+    terminal::ask(&question, arguments.yes, &what, &hint).await
 }

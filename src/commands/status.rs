@@ -8,13 +8,13 @@ use super::terminal::{interrupted, reader_gone};
 use crate::error::{Exit, Result};
 use crate::model::instances::Instances;
 use crate::model::results::SchemaVersion;
-use crate::model::status;
+use crate::model::status::Status;
 use crate::output::{self, Output, OutputFormat};
 use crate::reconcile;
 
-/// Options of `status`.
+/// Arguments of `status`.
 #[derive(Debug, Default, Args)]
-pub struct Status {
+pub struct StatusArguments {
     /// Keep watching: redraw on a terminal, print one line per change elsewhere
     #[arg(long)]
     pub watch: bool,
@@ -27,16 +27,16 @@ pub struct Status {
 }
 
 /// Runs `status`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
-    if verb.watch {
+pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> Result<Exit> {
+    if arguments.watch {
         let watching = async {
             // An engine that cannot be reached now may become available later.
             let inputs = read_inputs(context, SettingsScope::Whole)?;
             let open = || session::open_with(inputs.clone(), context, SettingsScope::Whole, false);
             let mut session = open().await?;
             loop {
-                let show = |status: &status::Status| context.printer.again(status).is_ok();
-                match reconcile::watch(&session, verb.show_secrets, show).await {
+                let show = |status: &Status| context.printer.again(status).is_ok();
+                match reconcile::watch(&session, arguments.show_secrets, show).await {
                     Ok(()) => return Ok(()),
                     Err(error) => {
                         session = reconcile::reopen(error, open, |error| context.printer.trouble(error)).await?;
@@ -55,13 +55,13 @@ pub(crate) async fn run(context: &Context<'_>, verb: &Status) -> Result<Exit> {
         let _ = output::print(output::JSON_SCHEMA);
         return Ok(Exit::Done);
     }
-    if verb.all {
+    if arguments.all {
         let docker = session::engine(context).await?;
         context.print(Output::Instances(&Instances { schema: SchemaVersion, instances: docker.instances().await? }));
         return Ok(Exit::Done);
     }
     let session = session::open(context, SettingsScope::Whole, false).await?;
-    let status = reconcile::status(&session, verb.show_secrets).await?;
+    let status = reconcile::status(&session, arguments.show_secrets).await?;
     context.print(Output::Status(&status));
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
 }

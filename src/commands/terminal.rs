@@ -49,12 +49,12 @@ pub(crate) fn check(options: &Options, is_status: bool, style: Style, environmen
     }
     let key = Setting::Output.key();
     let is_given = options.settings.0.contains_key(&Setting::Output);
-    if let (Some(text), ValueKind::Word(arguments)) = (environment.get(key.variable), key.kind)
+    if let (Some(text), ValueKind::Word(words)) = (environment.get(key.variable), key.kind)
         && !text.is_empty()
         && !is_given
-        && !arguments.contains(&text)
+        && !words.contains(&text)
     {
-        let hint = format!("use one of {}", arguments.join(", "));
+        let hint = format!("use one of {}", words.join(", "));
         return Err(Error::usage(format!("{} is {text:?}", key.variable), hint));
     }
     if matches!(style.format, OutputFormat::Env | OutputFormat::JsonSchema) && !is_status {

@@ -12,9 +12,9 @@ use crate::model::stack::Pull;
 use crate::output::Output;
 use crate::reconcile;
 
-/// Options of `up`.
+/// Arguments of `up`.
 #[derive(Debug, Default, Args)]
-pub struct Up {
+pub struct UpArguments {
     /// Print the plan without executing it (exit code 3 if it is not empty)
     #[arg(long)]
     pub dry_run: bool,
@@ -36,26 +36,26 @@ pub struct Up {
 }
 
 /// Runs `up`.
-pub(crate) async fn run(context: &Context<'_>, up: &Up) -> Result<Exit> {
-    let session = session::open(context, SettingsScope::Whole, !up.dry_run).await?;
+pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
+    let session = session::open(context, SettingsScope::Whole, !arguments.dry_run).await?;
     let options = UpOptions {
-        overwrite_dashboard: up.overwrite_dashboard,
-        move_data_source: up.move_data_source,
-        reset_password: up.reset_grafana_password,
+        overwrite_dashboard: arguments.overwrite_dashboard,
+        move_data_source: arguments.move_data_source,
+        reset_password: arguments.reset_grafana_password,
         pull: session.stack().pull == Pull::Always,
     };
-    if up.dry_run {
+    if arguments.dry_run {
         let preview = reconcile::plan_up(&session, options).await?;
-        let questions = if up.yes { Vec::new() } else { preview.questions };
+        let questions = if arguments.yes { Vec::new() } else { preview.questions };
         context
             .print(Output::Planned { status: &preview.status.planned(&preview.plan, questions), plan: &preview.plan });
         return Ok(if preview.plan.in_sync() { Exit::Done } else { Exit::Differs });
     }
-    let confirm = async |what: &str| confirm_loss(context, up.yes, what).await;
+    let confirm = async |what: &str| confirm_loss(context, arguments.yes, what).await;
     let outcome = reconcile::up(&session, options, confirm).await?;
     let status = outcome.status.executed(&outcome.executed);
     context.print(Output::Up(&status));
-    if up.open {
+    if arguments.open {
         let url = &status.dashboard.url;
         if let Some(command) = &status.dashboard.forward_command {
             session.listener().on(Event::Note(&format!("run `{command}` first, then open {url}")));

@@ -32,18 +32,18 @@ use crate::reconcile::{Connections, Depth, Session};
 /// The deadline of each step of the clean-up.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Options of `doctor`.
+/// Arguments of `doctor`.
 #[derive(Debug, Default, Args)]
-pub struct Doctor {
+pub struct DoctorArguments {
     /// Run the InfluxDB checks from inside this container's network
     #[arg(long, value_name = "CONTAINER")]
     pub from: Option<String>,
 }
 
 /// Runs `doctor`.
-pub(crate) async fn run(context: &Context<'_>, verb: &Doctor) -> Result<Exit> {
+pub(crate) async fn run(context: &Context<'_>, arguments: &DoctorArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, SettingsScope::Whole, false)).await?;
-    let diagnosis = doctor(&session, verb.from.as_deref(), interrupted()).await?;
+    let diagnosis = doctor(&session, arguments.from.as_deref(), interrupted()).await?;
     context.print(Output::Diagnosed(&diagnosis));
     Ok(if diagnosis.healthy { Exit::Done } else { Exit::Differs })
 }
