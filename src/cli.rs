@@ -9,7 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::options::{self, Options};
 use crate::commands::{
-    Context, Environment, backup, demo, doctor, down, export, logs, man, restore, session, status, terminal, up,
+    Context, Environment, backup, demo, doctor, down, export, inputs, logs, man, restore, status, terminal, up,
 };
 use crate::error::{Error, Exit, Result};
 use crate::http;
@@ -80,7 +80,6 @@ pub enum Command {
 #[must_use]
 pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
-    let invocation = session::invocation(&cli.options, environment);
     let style = terminal::style(&cli.options, environment);
     let printer = output::choose(style);
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
@@ -89,14 +88,14 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Io { doing: "start".into(), source })?;
         let context = Context { options: &cli.options, environment, printer: Rc::clone(&printer) };
-        let result = runtime.block_on(until_interrupted(&context, &cli.command, &invocation));
+        let result = runtime.block_on(until_interrupted(&context, &cli.command));
         // Background tasks must not delay the exit.
         runtime.shutdown_background();
         result
     });
     code(result.unwrap_or_else(|error| {
         printer.clear();
-        let _ = printer.print(Output::Failed(&error.failure(&invocation)));
+        let _ = printer.print(Output::Failed(&error.failure(&inputs::invocation(&cli.options, environment))));
         error.exit()
     }))
 }
@@ -249,7 +248,7 @@ fn code(exit: Exit) -> ExitCode {
 }
 
 /// Runs the command, unless a signal comes first.
-async fn until_interrupted(context: &Context<'_>, command: &Command, invocation: &Invocation) -> Result<Exit> {
+async fn until_interrupted(context: &Context<'_>, command: &Command) -> Result<Exit> {
     tokio::select! {
         // A command that Ctrl-C ends normally handles it first.
         biased;
@@ -258,7 +257,10 @@ async fn until_interrupted(context: &Context<'_>, command: &Command, invocation:
             Command::Logs(logs) if logs.follow => Ok(Exit::Done),
             Command::Status(status) if status.watch => Ok(Exit::Done),
             Command::Demo(demo) if !demo.clear => Ok(Exit::Done),
-            _ => Err(Error::Interrupted { hint: after_interruption(command, invocation) }),
+            _ => {
+                let invocation = inputs::invocation(context.options, context.environment);
+                Err(Error::Interrupted { hint: after_interruption(command, &invocation) })
+            }
         },
     }
 }
@@ -468,7 +470,7 @@ mod tests {
             ),
         ] {
             let cli = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(words.split(' '))).unwrap();
-            let invocation = session::invocation(&cli.options, &Environment::default());
+            let invocation = inputs::invocation(&cli.options, &Environment::default());
             let hint = after_interruption(&cli.command, &invocation);
             assert!(hint.contains(expected), "{words}: {hint}");
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::Context;
-use super::session::{self, SettingsScope};
+use super::session;
 use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
 use crate::error::{Exit, Result};
@@ -23,7 +23,7 @@ pub struct BackupArguments {
 
 /// Runs `backup`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &BackupArguments) -> Result<Exit> {
-    let session = unless_interrupted(session::open(context, SettingsScope::Whole, true)).await?;
+    let session = unless_interrupted(session::open(context, true)).await?;
     let written = backup::backup(&session, &arguments.file, interrupted()).await?;
     context.print(Output::BackedUp(&BackedUp {
         schema: SchemaVersion,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session::{self, SettingsScope};
+use super::session;
 use super::terminal::interrupted;
 use crate::clipper::load::{Batch, Load, STEP};
 use crate::error::{Error, Exit, Result};
@@ -57,7 +57,7 @@ pub struct DemoArguments {
 /// Runs `demo`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Result<Exit> {
     let demo_options = demo_options(arguments)?;
-    let session = session::open(context, SettingsScope::Whole, false).await?;
+    let session = session::open(context, false).await?;
     let stack = session.stack();
     let database = stack.database.clone();
     if arguments.clear {

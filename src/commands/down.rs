@@ -1,16 +1,14 @@
 //! `down`: removes the instance from the engine and, on request, from an external Grafana.
 
-use std::rc::Rc;
-
 use clap::Args;
 
 use super::Context;
-use super::session::{self, SettingsScope};
+use super::inputs::SettingsScope;
+use super::session;
 use super::terminal::confirm;
 use crate::error::{Exit, Result};
 use crate::output::Output;
 use crate::reconcile::{self, DownOptions};
-use crate::settings::keys::Setting;
 
 /// Arguments of `down`.
 #[derive(Debug, Default, Args)]
@@ -47,16 +45,9 @@ impl DownArguments {
 /// Runs `down`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &DownArguments) -> Result<Exit> {
     // Deregistering signs in to Grafana, so it needs all settings.
-    let purpose = if arguments.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };
-    let mut environment = context.environment.clone();
-    if arguments.deregister {
-        // Remaining rules are looked for only if the setting has a value.
-        environment.insert(Setting::Alerts.key().variable.into(), "false".into());
-    }
-    let context = Context { options: context.options, environment: &environment, printer: Rc::clone(&context.printer) };
-    let changes = !arguments.dry_run;
+    let scope = if arguments.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };
     // Deleting volumes needs the engine.
-    let session = session::open_for_containers(&context, purpose, changes, arguments.volumes).await?;
+    let session = session::open_for_containers(context, scope, !arguments.dry_run, arguments.volumes).await?;
     let options = DownOptions { volumes: arguments.volumes, deregister: arguments.deregister };
     if arguments.dry_run {
         let preview = reconcile::plan_down(&session, options).await?;

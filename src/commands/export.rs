@@ -6,7 +6,8 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum, ValueHint};
 
 use super::Context;
-use super::session::{self, SettingsScope, read_inputs};
+use super::inputs::{SettingsScope, read_inputs};
+use super::session;
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
 use crate::export::{self, Kept, Material, OwnSecret};
@@ -54,16 +55,17 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> R
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     // A supplied password is for the new Grafana; it does not open the existing one.
     let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
-    let opened = session::open_with(inputs.clone(), context, SettingsScope::Whole, false).await;
-    let session = match opened {
+    let session = if format == ExportFormat::Compose {
+        session::open_with(&inputs, context, false).await?
+    } else {
         // Files for other servers need no engine.
-        Err(error @ Error::Engine { .. }) if format != ExportFormat::Compose && !session::names_engine(context) => {
+        let without_engine = async |error| {
             let session = session::without_engine(&inputs, context)?;
             let why = format!("{error}; remembered settings and edits in Grafana are not in the export");
             session.listener().on(Event::Warning(&why));
-            session
-        }
-        opened => opened?,
+            Ok(session)
+        };
+        session::open_or(&inputs, context, false, without_engine).await?
     };
     let exported = export(&session, format, &arguments.directory, password).await?;
     context.print(Output::Exported(&exported));

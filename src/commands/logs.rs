@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
 
 use super::Context;
-use super::session::{self, SettingsScope};
+use super::inputs::SettingsScope;
+use super::session;
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::native::{System, log_command};

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod doctor;
 pub mod down;
 pub mod export;
+pub(crate) mod inputs;
 pub mod logs;
 pub mod man;
 pub mod options;

@@ -3,7 +3,8 @@
 use clap::Args;
 
 use super::Context;
-use super::session::{self, SettingsScope, read_inputs};
+use super::inputs::{SettingsScope, read_inputs};
+use super::session;
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Exit, Result};
 use crate::model::instances::Instances;
@@ -32,7 +33,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         let watching = async {
             // An engine that cannot be reached now may become available later.
             let inputs = read_inputs(context, SettingsScope::Whole)?;
-            let open = || session::open_with(inputs.clone(), context, SettingsScope::Whole, false);
+            let open = || session::open_with(&inputs, context, false);
             let mut session = open().await?;
             loop {
                 let show = |status: &Status| context.printer.again(status).is_ok();
@@ -60,7 +61,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
         context.print(Output::Instances(&Instances { schema: SchemaVersion, instances: docker.instances().await? }));
         return Ok(Exit::Done);
     }
-    let session = session::open(context, SettingsScope::Whole, false).await?;
+    let session = session::open(context, false).await?;
     let status = reconcile::status(&session, arguments.show_secrets).await?;
     context.print(Output::Status(&status));
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })

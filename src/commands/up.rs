@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Context;
-use super::session::{self, SettingsScope};
+use super::session;
 use super::terminal::{self, confirm_loss};
 use crate::error::{Exit, Result};
 use crate::model::event::Event;
@@ -37,7 +37,7 @@ pub struct UpArguments {
 
 /// Runs `up`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
-    let session = session::open(context, SettingsScope::Whole, !arguments.dry_run).await?;
+    let session = session::open(context, !arguments.dry_run).await?;
     let options = UpOptions {
         overwrite_dashboard: arguments.overwrite_dashboard,
         move_data_source: arguments.move_data_source,

@@ -34,11 +34,6 @@ impl Environment {
         self.0.get(name).is_some_and(|value| !value.is_empty())
     }
 
-    /// Sets a variable for this run.
-    pub fn insert(&mut self, name: String, value: String) {
-        self.0.insert(name, value.into());
-    }
-
     /// Checks that the given variables contain text.
     ///
     /// # Errors

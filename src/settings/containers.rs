@@ -4,32 +4,55 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::keys::Setting;
-use super::{Resolved, values};
+use super::resolve::{Origin, Resolved};
+use super::values;
 use crate::error::{Error, Result};
 use crate::model::address::ServerUrl;
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, EngineLocation, Login, Service};
-use crate::model::upgrade::Upgrade;
 
-/// The settings of one role's container.
-pub(super) const fn settings_of(role: Role) -> (Setting, Setting, Setting) {
+/// The settings of one role's server.
+pub(super) struct ServerSettings {
+    pub(super) url: Setting,
+    pub(super) ip: Setting,
+    port: Setting,
+    image: Setting,
+}
+
+impl ServerSettings {
+    /// The settings that an external server does not have.
+    pub(super) const fn of_container(&self) -> [Setting; 3] {
+        [self.ip, self.port, self.image]
+    }
+}
+
+pub(super) const fn settings_of(role: Role) -> ServerSettings {
     match role {
-        Role::Influxdb => (Setting::InfluxdbIp, Setting::InfluxdbPort, Setting::InfluxdbImage),
-        Role::Grafana => (Setting::GrafanaIp, Setting::GrafanaPort, Setting::GrafanaImage),
+        Role::Influxdb => ServerSettings {
+            url: Setting::InfluxdbUrl,
+            ip: Setting::InfluxdbIp,
+            port: Setting::InfluxdbPort,
+            image: Setting::InfluxdbImage,
+        },
+        Role::Grafana => ServerSettings {
+            url: Setting::GrafanaUrl,
+            ip: Setting::GrafanaIp,
+            port: Setting::GrafanaPort,
+            image: Setting::GrafanaImage,
+        },
     }
 }
 
 /// The specification of one container, as far as it does not depend on the other role.
-pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str) -> Result<DesiredContainer> {
-    let (ip, port, image) = settings_of(role);
-    // All are picked before one can fail, so that they stay remembered while the container is not used.
-    let (host, number, name) = (resolved.pick(ip), resolved.pick(port), resolved.pick(image));
-    let address = host.map_or(Ok(IpAddr::from([127, 0, 0, 1])), |host| address(resolved, role, ip, &host))?;
-    let port = number.map_or(Ok(role.port()), |number| values::port(&number, &port.option()))?;
-    let is_default = name.is_none();
-    let image = values::image(&name.unwrap_or_else(|| default_image(resolved, image)), &image.option())?;
+pub(super) fn container(resolved: &Resolved<'_>, role: Role, instance: &str) -> Result<DesiredContainer> {
+    let ServerSettings { ip, port, image, .. } = settings_of(role);
+    let address = resolved.parsed_or_default(ip, |host, _| address(resolved, role, ip, host))?;
+    let port = resolved.parsed_or_default(port, values::port)?;
+    let named = resolved.parsed(image, values::image)?;
+    let is_default = named.is_none();
+    let image = named.map_or_else(|| values::image(&default_image(resolved, image), &image.option()), Ok)?;
     let password = match role {
         Role::Influxdb => PasswordSource::Default,
         Role::Grafana => password(resolved, address)?,
@@ -48,25 +71,19 @@ pub(super) fn container(resolved: &mut Resolved<'_>, role: Role, instance: &str)
             environment: environment(role, address.is_loopback()),
         },
         name,
-        engine_host: engine_host(role, address, &resolved.inputs.engine)?,
+        engine_host: engine_host(role, address, &resolved.engine.location)?,
         pinned_image: None,
     })
 }
 
 /// Keeps the previous image if the new one failed, unless this run names the new one. Returns the failed image.
-pub(super) fn keep_image(
-    resolved: &Resolved<'_>,
-    upgrade: &Upgrade,
-    default: &str,
-    grafana: &mut Service,
-) -> Option<ImageRef> {
+pub(super) fn keep_image(resolved: &Resolved<'_>, default: &str, grafana: &mut Service) -> Option<ImageRef> {
     let Service::Container(spec) = grafana else { return None };
-    let inputs = resolved.inputs;
-    let named = [&inputs.options, &inputs.environment]
-        .into_iter()
-        .any(|given| given.get(&Setting::GrafanaImage).is_some_and(|image| !image.is_empty()));
+    // Lost settings do not show an upgrade.
+    let stored = resolved.memory.stored.as_ref().filter(|stored| stored.values.is_some())?;
     let made = &mut spec.config;
-    if named || !upgrade.refuses(&made.image) {
+    let upgrade = stored.upgrade.as_ref().filter(|upgrade| upgrade.refuses(&made.image))?;
+    if matches!(resolved.origin(Setting::GrafanaImage), Some(Origin::Option | Origin::Environment)) {
         return None;
     }
     made.read_only = upgrade.from.name.to_string() == default;
@@ -81,9 +98,16 @@ pub(super) fn unbracketed(host: &str) -> &str {
 
 /// Resolves the address to publish at to one IP address.
 fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) -> Result<IpAddr> {
-    // A remembered name may have lost its address; the container keeps the one it was created with.
-    let before = resolved.memory.address_of(role).filter(|_| resolved.inputs.given(setting).is_none());
-    resolved.inputs.addresses(unbracketed(text)).into_iter().next().or(before).ok_or_else(|| {
+    let memory = resolved.memory;
+    let found = if resolved.is_remembered(setting) {
+        let known = memory.addresses.get(&setting).cloned();
+        let known = known.unwrap_or_else(|| resolved.inputs.addresses(unbracketed(text)));
+        // A remembered name may have lost its address; the container keeps the one it was created with.
+        known.first().copied().or_else(|| memory.address_of(role))
+    } else {
+        resolved.inputs.addresses(unbracketed(text)).first().copied()
+    };
+    found.ok_or_else(|| {
         Error::usage(
             format!("cannot publish {} at {text}: the name has no address", role.title()),
             format!(
@@ -95,9 +119,9 @@ fn address(resolved: &Resolved<'_>, role: Role, setting: Setting, text: &str) ->
 }
 
 /// The image that is used if none is set.
-pub(super) fn default_image(resolved: &mut Resolved<'_>, setting: Setting) -> String {
+pub(super) fn default_image(resolved: &Resolved<'_>, setting: Setting) -> String {
     let default = setting.key().default;
-    match resolved.pick(Setting::Registry) {
+    match resolved.get(Setting::Registry) {
         Some(prefix) => format!("{}/{default}", prefix.trim_end_matches('/')),
         None => default.into(),
     }
@@ -205,7 +229,7 @@ pub(super) fn loopback_owner(influxdb: &Service, grafana: &Service, engine: &Eng
 
 /// The settings that would create a container again, in place of lost remembered ones.
 pub(super) fn settings_from(role: Role, actual: &ContainerConfig) -> Vec<(Setting, String)> {
-    let (ip, port, image) = settings_of(role);
+    let ServerSettings { ip, port, image, .. } = settings_of(role);
     let mut found = Vec::new();
     // The engine chooses the port of a container that was created to try a login.
     if actual.publish.port() != 0 {

@@ -1,8 +1,11 @@
 //! The merge, setting by setting. Must not know how anything is read.
 
+use std::time::Duration;
+
 use super::*;
+use crate::error::Error;
 use crate::model::container_config::PasswordSource;
-use crate::model::stack::{DesiredContainer, SshForward};
+use crate::model::stack::{DesiredContainer, Loss, MadeFor, Remembered, Settings, SshForward};
 
 fn inputs() -> Inputs {
     Inputs {
@@ -13,12 +16,9 @@ fn inputs() -> Inputs {
         ca_file: None,
         content_hash: "e".into(),
         alerts_hash: "a".into(),
-        engine: EngineLocation::Here,
-        engine_options: String::new(),
         resolve: |name| if name == "localhost" { vec![IpAddr::from([127, 0, 0, 1])] } else { Vec::new() },
         own_address: || None,
         machine: Some("this".into()),
-        engine_machine: Some("engine".into()),
         has_address: |ip| ip.is_loopback() || ip == IpAddr::from([192, 0, 2, 1]),
         read_dashboard: |path, _| match path.rsplit_once('/').map_or(path, |(_, name)| name) {
             name if name.starts_with("gone") => Err(Error::usage(format!("{path} cannot be read"), "")),
@@ -38,8 +38,7 @@ fn inputs() -> Inputs {
 /// Whether no container has to be read for these settings.
 fn is_whole(values: &BTreeMap<String, Remembered>) -> bool {
     let stored = StoredSettings { values: Some(values.clone()), ..StoredSettings::default() };
-    let resolving = Inputs { resolve: |_| vec![IpAddr::from([127, 0, 0, 1])], ..inputs() };
-    !needs_containers(&resolving, &stored)
+    !needs_containers(&stored, &BTreeMap::new())
 }
 
 /// Nothing is remembered yet.
@@ -64,7 +63,15 @@ fn unknown(stack: &Stack) -> Vec<&'static str> {
 }
 
 fn merged(inputs: &Inputs, memory: &Memory) -> Result<Stack> {
-    merge(inputs, memory).map(|(stack, _)| stack)
+    merged_on(EngineLocation::Here, inputs, memory)
+}
+
+fn merged_on(location: EngineLocation, inputs: &Inputs, memory: &Memory) -> Result<Stack> {
+    merge(inputs, &engine(location), memory).map(|(stack, _)| stack)
+}
+
+fn engine(location: EngineLocation) -> EngineFacts {
+    EngineFacts { location, options: String::new(), machine: Some("engine".into()) }
 }
 
 fn with(setting: Setting, value: &str) -> Inputs {
@@ -373,10 +380,10 @@ fn a_wildcard_is_reached_on_loopback_and_an_engine_elsewhere_by_its_name() {
     let stack = merged(&it, &fresh()).unwrap();
     assert_eq!(stack.url(Role::Influxdb).to_string(), "http://127.0.0.1:8086");
     assert_eq!(stack.url(Role::Grafana).to_string(), "http://[::1]:3000");
-    it.engine = EngineLocation::Elsewhere("box".into());
-    assert_eq!(merged(&it, &fresh()).unwrap().url(Role::Influxdb).to_string(), "http://box:8086");
+    let far = || EngineLocation::Elsewhere("box".into());
+    assert_eq!(merged_on(far(), &it, &fresh()).unwrap().url(Role::Influxdb).to_string(), "http://box:8086");
     it.options.remove(&Setting::GrafanaIp);
-    let error = merged(&it, &fresh()).unwrap_err();
+    let error = merged_on(far(), &it, &fresh()).unwrap_err();
     assert_eq!(error.exit(), crate::error::Exit::Usage);
     let hint = error.hint(&Invocation::default());
     assert!(hint.contains("--grafana-ip"), "{hint}");
@@ -475,8 +482,8 @@ fn a_duration_is_bounded() {
 fn a_suggested_command_reaches_the_same_instance() {
     let mut it = with(Setting::Name, "x");
     it.options.insert(Setting::Config, "a b.toml".into());
-    it.engine_options = " -H ssh://me@box".into();
-    let stack = merged(&it, &fresh()).unwrap();
+    let engine = EngineFacts::unreached(" -H ssh://me@box".into());
+    let (stack, _) = merge(&it, &engine, &fresh()).unwrap();
     assert_eq!(stack.command("up"), "clipper-metrics up --config 'a b.toml' --name x -H ssh://me@box");
 }
 
@@ -564,7 +571,7 @@ fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
         let stored = StoredSettings { values: Some(values), ..StoredSettings::default() };
         let memory = Memory { stored: Some(stored), ..Memory::default() };
         let stack = merged(inputs, &memory).unwrap();
-        let images = remembered_images(inputs, &memory, &stack).unwrap();
+        let images = remembered_images(inputs, &engine(EngineLocation::Here), &memory, &stack).unwrap();
         images.into_iter().map(|(role, image)| format!("{role} {image}")).collect::<Vec<_>>()
     };
     assert_eq!(images(&inputs(), &[("database", "d")]), Vec::<String>::new());
@@ -579,22 +586,23 @@ fn images_that_only_the_memory_names_are_told_from_those_of_this_run() {
 
 #[test]
 fn a_loopback_address_in_a_mark_names_its_machine_even_if_that_has_no_fingerprint() {
-    let made_for = |change: &dyn Fn(&mut Inputs)| {
+    let made_for = |engine: &EngineFacts, change: &dyn Fn(&mut Inputs)| {
         let mut it = with(Setting::GrafanaUrl, "http://grafana.example:3000");
         change(&mut it);
-        merged(&it, &fresh()).unwrap().data_source.made_for()
+        merge(&it, engine, &fresh()).unwrap().0.data_source.made_for()
     };
-    let machine = |change: &dyn Fn(&mut Inputs)| made_for(change).machine;
+    let here = engine(EngineLocation::Here);
+    let machine = |change: &dyn Fn(&mut Inputs)| made_for(&here, change).machine;
     let over_ssh = EngineLocation::OverSsh { host: "box".into(), forward: SshForward { destination: "box".into() } };
     assert_eq!(machine(&|_| ()).as_deref(), Some("engine"));
-    assert_eq!(machine(&|it| it.engine = over_ssh.clone()).as_deref(), Some("engine"));
+    assert_eq!(made_for(&engine(over_ssh), &|_| ()).machine.as_deref(), Some("engine"));
     let external = |it: &mut Inputs| drop(it.options.insert(Setting::InfluxdbUrl, "http://127.0.0.1:8086".into()));
     assert_eq!(machine(&external).as_deref(), Some("this"));
     let chosen = |it: &mut Inputs| drop(it.options.insert(Setting::DataSourceUrl, "http://10.0.0.1:8086".into()));
     assert_eq!(machine(&chosen), None);
     // A machine without a fingerprint differs from every known machine.
-    let known = made_for(&|_| ());
-    let unknown = made_for(&|it| it.engine_machine = None);
+    let known = made_for(&here, &|_| ());
+    let unknown = made_for(&EngineFacts::unreached(String::new()), &|_| ());
     assert_eq!(known.url, unknown.url);
     assert!(known.is_on_another_machine(&unknown) && unknown.is_on_another_machine(&known));
     // Marks of older versions name no machine.
@@ -607,7 +615,9 @@ fn a_remembered_host_name_without_an_address_stops_nothing_while_the_container_e
     let mut memory = memory_of(&stack);
     memory.stored.as_mut().unwrap().values.as_mut().unwrap().get_mut("influxdb-ip").unwrap().value =
         "metrics.lan".into();
-    assert!(needs_containers(&inputs(), memory.stored.as_ref().unwrap()));
+    let stored = memory.stored.as_ref().unwrap();
+    memory.addresses = remembered_addresses(&inputs(), stored);
+    assert!(needs_containers(memory.stored.as_ref().unwrap(), &memory.addresses));
     assert!(merged(&inputs(), &memory).is_err(), "without a container, no address is known");
     let mut made = stack.container(Role::Influxdb).unwrap().config.clone();
     made.publish.set_ip([192, 0, 2, 1].into());
@@ -623,7 +633,6 @@ fn at_a_wildcard_only_addresses_of_the_engines_machine_reach_influxdb() {
     let reaches = |publish: &str, engine: EngineLocation, host: &str| {
         let mut inputs = with(Setting::InfluxdbIp, publish);
         inputs.options.insert(Setting::GrafanaIp, "0.0.0.0".into());
-        inputs.engine = engine;
         inputs.resolve = |name| match name {
             "box" => vec![IpAddr::from([198, 51, 100, 7])],
             "localhost" => vec![IpAddr::from([127, 0, 0, 1])],
@@ -632,7 +641,7 @@ fn at_a_wildcard_only_addresses_of_the_engines_machine_reach_influxdb() {
         let text = format!("influx_ip = \"{host}\"\n");
         inputs.file =
             Some(crate::clipper::file::parse(std::path::Path::new("c.toml"), &text, &keys::file_keys()).unwrap());
-        let stack = merged(&inputs, &fresh()).unwrap();
+        let stack = merged_on(engine, &inputs, &fresh()).unwrap();
         stack.clipper.as_ref().unwrap().reaches(&stack)
     };
     let far = || EngineLocation::Elsewhere("box".into());

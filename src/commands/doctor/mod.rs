@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::Context;
-use super::session::{self, SettingsScope};
+use super::session;
 use super::terminal::{interrupted, unless_interrupted};
 use crate::engine::Forward;
 use crate::error::{Error, Exit, Result};
@@ -42,7 +42,7 @@ pub struct DoctorArguments {
 
 /// Runs `doctor`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &DoctorArguments) -> Result<Exit> {
-    let session = unless_interrupted(session::open(context, SettingsScope::Whole, false)).await?;
+    let session = unless_interrupted(session::open(context, false)).await?;
     let diagnosis = doctor(&session, arguments.from.as_deref(), interrupted()).await?;
     context.print(Output::Diagnosed(&diagnosis));
     Ok(if diagnosis.healthy { Exit::Done } else { Exit::Differs })

@@ -1,0 +1,240 @@
+//! Reads and checks the inputs of a run: options, environment, Clipper's file, secrets and certificates.
+
+use std::env::split_paths;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::Path;
+
+use super::Context;
+use super::options::Options;
+use crate::clipper::file::{self, ClipperFile};
+use crate::digest::fingerprint;
+use crate::engine::endpoint::{self, Environment};
+use crate::engine::{address_of_this_machine, is_of_this_machine};
+use crate::error::{Error, Result};
+use crate::grafana;
+use crate::model::credentials::CaFile;
+use crate::model::invocation::{Invocation, typed_option};
+use crate::model::stack::{DesiredUserDashboard, Secret};
+use crate::settings::keys::{Setting, Values, file_keys, from_environment};
+use crate::settings::{self, Inputs, Secrets};
+
+/// The largest file that is read.
+const FILE_LIMIT: u64 = 1 << 20;
+
+/// The settings that a command needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SettingsScope {
+    /// All settings.
+    Whole,
+    /// All settings, and the instance's objects on the engine even if its servers are external.
+    Removal,
+    /// The instance's name. Remembered settings only affect the output.
+    NameOnly,
+}
+
+/// Reads all inputs of this run, each once, because a secret may come from a pipe. Invalid values are reported before any
+/// request to the engine.
+pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result<Inputs> {
+    let environment = context.environment;
+    let mut given = context.options.settings.0.clone();
+    let mut variables = from_environment(|name| environment.get(name).map(String::from));
+    if scope == SettingsScope::Removal {
+        // Remaining rules are looked for only if the setting has a value.
+        variables.insert(Setting::Alerts, "false".into());
+    }
+    // Paths are remembered, and the next run may start in another directory.
+    for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
+        *paths = absolute(paths)?;
+    }
+    let path =
+        |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
+    let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
+    let from_file = |setting: Setting| file.as_ref()?.metrics.get(setting.key().key?);
+    let (mut secrets, mut ca_file) = (Secrets::default(), None);
+    if scope != SettingsScope::NameOnly {
+        let secret = |setting| secret(setting, &given, &variables, from_file(setting), environment);
+        secrets = Secrets {
+            grafana_password: secret(Setting::GrafanaPasswordFile)?,
+            grafana_token: secret(Setting::GrafanaTokenFile)?,
+            // Removing objects needs no login to InfluxDB.
+            influxdb_password: if scope == SettingsScope::Whole {
+                secret(Setting::InfluxdbPasswordFile)?
+            } else {
+                None
+            },
+        };
+        let from_file = || from_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
+        ca_file = path(Setting::CaFile).or_else(from_file).map(|path| read_ca_file(path)).transpose()?;
+    }
+    let inputs = Inputs {
+        options: given,
+        environment: variables,
+        file,
+        secrets,
+        ca_file,
+        content_hash: grafana::dashboard::content_hash(),
+        alerts_hash: grafana::alerts::content_hash(),
+        resolve,
+        own_address: address_of_this_machine,
+        machine: machine(),
+        has_address: is_of_this_machine,
+        read_dashboard,
+    };
+    match scope {
+        SettingsScope::NameOnly => settings::check_values(&inputs)?,
+        SettingsScope::Whole | SettingsScope::Removal => settings::check(&inputs)?,
+    }
+    Ok(inputs)
+}
+
+/// The options of suggested commands, before any file is read.
+pub(crate) fn invocation(options: &Options, environment: &Environment) -> Invocation {
+    let variables = from_environment(|name| environment.get(name).map(String::from));
+    let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment);
+    let engine = endpoint.map_or_else(|_| engine_options(options), |endpoint| endpoint.options());
+    settings::invocation(&options.settings.0, &variables, &engine, false)
+}
+
+/// The engine that was chosen on the command line, for suggested commands.
+pub(super) fn engine_options(options: &Options) -> String {
+    match (&options.host, &options.context) {
+        (Some(host), _) => typed_option("-H", host),
+        (None, Some(context)) => typed_option("--context", context),
+        (None, None) => String::new(),
+    }
+}
+
+/// Reads a secret from a file or a variable, never from an option, which process lists show. Precedence is that of every
+/// setting; within the environment, the file's variable takes precedence over the secret's.
+fn secret(
+    setting: Setting,
+    options: &Values,
+    variables: &Values,
+    from_file: Option<&String>,
+    environment: &Environment,
+) -> Result<Option<Secret>> {
+    let of_grafana = setting != Setting::InfluxdbPasswordFile;
+    if let Some(path) = options.get(&setting) {
+        return if path.is_empty() { Ok(None) } else { read_secret(path, of_grafana).map(Some) };
+    }
+    if let Some(path) = variables.get(&setting) {
+        return read_secret(path, of_grafana).map(Some);
+    }
+    let direct =
+        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, of_grafana));
+    if let Some(text) = direct.filter(|text| !text.is_empty()) {
+        return Ok(Some(Secret::new(text)));
+    }
+    from_file.map(|path| read_secret(path, of_grafana)).transpose()
+}
+
+fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
+    let text = read(Path::new(path), "a file that contains only the secret")?;
+    let text = trimmed(&text, of_grafana);
+    if text.is_empty() {
+        return Err(Error::File {
+            path: path.into(),
+            line: None,
+            message: "is empty".into(),
+            hint: "write the secret to it, alone on one line".into(),
+        });
+    }
+    Ok(Secret::new(text))
+}
+
+/// Grafana's file provider trims secrets, so both ends of a secret for Grafana are trimmed. Of other secrets, only the
+/// line break at the end is removed.
+fn trimmed(text: &str, of_grafana: bool) -> &str {
+    if of_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
+}
+
+fn read(path: &Path, what: &str) -> Result<String> {
+    String::from_utf8(read_bytes(path, what)?).map_err(|_| Error::File {
+        path: path.to_path_buf(),
+        line: None,
+        message: "is not text".into(),
+        hint: format!("use the path of {what}"),
+    })
+}
+
+fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>> {
+    let failed = |message: String| Error::File {
+        path: path.to_path_buf(),
+        line: None,
+        message,
+        hint: format!("use the path of {what}"),
+    };
+    let file = std::fs::File::open(path).map_err(|why| failed(format!("cannot be read: {why}")))?;
+    let mut bytes = Vec::new();
+    let mut limited = std::io::Read::take(file, FILE_LIMIT + 1);
+    std::io::Read::read_to_end(&mut limited, &mut bytes).map_err(|why| failed(format!("cannot be read: {why}")))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(failed("is larger than 1 MiB".into()));
+    }
+    Ok(bytes)
+}
+
+fn read_clipper_file(path: &Path) -> Result<ClipperFile> {
+    let mut found = file::parse(path, &read(path, "Clipper's configuration file with --config")?, &file_keys())?;
+    // The path of the file may be relative to the current directory.
+    if let Some(paths) = Setting::Dashboard.key().key.and_then(|key| found.metrics.get_mut(key)) {
+        *paths = absolute(paths)?;
+    }
+    Ok(found)
+}
+
+fn read_ca_file(path: &str) -> Result<CaFile> {
+    let pem = read_bytes(Path::new(path), "certificates in PEM format with --ca-file")?;
+    Ok(CaFile { path: path.into(), pem })
+}
+
+/// The same paths, made absolute.
+fn absolute(paths: &str) -> Result<String> {
+    let failed =
+        |why: String| Error::usage(format!("{} cannot be used: {why}", Setting::Dashboard.option()), "rename the file");
+    let complete = split_paths(paths)
+        .filter(|path| !path.as_os_str().is_empty())
+        .map(|path| {
+            Ok(std::path::absolute(&path).map_err(|why| failed(why.to_string()))?.to_string_lossy().into_owned())
+        })
+        .collect::<Result<Vec<_>>>()?;
+    file::join_paths(&complete).map_err(failed)
+}
+
+fn read_dashboard(path: &str, instance: &str) -> Result<DesiredUserDashboard> {
+    let what = format!("a dashboard that was exported from Grafana with {}", Setting::Dashboard.option());
+    // A remembered path may lead to a pipe by now, and reading it would never end.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        let message = "is not a regular file".into();
+        let hint = format!("use the path of {what}");
+        return Err(Error::File { path: path.into(), line: None, message, hint });
+    }
+    let text = read(Path::new(path), &what)?;
+    grafana::user_dashboard::parse(path, instance, &text).map_err(|why| Error::File {
+        path: path.into(),
+        line: None,
+        message: why.message,
+        hint: why.hint,
+    })
+}
+
+/// The addresses of a host name, IPv4 first. Given the name itself, the engine would publish at every address.
+fn resolve(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let mut addresses: Vec<IpAddr> = found.into_iter().map(|address| address.ip()).collect();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    addresses.dedup();
+    addresses
+}
+
+/// A fingerprint of the number that identifies a Linux system (machine-id(5)).
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?;
+    let id = Some(id.trim()).filter(|id| !id.is_empty() && *id != "uninitialized")?;
+    Some(machine_fingerprint(id))
+}
+
+/// The fingerprint of a number that must not be published itself.
+pub(super) fn machine_fingerprint(id: &str) -> String {
+    fingerprint(format!("clipper-metrics {id}").as_bytes())
+}

@@ -1,0 +1,205 @@
+//! Builds the stack and the credentials for it from resolved values.
+
+use std::net::IpAddr;
+
+use super::containers::{LoopbackOwner, container, data_source_url, default_image, keep_image, loopback_owner};
+use super::contents::{alerts, user_dashboards};
+use super::keys::Setting;
+use super::resolve::Resolved;
+use super::{EngineFacts, Inputs, invocation, values};
+use crate::clipper::file::ClipperFile;
+use crate::error::{Error, Result};
+use crate::model::address::collide;
+use crate::model::credentials::{Credentials, InfluxdbLogin};
+use crate::model::image::ImageRef;
+use crate::model::role::Role;
+use crate::model::stack::{
+    ClipperTarget, DesiredDashboard, DesiredDataSource, EngineLocation, Login, MadeFor, Secret, Service, Stack,
+};
+
+pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
+    let Resolved { inputs, engine, .. } = resolved;
+    let instance = inputs.instance()?;
+    let title = title(&instance);
+    let default_image = default_image(&resolved, Setting::GrafanaImage);
+    let (influxdb, mut grafana, refused_image) = services(&resolved, &instance, &default_image)?;
+    let is_external = |service: &Service| matches!(service, Service::External { .. });
+    let database = resolved.parsed_or_default(Setting::Database, values::database)?;
+    let login = login(&resolved, !is_external(&grafana));
+    let credentials = credentials(&resolved, &login, is_external(&influxdb))?;
+    let data_source = data_source(&resolved, &influxdb, &mut grafana, (&instance, &title, &database))?;
+    let (user_dashboards, unreadable_dashboards) = user_dashboards(&resolved, &instance, &title)?;
+    let publishes_everywhere = publishes_everywhere(&influxdb) || publishes_everywhere(&grafana);
+    let stack = Stack {
+        invocation: invocation(&inputs.options, &inputs.environment, &engine.options, is_external(&grafana)),
+        influxdb,
+        grafana,
+        data_source,
+        dashboard: DesiredDashboard {
+            uid: instance.clone(),
+            title,
+            content_hash: inputs.content_hash.clone(),
+            objective: inputs.file.as_ref().and_then(|file| file.slo_micros),
+            models: inputs.file.as_ref().map(|file| file.models.clone()),
+        },
+        user_dashboards,
+        unreadable_dashboards,
+        alerts: alerts(&resolved)?,
+        instance,
+        database,
+        organisation: resolved.text(Setting::GrafanaOrg),
+        folder: resolved.text(Setting::GrafanaFolder),
+        restore: None,
+        replaced_restore: None,
+        refused_image,
+        default_image,
+        pull: resolved.parsed_or_default(Setting::Pull, values::pull)?,
+        retention: resolved.parsed(Setting::Retention, values::retention)?,
+        timeout: resolved.parsed_or_default(Setting::Timeout, values::duration)?,
+        engine: engine.location.clone(),
+        clipper: inputs.file.as_ref().map(|file| target(file, inputs, engine)),
+        own_address: publishes_everywhere.then(inputs.own_address).flatten(),
+        settings: resolved.settings,
+        login,
+    };
+    Ok((stack, credentials))
+}
+
+/// The servers of both roles, and the image of Grafana that is not used because it failed.
+fn services(
+    resolved: &Resolved<'_>,
+    instance: &str,
+    default_image: &str,
+) -> Result<(Service, Service, Option<ImageRef>)> {
+    let service = |role, url| match resolved.parsed(url, values::server_url)? {
+        Some(url) => Ok(Service::External { url }),
+        None => Ok::<_, Error>(Service::Container(Box::new(container(resolved, role, instance)?))),
+    };
+    let influxdb = service(Role::Influxdb, Setting::InfluxdbUrl)?;
+    let mut grafana = service(Role::Grafana, Setting::GrafanaUrl)?;
+    let refused_image = keep_image(resolved, default_image, &mut grafana);
+    // Without the remembered settings, the other port may differ.
+    if let (Service::Container(one), Service::Container(other)) = (&influxdb, &grafana)
+        && resolved.settings.is_some()
+        && collide(one.config.publish, other.config.publish)
+    {
+        return Err(Error::usage(
+            format!("InfluxDB and Grafana cannot both be published at port {}", one.config.publish.port()),
+            "choose another port with --influxdb-port or --grafana-port",
+        ));
+    }
+    Ok((influxdb, grafana, refused_image))
+}
+
+/// The data source. A container that reaches InfluxDB through the host gets a name for the host.
+fn data_source(
+    resolved: &Resolved<'_>,
+    influxdb: &Service,
+    grafana: &mut Service,
+    (instance, title, database): (&str, &str, &str),
+) -> Result<DesiredDataSource> {
+    let chosen = resolved.parsed(Setting::DataSourceUrl, values::server_url)?;
+    let is_url_chosen = chosen.is_some();
+    let (derived, needs_host) = data_source_url(influxdb, grafana);
+    let owner = loopback_owner(influxdb, grafana, &resolved.engine.location).filter(|_| !is_url_chosen);
+    if let (Service::Container(spec), true) = (grafana, needs_host && !is_url_chosen) {
+        expect_same_machine(&resolved.engine.location)?;
+        spec.config.host_gateway = true;
+    }
+    Ok(DesiredDataSource {
+        uid: instance.into(),
+        name: title.into(),
+        url: chosen.map_or(derived, |url| url.to_string()),
+        is_url_chosen,
+        database: database.into(),
+        user: resolved.text(Setting::InfluxdbUser).unwrap_or_default(),
+        machine: owner.map(|owner| fingerprint_of(owner, resolved)),
+    })
+}
+
+/// The fingerprint of the machine that owns a loopback address.
+fn fingerprint_of(owner: LoopbackOwner, resolved: &Resolved<'_>) -> String {
+    let known = match owner {
+        LoopbackOwner::ThisMachine => resolved.inputs.machine.as_ref(),
+        LoopbackOwner::Engine => resolved.engine.machine.as_ref(),
+    };
+    known.map_or(MadeFor::UNKNOWN_MACHINE, String::as_str).to_string()
+}
+
+/// The title of the data source and the dashboard.
+fn title(name: &str) -> String {
+    if name == Setting::Name.key().default { "Clipper Metrics".into() } else { format!("Clipper Metrics ({name})") }
+}
+
+/// Grafana's container reaches a loopback address of this machine only if it runs on this machine.
+fn expect_same_machine(engine: &EngineLocation) -> Result<()> {
+    let (EngineLocation::Elsewhere(host) | EngineLocation::OverSsh { host, .. }) = engine else { return Ok(()) };
+    Err(Error::usage(
+        format!("InfluxDB's address is a loopback address of this machine, where Grafana on {host} cannot reach it"),
+        "set the address at which Grafana's server reaches InfluxDB with --data-source-url",
+    ))
+}
+
+/// Whether a managed container is published at every address of its machine.
+fn publishes_everywhere(service: &Service) -> bool {
+    match service {
+        Service::Container(spec) => spec.config.publish.ip().is_unspecified(),
+        Service::External { .. } => false,
+    }
+}
+
+/// The account that signs in.
+fn login(resolved: &Resolved<'_>, is_ours: bool) -> Login {
+    let user = resolved.get(Setting::GrafanaUser).unwrap_or(Login::ADMIN);
+    // An external Grafana does not have the container's account, so only a supplied password counts there.
+    let is_new = is_ours && user != resolved.previous_user.as_deref().unwrap_or(Login::ADMIN);
+    let secrets = &resolved.inputs.secrets;
+    let token = secrets.grafana_token.is_some();
+    let password = !token && secrets.grafana_password.is_some();
+    Login { user: user.into(), token, password, given: password || (!token && is_new) }
+}
+
+fn credentials(resolved: &Resolved<'_>, login: &Login, influxdb_is_external: bool) -> Result<Credentials> {
+    let secrets = resolved.inputs.secrets.clone();
+    let user = resolved.text(Setting::InfluxdbUser);
+    if !influxdb_is_external && (user.is_some() || secrets.influxdb_password.is_some()) {
+        return Err(Error::usage(
+            "--influxdb-user and its password are for an external InfluxDB",
+            "add --influxdb-url, or omit them: Clipper writes to the container without credentials",
+        ));
+    }
+    let influxdb = match (user, secrets.influxdb_password) {
+        (Some(user), password) => Some(InfluxdbLogin { user, password: password.unwrap_or_else(|| Secret::new("")) }),
+        (None, Some(_)) => {
+            return Err(Error::usage("a password for InfluxDB was supplied, but no user", "add --influxdb-user"));
+        }
+        (None, None) => None,
+    };
+    Ok(Credentials {
+        grafana_user: login.user.clone(),
+        grafana_password: secrets.grafana_password,
+        default_password: Secret::new(Login::PUBLIC_PASSWORD),
+        grafana_token: secrets.grafana_token,
+        influxdb,
+        ca_file: resolved.inputs.ca_file.clone(),
+    })
+}
+
+/// Where Clipper writes, by its file and its defaults.
+fn target(file: &ClipperFile, inputs: &Inputs, engine: &EngineFacts) -> ClipperTarget {
+    let host = file.influx_ip.clone().unwrap_or_else(|| "127.0.0.1".into());
+    let addresses = inputs.addresses(&host);
+    let is_on_engine = |ip: &IpAddr| match &engine.location {
+        EngineLocation::Here => ip.is_unspecified() || (inputs.has_address)(*ip),
+        EngineLocation::Elsewhere(engine) | EngineLocation::OverSsh { host: engine, .. } => {
+            (inputs.resolve)(engine).contains(ip)
+        }
+    };
+    ClipperTarget {
+        on_engine: addresses.iter().copied().filter(is_on_engine).collect(),
+        addresses,
+        host,
+        port: file.influx_port.as_ref().and_then(|port| port.parse().ok()).unwrap_or(Role::Influxdb.port()),
+        database: file.database.clone().unwrap_or_default(),
+    }
+}
