@@ -255,7 +255,7 @@ fn the_paths_in_contributing_exist() {
 fn test_names() -> String {
     let mut all = String::new();
     all.extend(sources().into_iter().map(|(_, text)| text));
-    for folder in ["tests", "tests/e2e"] {
+    for folder in ["tests", "tests/servers", "tests/e2e"] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_file()) {
             all.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());

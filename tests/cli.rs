@@ -1,7 +1,6 @@
 //! The program without an engine: help, usage, files and precedence. Nothing is changed before all
 //! settings are valid.
 
-use std::io::Write as _;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
@@ -9,26 +8,56 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE;
 use serde_json::json;
 
-use crate::support::run::{Ran, Run, parsed_command, program, ran};
+use crate::support::context::TestContext;
+use crate::support::run::{NO_ENGINE, Ran, Run, parsed_command, program, ran};
 use crate::support::server::{Request, Response, in_background};
 use clipper_metrics::clipper::file::ValueKind;
 use clipper_metrics::model::invocation::typed_option;
 use clipper_metrics::settings::invocation;
 use clipper_metrics::settings::keys::{Setting, TABLE, Values};
 
-/// A socket that does not exist.
-const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
-
 fn run(words: &[&str]) -> Ran {
-    Run::new(words).env("DOCKER_HOST", NO_ENGINE).run()
+    Run::without_engine(words).run()
 }
 
 fn with_file(text: &str, words: &[&str]) -> Ran {
-    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    file.write_all(text.as_bytes()).unwrap();
-    let path = file.path().to_str().unwrap().to_string();
-    let words: Vec<&str> = words.iter().copied().chain(["--config", &path]).collect();
-    run(&words)
+    let it = TestContext::new();
+    run(&[words, &["--config", &it.write("clipper.toml", text)]].concat())
+}
+
+#[test]
+fn errors_with_their_hints_are_the_recorded_ones() {
+    let it = TestContext::new();
+    let bad = &it.write("bad.toml", "name = \"a\"\ninflux_port = 0\n");
+    let unknown = &it.write("unknown.toml", "[metrics]\ngrafana_prot = 3001\n");
+    let mut record = it.record();
+    for (situation, words) in [
+        ("no engine", &["up"][..]),
+        ("no engine", &["logs"]),
+        ("no engine", &["down", "--volumes"]),
+        ("an unknown context", &["status", "--context", "no-such-context"]),
+        ("an option of other commands", &["down", "--grafana-port", "3001", "--name", "a"]),
+        ("an option before the command", &["--grafana-port", "3001", "up", "--name", "a"]),
+        ("an unknown option", &["up", "--frobnicate"]),
+        ("no command", &[]),
+        ("a bad value in Clipper's file", &["up", "-c", bad]),
+        ("an unknown key in Clipper's file", &["up", "-c", unknown]),
+        ("a missing file", &["up", "-c", "/nonexistent/clipper.toml"]),
+        ("a bad port", &["up", "--grafana-port", "70000"]),
+        ("a bad name", &["up", "--name", "Upper"]),
+        ("a database that Clipper cannot write to", &["up", "--database", "a/b"]),
+        ("a URL without a scheme", &["up", "--grafana-url", "localhost:3000"]),
+        ("a duration without a unit", &["up", "--timeout", "soon"]),
+        ("a short retention period", &["up", "--retention", "1m"]),
+        ("a user without a server", &["up", "--influxdb-user", "me"]),
+        ("a format that the command does not have", &["up", "--output", "env"]),
+        ("a backup that does not exist", &["restore", "/nonexistent/clipper.backup"]),
+        ("an unknown command", &["man", "frobnicate"]),
+    ] {
+        let ran = record.run(situation, Run::without_engine(words));
+        assert_ne!(ran.code, 0, "{words:?}");
+    }
+    record.golden("errors.txt");
 }
 
 #[test]
@@ -49,7 +78,7 @@ fn a_known_variable_that_is_not_text_is_an_error_that_names_it() {
     use std::os::unix::ffi::OsStrExt as _;
     let odd = std::ffi::OsStr::from_bytes(b"a\xff");
     let run = |name: &str, words: &[&str]| {
-        let mut command = Run::new(words).env("DOCKER_HOST", NO_ENGINE).command();
+        let mut command = Run::without_engine(words).command();
         ran(&command.env(name, odd).output().unwrap())
     };
     let of_settings = TABLE.iter().flat_map(|key| [Some(key.variable), key.secret_variable]).flatten();
@@ -122,7 +151,7 @@ fn wrong_usage_is_exit_code_2_and_changes_nothing() {
 #[test]
 fn an_unused_variable_is_checked_and_named() {
     for words in [&["up", "--grafana-url", "http://x:3000"][..], &["up", "--grafana-port", "3001"], &["down"]] {
-        let ran = Run::new(words).env("DOCKER_HOST", NO_ENGINE).env("CLIPPER_METRICS_GRAFANA_PORT", "30o0").run();
+        let ran = Run::without_engine(words).env("CLIPPER_METRICS_GRAFANA_PORT", "30o0").run();
         let ran = ran.expect(2);
         assert!(ran.err.contains("CLIPPER_METRICS_GRAFANA_PORT is \"30o0\""), "{words:?}: {}", ran.err);
     }
@@ -188,9 +217,8 @@ fn option_beats_environment_beats_file() {
     let text = "influx_dbname = \"a b;c\"\n";
     // An invalid name shows which source was used: the file's is rejected, the others are not read.
     with_file(text, &["status"]).expect(2);
-    let named = |words: &[&str], variable: &str| {
-        Run::new(words).env("DOCKER_HOST", NO_ENGINE).env("CLIPPER_METRICS_DATABASE", variable).run()
-    };
+    let named =
+        |words: &[&str], variable: &str| Run::without_engine(words).env("CLIPPER_METRICS_DATABASE", variable).run();
     assert!(named(&["status", "--database", "o/"], "e/").expect(2).err.contains("o/"));
     assert!(named(&["status"], "e/").expect(2).err.contains("e/"));
     let file = "influx_port = 1234\n[metrics]\nname = \"of-file\"\n";
@@ -203,17 +231,14 @@ fn a_secret_in_the_environment_beats_the_file_and_an_empty_variable_counts_as_un
     let file = "[metrics]\ngrafana_password_file = \"/nonexistent/password\"\n";
     // The value in the file would be an error.
     with_file(file, &["status"]).expect(2);
-    let mut path = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    path.write_all(file.as_bytes()).unwrap();
-    let config = path.path().to_str().unwrap();
-    let run = |name: &str, value: &str| {
-        Run::new(["status", "--config", config]).env("DOCKER_HOST", NO_ENGINE).env(name, value).run()
-    };
+    let it = TestContext::new();
+    let config = &it.write("clipper.toml", file);
+    let run = |name: &str, value: &str| Run::without_engine(["status", "--config", config]).env(name, value).run();
     let ran = run("CLIPPER_METRICS_GRAFANA_PASSWORD", "secret").expect(1);
     assert!(ran.err.contains("/nonexistent/docker.sock"), "{}", ran.err);
     for variable in ["PULL", "TIMEOUT", "INFLUXDB_URL", "GRAFANA_URL", "INFLUXDB_USER", "OUTPUT", "CONFIG", "NAME"] {
         let name = format!("CLIPPER_METRICS_{variable}");
-        let ran = Run::new(["status"]).env("DOCKER_HOST", NO_ENGINE).env(&name, "").run().expect(1);
+        let ran = Run::without_engine(["status"]).env(&name, "").run().expect(1);
         assert!(ran.err.contains("/nonexistent/docker.sock"), "{variable}: {}", ran.err);
     }
 }
@@ -221,7 +246,7 @@ fn a_secret_in_the_environment_beats_the_file_and_an_empty_variable_counts_as_un
 #[test]
 fn usage_errors_are_json_if_only_the_environment_requests_it() {
     for words in [&["up", "--frobnicate"][..], &["up", "--database", ".."]] {
-        let ran = Run::new(words).env("CLIPPER_METRICS_OUTPUT", "json").env("DOCKER_HOST", NO_ENGINE).run().expect(2);
+        let ran = Run::without_engine(words).env("CLIPPER_METRICS_OUTPUT", "json").run().expect(2);
         assert_eq!(ran.json()["error"]["kind"], "usage", "{words:?}");
     }
     let ran =

@@ -13,25 +13,17 @@
     reason = "a test may panic"
 )]
 
-mod activity;
-mod alerts;
 mod architecture;
 mod cli;
-mod contract;
 mod convergence;
-mod dashboard;
-mod doctor;
 mod e2e;
 mod english;
 mod exports;
-mod external;
 mod help;
 mod kubernetes;
-mod outputs;
-mod ownership;
 mod planner;
 mod plans;
+mod servers;
 mod support;
 mod tls;
-mod user_dashboards;
 mod world;

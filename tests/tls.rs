@@ -1,5 +1,4 @@
-//! TLS: servers with certificates of a private authority, and engines that require client
-//! certificates, with valid, wrong and expired certificates.
+//! Engines that require client certificates, with valid, wrong and expired ones of a private authority.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -15,17 +14,15 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 
 use crate::e2e::lifecycle::interrupt;
-use crate::external::Servers;
-use crate::support::double::Version;
 use crate::support::eventually;
-use crate::support::run::{Ran, Run};
+use crate::support::run::Run;
 use crate::support::server::{Request, Response, in_background};
 
 /// A private certificate authority.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,13 +40,13 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
 }
 
 /// Serves a plain port over TLS; with `clients`, only for certificates signed by the authority.
-fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool) -> u16 {
+pub(crate) fn in_front_of(port: u16, authority: &Authority, is_expired: bool, clients: bool) -> u16 {
     counted(port, authority, is_expired, clients, &Arc::default())
 }
 
@@ -89,39 +86,6 @@ fn counted(port: u16, authority: &Authority, is_expired: bool, clients: bool, co
         });
     });
     own
-}
-
-#[test]
-fn a_private_authority_is_trusted_if_its_certificate_is_supplied() {
-    let it = Servers::start(Version::V12);
-    let (authority, other) = (Authority::new("right"), Authority::new("other"));
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_string()
-    };
-    let (right, wrong) = (file("ca.pem", &authority.pem()), file("other.pem", &other.pem()));
-    let influxdb = it.influxd.url();
-    let run = |port: u16, ca: &[&str]| -> Ran {
-        let grafana = format!("https://127.0.0.1:{port}");
-        let words = ["up", "--influxdb-url", &influxdb, "--grafana-url", &grafana, "--timeout", "5s"];
-        Run::new(words.iter().chain(ca).copied()).env("DOCKER_HOST", "unix:///nonexistent").run()
-    };
-    let good = in_front_of(it.port(), &authority, false, false);
-    run(good, &["--ca-file", &right]).expect(0);
-    let old = in_front_of(it.port(), &authority, true, false);
-    for (port, ca, word) in [
-        (good, &[][..], "not trusted here; --ca-file"),
-        (good, &["--ca-file", &wrong], "not trusted here; --ca-file"),
-        (old, &["--ca-file", &right], "expired"),
-    ] {
-        let ran = run(port, ca).expect(1);
-        assert!(ran.err.contains(word) && ran.err.contains("its certificate"), "{word}: {}", ran.err);
-    }
-    // A file without a certificate is an error about that file.
-    let nonsense = file("nonsense.pem", "nonsense");
-    assert!(run(good, &["--ca-file", &nonsense]).expect(2).err.contains("nonsense.pem"));
 }
 
 /// An engine that answers its version.

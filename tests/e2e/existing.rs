@@ -5,11 +5,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use super::instance::{Instance, SOON, bridge, docker, is_podman, is_rootless, machine};
-use crate::external::Servers;
 use crate::support::double::{Double, Version, handle};
 use crate::support::front::Front;
 use crate::support::influxd::Influxd;
 use crate::support::server::in_background;
+use crate::support::servers::Servers;
 
 #[test]
 fn an_external_grafana_gets_the_published_address() {

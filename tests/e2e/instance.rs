@@ -1,12 +1,14 @@
 //! An instance for one test, with its own name and ports, which leaves nothing behind.
 
 use std::net::UdpSocket;
+use std::ops::Deref;
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::support::context::TestContext;
 use crate::support::run::{Ran, Run, http_with};
 use crate::support::{free_port, influxd, registry};
 
@@ -25,6 +27,15 @@ pub(crate) struct Instance {
     pub influxdb_port: u16,
     pub grafana_port: u16,
     image: Option<String>,
+    context: TestContext,
+}
+
+impl Deref for Instance {
+    type Target = TestContext;
+
+    fn deref(&self) -> &TestContext {
+        &self.context
+    }
 }
 
 impl Instance {
@@ -35,6 +46,7 @@ impl Instance {
             influxdb_port: free_port(),
             grafana_port: free_port(),
             image: std::env::var("CLIPPER_METRICS_TEST_GRAFANA_IMAGE").ok().filter(|image| !image.is_empty()),
+            context: TestContext::new(),
         }
     }
 

@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use super::instance::{Instance, docker};
+use crate::servers::user_dashboards::export;
 use crate::support::registry;
 use crate::support::run::{program, ran};
-use crate::user_dashboards::export;
 
 /// The pages in an order in which their commands work in sequence: README ends without an instance,
 /// and a new one gets a supplied password.

@@ -4,10 +4,10 @@
 use std::process::Stdio;
 
 use super::instance::{Instance, bridge, docker, settings_volumes};
+use crate::servers::user_dashboards::export;
 use crate::support::influxd::{self, Influxd};
 use crate::support::registry;
 use crate::support::run::ran;
-use crate::user_dashboards::export;
 
 #[test]
 fn after_down_an_up_without_options_is_the_same_stack() {

@@ -17,6 +17,7 @@
     reason = "tests and their programs may panic and print, and this is where they wait for conditions"
 )]
 
+pub mod context;
 pub mod double;
 pub mod front;
 pub mod image;
@@ -24,6 +25,7 @@ pub mod influxd;
 pub mod registry;
 pub mod run;
 pub mod server;
+pub mod servers;
 
 use std::time::{Duration, Instant};
 

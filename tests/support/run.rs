@@ -10,6 +10,9 @@ use base64::prelude::BASE64_STANDARD;
 use clap::Parser as _;
 use serde_json::Value;
 
+/// A socket that does not exist.
+pub const NO_ENGINE: &str = "unix:///nonexistent/docker.sock";
+
 /// A run of the program with its own environment.
 pub struct Run {
     pub arguments: Vec<String>,
@@ -29,6 +32,11 @@ impl Run {
     pub fn new<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Self {
         let arguments = arguments.into_iter().map(|word| word.as_ref().to_string()).collect();
         Self { arguments, environment: BTreeMap::new(), home: tempfile::tempdir().unwrap() }
+    }
+
+    /// A run that finds no engine.
+    pub fn without_engine<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        Self::new(arguments).env("DOCKER_HOST", NO_ENGINE)
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {

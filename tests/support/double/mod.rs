@@ -31,7 +31,7 @@ pub enum Version {
     /// 12.2, whose recordings represent all versions from 12.0 to 12.3.
     V12,
     V12_4,
-    /// 12.4 with the changes that Grafana documents for 13; `tests/contract.rs` lists them.
+    /// 12.4 with the changes that Grafana documents for 13; `tests/servers/contract.rs` lists them.
     V13,
 }
 

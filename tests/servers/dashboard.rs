@@ -44,7 +44,7 @@ fn open(influxd: &Influxd, models: usize) -> FirstScreen {
         answer["results"][0]["series"].as_array().cloned().unwrap_or_default()
     };
     let time = "time >= now() - 30m and time <= now()";
-    let dashboard: Value = serde_json::from_str(include_str!("../assets/dashboard.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(include_str!("../../assets/dashboard.json")).unwrap();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name).unwrap();
     let limit = variable("limit")["current"]["value"].as_str().unwrap();

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::external::Servers;
+use crate::servers::user_dashboards::export as shared;
 use crate::support::double::{Double, Version};
 use crate::support::influxd::Influxd;
 use crate::support::run::{Ran, Run};
-use crate::user_dashboards::export as shared;
+use crate::support::servers::Servers;
 
 const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 const SOURCE: &str = "/api/datasources/uid/clipper-metrics";
@@ -17,7 +17,7 @@ const RULES: &str = "/api/v1/provisioning/alert-rules";
 fn with_influxdb(it: &Servers, influxdb: &str, words: &[&str]) -> Ran {
     let grafana = format!("http://127.0.0.1:{}", it.port());
     let urls = ["--influxdb-url", influxdb, "--grafana-url", &grafana];
-    Run::new(words.iter().chain(urls.iter()).copied()).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").run()
+    Run::without_engine(words.iter().chain(urls.iter()).copied()).run()
 }
 
 /// All objects of an instance in Grafana, as stored.
@@ -51,10 +51,7 @@ fn two_teams_with_one_name_never_take_each_others_objects() {
     let theirs = Influxd::start();
     for version in Version::ALL {
         let it = Servers::start(version);
-        let home = tempfile::tempdir().unwrap();
-        let mine = home.path().join("mine.json");
-        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
-        let mine = mine.display().to_string();
+        let mine = it.write("mine.json", shared("mine", "Mine").to_string());
         let options = of_every_kind(version, &mine);
         let words = |verb: &[&'static str]| {
             // `down` looks for the rules without the option.
@@ -124,10 +121,7 @@ fn another_database_is_a_conflict_and_the_hint_keeps_the_earlier_one() {
 fn a_run_without_clippers_file_moves_no_data_source_to_the_default_database() {
     for version in Version::ALL {
         let it = Servers::start(version);
-        let home = tempfile::tempdir().unwrap();
-        let file = home.path().join("test.toml");
-        std::fs::write(&file, "name = \"clipper-test\"\n").unwrap();
-        let file = file.display().to_string();
+        let file = it.write("clipper.toml", "name = \"clipper-test\"\n");
         it.run(&["up", "--config", &file]).expect(0);
         let before = stored(&it, version);
         let bare = it.run(&["up"]).expect(1);
@@ -304,10 +298,7 @@ fn double<T>(it: &Servers, change: impl FnOnce(&mut Double) -> T) -> T {
 fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
     for version in [Version::V12, Version::V12_4, Version::V13] {
         let it = Servers::start(version);
-        let home = tempfile::tempdir().unwrap();
-        let mine = home.path().join("mine.json");
-        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
-        let mine = mine.display().to_string();
+        let mine = it.write("mine.json", shared("mine", "Mine").to_string());
         let words = |verb: &[&'static str]| [verb, &["--dashboard", &mine]].concat();
         it.run(&words(&["up"])).expect(0);
         double(&it, |double| double.save_in_schema_v2("clipper-metrics"));
@@ -321,12 +312,8 @@ fn a_dashboard_saved_in_schema_v2_counts_as_edited() {
         it.run(&words(&["up"])).expect(0);
         it.run(&words(&["doctor"]));
         assert_eq!(it.ask("GET", DASHBOARD, None).0, 406, "{version:?}: it was left alone");
-        let files = home.path().join("files").display().to_string();
-        let password = home.path().join("password");
-        std::fs::write(&password, "admin").unwrap();
-        let password = password.display().to_string();
-        let account = ["--grafana-password-file", password.as_str()];
-        let exported = it.run(&[&["export", "provisioning", files.as_str()], &account[..]].concat()).expect(0);
+        let [option, file] = it.grafana_password("admin");
+        let exported = it.run(&["export", "provisioning", &it.path("files"), &option, &file]).expect(0);
         assert!(exported.err.contains("schema v2"), "{version:?}: {}", exported.err);
         it.run(&words(&["up", "--overwrite-dashboard"])).expect(0);
         assert_eq!(it.ask("GET", DASHBOARD, None).0, 200, "{version:?}");
@@ -355,10 +342,7 @@ fn an_unreadable_resource_is_a_finding_about_that_resource_alone() {
         ("/api/orgs/name/Team", "organisation", 500),
     ] {
         let it = Servers::start(Version::V12_4);
-        let home = tempfile::tempdir().unwrap();
-        let mine = home.path().join("mine.json");
-        std::fs::write(&mine, shared("mine", "Mine").to_string()).unwrap();
-        let mine = mine.display().to_string();
+        let mine = it.write("mine.json", shared("mine", "Mine").to_string());
         let mut options = of_every_kind(Version::V12_4, &mine);
         if resource == "organisation" {
             options.extend(["--grafana-org", "Team"]);

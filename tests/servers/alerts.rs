@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use crate::external::Servers;
 use crate::support::double::Version;
+use crate::support::servers::Servers;
 
 /// Versions with an API for alert rules.
 const ALERTING: [Version; 4] = [Version::V9, Version::V12, Version::V12_4, Version::V13];
@@ -50,10 +50,8 @@ fn both_rules_are_created_updated_and_removed_with_the_settings() {
         let mut slower = it.ask("GET", &group, None).1;
         slower["interval"] = json!(60);
         assert_eq!(it.ask("PUT", &group, Some(&slower)).0, 200, "{version:?}");
-        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
         let text = "slo_micros = 7000\n[metrics]\nalerts = true\nalert_latency_after = \"90s\"\n";
-        std::fs::write(file.path(), text).unwrap();
-        let config = file.path().to_str().unwrap();
+        let config = &it.write("clipper.toml", text);
         let differs = it.run(&["status", "--output", "json", "--config", config]).expect(3).json();
         assert!(differs["alerts"]["differences"].to_string().contains("7000"), "{version:?}: {differs}");
         it.run(&["up", "--config", config]).expect(0);

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::external::Servers;
 use crate::support::double::Version;
+use crate::support::servers::Servers;
 
 /// A dashboard that was exported for sharing, with a placeholder for its data source.
 pub(crate) fn export(uid: &str, title: &str) -> Value {
@@ -25,19 +25,8 @@ pub(crate) fn export(uid: &str, title: &str) -> Value {
     })
 }
 
-/// A folder with such files.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn write(&self, name: &str, dashboard: &Value) -> String {
-        let path = self.0.path().join(name);
-        std::fs::write(&path, dashboard.to_string()).unwrap();
-        path.to_str().unwrap().into()
-    }
+fn write(it: &Servers, name: &str, dashboard: &Value) -> String {
+    it.write(name, dashboard.to_string())
 }
 
 fn path_of(uid: &str) -> String {
@@ -47,8 +36,8 @@ fn path_of(uid: &str) -> String {
 #[test]
 fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
     for version in Version::ALL {
-        let (it, files) = (Servers::start(version), Files::new());
-        let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("", "Two")));
+        let it = Servers::start(version);
+        let (one, two) = (write(&it, "a.json", &export("one", "One")), write(&it, "b.json", &export("", "Two")));
         let up = ["up", "--dashboard", &one, "--dashboard", &two];
         let first = it.run(&up).expect(0);
         assert!(first.out.contains("/d/one") && first.out.contains("Two"), "{version:?}: {}", first.out);
@@ -68,7 +57,7 @@ fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
         // A newer file is imported, and a deleted dashboard is restored.
         let mut newer = export("one", "One");
         newer["panels"][0]["title"] = json!("Renamed");
-        files.write("a.json", &newer);
+        write(&it, "a.json", &newer);
         it.ask("DELETE", &path_of(own[1]["uid"].as_str().unwrap()), None);
         let out_of_sync = it.run(&status).expect(3).json();
         assert_eq!(out_of_sync["user_dashboards"][0]["state"], "differs", "{version:?}");
@@ -84,7 +73,7 @@ fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
         edited["panels"][0]["title"] = json!("Mine");
         let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
-        files.write("a.json", &export("one", "One"));
+        write(&it, "a.json", &export("one", "One"));
         let kept = it.run(&up).expect(0);
         assert!(kept.out.contains("\"One\" was edited and is kept"), "{version:?}: {}", kept.out);
         assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["panels"][0]["title"], "Mine");
@@ -97,8 +86,8 @@ fn an_export_gets_the_data_source_and_follows_its_file_until_it_is_edited() {
 #[test]
 fn deregistering_removes_them_unless_edited() {
     for version in Version::ALL {
-        let (it, files) = (Servers::start(version), Files::new());
-        let (one, two) = (files.write("a.json", &export("one", "One")), files.write("b.json", &export("two", "Two")));
+        let it = Servers::start(version);
+        let (one, two) = (write(&it, "a.json", &export("one", "One")), write(&it, "b.json", &export("two", "Two")));
         let given = ["--dashboard", &one, "--dashboard", &two, "--grafana-folder", "Ours"];
         it.run(&[&["up"][..], &given].concat()).expect(0);
         assert_eq!(it.ask("GET", &path_of("one"), None).1["meta"]["folderTitle"], "Ours", "{version:?}");
@@ -122,16 +111,16 @@ fn deregistering_removes_them_unless_edited() {
 #[test]
 fn conflicts_are_reported_before_anything_changes() {
     for version in Version::ALL {
-        let (it, files) = (Servers::start(version), Files::new());
+        let it = Servers::start(version);
         let theirs = json!({"dashboard": {"uid": "one", "title": "Theirs", "panels": [], "schemaVersion": 27}});
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&theirs)).0, 200);
-        let file = files.write("a.json", &export("one", "One"));
+        let file = write(&it, "a.json", &export("one", "One"));
         for options in [&["--dashboard", &file][..], &["--dashboard", &file, "--overwrite-dashboard"]] {
             let up = it.run(&[&["up"][..], options].concat()).expect(1);
             assert!(up.err.contains("\"Theirs\"") && up.err.contains("another uid"), "{version:?}: {}", up.err);
         }
         // Before 10, the title is a conflict as well; the message names the other file.
-        let namesake = files.write("b.json", &export("other", "Theirs"));
+        let namesake = write(&it, "b.json", &export("other", "Theirs"));
         let plan = it.run(&["up", "--dashboard", &namesake, "--dry-run"]).expect(3);
         let is_blocked = plan.out.contains("\"Theirs\"") && plan.out.contains("another title");
         assert_eq!(is_blocked, version < Version::V12, "{version:?}: {}", plan.out);
@@ -139,7 +128,7 @@ fn conflicts_are_reported_before_anything_changes() {
         assert_eq!(it.ask("GET", &path_of("clipper-metrics"), None).0, 404, "{version:?}");
         assert_eq!(it.ask("GET", &path_of("one"), None).1["dashboard"]["title"], "Theirs");
         // A dashboard imported by another instance is foreign as well.
-        let other = files.write("c.json", &export("shared", "Shared"));
+        let other = write(&it, "c.json", &export("shared", "Shared"));
         it.run(&["up", "--name", "first", "--dashboard", &other]).expect(0);
         let second = it.run(&["up", "--name", "second", "--dashboard", &other]).expect(1);
         assert!(second.err.contains("\"Shared\""), "{version:?}: {}", second.err);
@@ -148,12 +137,12 @@ fn conflicts_are_reported_before_anything_changes() {
 
 #[test]
 fn an_invalid_file_is_a_usage_error_and_no_request_is_sent() {
-    let (it, files) = (Servers::start(Version::V12), Files::new());
-    let no_dashboard = files.write("no.json", &json!({"a": 1}));
-    let (one, two) = (files.write("one.json", &export("u", "One")), files.write("two.json", &export("u", "Two")));
-    let own_uid = files.write("own.json", &export("clipper-metrics", "Mine"));
-    let absent = files.0.path().join("absent.json").to_str().unwrap().to_string();
-    let folder = files.0.path().to_str().unwrap().to_string();
+    let it = Servers::start(Version::V12);
+    let no_dashboard = write(&it, "no.json", &json!({"a": 1}));
+    let (one, two) = (write(&it, "one.json", &export("u", "One")), write(&it, "two.json", &export("u", "Two")));
+    let own_uid = write(&it, "own.json", &export("clipper-metrics", "Mine"));
+    let absent = it.path("absent.json");
+    let folder = it.path("");
     for (given, named) in [
         (vec![&no_dashboard], "is not a dashboard"),
         (vec![&one, &two], "the same uid"),
@@ -173,16 +162,16 @@ fn an_invalid_file_is_a_usage_error_and_no_request_is_sent() {
 #[test]
 fn doctor_runs_their_queries_too() {
     for version in Version::ALL {
-        let (it, files) = (Servers::start(version), Files::new());
+        let it = Servers::start(version);
         let mut broken = export("one", "One");
-        let file = files.write("a.json", &broken);
+        let file = write(&it, "a.json", &broken);
         it.run(&["up", "--dashboard", &file]).expect(0);
         it.run(&["demo", "--models", "m1", "--backfill", "10m"]).expect(0);
         let well = it.run(&["doctor", "--dashboard", &file]).expect(0);
         assert!(well.out.contains("Counter"), "{version:?}: {}", well.out);
         broken["panels"][0]["targets"][0]["query"] =
             json!("SELECT mean(\"valeu\") FROM \"m1_prediction_counter\" WHERE $timeFilter GROUP BY time($__interval)");
-        files.write("a.json", &broken);
+        write(&it, "a.json", &broken);
         it.run(&["up", "--dashboard", &file]).expect(0);
         let sick = it.run(&["doctor", "--dashboard", &file]).expect(3);
         let first = sick.out.lines().next().unwrap();
@@ -208,10 +197,10 @@ fn input_path(name: &str) -> String {
 #[test]
 fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
     for version in Version::ALL {
-        let (it, files) = (Servers::start(version), Files::new());
+        let it = Servers::start(version);
         // The refresh interval of the bundled dashboard is also below this minimum.
         it.double.lock().unwrap().refresh_at_most_every(60);
-        let file = files.write("a.json", &input("refresh.json"));
+        let file = write(&it, "a.json", &input("refresh.json"));
         let up = ["up", "--dashboard", &file];
         it.run(&up).expect(0);
         let stored = || it.ask("GET", &path_of("pub-refr"), None).1["dashboard"].clone();
@@ -226,7 +215,7 @@ fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
         for title in ["Second", "Third"] {
             let mut newer = input("refresh.json");
             newer["panels"] = json!([{"id": 1, "type": "text", "title": title}]);
-            files.write("a.json", &newer);
+            write(&it, "a.json", &newer);
             it.run(&up).expect(0);
             assert_eq!(stored()["panels"][0]["title"], title, "{version:?}");
         }
@@ -245,7 +234,7 @@ fn a_value_changed_by_grafana_during_a_save_is_not_an_edit() {
         edited["panels"][0]["title"] = json!("Mine");
         let save = json!({"dashboard": edited, "overwrite": true, "folderUid": ""});
         assert_eq!(it.ask("POST", "/api/dashboards/db", Some(&save)).0, 200);
-        files.write("a.json", &input("refresh.json"));
+        write(&it, "a.json", &input("refresh.json"));
         let kept = it.run(&up).expect(0);
         assert!(kept.out.contains("\"Min refresh\" was edited and is kept"), "{version:?}: {}", kept.out);
         assert_eq!(stored()["panels"][0]["title"], "Mine", "{version:?}");
@@ -262,12 +251,12 @@ struct Tried<'a> {
 
 impl<'a> Tried<'a> {
     /// Imports an input, after which it is in sync.
-    fn import(it: &'a Servers, files: &Files, name: &str, change: impl FnOnce(&mut Value)) -> Self {
+    fn import(it: &'a Servers, name: &str, change: impl FnOnce(&mut Value)) -> Self {
         let text = std::fs::read_to_string(input_path(name)).unwrap();
         let mut dashboard: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap();
         let as_it_is = dashboard.clone();
         change(&mut dashboard);
-        let file = if dashboard == as_it_is { input_path(name) } else { files.write(name, &dashboard) };
+        let file = if dashboard == as_it_is { input_path(name) } else { write(it, name, &dashboard) };
         let up = it.run(&["up", "--dashboard", &file]).expect(0).out;
         assert!(it.run(&["up", "--dashboard", &file]).expect(0).out.contains("nothing to do"), "{name}");
         Self { it, file, up }
@@ -301,9 +290,9 @@ fn with_reports(version: Version) -> Servers {
 #[test]
 fn every_layout_is_checked_and_a_missing_data_source_is_reported_at_once() {
     for version in Version::ALL {
-        let (it, files) = (with_reports(version), Files::new());
+        let it = with_reports(version);
         for name in ["rows.json", "panels.json"] {
-            let tried = Tried::import(&it, &files, name, |_| {});
+            let tried = Tried::import(&it, name, |_| {});
             let named = "panel \"p\" uses the data source \"nowhere\", which Grafana does not have";
             assert!(tried.up.contains(named), "{version:?} {name}: {}", tried.up);
             let (state, message, hint) = tried.panel("p");
@@ -312,7 +301,7 @@ fn every_layout_is_checked_and_a_missing_data_source_is_reported_at_once() {
             // With the default data source, its query turns out to be invalid.
             it.ask("DELETE", &path_of(input(name)["uid"].as_str().unwrap()), None);
             let list = if name == "rows.json" { "/rows/0/panels/0" } else { "/panels/0" };
-            let tried = Tried::import(&it, &files, name, |dashboard| {
+            let tried = Tried::import(&it, name, |dashboard| {
                 dashboard.pointer_mut(list).unwrap()["datasource"] = Value::Null;
             });
             assert!(!tried.up.contains("nowhere"), "{version:?} {name}: {}", tried.up);
@@ -326,11 +315,11 @@ fn every_layout_is_checked_and_a_missing_data_source_is_reported_at_once() {
 #[test]
 fn foreign_parts_are_imported_unchanged_and_reported() {
     for version in Version::ALL {
-        let (it, files) = (with_reports(version), Files::new());
-        let second = Tried::import(&it, &files, "second.json", |_| {});
+        let it = with_reports(version);
+        let second = Tried::import(&it, "second.json", |_| {});
         assert!(second.up.contains("\"fetzerch-sunandmoon-datasource\" (DS_SUN)"), "{version:?}: {}", second.up);
         second.is_well();
-        let other = Tried::import(&it, &files, "other-type.json", |_| {});
+        let other = Tried::import(&it, "other-type.json", |_| {});
         assert!(other.up.contains("\"prometheus\" (DS_PROMETHEUS)"), "{version:?}: {}", other.up);
         let stored = it.ask("GET", &path_of("case-other-type"), None).1;
         let source = &stored["dashboard"]["panels"][0]["datasource"];
@@ -338,7 +327,7 @@ fn foreign_parts_are_imported_unchanged_and_reported() {
         assert_eq!(reference, "${DS_PROMETHEUS}", "{version:?}");
         let (state, message, _) = other.panel("p");
         assert!(state == "failed" && message.contains("${DS_PROMETHEUS}"), "{version:?}: {message}");
-        let flux = Tried::import(&it, &files, "flux.json", |_| {});
+        let flux = Tried::import(&it, "flux.json", |_| {});
         assert!(flux.up.contains("panel \"f\" is written in Flux"), "{version:?}: {}", flux.up);
         let (state, message, _) = flux.panel("f");
         assert!(state == "failed" && message.contains("Flux"), "{version:?}: {message}");
@@ -351,9 +340,9 @@ fn foreign_parts_are_imported_unchanged_and_reported() {
 #[test]
 fn a_library_panel_is_imported_with_its_dashboard() {
     for version in Version::ALL {
-        let (it, files) = (with_reports(version), Files::new());
+        let it = with_reports(version);
         let query = "SELECT last(\"value\") FROM \"m1_prediction_counter\" WHERE $timeFilter";
-        let library = Tried::import(&it, &files, "lib.json", |dashboard| {
+        let library = Tried::import(&it, "lib.json", |dashboard| {
             dashboard["__elements"]["l1"]["model"]["targets"][0]["query"] = json!(query);
         });
         let named = "the library panel \"L\" is imported as an ordinary panel";
@@ -366,13 +355,13 @@ fn a_library_panel_is_imported_with_its_dashboard() {
 #[test]
 fn a_panel_without_its_plugin_is_reported_and_text_panels_are_never_queried() {
     for version in Version::ALL {
-        let (it, files) = (with_reports(version), Files::new());
+        let it = with_reports(version);
         // From 11 on, browsers replace this panel by one of Grafana's own.
-        let discrete = Tried::import(&it, &files, "plugin.json", |_| {});
+        let discrete = Tried::import(&it, "plugin.json", |_| {});
         let is_missing = version < Version::V12;
         assert_eq!(discrete.up.contains("natel-discrete-panel"), is_missing, "{version:?}: {}", discrete.up);
         assert_eq!(discrete.panel("d").0, if is_missing { "failed" } else { "passed" }, "{version:?}");
-        let tried = Tried::import(&it, &files, "plugin.json", |dashboard| {
+        let tried = Tried::import(&it, "plugin.json", |dashboard| {
             (dashboard["uid"], dashboard["title"]) = (json!("other-plugin"), json!("Other plugin"));
             dashboard["panels"][0]["type"] = json!("acme-clock-panel");
         });
@@ -382,7 +371,7 @@ fn a_panel_without_its_plugin_is_reported_and_text_panels_are_never_queried() {
         assert!(state == "failed" && message.contains("\"acme-clock-panel\""), "{version:?}: {message}");
         assert!(hint.contains(install) && !hint.contains("--overwrite-dashboard"), "{version:?}: {hint}");
         for name in ["text.json", "bom.json", "odd-target.json", "refresh.json"] {
-            Tried::import(&it, &files, name, |_| {}).is_well();
+            Tried::import(&it, name, |_| {}).is_well();
         }
     }
 }
@@ -390,12 +379,12 @@ fn a_panel_without_its_plugin_is_reported_and_text_panels_are_never_queried() {
 #[test]
 fn time_ranges_and_variables_are_interpreted_as_in_a_browser() {
     for version in Version::ALL {
-        let (it, files) = (with_reports(version), Files::new());
-        let today = Tried::import(&it, &files, "today.json", |_| {});
+        let it = with_reports(version);
+        let today = Tried::import(&it, "today.json", |_| {});
         let (state, message, _) = today.panel("p");
         assert!(state == "passed" && !message.contains("no points"), "{version:?}: {message}");
         it.influxd.write("clipper", "m1_prediction_counter,path=/ value=1");
-        let path = Tried::import(&it, &files, "path-variable.json", |_| {});
+        let path = Tried::import(&it, "path-variable.json", |_| {});
         assert_eq!(path.panel("$path"), ("passed".into(), "1 point".into(), String::new()), "{version:?}");
     }
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::doctor::{forwarded, with_clock};
-use crate::external::Servers;
+use crate::servers::doctor::{forwarded, with_clock};
 use crate::support::double::Version;
 use crate::support::run::Run;
 use crate::support::server::{Request, Response, in_background, unescaped};
+use crate::support::servers::Servers;
 
 /// Clipper's interval between two reports, in seconds.
 const INTERVAL: i64 = 15;
@@ -114,7 +114,7 @@ fn failing_latencies_do_not_hide_reports_and_their_range_does_not_depend_on_the_
     let influxdb = format!("http://127.0.0.1:{front}");
     for clock in ["+0d", "-400d"] {
         let words = ["status", "--database", "d", "--influxdb-url", &influxdb, "--grafana-url", &grafana];
-        let run = Run::new(words.iter().copied().chain(["--output", "json"])).env("DOCKER_HOST", "unix:///nonexistent");
+        let run = Run::without_engine(words.iter().copied().chain(["--output", "json"]));
         let status = with_clock(run, clock).run().json();
         let m1 = model(&status, "m1");
         assert_eq!((&m1["p99_micros"], m1["last_report"].is_string()), (&Value::Null, true), "{m1}");

@@ -2,7 +2,6 @@
 //! panels, with a real InfluxDB and Grafana's double. Tests that need an engine are in
 //! `e2e/doctor.rs`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,11 +9,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::e2e::lifecycle::interrupt;
-use crate::external::Servers;
+use crate::support::context::TestContext;
 use crate::support::double::Version;
 use crate::support::influxd::{self, Influxd};
 use crate::support::run::{Ran, Run};
 use crate::support::server::{Request, Response, in_background};
+use crate::support::servers::Servers;
 use crate::support::{eventually, free_port};
 
 /// The path of the bundled dashboard.
@@ -23,7 +23,7 @@ const DASHBOARD: &str = "/api/dashboards/uid/clipper-metrics";
 /// Servers configured for a Clipper whose model m1 reports, and Clipper's file.
 struct Case {
     servers: Servers,
-    file: tempfile::NamedTempFile,
+    file: String,
 }
 
 impl Case {
@@ -39,21 +39,20 @@ impl Case {
 
     fn without_reports(version: Version, influxd: Influxd) -> Self {
         let servers = Servers::start_with(version, influxd);
-        let file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-        let it = Self { servers, file };
+        let it = Self { file: servers.path("clipper.toml"), servers };
         it.write_file("d", it.servers.influxd.port, &["m1"]);
         it.servers.run(&["up", "--config", it.path()]).expect(0);
         it
     }
 
     fn path(&self) -> &str {
-        self.file.path().to_str().unwrap()
+        &self.file
     }
 
     fn write_file(&self, database: &str, port: u16, models: &[&str]) {
         let models: String = models.iter().map(|name| format!("[[models]]\nname = \"{name}\"\n")).collect();
         let text = format!("influx_dbname = \"{database}\"\ninflux_port = {port}\n{models}");
-        std::fs::write(self.file.path(), text).unwrap();
+        self.servers.write("clipper.toml", text);
     }
 
     /// Writes one report of a model with the current time.
@@ -547,7 +546,7 @@ fn a_grafana_that_does_not_answer_or_rejects_the_login_is_reported() {
         let influxdb = it.servers.influxd.url();
         let words =
             ["doctor", "--config", &config, "--influxdb-url", &influxdb, "--grafana-url", url, "--output", "json"];
-        let run = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent");
+        let run = Run::without_engine(words);
         run.env("CLIPPER_METRICS_GRAFANA_PASSWORD", password).run().expect(3).json()
     };
     let gone = with_grafana(&format!("http://127.0.0.1:{}", free_port()), "admin");
@@ -592,7 +591,7 @@ fn a_slow_panel_is_not_a_failure_of_its_data_source() {
         });
         let grafana = format!("http://127.0.0.1:{busy}");
         let words = ["doctor", "--config", it.path(), "--influxdb-url", &influxdb, "--grafana-url", &grafana];
-        let doctor = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent").run().expect(0);
+        let doctor = Run::without_engine(words).run().expect(0);
         assert!(doctor.out.contains("no answer (i/o timeout), although its data source answers"), "{}", doctor.out);
         assert!(!doctor.out.contains("--overwrite-dashboard"), "{}", doctor.out);
     }
@@ -612,7 +611,7 @@ fn an_interrupted_run_removes_its_probe_and_that_of_a_killed_run_is_removed_late
     let grafana = format!("http://127.0.0.1:{slow}");
     let words = ["doctor", "--config", it.path(), "--influxdb-url", &influxdb, "--grafana-url", &grafana];
     let start = || {
-        let run = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent");
+        let run = Run::without_engine(words);
         run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let process = start();
@@ -636,9 +635,8 @@ fn an_interrupted_run_removes_its_probe_and_that_of_a_killed_run_is_removed_late
 
 #[test]
 fn an_invalid_file_is_an_error_and_changes_nothing() {
-    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
-    file.write_all(b"influx_dbname = \"a&b\"\n").unwrap();
-    let words = ["doctor", "--config", file.path().to_str().unwrap()];
-    let ran = Run::new(words).env("DOCKER_HOST", "unix:///nonexistent").run().expect(2);
+    let it = TestContext::new();
+    let file = it.write("clipper.toml", "influx_dbname = \"a&b\"\n");
+    let ran = Run::without_engine(["doctor", "--config", &file]).run().expect(2);
     assert!(ran.err.contains("Clipper does not escape"), "{}", ran.err);
 }
