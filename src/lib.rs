@@ -13,6 +13,9 @@
 //! Imports go downwards only. `tests/architecture.rs` lists what each directory may import, and enforces it.
 
 #[cfg(test)]
+extern crate self as clipper_metrics;
+
+#[cfg(test)]
 mod arbitrary;
 mod backoff;
 pub mod backup;
@@ -31,4 +34,7 @@ pub mod influxql;
 pub mod model;
 pub mod output;
 mod reconcile;
+#[cfg(test)]
+#[path = "../tests/support/model.rs"]
+pub(crate) mod samples;
 pub mod settings;

@@ -9,9 +9,8 @@ use clipper_metrics::model::login::Credential;
 use clipper_metrics::model::login::DefaultLogin;
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
-    FolderState, GrafanaState, Image, LoginState, ManagedServer, Network, Observed, OrganisationState, OurContainer,
-    PasswordFile, PortHolder, Query, RunState, ServerResponse, SignedInAccount, StoredSettings, Unreadable,
-    VolumeState,
+    GrafanaState, Image, LoginState, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder,
+    Query, RunState, ServerResponse, SignedInAccount, StoredSettings, Unreadable, VolumeState,
 };
 use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::role::Role;
@@ -22,6 +21,7 @@ use clipper_metrics::model::stack::{
 use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
 
+use crate::support::model::grafana_state;
 use crate::world::*;
 
 #[test]
@@ -189,8 +189,6 @@ fn shared_grafana(
         },
     };
     GrafanaState {
-        organisation: OrganisationState::Present,
-        folder: FolderState::NotWanted,
         data_source: match source {
             Origin::Absent => DataSourceState::Missing,
             Origin::Unreadable => DataSourceState::Unreadable(unreadable()),
@@ -209,7 +207,6 @@ fn shared_grafana(
             }),
             (_, other) => other,
         },
-        user_dashboards: vec![],
         alerts: match rules {
             Origin::Unreadable => AlertRulesState::Unreadable(unreadable()),
             _ => AlertRulesState::Seen(ActualAlerts {
@@ -218,7 +215,7 @@ fn shared_grafana(
             }),
         },
         query: Query::Ok,
-        catalogue: None,
+        ..grafana_state()
     }
 }
 
@@ -674,9 +671,9 @@ fn no_account_with_the_default_password_is_published() {
     let login = |account, has_default_password, default_login| LoginState {
         accepted: Some(Credential::Default),
         account,
-        file: PasswordFile::NotRead,
         has_default_password,
         default_login,
+        ..LoginState::default()
     };
     // The account boss was created instead of admin, so admin/admin is rejected.
     let boss =

@@ -10,24 +10,24 @@ use clipper_metrics::model::address::collide;
 use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
-use clipper_metrics::model::invocation::Invocation;
 use clipper_metrics::model::login::{Credential, DefaultLogin};
 use clipper_metrics::model::observed::{
-    ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
-    FolderState, GrafanaState, Image, InfluxdbState, LoginState, Network, Observed, ObservedServer, OrganisationState,
-    OurContainer, PasswordFile, PortHolder, Query, RunState, ServerResponse, SignedInAccount, StoredSettings,
-    VolumeState,
+    ActualAlerts, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState, GrafanaState, Image,
+    InfluxdbState, LoginState, Network, Observed, ObservedServer, OurContainer, PasswordFile, PortHolder, Query,
+    RunState, ServerResponse, SignedInAccount, StoredSettings, VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::{
-    DashboardId, DesiredContainer, DesiredDashboard, DesiredDataSource, DesiredUserDashboard, EngineLocation, Login,
-    MadeFor, Pull, Remembered, Secret, Service, Settings, Stack, UnfinishedRestore,
+    DashboardId, DesiredContainer, DesiredDashboard, DesiredUserDashboard, Login, MadeFor, Remembered, Secret, Service,
+    Settings, Stack, UnfinishedRestore,
 };
 use clipper_metrics::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use clipper_metrics::model::version::Version;
 use clipper_metrics::model::volume_content::{RanVersion, VolumeContent, VolumeFiles};
+
+use crate::support::model;
 
 pub const RUNS: [RunState; 6] =
     [RunState::Created, RunState::Running, RunState::Paused, RunState::Restarting, RunState::Exited(1), RunState::Dead];
@@ -206,20 +206,13 @@ pub fn stack(case: Case) -> Stack {
         let own = case.given.is_some_and(|given| given != DEFAULT);
         let file = role == Role::Grafana && (case.open || own);
         DesiredContainer {
-            role,
-            name: role.object_name("x"),
             config: ContainerConfig {
                 image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
                 publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
-                network: "x".into(),
-                volume: role.object_name("x"),
-                read_only: true,
                 password: if file { PasswordSource::File } else { PasswordSource::Default },
-                host_gateway: false,
-                environment: BTreeMap::new(),
+                ..model::container_config(role)
             },
-            engine_host: None,
-            pinned_image: None,
+            ..model::desired_container(role)
         }
     };
     let address = match case {
@@ -230,54 +223,20 @@ pub fn stack(case: Case) -> Stack {
     let remembered = |value: String| Remembered { value, from_file: false };
     let mut values = BTreeMap::from([("database".to_string(), remembered("d".into()))]);
     values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
+    let base = model::stack();
     Stack {
-        instance: "x".into(),
         influxdb: Service::Container(Box::new(spec(Role::Influxdb, "127.0.0.1"))),
         grafana: Service::Container(Box::new(spec(Role::Grafana, address))),
-        database: "d".into(),
         retention: case.retention,
-        organisation: None,
-        folder: None,
-        data_source: DesiredDataSource {
-            uid: "x".into(),
-            name: "X".into(),
-            url: "http://influxdb:8086".into(),
-            is_url_chosen: false,
-            database: "d".into(),
-            user: String::new(),
-            machine: None,
-        },
-        dashboard: DesiredDashboard {
-            uid: "x".into(),
-            title: "X".into(),
-            content_hash: "new".into(),
-            objective: None,
-            models: None,
-        },
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
-        unreadable_dashboards: vec![],
-        default_image: "grafana:1".into(),
-        restore: None,
-        replaced_restore: None,
-        refused_image: None,
         alerts: match case.alerts {
             None => Alerts::NotManaged,
             Some(false) => Alerts::Off,
             Some(true) => Alerts::On(alert_settings()),
         },
-        login: Login {
-            user: "admin".into(),
-            token: false,
-            password: case.given.is_some(),
-            given: case.given.is_some(),
-        },
+        login: Login { password: case.given.is_some(), given: case.given.is_some(), ..base.login.clone() },
         settings: Some(Settings { values, lost: None }),
-        pull: Pull::Missing,
-        timeout: Duration::from_secs(1),
-        engine: EngineLocation::Here,
-        clipper: None,
-        invocation: Invocation::default(),
-        own_address: None,
+        ..base
     }
 }
 
@@ -301,14 +260,8 @@ pub fn own_dashboard() -> DesiredUserDashboard {
 pub fn seen_dashboard(thing: Thing) -> DashboardState {
     match thing {
         Thing::Missing => DashboardState::Missing,
-        other => DashboardState::Present(ActualDashboard {
-            edited: false,
-            provisioned: false,
-            content_hash: Some(if other == Thing::Right { "new" } else { "old" }.into()),
-            objective: None,
-            models: vec![],
-            made_for: None,
-        }),
+        Thing::Wrong => DashboardState::Present(model::actual_dashboard("old")),
+        Thing::Right => DashboardState::Present(model::actual_dashboard("new")),
     }
 }
 
@@ -444,17 +397,14 @@ impl World {
                 }
                 ContainerState::Ours(Box::new(OurContainer {
                     id: actual.id.to_string(),
-                    name: spec.name.clone(),
-                    name_taken: false,
                     config: (actual.spec != Spec::Unreadable).then_some(config),
                     image_id: actual.version.to_string(),
                     on_network: self.kept() == Some(actual.network),
                     run: actual.run,
-                    crashes_repeatedly: false,
                     has_just_started: self.slow,
-                    started_at: None,
                     published: self.slow.then(|| SocketAddr::from(([127, 0, 0, 1], actual.port))),
                     has_data: (spec.role == Role::Grafana).then_some(self.db.is_some()),
+                    ..model::our_container(spec.role)
                 }))
             }
         };
@@ -487,8 +437,6 @@ impl World {
             _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
             None => ServerResponse::Refusing("wrong password".into()),
             Some(_) => ServerResponse::Answering(GrafanaState {
-                organisation: OrganisationState::Present,
-                folder: FolderState::NotWanted,
                 data_source: match self.source {
                     Thing::Missing => DataSourceState::Missing,
                     Thing::Right => seen_source(desired.data_source.fields(), desired.data_source.made_for()),
@@ -501,7 +449,7 @@ impl World {
                 user_dashboards: desired.user_dashboards.iter().map(|_| seen_dashboard(self.own)).collect(),
                 alerts: seen_alerts(self.rules, case),
                 query,
-                catalogue: None,
+                ..model::grafana_state()
             }),
         };
         let values = match self.settings {
@@ -538,15 +486,11 @@ impl World {
             volume: volume(&self.grafana),
             container: seen_container,
             port_holder: port_holder(Role::Grafana, &self.influxdb, Role::Influxdb),
-            volume_user: None,
-            free_port: None,
-            managed_behind: None,
             probe,
             version: runs_version.map(|version| format!("1.{version}.0")),
             login: login.unwrap_or_default(),
             content: is_read.then(|| self.content()),
-            unreadable: None,
-            last_image: None,
+            ..model::observed_server()
         };
         let last = grafana.files().and_then(|files| files.last_image(grafana.image_label()));
         let last = last.map(|last| ImageRef::parse(&last).unwrap());
@@ -554,7 +498,6 @@ impl World {
         let last_image = last.map(|name| NamedImage { id: name.version().map(|version| version.1.to_string()), name });
         Observed {
             time: self.next_id.into(),
-            engine: None,
             network,
             network_users: self.network_is_used.then(|| "somebody".to_string()).into_iter().collect(),
             settings: StoredSettings {
@@ -568,9 +511,6 @@ impl World {
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, desired.container(Role::Influxdb).unwrap()),
                 port_holder: port_holder(Role::Influxdb, &self.grafana, Role::Grafana),
-                volume_user: None,
-                free_port: None,
-                managed_behind: None,
                 probe: if runs(&self.influxdb) {
                     ServerResponse::Answering(InfluxdbState {
                         has_database: self.database,
@@ -579,15 +519,10 @@ impl World {
                 } else {
                     ServerResponse::Unasked
                 },
-                version: None,
-                login: LoginState::default(),
-                content: None,
-                unreadable: None,
-                last_image: None,
+                ..model::observed_server()
             },
             grafana: ObservedServer { last_image, ..grafana },
-            others: vec![],
-            lookalikes: vec![],
+            ..model::observed()
         }
     }
 

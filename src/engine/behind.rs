@@ -162,8 +162,7 @@ fn published(container: &ContainerSummary) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::container_config::{ContainerConfig, PasswordSource};
-    use crate::model::image::ImageRef;
+    use crate::model::container_config::ContainerConfig;
     use bollard::models::{
         ContainerSummaryNetworkSettings, ContainerSummaryStateEnum as State, EndpointSettings, PortSummary,
     };
@@ -172,14 +171,10 @@ mod tests {
     fn influxdb(instance: &str, at: &str, runs: bool) -> ContainerSummary {
         let at: SocketAddr = at.parse().unwrap();
         let made = ContainerConfig {
-            image: ImageRef::parse("influxdb:1").unwrap(),
             publish: at,
             network: instance.into(),
             volume: Role::Influxdb.object_name(instance),
-            read_only: true,
-            password: PasswordSource::Default,
-            host_gateway: false,
-            environment: std::collections::BTreeMap::new(),
+            ..crate::samples::container_config(Role::Influxdb)
         };
         let port = PortSummary {
             ip: Some(at.ip().to_string()),

@@ -615,14 +615,10 @@ mod tests {
     #[test]
     fn a_vanished_volume_is_recreated_with_its_labels() {
         let config = ContainerConfig {
-            image: crate::model::image::ImageRef::parse("grafana:1").unwrap(),
             publish: "127.0.0.1:0".parse().unwrap(),
-            network: "x".into(),
-            volume: "x-grafana".into(),
             read_only: false,
             password: PasswordSource::File,
-            host_gateway: false,
-            environment: std::collections::BTreeMap::new(),
+            ..crate::samples::container_config(Role::Grafana)
         };
         let creation = Creation { instance: "x", grafana_user: Some("me"), private: true, image: None };
         let labels = labels::of_volume(

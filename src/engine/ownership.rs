@@ -151,24 +151,15 @@ fn publishes(found: &ContainerInspectResponse, role: Role, port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use bollard::models::{HostConfig, PortBinding};
 
     use super::*;
-    use crate::model::container_config::{ContainerConfig, PasswordSource};
-    use crate::model::image::ImageRef;
+    use crate::model::container_config::ContainerConfig;
 
     fn found(volume: &str, at: &str, rw: bool, publish: u16, published: Option<&str>) -> ContainerInspectResponse {
         let config = ContainerConfig {
-            image: ImageRef::parse("influxdb:1").unwrap(),
             publish: ([127, 0, 0, 1], publish).into(),
-            network: "x".into(),
-            volume: "x-influxdb".into(),
-            read_only: true,
-            password: PasswordSource::Default,
-            host_gateway: false,
-            environment: BTreeMap::new(),
+            ..crate::samples::container_config(Role::Influxdb)
         };
         let mount = MountPoint {
             name: Some(volume.into()),

@@ -513,6 +513,7 @@ impl Grafana {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
 
     fn settings() -> AlertSettings {
         AlertSettings {
@@ -527,10 +528,10 @@ mod tests {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
             let mut sent = render(rule, &settings(), 20_000, "x", "x");
-            mark(&mut sent, &fields, &DesiredDataSource::of_x());
+            mark(&mut sent, &fields, &samples::data_source());
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
-            let made_for = Some(DesiredDataSource::of_x().made_for());
+            let made_for = Some(samples::data_source().made_for());
             assert_eq!(read(&sent), ActualRule::Present { edited: false, provisioned: false, fields, made_for });
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {

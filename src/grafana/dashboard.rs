@@ -217,16 +217,16 @@ pub fn read(dashboard: &Value) -> ActualDashboard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
 
     fn desired() -> (DesiredDashboard, DesiredDataSource) {
         let dashboard = DesiredDashboard {
-            uid: "x".into(),
-            title: "X".into(),
             content_hash: content_hash(),
             objective: Some(10_000),
             models: Some(vec!["m1".into(), "a,\"b\"".into()]),
+            ..samples::dashboard()
         };
-        (dashboard, DesiredDataSource { name: "Name".into(), ..DesiredDataSource::of_x() })
+        (dashboard, DesiredDataSource { name: "Name".into(), ..samples::data_source() })
     }
 
     #[test]

@@ -537,6 +537,7 @@ fn seen_data_source(sources: &[Value], desired: &DesiredDataSource) -> DataSourc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
 
     #[test]
     fn proxy_settings_are_listed_and_kept_only_if_there_may_be_a_proxy() {
@@ -546,7 +547,7 @@ mod tests {
         }});
         assert_eq!(other_settings(&present), "httpHeaderName1, tlsAuth, basicAuth");
         for keeps in [false, true] {
-            let mut body = data_source_body(&DesiredDataSource::of_x());
+            let mut body = data_source_body(&samples::data_source());
             keep_settings(&mut body, &present, keeps);
             assert_eq!(other_settings(&body).is_empty(), !keeps);
             assert_eq!(body["basicAuthUser"].is_null(), !keeps);
@@ -570,7 +571,7 @@ mod tests {
                 let _ = classify(api, status, &json, String::new);
             }
             let list: Vec<Value> = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
-            let _ = seen_data_source(&list, &DesiredDataSource::of_x());
+            let _ = seen_data_source(&list, &samples::data_source());
             let _ = dashboard::read(&json);
         }
     }
@@ -578,14 +579,14 @@ mod tests {
     #[test]
     fn a_managed_data_source_is_identified_by_its_mark_and_others_by_name_or_uid() {
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
-        assert!(matches!(seen_data_source(&[ours], &DesiredDataSource::of_x()), DataSourceState::Ours { .. }));
+        assert!(matches!(seen_data_source(&[ours], &samples::data_source()), DataSourceState::Ours { .. }));
         for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
-            assert!(matches!(seen_data_source(&[theirs], &DesiredDataSource::of_x()), DataSourceState::Foreign(_)));
+            assert!(matches!(seen_data_source(&[theirs], &samples::data_source()), DataSourceState::Foreign(_)));
         }
-        assert_eq!(seen_data_source(&[], &DesiredDataSource::of_x()), DataSourceState::Missing);
+        assert_eq!(seen_data_source(&[], &samples::data_source()), DataSourceState::Missing);
         // The instance's data source was renamed, and another one has its old name.
         let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
         let theirs = json!({"uid": "y", "name": "X"});
-        assert!(matches!(seen_data_source(&[ours, theirs], &DesiredDataSource::of_x()), DataSourceState::Foreign(_)));
+        assert!(matches!(seen_data_source(&[ours, theirs], &samples::data_source()), DataSourceState::Foreign(_)));
     }
 }

@@ -159,10 +159,11 @@ pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::samples;
 
     #[test]
     fn the_hint_depends_on_the_failure() {
-        let source = |url: &str| DesiredDataSource { url: url.into(), ..DesiredDataSource::of_x() };
+        let source = |url: &str| DesiredDataSource { url: url.into(), ..samples::data_source() };
         let theirs = source("http://host.docker.internal:8086");
         let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
         assert!(is_refused(refused) && !is_refused("i/o timeout"));

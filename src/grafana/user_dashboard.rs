@@ -319,9 +319,10 @@ fn for_each_text(value: &mut Value, change: &mut impl FnMut(&mut String)) {
 mod tests {
     use super::super::dashboard;
     use super::*;
+    use crate::samples;
 
     fn source() -> DesiredDataSource {
-        DesiredDataSource { name: "Clipper Metrics (x)".into(), ..DesiredDataSource::of_x() }
+        DesiredDataSource { name: "Clipper Metrics (x)".into(), ..samples::data_source() }
     }
 
     fn export() -> Value {

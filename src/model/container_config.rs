@@ -152,18 +152,16 @@ impl fmt::Display for Difference {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::role::Role;
 
     #[test]
     fn a_configuration_survives_its_label() {
         let config = ContainerConfig {
             image: ImageRef::parse("m:5000/grafana/grafana:12.4.10").unwrap(),
             publish: "[::1]:3000".parse().unwrap(),
-            network: "x".into(),
-            volume: "x-grafana".into(),
-            read_only: true,
             password: PasswordSource::File,
-            host_gateway: false,
             environment: [("GF_A".to_string(), "b=c".to_string())].into(),
+            ..crate::samples::container_config(Role::Grafana)
         };
         assert_eq!(ContainerConfig::from_fields(&config.fields()), Some(config.clone()));
         for name in config.fields().keys().filter(|name| !name.starts_with(ContainerConfig::VARIABLE)) {

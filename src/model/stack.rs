@@ -466,22 +466,6 @@ impl fmt::Display for MadeFor {
     }
 }
 
-#[cfg(test)]
-impl DesiredDataSource {
-    /// The data source of an instance `x`, for tests.
-    pub(crate) fn of_x() -> Self {
-        Self {
-            uid: "x".into(),
-            name: "X".into(),
-            url: "http://influxdb:8086".into(),
-            is_url_chosen: false,
-            database: "d".into(),
-            user: String::new(),
-            machine: None,
-        }
-    }
-}
-
 impl DesiredDataSource {
     /// The field for settings made by users, such as a client certificate for a proxy in front of InfluxDB.
     pub const OTHER_SETTINGS: &'static str = "other settings";

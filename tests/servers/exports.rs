@@ -122,7 +122,7 @@ fn files_are_written_only_for_the_named_organisation() {
         let (_, created) = it.ask("POST", "/api/orgs", Some(&json!({"name": "Team"})));
         provisioning(&it, &files, &["--grafana-org", "Team", &option, &file]).expect(0);
         for path in ["datasources/clipper-metrics.yaml", "dashboards/clipper-metrics.yaml"] {
-            let file: Value = serde_saphyr::from_str(&it.read(&format!("files/{path}"))).unwrap();
+            let file: Value = serde_saphyr::from_str(&it.read(format!("files/{path}"))).unwrap();
             let entry = [&file["datasources"][0], &file["providers"][0]].into_iter().find(|one| one.is_object());
             assert_eq!(entry.unwrap()["orgId"], created["orgId"], "{version:?}: {path}");
         }
@@ -191,6 +191,6 @@ fn provisioned_alert_rules_are_reported_and_deleted_by_later_files() {
     for kind in ["swarm", "kubernetes"] {
         without_engine(&home, &["export", kind, &home.path(kind)]).expect(0);
         let file = if kind == "swarm" { "provisioning/alerting/clipper-metrics.yaml" } else { "provisioning.yaml" };
-        assert!(home.read(&format!("{kind}/{file}")).contains("deleteRules"), "{kind}");
+        assert!(home.read(format!("{kind}/{file}")).contains("deleteRules"), "{kind}");
     }
 }

@@ -22,6 +22,7 @@ pub mod double;
 pub mod front;
 pub mod image;
 pub mod influxd;
+pub mod model;
 pub mod registry;
 pub mod run;
 pub mod server;
