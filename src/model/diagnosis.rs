@@ -8,60 +8,22 @@ use super::names::names;
 use super::results::{SchemaVersion, seconds};
 
 /// The subject of one check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Check {
-    /// Whether Clipper can write to an InfluxDB with these settings.
-    ClipperSettings,
-    /// InfluxDB at the address that Clipper writes to.
-    Influxdb,
-    /// The database that Clipper writes to.
-    Database,
-    /// Writing a point as Clipper does.
-    Write,
-    /// Querying InfluxDB for that point.
-    ReadBack,
-    /// The clocks of this machine and the servers.
-    Clocks,
-    /// The types of the fields that Clipper writes.
-    FieldTypes,
-    /// Grafana and the login.
-    Grafana,
-    /// Grafana's InfluxDB plugin.
-    Plugin,
-    /// Grafana's data source.
-    DataSource,
-    /// Querying Grafana for the point.
-    Query,
-    /// The dashboard.
-    Dashboard,
-    /// A variable of the dashboard, by its name.
-    Variable(String),
-    /// A panel of the dashboard, by its title.
-    Panel(String),
-    /// The reports that Clipper itself has sent.
-    Reports,
+#[derive(Debug, Clone)]
+pub(crate) struct Check {
+    name: &'static str,
+    title: &'static str,
+    object: Option<String>,
 }
 
 impl Check {
-    /// The name in JSON, which never changes, and the title in text.
-    const fn names(&self) -> (&'static str, &'static str) {
-        match self {
-            Self::ClipperSettings => ("clipper_settings", "Clipper's settings"),
-            Self::Influxdb => ("influxdb", "InfluxDB"),
-            Self::Database => ("database", "database"),
-            Self::Write => ("write", "write"),
-            Self::ReadBack => ("read_back", "read back"),
-            Self::Clocks => ("clocks", "clocks"),
-            Self::FieldTypes => ("field_types", "field types"),
-            Self::Grafana => ("grafana", "Grafana"),
-            Self::Plugin => ("plugin", "plugin"),
-            Self::DataSource => ("data_source", "data source"),
-            Self::Query => ("query", "query"),
-            Self::Dashboard => ("dashboard", "dashboard"),
-            Self::Variable(_) => ("variable", "variable"),
-            Self::Panel(_) => ("panel", "panel"),
-            Self::Reports => ("reports", "Clipper's reports"),
-        }
+    /// A check with its name in JSON, which never changes, and its title in text.
+    pub(crate) const fn new(name: &'static str, title: &'static str) -> Self {
+        Self { name, title, object: None }
+    }
+
+    /// The check of one variable or panel.
+    pub(crate) fn about(self, object: String) -> Self {
+        Self { object: Some(object), ..self }
     }
 }
 
@@ -140,19 +102,13 @@ pub(crate) struct CheckResult {
 
 impl CheckResult {
     pub(crate) fn new(check: Check, outcome: CheckOutcome, time: Duration) -> Self {
-        let (name, title) = check.names();
+        let Check { name, title, object } = check;
         let (state, message, hint) = match outcome {
             CheckOutcome::Passed(message) => (CheckState::Passed, message, String::new()),
             CheckOutcome::Failed(failure) => (CheckState::Failed, failure.why, failure.hint),
             CheckOutcome::Skipped(why) => (CheckState::Skipped, why, String::new()),
         };
-        let (object, title) = match check {
-            Check::Variable(object) | Check::Panel(object) => {
-                let title = format!("{title} {object}");
-                (Some(object), title)
-            }
-            _ => (None, title.into()),
-        };
+        let title = object.as_ref().map_or_else(|| title.into(), |object| format!("{title} {object}"));
         Self { check: name, object, state, message, seconds: seconds(time), title, hint, time }
     }
 }
@@ -323,13 +279,14 @@ mod tests {
     #[test]
     fn the_first_failure_is_reported_and_only_panels_that_answer_count() {
         let passed = || CheckOutcome::Passed(String::new());
+        let panel = |title: &str| Check::new("panel", "panel").about(title.into());
         let checks = [
-            (Check::Influxdb, passed()),
-            (Check::Write, CheckOutcome::failed("disk", "free")),
-            (Check::ReadBack, CheckOutcome::Skipped("no point".into())),
-            (Check::Panel("a".into()), passed()),
-            (Check::Panel("b".into()), CheckOutcome::failed("field", "edit")),
-            (Check::Panel("c".into()), CheckOutcome::Skipped("elsewhere".into())),
+            (Check::new("influxdb", "InfluxDB"), passed()),
+            (Check::new("write", "write"), CheckOutcome::failed("disk", "free")),
+            (Check::new("read_back", "read back"), CheckOutcome::Skipped("no point".into())),
+            (panel("a"), passed()),
+            (panel("b"), CheckOutcome::failed("field", "edit")),
+            (panel("c"), CheckOutcome::Skipped("elsewhere".into())),
         ];
         let checks = checks.map(|(check, outcome)| CheckResult::new(check, outcome, Duration::ZERO));
         let diagnosis = Diagnosis::new("x".into(), checks.into());

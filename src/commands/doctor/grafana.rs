@@ -18,6 +18,14 @@ use crate::model::stack::{DashboardId, Stack};
 use crate::model::status::{ObjectState, QueryState, ServerState, Status};
 use crate::model::text::count;
 
+pub(super) const GRAFANA: Check = Check::new("grafana", "Grafana");
+const PLUGIN: Check = Check::new("plugin", "plugin");
+const DATA_SOURCE: Check = Check::new("data_source", "data source");
+const QUERY: Check = Check::new("query", "query");
+const DASHBOARD: Check = Check::new("dashboard", "dashboard");
+const VARIABLE: Check = Check::new("variable", "variable");
+const PANEL: Check = Check::new("panel", "panel");
+
 impl Examination<'_> {
     /// Checks the way from the database to the panels.
     pub(super) async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
@@ -26,7 +34,7 @@ impl Examination<'_> {
             Ok(grafana) => grafana,
             Err(error) => {
                 let outcome = CheckOutcome::failed(error.to_string(), error.hint(&stack.invocation));
-                return self.note(Check::Plugin, outcome, Duration::ZERO);
+                return self.note(PLUGIN, outcome, Duration::ZERO);
             }
         };
         let plugin = async {
@@ -40,16 +48,16 @@ impl Examination<'_> {
                 Err(error) => CheckOutcome::failed(error.to_string(), "-v shows every request"),
             }
         };
-        self.timed(Check::Plugin, plugin).await;
+        self.timed(PLUGIN, plugin).await;
         let is_there = !matches!(status.data_source.state, ObjectState::Missing | ObjectState::Unknown);
-        self.note(Check::DataSource, data_source(status, stack), Duration::ZERO);
+        self.note(DATA_SOURCE, data_source(status, stack), Duration::ZERO);
         let query = self.query(&grafana, target, status, is_stored && is_there);
         let (started, outcome) = (Instant::now(), query.await);
-        self.note(Check::Query, outcome, started.elapsed());
+        self.note(QUERY, outcome, started.elapsed());
         let unanswerable = unanswerable(status);
         for id in stack.dashboards() {
             let (uid, title, _) = stack.dashboard_identity(id);
-            self.note(Check::Dashboard, dashboard(status, stack, id), Duration::ZERO);
+            self.note(DASHBOARD, dashboard(status, stack, id), Duration::ZERO);
             if unanswerable.is_some() {
                 continue;
             }
@@ -59,13 +67,13 @@ impl Examination<'_> {
                 Err(error) => {
                     let why = format!("the queries of dashboard {title:?} cannot be run: {error}");
                     let outcome = CheckOutcome::failed(why, look_at(stack, Role::Grafana));
-                    self.note(Check::Dashboard, outcome, Duration::ZERO);
+                    self.note(DASHBOARD, outcome, Duration::ZERO);
                 }
             }
         }
         if let Some(why) = unanswerable {
             let why = format!("the queries of panels and variables are not run: {why}");
-            self.note(Check::Dashboard, CheckOutcome::Skipped(why), Duration::ZERO);
+            self.note(DASHBOARD, CheckOutcome::Skipped(why), Duration::ZERO);
         }
     }
 
@@ -124,7 +132,7 @@ impl Examination<'_> {
         };
         let message = format!("Grafana's data source {name:?} gets no answer from the InfluxDB at {url}: {why}");
         if !self.results.iter().any(|result| result.state == CheckState::Failed && result.message == message) {
-            self.note(Check::DataSource, CheckOutcome::failed(message, hint), Duration::ZERO);
+            self.note(DATA_SOURCE, CheckOutcome::failed(message, hint), Duration::ZERO);
         }
     }
 
@@ -149,7 +157,7 @@ impl Examination<'_> {
                 "Clipper reports, but not in the dashboard's time range",
                 "choose a time range that includes the last minutes, and save the dashboard with it",
             );
-            self.note(Check::Dashboard, outcome, Duration::ZERO);
+            self.note(DASHBOARD, outcome, Duration::ZERO);
         }
         for VariableAnswer { name, content, time } in opened.variables {
             let outcome = match content {
@@ -173,7 +181,7 @@ impl Examination<'_> {
                     CheckOutcome::failed(format!("the dashboard's variable {name}{of} fails: {why}"), &hint)
                 }
             };
-            self.note(Check::Variable(name), outcome, time);
+            self.note(VARIABLE.about(name), outcome, time);
         }
         let mut shown = opened.panels.iter().filter(|panel| panel.shows_range).map(|panel| &panel.content).peekable();
         let is_blank = shown.peek().is_some() && shown.all(|content| *content == PanelContent::Empty);
@@ -183,7 +191,7 @@ impl Examination<'_> {
                 "choose models that report with the dashboard's variables, such as Name contains, and save the dashboard; \
                  models that stopped up to a week ago may still be listed before them (At most shows more)",
             );
-            self.note(Check::Dashboard, outcome, Duration::ZERO);
+            self.note(DASHBOARD, outcome, Duration::ZERO);
         }
         for PanelAnswer { title, content, time, .. } in opened.panels {
             let outcome = match content {
@@ -210,7 +218,7 @@ impl Examination<'_> {
                 ),
                 PanelContent::Failed(why) => CheckOutcome::failed(format!("panel {title:?}{of} fails: {why}"), &hint),
             };
-            self.note(Check::Panel(title), outcome, time);
+            self.note(PANEL.about(title), outcome, time);
         }
     }
 }

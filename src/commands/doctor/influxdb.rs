@@ -16,6 +16,13 @@ use crate::model::role::Role;
 use crate::model::stack::{EngineLocation, Stack};
 use crate::model::status::{ObjectState, ServerState, Status};
 
+pub(super) const INFLUXDB: Check = Check::new("influxdb", "InfluxDB");
+const DATABASE: Check = Check::new("database", "database");
+const WRITE: Check = Check::new("write", "write");
+const READ_BACK: Check = Check::new("read_back", "read back");
+const CLOCKS: Check = Check::new("clocks", "clocks");
+pub(super) const FIELD_TYPES: Check = Check::new("field_types", "field types");
+
 impl Examination<'_> {
     /// Checks the way from Clipper to the database, and returns whether the database contains the probe.
     pub(super) async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
@@ -26,7 +33,7 @@ impl Examination<'_> {
                 "{} is the loopback of {host}: run this command there, or name a container of that engine with --from",
                 target.address()
             );
-            self.note(Check::Influxdb, CheckOutcome::Skipped(why), Duration::ZERO);
+            self.note(INFLUXDB, CheckOutcome::Skipped(why), Duration::ZERO);
             return Ok(false);
         }
         let influxdb = match self.from {
@@ -64,10 +71,10 @@ impl Examination<'_> {
                 CheckOutcome::Skipped("no request was sent".into())
             }
         };
-        self.note(Check::Influxdb, outcome, started.elapsed());
+        self.note(INFLUXDB, outcome, started.elapsed());
         let Some(has_database) = has_database else { return Ok(false) };
         let outcome = database(has_database, target, stack, status, &influxdb).await;
-        if !self.timed(Check::Database, std::future::ready(outcome)).await {
+        if !self.timed(DATABASE, std::future::ready(outcome)).await {
             return Ok(false);
         }
         let started = Instant::now();
@@ -79,15 +86,15 @@ impl Examination<'_> {
             Ok(()) => CheckOutcome::Passed("a point in Clipper's format is accepted".into()),
             Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
         };
-        self.note(Check::Write, outcome, started.elapsed());
+        self.note(WRITE, outcome, started.elapsed());
         let mut is_stored = false;
         if is_written {
             let outcome = self.read_back(&influxdb, target, status).await;
-            is_stored = self.timed(Check::ReadBack, std::future::ready(outcome)).await;
+            is_stored = self.timed(READ_BACK, std::future::ready(outcome)).await;
         }
         let clocks = self.clocks(&influxdb, status);
         let (started, outcome) = (Instant::now(), clocks.await);
-        self.note(Check::Clocks, outcome, started.elapsed());
+        self.note(CLOCKS, outcome, started.elapsed());
         Ok(is_stored)
     }
 

@@ -29,6 +29,9 @@ use crate::model::text::count;
 use crate::output::Output;
 use crate::reconcile::{Connections, Depth, Session};
 
+const CLIPPER_SETTINGS: Check = Check::new("clipper_settings", "Clipper's settings");
+const REPORTS: Check = Check::new("reports", "Clipper's reports");
+
 /// The deadline of each step of the clean-up.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -138,24 +141,24 @@ impl Examination<'_> {
         let named = status::named_models(stack, &seen);
 
         let (settings, may_write) = clipper_settings(stack, &target, &named);
-        self.note(Check::ClipperSettings, settings, Duration::ZERO);
+        self.note(CLIPPER_SETTINGS, settings, Duration::ZERO);
         let is_other =
             seen.influxdb.probe == ServerResponse::NotTheContainer && !target.from_file && self.from.is_none();
         if is_other {
             let blocked = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
-            self.note(Check::Influxdb, CheckOutcome::failed(blocked.why, blocked.hint), Duration::ZERO);
+            self.note(influxdb::INFLUXDB, CheckOutcome::failed(blocked.why, blocked.hint), Duration::ZERO);
         }
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
         let has_database = seen.influxdb.probe.state().is_some_and(|stored| stored.has_database);
         if has_database {
             let influxdb = session.influxdb(&self.connections.influxdb);
-            self.timed(Check::FieldTypes, influxdb::field_types(&influxdb, stack)).await;
+            self.timed(influxdb::FIELD_TYPES, influxdb::field_types(&influxdb, stack)).await;
         }
-        self.note(Check::Grafana, grafana::grafana(&status, stack), observing);
+        self.note(grafana::GRAFANA, grafana::grafana(&status, stack), observing);
         if status.grafana.state == ServerState::Answering {
             self.follow_through_grafana(&target, &status, is_stored).await;
         }
-        self.note(Check::Reports, clipper_reports(&status.reports, stack, &target, &named), Duration::ZERO);
+        self.note(REPORTS, clipper_reports(&status.reports, stack, &target, &named), Duration::ZERO);
         Ok(())
     }
 
