@@ -64,7 +64,8 @@ pub enum Command {
     Backup(backup::BackupArguments),
     /// Create a new instance from a backup file, with its settings
     Restore(restore::RestoreArguments),
-    /// Write files for Grafana's provisioning, Docker Compose, Swarm or Kubernetes
+    /// Write files for other tools
+    #[command(about = export::about())]
     Export(export::ExportArguments),
     /// Show the servers' logs
     Logs(logs::LogsArguments),

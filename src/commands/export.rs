@@ -39,14 +39,14 @@ impl ValueEnum for ExportFormat {
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        let help = match self {
-            Self::Provisioning => "Data source and dashboards for a Grafana that is provisioned from files",
-            Self::Compose => "A Compose file that uses this instance's volumes",
-            Self::Swarm => "A stack file for `docker stack deploy`",
-            Self::Kubernetes => "Manifests and a kustomization",
-        };
-        Some(PossibleValue::new(self.name()).help(help))
+        Some(PossibleValue::new(self.name()).help(self.help()))
     }
+}
+
+/// The purpose of `export` in help.
+pub(crate) fn about() -> String {
+    let [others @ .., last] = ExportFormat::ALL.map(ExportFormat::target);
+    format!("Write files for {} or {last}", others.join(", "))
 }
 
 /// Runs `export`.
@@ -230,9 +230,9 @@ async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
         }
     }
     let present = match format {
-        ExportFormat::Swarm | ExportFormat::Kubernetes => present.on_new_server(),
+        format if format.makes_servers() => present.on_new_server(),
         ExportFormat::Provisioning if container.is_some() => present.on_another_server(),
-        ExportFormat::Provisioning | ExportFormat::Compose => present,
+        _ => present,
     };
     let is_complete = answers && (seen.engine.is_some() || container.is_none());
     let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);

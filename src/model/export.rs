@@ -35,6 +35,28 @@ impl ExportFormat {
         }
     }
 
+    /// Its target in the help of `export`.
+    #[must_use]
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::Provisioning => "Grafana's provisioning",
+            Self::Compose => "Docker Compose",
+            Self::Swarm => "Swarm",
+            Self::Kubernetes => "Kubernetes",
+        }
+    }
+
+    /// The description of its files in the help of `export`.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::Provisioning => "Data source and dashboards for a Grafana that is provisioned from files",
+            Self::Compose => "A Compose file that uses this instance's volumes",
+            Self::Swarm => "A stack file for `docker stack deploy`",
+            Self::Kubernetes => "Manifests and a kustomization",
+        }
+    }
+
     /// Whether the export describes servers that do not exist yet.
     #[must_use]
     pub const fn makes_servers(self) -> bool {
