@@ -348,19 +348,20 @@ mod tests {
         let invocation = settings::invocation(&all, &Values::new(), "", true);
         let names: Vec<&str> = root.get_subcommands().map(clap::Command::get_name).collect();
         for key in TABLE {
-            let mut known = names.iter().filter(|name| key.commands.contains(name));
-            assert!(key.commands.iter().all(|name| known.next() == Some(name)), "{}: {:?}", key.option, key.commands);
+            let mut known = names.iter().filter(|name| key.is_accepted_by(name));
+            let listed = key.commands.unwrap_or(&names);
+            assert!(listed.iter().all(|name| known.next() == Some(name)), "{}: {listed:?}", key.option);
         }
         for command in &names {
             let arguments = with_arguments(command);
             for key in TABLE {
                 let typed = format!("clipper-metrics {arguments} {}={}", key.setting.option(), value(key));
                 let parsed = parsed(&typed);
-                assert_eq!(parsed.is_ok(), key.commands.contains(command), "{typed}");
+                assert_eq!(parsed.is_ok(), key.is_accepted_by(command), "{typed}");
                 let expected: Values = [(key.setting, value(key).to_string())].into();
-                assert!(parsed.is_ok_and(|values| values == expected) || !key.commands.contains(command), "{typed}");
+                assert!(parsed.is_ok_and(|values| values == expected) || !key.is_accepted_by(command), "{typed}");
             }
-            let accepted = |setting: &Setting| *setting != Setting::Output && setting.key().commands.contains(command);
+            let accepted = |setting: &Setting| *setting != Setting::Output && setting.key().is_accepted_by(command);
             let suggested = [invocation.command(&arguments), invocation.again(&arguments)];
             for (suggested, is_by_name) in suggested.iter().zip([*command == "down", false]) {
                 let mut expected = all.clone();

@@ -465,7 +465,7 @@ proptest::proptest! {
         // The output format is not a setting of the instance.
         expected.remove(&Setting::Output);
         let again = parsed_command(&invocation.command("status"));
-        let accepted = |setting: &Setting| setting.key().commands.contains(&"status");
+        let accepted = |setting: &Setting| setting.key().is_accepted_by("status");
         let of_status: Values = expected.clone().into_iter().filter(|(setting, _)| accepted(setting)).collect();
         proptest::prop_assert_eq!(&again.options.settings.0, &of_status);
         proptest::prop_assert_eq!(&again.options.host, &host);

@@ -41,7 +41,7 @@ impl FromArgMatches for GivenSettings {
         let value = |key: &Key| {
             let matches = match of_command {
                 _ if key.is_global() => matches,
-                Some((command, matches)) if key.commands.contains(&command) => matches,
+                Some((command, matches)) if key.is_accepted_by(command) => matches,
                 _ => return None,
             };
             if key.kind != ValueKind::Paths {
@@ -84,7 +84,7 @@ pub fn with_settings(root: Command) -> Command {
     let root = root.mut_args(|argument| argument.help_heading("Global options"));
     root.mut_subcommands(|command| {
         let name = command.get_name().to_string();
-        let accepted = TABLE.iter().filter(|key| !key.is_global() && key.commands.contains(&name.as_str()));
+        let accepted = TABLE.iter().filter(|key| !key.is_global() && key.is_accepted_by(&name));
         if !LONG.contains(&name.as_str()) {
             let settings = accepted.map(|key| argument(key).help_heading("Settings"));
             // Defined again, they keep the order and the heading that they have here.

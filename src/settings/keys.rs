@@ -101,8 +101,8 @@ pub struct Key {
     pub group: Group,
     /// `up -h` shows it, with the other options that most people use.
     pub is_common: bool,
-    /// The commands that accept it as an option.
-    pub commands: &'static [&'static str],
+    /// The commands that accept it as an option; `None` means every command.
+    pub commands: Option<&'static [&'static str]>,
     /// It is remembered with the instance. Secrets, credentials of external servers and options of a single run are
     /// not.
     pub remembered: bool,
@@ -111,8 +111,14 @@ pub struct Key {
 impl Key {
     /// Every command accepts it, before or after the command's name.
     #[must_use]
-    pub fn is_global(&self) -> bool {
-        self.commands == EVERY
+    pub const fn is_global(&self) -> bool {
+        self.commands.is_none()
+    }
+
+    /// Whether a command accepts it as an option.
+    #[must_use]
+    pub fn is_accepted_by(&self, command: &str) -> bool {
+        self.commands.is_none_or(|commands| commands.contains(&command))
     }
 }
 
@@ -163,25 +169,22 @@ impl Setting {
     }
 }
 
-/// Every command.
-const EVERY: &[&str] =
-    &["up", "down", "status", "doctor", "backup", "restore", "export", "logs", "demo", "completions", "man"];
 /// The commands that compare the instance with its settings, or write it.
-const STACK: &[&str] = &["up", "status", "doctor", "export"];
+const STACK: Option<&[&str]> = Some(&["up", "status", "doctor", "export"]);
 /// The commands above, and `restore`, which creates the containers again.
-const CONTAINERS: &[&str] = &["up", "status", "doctor", "restore", "export"];
+const CONTAINERS: Option<&[&str]> = Some(&["up", "status", "doctor", "restore", "export"]);
 /// The commands that create containers and wait for their servers.
-const CREATION: &[&str] = &["up", "restore"];
+const CREATION: Option<&[&str]> = Some(&["up", "restore"]);
 /// The commands that name an external server, or the database in it.
-const SERVERS: &[&str] = &["up", "down", "status", "doctor", "export", "demo"];
+const SERVERS: Option<&[&str]> = Some(&["up", "down", "status", "doctor", "export", "demo"]);
 /// The commands that find the instance's objects in Grafana.
-const GRAFANA: &[&str] = &["up", "down", "status", "doctor", "export"];
+const GRAFANA: Option<&[&str]> = Some(&["up", "down", "status", "doctor", "export"]);
 /// The commands that sign in to Grafana.
-const LOGIN: &[&str] = &["up", "down", "status", "doctor", "restore", "export"];
+const LOGIN: Option<&[&str]> = Some(&["up", "down", "status", "doctor", "restore", "export"]);
 /// The commands that write to InfluxDB, or need its address to recognize the data source.
-const INFLUXDB_ADDRESS: &[&str] = &["up", "down", "status", "doctor", "restore", "export", "demo"];
+const INFLUXDB_ADDRESS: Option<&[&str]> = Some(&["up", "down", "status", "doctor", "restore", "export", "demo"]);
 /// The commands that sign in to an external InfluxDB.
-const INFLUXDB_LOGIN: &[&str] = &["up", "status", "doctor", "export", "demo"];
+const INFLUXDB_LOGIN: Option<&[&str]> = Some(&["up", "status", "doctor", "export", "demo"]);
 
 /// A remembered setting; the rows below name what differs.
 const COMMON: Key = Key {
@@ -207,7 +210,7 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Config,
         is_common: true,
-        commands: EVERY,
+        commands: None,
         option: "config",
         short: Some('c'),
         variable: "CLIPPER_METRICS_CONFIG",
@@ -220,7 +223,7 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Name,
         is_common: true,
-        commands: EVERY,
+        commands: None,
         option: "name",
         variable: "CLIPPER_METRICS_NAME",
         key: Some("name"),
@@ -558,7 +561,7 @@ pub const TABLE: &[Key] = &[
     Key {
         setting: Setting::Output,
         group: Group::Output,
-        commands: EVERY,
+        commands: None,
         option: "output",
         variable: "CLIPPER_METRICS_OUTPUT",
         kind: ValueKind::Word(&["human", "json", "env", "json-schema"]),
@@ -636,11 +639,8 @@ mod tests {
                 if !key.default.is_empty() {
                     page.push_str(&format!("* default: {}\n", key.default));
                 }
-                let commands = if key.is_global() {
-                    "all".into()
-                } else {
-                    key.commands.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-                };
+                let quoted = |commands: &[&str]| commands.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+                let commands = key.commands.map_or_else(|| "all".into(), |commands| quoted(commands).join(", "));
                 page.push_str(&format!("* commands: {commands}\n"));
                 page.push_str(&format!("* {}\n", if key.remembered { "remembered" } else { "not remembered" }));
             }
