@@ -46,9 +46,9 @@ impl Human {
         }
     }
 
-    fn look(&self) -> RenderOptions {
+    fn options(&self) -> RenderOptions {
         let width = if self.style.terminal { terminal_width() } else { None };
-        RenderOptions { paint: Palette::new(self.style.color), width }
+        RenderOptions { palette: Palette::new(self.style.color), width }
     }
 
     /// The live line of a lane, which is created when it is first needed.
@@ -97,7 +97,7 @@ impl Human {
 
     /// The finished steps, grouped by server, with the durations in one column.
     fn picture(&self) -> String {
-        let paint = Palette::new(self.style.color_of_errors);
+        let palette = Palette::new(self.style.color_of_errors);
         let done = std::mem::take(&mut *self.done.borrow_mut());
         let step_width = stderr_width().map_or(STEP_WIDTH, |width| width.saturating_sub(AROUND_A_STEP).min(STEP_WIDTH));
         let mut text = String::new();
@@ -108,11 +108,11 @@ impl Human {
                 let time = if *time < WORTH_A_TIME {
                     String::new()
                 } else {
-                    paint.faint(&format!("{:>5.1}s", time.as_secs_f64()))
+                    palette.faint(&format!("{:>5.1}s", time.as_secs_f64()))
                 };
                 let name = label.replace("").unwrap_or(lane(step));
                 let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
-                let line = format!("{} {name:8} {step:step_width$}{time}", paint.good("✔"));
+                let line = format!("{} {name:8} {step:step_width$}{time}", palette.good("✔"));
                 text.push_str(line.trim_end());
                 text.push('\n');
             }
@@ -168,11 +168,11 @@ impl Printer for Human {
         self.clear();
         match output {
             Output::Failed(_) => {
-                let paint = Palette::new(self.style.color_of_errors);
-                print_error(&text::output(output, RenderOptions { paint, width: None }));
+                let palette = Palette::new(self.style.color_of_errors);
+                print_error(&text::output(output, RenderOptions { palette, width: None }));
                 Ok(())
             }
-            _ => print(&text::output(output, self.look())),
+            _ => print(&text::output(output, self.options())),
         }
     }
 
@@ -181,9 +181,9 @@ impl Printer for Human {
         if !self.style.terminal {
             return self.lines_of_changes.again(status);
         }
-        let look = self.look();
-        let text = table::status(status, look);
-        let up = self.drawn.replace(lines_on_screen(&text, look.width));
+        let options = self.options();
+        let text = table::status(status, options);
+        let up = self.drawn.replace(lines_on_screen(&text, options.width));
         // Move up over the last table, then clear to the end of the screen.
         let back = if up > 0 { format!("\x1b[{up}A\x1b[J") } else { String::new() };
         print(&format!("{back}{text}"))

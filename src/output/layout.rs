@@ -124,13 +124,13 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
 
-    fn page(width: usize) -> Layout {
+    fn layout(width: usize) -> Layout {
         Layout::new(Some(width))
     }
 
     #[test]
     fn a_row_wraps_under_its_column_and_keeps_its_parts_whole() {
-        let mut narrow = page(60);
+        let mut narrow = layout(60);
         let parts = ["answering", "http://127.0.0.1:3000", "12.4.10", "grafana/grafana:12.4.10"].map(String::from);
         narrow.row("Grafana", &parts);
         let text = narrow.done();
@@ -138,17 +138,17 @@ mod tests {
             text,
             "  Grafana      answering   http://127.0.0.1:3000   12.4.10\n               grafana/grafana:12.4.10\n"
         );
-        let mut wide = page(200);
+        let mut wide = layout(200);
         wide.row("Grafana", &parts);
         assert_eq!(wide.done().lines().count(), 1);
     }
 
     #[test]
     fn colours_have_no_width_and_long_words_stay_whole() {
-        let mut page = page(40);
+        let mut layout = layout(40);
         let coloured = format!("\u{1b}[32m{}\u{1b}[0m", "x".repeat(20));
-        page.row("a", &[coloured.clone(), "y".repeat(60)]);
-        let text = page.done();
+        layout.row("a", &[coloured.clone(), "y".repeat(60)]);
+        let text = layout.done();
         assert_eq!(text.lines().count(), 2);
         assert!(text.contains(&"y".repeat(60)));
         assert_eq!(lines_on_screen(&text, Some(40)), 3, "the second line takes up two");
@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn a_command_stays_on_one_line() {
-        let mut page = page(40);
-        page.line("hint: run `clipper-metrics down --volumes --name other` first, or `clipper-metrics up`");
-        let text = page.done();
+        let mut layout = layout(40);
+        layout.line("hint: run `clipper-metrics down --volumes --name other` first, or `clipper-metrics up`");
+        let text = layout.done();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "`clipper-metrics down --volumes --name other`");
         assert_eq!(lines[2], "first, or `clipper-metrics up`", "{text}");
@@ -168,9 +168,9 @@ mod tests {
 
     #[test]
     fn a_sentence_wraps_between_words() {
-        let mut page = page(40);
-        page.indented(2, "the quick brown fox jumps over the lazy dog and is gone");
-        for line in page.done().lines() {
+        let mut layout = layout(40);
+        layout.indented(2, "the quick brown fox jumps over the lazy dog and is gone");
+        for line in layout.done().lines() {
             assert!(line.len() <= 40 && line.starts_with("  "), "{line:?}");
         }
     }

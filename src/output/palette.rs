@@ -8,7 +8,7 @@ use crate::model::status::{ObjectState, ServerState};
 #[derive(Clone, Copy)]
 pub(super) struct RenderOptions {
     /// The colours.
-    pub(super) paint: Palette,
+    pub(super) palette: Palette,
     /// The columns of the terminal, if the text is for a terminal.
     pub(super) width: Option<usize>,
 }

@@ -55,14 +55,14 @@ impl Listener for Plain {
 
 impl Printer for Plain {
     fn print(&self, output: Output<'_>) -> std::io::Result<()> {
-        let look = |color| RenderOptions { paint: Palette::new(color), width: None };
+        let options = |color| RenderOptions { palette: Palette::new(color), width: None };
         match output {
             Output::Failed(_) => {
-                print_error(&text::output(output, look(self.style.color_of_errors)));
+                print_error(&text::output(output, options(self.style.color_of_errors)));
                 Ok(())
             }
             _ if self.style.quiet => Ok(()),
-            _ => print(&text::output(output, look(self.style.color))),
+            _ => print(&text::output(output, options(self.style.color))),
         }
     }
 

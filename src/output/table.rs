@@ -14,45 +14,45 @@ use crate::model::text::{count, printable, printable_line};
 const MODELS_LISTED: usize = 12;
 
 /// The table of `status`.
-pub(super) fn status(status: &Status, look: RenderOptions) -> String {
-    let RenderOptions { paint, width } = look;
-    let mut page = Layout::new(width);
+pub(super) fn status(status: &Status, options: RenderOptions) -> String {
+    let RenderOptions { palette, width } = options;
+    let mut layout = Layout::new(width);
     let is_absent = |server: &&ServerStatus| server.mode == Mode::Container && server.state == ServerState::Absent;
     if status.servers().iter().all(is_absent) {
-        absent(&mut page, status, paint);
-        return page.done();
+        absent(&mut layout, status, palette);
+        return layout.done();
     }
-    let headline = if status.in_sync { paint.good("in sync") } else { paint.bad("out of sync") };
-    page.line(&format!("{} is {headline}", paint.strong(&status.instance)));
-    page.gap();
+    let headline = if status.in_sync { palette.good("in sync") } else { palette.bad("out of sync") };
+    layout.line(&format!("{} is {headline}", palette.strong(&status.instance)));
+    layout.gap();
     for server in status.servers() {
-        page.row(server.role.title(), &server_parts(server, paint));
+        layout.row(server.role.title(), &server_parts(server, palette));
         for difference in &server.differences {
-            page.row("", &[printable_line(&difference.to_string())]);
+            layout.row("", &[printable_line(&difference.to_string())]);
         }
     }
-    for object in objects(status, paint) {
-        page.row(object.label, &object.parts(paint));
+    for object in objects(status, palette) {
+        layout.row(object.label, &object.parts(palette));
     }
     if let Some(password) = &status.account.password {
         let account = format!("{} / {}", printable_line(&status.account.user), printable(password.reveal()));
-        page.row("account", &[account]);
+        layout.row("account", &[account]);
     }
     if let Some(engine) = &status.engine {
         let version = format!("version {}", engine.version);
-        page.row("engine", &[engine.endpoint.clone(), paint.faint(&version), paint.faint(&engine.chosen_by)]);
+        layout.row("engine", &[engine.endpoint.clone(), palette.faint(&version), palette.faint(&engine.chosen_by)]);
     }
-    clipper(&mut page, &status.reports, &status.configured_models, paint);
-    forward_command(&mut page, status);
-    findings(&mut page, status);
+    clipper(&mut layout, &status.reports, &status.configured_models, palette);
+    forward_command(&mut layout, status);
+    findings(&mut layout, status);
     if !status.hints.is_empty() {
-        page.gap();
+        layout.gap();
         for line in &status.hints {
-            page.line(&format!("{} {}", paint.strong("hint:"), printable_line(line)));
+            layout.line(&format!("{} {}", palette.strong("hint:"), printable_line(line)));
         }
     }
-    others(&mut page, status);
-    page.done()
+    others(&mut layout, status);
+    layout.done()
 }
 
 /// A row of the table: an object inside a server.
@@ -65,12 +65,12 @@ struct ObjectRow<'a> {
 }
 
 /// The objects inside the servers, in the order of the table.
-fn objects(status: &Status, paint: Palette) -> Vec<ObjectRow<'_>> {
+fn objects(status: &Status, palette: Palette) -> Vec<ObjectRow<'_>> {
     let Status { database, data_source, dashboard, .. } = status;
     let query = match (data_source.query, &data_source.query_error) {
-        (Some(QueryState::Ok), _) => paint.faint("queries reach the database"),
+        (Some(QueryState::Ok), _) => palette.faint("queries reach the database"),
         (Some(QueryState::Failing), why) => {
-            paint.bad(&format!("queries fail: {}", printable_line(why.as_deref().unwrap_or_default())))
+            palette.bad(&format!("queries fail: {}", printable_line(why.as_deref().unwrap_or_default())))
         }
         (None, _) => String::new(),
     };
@@ -100,14 +100,14 @@ fn objects(status: &Status, paint: Palette) -> Vec<ObjectRow<'_>> {
         name: &dashboard.uid,
         state: dashboard.state,
         differences: &dashboard.differences,
-        note: paint.faint(&dashboard.url),
+        note: palette.faint(&dashboard.url),
     });
     rows.extend(status.user_dashboards.iter().map(|own| ObjectRow {
         label: "",
         name: &own.uid,
         state: own.state,
         differences: &own.differences,
-        note: paint.faint(&own.url),
+        note: palette.faint(&own.url),
     }));
     rows.extend(status.alerts.as_ref().map(|AlertsStatus { conditions, state, differences }| ObjectRow {
         label: "alerts",
@@ -120,63 +120,63 @@ fn objects(status: &Status, paint: Palette) -> Vec<ObjectRow<'_>> {
 }
 
 impl ObjectRow<'_> {
-    fn parts(&self, paint: Palette) -> [String; 3] {
+    fn parts(&self, palette: Palette) -> [String; 3] {
         let differences: Vec<String> = self.differences.iter().map(Difference::to_string).collect();
-        let name = format!("{}{}", paint.object_state(self.state), printable_line(self.name));
+        let name = format!("{}{}", palette.object_state(self.state), printable_line(self.name));
         [name, printable_line(&differences.join(", ")), self.note.clone()]
     }
 }
 
 /// The differences that no row shows: the row of a server already contains its own finding.
-fn findings(page: &mut Layout, status: &Status) {
+fn findings(layout: &mut Layout, status: &Status) {
     let is_shown = |line: &str| {
         let shown = |server: &&ServerStatus| Some(format!("{}: {}", server.role.name(), server.detail.as_ref()?));
         status.servers().iter().filter_map(shown).any(|shown| shown == line)
     };
     let mut findings = status.findings.iter().filter(|line| !is_shown(line)).peekable();
     if findings.peek().is_some() {
-        page.gap();
-        page.line("Differences:");
-        findings.for_each(|line| page.indented(2, &printable_line(line)));
+        layout.gap();
+        layout.line("Differences:");
+        findings.for_each(|line| layout.indented(2, &printable_line(line)));
     }
 }
 
 /// The status of an instance without containers.
-fn absent(page: &mut Layout, status: &Status, paint: Palette) {
+fn absent(layout: &mut Layout, status: &Status, palette: Palette) {
     match &status.blocker {
-        None => page.line(&format!("{} is not running: start it with `{}`", status.instance, status.commands.up)),
+        None => layout.line(&format!("{} is not running: start it with `{}`", status.instance, status.commands.up)),
         Some(Blocker { why, hint, .. }) => {
-            page.line(&format!("{} is not running and cannot start: {}", status.instance, printable_line(why)));
-            page.line(&format!("{} {}", paint.strong("hint:"), printable_line(hint)));
+            layout.line(&format!("{} is not running and cannot start: {}", status.instance, printable_line(why)));
+            layout.line(&format!("{} {}", palette.strong("hint:"), printable_line(hint)));
         }
     }
     let kept = kept(status);
     if !kept.is_empty() {
-        page.line(&format!("Its data is kept in the volumes {}.", kept.join(" and ")));
+        layout.line(&format!("Its data is kept in the volumes {}.", kept.join(" and ")));
     }
     if let Some(engine) = &status.engine {
-        page.line(&paint.faint(&format!("engine: {} ({})", engine.endpoint, engine.chosen_by)));
+        layout.line(&palette.faint(&format!("engine: {} ({})", engine.endpoint, engine.chosen_by)));
     }
-    others(page, status);
+    others(layout, status);
 }
 
-fn others(page: &mut Layout, status: &Status) {
+fn others(layout: &mut Layout, status: &Status) {
     if !status.others.is_empty() {
-        page.line(&format!("Other instances on this engine: {} (choose one with --name)", status.others.join(", ")));
+        layout.line(&format!("Other instances on this engine: {} (choose one with --name)", status.others.join(", ")));
     }
 }
 
-fn server_parts(server: &ServerStatus, paint: Palette) -> Vec<String> {
+fn server_parts(server: &ServerStatus, palette: Palette) -> Vec<String> {
     let image = server.image.as_ref().filter(|_| server.mode == Mode::Container);
     vec![
-        format!("{}{}", paint.server_state(server.state), server.url),
+        format!("{}{}", palette.server_state(server.state), server.url),
         server.version.clone().unwrap_or_default(),
-        image.map(|image| paint.faint(&printable_line(image))).unwrap_or_default(),
+        image.map(|image| palette.faint(&printable_line(image))).unwrap_or_default(),
         server.detail.as_ref().map(|detail| format!("({})", printable_line(detail))).unwrap_or_default(),
     ]
 }
 
-fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: Palette) {
+fn clipper(layout: &mut Layout, reports: &Reports, configured: &[String], palette: Palette) {
     let age = |at: i64| {
         if at > reports.at {
             format!("{} ahead", span(at - reports.at))
@@ -185,10 +185,10 @@ fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: P
         }
     };
     let mut parts = match (reports.reporting, reports.last_report) {
-        (None, _) => vec![paint.odd("unknown")],
-        (Some(true), Some(at)) => vec![paint.good("reporting"), format!("last report {}", age(at))],
-        (Some(_), Some(at)) => vec![paint.bad("not reporting"), format!("last report {}", age(at))],
-        (Some(_), None) => vec![paint.odd("has never reported")],
+        (None, _) => vec![palette.odd("unknown")],
+        (Some(true), Some(at)) => vec![palette.good("reporting"), format!("last report {}", age(at))],
+        (Some(_), Some(at)) => vec![palette.bad("not reporting"), format!("last report {}", age(at))],
+        (Some(_), None) => vec![palette.odd("has never reported")],
     };
     if let (Some(_), false) = (reports.reporting, configured.is_empty()) {
         let is_reporting = |name: &&String| {
@@ -199,14 +199,14 @@ fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: P
         parts.push(format!("{reporting} of {}", count(configured.len(), "configured model")));
     }
     if reports.demo {
-        parts.push(paint.faint("(with demo data)"));
+        parts.push(palette.faint("(with demo data)"));
     }
-    page.row("Clipper", &parts);
+    layout.row("Clipper", &parts);
     let model = |model: &ModelReport| {
         let mut line = match model.last_report {
             Some(at) if model.reporting => format!("last report {}", age(at)),
-            Some(at) => paint.bad(&format!("last report {}", age(at))),
-            None => paint.faint("demo data only"),
+            Some(at) => palette.bad(&format!("last report {}", age(at))),
+            None => palette.faint("demo data only"),
         };
         if let Some(rate) = model.predictions_per_second {
             line.push_str(&format!(", {rate:.1} predictions/s"));
@@ -215,16 +215,16 @@ fn clipper(page: &mut Layout, reports: &Reports, configured: &[String], paint: P
             line.push_str(&format!(", p99 {:.1}ms", p99 / 1e3));
         }
         if model.above_objective == Some(true) {
-            line.push_str(&format!(" {}", paint.bad("above the objective")));
+            line.push_str(&format!(" {}", palette.bad("above the objective")));
         }
         format!("{}: {line}", printable_line(&model.name))
     };
     let (shown, hidden) = listed_models(&reports.models);
     for one in shown {
-        page.row("", &[model(one)]);
+        layout.row("", &[model(one)]);
     }
     if !hidden.is_empty() {
-        page.row("", &[paint.faint(&format!("{}; --output json lists all", hidden_models(&hidden)))]);
+        layout.row("", &[palette.faint(&format!("{}; --output json lists all", hidden_models(&hidden)))]);
     }
 }
 
@@ -256,11 +256,11 @@ pub(super) fn hidden_models(hidden: &[&ModelReport]) -> String {
 }
 
 /// The command that forwards the dashboard of an engine behind ssh to this machine.
-pub(super) fn forward_command(page: &mut Layout, status: &Status) {
+pub(super) fn forward_command(layout: &mut Layout, status: &Status) {
     if let Some(command) = &status.dashboard.forward_command {
-        page.gap();
-        page.line("These addresses are on the engine's host. To open the dashboard here, run");
-        page.command(2, command);
+        layout.gap();
+        layout.line("These addresses are on the engine's host. To open the dashboard here, run");
+        layout.command(2, command);
     }
 }
 

@@ -22,31 +22,31 @@ use crate::model::text::{count, printable, printable_line};
 pub(super) const WORTH_A_TIME: Duration = Duration::from_millis(50);
 
 /// Output as text that ends with a line break.
-pub(super) fn output(output: Output<'_>, look: RenderOptions) -> String {
+pub(super) fn output(output: Output<'_>, options: RenderOptions) -> String {
     match output {
-        Output::Up(status) => up(status, look),
-        Output::Down(status) => down(status, look),
-        Output::Planned { status, plan } => planned(plan, status.confirmations.as_deref().unwrap_or_default(), look),
-        Output::Status(status) => table::status(status, look),
-        Output::BackedUp(backup) => sentence(&backed_up(backup), look),
-        Output::Exported(exported) => sentence(&self::exported(exported), look),
-        Output::Instances(found) => instances(&found.instances, look),
-        Output::Diagnosed(found) => diagnosis(found, look),
-        Output::Sent(sent) => sentence(&self::sent(sent), look),
+        Output::Up(status) => up(status, options),
+        Output::Down(status) => down(status, options),
+        Output::Planned { status, plan } => planned(plan, status.confirmations.as_deref().unwrap_or_default(), options),
+        Output::Status(status) => table::status(status, options),
+        Output::BackedUp(backup) => sentence(&backed_up(backup), options),
+        Output::Exported(exported) => sentence(&self::exported(exported), options),
+        Output::Instances(found) => instances(&found.instances, options),
+        Output::Diagnosed(found) => diagnosis(found, options),
+        Output::Sent(sent) => sentence(&self::sent(sent), options),
         Output::Cleared(Cleared { removed_series: 0, database, .. }) => {
-            sentence(&format!("database {database} contains no demo data"), look)
+            sentence(&format!("database {database} contains no demo data"), options)
         }
         Output::Cleared(Cleared { removed_series: series, database, .. }) => {
-            sentence(&format!("removed all demo data from database {database} ({series} series)"), look)
+            sentence(&format!("removed all demo data from database {database} ({series} series)"), options)
         }
-        Output::Failed(failure) => error(failure, look.paint),
+        Output::Failed(failure) => error(failure, options.palette),
     }
 }
 
-fn sentence(text: &str, look: RenderOptions) -> String {
-    let mut page = Layout::new(look.width);
-    page.line(&printable(text));
-    page.done()
+fn sentence(text: &str, options: RenderOptions) -> String {
+    let mut layout = Layout::new(options.width);
+    layout.line(&printable(text));
+    layout.done()
 }
 
 fn backed_up(backup: &BackedUp) -> String {
@@ -87,11 +87,11 @@ fn exported(exported: &Exported) -> String {
 }
 
 /// An error with its hint.
-fn error(failure: &Failure, paint: Palette) -> String {
+fn error(failure: &Failure, palette: Palette) -> String {
     let Failed { message, hint, .. } = &failure.error;
-    let mut text = format!("{} {}\n", paint.bad("error:"), printable(message));
+    let mut text = format!("{} {}\n", palette.bad("error:"), printable(message));
     if !hint.is_empty() {
-        text.push_str(&format!("{} {}\n", paint.strong("hint:"), printable(hint)));
+        text.push_str(&format!("{} {}\n", palette.strong("hint:"), printable(hint)));
     }
     text
 }
@@ -121,45 +121,45 @@ fn executed(status: &Status) -> &[StepStatus] {
     status.steps.as_deref().unwrap_or_default()
 }
 
-fn up(status: &Status, look: RenderOptions) -> String {
-    let RenderOptions { paint, width } = look;
+fn up(status: &Status, options: RenderOptions) -> String {
+    let RenderOptions { palette, width } = options;
     let executed = executed(status);
-    let mut page = Layout::new(width);
+    let mut layout = Layout::new(width);
     let headline = if executed.is_empty() {
         format!("{} is in sync: nothing to do", status.instance)
     } else {
         format!("{} is up and verified", status.instance)
     };
-    page.line(&paint.good(&headline));
-    page.gap();
-    page.row("Dashboard", &[paint.strong(&status.dashboard.url)]);
+    layout.line(&palette.good(&headline));
+    layout.gap();
+    layout.row("Dashboard", &[palette.strong(&status.dashboard.url)]);
     for own in &status.user_dashboards {
-        page.row("", &[paint.strong(&own.url), paint.faint(&printable_line(&own.title))]);
+        layout.row("", &[palette.strong(&own.url), palette.faint(&printable_line(&own.title))]);
     }
-    page.row("Grafana", &[status.grafana.url.clone(), account(status)]);
+    layout.row("Grafana", &[status.grafana.url.clone(), account(status)]);
     let database = format!("database {}", printable_line(&status.database.name));
-    page.row("InfluxDB", &[status.influxdb.url.clone(), database]);
+    layout.row("InfluxDB", &[status.influxdb.url.clone(), database]);
     let other_hosts: Vec<String> = [&status.grafana, &status.influxdb]
         .into_iter()
         .filter_map(|server| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?)))
         .collect();
-    page.row("other hosts", &other_hosts);
+    layout.row("other hosts", &other_hosts);
     match &status.clipper_file {
         ClipperSettings::Agree => {}
         ClipperSettings::Defaults { address, database } => {
-            page.gap();
-            page.line(&format!("Clipper must write to {address}, database {database} (its defaults)"));
+            layout.gap();
+            layout.line(&format!("Clipper must write to {address}, database {database} (its defaults)"));
         }
         ClipperSettings::Lines(lines) => {
-            page.gap();
-            page.line("Clipper's configuration file must contain:");
+            layout.gap();
+            layout.line("Clipper's configuration file must contain:");
             for line in lines {
-                page.indented(2, &printable_line(line));
+                layout.indented(2, &printable_line(line));
             }
         }
         ClipperSettings::Impossible(why) => {
-            page.gap();
-            page.line(&format!("{} {}", paint.odd("note:"), printable_line(why)));
+            layout.gap();
+            layout.line(&format!("{} {}", palette.odd("note:"), printable_line(why)));
         }
     }
     let mut notes = Vec::new();
@@ -185,11 +185,11 @@ fn up(status: &Status, look: RenderOptions) -> String {
     let remarks = status.user_dashboards.iter().flat_map(UserDashboardStatus::remarks);
     notes.extend(remarks.map(|remark| printable_line(&remark)));
     for note in notes {
-        page.gap();
-        page.line(&format!("{} {note}", paint.odd("note:")));
+        layout.gap();
+        layout.line(&format!("{} {note}", palette.odd("note:")));
     }
-    table::forward_command(&mut page, status);
-    page.done()
+    table::forward_command(&mut layout, status);
+    layout.done()
 }
 
 fn account(status: &Status) -> String {
@@ -203,15 +203,15 @@ fn account(status: &Status) -> String {
     }
 }
 
-fn down(status: &Status, look: RenderOptions) -> String {
+fn down(status: &Status, options: RenderOptions) -> String {
     let executed = executed(status);
-    let mut page = Layout::new(look.width);
+    let mut layout = Layout::new(options.width);
     let is_object =
         |step: &Step| matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules { .. });
     let removed = executed.iter().filter(|done| is_object(&done.step)).map(|done| format!("the {}", done.resource));
     let removed: Vec<String> = removed.collect();
     let is_elsewhere = status.servers().iter().all(|server| server.mode == Mode::External);
-    page.line(&if !removed.is_empty() {
+    layout.line(&if !removed.is_empty() {
         format!("removed {} from the Grafana at {}", removed.join(" and "), status.grafana.url)
     } else if executed.is_empty() && is_elsewhere {
         format!("{}: nothing to stop, because both servers are external", status.instance)
@@ -222,21 +222,22 @@ fn down(status: &Status, look: RenderOptions) -> String {
     });
     // This is known only if Grafana was read.
     for (_, url) in status.edited_dashboards() {
-        page.line(&format!("The dashboard {url} was edited and is kept. Delete it in Grafana if you do not need it."));
+        layout
+            .line(&format!("The dashboard {url} was edited and is kept. Delete it in Grafana if you do not need it."));
     }
     for line in &status.lookalikes {
-        page.line(&printable_line(line));
+        layout.line(&printable_line(line));
     }
     let kept = table::kept(status);
     if !kept.is_empty() {
-        page.line(&format!(
+        layout.line(&format!(
             "The data is kept in the volumes {}. `{up}` uses them again; `{down} --volumes` deletes them.",
             kept.join(" and "),
             up = status.commands.up,
             down = status.commands.down,
         ));
     }
-    page.done()
+    layout.done()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
@@ -245,11 +246,11 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// A line for each instance, in columns.
-fn instances(found: &[Instance], look: RenderOptions) -> String {
-    let mut page = Layout::new(look.width);
+fn instances(found: &[Instance], options: RenderOptions) -> String {
+    let mut layout = Layout::new(options.width);
     if found.is_empty() {
-        page.line("no instances on this engine");
-        return page.done();
+        layout.line("no instances on this engine");
+        return layout.done();
     }
     let place = |member: &Member| match (&member.url, member.state) {
         (None, state) => state.name().to_string(),
@@ -275,61 +276,61 @@ fn instances(found: &[Instance], look: RenderOptions) -> String {
             line.push_str(&format!("{cell}{:gap$}", "", gap = width + 3 - measure_text_width(cell)));
         }
         line.push_str(&row[3]);
-        page.line(line.trim_end());
+        layout.line(line.trim_end());
     }
-    page.done()
+    layout.done()
 }
 
 /// The first failure with its hint, then every check with its result and its duration.
-fn diagnosis(found: &Diagnosis, look: RenderOptions) -> String {
-    let RenderOptions { paint, width } = look;
-    let mut page = Layout::new(width);
+fn diagnosis(found: &Diagnosis, options: RenderOptions) -> String {
+    let RenderOptions { palette, width } = options;
+    let mut layout = Layout::new(width);
     if let Some(failure) = &found.first_failure {
         let (why, hint) = (printable_line(&failure.message), printable_line(&failure.hint));
-        page.line(&format!("{} {why}: {hint}", paint.bad("first failure:")));
+        layout.line(&format!("{} {why}: {hint}", palette.bad("first failure:")));
     } else {
         let PanelCount { answering, total } = found.panels;
-        page.line(&format!("{} {answering} of {total} panels answer", paint.good("no failures:")));
+        layout.line(&format!("{} {answering} of {total} panels answer", palette.good("no failures:")));
     }
-    page.gap();
+    layout.gap();
     for result in &found.checks {
         let mark = match result.state {
-            CheckState::Passed => paint.good("✔"),
-            CheckState::Failed => paint.bad("✘"),
-            CheckState::Skipped => paint.faint("-"),
+            CheckState::Passed => palette.good("✔"),
+            CheckState::Failed => palette.bad("✘"),
+            CheckState::Skipped => palette.faint("-"),
         };
         let millis = result.time.as_secs_f64() * 1e3;
-        let time = if millis < 0.5 { String::new() } else { paint.faint(&format!(" ({millis:.0}ms)")) };
+        let time = if millis < 0.5 { String::new() } else { palette.faint(&format!(" ({millis:.0}ms)")) };
         let (title, message) = (printable_line(&result.title), printable_line(&result.message));
-        page.indented(2, &format!("{mark} {title}: {message}{time}"));
+        layout.indented(2, &format!("{mark} {title}: {message}{time}"));
     }
-    page.done()
+    layout.done()
 }
 
 /// A plan: a line per step with its reason, and the questions that it asks.
-fn planned(plan: &Plan, questions: &[String], look: RenderOptions) -> String {
-    let mut page = Layout::new(look.width);
+fn planned(plan: &Plan, questions: &[String], options: RenderOptions) -> String {
+    let mut layout = Layout::new(options.width);
     for item in &plan.items {
         match &item.finding {
             Finding::Blocked(blocked) => {
-                page.line(&format!("blocked: {}", printable_line(&blocked.why)));
-                page.line(&format!("hint: {}", printable_line(&blocked.hint)));
+                layout.line(&format!("blocked: {}", printable_line(&blocked.why)));
+                layout.line(&format!("hint: {}", printable_line(&blocked.hint)));
             }
             Finding::Kept(kept) => {
-                page.line(&format!("keep the {}: {}; {}", item.resource, kept.why, kept.hint));
+                layout.line(&format!("keep the {}: {}; {}", item.resource, kept.why, kept.hint));
             }
-            Finding::Edited => page.line(&format!("keep the {}: edited", item.resource)),
-            Finding::Unreadable(why) => page.line(&printable_line(&format!("{}: {why}", item.resource))),
+            Finding::Edited => layout.line(&format!("keep the {}: edited", item.resource)),
+            Finding::Unreadable(why) => layout.line(&printable_line(&format!("{}: {why}", item.resource))),
             _ => {}
         }
     }
     for (step, finding) in plan.steps() {
-        page.line(&format!("{step} ({})", printable_line(&finding.to_string())));
+        layout.line(&format!("{step} ({})", printable_line(&finding.to_string())));
     }
     for question in questions {
-        page.line(&format!("needs confirmation: {} (--yes confirms it)", printable_line(question)));
+        layout.line(&format!("needs confirmation: {} (--yes confirms it)", printable_line(question)));
     }
-    let text = page.done();
+    let text = layout.done();
     if text.is_empty() { "nothing to do\n".into() } else { text }
 }
 
