@@ -111,60 +111,7 @@ fn start_command(endpoint: &Endpoint) -> Option<String> {
 pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
     let (refusal, why) = match error {
         Bollard::DockerResponseServerError { status_code, message } => {
-            let text = message.to_lowercase();
-            let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
-            let refusal = if says(PORT_TAKEN) {
-                Refusal::PortTaken
-            } else if says(&["cannot assign requested address"]) {
-                Refusal::NoSuchAddress
-            } else if says(&["no space left"]) {
-                Refusal::Disk
-            } else if says(&["available, non-overlapping", "fully subnetted", "could not find free subnet"]) {
-                Refusal::AddressPools
-            } else if says(&["privileged port", "bind: permission denied"]) {
-                Refusal::PrivilegedPort
-            } else if says(&["iptables", "nftables", "no chain/target/match by that name"]) {
-                Refusal::Firewall
-            } else if says(&["cgroup mountpoint does not exist", "no cgroup mount found", "cgroup controller"]) {
-                Refusal::Cgroups
-            } else if says(&["exec format error"]) {
-                Refusal::Architecture
-            } else if says(&["docker-proxy", "userland proxy", "rootlessport", "fork/exec", "apparmor_parser"]) {
-                // A program of the engine itself, so the image is not the cause.
-                Refusal::Other
-            } else if says(&["executable file not found"]) {
-                Refusal::NoSuchProgram
-            } else if says(&["unable to find user", "no command specified"])
-                || (says(&["exec: \"", "exec /"]) && says(&["permission denied", "is a directory", "no such file"]))
-            {
-                Refusal::Unrunnable
-            } else if says(&["not paused"]) {
-                Refusal::NotPaused
-            } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
-                // Podman, if two requests write one file at the same time.
-                Refusal::Overwritten
-            } else if says(&["already in progress"]) {
-                Refusal::BeingRemoved
-            } else if *status_code == 500
-                && (says(&["no such process", "container not known"])
-                    || (says(&["could not be stopped"]) && says(&["state improper"])))
-            {
-                // Podman, if a container exits while it is inspected or removed.
-                Refusal::Ending
-            } else if *status_code == 404
-                || (*status_code == 500 && says(&["no such container", "no container with name"]))
-            {
-                Refusal::NotFound
-            } else if *status_code == 409
-                || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
-                // Podman, with status 500.
-                || says(&["network already exists", "network is being used", "is already paused"])
-            {
-                Refusal::Conflict
-            } else {
-                Refusal::Other
-            };
-            (refusal, excerpt(message, 400))
+            (refusal(*status_code, &message.to_lowercase()), excerpt(message, 400))
         }
         Bollard::JsonDataError { .. } | Bollard::JsonSerdeError { .. } => {
             (Refusal::Other, "the engine's answer is invalid".into())
@@ -178,8 +125,58 @@ pub(super) fn translate(doing: &str, error: &Bollard) -> Error {
     Error::Docker { doing: doing.into(), why, refusal }
 }
 
+/// Phrases of engines in lower case, with their cause. The first that a message contains decides.
+const PHRASES: &[(Refusal, &[&str])] = &[
+    (Refusal::PortTaken, PORT_TAKEN),
+    (Refusal::NoSuchAddress, &["cannot assign requested address"]),
+    (Refusal::Disk, &["no space left"]),
+    (Refusal::AddressPools, &["available, non-overlapping", "fully subnetted", "could not find free subnet"]),
+    (Refusal::PrivilegedPort, &["privileged port", "bind: permission denied"]),
+    (Refusal::Firewall, &["iptables", "nftables", "no chain/target/match by that name"]),
+    (Refusal::Cgroups, &["cgroup mountpoint does not exist", "no cgroup mount found", "cgroup controller"]),
+    (Refusal::Architecture, &["exec format error"]),
+    // A program of the engine itself, so the image is not the cause.
+    (Refusal::Other, &["docker-proxy", "userland proxy", "rootlessport", "fork/exec", "apparmor_parser"]),
+    (Refusal::NoSuchProgram, &["executable file not found"]),
+    (Refusal::Unrunnable, &["unable to find user", "no command specified"]),
+];
+
 /// The messages of engines about a port that is in use.
 const PORT_TAKEN: &[&str] = &["port is already allocated", "address already in use", "ports are not available"];
+
+/// The cause of an engine's error message in lower case.
+fn refusal(status: u16, text: &str) -> Refusal {
+    let says = |phrases: &[&str]| phrases.iter().any(|phrase| text.contains(phrase));
+    if let Some((refusal, _)) = PHRASES.iter().find(|(_, phrases)| says(phrases)) {
+        return *refusal;
+    }
+    if says(&["exec: \"", "exec /"]) && says(&["permission denied", "is a directory", "no such file"]) {
+        Refusal::Unrunnable
+    } else if says(&["not paused"]) {
+        Refusal::NotPaused
+    } else if says(&["copier: put"]) && says(&["no such file or directory", "file exists"]) {
+        // Podman, if two requests write one file at the same time.
+        Refusal::Overwritten
+    } else if says(&["already in progress"]) {
+        Refusal::BeingRemoved
+    } else if status == 500
+        && (says(&["no such process", "container not known"])
+            || (says(&["could not be stopped"]) && says(&["state improper"])))
+    {
+        // Podman, if a container exits while it is inspected or removed.
+        Refusal::Ending
+    } else if status == 404 || (status == 500 && says(&["no such container", "no container with name"])) {
+        Refusal::NotFound
+    } else if status == 409
+        || says(&["has active endpoints", "is in use", "already in use", "is ambiguous"])
+        // Podman, with status 500.
+        || says(&["network already exists", "network is being used", "is already paused"])
+    {
+        Refusal::Conflict
+    } else {
+        Refusal::Other
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, RESTORE_SCRIPTS, Secrecy, database,
-    from_file, home, provisioned, provisioning, provisioning_files, readme, variable, yaml,
+    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, RESTORE_SCRIPTS,
+    Secrecy, database, from_file, home, provisioned, provisioning, provisioning_files, readme, variable, yaml,
 };
 use crate::digest::fingerprint;
 use crate::engine::PASSWORD_PATH;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::grafana::provisioning::INFLUXDB_PASSWORD;
 use crate::model::container_config::ContainerConfig;
 use crate::model::role::Role;
-use crate::model::stack::{DesiredContainer, Stack};
+use crate::model::stack::{DesiredContainer, Secret, Stack};
 
 /// The directory in which a swarm mounts secrets.
 const SECRETS: &str = "/run/secrets";
@@ -119,22 +119,7 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
             "restart_policy": {"condition": "any", "delay": "2s"},
         });
         if spec.role == Role::Grafana {
-            // On the node with the volume only, instead of all nodes. A swarm ignores addresses.
-            let port = spec.config.publish.port();
-            let published =
-                json!({"target": Role::Grafana.port(), "published": port, "protocol": "tcp", "mode": "host"});
-            service["ports"] = json!([published]);
-            service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] = json!(home(stack));
-            service["configs"] = configs
-                .iter()
-                .enumerate()
-                .map(|(index, file)| {
-                    json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{}", file.path)})
-                })
-                .collect();
-            // Only Grafana runs in the container, whatever user its image has.
-            service["secrets"] =
-                secrets.iter().map(|(name, _)| json!({"source": name, "target": name, "mode": 0o444})).collect();
+            serve_grafana(&mut service, stack, spec, &configs, &secrets);
         }
         services.insert(spec.role.name().into(), service);
     }
@@ -170,6 +155,26 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
     all.push(File::new(STACK, yaml(&file)));
     all.push(readme::swarm(material));
     Ok(all)
+}
+
+/// Publishes the service of Grafana and mounts its files.
+fn serve_grafana(
+    service: &mut Value,
+    stack: &Stack,
+    spec: &DesiredContainer,
+    configs: &[ProvisionedFile],
+    secrets: &[(&str, &Secret)],
+) {
+    // On the node with the volume only, instead of all nodes. A swarm ignores addresses.
+    let port = spec.config.publish.port();
+    let published = json!({"target": Role::Grafana.port(), "published": port, "protocol": "tcp", "mode": "host"});
+    service["ports"] = json!([published]);
+    service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] = json!(home(stack));
+    let config = |(index, file): (usize, &ProvisionedFile)| json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{}", file.path)});
+    service["configs"] = configs.iter().enumerate().map(config).collect();
+    // Only Grafana runs in the container, whatever user its image has.
+    let secret = |(name, _): &(&str, &Secret)| json!({"source": name, "target": name, "mode": 0o444});
+    service["secrets"] = secrets.iter().map(secret).collect();
 }
 
 /// A service that creates Clipper's database before Clipper does, so that Grafana can query it, and

@@ -34,6 +34,9 @@ const AT_ONCE: usize = 4;
 #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
 const SECONDS: f64 = INTERVAL as f64 / 1e3;
 
+/// The models of a database by their names.
+type Models = BTreeMap<String, Model>;
+
 /// The result of `SHOW MEASUREMENTS`.
 #[derive(Deserialize)]
 struct Names {
@@ -77,25 +80,43 @@ impl Influxdb {
     /// # Errors
     /// If the server returns an error or does not answer. Latencies that cannot be read are left out, with the reason.
     pub async fn activity(&self, database: &str) -> Result<Activity> {
+        let mut models = self.models(database).await?;
+        self.read_counters(database, &mut models).await?;
+        models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());
+        let (mut elsewhere, mut incomplete) = (Vec::new(), None);
+        if let Some(last) = newest_report(models.values(), now()) {
+            incomplete = self.read_latencies(database, &mut models, last).await.err().map(|error| error.to_string());
+        } else {
+            // This is only additional information: its failure says nothing about this database.
+            elsewhere = self.elsewhere(database).await.unwrap_or_default();
+        }
+        Ok(Activity { models: models.into_values().collect(), elsewhere, incomplete })
+    }
+
+    /// Every model with a counter, by its name.
+    async fn models(&self, database: &str) -> Result<Models> {
         let statement = format!("SHOW MEASUREMENTS WITH MEASUREMENT =~ /.{COUNTER}$/");
         let found = self.results::<Names>(Some(database), &[&statement], None).await?;
         let names = found.into_iter().flatten().flat_map(|found| found.values);
-        let mut models: BTreeMap<String, Model> = names
-            .filter_map(|(name,)| {
-                let name = name.strip_suffix(COUNTER)?.to_string();
-                Some((name.clone(), Model { name, ..Model::default() }))
-            })
-            .collect();
-        let of_tag = format!("GROUP BY {}", quoted(DEMO_TAG));
+        let model = |(name,): (String,)| {
+            let name = name.strip_suffix(COUNTER)?.to_string();
+            Some((name.clone(), Model { name, ..Model::default() }))
+        };
+        Ok(names.filter_map(model).collect())
+    }
+
+    /// Reads the newest report and the newest demo point of each model.
+    async fn read_counters(&self, database: &str, models: &mut Models) -> Result<()> {
+        let by_tag = format!("GROUP BY {}", quoted(DEMO_TAG));
         // InfluxDB opens every shard for an unlimited query.
         for window in WINDOWS {
             let since = window.map_or_else(String::new, |window| format!("WHERE time > now() - {window} "));
-            let clauses = format!("{since}{of_tag}");
+            let clauses = format!("{since}{by_tag}");
             let missing: Vec<String> =
                 models.values().filter(|model| model.last_report.is_none()).map(|model| model.name.clone()).collect();
             let counters = self.newest(database, "value", COUNTER, missing.iter(), &clauses).await;
             for point in counters.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-                let Some(model) = model_of(&mut models, &point, COUNTER) else { continue };
+                let Some(model) = model_of(models, &point, COUNTER) else { continue };
                 if point.is_demo() {
                     model.last_demo = model.last_demo.max(Some(point.at()));
                 } else {
@@ -105,45 +126,35 @@ impl Influxdb {
                 }
             }
         }
-        models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());
-        let mut elsewhere = Vec::new();
-        let mut incomplete = None;
-        if let Some(last) = newest_report(models.values(), now()) {
-            // Counted from the newest report, because this machine's clock may be wrong.
-            let since = last - RECENT;
-            let until = last + SAME_REPORT;
-            let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
-            let condition = format!("WHERE {real} AND time >= {since}ms AND time < {until}ms");
-            // Comparing a second field takes InfluxDB half as long again. The newest report of an active model has a
-            // latency, an idle model reports zeros.
-            let with_samples = format!("{condition} AND \"size\" > 0");
-            for (clauses, is_active) in [(&condition, true), (&with_samples, false)] {
-                if incomplete.is_some() {
-                    break;
-                }
-                let recent = models.values().filter(|model| model.last_report >= Some(since) && model.p99.is_none());
-                let names: Vec<String> = recent
-                    .filter(|model| !is_active || model.rate > Some(0.0))
-                    .map(|model| model.name.clone())
-                    .collect();
-                for found in self.newest(database, "p99", LATENCY, names.iter(), clauses).await {
-                    match found {
-                        Ok(points) => {
-                            for point in points {
-                                if let Some(model) = model_of(&mut models, &point, LATENCY) {
-                                    model.p99 = point.number().filter(|p99| *p99 > 0.0);
-                                }
-                            }
-                        }
-                        Err(error) => incomplete = incomplete.or(Some(error.to_string())),
-                    }
+        Ok(())
+    }
+
+    /// Reads the recent latencies of models. After an error, the answers that arrived are kept.
+    async fn read_latencies(&self, database: &str, models: &mut Models, last_report: i64) -> Result<()> {
+        // Counted from the newest report, because this machine's clock may be wrong.
+        let since = last_report - RECENT;
+        let until = last_report + SAME_REPORT;
+        let real = format!("{} = {}", quoted(DEMO_TAG), literal(""));
+        let condition = format!("WHERE {real} AND time >= {since}ms AND time < {until}ms");
+        // Comparing a second field takes InfluxDB half as long again. The newest report of an active model has a
+        // latency, an idle model reports zeros.
+        let with_samples = format!("{condition} AND \"size\" > 0");
+        for (clauses, is_active) in [(&condition, true), (&with_samples, false)] {
+            let recent = models.values().filter(|model| model.last_report >= Some(since) && model.p99.is_none());
+            let names: Vec<String> =
+                recent.filter(|model| !is_active || model.rate > Some(0.0)).map(|model| model.name.clone()).collect();
+            let (found, failed): (Vec<_>, Vec<_>) =
+                self.newest(database, "p99", LATENCY, names.iter(), clauses).await.into_iter().partition(Result::is_ok);
+            for point in found.into_iter().flatten().flatten() {
+                if let Some(model) = model_of(models, &point, LATENCY) {
+                    model.p99 = point.number().filter(|p99| *p99 > 0.0);
                 }
             }
-        } else {
-            // This is only additional information: its failure says nothing about this database.
-            elsewhere = self.elsewhere(database).await.unwrap_or_default();
+            if let Some(failed) = failed.into_iter().next() {
+                return failed.map(drop);
+            }
         }
-        Ok(Activity { models: models.into_values().collect(), elsewhere, incomplete })
+        Ok(())
     }
 
     /// The newest point with `field` in the measurements of these models, one result for each of several queries.
@@ -213,6 +224,6 @@ fn newest_report<'a>(models: impl Iterator<Item = &'a Model>, now: i64) -> Optio
 }
 
 /// The model of a point.
-fn model_of<'a>(models: &'a mut BTreeMap<String, Model>, point: &Newest, suffix: &str) -> Option<&'a mut Model> {
+fn model_of<'a>(models: &'a mut Models, point: &Newest, suffix: &str) -> Option<&'a mut Model> {
     models.get_mut(point.name.strip_suffix(suffix)?)
 }

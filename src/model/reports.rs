@@ -161,37 +161,15 @@ fn hints(
 ) -> Vec<String> {
     let mut hints = Vec::new();
     hints.extend(activity.incomplete.as_ref().map(|why| format!("some latencies are unknown: {why}")));
-    let database = &stack.database;
     if let (None, Some(other)) = (last_report, activity.elsewhere.first()) {
         hints.push(format!(
             "database {database} contains no reports, but {} does: set influx_dbname in Clipper's file to {database}, \
              or use --database {other}",
-            activity.elsewhere.join(", ")
+            activity.elsewhere.join(", "),
+            database = stack.database,
         ));
     }
-    if let Some(why) = beyond_clipper(stack) {
-        hints.push(why);
-    } else if let Some(target) = &stack.clipper
-        && !target.reaches(stack)
-    {
-        let url = stack.url(Role::Influxdb);
-        hints.push(format!(
-            "Clipper's file names {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that address",
-            bracketed(&target.host),
-            target.port,
-            bracketed(url.host_for_clipper()),
-            url.port
-        ));
-    }
-    if let Some(target) = &stack.clipper
-        && !target.database.is_empty()
-        && target.database != *database
-    {
-        hints.push(format!(
-            "Clipper's file names database {}, but the dashboard shows {database}: set influx_dbname to {database}",
-            target.database
-        ));
-    }
+    hints.extend(wrong_target(stack));
     let (impossible, silent): (Vec<String>, Vec<String>) =
         never_reported(models, named).into_iter().partition(|name| is_unreportable(name));
     for name in impossible {
@@ -203,26 +181,60 @@ fn hints(
         hints.push(format!("Clipper's file names models that have never reported: {}", silent.join(", ")));
     }
     match last_report {
-        Some(at) if at > now + SKEW => hints.push(format!(
+        Some(at) => hints.extend(wrong_time(stack, at, now)),
+        None if activity.elsewhere.is_empty() => hints.push(format!(
+            "nothing has arrived from Clipper yet: when it runs, it must write to {}, database {}; if it already runs, \
+             `{}` finds out why no reports arrive; `{}` shows the dashboard without Clipper",
+            stack.url(Role::Influxdb),
+            stack.database,
+            stack.command("doctor"),
+            stack.command("demo")
+        )),
+        None => {}
+    }
+    hints
+}
+
+/// The reasons why the reports of a Clipper with this file do not arrive.
+fn wrong_target(stack: &Stack) -> Vec<String> {
+    let mut hints: Vec<String> = beyond_clipper(stack).into_iter().collect();
+    let Some(target) = &stack.clipper else { return hints };
+    if hints.is_empty() && !target.reaches(stack) {
+        let url = stack.url(Role::Influxdb);
+        hints.push(format!(
+            "Clipper's file names {}:{}, but InfluxDB is at {}:{}: set influx_ip and influx_port to that address",
+            bracketed(&target.host),
+            target.port,
+            bracketed(url.host_for_clipper()),
+            url.port
+        ));
+    }
+    let database = &stack.database;
+    if !target.database.is_empty() && target.database != *database {
+        hints.push(format!(
+            "Clipper's file names database {}, but the dashboard shows {database}: set influx_dbname to {database}",
+            target.database
+        ));
+    }
+    hints
+}
+
+/// The hint about a newest report that is not recent.
+fn wrong_time(stack: &Stack, at: i64, now: i64) -> Option<String> {
+    if at > now + SKEW {
+        return Some(format!(
             "the newest report is {} in the future: set the clocks of Clipper's host and of this machine",
             span(at - now)
-        )),
-        Some(at) if at < now - MISSED * INTERVAL => hints.push(format!(
+        ));
+    }
+    (at < now - MISSED * INTERVAL).then(|| {
+        format!(
             "the newest report is {} old: check that Clipper runs and that the clock of its host is right; run `{}` to \
              find out why no reports arrive",
             span(now - at),
             stack.command("doctor")
-        )),
-        None if activity.elsewhere.is_empty() => hints.push(format!(
-            "nothing has arrived from Clipper yet: when it runs, it must write to {}, database {database}; if it \
-             already runs, `{}` finds out why no reports arrive; `{}` shows the dashboard without Clipper",
-            stack.url(Role::Influxdb),
-            stack.command("doctor"),
-            stack.command("demo")
-        )),
-        _ => {}
-    }
-    hints
+        )
+    })
 }
 
 /// The models in Clipper's file without a report, not counting demo data.

@@ -15,7 +15,7 @@ use crate::model::instances::{Instance, Member, MemberState};
 use crate::model::invocation::shell_word;
 use crate::model::plan::{Finding, Plan, Step};
 use crate::model::results::{BackedUp, Cleared, Failed, Failure, Sent};
-use crate::model::status::{Mode, ObjectState, Status, StepStatus, UserDashboardStatus};
+use crate::model::status::{Mode, ObjectState, ServerStatus, Status, StepStatus, UserDashboardStatus};
 use crate::model::text::{count, printable, printable_line};
 
 /// A shorter step has no duration in the output.
@@ -123,9 +123,8 @@ fn executed(status: &Status) -> &[StepStatus] {
 
 fn up(status: &Status, options: RenderOptions) -> String {
     let RenderOptions { palette, width } = options;
-    let executed = executed(status);
     let mut layout = Layout::new(width);
-    let headline = if executed.is_empty() {
+    let headline = if executed(status).is_empty() {
         format!("{} is in sync: nothing to do", status.instance)
     } else {
         format!("{} is up and verified", status.instance)
@@ -139,12 +138,21 @@ fn up(status: &Status, options: RenderOptions) -> String {
     layout.row("Grafana", &[status.grafana.url.clone(), account(status)]);
     let database = format!("database {}", printable_line(&status.database.name));
     layout.row("InfluxDB", &[status.influxdb.url.clone(), database]);
-    let other_hosts: Vec<String> = [&status.grafana, &status.influxdb]
-        .into_iter()
-        .filter_map(|server| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?)))
-        .collect();
+    let public = |server: &ServerStatus| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?));
+    let other_hosts: Vec<String> = [&status.grafana, &status.influxdb].into_iter().filter_map(public).collect();
     layout.row("other hosts", &other_hosts);
-    match &status.clipper_file {
+    clipper_file(&mut layout, &status.clipper_file, palette);
+    for note in notes(status) {
+        layout.gap();
+        layout.line(&format!("{} {note}", palette.odd("note:")));
+    }
+    table::forward_command(&mut layout, status);
+    layout.done()
+}
+
+/// What Clipper's file must contain, unless it already does.
+fn clipper_file(layout: &mut Layout, settings: &ClipperSettings, palette: Palette) {
+    match settings {
         ClipperSettings::Agree => {}
         ClipperSettings::Defaults { address, database } => {
             layout.gap();
@@ -162,6 +170,11 @@ fn up(status: &Status, options: RenderOptions) -> String {
             layout.line(&format!("{} {}", palette.odd("note:"), printable_line(why)));
         }
     }
+}
+
+/// The notes of a finished `up`.
+fn notes(status: &Status) -> Vec<String> {
+    let executed = executed(status);
     let mut notes = Vec::new();
     if status.account.is_known && status.account.is_default && !executed.is_empty() {
         notes.push(format!(
@@ -169,7 +182,7 @@ fn up(status: &Status, options: RenderOptions) -> String {
             status.commands.give_password
         ));
     }
-    if executed.iter().any(|executed| matches!(executed.step, Step::SaveAlertRules { .. })) {
+    if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules { .. })) {
         notes.push(format!(
             "Grafana's notification policies choose who receives alerts: add a contact point at {}/alerting/notifications",
             status.grafana.url
@@ -184,12 +197,7 @@ fn up(status: &Status, options: RenderOptions) -> String {
     }));
     let remarks = status.user_dashboards.iter().flat_map(UserDashboardStatus::remarks);
     notes.extend(remarks.map(|remark| printable_line(&remark)));
-    for note in notes {
-        layout.gap();
-        layout.line(&format!("{} {note}", palette.odd("note:")));
-    }
-    table::forward_command(&mut layout, status);
-    layout.done()
+    notes
 }
 
 fn account(status: &Status) -> String {
