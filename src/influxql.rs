@@ -2,19 +2,19 @@
 
 /// Quotes an identifier.
 #[must_use]
-pub fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 /// Quotes a string.
 #[must_use]
-pub fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
 }
 
 /// The names that a query refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct References {
+pub(crate) struct References {
     /// The FROM clause, as written.
     pub source: String,
     /// The identifiers in SELECT: fields and tags. Fields compared in WHERE may be missing from the data.
@@ -40,7 +40,7 @@ const AFTER_SOURCE: &[&str] = &["where", "group", "order", "limit", "offset", "s
 
 /// The names in a SELECT. `None` for other statements, several statements, subqueries and comments.
 #[must_use]
-pub fn references(query: &str) -> Option<References> {
+pub(crate) fn references(query: &str) -> Option<References> {
     if query.contains("--") || query.contains("/*") {
         return None;
     }

@@ -12,7 +12,7 @@ use crate::model::reports::{COUNTER, DEMO_TAG, INTERVAL, LATENCY, THROUGHPUT, wr
 /// The drift of reports against the clock, in milliseconds per interval.
 const DRIFT: i64 = 4;
 /// The time from one report to the next, in milliseconds.
-pub const STEP: i64 = INTERVAL + DRIFT;
+pub(crate) const STEP: i64 = INTERVAL + DRIFT;
 /// The number of samples that Clipper keeps in a histogram.
 const SAMPLES: f64 = 2056.0;
 /// The number of reports in a cycle of 40 minutes, which includes a pause and a stretch of zeros.
@@ -26,27 +26,27 @@ const ZEROS: std::ops::Range<i64> = 40..48;
 
 /// The parameters of a load.
 #[derive(Debug, Clone)]
-pub struct Load {
+pub(crate) struct Load {
     /// The models' names, as in Clipper's file.
-    pub models: Vec<String>,
+    pub(crate) models: Vec<String>,
     /// Predictions per second and model.
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// The same seed generates the same load.
-    pub seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// Lines and the number of their points.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Lines of the line protocol.
-    pub lines: String,
+    pub(crate) lines: String,
     /// The number of points.
-    pub points: usize,
+    pub(crate) points: usize,
 }
 
 impl Load {
     /// Adds the report for the time `at` (milliseconds since 1970) to a batch.
-    pub fn report(&self, at: i64, batch: &mut Batch) {
+    pub(crate) fn report(&self, at: i64, batch: &mut Batch) {
         let turn = at.div_euclid(STEP);
         for (index, model) in self.models.iter().enumerate() {
             if index + 1 == self.models.len() && PAUSE.contains(&turn.rem_euclid(CYCLE)) {

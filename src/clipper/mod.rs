@@ -1,4 +1,4 @@
 //! Clipper's configuration file, its rule for database names, and a load in the format of its reports.
 
 pub mod file;
-pub mod load;
+pub(crate) mod load;

@@ -22,7 +22,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 
 /// The identity of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject {
+pub(crate) struct Subject {
     /// The format.
     pub format: ExportFormat,
     /// The instance.
@@ -46,7 +46,7 @@ type Listed = BTreeSet<(String, String)>;
 ///
 /// # Errors
 /// [`Error::Io`] if the list cannot be read.
-pub fn lists(directory: &Path, path: &str) -> Result<bool> {
+pub(crate) fn lists(directory: &Path, path: &str) -> Result<bool> {
     let (_, listed) = listed(directory)?;
     Ok(listed.iter().any(|(listed, _)| listed == path))
 }
@@ -55,7 +55,7 @@ pub fn lists(directory: &Path, path: &str) -> Result<bool> {
 ///
 /// # Errors
 /// The same as [`lists`].
-pub fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result<bool> {
+pub(crate) fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result<bool> {
     let (_, listed) = listed(directory)?;
     Ok(listed.contains(&(path.to_string(), digest.to_string())))
 }
@@ -64,7 +64,7 @@ pub fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result<bool> 
 ///
 /// # Errors
 /// The same as [`lists`].
-pub fn is_export(directory: &Path, format: ExportFormat) -> Result<bool> {
+pub(crate) fn is_export(directory: &Path, format: ExportFormat) -> Result<bool> {
     Ok(listed(directory)?.0.is_some_and(|head| head.starts_with(&format!("{format} "))))
 }
 
@@ -72,7 +72,7 @@ pub fn is_export(directory: &Path, format: ExportFormat) -> Result<bool> {
 ///
 /// # Errors
 /// [`Error::Io`] if the file system returns an error.
-pub fn read(directory: &Path, path: &str) -> Result<Option<String>> {
+pub(crate) fn read(directory: &Path, path: &str) -> Result<Option<String>> {
     let file = directory.join(path);
     match fs::read_to_string(&file) {
         Ok(text) => Ok(Some(text)),

@@ -1,7 +1,7 @@
 //! Exports: describes a stack in files for a system that runs it without clipper-metrics.
 
 mod compose;
-pub mod directory;
+pub(crate) mod directory;
 mod kubernetes;
 mod readme;
 
@@ -42,7 +42,7 @@ const RESTORE_SCRIPTS: [(Role, &str); 2] = [
 ///
 /// # Errors
 /// [`Error::Usage`] with the obstacle.
-pub fn check(format: ExportFormat, stack: &Stack, has_password: bool) -> Result<()> {
+pub(crate) fn check(format: ExportFormat, stack: &Stack, has_password: bool) -> Result<()> {
     if format == ExportFormat::Provisioning {
         return check_organisation(stack);
     }
@@ -102,7 +102,7 @@ fn check_organisation(stack: &Stack) -> Result<()> {
 
 /// Whether the data source's address is a name that only the instance's containers can resolve.
 #[must_use]
-pub fn is_known_to_containers_only(stack: &Stack) -> bool {
+pub(crate) fn is_known_to_containers_only(stack: &Stack) -> bool {
     let grafana = stack.container(Role::Grafana);
     let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
     grafana.is_some_and(|spec| spec.config.host_gateway || stack.data_source.url == own)
@@ -115,7 +115,7 @@ pub fn is_known_to_containers_only(stack: &Stack) -> bool {
 ///
 /// # Errors
 /// [`Error::Io`] if the directory cannot be read.
-pub fn deletes_rules(format: ExportFormat, stack: &Stack, directory: &Path) -> Result<bool> {
+pub(crate) fn deletes_rules(format: ExportFormat, stack: &Stack, directory: &Path) -> Result<bool> {
     let earlier = || directory::lists(directory, &format!("alerting/{}.yaml", stack.instance));
     Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
 }
@@ -124,7 +124,7 @@ pub fn deletes_rules(format: ExportFormat, stack: &Stack, directory: &Path) -> R
 ///
 /// # Errors
 /// [`Error::Io`] if the file system returns an error.
-pub fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>> {
+pub(crate) fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>> {
     let path = format!("alerting/{}.yaml", stack.instance);
     let text = if directory::lists(directory, &path)? { directory::read(directory, &path)? } else { None };
     // A file that a user edited so that it is no valid YAML stops the export later.
@@ -138,7 +138,7 @@ pub fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>
 
 /// The secrets of an earlier export to a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub(crate) enum Kept {
     /// There is no earlier export, or its format has no secrets.
     Nothing,
     /// The password of the Grafana that the earlier export creates.
@@ -149,7 +149,7 @@ pub enum Kept {
 
 /// A Secret that is not from the export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OwnSecret {
+pub(crate) enum OwnSecret {
     /// The user's file in place of the exported one, such as an encrypted one; its content is kept.
     File(String),
     /// The file and its line in the kustomization were removed: the cluster has the Secret from another source.
@@ -161,7 +161,7 @@ pub enum OwnSecret {
 /// # Errors
 /// [`Error::File`] if a password is not acceptable or missing, [`Error::Io`] if the file system
 /// returns an error.
-pub fn kept(format: ExportFormat, folder: &Path) -> Result<Kept> {
+pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<Kept> {
     let (path, kept) = match format {
         ExportFormat::Provisioning | ExportFormat::Compose => return Ok(Kept::Nothing),
         ExportFormat::Swarm => {
@@ -225,7 +225,7 @@ fn missing(folder: &Path, path: &str, hint: &str) -> Error {
 ///
 /// # Errors
 /// With the reason.
-pub fn check_password(password: &str) -> std::result::Result<(), &'static str> {
+pub(crate) fn check_password(password: &str) -> std::result::Result<(), &'static str> {
     if password == Login::PUBLIC_PASSWORD {
         return Err("contains Grafana's public default password");
     }
@@ -237,7 +237,7 @@ pub fn check_password(password: &str) -> std::result::Result<(), &'static str> {
 
 /// The secret part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrecy {
+pub(crate) enum Secrecy {
     /// The whole file.
     Whole,
     /// The values in a Secret's data.
@@ -246,7 +246,7 @@ pub enum Secrecy {
 
 /// A file of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
+pub(crate) struct File {
     /// The path in the directory, with `/` between folders.
     pub path: String,
     /// The content.
@@ -275,7 +275,7 @@ impl File {
 }
 
 /// The input of an export.
-pub struct Material<'a> {
+pub(crate) struct Material<'a> {
     /// The stack.
     pub stack: &'a Stack,
     /// The state of its Grafana.
@@ -349,13 +349,13 @@ fn secrets<'a>(password: Option<&'a Secret>, influxdb_password: Option<&'a Secre
 
 /// The version of each secret by its file's name. A swarm's secret cannot change, so a changed one needs another name.
 /// That name is public, so it contains a counter and no digest of the secret.
-pub type SecretVersions = BTreeMap<&'static str, u32>;
+pub(crate) type SecretVersions = BTreeMap<&'static str, u32>;
 
 /// The versions of these secrets in a directory with an earlier export.
 ///
 /// # Errors
 /// [`Error::Io`] if the file system returns an error.
-pub fn secret_versions(
+pub(crate) fn secret_versions(
     format: ExportFormat,
     folder: &Path,
     password: Option<&Secret>,
@@ -379,7 +379,7 @@ pub fn secret_versions(
 ///
 /// # Errors
 /// [`Error::Usage`] if something cannot be exported in this format.
-pub fn files(format: ExportFormat, material: &Material<'_>) -> Result<Vec<File>> {
+pub(crate) fn files(format: ExportFormat, material: &Material<'_>) -> Result<Vec<File>> {
     let mut files = match format {
         ExportFormat::Provisioning => {
             let url = &material.stack.data_source.url;

@@ -16,7 +16,7 @@ use crate::influxql::{literal, quoted};
 use crate::model::reports::{Activity, COUNTER, DEMO_TAG, INTERVAL, LATENCY, Model};
 
 /// InfluxDB's own database.
-pub const INTERNAL: &str = "_internal";
+pub(crate) const INTERNAL: &str = "_internal";
 /// The maximum number of databases searched for Clipper's measurements.
 const SEARCHED: usize = 50;
 /// How long before the newest report a latency still counts, in milliseconds. An idle
@@ -79,7 +79,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer. Latencies that cannot be read are left out, with the reason.
-    pub async fn activity(&self, database: &str) -> Result<Activity> {
+    pub(crate) async fn activity(&self, database: &str) -> Result<Activity> {
         let mut models = self.models(database).await?;
         self.read_counters(database, &mut models).await?;
         models.retain(|_, model| model.last_report.is_some() || model.last_demo.is_some());
@@ -184,7 +184,7 @@ impl Influxdb {
     /// # Errors
     /// If the server returns an error or does not answer within [`PROBE_TIMEOUT`]. Databases that are not
     /// searched by then are left out.
-    pub async fn elsewhere(&self, database: &str) -> Result<Vec<String>> {
+    pub(crate) async fn elsewhere(&self, database: &str) -> Result<Vec<String>> {
         let started = Instant::now();
         let mut others = self.databases().await?;
         others.retain(|name| name != database && name != INTERNAL);

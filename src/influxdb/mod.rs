@@ -2,8 +2,8 @@
 //!
 //! InfluxDB reports errors of statements with status 200.
 
-pub mod activity;
-pub mod probe;
+pub(crate) mod activity;
+pub(crate) mod probe;
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An InfluxDB server.
 #[derive(Clone)]
-pub struct Influxdb {
+pub(crate) struct Influxdb {
     http: Http,
 }
 
@@ -34,19 +34,19 @@ pub struct Influxdb {
 pub struct Series {
     /// The measurement; empty in results without one.
     #[serde(default)]
-    pub name: String,
+    pub(crate) name: String,
     /// Names of the columns.
     #[serde(default)]
-    pub columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// One row per point, with as many cells as columns.
     #[serde(default, rename = "values")]
-    pub rows: Vec<Vec<Cell>>,
+    pub(crate) rows: Vec<Vec<Cell>>,
 }
 
 /// One value in the result of a query.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
-pub enum Cell {
+pub(crate) enum Cell {
     /// No value in this row.
     Null,
     /// A boolean field, or a flag of a `SHOW` statement.
@@ -62,25 +62,16 @@ pub enum Cell {
 impl Cell {
     /// The text, unless it is another kind of value.
     #[must_use]
-    pub fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    /// The whole number, unless it is another kind of value.
-    #[must_use]
-    pub const fn whole(&self) -> Option<i64> {
-        match self {
-            Self::Whole(number) => Some(*number),
-            _ => None,
-        }
-    }
-
     /// The number, whole or not.
     #[must_use]
-    pub const fn number(&self) -> Option<f64> {
+    pub(crate) const fn number(&self) -> Option<f64> {
         match self {
             #[expect(clippy::cast_precision_loss, reason = "fields of Clipper are floats in InfluxDB")]
             Self::Whole(number) => Some(*number as f64),
@@ -93,7 +84,7 @@ impl Cell {
 impl Series {
     /// The cell of a row by its column's name.
     #[must_use]
-    pub fn cell<'a>(&self, row: &'a [Cell], column: &str) -> Option<&'a Cell> {
+    pub(crate) fn cell<'a>(&self, row: &'a [Cell], column: &str) -> Option<&'a Cell> {
         let index = self.columns.iter().position(|name| name == column)?;
         row.get(index)
     }
@@ -102,12 +93,12 @@ impl Series {
 impl Influxdb {
     /// A client for the server behind `http`.
     #[must_use]
-    pub const fn new(http: Http) -> Self {
+    pub(crate) const fn new(http: Http) -> Self {
         Self { http }
     }
 
     /// The server's state and content, with its version.
-    pub async fn observe(&self, database: &str, within: Duration) -> (ServerResponse<InfluxdbState>, Option<String>) {
+    pub(crate) async fn observe(&self, database: &str, within: Duration) -> (ServerResponse<InfluxdbState>, Option<String>) {
         let version = match self.version(within).await {
             (_, Some(version)) => version,
             (answer, None) => return (answer.discard(), None),
@@ -127,7 +118,7 @@ impl Influxdb {
     }
 
     /// Whether Clipper can use the server, with its version if it can; requested without credentials.
-    pub async fn version(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
+    pub(crate) async fn version(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
         match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
             Ok(ping) => match usable_version(&ping) {
                 Ok(version) => (ServerResponse::Answering(()), Some(version)),
@@ -142,7 +133,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server does not answer.
-    pub async fn clock(&self) -> Result<Option<i64>> {
+    pub(crate) async fn clock(&self) -> Result<Option<i64>> {
         let answer = self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(PROBE_TIMEOUT)).await?;
         Ok(answer.date())
     }
@@ -151,7 +142,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn databases(&self) -> Result<Vec<String>> {
+    pub(crate) async fn databases(&self) -> Result<Vec<String>> {
         let series = self.query(None, "SHOW DATABASES").await?;
         let names = series.iter().flat_map(|series| &series.rows).filter_map(|row| row.first()?.text());
         Ok(names.map(String::from).collect())
@@ -161,7 +152,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error.
-    pub async fn create_database(&self, name: &str, retention: Option<Retention>) -> Result<()> {
+    pub(crate) async fn create_database(&self, name: &str, retention: Option<Retention>) -> Result<()> {
         let plain = format!("CREATE DATABASE {}", quoted(name));
         if let Some(retention) = retention {
             let with = format!("{plain} WITH DURATION {} SHARD DURATION {}", retention.influxql(), shard(retention));
@@ -179,7 +170,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// [`Error::Raced`] if it has changed, otherwise if the server returns an error.
-    pub async fn set_retention(&self, database: &str, from: Option<Retention>, to: Retention) -> Result<()> {
+    pub(crate) async fn set_retention(&self, database: &str, from: Option<Retention>, to: Retention) -> Result<()> {
         let Some(policy) = self.default_retention(database).await? else { return Ok(()) };
         if from.is_some() && Retention::parse(&policy.duration) != from {
             return Err(Error::Raced {
@@ -201,7 +192,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn query(&self, database: Option<&str>, statement: &str) -> Result<Vec<Series>> {
+    pub(crate) async fn query(&self, database: Option<&str>, statement: &str) -> Result<Vec<Series>> {
         self.query_within(database, statement, None).await
     }
 
@@ -209,7 +200,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// The same as [`Self::query`].
-    pub async fn query_within(
+    pub(crate) async fn query_within(
         &self,
         database: Option<&str>,
         statement: &str,
@@ -222,7 +213,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// The same as [`Self::query`], for the first statement that fails.
-    pub async fn query_all(
+    pub(crate) async fn query_all(
         &self,
         database: Option<&str>,
         statements: &[&str],
@@ -267,7 +258,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server rejects any of them.
-    pub async fn write(&self, database: &str, lines: String, within: Duration) -> Result<()> {
+    pub(crate) async fn write(&self, database: &str, lines: String, within: Duration) -> Result<()> {
         let path = format!("/write?db={}", escaped(database));
         let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(within)).await?;
         match answer.status {
@@ -288,7 +279,7 @@ impl Influxdb {
 /// Statements that create a database with a retention period, or set the period of an existing one;
 /// safe to repeat.
 #[must_use]
-pub fn database_statements(name: &str, retention: Option<Retention>) -> Vec<String> {
+pub(crate) fn database_statements(name: &str, retention: Option<Retention>) -> Vec<String> {
     let create = format!("CREATE DATABASE {}", quoted(name));
     let keep = retention.map(|retention| {
         // The default policy of a new database.

@@ -12,7 +12,7 @@ use crate::model::diagnosis::WriteFailure;
 use crate::model::reports::{COUNTER, LATENCY, THROUGHPUT};
 
 /// The measurement for probes only; no panel queries it.
-pub const PROBE: &str = "clipper_metrics_probe";
+pub(crate) const PROBE: &str = "clipper_metrics_probe";
 /// The tag that identifies a probe; it starts with its creation time in milliseconds since 1970.
 const TAG: &str = "probe";
 /// A probe of an interrupted run is removed by another run after this time, in milliseconds.
@@ -25,11 +25,11 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A retention policy, reduced to its name and duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetentionPolicy {
+pub(crate) struct RetentionPolicy {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The retention period as InfluxDB writes it; `0s` means for ever.
-    pub duration: String,
+    pub(crate) duration: String,
 }
 
 impl Influxdb {
@@ -37,7 +37,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// With the kind of failure and InfluxDB's message.
-    pub async fn write_probe(&self, database: &str, id: &str, now: i64) -> Result<(), (WriteFailure, String)> {
+    pub(crate) async fn write_probe(&self, database: &str, id: &str, now: i64) -> Result<(), (WriteFailure, String)> {
         let line = format!("{PROBE},{TAG}={id} value=1 {}", now.saturating_mul(1_000_000));
         self.write(database, line, WRITE_TIMEOUT).await.map_err(|error| (classify(&error), error.to_string()))
     }
@@ -46,7 +46,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn has_probe(&self, database: &str, id: &str) -> Result<bool> {
+    pub(crate) async fn has_probe(&self, database: &str, id: &str) -> Result<bool> {
         Ok(!self.query(Some(database), &probe_question(id)).await?.is_empty())
     }
 
@@ -54,7 +54,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn remove_probes(&self, database: &str, id: &str, now: i64) -> Result<()> {
+    pub(crate) async fn remove_probes(&self, database: &str, id: &str, now: i64) -> Result<()> {
         let statement = format!("SHOW TAG VALUES FROM {} WITH KEY = {}", quoted(PROBE), quoted(TAG));
         let found = self.query(Some(database), &statement).await?;
         let ids =
@@ -71,7 +71,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn default_retention(&self, database: &str) -> Result<Option<RetentionPolicy>> {
+    pub(crate) async fn default_retention(&self, database: &str) -> Result<Option<RetentionPolicy>> {
         let found = self.query(None, &format!("SHOW RETENTION POLICIES ON {}", quoted(database))).await?;
         Ok(found.iter().find_map(|series| {
             let text = |row: &[_], name: &str| Some(series.cell(row, name)?.text()?.to_string());
@@ -85,7 +85,7 @@ impl Influxdb {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn conflicting_field(&self, database: &str) -> Result<(Option<(String, String, String)>, bool)> {
+    pub(crate) async fn conflicting_field(&self, database: &str) -> Result<(Option<(String, String, String)>, bool)> {
         // `FROM /regex/` would cost the square of the number of measurements.
         let found = self.query(Some(database), "SHOW FIELD KEYS").await?;
         let of_clipper = |series: &&Series| [COUNTER, THROUGHPUT, LATENCY].iter().any(|end| series.name.ends_with(end));
@@ -112,7 +112,7 @@ impl Influxdb {
 
 /// The query that finds the probe.
 #[must_use]
-pub fn probe_question(id: &str) -> String {
+pub(crate) fn probe_question(id: &str) -> String {
     format!("SELECT \"value\" FROM {} WHERE {} = {}", quoted(PROBE), quoted(TAG), literal(id))
 }
 
