@@ -109,7 +109,10 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
             let refused = case.given.is_some() && blocked.kind == plan::BlockReason::Refused;
             // A password that is being replaced may be unknown.
             let is_unknown = case.after_reset && blocked.kind == plan::BlockReason::Refused && world.pending.is_some();
-            assert!(migrated || refused || is_unknown, "blocked: {blocked:?}\nin {world:?}");
+            // Only a user can change the password of another account, and of admin beside it.
+            let is_unsafe = case.account != Account::Admin && case.open && world.is_open_to_all();
+            let is_unsafe = is_unsafe && blocked.kind == plan::BlockReason::Settings;
+            assert!(migrated || refused || is_unknown || is_unsafe, "blocked: {blocked:?}\nin {world:?}");
             return round;
         }
         if plan.in_sync() {
@@ -177,7 +180,8 @@ fn recover(world: &World, case: Case) {
     if RECOVERING.lock().unwrap().contains(&key) {
         return;
     }
-    let bare = Case { given: None, reset: false, after_reset: case.after_reset || case.reset, ..case };
+    let account = if case.account == Account::New { Account::Other } else { case.account };
+    let bare = Case { account, given: None, reset: false, after_reset: case.after_reset || case.reset, ..case };
     finish(world.clone(), case);
     finish(world.clone(), bare);
     if case.upgrade {
@@ -335,6 +339,7 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 keeps: [Retention::Forever, DAYS_90, DAYS_2][(index + door) % 3],
                                 asked: false,
                                 db: if grafana.volume { db } else { None },
+                                accepts_admin: false,
                                 file: if grafana.volume { file } else { None },
                                 pending: if grafana.volume { pending } else { None },
                                 ran: if grafana.volume && db.is_some() { LABEL } else { 0 },
@@ -387,6 +392,13 @@ fn everywhere(case: Case) -> (usize, usize) {
     let (mut worlds_seen, mut runs) = (0, 0);
     let mut each = |world: World| {
         worlds_seen += 1;
+        if case.account != Account::Admin
+            && case.open
+            && world.db.is_some()
+            && !world.grafana.container.is_some_and(|actual| actual.open)
+        {
+            runs += check(&World { accepts_admin: true, ..world.clone() }, &desired, case);
+        }
         runs += check(&world, &desired, case);
     };
     if case.ports.is_some() {
@@ -395,7 +407,7 @@ fn everywhere(case: Case) -> (usize, usize) {
             |srv: &&Srv| srv.container.is_none_or(|actual| actual.spec == Spec::Right && actual.network == 1);
         let influxdbs: Vec<Srv> = influxdbs.iter().filter(may_start).copied().collect();
         worlds(&[vec![1]], &influxdbs, &grafanas, &DOORS[if case.open { 8..9 } else { 2..3 }], &mut each);
-    } else if case.given.is_some() || case.reset || case.upgrade {
+    } else if case.given.is_some() || case.reset || case.upgrade || case.account != Account::Admin {
         // Only the passwords matter here; other states were tried without them.
         worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, &mut each);
     } else {
@@ -481,6 +493,14 @@ fn a_supplied_password_is_tried_first_and_nothing_changes_if_it_is_rejected() {
 fn with_a_supplied_password_admin_admin_is_always_rejected() {
     for given in [GIVEN, OLD] {
         check_everywhere(Case { open: true, given: Some(given), ..Case::default() });
+    }
+}
+
+#[test]
+fn another_account_signs_in_and_no_default_password_is_published() {
+    let cases = [(Account::New, false, None), (Account::Other, true, None), (Account::New, true, Some(GIVEN))];
+    for (account, open, given) in cases {
+        check_everywhere(Case { open, account, given, ..Case::default() });
     }
 }
 

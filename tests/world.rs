@@ -84,6 +84,17 @@ pub enum Thing {
     Right,
 }
 
+/// The account that signs in to Grafana.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Account {
+    #[default]
+    Admin,
+    /// Another one, as remembered.
+    Other,
+    /// Another one, named for the first time.
+    New,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     /// Ids of networks with the instance's name and label.
@@ -99,8 +110,10 @@ pub struct World {
     pub keeps: Retention,
     /// Whether this run has requested confirmation of a shorter retention period.
     pub asked: bool,
-    /// The password in Grafana's database; `None` before the first start.
+    /// The account's password in Grafana's database; `None` before the first start.
     pub db: Option<Password>,
+    /// Whether admin/admin is accepted although another account signs in.
+    pub accepts_admin: bool,
     /// The password in the volume's file.
     pub file: Option<Password>,
     /// The pending password of a run that died while setting it.
@@ -152,6 +165,7 @@ pub struct Copied {
 pub struct Case {
     /// Grafana is to be published off loopback.
     pub open: bool,
+    pub account: Account,
     /// A supplied password.
     pub given: Option<Password>,
     /// Whether a new password is requested.
@@ -234,7 +248,12 @@ pub fn stack(case: Case) -> Stack {
             Some(false) => Alerts::Off,
             Some(true) => Alerts::On(alert_settings()),
         },
-        login: Login { password: case.given.is_some(), given: case.given.is_some(), ..base.login.clone() },
+        login: Login {
+            user: if case.account == Account::Admin { Login::ADMIN } else { "me" }.into(),
+            token: false,
+            password: case.given.is_some(),
+            given: case.given.is_some() || case.account == Account::New,
+        },
         settings: Some(Settings { values, lost: None }),
         ..base
     }
@@ -313,7 +332,9 @@ impl World {
         let labelled = actual.password == PasswordSource::File && actual.spec != Spec::Unreadable;
         match case.given {
             // While moving off loopback, the default password may still be in force.
-            Some(_) if case.open && !actual.open && actual.spec != Spec::Unreadable => {
+            Some(_)
+                if case.open && !actual.open && actual.spec != Spec::Unreadable && case.account == Account::Admin =>
+            {
                 vec![Credential::Supplied, Credential::Default]
             }
             Some(_) => vec![Credential::Supplied],
@@ -344,7 +365,11 @@ impl World {
     pub fn seen_login(&self, accepted: Credential, case: Case) -> LoginState {
         let actual = self.grafana.container.unwrap();
         let password = self.password(accepted, case).unwrap();
-        let account = if password == DEFAULT { SignedInAccount::DefaultPassword } else { SignedInAccount::OwnPassword };
+        let account = match case.account {
+            Account::Other | Account::New => SignedInAccount::Other,
+            Account::Admin if password == DEFAULT => SignedInAccount::DefaultPassword,
+            Account::Admin => SignedInAccount::OwnPassword,
+        };
         let labelled = actual.password == PasswordSource::File && actual.spec != Spec::Unreadable;
         let settled = self.pending.is_none_or(|pending| pending == password);
         let file = match self.file {
@@ -354,8 +379,12 @@ impl World {
             Some(file) if file == password && settled => PasswordFile::Accepted,
             Some(_) => PasswordFile::Outdated,
         };
-        let is_tried = case.open && actual.port == 0 && actual.spec != Spec::Unreadable && password != DEFAULT;
-        let default_login = if is_tried { DefaultLogin::Rejected } else { DefaultLogin::NotTried };
+        let is_private = actual.port == 0 && actual.spec != Spec::Unreadable;
+        let default_login = match case.open && is_private && account != SignedInAccount::DefaultPassword {
+            true if self.accepts_admin => DefaultLogin::Accepted,
+            true => DefaultLogin::Rejected,
+            false => DefaultLogin::NotTried,
+        };
         LoginState { accepted: Some(accepted), account, file, has_default_password: password == DEFAULT, default_login }
     }
 
@@ -728,7 +757,7 @@ impl World {
             Step::CreateOrganisation | Step::CreateFolder => unreachable!("not specified"),
         }
         let exposed = self.grafana.container.is_some_and(|actual| actual.open && actual.run == RunState::Running);
-        assert!(!exposed || self.db != Some(DEFAULT), "admin/admin is accepted off loopback after {step:?}");
+        assert!(!exposed || !self.is_open_to_all(), "a default password is accepted off loopback after {step:?}");
         true
     }
 
@@ -745,6 +774,11 @@ impl World {
         }
     }
 
+    /// Whether everyone knows the password of an administrator.
+    pub fn is_open_to_all(&self) -> bool {
+        self.db == Some(DEFAULT) || self.accepts_admin
+    }
+
     pub fn is_pending(&self) -> bool {
         self.upgrade.is_some_and(|(state, _)| !matches!(state, UpgradeState::Undone | UpgradeState::Ended))
     }
@@ -753,7 +787,7 @@ impl World {
         match role {
             Role::Influxdb => self.database = false,
             Role::Grafana => {
-                (self.db, self.file, self.pending) = (None, None, None);
+                (self.db, self.file, self.pending, self.accepts_admin) = (None, None, None, false);
                 (self.ran, self.recorded, self.promised, self.copy) = (0, None, None, None);
                 (self.home, self.stale) = (false, false);
                 (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
@@ -818,7 +852,7 @@ impl World {
             let labelled = actual.password == PasswordSource::File;
             // If Grafana has its own password, the label leads the next run to the file.
             let found = if own { labelled && self.file == self.db } else { !labelled || self.file == self.db };
-            actual.open == case.open && found && (own || !case.open)
+            actual.open == case.open && found && !(case.open && self.is_open_to_all())
         });
         let version = case.version();
         let is_version = self.grafana.container.is_some_and(|actual| actual.version == version)
@@ -868,6 +902,7 @@ pub fn empty_world() -> World {
         keeps: Retention::Forever,
         asked: false,
         db: None,
+        accepts_admin: false,
         file: None,
         pending: None,
         ran: 0,
