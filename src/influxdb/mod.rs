@@ -98,7 +98,11 @@ impl Influxdb {
     }
 
     /// The server's state and content, with its version.
-    pub(crate) async fn observe(&self, database: &str, within: Duration) -> (ServerResponse<InfluxdbState>, Option<String>) {
+    pub(crate) async fn observe(
+        &self,
+        database: &str,
+        within: Duration,
+    ) -> (ServerResponse<InfluxdbState>, Option<String>) {
         let version = match self.version(within).await {
             (_, Some(version)) => version,
             (answer, None) => return (answer.discard(), None),

@@ -267,3 +267,85 @@ pub fn span(millis: i64) -> String {
         _ => format!("{}d", seconds / 86_400),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::stack::ClipperTarget;
+    use crate::samples;
+
+    const NOW: i64 = 1_000_000_000;
+
+    fn model(name: &str, last_report: Option<i64>) -> Model {
+        Model { name: name.into(), last_report, rate: Some(8.0), p99: Some(5_000.0), ..Model::default() }
+    }
+
+    fn analysed(models: Vec<Model>, stack: &Stack, named: &[&str]) -> Reports {
+        let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+        analyse(&Activity { models, ..Activity::default() }, stack, Some(5_000), &named, NOW)
+    }
+
+    #[test]
+    fn a_model_is_silent_after_three_missed_reports_and_above_only_beyond_the_objective() {
+        let slow = Model { p99: Some(5_000.5), ..model("slow", Some(NOW)) };
+        let demo = Model { last_demo: Some(NOW), ..model("demo", None) };
+        let models = vec![model("late", Some(NOW - 45_000)), model("silent", Some(NOW - 45_001)), slow, demo];
+        let found = analysed(models, &samples::stack(), &[]);
+        let facts = |one: &ModelReport| (one.reporting, one.predictions_per_second, one.above_objective, one.demo);
+        let facts: Vec<_> = found.models.iter().map(facts).collect();
+        let late = (true, Some(8.0), Some(false), false);
+        let [silent, slow] = [(false, None, Some(false), false), (true, Some(8.0), Some(true), false)];
+        assert_eq!(facts, [late, silent, slow, (false, None, Some(false), true)]);
+        assert_eq!((found.reporting, found.last_report, found.demo), (Some(true), Some(NOW), true));
+        assert_eq!(found.hints, Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_time_of_the_newest_report_decides_which_hint_is_given() {
+        let hint = |at: Option<i64>| analysed(vec![model("m", at)], &samples::stack(), &[]).hints;
+        assert_eq!(hint(Some(NOW + SKEW)), Vec::<String>::new());
+        let ahead = "the newest report is 61s in the future: set the clocks of Clipper's host and of this machine";
+        assert_eq!(hint(Some(NOW + SKEW + 1_000)), [ahead]);
+        let [old] = &hint(Some(NOW - 7_200_000))[..] else { panic!("one hint") };
+        assert!(old.starts_with("the newest report is 2h old: "), "{old}");
+        let [none] = &hint(None)[..] else { panic!("one hint") };
+        assert!(none.starts_with("nothing has arrived from Clipper yet: "), "{none}");
+    }
+
+    #[test]
+    fn reports_in_another_database_replace_the_advice_to_start_clipper() {
+        let elsewhere = vec!["a".to_string(), "b".to_string()];
+        let activity = Activity { elsewhere, ..Activity::default() };
+        let found = analyse(&activity, &samples::stack(), None, &[], NOW);
+        let hint = "database d contains no reports, but a, b does: set influx_dbname in Clipper's file to d, or use \
+                    --database a";
+        assert_eq!(found.hints, [hint]);
+    }
+
+    #[test]
+    fn contradictions_of_clippers_file_are_all_named() {
+        let clipper = ClipperTarget {
+            host: "::1".into(),
+            addresses: vec![],
+            on_engine: vec![],
+            port: 8087,
+            database: "other".into(),
+        };
+        let stack = Stack { clipper: Some(clipper), ..samples::stack() };
+        let found = analysed(vec![model("m_1", Some(NOW))], &stack, &["m 1", "a,b", "new", "newer"]);
+        let expected = [
+            "Clipper's file names [::1]:8087, but InfluxDB is at 127.0.0.1:8086: set influx_ip and influx_port to that \
+             address",
+            "Clipper's file names database other, but the dashboard shows d: set influx_dbname to d",
+            "model \"a,b\" can never report: Clipper does not escape the comma in its name, and InfluxDB rejects it",
+            "Clipper's file names models that have never reported: new, newer",
+        ];
+        assert_eq!(found.hints, expected);
+    }
+
+    #[test]
+    fn a_span_has_the_largest_unit_above_one() {
+        let texts = [-5, 119_999, 120_000, 7_199_999, 7_200_000, 172_799_999, 172_800_000].map(span);
+        assert_eq!(texts, ["0s", "119s", "2m", "119m", "2h", "47h", "2d"]);
+    }
+}

@@ -631,3 +631,89 @@ fn server_state<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> (Serv
         ServerResponse::Unasked => (ServerState::Unknown, None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::address::ServerUrl;
+    use crate::model::observed::{GrafanaState, OurContainer};
+    use crate::samples;
+
+    fn container(change: impl FnOnce(&mut OurContainer), probe: ServerResponse<()>) -> ObservedServer<()> {
+        let mut actual = samples::our_container(Role::Influxdb);
+        change(&mut actual);
+        ObservedServer { container: ContainerState::Ours(Box::new(actual)), probe, ..samples::observed_server() }
+    }
+
+    fn silent() -> ServerResponse<()> {
+        ServerResponse::Silent("refused".into())
+    }
+
+    #[test]
+    fn a_container_that_does_not_run_has_no_server_whatever_answers_at_its_address() {
+        let stack = samples::stack();
+        for (run, reason) in [
+            (RunState::Created, "never started"),
+            (RunState::Paused, "paused"),
+            (RunState::Exited(137), "exit code 137"),
+            (RunState::Dead, "dead"),
+        ] {
+            let seen = container(|actual| actual.run = run, ServerResponse::Answering(()));
+            let (state, why) = server_state(&stack, Role::Influxdb, &seen);
+            assert!(matches!(state, ServerState::Stopped), "{run:?}");
+            assert_eq!(why.as_deref(), Some(reason));
+        }
+    }
+
+    #[test]
+    fn a_silent_server_is_starting_crashing_or_unknown() {
+        let mut stack = samples::stack();
+        let state = |stack: &Stack, seen: &ObservedServer<()>| server_state(stack, Role::Influxdb, seen);
+        let starting = state(&stack, &container(|_| {}, silent()));
+        assert!(matches!(starting, (ServerState::Starting, Some(why)) if why == "refused"));
+        let crashes = |actual: &mut OurContainer| actual.crashes_repeatedly = true;
+        let crashing = state(&stack, &container(crashes, silent()));
+        let restarting = state(&stack, &container(|actual| actual.run = RunState::Restarting, silent()));
+        let expected = "its container keeps crashing; `clipper-metrics logs influxdb` shows why";
+        for found in [crashing, restarting] {
+            assert!(matches!(&found, (ServerState::Crashing, Some(why)) if why == expected), "{:?}", found.1);
+        }
+        // Between two crashes it may answer.
+        let answering = state(&stack, &container(crashes, ServerResponse::Answering(())));
+        assert!(matches!(answering, (ServerState::Answering, None)));
+        stack.influxdb = Service::External { url: ServerUrl::http("db", 8086) };
+        assert!(matches!(state(&stack, &container(crashes, silent())), (ServerState::Unknown, Some(_))));
+    }
+
+    #[test]
+    fn clippers_file_is_preferred_to_what_the_dashboard_carries() {
+        let mut stack = samples::stack();
+        let mut seen = samples::observed();
+        let read = |stack: &Stack, seen: &Observed| (objective(stack, seen), named_models(stack, seen));
+        assert_eq!(read(&stack, &seen), (None, vec![]));
+        let models = vec!["old".to_string()];
+        let carried = ActualDashboard { objective: Some(7_000), models, ..samples::actual_dashboard("new") };
+        let dashboard = DashboardState::Present(carried);
+        seen.grafana.probe = ServerResponse::Answering(GrafanaState { dashboard, ..samples::grafana_state() });
+        assert_eq!(read(&stack, &seen), (Some(7_000), vec!["old".to_string()]));
+        stack.dashboard.objective = Some(9_000);
+        // A file without models is not a missing file.
+        stack.dashboard.models = Some(vec![]);
+        assert_eq!(read(&stack, &seen), (Some(9_000), vec![]));
+    }
+
+    #[test]
+    fn the_url_is_the_one_that_is_published_now() {
+        let stack = samples::stack();
+        let url = |change: fn(&mut OurContainer)| {
+            actual_url(&stack, Role::Influxdb, &container(change, silent())).to_string()
+        };
+        assert_eq!(url(|_| {}), "http://127.0.0.1:8086");
+        assert_eq!(url(|actual| actual.published = Some(([127, 0, 0, 1], 9_000).into())), "http://127.0.0.1:9000");
+        assert_eq!(url(|actual| actual.config = None), "http://127.0.0.1:8086");
+        assert_eq!(
+            url(|actual| actual.config.as_mut().unwrap().publish = ([127, 0, 0, 2], 8_086).into()),
+            "http://127.0.0.2:8086"
+        );
+    }
+}

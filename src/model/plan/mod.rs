@@ -683,3 +683,105 @@ fn removal(resource: Resource, found: bool, step: Step) -> Item {
     let finding = if found { Finding::Requested("to be removed") } else { Finding::Missing };
     Item::new(resource, finding, found.then_some(step).into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::stack::{Lost, Settings};
+    use crate::samples;
+
+    fn values(all: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
+        let remembered = |value: &str| Remembered { value: value.into(), from_file: false };
+        all.iter().map(|(name, value)| (name.to_string(), remembered(value))).collect()
+    }
+
+    fn stored(numbers: &[u64], values: BTreeMap<String, Remembered>) -> StoredSettings {
+        StoredSettings { numbers: numbers.to_vec(), values: Some(values), ..StoredSettings::default() }
+    }
+
+    fn finding(desired: &[(&str, &str)], lost: Option<Lost>, stored: &StoredSettings) -> Finding {
+        let stack = Stack { settings: Some(Settings { values: values(desired), lost }), ..samples::stack() };
+        settings(&stack, stored, false).unwrap().finding
+    }
+
+    #[test]
+    fn settings_are_in_sync_only_with_one_copy_of_the_same_values_from_the_same_source() {
+        let one = [("database", "d")];
+        assert_eq!(finding(&one, None, &stored(&[3], values(&one))), Finding::InSync);
+        assert_eq!(finding(&one, None, &StoredSettings::default()), Finding::Missing);
+        let older = Finding::Requested("an older copy exists");
+        assert_eq!(finding(&one, None, &stored(&[3, 4], values(&one))), older);
+        let mut from_file = values(&one);
+        from_file.get_mut("database").unwrap().from_file = true;
+        let source = Finding::Requested("they now come from another source");
+        assert_eq!(finding(&one, None, &stored(&[3], from_file)), source);
+        let derived = Some(Lost { cause: Loss::Gone, unknown: vec![] });
+        assert_eq!(finding(&one, derived, &StoredSettings::default()), Finding::Stopped("lost".into()));
+        let Finding::Differs(differences) = finding(&one, None, &stored(&[3], values(&[("pull", "never")]))) else {
+            panic!("they differ")
+        };
+        let texts: Vec<String> = differences.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["database: (none) -> d", "pull: never -> (none)"]);
+    }
+
+    #[test]
+    fn a_retention_that_a_later_plan_saves_is_no_step() {
+        let desired = Settings { values: values(&[("database", "d"), (Retention::SETTING, "2d")]), lost: None };
+        let stack = Stack { settings: Some(desired), ..samples::stack() };
+        let steps =
+            |before: &[(&str, &str)]| settings(&stack, &stored(&[1], values(before)), true).unwrap().steps.len();
+        assert_eq!(steps(&[("database", "d")]), 0);
+        assert_eq!(steps(&[("database", "d"), (Retention::SETTING, "90d")]), 0);
+        assert_eq!(steps(&[("database", "other")]), 1);
+    }
+
+    #[test]
+    fn the_command_for_lost_settings_contains_all_of_them() {
+        let unknown = |option, value_name, is_server, is_flag, stored: Option<&str>| UnknownSetting {
+            option,
+            value_name,
+            is_server,
+            is_flag,
+            stored: stored.map(String::from),
+        };
+        let blocker = |cause, unknown| {
+            let settings = Settings { lost: Some(Lost { cause, unknown }), ..Settings::default() };
+            unknown_settings(&Stack { settings: Some(settings), ..samples::stack() })
+        };
+        let url = unknown("grafana-url", "URL", true, false, None);
+        let lost = blocker(Loss::Gone, vec![url, unknown("alerts", "", false, true, None)]).unwrap();
+        assert_eq!(lost.why, "the settings of x are lost, and --grafana-url, --alerts cannot be determined");
+        let command = "supply them again: `clipper-metrics up --grafana-url URL --alerts=false` (an empty URL, '', \
+                       stands for a container); after a restore that was killed, run `clipper-metrics down --volumes` \
+                       and restore again";
+        assert_eq!(lost.hint, command);
+        let invalid = blocker(Loss::Values, vec![unknown("pull", "WHEN", false, false, Some("soon"))]).unwrap();
+        assert_eq!(invalid.why, "remembered settings of x cannot be used: --pull is \"soon\"");
+        let command = "supply them again with `clipper-metrics up --pull WHEN`, or remove them with `clipper-metrics up \
+                       --pull ''`";
+        assert_eq!(invalid.hint, command);
+        assert_eq!(blocker(Loss::Gone, vec![]), None);
+    }
+
+    #[test]
+    fn a_retention_is_shortened_unless_the_actual_period_is_known_to_be_no_longer() {
+        let days = |days: u64| Retention::For(Duration::from_secs(days * 86_400));
+        let shortened = |desired, from| {
+            let step = Step::SetRetention { from };
+            let item = Item::new(Resource::Retention, Finding::Differs(vec![]), vec![step]);
+            let stack = Stack { retention: desired, ..samples::stack() };
+            shortened_retention(&stack, &Plan::new(vec![item]))
+        };
+        assert_eq!(shortened(Some(days(2)), Some(days(90))), Some(Some(days(90))));
+        assert_eq!(shortened(Some(days(2)), Some(Retention::Forever)), Some(Some(Retention::Forever)));
+        assert_eq!(shortened(Some(days(2)), None), Some(None), "an unknown period may be longer");
+        for (desired, from) in
+            [(Some(days(90)), Some(days(2))), (Some(days(2)), Some(days(2))), (Some(Retention::Forever), Some(days(2)))]
+        {
+            assert_eq!(shortened(desired, from), None, "{desired:?} {from:?}");
+        }
+        assert_eq!(shortened(None, Some(days(2))), None);
+    }
+}
