@@ -216,18 +216,8 @@ async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
              without edits",
         ));
     }
-    if present.has_edited_rules() && format != ExportFormat::Compose {
-        session
-            .listener()
-            .on(Event::Warning("an edited alert rule is exported without its contact point, which belongs to Grafana"));
-    }
     if format != ExportFormat::Compose {
-        for title in present.dashboards_in_schema_v2(stack) {
-            session.listener().on(Event::Warning(&format!(
-                "the dashboard {title:?} was saved in Grafana's schema v2, which the files cannot contain: its edits are \
-                 not in the export"
-            )));
-        }
+        warn_about_omissions(session, &present);
     }
     let present = match format {
         format if format.makes_servers() => present.on_new_server(),
@@ -244,6 +234,21 @@ async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
         None
     };
     Ok(Looked { present, version, host_address, has_stored_password, is_complete })
+}
+
+/// Warns about objects in Grafana that files cannot contain as they are.
+fn warn_about_omissions(session: &Session, present: &GrafanaExport) {
+    let listener = session.listener();
+    if present.has_edited_rules() {
+        listener
+            .on(Event::Warning("an edited alert rule is exported without its contact point, which belongs to Grafana"));
+    }
+    for title in present.dashboards_in_schema_v2(session.stack()) {
+        listener.on(Event::Warning(&format!(
+            "the dashboard {title:?} was saved in Grafana's schema v2, which the files cannot contain: its edits are \
+             not in the export"
+        )));
+    }
 }
 
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.

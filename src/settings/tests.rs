@@ -629,6 +629,19 @@ fn a_remembered_host_name_without_an_address_stops_nothing_while_the_container_e
 }
 
 #[test]
+fn a_remembered_host_name_is_resolved_once() {
+    let mut memory = remembering(remembered(&[("influxdb-ip", "metrics.lan")]));
+    let first = Inputs { resolve: |_| vec![IpAddr::from([192, 0, 2, 7])], ..inputs() };
+    memory.addresses = remembered_addresses(&first, memory.stored.as_ref().unwrap());
+    let later = Inputs { resolve: |host| unreachable!("{host} is resolved again"), ..inputs() };
+    let stack = merged(&later, &memory).unwrap();
+    assert_eq!(spec(&stack, Role::Influxdb).config.publish.ip(), IpAddr::from([192, 0, 2, 7]));
+    // An external server has no address to publish at.
+    let external = with(Setting::InfluxdbUrl, "http://db:8086");
+    assert!(remembered_addresses(&external, memory.stored.as_ref().unwrap()).is_empty());
+}
+
+#[test]
 fn at_a_wildcard_only_addresses_of_the_engines_machine_reach_influxdb() {
     let reaches = |publish: &str, engine: EngineLocation, host: &str| {
         let mut inputs = with(Setting::InfluxdbIp, publish);
