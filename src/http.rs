@@ -3,7 +3,9 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result, chain};
@@ -38,12 +40,44 @@ pub enum Auth {
 pub enum Body<'a> {
     /// No body.
     Empty,
-    /// JSON.
-    Json(&'a Value),
+    /// JSON; see [`Body::json`].
+    Json(Vec<u8>),
     /// Form fields.
     Form(&'a [(&'a str, &'a str)]),
     /// Plain text.
     Text(String),
+}
+
+impl Body<'_> {
+    /// A document as JSON.
+    #[must_use]
+    pub fn json(document: &impl Serialize) -> Self {
+        // Only a map whose keys are not texts cannot be written.
+        Self::Json(serde_json::to_vec(document).unwrap_or_default())
+    }
+}
+
+/// A request to a server.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The method, such as `GET`.
+    pub method: &'a str,
+    /// The escaped path, which begins with a slash, and the query.
+    pub path: &'a str,
+    /// Further headers.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body.
+    pub body: Body<'a>,
+    /// Replaces the default time limit.
+    pub within: Option<Duration>,
+}
+
+impl<'a> Request<'a> {
+    /// A request without headers and body.
+    #[must_use]
+    pub const fn new(method: &'a str, path: &'a str) -> Self {
+        Self { method, path, headers: &[], body: Body::Empty, within: None }
+    }
 }
 
 /// A complete answer.
@@ -64,10 +98,10 @@ impl Response {
         self.status >= 200 && self.status < 300
     }
 
-    /// The body as JSON; `Null` if it is not JSON.
+    /// The body as JSON; empty if it is not JSON or has another form.
     #[must_use]
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    pub fn json<T: DeserializeOwned + Default>(&self) -> T {
+        serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// A header's text.
@@ -93,7 +127,7 @@ impl Response {
     /// The server's message, for an error.
     #[must_use]
     pub fn message(&self) -> String {
-        let json = self.json();
+        let json: Value = self.json();
         let said = json.get("message").or_else(|| json.get("error")).and_then(Value::as_str);
         match said {
             Some(text) => excerpt(text, 300),
@@ -207,43 +241,25 @@ impl Http {
         self.listener.on(Event::Note(text));
     }
 
-    /// Sends one request and reads the whole answer, whatever its status. `path` begins with a
-    /// slash and is already escaped. `within` replaces the default time limit.
+    /// Sends one request and reads the whole answer, whatever its status.
     ///
     /// # Errors
     /// If no answer arrives or the answer is too large.
-    pub async fn send(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Body<'_>,
-        within: Option<Duration>,
-    ) -> Result<Response> {
+    pub async fn send(&self, request: Request<'_>) -> Result<Response> {
         let started = Instant::now();
-        let outcome = self.exchange(method, path, headers, body, within).await;
-        let text = match &outcome {
+        let text = excerpt(&format!("{} {}", request.method, request.path), 200);
+        let answer = self.exchange(request).await;
+        let outcome = match &answer {
             Ok(answer) => answer.status.to_string(),
             Err(error) => excerpt(&error.to_string(), 160),
         };
         // The path's query may contain names, but never secrets.
-        self.listener.on(Event::Request {
-            system: self.system,
-            request: &excerpt(&format!("{method} {path}"), 200),
-            outcome: &text,
-            time: started.elapsed(),
-        });
-        outcome
+        let (request, outcome, time) = (text.as_str(), outcome.as_str(), started.elapsed());
+        self.listener.on(Event::Request { system: self.system, request, outcome, time });
+        answer
     }
 
-    async fn exchange(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Body<'_>,
-        within: Option<Duration>,
-    ) -> Result<Response> {
+    async fn exchange(&self, Request { method, path, headers, body, within }: Request<'_>) -> Result<Response> {
         let error = |why, is_late| Error::Http {
             doing: format!("contact {}", self.system),
             url: self.address.clone(),
@@ -267,7 +283,7 @@ impl Http {
         request = request.headers(extra);
         request = match body {
             Body::Empty => request,
-            Body::Json(value) => request.json(value),
+            Body::Json(bytes) => request.header(CONTENT_TYPE, "application/json").body(bytes),
             Body::Form(fields) => request.form(fields),
             Body::Text(text) => request.body(text),
         };

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::try_join;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
-use super::dashboard;
-use super::{EXPRESSION, Grafana, INFLUXDB, foreign, made_for, moved, path, text, unreadable};
+use super::json::{Elements, lenient, read};
+use super::store::Folder;
+use super::{EXPRESSION, Grafana, INFLUXDB, dashboard, foreign, moved, path, unreadable};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::http::{Body, Response};
+use crate::http::{Body, Request, Response};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState};
 use crate::model::reports::{COUNTER, LATENCY};
@@ -60,6 +62,42 @@ const CONTENT: [&str; 11] = [
     "notification_settings",
 ];
 
+lenient! {
+    /// An alert rule, which is saved as a whole.
+    #[derive(Serialize)]
+    pub(super) struct Rule {
+        #[serde(skip_serializing_if = "String::is_empty")]
+        uid: String,
+        title: String,
+        #[serde(rename = "folderUID", skip_serializing_if = "String::is_empty")]
+        folder_uid: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        provenance: String,
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        annotations: Map<String, Value>,
+        #[serde(flatten)]
+        rest: Map<String, Value>,
+    }
+
+    /// The rules that are evaluated together, which are saved as a whole.
+    #[derive(Serialize)]
+    struct RuleGroup {
+        rules: Elements<Rule>,
+        #[serde(flatten)]
+        rest: Map<String, Value>,
+    }
+
+    /// The mark of a rule.
+    #[derive(Serialize)]
+    struct Mark {
+        /// The fingerprint of the content.
+        content: String,
+        /// The settings that it was created with.
+        fields: BTreeMap<String, String>,
+        made_for: Option<MadeFor>,
+    }
+}
+
 /// Fingerprint of the rules written by this program.
 #[must_use]
 pub fn content_hash() -> String {
@@ -73,7 +111,7 @@ pub fn content_hash() -> String {
 }
 
 /// A rule without its mark: its query, its condition and its texts.
-fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Value {
+fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Rule {
     let after = settings.after(rule).as_secs();
     let (range, query, evaluator, holds, suffix, shows_value, summary) = match rule {
         AlertRule::Latency => (
@@ -111,7 +149,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
         AlertRule::Latency => LATENCY_PANEL,
         AlertRule::Silence => SILENCE_PANEL,
     });
-    json!({
+    read(json!({
         "title": titled(rule.title(), instance),
         "condition": "C",
         "for": holds,
@@ -147,7 +185,7 @@ fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &
                 },
             },
         ],
-    })
+    }))
 }
 
 /// A template that lists the models of an alert, with their values if `shows_value` is set.
@@ -221,35 +259,6 @@ pub(super) fn uid(instance: &str, rule: AlertRule) -> String {
     format!("alert-{}", fingerprint(format!("{instance} {}", rule.name()).as_bytes()))
 }
 
-/// Fingerprint of the fields that a user could change.
-fn content_fingerprint(rule: &Value) -> String {
-    let mut content: BTreeMap<&str, Value> = CONTENT.map(|field| (field, rule[field].clone())).into();
-    if let Some(annotations) = content.get_mut("annotations").and_then(Value::as_object_mut) {
-        annotations.remove(MARK);
-    }
-    // Versions that cannot pause a rule omit the field.
-    content.entry("isPaused").and_modify(|paused| *paused = json!(*paused == true));
-    content.entry("keep_firing_for").and_modify(|time| *time = json!(time.as_str().is_some_and(|time| time != "0s")));
-    let mut content = json!(content);
-    dashboard::whole_numbers(&mut content);
-    fingerprint(content.to_string().as_bytes())
-}
-
-/// The state of an existing rule.
-fn read(rule: &Value) -> ActualRule {
-    let mark: Value =
-        rule["annotations"][MARK].as_str().and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
-    let fields = mark["fields"].as_object().into_iter().flatten();
-    let provenance = rule["provenance"].as_str().unwrap_or_default();
-    ActualRule::Present {
-        edited: mark["content"].as_str() != Some(content_fingerprint(rule).as_str()),
-        // Rules created through the API are managed.
-        provisioned: !matches!(provenance, "" | "api"),
-        fields: fields.map(|(name, value)| (name.clone(), text(value))).collect(),
-        made_for: made_for::read(&mark[made_for::KEY]),
-    }
-}
-
 /// Whether a version of Grafana has rules that users can edit.
 pub(super) fn is_supported(version: Version) -> bool {
     version >= FIRST_VERSION
@@ -260,11 +269,6 @@ pub(super) fn folder_title(instance: &str) -> String {
     titled(FOLDER, instance)
 }
 
-/// Whether a user edited a rule of this instance.
-pub(super) fn is_edited(rule: &Value) -> bool {
-    matches!(read(rule), ActualRule::Present { edited: true, .. })
-}
-
 /// A rule in the format of a provisioned file; an edited rule stays as edited. The objective is the
 /// desired one, otherwise the rule's, otherwise `shown`, the dashboard's.
 pub(super) fn provisioned(
@@ -273,40 +277,85 @@ pub(super) fn provisioned(
     settings: &AlertSettings,
     shown: Option<u64>,
     source: &DesiredDataSource,
-    found: Option<&Value>,
+    found: Option<&Rule>,
 ) -> Value {
     let uid = uid(&stack.instance, rule);
-    if let Some(found) = found.filter(|found| is_edited(found)) {
-        let known = found
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(name, value)| (CONTENT.contains(&name.as_str()) || *name == "uid") && !value.is_null());
-        // One field has a different name in files.
-        let in_file = |name: &str| if name == "keep_firing_for" { "keepFiringFor".into() } else { name.to_string() };
-        return Value::Object(known.map(|(name, value)| (in_file(name), value.clone())).collect());
+    if let Some(found) = found.filter(|found| found.is_edited()) {
+        let mut file = json!(found);
+        if let Some(fields) = file.as_object_mut() {
+            fields.retain(|name, value| (CONTENT.contains(&name.as_str()) || name == "uid") && !value.is_null());
+            // One field has a different name in files.
+            let time = fields.remove("keep_firing_for");
+            fields.extend(time.map(|time| ("keepFiringFor".into(), time)));
+        }
+        return file;
     }
-    let fields = match found.map(read) {
-        Some(ActualRule::Present { fields, .. }) => fields,
-        _ => BTreeMap::new(),
-    };
+    let fields = found.map(|found| found.mark().fields).unwrap_or_default();
     let objective = stack.dashboard.objective.or_else(|| AlertSettings::objective(&fields)).or(shown);
     let objective = objective.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
     let mut new = render(rule, settings, objective, &stack.instance, &source.uid);
-    mark(&mut new, &settings.fields(rule, objective), source);
-    new["uid"] = json!(uid);
-    new
+    new.add_mark(settings.fields(rule, objective), source);
+    new.uid = uid;
+    json!(new)
 }
 
 /// The rules in a folder.
-fn in_folder<'a>(all: &'a Value, folder: &'a Value) -> impl Iterator<Item = &'a Value> {
-    all.as_array().into_iter().flatten().filter(|rule| rule["folderUID"] == folder["uid"])
+fn in_folder<'a>(all: &'a [Rule], folder: &'a Folder) -> impl Iterator<Item = &'a Rule> {
+    all.iter().filter(|rule| rule.folder_uid == folder.uid)
 }
 
-fn mark(rule: &mut Value, fields: &BTreeMap<String, String>, source: &DesiredDataSource) {
-    let made_for = made_for::written(source.made_for());
-    let mark = json!({"content": content_fingerprint(rule), "fields": fields, made_for::KEY: made_for});
-    rule["annotations"][MARK] = json!(mark.to_string());
+impl Rule {
+    /// Its state.
+    fn state(&self) -> ActualRule {
+        let Mark { content, fields, made_for } = self.mark();
+        // Rules created through the API are managed.
+        let provisioned = !matches!(self.provenance.as_str(), "" | "api");
+        ActualRule::Present { edited: content != self.content_fingerprint(), provisioned, fields, made_for }
+    }
+
+    /// Whether a user edited it.
+    pub(super) fn is_edited(&self) -> bool {
+        matches!(self.state(), ActualRule::Present { edited: true, .. })
+    }
+
+    fn mark(&self) -> Mark {
+        let written = self.annotations.get(MARK).and_then(Value::as_str);
+        written.and_then(|written| serde_json::from_str(written).ok()).unwrap_or_default()
+    }
+
+    fn add_mark(&mut self, fields: BTreeMap<String, String>, source: &DesiredDataSource) {
+        let mark = Mark { content: self.content_fingerprint(), fields, made_for: Some(source.made_for()) };
+        self.annotations.insert(MARK.into(), json!(json!(mark).to_string()));
+    }
+
+    /// Replaces the fields that clipper-metrics sets.
+    fn replace_content(&mut self, new: Self) {
+        (self.title, self.annotations) = (new.title, new.annotations);
+        self.rest.extend(new.rest);
+    }
+
+    /// Removes the contact point that a user chose.
+    pub(super) fn remove_notifications(&mut self) {
+        self.rest.remove("notification_settings");
+    }
+
+    /// Fingerprint of the fields that a user could change.
+    fn content_fingerprint(&self) -> String {
+        let field = |name| self.rest.get(name).cloned().unwrap_or_default();
+        let mut content: BTreeMap<&str, Value> = CONTENT.map(|name| (name, field(name))).into();
+        let mut annotations = self.annotations.clone();
+        annotations.remove(MARK);
+        content.insert("title", json!(self.title));
+        content.insert("annotations", json!(annotations));
+        // Versions that cannot pause a rule omit the field.
+        content.entry("isPaused").and_modify(|paused| *paused = json!(*paused == true));
+        content
+            .entry("keep_firing_for")
+            .and_modify(|time| *time = json!(time.as_str().is_some_and(|time| time != "0s")));
+        let mut content = json!(content);
+        dashboard::whole_numbers(&mut content);
+        fingerprint(content.to_string().as_bytes())
+    }
 }
 
 impl Grafana {
@@ -322,7 +371,7 @@ impl Grafana {
         }
         let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
         let seen = match rules.await {
-            Ok((Some(latency), Some(silence))) => Ok(Some([read(&latency), read(&silence)])),
+            Ok((Some(latency), Some(silence))) => Ok(Some([latency.state(), silence.state()])),
             Ok((latency, silence)) => self.seen_and_missing(stack, [latency, silence]).await,
             Err(error) => Err(error),
         };
@@ -337,12 +386,12 @@ impl Grafana {
     }
 
     /// The existing rules, and the objects in the place of missing ones; `None` if Grafana has no alerting.
-    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Value>; 2]) -> Result<Option<[ActualRule; 2]>> {
-        let Some(all) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
+    async fn seen_and_missing(&self, stack: &Stack, found: [Option<Rule>; 2]) -> Result<Option<[ActualRule; 2]>> {
+        let Some(Elements(all)) = self.get("list the alert rules", ALL_RULES).await? else { return Ok(None) };
         let mut seen = Vec::new();
         for (rule, found) in AlertRule::ALL.into_iter().zip(found) {
             seen.push(match found {
-                Some(found) => read(&found),
+                Some(found) => found.state(),
                 None if stack.alerts == Alerts::Off => ActualRule::Missing,
                 None => self.in_place_of(stack, rule, &all).await?,
             });
@@ -350,13 +399,13 @@ impl Grafana {
         Ok(seen.try_into().ok())
     }
 
-    pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Value>> {
+    pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Rule>> {
         let uid = uid(&stack.instance, rule);
         self.get("read an alert rule", &path(&["api", "v1", "provisioning", "alert-rules", &uid])).await
     }
 
     /// The object that has the title of a missing rule or of its folder.
-    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &Value) -> Result<ActualRule> {
+    async fn in_place_of(&self, stack: &Stack, rule: AlertRule, all: &[Rule]) -> Result<ActualRule> {
         let title = folder_title(&stack.instance);
         let Some(folder) = self.folder(&title).await? else {
             return Ok(if self.is_title_taken(&title).await? {
@@ -366,7 +415,7 @@ impl Grafana {
             });
         };
         let wanted = titled(rule.title(), &stack.instance);
-        let taken = in_folder(all, &folder).any(|rule| rule["title"] == wanted.as_str());
+        let taken = in_folder(all, &folder).any(|rule| rule.title == wanted);
         Ok(if taken {
             ActualRule::Clash(format!("an alert rule called {wanted:?} in the folder {title:?}"))
         } else {
@@ -397,7 +446,7 @@ impl Grafana {
             if self.alert_rule(stack, rule).await?.is_some() {
                 continue;
             }
-            let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
+            let Elements(all) = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
             if let ActualRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
                 return Err(foreign(&what));
             }
@@ -405,31 +454,30 @@ impl Grafana {
             let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
             let mut new = render(rule, settings, shown, &stack.instance, &stack.data_source.uid);
             // The mark of a finished rule is set together with the group's interval.
-            mark(&mut new, &BTreeMap::new(), &stack.data_source);
-            new["uid"] = json!(uid(&stack.instance, rule));
-            (new["folderUID"], new["ruleGroup"]) = (folder["uid"].clone(), json!(stack.instance));
-            new["orgID"] = json!(self.organisation.get().unwrap_or(1));
+            new.add_mark(BTreeMap::new(), &stack.data_source);
+            (new.uid, new.folder_uid) = (uid(&stack.instance, rule), folder.uid);
+            new.rest.insert("ruleGroup".into(), json!(stack.instance));
+            new.rest.insert("orgID".into(), json!(self.organisation.get().unwrap_or(1)));
             self.send_rule("create an alert rule", "POST", ALL_RULES, &new).await?;
             is_new = true;
         }
-        let folder = self.folder(&title).await?.unwrap_or_default();
-        let folder = text(&folder["uid"]);
+        let folder = self.folder(&title).await?.unwrap_or_default().uid;
         let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
-        let mut group = match folder.as_str() {
+        let mut group: RuleGroup = match folder.as_str() {
             // A user moved both rules.
-            "" => Value::Null,
+            "" => RuleGroup::default(),
             _ => self.get("read the alert rules' group", &group_path).await?.unwrap_or_default(),
         };
         let mut changes = false;
         for rule in AlertRule::ALL {
             let own = uid(&stack.instance, rule);
-            let in_group = group["rules"].as_array_mut().into_iter().flatten().find(|rule| rule["uid"] == own.as_str());
+            let in_group = group.rules.0.iter_mut().find(|rule| rule.uid == own);
             let mut elsewhere = match in_group {
                 Some(_) => None,
                 None => self.alert_rule(stack, rule).await?,
             };
             let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
-            let ActualRule::Present { edited, provisioned, fields, made_for } = read(present) else { continue };
+            let ActualRule::Present { edited, provisioned, fields, made_for } = present.state() else { continue };
             let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
             let desired = settings.fields(rule, objective);
             let other = made_for.filter(|made_for| !made_for.is_same(&stack.data_source.made_for()));
@@ -440,11 +488,8 @@ impl Grafana {
                 return Err(moved("save the alert rules", &other));
             }
             is_new |= !edited && fields.is_empty();
-            let new = render(rule, settings, objective, &stack.instance, &stack.data_source.uid);
-            for (field, value) in new.as_object().into_iter().flatten() {
-                present[field] = value.clone();
-            }
-            mark(present, &desired, &stack.data_source);
+            present.replace_content(render(rule, settings, objective, &stack.instance, &stack.data_source.uid));
+            present.add_mark(desired, &stack.data_source);
             if let Some(moved) = elsewhere {
                 let place = path(&["api", "v1", "provisioning", "alert-rules", &own]);
                 self.send_rule("update an alert rule", "PUT", &place, &moved).await?;
@@ -454,7 +499,7 @@ impl Grafana {
         }
         if changes {
             if is_new {
-                group["interval"] = json!(INTERVAL);
+                group.rest.insert("interval".into(), json!(INTERVAL));
             }
             self.send_rule("save the alert rules' group", "PUT", &group_path, &group).await?;
         }
@@ -464,7 +509,7 @@ impl Grafana {
     /// The objective shown by the dashboard.
     async fn shown_objective(&self, stack: &Stack) -> Result<u64> {
         let found = self.dashboard(&stack.dashboard.uid).await?;
-        let shown = found.and_then(|found| dashboard::read(&found["dashboard"]).objective);
+        let shown = found.and_then(|found| found.state().objective);
         Ok(shown.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE))
     }
 
@@ -478,26 +523,28 @@ impl Grafana {
             let is_own = |made_for: Option<MadeFor>| {
                 moves || made_for.is_none_or(|made_for| made_for.is_same(&stack.data_source.made_for()))
             };
-            if let ActualRule::Present { edited: false, provisioned: false, made_for, .. } = read(&found)
+            if let ActualRule::Present { edited: false, provisioned: false, made_for, .. } = found.state()
                 && is_own(made_for)
             {
-                let place = path(&["api", "v1", "provisioning", "alert-rules", &text(&found["uid"])]);
-                let answer = self.exchange("DELETE", &place, &[EDITABLE], Body::Empty).await?;
+                let place = path(&["api", "v1", "provisioning", "alert-rules", &found.uid]);
+                let request = Request { headers: &[EDITABLE], ..Request::new("DELETE", &place) };
+                let answer = self.send_to_organisation(request).await?;
                 self.expect_alerting("delete an alert rule", &answer)?;
             }
         }
         let title = folder_title(&stack.instance);
         match self.own_folder(&stack.instance, &title).await? {
             Some(folder) => {
-                let all = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
+                let Elements(all) = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
                 if in_folder(&all, &folder).next().is_some() { Ok(()) } else { self.delete_if_empty(&folder).await }
             }
             None => Ok(()),
         }
     }
 
-    async fn send_rule(&self, doing: &str, method: &str, path: &str, body: &Value) -> Result<()> {
-        let answer = self.exchange(method, path, &[EDITABLE], Body::Json(body)).await?;
+    async fn send_rule(&self, doing: &str, method: &str, path: &str, document: &impl Serialize) -> Result<()> {
+        let (headers, body) = (&[EDITABLE], Body::json(document));
+        let answer = self.send_to_organisation(Request { headers, body, ..Request::new(method, path) }).await?;
         self.expect_alerting(doing, &answer)
     }
 
@@ -523,22 +570,27 @@ mod tests {
         }
     }
 
+    fn state(rule: &Value) -> ActualRule {
+        read::<Rule>(rule.clone()).state()
+    }
+
     #[test]
     fn a_sent_rule_is_recognised_with_fields_added_by_grafana() {
         for rule in AlertRule::ALL {
             let fields = settings().fields(rule, 20_000);
             let mut sent = render(rule, &settings(), 20_000, "x", "x");
-            mark(&mut sent, &fields, &samples::data_source());
+            sent.add_mark(fields.clone(), &samples::data_source());
+            let mut sent = json!(sent);
             (sent["id"], sent["updated"], sent["record"]) = (json!(3), json!("now"), Value::Null);
             sent.as_object_mut().unwrap().remove("isPaused");
             let made_for = Some(samples::data_source().made_for());
-            assert_eq!(read(&sent), ActualRule::Present { edited: false, provisioned: false, fields, made_for });
+            assert_eq!(state(&sent), ActualRule::Present { edited: false, provisioned: false, fields, made_for });
             sent["keep_firing_for"] = json!("0s");
             sent["data"][1]["model"]["conditions"][0]["evaluator"]["params"] = match rule {
                 AlertRule::Latency => json!([20]),
                 AlertRule::Silence => json!([1.0]),
             };
-            assert!(matches!(read(&sent), ActualRule::Present { edited: false, .. }), "20 and 20.0 are the same");
+            assert!(matches!(state(&sent), ActualRule::Present { edited: false, .. }), "20 and 20.0 are the same");
             for (field, value) in [
                 ("for", json!("1h")),
                 ("isPaused", json!(true)),
@@ -548,16 +600,27 @@ mod tests {
             ] {
                 let mut edited = sent.clone();
                 edited[field] = value;
-                assert!(matches!(read(&edited), ActualRule::Present { edited: true, .. }), "{field}");
+                assert!(matches!(state(&edited), ActualRule::Present { edited: true, .. }), "{field}");
             }
         }
+    }
+
+    #[test]
+    fn a_group_is_saved_with_all_fields_that_it_had() {
+        let group = json!({
+            "title": "g", "folderUid": "f", "interval": 30, "rules": [
+                {"uid": "u", "title": "t", "folderUID": "f", "orgID": 1, "annotations": {"a": "b"}, "record": null},
+                {"uid": "v", "title": "w", "folderUID": "f", "provenance": "file", "data": [{"model": {"x": 1.5}}]},
+            ],
+        });
+        assert_eq!(json!(read::<RuleGroup>(group.clone())), group);
     }
 
     #[test]
     fn invalid_content_counts_as_edited() {
         for garbage in [json!(null), json!([]), json!({"annotations": {MARK: "{"}}), json!({"annotations": {MARK: 3}})]
         {
-            assert!(matches!(read(&garbage), ActualRule::Present { edited: true, .. }));
+            assert!(matches!(state(&garbage), ActualRule::Present { edited: true, .. }));
         }
     }
 
@@ -570,7 +633,7 @@ mod tests {
 
     #[test]
     fn the_silence_rule_covers_the_configured_time() {
-        let rule = render(AlertRule::Silence, &settings(), 1, "x", "x");
+        let rule = json!(render(AlertRule::Silence, &settings(), 1, "x", "x"));
         let query = rule["data"][0]["model"]["query"].as_str().unwrap();
         assert!(query.contains("now() - 100s AND time <= now())"), "{query}");
         assert_ne!(uid("x", AlertRule::Silence), uid("x", AlertRule::Latency));

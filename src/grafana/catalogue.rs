@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{Grafana, layout, text};
+use super::data_source::DataSource;
+use super::{Grafana, layout};
 use crate::error::{Error, Result};
+use crate::http::Body;
 use crate::model::observed::{Catalogue, CatalogueSource};
 use crate::model::version::Version;
 
@@ -35,13 +36,13 @@ impl Grafana {
     /// # Errors
     /// If the server returns an error or does not answer.
     pub(super) async fn panel_plugins(&self) -> Result<Option<BTreeMap<String, bool>>> {
-        let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", None).await {
+        let answer = match self.send("list the panel plugins", "GET", "/api/frontend/settings", Body::Empty).await {
             Ok(answer) if answer.status == 200 => answer,
             // A large or slow answer does not mean that Grafana fails otherwise.
             Ok(_) | Err(Error::Http { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Ok(settings) = serde_json::from_value::<FrontendSettings>(answer.json()) else { return Ok(None) };
+        let Some(settings) = answer.json::<Option<FrontendSettings>>() else { return Ok(None) };
         let mut plugins = BTreeMap::new();
         for (id, PanelPlugin { skips_queries, aliases }) in settings.panels {
             plugins.extend(aliases.into_iter().chain([id]).map(|id| (id, !skips_queries)));
@@ -59,8 +60,8 @@ impl Grafana {
     }
 
     /// The data sources and panel types that dashboards can use.
-    pub(super) async fn catalogue(&self, sources: &[Value]) -> Result<Catalogue> {
-        let of = |source: &Value| CatalogueSource { uid: text(&source["uid"]), name: text(&source["name"]) };
+    pub(super) async fn catalogue(&self, sources: &[DataSource]) -> Result<Catalogue> {
+        let of = |source: &DataSource| CatalogueSource { uid: source.uid.clone(), name: source.name.clone() };
         let panel_types = self.panel_plugins().await?.map(|plugins| plugins.into_keys().collect());
         Ok(Catalogue { sources: sources.iter().map(of).collect(), panel_types })
     }

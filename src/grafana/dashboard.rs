@@ -1,18 +1,19 @@
 //! The bundled dashboard: fills in its values, and reads a stored one.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Api, made_for, user_dashboard};
+use super::Api;
+use super::dashboard_model::{DashboardModel, Templating};
+use super::json::{for_each_text, for_each_value, lenient};
 use crate::digest::fingerprint;
 use crate::model::observed::ActualDashboard;
-use crate::model::stack::{DesiredDashboard, DesiredDataSource};
+use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor};
 
 /// The bundled dashboard from the repository.
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");
 /// The key that marks a dashboard as sent by clipper-metrics; Grafana drops it when a user saves.
 pub(super) const MARK: &str = "clipperMetrics";
-/// The field of the mark about the save that is about to happen.
-const SAVE: &str = "save";
 /// The longest time between the note of a save and the save itself, including a difference of the clocks.
 const SAVED_WITHIN: std::time::Duration = std::time::Duration::from_secs(60);
 /// Fields that Grafana counts itself.
@@ -25,6 +26,139 @@ pub(super) const DEFAULT_NAME: &str = "clipper-metrics";
 const OBJECTIVE: &str = "objective";
 /// The hidden variable with the models in Clipper's file; it survives a user's save.
 const MODELS: &str = "configured_models";
+/// The hidden variable of a user's dashboard that names the instance it was imported for; it survives a user's save.
+pub(super) const OWNER: &str = "clipper_metrics";
+
+lenient! {
+    /// Facts about a stored dashboard that Grafana adds.
+    pub(super) struct Meta {
+        pub(super) is_folder: bool,
+        pub(super) provisioned: bool,
+        pub(super) version: Option<u64>,
+        pub(super) folder_uid: Option<String>,
+        pub(super) folder_id: Option<u64>,
+        pub(super) folder_title: String,
+        pub(super) updated: String,
+    }
+
+    struct Answer {
+        meta: Meta,
+        dashboard: Value,
+    }
+
+    /// The parts of a dashboard that show its origin.
+    pub(super) struct Head {
+        pub(super) id: Option<u64>,
+        pub(super) title: String,
+        pub(super) version: Option<u64>,
+        #[serde(rename = "clipperMetrics")]
+        mark: Option<Mark>,
+        templating: Templating,
+    }
+
+    /// The mark of a dashboard that clipper-metrics sent.
+    #[derive(Serialize)]
+    struct Mark {
+        /// The version of the file.
+        edition: Option<String>,
+        /// The fingerprint of the content.
+        content: Option<String>,
+        /// The instance that a user's dashboard was imported for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        instance: Option<String>,
+        made_for: Option<MadeFor>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        save: Option<Save>,
+    }
+
+    /// The save that is about to happen.
+    #[derive(Serialize)]
+    struct Save {
+        version: Option<u64>,
+        at: String,
+    }
+}
+
+/// A dashboard as Grafana returns it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "Answer")]
+pub(super) struct StoredDashboard {
+    pub(super) meta: Meta,
+    pub(super) head: Head,
+    pub(super) content: Value,
+    /// Whether it was saved in schema v2.
+    pub(super) is_v2: bool,
+}
+
+impl From<Answer> for StoredDashboard {
+    fn from(Answer { meta, dashboard }: Answer) -> Self {
+        Self::new(meta, dashboard)
+    }
+}
+
+impl StoredDashboard {
+    pub(super) fn new(meta: Meta, content: Value) -> Self {
+        Self { meta, head: Head::of(&content), content, is_v2: false }
+    }
+
+    /// Its state.
+    pub(super) fn state(&self) -> ActualDashboard {
+        let seen = ActualDashboard { provisioned: self.meta.provisioned, ..self.head.state(&self.content) };
+        // An unfinished save is repeated.
+        if self.is_unfinished() { ActualDashboard { edited: false, content_hash: None, ..seen } } else { seen }
+    }
+
+    /// Whether a run that ended between the two saves left the dashboard as Grafana stored it. A copy that was created
+    /// later can have the same version.
+    fn is_unfinished(&self) -> bool {
+        let Some(save) = self.head.mark.as_ref().and_then(|mark| mark.save.as_ref()) else { return false };
+        let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+        let is_time = time(&save.at)
+            .zip(time(&self.meta.updated))
+            .is_some_and(|(at, updated)| updated.duration_since(at).unsigned_abs() < SAVED_WITHIN);
+        save.version.is_some() && save.version == self.head.version && is_time && self.head.differs(&self.content)
+    }
+}
+
+impl Head {
+    pub(super) fn of(dashboard: &Value) -> Self {
+        Self::deserialize(dashboard).unwrap_or_default()
+    }
+
+    /// The value of a constant.
+    fn constant(&self, name: &str) -> Option<&str> {
+        self.templating.list.iter().find(|variable| variable.name == name).map(|variable| variable.query.0.as_str())
+    }
+
+    /// Whether the dashboard was derived from the bundled one: it carries the mark, or the hidden
+    /// variables that survive a user's save.
+    pub(super) fn is_bundled(&self) -> bool {
+        self.owner().is_none() && (self.mark.is_some() || self.constant(MODELS).is_some())
+    }
+
+    /// The instance that a user's dashboard was imported for, if any.
+    pub(super) fn owner(&self) -> Option<&str> {
+        let marked = self.mark.as_ref().and_then(|mark| mark.instance.as_deref());
+        marked.or_else(|| self.constant(OWNER).filter(|instance| !instance.is_empty()))
+    }
+
+    /// Whether the stored dashboard differs from the sent one, except for Grafana's own counts.
+    fn differs(&self, dashboard: &Value) -> bool {
+        let sent = self.mark.as_ref().and_then(|mark| mark.content.as_ref());
+        sent != Some(&content_fingerprint(dashboard))
+    }
+
+    fn state(&self, dashboard: &Value) -> ActualDashboard {
+        ActualDashboard {
+            provisioned: false,
+            edited: self.differs(dashboard),
+            content_hash: self.mark.as_ref().and_then(|mark| mark.edition.clone()),
+            objective: self.constant(OBJECTIVE).and_then(|text| text.parse().ok()),
+            models: self.constant(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default(),
+            made_for: self.mark.as_ref().and_then(|mark| mark.made_for.clone()),
+        }
+    }
+}
 
 /// Fingerprint of the bundled dashboard; every version has its own.
 #[must_use]
@@ -34,9 +168,8 @@ pub fn content_hash() -> String {
 
 /// The id of a panel in the bundled dashboard, by its title.
 pub(super) fn panel_id(title: &str) -> u64 {
-    let dashboard: Value = serde_json::from_str(BUNDLED).unwrap_or(Value::Null);
-    let panels = dashboard["panels"].as_array().into_iter().flatten();
-    panels.into_iter().find(|panel| panel["title"] == title).and_then(|panel| panel["id"].as_u64()).unwrap_or_default()
+    let dashboard: DashboardModel = serde_json::from_str(BUNDLED).unwrap_or_default();
+    dashboard.panels.iter().find(|panel| panel.title == title).map_or(0, |panel| panel.id)
 }
 
 /// The dashboard to send. If Clipper's file does not set a value, the stored dashboard's value is kept.
@@ -75,39 +208,44 @@ pub fn render(
     if api == Api::Numeric {
         refer_by_name(&mut dashboard);
     }
-    let content = content_fingerprint(&dashboard);
-    dashboard[MARK] = json!({
-        "edition": desired.content_hash, "content": content, made_for::KEY: made_for::written(source.made_for()),
-    });
+    add_mark(&mut dashboard, &desired.content_hash, None, source);
     dashboard
 }
 
+/// Marks a dashboard as sent for an instance's data source.
+pub(super) fn add_mark(dashboard: &mut Value, edition: &str, instance: Option<&str>, source: &DesiredDataSource) {
+    dashboard[MARK] = json!(Mark {
+        edition: Some(edition.into()),
+        content: Some(content_fingerprint(dashboard)),
+        instance: instance.map(String::from),
+        made_for: Some(source.made_for()),
+        save: None,
+    });
+}
+
 /// Replaces placeholders for the objective by numbers, and completes commands in texts.
-fn fill(value: &mut Value, objective: u64, option: &str) {
-    match value {
-        Value::String(text) if text == "OBJECTIVE_MICROS" => *value = json!(objective),
-        Value::String(text) if text.contains(NAME_OPTION) => *text = text.replace(NAME_OPTION, option),
-        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, objective, option)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| fill(field, objective, option)),
-        _ => {}
-    }
+fn fill(dashboard: &mut Value, objective: u64, option: &str) {
+    for_each_value(dashboard, &mut |value| {
+        if *value == "OBJECTIVE_MICROS" {
+            *value = json!(objective);
+        }
+    });
+    for_each_text(dashboard, &mut |text| {
+        if text.contains(NAME_OPTION) {
+            *text = text.replace(NAME_OPTION, option);
+        }
+    });
 }
 
 /// Rewrites references to data sources for versions before uids: by name.
-pub(super) fn refer_by_name(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(refer_by_name),
-        Value::Object(fields) => {
-            for (name, field) in fields.iter_mut() {
-                if name == "datasource" && field.get("uid").is_some() {
-                    *field = field["uid"].clone();
-                } else {
-                    refer_by_name(field);
-                }
-            }
+pub(super) fn refer_by_name(dashboard: &mut Value) {
+    for_each_value(dashboard, &mut |value| {
+        if let Some(reference) = value.get_mut("datasource")
+            && let Some(name) = reference.get_mut("uid").map(Value::take)
+        {
+            *reference = name;
         }
-        _ => {}
-    }
+    });
 }
 
 /// Fingerprint of everything that a user could change, which excludes the fields that Grafana counts.
@@ -123,95 +261,45 @@ pub(super) fn content_fingerprint(dashboard: &Value) -> String {
 }
 
 /// Removes zero fractions as Go does: it does not distinguish 8 from 8.0.
-pub(super) fn whole_numbers(value: &mut Value) {
-    match value {
-        Value::Number(number) => {
-            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0);
-            // A float without a fraction prints as an integer.
-            if let Some(whole) = whole.and_then(|float| format!("{float}").parse::<i64>().ok()) {
-                *value = json!(whole);
-            }
+pub(super) fn whole_numbers(document: &mut Value) {
+    for_each_value(document, &mut |value| {
+        let float = value.as_f64().filter(|float| value.is_f64() && float.fract() == 0.0);
+        // A float without a fraction prints as an integer.
+        if let Some(whole) = float.and_then(|float| format!("{float}").parse::<i64>().ok()) {
+            *value = json!(whole);
         }
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
-        _ => {}
-    }
-}
-
-/// Whether the dashboard was derived from the bundled one: it carries the mark, or the hidden
-/// variables that survive a user's save.
-#[must_use]
-pub fn is_ours(dashboard: &Value) -> bool {
-    let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
-    user_dashboard::owner(dashboard).is_none()
-        && (dashboard[MARK].is_object() || list.into_iter().any(|variable| variable["name"] == MODELS))
+    });
 }
 
 /// Notes the version under which Grafana will store a dashboard, and the time. If Grafana changes values while storing
 /// it, the run saves it again with the fingerprint of the stored content; until then, this note shows that no other save
 /// followed.
-pub(super) fn note_save(sent: &mut Value, replaced: Option<&Value>, now: jiff::Timestamp) {
-    sent[MARK][SAVE] = json!({
-        "version": replaced.and_then(Value::as_u64).unwrap_or_default() + 1, "at": now.to_string(),
-    });
-}
-
-/// Whether a run that ended between the two saves left the dashboard as Grafana stored it. A copy that was created later
-/// can have the same version.
-fn is_unfinished(found: &Value) -> bool {
-    let (dashboard, updated) = (&found["dashboard"], &found["meta"]["updated"]);
-    let save = &dashboard[MARK][SAVE];
-    let time = |value: &Value| value.as_str()?.parse::<jiff::Timestamp>().ok();
-    let is_version = save["version"].is_u64() && save["version"] == dashboard["version"];
-    let is_time = time(&save["at"])
-        .zip(time(updated))
-        .is_some_and(|(at, updated)| updated.duration_since(at).unsigned_abs() < SAVED_WITHIN);
-    is_version && is_time && differs(dashboard)
+pub(super) fn note_save(sent: &mut Value, replaced: Option<u64>, now: jiff::Timestamp) {
+    let version = Some(replaced.unwrap_or_default() + 1);
+    change_mark(sent, |mark| mark.save = Some(Save { version, at: now.to_string() }));
 }
 
 /// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
 /// some values, such as a refresh interval below its minimum, and such a change is not an edit.
-pub(super) fn note_changes(stored: &Value, sent: &mut Value) -> bool {
-    if !differs(stored) {
-        return false;
+pub(super) fn note_changes(stored: &StoredDashboard, sent: &mut Value) -> bool {
+    let differs = stored.head.differs(&stored.content);
+    if differs {
+        let content = Some(content_fingerprint(&stored.content));
+        change_mark(sent, |mark| (mark.content, mark.save) = (content, None));
     }
-    sent[MARK]["content"] = json!(content_fingerprint(stored));
-    if let Some(mark) = sent[MARK].as_object_mut() {
-        mark.remove(SAVE);
-    }
-    true
+    differs
 }
 
-/// Whether the stored dashboard differs from the sent one, except for Grafana's own counts.
-fn differs(dashboard: &Value) -> bool {
-    dashboard[MARK]["content"].as_str() != Some(content_fingerprint(dashboard).as_str())
-}
-
-/// Reads the dashboard in Grafana's answer.
-#[must_use]
-pub fn stored(found: &Value) -> ActualDashboard {
-    let seen = ActualDashboard { provisioned: found["meta"]["provisioned"] == true, ..read(&found["dashboard"]) };
-    // An unfinished save is repeated.
-    if is_unfinished(found) { ActualDashboard { edited: false, content_hash: None, ..seen } } else { seen }
+fn change_mark(dashboard: &mut Value, change: impl FnOnce(&mut Mark)) {
+    let mut mark = Mark::deserialize(&dashboard[MARK]).unwrap_or_default();
+    change(&mut mark);
+    dashboard[MARK] = json!(mark);
 }
 
 /// Reads an existing dashboard.
 #[must_use]
 pub fn read(dashboard: &Value) -> ActualDashboard {
-    let mark = &dashboard[MARK];
-    let variable = |name: &str| {
-        let list = dashboard["templating"]["list"].as_array()?;
-        list.iter().find(|variable| variable["name"] == name)?["query"].as_str()
-    };
-    let models: Vec<String> = variable(MODELS).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    ActualDashboard {
-        provisioned: false,
-        edited: differs(dashboard),
-        content_hash: mark["edition"].as_str().map(String::from),
-        objective: variable(OBJECTIVE).and_then(|text| text.parse().ok()),
-        models,
-        made_for: made_for::read(&mark[made_for::KEY]),
-    }
+    Head::of(dashboard).state(dashboard)
 }
 
 #[cfg(test)]
@@ -263,15 +351,16 @@ mod tests {
     fn a_value_changed_by_grafana_is_not_an_edit() {
         let (dashboard, source) = desired();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
-        assert!(!note_changes(&sent.clone(), &mut sent), "it is stored unchanged");
+        let stored = |content: &Value| StoredDashboard::new(Meta::default(), content.clone());
+        assert!(!note_changes(&stored(&sent), &mut sent), "it is stored unchanged");
         let change = |sent: &Value| {
-            let mut stored = sent.clone();
-            stored["refresh"] = json!("1m");
-            stored
+            let mut changed = sent.clone();
+            changed["refresh"] = json!("1m");
+            changed
         };
         assert!(read(&change(&sent)).edited);
         let first = change(&sent);
-        assert!(note_changes(&first, &mut sent));
+        assert!(note_changes(&stored(&first), &mut sent));
         let mut second = change(&sent);
         assert!(!read(&second).edited);
         second["panels"][0]["title"] = json!("mine");
@@ -284,20 +373,20 @@ mod tests {
     fn a_run_that_ends_between_both_saves_leaves_no_edit() {
         let (dashboard, source) = desired();
         let mut sent = render(&dashboard, &source, None, Api::Uid);
-        note_save(&mut sent, Some(&json!(4)), "2026-01-02T00:00:00Z".parse().unwrap());
+        note_save(&mut sent, Some(4), "2026-01-02T00:00:00Z".parse().unwrap());
         let found = |version: u64, updated: &str| {
             let mut found = json!({"dashboard": sent, "meta": {"updated": updated}});
             (found["dashboard"]["version"], found["dashboard"]["refresh"]) = (json!(version), json!("1m"));
-            found
+            super::super::json::read::<StoredDashboard>(found)
         };
-        let seen = stored(&found(5, "2026-01-02T00:00:01Z"));
+        let seen = found(5, "2026-01-02T00:00:01Z").state();
         assert_eq!((seen.edited, seen.content_hash), (false, None), "it is saved again");
-        assert!(stored(&found(6, "2026-01-02T00:00:02Z")).edited, "another save followed");
-        assert!(stored(&found(5, "2026-01-03T00:00:00Z")).edited, "a copy was created later");
-        assert!(stored(&found(5, "")).edited);
+        assert!(found(6, "2026-01-02T00:00:02Z").state().edited, "another save followed");
+        assert!(found(5, "2026-01-03T00:00:00Z").state().edited, "a copy was created later");
+        assert!(found(5, "").state().edited);
         // The second save ends that state.
         let mut again = sent.clone();
-        assert!(note_changes(&found(5, "")["dashboard"], &mut again));
+        assert!(note_changes(&found(5, ""), &mut again));
         again["refresh"] = json!("1m");
         let seen = read(&again);
         assert_eq!((seen.edited, seen.content_hash), (false, Some(content_hash())));

@@ -2,9 +2,8 @@
 //!
 //! Dashboards may come from any source, so no content causes an error here.
 
-use serde_json::Value;
-
-use super::{EXPRESSION, text};
+use super::EXPRESSION;
+use super::dashboard_model::{DashboardModel, DataSourceRef, PanelModel, Target, TargetParts};
 
 /// From this schema version on, a list of panels replaces the list of rows.
 const PANELS_FROM: u64 = 16;
@@ -37,39 +36,38 @@ const REPLACED: [(&str, &str); 7] = [
 
 /// A panel, with the variable for which it or its row is repeated.
 pub(super) struct Panel<'a> {
-    pub(super) title: String,
-    pub(super) json: &'a Value,
+    pub(super) model: &'a PanelModel,
     pub(super) repeated_for: Option<&'a str>,
     /// It belongs to a collapsed row.
     pub(super) is_collapsed: bool,
 }
 
 /// All panels except rows, including those inside rows.
-pub(super) fn panels(dashboard: &Value) -> Vec<Panel<'_>> {
+pub(super) fn panels(dashboard: &DashboardModel) -> Vec<Panel<'_>> {
     let mut found = Vec::new();
-    let rows = dashboard["rows"].as_array().filter(|_| dashboard["schemaVersion"].as_u64() < Some(PANELS_FROM));
-    for row in rows.into_iter().flatten() {
-        add(&row["panels"], repeat(row), row["collapse"] == true, &mut found);
+    if dashboard.schema_version < Some(PANELS_FROM) {
+        for row in dashboard.rows.iter() {
+            add(row.panels.as_deref().unwrap_or_default(), repeat(row), row.collapse, &mut found);
+        }
     }
-    add(&dashboard["panels"], None, false, &mut found);
+    add(&dashboard.panels, None, false, &mut found);
     found
 }
 
-fn add<'a>(panels: &'a Value, mut row_repeats: Option<&'a str>, is_collapsed: bool, found: &mut Vec<Panel<'a>>) {
-    for json in panels.as_array().into_iter().flatten().filter(|panel| panel.is_object()) {
-        if json["type"] == "row" || json["panels"].is_array() {
+fn add<'a>(panels: &'a [PanelModel], mut row_repeats: Option<&'a str>, is_collapsed: bool, found: &mut Vec<Panel<'a>>) {
+    for model in panels {
+        if model.kind == "row" || model.panels.is_some() {
             // The panels of an open row follow it; a collapsed row contains them.
-            row_repeats = repeat(json);
-            add(&json["panels"], row_repeats, true, found);
+            row_repeats = repeat(model);
+            add(model.panels.as_deref().unwrap_or_default(), row_repeats, true, found);
         } else {
-            let repeated_for = repeat(json).or(row_repeats);
-            found.push(Panel { title: text(&json["title"]), json, repeated_for, is_collapsed });
+            found.push(Panel { model, repeated_for: repeat(model).or(row_repeats), is_collapsed });
         }
     }
 }
 
-fn repeat(panel: &Value) -> Option<&str> {
-    panel["repeat"].as_str().filter(|name| !name.is_empty())
+fn repeat(panel: &PanelModel) -> Option<&str> {
+    Some(panel.repeat.as_str()).filter(|name| !name.is_empty())
 }
 
 /// Whether panels of this type send no queries.
@@ -96,47 +94,42 @@ pub(super) fn replacements() -> impl Iterator<Item = (&'static str, &'static str
 impl<'a> Panel<'a> {
     /// Whether it is open when the dashboard opens, and has a query over the dashboard's time range.
     pub(super) fn shows_range(&self) -> bool {
-        let has_range = |target: &Value| {
-            let query = target["query"].as_str().filter(|_| target["rawQuery"] == true);
+        let has_range = |target: &TargetParts| {
+            let query = target.query.as_ref().filter(|_| target.raw_query == Some(true));
             query.is_none_or(|query| ["$timeFilter", "$__timeFilter"].iter().any(|filter| query.contains(filter)))
         };
-        !self.is_collapsed && self.queries().iter().any(|(target, _)| has_range(target))
+        !self.is_collapsed && self.queries().iter().any(|(target, _)| has_range(&target.parts))
     }
 
     /// The id of its plugin.
     pub(super) fn kind(&self) -> &'a str {
-        self.json["type"].as_str().unwrap_or_default()
+        &self.model.kind
     }
 
     /// The queries that a browser sends for it, each with its data source; empty for a text panel.
     /// A query's own data source counts only in mixed panels and for expressions.
-    pub(super) fn queries(&self) -> Vec<(&'a Value, &'a Value)> {
-        let own = &self.json["datasource"];
-        let is_mixed = uid(own) == Some(MIXED);
-        let targets = self.json["targets"].as_array().into_iter().flatten();
-        let targets = targets.filter(|target| target.is_object() && !is_silent(self.kind()));
-        let targets: Vec<&Value> = targets.collect();
-        let first = targets.iter().map(|target| &target["datasource"]).find(|source| !source.is_null());
-        let of_panel = if own.is_null() { first.unwrap_or(own) } else { own };
-        let shown = targets.into_iter().filter(|target| target["hide"] != true);
+    pub(super) fn queries(&self) -> Vec<(&'a Target, Option<&'a DataSourceRef>)> {
+        let own = self.model.datasource.as_ref();
+        let is_mixed = DataSourceRef::uid_of(own) == MIXED;
+        let targets = || {
+            let targets = self.model.targets.as_deref().unwrap_or_default().iter().flatten();
+            targets.filter(|_| !is_silent(self.kind()))
+        };
+        let of_panel = own.or_else(|| targets().find_map(|target| target.parts.datasource.as_ref()));
+        let shown = targets().filter(|target| !target.parts.hide);
         shown
             .map(|target| {
-                let source = &target["datasource"];
-                let is_own = is_mixed || uid(source).is_some_and(is_expression);
+                let source = target.parts.datasource.as_ref();
+                let is_own = is_mixed || is_expression(DataSourceRef::uid_of(source));
                 (target, if is_own { source } else { of_panel })
             })
             .collect()
     }
 }
 
-/// The uid of a data source, or its name in old dashboards.
-fn uid(source: &Value) -> Option<&str> {
-    source.as_str().or_else(|| source["uid"].as_str())
-}
-
 /// Whether a query is written in Flux, the language of InfluxDB 2.
-pub(super) fn is_flux(target: &Value) -> bool {
-    let Some(query) = target["query"].as_str() else { return false };
+pub(super) fn is_flux(target: &Target) -> bool {
+    let Some(query) = &target.parts.query else { return false };
     let lines = query.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     let code: String = lines.flat_map(|line| line.chars().chain(['\n'])).collect();
     let squeezed: String = code.chars().filter(|c| !c.is_whitespace()).collect();
@@ -146,12 +139,15 @@ pub(super) fn is_flux(target: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
+    use super::super::json::read;
     use super::*;
 
-    fn titles(dashboard: &Value) -> Vec<(String, Option<&str>)> {
-        panels(dashboard).into_iter().map(|panel| (panel.title, panel.repeated_for)).collect()
+    fn titles(dashboard: Value) -> Vec<(String, Option<String>)> {
+        let dashboard = read(dashboard);
+        let found = panels(&dashboard).into_iter();
+        found.map(|panel| (panel.model.title.clone(), panel.repeated_for.map(String::from))).collect()
     }
 
     #[test]
@@ -160,9 +156,9 @@ mod tests {
         let own = json!({"title": "own", "type": "graph", "repeat": "w"});
         // Grafana 4: rows of panels, which may be collapsed or repeated.
         let rows = json!([{"panels": [named("a")]}, {"collapse": true, "repeat": "v", "panels": [named("b"), own]}]);
-        let expected = [("a".into(), None), ("b".into(), Some("v")), ("own".into(), Some("w"))];
+        let expected = [("a".into(), None), ("b".into(), Some("v".into())), ("own".into(), Some("w".into()))];
         for version in [json!(null), json!(4), json!(14)] {
-            assert_eq!(titles(&json!({"schemaVersion": version, "rows": rows})), expected, "{version}");
+            assert_eq!(titles(json!({"schemaVersion": version, "rows": rows})), expected, "{version}");
         }
         // Later versions: an open row precedes its panels, a collapsed row contains them.
         let closed = json!({"type": "row", "collapsed": true, "repeat": "v", "panels": [named("b"), own]});
@@ -171,24 +167,26 @@ mod tests {
             let panels = json!([named("a"), closed, open, named("c")]);
             let found = json!({"schemaVersion": version, "panels": panels, "rows": rows});
             let expected = [&expected[..], &[("c".into(), None)]].concat();
-            assert_eq!(titles(&found), expected, "{version}");
+            assert_eq!(titles(found), expected, "{version}");
         }
     }
 
     #[test]
     fn every_query_has_its_own_data_source_or_the_one_of_its_panel() {
         let panel = |source: &Value, targets: &Value| json!({"panels": [{"datasource": source, "targets": targets}]});
-        let sources = |dashboard: &Value| -> Vec<Value> {
-            panels(dashboard)[0].queries().into_iter().map(|(_, source)| source.clone()).collect()
+        let sources = |dashboard: &Value| -> Vec<Option<DataSourceRef>> {
+            let dashboard = read(dashboard.clone());
+            panels(&dashboard)[0].queries().into_iter().map(|(_, source)| source.cloned()).collect()
         };
+        let references = |written: [&Value; 3]| written.map(|written| read::<Option<DataSourceRef>>(written.clone()));
         let (b, computed) = (json!({"uid": "b"}), json!({"uid": "__expr__"}));
         let targets =
             json!([{"datasource": null}, {"datasource": b}, {"hide": true}, "x", 7, {"datasource": computed}]);
-        assert_eq!(sources(&panel(&json!("a"), &targets)), [json!("a"), json!("a"), computed.clone()]);
-        assert_eq!(sources(&panel(&json!(null), &targets)), [b.clone(), b.clone(), computed.clone()]);
-        assert_eq!(sources(&panel(&json!(null), &json!([{}]))), [json!(null)]);
+        assert_eq!(sources(&panel(&json!("a"), &targets)), references([&json!("a"), &json!("a"), &computed]));
+        assert_eq!(sources(&panel(&json!(null), &targets)), references([&b, &b, &computed]));
+        assert_eq!(sources(&panel(&json!(null), &json!([{}]))), [None]);
         for mixed in [json!({"type": "datasource", "uid": MIXED}), json!(MIXED)] {
-            assert_eq!(sources(&panel(&mixed, &targets)), [json!(null), b.clone(), computed.clone()]);
+            assert_eq!(sources(&panel(&mixed, &targets)), references([&json!(null), &b, &computed]));
         }
         let mut leftover = panel(&json!("a"), &targets);
         leftover["panels"][0]["type"] = json!("text");
@@ -204,9 +202,9 @@ mod tests {
             ("SELECT mean(\"value\") FROM \"a|>b\" WHERE $timeFilter", false),
             ("", false),
         ] {
-            assert_eq!(is_flux(&json!({"query": query})), expected, "{query}");
+            assert_eq!(is_flux(&read(json!({"query": query}))), expected, "{query}");
         }
-        assert!(!is_flux(&json!({})) && !is_flux(&json!({"query": 3})));
+        assert!(!is_flux(&read(json!({}))) && !is_flux(&read(json!({"query": 3}))));
     }
 
     proptest::proptest! {
@@ -214,7 +212,7 @@ mod tests {
         fn no_dashboard_causes_a_panic(json in crate::arbitrary::json(&[
             "panels", "rows", "targets", "type", "repeat", "title", "query", "datasource", "uid", "schemaVersion",
         ])) {
-            for panel in panels(&json) {
+            for panel in panels(&read(json)) {
                 let _ = (panel.kind(), panel.queries().into_iter().filter(|(target, _)| is_flux(target)).count());
             }
         }

@@ -4,28 +4,40 @@
 pub mod alerts;
 mod catalogue;
 pub mod dashboard;
+mod dashboard_model;
+mod data_source;
+mod field_names;
+mod health_query;
+mod json;
 mod layout;
-mod made_for;
 mod organisation;
+mod panel_queries;
 pub mod panels;
 pub mod provisioning;
-mod question;
+mod queries;
 mod schema_v2;
 mod store;
 mod time_range;
 pub mod user_dashboard;
+mod variable_queries;
 mod variables;
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all, try_join5};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
+use self::dashboard::StoredDashboard;
+use self::data_source::{numeric_id, state_in};
+pub use self::health_query::classify;
+use self::json::{Elements, lenient};
 pub use self::organisation::{Choice, FormLogin};
-pub use self::question::classify;
+pub use self::queries::QueryAnswer;
 use crate::error::{Error, ForeignObject, Result};
-use crate::http::{Body, Http, Response, escaped};
+use crate::http::{Body, Http, Request, Response, escaped};
 use crate::model::observed::{
     AlertRulesState, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, Query,
     ServerResponse, Unreadable,
@@ -35,19 +47,10 @@ use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Secret, Stack
 use crate::model::text::printable;
 use crate::model::version::Version;
 
-/// The key in a data source's `jsonData` that names its owner; it survives a user's save.
-const MARK: &str = "clipperMetrics";
-/// The key next to it that names the target of the data source. Older versions of this program
-/// expect a string in the mark itself.
-const MADE_FOR_MARK: &str = "clipperMetricsMadeFor";
-/// Options in `jsonData` that change the connection to InfluxDB.
-const OTHER_SWITCHES: [&str; 6] =
-    ["tlsAuth", "tlsAuthWithCACert", "tlsSkipVerify", "oauthPassThru", "sigV4Auth", "enableSecureSocksProxy"];
+/// Whether the server is ready, and its version.
+const HEALTH: &str = "/api/health";
 /// An attempt whose failure does not matter.
 const READ_PREFERENCES: &str = "read the preferences";
-/// The prefix of a header's number in `jsonData`.
-const OTHER_HEADER: &str = "httpHeaderName";
-
 /// How a version of Grafana addresses resources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
@@ -85,6 +88,26 @@ pub struct Grafana {
     organisation: Cell<Option<u64>>,
 }
 
+lenient! {
+    /// The answer about the server's health.
+    struct Health {
+        version: Option<String>,
+        database: Option<Value>,
+    }
+
+
+    /// The preferences of an organisation, which are saved as a whole.
+    #[derive(Serialize)]
+    struct Preferences {
+        #[serde(rename = "homeDashboardUID", skip_serializing_if = "Option::is_none")]
+        home_uid: Option<String>,
+        #[serde(rename = "homeDashboardId")]
+        home_id: Option<u64>,
+        #[serde(flatten)]
+        rest: Map<String, Value>,
+    }
+}
+
 impl Grafana {
     /// A client for the server behind `http`, which has the credentials.
     #[must_use]
@@ -94,20 +117,21 @@ impl Grafana {
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
     pub async fn health(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
-        let answer = match self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, Some(within)).await {
+        let request = Request { within: Some(within), ..Request::new("GET", HEALTH) };
+        let answer = match self.http.anonymous().send(request).await {
             Ok(answer) => answer,
             Err(Error::Http { why, .. }) => return (ServerResponse::Silent(why), None),
             Err(error) => return (ServerResponse::Silent(error.to_string()), None),
         };
-        let json = answer.json();
-        let version = json.get("version").and_then(Value::as_str).map(printable);
+        let Health { version, database } = answer.json();
+        let version = version.as_deref().map(printable);
         if matches!(answer.status, 502..=504) {
             return (ServerResponse::Starting(format!("still starting (status {})", answer.status)), version);
         }
         if let Some(place) = answer.redirects_to() {
             return (ServerResponse::Unusable(format!("a redirect to {place}")), None);
         }
-        if answer.status != 200 || json.get("database").is_none() {
+        if answer.status != 200 || database.is_none() {
             return (
                 ServerResponse::Unusable(format!("a server that is not Grafana (status {})", answer.status)),
                 None,
@@ -122,7 +146,7 @@ impl Grafana {
     /// # Errors
     /// If the server does not answer.
     pub async fn clock(&self) -> Result<Option<i64>> {
-        Ok(self.http.anonymous().send("GET", "/api/health", &[], Body::Empty, None).await?.date())
+        Ok(self.http.anonymous().send(Request::new("GET", HEALTH)).await?.date())
     }
 
     /// Takes over the version from a client of the same server.
@@ -168,7 +192,7 @@ impl Grafana {
         }
         let (sources, data_source) = match self.data_sources().await {
             Ok(sources) => {
-                let seen = seen_data_source(&sources, &stack.data_source);
+                let seen = state_in(&sources, &stack.data_source);
                 (sources, seen)
             }
             Err(error) => (Vec::new(), DataSourceState::Unreadable(unreadable(error)?)),
@@ -176,7 +200,7 @@ impl Grafana {
         let query = async {
             match &data_source {
                 DataSourceState::Ours { .. } if influxdb_runs => {
-                    self.ask(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
+                    self.run_health_query(&stack.data_source, numeric_id(&sources, &stack.data_source.uid)).await
                 }
                 _ => Ok(Query::Unasked),
             }
@@ -204,7 +228,7 @@ impl Grafana {
 
     /// Detects other owners' objects in the place of the data source or a dashboard before anything
     /// is written; returns the existing dashboard. The first save checks all places.
-    async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<Value>> {
+    async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<StoredDashboard>> {
         let looks_at = |other: &DashboardId| id == DashboardId::Bundled || *other == id;
         let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |other| {
             let (uid, ..) = stack.dashboard_identity(other);
@@ -220,7 +244,7 @@ impl Grafana {
             }
         }));
         let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
-        if let DataSourceState::Foreign(what) = seen_data_source(&sources, &stack.data_source) {
+        if let DataSourceState::Foreign(what) = state_in(&sources, &stack.data_source) {
             return Err(foreign(&what));
         }
         let clash = dashboards.iter().find_map(|(_, _, seen)| match seen {
@@ -231,79 +255,6 @@ impl Grafana {
             return Err(foreign(what));
         }
         Ok(dashboards.into_iter().find(|(other, ..)| *other == id).and_then(|(_, found, _)| found))
-    }
-
-    async fn data_sources(&self) -> Result<Vec<Value>> {
-        let doing = "list the data sources";
-        let list = match self.get(doing, "/api/datasources").await {
-            Err(Error::Answer { status: 403, why, .. }) if self.is_before(9) => {
-                let why = format!("{why} (before Grafana 9, only an administrator may)");
-                return Err(self.answered(doing, 403, why));
-            }
-            list => list?,
-        };
-        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
-    }
-
-    /// Creates or updates the data source. A new one becomes the default if there is none.
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] if a data source with that name or uid was not created by this instance
-    /// or is provisioned from a file, [`Error::Raced`] if another process created it meanwhile, or
-    /// if it was created for another address or database and `moves` is not set, otherwise an error
-    /// from the server.
-    pub async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
-        let (desired, doing) = (&stack.data_source, "save the data source");
-        let sources = self.data_sources().await?;
-        let listed = match seen_data_source(&sources, desired) {
-            DataSourceState::Foreign(what) => return Err(foreign(&what)),
-            DataSourceState::Ours { provisioned: true, .. } => return Ok(()),
-            DataSourceState::Ours { made_for, .. } if !made_for.is_same(&desired.made_for()) && !moves => {
-                return Err(moved(doing, &made_for));
-            }
-            DataSourceState::Ours { .. } => true,
-            DataSourceState::Missing | DataSourceState::Unreadable(_) => false,
-        };
-        let by_uid = path(&["api", "datasources", "uid", &desired.uid]);
-        // The list omits fields that a save without them would reset.
-        let present = if listed { self.get("read the data source", &by_uid).await? } else { None };
-        let present = present.as_ref();
-        let mut body = data_source_body(desired);
-        let keeps_others = stack.may_have_proxy();
-        if let Some(present) = present {
-            keep_settings(&mut body, present, keeps_others);
-        }
-        let is_default = present.map_or_else(
-            || !sources.iter().any(|source| source["isDefault"] == true),
-            |source| source["isDefault"] == true,
-        );
-        body["isDefault"] = json!(is_default);
-        if let Some(password) = password {
-            body["secureJsonData"] = json!({"password": password.reveal()});
-        }
-        let (method, path) = match (present, self.api()) {
-            (None, _) => ("POST", "/api/datasources".to_string()),
-            (Some(_), Api::Uid) => ("PUT", by_uid),
-            (Some(source), Api::Numeric) => ("PUT", format!("/api/datasources/{}", source["id"])),
-        };
-        let answer = self.send(doing, method, &path, Some(&body)).await?;
-        match answer.status {
-            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
-            _ => self.expect_success(doing, &answer),
-        }
-    }
-
-    /// Deletes the data source, if this instance created it for the stack's address and database.
-    ///
-    /// # Errors
-    /// An error from the server.
-    pub async fn delete_data_source(&self, desired: &DesiredDataSource) -> Result<()> {
-        match seen_data_source(&self.data_sources().await?, desired) {
-            DataSourceState::Ours { provisioned: false, made_for, .. } if made_for.is_same(&desired.made_for()) => {
-                self.delete("delete the data source", &path(&["api", "datasources", "uid", &desired.uid])).await
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Makes the dashboard the organisation's home page, unless it has one. If the account may not
@@ -328,20 +279,20 @@ impl Grafana {
 
     async fn try_to_set_home(&self, uid: &str) -> Result<()> {
         let path = "/api/org/preferences";
-        let mut preferences = self.get(READ_PREFERENCES, path).await?.unwrap_or_default();
-        let has_home = preferences["homeDashboardUID"].as_str().is_some_and(|uid| !uid.is_empty())
-            || preferences["homeDashboardId"].as_u64().is_some_and(|id| id > 0);
-        if has_home {
+        let mut preferences: Preferences = self.get(READ_PREFERENCES, path).await?.unwrap_or_default();
+        if preferences.home_uid.as_ref().is_some_and(|uid| !uid.is_empty())
+            || preferences.home_id.is_some_and(|id| id > 0)
+        {
             return Ok(());
         }
-        let answer = match self.api() {
-            Api::Uid => self.send("set the home page", "PATCH", path, Some(&json!({"homeDashboardUID": uid}))).await?,
+        let (method, body) = match self.api() {
+            Api::Uid => ("PATCH", Body::json(&json!({"homeDashboardUID": uid}))),
             Api::Numeric => {
-                let id = self.dashboard(uid).await?.map(|json| json["dashboard"]["id"].clone());
-                preferences["homeDashboardId"] = id.unwrap_or_default();
-                self.send("set the home page", "PUT", path, Some(&preferences)).await?
+                preferences.home_id = self.dashboard(uid).await?.and_then(|found| found.head.id);
+                ("PUT", Body::json(&preferences))
             }
         };
+        let answer = self.send("set the home page", method, path, body).await?;
         self.expect_success("set the home page", &answer)
     }
 
@@ -351,13 +302,13 @@ impl Grafana {
     /// [`Error::Answer`] if the server rejects the change.
     pub async fn change_password(&self, old: &Secret, new: &Secret) -> Result<()> {
         let body = json!({"oldPassword": old.reveal(), "newPassword": new.reveal(), "confirmNew": new.reveal()});
-        let answer = self.send("change the password", "PUT", "/api/user/password", Some(&body)).await?;
+        let answer = self.send("change the password", "PUT", "/api/user/password", Body::json(&body)).await?;
         self.expect_success("change the password", &answer)
     }
 
     /// A GET request; `None` if the resource does not exist.
-    async fn get(&self, doing: &str, path: &str) -> Result<Option<Value>> {
-        let answer = self.send(doing, "GET", path, None).await?;
+    async fn get<T: DeserializeOwned + Default>(&self, doing: &str, path: &str) -> Result<Option<T>> {
+        let answer = self.send(doing, "GET", path, Body::Empty).await?;
         match answer.status {
             200 => Ok(Some(answer.json())),
             404 => Ok(None),
@@ -365,27 +316,34 @@ impl Grafana {
         }
     }
 
+    /// A GET request for a list.
+    async fn get_list<T: DeserializeOwned + Default>(&self, doing: &str, path: &str) -> Result<Vec<T>> {
+        let list: Option<Elements<T>> = self.get(doing, path).await?.flatten();
+        list.map(|Elements(list)| list).ok_or_else(|| self.odd(doing))
+    }
+
     /// A DELETE request; a missing resource is not an error.
     async fn delete(&self, doing: &str, path: &str) -> Result<()> {
-        let answer = self.send(doing, "DELETE", path, None).await?;
+        let answer = self.send(doing, "DELETE", path, Body::Empty).await?;
         if answer.status == 404 { Ok(()) } else { self.expect_success(doing, &answer) }
     }
 
-    async fn send(&self, doing: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
-        self.exchange(method, path, &[], body.map_or(Body::Empty, Body::Json)).await.map_err(|error| match error {
+    async fn send(&self, doing: &str, method: &str, path: &str, body: Body<'_>) -> Result<Response> {
+        let answer = self.send_to_organisation(Request { body, ..Request::new(method, path) }).await;
+        answer.map_err(|error| match error {
             Error::Http { url, why, is_late, .. } => Error::Http { doing: doing.into(), url, why, is_late },
             error => error,
         })
     }
 
-    /// A request in the chosen organisation. A 401 is final, because Grafana counts rejected logins.
-    async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body<'_>) -> Result<Response> {
+    /// A request to the chosen organisation. A 401 is final, because Grafana counts rejected logins.
+    async fn send_to_organisation(&self, request: Request<'_>) -> Result<Response> {
         let organisation = self.organisation.get().map(|id| id.to_string());
-        let mut all = headers.to_vec();
+        let mut headers = request.headers.to_vec();
         if let Some(id) = &organisation {
-            all.push(("X-Grafana-Org-Id", id));
+            headers.push(("X-Grafana-Org-Id", id));
         }
-        let answer = self.http.send(method, path, &all, body, None).await?;
+        let answer = self.http.send(Request { headers: &headers, ..request }).await?;
         if answer.status == 401 {
             let (url, message) = (self.http.address().into(), answer.message());
             return Err(Error::Refused { role: Role::Grafana, url, message });
@@ -436,126 +394,17 @@ fn moved(doing: &str, made_for: &MadeFor) -> Error {
     Error::Raced { doing: doing.into(), why: format!("another run has created it for {made_for} in the meantime") }
 }
 
-/// Keeps the settings of a stored data source that clipper-metrics does not set. Those that change
-/// the connection to InfluxDB are kept only if a user may need them.
-fn keep_settings(body: &mut Value, present: &Value, keeps_others: bool) {
-    let kept = present["jsonData"].as_object().into_iter().flatten();
-    for (name, value) in kept.filter(|(name, _)| keeps_others || !is_other_setting(name)) {
-        body["jsonData"].as_object_mut().map(|ours| ours.entry(name).or_insert_with(|| value.clone()));
-    }
-    for name in ["basicAuth", "basicAuthUser", "withCredentials"] {
-        if keeps_others && !present[name].is_null() {
-            body[name] = present[name].clone();
-        }
-    }
-}
-
-/// Whether a key of `jsonData` changes the connection to InfluxDB and is not set by clipper-metrics.
-fn is_other_setting(name: &str) -> bool {
-    OTHER_SWITCHES.contains(&name) || name.starts_with(OTHER_HEADER)
-}
-
-/// The settings of a stored data source that change the connection to InfluxDB and are not set by
-/// clipper-metrics.
-fn other_settings(source: &Value) -> String {
-    let is_on = |value: &Value| *value == true || value.as_str().is_some_and(|text| !text.is_empty());
-    let inner = source["jsonData"].as_object().into_iter().flatten();
-    let inner = inner.filter(|(name, value)| is_other_setting(name) && is_on(value)).map(|(name, _)| name.as_str());
-    let outer = (source["basicAuth"] == true).then_some("basicAuth");
-    inner.chain(outer).collect::<Vec<_>>().join(", ")
-}
-
-/// The fields of the data source that clipper-metrics sets.
-fn data_source_body(desired: &DesiredDataSource) -> Value {
-    json!({
-        "name": desired.name, "uid": desired.uid, "type": INFLUXDB, "access": "proxy", "url": desired.url,
-        "database": desired.database, "user": desired.user,
-        "jsonData": {
-            MARK: desired.uid, MADE_FOR_MARK: made_for::written(desired.made_for()), "dbName": desired.database,
-            "version": DesiredDataSource::LANGUAGE, "httpMode": "POST", "timeInterval": DesiredDataSource::INTERVAL,
-        },
-    })
-}
-
-/// The number that versions before 9 expect in addresses.
-fn numeric_id(sources: &[Value], uid: &str) -> Option<u64> {
-    sources.iter().find(|source| source["uid"] == uid)?["id"].as_u64()
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_string()
-}
-
-/// The state of the data source with the specified uid or name.
-fn seen_data_source(sources: &[Value], desired: &DesiredDataSource) -> DataSourceState {
-    let describe = |source: &Value| {
-        let provisioned = if source["readOnly"] == true { "provisioned " } else { "" };
-        format!("a {provisioned}data source called {:?} with the uid {:?}", text(&source["name"]), text(&source["uid"]))
-    };
-    let own = sources.iter().find(|source| source["uid"] == desired.uid.as_str());
-    let namesake =
-        sources.iter().find(|source| source["name"] == desired.name.as_str() && source["uid"] != desired.uid.as_str());
-    match (own, namesake) {
-        (Some(own), _) if own["jsonData"][MARK] != desired.uid.as_str() => DataSourceState::Foreign(describe(own)),
-        (_, Some(other)) => DataSourceState::Foreign(describe(other)),
-        (None, None) => DataSourceState::Missing,
-        (Some(own), None) => {
-            let settings = &own["jsonData"];
-            let (inner, outer) = (text(&settings["dbName"]), text(&own["database"]));
-            // Newer versions query the database in `jsonData`, older ones know only the outer one.
-            let queried = if inner.is_empty() { outer.clone() } else { inner.clone() };
-            let database = if inner == outer { inner } else { format!("{inner:?} and {outer:?}") };
-            let fields = [
-                ("name", text(&own["name"])),
-                ("type", text(&own["type"])),
-                ("access", text(&own["access"])),
-                ("url", text(&own["url"])),
-                ("database", database),
-                ("user", text(&own["user"])),
-                ("interval", text(&settings["timeInterval"])),
-                // Grafana's default if the field is missing.
-                (
-                    "language",
-                    Some(text(&settings["version"]))
-                        .filter(|name| !name.is_empty())
-                        .unwrap_or_else(|| DesiredDataSource::LANGUAGE.into()),
-                ),
-                ("HTTP method", text(&settings["httpMode"])),
-                (DesiredDataSource::OTHER_SETTINGS, other_settings(own)),
-            ];
-            let made_for = made_for::read(&settings[MADE_FOR_MARK]).unwrap_or_else(|| MadeFor {
-                url: text(&own["url"]),
-                database: queried,
-                machine: None,
-            });
-            let fields = fields.map(|(name, value)| (name.to_string(), value)).into();
-            DataSourceState::Ours { fields, made_for, provisioned: own["readOnly"] == true }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::data_source::DataSource;
+    use super::json::read;
     use super::*;
     use crate::samples;
 
     #[test]
-    fn proxy_settings_are_listed_and_kept_only_if_there_may_be_a_proxy() {
-        let present = json!({"uid": "x", "name": "X", "basicAuth": true, "basicAuthUser": "me", "jsonData": {
-            MARK: "x", "version": "Flux", "tlsAuth": true, "tlsSkipVerify": false, "httpHeaderName1": "X-Tenant",
-            "serverName": "", "maxSeries": 1000,
-        }});
-        assert_eq!(other_settings(&present), "httpHeaderName1, tlsAuth, basicAuth");
-        for keeps in [false, true] {
-            let mut body = data_source_body(&samples::data_source());
-            keep_settings(&mut body, &present, keeps);
-            assert_eq!(other_settings(&body).is_empty(), !keeps);
-            assert_eq!(body["basicAuthUser"].is_null(), !keeps);
-            assert_eq!(
-                (&body["jsonData"]["maxSeries"], &body["jsonData"]["version"]),
-                (&json!(1000), &json!("InfluxQL"))
-            );
-        }
+    fn preferences_are_saved_with_all_fields_that_they_had() {
+        let preferences = json!({"theme": "dark", "homeDashboardId": 3, "navbar": {"savedItems": null}});
+        assert_eq!(json!(read::<Preferences>(preferences.clone())), preferences);
     }
 
     proptest::proptest! {
@@ -568,25 +417,11 @@ mod tests {
             status in 100_u16..600,
         ) {
             for api in [Api::Uid, Api::Numeric] {
-                let _ = classify(api, status, &json, String::new);
+                let _ = classify(api, status, read(json.clone()), String::new);
             }
-            let list: Vec<Value> = json.as_array().cloned().unwrap_or_else(|| vec![json.clone()]);
-            let _ = seen_data_source(&list, &samples::data_source());
+            let list: Elements<DataSource> = read(json.as_array().map_or_else(|| json!([json]), |list| json!(list)));
+            let _ = state_in(&list, &samples::data_source());
             let _ = dashboard::read(&json);
         }
-    }
-
-    #[test]
-    fn a_managed_data_source_is_identified_by_its_mark_and_others_by_name_or_uid() {
-        let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
-        assert!(matches!(seen_data_source(&[ours], &samples::data_source()), DataSourceState::Ours { .. }));
-        for theirs in [json!({"uid": "x", "name": "Y", "jsonData": {}}), json!({"uid": "y", "name": "X"})] {
-            assert!(matches!(seen_data_source(&[theirs], &samples::data_source()), DataSourceState::Foreign(_)));
-        }
-        assert_eq!(seen_data_source(&[], &samples::data_source()), DataSourceState::Missing);
-        // The instance's data source was renamed, and another one has its old name.
-        let ours = json!({"uid": "x", "name": "renamed", "jsonData": {"clipperMetrics": "x"}});
-        let theirs = json!({"uid": "y", "name": "X"});
-        assert!(matches!(seen_data_source(&[ours, theirs], &samples::data_source()), DataSourceState::Foreign(_)));
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! An account's active organisation is the last one that a user switched to, so requests never depend on it.
 
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
-use super::Grafana;
+use super::json::lenient;
+use super::{Grafana, path};
 use crate::error::Result;
-use crate::http::{Body, PROBE};
+use crate::http::{Body, PROBE, Request};
 use crate::model::observed::{OrganisationState, Unreadable};
 use crate::model::stack::Secret;
 
@@ -22,6 +24,20 @@ pub enum Choice {
     OfToken,
     /// The first one if the account belongs to it, otherwise its only one.
     OfAccount,
+}
+
+lenient! {
+    /// An organisation.
+    pub(super) struct Organisation {
+        pub(super) id: Option<u64>,
+        name: String,
+    }
+
+    /// An organisation in the list of an account's.
+    struct Membership {
+        org_id: Option<u64>,
+        name: String,
+    }
 }
 
 impl Grafana {
@@ -44,11 +60,11 @@ impl Grafana {
 
     async fn enter_named(&self, name: &str) -> Result<OrganisationState> {
         if self.choice == Choice::OfToken {
-            let own = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
-            if own["name"] == name {
+            let own: Organisation = self.get("look up the token's organisation", "/api/org").await?.unwrap_or_default();
+            if own.name == name {
                 return Ok(OrganisationState::Present);
             }
-            let why = format!("the token belongs to the organisation {}, not to {name:?}", own["name"]);
+            let why = format!("the token belongs to the organisation {:?}, not to {name:?}", own.name);
             return Ok(OrganisationState::Unreadable(Unreadable {
                 doing: "use the organisation".into(),
                 status: 403,
@@ -56,39 +72,37 @@ impl Grafana {
             }));
         }
         let own = self.own_organisations().await?;
-        if let Some(own) = own.iter().find(|own| own["name"] == name) {
-            self.organisation.set(own["orgId"].as_u64());
+        if let Some(own) = own.iter().find(|own| own.name == name) {
+            self.organisation.set(own.org_id);
             return Ok(OrganisationState::Present);
         }
         // The server's administrator may use any organisation; other accounts may not look it up.
-        let found = match self.get("look up the organisation", &super::path(&["api", "orgs", "name", name])).await {
+        let place = path(&["api", "orgs", "name", name]);
+        let found: Option<Organisation> = match self.get("look up the organisation", &place).await {
             Ok(found) => found,
             Err(error) => return super::unreadable(error).map(OrganisationState::Unreadable),
         };
-        self.organisation.set(found.as_ref().and_then(|org| org["id"].as_u64()));
+        self.organisation.set(found.as_ref().and_then(|found| found.id));
         Ok(if found.is_some() { OrganisationState::Present } else { OrganisationState::Missing })
     }
 
     async fn enter_own(&self) -> Result<OrganisationState> {
         let own = self.own_organisations().await?;
-        let id = |org: &Value| org["orgId"].as_u64();
         let chosen = match own.as_slice() {
-            own if own.iter().any(|org| id(org) == Some(FIRST)) => Some(FIRST),
-            [only] => id(only),
+            own if own.iter().any(|own| own.org_id == Some(FIRST)) => Some(FIRST),
+            [only] => only.org_id,
             _ => None,
         };
         if chosen.is_none() {
-            let names = own.iter().filter_map(|org| org["name"].as_str()).map(String::from).collect();
+            let names = own.into_iter().map(|own| own.name).collect();
             return Ok(OrganisationState::Ambiguous(names));
         }
         self.organisation.set(chosen);
         Ok(OrganisationState::Present)
     }
 
-    async fn own_organisations(&self) -> Result<Vec<Value>> {
-        let doing = "list the account's organisations";
-        let list = self.get(doing, "/api/user/orgs").await?;
-        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
+    async fn own_organisations(&self) -> Result<Vec<Membership>> {
+        self.get_list("list the account's organisations", "/api/user/orgs").await
     }
 
     /// Creates the organisation, unless it exists, and uses it for all further requests.
@@ -99,9 +113,10 @@ impl Grafana {
         if self.enter(Some(name)).await? == OrganisationState::Present {
             return Ok(());
         }
-        let answer = self.send("create the organisation", "POST", "/api/orgs", Some(&json!({"name": name}))).await?;
+        let body = Body::json(&json!({"name": name}));
+        let answer = self.send("create the organisation", "POST", "/api/orgs", body).await?;
         match answer.status {
-            200 => self.organisation.set(answer.json()["orgId"].as_u64()),
+            200 => self.organisation.set(answer.json::<Membership>().org_id),
             409 => drop(self.enter(Some(name)).await?),
             status => return Err(self.answered("create the organisation", status, answer.message())),
         }
@@ -118,12 +133,13 @@ impl Grafana {
         // With anonymous access, Grafana ignores a wrong password and answers most requests anyway;
         // this one requires a user. In Grafana 7, a token is not a user.
         let path = if self.choice == Choice::OfToken { "/api/org" } else { "/api/user" };
-        self.get(doing, path).await?.map(drop).ok_or_else(|| self.odd(doing))
+        self.get::<IgnoredAny>(doing, path).await?.map(drop).ok_or_else(|| self.odd(doing))
     }
 
     /// Whether Grafana may allow anonymous access, as far as its answer shows.
     pub async fn may_be_anonymous(&self) -> bool {
-        let answer = self.http.anonymous().send("GET", "/api/org", &[], Body::Empty, Some(PROBE)).await;
+        let answer =
+            self.http.anonymous().send(Request { within: Some(PROBE), ..Request::new("GET", "/api/org") }).await;
         !answer.is_ok_and(|answer| matches!(answer.status, 401 | 403))
     }
 
@@ -132,8 +148,8 @@ impl Grafana {
     /// # Errors
     /// If the server does not answer, or neither accepts nor rejects them.
     pub async fn try_login_form(&self, user: &str, password: &Secret) -> Result<FormLogin> {
-        let body = json!({"user": user, "password": password.reveal()});
-        let answer = self.http.anonymous().send("POST", "/login", &[], Body::Json(&body), None).await?;
+        let body = Body::json(&json!({"user": user, "password": password.reveal()}));
+        let answer = self.http.anonymous().send(Request { body, ..Request::new("POST", "/login") }).await?;
         match answer.status {
             200 => Ok(FormLogin::Accepted),
             401 => Ok(FormLogin::Rejected),

@@ -2,10 +2,15 @@
 //! of a running Grafana that they must not lose.
 
 use futures_util::future::{try_join, try_join_all};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::schema_v2::is_v2;
-use super::{Api, Grafana, alerts, dashboard, text, user_dashboard};
+use super::alerts::Rule;
+use super::dashboard::StoredDashboard;
+use super::data_source::DataSource;
+use super::json::for_each_text;
+use super::organisation::Organisation;
+use super::{Api, Grafana, alerts, dashboard, user_dashboard};
 use crate::error::{Error, Result};
 use crate::model::alerts::AlertRule;
 use crate::model::observed::DashboardState as Seen;
@@ -26,9 +31,9 @@ pub struct GrafanaExport {
     /// Whether the data source is the organisation's default.
     is_default: bool,
     /// The stack's dashboards in order, as the API returns them.
-    dashboards: Vec<Option<Value>>,
+    dashboards: Vec<Option<StoredDashboard>>,
     /// The alert rules, as the API returns them.
-    rules: Vec<Option<Value>>,
+    rules: Vec<Option<Rule>>,
 }
 
 impl GrafanaExport {
@@ -55,13 +60,13 @@ impl GrafanaExport {
     #[must_use]
     pub fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
-        let new = found.filter(|(_, found)| found.as_ref().is_some_and(is_v2));
+        let new = found.filter(|(_, found)| found.as_ref().is_some_and(|found| found.is_v2));
         new.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
     }
 
     /// Without dashboards that the files cannot contain: another server gets them as for an import.
     fn in_files(self) -> Self {
-        let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !is_v2(found)));
+        let dashboards = self.dashboards.into_iter().map(|found| found.filter(|found| !found.is_v2));
         Self { dashboards: dashboards.collect(), ..self }
     }
 
@@ -69,9 +74,7 @@ impl GrafanaExport {
     /// prevent its start.
     #[must_use]
     pub fn on_new_server(mut self) -> Self {
-        for rule in self.rules.iter_mut().flatten().filter_map(Value::as_object_mut) {
-            rule.remove("notification_settings");
-        }
+        self.rules.iter_mut().flatten().for_each(Rule::remove_notifications);
         Self { organisation: FIRST_ORGANISATION, is_default: true, ..self.in_files() }
     }
 
@@ -85,7 +88,7 @@ impl GrafanaExport {
     /// Whether an alert rule was edited.
     #[must_use]
     pub fn has_edited_rules(&self) -> bool {
-        self.rules.iter().flatten().any(alerts::is_edited)
+        self.rules.iter().flatten().any(Rule::is_edited)
     }
 
     /// The state of a Grafana without a login: nothing is known, so its default data source stays.
@@ -102,13 +105,10 @@ impl Grafana {
     /// An error from the server.
     pub async fn export_state(&self, stack: &Stack) -> Result<GrafanaExport> {
         let doing = "look up the organisation";
-        let organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
+        let organisation: Organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
         let sources = self.data_sources().await?;
-        let own = sources.iter().find(|source| source["uid"] == stack.data_source.uid.as_str());
-        let is_default = match own {
-            Some(own) => own["isDefault"] == true,
-            None => !sources.iter().any(|source| source["isDefault"] == true),
-        };
+        let own = sources.iter().find(|source| source.uid == stack.data_source.uid);
+        let is_default = own.map_or_else(|| !sources.iter().any(|source| source.is_default), |own| own.is_default);
         let dashboards = try_join_all(stack.dashboards().map(async |id| {
             let (uid, ..) = stack.dashboard_identity(id);
             let found = self.dashboard(uid).await?;
@@ -125,7 +125,7 @@ impl Grafana {
             ),
         );
         let (dashboards, rules) = try_join(dashboards, rules).await?;
-        let organisation = organisation["id"].as_u64().ok_or_else(|| self.odd(doing))?;
+        let organisation = organisation.id.ok_or_else(|| self.odd(doing))?;
         Ok(GrafanaExport { organisation, is_default, dashboards, rules })
     }
 }
@@ -142,7 +142,7 @@ pub struct DashboardFile {
 
 /// A folder in Grafana, which corresponds to one folder of files.
 #[derive(PartialEq, Eq)]
-struct Folder {
+struct ProvisionedFolder {
     title: String,
     /// Its uid, if it exists.
     uid: String,
@@ -176,7 +176,7 @@ pub struct Provisioning {
     pub folders: usize,
     /// The alert rules, or the deletion of those from an earlier file.
     pub alert_rules: Option<Value>,
-    titles: Vec<Folder>,
+    titles: Vec<ProvisionedFolder>,
     keeps_database: bool,
     organisation: u64,
     instance: String,
@@ -192,7 +192,8 @@ impl Provisioning {
         let mut titles = Vec::new();
         let mut dashboards = Vec::new();
         for (id, found) in stack.dashboards().zip(&present.dashboards) {
-            if (purpose.keeps_database && is_edited(found.as_ref())) || found.as_ref().is_some_and(is_v2) {
+            if (purpose.keeps_database && is_edited(found.as_ref())) || found.as_ref().is_some_and(|found| found.is_v2)
+            {
                 continue;
             }
             let folder = folder(stack, found.as_ref());
@@ -226,7 +227,7 @@ impl Provisioning {
                 "folderUid": folder.uid, "disableDeletion": self.keeps_database, "allowUiUpdates": false,
                 "updateIntervalSeconds": INTERVAL, "options": {"path": path(index)},
             });
-            expandable(&mut provider);
+            escape_variables(&mut provider);
             provider
         });
         json!({"apiVersion": 1, "providers": providers.collect::<Vec<_>>()})
@@ -239,27 +240,32 @@ impl Provisioning {
     }
 }
 
-fn is_edited(found: Option<&Value>) -> bool {
-    found.is_some_and(|found| dashboard::stored(found).edited)
+fn is_edited(found: Option<&StoredDashboard>) -> bool {
+    found.is_some_and(|found| found.state().edited)
 }
 
 /// The folder of a dashboard: where a user moved it, otherwise the stack's folder.
-fn folder(stack: &Stack, found: Option<&Value>) -> Folder {
-    match found.map(|found| &found["meta"]) {
-        // Old versions identify a folder by number only, and new ones have no number.
-        Some(meta) if text(&meta["folderUid"]).is_empty() && meta["folderId"].as_u64().unwrap_or_default() == 0 => {
-            Folder { title: String::new(), uid: String::new() }
-        }
-        Some(meta) => Folder { title: text(&meta["folderTitle"]), uid: text(&meta["folderUid"]) },
-        None => Folder { title: stack.folder.clone().unwrap_or_default(), uid: String::new() },
-    }
+fn folder(stack: &Stack, found: Option<&StoredDashboard>) -> ProvisionedFolder {
+    let Some(StoredDashboard { meta, .. }) = found else {
+        return ProvisionedFolder { title: stack.folder.clone().unwrap_or_default(), uid: String::new() };
+    };
+    let uid = meta.folder_uid.clone().unwrap_or_default();
+    // Old versions identify a folder by number only, and new ones have no number.
+    let is_general = uid.is_empty() && meta.folder_id.unwrap_or_default() == 0;
+    ProvisionedFolder { title: if is_general { String::new() } else { meta.folder_title.clone() }, uid }
 }
 
 /// A dashboard as for an import; an edited one stays as edited.
-fn content(stack: &Stack, source: &DesiredDataSource, id: DashboardId, api: Api, found: Option<&Value>) -> Value {
-    let seen = found.map(dashboard::stored);
+fn content(
+    stack: &Stack,
+    source: &DesiredDataSource,
+    id: DashboardId,
+    api: Api,
+    found: Option<&StoredDashboard>,
+) -> Value {
+    let seen = found.map(StoredDashboard::state);
     if let (Some(found), Some(true)) = (found, seen.as_ref().map(|seen| seen.edited)) {
-        let mut edited = found["dashboard"].clone();
+        let mut edited = found.content.clone();
         if let Some(fields) = edited.as_object_mut() {
             for counted in dashboard::COUNTED {
                 fields.remove(counted);
@@ -273,18 +279,44 @@ fn content(stack: &Stack, source: &DesiredDataSource, id: DashboardId, api: Api,
     }
 }
 
+/// The entry of the data source in its file.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProvisionedDataSource {
+    #[serde(flatten)]
+    source: Value,
+    org_id: u64,
+    /// Old versions never reset this flag, which would outlast the file.
+    editable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secure_json_data: Option<Value>,
+}
+
 fn data_source(purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Value {
-    let mut entry = super::data_source_body(purpose.source);
-    entry["orgId"] = json!(present.organisation);
-    entry["isDefault"] = json!(present.is_default);
-    // Old versions never reset this flag, which would outlast the file.
-    entry["editable"] = json!(purpose.keeps_database);
-    expandable(&mut entry);
-    if !purpose.source.user.is_empty() {
-        entry["secureJsonData"] = json!({"password": purpose.password});
-    }
+    let mut source = DataSource::new(purpose.source);
+    source.is_default = present.is_default;
+    let mut source = json!(source);
+    escape_variables(&mut source);
+    let secure_json_data = Some(&purpose.source.user).filter(|user| !user.is_empty());
+    let entry = ProvisionedDataSource {
+        source,
+        org_id: present.organisation,
+        editable: purpose.keeps_database,
+        secure_json_data: secure_json_data.map(|_| json!({"password": purpose.password})),
+    };
     // Grafana deletes it when the file is removed, so that `up` can create it again.
     json!({"apiVersion": 1, "prune": true, "datasources": [entry]})
+}
+
+/// The file that creates and deletes alert rules.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RulesFile {
+    api_version: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    delete_rules: Vec<Value>,
 }
 
 fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Option<Value>> {
@@ -301,7 +333,7 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
         ));
     }
     let shown = present.dashboards.first().and_then(Option::as_ref);
-    let shown = shown.and_then(|found| dashboard::stored(found).objective);
+    let shown = shown.and_then(|found| found.state().objective);
     let rules = AlertRule::ALL.into_iter().zip(&present.rules);
     let rules =
         rules.map(|(rule, found)| alerts::provisioned(stack, rule, settings, shown, purpose.source, found.as_ref()));
@@ -310,21 +342,16 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
         let fields = rule.as_object_mut().into_iter().flatten();
         fields
             .filter(|(name, _)| !matches!(name.as_str(), "annotations" | "data"))
-            .for_each(|(_, field)| expandable(field));
+            .for_each(|(_, field)| escape_variables(field));
         rule
     });
-    let mut group = json!({
-        "orgId": present.organisation, "name": stack.instance, "folder": alerts::folder_title(&stack.instance),
-        "interval": format!("{}s", alerts::INTERVAL),
+    let group = json!({
+        "orgId": present.organisation, "name": escaped(&stack.instance),
+        "folder": escaped(&alerts::folder_title(&stack.instance)), "interval": format!("{}s", alerts::INTERVAL),
+        "rules": rules.collect::<Vec<_>>(),
     });
-    expandable(&mut group);
-    group["rules"] = rules.collect();
-    let mut file = json!({"apiVersion": 1, "groups": [group]});
-    let deleted = rules_in(stack, earlier_organisations(purpose, present.organisation));
-    if !deleted.is_empty() {
-        file["deleteRules"] = json!(deleted);
-    }
-    Ok(Some(file))
+    let delete_rules = rules_in(stack, earlier_organisations(purpose, present.organisation));
+    Ok(Some(json!(RulesFile { api_version: 1, groups: vec![group], delete_rules })))
 }
 
 /// The file that deletes the instance's provisioned rules; harmless if there are none.
@@ -333,7 +360,7 @@ fn deleted_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, organisation: 
         return None;
     }
     let organisations = [organisation].into_iter().chain(earlier_organisations(purpose, organisation));
-    Some(json!({"apiVersion": 1, "deleteRules": rules_in(stack, organisations)}))
+    Some(json!(RulesFile { api_version: 1, groups: Vec::new(), delete_rules: rules_in(stack, organisations) }))
 }
 
 /// The organisations in which an earlier export created rules, except the current one. Grafana keeps such rules, and
@@ -351,11 +378,10 @@ fn rules_in(stack: &Stack, organisations: impl Iterator<Item = u64>) -> Vec<Valu
 }
 
 /// Escapes `$` so that Grafana does not expand variables in values.
-fn expandable(value: &mut Value) {
-    match value {
-        Value::String(text) if text.contains('$') => *text = text.replace('$', "$$"),
-        Value::Array(items) => items.iter_mut().for_each(expandable),
-        Value::Object(fields) => fields.values_mut().for_each(expandable),
-        _ => {}
-    }
+fn escape_variables(document: &mut Value) {
+    for_each_text(document, &mut |text| *text = escaped(text));
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('$', "$$")
 }

@@ -3,27 +3,65 @@
 //! Only the facts that show the owner are read. All content is a user's edit, because this program
 //! saves the classic schema.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
-use super::{Grafana, path, text};
+use serde_json::json;
+
+use super::dashboard::{Meta, StoredDashboard};
+use super::json::{Elements, lenient};
+use super::organisation::Organisation;
+use super::{Grafana, path};
 use crate::error::Result;
 
 /// The API versions that return them; Grafana 12 has the first, 13 has both.
 const VERSIONS: [&str; 2] = ["v2beta1", "v2"];
 /// The annotation with a dashboard's number.
 const NUMBER: &str = "grafana.app/deprecatedInternalID";
+/// The annotation with the uid of its folder.
+const FOLDER: &str = "grafana.app/folder";
+/// The annotation of dashboards that another program manages.
+const MANAGER: &str = "grafana.app/managedBy";
+
+lenient! {
+    struct Resource {
+        metadata: Metadata,
+        spec: Spec,
+    }
+
+    struct Metadata {
+        name: String,
+        generation: Option<u64>,
+        labels: BTreeMap<String, String>,
+        annotations: BTreeMap<String, String>,
+    }
+
+    struct Spec {
+        title: String,
+        variables: Elements<Variable>,
+    }
+
+    struct Variable {
+        kind: String,
+        spec: Constant,
+    }
+
+    struct Constant {
+        name: String,
+        query: String,
+    }
+}
 
 impl Grafana {
     /// The dashboard as the classic API would return it, as far as possible; `None` if it cannot be read.
-    pub(super) async fn dashboard_v2(&self, uid: &str) -> Result<Option<Value>> {
+    pub(super) async fn dashboard_v2(&self, uid: &str) -> Result<Option<StoredDashboard>> {
         let namespace = match self.organisation().await? {
             1 => "default".to_string(),
             id => format!("org-{id}"),
         };
         for version in VERSIONS {
             let place = ["apis", "dashboard.grafana.app", version, "namespaces", &namespace, "dashboards", uid];
-            if let Some(found) = self.get("read the dashboard in schema v2", &path(&place)).await? {
-                return Ok(Some(classic(&found)));
+            if let Some(found) = self.get::<Resource>("read the dashboard in schema v2", &path(&place)).await? {
+                return Ok(Some(found.into()));
             }
         }
         Ok(None)
@@ -35,32 +73,28 @@ impl Grafana {
             return Ok(id);
         }
         let doing = "look up the organisation";
-        let own = self.get(doing, "/api/org").await?.unwrap_or_default();
-        own["id"].as_u64().ok_or_else(|| self.odd(doing))
+        let own: Organisation = self.get(doing, "/api/org").await?.unwrap_or_default();
+        own.id.ok_or_else(|| self.odd(doing))
     }
 }
 
-fn classic(found: &Value) -> Value {
-    let (metadata, spec) = (&found["metadata"], &found["spec"]);
-    let annotations = &metadata["annotations"];
-    let constants = spec["variables"].as_array().into_iter().flatten();
-    let constants = constants.filter(|variable| variable["kind"] == "ConstantVariable").map(
-        |variable| json!({"type": "constant", "name": variable["spec"]["name"], "query": variable["spec"]["query"]}),
-    );
-    let id: Option<u64> = text(&metadata["labels"][NUMBER]).parse().ok();
-    json!({
-        "dashboard": {
-            "id": id, "uid": metadata["name"], "title": spec["title"],
+impl From<Resource> for StoredDashboard {
+    fn from(Resource { metadata, spec }: Resource) -> Self {
+        let constants = spec.variables.iter().filter(|variable| variable.kind == "ConstantVariable");
+        let constants = constants.map(
+            |Variable { spec: Constant { name, query }, .. }| json!({"type": "constant", "name": name, "query": query}),
+        );
+        let id: Option<u64> = metadata.labels.get(NUMBER).and_then(|number| number.parse().ok());
+        let content = json!({
+            "id": id, "uid": metadata.name, "title": spec.title,
             "templating": {"list": constants.collect::<Vec<_>>()},
-        },
-        "meta": {
-            "version": metadata["generation"], "folderUid": text(&annotations["grafana.app/folder"]),
-            "provisioned": annotations["grafana.app/managedBy"].is_string(), "isSchemaV2": true,
-        },
-    })
-}
-
-/// Whether a dashboard was saved in schema v2.
-pub(super) fn is_v2(found: &Value) -> bool {
-    found["meta"]["isSchemaV2"] == true
+        });
+        let meta = Meta {
+            version: metadata.generation,
+            folder_uid: Some(metadata.annotations.get(FOLDER).cloned().unwrap_or_default()),
+            provisioned: metadata.annotations.contains_key(MANAGER),
+            ..Meta::default()
+        };
+        Self { is_v2: true, ..Self::new(meta, content) }
+    }
 }

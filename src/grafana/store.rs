@@ -1,12 +1,15 @@
 //! Finds, saves and deletes dashboards and folders without replacing objects of other owners.
 
 use futures_util::future::try_join_all;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Api, Grafana, dashboard, foreign, moved, or_unreadable, path, text, user_dashboard};
+use super::dashboard::StoredDashboard;
+use super::json::{Elements, lenient};
+use super::{Api, Grafana, dashboard, foreign, moved, or_unreadable, path, user_dashboard};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::http::escaped;
+use crate::http::{Body, Response, escaped};
 use crate::model::observed::{DashboardState, FolderState};
 use crate::model::stack::{DashboardId, Stack};
 
@@ -18,6 +21,58 @@ const TITLES_CLASH_BEFORE: u64 = 10;
 const FOLDERS_BY_UID: u64 = 11;
 /// The first version with library panels.
 const LIBRARY_PANELS_FROM: u64 = 8;
+
+lenient! {
+    /// A folder of dashboards.
+    pub(super) struct Folder {
+        id: Option<u64>,
+        pub(super) uid: String,
+        title: String,
+    }
+
+    /// A folder or dashboard in a list.
+    struct SearchHit {
+        #[serde(rename = "type")]
+        kind: String,
+        uid: String,
+        title: String,
+        folder_uid: String,
+    }
+
+    struct LibraryPanels {
+        result: LibraryPanelCount,
+    }
+
+    struct LibraryPanelCount {
+        total_count: Option<u64>,
+    }
+
+    /// The answer to a save.
+    struct SaveResult {
+        id: Option<u64>,
+        version: Option<u64>,
+        /// The reason for a rejection.
+        status: String,
+    }
+}
+
+impl SearchHit {
+    const FOLDER: &str = "dash-folder";
+    const DASHBOARD: &str = "dash-db";
+}
+
+/// A dashboard to save.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Save {
+    overwrite: bool,
+    message: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folder_uid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folder_id: Option<u64>,
+    dashboard: Value,
+}
 
 impl Grafana {
     /// The states of the stack's dashboards.
@@ -37,35 +92,37 @@ impl Grafana {
         &self,
         stack: &Stack,
         id: DashboardId,
-        found: Option<&Value>,
+        found: Option<&StoredDashboard>,
     ) -> Result<DashboardState> {
         let (uid, ..) = stack.dashboard_identity(id);
         let Some(found) = found else {
             let clash = self.clash(stack, id).await?;
             return Ok(clash.map_or(DashboardState::Missing, |(what, has_uid)| DashboardState::Clash { what, has_uid }));
         };
-        if found["meta"]["isFolder"] == true {
-            let what = folder_with_uid(&text(&found["dashboard"]["title"]), uid);
+        let (meta, head) = (&found.meta, &found.head);
+        if meta.is_folder {
+            let what = folder_with_uid(&head.title, uid);
             return Ok(DashboardState::Clash { what, has_uid: true });
         }
         let is_ours = match id {
-            DashboardId::Bundled => dashboard::is_ours(&found["dashboard"]),
-            DashboardId::User(_) => user_dashboard::owner(&found["dashboard"]) == Some(&stack.instance),
+            DashboardId::Bundled => head.is_bundled(),
+            DashboardId::User(_) => head.owner() == Some(&stack.instance),
         };
         if !is_ours {
-            let what = format!("a dashboard called {:?} with the uid {uid:?}", text(&found["dashboard"]["title"]));
-            let provisioned = if found["meta"]["provisioned"] == true { ", which a file provides" } else { "" };
+            let what = format!("a dashboard called {:?} with the uid {uid:?}", head.title);
+            let provisioned = if meta.provisioned { ", which a file provides" } else { "" };
             return Ok(DashboardState::Clash { what: format!("{what}{provisioned}"), has_uid: true });
         }
-        Ok(DashboardState::Present(dashboard::stored(found)))
+        Ok(DashboardState::Present(found.state()))
     }
 
     /// An object that has the uid or the title of a missing dashboard, and whether it has the uid.
     async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(String, bool)>> {
         let (uid, title, _) = stack.dashboard_identity(id);
         if !self.is_before(TITLES_CLASH_BEFORE) {
-            let folder = self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
-            return Ok(folder.map(|folder| (folder_with_uid(&text(&folder["title"]), uid), true)));
+            let folder: Option<Folder> =
+                self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
+            return Ok(folder.map(|folder| (folder_with_uid(&folder.title, uid), true)));
         }
         let folder = match &stack.folder {
             Some(title) => self.folder(title).await?,
@@ -75,30 +132,29 @@ impl Grafana {
             // A new folder is empty.
             return Ok(None);
         }
-        let folder = folder.map(|folder| text(&folder["uid"]));
+        let folder = folder.map(|folder| folder.uid);
         let found = self.search().await?;
         let slug = slug(title);
-        let namesake = found.iter().find(|entry| {
-            let is_folder = entry["type"] == "dash-folder";
-            let in_folder = entry["folderUid"].as_str().filter(|uid| !uid.is_empty()).map(String::from);
-            let clashes = if is_folder { folder.is_none() } else { in_folder == folder };
-            clashes && entry["uid"] != uid && self::slug(&text(&entry["title"])) == slug
+        let namesake = found.iter().find(|hit| {
+            let is_beside = match hit.kind.as_str() {
+                SearchHit::FOLDER => folder.is_none(),
+                _ => hit.folder_uid == folder.as_deref().unwrap_or_default(),
+            };
+            is_beside && hit.uid != uid && self::slug(&hit.title) == slug
         });
-        Ok(namesake.map(|entry| {
-            let kind = if entry["type"] == "dash-folder" { "folder" } else { "dashboard" };
-            (format!("a {kind} called {:?} with the uid {:?}", text(&entry["title"]), text(&entry["uid"])), false)
+        Ok(namesake.map(|hit| {
+            let kind = if hit.kind == SearchHit::FOLDER { "folder" } else { "dashboard" };
+            (format!("a {kind} called {:?} with the uid {:?}", hit.title, hit.uid), false)
         }))
     }
 
     /// Folders and dashboards of the organisation.
-    async fn search(&self) -> Result<Vec<Value>> {
-        let doing = "look for dashboards of that title";
-        let list = self.get(doing, "/api/search?limit=5000").await?;
-        list.and_then(|list| list.as_array().cloned()).ok_or_else(|| self.odd(doing))
+    async fn search(&self) -> Result<Vec<SearchHit>> {
+        self.get_list("look for dashboards of that title", "/api/search?limit=5000").await
     }
 
     /// The dashboard with that uid, with Grafana's metadata.
-    pub(super) async fn dashboard(&self, uid: &str) -> Result<Option<Value>> {
+    pub(super) async fn dashboard(&self, uid: &str) -> Result<Option<StoredDashboard>> {
         match self.get("read the dashboard", &path(&["api", "dashboards", "uid", uid])).await {
             Err(refused @ Error::Answer { status: 406, .. }) => self.dashboard_v2(uid).await?.map(Some).ok_or(refused),
             found => found,
@@ -123,7 +179,7 @@ impl Grafana {
     ) -> Result<()> {
         let doing = "save the dashboard";
         let present = if fresh { None } else { self.expect_no_clash(stack, id).await? };
-        let carried = present.as_ref().map(dashboard::stored);
+        let carried = present.as_ref().map(StoredDashboard::state);
         if carried.as_ref().is_some_and(|seen| seen.provisioned || (seen.edited && !overwrite)) {
             // Another process saved or provisioned it in the meantime.
             return Ok(());
@@ -133,39 +189,36 @@ impl Grafana {
             return Err(moved(doing, other));
         }
         let source = &stack.data_source;
-        let mut content = match id {
+        let mut dashboard = match id {
             DashboardId::Bundled => dashboard::render(&stack.dashboard, source, carried.as_ref(), self.api()),
             DashboardId::User(index) => {
                 user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
             }
         };
-        let mut body = json!({"overwrite": false, "message": "clipper-metrics"});
-        match (&present, &stack.folder) {
-            (Some(json), _) => {
-                content["version"] = json["meta"]["version"].clone();
-                content["id"] = json["dashboard"]["id"].clone();
-                match self.api() {
-                    Api::Uid => body["folderUid"] = json["meta"]["folderUid"].clone(),
-                    Api::Numeric => body["folderId"] = json["meta"]["folderId"].clone(),
-                }
+        let replaced = present.as_ref().and_then(|present| present.meta.version);
+        let (folder_uid, folder_id) = match (present, &stack.folder) {
+            (Some(StoredDashboard { meta, head, .. }), _) => {
+                (dashboard["id"], dashboard["version"]) = (json!(head.id), json!(replaced));
+                (meta.folder_uid, meta.folder_id)
             }
             (None, Some(title)) => {
-                if let Some(folder) = self.folder(title).await? {
-                    match self.api() {
-                        Api::Uid => body["folderUid"] = folder["uid"].clone(),
-                        Api::Numeric => body["folderId"] = folder["id"].clone(),
-                    }
-                }
+                self.folder(title).await?.map(|folder| (Some(folder.uid), folder.id)).unwrap_or_default()
             }
-            (None, None) => {}
-        }
-        let replaced = present.as_ref().map(|json| &json["meta"]["version"]);
-        dashboard::note_save(&mut content, replaced, jiff::Timestamp::now());
-        body["dashboard"] = content;
-        let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
+            (None, None) => (None, None),
+        };
+        dashboard::note_save(&mut dashboard, replaced, jiff::Timestamp::now());
+        let is_numeric = self.api() == Api::Numeric;
+        let body = Save {
+            overwrite: false,
+            message: "clipper-metrics",
+            folder_uid: folder_uid.filter(|_| !is_numeric),
+            folder_id: folder_id.filter(|_| is_numeric),
+            dashboard,
+        };
+        let answer = self.send_dashboard(doing, &body).await?;
         match answer.status {
             // A title that is taken stays taken.
-            412 if !fresh && answer.json()["status"] == "name-exists" => {
+            412 if !fresh && answer.json::<SaveResult>().status == "name-exists" => {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(&format!("another dashboard called {title:?} in the same folder")))
             }
@@ -176,23 +229,25 @@ impl Grafana {
             409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
             _ => {
                 self.expect_success(doing, &answer)?;
-                self.note_what_was_stored(doing, body, &answer.json()).await
+                self.note_what_was_stored(doing, stack.dashboard_identity(id).0, body, &answer.json()).await
             }
         }
     }
 
     /// If Grafana changed a dashboard while storing it, saves it again with the fingerprint of the stored content. Changes
     /// by another save in the meantime are kept, and count as an edit.
-    async fn note_what_was_stored(&self, doing: &str, mut body: Value, saved: &Value) -> Result<()> {
-        let uid = text(&body["dashboard"]["uid"]);
-        let Some(found) = self.dashboard(&uid).await? else { return Ok(()) };
-        let is_same = found["dashboard"]["version"] == saved["version"];
-        if !is_same || !dashboard::note_changes(&found["dashboard"], &mut body["dashboard"]) {
+    async fn note_what_was_stored(&self, doing: &str, uid: &str, mut body: Save, saved: &SaveResult) -> Result<()> {
+        let Some(found) = self.dashboard(uid).await? else { return Ok(()) };
+        if found.head.version != saved.version || !dashboard::note_changes(&found, &mut body.dashboard) {
             return Ok(());
         }
-        (body["dashboard"]["id"], body["dashboard"]["version"]) = (saved["id"].clone(), saved["version"].clone());
-        let answer = self.send(doing, "POST", "/api/dashboards/db", Some(&body)).await?;
+        (body.dashboard["id"], body.dashboard["version"]) = (json!(saved.id), json!(saved.version));
+        let answer = self.send_dashboard(doing, &body).await?;
         if matches!(answer.status, 409 | 412) { Ok(()) } else { self.expect_success(doing, &answer) }
+    }
+
+    async fn send_dashboard(&self, doing: &str, body: &Save) -> Result<Response> {
+        self.send(doing, "POST", "/api/dashboards/db", Body::json(body)).await
     }
 
     /// The state of the stack's folder.
@@ -213,11 +268,11 @@ impl Grafana {
             return Ok(false);
         }
         let slug = slug(title);
-        Ok(self.search().await?.iter().any(|entry| {
-            entry["type"] == "dash-db"
-                && entry["folderUid"].as_str().is_none_or(str::is_empty)
-                && self::slug(&text(&entry["title"])) == slug
-        }))
+        Ok(self
+            .search()
+            .await?
+            .iter()
+            .any(|hit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty() && self::slug(&hit.title) == slug))
     }
 
     /// Creates the folder unless it exists, under a uid of its own: the instance's name is the dashboard's uid.
@@ -240,13 +295,13 @@ impl Grafana {
             return Ok(());
         }
         let doing = "create the folder";
-        let body = json!({"title": title, "uid": folder_uid(instance, title)});
-        let answer = self.send(doing, "POST", "/api/folders", Some(&body)).await?;
+        let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
+        let answer = self.send(doing, "POST", "/api/folders", body).await?;
         match answer.status {
             // Another process created it at the same time, or a user renamed the earlier one.
             409 | 412 if self.folder(title).await?.is_some() => Ok(()),
             409 | 412 => {
-                let answer = self.send(doing, "POST", "/api/folders", Some(&json!({"title": title}))).await?;
+                let answer = self.send(doing, "POST", "/api/folders", Body::json(&json!({"title": title}))).await?;
                 self.expect_success(doing, &answer)
             }
             _ => self.expect_success(doing, &answer),
@@ -280,23 +335,23 @@ impl Grafana {
     }
 
     /// The folder with that title, if it was created for the instance.
-    pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<Value>> {
+    pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<Folder>> {
         let own = folder_uid(instance, title);
-        Ok(self.folder(title).await?.filter(|folder| folder["uid"] == own.as_str()))
+        Ok(self.folder(title).await?.filter(|folder| folder.uid == own))
     }
 
     /// Deletes a folder if it is empty.
-    pub(super) async fn delete_if_empty(&self, folder: &Value) -> Result<()> {
+    pub(super) async fn delete_if_empty(&self, folder: &Folder) -> Result<()> {
         if !self.is_empty_folder(folder).await? {
             return Ok(());
         }
-        self.delete("delete the folder", &path(&["api", "folders", &text(&folder["uid"])])).await
+        self.delete("delete the folder", &path(&["api", "folders", &folder.uid])).await
     }
 
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,
     /// it counts as not empty. Grafana itself keeps folders with alert rules.
-    async fn is_empty_folder(&self, folder: &Value) -> Result<bool> {
-        let (id, uid) = (folder["id"].to_string(), escaped(&text(&folder["uid"])));
+    async fn is_empty_folder(&self, folder: &Folder) -> Result<bool> {
+        let (id, uid) = (folder.id.unwrap_or_default(), escaped(&folder.uid));
         let has_uids = !self.is_before(FOLDERS_BY_UID);
         let found = if has_uids {
             format!("/api/search?limit=1&folderUIDs={uid}")
@@ -304,22 +359,23 @@ impl Grafana {
             format!("/api/search?limit=1&folderIds={id}")
         };
         let doing = "look into the folder";
-        let inside = self.get(doing, &found).await?;
-        if inside.as_ref().and_then(Value::as_array).is_none_or(|list| !list.is_empty()) {
+        let inside: Option<Elements<SearchHit>> = self.get(doing, &found).await?.flatten();
+        if inside.is_none_or(|inside| !inside.is_empty()) {
             return Ok(false);
         }
         if self.is_before(LIBRARY_PANELS_FROM) {
             return Ok(true);
         }
         let filter = if has_uids { format!("folderFilterUIDs={uid}") } else { format!("folderFilter={id}") };
-        let library = self.get(doing, &format!("/api/library-elements?perPage=1&{filter}")).await?;
-        Ok(library.is_some_and(|library| library["result"]["totalCount"] == 0))
+        let library: Option<LibraryPanels> =
+            self.get(doing, &format!("/api/library-elements?perPage=1&{filter}")).await?;
+        Ok(library.is_some_and(|library| library.result.total_count == Some(0)))
     }
 
     /// The folder with that title.
-    pub(super) async fn folder(&self, title: &str) -> Result<Option<Value>> {
-        let folders = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
-        Ok(folders.as_array().into_iter().flatten().find(|folder| folder["title"] == title).cloned())
+    pub(super) async fn folder(&self, title: &str) -> Result<Option<Folder>> {
+        let Elements(folders) = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
+        Ok(folders.into_iter().find(|folder: &Folder| folder.title == title))
     }
 }
 

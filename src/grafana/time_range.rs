@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, Zoned, civil};
 use serde_json::Value;
 
-use super::text;
+use super::dashboard_model::{DashboardModel, PanelModel};
 
 /// The range of a dashboard that does not set one.
 const DEFAULT: (&str, &str) = ("now-6h", "now");
@@ -45,21 +45,21 @@ enum End {
 impl Calendar {
     /// The calendar of a dashboard opened at `now`, in milliseconds since 1970, by a browser in the
     /// time zone `local`.
-    pub(super) fn of(dashboard: &Value, now: i64, local: TimeZone) -> Self {
-        let zone = match dashboard["timezone"].as_str() {
-            None | Some("" | "browser") => local,
-            Some(name) if name.eq_ignore_ascii_case("utc") => TimeZone::UTC,
-            Some(name) => TimeZone::get(name).unwrap_or(local),
+    pub(super) fn of(dashboard: &DashboardModel, now: i64, local: TimeZone) -> Self {
+        let zone = match dashboard.timezone.as_str() {
+            "" | "browser" => local,
+            name if name.eq_ignore_ascii_case("utc") => TimeZone::UTC,
+            name => TimeZone::get(name).unwrap_or(local),
         };
-        let week_start = match dashboard["weekStart"].as_str() {
-            Some("monday") => Weekday::Monday,
-            Some("saturday") => Weekday::Saturday,
+        let week_start = match dashboard.week_start.as_str() {
+            "monday" => Weekday::Monday,
+            "saturday" => Weekday::Saturday,
             _ => Weekday::Sunday,
         };
         let now = Timestamp::from_millisecond(now).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone);
-        let fiscal_start = dashboard["fiscalYearStartMonth"].as_i64().filter(|month| (0..12).contains(month));
+        let fiscal_start = dashboard.fiscal_year_start_month.filter(|month| (0..12).contains(month));
         let mut calendar = Self { now, week_start, fiscal_start: fiscal_start.unwrap_or_default() };
-        let delay = format!("-{}", text(&dashboard["timepicker"]["nowDelay"]));
+        let delay = format!("-{}", dashboard.timepicker.now_delay);
         if let Some(now) = calendar.math(&delay, calendar.now.clone(), End::First) {
             calendar.now = now;
         }
@@ -67,26 +67,26 @@ impl Calendar {
     }
 
     /// The time range at the dashboard's opening.
-    pub(super) fn range(&self, dashboard: &Value) -> Range {
-        let read = |name: &str, default: &str, end: End| {
-            let written = &dashboard["time"][name];
+    pub(super) fn range(&self, dashboard: &DashboardModel) -> Range {
+        let read = |written: &Value, default: &str, end: End| {
             let found = self.moment(written, end).or_else(|| self.moment(&Value::from(default), end));
             millis(&found.unwrap_or_else(|| self.now.clone()))
         };
-        Range { from: read("from", DEFAULT.0, End::First), to: read("to", DEFAULT.1, End::Last) }
+        let time = &dashboard.time;
+        Range { from: read(&time.from, DEFAULT.0, End::First), to: read(&time.to, DEFAULT.1, End::Last) }
     }
 
     /// The time range of a panel, which may differ from the dashboard's in length or be shifted back.
-    pub(super) fn range_of_panel(&self, dashboard: &Value, panel: &Value) -> Range {
+    pub(super) fn range_of_panel(&self, dashboard: &DashboardModel, panel: &PanelModel) -> Range {
         let mut range = self.range(dashboard);
-        let is_relative = |name: &str| dashboard["time"][name].as_str().is_none_or(|time| time.starts_with("now"));
-        let own = panel["timeFrom"].as_str().filter(|own| !own.is_empty());
-        if let Some(own) = own.filter(|_| is_relative("from") && is_relative("to"))
-            && let Some(own) = self.last(own)
-        {
+        let is_relative = |time: &Value| time.as_str().is_none_or(|time| time.starts_with("now"));
+        let has_own =
+            !panel.time_from.is_empty() && is_relative(&dashboard.time.from) && is_relative(&dashboard.time.to);
+        if has_own && let Some(own) = self.last(&panel.time_from) {
             range = own;
         }
-        if let Some(shift) = panel["timeShift"].as_str().filter(|shift| !shift.is_empty()) {
+        let shift = &panel.time_shift;
+        if !shift.is_empty() {
             let shifted = |at: i64, end: End| {
                 let at = Timestamp::from_millisecond(at).ok()?.to_zoned(self.now.time_zone().clone());
                 self.math(&format!("-{shift}"), at, end).map(|at| millis(&at))
@@ -220,8 +220,10 @@ fn millis(at: &Zoned) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::super::json::read;
+    use super::*;
 
     /// A Wednesday.
     const NOW: &str = "2026-05-13T10:20:30.400Z";
@@ -231,7 +233,8 @@ mod tests {
     }
 
     fn range(dashboard: &Value) -> (String, String) {
-        let Range { from, to } = Calendar::of(dashboard, millis_of(NOW), TimeZone::UTC).range(dashboard);
+        let dashboard = read(dashboard.clone());
+        let Range { from, to } = Calendar::of(&dashboard, millis_of(NOW), TimeZone::UTC).range(&dashboard);
         let shown = |millis| Timestamp::from_millisecond(millis).unwrap().to_string();
         (shown(from), shown(to))
     }
@@ -272,14 +275,14 @@ mod tests {
         // Daylight saving time began on this day.
         let now = millis_of("2026-03-29T21:30:00Z");
         let berlin = || TimeZone::get("Europe/Berlin").unwrap();
-        let day = |dashboard: &Value| Calendar::of(dashboard, now, berlin()).range(dashboard);
+        let day = |dashboard: DashboardModel| Calendar::of(&dashboard, now, berlin()).range(&dashboard);
         for (zone, from, to) in [
             ("browser", "2026-03-28T23:00:00Z", "2026-03-29T21:59:59.999Z"),
             ("", "2026-03-28T23:00:00Z", "2026-03-29T21:59:59.999Z"),
             ("utc", "2026-03-29T00:00:00Z", "2026-03-29T23:59:59.999Z"),
             ("Asia/Tokyo", "2026-03-29T15:00:00Z", "2026-03-30T14:59:59.999Z"),
         ] {
-            let found = day(&json!({"timezone": zone, "time": {"from": "now/d", "to": "now/d"}}));
+            let found = day(read(json!({"timezone": zone, "time": {"from": "now/d", "to": "now/d"}})));
             assert_eq!(found, Range { from: millis_of(from), to: millis_of(to) }, "{zone}");
         }
     }
@@ -287,7 +290,8 @@ mod tests {
     #[test]
     fn a_panel_may_have_its_own_range_or_shift() {
         let of = |dashboard: &Value, panel: &Value| {
-            Calendar::of(dashboard, millis_of(NOW), TimeZone::UTC).range_of_panel(dashboard, panel)
+            let (dashboard, panel) = (read(dashboard.clone()), read(panel.clone()));
+            Calendar::of(&dashboard, millis_of(NOW), TimeZone::UTC).range_of_panel(&dashboard, &panel)
         };
         let (hour, now) = (3_600_000, millis_of(NOW));
         let short = json!({"time": {"from": "now-5m", "to": "now"}});
@@ -307,8 +311,9 @@ mod tests {
             now in proptest::num::i64::ANY,
         ) {
             let dashboard = json!({"time": {"from": from, "to": to}, "timezone": zone, "fiscalYearStartMonth": 11});
+            let dashboard = read(dashboard);
             let calendar = Calendar::of(&dashboard, now, TimeZone::UTC);
-            let range = calendar.range_of_panel(&dashboard, &json!({"timeFrom": to, "timeShift": from}));
+            let range = calendar.range_of_panel(&dashboard, &read(json!({"timeFrom": to, "timeShift": from})));
             let _ = range.millis();
         }
     }

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::dashboard::{MARK, content_fingerprint, refer_by_name};
+use super::dashboard::{MARK, OWNER, add_mark, refer_by_name};
+use super::dashboard_model::{DashboardModel, DataSourceRef, Templating};
+use super::json::{Elements, for_each_text, for_each_value, lenient, read};
 use super::layout::{self, is_flux};
-use super::{Api, EXPRESSION, INFLUXDB, made_for, text};
+use super::{Api, EXPRESSION, INFLUXDB};
 use crate::digest::fingerprint;
 use crate::model::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject};
 
-/// The hidden variable that names the instance a dashboard was imported for; it survives a user's save.
-const OWNER: &str = "clipper_metrics";
 /// Fields that Grafana counts or adds itself, and fields that an export adds for its importer.
 const NOT_CONTENT: [&str; 7] = ["id", "version", "iteration", "__inputs", "__requires", "__elements", MARK];
 /// A placeholder for Clipper's data source until it is known how the server's version refers to it.
@@ -20,6 +21,29 @@ const PLACEHOLDER: &str = "${DS_CLIPPER_METRICS}";
 const KEPT: &str = "\u{0}kept:";
 /// The longest uid that Grafana accepts.
 const UID_LENGTH: usize = 40;
+
+lenient! {
+    /// A placeholder that an export declares.
+    struct Input {
+        name: String,
+        #[serde(rename = "type")]
+        kind: String,
+        plugin_id: String,
+        value: String,
+    }
+
+    /// A library panel, as an export contains it.
+    struct LibraryPanel {
+        uid: String,
+        model: Value,
+    }
+
+    /// A panel's reference to a library panel.
+    struct LibraryReference {
+        uid: String,
+        name: String,
+    }
+}
 
 /// The reason why a file cannot be used, with a hint.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,25 +67,27 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUserDashbo
     let text_of_file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut json: Value =
         serde_json::from_str(text_of_file).map_err(|why| unusable(format!("is not JSON: {why}"), export))?;
-    let name = text(&json["metadata"]["name"]);
+    let name = json.pointer("/metadata/name").and_then(Value::as_str).map(String::from);
     for wrapper in ["dashboard", "spec"] {
         if json.get("panels").is_none() && json[wrapper].is_object() {
             json = json[wrapper].take();
         }
     }
-    if json["elements"].is_object() && json["layout"].is_object() {
+    // The document is kept as it is, so its fields are read by their names.
+    let text = |key: &str| json[key].as_str().unwrap_or_default();
+    let has = |key: &str, is_expected: fn(&Value) -> bool| json.get(key).is_some_and(is_expected);
+    if has("elements", Value::is_object) && has("layout", Value::is_object) {
         return Err(unusable(
             "is a dashboard of the new schema (v2), which Grafana before 13 cannot import",
             "export it with the classic model",
         ));
     }
-    let is_list = |key: &str| json[key].is_array();
     // Grafana trims a title when it stores it.
-    let title = text(&json["title"]).trim().to_string();
-    if title.is_empty() || !(is_list("panels") || is_list("rows")) {
+    let title = text("title").trim().to_string();
+    if title.is_empty() || !(has("panels", Value::is_array) || has("rows", Value::is_array)) {
         return Err(unusable("is not a dashboard: it needs a title and panels", export));
     }
-    let uid = [text(&json["uid"]), name].into_iter().find(|uid| !uid.is_empty());
+    let uid = [text("uid").to_string(), name.unwrap_or_default()].into_iter().find(|uid| !uid.is_empty());
     // A dashboard exported without a uid gets the same one in every run.
     let uid = uid.unwrap_or_else(|| {
         let named = fingerprint(title.as_bytes());
@@ -76,9 +102,9 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUserDashbo
         ));
     }
     let mut notes = Vec::new();
-    let elements = json["__elements"].take();
-    include_library_panels(&mut json, &elements, &mut notes);
-    let inputs = inputs(&json, &mut notes);
+    let library = library(json["__elements"].take());
+    include_library_panels(&mut json, &library, &mut notes);
+    let inputs = inputs(&read(json["__inputs"].take()), &mut notes);
     fill_placeholders(&mut json, &inputs, &mut notes);
     (json["uid"], json["title"]) = (json!(uid), json!(title));
     if let Some(fields) = json.as_object_mut() {
@@ -86,35 +112,45 @@ pub fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUserDashbo
             fields.remove(key);
         }
     }
-    let needs = needs(&json, &mut notes);
+    let content = json.to_string();
+    let needs = needs(&read(json), &mut notes);
     Ok(DesiredUserDashboard {
         path: path.into(),
         uid,
         title,
         content_hash: fingerprint(file.as_bytes()),
-        content: json.to_string(),
+        content,
         needs,
         notes,
     })
 }
 
+/// The models of library panels by uid: a list in Grafana 8, a map later.
+fn library(elements: Value) -> BTreeMap<String, Value> {
+    let elements: Vec<(String, LibraryPanel)> = match elements {
+        Value::Array(list) => {
+            list.into_iter().map(read).map(|panel: LibraryPanel| (panel.uid.clone(), panel)).collect()
+        }
+        Value::Object(map) => map.into_iter().map(|(uid, panel)| (uid, read(panel))).collect(),
+        _ => Vec::new(),
+    };
+    elements.into_iter().map(|(uid, panel)| (uid, panel.model)).filter(|(_, model)| model.is_object()).collect()
+}
+
 /// Inserts library panels into the dashboard: an export for sharing contains their models, and
 /// Grafana before 8 has no library.
-fn include_library_panels(dashboard: &mut Value, elements: &Value, notes: &mut Vec<String>) {
+fn include_library_panels(dashboard: &mut Value, library: &BTreeMap<String, Value>, notes: &mut Vec<String>) {
     let Some(fields) = dashboard.as_object_mut() else { return };
     for list in ["panels", "rows"] {
         for panel in fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            include_library_panels(panel, elements, notes);
-            if !panel["libraryPanel"].is_object() {
+            include_library_panels(panel, library, notes);
+            let Some(reference) = panel.get_mut("libraryPanel").filter(|reference| reference.is_object()) else {
                 continue;
-            }
-            let (uid, name) = (text(&panel["libraryPanel"]["uid"]), text(&panel["libraryPanel"]["name"]));
-            // A list in Grafana 8, a map later.
-            let in_list = || elements.as_array().into_iter().flatten().find(|element| element["uid"] == uid.as_str());
-            let element = elements.get(&uid).or_else(in_list).filter(|element| element["model"].is_object());
-            let mut own = if let Some(element) = element {
+            };
+            let LibraryReference { uid, name } = read(reference.take());
+            let mut own = if let Some(model) = library.get(&uid) {
                 notes.push(format!("the library panel {name:?} is imported as an ordinary panel"));
-                element["model"].clone()
+                model.clone()
             } else {
                 notes.push(format!(
                     "the library panel {name:?} is not in the file: export the dashboard for sharing externally to \
@@ -137,19 +173,18 @@ fn include_library_panels(dashboard: &mut Value, elements: &Value, notes: &mut V
 }
 
 /// The values of placeholders that an export declares. Placeholders without a value are kept.
-fn inputs(json: &Value, notes: &mut Vec<String>) -> BTreeMap<String, String> {
+fn inputs(declared: &Elements<Input>, notes: &mut Vec<String>) -> BTreeMap<String, String> {
     let mut inputs = BTreeMap::new();
-    for input in json["__inputs"].as_array().into_iter().flatten() {
-        let (name, kind) = (text(&input["name"]), text(&input["type"]));
+    for Input { name, kind, plugin_id, value } in declared.iter() {
         let placeholder = format!("${{{name}}}");
-        let value = match (kind.as_str(), text(&input["pluginId"]).as_str()) {
+        let value = match (kind.as_str(), plugin_id.as_str()) {
             ("datasource", INFLUXDB) => PLACEHOLDER.to_string(),
             ("datasource", EXPRESSION) => EXPRESSION.to_string(),
             ("datasource", wants) => {
-                notes.push(another_source(&name, wants));
+                notes.push(another_source(name, wants));
                 placeholder.clone()
             }
-            ("constant", _) => text(&input["value"]),
+            ("constant", _) => value.clone(),
             _ => {
                 notes.push(format!("its input {name:?} has the unknown type {kind:?} and is not filled in"));
                 placeholder.clone()
@@ -166,14 +201,15 @@ fn another_source(name: &str, kind: &str) -> String {
 
 /// Replaces placeholders by values. An undeclared data source becomes Clipper's, unless it has another type.
 fn fill_placeholders(json: &mut Value, inputs: &BTreeMap<String, String>, notes: &mut Vec<String>) {
-    let variables = json["templating"]["list"].as_array().into_iter().flatten();
-    let variables: Vec<String> = variables.map(|variable| format!("${{{}}}", text(&variable["name"]))).collect();
+    let templating: Templating = json.get("templating").cloned().map(read).unwrap_or_default();
+    let variables: Vec<String> = templating.list.iter().map(|variable| format!("${{{}}}", variable.name)).collect();
     let is_undeclared = |text: &str| {
         let is_placeholder = text.starts_with("${DS_") && text.ends_with('}');
         is_placeholder && !inputs.contains_key(text) && !variables.iter().any(|variable| variable == text)
     };
-    for_each_reference(json, &mut |reference| {
-        let (uid, kind) = (text(&reference["uid"]), text(&reference["type"]));
+    for_each_value(json, &mut |value| {
+        let Some(reference) = value.get_mut("datasource").filter(|reference| reference.is_object()) else { return };
+        let DataSourceRef { uid, kind } = DataSourceRef::deserialize(&*reference).unwrap_or_default();
         if !is_undeclared(&uid) || ["", INFLUXDB].contains(&kind.as_str()) {
             return;
         }
@@ -204,20 +240,20 @@ fn fill_placeholders(json: &mut Value, inputs: &BTreeMap<String, String>, notes:
 }
 
 /// Objects that a Grafana may lack, each listed once; parts that no Grafana can show are noted.
-fn needs(json: &Value, notes: &mut Vec<String>) -> Vec<Need> {
+fn needs(dashboard: &DashboardModel, notes: &mut Vec<String>) -> Vec<Need> {
     let mut needs: Vec<Need> = Vec::new();
     let mut add = |by: &str, object: NeededObject| {
         if !needs.iter().any(|need| need.object == object) {
             needs.push(Need { by: by.into(), object });
         }
     };
-    for panel in layout::panels(json) {
-        let by = format!("panel {:?}", panel.title);
+    for panel in layout::panels(dashboard) {
+        let by = format!("panel {:?}", panel.model.title);
         if !panel.kind().is_empty() {
             add(&by, NeededObject::PanelType(panel.kind().into()));
         }
         for (target, source) in panel.queries() {
-            if reference(source) == PLACEHOLDER && is_flux(target) {
+            if DataSourceRef::uid_of(source) == PLACEHOLDER && is_flux(target) {
                 notes.push(format!(
                     "{by} is written in Flux, which InfluxDB 1 does not support for Clipper's data source: rewrite \
                      its query in InfluxQL"
@@ -228,23 +264,19 @@ fn needs(json: &Value, notes: &mut Vec<String>) -> Vec<Need> {
             }
         }
     }
-    for variable in json["templating"]["list"].as_array().into_iter().flatten() {
-        let by = format!("variable {:?}", text(&variable["name"]));
-        if let Some(source) = fixed_source(&variable["datasource"]) {
+    for variable in dashboard.templating.list.iter() {
+        let by = format!("variable {:?}", variable.name);
+        if let Some(source) = fixed_source(variable.datasource.as_ref()) {
             add(&by, source);
         }
     }
     needs
 }
 
-fn reference(source: &Value) -> &str {
-    source.as_str().or_else(|| source["uid"].as_str()).unwrap_or_default()
-}
-
 /// A data source that is referred to directly, rather than the default one, a built-in one, or one
 /// chosen by a variable.
-fn fixed_source(source: &Value) -> Option<NeededObject> {
-    let name = reference(source);
+fn fixed_source(source: Option<&DataSourceRef>) -> Option<NeededObject> {
+    let name = DataSourceRef::uid_of(source);
     let is_fixed = !["", "default"].contains(&name) && !name.contains(['$', '[']) && !layout::is_built_in(name);
     is_fixed.then(|| NeededObject::DataSource(name.into()))
 }
@@ -273,51 +305,13 @@ pub fn render(desired: &DesiredUserDashboard, instance: &str, source: &DesiredDa
         }));
     }
     dashboard["id"] = Value::Null;
-    let content = content_fingerprint(&dashboard);
-    dashboard[MARK] = json!({
-        "edition": desired.content_hash, "content": content, "instance": instance,
-        made_for::KEY: made_for::written(source.made_for()),
-    });
+    add_mark(&mut dashboard, &desired.content_hash, Some(instance), source);
     dashboard
-}
-
-/// The instance that a user's dashboard was imported for, if any.
-#[must_use]
-pub fn owner(dashboard: &Value) -> Option<&str> {
-    let list = dashboard["templating"]["list"].as_array().into_iter().flatten();
-    let kept = list.into_iter().find(|variable| variable["name"] == OWNER).map(|variable| &variable["query"]);
-    dashboard[MARK]["instance"].as_str().or_else(|| kept?.as_str())
-}
-
-/// Applies `change` to every reference to a data source that is written as an object.
-fn for_each_reference(value: &mut Value, change: &mut impl FnMut(&mut Value)) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| for_each_reference(item, change)),
-        Value::Object(fields) => {
-            for (name, field) in fields.iter_mut() {
-                if name == "datasource" && field.is_object() {
-                    change(field);
-                } else {
-                    for_each_reference(field, change);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-fn for_each_text(value: &mut Value, change: &mut impl FnMut(&mut String)) {
-    match value {
-        Value::String(text) => change(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| for_each_text(item, change)),
-        Value::Object(fields) => fields.values_mut().for_each(|field| for_each_text(field, change)),
-        _ => {}
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::dashboard;
+    use super::super::dashboard::{self, Head};
     use super::*;
     use crate::samples;
 
@@ -375,12 +369,12 @@ mod tests {
         // Go writes such a number without its fraction.
         sent["panels"][1]["gridPos"]["h"] = json!(8);
         assert!(!dashboard::read(&sent).edited);
-        assert_eq!(owner(&sent), Some("x"));
-        assert!(!dashboard::is_ours(&sent), "it is not the bundled dashboard");
+        assert_eq!(Head::of(&sent).owner(), Some("x"));
+        assert!(!Head::of(&sent).is_bundled(), "it is not the bundled dashboard");
         sent["panels"][0]["title"] = json!("changed");
         sent.as_object_mut().unwrap().remove(MARK);
         assert!(dashboard::read(&sent).edited);
-        assert_eq!(owner(&sent), Some("x"));
+        assert_eq!(Head::of(&sent).owner(), Some("x"));
         // Exported and imported again, it is the same dashboard of the same instance.
         let again = render(&parsed(&sent).unwrap(), "x", &source(), Api::Uid);
         let owners = again["templating"]["list"].as_array().unwrap().iter().filter(|one| one["name"] == OWNER);
@@ -519,7 +513,8 @@ mod tests {
             if let Ok(desired) = parsed(&whole) {
                 for api in [Api::Numeric, Api::Uid] {
                     let sent = render(&desired, "x", &source(), api);
-                    proptest::prop_assert_eq!(owner(&sent), Some("x"));
+                    let head = Head::of(&sent);
+                    proptest::prop_assert_eq!(head.owner(), Some("x"));
                     proptest::prop_assert!(!dashboard::read(&sent).edited);
                 }
             }

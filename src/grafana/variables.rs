@@ -3,30 +3,33 @@
 use regex_lite::Regex;
 use serde_json::{Map, Value, json};
 
+use super::dashboard_model::{Target, Variable};
+use super::json::for_each_text;
+
 /// The value of "All" in a variable.
-const ALL: &str = "$__all";
+pub(super) const ALL: &str = "$__all";
 
 /// A variable with its values when the dashboard is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filled {
     name: String,
     chosen: Chosen,
-    kind: Kind,
+    arity: Arity,
 }
 
 /// How many values a variable may have, according to its definition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct Arity {
     /// Whether it may have several values.
     multi: bool,
     /// Whether it offers "All".
     include_all: bool,
 }
 
-impl Kind {
-    /// The kind of a dashboard's variable.
-    pub(super) fn of(variable: &Value) -> Self {
-        Self { multi: variable["multi"] == true, include_all: variable["includeAll"] == true }
+impl Arity {
+    /// The arity of a dashboard's variable.
+    pub(super) fn of(variable: &Variable) -> Self {
+        Self { multi: variable.multi, include_all: variable.include_all }
     }
 }
 
@@ -73,13 +76,13 @@ const DEPTH: usize = 3;
 impl Variables {
     /// Sets a variable that belongs to the browser.
     pub(super) fn set(&mut self, name: &str, chosen: Chosen) {
-        self.set_of(Kind::default(), name, chosen);
+        self.set_of(Arity::default(), name, chosen);
     }
 
     /// Sets a variable of the dashboard.
-    pub(super) fn set_of(&mut self, kind: Kind, name: &str, chosen: Chosen) {
+    pub(super) fn set_of(&mut self, arity: Arity, name: &str, chosen: Chosen) {
         self.0.retain(|one| one.name != name);
-        self.0.push(Filled { name: name.into(), chosen, kind });
+        self.0.push(Filled { name: name.into(), chosen, arity });
     }
 
     /// The same variables with a single value for one of them, as in a repeated panel.
@@ -134,23 +137,26 @@ impl Variables {
     }
 
     /// A query of a panel with every known variable filled in, each field as the data source does it.
-    pub(super) fn fill_target(&self, dialect: Dialect, target: &Value) -> Value {
-        let mut filled = self.fill_all(target);
-        if let Some(query) = target["query"].as_str() {
-            filled["query"] = json!(self.fill_query(dialect, query));
+    pub(super) fn fill_target(&self, dialect: Dialect, target: &Target) -> Map<String, Value> {
+        let mut filled = target.fields.clone();
+        filled.values_mut().for_each(|field| for_each_text(field, &mut |text| *text = self.fill(text)));
+        let parts = &target.parts;
+        if let Some(query) = &parts.query {
+            filled.insert("query".into(), json!(self.fill_query(dialect, query)));
         }
-        if let Some(measurement) = target["measurement"].as_str() {
-            filled["measurement"] = json!(self.fill_built(dialect, measurement, is_regex(measurement)));
+        if let Some(measurement) = &parts.measurement {
+            let measurement = self.fill_built(dialect, measurement, is_regex(measurement));
+            filled.insert("measurement".into(), json!(measurement));
         }
-        let tags = target["tags"].as_array().into_iter().flatten();
-        for (index, tag) in tags.enumerate() {
-            let Some(value) = tag["value"].as_str() else { continue };
-            let operator = tag["operator"].as_str().unwrap_or_default();
+        let filled_tags = filled.get_mut("tags").and_then(Value::as_array_mut);
+        for (tag, filled) in parts.tags.iter().zip(filled_tags.into_iter().flatten()) {
+            let Some(value) = tag.value.as_deref() else { continue };
+            let operator = tag.operator.as_str();
             let compares_regex = matches!(operator, "=~" | "!~") || operator.is_empty() && is_regex(value);
             let whole = value.strip_prefix("/^").and_then(|value| value.strip_suffix("$/"));
             // With other operators, the browser removes the delimiters of the regular expression.
             let value = whole.filter(|_| !compares_regex && dialect == Dialect::ByUse).unwrap_or(value);
-            filled["tags"][index]["value"] = json!(self.fill_built(dialect, value, compares_regex));
+            filled["value"] = json!(self.fill_built(dialect, value, compares_regex));
         }
         filled
     }
@@ -161,20 +167,6 @@ impl Variables {
             Dialect::ByKind if is_regex => self.fill_regex(part),
             Dialect::ByKind => self.fill(part),
             Dialect::ByUse => self.fill_query(dialect, part),
-        }
-    }
-
-    /// The same in every text of a document.
-    fn fill_all(&self, value: &Value) -> Value {
-        match value {
-            Value::String(text) => json!(self.fill(text)),
-            Value::Array(items) => items.iter().map(|item| self.fill_all(item)).collect(),
-            Value::Object(fields) => {
-                let filled: Map<String, Value> =
-                    fields.iter().map(|(name, value)| (name.clone(), self.fill_all(value))).collect();
-                Value::Object(filled)
-            }
-            other => other.clone(),
         }
     }
 
@@ -280,7 +272,7 @@ fn written(filled: &Filled, format: Option<&str>, place: Place<'_>) -> String {
             Place::Text => glob(),
             Place::Regex => alternatives(values.len() > 1),
             Place::Query(dialect, query) => {
-                let Kind { multi, include_all } = filled.kind;
+                let Arity { multi, include_all } = filled.arity;
                 let is_escaped = match dialect {
                     Dialect::ByKind => multi || include_all,
                     Dialect::ByUse if !is_list && is_number(values[0]) => false,
@@ -349,22 +341,21 @@ fn escaped(text: &str) -> String {
 }
 
 /// The chosen value of a variable when the dashboard is opened. `offered` is the result of its query.
-pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
+pub(super) fn choose(variable: &Variable, offered: &[String]) -> Chosen {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         other => other.to_string(),
     };
-
-    let current: Vec<String> = match &variable["current"]["value"] {
+    let current: Vec<String> = match &variable.current.value {
         Value::Array(values) => values.iter().map(text).collect(),
         Value::Null => Vec::new(),
         value => vec![text(value)],
     };
-    let Kind { multi, include_all } = Kind::of(variable);
-    if current.iter().any(|value| value == ALL) || (current.is_empty() && include_all) {
-        let stands_for_all = variable["allValue"].as_str().filter(|value| !value.is_empty());
-        return stands_for_all.map_or_else(|| Chosen::Several(offered.to_vec()), |all| Chosen::Raw(all.into()));
+    let Variable { multi, include_all, all_value, .. } = variable;
+    if current.iter().any(|value| value == ALL) || (current.is_empty() && *include_all) {
+        let offers_list = all_value.is_empty();
+        return if offers_list { Chosen::Several(offered.to_vec()) } else { Chosen::Raw(all_value.clone()) };
     }
     // A value that is no longer offered cannot be chosen, so the browser uses the first.
     let mut chosen: Vec<String> =
@@ -372,7 +363,7 @@ pub(super) fn choose(variable: &Value, offered: &[String]) -> Chosen {
     if chosen.is_empty() {
         chosen.extend(offered.first().cloned());
     }
-    if multi { Chosen::Several(chosen) } else { Chosen::One(chosen.into_iter().next().unwrap_or_default()) }
+    if *multi { Chosen::Several(chosen) } else { Chosen::One(chosen.into_iter().next().unwrap_or_default()) }
 }
 
 /// Applies a variable's pattern to the result of its query: returns the first group, if the pattern has one.
@@ -401,11 +392,12 @@ pub(super) fn matching(pattern: &str, found: Vec<String>) -> Result<Vec<String>,
 
 #[cfg(test)]
 mod tests {
+    use super::super::json::read;
     use super::*;
 
     fn variables() -> Variables {
         let mut variables = Variables::default();
-        let multi = Kind { multi: true, include_all: false };
+        let multi = Arity { multi: true, include_all: false };
         variables.set_of(multi, "model", Chosen::Several(vec!["a.b".into(), "c/d".into()]));
         variables.set("one", Chosen::One("x.y".into()));
         variables
@@ -428,13 +420,14 @@ mod tests {
             }
         }
         assert_eq!(variables.fill("$model $one"), "{a.b,c/d} x.y");
-        assert_eq!(variables.fill_all(&json!({"a": ["$one", 3]})), json!({"a": ["x.y", 3]}));
+        let target = read(json!({"a": ["$one", 3]}));
+        assert_eq!(json!(variables.fill_target(Dialect::ByUse, &target)), json!({"a": ["x.y", 3]}));
     }
 
     #[test]
     fn special_characters_are_escaped_as_a_browser_does() {
-        let (multi, all) = (Kind { multi: true, include_all: false }, Kind { multi: false, include_all: true });
-        let single = Kind::default();
+        let (multi, all) = (Arity { multi: true, include_all: false }, Arity { multi: false, include_all: true });
+        let single = Arity::default();
         let one = |value: &str| Chosen::One(value.into());
         // The kind, the value and the query, with the results before and from 10.3.
         for (kind, chosen, query, by_kind, by_use) in [
@@ -463,7 +456,7 @@ mod tests {
     fn each_part_of_a_built_query_is_filled_in_by_its_own_rule() {
         let mut variables = variables();
         variables.set("path", Chosen::One("/".into()));
-        let target = json!({
+        let target = read(json!({
             "measurement": "/^$model$/", "alias": "$one", "limit": 3,
             "tags": [
                 {"key": "$one", "operator": "=~", "value": "/^$model$/"},
@@ -471,7 +464,7 @@ mod tests {
                 {"key": "c", "operator": "=", "value": "/^$path$/"},
                 7,
             ],
-        });
+        }));
         for (dialect, unwrapped) in [(Dialect::ByKind, "/^/$/"), (Dialect::ByUse, "/")] {
             let filled = variables.fill_target(dialect, &target);
             assert_eq!(filled["measurement"], r"/^(a\.b|c\/d)$/", "{dialect:?}");
@@ -503,13 +496,16 @@ mod tests {
     fn values_are_chosen_as_a_browser_does() {
         let offered = ["a".to_string(), "b".to_string()];
         let all = json!({"multi": true, "includeAll": true, "current": {"value": ["$__all"]}});
-        assert_eq!(choose(&all, &offered), Chosen::Several(offered.to_vec()));
+        assert_eq!(choose(&read(all), &offered), Chosen::Several(offered.to_vec()));
         let raw = json!({"includeAll": true, "allValue": ".*", "current": {"value": "$__all"}});
-        assert_eq!(choose(&raw, &offered), Chosen::Raw(".*".into()));
-        assert_eq!(choose(&json!({"current": {"value": "b"}}), &offered), Chosen::One("b".into()));
-        assert_eq!(choose(&json!({"includeAll": true, "current": {"value": "b"}}), &offered), Chosen::One("b".into()));
-        assert_eq!(choose(&json!({"current": {"value": "gone"}}), &offered), Chosen::One("a".into()));
-        assert_eq!(choose(&json!({}), &[]), Chosen::One(String::new()));
+        assert_eq!(choose(&read(raw), &offered), Chosen::Raw(".*".into()));
+        assert_eq!(choose(&read(json!({"current": {"value": "b"}})), &offered), Chosen::One("b".into()));
+        assert_eq!(
+            choose(&read(json!({"includeAll": true, "current": {"value": "b"}})), &offered),
+            Chosen::One("b".into())
+        );
+        assert_eq!(choose(&read(json!({"current": {"value": "gone"}})), &offered), Chosen::One("a".into()));
+        assert_eq!(choose(&read(json!({})), &[]), Chosen::One(String::new()));
     }
 
     #[test]
@@ -531,7 +527,7 @@ mod tests {
             variables.set("b", Chosen::One(value));
             for dialect in [Dialect::ByKind, Dialect::ByUse] {
                 let _ = (variables.fill_query(dialect, &text), variables.fill_query(dialect, &more));
-                let _ = variables.fill_target(dialect, &target);
+                let _ = variables.fill_target(dialect, &read(target.clone()));
             }
             let _ = variables.unknown_in(&more);
         }

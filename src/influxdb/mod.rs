@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::http::{Body, Http, Response, escaped};
+use crate::http::{Body, Http, Request, Response, escaped};
 use crate::influxql::quoted;
 use crate::model::observed::{InfluxdbState, ServerResponse};
 use crate::model::retention::Retention;
@@ -123,7 +123,7 @@ impl Influxdb {
 
     /// Whether Clipper can use the server, with its version if it can; requested without credentials.
     pub(crate) async fn version(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
-        match self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(within)).await {
+        match self.http.anonymous().send(Request { within: Some(within), ..Request::new("GET", "/ping") }).await {
             Ok(ping) => match usable_version(&ping) {
                 Ok(version) => (ServerResponse::Answering(()), Some(version)),
                 Err(answer) => (answer, None),
@@ -138,8 +138,8 @@ impl Influxdb {
     /// # Errors
     /// If the server does not answer.
     pub(crate) async fn clock(&self) -> Result<Option<i64>> {
-        let answer = self.http.anonymous().send("GET", "/ping", &[], Body::Empty, Some(PROBE_TIMEOUT)).await?;
-        Ok(answer.date())
+        let request = Request { within: Some(PROBE_TIMEOUT), ..Request::new("GET", "/ping") };
+        Ok(self.http.anonymous().send(request).await?.date())
     }
 
     /// All databases, including InfluxDB's own.
@@ -238,7 +238,8 @@ impl Influxdb {
             Some(name) => format!("/query?epoch=ms&db={}", escaped(name)),
             None => "/query?epoch=ms".into(),
         };
-        let answer = self.http.send("POST", &path, &[], Body::Form(&[("q", &statement)]), within).await?;
+        let body = Body::Form(&[("q", &statement)]);
+        let answer = self.http.send(Request { body, within, ..Request::new("POST", &path) }).await?;
         let failed = |why: String| Error::Answer {
             doing: format!("query InfluxDB: {}", excerpt(&statement, 80)),
             url: self.http.address().into(),
@@ -264,7 +265,8 @@ impl Influxdb {
     /// If the server rejects any of them.
     pub(crate) async fn write(&self, database: &str, lines: String, within: Duration) -> Result<()> {
         let path = format!("/write?db={}", escaped(database));
-        let answer = self.http.send("POST", &path, &[], Body::Text(lines), Some(within)).await?;
+        let (body, within) = (Body::Text(lines), Some(within));
+        let answer = self.http.send(Request { body, within, ..Request::new("POST", &path) }).await?;
         match answer.status {
             204 => Ok(()),
             401 | 403 => {

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::address::{ServerUrl, bracketed, reachable};
 use super::alerts::Alerts;
 use super::container_config::ContainerConfig;
@@ -432,7 +434,7 @@ pub struct DesiredDataSource {
 }
 
 /// The InfluxDB and database that an object in Grafana was created for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct MadeFor {
     /// InfluxDB's address as Grafana's server reaches it.
     pub url: String,
@@ -440,6 +442,7 @@ pub struct MadeFor {
     pub database: String,
     /// The machine whose loopback the address is on, as in [`DesiredDataSource::machine`]; `None` if it does not matter, or in
     /// the mark of an older version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
 }
 

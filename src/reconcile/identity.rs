@@ -14,8 +14,7 @@ use super::connection::Connection;
 use crate::backoff::pause;
 use crate::engine::{Docker, has_bridge_of};
 use crate::error::{Error, Result};
-use crate::http::Body;
-use crate::http::PROBE;
+use crate::http::{PROBE, Request};
 use crate::model::observed::{ContainerState, ManagedServer, Network, RunState};
 use crate::model::plan::{self, Resource};
 use crate::model::role::Role;
@@ -100,7 +99,7 @@ async fn arrives_in(docker: &Docker, connection: &Connection, id: &str, within: 
         Role::Influxdb => format!("/ping?clipper-metrics={number}"),
         Role::Grafana => format!("/api/clipper-metrics-{number}"),
     };
-    connection.http.send("GET", &path, &[], Body::Empty, Some(PROBE)).await?;
+    connection.http.send(Request { within: Some(PROBE), ..Request::new("GET", &path) }).await?;
     let deadline = Instant::now() + within;
     let mut backoff = Duration::from_millis(5);
     loop {

@@ -3,20 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
-use super::{Api, Grafana, numeric_id};
+use super::{Api, Grafana, QueryAnswer, numeric_id};
 use crate::error::{Error, Result};
-use crate::http::{Body, escaped};
 use crate::model::container_config::ContainerConfig;
 use crate::model::observed::Query;
 use crate::model::stack::{DesiredDataSource, EngineLocation, Secret, Stack};
 use crate::model::text::excerpt;
 
-/// Bypasses the cache in which Grafana keeps a data source's settings for 5 s.
-pub(super) const PAST_THE_CACHE: (&str, &str) = ("X-Grafana-NoCache", "true");
 /// A query that fails for a missing database; most others succeed with an empty result.
-pub(super) const QUESTION: &str = "SHOW RETENTION POLICIES";
+pub(super) const HEALTH_QUERY: &str = "SHOW RETENTION POLICIES";
 /// Grafana distinguishes saves by whole seconds; after two within one second, the old settings stay in force.
 const BETWEEN_SAVES: Duration = Duration::from_millis(1_100);
 /// How long an InfluxDB that answers here may refuse Grafana, whose caches last 5 s.
@@ -25,25 +20,15 @@ const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_SAVES: usize = 3;
 
 impl Grafana {
-    /// Sends a query through the data source as panels do, bypassing Grafana's cache.
-    pub(super) async fn ask(&self, source: &DesiredDataSource, id: Option<u64>) -> Result<Query> {
-        let asked = if let (Api::Numeric, Some(id)) = (self.api(), id) {
-            let path =
-                format!("/api/datasources/proxy/{id}/query?db={}&q={}", escaped(&source.database), escaped(QUESTION));
-            self.exchange("GET", &path, &[PAST_THE_CACHE], Body::Empty).await
-        } else {
-            let body = json!({"from": "now-5m", "to": "now", "queries": [{
-                "refId": "A", "datasource": {"type": "influxdb", "uid": source.uid}, "rawQuery": true,
-                "resultFormat": "table", "intervalMs": 15_000, "maxDataPoints": 100, "query": QUESTION,
-            }]});
-            self.exchange("POST", "/api/ds/query", &[PAST_THE_CACHE], Body::Json(&body)).await
-        };
-        let answer = match asked {
+    /// Sends the health query through the data source as panels do, bypassing Grafana's cache.
+    pub(super) async fn run_health_query(&self, source: &DesiredDataSource, id: Option<u64>) -> Result<Query> {
+        let DesiredDataSource { uid, database, .. } = source;
+        let answer = match self.send_statement(uid, id, database, ["now-5m", "now"], HEALTH_QUERY).await {
             // Grafana waits longer for InfluxDB than this program waits for Grafana.
             Err(Error::Http { why, .. }) => return Ok(Query::Failing(format!("Grafana's query got {why}"))),
             answer => answer?,
         };
-        Ok(classify(self.api(), answer.status, &answer.json(), || answer.message()))
+        Ok(classify(self.api(), answer.status, answer.json(), || answer.message()))
     }
 
     /// Repeats a query through the data source until its answer is correct. If the answer
@@ -64,7 +49,7 @@ impl Grafana {
                 Api::Numeric => numeric_id(&self.data_sources().await?, &desired.uid),
                 Api::Uid => None,
             };
-            let why = match self.ask(desired, id).await? {
+            let why = match self.run_health_query(desired, id).await? {
                 Query::Ok => return Ok(()),
                 Query::Failing(why) => why,
                 Query::Unasked => "the data source does not exist".into(),
@@ -135,20 +120,17 @@ fn way_to_influxdb(source: &DesiredDataSource, why: &str, reaches_loopback: bool
 
 /// The meaning of an answer to the query.
 #[must_use]
-pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> String) -> Query {
-    let result = match api {
-        Api::Uid => &json["results"]["A"],
-        Api::Numeric => &json["results"][0],
-    };
+pub fn classify(api: Api, status: u16, answer: QueryAnswer, message: impl FnOnce() -> String) -> Query {
+    let result = answer.only(api);
     let has_rows = match api {
-        Api::Uid => result["frames"].as_array().is_some_and(|frames| !frames.is_empty()),
-        Api::Numeric => result["series"].as_array().is_some_and(|series| !series.is_empty()),
+        Api::Uid => !result.frames.is_empty(),
+        Api::Numeric => !result.series.is_empty(),
     };
     if status == 200 && has_rows {
         return Query::Ok;
     }
-    let why = match result["error"].as_str() {
-        Some(error) => excerpt(error, 300),
+    let why = match result.error {
+        Some(error) => excerpt(&error, 300),
         None if status == 502 => "Grafana cannot reach InfluxDB".into(),
         None if status == 200 => "the answer is empty".into(),
         None => message(),
@@ -158,6 +140,9 @@ pub fn classify(api: Api, status: u16, json: &Value, message: impl FnOnce() -> S
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
+    use super::super::json::read;
     use super::*;
     use crate::samples;
 
@@ -183,10 +168,10 @@ mod tests {
     fn an_empty_answer_is_a_failure() {
         let words = || "words".to_string();
         let empty = json!({"results": {"A": {"status": 200, "frames": []}}});
-        assert!(matches!(classify(Api::Uid, 200, &empty, words), Query::Failing(_)));
+        assert!(matches!(classify(Api::Uid, 200, read(empty), words), Query::Failing(_)));
         let full = json!({"results": {"A": {"frames": [{}]}}});
-        assert_eq!(classify(Api::Uid, 200, &full, words), Query::Ok);
+        assert_eq!(classify(Api::Uid, 200, read(full), words), Query::Ok);
         let error = json!({"results": {"A": {"error": "database not found: d"}}});
-        assert_eq!(classify(Api::Uid, 400, &error, words), Query::Failing("database not found: d".into()));
+        assert_eq!(classify(Api::Uid, 400, read(error), words), Query::Failing("database not found: d".into()));
     }
 }

@@ -1,0 +1,105 @@
+//! Resolves the variables of a dashboard, with the queries that a browser sends for them.
+
+use super::dashboard_model::{DataSourceRef, Variable};
+use super::layout::is_built_in;
+use super::panel_queries::{PanelContext, find, reference};
+use super::panels::Answered;
+use super::queries::interval;
+use super::variables::{ALL, Arity, Chosen, Variables, choose, matching, refers_to};
+use super::{Grafana, INFLUXDB};
+use crate::error::Result;
+use crate::model::diagnosis::VariableContent;
+
+impl Grafana {
+    /// Resolves a variable; returns the result of its query, if it has one.
+    pub(super) async fn fill_variable(
+        &self,
+        context: &PanelContext<'_>,
+        variable: &Variable,
+        variables: &mut Variables,
+    ) -> Result<Option<Answered<VariableContent>>> {
+        let (name, arity, query) = (&variable.name, Arity::of(variable), &variable.query.0);
+        let current = variable.current.value.as_str().unwrap_or_default();
+        match variable.kind.as_str() {
+            "query" => {}
+            "datasource" => {
+                let is_there = find(context.sources, "", current).is_some();
+                let first = || context.sources.iter().find(|source| source.kind == *query).map(|first| &first.uid);
+                // A missing data source is no longer offered, so the browser uses the first one.
+                let first = if current.is_empty() || !is_there { first() } else { None };
+                variables.set(name, Chosen::One(first.map_or(current, |uid| uid).into()));
+                return Ok(None);
+            }
+            // An interval that follows the time range.
+            "interval" if current.starts_with("$__auto") => {
+                variables.set(name, Chosen::One(format!("{}s", interval(context.range) / 1000)));
+                return Ok(None);
+            }
+            "constant" | "textbox" => {
+                variables.set(name, Chosen::One(if current.is_empty() { query.clone() } else { current.into() }));
+                return Ok(None);
+            }
+            // Their values are not filled into texts.
+            "adhoc" | "groupby" => return Ok(None),
+            _ => {
+                let options = variable.options.iter().map(|option| option.value.clone());
+                let offered: Vec<String> = options.filter(|value| value != ALL).collect();
+                let offered = if offered.is_empty() { listed(query) } else { offered };
+                variables.set_of(arity, name, choose(variable, &offered));
+                return Ok(None);
+            }
+        }
+        let reference = reference(variable.datasource.as_ref(), variables);
+        let kind = variable.datasource.as_ref().map_or("", |source| &source.kind);
+        let Some(found) = find(context.sources, kind, &reference) else {
+            let is_own = is_built_in(&reference);
+            variables.set(name, if is_own { Chosen::Unknown } else { choose(variable, &[]) });
+            let content = VariableContent::NoDataSource(reference);
+            return Ok((!is_own).then(|| Answered::well(content)));
+        };
+        if found.kind != INFLUXDB || found.other_language().is_some() {
+            variables.set(name, Chosen::Unknown);
+            return Ok(None);
+        }
+        if let Some(unknown) = variables.unknown_in(query) {
+            variables.set_of(arity, name, choose(variable, &[]));
+            return Ok(Some(Answered::well(VariableContent::Unchecked(format!("its query names ${unknown}")))));
+        }
+        let answer = self.list_values(found, &variables.fill_query(context.dialect, query), context.range).await?;
+        let mut failure = None;
+        let (content, values) = match answer {
+            Ok(found) => match matching(&variables.fill_regex(&variable.regex), found) {
+                Ok(values) => (VariableContent::Values(values.len()), values),
+                Err(why) => (VariableContent::Unchecked(why), Vec::new()),
+            },
+            Err(why) => {
+                failure = Some((found.uid.clone(), why.clone()));
+                (VariableContent::Failed(why.into_words()), Vec::new())
+            }
+        };
+        variables.set_of(arity, name, choose(variable, &values));
+        Ok(Some(Answered { content, failure }))
+    }
+}
+
+/// Whether a variable refers to another one by name.
+pub(super) fn refers(variable: &Variable, name: &str) -> bool {
+    let source = DataSourceRef::uid_of(variable.datasource.as_ref());
+    [&variable.query.0, source, &variable.regex].iter().any(|text| refers_to(text, name))
+}
+
+/// The values in the list of a custom variable: `a, b` or `text : value`.
+fn listed(query: &str) -> Vec<String> {
+    let value = |item: &str| item.split_once(" : ").map_or(item, |(_, value)| value).trim().to_string();
+    query.split(',').map(value).filter(|value| !value.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_of_a_custom_variable_are_listed() {
+        assert_eq!(listed("a, b c , text : v"), ["a", "b c", "v"]);
+    }
+}
