@@ -6,7 +6,7 @@
 pub mod archive;
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,11 @@ use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::image::ImageRef;
+use crate::model::invocation::shell_path;
 use crate::model::native::{System, backup_advice};
 use crate::model::observed::{ContainerState, Network, Observed, RunState, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
+use crate::model::results::{BackedUp, SchemaVersion, seconds};
 use crate::model::role::Role;
 use crate::model::stack::{Pull, Remembered, Stack, UnfinishedRestore};
 use crate::model::text::printable;
@@ -48,19 +50,6 @@ const INFLUXDB_HOST: &str = "127.0.0.1:8088";
 const WAITING: usize = 8;
 /// The time limit of each cleanup action.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The result of a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackedUp {
-    /// The file.
-    pub file: PathBuf,
-    /// Its size in bytes.
-    pub bytes: u64,
-    /// How long it took.
-    pub time: Duration,
-    /// Its description of the instance.
-    pub manifest: Manifest,
-}
 
 /// Saves a running instance to a file.
 ///
@@ -97,7 +86,16 @@ pub(crate) async fn backup(session: &Session, file: &Path, stop: impl Future<Out
             return Err(error);
         }
     };
-    Ok(BackedUp { file: file.into(), bytes, time: started.elapsed(), manifest })
+    Ok(BackedUp {
+        schema: SchemaVersion,
+        file: file.to_string_lossy().into_owned(),
+        bytes,
+        seconds: seconds(started.elapsed()),
+        instance: manifest.instance,
+        influxdb: manifest.influxdb,
+        grafana: manifest.grafana,
+        restore: session.stack().command(&format!("restore {}", shell_path(file))),
+    })
 }
 
 /// Resources to release, however a backup ends.

@@ -15,7 +15,7 @@ use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
 use crate::model::plan::{Resource, not_the_container};
 use crate::model::reports::{DEMO_TAG, is_unreportable};
-use crate::model::results::{self, Cleared, SchemaVersion, seconds};
+use crate::model::results::{Cleared, SchemaVersion, Sent, seconds};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::output::Output;
@@ -70,7 +70,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
     }
     let sent = send_until(&session, &demo_options, interrupted()).await?;
     context.printer.clear();
-    context.print(Output::Sent(&results::Sent {
+    context.print(Output::Sent(&Sent {
         schema: SchemaVersion,
         points: sent.points,
         reports: sent.reports,
@@ -131,7 +131,7 @@ struct DemoOptions {
 
 /// The demo data that was sent.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sent {
+struct SentSoFar {
     /// Reports, one for each point in time.
     pub reports: usize,
     /// Points, three for each model and report.
@@ -144,9 +144,9 @@ struct Sent {
 ///
 /// # Errors
 /// If InfluxDB rejects the data, or the database contains real reports.
-async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<Output = ()>) -> Result<Sent> {
+async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<Output = ()>) -> Result<SentSoFar> {
     let started = Instant::now();
-    let mut sent = Sent::default();
+    let mut sent = SentSoFar::default();
     let result = tokio::select! {
         result = send(session, options, &mut sent) => result,
         () = stop => Ok(()),
@@ -155,7 +155,7 @@ async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<
     result.map(|()| sent)
 }
 
-async fn send(session: &Session, options: &DemoOptions, sent: &mut Sent) -> Result<()> {
+async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) -> Result<()> {
     for model in &options.load.models {
         if model.is_empty() || is_unreportable(model) || model.starts_with('#') {
             return Err(Error::usage(
