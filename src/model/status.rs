@@ -550,7 +550,7 @@ fn differences(finding: &Finding) -> Vec<Difference> {
     }
 }
 
-/// The actual address of a server, while it differs from the stack one.
+/// The actual address of a server, while it differs from the desired one.
 pub(crate) fn actual_url<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> ServerUrl {
     let actual = seen.container.ours();
     let published = actual.and_then(|actual| actual.published.or(Some(actual.config.as_ref()?.publish)));
