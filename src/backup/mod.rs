@@ -26,7 +26,7 @@ use crate::model::invocation::shell_path;
 use crate::model::native::{System, backup_advice};
 use crate::model::observed::{ContainerState, Network, Observed, RunState, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
-use crate::model::results::{BackedUp, SchemaVersion, seconds};
+use crate::model::results::{BackedUp, SchemaVersion, Seconds};
 use crate::model::role::Role;
 use crate::model::stack::{Pull, Remembered, Stack, UnfinishedRestore};
 use crate::model::text::printable;
@@ -90,7 +90,7 @@ pub(crate) async fn backup(session: &Session, file: &Path, stop: impl Future<Out
         schema: SchemaVersion,
         file: file.to_string_lossy().into_owned(),
         bytes,
-        seconds: seconds(started.elapsed()),
+        seconds: Seconds(started.elapsed()),
         instance: manifest.instance,
         influxdb: manifest.influxdb,
         grafana: manifest.grafana,

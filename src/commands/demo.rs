@@ -15,7 +15,7 @@ use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
 use crate::model::plan::{Resource, not_the_container};
 use crate::model::reports::{DEMO_TAG, is_unreportable};
-use crate::model::results::{Cleared, SchemaVersion, Sent, seconds};
+use crate::model::results::{Cleared, SchemaVersion, Seconds, Sent};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::output::Output;
@@ -74,7 +74,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
         schema: SchemaVersion,
         points: sent.points,
         reports: sent.reports,
-        seconds: seconds(sent.time),
+        seconds: Seconds(sent.time),
         database,
         models: demo_options.load.models.len(),
         dashboard_url: stack.dashboard_url(),

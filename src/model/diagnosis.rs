@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::names::names;
-use super::results::{SchemaVersion, seconds};
+use super::results::{SchemaVersion, Seconds};
 
 /// The subject of one check.
 #[derive(Debug, Clone)]
@@ -89,15 +89,13 @@ pub(crate) struct CheckResult {
     #[cfg_attr(test, schemars(with = "String"))]
     pub(crate) state: CheckState,
     pub(crate) message: String,
-    pub(crate) seconds: f64,
+    pub(crate) seconds: Seconds,
     /// Its name in text, with the object.
     #[serde(skip)]
     pub(crate) title: String,
     /// The next step for the user, if it failed.
     #[serde(skip)]
     pub(crate) hint: String,
-    #[serde(skip)]
-    pub(crate) time: Duration,
 }
 
 impl CheckResult {
@@ -109,7 +107,7 @@ impl CheckResult {
             CheckOutcome::Skipped(why) => (CheckState::Skipped, why, String::new()),
         };
         let title = object.as_ref().map_or_else(|| title.into(), |object| format!("{title} {object}"));
-        Self { check: name, object, state, message, seconds: seconds(time), title, hint, time }
+        Self { check: name, object, state, message, seconds: Seconds(time), title, hint }
     }
 }
 

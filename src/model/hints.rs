@@ -9,7 +9,7 @@ use super::stack::{DesiredUserDashboard, Need, NeededObject, Stack};
 use super::status::UserDashboardStatus;
 use super::upgrade::UpgradeState;
 
-/// All hints of a status, the most important first.
+/// The hints that follow from the stack, its plan and its observation, the most important first.
 pub(super) fn hints(
     stack: &Stack,
     seen: &Observed,

@@ -1,6 +1,7 @@
 //! The results of commands that have no model of their own. Serialized, they are JSON documents of schema 1: fields may
 //! be added but never renamed, appear in the order of their declaration, and unknown values are `null`.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -40,7 +41,7 @@ pub(crate) struct BackedUp {
     pub(crate) schema: SchemaVersion,
     pub(crate) file: String,
     pub(crate) bytes: u64,
-    pub(crate) seconds: f64,
+    pub(crate) seconds: Seconds,
     pub(crate) instance: String,
     /// InfluxDB's version.
     pub(crate) influxdb: String,
@@ -58,7 +59,7 @@ pub(crate) struct Sent {
     pub(crate) schema: SchemaVersion,
     pub(crate) points: usize,
     pub(crate) reports: usize,
-    pub(crate) seconds: f64,
+    pub(crate) seconds: Seconds,
     pub(crate) database: String,
     #[serde(skip)]
     pub(crate) models: usize,
@@ -106,7 +107,34 @@ pub(crate) struct Failed {
     pub(crate) hint: String,
 }
 
-/// Seconds, to the millisecond.
-pub(crate) fn seconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e3).round() / 1e3
+/// A duration, which JSON contains in seconds, to the millisecond.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64((self.0.as_secs_f64() * 1e3).round() / 1e3)
+    }
+}
+
+#[cfg(test)]
+impl schemars::JsonSchema for Seconds {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        f64::json_schema(generator)
+    }
+}
+
+/// With one decimal.
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1}s", self.0.as_secs_f64())
+    }
 }

@@ -17,7 +17,7 @@ use super::observed::{
 };
 use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
-use super::results::{SchemaVersion, seconds};
+use super::results::{SchemaVersion, Seconds};
 use super::retention::Retention;
 use super::role::Role;
 use super::stack::{DashboardId, DesiredUserDashboard, Secret, Service, Stack};
@@ -307,13 +307,13 @@ pub(crate) struct StepStatus {
     pub(crate) action: &'static str,
     pub(crate) reason: String,
     /// Its duration; `null` if it was not executed.
-    pub(crate) seconds: Option<f64>,
+    pub(crate) seconds: Option<Seconds>,
     #[serde(skip)]
     pub(crate) step: Step,
 }
 
 impl StepStatus {
-    fn new(step: &Step, reason: String, seconds: Option<f64>) -> Self {
+    fn new(step: &Step, reason: String, seconds: Option<Seconds>) -> Self {
         Self { resource: step.resource().to_string(), action: step.action(), reason, seconds, step: step.clone() }
     }
 }
@@ -327,18 +327,12 @@ impl UserDashboardStatus {
 
 impl Status {
     /// Derives the status.
-    pub(crate) fn new(
-        stack: &Stack,
-        seen: &Observed,
-        plan: &Plan,
-        mut reports: Reports,
-        account: AccountStatus,
-    ) -> Self {
+    pub(crate) fn new(stack: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: AccountStatus) -> Self {
         let (influxdb, grafana) =
             (server(stack, &seen.influxdb, plan, Role::Influxdb), server(stack, &seen.grafana, plan, Role::Grafana));
         let user_dashboards = user_dashboards(stack, seen, plan, &grafana.url);
         let mut hints = hints::hints(stack, seen, plan, &user_dashboards);
-        hints.append(&mut reports.hints);
+        hints.extend(reports.hints.iter().cloned());
         hints.dedup();
         Self {
             schema: SchemaVersion,
@@ -377,7 +371,7 @@ impl Status {
 
     /// Adds the steps that a run has executed.
     pub(crate) fn executed(self, steps: &[ExecutedStep]) -> Self {
-        let steps = steps.iter().map(|done| StepStatus::new(&done.step, done.reason.clone(), Some(seconds(done.time))));
+        let steps = steps.iter().map(|done| StepStatus::new(&done.step, done.reason.clone(), Some(Seconds(done.time))));
         Self { steps: Some(steps.collect()), ..self }
     }
 

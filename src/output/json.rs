@@ -104,7 +104,7 @@ mod tests {
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
         let schema = settings.into_generator().into_root_schema_for::<Document<'_>>();
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
-        for (path, text) in [("assets/output.schema.json", &text), ("docs/json.md", &layout(schema.as_value()))] {
+        for (path, text) in [("assets/output.schema.json", &text), ("docs/json.md", &page(schema.as_value()))] {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
             #[expect(clippy::disallowed_methods, reason = "a test that updates these files on request")]
             if std::env::var_os("UPDATE_SCHEMA").is_some() {
@@ -115,24 +115,24 @@ mod tests {
     }
 
     /// The schema as a page.
-    fn layout(schema: &serde_json::Value) -> String {
-        let mut layout = String::from(
+    fn page(schema: &serde_json::Value) -> String {
+        let mut page = String::from(
             "# JSON\n\n`--output json` prints one document; `logs --output json` prints one per line. Fields may be added but \
              never renamed, and unknown values are `null`. This page is generated from the schema that \
              `clipper-metrics status --output json-schema` prints.\n",
         );
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().replace('\n', " ");
         for (name, definition) in schema["$defs"].as_object().unwrap() {
-            layout.push_str(&format!(
+            page.push_str(&format!(
                 "\n## {name}\n\n{}\n\n| field | type | |\n|---|---|---|\n",
                 text(&definition["description"])
             ));
             for (field, property) in definition["properties"].as_object().unwrap() {
                 let kind = kind(property);
-                layout.push_str(&format!("| `{field}` | {kind} | {} |\n", text(&property["description"])));
+                page.push_str(&format!("| `{field}` | {kind} | {} |\n", text(&property["description"])));
             }
         }
-        layout
+        page
     }
 
     /// The type of a value.

@@ -24,7 +24,7 @@ impl Palette {
         Self { color }
     }
 
-    pub(super) fn with(self, style: Style, text: &str) -> String {
+    fn with(self, style: Style, text: &str) -> String {
         if self.color { style.force_styling(true).apply_to(text).to_string() } else { text.to_string() }
     }
 

@@ -14,7 +14,7 @@ use crate::model::export::{Exported, FileChange};
 use crate::model::instances::{Instance, Member, MemberState};
 use crate::model::invocation::shell_word;
 use crate::model::plan::{Finding, Plan, Step};
-use crate::model::results::{BackedUp, Cleared, Failed, Failure, Sent};
+use crate::model::results::{BackedUp, Cleared, Failed, Failure, Seconds, Sent};
 use crate::model::status::{Mode, ObjectState, ServerStatus, Status, StepStatus, UserDashboardStatus};
 use crate::model::text::{count, printable, printable_line};
 
@@ -52,7 +52,7 @@ fn sentence(text: &str, options: RenderOptions) -> String {
 fn backed_up(backup: &BackedUp) -> String {
     let BackedUp { instance, file, bytes, seconds, restore, .. } = backup;
     format!(
-        "saved {instance} to {file}: {:.1} MB in {seconds:.1}s\n\
+        "saved {instance} to {file}: {:.1} MB in {seconds}\n\
          It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance from it, under a \
          name that is not in use.",
         megabytes(*bytes),
@@ -62,7 +62,7 @@ fn backed_up(backup: &BackedUp) -> String {
 fn sent(sent: &Sent) -> String {
     let Sent { points, reports, models, database, seconds, dashboard_url, clear, .. } = sent;
     format!(
-        "sent {} in {} from {} to database {database} in {seconds:.1}s\n\
+        "sent {} in {} from {} to database {database} in {seconds}\n\
          Dashboard: {dashboard_url}\n`{clear}` removes the demo data.",
         count(*points, "point"),
         count(*reports, "report"),
@@ -104,7 +104,7 @@ pub(super) fn event(event: &Event<'_>, verbose: bool) -> Option<String> {
             (is_long || verbose).then(|| format!("{step} …"))
         }
         Event::Done(step, time) if *time >= WORTH_A_TIME || verbose => {
-            Some(format!("{step}: done in {:.1}s", time.as_secs_f64()))
+            Some(format!("{step}: done in {}", Seconds(*time)))
         }
         Event::Done(step, _) => (!step.is_routine()).then(|| format!("{step}: done")),
         Event::Pulling { .. } => None,
@@ -307,7 +307,7 @@ fn diagnosis(found: &Diagnosis, options: RenderOptions) -> String {
             CheckState::Failed => palette.bad("✘"),
             CheckState::Skipped => palette.faint("-"),
         };
-        let millis = result.time.as_secs_f64() * 1e3;
+        let millis = result.seconds.0.as_secs_f64() * 1e3;
         let time = if millis < 0.5 { String::new() } else { palette.faint(&format!(" ({millis:.0}ms)")) };
         let (title, message) = (printable_line(&result.title), printable_line(&result.message));
         layout.indented(2, &format!("{mark} {title}: {message}{time}"));
