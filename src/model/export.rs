@@ -27,33 +27,31 @@ impl ExportFormat {
     /// The name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Provisioning => "provisioning",
-            Self::Compose => "compose",
-            Self::Swarm => "swarm",
-            Self::Kubernetes => "kubernetes",
-        }
+        self.texts().0
     }
 
-    /// Its target in the help of `export`.
+    /// Its target in the help of the program.
     #[must_use]
     pub const fn target(self) -> &'static str {
-        match self {
-            Self::Provisioning => "Grafana's provisioning",
-            Self::Compose => "Docker Compose",
-            Self::Swarm => "Swarm",
-            Self::Kubernetes => "Kubernetes",
-        }
+        self.texts().1
     }
 
     /// The description of its files in the help of `export`.
     #[must_use]
     pub const fn help(self) -> &'static str {
+        self.texts().2
+    }
+
+    const fn texts(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Self::Provisioning => "Data source and dashboards for a Grafana that is provisioned from files",
-            Self::Compose => "A Compose file that uses this instance's volumes",
-            Self::Swarm => "A stack file for `docker stack deploy`",
-            Self::Kubernetes => "Manifests and a kustomization",
+            Self::Provisioning => (
+                "provisioning",
+                "Grafana's provisioning",
+                "Data source and dashboards for a Grafana that is provisioned from files",
+            ),
+            Self::Compose => ("compose", "Docker Compose", "A Compose file that uses this instance's volumes"),
+            Self::Swarm => ("swarm", "Swarm", "A stack file for `docker stack deploy`"),
+            Self::Kubernetes => ("kubernetes", "Kubernetes", "Manifests and a kustomization"),
         }
     }
 
