@@ -1,4 +1,7 @@
 //! The bundled dashboard: fills in its values, and reads a stored one.
+//!
+//! A document that is sent is changed by the names of its fields, here and for users' dashboards: a type would have to
+//! carry along all the others.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
