@@ -109,7 +109,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap_complete", &["commands/man.rs"]),
     ("clap_mangen", &["commands/man.rs"]),
     ("open", &["commands/terminal.rs"]),
-    ("jiff", &["grafana/", "engine/container.rs"]),
+    ("jiff", &["grafana/", "engine/inspection.rs"]),
     ("regex_lite", &["grafana/"]),
     ("httpdate", &["http.rs"]),
 ];

@@ -41,9 +41,9 @@ const INFLUXDB_BACKUP: &str = "clipper-metrics-backup";
 const TOUCHED_EVERY: Duration = Duration::from_secs(60);
 /// A directory that is older than this was left by a killed run: in minutes, for `find -mmin`.
 const LEFT_AFTER: &str = "+10";
-/// The directory from which InfluxDB restores its backup.
-const INFLUXDB_RESTORE: &str = "/var/lib/influxdb/clipper-metrics-restore";
-const INFLUXDB_DATA: &str = "/var/lib/influxdb";
+/// The directory from which InfluxDB restores its backup, in the data directory.
+const INFLUXDB_RESTORE: &str = "clipper-metrics-restore";
+const INFLUXDB_DATA: &str = Role::Influxdb.data_path();
 /// The address of the server for `influxd backup` and `influxd restore`.
 const INFLUXDB_HOST: &str = "127.0.0.1:8088";
 /// The number of chunks waiting to be written.
@@ -588,12 +588,12 @@ async fn fill(
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     session.apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed).await?;
     // The server's own user reads and removes files that the engine creates as another user.
-    let backup =
-        Target { folder: Some("clipper-metrics-restore"), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
+    let backup = Target { folder: Some(INFLUXDB_RESTORE), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
     send(docker, &influxdb, INFLUXDB_DATA, archive, Folder::Influxdb, backup).await?;
     let doing = "restore InfluxDB's data";
+    let directory = format!("{INFLUXDB_DATA}/{INFLUXDB_RESTORE}");
     for (name, holds) in &archive.manifest.databases {
-        let command = ["influxd", "restore", "-portable", "-host", INFLUXDB_HOST, "-db", name, INFLUXDB_RESTORE];
+        let command = ["influxd", "restore", "-portable", "-host", INFLUXDB_HOST, "-db", name, &directory];
         let restored = docker.run_inside(doing, &influxdb, &command).await;
         // For InfluxDB, restoring an empty database is a failure, after which the database may or
         // may not exist.
@@ -603,7 +603,7 @@ async fn fill(
             session.influxdb(&connections.influxdb).create_database(name, None).await?;
         }
     }
-    docker.run_inside(doing, &influxdb, &["rm", "-rf", INFLUXDB_RESTORE]).await
+    docker.run_inside(doing, &influxdb, &["rm", "-rf", &directory]).await
 }
 
 /// Sends a folder of the archive to a container.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, PortBinding};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 
-use super::container::name_of;
+use super::listing::name_of;
 use super::{Docker, labels};
 use crate::error::{Error, Refusal, Result};
 use crate::model::role::Role;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bollard::models::{ContainerSummary, PortSummaryTypeEnum};
 
-use super::container::{is_up, name_of};
+use super::listing::{is_up, name_of};
 use super::{Docker, labels};
 use crate::error::Result;
 use crate::model::address::{ServerUrl, reachable};

@@ -1,69 +1,19 @@
 //! Finds the engine that `docker` would use: from the option, the environment or the context.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use super::environment::Environment;
+pub use super::sockets::Tried;
+use super::sockets::usual;
 use crate::error::{Error, Result};
 use crate::model::invocation::{Invocation, typed_option};
 use crate::model::text::excerpt;
 
-/// A snapshot of the environment.
-#[derive(Debug, Clone, Default)]
-pub struct Environment(BTreeMap<String, OsString>);
-
-impl Environment {
-    /// The value of a variable, if it is text.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str()
-    }
-
-    /// The value of a variable as a path, which need not be text.
-    #[must_use]
-    pub fn path(&self, name: &str) -> Option<&Path> {
-        self.0.get(name).filter(|value| !value.is_empty()).map(Path::new)
-    }
-
-    /// Whether a variable has a non-empty value.
-    #[must_use]
-    pub fn is_set(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|value| !value.is_empty())
-    }
-
-    /// Checks that the given variables contain text.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] with the first one that is not UTF-8.
-    pub fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"]);
-        match names.find(|name| self.0.get(*name).is_some_and(|value| value.to_str().is_none())) {
-            Some(name) => Err(Error::usage(
-                format!("the environment variable {name} is not UTF-8 text"),
-                format!("set {name} to text, or unset it"),
-            )),
-            None => Ok(()),
-        }
-    }
-}
-
-impl<S: Into<OsString>> FromIterator<(String, S)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (String, S)>>(variables: I) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name, value.into())).collect())
-    }
-}
-
-impl<const N: usize> From<[(String, String); N]> for Environment {
-    fn from(variables: [(String, String); N]) -> Self {
-        variables.into_iter().collect()
-    }
-}
-
 /// The default engine of `docker`.
-const DEFAULT: &str = "unix:///var/run/docker.sock";
+pub(super) const DEFAULT: &str = "unix:///var/run/docker.sock";
 
 /// The context that exists in every Docker client.
 const DEFAULT_CONTEXT: &str = "default";
@@ -80,23 +30,6 @@ pub struct Endpoint {
     /// Other sockets that exist but do not answer; tried because no engine was chosen and the default
     /// socket does not exist.
     pub tried: Vec<Tried>,
-}
-
-/// A socket that exists but does not answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
-    /// The engine that uses it.
-    pub engine: &'static str,
-    /// Its path.
-    pub path: PathBuf,
-    /// The reason why it was not used.
-    pub why: String,
-}
-
-impl Display for Tried {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({}): {}", self.path.display(), self.engine, self.why)
-    }
 }
 
 /// The origin of the choice of an engine; its text appears in messages.
@@ -147,7 +80,7 @@ impl Display for Endpoint {
 }
 
 impl Endpoint {
-    fn new(host: &str, chosen_by: ChosenBy) -> Self {
+    pub(super) fn new(host: &str, chosen_by: ChosenBy) -> Self {
         Self { host: host.into(), certificates: None, chosen_by, tried: Vec::new() }
     }
 
@@ -251,75 +184,6 @@ pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environm
     }
 }
 
-/// The engine to use without a choice: the default socket or, only if that does not exist, the
-/// first of the others that answers. A socket that denies access counts as an answer.
-fn usual(socket: &Path, environment: &Environment) -> Endpoint {
-    let mut endpoint = Endpoint::new(DEFAULT, ChosenBy::Default);
-    // A link without a target, such as one left by Docker Desktop, is no socket.
-    if !matches!(std::fs::metadata(socket), Err(why) if why.kind() == std::io::ErrorKind::NotFound) {
-        return endpoint;
-    }
-    for (engine, path) in candidates(environment) {
-        let result = match path.to_str() {
-            None if path.exists() => Err("its path is not UTF-8 text".into()),
-            None => continue,
-            Some(name) => connect(&path).map(|()| format!("unix://{name}")),
-        };
-        match result {
-            Ok(host) => {
-                return Endpoint { tried: endpoint.tried, ..Endpoint::new(&host, ChosenBy::Found(engine)) };
-            }
-            Err(why) if std::fs::symlink_metadata(&path).is_ok() => endpoint.tried.push(Tried { engine, path, why }),
-            Err(_) => {}
-        }
-    }
-    endpoint
-}
-
-/// The sockets of engines that run without Docker's own service.
-fn candidates(environment: &Environment) -> Vec<(&'static str, PathBuf)> {
-    let (runtime, home) = (environment.path("XDG_RUNTIME_DIR"), environment.path("HOME"));
-    // Elsewhere, the folder for temporary files may be one in which every user can create a socket.
-    let temporary = environment.path("TMPDIR").filter(|_| cfg!(target_os = "macos"));
-    let colima = environment.path("COLIMA_HOME");
-    let places = [
-        ("rootless Docker", runtime, "docker.sock"),
-        ("Docker Desktop", home, ".docker/run/docker.sock"),
-        ("Docker Desktop", home, ".docker/desktop/docker.sock"),
-        ("colima", colima, "default/docker.sock"),
-        ("colima", home, ".colima/default/docker.sock"),
-        ("colima", home, ".config/colima/default/docker.sock"),
-        ("OrbStack", home, ".orbstack/run/docker.sock"),
-        ("Rancher Desktop", home, ".rd/docker.sock"),
-        ("Podman", runtime, "podman/podman.sock"),
-        ("Podman", Some(Path::new("/run/podman")), "podman.sock"),
-        // The machine of Podman 5, of Podman 4 with Apple's hypervisor, and with QEMU.
-        ("Podman machine", temporary, "podman/podman-machine-default-api.sock"),
-        ("Podman machine", home, ".local/share/containers/podman/machine/podman.sock"),
-        ("Podman machine", home, ".local/share/containers/podman/machine/podman-machine-default/podman.sock"),
-        ("Podman machine", home, ".local/share/containers/podman/machine/qemu/podman.sock"),
-    ];
-    places.into_iter().filter_map(|(engine, folder, path)| Some((engine, folder?.join(path)))).collect()
-}
-
-/// Connects to a socket, to see whether an engine listens on it.
-#[cfg(unix)]
-fn connect(path: &Path) -> Result<(), String> {
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Ok(()),
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Err("does not exist".into()),
-        Err(why) => {
-            let why = why.to_string().to_lowercase();
-            Err(why.split(" (os error").next().unwrap_or(&why).to_string())
-        }
-    }
-}
-
-#[cfg(not(unix))]
-fn connect(_: &Path) -> Result<(), String> {
-    Err("not supported on this system".into())
-}
-
 /// Completes short forms of an address: `/path`, `host:port`, `host`, `:port`, `unix://`.
 fn complete(host: &str, is_tls: bool) -> String {
     if host == "unix://" {
@@ -391,6 +255,8 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -442,39 +308,6 @@ mod tests {
         assert!(variables("HOME").expect_text(["CLIPPER_METRICS_NAME"]).is_ok());
         let error = variables("CLIPPER_METRICS_NAME").expect_text(["CLIPPER_METRICS_NAME"]).unwrap_err();
         assert!(error.to_string().contains("CLIPPER_METRICS_NAME"), "{error}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn without_a_choice_the_first_answering_socket_is_used_and_each_failure_is_reported() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().to_str().unwrap();
-        let all = environment(&[("HOME", home), ("XDG_RUNTIME_DIR", home)]);
-        let usual_socket = folder.path().join("usual.sock");
-        // A socket that exists and refuses connections.
-        std::fs::create_dir_all(folder.path().join(".colima/default")).unwrap();
-        let dead = folder.path().join(".colima/default/docker.sock");
-        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
-        let none = usual(&usual_socket, &all);
-        assert_eq!(none.host, DEFAULT);
-        // Sockets that do not exist are not listed.
-        let tried: Vec<String> = none.tried.iter().map(Tried::to_string).collect();
-        assert_eq!(tried, [format!("{} (colima): connection refused", dead.display())]);
-        assert_eq!(none.sockets(), [Path::new("/var/run/docker.sock"), &dead]);
-        // A socket that answers.
-        std::fs::create_dir_all(folder.path().join(".orbstack/run")).unwrap();
-        let alive = folder.path().join(".orbstack/run/docker.sock");
-        let _listener = std::os::unix::net::UnixListener::bind(&alive).unwrap();
-        let found = usual(&usual_socket, &all);
-        assert_eq!(found.host, format!("unix://{}", alive.display()));
-        assert_eq!(found.to_string(), format!("unix://{} (found, OrbStack)", alive.display()));
-        // A link without a target is no socket.
-        std::os::unix::fs::symlink(folder.path().join("gone.sock"), &usual_socket).unwrap();
-        assert_eq!(usual(&usual_socket, &all), found);
-        std::fs::remove_file(&usual_socket).unwrap();
-        // The default socket is used as soon as it exists, even if it does not answer.
-        std::fs::write(&usual_socket, "").unwrap();
-        assert_eq!(usual(&usual_socket, &all), Endpoint::new(DEFAULT, ChosenBy::Default));
     }
 
     #[test]

@@ -28,10 +28,6 @@ pub(crate) const DATABASE_FILES: [&str; 4] = ["grafana.db", "grafana.db-wal", "g
 /// The files that clipper-metrics keeps next to it.
 pub(crate) const OWN_FILES: [&str; 4] = ["admin_password", "admin_password.new", "version", "version.new"];
 
-/// The path of the password in the container. It is stored next to the database that it opens, and
-/// is deleted together with it.
-pub const PASSWORD_PATH: &str = "/var/lib/grafana/clipper-metrics/admin_password";
-const FOLDER: &str = "/var/lib/grafana/clipper-metrics";
 /// The folder's name in the volume.
 pub(crate) const OWN_FOLDER: &str = "clipper-metrics";
 const PASSWORD: &str = OWN_FILES[0];
@@ -41,16 +37,21 @@ const PENDING: &str = OWN_FILES[1];
 const VERSION: &str = OWN_FILES[2];
 /// The version about to run, according to its image's tag.
 const INTENDED: &str = OWN_FILES[3];
-/// Grafana's database, which exists once Grafana has run.
-const DATABASE: &str = "/var/lib/grafana/grafana.db";
 /// The volume's root, where archives are unpacked.
-pub(crate) const VOLUME: &str = "/var/lib/grafana";
+pub(crate) const VOLUME: &str = Role::Grafana.data_path();
 /// The mode of these files: their owner can read them, and only clipper-metrics writes them.
 pub(super) const PRIVATE: u32 = 0o400;
 /// The user and group of Grafana's image, if the image names its user instead of giving a number.
 const OWNER: (u64, u64) = (472, 0);
 /// The size limit for reading: a password is one line.
 const LIMIT: usize = 64 << 10;
+
+/// The path of the password in the container. It is stored next to the database that it opens, and
+/// is deleted together with it.
+#[must_use]
+pub fn password_path() -> String {
+    format!("{VOLUME}/{OWN_FOLDER}/{PASSWORD}")
+}
 
 impl Docker {
     /// Reads the files; the container need not have been started.
@@ -59,7 +60,7 @@ impl Docker {
     /// [`Error::Docker`] if the engine does not answer.
     pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
         let doing = "read clipper-metrics's files in Grafana's volume";
-        let Some(archive) = self.read_archive(doing, container, FOLDER).await? else {
+        let Some(archive) = self.read_archive(doing, container, &format!("{VOLUME}/{OWN_FOLDER}")).await? else {
             // The engine answers in the same way if the container does not exist.
             return match self.find_by_id(doing, container).await? {
                 Some(_) => Ok(VolumeFiles::default()),
@@ -87,12 +88,12 @@ impl Docker {
         self.find(doing, read).await
     }
 
-    /// Whether Grafana has run on the container's volume.
+    /// Whether Grafana has run on the container's volume: its database then exists.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
     pub async fn has_database(&self, container: &str) -> Result<bool> {
-        self.has_path("check for Grafana's database", container, DATABASE).await
+        self.has_path("check for Grafana's database", container, &format!("{VOLUME}/{}", DATABASE_FILES[0])).await
     }
 
     pub(super) async fn has_path(&self, doing: &str, container: &str, path: &str) -> Result<bool> {

@@ -7,7 +7,8 @@ use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State, Volu
 use bollard::query_parameters::ListVolumesOptionsBuilder;
 use futures_util::future::try_join;
 
-use super::{Docker, container, labels, settings};
+use super::listing::serves;
+use super::{Docker, labels, settings};
 use crate::error::Result;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::instances::{Instance, Member, MemberState};
@@ -72,7 +73,7 @@ fn member(
 ) -> Member {
     let remembered = settings::among(volumes, name).values.unwrap_or_default();
     let external = remembered.get(&format!("{role}-url")).map(|url| printable(&url.value));
-    let Some(own) = containers.iter().find(|one| container::serves(one, name, role)) else {
+    let Some(own) = containers.iter().find(|one| serves(one, name, role)) else {
         let state = if external.is_some() { MemberState::External } else { MemberState::Absent };
         return Member { state, url: external };
     };

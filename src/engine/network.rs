@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use bollard::models::{ContainerSummary, EndpointSettings, NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
-use super::container::{is_up, name_of};
+use super::listing::{is_up, name_of};
 use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::event::Event;

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, try_join_all};
 
 use super::address::is_address_check;
-use super::container::name_of;
+use super::listing::name_of;
 use super::{Docker, labels, podman};
 use crate::error::Result;
 use crate::model::role::Role;

@@ -12,9 +12,12 @@ use docker_credential::DockerCredential;
 use futures_util::{Stream, StreamExt};
 use tokio::time::Instant;
 
+use super::Docker;
 use super::transport::{TooLarge, for_stream};
 use crate::error::{Error, PullFailure, Result};
+use crate::model::event::Event;
 use crate::model::image::ImageRef;
+use crate::model::stack::DesiredContainer;
 use crate::model::text::excerpt;
 
 /// A pull without progress for this long has failed.
@@ -128,6 +131,26 @@ impl Progress {
         self.layers.values().fold((0, 0), |(current, total), layer| {
             (current.saturating_add(layer.current), total.saturating_add(layer.total))
         })
+    }
+}
+
+impl Docker {
+    /// Pulls an image; an interrupted transfer is retried once.
+    ///
+    /// # Errors
+    /// If the image cannot be pulled.
+    pub async fn pull(&self, spec: &DesiredContainer) -> Result<()> {
+        let (role, image) = (spec.role, &spec.config.image);
+        let report = |progress: &Progress| {
+            self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });
+        };
+        match pull(&self.client, image, self.is_podman.get(), report).await {
+            Err(Error::Pull { failure, .. }) if failure.is_passing() => {
+                self.listener.on(Event::Note(&format!("the transfer of {image} was interrupted; retrying")));
+                pull(&self.client, image, self.is_podman.get(), report).await
+            }
+            result => result,
+        }
     }
 }
 

@@ -28,7 +28,8 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-use super::{REQUEST_TIMEOUT, url_safe_credentials};
+use super::REQUEST_TIMEOUT;
+use super::connect::url_safe_credentials;
 
 /// The size limit of an answer that is read as a whole. A list of a thousand containers takes about
 /// five million bytes.

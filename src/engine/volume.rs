@@ -6,7 +6,7 @@
 use bollard::models::{Volume as EngineVolume, VolumeCreateRequest};
 use bollard::query_parameters::RemoveVolumeOptions;
 
-use super::container::name_of;
+use super::listing::name_of;
 use super::{Docker, labels};
 use crate::error::{Error, ForeignObject, Refusal, Result};
 use crate::model::observed::VolumeState;

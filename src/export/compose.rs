@@ -12,7 +12,7 @@ use super::{
     Secrecy, database, from_file, home, provisioned, provisioning, provisioning_files, readme, variable, yaml,
 };
 use crate::digest::fingerprint;
-use crate::engine::PASSWORD_PATH;
+use crate::engine::password_path;
 use crate::error::{Error, Result};
 use crate::grafana::provisioning::INFLUXDB_PASSWORD;
 use crate::model::container_config::ContainerConfig;
@@ -33,7 +33,7 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let stack = material.stack;
     let files = provisioning(material, &stack.data_source.url, &variable(INFLUXDB_PASSWORD), true)?;
     let folders = ["datasources"].into_iter().chain((!files.dashboards.is_empty()).then_some("dashboards"));
-    let stored = material.has_stored_password.then(|| from_file(PASSWORD_PATH));
+    let stored = material.has_stored_password.then(|| from_file(&password_path()));
     let mut services = Map::new();
     for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
         let made = &spec.config;

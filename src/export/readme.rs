@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::compose::NETWORK;
 use super::{FOLDER, File, Material, is_known_to_containers_only, kubernetes};
-use crate::engine::PASSWORD_PATH;
+use crate::engine::password_path;
 use crate::grafana::provisioning::{INFLUXDB_PASSWORD, Provisioning};
 use crate::model::invocation::{shell_word, typed_option};
 use crate::model::retention::Retention;
@@ -47,7 +47,7 @@ pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
     let volumes: Vec<String> = volumes.map(|spec| format!("`{}`", spec.config.volume)).collect();
     let mut status = status(stack);
     if material.has_stored_password {
-        let password = docker(stack, &format!("compose exec -T grafana cat {PASSWORD_PATH}"));
+        let password = docker(stack, &format!("compose exec -T grafana cat {}", password_path()));
         status = format!("{password} |\n  {status} --grafana-password-file /dev/stdin");
     }
     let there = match &stack.engine {

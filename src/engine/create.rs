@@ -1,0 +1,175 @@
+//! Creates containers: translates their configuration to the engine's request.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
+
+use super::labels::{self, Labels};
+use super::{Docker, files};
+use crate::error::{Error, Result};
+use crate::model::container_config::{ContainerConfig, PasswordSource};
+use crate::model::role::Role;
+use crate::model::stack::DesiredContainer;
+
+/// The environment of a private Grafana beyond its specification, which overrides the image's
+/// settings: a rejected password is then a wrong password, rather than the effect of a disabled way
+/// to sign in or of a locked account.
+const PRIVATE: [&str; 5] = [
+    "GF_AUTH_ANONYMOUS_ENABLED=false",
+    "GF_AUTH_BASIC_ENABLED=true",
+    "GF_AUTH_DISABLE_LOGIN=false",
+    "GF_AUTH_DISABLE_LOGIN_FORM=false",
+    "GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true",
+];
+
+/// Properties of a new container beyond its specification.
+#[derive(Debug, Clone, Copy)]
+pub struct Creation<'a> {
+    /// The instance.
+    pub instance: &'a str,
+    /// Grafana's first administrator, if it is not Grafana's default.
+    pub grafana_user: Option<&'a str>,
+    /// Whether only this program can reach it: Grafana then offers every way to sign in, and never
+    /// locks an account.
+    pub private: bool,
+    /// The engine's id of an image to use instead of the specified one.
+    pub image: Option<&'a str>,
+}
+
+impl Docker {
+    /// Creates a container and returns its id.
+    ///
+    /// # Errors
+    /// [`Error::Raced`] if the network is gone, [`Error::Docker`] if the engine returns an error.
+    pub async fn create_container(
+        &self,
+        creation: Creation<'_>,
+        spec: &DesiredContainer,
+        config: &ContainerConfig,
+    ) -> Result<String> {
+        let instance = creation.instance;
+        let network = self.network(instance).await?;
+        let doing = format!("create container {}", spec.name);
+        let Some(network) = network.id() else {
+            return Err(Error::Raced { doing, why: format!("network {instance} is gone") });
+        };
+        let volume = self.volume_labels(instance, spec).await?;
+        let mut body = body(creation, spec.role, config, network, volume);
+        if config.host_gateway
+            && let Some(host) = &mut body.host_config
+        {
+            let address = self.host_address(instance).await?;
+            host.extra_hosts = address.map(|address| vec![format!("{}:{address}", ContainerConfig::HOST_NAME)]);
+        }
+        if self.is_podman.get()
+            && let Some(host) = &mut body.host_config
+        {
+            // With Podman, a port at the wildcard address is published at that address only.
+            for binding in host.port_bindings.iter_mut().flat_map(|bindings| bindings.values_mut()).flatten().flatten()
+            {
+                binding.host_ip.take_if(|ip| ip.as_str() == "0.0.0.0");
+            }
+        }
+        let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        Ok(self.call(&doing, self.client.create_container(Some(options), body)).await?.id)
+    }
+}
+
+/// The request that creates a container. `volume` holds the labels for a volume that has vanished
+/// since it was inspected: the engine would create it without labels.
+fn body(
+    creation: Creation<'_>,
+    role: Role,
+    config: &ContainerConfig,
+    network: &str,
+    volume: Labels,
+) -> ContainerCreateBody {
+    let port = format!("{}/tcp", role.port());
+    let publish = config.publish;
+    let host_port = if publish.port() == 0 { String::new() } else { publish.port().to_string() };
+    let binding = PortBinding { host_ip: Some(publish.ip().to_string()), host_port: Some(host_port) };
+    let mut env: Vec<String> = config.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if role == Role::Grafana {
+        if config.password == PasswordSource::File {
+            env.push(format!("GF_SECURITY_ADMIN_PASSWORD=$__file{{{}}}", files::password_path()));
+        }
+        env.extend(creation.grafana_user.map(|user| format!("GF_SECURITY_ADMIN_USER={user}")));
+        if creation.private {
+            env.extend(PRIVATE.map(String::from));
+        }
+    }
+    let text = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
+    };
+    let host_config = HostConfig {
+        port_bindings: Some(HashMap::from([(port.clone(), Some(vec![binding]))])),
+        network_mode: Some(network.to_string()),
+        mounts: Some(vec![Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(config.volume.clone()),
+            target: Some(role.data_path().into()),
+            volume_options: Some(MountVolumeOptions { labels: Some(volume), ..MountVolumeOptions::default() }),
+            ..Mount::default()
+        }]),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+            maximum_retry_count: None,
+        }),
+        log_config: Some(HostConfigLogConfig {
+            typ: Some("json-file".into()),
+            config: Some(text(&ContainerConfig::LOG_LIMIT)),
+        }),
+        cap_drop: Some(vec!["ALL".into()]),
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        readonly_rootfs: Some(config.read_only),
+        tmpfs: config.read_only.then(|| text(&[("/tmp", "")])),
+        ..HostConfig::default()
+    };
+    let endpoint = EndpointSettings { aliases: Some(vec![role.name().to_string()]), ..EndpointSettings::default() };
+    ContainerCreateBody {
+        image: Some(creation.image.map_or_else(|| config.image.to_string(), String::from)),
+        env: Some(env),
+        labels: Some(labels::of_container(creation.instance, role, config)),
+        exposed_ports: Some(vec![port]),
+        host_config: Some(host_config),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(network.to_string(), endpoint)])),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vanished_volume_is_recreated_with_its_labels() {
+        let config = ContainerConfig {
+            publish: "127.0.0.1:0".parse().unwrap(),
+            read_only: false,
+            password: PasswordSource::File,
+            ..crate::samples::container_config(Role::Grafana)
+        };
+        let creation = Creation { instance: "x", grafana_user: Some("me"), private: true, image: None };
+        let labels = labels::of_volume(
+            "x",
+            Role::Grafana,
+            Some("472"),
+            &crate::model::image::ImageRef::parse("grafana:1.2").unwrap(),
+        );
+        let body = body(creation, Role::Grafana, &config, "n", labels.clone());
+        let host = body.host_config.unwrap();
+        let mount = host.mounts.unwrap().remove(0);
+        assert_eq!(mount.volume_options.unwrap().labels, Some(labels));
+        // The engine chooses the port, and the environment contains no secret.
+        assert_eq!(host.port_bindings.unwrap()["3000/tcp"].as_ref().unwrap()[0].host_port.as_deref(), Some(""));
+        let environment = body.env.unwrap().join(" ");
+        assert!(environment.contains("GF_SECURITY_ADMIN_USER=me") && environment.contains("$__file{/var/lib/grafana/"));
+        assert!(PRIVATE.iter().all(|variable| environment.contains(variable)), "{environment}");
+    }
+}

@@ -1,0 +1,191 @@
+//! The engine's state of an instance: its containers, volumes, images and network.
+
+use bollard::models::{ContainerSummary, Volume as EngineVolume};
+use futures_util::future::{join, join4, try_join3};
+
+use super::inspection::seen_container;
+use super::listing::{find_container, is_name_taken, port_holder, serves, volume_user};
+use super::ownership::Listed;
+use super::{Docker, labels, network, settings};
+use crate::error::Result;
+use crate::model::container_config::ContainerConfig;
+use crate::model::observed::{
+    ContainerState, Image, ManagedServer, Network, OurContainer, PortHolder, RunState, StoredSettings, VolumeState,
+};
+use crate::model::role::Role;
+use crate::model::stack::{DesiredContainer, Service, Stack};
+use crate::model::text::printable;
+
+/// The engine's state of one role.
+#[derive(Debug)]
+pub struct SeenRole {
+    /// The specified image.
+    pub image: Option<Image>,
+    /// The volume.
+    pub volume: VolumeState,
+    /// The container.
+    pub container: ContainerState,
+    /// The other holder of the specified port.
+    pub port_holder: Option<PortHolder>,
+    /// Another running container that mounts the volume at the server's data path.
+    pub volume_user: Option<String>,
+    /// The managed container that an external server's URL leads to.
+    pub managed_behind: Option<ManagedServer>,
+}
+
+/// The engine's state of an instance.
+#[derive(Debug)]
+pub struct Seen {
+    /// The network.
+    pub network: Network,
+    /// Names of running containers of other owners on that network.
+    pub network_users: Vec<String>,
+    /// The remembered settings.
+    pub settings: StoredSettings,
+    /// The roles, in the order of [`Role::ALL`].
+    pub roles: [SeenRole; 2],
+    /// Other instances.
+    pub others: Vec<String>,
+    /// Names of containers that carry the instance's labels but do not belong to it.
+    pub lookalikes: Vec<String>,
+}
+
+impl Docker {
+    /// The engine's state of the stack.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
+        let instance = &stack.instance;
+        let (listed, network, volumes) =
+            try_join3(self.listed(instance), self.network(instance), self.volumes_of(instance)).await?;
+        let (influxdb, grafana) = join(
+            self.role(stack, Role::Influxdb, &listed, &volumes, &network),
+            self.role(stack, Role::Grafana, &listed, &volumes, &network),
+        )
+        .await;
+        Ok(Seen {
+            network_users: network::users(&listed.containers, instance, &network),
+            network,
+            settings: settings::among(&volumes, instance),
+            roles: [influxdb?, grafana?],
+            others: others(&listed.containers, instance),
+            lookalikes: listed.lookalikes,
+        })
+    }
+
+    async fn role(
+        &self,
+        stack: &Stack,
+        role: Role,
+        listed: &Listed,
+        volumes: &[EngineVolume],
+        network: &Network,
+    ) -> Result<SeenRole> {
+        let all = listed.containers.as_slice();
+        let spec = stack.container(role);
+        let (image, volume, container, managed_behind) = join4(
+            async {
+                match spec {
+                    Some(spec) => self.image(spec).await,
+                    None => Ok(None),
+                }
+            },
+            self.volume_among(volumes, &stack.instance, role, spec.is_some()),
+            self.container(&stack.instance, role, listed, network),
+            async {
+                match stack.service(role) {
+                    Service::Container(_) => None,
+                    Service::External { url } => self.managed_behind(url, &stack.instance, all).await,
+                }
+            },
+        )
+        .await;
+        let port_holder = spec.and_then(|spec| port_holder(all, &stack.instance, spec.role, spec.config.publish));
+        let volume_user = spec.and_then(|spec| volume_user(all, &stack.instance, spec.role, &spec.config.volume));
+        let (image, volume, container) = (image?, volume?, container?);
+        Ok(SeenRole { image, volume, container, port_holder, volume_user, managed_behind })
+    }
+
+    /// The specified image, if the engine has it.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn image(&self, spec: &DesiredContainer) -> Result<Option<Image>> {
+        match &spec.pinned_image {
+            Some(id) => self.image_called(id).await,
+            None => self.image_called(&spec.config.image.to_string()).await,
+        }
+    }
+
+    /// The image with that name, if the engine has it.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn image_called(&self, name: &str) -> Result<Option<Image>> {
+        let found = self.find(&format!("inspect image {name}"), self.client.inspect_image(name)).await?;
+        Ok(found.map(|image| Image {
+            id: image.id.unwrap_or_default(),
+            user: image.config.and_then(|config| config.user).unwrap_or_default(),
+        }))
+    }
+
+    /// The role's container, identified by its labels and its volume, whatever its name.
+    async fn container(
+        &self,
+        instance: &str,
+        role: Role,
+        listed: &Listed,
+        network: &Network,
+    ) -> Result<ContainerState> {
+        let all = listed.containers.as_slice();
+        let id = match find_container(all, instance, role) {
+            Ok(id) => id,
+            Err(state) => return Ok(state),
+        };
+        let Some(found) = listed.inspected.get(&id).cloned() else { return Ok(ContainerState::Absent) };
+        let mut state = seen_container(instance, role, network, found);
+        if let ContainerState::Ours(actual) = &mut state {
+            actual.name_taken = is_name_taken(all, instance, role);
+            if role == Role::Grafana && actual.run == RunState::Created {
+                actual.has_data = Some(self.has_database(&id).await?);
+            }
+        }
+        Ok(state)
+    }
+
+    /// A managed container by its id, without its network.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub(super) async fn ours(&self, role: Role, id: &str) -> Result<Option<OurContainer>> {
+        let doing = format!("inspect the container of {}", role.title());
+        let found = self.find_by_id(&doing, id).await?;
+        Ok(found.and_then(|found| seen_container("", role, &Network::Free, found).ours().cloned()))
+    }
+
+    /// The configurations that the instance's containers were created from.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if the engine does not answer.
+    pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<ContainerConfig>)>> {
+        let containers = self.containers(instance).await?;
+        let mut found = Vec::new();
+        for role in Role::ALL {
+            let own = containers.iter().filter(|container| serves(container, instance, role));
+            found.extend(own.map(|container| (role, labels::config(container.labels.as_ref()))));
+        }
+        Ok(found)
+    }
+}
+
+/// Other instances.
+fn others(all: &[ContainerSummary], instance: &str) -> Vec<String> {
+    let names: std::collections::BTreeSet<String> = all
+        .iter()
+        .filter_map(|container| container.labels.as_ref()?.get(labels::INSTANCE))
+        .filter(|name| *name != instance)
+        .map(|name| printable(name))
+        .collect();
+    names.into_iter().collect()
+}
