@@ -69,24 +69,9 @@ impl Session {
     async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let time = micros_since_1970();
         connections.grafana.logins.forget_facts();
-        let nothing = || SeenRole {
-            image: None,
-            volume: VolumeState::Absent,
-            container: ContainerState::Absent,
-            port_holder: None,
-            volume_user: None,
-            managed_behind: None,
-        };
         let seen = match &self.docker {
             Some(docker) => docker.observe(&self.stack).await?,
-            None => Seen {
-                network: Network::Free,
-                network_users: Vec::new(),
-                settings: StoredSettings::default(),
-                roles: [nothing(), nothing()],
-                others: Vec::new(),
-                lookalikes: Vec::new(),
-            },
+            None => without_engine(),
         };
         let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
         self.locate(&mut connections.influxdb, &influxdb.container);
@@ -98,10 +83,9 @@ impl Session {
             grafana.port_holder = grafana.port_holder.or(grafana_process?);
         }
         let read = self.read_content(&mut connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
-        let (influxdb_probe, grafana_probe) = match depth {
-            Depth::EngineOnly => {
-                (Ok((ServerResponse::Unasked, None)), Ok((ServerResponse::Unasked, None, LoginState::default())))
-            }
+        let unasked = || (ServerResponse::Unasked, None, LoginState::default());
+        let (from_influxdb, from_grafana) = match depth {
+            Depth::EngineOnly => (Ok((ServerResponse::Unasked, None)), Ok(unasked())),
             Depth::Servers => {
                 let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
                 let ask_influxdb = self.ask_influxdb(&connections.influxdb, &influxdb.container, &network);
@@ -110,49 +94,73 @@ impl Session {
                 join(ask_influxdb, ask_grafana).await
             }
         };
-        let (grafana_probe, unreadable) = match grafana_probe {
-            Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => {
-                ((ServerResponse::Unasked, None, LoginState::default()), Some(why))
-            }
+        let (from_grafana, unreadable) = match from_grafana {
+            Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => (unasked(), Some(why)),
             answer => (answer?, None),
         };
-        let (grafana_probe, grafana_version, login) = grafana_probe;
-        let (influxdb_probe, influxdb_version) = influxdb_probe?;
-        if influxdb.managed_behind.is_none() && influxdb_probe.state().is_some() {
-            influxdb.managed_behind = self.forwarded_to(&connections.influxdb, &influxdb.container).await?;
-        }
-        if grafana.managed_behind.is_none() && grafana_probe.state().is_some() {
-            grafana.managed_behind = self.forwarded_to(&connections.grafana, &grafana.container).await?;
-        }
-        let free = |role, seen: &SeenRole| {
-            let held = seen.port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
-            held.then(|| self.free_port(self.stack.container(role)?.config.publish)).flatten()
-        };
-        let free_ports = [free(Role::Influxdb, &influxdb), free(Role::Grafana, &grafana)];
-        let influxdb =
-            ObservedServer { free_port: free_ports[0], ..server(influxdb, influxdb_probe, influxdb_version) };
-        let mut grafana =
-            ObservedServer { free_port: free_ports[1], login, ..server(grafana, grafana_probe, grafana_version) };
-        let is_ours = self.stack.container(Role::Grafana).is_some() && grafana.container.ours().is_some();
+        let (probe, version) = from_influxdb?;
+        let influxdb = self.observed(&connections.influxdb, influxdb, probe, version).await?;
+        let (probe, version, login) = from_grafana;
+        let grafana = self.observed(&connections.grafana, grafana, probe, version).await?;
+        let mut grafana = ObservedServer { login, ..grafana };
         match read {
             Some(Ok(content)) => grafana.content = Some(content),
             Some(Err(why)) => grafana.unreadable = Some(why),
             None if unreadable.is_some() => grafana.unreadable = unreadable,
-            // The file shows the recorded version if the volume was created for another one. The login may have read
-            // the files already.
-            None if is_ours => {
-                let runs = grafana.running_version();
-                let files = if runs.is_some() && runs != grafana.label() {
-                    Some(self.files(&mut connections.grafana).await?)
-                } else {
-                    connections.grafana.logins.files.clone()
-                };
-                grafana.content = files.map(|files| VolumeContent { files, copy: None });
-            }
-            None => {}
+            None => grafana.content = self.recorded(&mut connections.grafana, &grafana).await?,
         }
         grafana.last_image = self.last_image(&grafana).await?;
         Ok(Observed { time, engine: None, network, network_users, settings, influxdb, grafana, others, lookalikes })
+    }
+
+    /// Completes the engine's state of a role by its server's answer.
+    async fn observed<S>(
+        &self,
+        connection: &Connection,
+        seen: SeenRole,
+        probe: ServerResponse<S>,
+        version: Option<String>,
+    ) -> Result<ObservedServer<S>> {
+        let SeenRole { image, volume, container, port_holder, volume_user, mut managed_behind } = seen;
+        if managed_behind.is_none() && probe.state().is_some() {
+            managed_behind = self.forwarded_to(connection, &container).await?;
+        }
+        let is_held = port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
+        let spec = self.stack.container(connection.role).filter(|_| is_held);
+        Ok(ObservedServer {
+            free_port: spec.and_then(|spec| self.free_port(spec.config.publish)),
+            image,
+            volume,
+            container,
+            port_holder,
+            volume_user,
+            managed_behind,
+            probe,
+            version,
+            login: LoginState::default(),
+            content: None,
+            unreadable: None,
+            last_image: None,
+        })
+    }
+
+    /// The recorded version, which the volume's label shows unless the volume was created for another one. The login
+    /// may have read the files already.
+    async fn recorded(
+        &self,
+        connection: &mut Connection,
+        grafana: &ObservedServer<observed::GrafanaState>,
+    ) -> Result<Option<VolumeContent>> {
+        if self.stack.container(Role::Grafana).is_none() || grafana.container.ours().is_none() {
+            return Ok(None);
+        }
+        let runs = grafana.running_version();
+        let files = if runs.is_some() && runs != grafana.label() {
+            Some(self.files(connection).await?)
+        } else {
+            connection.logins.files.clone()
+        };
+        Ok(files.map(|files| VolumeContent { files, copy: None }))
     }
 
     /// Reads Grafana's volume through its container, if the plan depends on the content; the inner error is a finding
@@ -309,21 +317,22 @@ fn is_published_on_loopback(actual: &OurContainer) -> bool {
     actual.published.map_or_else(|| actual.is_on_loopback(), |at| at.ip().is_loopback())
 }
 
-fn server<S>(seen: SeenRole, probe: ServerResponse<S>, version: Option<String>) -> ObservedServer<S> {
-    let SeenRole { image, volume, container, port_holder, volume_user, managed_behind } = seen;
-    ObservedServer {
-        image,
-        volume,
-        container,
-        port_holder,
-        volume_user,
-        free_port: None,
-        managed_behind,
-        probe,
-        version,
-        login: LoginState::default(),
-        content: None,
-        unreadable: None,
-        last_image: None,
+/// The state if both servers are external.
+fn without_engine() -> Seen {
+    let nothing = || SeenRole {
+        image: None,
+        volume: VolumeState::Absent,
+        container: ContainerState::Absent,
+        port_holder: None,
+        volume_user: None,
+        managed_behind: None,
+    };
+    Seen {
+        network: Network::Free,
+        network_users: Vec::new(),
+        settings: StoredSettings::default(),
+        roles: [nothing(), nothing()],
+        others: Vec::new(),
+        lookalikes: Vec::new(),
     }
 }

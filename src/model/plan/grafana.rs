@@ -4,15 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::{BlockReason, Blocker, Finding, Item, Kept, Resource, Step, UpOptions};
-use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::container_config::Difference;
 use crate::model::invocation::shell_word;
 use crate::model::observed::{
-    ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, DashboardState, DataSourceState, FolderState,
-    GrafanaState, OrganisationState, Query, Unreadable,
+    ActualDashboard, DashboardState, DataSourceState, FolderState, GrafanaState, OrganisationState, Query,
 };
 use crate::model::role::Role;
-use crate::model::stack::{DashboardId, DesiredDashboard, DesiredDataSource, MadeFor, Stack};
+use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Stack};
 
 /// Plans the objects inside Grafana. Only this plan creates a `fresh` one. The data source comes
 /// last: its existence shows that all objects before it, including the home page, were once
@@ -33,7 +31,7 @@ pub(super) fn inside(stack: &Stack, stored: Option<&GrafanaState>, options: UpOp
     }
     items.extend(dashboards);
     items.push(data_source(stack, stored, options));
-    items.extend(alerts(stack, stored, options));
+    items.extend(super::alerts::alerts(stack, stored, options));
     if is_unreadable {
         for item in &mut items {
             item.steps.clear();
@@ -53,23 +51,23 @@ const fn holds_unreadable(grafana: &GrafanaState) -> bool {
 /// own container they do: no other instance keeps objects there, so the settings decide. An
 /// external Grafana may hold objects of another instance with the same name, so the user has to
 /// confirm it.
-fn moves(stack: &Stack, options: UpOptions) -> bool {
+pub(super) fn moves(stack: &Stack, options: UpOptions) -> bool {
     options.move_data_source || stack.container(Role::Grafana).is_some()
 }
 
 /// The target of an object, if it differs from the stack's database.
-fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a MadeFor> {
+pub(super) fn elsewhere<'a>(stack: &Stack, made_for: &'a MadeFor) -> Option<&'a MadeFor> {
     (!made_for.is_same(&stack.data_source.made_for())).then_some(made_for)
 }
 
-fn made_for_difference(stack: &Stack, actual: &MadeFor) -> Difference {
+pub(super) fn made_for_difference(stack: &Stack, actual: &MadeFor) -> Difference {
     let desired = stack.data_source.made_for();
     let other = if actual.is_on_another_machine(&desired) { " on another machine" } else { "" };
     Difference { field: "made for".into(), actual: format!("{actual}{other}"), desired: desired.to_string() }
 }
 
 /// The options that make a run match an object's target.
-fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
+pub(super) fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
     let mut options = String::new();
     if made_for.url != stack.data_source.url {
         options.push_str(&format!(" --data-source-url {}", shell_word(&made_for.url)));
@@ -82,7 +80,7 @@ fn options_for(stack: &Stack, made_for: &MadeFor) -> String {
 
 /// An object with the instance's mark was created for another address or database: by this instance
 /// before InfluxDB moved, or by another instance with the same name.
-fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocker {
+pub(super) fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocker {
     let desired = stack.data_source.made_for();
     let moved = stack.command("up --move-data-source");
     if made_for.is_on_another_machine(&desired) {
@@ -114,37 +112,15 @@ fn conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Blocker {
     }
 }
 
-/// The same conflict while removing objects: those for another address or database may belong to
-/// another instance.
-fn kept_conflict(stack: &Stack, what: &str, made_for: &MadeFor) -> Finding {
-    let own = if made_for.is_on_another_machine(&stack.data_source.made_for()) {
-        format!(
-            "`{}` and then `{}` remove it",
-            stack.command("up --move-data-source"),
-            stack.command("down --deregister")
-        )
-    } else {
-        format!("`{}` removes it", stack.command(&format!("down --deregister{}", options_for(stack, made_for))))
-    };
-    Finding::Blocked(Blocker {
-        hint: format!("if it still belongs to this instance, {own}; otherwise omit --deregister"),
-        ..conflict(stack, what, made_for)
-    })
-}
-
-fn dashboard_name(stack: &Stack, id: DashboardId) -> String {
+pub(super) fn dashboard_name(stack: &Stack, id: DashboardId) -> String {
     format!("dashboard {:?}", stack.dashboard_identity(id).1)
 }
 
-fn data_source_name(stack: &Stack) -> String {
+pub(super) fn data_source_name(stack: &Stack) -> String {
     format!("data source {:?}", stack.data_source.name)
 }
 
-fn rule_name(rule: AlertRule) -> String {
-    format!("alert rule {:?}", rule.title())
-}
-
-fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Option<Item> {
+pub(super) fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Option<Item> {
     let finding = match stored.map(|grafana| &grafana.organisation) {
         Some(OrganisationState::Ambiguous(names)) => Finding::Blocked(Blocker {
             kind: BlockReason::Settings,
@@ -203,7 +179,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
         Some(DashboardState::Present(actual)) if actual.edited => {
             if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file and differs");
-                return Item::new(resource, provisioned(stack, why), vec![]);
+                return Item::new(resource, provisioned(stack, why).into(), vec![]);
             }
             match other(actual) {
                 // A dashboard that is kept needs no decision about its owner.
@@ -218,7 +194,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
                 (Finding::InSync, vec![])
             } else if actual.provisioned {
                 let why = format!("Grafana's dashboard {uid} is provisioned from a file, in another version");
-                return Item::new(resource, provisioned(stack, why), vec![]);
+                return Item::new(resource, provisioned(stack, why).into(), vec![]);
             } else if let Some(conflict) = other(actual) {
                 (conflict.into(), vec![])
             } else {
@@ -246,19 +222,18 @@ fn clash(stack: &Stack, id: DashboardId, what: &str, has_uid: bool) -> Finding {
         }
     };
     let folder = if has_uid { "" } else { "put the dashboard into a folder with --grafana-folder, " };
-    Finding::Blocked(Blocker {
-        kind: BlockReason::Foreign,
-        why: format!("Grafana already has {what}, which clipper-metrics did not {whence}"),
-        hint: format!("{folder}{change}, or rename or delete the other one in Grafana"),
-    })
+    taken(what, &whence, format!("{folder}{change}, or rename or delete the other one in Grafana")).into()
 }
 
-fn provisioned(stack: &Stack, why: String) -> Finding {
-    Finding::Blocked(Blocker {
-        kind: BlockReason::Foreign,
-        why,
-        hint: format!("update the provisioned file, or choose a --name other than {}", stack.instance),
-    })
+/// An object of another owner has the place of one of the instance's.
+pub(super) fn taken(what: &str, whence: &str, hint: String) -> Blocker {
+    let why = format!("Grafana already has {what}, which clipper-metrics did not {whence}");
+    Blocker { kind: BlockReason::Foreign, why, hint }
+}
+
+pub(super) fn provisioned(stack: &Stack, why: String) -> Blocker {
+    let hint = format!("update the provisioned file, or choose a --name other than {}", stack.instance);
+    Blocker { kind: BlockReason::Foreign, why, hint }
 }
 
 fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboard) -> Vec<Difference> {
@@ -294,11 +269,10 @@ fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions)
         None => Finding::Unknown,
         Some(DataSourceState::Missing) => Finding::Missing,
         Some(DataSourceState::Unreadable(why)) => Finding::Unreadable(why.clone()),
-        Some(DataSourceState::Foreign(what)) => Finding::Blocked(Blocker {
-            kind: BlockReason::Foreign,
-            why: format!("Grafana already has {what}, which clipper-metrics did not create"),
-            hint: "rename or delete it in Grafana, or start a second instance with --name".into(),
-        }),
+        Some(DataSourceState::Foreign(what)) => {
+            taken(what, "create", "rename or delete it in Grafana, or start a second instance with --name".into())
+                .into()
+        }
         Some(DataSourceState::Ours { fields, made_for, provisioned: is_provisioned }) => {
             let other = elsewhere(stack, made_for);
             let mut differences = data_source_differences(stack, fields);
@@ -314,7 +288,7 @@ fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions)
                     stack.data_source.uid,
                     list.join(", ")
                 );
-                provisioned(stack, why)
+                provisioned(stack, why).into()
             } else if let (Some(other), false) = (other, moves) {
                 conflict(stack, &data_source_name(stack), other).into()
             } else {
@@ -327,7 +301,7 @@ fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions)
 
 /// The differences of the stored data source. Settings for a proxy in front of InfluxDB are known
 /// only to the user.
-fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
+pub(super) fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> Vec<Difference> {
     let mut differences = Difference::between(fields, &stack.data_source.fields());
     if stack.may_have_proxy() {
         differences.retain(|difference| difference.field != DesiredDataSource::OTHER_SETTINGS);
@@ -335,233 +309,12 @@ fn data_source_differences(stack: &Stack, fields: &BTreeMap<String, String>) -> 
     differences
 }
 
-/// Plans the alert rules, if a setting turns them on or off.
-fn alerts(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions) -> Option<Item> {
-    let item = |finding, step| Some(Item::with_step(Resource::Alerts, finding, step));
-    let seen = stored.map(|grafana| &grafana.alerts);
-    let moves = moves(stack, options);
-    let settings = match &stack.alerts {
-        Alerts::NotManaged => return None,
-        Alerts::Off => {
-            return match seen {
-                None => item(Finding::Unknown, Step::DeleteAlertRules { moves }),
-                Some(AlertRulesState::Seen(seen)) => {
-                    removed_alerts(stack, seen, moves, |what, other| conflict(stack, what, other).into())
-                }
-                Some(AlertRulesState::Unreadable(why)) => {
-                    Some(Item::new(Resource::Alerts, Finding::Unreadable(why.clone()), vec![]))
-                }
-                Some(AlertRulesState::NotLookedAt | AlertRulesState::Unavailable(_)) => None,
-            };
-        }
-        Alerts::On(settings) => settings,
-    };
-    let shown = match stored.map(|grafana| &grafana.dashboard) {
-        Some(DashboardState::Present(actual)) => actual.objective,
-        _ => None,
-    };
-    let objective = stack.dashboard.objective.or(shown);
-    let overwrite = options.overwrite_dashboard;
-    let save = Step::SaveAlertRules { objective: stack.dashboard.objective, overwrite, moves };
-    let seen = match seen {
-        None | Some(AlertRulesState::NotLookedAt) => return item(Finding::Unknown, save),
-        Some(AlertRulesState::Unreadable(why)) => return item(Finding::Unreadable(why.clone()), save),
-        Some(AlertRulesState::Unavailable(why)) => {
-            let hint = format!("use another Grafana, or `{}`", stack.command("up --alerts=false"));
-            let blocked = Blocker { kind: BlockReason::Server, why: format!("no alerts: {why}"), hint };
-            return item(blocked.into(), save);
-        }
-        Some(AlertRulesState::Seen(seen)) => seen,
-    };
-    let (mut differences, mut has_edited, mut missing) = (Vec::new(), false, 0);
-    let from_file = |why: &str| {
-        let why = format!("Grafana's alert rule {why} is provisioned from a file and differs");
-        Some(Item::new(Resource::Alerts, provisioned(stack, why), vec![]))
-    };
-    for rule in AlertRule::ALL {
-        match seen.rule(rule) {
-            ActualRule::Clash(what) => {
-                let blocked = Blocker {
-                    kind: BlockReason::Foreign,
-                    why: format!("Grafana already has {what}, which clipper-metrics did not create"),
-                    hint: "rename or delete it in Grafana".into(),
-                };
-                return item(blocked.into(), save);
-            }
-            ActualRule::Missing => {
-                missing += 1;
-                let (field, desired) = (format!("rule {:?}", rule.title()), "present".into());
-                differences.push(Difference { field, actual: String::new(), desired });
-            }
-            ActualRule::Present { edited: true, provisioned: true, .. } => return from_file(rule.title()),
-            ActualRule::Present { edited: true, made_for, .. } => {
-                has_edited = true;
-                if let Some(other) = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for))
-                    && overwrite
-                    && !moves
-                {
-                    return item(conflict(stack, &rule_name(rule), other).into(), save);
-                }
-            }
-            ActualRule::Present { provisioned, fields, made_for, .. } => {
-                // Only a supplied file changes the objective of an existing rule.
-                let own = AlertSettings::objective(fields).filter(|_| stack.dashboard.objective.is_none());
-                let objective = own.or(objective).unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE);
-                let mut found = Difference::between(fields, &settings.fields(rule, objective));
-                let other = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
-                found.extend(other.map(|other| made_for_difference(stack, other)));
-                if *provisioned && !found.is_empty() {
-                    return from_file(rule.title());
-                }
-                if let (Some(other), false) = (other, moves) {
-                    return item(conflict(stack, &rule_name(rule), other).into(), save);
-                }
-                let named = |difference: Difference| Difference {
-                    field: format!("{} of {:?}", difference.field, rule.title()),
-                    ..difference
-                };
-                differences.extend(found.into_iter().map(named));
-            }
-        }
-    }
-    if has_edited && options.overwrite_dashboard {
-        return item(Finding::Requested("they were edited and are to be overwritten"), save);
-    }
-    match (missing, differences.is_empty()) {
-        (2, _) => item(Finding::Missing, save),
-        (_, false) => item(Finding::Differs(differences), save),
-        (_, true) if has_edited => Some(Item::new(Resource::Alerts, Finding::Edited, vec![])),
-        (_, true) => item(Finding::InSync, save),
-    }
-}
-
-/// Plans the removal of rules that are turned off. Edited rules are kept, and rules from a file or
-/// for another database are reported.
-fn removed_alerts(
-    stack: &Stack,
-    seen: &ActualAlerts,
-    moves: bool,
-    conflict: impl Fn(&str, &MadeFor) -> Finding,
-) -> Option<Item> {
-    let (mut is_removed, mut is_edited, mut from_file) = (false, false, None);
-    for rule in AlertRule::ALL {
-        let ActualRule::Present { edited, provisioned, made_for, .. } = seen.rule(rule) else { continue };
-        let other = made_for.as_ref().and_then(|made_for| elsewhere(stack, made_for));
-        match other {
-            _ if *provisioned => from_file = Some(rule),
-            _ if *edited => is_edited = true,
-            Some(other) if !moves => {
-                return Some(Item::new(Resource::Alerts, conflict(&rule_name(rule), other), vec![]));
-            }
-            _ => is_removed = true,
-        }
-    }
-    if is_removed {
-        let steps = vec![Step::DeleteAlertRules { moves }];
-        return Some(Item::new(Resource::Alerts, Finding::Requested("to be removed"), steps));
-    }
-    let from_file = from_file.map(|rule| {
-        provided(&rule_name(rule), {
-            let export = stack.command("export provisioning DIRECTORY --alerts=false");
-            format!("`{export}` updates the directory of the earlier export with files that delete it")
-        })
-    });
-    from_file.or(is_edited.then_some(Finding::Edited)).map(|finding| Item::new(Resource::Alerts, finding, vec![]))
-}
-
 /// A provisioned object, which Grafana's API cannot remove.
-fn provided(what: &str, hint: String) -> Finding {
+pub(super) fn provided(what: &str, hint: String) -> Finding {
     Finding::Kept(Kept {
         why: format!("Grafana's {what} is provisioned from a file, so it cannot be removed through the API"),
         hint,
     })
-}
-
-/// Plans the removal of this instance's objects from an external Grafana: only objects with its
-/// mark, and no edited dashboard.
-pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> {
-    let mut items = Vec::new();
-    match &stored.organisation {
-        OrganisationState::Present => {}
-        // Nothing was read.
-        OrganisationState::Ambiguous(_) | OrganisationState::Unreadable(_) => {
-            return organisation(stack, Some(stored)).into_iter().collect();
-        }
-        OrganisationState::Missing => {
-            let name = stack.organisation.as_deref().unwrap_or_default();
-            let blocked = Blocker {
-                kind: BlockReason::Settings,
-                why: format!("Grafana has no organisation {name:?}, so it holds none of this instance's objects"),
-                hint: "choose the one that holds the dashboard with --grafana-org".into(),
-            };
-            return vec![Item::new(Resource::Organisation, blocked.into(), vec![])];
-        }
-    }
-    let removal = |resource, step| Item::new(resource, Finding::Requested("to be removed"), vec![step]);
-    let missing = |resource| Item::new(resource, Finding::Missing, vec![]);
-    let from_file = |what: &str| provided(what, "remove it from the provisioning files".into());
-    let unreadable = |resource, why: &Unreadable| Item::new(resource, Finding::Unreadable(why.clone()), vec![]);
-    let mut is_kept = false;
-    for id in stack.dashboards() {
-        let (uid, ..) = stack.dashboard_identity(id);
-        let resource = Resource::Dashboard(id);
-        items.push(match stored.dashboard(id) {
-            DashboardState::Present(actual) if actual.provisioned => {
-                is_kept = true;
-                Item::new(resource, from_file(&format!("dashboard {uid}")), vec![])
-            }
-            DashboardState::Present(actual) if actual.edited => {
-                is_kept = true;
-                Item::new(resource, Finding::Edited, vec![])
-            }
-            DashboardState::Present(ActualDashboard { made_for: Some(made_for), .. })
-                if elsewhere(stack, made_for).is_some() =>
-            {
-                is_kept = true;
-                Item::new(resource, kept_conflict(stack, &dashboard_name(stack, id), made_for), vec![])
-            }
-            DashboardState::Present(_) => removal(resource, Step::DeleteDashboard(id)),
-            DashboardState::Unreadable(why) => {
-                is_kept = true;
-                unreadable(resource, why)
-            }
-            // An object with this uid that clipper-metrics did not create stays unchanged.
-            DashboardState::Missing | DashboardState::Clash { .. } => missing(resource),
-        });
-    }
-    items.push(match &stored.data_source {
-        DataSourceState::Ours { provisioned: true, .. } => {
-            Item::new(Resource::DataSource, from_file(&format!("data source {}", stack.data_source.uid)), vec![])
-        }
-        DataSourceState::Ours { made_for, .. } if elsewhere(stack, made_for).is_some() => {
-            Item::new(Resource::DataSource, kept_conflict(stack, &data_source_name(stack), made_for), vec![])
-        }
-        DataSourceState::Ours { fields, .. } if is_edited(stack, fields) => {
-            Item::new(Resource::DataSource, Finding::Edited, vec![])
-        }
-        DataSourceState::Ours { .. } => removal(Resource::DataSource, Step::DeleteDataSource),
-        DataSourceState::Unreadable(why) => unreadable(Resource::DataSource, why),
-        DataSourceState::Missing | DataSourceState::Foreign(_) => missing(Resource::DataSource),
-    });
-    match &stored.alerts {
-        AlertRulesState::Seen(seen) => {
-            items.extend(removed_alerts(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
-        }
-        AlertRulesState::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
-        AlertRulesState::NotLookedAt | AlertRulesState::Unavailable(_) => {}
-    }
-    // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
-    // depends on it.
-    if stored.folder == FolderState::Present && !is_kept {
-        items.push(removal(Resource::Folder, Step::DeleteFolder));
-    }
-    items
-}
-
-/// Whether a user changed the data source. InfluxDB's user is not remembered, so a difference there
-/// is not a change.
-fn is_edited(stack: &Stack, fields: &BTreeMap<String, String>) -> bool {
-    data_source_differences(stack, fields).iter().any(|difference| difference.field != "user")
 }
 
 pub(super) fn query(stored: Option<&GrafanaState>, database: &Item, inside: &[Item]) -> Item {

@@ -179,6 +179,17 @@ pub enum ContainerUse {
     Restore,
 }
 
+impl ContainerUse {
+    /// The name of its creation in JSON, and the step's text.
+    const fn creation(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Service => ("create_container", "create {}'s container"),
+            Self::Login => ("create_container_on_loopback", "create {}'s container on loopback only"),
+            Self::Restore => ("create_container_for_restore", "create {}'s container for its data"),
+        }
+    }
+}
+
 /// When a step runs. A phase begins once the previous one has succeeded for both roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
@@ -329,15 +340,10 @@ impl Step {
             Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
             &Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             &Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
-            Self::CreateContainer(new) => match new.usage {
-                ContainerUse::Service => (Server(new.role), "create_container", "create {}'s container"),
-                ContainerUse::Login => {
-                    (Server(new.role), "create_container_on_loopback", "create {}'s container on loopback only")
-                }
-                ContainerUse::Restore => {
-                    (Server(new.role), "create_container_for_restore", "create {}'s container for its data")
-                }
-            },
+            Self::CreateContainer(new) => {
+                let (action, text) = new.usage.creation();
+                (Server(new.role), action, text)
+            }
             Self::WriteFirstPassword(_) => (grafana, "ensure_password", "write {}'s password to its volume"),
             Self::TryLogin(Credential::Supplied) => (grafana, "try_password", "try the supplied login"),
             Self::TryLogin(_) => (grafana, "try_password", "try the login"),

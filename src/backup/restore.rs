@@ -1,0 +1,317 @@
+//! Creates an instance from a verified archive.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::archive::{Folder, Manifest, Target, Verified};
+use super::{CLEAN_UP_TIMEOUT, INFLUXDB_DATA, INFLUXDB_HOST, WAITING, expect_containers, machine};
+use crate::clock::micros_since_1970;
+use crate::engine::Docker;
+use crate::engine::files::{OWN_FOLDER, VOLUME};
+use crate::error::{Error, Result};
+use crate::model::event::{Event, ExecutedStep};
+use crate::model::image::ImageRef;
+use crate::model::observed::{ContainerState, Network, Observed, VolumeState};
+use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
+use crate::model::role::Role;
+use crate::model::stack::{Pull, Stack, UnfinishedRestore};
+use crate::model::version::Version;
+use crate::reconcile::{Connections, Depth, Outcome, Session, up};
+
+/// The directory from which InfluxDB restores its backup, in the data directory.
+const INFLUXDB_RESTORE: &str = "clipper-metrics-restore";
+
+/// A restore that this process starts.
+#[must_use]
+pub fn new_restore(archive: String, digest: String) -> UnfinishedRestore {
+    let process = std::process::id();
+    UnfinishedRestore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
+}
+
+/// Whether a restore may still be running: it was started on another machine, or its process is alive.
+fn may_run(restore: &UnfinishedRestore) -> bool {
+    let own = machine();
+    own.is_empty()
+        || restore.machine != own
+        || (restore.process != std::process::id() && process_lives(restore.process))
+}
+
+/// Whether a process exists on this machine, possibly of another user. Its id may have been reused.
+#[cfg(unix)]
+fn process_lives(process: u32) -> bool {
+    let process = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    let tested = process.map(rustix::process::test_kill_process);
+    matches!(tested, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
+}
+
+/// Processes are not checked on other systems; the lock keeps this user's runs apart.
+#[cfg(not(unix))]
+fn process_lives(_: u32) -> bool {
+    true
+}
+
+/// A sentence about an unfinished restore that may still be running.
+fn running_restore(stack: &Stack) -> Option<String> {
+    let UnfinishedRestore { archive, machine, process, .. } =
+        stack.replaced_restore.as_ref().filter(|restore| may_run(restore))?;
+    let run = if machine.is_empty() {
+        "another run of clipper-metrics".into()
+    } else {
+        format!("process {process} on {machine}")
+    };
+    Some(format!("the restore of {archive} into {}, started by {run}, may still be running", stack.instance))
+}
+
+/// Creates an instance from a verified file. `take_over` is called before an unfinished restore
+/// that may still be running is replaced, `trust` before anything is created, and `confirm` as in
+/// [`up`].
+///
+/// # Errors
+/// [`Error::Blocked`] or [`Error::Usage`] if an instance of that name exists or something else
+/// blocks it. After a failure or interruption before all data is restored, everything created is
+/// removed again; afterwards the instance stays, and [`up`] finishes it. A killed run leaves
+/// a record, with which only another restore can continue.
+pub(crate) async fn restore(
+    session: &Session,
+    archive: &Arc<Verified>,
+    take_over: impl AsyncFnOnce(&str) -> Result<()>,
+    trust: impl AsyncFnOnce() -> Result<()>,
+    confirm: impl AsyncFn(&str) -> Result<()>,
+    stop: impl Future<Output = ()>,
+) -> Result<Outcome> {
+    let stack = session.stack();
+    let mut executed = Vec::new();
+    let mut progress = Progress::Nothing;
+    let mut connections = session.connect();
+    let making = async {
+        expect_containers(stack, "restore")?;
+        let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
+        expect_nothing(stack, &seen)?;
+        expect_new_enough(stack, &archive.manifest)?;
+        let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
+        let plan = plan::up(&before_restore(stack), &plan::without_instance(&seen), options);
+        if let Some((resource, blocked)) = plan.blocked() {
+            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+        }
+        if let Some(run) = running_restore(stack) {
+            take_over(&run).await?;
+        }
+        trust().await?;
+        session.apply(&plan.only(is_fetched), &mut connections, &mut executed).await?;
+        // The verification may have taken long.
+        expect_nothing(stack, &session.observe(&mut connections, Depth::EngineOnly).await?)?;
+        progress = Progress::Something;
+        session.apply(&plan::begin_restore(), &mut connections, &mut executed).await?;
+        let left = session.observe(&mut connections, Depth::EngineOnly).await?;
+        session.apply(&plan::remove_unfinished(stack, &left), &mut connections, &mut executed).await?;
+        session.apply(&plan::make_for_restore(stack, &left), &mut connections, &mut executed).await?;
+        fill(session, archive, &mut connections, &mut executed).await?;
+        session.apply(&plan::finish_restore(), &mut connections, &mut executed).await?;
+        progress = Progress::Everything;
+        let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
+        executed.append(&mut outcome.executed);
+        Ok(outcome.status)
+    };
+    let result = tokio::select! {
+        biased;
+        result = making => result,
+        () = stop => Err(Error::Interrupted { hint: String::new() }),
+    };
+    match result {
+        Ok(status) => Ok(Outcome { executed, status }),
+        Err(error) => Err(after_failure(session, progress, error).await),
+    }
+}
+
+/// Undoes a failed restore, and adds to its error what is left.
+async fn after_failure(session: &Session, progress: Progress, mut error: Error) -> Error {
+    let stack = session.stack();
+    let left = match progress {
+        Progress::Nothing => "nothing was created: run the same command again".into(),
+        Progress::Something => match undo(session).await {
+            Undone::All => "everything created was removed".into(),
+            Undone::OfAnotherRun => {
+                format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
+            }
+            Undone::NotAll => format!("parts of it remain: `{}` removes them", stack.command("down --volumes")),
+        },
+        Progress::Everything => format!("all data is restored: `{}` finishes it", stack.command("up")),
+    };
+    if let Error::Publish { role, .. } = error {
+        // Its hint needs the instance's name, which the archive may have supplied.
+        let blocked =
+            Blocker { kind: BlockReason::PortTaken, why: error.to_string(), hint: error.hint(&stack.invocation) };
+        error = Error::Blocked { resource: Resource::Server(role), blocked };
+    }
+    match &mut error {
+        Error::Interrupted { hint } => *hint = left,
+        _ if matches!(progress, Progress::Nothing) => {}
+        _ => session.listener().on(Event::Warning(&left)),
+    }
+    error
+}
+
+/// The stack while there is no instance yet that `up` could change: suggested commands repeat the restore.
+fn before_restore(stack: &Stack) -> Stack {
+    let mut stack = stack.clone();
+    if let Some(restore) = &stack.restore {
+        stack.invocation = stack.invocation.restoring(Path::new(&restore.archive));
+    }
+    stack
+}
+
+/// The progress of a restore.
+#[derive(Clone, Copy)]
+enum Progress {
+    Nothing,
+    Something,
+    Everything,
+}
+
+/// Refuses to restore over an existing instance. The parts of an unfinished restore do not count as one, nor does a
+/// network that `down --volumes` kept for other containers.
+fn expect_nothing(stack: &Stack, seen: &Observed) -> Result<()> {
+    let has = |container: &ContainerState, volume: &VolumeState| {
+        *container != ContainerState::Absent || *volume != VolumeState::Absent
+    };
+    let is_there = has(&seen.influxdb.container, &seen.influxdb.volume)
+        || has(&seen.grafana.container, &seen.grafana.volume)
+        || seen.network == Network::Foreign
+        || !seen.settings.numbers.is_empty();
+    if !is_there || seen.settings.restore.is_some() {
+        return Ok(());
+    }
+    Err(Error::usage(
+        format!("an instance {} already exists on this engine, at least in part", stack.instance),
+        format!(
+            "choose another --name and other ports, or remove the existing one with `{}`",
+            stack.command("down --volumes")
+        ),
+    ))
+}
+
+/// Refuses an older Grafana, which must not start on a migrated database, and an older InfluxDB,
+/// which cannot read the copy.
+fn expect_new_enough(stack: &Stack, manifest: &Manifest) -> Result<()> {
+    for (role, made_of) in [(Role::Grafana, &manifest.grafana), (Role::Influxdb, &manifest.influxdb)] {
+        let image = stack.container(role).map(|spec| &spec.config.image);
+        let (actual, need) = (image.and_then(ImageRef::version), Version::parse(made_of));
+        if let (Some(image), Some(actual), Some(need)) = (image, actual, need)
+            && actual < need
+        {
+            return Err(Error::usage(
+                format!("the archive was created from {} {made_of}, and {image} is too old for it", role.title()),
+                format!("choose a newer image with --{role}-image"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a step only fetches something and changes nothing of the instance.
+const fn is_fetched(step: &Step) -> bool {
+    matches!(step, Step::PullImage(_))
+}
+
+/// Steps of one resource, in this order.
+fn steps_of(resource: Resource, steps: Vec<Step>) -> Plan {
+    Plan::new(vec![Item::new(resource, Finding::Requested("to be restored"), steps)])
+}
+
+/// Restores the data into the created containers.
+async fn fill(
+    session: &Session,
+    archive: &Arc<Verified>,
+    connections: &mut Connections,
+    executed: &mut Vec<ExecutedStep>,
+) -> Result<()> {
+    let docker = session.docker()?;
+    // Only the containers of this run: another run may take over the restore and create its own.
+    let influxdb = connections.influxdb.container()?.to_string();
+    let grafana = connections.grafana.container()?.to_string();
+    let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
+    let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
+    send(docker, &grafana, VOLUME, archive, Folder::Grafana, database).await?;
+    let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
+    send(docker, &grafana, VOLUME, archive, Folder::Own, own).await?;
+    if docker.container_id(&session.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
+        let why = "another run replaced its container".into();
+        return Err(Error::Raced { doing: "restore Grafana".into(), why });
+    }
+    // The content of the volume now decides which container Grafana gets, and what must be verified
+    // before it is published.
+    let remove = steps_of(Resource::Server(Role::Grafana), vec![Step::RemoveContainer(Role::Grafana)]);
+    session.apply(&remove, connections, executed).await?;
+    // At the private port, Clipper does not find InfluxDB and cannot create its database before the
+    // data is restored.
+    let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
+    session.apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed).await?;
+    // The server's own user reads and removes files that the engine creates as another user.
+    let backup = Target { folder: Some(INFLUXDB_RESTORE), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
+    send(docker, &influxdb, INFLUXDB_DATA, archive, Folder::Influxdb, backup).await?;
+    let doing = "restore InfluxDB's data";
+    let directory = format!("{INFLUXDB_DATA}/{INFLUXDB_RESTORE}");
+    for (name, holds) in &archive.manifest.databases {
+        let command = ["influxd", "restore", "-portable", "-host", INFLUXDB_HOST, "-db", name, &directory];
+        let restored = docker.run_inside(doing, &influxdb, &command).await;
+        // For InfluxDB, restoring an empty database is a failure, after which the database may or
+        // may not exist.
+        if *holds {
+            restored?;
+        } else {
+            session.influxdb(&connections.influxdb).create_database(name, None).await?;
+        }
+    }
+    docker.run_inside(doing, &influxdb, &["rm", "-rf", &directory]).await
+}
+
+/// Sends a folder of the archive to a container.
+async fn send(
+    docker: &Docker,
+    container: &str,
+    path: &str,
+    archive: &Arc<Verified>,
+    folder: Folder,
+    into: Target,
+) -> Result<()> {
+    let (sink, chunks) = mpsc::channel(WAITING);
+    let archive = Arc::clone(archive);
+    let reading = tokio::task::spawn_blocking(move || archive.extract(folder, &into, sink));
+    let sent = docker.upload(&format!("restore {}", folder.name()), container, path, chunks).await;
+    // A read error is more specific than the end of the stream.
+    let read = reading.await.map_err(|why| Error::Io {
+        doing: "read the archive".into(),
+        source: std::io::Error::other(why.to_string()),
+    })?;
+    read.and(sent)
+}
+
+/// The result of undoing a failed restore.
+enum Undone {
+    All,
+    NotAll,
+    /// Another run has started a restore or created an instance.
+    OfAnotherRun,
+}
+
+/// Removes everything that a failed restore created. Its record is removed last; it proves that the
+/// instance's objects do not belong to another run.
+async fn undo(session: &Session) -> Undone {
+    let removing = async {
+        let mut connections = session.connect();
+        let seen = session.observe(&mut connections, Depth::EngineOnly).await?;
+        if seen.settings.restore != session.stack().restore {
+            let is_gone = seen.settings.numbers.is_empty() && seen.influxdb.container == ContainerState::Absent;
+            return Ok(if is_gone { Undone::All } else { Undone::OfAnotherRun });
+        }
+        let plan = plan::down(session.stack(), &seen, true);
+        session.apply(&plan, &mut connections, &mut Vec::new()).await?;
+        Ok::<_, Error>(Undone::All)
+    };
+    match tokio::time::timeout(3 * CLEAN_UP_TIMEOUT, removing).await {
+        Ok(Ok(undone)) => undone,
+        Ok(Err(_)) | Err(_) => Undone::NotAll,
+    }
+}

@@ -1,0 +1,42 @@
+//! Plans the network of the containers.
+
+use super::blockers::foreign;
+use super::{Finding, Item, Kept, Resource, Step};
+use crate::model::container_config::Difference;
+use crate::model::observed::{Network, Observed};
+use crate::model::stack::Stack;
+use crate::model::text::attached;
+
+pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
+    let (finding, steps) = match &seen.network {
+        Network::Ours(_) if !stack.needs_engine() => {
+            return Some(unneeded_network(stack, seen, "no container needs it"));
+        }
+        _ if !stack.needs_engine() => return None,
+        Network::Ours(ids) if ids.len() > 1 => {
+            let difference =
+                Difference { field: "networks".into(), actual: ids.len().to_string(), desired: "1".into() };
+            (Finding::Differs(vec![difference]), vec![Step::RemoveSpareNetworks])
+        }
+        Network::Ours(_) => (Finding::InSync, vec![]),
+        Network::Free => (Finding::Missing, vec![Step::CreateNetwork]),
+        Network::Foreign => (foreign("network", &stack.instance, stack).into(), vec![]),
+    };
+    Some(Item::new(Resource::Network, finding, steps))
+}
+
+/// The instance's network when it is to be removed. A network that other containers use is kept.
+pub(super) fn unneeded_network(stack: &Stack, seen: &Observed, reason: &'static str) -> Item {
+    let (instance, users) = (&stack.instance, &seen.network_users);
+    if users.is_empty() {
+        return Item::new(Resource::Network, Finding::Requested(reason), vec![Step::RemoveNetwork]);
+    }
+    let docker = |arguments: String| stack.invocation.docker(&arguments);
+    let commands = users.iter().map(|user| docker(format!("network disconnect {instance} {user}")));
+    let commands: Vec<String> = commands.chain([docker(format!("network rm {instance}"))]).collect();
+    let kept = Kept {
+        why: format!("network {instance} is kept: {}", attached(users)),
+        hint: format!("`{}` removes it", commands.join(" && ")),
+    };
+    Item::new(Resource::Network, Finding::Kept(kept), vec![])
+}

@@ -1,0 +1,183 @@
+//! Plans `up`: all resources of a stack, in display order.
+
+use super::network::network;
+use super::server::{self, Inputs, server};
+use super::settings::{settings, unknown_settings};
+use super::{Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
+use crate::model::container_config::Difference;
+use crate::model::observed::{
+    ContainerState, InfluxdbState, Observed, ObservedServer, PortHolder, RunState, VolumeState,
+};
+use crate::model::retention::Retention;
+use crate::model::role::Role;
+use crate::model::stack::Stack;
+use crate::model::upgrade::{Upgrade, UpgradeState};
+
+/// The plan that turns the observed state into the desired state.
+#[must_use]
+pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
+    let mut items = Vec::new();
+    let network = network(stack, seen);
+    // A server's blocker is more specific, so it is reported first.
+    let (foreign, network) = match network {
+        Some(item) if matches!(item.finding, Finding::Blocked(_)) => (Some(item), None),
+        network => (None, network),
+    };
+    items.extend(network);
+    let upgrade = seen.settings.upgrade.as_ref();
+    let inputs = Inputs { stack, options, upgrade, time: seen.time };
+    let frees_port_first = |role| frees_port_first_for(stack, seen, role);
+    let (influxdb, _) = server(&inputs, Role::Influxdb, &seen.influxdb, frees_port_first(Role::Influxdb));
+    let (grafana, first_login) = server(&inputs, Role::Grafana, &seen.grafana, frees_port_first(Role::Grafana));
+    let is_known = unknown_settings(stack).is_none();
+    let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
+    let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
+    let database = database(influxdb_stores);
+    let retention = retention(stack, influxdb_stores);
+    let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
+    items.extend(match unfinished(stack, seen) {
+        Some(blocked) => Some(Item::new(Resource::Settings, blocked.into(), vec![])),
+        None => settings(stack, &seen.settings, keeps_retention),
+    });
+    let is_fresh = stack.container(Role::Grafana).is_some()
+        && seen.grafana.volume == VolumeState::Absent
+        && seen.grafana.container == ContainerState::Absent;
+    let inside = grafana::inside(stack, grafana_stores, options, is_fresh);
+    let query = grafana::query(grafana_stores, &database, &inside);
+    items.extend([influxdb, grafana]);
+    items.extend(foreign);
+    items.push(database);
+    items.extend(retention);
+    items.extend(inside);
+    items.push(query);
+    let mut plan = Plan { items, login: seen.grafana.login.accepted.or(first_login) };
+    if stack.container(Role::Grafana).is_some() && !plan.restores() {
+        // After the query, because accepting a new version also queries through the data source.
+        plan.items.extend(upgrade.and_then(finish_upgrade));
+    }
+    plan
+}
+
+/// Accepts the new image once it answers the dashboard's queries.
+fn finish_upgrade(upgrade: &Upgrade) -> Option<Item> {
+    let finding = Finding::Requested("the new image is not accepted yet");
+    let steps = [Step::ProveDashboard, Step::EndUpgrade(None)].map(|step| (Phase::End, step));
+    let is_tried = upgrade.state == UpgradeState::Unproven;
+    is_tried.then(|| Item { steps: steps.into(), ..Item::new(Resource::Upgrade, finding, vec![]) })
+}
+
+/// Removes the container that a run created only to read Grafana's volume, before the run ends with a blocker.
+#[must_use]
+pub fn withdraw(seen: &Observed) -> Option<Plan> {
+    let actual = seen.grafana.container.ours().filter(|actual| actual.run == RunState::Created)?;
+    let steps = server::removal(Role::Grafana, actual, seen.grafana.content.as_ref());
+    let finding = Finding::Requested("not needed any more");
+    Some(Plan::new(vec![Item::new(Resource::Server(Role::Grafana), finding, steps)]))
+}
+
+impl UpOptions {
+    /// The options that are left for the next plan after this one was executed.
+    #[must_use]
+    pub fn after(self, plan: &Plan) -> Self {
+        if plan.until() == Phase::End {
+            return Self::default();
+        }
+        let sets_password = |step: &Step| matches!(step, Step::ResetPassword(_) | Step::WriteFirstPassword(_));
+        Self {
+            pull: self.pull && !plan.executable().any(|step| matches!(step, Step::PullImage(_))),
+            reset_password: self.reset_password && !plan.executable().any(sets_password),
+            ..self
+        }
+    }
+}
+
+/// Whether the other role's container holds this role's port and is removed first.
+fn frees_port_first_for(stack: &Stack, seen: &Observed, role: Role) -> bool {
+    let (other, holder) = match role {
+        Role::Influxdb => (Role::Grafana, &seen.grafana.port_holder),
+        Role::Grafana => (Role::Influxdb, &seen.influxdb.port_holder),
+    };
+    stack.container(other).is_some() && *holder == Some(PortHolder::OtherRole(role))
+}
+
+/// Whether the retention period can be remembered: the database has it or will get it in this plan,
+/// and any loss of data is confirmed first.
+fn is_retention_settled(stack: &Stack, seen: &Observed, database: &Item, retention: Option<&Item>) -> bool {
+    let is_new = stack.container(Role::Influxdb).is_some() && seen.influxdb.volume == VolumeState::Absent;
+    is_new || database.finding == Finding::Missing || retention.is_none_or(|item| item.finding != Finding::Unknown)
+}
+
+/// The server's content, if it is known and still valid when its steps run: a server that is
+/// started or replaced may come back empty.
+fn stored<'a, S>(server: &Item, seen: &'a ObservedServer<S>) -> Option<&'a S> {
+    let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
+    let replaced = server.steps.iter().any(|(_, step)| matches!(step, Step::CreateContainer(_)));
+    if keeps && !replaced { seen.probe.state() } else { None }
+}
+
+fn database(stored: Option<&InfluxdbState>) -> Item {
+    let finding = match stored {
+        None => Finding::Unknown,
+        Some(influxdb) if influxdb.has_database => Finding::InSync,
+        Some(_) => Finding::Missing,
+    };
+    Item::with_step(Resource::Database, finding, Step::CreateDatabase)
+}
+
+/// Compares the retention period only if one is set. A missing database is created with it; while
+/// the current period is unreadable, it is not changed.
+fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
+    let desired = stack.retention?;
+    let Some(actual) = stored.filter(|influxdb| influxdb.has_database).map(|influxdb| influxdb.retention) else {
+        return Some(Item::new(Resource::Retention, Finding::Unknown, vec![]));
+    };
+    if actual == Some(desired) {
+        return Some(Item::new(Resource::Retention, Finding::InSync, vec![]));
+    }
+    let difference = Difference {
+        field: "retention".into(),
+        actual: actual.map(|actual| actual.to_string()).unwrap_or_default(),
+        desired: desired.to_string(),
+    };
+    let step = Step::SetRetention { from: actual };
+    Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
+}
+
+/// The current retention period, if the plan shortens it; the inner `None` means unknown.
+#[must_use]
+pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
+    let desired = stack.retention?;
+    let from = plan.steps().find_map(|(step, _)| match step {
+        Step::SetRetention { from } => Some(*from),
+        _ => None,
+    })?;
+    from.is_none_or(|from| desired.is_shorter_than(from)).then_some(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn a_retention_is_shortened_unless_the_actual_period_is_known_to_be_no_longer() {
+        let days = |days: u64| Retention::For(Duration::from_secs(days * 86_400));
+        let shortened = |desired, from| {
+            let step = Step::SetRetention { from };
+            let item = Item::new(Resource::Retention, Finding::Differs(vec![]), vec![step]);
+            let stack = Stack { retention: desired, ..samples::stack() };
+            shortened_retention(&stack, &Plan::new(vec![item]))
+        };
+        assert_eq!(shortened(Some(days(2)), Some(days(90))), Some(Some(days(90))));
+        assert_eq!(shortened(Some(days(2)), Some(Retention::Forever)), Some(Some(Retention::Forever)));
+        assert_eq!(shortened(Some(days(2)), None), Some(None), "an unknown period may be longer");
+        for (desired, from) in
+            [(Some(days(90)), Some(days(2))), (Some(days(2)), Some(days(2))), (Some(Retention::Forever), Some(days(2)))]
+        {
+            assert_eq!(shortened(desired, from), None, "{desired:?} {from:?}");
+        }
+        assert_eq!(shortened(None, Some(days(2))), None);
+    }
+}
