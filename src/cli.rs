@@ -83,12 +83,12 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     http::install_crypto_provider();
     let style = terminal::style(&cli.options, environment);
     let printer = output::choose(style);
+    let context = Context::new(&cli.options, environment, Rc::clone(&printer));
     let is_status = matches!(&cli.command, Command::Status(status) if !status.watch && !status.all);
     let supported = expect_supported_system(cfg!(windows), &cli.command);
     let result = supported.and_then(|()| terminal::check(&cli.options, is_status, style, environment)).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|source| Error::Io { doing: "start".into(), source })?;
-        let context = Context { options: &cli.options, environment, printer: Rc::clone(&printer) };
         let result = runtime.block_on(until_interrupted(&context, &cli.command));
         // Background tasks must not delay the exit.
         runtime.shutdown_background();
@@ -96,7 +96,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     });
     code(result.unwrap_or_else(|error| {
         printer.clear();
-        let _ = printer.print(Output::Failed(&error.failure(&inputs::invocation(&cli.options, environment))));
+        let _ = printer.print(Output::Failed(&error.failure(&inputs::invocation(&context))));
         error.exit()
     }))
 }
@@ -259,7 +259,7 @@ async fn until_interrupted(context: &Context<'_>, command: &Command) -> Result<E
             Command::Status(status) if status.watch => Ok(Exit::Done),
             Command::Demo(demo) if !demo.clear => Ok(Exit::Done),
             _ => {
-                let invocation = inputs::invocation(context.options, context.environment);
+                let invocation = inputs::invocation(context);
                 Err(Error::Interrupted { hint: after_interruption(command, &invocation) })
             }
         },
@@ -472,7 +472,9 @@ mod tests {
             ),
         ] {
             let cli = Cli::try_parse_from(std::iter::once("clipper-metrics").chain(words.split(' '))).unwrap();
-            let invocation = inputs::invocation(&cli.options, &Environment::default());
+            let environment = Environment::default();
+            let context = Context::new(&cli.options, &environment, output::choose(terminal::json_style()));
+            let invocation = inputs::invocation(&context);
             let hint = after_interruption(&cli.command, &invocation);
             assert!(hint.contains(expected), "{words}: {hint}");
         }

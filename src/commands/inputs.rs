@@ -8,7 +8,7 @@ use super::Context;
 use super::options::Options;
 use crate::clipper::file::{self, ClipperFile};
 use crate::digest::fingerprint;
-use crate::engine::endpoint::{self, Environment};
+use crate::engine::endpoint::Environment;
 use crate::engine::{address_of_this_machine, is_of_this_machine};
 use crate::error::{Error, Result};
 use crate::grafana;
@@ -35,6 +35,11 @@ pub(super) enum SettingsScope {
 /// Reads all inputs of this run, each once, because a secret may come from a pipe. Invalid values are reported before any
 /// request to the engine.
 pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result<Inputs> {
+    read_inputs_of(context, scope, None)
+}
+
+/// Reads the inputs for an instance whose name no input needs to contain.
+pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instance: Option<&str>) -> Result<Inputs> {
     let environment = context.environment;
     let mut given = context.options.settings.0.clone();
     let mut variables = from_environment(|name| environment.get(name).map(String::from));
@@ -46,6 +51,8 @@ pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result
     for paths in [&mut given, &mut variables].into_iter().filter_map(|values| values.get_mut(&Setting::Dashboard)) {
         *paths = absolute(paths)?;
     }
+    // A variable with separators only is empty, and counts as unset.
+    variables.retain(|_, value| !value.is_empty());
     let path =
         |setting: Setting| given.get(&setting).or_else(|| variables.get(&setting)).filter(|path| !path.is_empty());
     let file = path(Setting::Config).map(|path| read_clipper_file(Path::new(path))).transpose()?;
@@ -66,7 +73,7 @@ pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result
         let from_file = || from_file(Setting::CaFile).filter(|_| !given.contains_key(&Setting::CaFile));
         ca_file = path(Setting::CaFile).or_else(from_file).map(|path| read_ca_file(path)).transpose()?;
     }
-    let inputs = Inputs {
+    let mut inputs = Inputs {
         options: given,
         environment: variables,
         file,
@@ -80,6 +87,9 @@ pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result
         has_address: is_of_this_machine,
         read_dashboard,
     };
+    if let (None, Some(name)) = (inputs.given(Setting::Name), instance) {
+        inputs.options.insert(Setting::Name, name.into());
+    }
     match scope {
         SettingsScope::NameOnly => settings::check_values(&inputs)?,
         SettingsScope::Whole | SettingsScope::Removal => settings::check(&inputs)?,
@@ -88,11 +98,13 @@ pub(super) fn read_inputs(context: &Context<'_>, scope: SettingsScope) -> Result
 }
 
 /// The options of suggested commands, before any file is read.
-pub(crate) fn invocation(options: &Options, environment: &Environment) -> Invocation {
-    let variables = from_environment(|name| environment.get(name).map(String::from));
-    let endpoint = endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment);
-    let engine = endpoint.map_or_else(|_| engine_options(options), |endpoint| endpoint.options());
-    settings::invocation(&options.settings.0, &variables, &engine, false)
+pub(crate) fn invocation(context: &Context<'_>) -> Invocation {
+    let variables = from_environment(|name| context.environment.get(name).map(String::from));
+    let engine = match &context.endpoint {
+        Some(endpoint) => endpoint.options(),
+        None => engine_options(context.options),
+    };
+    settings::invocation(&context.options.settings.0, &variables, &engine, false)
 }
 
 /// The engine that was chosen on the command line, for suggested commands.
@@ -237,4 +249,41 @@ fn machine() -> Option<String> {
 /// The fingerprint of a number that must not be published itself.
 pub(super) fn machine_fingerprint(id: &str) -> String {
     fingerprint(format!("clipper-metrics {id}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::{options::GivenSettings, terminal};
+    use crate::output;
+
+    /// The inputs of a run with these options and variables.
+    fn read(options: &[(Setting, &str)], variables: &[(&str, &str)], instance: Option<&str>) -> Result<Inputs> {
+        let settings = options.iter().map(|(setting, value)| (*setting, (*value).to_string())).collect();
+        let options = Options { settings: GivenSettings(settings), ..Options::default() };
+        let environment = variables.iter().map(|(name, value)| ((*name).to_string(), *value)).collect();
+        let context = Context::new(&options, &environment, output::choose(terminal::json_style()));
+        read_inputs_of(&context, SettingsScope::Whole, instance)
+    }
+
+    #[test]
+    fn a_variable_with_separators_only_counts_as_unset() {
+        for value in ["", ":", "::"] {
+            let inputs = read(&[], &[("CLIPPER_METRICS_DASHBOARD", value)], None).unwrap();
+            assert_eq!(inputs.environment.get(&Setting::Dashboard), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_dashboard_is_checked_for_the_instance_that_an_archive_names() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, br#"{"title": "Clipper Metrics (prod)", "uid": "x", "panels": []}"#)
+            .unwrap();
+        let path = file.path().to_str().unwrap();
+        let read = |instance| read(&[(Setting::Dashboard, path)], &[], instance);
+        assert!(read(None).is_ok());
+        let error = read(Some("prod")).unwrap_err().to_string();
+        assert!(error.contains("has the title \"Clipper Metrics (prod)\""), "{error}");
+        assert_eq!(read(Some("stage")).unwrap().instance().unwrap(), "stage");
+    }
 }

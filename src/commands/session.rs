@@ -7,11 +7,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Context;
-use super::inputs::{SettingsScope, engine_options, machine_fingerprint, read_inputs};
+use super::inputs::{SettingsScope, engine_options, machine_fingerprint, read_inputs, read_inputs_of};
 use crate::backup;
 use crate::backup::archive::{Manifest, Verified};
 use crate::engine::Docker;
-use crate::engine::endpoint::{self, Endpoint};
+use crate::engine::endpoint::Endpoint;
 use crate::error::{Error, Result};
 use crate::model::event::{Event, Listener};
 use crate::model::image::ImageRef;
@@ -56,7 +56,7 @@ pub(super) async fn open_or(
         }
         return Ok(session);
     }
-    let endpoint = endpoint(context)?;
+    let endpoint = context.endpoint()?;
     let is_named = endpoint.chosen_by.is_this_run();
     match open_on(endpoint, inputs, context, SettingsScope::Whole, changes).await {
         Err(error @ Error::Engine { .. }) if !is_named => otherwise(error).await,
@@ -73,7 +73,7 @@ pub(super) async fn open_for_containers(
     needs_engine: bool,
 ) -> Result<Session> {
     let inputs = read_inputs(context, scope)?;
-    let (opened, may_be_missing) = match endpoint(context) {
+    let (opened, may_be_missing) = match context.endpoint() {
         Ok(endpoint) => {
             let opened = open_on(endpoint, &inputs, context, scope, changes).await;
             let is_unreachable = matches!(opened, Err(Error::Engine { .. }));
@@ -154,12 +154,9 @@ pub(super) async fn open_restored(
     verified: &Verified,
 ) -> Result<(Session, Vec<(Role, ImageRef)>)> {
     let manifest = &verified.manifest;
-    let mut inputs = read_inputs(context, SettingsScope::Whole)?;
-    if inputs.given(Setting::Name).is_none() {
-        inputs.options.insert(Setting::Name, manifest.instance.clone());
-    }
+    let inputs = read_inputs_of(context, SettingsScope::Whole, Some(&manifest.instance))?;
     let name = inputs.instance()?;
-    let (docker, engine) = connect(endpoint(context)?, context).await?;
+    let (docker, engine) = connect(context.endpoint()?, context).await?;
     let lock = acquire(&docker, &name, context).await?;
     docker.check().await?;
     let archive = std::path::absolute(file).unwrap_or_else(|_| file.into()).to_string_lossy().into_owned();
@@ -204,12 +201,6 @@ fn restored_settings(
     values
 }
 
-/// The engine that options, environment and Docker's own configuration choose.
-fn endpoint(context: &Context<'_>) -> Result<Endpoint> {
-    let options = context.options;
-    endpoint::resolve(options.host.as_deref(), options.context.as_deref(), context.environment)
-}
-
 /// Connects to the engine.
 async fn connect(endpoint: Endpoint, context: &Context<'_>) -> Result<(Docker, EngineFacts)> {
     let unreached = unreached(context);
@@ -236,7 +227,7 @@ async fn expect_external(session: &Session, inputs: &Inputs, context: &Context<'
     let is_here = |role| {
         inputs.addresses(&stack.url(role).host).into_iter().any(|ip| ip.is_loopback() || (inputs.has_address)(ip))
     };
-    let Ok(endpoint) = endpoint(context) else { return Ok(()) };
+    let Ok(endpoint) = context.endpoint() else { return Ok(()) };
     if endpoint.is_ssh() || !Role::ALL.into_iter().any(is_here) {
         return Ok(());
     }
@@ -273,7 +264,7 @@ async fn with_native_servers(error: Error, inputs: &Inputs, context: &Context<'_
 
 /// Connects to the engine for a command that concerns no single instance.
 pub(super) async fn engine(context: &Context<'_>) -> Result<Docker> {
-    let docker = Docker::connect(endpoint(context)?, context.listener()).await?;
+    let docker = Docker::connect(context.endpoint()?, context.listener()).await?;
     docker.check().await?;
     Ok(docker)
 }

@@ -16,6 +16,9 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// The check of one panel.
+    pub(crate) const PANEL: Self = Self::new("panel", "panel");
+
     /// A check with its name in JSON, which never changes, and its title in text.
     pub(crate) const fn new(name: &'static str, title: &'static str) -> Self {
         Self { name, title, object: None }
@@ -158,7 +161,8 @@ impl Diagnosis {
             message,
             hint,
         });
-        let panels = |state| checks.iter().filter(|result| result.check == "panel" && result.state == state).count();
+        let panels =
+            |state| checks.iter().filter(|result| result.check == Check::PANEL.name && result.state == state).count();
         let answering = panels(CheckState::Passed);
         let panels = PanelCount { answering, total: answering + panels(CheckState::Failed) };
         Self { schema: SchemaVersion, instance, healthy: first_failure.is_none(), first_failure, panels, checks }
@@ -277,7 +281,7 @@ mod tests {
     #[test]
     fn the_first_failure_is_reported_and_only_panels_that_answer_count() {
         let passed = || CheckOutcome::Passed(String::new());
-        let panel = |title: &str| Check::new("panel", "panel").about(title.into());
+        let panel = |title: &str| Check::PANEL.about(title.into());
         let checks = [
             (Check::new("influxdb", "InfluxDB"), passed()),
             (Check::new("write", "write"), CheckOutcome::failed("disk", "free")),

@@ -25,13 +25,13 @@ pub struct GivenOption {
     pub typed: String,
     /// The suggested commands that repeat it, if they accept it.
     pub scope: Scope,
-    /// The commands that accept it.
-    pub commands: &'static [&'static str],
+    /// The commands that accept it; `None` for every command.
+    pub commands: Option<&'static [&'static str]>,
 }
 
 impl GivenOption {
     fn is_accepted_by(&self, command: &str) -> bool {
-        self.scope == Scope::Instance || self.commands.contains(&command)
+        self.scope == Scope::Instance || self.commands.is_none_or(|commands| commands.contains(&command))
     }
 }
 
@@ -84,7 +84,7 @@ impl Invocation {
             name: "name",
             typed: typed_option("--name", instance),
             scope: Scope::Instance,
-            commands: &[],
+            commands: None,
         };
         Self { options: std::iter::once(name).chain(credentials).collect(), ..self.clone() }
     }
@@ -199,7 +199,7 @@ mod tests {
     fn given(name: &'static str, value: &str, scope: Scope) -> GivenOption {
         let commands: &[&str] =
             if name == "grafana-port" { &["up", "status", "restore"] } else { &["up", "down", "status", "restore"] };
-        GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope, commands }
+        GivenOption { name, typed: typed_option(&format!("--{name}"), value), scope, commands: Some(commands) }
     }
 
     #[test]

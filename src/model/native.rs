@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn invocation() -> Invocation {
-        let name = GivenOption { name: "name", typed: " --name a".into(), scope: Scope::Instance, commands: &[] };
+        let name = GivenOption { name: "name", typed: " --name a".into(), scope: Scope::Instance, commands: None };
         Invocation::new(vec![name], "")
     }
 

@@ -207,7 +207,7 @@ pub fn invocation(
     let given = given.into_iter().filter_map(|(setting, value)| {
         let key = setting.key();
         let (typed, scope) = (typed(*setting, value), scope(*setting)?);
-        Some(GivenOption { name: key.option, typed, scope, commands: key.commands.unwrap_or_default() })
+        Some(GivenOption { name: key.option, typed, scope, commands: key.commands })
     });
     Invocation::new(given.collect(), engine_options)
 }

@@ -24,7 +24,6 @@ const DATA_SOURCE: Check = Check::new("data_source", "data source");
 const QUERY: Check = Check::new("query", "query");
 const DASHBOARD: Check = Check::new("dashboard", "dashboard");
 const VARIABLE: Check = Check::new("variable", "variable");
-const PANEL: Check = Check::new("panel", "panel");
 
 impl Examination<'_> {
     /// Checks the way from the database to the panels.
@@ -218,7 +217,7 @@ impl Examination<'_> {
                 ),
                 PanelContent::Failed(why) => CheckOutcome::failed(format!("panel {title:?}{of} fails: {why}"), &hint),
             };
-            self.note(PANEL.about(title), outcome, time);
+            self.note(Check::PANEL.about(title), outcome, time);
         }
     }
 }
