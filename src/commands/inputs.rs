@@ -282,7 +282,7 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let read = |instance| read(&[(Setting::Dashboard, path)], &[], instance);
         assert!(read(None).is_ok());
-        let error = read(Some("prod")).unwrap_err().to_string();
+        let error = read(Some("prod")).err().unwrap().to_string();
         assert!(error.contains("has the title \"Clipper Metrics (prod)\""), "{error}");
         assert_eq!(read(Some("stage")).unwrap().instance().unwrap(), "stage");
     }
