@@ -117,6 +117,12 @@ impl ImageRef {
         (numbers.filter(|number| number.parse::<u64>().is_ok()).count() == 3).then_some(tag)
     }
 
+    /// Whether a digest names the image.
+    #[must_use]
+    pub const fn has_digest(&self) -> bool {
+        self.digest.is_some()
+    }
+
     /// The server's version according to the tag of an official image.
     #[must_use]
     pub fn version(&self) -> Option<Version> {

@@ -120,8 +120,8 @@ impl NamedImage {
         if self.name == other.name {
             return match self.id.as_ref().zip(other.id.as_ref()) {
                 Some((one, other)) => one != other,
-                // A tag that names no version can be moved.
-                None => self.name.full_version().is_none(),
+                // A tag that names no version can be moved. A digest cannot.
+                None => self.name.full_version().is_none() && !self.name.has_digest(),
             };
         }
         match (self.name.full_version(), other.name.full_version()) {
@@ -155,6 +155,8 @@ mod tests {
         }
         let latest = image("grafana/grafana:latest", "");
         assert!(image("grafana/grafana:latest", "a").may_differ_from(&latest), "an unknown previous image");
+        let digest = "grafana/grafana@sha256:1";
+        assert!(!image(digest, "a").may_differ_from(&image(digest, "")), "a digest names one image");
     }
 
     #[test]
