@@ -95,6 +95,16 @@ pub enum Account {
     New,
 }
 
+/// How Grafana's image is named.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Naming {
+    #[default]
+    Version,
+    /// By a tag that moves to newer versions.
+    Latest,
+    Digest,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
     /// Ids of networks with the instance's name and label.
@@ -127,6 +137,8 @@ pub struct World {
     pub promised_for: u32,
     /// The recorded upgrade, by number.
     pub upgrade: Option<(UpgradeState, u32)>,
+    /// The versions that it is from and to.
+    pub upgraded: (u64, u64),
     /// The copy of the database.
     pub copy: Option<Copied>,
     pub dashboard: Thing,
@@ -172,6 +184,7 @@ pub struct Case {
     pub reset: bool,
     /// Whether the image is newer than before.
     pub upgrade: bool,
+    pub naming: Naming,
     /// Whether the newer one migrates the database but never answers.
     pub broken: bool,
     /// The desired retention period.
@@ -205,14 +218,26 @@ impl Case {
     pub fn port(self, role: Role) -> u16 {
         self.ports.map_or(role.port(), |ports| ports[role as usize])
     }
-}
 
-pub fn image_of(role: Role, version: u64) -> ImageRef {
-    let repository = match role {
-        Role::Influxdb => "influxdb",
-        Role::Grafana => "grafana/grafana",
-    };
-    ImageRef::parse(&format!("{repository}:1.{version}.0")).unwrap()
+    /// The image of a version.
+    pub fn image(self, role: Role, version: u64) -> ImageRef {
+        let name = match (role, self.naming) {
+            (Role::Influxdb, _) => format!("influxdb:1.{version}.0"),
+            (Role::Grafana, Naming::Version) => format!("grafana/grafana:1.{version}.0"),
+            (Role::Grafana, Naming::Latest) => "grafana/grafana:latest".to_string(),
+            (Role::Grafana, Naming::Digest) => format!("grafana/grafana@sha256:{version}"),
+        };
+        ImageRef::parse(&name).unwrap()
+    }
+
+    pub fn named_image(self, version: u64) -> NamedImage {
+        NamedImage { name: self.image(Role::Grafana, version), id: Some(version.to_string()) }
+    }
+
+    /// The version in the label of Grafana's volume, if the image names one.
+    pub fn label(self) -> Option<Version> {
+        (self.naming == Naming::Version).then_some(Version(1, LABEL))
+    }
 }
 
 pub fn stack(case: Case) -> Stack {
@@ -221,7 +246,7 @@ pub fn stack(case: Case) -> Stack {
         let file = role == Role::Grafana && (case.open || own);
         DesiredContainer {
             config: ContainerConfig {
-                image: image_of(role, if role == Role::Grafana { case.version() } else { LABEL }),
+                image: case.image(role, if role == Role::Grafana { case.version() } else { LABEL }),
                 publish: SocketAddr::new(address.parse().unwrap(), case.port(role)),
                 password: if file { PasswordSource::File } else { PasswordSource::Default },
                 ..model::container_config(role)
@@ -307,10 +332,6 @@ pub fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
     AlertRulesState::Seen(ActualAlerts { latency: rule(AlertRule::Latency), silence: rule(AlertRule::Silence) })
 }
 
-pub fn named_image(version: u64) -> NamedImage {
-    NamedImage { name: image_of(Role::Grafana, version), id: Some(version.to_string()) }
-}
-
 impl World {
     pub fn server(&mut self, role: Role) -> &mut Srv {
         match role {
@@ -389,14 +410,14 @@ impl World {
     }
 
     /// Grafana's volume as read through its container.
-    pub fn content(&self) -> VolumeContent {
+    pub fn content(&self, case: Case) -> VolumeContent {
         let text = |password: Password| {
             if password == DEFAULT { Login::PUBLIC_PASSWORD.to_string() } else { password.to_string() }
         };
         let secret = |password: Option<Password>| password.map(|password| Secret::new(text(password)));
         let version = |version: u64, container: Option<u32>| RanVersion {
             version: Version(1, version),
-            image: Some(image_of(Role::Grafana, version).to_string()),
+            image: Some(case.image(Role::Grafana, version).to_string()),
             container: container.map(|id| id.to_string()),
         };
         let files = VolumeFiles {
@@ -419,7 +440,7 @@ impl World {
             Some(actual) => {
                 let mut config = ContainerConfig { password: actual.password, ..spec.config.clone() };
                 let host = if actual.open { "0.0.0.0" } else { "127.0.0.1" };
-                config.image = image_of(spec.role, actual.version);
+                config.image = case.image(spec.role, actual.version);
                 config.publish = SocketAddr::new(host.parse().unwrap(), actual.port);
                 if actual.spec == Spec::Wrong {
                     config.environment.insert("OLD".into(), "1".into());
@@ -448,8 +469,8 @@ impl World {
         let runs_version = answers.map(|actual| actual.version);
         let volume = |srv: &Srv| {
             if srv.volume {
-                let image = Some(image_of(Role::Grafana, LABEL).to_string());
-                VolumeState::Ours { user: Some(String::new()), version: Some(Version(1, LABEL)), image }
+                let image = Some(case.image(Role::Grafana, LABEL).to_string());
+                VolumeState::Ours { user: Some(String::new()), version: case.label(), image }
             } else {
                 VolumeState::Absent
             }
@@ -494,8 +515,8 @@ impl World {
         };
         let upgrade = self.upgrade.map(|(state, id)| Upgrade {
             id: id.to_string(),
-            from: named_image(LABEL),
-            to: named_image(LABEL + 1),
+            from: case.named_image(self.upgraded.0),
+            to: case.named_image(self.upgraded.1),
             state,
         });
         let seen_container = container(&self.grafana, desired.container(Role::Grafana).unwrap());
@@ -508,7 +529,7 @@ impl World {
             actual.run != RunState::Dead
                 && (is_needed
                     || (runs(&self.grafana) && reads_login)
-                    || runs_version.is_some_and(|version| version != LABEL))
+                    || runs_version.is_some_and(|version| case.label() != Some(Version(1, version))))
         });
         let grafana = ObservedServer {
             image: seen_image,
@@ -518,13 +539,14 @@ impl World {
             probe,
             version: runs_version.map(|version| format!("1.{version}.0")),
             login: login.unwrap_or_default(),
-            content: is_read.then(|| self.content()),
+            content: is_read.then(|| self.content(case)),
             ..model::observed_server()
         };
         let last = grafana.files().and_then(|files| files.last_image(grafana.image_label()));
         let last = last.map(|last| ImageRef::parse(&last).unwrap());
-        let last = last.filter(|last| *last != image_of(Role::Grafana, case.version()));
-        let last_image = last.map(|name| NamedImage { id: name.version().map(|version| version.1.to_string()), name });
+        let last_image = [LABEL, LABEL + 1].map(|version| case.named_image(version)).into_iter();
+        let last_image = last_image.filter(|image| image.name != case.image(Role::Grafana, case.version()));
+        let last_image = last_image.clone().find(|image| Some(&image.name) == last.as_ref());
         Observed {
             time: self.next_id.into(),
             network,
@@ -609,7 +631,7 @@ impl World {
                 self.server(role).volume = false;
                 self.empty(role);
             }
-            Step::CreateContainer(ref new) => self.create(new),
+            Step::CreateContainer(ref new) => self.create(new, case),
             Step::WriteFirstPassword(password) => {
                 assert_eq!(self.db, None, "a password is written before the first start");
                 self.file = self.password(password, case);
@@ -660,6 +682,7 @@ impl World {
             Step::RecordUpgrade(ref upgrade) => {
                 assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");
                 self.upgrade = Some((upgrade.state, upgrade.id.parse().unwrap()));
+                self.upgraded = (self.ran, self.grafana.container.unwrap().version);
                 // Time passes.
                 self.next_id += 1;
             }
@@ -796,11 +819,15 @@ impl World {
         }
     }
 
-    pub fn create(&mut self, new: &NewContainer) {
-        let NewContainer { role, config, usage, .. } = new;
+    pub fn create(&mut self, new: &NewContainer, case: Case) {
+        let NewContainer { role, config, image_id, usage } = new;
         let (password, open, port) = (config.password, config.is_open(), config.publish.port());
         assert_eq!(*usage == ContainerUse::Service, port != 0, "{new:?}");
-        let version = config.image.version().map_or(LABEL, |version| version.1);
+        let is_named = |version: &u64| case.image(*role, *version) == config.image;
+        // The engine resolves a moving tag to the desired version.
+        let named = || [case.version(), LABEL, LABEL + 1].into_iter().find(is_named);
+        let id = image_id.as_ref().and_then(|id| id.parse().ok()).filter(|_| *role == Role::Grafana);
+        let version = id.or_else(named).unwrap_or(LABEL);
         let network = self.kept().expect("the network does not exist");
         let id = self.next_id;
         self.next_id += 1;
@@ -856,7 +883,8 @@ impl World {
         });
         let version = case.version();
         let is_version = self.grafana.container.is_some_and(|actual| actual.version == version)
-            && (version == LABEL || (self.recorded == Some(version) && self.promised.is_none()));
+            && (case.label() == Some(Version(1, version))
+                || (self.recorded == Some(version) && self.promised.is_none()));
         let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
         let labelled = self.grafana.container.is_some_and(|actual| actual.password == PasswordSource::File);
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
@@ -910,6 +938,7 @@ pub fn empty_world() -> World {
         promised: None,
         promised_for: 0,
         upgrade: None,
+        upgraded: (LABEL, LABEL + 1),
         copy: None,
         dashboard: Thing::Missing,
         own: Thing::Missing,
