@@ -34,7 +34,7 @@ pub struct Cli {
     pub options: Options,
     /// The command.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
 }
 
 impl Parser for Cli {}
@@ -51,7 +51,7 @@ impl CommandFactory for Cli {
 
 /// A command with its own options.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Start and configure InfluxDB and Grafana; safe to run again
     Up(up::UpArguments),
     /// Remove the containers; keep the data unless --volumes is given

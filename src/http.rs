@@ -26,7 +26,7 @@ pub(crate) const PROBE: Duration = Duration::from_secs(2);
 
 /// Credentials of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
+pub(crate) enum Auth {
     /// No credentials.
     None,
     /// User and password.
@@ -37,7 +37,7 @@ pub enum Auth {
 
 /// The body of a request.
 #[derive(Debug)]
-pub enum Body<'a> {
+pub(crate) enum Body<'a> {
     /// No body.
     Empty,
     /// JSON; see [`Body::json`].
@@ -51,7 +51,7 @@ pub enum Body<'a> {
 impl Body<'_> {
     /// A document as JSON.
     #[must_use]
-    pub fn json(document: &impl Serialize) -> Self {
+    pub(crate) fn json(document: &impl Serialize) -> Self {
         // Only a map whose keys are not texts cannot be written.
         Self::Json(serde_json::to_vec(document).unwrap_or_default())
     }
@@ -59,66 +59,66 @@ impl Body<'_> {
 
 /// A request to a server.
 #[derive(Debug)]
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     /// The method, such as `GET`.
-    pub method: &'a str,
+    pub(crate) method: &'a str,
     /// The escaped path, which begins with a slash, and the query.
-    pub path: &'a str,
+    pub(crate) path: &'a str,
     /// Further headers.
-    pub headers: &'a [(&'a str, &'a str)],
+    pub(crate) headers: &'a [(&'a str, &'a str)],
     /// The body.
-    pub body: Body<'a>,
+    pub(crate) body: Body<'a>,
     /// Replaces the default time limit.
-    pub within: Option<Duration>,
+    pub(crate) within: Option<Duration>,
 }
 
 impl<'a> Request<'a> {
     /// A request without headers and body.
     #[must_use]
-    pub const fn new(method: &'a str, path: &'a str) -> Self {
+    pub(crate) const fn new(method: &'a str, path: &'a str) -> Self {
         Self { method, path, headers: &[], body: Body::Empty, within: None }
     }
 }
 
 /// A complete answer.
 #[derive(Debug, Clone)]
-pub struct Response {
+pub(crate) struct Response {
     /// The HTTP status.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The headers, with lower-case names.
     headers: HeaderMap,
     /// The body.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
     /// Whether the status is 2xx.
     #[must_use]
-    pub const fn is_success(&self) -> bool {
+    pub(crate) const fn is_success(&self) -> bool {
         self.status >= 200 && self.status < 300
     }
 
     /// The body as JSON; empty if it is not JSON or has another form.
     #[must_use]
-    pub fn json<T: DeserializeOwned + Default>(&self) -> T {
+    pub(crate) fn json<T: DeserializeOwned + Default>(&self) -> T {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// A header's text.
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.headers.get(name).and_then(|value| value.to_str().ok()).map(printable)
     }
 
     /// The target of a redirect. Redirects are not followed, to avoid leaking credentials.
     #[must_use]
-    pub fn redirects_to(&self) -> Option<String> {
+    pub(crate) fn redirects_to(&self) -> Option<String> {
         (300..400).contains(&self.status).then(|| self.header("location")).flatten().map(|place| excerpt(&place, 200))
     }
 
     /// The server's `Date` header, in milliseconds since 1970.
     #[must_use]
-    pub fn date(&self) -> Option<i64> {
+    pub(crate) fn date(&self) -> Option<i64> {
         let date = httpdate::parse_http_date(&self.header("date")?).ok()?;
         let since = date.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
         i64::try_from(since.as_millis()).ok()
@@ -126,7 +126,7 @@ impl Response {
 
     /// The server's message, for an error.
     #[must_use]
-    pub fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         let json: Value = self.json();
         let said = json.get("message").or_else(|| json.get("error")).and_then(Value::as_str);
         match said {
@@ -146,7 +146,7 @@ pub fn install_crypto_provider() {
 
 /// A client for one server.
 #[derive(Clone)]
-pub struct Http {
+pub(crate) struct Http {
     system: &'static str,
     client: reqwest::Client,
     base: String,
@@ -162,7 +162,7 @@ impl Http {
     ///
     /// # Errors
     /// [`Error::File`] when the certificates cannot be used.
-    pub fn new(
+    pub(crate) fn new(
         system: &'static str,
         base: &str,
         bypass_proxy: bool,
@@ -208,36 +208,36 @@ impl Http {
 
     /// The same server at another address, or through another route than the address that users know.
     #[must_use]
-    pub fn at(&self, base: &str, address: &str) -> Self {
+    pub(crate) fn at(&self, base: &str, address: &str) -> Self {
         Self { base: base.into(), address: address.into(), ..self.clone() }
     }
 
     /// Whether requests go to `base` and users know the server as `address`.
     #[must_use]
-    pub fn is_at(&self, base: &str, address: &str) -> bool {
+    pub(crate) fn is_at(&self, base: &str, address: &str) -> bool {
         self.base == base && self.address == address
     }
 
     /// The server's address for users.
     #[must_use]
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
     /// The same server with other credentials.
     #[must_use]
-    pub fn with_auth(&self, auth: Auth) -> Self {
+    pub(crate) fn with_auth(&self, auth: Auth) -> Self {
         Self { auth, ..self.clone() }
     }
 
     /// The same server without credentials, for requests that need none.
     #[must_use]
-    pub fn anonymous(&self) -> Self {
+    pub(crate) fn anonymous(&self) -> Self {
         self.with_auth(Auth::None)
     }
 
     /// Reports a note about this server.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         self.listener.on(Event::Note(text));
     }
 
@@ -245,7 +245,7 @@ impl Http {
     ///
     /// # Errors
     /// If no answer arrives or the answer is too large.
-    pub async fn send(&self, request: Request<'_>) -> Result<Response> {
+    pub(crate) async fn send(&self, request: Request<'_>) -> Result<Response> {
         let started = Instant::now();
         let text = excerpt(&format!("{} {}", request.method, request.path), 200);
         let answer = self.exchange(request).await;

@@ -16,9 +16,9 @@ pub(crate) fn literal(text: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct References {
     /// The FROM clause, as written.
-    pub source: String,
+    pub(crate) source: String,
     /// The identifiers in SELECT: fields and tags. Fields compared in WHERE may be missing from the data.
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 
 use self::archive::{Folder, Manifest, Part};
-pub use self::restore::new_restore;
+pub(crate) use self::restore::new_restore;
 pub(crate) use self::restore::restore;
 use crate::clock::{micros_since_1970, now};
 use crate::engine::Docker;

@@ -25,7 +25,7 @@ const INFLUXDB_RESTORE: &str = "clipper-metrics-restore";
 
 /// A restore that this process starts.
 #[must_use]
-pub fn new_restore(archive: String, digest: String) -> UnfinishedRestore {
+pub(crate) fn new_restore(archive: String, digest: String) -> UnfinishedRestore {
     let process = std::process::id();
     UnfinishedRestore { id: format!("{}-{process}", micros_since_1970()), archive, digest, machine: machine(), process }
 }

@@ -13,10 +13,10 @@ use crate::output::Output;
 
 /// Arguments of `backup`.
 #[derive(Debug, Args)]
-pub struct BackupArguments {
+pub(crate) struct BackupArguments {
     /// File to create
     #[arg(value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// Runs `backup`.

@@ -30,28 +30,28 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments of `demo`.
 #[derive(Debug, Default, Args)]
-pub struct DemoArguments {
+pub(crate) struct DemoArguments {
     /// Model names, or a number of models named m1, m2, … [default: m1,m2]
     #[arg(long, value_name = "M1,M2|COUNT", value_delimiter = ',')]
-    pub models: Option<Vec<String>>,
+    pub(crate) models: Option<Vec<String>>,
     /// Predictions per second for each model [default: 8]
     #[arg(long, value_name = "N")]
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// Stop after this time, such as 10m [default: run until Ctrl-C]
     #[arg(long, value_name = "DURATION")]
-    pub duration: Option<String>,
+    pub(crate) duration: Option<String>,
     /// Send this much past data first, such as 6h; then stop unless --duration is given
     #[arg(long, value_name = "DURATION")]
-    pub backfill: Option<String>,
+    pub(crate) backfill: Option<String>,
     /// Seed: the same number produces the same data [default: 1]
     #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
+    pub(crate) seed: Option<u64>,
     /// Write demo data even if a real Clipper reports to the database
     #[arg(long)]
-    pub mix: bool,
+    pub(crate) mix: bool,
     /// Remove all demo data and nothing else, then stop
     #[arg(long, conflicts_with_all = ["models", "rate", "duration", "backfill", "seed", "mix"])]
-    pub clear: bool,
+    pub(crate) clear: bool,
 }
 
 /// Runs `demo`.
@@ -120,24 +120,24 @@ fn demo_options(arguments: &DemoArguments) -> Result<DemoOptions> {
 #[derive(Debug, Clone)]
 struct DemoOptions {
     /// The models and their predictions.
-    pub load: Load,
+    pub(crate) load: Load,
     /// How long to send current data; `None` means until interrupted.
-    pub duration: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
     /// How much past data to send first.
-    pub backfill: Option<Duration>,
+    pub(crate) backfill: Option<Duration>,
     /// Write to a database with real reports.
-    pub mix: bool,
+    pub(crate) mix: bool,
 }
 
 /// The demo data that was sent.
 #[derive(Debug, Clone, Copy, Default)]
 struct SentSoFar {
     /// Reports, one for each point in time.
-    pub reports: usize,
+    pub(crate) reports: usize,
     /// Points, three for each model and report.
-    pub points: usize,
+    pub(crate) points: usize,
     /// The duration.
-    pub time: Duration,
+    pub(crate) time: Duration,
 }
 
 /// Sends past data, then current data, until the time is up or `stop` completes.

@@ -12,25 +12,25 @@ use crate::reconcile::{self, DownOptions};
 
 /// Arguments of `down`.
 #[derive(Debug, Default, Args)]
-pub struct DownArguments {
+pub(crate) struct DownArguments {
     /// Also delete the volumes, with all metrics, users and dashboards
     #[arg(long)]
-    pub volumes: bool,
+    pub(crate) volumes: bool,
     /// Skip confirmation before deleting data
     #[arg(long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Remove this instance's unedited objects from the Grafana at --grafana-url
     #[arg(long)]
-    pub deregister: bool,
+    pub(crate) deregister: bool,
     /// Print the plan without executing it (exit code 3 if it is not empty)
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 impl DownArguments {
     /// The command with its own options, as they are typed.
     #[must_use]
-    pub fn typed(&self) -> String {
+    pub(crate) fn typed(&self) -> String {
         let options = [
             (self.volumes, " --volumes"),
             (self.yes, " --yes"),

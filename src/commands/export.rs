@@ -25,12 +25,12 @@ use crate::reconcile::{Depth, Session, generate_password};
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
-pub struct ExportArguments {
+pub(crate) struct ExportArguments {
     /// Format of the files
-    pub format: ExportFormat,
+    pub(crate) format: ExportFormat,
     /// Directory to write to; if not empty, it must hold only an earlier export in this format
     #[arg(value_hint = ValueHint::DirPath)]
-    pub directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl ValueEnum for ExportFormat {

@@ -22,19 +22,19 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Arguments of `logs`.
 #[derive(Debug, Default, Args)]
-pub struct LogsArguments {
+pub(crate) struct LogsArguments {
     /// Show only this server's log: influxdb or grafana
     #[arg(hide_possible_values = true)]
-    pub server: Option<Role>,
+    pub(crate) server: Option<Role>,
     /// Follow log output
     #[arg(short, long)]
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Show only the last N lines of each log
     #[arg(long, value_name = "N")]
-    pub tail: Option<u32>,
+    pub(crate) tail: Option<u32>,
     /// Show only lines from the last DURATION, such as 10m
     #[arg(long, value_name = "DURATION")]
-    pub since: Option<String>,
+    pub(crate) since: Option<String>,
 }
 
 impl ValueEnum for Role {
@@ -72,13 +72,13 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &LogsArguments) -> Res
 #[derive(Debug, Clone, Copy, Default)]
 struct LogOptions {
     /// Only this server's log.
-    pub role: Option<Role>,
+    pub(crate) role: Option<Role>,
     /// Follow log output.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Only the last lines of each log.
-    pub tail: Option<usize>,
+    pub(crate) tail: Option<usize>,
     /// Only lines that are younger than this.
-    pub since: Option<Duration>,
+    pub(crate) since: Option<Duration>,
 }
 
 /// Passes every line with its role to `show`, until that returns `false`.

@@ -7,16 +7,16 @@ use crate::output;
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
-pub struct CompletionsArguments {
+pub(crate) struct CompletionsArguments {
     /// Shell
-    pub shell: clap_complete::Shell,
+    pub(crate) shell: clap_complete::Shell,
 }
 
 /// Arguments of `man`.
 #[derive(Debug, Args)]
-pub struct ManArguments {
+pub(crate) struct ManArguments {
     /// Command to describe; without it, clipper-metrics itself
-    pub command: Option<String>,
+    pub(crate) command: Option<String>,
 }
 
 /// Prints the completion script of a shell.

@@ -1,19 +1,19 @@
 //! The commands, one file each: their arguments, their work and their result.
 
-pub mod backup;
-pub mod demo;
-pub mod doctor;
-pub mod down;
-pub mod export;
+pub(crate) mod backup;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod down;
+pub(crate) mod export;
 pub(crate) mod inputs;
-pub mod logs;
-pub mod man;
+pub(crate) mod logs;
+pub(crate) mod man;
 pub mod options;
-pub mod restore;
+pub(crate) mod restore;
 pub(crate) mod session;
-pub mod status;
+pub(crate) mod status;
 pub(crate) mod terminal;
-pub mod up;
+pub(crate) mod up;
 
 use std::rc::Rc;
 

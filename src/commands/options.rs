@@ -22,13 +22,13 @@ pub struct Options {
     pub context: Option<String>,
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Print every request with its status and duration
     #[arg(short, long, global = true, help_heading = "Output")]
-    pub verbose: bool,
+    pub(crate) verbose: bool,
     /// When to use colours: auto, always or never [default: auto]
     #[arg(long, global = true, value_name = "WHEN", help_heading = "Output", hide_possible_values = true)]
-    pub color: Option<Color>,
+    pub(crate) color: Option<Color>,
 }
 
 /// The settings that the command line supplies. An empty value removes a remembered one.
@@ -79,7 +79,7 @@ DOCKER_HOST and DOCKER_CONTEXT choose the engine.";
 
 /// Adds to each command the settings that it accepts, and arranges its help.
 #[must_use]
-pub fn with_settings(root: Command) -> Command {
+pub(crate) fn with_settings(root: Command) -> Command {
     let common: Vec<Arg> = root.get_arguments().filter(|argument| argument.is_global_set()).cloned().collect();
     let root = root.mut_args(|argument| argument.help_heading("Global options"));
     root.mut_subcommands(|command| {
@@ -154,7 +154,7 @@ fn single_path(text: &str) -> Result<String, String> {
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On terminals
     Auto,
     /// Always

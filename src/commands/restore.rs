@@ -19,13 +19,13 @@ use crate::reconcile::Session;
 
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
-pub struct RestoreArguments {
+pub(crate) struct RestoreArguments {
     /// Backup file
     #[arg(value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Skip confirmation of images named only in the file, and of deleting data
     #[arg(long)]
-    pub yes: bool,
+    pub(crate) yes: bool,
 }
 
 /// Runs `restore`.

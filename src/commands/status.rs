@@ -15,16 +15,16 @@ use crate::reconcile;
 
 /// Arguments of `status`.
 #[derive(Debug, Default, Args)]
-pub struct StatusArguments {
+pub(crate) struct StatusArguments {
     /// Keep watching: redraw on a terminal, print one line per change elsewhere
     #[arg(long)]
-    pub watch: bool,
+    pub(crate) watch: bool,
     /// List all instances on the engine without contacting their servers
     #[arg(long, conflicts_with_all = ["watch", "show_secrets"])]
-    pub all: bool,
+    pub(crate) all: bool,
     /// Show Grafana's password
     #[arg(long)]
-    pub show_secrets: bool,
+    pub(crate) show_secrets: bool,
 }
 
 /// Runs `status`.

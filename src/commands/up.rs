@@ -14,25 +14,25 @@ use crate::reconcile;
 
 /// Arguments of `up`.
 #[derive(Debug, Default, Args)]
-pub struct UpArguments {
+pub(crate) struct UpArguments {
     /// Print the plan without executing it (exit code 3 if it is not empty)
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Replace edited dashboards and alert rules
     #[arg(long, hide_short_help = true)]
-    pub overwrite_dashboard: bool,
+    pub(crate) overwrite_dashboard: bool,
     /// Update this instance's objects in an external Grafana after InfluxDB or its database has moved
     #[arg(long, hide_short_help = true)]
-    pub move_data_source: bool,
+    pub(crate) move_data_source: bool,
     /// Set a new administrator password in Grafana's container (supplied, otherwise generated)
     #[arg(long, hide_short_help = true)]
-    pub reset_grafana_password: bool,
+    pub(crate) reset_grafana_password: bool,
     /// Skip confirmation before deleting data
     #[arg(long, hide_short_help = true)]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Open the dashboard in a browser, if one is available
     #[arg(long, conflicts_with = "dry_run")]
-    pub open: bool,
+    pub(crate) open: bool,
 }
 
 /// Runs `up`.

@@ -31,7 +31,12 @@ impl Docker {
     /// # Errors
     /// [`Error::Publish`] if the address is taken or does not exist, [`Error::Docker`] if the engine cannot publish
     /// it for another reason, such as a privileged port.
-    pub async fn check_address(&self, instance: &str, spec: &DesiredContainer, publish: SocketAddr) -> Result<()> {
+    pub(crate) async fn check_address(
+        &self,
+        instance: &str,
+        spec: &DesiredContainer,
+        publish: SocketAddr,
+    ) -> Result<()> {
         self.remove_address_check(instance, spec.role).await?;
         let doing = format!("check the address of {}", spec.role.title());
         let Some(network) = self.network(instance).await?.id().map(String::from) else {
@@ -84,7 +89,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
+    pub(crate) async fn remove_address_check(&self, instance: &str, role: Role) -> Result<()> {
         let doing = "find a container that checked an address";
         let Some(found) = self.find_by_id(doing, &name(instance, role)).await? else { return Ok(()) };
         let labels = found.config.and_then(|config| config.labels);

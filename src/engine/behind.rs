@@ -25,7 +25,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`crate::error::Error::Docker`] if the engine does not answer.
-    pub async fn managed_at(&self, stack: &Stack) -> Result<Option<(Role, ManagedServer)>> {
+    pub(crate) async fn managed_at(&self, stack: &Stack) -> Result<Option<(Role, ManagedServer)>> {
         let all = self.containers(&stack.instance).await?;
         for role in Role::ALL {
             let Service::External { url } = stack.service(role) else { continue };

@@ -26,7 +26,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Engine`] if its address is invalid or ssh cannot connect.
-    pub async fn connect(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
+    pub(crate) async fn connect(endpoint: Endpoint, listener: Rc<dyn Listener>) -> Result<Self> {
         #[cfg(unix)]
         let ssh = Self::connect_over_ssh(&endpoint, listener.as_ref()).await?;
         #[cfg(unix)]
@@ -92,7 +92,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Engine`] if it cannot be reached, denies access, or is too old.
-    pub async fn check(&self) -> Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         if self.is_checked.get() {
             return Ok(());
         }

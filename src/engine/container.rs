@@ -19,13 +19,13 @@ const STOP_SECONDS: i32 = 10;
 
 /// The run state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunInfo {
+pub(crate) struct RunInfo {
     /// Its state.
-    pub run: RunState,
+    pub(crate) run: RunState,
     /// How often the engine has restarted it.
-    pub restarts: i64,
+    pub(crate) restarts: i64,
     /// The address at which its port is actually published, while it runs.
-    pub published: Option<SocketAddr>,
+    pub(crate) published: Option<SocketAddr>,
 }
 
 impl Docker {
@@ -34,7 +34,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Publish`] if the address cannot be published, otherwise [`Error::Docker`].
-    pub async fn start_container(
+    pub(crate) async fn start_container(
         &self,
         instance: &str,
         role: Role,
@@ -76,7 +76,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn holds_address(&self, publish: SocketAddr) -> Result<bool> {
+    pub(crate) async fn holds_address(&self, publish: SocketAddr) -> Result<bool> {
         Ok(self.every_container().await?.iter().any(|container| holds(container, publish)))
     }
 
@@ -84,7 +84,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn unpause_container(&self, role: Role, id: &str) -> Result<()> {
+    pub(crate) async fn unpause_container(&self, role: Role, id: &str) -> Result<()> {
         let doing = format!("unpause the container of {}", role.title());
         match self.call(&doing, self.client.unpause_container(id)).await {
             Err(Error::Docker { refusal: Refusal::NotPaused, .. }) => Ok(()),
@@ -97,7 +97,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if another process has replaced the container with the id `known`, [`Error::Docker`] if the
     /// engine returns an error.
-    pub async fn remove_container(&self, instance: &str, role: Role, known: Option<&str>) -> Result<()> {
+    pub(crate) async fn remove_container(&self, instance: &str, role: Role, known: Option<&str>) -> Result<()> {
         let listed = self.listed(instance).await?;
         let Ok(id) = find_container(&listed.containers, instance, role) else { return Ok(()) };
         if known.is_some_and(|known| known != id) {
@@ -148,7 +148,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
+    pub(crate) async fn container_id(&self, instance: &str, role: Role) -> Result<Option<String>> {
         Ok(find_container(&self.containers(instance).await?, instance, role).ok())
     }
 
@@ -156,7 +156,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn run_info(&self, role: Role, id: &str) -> Result<Option<RunInfo>> {
+    pub(crate) async fn run_info(&self, role: Role, id: &str) -> Result<Option<RunInfo>> {
         let doing = format!("inspect the container of {}", role.title());
         let found = self.find_by_id(&doing, id).await?;
         Ok(found.map(|found| RunInfo {

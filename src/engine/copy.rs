@@ -25,7 +25,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if it fails, with its last output.
-    pub async fn run_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<()> {
+    pub(crate) async fn run_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<()> {
         self.read_inside(doing, container, command).await.map(drop)
     }
 
@@ -33,7 +33,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if it fails, with its last output.
-    pub async fn read_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<String> {
+    pub(crate) async fn read_inside(&self, doing: &str, container: &str, command: &[&str]) -> Result<String> {
         let failed = |why: String| Error::Docker { doing: doing.into(), why, refusal: Refusal::Other };
         let run = self.exec(doing, container, command, None);
         let (code, printed) = match tokio::time::timeout(COMMAND_TIMEOUT, run).await {
@@ -57,7 +57,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error or sends nothing for too long.
-    pub async fn download(
+    pub(crate) async fn download(
         &self,
         doing: &str,
         container: &str,
@@ -85,7 +85,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error or accepts nothing for too long.
-    pub async fn upload(
+    pub(crate) async fn upload(
         &self,
         doing: &str,
         container: &str,
@@ -125,7 +125,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn owner(&self, doing: &str, container: &str) -> Result<(u64, u64)> {
+    pub(crate) async fn owner(&self, doing: &str, container: &str) -> Result<(u64, u64)> {
         let found = self.inspect(doing, container).await?;
         Ok(files::owner(&found.config.and_then(|config| config.user).unwrap_or_default()))
     }
@@ -134,7 +134,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn pause_container(&self, role: Role, id: &str) -> Result<()> {
+    pub(crate) async fn pause_container(&self, role: Role, id: &str) -> Result<()> {
         self.call(&format!("pause the container of {}", role.title()), self.client.pause_container(id)).await
     }
 }

@@ -28,16 +28,16 @@ const PRIVATE: [&str; 5] = [
 
 /// Properties of a new container beyond its specification.
 #[derive(Debug, Clone, Copy)]
-pub struct Creation<'a> {
+pub(crate) struct Creation<'a> {
     /// The instance.
-    pub instance: &'a str,
+    pub(crate) instance: &'a str,
     /// Grafana's first administrator, if it is not Grafana's default.
-    pub grafana_user: Option<&'a str>,
+    pub(crate) grafana_user: Option<&'a str>,
     /// Whether only this program can reach it: Grafana then offers every way to sign in, and never
     /// locks an account.
-    pub private: bool,
+    pub(crate) private: bool,
     /// The engine's id of an image to use instead of the specified one.
-    pub image: Option<&'a str>,
+    pub(crate) image: Option<&'a str>,
 }
 
 impl Docker {
@@ -45,7 +45,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Raced`] if the network is gone, [`Error::Docker`] if the engine returns an error.
-    pub async fn create_container(
+    pub(crate) async fn create_container(
         &self,
         creation: Creation<'_>,
         spec: &DesiredContainer,

@@ -29,7 +29,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn database_copy(&self, container: &str) -> Result<Option<String>> {
+    pub(crate) async fn database_copy(&self, container: &str) -> Result<Option<String>> {
         self.read_small(container, &format!("{VOLUME}/{FOLDER}/{MARKER}")).await
     }
 
@@ -39,7 +39,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if the container was started meanwhile, [`Error::Docker`] if the engine
     /// returns an error or the volume is full.
-    pub async fn copy_database(&self, container: &str, upgrade: &str) -> Result<()> {
+    pub(crate) async fn copy_database(&self, container: &str, upgrade: &str) -> Result<()> {
         let doing = "copy Grafana's database inside its volume";
         // An existing copy becomes invalid.
         self.discard_database_copy(container).await?;
@@ -57,7 +57,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if the container was started meanwhile, [`Error::Docker`] if the engine
     /// returns an error.
-    pub async fn put_database_back(&self, container: &str) -> Result<()> {
+    pub(crate) async fn put_database_back(&self, container: &str) -> Result<()> {
         let doing = "restore the copy of Grafana's database";
         self.expect_closed(doing, container).await?;
         // Journal files of a newer version must not be replayed into an older database.
@@ -75,7 +75,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn discard_database_copy(&self, container: &str) -> Result<()> {
+    pub(crate) async fn discard_database_copy(&self, container: &str) -> Result<()> {
         let doing = "empty the copy of Grafana's database";
         // First, the copy is marked as incomplete.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 pub use super::environment::Environment;
-pub use super::sockets::Tried;
+pub(crate) use super::sockets::Tried;
 use super::sockets::usual;
 use crate::error::{Error, Result};
 use crate::model::invocation::{Invocation, typed_option};
@@ -20,21 +20,21 @@ const DEFAULT_CONTEXT: &str = "default";
 
 /// The address of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// The address in the format of `DOCKER_HOST`.
-    pub host: String,
+    pub(crate) host: String,
     /// A folder with `ca.pem`, `cert.pem` and `key.pem`, if TLS is used.
-    pub certificates: Option<PathBuf>,
+    pub(crate) certificates: Option<PathBuf>,
     /// The origin of the choice.
-    pub chosen_by: ChosenBy,
+    pub(crate) chosen_by: ChosenBy,
     /// Other sockets that exist but do not answer; tried because no engine was chosen and the default
     /// socket does not exist.
-    pub tried: Vec<Tried>,
+    pub(crate) tried: Vec<Tried>,
 }
 
 /// The origin of the choice of an engine; its text appears in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChosenBy {
+pub(crate) enum ChosenBy {
     /// `-H`.
     Option,
     /// `DOCKER_HOST`.
@@ -54,7 +54,7 @@ pub enum ChosenBy {
 impl ChosenBy {
     /// Whether an option of this run chose it.
     #[must_use]
-    pub fn is_this_run(&self) -> bool {
+    pub(crate) fn is_this_run(&self) -> bool {
         matches!(self, Self::Option | Self::Variable | Self::ContextOption(_) | Self::ContextVariable(_))
     }
 }
@@ -87,7 +87,7 @@ impl Endpoint {
     /// The options that select this engine in a suggested command; empty if the environment or
     /// Docker's own configuration selects it.
     #[must_use]
-    pub fn options(&self) -> String {
+    pub(crate) fn options(&self) -> String {
         match &self.chosen_by {
             // `docker` would not find this engine by default.
             ChosenBy::Option | ChosenBy::Found(_) => typed_option("-H", &self.host),
@@ -98,7 +98,7 @@ impl Endpoint {
 
     /// Whether it is reached over ssh.
     #[must_use]
-    pub fn is_ssh(&self) -> bool {
+    pub(crate) fn is_ssh(&self) -> bool {
         self.host.starts_with("ssh://")
     }
 
@@ -109,7 +109,7 @@ impl Endpoint {
 
     /// Whether no engine was chosen and one was found at a socket other than the default one.
     #[must_use]
-    pub fn was_found(&self) -> bool {
+    pub(crate) fn was_found(&self) -> bool {
         matches!(self.chosen_by, ChosenBy::Found(_))
     }
 
@@ -148,7 +148,7 @@ impl Endpoint {
 ///
 /// # Errors
 /// If a requested context does not exist or cannot be read.
-pub fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environment) -> Result<Endpoint> {
+pub(crate) fn resolve(host: Option<&str>, context: Option<&str>, environment: &Environment) -> Result<Endpoint> {
     let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
     let certificates = certificates(environment);
     let at = |host: &str, chosen_by| Endpoint {

@@ -19,13 +19,13 @@ impl Environment {
 
     /// The value of a variable as a path, which need not be text.
     #[must_use]
-    pub fn path(&self, name: &str) -> Option<&Path> {
+    pub(crate) fn path(&self, name: &str) -> Option<&Path> {
         self.0.get(name).filter(|value| !value.is_empty()).map(Path::new)
     }
 
     /// Whether a variable has a non-empty value.
     #[must_use]
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(crate) fn is_set(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_empty())
     }
 
@@ -33,7 +33,7 @@ impl Environment {
     ///
     /// # Errors
     /// [`Error::Usage`] with the first one that is not UTF-8.
-    pub fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    pub(crate) fn expect_text<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let mut names = names.into_iter().chain(["DOCKER_HOST", "DOCKER_CONTEXT"]);
         match names.find(|name| self.0.get(*name).is_some_and(|value| value.to_str().is_none())) {
             Some(name) => Err(Error::usage(

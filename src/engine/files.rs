@@ -49,7 +49,7 @@ const LIMIT: usize = 64 << 10;
 /// The path of the password in the container. It is stored next to the database that it opens, and
 /// is deleted together with it.
 #[must_use]
-pub fn password_path() -> String {
+pub(crate) fn password_path() -> String {
     format!("{VOLUME}/{OWN_FOLDER}/{PASSWORD}")
 }
 
@@ -58,7 +58,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
+    pub(crate) async fn read_files(&self, container: &str) -> Result<VolumeFiles> {
         let doing = "read clipper-metrics's files in Grafana's volume";
         let Some(archive) = self.read_archive(doing, container, &format!("{VOLUME}/{OWN_FOLDER}")).await? else {
             // The engine answers in the same way if the container does not exist.
@@ -92,7 +92,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn has_database(&self, container: &str) -> Result<bool> {
+    pub(crate) async fn has_database(&self, container: &str) -> Result<bool> {
         self.has_path("check for Grafana's database", container, &format!("{VOLUME}/{}", DATABASE_FILES[0])).await
     }
 
@@ -106,7 +106,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Raced`] if a Grafana has run on the volume meanwhile, [`Error::Docker`] if the engine returns an error.
-    pub async fn write_first_password(&self, container: &str, password: &Secret) -> Result<()> {
+    pub(crate) async fn write_first_password(&self, container: &str, password: &Secret) -> Result<()> {
         if self.has_database(container).await? {
             let why = "Grafana has run on its volume in the meantime".into();
             return Err(Error::Raced { doing: "write Grafana's password".into(), why });
@@ -119,7 +119,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn write_password(&self, container: &str, password: &Secret, clear_pending: bool) -> Result<()> {
+    pub(crate) async fn write_password(&self, container: &str, password: &Secret, clear_pending: bool) -> Result<()> {
         let text = password.reveal();
         let files = [(PASSWORD, text), (PENDING, text)];
         self.write_files(container, if clear_pending { &files } else { &files[..1] }).await
@@ -129,7 +129,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn write_pending_password(&self, container: &str, password: &Secret) -> Result<()> {
+    pub(crate) async fn write_pending_password(&self, container: &str, password: &Secret) -> Result<()> {
         self.write_files(container, &[(PENDING, password.reveal())]).await
     }
 
@@ -137,7 +137,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+    pub(crate) async fn write_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
         self.write_files(container, &[(VERSION, &format!("{version} {image} {container}")), (INTENDED, "")]).await
     }
 
@@ -145,7 +145,12 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn write_intended_version(&self, container: &str, version: Version, image: &ImageRef) -> Result<()> {
+    pub(crate) async fn write_intended_version(
+        &self,
+        container: &str,
+        version: Version,
+        image: &ImageRef,
+    ) -> Result<()> {
         self.write_files(container, &[(INTENDED, &format!("{version} {image} {container}"))]).await
     }
 
@@ -153,7 +158,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn clear_intended_version(&self, container: &str) -> Result<()> {
+    pub(crate) async fn clear_intended_version(&self, container: &str) -> Result<()> {
         let is_intended = self.read_files(container).await?.is_intended_for(container);
         let run = self.run_info(Role::Grafana, container).await?.map(|info| info.run);
         if !is_intended || run != Some(RunState::Created) {
@@ -188,7 +193,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the command fails or does not finish before the deadline.
-    pub async fn reset_password(&self, container: &str, password: &Secret, deadline: Instant) -> Result<()> {
+    pub(crate) async fn reset_password(&self, container: &str, password: &Secret, deadline: Instant) -> Result<()> {
         let common = ["--homepath", "/usr/share/grafana", "--config", "/etc/grafana/grafana.ini"];
         let action = ["admin", "reset-admin-password", "--password-from-stdin"];
         let new = [&["grafana", "cli"][..], &common, &action].concat();

@@ -42,7 +42,7 @@ struct Said {
 }
 
 /// A forwarded address.
-pub struct Forward {
+pub(crate) struct Forward {
     port: u16,
     /// The errors reported by the forwarding container.
     said: Arc<Mutex<Said>>,
@@ -52,19 +52,19 @@ pub struct Forward {
 impl Forward {
     /// The port on loopback to connect to.
     #[must_use]
-    pub const fn port(&self) -> u16 {
+    pub(crate) const fn port(&self) -> u16 {
         self.port
     }
 
     /// The reason why the last connection inside the network failed, if it did.
     #[must_use]
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         reason(&locked(&self.said).failure)
     }
 
     /// The reason why the forwarding cannot work at all, if it cannot.
     #[must_use]
-    pub fn fault(&self) -> Option<String> {
+    pub(crate) fn fault(&self) -> Option<String> {
         locked(&self.said).fault.clone()
     }
 }
@@ -82,7 +82,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Absent`] if the container does not run, [`Error::Docker`] if the engine returns an error.
-    pub async fn forward(
+    pub(crate) async fn forward(
         &self,
         instance: &str,
         helper: &str,
@@ -152,7 +152,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn remove_helper(&self, id: &str) -> Result<()> {
+    pub(crate) async fn remove_helper(&self, id: &str) -> Result<()> {
         match self.remove("remove that container", id, true).await {
             Err(Error::Docker { refusal: Refusal::Conflict, .. }) => Ok(()),
             result => result,

@@ -16,7 +16,7 @@ use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::model::version::Version;
 
 /// On all objects: their instance.
-pub const INSTANCE: &str = "clipper-metrics.instance";
+pub(crate) const INSTANCE: &str = "clipper-metrics.instance";
 /// On containers and volumes: their role.
 pub const ROLE: &str = "clipper-metrics.role";
 /// On containers: the configuration they were created from.
@@ -35,17 +35,17 @@ const VERSION: &str = "clipper-metrics.version";
 const IMAGE: &str = "clipper-metrics.image";
 
 /// Labels of an engine object.
-pub type Labels = HashMap<String, String>;
+pub(crate) type Labels = HashMap<String, String>;
 
 /// The label that all objects of an instance carry.
 #[must_use]
-pub fn of_instance(instance: &str) -> Labels {
+pub(crate) fn of_instance(instance: &str) -> Labels {
     [(INSTANCE.to_string(), instance.to_string())].into()
 }
 
 /// The labels of a container.
 #[must_use]
-pub fn of_container(instance: &str, role: Role, config: &ContainerConfig) -> Labels {
+pub(crate) fn of_container(instance: &str, role: Role, config: &ContainerConfig) -> Labels {
     let json = serde_json::to_string(&config.fields()).unwrap_or_default();
     let mut labels = of_instance(instance);
     labels.insert(ROLE.into(), role.name().into());
@@ -55,7 +55,7 @@ pub fn of_container(instance: &str, role: Role, config: &ContainerConfig) -> Lab
 
 /// The labels of a data volume.
 #[must_use]
-pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRef) -> Labels {
+pub(crate) fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRef) -> Labels {
     let mut labels = of_instance(instance);
     labels.insert(ROLE.into(), role.name().into());
     labels.insert(IMAGE.into(), image.to_string());
@@ -66,7 +66,7 @@ pub fn of_volume(instance: &str, role: Role, user: Option<&str>, image: &ImageRe
 
 /// The labels of the settings volume.
 #[must_use]
-pub fn of_settings(
+pub(crate) fn of_settings(
     instance: &str,
     values: &BTreeMap<String, Remembered>,
     upgrade: Option<&Upgrade>,
@@ -97,7 +97,7 @@ pub fn of_settings(
 
 /// Whether the object carries the instance's label.
 #[must_use]
-pub fn belongs(labels: Option<&Labels>, instance: &str) -> bool {
+pub(crate) fn belongs(labels: Option<&Labels>, instance: &str) -> bool {
     labels.and_then(|labels| labels.get(INSTANCE)).is_some_and(|name| name == instance)
 }
 
@@ -140,7 +140,7 @@ pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
 
 /// An upgrade that is pending or was rolled back.
 #[must_use]
-pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
+pub(crate) fn upgrade(labels: &Labels) -> Option<Upgrade> {
     let json: Value = serde_json::from_str(labels.get(UPGRADE)?).ok()?;
     let image = |json: &Value| {
         let name = ImageRef::parse(json["name"].as_str()?).ok()?;
@@ -156,7 +156,7 @@ pub fn upgrade(labels: &Labels) -> Option<Upgrade> {
 
 /// An unfinished restore; an unreadable record counts as one.
 #[must_use]
-pub fn restore(labels: &Labels) -> Option<UnfinishedRestore> {
+pub(crate) fn restore(labels: &Labels) -> Option<UnfinishedRestore> {
     let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
     let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
     Some(UnfinishedRestore {
@@ -170,19 +170,19 @@ pub fn restore(labels: &Labels) -> Option<UnfinishedRestore> {
 
 /// The user of the image that a volume was created for; empty means root.
 #[must_use]
-pub fn user(labels: &Labels) -> Option<String> {
+pub(crate) fn user(labels: &Labels) -> Option<String> {
     labels.get(USER).cloned()
 }
 
 /// The image that a volume was created for.
 #[must_use]
-pub fn image(labels: &Labels) -> Option<String> {
+pub(crate) fn image(labels: &Labels) -> Option<String> {
     labels.get(IMAGE).cloned()
 }
 
 /// The version that a volume was created for. Earlier versions of clipper-metrics used the tag of any image.
 #[must_use]
-pub fn version(labels: &Labels) -> Option<Version> {
+pub(crate) fn version(labels: &Labels) -> Option<Version> {
     let image = image(labels).and_then(|image| ImageRef::parse(&image).ok());
     Version::parse(labels.get(VERSION)?).filter(|_| image.is_none_or(|image| image.version().is_some()))
 }

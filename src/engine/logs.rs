@@ -21,7 +21,7 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Docker {
     /// The last lines of a container's log.
-    pub async fn last_lines(&self, name: &str) -> Vec<String> {
+    pub(crate) async fn last_lines(&self, name: &str) -> Vec<String> {
         let stream = self.logs(name, false, Some(LOG_LINES), 0);
         // An engine may send more lines than requested.
         let read = stream.take(LOG_LINES).filter_map(async |line| Some(excerpt(&line.ok()?, 400))).collect();
@@ -32,7 +32,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the log cannot be read.
-    pub async fn has_logged(&self, name: &str, text: &str) -> Result<bool> {
+    pub(crate) async fn has_logged(&self, name: &str, text: &str) -> Result<bool> {
         let mut lines = std::pin::pin!(self.logs(name, false, Some(LINES_SEARCHED), 0));
         let search = async {
             while let Some(line) = lines.next().await {
@@ -52,7 +52,7 @@ impl Docker {
     }
 
     /// A container's log, line by line; `since` is in seconds since 1970, 0 means everything.
-    pub fn logs(
+    pub(crate) fn logs(
         &self,
         name: &str,
         follow: bool,

@@ -9,7 +9,7 @@ mod container;
 mod copy;
 mod create;
 mod database;
-pub mod endpoint;
+pub(crate) mod endpoint;
 mod environment;
 mod errors;
 mod exec;
@@ -42,14 +42,14 @@ use std::time::{Duration, Instant};
 use bollard::errors::Error as Bollard;
 use bollard::models::ContainerInspectResponse;
 
-pub use self::container::RunInfo;
-pub use self::create::Creation;
+pub(crate) use self::container::RunInfo;
+pub(crate) use self::create::Creation;
 use self::endpoint::Endpoint;
 use self::errors::translate;
-pub use self::files::password_path;
-pub use self::forward::Forward;
-pub use self::network::{address_of_this_machine, has_bridge_of, is_of_this_machine};
-pub use self::observe::{Seen, SeenRole};
+pub(crate) use self::files::password_path;
+pub(crate) use self::forward::Forward;
+pub(crate) use self::network::{address_of_this_machine, has_bridge_of, is_of_this_machine};
+pub(crate) use self::observe::{Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::model::event::{Event, Listener};
 use crate::model::observed::EngineInfo;
@@ -65,7 +65,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to one engine.
-pub struct Docker {
+pub(crate) struct Docker {
     client: bollard::Docker,
     endpoint: Endpoint,
     /// The engine's description of itself; before [`Docker::check`], only its endpoint.
@@ -81,7 +81,7 @@ pub struct Docker {
 impl Docker {
     /// Whether its host is reached through ssh.
     #[must_use]
-    pub fn is_over_ssh(&self) -> bool {
+    pub(crate) fn is_over_ssh(&self) -> bool {
         #[cfg(unix)]
         return self.ssh.is_some();
         #[cfg(not(unix))]
@@ -90,7 +90,7 @@ impl Docker {
 
     /// A port on this machine's loopback that leads through ssh to an address as seen from the engine's host.
     #[must_use]
-    pub fn local_port(&self, host: &str, port: u16) -> Option<u16> {
+    pub(crate) fn local_port(&self, host: &str, port: u16) -> Option<u16> {
         #[cfg(unix)]
         return self.ssh.as_ref()?.local_port(host, port).ok();
         #[cfg(not(unix))]
@@ -102,7 +102,7 @@ impl Docker {
 
     /// The engine's location.
     #[must_use]
-    pub fn location(&self) -> EngineLocation {
+    pub(crate) fn location(&self) -> EngineLocation {
         #[cfg(unix)]
         if let Some(ssh) = &self.ssh {
             let forward = SshForward { destination: ssh.destination().typed() };
@@ -133,7 +133,7 @@ impl Docker {
 
     /// The engine's description of itself.
     #[must_use]
-    pub fn engine(&self) -> EngineInfo {
+    pub(crate) fn engine(&self) -> EngineInfo {
         self.engine.borrow().clone()
     }
 

@@ -28,7 +28,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn network(&self, instance: &str) -> Result<Network> {
+    pub(crate) async fn network(&self, instance: &str) -> Result<Network> {
         let found = self.networks(instance).await?;
         let mut ours: Vec<_> =
             found.iter().filter(|network| labels::belongs(network.labels.as_ref(), instance)).collect();
@@ -55,7 +55,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn host_address(&self, instance: &str) -> Result<Option<String>> {
+    pub(crate) async fn host_address(&self, instance: &str) -> Result<Option<String>> {
         let engine = self.engine();
         if engine.kind == EngineKind::Podman && self.version() >= Some(PODMAN_NAMES_ITS_MACHINE) {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn identity(&self) -> Result<Option<String>> {
+    pub(crate) async fn identity(&self) -> Result<Option<String>> {
         self.check().await?;
         let info = self.call("request the engine's properties", self.client.info()).await?;
         let id = info.id.filter(|_| !self.is_podman.get()).unwrap_or_default();
@@ -106,7 +106,7 @@ impl Docker {
     ///
     /// # Errors
     /// If the engine returns an error.
-    pub async fn create_network(&self, instance: &str) -> Result<()> {
+    pub(crate) async fn create_network(&self, instance: &str) -> Result<()> {
         let request = NetworkCreateRequest {
             name: instance.into(),
             driver: Some("bridge".into()),
@@ -128,7 +128,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if another owner's container was attached meanwhile, [`Error::Foreign`] if
     /// one is attached to a network to be removed, [`Error::Docker`] if the engine returns an error.
-    pub async fn remove_networks(&self, instance: &str, keep_first: bool) -> Result<()> {
+    pub(crate) async fn remove_networks(&self, instance: &str, keep_first: bool) -> Result<()> {
         let Network::Ours(ids) = self.network(instance).await? else { return Ok(()) };
         if !keep_first {
             for role in Role::ALL {
@@ -196,7 +196,7 @@ impl Docker {
 /// Whether this process sees the bridge of one of these networks, so that the engine publishes on
 /// this process's addresses. The engine derives a bridge's name from the network's random id.
 #[must_use]
-pub fn has_bridge_of(network: &Network) -> bool {
+pub(crate) fn has_bridge_of(network: &Network) -> bool {
     let Network::Ours(ids) = network else { return false };
     // Unlike /sys, this file always shows the interfaces of the reading process.
     let interfaces = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
@@ -211,7 +211,7 @@ fn is_bridge_among(interfaces: &str, id: &str) -> bool {
 /// The address from which this machine reaches other hosts. Nothing is sent: connecting a UDP
 /// socket only selects the route.
 #[must_use]
-pub fn address_of_this_machine() -> Option<IpAddr> {
+pub(crate) fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Any address behind the default route works; this one is reserved for documentation (RFC 5737).
     socket.connect((Ipv4Addr::new(203, 0, 113, 1), 9)).ok()?;
@@ -220,7 +220,7 @@ pub fn address_of_this_machine() -> Option<IpAddr> {
 
 /// Whether this machine has an address, so that a socket can be bound to it.
 #[must_use]
-pub fn is_of_this_machine(ip: IpAddr) -> bool {
+pub(crate) fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 

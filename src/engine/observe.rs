@@ -18,36 +18,36 @@ use crate::model::text::printable;
 
 /// The engine's state of one role.
 #[derive(Debug)]
-pub struct SeenRole {
+pub(crate) struct SeenRole {
     /// The specified image.
-    pub image: Option<Image>,
+    pub(crate) image: Option<Image>,
     /// The volume.
-    pub volume: VolumeState,
+    pub(crate) volume: VolumeState,
     /// The container.
-    pub container: ContainerState,
+    pub(crate) container: ContainerState,
     /// The other holder of the specified port.
-    pub port_holder: Option<PortHolder>,
+    pub(crate) port_holder: Option<PortHolder>,
     /// Another running container that mounts the volume at the server's data path.
-    pub volume_user: Option<String>,
+    pub(crate) volume_user: Option<String>,
     /// The managed container that an external server's URL leads to.
-    pub managed_behind: Option<ManagedServer>,
+    pub(crate) managed_behind: Option<ManagedServer>,
 }
 
 /// The engine's state of an instance.
 #[derive(Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// The network.
-    pub network: Network,
+    pub(crate) network: Network,
     /// Names of running containers of other owners on that network.
-    pub network_users: Vec<String>,
+    pub(crate) network_users: Vec<String>,
     /// The remembered settings.
-    pub settings: StoredSettings,
+    pub(crate) settings: StoredSettings,
     /// The roles, in the order of [`Role::ALL`].
-    pub roles: [SeenRole; 2],
+    pub(crate) roles: [SeenRole; 2],
     /// Other instances.
-    pub others: Vec<String>,
+    pub(crate) others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
-    pub lookalikes: Vec<String>,
+    pub(crate) lookalikes: Vec<String>,
 }
 
 impl Docker {
@@ -55,7 +55,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn observe(&self, stack: &Stack) -> Result<Seen> {
+    pub(crate) async fn observe(&self, stack: &Stack) -> Result<Seen> {
         let instance = &stack.instance;
         let (listed, network, volumes) =
             try_join3(self.listed(instance), self.network(instance), self.volumes_of(instance)).await?;
@@ -111,7 +111,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn image(&self, spec: &DesiredContainer) -> Result<Option<Image>> {
+    pub(crate) async fn image(&self, spec: &DesiredContainer) -> Result<Option<Image>> {
         match &spec.pinned_image {
             Some(id) => self.image_called(id).await,
             None => self.image_called(&spec.config.image.to_string()).await,
@@ -122,7 +122,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn image_called(&self, name: &str) -> Result<Option<Image>> {
+    pub(crate) async fn image_called(&self, name: &str) -> Result<Option<Image>> {
         let found = self.find(&format!("inspect image {name}"), self.client.inspect_image(name)).await?;
         Ok(found.map(|image| Image {
             id: image.id.unwrap_or_default(),
@@ -168,7 +168,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<ContainerConfig>)>> {
+    pub(crate) async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<ContainerConfig>)>> {
         let containers = self.containers(instance).await?;
         let mut found = Vec::new();
         for role in Role::ALL {

@@ -139,7 +139,7 @@ impl Docker {
     ///
     /// # Errors
     /// If the image cannot be pulled.
-    pub async fn pull(&self, spec: &DesiredContainer) -> Result<()> {
+    pub(crate) async fn pull(&self, spec: &DesiredContainer) -> Result<()> {
         let (role, image) = (spec.role, &spec.config.image);
         let report = |progress: &Progress| {
             self.listener.on(Event::Pulling { role, layers: progress.layers(), bytes: progress.bytes() });

@@ -30,7 +30,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn stored_settings(&self, instance: &str) -> Result<StoredSettings> {
+    pub(crate) async fn stored_settings(&self, instance: &str) -> Result<StoredSettings> {
         Ok(among(&self.volumes_of(instance).await?, instance))
     }
 
@@ -39,7 +39,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn save_settings(
+    pub(crate) async fn save_settings(
         &self,
         instance: &str,
         values: &BTreeMap<String, Remembered>,
@@ -57,7 +57,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Raced`] if other settings exist by now, [`Error::Docker`] if the engine returns an error.
-    pub async fn begin_restore(
+    pub(crate) async fn begin_restore(
         &self,
         instance: &str,
         values: &BTreeMap<String, Remembered>,
@@ -76,7 +76,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if another run took over the restore, [`Error::Docker`] if the engine
     /// returns an error.
-    pub async fn finish_restore(
+    pub(crate) async fn finish_restore(
         &self,
         instance: &str,
         values: &BTreeMap<String, Remembered>,
@@ -94,7 +94,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Raced`] if the settings are gone, [`Error::Docker`] if the engine returns an error.
-    pub async fn save_upgrade(
+    pub(crate) async fn save_upgrade(
         &self,
         instance: &str,
         values: Option<&BTreeMap<String, Remembered>>,
@@ -158,7 +158,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub async fn remove_settings(&self, instance: &str) -> Result<()> {
+    pub(crate) async fn remove_settings(&self, instance: &str) -> Result<()> {
         for number in self.stored_settings(instance).await?.numbers {
             self.remove_settings_volume(instance, number).await?;
         }

@@ -8,13 +8,13 @@ use super::environment::Environment;
 
 /// A socket that exists but does not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
+pub(crate) struct Tried {
     /// The engine that uses it.
-    pub engine: &'static str,
+    pub(crate) engine: &'static str,
     /// Its path.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The reason why it was not used.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl Display for Tried {

@@ -14,11 +14,11 @@ const METADATA_LIMIT: u64 = 64 << 10;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// The path in the archive, without a trailing slash.
-    pub path: String,
+    pub(crate) path: String,
     /// Its kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The size of its content.
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
 /// The kind of an entry.

@@ -19,7 +19,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub async fn volume(&self, instance: &str, role: Role) -> Result<VolumeState> {
+    pub(crate) async fn volume(&self, instance: &str, role: Role) -> Result<VolumeState> {
         let name = role.object_name(instance);
         let found = self.find(&format!("inspect volume {name}"), self.client.inspect_volume(&name)).await?;
         Ok(found.map_or(VolumeState::Absent, |volume| seen_volume(&volume, instance, role)))
@@ -48,7 +48,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if another process created a volume of that name, [`Error::Docker`] if the
     /// engine returns an error.
-    pub async fn create_volume(&self, instance: &str, spec: &DesiredContainer) -> Result<()> {
+    pub(crate) async fn create_volume(&self, instance: &str, spec: &DesiredContainer) -> Result<()> {
         let doing = format!("create volume {}", spec.config.volume);
         if self.volume(instance, spec.role).await? != VolumeState::Absent {
             // Its content decides the next steps.
@@ -76,7 +76,7 @@ impl Docker {
     /// # Errors
     /// [`Error::Foreign`] if another owner's container uses it, [`Error::Docker`] if the engine
     /// returns an error.
-    pub async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
+    pub(crate) async fn remove_volume(&self, instance: &str, role: Role) -> Result<()> {
         if !matches!(self.volume(instance, role).await?, VolumeState::Ours { .. }) {
             return Ok(());
         }

@@ -100,7 +100,7 @@ lenient! {
 
 /// Fingerprint of the rules written by this program.
 #[must_use]
-pub fn content_hash() -> String {
+pub(crate) fn content_hash() -> String {
     let settings = AlertSettings {
         latency_after: Duration::from_secs(1),
         silence_after: Duration::from_secs(1),
@@ -428,7 +428,7 @@ impl Grafana {
     ///
     /// # Errors
     /// [`Error::Foreign`] if another owner's object is in their place, otherwise an error from the server.
-    pub async fn save_alert_rules(
+    pub(crate) async fn save_alert_rules(
         &self,
         stack: &Stack,
         objective: Option<u64>,
@@ -517,7 +517,7 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn delete_alert_rules(&self, stack: &Stack, moves: bool) -> Result<()> {
+    pub(crate) async fn delete_alert_rules(&self, stack: &Stack, moves: bool) -> Result<()> {
         for rule in AlertRule::ALL {
             let Some(found) = self.alert_rule(stack, rule).await? else { continue };
             let is_own = |made_for: Option<MadeFor>| {

@@ -165,7 +165,7 @@ impl Head {
 
 /// Fingerprint of the bundled dashboard; every version has its own.
 #[must_use]
-pub fn content_hash() -> String {
+pub(crate) fn content_hash() -> String {
     fingerprint(BUNDLED.as_bytes())
 }
 
@@ -177,7 +177,7 @@ pub(super) fn panel_id(title: &str) -> u64 {
 
 /// The dashboard to send. If Clipper's file does not set a value, the stored dashboard's value is kept.
 #[must_use]
-pub fn render(
+pub(crate) fn render(
     desired: &DesiredDashboard,
     source: &DesiredDataSource,
     carried: Option<&ActualDashboard>,

@@ -198,7 +198,7 @@ impl Grafana {
     /// or is provisioned from a file, [`Error::Raced`] if another process created it meanwhile, or
     /// if it was created for another address or database and `moves` is not set, otherwise an error
     /// from the server.
-    pub async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
+    pub(crate) async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
         let (desired, doing) = (&stack.data_source, "save the data source");
         let sources = self.data_sources().await?;
         let is_listed = match state_in(&sources, desired) {
@@ -239,7 +239,7 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn delete_data_source(&self, desired: &DesiredDataSource) -> Result<()> {
+    pub(crate) async fn delete_data_source(&self, desired: &DesiredDataSource) -> Result<()> {
         match state_in(&self.data_sources().await?, desired) {
             DataSourceState::Ours { provisioned: false, made_for, .. } if made_for.is_same(&desired.made_for()) => {
                 self.delete("delete the data source", &path(&["api", "datasources", "uid", &desired.uid])).await

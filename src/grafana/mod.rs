@@ -1,7 +1,7 @@
 //! The client of Grafana's HTTP API, 7.5 to 13: data source, dashboards, alert rules, organisation,
 //! folder and home page, and the queries of panels.
 
-pub mod alerts;
+pub(crate) mod alerts;
 mod catalogue;
 pub mod dashboard;
 mod dashboard_model;
@@ -12,13 +12,13 @@ mod json;
 mod layout;
 mod organisation;
 mod panel_queries;
-pub mod panels;
-pub mod provisioning;
+pub(crate) mod panels;
+pub(crate) mod provisioning;
 mod queries;
 mod schema_v2;
 mod store;
 mod time_range;
-pub mod user_dashboard;
+pub(crate) mod user_dashboard;
 mod variable_queries;
 mod variables;
 
@@ -34,8 +34,8 @@ use self::dashboard::StoredDashboard;
 use self::data_source::{numeric_id, state_in};
 pub use self::health_query::classify;
 use self::json::{Elements, lenient};
-pub use self::organisation::{Choice, FormLogin};
-pub use self::queries::QueryAnswer;
+pub(crate) use self::organisation::{Choice, FormLogin};
+pub(crate) use self::queries::QueryAnswer;
 use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Http, Request, Response, escaped};
 use crate::model::observed::{
@@ -81,7 +81,7 @@ const INFLUXDB: &str = "influxdb";
 const EXPRESSION: &str = "__expr__";
 
 /// A Grafana server.
-pub struct Grafana {
+pub(crate) struct Grafana {
     http: Http,
     choice: Choice,
     version: Cell<Option<Version>>,
@@ -111,12 +111,12 @@ lenient! {
 impl Grafana {
     /// A client for the server behind `http`, which has the credentials.
     #[must_use]
-    pub const fn new(http: Http, choice: Choice) -> Self {
+    pub(crate) const fn new(http: Http, choice: Choice) -> Self {
         Self { http, choice, version: Cell::new(None), organisation: Cell::new(None) }
     }
 
     /// Whether the server is ready, and its version. The request is sent without credentials.
-    pub async fn health(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
+    pub(crate) async fn health(&self, within: Duration) -> (ServerResponse<()>, Option<String>) {
         let request = Request { within: Some(within), ..Request::new("GET", HEALTH) };
         let answer = match self.http.anonymous().send(request).await {
             Ok(answer) => answer,
@@ -145,12 +145,12 @@ impl Grafana {
     ///
     /// # Errors
     /// If the server does not answer.
-    pub async fn clock(&self) -> Result<Option<i64>> {
+    pub(crate) async fn clock(&self) -> Result<Option<i64>> {
         Ok(self.http.anonymous().send(Request::new("GET", HEALTH)).await?.date())
     }
 
     /// Takes over the version from a client of the same server.
-    pub fn same_version_as(&self, other: &Self) {
+    pub(crate) fn same_version_as(&self, other: &Self) {
         self.version.set(other.version.get());
     }
 
@@ -165,7 +165,7 @@ impl Grafana {
     /// Reads the server's content. If the login is rejected, no second request is sent with it.
     /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
     /// name server can take long to answer that.
-    pub async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
+    pub(crate) async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
         match self.stored(stack, influxdb_runs).await {
             Ok(seen) => ServerResponse::Answering(seen),
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
@@ -262,7 +262,7 @@ impl Grafana {
     ///
     /// # Errors
     /// [`Error::Http`] or [`Error::Answer`] if it fails for another reason.
-    pub async fn set_home(&self, uid: &str) -> Result<()> {
+    pub(crate) async fn set_home(&self, uid: &str) -> Result<()> {
         match self.try_to_set_home(uid).await {
             Err(Error::Answer { status: 403, .. }) => {
                 self.http.note("this account may not set Grafana's home page, so it stays unchanged");
@@ -300,7 +300,7 @@ impl Grafana {
     ///
     /// # Errors
     /// [`Error::Answer`] if the server rejects the change.
-    pub async fn change_password(&self, old: &Secret, new: &Secret) -> Result<()> {
+    pub(crate) async fn change_password(&self, old: &Secret, new: &Secret) -> Result<()> {
         let body = json!({"oldPassword": old.reveal(), "newPassword": new.reveal(), "confirmNew": new.reveal()});
         let answer = self.send("change the password", "PUT", "/api/user/password", Body::json(&body)).await?;
         self.expect_success("change the password", &answer)

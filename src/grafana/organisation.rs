@@ -17,7 +17,7 @@ const FIRST: u64 = 1;
 
 /// How the organisation is chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// The first one, without a request: Grafana is managed.
     First,
     /// The one that the token belongs to; no request may name another.
@@ -45,7 +45,7 @@ impl Grafana {
     ///
     /// # Errors
     /// [`crate::error::Error::Refused`] if the login is rejected, otherwise an error from the server.
-    pub async fn enter(&self, name: Option<&str>) -> Result<OrganisationState> {
+    pub(crate) async fn enter(&self, name: Option<&str>) -> Result<OrganisationState> {
         self.organisation.set(None);
         match (name, &self.choice) {
             (Some(name), _) => self.enter_named(name).await,
@@ -109,7 +109,7 @@ impl Grafana {
     ///
     /// # Errors
     /// [`crate::error::Error::Answer`] if the server returns an error.
-    pub async fn create_organisation(&self, name: &str) -> Result<()> {
+    pub(crate) async fn create_organisation(&self, name: &str) -> Result<()> {
         if self.enter(Some(name)).await? == OrganisationState::Present {
             return Ok(());
         }
@@ -127,7 +127,7 @@ impl Grafana {
     ///
     /// # Errors
     /// [`crate::error::Error::Refused`] if the login is rejected.
-    pub async fn try_to_sign_in(&self) -> Result<()> {
+    pub(crate) async fn try_to_sign_in(&self) -> Result<()> {
         let doing = "sign in";
         self.organisation.set(None);
         // With anonymous access, Grafana ignores a wrong password and answers most requests anyway;
@@ -137,7 +137,7 @@ impl Grafana {
     }
 
     /// Whether Grafana may allow anonymous access, as far as its answer shows.
-    pub async fn may_be_anonymous(&self) -> bool {
+    pub(crate) async fn may_be_anonymous(&self) -> bool {
         let answer =
             self.http.anonymous().send(Request { within: Some(PROBE), ..Request::new("GET", "/api/org") }).await;
         !answer.is_ok_and(|answer| matches!(answer.status, 401 | 403))
@@ -147,7 +147,7 @@ impl Grafana {
     ///
     /// # Errors
     /// If the server does not answer, or neither accepts nor rejects them.
-    pub async fn try_login_form(&self, user: &str, password: &Secret) -> Result<FormLogin> {
+    pub(crate) async fn try_login_form(&self, user: &str, password: &Secret) -> Result<FormLogin> {
         let body = Body::json(&json!({"user": user, "password": password.reveal()}));
         let answer = self.http.anonymous().send(Request { body, ..Request::new("POST", "/login") }).await?;
         match answer.status {
@@ -162,7 +162,7 @@ impl Grafana {
 
 /// The result of the login form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FormLogin {
+pub(crate) enum FormLogin {
     /// The login is accepted.
     Accepted,
     /// The password is wrong.

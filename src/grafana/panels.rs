@@ -33,15 +33,15 @@ const BACKEND_FROM: Version = Version(10, 3);
 
 /// The results of opening the stored dashboard.
 #[derive(Debug)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The start and the end of its time range, in milliseconds since 1970.
-    pub range: (i64, i64),
+    pub(crate) range: (i64, i64),
     /// Data sources that answer no query.
-    pub sources: Vec<SourceFault>,
+    pub(crate) sources: Vec<SourceFault>,
     /// Every variable with a query.
-    pub variables: Vec<VariableAnswer>,
+    pub(crate) variables: Vec<VariableAnswer>,
     /// Every panel.
-    pub panels: Vec<PanelAnswer>,
+    pub(crate) panels: Vec<PanelAnswer>,
 }
 
 /// The number of points of queries, once they are answered.
@@ -73,7 +73,7 @@ impl Grafana {
     ///
     /// # Errors
     /// If the server returns an error or does not answer.
-    pub async fn has_plugin(&self) -> Result<Option<bool>> {
+    pub(crate) async fn has_plugin(&self) -> Result<Option<bool>> {
         let answer =
             self.send("look for the InfluxDB plugin", "GET", "/api/plugins/influxdb/settings", Body::Empty).await?;
         match answer.status {
@@ -87,7 +87,7 @@ impl Grafana {
     ///
     /// # Errors
     /// With Grafana's message if the query fails.
-    pub async fn finds_probe(&self, source: &str, query: &str, now: i64) -> Result<bool> {
+    pub(crate) async fn finds_probe(&self, source: &str, query: &str, now: i64) -> Result<bool> {
         let sources = self.data_sources().await?;
         let fields = [
             ("refId", json!("A")),
@@ -105,7 +105,7 @@ impl Grafana {
     ///
     /// # Errors
     /// If the server returns an error or does not answer. Failed queries are part of the result.
-    pub async fn open_dashboard(&self, uid: &str, now: i64) -> Result<Option<Opened>> {
+    pub(crate) async fn open_dashboard(&self, uid: &str, now: i64) -> Result<Option<Opened>> {
         let (Some(found), sources) = (self.dashboard(uid).await?, self.data_sources().await?) else { return Ok(None) };
         let dashboard: &DashboardModel = &read(found.content);
         let calendar = Calendar::of(dashboard, now, jiff::tz::TimeZone::system());

@@ -18,14 +18,14 @@ use crate::model::stack::{DashboardId, DesiredDataSource, Stack};
 use crate::model::version::Version;
 
 /// The variable that contains the password of InfluxDB's user.
-pub const INFLUXDB_PASSWORD: &str = "CLIPPER_METRICS_INFLUXDB_PASSWORD";
+pub(crate) const INFLUXDB_PASSWORD: &str = "CLIPPER_METRICS_INFLUXDB_PASSWORD";
 /// The organisation of a new Grafana.
 const FIRST_ORGANISATION: u64 = 1;
 /// How often Grafana checks a dashboard's file for changes, in seconds.
 const INTERVAL: u64 = 30;
 
 /// The state of a stack in a running Grafana.
-pub struct GrafanaExport {
+pub(crate) struct GrafanaExport {
     /// The organisation's id.
     organisation: u64,
     /// Whether the data source is the organisation's default.
@@ -39,7 +39,7 @@ pub struct GrafanaExport {
 impl GrafanaExport {
     /// The state of a new Grafana, in which the data source is the first one.
     #[must_use]
-    pub fn new_server(stack: &Stack) -> Self {
+    pub(crate) fn new_server(stack: &Stack) -> Self {
         Self {
             organisation: FIRST_ORGANISATION,
             is_default: true,
@@ -50,7 +50,7 @@ impl GrafanaExport {
 
     /// The titles of edited dashboards.
     #[must_use]
-    pub fn edited_dashboards(&self, stack: &Stack) -> Vec<String> {
+    pub(crate) fn edited_dashboards(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
         let edited = found.filter(|(_, found)| is_edited(found.as_ref()));
         edited.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
@@ -58,7 +58,7 @@ impl GrafanaExport {
 
     /// The titles of dashboards saved in schema v2, which these files cannot contain.
     #[must_use]
-    pub fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
+    pub(crate) fn dashboards_in_schema_v2(&self, stack: &Stack) -> Vec<String> {
         let found = stack.dashboards().zip(&self.dashboards);
         let new = found.filter(|(_, found)| found.as_ref().is_some_and(|found| found.is_v2));
         new.map(|(id, _)| stack.dashboard_identity(id).1.to_string()).collect()
@@ -73,7 +73,7 @@ impl GrafanaExport {
     /// The state for a new Grafana, which has no contact points: a rule that names one would
     /// prevent its start.
     #[must_use]
-    pub fn on_new_server(mut self) -> Self {
+    pub(crate) fn on_new_server(mut self) -> Self {
         self.rules.iter_mut().flatten().for_each(Rule::remove_notifications);
         Self { organisation: FIRST_ORGANISATION, is_default: true, ..self.in_files() }
     }
@@ -81,19 +81,19 @@ impl GrafanaExport {
     /// The state for a Grafana that was not inspected: it may have a default data source, and does
     /// not start with two.
     #[must_use]
-    pub fn on_another_server(self) -> Self {
+    pub(crate) fn on_another_server(self) -> Self {
         Self { organisation: FIRST_ORGANISATION, is_default: false, ..self.in_files() }
     }
 
     /// Whether an alert rule was edited.
     #[must_use]
-    pub fn has_edited_rules(&self) -> bool {
+    pub(crate) fn has_edited_rules(&self) -> bool {
         self.rules.iter().flatten().any(Rule::is_edited)
     }
 
     /// The state of a Grafana without a login: nothing is known, so its default data source stays.
     #[must_use]
-    pub fn unknown(stack: &Stack) -> Self {
+    pub(crate) fn unknown(stack: &Stack) -> Self {
         Self { is_default: false, ..Self::new_server(stack) }
     }
 }
@@ -103,7 +103,7 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn export_state(&self, stack: &Stack) -> Result<GrafanaExport> {
+    pub(crate) async fn export_state(&self, stack: &Stack) -> Result<GrafanaExport> {
         let doing = "look up the organisation";
         let organisation: Organisation = self.get(doing, "/api/org").await?.ok_or_else(|| self.odd(doing))?;
         let sources = self.data_sources().await?;
@@ -131,13 +131,13 @@ impl Grafana {
 }
 
 /// The file of a dashboard.
-pub struct DashboardFile {
+pub(crate) struct DashboardFile {
     /// Its uid, which is the file's name.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The index of its folder.
-    pub folder: usize,
+    pub(crate) folder: usize,
     /// Its content.
-    pub content: Value,
+    pub(crate) content: Value,
 }
 
 /// A folder in Grafana, which corresponds to one folder of files.
@@ -149,33 +149,33 @@ struct ProvisionedFolder {
 }
 
 /// The purpose of the files.
-pub struct ProvisioningTarget<'a> {
+pub(crate) struct ProvisioningTarget<'a> {
     /// The data source, as that Grafana reaches it.
-    pub source: &'a DesiredDataSource,
+    pub(crate) source: &'a DesiredDataSource,
     /// The variable with the password of InfluxDB's user.
-    pub password: &'a str,
+    pub(crate) password: &'a str,
     /// Grafana's version; the newest if unknown.
-    pub version: Option<Version>,
+    pub(crate) version: Option<Version>,
     /// Whether that Grafana continues with the database of the stack's Grafana. Edits and alert
     /// rules then stay in the database and are not in the files, because nothing would remove
     /// provisioned rules.
-    pub keeps_database: bool,
+    pub(crate) keeps_database: bool,
     /// Whether files created alert rules there before, which stay until a file deletes them.
-    pub deletes_rules: bool,
+    pub(crate) deletes_rules: bool,
     /// The organisations in which an earlier export created them.
-    pub earlier_organisations: &'a [u64],
+    pub(crate) earlier_organisations: &'a [u64],
 }
 
 /// All files.
-pub struct Provisioning {
+pub(crate) struct Provisioning {
     /// The data source.
-    pub data_source: Value,
+    pub(crate) data_source: Value,
     /// The dashboards.
-    pub dashboards: Vec<DashboardFile>,
+    pub(crate) dashboards: Vec<DashboardFile>,
     /// The number of folders of dashboard files.
-    pub folders: usize,
+    pub(crate) folders: usize,
     /// The alert rules, or the deletion of those from an earlier file.
-    pub alert_rules: Option<Value>,
+    pub(crate) alert_rules: Option<Value>,
     titles: Vec<ProvisionedFolder>,
     keeps_database: bool,
     organisation: u64,
@@ -187,7 +187,7 @@ impl Provisioning {
     ///
     /// # Errors
     /// [`Error::Usage`] if the version cannot provision the desired alert rules.
-    pub fn new(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Self> {
+    pub(crate) fn new(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &GrafanaExport) -> Result<Self> {
         let api = Api::of(purpose.version);
         let mut titles = Vec::new();
         let mut dashboards = Vec::new();
@@ -220,7 +220,7 @@ impl Provisioning {
 
     /// The file that lists the dashboard folders; `path` returns the path of a folder on Grafana's server.
     #[must_use]
-    pub fn providers(&self, path: impl Fn(usize) -> String) -> Value {
+    pub(crate) fn providers(&self, path: impl Fn(usize) -> String) -> Value {
         let providers = self.titles.iter().enumerate().map(|(index, folder)| {
             let mut provider = json!({
                 "name": self.folder_name(index), "orgId": self.organisation, "type": "file", "folder": folder.title,
@@ -235,7 +235,7 @@ impl Provisioning {
 
     /// The name of a folder of files.
     #[must_use]
-    pub fn folder_name(&self, index: usize) -> String {
+    pub(crate) fn folder_name(&self, index: usize) -> String {
         if index == 0 { self.instance.clone() } else { format!("{}-{}", self.instance, index + 1) }
     }
 }

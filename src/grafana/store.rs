@@ -169,7 +169,7 @@ impl Grafana {
     /// # Errors
     /// [`Error::Foreign`] if another owner's object is in its place, [`Error::Raced`] if another
     /// process changed it meanwhile, otherwise an error from the server.
-    pub async fn save_dashboard(
+    pub(crate) async fn save_dashboard(
         &self,
         stack: &Stack,
         id: DashboardId,
@@ -280,7 +280,7 @@ impl Grafana {
     /// # Errors
     /// [`Error::Foreign`] if another owner's object is in the place of a later step, otherwise an
     /// error from the server.
-    pub async fn create_folder(&self, stack: &Stack) -> Result<()> {
+    pub(crate) async fn create_folder(&self, stack: &Stack) -> Result<()> {
         let title = stack.folder.as_deref().unwrap_or_default();
         if self.folder(title).await?.is_some() {
             return Ok(());
@@ -312,7 +312,7 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
+    pub(crate) async fn delete_dashboard(&self, stack: &Stack, id: DashboardId) -> Result<()> {
         let DashboardState::Present(seen) = self.seen_dashboard(stack, id).await? else { return Ok(()) };
         let is_other = seen.made_for.is_some_and(|made_for| !made_for.is_same(&stack.data_source.made_for()));
         if seen.edited || seen.provisioned || is_other {
@@ -326,7 +326,7 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub async fn delete_folder(&self, stack: &Stack) -> Result<()> {
+    pub(crate) async fn delete_folder(&self, stack: &Stack) -> Result<()> {
         let Some(title) = &stack.folder else { return Ok(()) };
         match self.own_folder(&stack.instance, title).await? {
             Some(folder) => self.delete_if_empty(&folder).await,

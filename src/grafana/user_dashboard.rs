@@ -47,11 +47,11 @@ lenient! {
 
 /// The reason why a file cannot be used, with a hint.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unusable {
+pub(crate) struct Unusable {
     /// The reason, with the file as its subject.
-    pub message: String,
+    pub(crate) message: String,
     /// How to fix it.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 fn unusable(message: impl Into<String>, hint: impl Into<String>) -> Unusable {
@@ -62,7 +62,7 @@ fn unusable(message: impl Into<String>, hint: impl Into<String>) -> Unusable {
 ///
 /// # Errors
 /// With the reason if it is not a dashboard or cannot work with Clipper's data source.
-pub fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUserDashboard, Unusable> {
+pub(crate) fn parse(path: &str, instance: &str, file: &str) -> Result<DesiredUserDashboard, Unusable> {
     let export = "export the dashboard from Grafana as JSON, and use that file";
     let text_of_file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let mut json: Value =
@@ -283,7 +283,7 @@ fn fixed_source(source: Option<&DataSourceRef>) -> Option<NeededObject> {
 
 /// The dashboard to send for an instance.
 #[must_use]
-pub fn render(desired: &DesiredUserDashboard, instance: &str, source: &DesiredDataSource, api: Api) -> Value {
+pub(crate) fn render(desired: &DesiredUserDashboard, instance: &str, source: &DesiredDataSource, api: Api) -> Value {
     let mut dashboard: Value = serde_json::from_str(&desired.content).unwrap_or(Value::Null);
     let reference = api.reference(source);
     for_each_text(&mut dashboard, &mut |text| {

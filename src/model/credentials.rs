@@ -6,7 +6,7 @@ use super::stack::Secret;
 
 /// Credentials for the servers, and the certificates to trust.
 #[derive(Debug, Clone)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// Grafana's user.
     pub grafana_user: String,
     /// The supplied password for that user.
@@ -23,7 +23,7 @@ pub struct Credentials {
 
 /// Credentials for an InfluxDB that requires a login.
 #[derive(Debug, Clone)]
-pub struct InfluxdbLogin {
+pub(crate) struct InfluxdbLogin {
     /// The user.
     pub user: String,
     /// Its password.
@@ -32,7 +32,7 @@ pub struct InfluxdbLogin {
 
 /// Certificates to trust, already loaded.
 #[derive(Debug, Clone)]
-pub struct CaFile {
+pub(crate) struct CaFile {
     /// The file that they were read from.
     pub path: PathBuf,
     /// The file's content in PEM format.

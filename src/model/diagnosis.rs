@@ -32,7 +32,7 @@ impl Check {
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CheckOutcome {
+pub(crate) enum CheckOutcome {
     /// The check passed; details.
     Passed(String),
     /// The check failed.
@@ -43,7 +43,7 @@ pub enum CheckOutcome {
 
 /// A failure that keeps data points from the panel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CheckFailure {
+pub(crate) struct CheckFailure {
     /// The failing object and the reason.
     pub why: String,
     /// How to fix it.
@@ -52,20 +52,14 @@ pub struct CheckFailure {
 
 impl CheckOutcome {
     /// A failure with its reason and hint.
-    pub fn failed(why: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn failed(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Failed(CheckFailure { why: why.into(), hint: hint.into() })
     }
 
     /// Whether the check passed.
     #[must_use]
-    pub const fn is_passed(&self) -> bool {
+    pub(crate) const fn is_passed(&self) -> bool {
         matches!(self, Self::Passed(_))
-    }
-
-    /// Whether the check failed.
-    #[must_use]
-    pub const fn is_failed(&self) -> bool {
-        matches!(self, Self::Failed(_))
     }
 }
 
@@ -171,7 +165,7 @@ impl Diagnosis {
 
 /// Why InfluxDB did not store a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteFailure {
+pub(crate) enum WriteFailure {
     /// The database does not exist.
     NoDatabase,
     /// Its disk is full.
@@ -192,7 +186,7 @@ pub enum WriteFailure {
 
 /// The result of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VariableAnswer {
+pub(crate) struct VariableAnswer {
     /// The variable.
     pub name: String,
     /// The outcome.
@@ -203,7 +197,7 @@ pub struct VariableAnswer {
 
 /// The outcome of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VariableContent {
+pub(crate) enum VariableContent {
     /// It returned this many values.
     Values(usize),
     /// It failed; Grafana's error message.
@@ -220,7 +214,7 @@ pub enum VariableContent {
 
 /// A data source that answers no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SourceFault {
+pub(crate) struct SourceFault {
     /// Its uid.
     pub uid: String,
     /// Its name.
@@ -233,7 +227,7 @@ pub struct SourceFault {
 
 /// The result of a panel's queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PanelAnswer {
+pub(crate) struct PanelAnswer {
     /// The panel's title.
     pub title: String,
     /// It is open when the dashboard opens, and shows the dashboard's time range.
@@ -246,7 +240,7 @@ pub struct PanelAnswer {
 
 /// The outcome of a panel's queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PanelContent {
+pub(crate) enum PanelContent {
     /// They returned this many points.
     Points(usize),
     /// They succeeded and found no points in the panel's time range.

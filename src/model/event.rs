@@ -7,7 +7,7 @@ use super::role::Role;
 
 /// One event.
 #[derive(Debug, Clone)]
-pub enum Event<'a> {
+pub(crate) enum Event<'a> {
     /// A step has started.
     Started(&'a Step),
     /// A step has finished.
@@ -41,14 +41,14 @@ pub enum Event<'a> {
 }
 
 /// Receives events. Both lanes share one listener, so it needs interior mutability.
-pub trait Listener {
+pub(crate) trait Listener {
     /// Handles one event.
     fn on(&self, event: Event<'_>);
 }
 
 /// A step that was executed.
 #[derive(Debug, Clone)]
-pub struct ExecutedStep {
+pub(crate) struct ExecutedStep {
     /// The step.
     pub step: Step,
     /// Why it was needed.

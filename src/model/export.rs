@@ -9,7 +9,7 @@ use super::results::SchemaVersion;
 
 /// The target of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExportFormat {
+pub(crate) enum ExportFormat {
     /// A Grafana that is provisioned from files.
     Provisioning,
     /// Docker Compose, with the instance's own volumes.
@@ -22,23 +22,23 @@ pub enum ExportFormat {
 
 impl ExportFormat {
     /// All formats.
-    pub const ALL: [Self; 4] = [Self::Provisioning, Self::Compose, Self::Swarm, Self::Kubernetes];
+    pub(crate) const ALL: [Self; 4] = [Self::Provisioning, Self::Compose, Self::Swarm, Self::Kubernetes];
 
     /// The name on the command line.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         self.texts().0
     }
 
     /// Its target in the help of the program.
     #[must_use]
-    pub const fn target(self) -> &'static str {
+    pub(crate) const fn target(self) -> &'static str {
         self.texts().1
     }
 
     /// The description of its files in the help of `export`.
     #[must_use]
-    pub const fn help(self) -> &'static str {
+    pub(crate) const fn help(self) -> &'static str {
         self.texts().2
     }
 
@@ -57,7 +57,7 @@ impl ExportFormat {
 
     /// Whether the export describes servers that do not exist yet.
     #[must_use]
-    pub const fn makes_servers(self) -> bool {
+    pub(crate) const fn makes_servers(self) -> bool {
         matches!(self, Self::Swarm | Self::Kubernetes)
     }
 }

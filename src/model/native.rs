@@ -7,7 +7,7 @@ use super::text::listed;
 
 /// The kinds of system whose packages differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum System {
+pub(crate) enum System {
     /// macOS with Homebrew.
     MacOs,
     /// Any other system, with its own packages.
@@ -16,12 +16,12 @@ pub enum System {
 
 impl System {
     /// The system that this program runs on.
-    pub const HERE: Self = if cfg!(target_os = "macos") { Self::MacOs } else { Self::Linux };
+    pub(crate) const HERE: Self = if cfg!(target_os = "macos") { Self::MacOs } else { Self::Linux };
 }
 
 /// How to install a server that Clipper can use.
 #[must_use]
-pub const fn installation(role: Role, system: System) -> &'static str {
+pub(crate) const fn installation(role: Role, system: System) -> &'static str {
     match (role, system) {
         (Role::Influxdb, System::MacOs) => {
             "`brew install influxdb@1 && brew services start influxdb@1` (`influxdb` without `@1` is version 3)"
@@ -36,7 +36,7 @@ pub const fn installation(role: Role, system: System) -> &'static str {
 
 /// The log of an external server, which the engine does not have.
 #[must_use]
-pub const fn log_command(role: Role, system: System) -> &'static str {
+pub(crate) const fn log_command(role: Role, system: System) -> &'static str {
     match (role, system) {
         (Role::Influxdb, System::MacOs) => "tail \"$(brew --prefix)/var/log/influxdb.log\"",
         (Role::Influxdb, System::Linux) => "journalctl --unit influxdb",
@@ -47,7 +47,7 @@ pub const fn log_command(role: Role, system: System) -> &'static str {
 
 /// How to copy the data of an external server.
 #[must_use]
-pub const fn backup_advice(role: Role, system: System) -> &'static str {
+pub(crate) const fn backup_advice(role: Role, system: System) -> &'static str {
     match (role, system) {
         (Role::Influxdb, _) => {
             "copy InfluxDB's data with `influxd backup -portable DIRECTORY` on its machine (`influxd restore -portable \
@@ -64,7 +64,7 @@ pub const fn backup_advice(role: Role, system: System) -> &'static str {
 
 /// The warning that an external server on loopback also answers at this machine's own address.
 #[must_use]
-pub fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
+pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
     let (file, setting) = match (role, system) {
         (Role::Influxdb, System::MacOs) => ("$(brew --prefix)/etc/influxdb.conf", "bind-address in [http]"),
         (Role::Influxdb, System::Linux) => ("/etc/influxdb/influxdb.conf", "bind-address in [http]"),
@@ -87,7 +87,7 @@ pub fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
 
 /// The server in one role, as a run without an engine finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The role.
     pub role: Role,
     /// Its address.
@@ -98,7 +98,7 @@ pub struct Found {
 
 /// The answer of a server at the usual address on loopback.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// No request was sent, because a setting names the server.
     Named,
     /// No server answers.
@@ -129,7 +129,7 @@ impl Found {
 /// ways to continue if no engine is installed. `start` is the hint of the engine itself, `install` the
 /// command that installs one, and `file` the path of Clipper's file and whether it has a table `[metrics]`.
 #[must_use]
-pub fn hint(
+pub(crate) fn hint(
     found: &[Found; 2],
     invocation: &Invocation,
     start: &str,

@@ -10,7 +10,7 @@ use super::role::Role;
 
 /// Describes the holder of an address.
 #[must_use]
-pub fn describe(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) -> String {
+pub(crate) fn describe(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) -> String {
     match holder {
         PortHolder::Container(name) => format!("container {name} holds that port"),
         PortHolder::OtherRole(other) => format!("this instance's {} holds that port", other.title()),
@@ -28,7 +28,7 @@ pub fn describe(holder: &PortHolder, role: Role, answers: Option<&ServerUrl>) ->
 
 /// The remedy; `another` is the advice to choose another port.
 #[must_use]
-pub fn hint(
+pub(crate) fn hint(
     role: Role,
     address: SocketAddr,
     holder: &PortHolder,

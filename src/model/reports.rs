@@ -10,23 +10,23 @@ use super::role::Role;
 use super::stack::Stack;
 
 /// The suffix of a model's counter in measurement names.
-pub const COUNTER: &str = "_prediction_counter";
+pub(crate) const COUNTER: &str = "_prediction_counter";
 /// The suffix of a model's throughput.
-pub const THROUGHPUT: &str = "_model_thruput";
+pub(crate) const THROUGHPUT: &str = "_model_thruput";
 /// The suffix of a model's latencies.
-pub const LATENCY: &str = "_model_latency";
+pub(crate) const LATENCY: &str = "_model_latency";
 /// The tag that distinguishes demo points from reports.
-pub const DEMO_TAG: &str = "clipper_metrics_demo";
+pub(crate) const DEMO_TAG: &str = "clipper_metrics_demo";
 /// Clipper's report interval, in milliseconds.
-pub const INTERVAL: i64 = 15_000;
+pub(crate) const INTERVAL: i64 = 15_000;
 /// After this many missed reports a model counts as silent.
 const MISSED: i64 = 3;
 /// Clocks that differ by more than this are reported, in milliseconds.
-pub const SKEW: i64 = 60_000;
+pub(crate) const SKEW: i64 = 60_000;
 
 /// The data of one model. Times are in milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Model {
+pub(crate) struct Model {
     /// The model's name in its measurements.
     pub name: String,
     /// When it last reported; `None` if only demo points carry its name.
@@ -41,7 +41,7 @@ pub struct Model {
 
 /// The data read from InfluxDB.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Activity {
+pub(crate) struct Activity {
     /// Every model with points.
     pub models: Vec<Model>,
     /// Other databases with Clipper's measurements, searched only if the instance's database has none.
@@ -246,19 +246,19 @@ pub(crate) fn never_reported(models: &[ModelReport], named: &[String]) -> Vec<St
 
 /// A model's name as Clipper writes it in measurements: white space becomes `_`.
 #[must_use]
-pub fn written_name(model: &str) -> String {
+pub(crate) fn written_name(model: &str) -> String {
     model.chars().map(|c| if c.is_whitespace() { '_' } else { c }).collect()
 }
 
 /// Whether InfluxDB rejects a model's reports: Clipper does not escape a comma in the name.
 #[must_use]
-pub fn is_unreportable(model: &str) -> bool {
+pub(crate) fn is_unreportable(model: &str) -> bool {
     model.contains(',')
 }
 
 /// A time span in the largest unit that gives a number above one.
 #[must_use]
-pub fn span(millis: i64) -> String {
+pub(crate) fn span(millis: i64) -> String {
     let seconds = millis.max(0) / 1000;
     match seconds {
         0..120 => format!("{seconds}s"),

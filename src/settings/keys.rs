@@ -80,7 +80,7 @@ pub struct Key {
     /// The option, without dashes; also the name under which it is remembered.
     pub option: &'static str,
     /// The short option.
-    pub short: Option<char>,
+    pub(crate) short: Option<char>,
     /// The environment variable.
     pub variable: &'static str,
     /// The variable that holds the secret itself, if the setting names a secret's file.
@@ -94,24 +94,24 @@ pub struct Key {
     /// The default in words; empty if there is none.
     pub default: &'static str,
     /// One line of help.
-    pub help: &'static str,
+    pub(crate) help: &'static str,
     /// A sentence that only the long help and the page of settings add to it.
-    pub details: &'static str,
+    pub(crate) details: &'static str,
     /// Its heading in long help.
-    pub group: Group,
+    pub(crate) group: Group,
     /// `up -h` shows it, with the other options that most people use.
-    pub is_common: bool,
+    pub(crate) is_common: bool,
     /// The commands that accept it as an option; `None` means every command.
-    pub commands: Option<&'static [&'static str]>,
+    pub(crate) commands: Option<&'static [&'static str]>,
     /// It is remembered with the instance. Secrets, credentials of external servers and options of a single run are
     /// not.
-    pub remembered: bool,
+    pub(crate) remembered: bool,
 }
 
 impl Key {
     /// Every command accepts it, before or after the command's name.
     #[must_use]
-    pub const fn is_global(&self) -> bool {
+    pub(crate) const fn is_global(&self) -> bool {
         self.commands.is_none()
     }
 
@@ -124,7 +124,7 @@ impl Key {
 
 /// The topic of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
+pub(crate) enum Group {
     /// The instance as a whole.
     Instance,
     /// InfluxDB's address, database and account.
@@ -140,7 +140,7 @@ pub enum Group {
 impl Group {
     /// The heading.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Instance => "Instance",
             Self::Influxdb => "InfluxDB",
@@ -164,7 +164,7 @@ impl Setting {
 
     /// The option as it is typed.
     #[must_use]
-    pub fn option(self) -> String {
+    pub(crate) fn option(self) -> String {
         format!("--{}", self.key().option)
     }
 }
@@ -581,7 +581,7 @@ pub fn file_keys() -> Vec<(&'static str, ValueKind)> {
 
 /// The settings in the environment. An empty variable counts as unset.
 #[must_use]
-pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Values {
+pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Values {
     let given = |key: &Key| variable(key.variable).filter(|value| !value.is_empty());
     TABLE.iter().filter_map(|key| Some((key.setting, given(key)?))).collect()
 }

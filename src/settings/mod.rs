@@ -19,7 +19,7 @@ use self::containers::{settings_of, unbracketed};
 use self::keys::{Setting, Values};
 use self::resolve::{Origin, is_incomplete, resolve};
 use self::stack::build;
-pub use self::values::duration;
+pub(crate) use self::values::duration;
 use crate::clipper::file::{ClipperFile, ValueKind};
 use crate::error::Result;
 use crate::model::container_config::ContainerConfig;
@@ -32,75 +32,75 @@ use crate::model::stack::{DesiredUserDashboard, EngineLocation, Secret, Stack};
 
 /// The supplied secrets, already read from their files or variables.
 #[derive(Debug, Clone, Default)]
-pub struct Secrets {
+pub(crate) struct Secrets {
     /// The password of Grafana's user.
-    pub grafana_password: Option<Secret>,
+    pub(crate) grafana_password: Option<Secret>,
     /// A token for Grafana.
-    pub grafana_token: Option<Secret>,
+    pub(crate) grafana_token: Option<Secret>,
     /// The password of InfluxDB's user.
-    pub influxdb_password: Option<Secret>,
+    pub(crate) influxdb_password: Option<Secret>,
 }
 
 /// The inputs of a run, all of them already read.
 #[derive(Clone)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// The command line. An empty value removes a remembered one.
-    pub options: Values,
+    pub(crate) options: Values,
     /// The environment, without empty variables.
-    pub environment: Values,
+    pub(crate) environment: Values,
     /// Clipper's file.
-    pub file: Option<ClipperFile>,
+    pub(crate) file: Option<ClipperFile>,
     /// Secrets.
-    pub secrets: Secrets,
+    pub(crate) secrets: Secrets,
     /// Certificates to trust.
-    pub ca_file: Option<CaFile>,
+    pub(crate) ca_file: Option<CaFile>,
     /// Fingerprint of the bundled dashboard.
-    pub content_hash: String,
+    pub(crate) content_hash: String,
     /// Fingerprint of the alert rules.
-    pub alerts_hash: String,
+    pub(crate) alerts_hash: String,
     /// Resolves a host name to its addresses, IPv4 first.
-    pub resolve: fn(&str) -> Vec<IpAddr>,
+    pub(crate) resolve: fn(&str) -> Vec<IpAddr>,
     /// This machine's address for other hosts.
-    pub own_address: fn() -> Option<IpAddr>,
+    pub(crate) own_address: fn() -> Option<IpAddr>,
     /// A fingerprint of this machine that no other machine has, if the system knows one.
-    pub machine: Option<String>,
+    pub(crate) machine: Option<String>,
     /// Whether this machine has an address.
-    pub has_address: fn(IpAddr) -> bool,
+    pub(crate) has_address: fn(IpAddr) -> bool,
     /// Reads a user's dashboard for an instance, by its path.
-    pub read_dashboard: fn(&str, &str) -> Result<DesiredUserDashboard>,
+    pub(crate) read_dashboard: fn(&str, &str) -> Result<DesiredUserDashboard>,
 }
 
 /// The engine of a run.
 #[derive(Debug, Clone)]
-pub struct EngineFacts {
+pub(crate) struct EngineFacts {
     /// The machine where published ports appear.
-    pub location: EngineLocation,
+    pub(crate) location: EngineLocation,
     /// The options that select the engine in a suggested command.
-    pub options: String,
+    pub(crate) options: String,
     /// A fingerprint of the engine's host, if an external Grafana may receive an address on its loopback.
-    pub machine: Option<String>,
+    pub(crate) machine: Option<String>,
 }
 
 impl EngineFacts {
     /// The engine of a run that has not reached one; suggested commands repeat these options.
     #[must_use]
-    pub const fn unreached(options: String) -> Self {
+    pub(crate) const fn unreached(options: String) -> Self {
         Self { location: EngineLocation::Here, options, machine: None }
     }
 }
 
 /// The memory of an instance.
 #[derive(Debug, Clone, Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// The settings; `None` if no engine is used.
-    pub stored: Option<StoredSettings>,
+    pub(crate) stored: Option<StoredSettings>,
     /// The addresses of the remembered hosts to publish at, as far as this run uses them.
-    pub addresses: BTreeMap<Setting, Vec<IpAddr>>,
+    pub(crate) addresses: BTreeMap<Setting, Vec<IpAddr>>,
     /// The specifications of the instance's containers, read only if settings are lost or unreadable, or if a
     /// remembered host name has no address.
-    pub containers: Vec<(Role, Option<ContainerConfig>)>,
+    pub(crate) containers: Vec<(Role, Option<ContainerConfig>)>,
     /// A data volume of the instance exists; read only if no settings are stored.
-    pub has_data: bool,
+    pub(crate) has_data: bool,
 }
 
 impl Memory {
@@ -112,7 +112,7 @@ impl Memory {
     }
 
     /// The remembered host names without an address at the moment, where the address of a container is used instead.
-    pub fn hosts_without_address(&self) -> impl Iterator<Item = (Setting, &str)> {
+    pub(crate) fn hosts_without_address(&self) -> impl Iterator<Item = (Setting, &str)> {
         let replaced = Role::ALL.into_iter().filter(|role| self.address_of(*role).is_some());
         replaced.map(|role| settings_of(role).ip).filter_map(|setting| {
             let has_none = self.addresses.get(&setting).is_some_and(Vec::is_empty);
@@ -151,7 +151,7 @@ impl Inputs {
 
     /// The addresses of a host that is given by address or by name.
     #[must_use]
-    pub fn addresses(&self, host: &str) -> Vec<IpAddr> {
+    pub(crate) fn addresses(&self, host: &str) -> Vec<IpAddr> {
         host.parse().map_or_else(|_| (self.resolve)(host), |ip| vec![ip])
     }
 
@@ -159,7 +159,7 @@ impl Inputs {
     ///
     /// # Errors
     /// [`Error::Usage`](crate::error::Error::Usage) if the name is not valid for a container.
-    pub fn instance(&self) -> Result<String> {
+    pub(crate) fn instance(&self) -> Result<String> {
         let given = self.given(Setting::Name).filter(|name| !name.is_empty());
         let name = given.unwrap_or(Setting::Name.key().default);
         values::instance_name(name)?;
@@ -168,7 +168,7 @@ impl Inputs {
 
     /// This run names both servers, so it needs no engine.
     #[must_use]
-    pub fn needs_no_engine(&self) -> bool {
+    pub(crate) fn needs_no_engine(&self) -> bool {
         [Setting::InfluxdbUrl, Setting::GrafanaUrl]
             .into_iter()
             .all(|setting| self.given(setting).is_some_and(|url| !url.is_empty()))
@@ -228,7 +228,7 @@ fn typed(setting: Setting, value: &str) -> String {
 ///
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) with the option's name, if a setting is invalid.
-pub fn merge(inputs: &Inputs, engine: &EngineFacts, memory: &Memory) -> Result<(Stack, Credentials)> {
+pub(crate) fn merge(inputs: &Inputs, engine: &EngineFacts, memory: &Memory) -> Result<(Stack, Credentials)> {
     build(resolve(inputs, engine, memory))
 }
 
@@ -236,7 +236,7 @@ pub fn merge(inputs: &Inputs, engine: &EngineFacts, memory: &Memory) -> Result<(
 ///
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) as [`merge`].
-pub fn remembered_images(
+pub(crate) fn remembered_images(
     inputs: &Inputs,
     engine: &EngineFacts,
     memory: &Memory,
@@ -257,13 +257,13 @@ pub fn remembered_images(
 /// Whether the containers must be read to know an instance's settings: some are lost, or a remembered host name has no
 /// address at the moment.
 #[must_use]
-pub fn needs_containers(stored: &StoredSettings, addresses: &BTreeMap<Setting, Vec<IpAddr>>) -> bool {
+pub(crate) fn needs_containers(stored: &StoredSettings, addresses: &BTreeMap<Setting, Vec<IpAddr>>) -> bool {
     is_incomplete(stored) || addresses.values().any(Vec::is_empty)
 }
 
 /// The addresses of the remembered hosts to publish at, as far as this run uses them.
 #[must_use]
-pub fn remembered_addresses(inputs: &Inputs, stored: &StoredSettings) -> BTreeMap<Setting, Vec<IpAddr>> {
+pub(crate) fn remembered_addresses(inputs: &Inputs, stored: &StoredSettings) -> BTreeMap<Setting, Vec<IpAddr>> {
     let used = |setting: Setting| {
         let remembered = stored.values.as_ref()?.get(setting.key().option)?;
         let is_used = !remembered.value.is_empty() && (!remembered.from_file || inputs.file.is_none());
@@ -279,7 +279,7 @@ pub fn remembered_addresses(inputs: &Inputs, stored: &StoredSettings) -> BTreeMa
 ///
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) that names the option, the variable or the key in Clipper's file.
-pub fn check_values(inputs: &Inputs) -> Result<()> {
+pub(crate) fn check_values(inputs: &Inputs) -> Result<()> {
     let file = inputs.file.as_ref();
     for key in keys::TABLE {
         let in_file = key.key.zip(file).map(|(name, file)| (format!("{name} in {}", file.path.display()), name, file));
@@ -302,7 +302,7 @@ pub fn check_values(inputs: &Inputs) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Usage`](crate::error::Error::Usage) as [`merge`].
-pub fn check(inputs: &Inputs) -> Result<()> {
+pub(crate) fn check(inputs: &Inputs) -> Result<()> {
     check_values(inputs)?;
     let mut inputs = inputs.clone();
     // Credentials may be for a server whose address is remembered, and the file's settings of a container do not apply

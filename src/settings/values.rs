@@ -165,7 +165,7 @@ pub(super) fn alert_time(text: &str, setting: Setting, name: &str) -> Result<Dur
 ///
 /// # Errors
 /// [`Error::Usage`] if it is not a duration, is zero, or is longer than 100 years.
-pub fn duration(text: &str, name: &str) -> Result<Duration> {
+pub(crate) fn duration(text: &str, name: &str) -> Result<Duration> {
     let hint = "write it as 90s, 10m, 6h or 1d";
     let duration = humantime::parse_duration(text)
         .map_err(|_| Error::usage(format!("{name} is {text:?}, which is not a duration"), hint))?;

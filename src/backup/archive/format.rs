@@ -24,7 +24,7 @@ pub(super) const INDEX: &str = ".manifest";
 
 /// A folder of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Folder {
+pub(crate) enum Folder {
     /// InfluxDB's portable backup.
     Influxdb,
     /// Grafana's database.
@@ -38,7 +38,7 @@ impl Folder {
 
     /// Its name in the archive.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Influxdb => "influxdb",
             Self::Grafana => "grafana",
@@ -73,22 +73,22 @@ pub(super) fn is_plain(name: &str) -> bool {
 
 /// The description of an instance in its archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// The instance's name.
-    pub instance: String,
+    pub(crate) instance: String,
     /// When the archive was created, in milliseconds since 1970.
-    pub made_at: i64,
+    pub(crate) made_at: i64,
     /// The remembered settings.
     #[serde(with = "settings")]
-    pub settings: BTreeMap<String, Remembered>,
+    pub(crate) settings: BTreeMap<String, Remembered>,
     /// The database that Clipper writes to.
-    pub database: String,
+    pub(crate) database: String,
     /// Every database except InfluxDB's own, and whether it contains data.
-    pub databases: BTreeMap<String, bool>,
+    pub(crate) databases: BTreeMap<String, bool>,
     /// InfluxDB's version.
-    pub influxdb: String,
+    pub(crate) influxdb: String,
     /// Grafana's version.
-    pub grafana: String,
+    pub(crate) grafana: String,
 }
 
 /// The last entry of an archive.

@@ -10,6 +10,7 @@ mod read;
 mod samples;
 mod write;
 
-pub use self::format::{Folder, Manifest};
-pub use self::read::{Target, Verified};
-pub use self::write::{New, Part, expect_free};
+pub(crate) use self::format::{Folder, Manifest};
+pub(crate) use self::read::Target;
+pub use self::read::Verified;
+pub(crate) use self::write::{New, Part, expect_free};

@@ -30,9 +30,9 @@ pub struct Verified {
     path: PathBuf,
     file: File,
     /// The archive's description of its instance.
-    pub manifest: Manifest,
+    pub(crate) manifest: Manifest,
     /// The digest of its manifest, which contains the digests of its files.
-    pub digest: String,
+    pub(crate) digest: String,
     pub(super) files: Files,
 }
 
@@ -84,7 +84,7 @@ impl Verified {
     ///
     /// # Errors
     /// [`Error::Io`] if the archive cannot be read. A closed receiver is not an error.
-    pub fn extract(&self, folder: Folder, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
+    pub(crate) fn extract(&self, folder: Folder, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
         let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK), is_broken: false });
         let result = self.extract_into(&mut out, folder, into);
         match result {
@@ -205,15 +205,15 @@ impl<R: Read> Read for Limited<R> {
 
 /// The place and attributes of extracted files.
 #[derive(Debug, Clone, Copy)]
-pub struct Target {
+pub(crate) struct Target {
     /// The folder to create for them.
-    pub folder: Option<&'static str>,
+    pub(crate) folder: Option<&'static str>,
     /// User and group.
-    pub owner: (u64, u64),
+    pub(crate) owner: (u64, u64),
     /// The mode of the folder.
-    pub folder_mode: u32,
+    pub(crate) folder_mode: u32,
     /// The mode of every file.
-    pub file_mode: u32,
+    pub(crate) file_mode: u32,
 }
 
 /// Sends written bytes in chunks.

@@ -15,7 +15,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::model::text::excerpt;
 
 /// A part of an archive being written.
-pub enum Part {
+pub(crate) enum Part {
     /// The following bytes are a tar archive whose files go into this folder.
     Below(Folder),
     /// Bytes of that tar archive.
@@ -25,7 +25,7 @@ pub enum Part {
 }
 
 /// A new archive under a temporary name until it is complete; removed when dropped.
-pub struct New {
+pub(crate) struct New {
     path: PathBuf,
     file: NamedTempFile,
 }
@@ -35,7 +35,7 @@ impl New {
     ///
     /// # Errors
     /// [`Error::File`] if the archive already exists, [`Error::Io`] if the file cannot be created.
-    pub fn create(path: &Path) -> Result<Self> {
+    pub(crate) fn create(path: &Path) -> Result<Self> {
         expect_free(path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -50,7 +50,7 @@ impl New {
     /// [`Error::File`] if a file with that name was created meanwhile, [`Error::Docker`] if a
     /// container contains something other than the files of a backup, [`Error::Io`] if writing
     /// fails or the source is incomplete.
-    pub fn write(self, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
+    pub(crate) fn write(self, manifest: &Manifest, parts: Receiver<Part>) -> Result<u64> {
         let Self { path, file } = self;
         let io = writing(&path);
         let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::fast()));
@@ -110,7 +110,7 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> Error {
 ///
 /// # Errors
 /// [`Error::File`] if it is not.
-pub fn expect_free(path: &Path) -> Result<()> {
+pub(crate) fn expect_free(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(why) => Err(writing(path)(why)),

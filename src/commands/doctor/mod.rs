@@ -37,10 +37,10 @@ const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Arguments of `doctor`.
 #[derive(Debug, Default, Args)]
-pub struct DoctorArguments {
+pub(crate) struct DoctorArguments {
     /// Run the InfluxDB checks from inside this container's network
     #[arg(long, value_name = "CONTAINER")]
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
 }
 
 /// Runs `doctor`.
