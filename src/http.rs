@@ -49,7 +49,6 @@ pub(crate) enum Body<'a> {
 }
 
 impl Body<'_> {
-    /// A document as JSON.
     #[must_use]
     pub(crate) fn json(document: &impl Serialize) -> Self {
         // Only a map whose keys are not texts cannot be written.
@@ -66,7 +65,6 @@ pub(crate) struct Request<'a> {
     pub(crate) path: &'a str,
     /// Further headers.
     pub(crate) headers: &'a [(&'a str, &'a str)],
-    /// The body.
     pub(crate) body: Body<'a>,
     /// Replaces the default time limit.
     pub(crate) within: Option<Duration>,
@@ -83,11 +81,9 @@ impl<'a> Request<'a> {
 /// A complete answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Response {
-    /// The HTTP status.
     pub(crate) status: u16,
     /// The headers, with lower-case names.
     headers: HeaderMap,
-    /// The body.
     pub(crate) body: Vec<u8>,
 }
 

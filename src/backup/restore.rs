@@ -162,7 +162,6 @@ fn before_restore(stack: &Stack) -> Stack {
     stack
 }
 
-/// The progress of a restore.
 #[derive(Clone, Copy)]
 enum Progress {
     Nothing,

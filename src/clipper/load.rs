@@ -120,7 +120,6 @@ impl Load {
     }
 }
 
-/// Milliseconds as seconds.
 #[expect(clippy::cast_precision_loss, reason = "a day has 27 bits of milliseconds")]
 fn seconds(millis: i64) -> f64 {
     millis as f64 / 1e3

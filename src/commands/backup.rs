@@ -11,7 +11,6 @@ use crate::backup;
 use crate::error::{Exit, Result};
 use crate::output::Output;
 
-/// Arguments of `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArguments {
     /// File to create
@@ -19,7 +18,6 @@ pub(crate) struct BackupArguments {
     pub(crate) file: PathBuf,
 }
 
-/// Runs `backup`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &BackupArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, true)).await?;
     context.print(Output::BackedUp(&backup::backup(&session, &arguments.file, interrupted()).await?));

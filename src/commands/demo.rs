@@ -28,7 +28,6 @@ const BATCH: usize = 5_000;
 /// The deadline of one request to InfluxDB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Arguments of `demo`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DemoArguments {
     /// Model names, or a number of models named m1, m2, … [default: m1,m2]
@@ -54,7 +53,6 @@ pub(crate) struct DemoArguments {
     pub(crate) clear: bool,
 }
 
-/// Runs `demo`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Result<Exit> {
     let demo_options = demo_options(arguments)?;
     let session = session::open(context, false).await?;
@@ -136,7 +134,6 @@ struct SentSoFar {
     pub(crate) reports: usize,
     /// Points, three for each model and report.
     pub(crate) points: usize,
-    /// The duration.
     pub(crate) time: Duration,
 }
 

@@ -10,7 +10,6 @@ use crate::error::{Exit, Result};
 use crate::output::Output;
 use crate::reconcile::{self, DownOptions};
 
-/// Arguments of `down`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DownArguments {
     /// Also delete the volumes, with all metrics, users and dashboards
@@ -42,7 +41,6 @@ impl DownArguments {
     }
 }
 
-/// Runs `down`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &DownArguments) -> Result<Exit> {
     // Deregistering signs in to Grafana, so it needs all settings.
     let scope = if arguments.deregister { SettingsScope::Removal } else { SettingsScope::NameOnly };

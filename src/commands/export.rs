@@ -23,7 +23,6 @@ use crate::model::version::Version;
 use crate::output::Output;
 use crate::reconcile::{Depth, Session, generate_password};
 
-/// Arguments of `export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// Format of the files
@@ -49,7 +48,6 @@ pub(crate) fn about() -> String {
     format!("Write files for {} or {last}", others.join(", "))
 }
 
-/// Runs `export`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> Result<Exit> {
     let format = arguments.format;
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;

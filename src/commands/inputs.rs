@@ -24,7 +24,6 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// The settings that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SettingsScope {
-    /// All settings.
     Whole,
     /// All settings, and the instance's objects on the engine even if its servers are external.
     Removal,

@@ -20,7 +20,6 @@ use crate::settings;
 /// How long the engine may stay silent while it sends a log that is not followed.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Arguments of `logs`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct LogsArguments {
     /// Show only this server's log: influxdb or grafana
@@ -47,7 +46,6 @@ impl ValueEnum for Role {
     }
 }
 
-/// Runs `logs`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &LogsArguments) -> Result<Exit> {
     let session = session::open_for_containers(context, SettingsScope::NameOnly, false, false).await?;
     let role = arguments.server;

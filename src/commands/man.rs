@@ -5,14 +5,12 @@ use clap::Args;
 use crate::error::{Error, Exit, Result};
 use crate::output;
 
-/// Arguments of `completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArguments {
     /// Shell
     pub(crate) shell: clap_complete::Shell,
 }
 
-/// Arguments of `man`.
 #[derive(Debug, Args)]
 pub(crate) struct ManArguments {
     /// Command to describe; without it, clipper-metrics itself

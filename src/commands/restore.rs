@@ -17,7 +17,6 @@ use crate::model::role::Role;
 use crate::output::Output;
 use crate::reconcile::Session;
 
-/// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArguments {
     /// Backup file
@@ -28,7 +27,6 @@ pub(crate) struct RestoreArguments {
     pub(crate) yes: bool,
 }
 
-/// Runs `restore`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> Result<Exit> {
     let file = arguments.file.clone();
     let verifying = async {

@@ -201,7 +201,6 @@ fn restored_settings(
     values
 }
 
-/// Connects to the engine.
 async fn connect(endpoint: Endpoint, context: &Context<'_>) -> Result<(Docker, EngineFacts)> {
     let unreached = unreached(context);
     let options = if endpoint.was_found() { endpoint.options() } else { unreached.options };

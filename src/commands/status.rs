@@ -13,7 +13,6 @@ use crate::model::status::Status;
 use crate::output::{self, Output, OutputFormat};
 use crate::reconcile;
 
-/// Arguments of `status`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct StatusArguments {
     /// Keep watching: redraw on a terminal, print one line per change elsewhere
@@ -27,7 +26,6 @@ pub(crate) struct StatusArguments {
     pub(crate) show_secrets: bool,
 }
 
-/// Runs `status`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> Result<Exit> {
     if arguments.watch {
         let watching = async {

@@ -12,7 +12,6 @@ use crate::model::stack::Pull;
 use crate::output::Output;
 use crate::reconcile;
 
-/// Arguments of `up`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct UpArguments {
     /// Print the plan without executing it (exit code 3 if it is not empty)
@@ -35,7 +34,6 @@ pub(crate) struct UpArguments {
     pub(crate) open: bool,
 }
 
-/// Runs `up`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &UpArguments) -> Result<Exit> {
     let session = session::open(context, !arguments.dry_run).await?;
     let options = UpOptions {

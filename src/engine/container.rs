@@ -20,7 +20,6 @@ const STOP_SECONDS: i32 = 10;
 /// The run state of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunInfo {
-    /// Its state.
     pub(crate) run: RunState,
     /// How often the engine has restarted it.
     pub(crate) restarts: i64,

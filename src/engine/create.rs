@@ -29,7 +29,6 @@ const PRIVATE: [&str; 5] = [
 /// Properties of a new container beyond its specification.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Creation<'a> {
-    /// The instance.
     pub(crate) instance: &'a str,
     /// Grafana's first administrator, if it is not Grafana's default.
     pub(crate) grafana_user: Option<&'a str>,

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::model::invocation::{Invocation, typed_option};
 use crate::model::text::excerpt;
 
-/// The default engine of `docker`.
 pub(super) const DEFAULT: &str = "unix:///var/run/docker.sock";
 
 /// The context that exists in every Docker client.

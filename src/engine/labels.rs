@@ -43,7 +43,6 @@ pub(crate) fn of_instance(instance: &str) -> Labels {
     [(INSTANCE.to_string(), instance.to_string())].into()
 }
 
-/// The labels of a container.
 #[must_use]
 pub(crate) fn of_container(instance: &str, role: Role, config: &ContainerConfig) -> Labels {
     let json = serde_json::to_string(&config.fields()).unwrap_or_default();

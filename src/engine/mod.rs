@@ -100,7 +100,6 @@ impl Docker {
         }
     }
 
-    /// The engine's location.
     #[must_use]
     pub(crate) fn location(&self) -> EngineLocation {
         #[cfg(unix)]

@@ -21,9 +21,7 @@ use crate::model::text::printable;
 pub(crate) struct SeenRole {
     /// The specified image.
     pub(crate) image: Option<Image>,
-    /// The volume.
     pub(crate) volume: VolumeState,
-    /// The container.
     pub(crate) container: ContainerState,
     /// The other holder of the specified port.
     pub(crate) port_holder: Option<PortHolder>,
@@ -36,7 +34,6 @@ pub(crate) struct SeenRole {
 /// The engine's state of an instance.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    /// The network.
     pub(crate) network: Network,
     /// Names of running containers of other owners on that network.
     pub(crate) network_users: Vec<String>,
@@ -179,7 +176,6 @@ impl Docker {
     }
 }
 
-/// Other instances.
 fn others(all: &[ContainerSummary], instance: &str) -> Vec<String> {
     let names: std::collections::BTreeSet<String> = all
         .iter()

@@ -94,7 +94,6 @@ impl Docker {
         Ok(containers)
     }
 
-    /// All containers on the engine.
     pub(super) async fn every_container(&self) -> Result<Vec<ContainerSummary>> {
         let list = async || {
             let all = ListContainersOptionsBuilder::default().all(true).build();

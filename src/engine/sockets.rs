@@ -11,7 +11,6 @@ use super::environment::Environment;
 pub(crate) struct Tried {
     /// The engine that uses it.
     pub(crate) engine: &'static str,
-    /// Its path.
     pub(crate) path: PathBuf,
     /// The reason why it was not used.
     pub(crate) why: String,

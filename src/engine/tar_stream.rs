@@ -15,7 +15,6 @@ const METADATA_LIMIT: u64 = 64 << 10;
 pub(crate) struct Entry {
     /// The path in the archive, without a trailing slash.
     pub(crate) path: String,
-    /// Its kind.
     pub(crate) kind: Kind,
     /// The size of its content.
     pub(crate) size: u64,

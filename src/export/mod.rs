@@ -244,7 +244,6 @@ pub(crate) enum Secrecy {
     Values,
 }
 
-/// A file of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct File {
     /// The path in the directory, with `/` between folders.

@@ -299,13 +299,11 @@ pub(super) fn provisioned(
     json!(new)
 }
 
-/// The rules in a folder.
 fn in_folder<'a>(all: &'a [Rule], folder: &'a Folder) -> impl Iterator<Item = &'a Rule> {
     all.iter().filter(|rule| rule.folder_uid == folder.uid)
 }
 
 impl Rule {
-    /// Its state.
     fn state(&self) -> ActualRule {
         let Mark { content, fields, made_for } = self.mark();
         // Rules created through the API are managed.

@@ -104,7 +104,6 @@ impl StoredDashboard {
         Self { meta, head: Head::of(&content), content, is_v2: false }
     }
 
-    /// Its state.
     pub(super) fn state(&self) -> ActualDashboard {
         let seen = ActualDashboard { provisioned: self.meta.provisioned, ..self.head.state(&self.content) };
         // An unfinished save is repeated.

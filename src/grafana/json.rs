@@ -21,7 +21,6 @@ macro_rules! lenient {
 }
 pub(super) use lenient;
 
-/// The document as this type.
 pub(super) fn read<T: DeserializeOwned + Default>(document: Value) -> T {
     T::deserialize(document).unwrap_or_default()
 }

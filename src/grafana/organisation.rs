@@ -27,7 +27,6 @@ pub(crate) enum Choice {
 }
 
 lenient! {
-    /// An organisation.
     pub(super) struct Organisation {
         pub(super) id: Option<u64>,
         name: String,
@@ -163,7 +162,6 @@ impl Grafana {
 /// The result of the login form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FormLogin {
-    /// The login is accepted.
     Accepted,
     /// The password is wrong.
     Rejected,

@@ -40,7 +40,6 @@ pub(crate) struct Opened {
     pub(crate) sources: Vec<SourceFault>,
     /// Every variable with a query.
     pub(crate) variables: Vec<VariableAnswer>,
-    /// Every panel.
     pub(crate) panels: Vec<PanelAnswer>,
 }
 

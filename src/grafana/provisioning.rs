@@ -130,13 +130,11 @@ impl Grafana {
     }
 }
 
-/// The file of a dashboard.
 pub(crate) struct DashboardFile {
     /// Its uid, which is the file's name.
     pub(crate) uid: String,
     /// The index of its folder.
     pub(crate) folder: usize,
-    /// Its content.
     pub(crate) content: Value,
 }
 
@@ -168,9 +166,7 @@ pub(crate) struct ProvisioningTarget<'a> {
 
 /// All files.
 pub(crate) struct Provisioning {
-    /// The data source.
     pub(crate) data_source: Value,
-    /// The dashboards.
     pub(crate) dashboards: Vec<DashboardFile>,
     /// The number of folders of dashboard files.
     pub(crate) folders: usize,

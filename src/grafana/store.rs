@@ -372,7 +372,6 @@ impl Grafana {
         Ok(library.is_some_and(|library| library.result.total_count == Some(0)))
     }
 
-    /// The folder with that title.
     pub(super) async fn folder(&self, title: &str) -> Result<Option<Folder>> {
         let Elements(folders) = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
         Ok(folders.into_iter().find(|folder: &Folder| folder.title == title))

@@ -62,7 +62,6 @@ enum Place<'a> {
     Text,
     /// A regular expression.
     Regex,
-    /// This query.
     Query(Dialect, &'a str),
 }
 

@@ -223,7 +223,6 @@ fn newest_report<'a>(models: impl Iterator<Item = &'a Model>, now: i64) -> Optio
     past.or_else(|| reports.into_iter().max())
 }
 
-/// The model of a point.
 fn model_of<'a>(models: &'a mut Models, point: &Newest, suffix: &str) -> Option<&'a mut Model> {
     models.get_mut(point.name.strip_suffix(suffix)?)
 }

@@ -26,7 +26,6 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A retention policy, reduced to its name and duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RetentionPolicy {
-    /// Its name.
     pub(crate) name: String,
     /// The retention period as InfluxDB writes it; `0s` means for ever.
     pub(crate) duration: String,

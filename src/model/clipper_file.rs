@@ -14,7 +14,6 @@ pub(crate) enum ClipperSettings {
     Defaults {
         /// Host and port.
         address: String,
-        /// The database.
         database: String,
     },
     /// These lines, which the supplied file does not contain.

@@ -16,7 +16,6 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// The check of one panel.
     pub(crate) const PANEL: Self = Self::new("panel", "panel");
 
     /// A check with its name in JSON, which never changes, and its title in text.
@@ -35,7 +34,6 @@ impl Check {
 pub(crate) enum CheckOutcome {
     /// The check passed; details.
     Passed(String),
-    /// The check failed.
     Failed(CheckFailure),
     /// The check could not run or does not apply; the reason.
     Skipped(String),
@@ -56,7 +54,6 @@ impl CheckOutcome {
         Self::Failed(CheckFailure { why: why.into(), hint: hint.into() })
     }
 
-    /// Whether the check passed.
     #[must_use]
     pub(crate) const fn is_passed(&self) -> bool {
         matches!(self, Self::Passed(_))
@@ -64,11 +61,8 @@ impl CheckOutcome {
 }
 
 names! {
-    /// The state of a check.
     pub(crate) enum CheckState {
-        /// It passed.
         Passed = "passed",
-        /// It failed.
         Failed = "failed",
         /// It could not run or does not apply.
         Skipped = "skipped",
@@ -168,7 +162,6 @@ impl Diagnosis {
 pub(crate) enum WriteFailure {
     /// The database does not exist.
     NoDatabase,
-    /// Its disk is full.
     DiskFull,
     /// The point exceeds a limit of InfluxDB's configuration, named here.
     Limit(&'static str),
@@ -247,7 +240,6 @@ pub(crate) enum PanelContent {
     Empty,
     /// A query names a field that its measurements do not have.
     UnknownField {
-        /// The field.
         field: String,
         /// The measurements, as the query names them.
         source: String,

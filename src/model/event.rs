@@ -5,10 +5,8 @@ use std::time::Duration;
 use super::plan::Step;
 use super::role::Role;
 
-/// One event.
 #[derive(Debug, Clone)]
 pub(crate) enum Event<'a> {
-    /// A step has started.
     Started(&'a Step),
     /// A step has finished.
     Done(&'a Step, Duration),
@@ -31,7 +29,6 @@ pub(crate) enum Event<'a> {
     Request {
         /// The server: `docker`, `influxdb` or `grafana`.
         system: &'static str,
-        /// The request.
         request: &'a str,
         /// The outcome: a status, or the start of an error message.
         outcome: &'a str,

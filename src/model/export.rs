@@ -21,7 +21,6 @@ pub(crate) enum ExportFormat {
 }
 
 impl ExportFormat {
-    /// All formats.
     pub(crate) const ALL: [Self; 4] = [Self::Provisioning, Self::Compose, Self::Swarm, Self::Kubernetes];
 
     /// The name on the command line.
@@ -75,7 +74,6 @@ impl Serialize for ExportFormat {
 }
 
 names! {
-    /// The change to a file.
     pub(crate) enum FileChange {
         /// It did not exist.
         Created = "created",

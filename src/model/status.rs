@@ -115,7 +115,6 @@ names! {
 }
 
 names! {
-    /// The state of a server.
     pub(crate) enum ServerState {
         /// The container does not exist.
         Absent = "absent",
@@ -125,7 +124,6 @@ names! {
         Starting = "starting",
         /// It keeps crashing.
         Crashing = "crashing",
-        /// It answers.
         Answering = "answering",
         /// It rejects the login.
         Refusing = "refusing",

@@ -49,7 +49,6 @@ pub enum UpgradeState {
 }
 
 impl UpgradeState {
-    /// All states.
     pub(crate) const ALL: [Self; 5] = [Self::Unproven, Self::Refused, Self::Postponed, Self::Undone, Self::Ended];
 
     /// The name in the settings' label.

@@ -114,7 +114,6 @@ mod tests {
         }
     }
 
-    /// The schema as a page.
     fn page(schema: &serde_json::Value) -> String {
         let mut page = String::from(
             "# JSON\n\n`--output json` prints one document; `logs --output json` prints one per line. Fields may be added but \

@@ -103,7 +103,6 @@ pub(crate) enum OutputFormat {
 /// The JSON Schema of every document that [`OutputFormat::Json`] gives.
 pub const JSON_SCHEMA: &str = include_str!("../../assets/output.schema.json");
 
-/// The printer for a style.
 #[must_use]
 pub(crate) fn choose(style: Style) -> Rc<dyn Printer> {
     if style.format == OutputFormat::Json {

@@ -13,7 +13,6 @@ use crate::model::text::{count, printable, printable_line};
 /// The largest number of models for which `status` lists each.
 const MODELS_LISTED: usize = 12;
 
-/// The table of `status`.
 pub(super) fn status(status: &Status, options: RenderOptions) -> String {
     let RenderOptions { palette, width } = options;
     let mut layout = Layout::new(width);

@@ -27,7 +27,6 @@ use crate::model::upgrade::Upgrade;
 pub(super) struct Failure {
     /// The step that failed; `None` if the plan was blocked, or no step was executed.
     pub(super) step: Option<Step>,
-    /// The error.
     pub(super) error: Error,
 }
 

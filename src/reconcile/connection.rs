@@ -10,7 +10,6 @@ use crate::model::role::Role;
 pub(crate) struct Connections {
     /// To InfluxDB.
     pub(crate) influxdb: Connection,
-    /// To Grafana.
     pub(crate) grafana: Connection,
 }
 

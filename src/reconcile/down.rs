@@ -12,7 +12,6 @@ use crate::model::plan::{self, Finding, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 
-/// Options of `down`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DownOptions {
     /// Delete the volumes, with all data and settings.

@@ -95,7 +95,6 @@ impl Session {
         self.listener.as_ref()
     }
 
-    /// The stack.
     #[must_use]
     pub(crate) const fn stack(&self) -> &Stack {
         &self.stack
@@ -213,7 +212,6 @@ fn nowhere() -> ServerUrl {
 /// The result of a command that changes an instance.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// The executed steps.
     pub(crate) executed: Vec<ExecutedStep>,
     /// The status afterwards.
     pub(crate) status: Status,

@@ -79,7 +79,6 @@ pub struct Key {
     pub setting: Setting,
     /// The option, without dashes; also the name under which it is remembered.
     pub option: &'static str,
-    /// The short option.
     pub(crate) short: Option<char>,
     /// The environment variable.
     pub variable: &'static str,
@@ -133,7 +132,6 @@ pub(crate) enum Group {
     Grafana,
     /// Images and their registry.
     Images,
-    /// Output.
     Output,
 }
 

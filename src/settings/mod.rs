@@ -35,7 +35,6 @@ use crate::model::stack::{DesiredUserDashboard, EngineLocation, Secret, Stack};
 pub(crate) struct Secrets {
     /// The password of Grafana's user.
     pub(crate) grafana_password: Option<Secret>,
-    /// A token for Grafana.
     pub(crate) grafana_token: Option<Secret>,
     /// The password of InfluxDB's user.
     pub(crate) influxdb_password: Option<Secret>,
@@ -48,9 +47,7 @@ pub(crate) struct Inputs {
     pub(crate) options: Values,
     /// The environment, without empty variables.
     pub(crate) environment: Values,
-    /// Clipper's file.
     pub(crate) file: Option<ClipperFile>,
-    /// Secrets.
     pub(crate) secrets: Secrets,
     /// Certificates to trust.
     pub(crate) ca_file: Option<CaFile>,

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::format::{Facts, Files, Folder, INDEX, MOST_FILES, expect_size, invalid};
 use crate::engine::files::DATABASE_FILES;
 
-/// The content of an archive.
 #[derive(Default)]
 pub(super) struct Content {
     pub(super) files: Files,

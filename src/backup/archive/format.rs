@@ -22,7 +22,6 @@ pub(super) const OWN_LIMIT: u64 = 64 << 10;
 const INFLUXDB_FILES: [&str; 3] = [INDEX, ".meta", ".tar.gz"];
 pub(super) const INDEX: &str = ".manifest";
 
-/// A folder of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Folder {
     /// InfluxDB's portable backup.
@@ -36,7 +35,6 @@ pub(crate) enum Folder {
 impl Folder {
     pub(super) const ALL: [Self; 3] = [Self::Influxdb, Self::Grafana, Self::Own];
 
-    /// Its name in the archive.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -78,7 +76,6 @@ pub(crate) struct Manifest {
     pub(crate) instance: String,
     /// When the archive was created, in milliseconds since 1970.
     pub(crate) made_at: i64,
-    /// The remembered settings.
     #[serde(with = "settings")]
     pub(crate) settings: BTreeMap<String, Remembered>,
     /// The database that Clipper writes to.

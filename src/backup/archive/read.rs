@@ -210,9 +210,7 @@ pub(crate) struct Target {
     pub(crate) folder: Option<&'static str>,
     /// User and group.
     pub(crate) owner: (u64, u64),
-    /// The mode of the folder.
     pub(crate) folder_mode: u32,
-    /// The mode of every file.
     pub(crate) file_mode: u32,
 }
 

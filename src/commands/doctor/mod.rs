@@ -35,7 +35,6 @@ const REPORTS: Check = Check::new("reports", "Clipper's reports");
 /// The deadline of each step of the clean-up.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Arguments of `doctor`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct DoctorArguments {
     /// Run the InfluxDB checks from inside this container's network
@@ -43,7 +42,6 @@ pub(crate) struct DoctorArguments {
     pub(crate) from: Option<String>,
 }
 
-/// Runs `doctor`.
 pub(crate) async fn run(context: &Context<'_>, arguments: &DoctorArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, false)).await?;
     let diagnosis = doctor(&session, arguments.from.as_deref(), interrupted()).await?;

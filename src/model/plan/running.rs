@@ -66,7 +66,6 @@ pub(super) fn running<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker
     })
 }
 
-/// Plans a server that answers.
 fn answering<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
     let Context { stack, spec, seen, .. } = context;
     if spec.role != Role::Grafana {
