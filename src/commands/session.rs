@@ -277,7 +277,7 @@ async fn remembered(docker: &Docker, name: &str, inputs: &Inputs) -> Result<Memo
         return Ok(Memory { stored: Some(stored), addresses, ..Memory::default() });
     }
     docker.check().await?;
-    let containers = docker.specifications(name).await?;
+    let containers = docker.configs(name).await?;
     let mut has_data = false;
     for role in Role::ALL {
         has_data |= matches!(docker.volume(name, role).await?, VolumeState::Ours { .. });

@@ -45,15 +45,16 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::default().name(&name(instance, spec.role)).build();
         let made = self.client.create_container(Some(options), self.address_check(instance, spec, publish, network));
         let id = self.call(&doing, made).await?.id;
-        let result = self.start(instance, spec.role, &id, publish).await;
-        self.remove_address_check(instance, spec.role).await?;
-        match result {
-            Err(Error::Publish { role, holder, answers, free, .. }) => {
-                Err(Error::Publish { role, address: spec.config.publish, holder, answers, free })
+        let result = match self.try_start(spec.role, &id).await {
+            Ok(Some(is_taken)) => {
+                let holder = self.holder(instance, spec.role, publish, is_taken).await;
+                Err(Error::Publish { role: spec.role, address: spec.config.publish, holder, answers: None, free: None })
             }
             Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),
-            result => result,
-        }
+            result => result.map(drop),
+        };
+        self.remove_address_check(instance, spec.role).await?;
+        result
     }
 
     fn address_check(

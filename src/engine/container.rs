@@ -44,31 +44,37 @@ impl Docker {
         for role in Role::ALL {
             self.remove_address_check(instance, role).await?;
         }
-        let result = self.start(instance, role, id, desired).await;
-        if role == Role::Grafana && matches!(result, Err(Error::Publish { .. })) {
-            // The announced start did not happen.
-            self.clear_intended_version(id).await?;
+        if let Some(is_taken) = self.try_start(role, id).await? {
+            if role == Role::Grafana {
+                // The announced start did not happen.
+                self.clear_intended_version(id).await?;
+            }
+            let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
+            let address = config.map_or(desired, |config| config.publish);
+            let holder = self.holder(instance, role, address, is_taken).await;
+            return Err(Error::Publish { role, address, holder, answers: None, free: None });
         }
-        result?;
         Ok(self.run_info(role, id).await?.and_then(|info| info.published))
     }
 
-    pub(super) async fn start(&self, instance: &str, role: Role, id: &str, desired: SocketAddr) -> Result<()> {
+    /// Starts a container. If its address cannot be published, returns whether the address is taken; otherwise the
+    /// engine's host does not have it.
+    pub(super) async fn try_start(&self, role: Role, id: &str) -> Result<Option<bool>> {
         let doing = format!("start the container of {}", role.title());
-        let is_taken = match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
-            Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => true,
-            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => false,
-            result => return result,
-        };
-        let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
-        let address = config.map_or(desired, |config| config.publish);
-        let holder = if is_taken {
-            let containers = self.containers(instance).await.unwrap_or_default();
-            port_holder(&containers, instance, role, address).unwrap_or(PortHolder::Process)
-        } else {
-            PortHolder::NoSuchAddress
-        };
-        Err(Error::Publish { role, address, holder, answers: None, free: None })
+        match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
+            Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => Ok(Some(true)),
+            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => Ok(Some(false)),
+            result => result.map(|()| None),
+        }
+    }
+
+    /// The holder of an address that cannot be published.
+    pub(super) async fn holder(&self, instance: &str, role: Role, address: SocketAddr, is_taken: bool) -> PortHolder {
+        if !is_taken {
+            return PortHolder::NoSuchAddress;
+        }
+        let containers = self.containers(instance).await.unwrap_or_default();
+        port_holder(&containers, instance, role, address).unwrap_or(PortHolder::Process)
     }
 
     /// Whether a container holds an address now, also one that an interrupted address check left.

@@ -15,7 +15,7 @@ use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::role::Role;
 use crate::model::stack::DesiredContainer;
 
-/// The environment of a private Grafana beyond its specification, which overrides the image's
+/// The environment of a private Grafana beyond its configuration, which overrides the image's
 /// settings: a rejected password is then a wrong password, rather than the effect of a disabled way
 /// to sign in or of a locked account.
 const PRIVATE: [&str; 5] = [
@@ -26,7 +26,7 @@ const PRIVATE: [&str; 5] = [
     "GF_SECURITY_DISABLE_BRUTE_FORCE_LOGIN_PROTECTION=true",
 ];
 
-/// Properties of a new container beyond its specification.
+/// Properties of a new container beyond its configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Creation<'a> {
     pub(crate) instance: &'a str,

@@ -165,7 +165,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine does not answer.
-    pub(crate) async fn specifications(&self, instance: &str) -> Result<Vec<(Role, Option<ContainerConfig>)>> {
+    pub(crate) async fn configs(&self, instance: &str) -> Result<Vec<(Role, Option<ContainerConfig>)>> {
         let containers = self.containers(instance).await?;
         let mut found = Vec::new();
         for role in Role::ALL {

@@ -137,7 +137,7 @@ fn has_volume(Claim { instance, role }: &Claim, mounts: &[MountPoint]) -> bool {
     })
 }
 
-/// If the specification says port 0, the engine chose the port.
+/// If the configuration says port 0, the engine chose the port.
 fn publishes(found: &ContainerInspectResponse, role: Role, port: u16) -> bool {
     let bindings = found.host_config.as_ref().and_then(|host| host.port_bindings.as_ref());
     let bindings = bindings.and_then(|bindings| bindings.get(&format!("{}/tcp", role.port())));

@@ -9,7 +9,7 @@ use futures_util::future::try_join;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::json::{Elements, lenient, read};
+use super::json::{Elements, Texts, lenient, read};
 use super::store::Folder;
 use super::{EXPRESSION, Grafana, INFLUXDB, dashboard, foreign, moved, path, unreadable};
 use crate::digest::fingerprint;
@@ -93,7 +93,7 @@ lenient! {
         /// The fingerprint of the content.
         content: String,
         /// The settings that it was created with.
-        fields: BTreeMap<String, String>,
+        fields: Texts,
         made_for: Option<MadeFor>,
     }
 }
@@ -308,7 +308,7 @@ impl Rule {
         let Mark { content, fields, made_for } = self.mark();
         // Rules created through the API are managed.
         let provisioned = !matches!(self.provenance.as_str(), "" | "api");
-        ActualRule::Present { edited: content != self.content_fingerprint(), provisioned, fields, made_for }
+        ActualRule::Present { edited: content != self.content_fingerprint(), provisioned, fields: fields.0, made_for }
     }
 
     /// Whether a user edited it.
@@ -322,7 +322,8 @@ impl Rule {
     }
 
     fn add_mark(&mut self, fields: BTreeMap<String, String>, source: &DesiredDataSource) {
-        let mark = Mark { content: self.content_fingerprint(), fields, made_for: Some(source.made_for()) };
+        let mark =
+            Mark { content: self.content_fingerprint(), fields: Texts(fields), made_for: Some(source.made_for()) };
         self.annotations.insert(MARK.into(), json!(json!(mark).to_string()));
     }
 

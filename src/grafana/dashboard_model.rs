@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::json::{Elements, lenient};
+use super::json::{Elements, lenient, read};
 
 lenient! {
     /// A dashboard, in any classic schema.
@@ -132,45 +132,35 @@ impl From<Map<String, Value>> for Target {
 
 /// The query of a variable, which newer dashboards write as an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "WrittenQuery")]
+#[serde(from = "Value")]
 pub(super) struct VariableQuery(pub(super) String);
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WrittenQuery {
-    Text(String),
-    Object(WrappedQuery),
-}
-
-impl From<WrittenQuery> for VariableQuery {
-    fn from(written: WrittenQuery) -> Self {
+impl From<Value> for VariableQuery {
+    fn from(written: Value) -> Self {
         match written {
-            WrittenQuery::Text(query) | WrittenQuery::Object(WrappedQuery { query }) => Self(query),
+            Value::String(query) => Self(query),
+            other => Self(read::<WrappedQuery>(other).query),
         }
     }
 }
 
 /// A reference to a data source: its uid and type, or its name in old dashboards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "WrittenReference")]
+#[serde(from = "Value")]
 pub(super) struct DataSourceRef {
     /// The uid or the name.
     pub(super) uid: String,
     pub(super) kind: String,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WrittenReference {
-    Name(String),
-    Object(ReferenceObject),
-}
-
-impl From<WrittenReference> for DataSourceRef {
-    fn from(written: WrittenReference) -> Self {
+impl From<Value> for DataSourceRef {
+    fn from(written: Value) -> Self {
         match written {
-            WrittenReference::Name(uid) => Self { uid, kind: String::new() },
-            WrittenReference::Object(ReferenceObject { uid, kind }) => Self { uid, kind },
+            Value::String(uid) => Self { uid, kind: String::new() },
+            other => {
+                let ReferenceObject { uid, kind } = read(other);
+                Self { uid, kind }
+            }
         }
     }
 }

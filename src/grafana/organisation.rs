@@ -93,7 +93,7 @@ impl Grafana {
             _ => None,
         };
         if chosen.is_none() {
-            let names = own.into_iter().map(|own| own.name).collect();
+            let names = own.into_iter().map(|own| own.name).filter(|name| !name.is_empty()).collect();
             return Ok(OrganisationState::Ambiguous(names));
         }
         self.organisation.set(chosen);

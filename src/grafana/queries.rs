@@ -50,6 +50,14 @@ impl<'a, Q> DataQuery<'a, Q> {
     }
 }
 
+impl<'a> DataQuery<'a, Map<String, Value>> {
+    /// The query of a panel, sent to this data source instead of its own.
+    fn of_target(uid: &'a str, datasource_id: Option<u64>, interval_ms: u64, mut target: Map<String, Value>) -> Self {
+        target.retain(|name, _| !ADDRESS.contains(&name.as_str()));
+        Self::new(uid, datasource_id, interval_ms, target)
+    }
+}
+
 /// A statement that lists something.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -227,7 +235,9 @@ impl Grafana {
         range: [&str; 2],
         statement: &str,
     ) -> Result<Response> {
-        if let (Api::Numeric, Some(id)) = (self.api(), id) {
+        if self.api() == Api::Numeric {
+            // Without a number, Grafana returns an error.
+            let id = id.map_or_else(|| "null".into(), |id| id.to_string());
             let query = format!("db={}&q={}", escaped(database), escaped(statement));
             let path = format!("/api/datasources/proxy/{id}/query?{query}");
             let request = Request { headers: &[PAST_THE_CACHE], ..Request::new("GET", &path) };
@@ -283,11 +293,8 @@ impl Grafana {
         targets: Vec<Map<String, Value>>,
     ) -> Result<Result<usize, QueryFailure>> {
         let id = super::numeric_id(sources, uid);
-        let queries = targets.into_iter().map(|mut target| {
-            target.retain(|name, _| !ADDRESS.contains(&name.as_str()));
-            DataQuery::new(uid, id, interval(range), target)
-        });
-        let queries: Vec<_> = queries.collect();
+        let queries: Vec<_> =
+            targets.into_iter().map(|target| DataQuery::of_target(uid, id, interval(range), target)).collect();
         let (from, to) = (range.from.to_string(), range.to.to_string());
         let answer = match self.send_queries([&from, &to], &queries).await {
             Err(Error::Http { why, .. }) => {
@@ -330,8 +337,7 @@ mod tests {
         for name in ADDRESS.into_iter().chain(["query"]) {
             target.insert(name.into(), json!("theirs"));
         }
-        target.retain(|name, _| !ADDRESS.contains(&name.as_str()));
-        let sent = json!(DataQuery::new("x", Some(7), 1, target));
+        let sent = json!(DataQuery::of_target("x", Some(7), 1, target));
         let expected = json!({
             "datasource": {"type": INFLUXDB, "uid": "x"}, "datasourceId": 7, "intervalMs": 1, "maxDataPoints": 100,
             "query": "theirs",

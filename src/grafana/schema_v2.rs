@@ -3,12 +3,10 @@
 //! Only the facts that show the owner are read. All content is a user's edit, because this program
 //! saves the classic schema.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use super::dashboard::{Meta, StoredDashboard};
-use super::json::{Elements, lenient};
+use super::json::{Elements, Texts, lenient};
 use super::organisation::Organisation;
 use super::{Grafana, path};
 use crate::error::Result;
@@ -31,8 +29,8 @@ lenient! {
     struct Metadata {
         name: String,
         generation: Option<u64>,
-        labels: BTreeMap<String, String>,
-        annotations: BTreeMap<String, String>,
+        labels: Texts,
+        annotations: Texts,
     }
 
     struct Spec {

@@ -351,8 +351,14 @@ impl Grafana {
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,
     /// it counts as not empty. Grafana itself keeps folders with alert rules.
     async fn is_empty_folder(&self, folder: &Folder) -> Result<bool> {
-        let (id, uid) = (folder.id.unwrap_or_default(), escaped(&folder.uid));
+        let uid = escaped(&folder.uid);
         let has_uids = !self.is_before(FOLDERS_BY_UID);
+        // Without a number, Grafana would look into the folder General.
+        let id = match folder.id {
+            Some(id) => id,
+            None if has_uids => 0,
+            None => return Ok(false),
+        };
         let found = if has_uids {
             format!("/api/search?limit=1&folderUIDs={uid}")
         } else {

@@ -155,7 +155,9 @@ impl Variables {
             let whole = value.strip_prefix("/^").and_then(|value| value.strip_suffix("$/"));
             // With other operators, the browser removes the delimiters of the regular expression.
             let value = whole.filter(|_| !compares_regex && dialect == Dialect::ByUse).unwrap_or(value);
-            filled["value"] = json!(self.fill_built(dialect, value, compares_regex));
+            if let Some(filled) = filled.as_object_mut() {
+                filled.insert("value".into(), json!(self.fill_built(dialect, value, compares_regex)));
+            }
         }
         filled
     }

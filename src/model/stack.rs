@@ -267,7 +267,7 @@ impl DesiredContainer {
     }
 
     /// The address at which a container published at `ip` is reached from here. It may be published
-    /// elsewhere than this specification says.
+    /// elsewhere than this configuration says.
     #[must_use]
     pub fn url_at(&self, ip: IpAddr, port: u16) -> ServerUrl {
         match &self.engine_host {

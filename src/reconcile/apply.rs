@@ -25,7 +25,7 @@ use crate::model::upgrade::Upgrade;
 /// The end of a plan, or of a run, that failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// The step that failed; `None` if the plan was blocked, or no step was executed.
+    /// The step that failed; `None` if no step failed: the plan was blocked, or the run ended after its steps.
     pub(super) step: Option<Step>,
     pub(super) error: Error,
 }
@@ -164,7 +164,7 @@ impl Session {
     ) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
-        let user = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         let organisation = stack.organisation.as_deref().unwrap_or_default();
         let mut grafana = async || self.signed_in(connection, login).await;
         match step {
@@ -209,7 +209,7 @@ impl Session {
             Step::CreateDatabase => self.influxdb(connection).create_database(&stack.database, stack.retention).await,
             Step::CreateOrganisation => grafana().await?.create_organisation(organisation).await,
             Step::CreateFolder => grafana().await?.create_folder(stack).await,
-            Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, user, moves).await,
+            Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, password, moves).await,
             Step::SaveDashboard { id, overwrite, fresh, moves } => {
                 grafana().await?.save_dashboard(stack, id, overwrite, fresh, moves).await
             }
@@ -221,7 +221,7 @@ impl Session {
             }
             Step::DeleteAlertRules { moves } => grafana().await?.delete_alert_rules(stack, moves).await,
             Step::SetHome => grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::VerifyQuery => grafana().await?.await_query(stack, user, deadline).await,
+            Step::VerifyQuery => grafana().await?.await_query(stack, password, deadline).await,
         }
     }
 

@@ -61,7 +61,7 @@ impl Session {
         Ok(if is_edited && some_answer { None } else { failing })
     }
 
-    /// Gives up on the image being tried, if that image caused the failure. Returns the systems of the stack with the
+    /// Gives up on the image being tried, if that image caused the failure. Returns the session of the stack with the
     /// previous image. The image is tried again by a later `up` if `failure` did not come from it.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ pub(super) const fn settings_of(role: Role) -> ServerSettings {
     }
 }
 
-/// The specification of one container, as far as it does not depend on the other role.
+/// The configuration of one container, as far as it does not depend on the other role.
 pub(super) fn container(resolved: &Resolved<'_>, role: Role, instance: &str) -> Result<DesiredContainer> {
     let ServerSettings { ip, port, image, .. } = settings_of(role);
     let address = resolved.parsed_or_default(ip, |host, _| address(resolved, role, ip, host))?;

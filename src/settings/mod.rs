@@ -93,7 +93,7 @@ pub(crate) struct Memory {
     pub(crate) stored: Option<StoredSettings>,
     /// The addresses of the remembered hosts to publish at, as far as this run uses them.
     pub(crate) addresses: BTreeMap<Setting, Vec<IpAddr>>,
-    /// The specifications of the instance's containers, read only if settings are lost or unreadable, or if a
+    /// The configurations of the instance's containers, read only if settings are lost or unreadable, or if a
     /// remembered host name has no address.
     pub(crate) containers: Vec<(Role, Option<ContainerConfig>)>,
     /// A data volume of the instance exists; read only if no settings are stored.

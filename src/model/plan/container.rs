@@ -62,18 +62,19 @@ fn decide<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
     if !differences.is_empty() || context.frees_port_first {
         return rebuild(context, Finding::Differs(differences), Some(actual));
     }
-    let stopped = |state: String| Finding::Stopped(state);
     match actual.run {
         RunState::Running => running(context),
         RunState::Paused => Ok(paused(context)),
-        RunState::Restarting => rebuild(context, stopped("keeps crashing".into()), Some(actual)),
-        RunState::Dead => rebuild(context, stopped("dead".into()), Some(actual)),
-        RunState::Created => start_or_rebuild(context, stopped("created, but never started".into()), actual),
-        RunState::Exited(code) => start_or_rebuild(context, stopped(format!("stopped (exit code {code})")), actual),
+        RunState::Restarting => rebuild(context, Finding::Stopped("keeps crashing".into()), Some(actual)),
+        RunState::Dead => rebuild(context, Finding::Stopped("dead".into()), Some(actual)),
+        RunState::Created => start_or_rebuild(context, Finding::Stopped("created, but never started".into()), actual),
+        RunState::Exited(code) => {
+            start_or_rebuild(context, Finding::Stopped(format!("stopped (exit code {code})")), actual)
+        }
     }
 }
 
-/// Starts a container that matches its specification, unless Grafana's login needs work first.
+/// Starts a container that matches its configuration, unless Grafana's login needs work first.
 fn start_or_rebuild<S>(
     context: &Context<'_, S>,
     finding: Finding,

@@ -1,6 +1,6 @@
-//! Plans a container that matches its specification: a running one, one that is paused, and one to start.
+//! Plans a container that matches its configuration: a running one, one that is paused, and one to start.
 
-use super::blockers::{migrated, unusable_server};
+use super::blockers::{migrated, not_the_container, refused, unusable_server};
 use super::login::{change_default, first_login, is_fresh, reset, store, try_login, write_first_password};
 use super::server::{Context, ServerPlan};
 use super::{BlockReason, Blocker, Finding, Phase, Step, upgrade};
@@ -44,7 +44,7 @@ pub(super) fn start<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<S
     steps
 }
 
-/// Plans a running container. A server that rejects the login or is another one has been reported before.
+/// Plans a running container.
 pub(super) fn running<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
     let Context { stack, spec, seen, options, .. } = context;
     let role = spec.role;
@@ -57,7 +57,10 @@ pub(super) fn running<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker
         ServerResponse::Answering(_) => return answering(context),
         ServerResponse::Unusable(what) => return Err(unusable_server(stack, role, &spec.url().to_string(), what)),
         ServerResponse::Silent(why) | ServerResponse::Starting(why) => Finding::Silent(why.clone()),
-        ServerResponse::Unasked | ServerResponse::Refusing(_) | ServerResponse::NotTheContainer => Finding::Unknown,
+        // Both have been reported before; nothing may be planned against such a server.
+        ServerResponse::Refusing(message) => return Err(refused(stack, role, &spec.url().to_string(), message)),
+        ServerResponse::NotTheContainer => return Err(not_the_container(stack, role, &spec.url().to_string())),
+        ServerResponse::Unasked => Finding::Unknown,
     };
     Ok(if stack.login.given && role == Role::Grafana {
         ServerPlan::new(finding).with(Phase::Preparation, [Step::AwaitAnswer(role), try_login(context)])
