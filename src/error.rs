@@ -166,12 +166,12 @@ pub enum Error {
         hint: String,
     },
     /// The user has to act first.
-    #[error("{}", blocked.why)]
+    #[error("{}", blocker.why)]
     Blocked {
         /// The affected resource.
         resource: Resource,
         /// The reason and the remedy.
-        blocked: Blocker,
+        blocker: Blocker,
     },
     /// Another owner's object prevents a step, as only the attempt showed.
     #[error("{why}")]
@@ -355,7 +355,7 @@ impl Error {
             Self::Usage { .. }
             | Self::File { .. }
             | Self::NotConfirmed { .. }
-            | Self::Blocked { blocked: Blocker { kind: BlockReason::Settings, .. }, .. } => Exit::Usage,
+            | Self::Blocked { blocker: Blocker { kind: BlockReason::Settings, .. }, .. } => Exit::Usage,
             Self::Interrupted { .. } => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -378,7 +378,7 @@ impl Error {
             Self::NotReady { .. } => "not_ready",
             Self::UpgradeUndone { .. } => "upgrade_undone",
             Self::Absent { .. } => "absent",
-            Self::Blocked { blocked, .. } => match blocked.kind {
+            Self::Blocked { blocker, .. } => match blocker.kind {
                 BlockReason::Foreign => "foreign",
                 BlockReason::Conflict => "conflict",
                 BlockReason::Refused => "refused",
@@ -429,7 +429,7 @@ impl Error {
                 format!("remove the cause; `{again}` tries that image again")
             }
             Self::UpgradeUndone { rest, .. } => format!("`{rest}` continues the rollback"),
-            Self::Blocked { blocked, .. } => blocked.hint.clone(),
+            Self::Blocked { blocker, .. } => blocker.hint.clone(),
             Self::Foreign { object, .. } => object.hint(invocation),
             Self::Docker { refusal, .. } => refusal.hint(invocation),
             Self::Raced { .. } => Refusal::Conflict.hint(invocation),

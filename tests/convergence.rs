@@ -103,16 +103,16 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, options);
         world.asked |= plan::shortened_retention(&desired, &plan).is_some();
-        if let Some((_, blocked)) = plan.blocked() {
+        if let Some((_, blocker)) = plan.blocker() {
             let migrated =
-                blocked.kind == plan::BlockReason::Image && world.ran > case.version() && world.upgrade.is_none();
-            let refused = case.given.is_some() && blocked.kind == plan::BlockReason::Refused;
+                blocker.kind == plan::BlockReason::Image && world.ran > case.version() && world.upgrade.is_none();
+            let refused = case.given.is_some() && blocker.kind == plan::BlockReason::Refused;
             // A password that is being replaced may be unknown.
-            let is_unknown = case.after_reset && blocked.kind == plan::BlockReason::Refused && world.pending.is_some();
+            let is_unknown = case.after_reset && blocker.kind == plan::BlockReason::Refused && world.pending.is_some();
             // Only a user can change the password of another account, and of admin beside it.
             let is_unsafe = case.account != Account::Admin && case.open && world.is_open_to_all();
-            let is_unsafe = is_unsafe && blocked.kind == plan::BlockReason::Settings;
-            assert!(migrated || refused || is_unknown || is_unsafe, "blocked: {blocked:?}\nin {world:?}");
+            let is_unsafe = is_unsafe && blocker.kind == plan::BlockReason::Settings;
+            assert!(migrated || refused || is_unknown || is_unsafe, "blocked: {blocker:?}\nin {world:?}");
             return round;
         }
         if plan.in_sync() {
@@ -211,7 +211,7 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
     let options = UpOptions { reset_password: case.reset, ..UpOptions::default() };
     let seen = world.observe(desired, case);
     let plan = plan::up(desired, &seen, options);
-    if plan.blocked().is_some() {
+    if plan.blocker().is_some() {
         return 0;
     }
     let asked = world.asked || plan::shortened_retention(desired, &plan).is_some();
@@ -459,7 +459,7 @@ fn a_declined_retention_is_never_remembered() {
                     declined += 1;
                     return;
                 }
-                if plan.in_sync() || plan.blocked().is_some() {
+                if plan.in_sync() || plan.blocker().is_some() {
                     return;
                 }
                 let [order, _] = orders(&plan);
@@ -532,7 +532,7 @@ fn an_unavailable_address_loses_neither_a_container_nor_a_password() {
     worlds(&[vec![], vec![1]], &influxdbs[influxdbs.len() - 1..], &grafanas, &DOORS, |world| {
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, UpOptions::default());
-        if plan.blocked().is_some() {
+        if plan.blocker().is_some() {
             return;
         }
         let moves =
@@ -709,7 +709,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
     world.database = true;
     worlds.push(world.clone());
     assert!(
-        plan::up(&desired, &world.observe(&desired, case), UpOptions::default()).blocked().is_none(),
+        plan::up(&desired, &world.observe(&desired, case), UpOptions::default()).blocker().is_none(),
         "its own run continues"
     );
     assert!(world.execute(case, None, &Step::FinishRestore));
@@ -727,9 +727,9 @@ fn a_restore_killed_behind_any_step_can_only_be_restarted_or_removed() {
     for world in unfinished {
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, UpOptions::default());
-        let (resource, blocked) = plan.blocked().expect("`up` would complete it without its data");
-        assert_eq!((resource, blocked.kind), (Resource::Settings, plan::BlockReason::Unfinished), "{world:?}");
-        assert!(blocked.hint.contains("restore /saved") && blocked.hint.contains("down --volumes"), "{}", blocked.hint);
+        let (resource, blocker) = plan.blocker().expect("`up` would complete it without its data");
+        assert_eq!((resource, blocker.kind), (Resource::Settings, plan::BlockReason::Unfinished), "{world:?}");
+        assert!(blocker.hint.contains("restore /saved") && blocker.hint.contains("down --volumes"), "{}", blocker.hint);
         // Its record is removed last.
         let mut removed = world.clone();
         for (_, step) in orders(&plan::down(&desired, &seen, true))[0].clone() {
@@ -764,7 +764,7 @@ fn a_private_container_indicates_a_restore_whose_record_is_lost() {
     let started = &worlds[worlds.len() - 3];
     let lost = World { settings: Thing::Missing, restore: None, ..started.clone() };
     let plan = plan::up(&desired, &lost.observe(&desired, case), UpOptions::default());
-    let (_, blocked) = plan.blocked().unwrap();
-    assert_eq!(blocked.kind, plan::BlockReason::Unfinished);
-    assert!(blocked.hint.contains("down --volumes"), "{}", blocked.hint);
+    let (_, blocker) = plan.blocker().unwrap();
+    assert_eq!(blocker.kind, plan::BlockReason::Unfinished);
+    assert!(blocker.hint.contains("down --volumes"), "{}", blocker.hint);
 }

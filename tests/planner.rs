@@ -40,7 +40,7 @@ fn foreign_objects_are_blockers_and_never_changed() {
         let mut seen = seen.clone();
         change(&mut seen);
         let plan = plan::up(&desired, &seen, UpOptions::default());
-        assert!(plan.blocked().is_some(), "{plan:?}");
+        assert!(plan.blocker().is_some(), "{plan:?}");
         assert!(plan::down(&desired, &seen, true).is_idle());
     }
 }
@@ -57,9 +57,9 @@ fn a_port_published_by_the_container_itself_is_not_a_conflict() {
             }
         })
     };
-    assert!(with_holder(Some(publish)).blocked().is_none());
-    assert!(with_holder(None).blocked().is_some());
-    assert!(with_holder(Some((publish.ip(), publish.port() + 1).into())).blocked().is_some());
+    assert!(with_holder(Some(publish)).blocker().is_none());
+    assert!(with_holder(None).blocker().is_some());
+    assert!(with_holder(Some((publish.ip(), publish.port() + 1).into())).blocker().is_some());
 }
 
 #[test]
@@ -67,14 +67,14 @@ fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
     let mut desired = stack(Case::default());
     desired.pull = Pull::Never;
     let in_sync = plan_with(&desired, |seen| seen.influxdb.image = None);
-    assert!(in_sync.blocked().is_none() && in_sync.is_idle(), "{in_sync:?}");
+    assert!(in_sync.blocker().is_none() && in_sync.is_idle(), "{in_sync:?}");
     let stopped = plan_with(&desired, |seen| {
         seen.influxdb.image = None;
         if let ContainerState::Ours(actual) = &mut seen.influxdb.container {
             actual.run = RunState::Exited(0);
         }
     });
-    assert!(stopped.blocked().is_none() && !stopped.is_idle(), "{stopped:?}");
+    assert!(stopped.blocker().is_none() && !stopped.is_idle(), "{stopped:?}");
     let changes: [fn(&mut Observed); 2] = [
         |seen| seen.influxdb.container = ContainerState::Absent,
         |seen| {
@@ -88,8 +88,8 @@ fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
             seen.influxdb.image = None;
             change(seen);
         });
-        let (_, blocked) = plan.blocked().unwrap();
-        assert!(blocked.why.contains("--pull never"), "{}", blocked.why);
+        let (_, blocker) = plan.blocker().unwrap();
+        assert!(blocker.why.contains("--pull never"), "{}", blocker.why);
     }
 }
 
@@ -115,7 +115,7 @@ fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
             let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
             clash(grafana);
         });
-        assert!(plan.blocked().is_some(), "{plan:?}");
+        assert!(plan.blocker().is_some(), "{plan:?}");
     }
     // A provisioned object with the desired content is in sync.
     let plan = plan_with(&desired, |seen| {
@@ -251,25 +251,25 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
                 overwrite_dashboard && (dashboard == Origin::EditedOther || rules == Origin::EditedOther);
             let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther || touches_edited;
             let plan = plan::up(&external, &seen(&external), options);
-            let conflict = plan.blocked().is_some_and(|(_, blocked)| blocked.kind == BlockReason::Conflict);
+            let conflict = plan.blocker().is_some_and(|(_, blocker)| blocker.kind == BlockReason::Conflict);
             assert_eq!(conflict, has_conflict, "{origins:?} {overwrite_dashboard}: {plan:?}");
             // A conflict never suggests that `up` resolves it, and names both targets.
             for item in &plan.items {
-                let Finding::Blocked(blocked) = &item.finding else { continue };
-                let names = |text: &str| blocked.why.contains(text);
+                let Finding::Blocked(blocker) = &item.finding else { continue };
+                let names = |text: &str| blocker.why.contains(text);
                 let both = names(&another.url) && (names("http://influxdb:8086") || names("another machine"));
-                assert!(both && blocked.hint.contains("--move-data-source"), "{blocked:?}");
+                assert!(both && blocker.hint.contains("--move-data-source"), "{blocker:?}");
                 // A command for the address of another machine would take its objects over.
                 let takes_over =
-                    blocked.hint.contains("up --data-source-url") || blocked.hint.contains("up --database");
-                assert!(!takes_over || another.machine.is_none(), "{blocked:?}");
+                    blocker.hint.contains("up --data-source-url") || blocker.hint.contains("up --database");
+                assert!(!takes_over || another.machine.is_none(), "{blocker:?}");
                 assert!(item.steps.is_empty());
             }
             let moved = plan::up(&external, &seen(&external), UpOptions { move_data_source: true, ..options });
-            assert_eq!(moved.blocked(), None, "{origins:?}: {moved:?}");
+            assert_eq!(moved.blocker(), None, "{origins:?}: {moved:?}");
             // In the instance's own container, the settings decide.
             let plan = plan::up(&own, &seen(&own), options);
-            assert_eq!(plan.blocked(), None, "{origins:?}: {plan:?}");
+            assert_eq!(plan.blocker(), None, "{origins:?}: {plan:?}");
             // An unreadable object is never written and never in sync.
             for plan in [&plan, &moved] {
                 let is_unreadable = origins.contains(&Origin::Unreadable);
@@ -290,7 +290,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         // Removed objects were all created for the stack's own database and not edited.
         let down = plan::deregister(&off, &seen(&off)).unwrap();
         let has_conflict = origins.into_iter().any(is_other) || source == Origin::EditedOther;
-        assert_eq!(down.blocked().is_some(), has_conflict, "{origins:?}: {down:?}");
+        assert_eq!(down.blocker().is_some(), has_conflict, "{origins:?}: {down:?}");
         let goes = |origin: Origin| matches!(origin, Origin::Own | Origin::Unnoted);
         let removes: [(Origin, IsStep); 3] = [
             (source, |step| *step == Step::DeleteDataSource),
@@ -348,14 +348,14 @@ fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
     }
     // The volume's label, the running version, and the image of the existing container each show the version.
     let made_before = plan_with(&desired, |_| {});
-    assert!(made_before.blocked().is_some(), "{made_before:?}");
+    assert!(made_before.blocker().is_some(), "{made_before:?}");
     let after_down = plan_with(&desired, |seen| seen.grafana.container = ContainerState::Absent);
-    assert!(after_down.blocked().is_some(), "{after_down:?}");
+    assert!(after_down.blocker().is_some(), "{after_down:?}");
     let running = plan_with(&desired, |seen| {
         seen.grafana.volume = VolumeState::Ours { user: None, version: None, image: None };
         seen.grafana.version = Some("1.2.3".into());
     });
-    assert!(running.blocked().is_some(), "{running:?}");
+    assert!(running.blocker().is_some(), "{running:?}");
     // If none of them does, the volume's files do; without them, the container is removed to read the volume.
     let unknown = |content: Option<VolumeContent>| {
         plan_with(&desired, |seen| {
@@ -369,7 +369,7 @@ fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
     };
     let ran = RanVersion { version: Version(1, LABEL), image: None, container: None };
     let files = VolumeFiles { ran: Some(ran), ..VolumeFiles::default() };
-    assert!(unknown(Some(VolumeContent { files, copy: None })).blocked().is_some());
+    assert!(unknown(Some(VolumeContent { files, copy: None })).blocker().is_some());
     let unread = unknown(None);
     assert_eq!(unread.until(), Phase::Trial, "{unread:?}");
     assert!(unread.executable().any(|step| *step == Step::RemoveContainer(Role::Grafana)), "{unread:?}");
@@ -388,7 +388,7 @@ fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) 
         actual.config.as_mut().unwrap().image = ImageRef::parse(made_from).unwrap();
         change(seen);
     });
-    plan.blocked().is_some()
+    plan.blocker().is_some()
 }
 
 #[test]
@@ -466,7 +466,7 @@ fn roles_that_swap_ports_release_both_before_either_uses_one() {
         seen.grafana.port_holder = Some(PortHolder::OtherRole(Role::Influxdb));
         seen.grafana.content = Some(VolumeContent::default());
     });
-    assert!(plan.blocked().is_none(), "{plan:?}");
+    assert!(plan.blocker().is_none(), "{plan:?}");
     let [order, _] = orders(&plan);
     for role in Role::ALL {
         let at = |one: Step| order.iter().position(|(_, step)| *step == one).unwrap();
@@ -484,7 +484,7 @@ fn a_container_is_removed_once_its_external_replacement_has_answered() {
     let answering = plan_with(&desired, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
     let silent = plan_with(&desired, |seen| seen.influxdb.probe = ServerResponse::Silent("down".into()));
-    assert!(silent.blocked().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
+    assert!(silent.blocker().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
     // If both servers are external, the network is removed as well.
     desired.grafana = desired.influxdb.clone();
     let both = steps(&plan_with(&desired, |_| {}));
@@ -553,7 +553,7 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
                 Role::Grafana => seen.grafana.managed_behind = managed,
             }
             let plan = plan::up(&desired, &seen, UpOptions::default());
-            let blocked =
+            let blocker =
                 plan.items.iter().find(|item| item.resource == Resource::Server(role)).map(|item| &item.finding);
             let expected = match (is_own, runs) {
                 (_, true) => true,
@@ -562,11 +562,11 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
                 (false, false) => false,
             };
             let is_refused =
-                matches!(blocked, Some(Finding::Blocked(blocked)) if blocked.kind == plan::BlockReason::Settings);
+                matches!(blocker, Some(Finding::Blocked(blocker)) if blocker.kind == plan::BlockReason::Settings);
             assert_eq!(is_refused, expected, "{role} {is_own} {runs}: {plan:?}");
             for volumes in [false, true] {
                 let down = plan::down(&desired, &seen, volumes);
-                assert_eq!(down.blocked().is_some(), is_own && runs, "{role} {is_own} {runs}: {down:?}");
+                assert_eq!(down.blocker().is_some(), is_own && runs, "{role} {is_own} {runs}: {down:?}");
             }
         }
     }
@@ -578,9 +578,9 @@ fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
     let settings = desired.settings.as_mut().unwrap();
     settings.lost = Some(lost(&["database"]));
     let plan = plan_with(&desired, |seen| seen.settings = StoredSettings::default());
-    let (resource, blocked) = plan.blocked().unwrap();
-    assert_eq!((resource, blocked.kind), (Resource::Settings, plan::BlockReason::Settings));
-    assert!(blocked.hint.contains("up --database NAME"), "{}", blocked.hint);
+    let (resource, blocker) = plan.blocker().unwrap();
+    assert_eq!((resource, blocker.kind), (Resource::Settings, plan::BlockReason::Settings));
+    assert!(blocker.hint.contains("up --database NAME"), "{}", blocker.hint);
     desired.settings.as_mut().unwrap().lost = Some(lost(&[]));
     let plan = plan_with(&desired, |seen| seen.settings = StoredSettings::default());
     assert_eq!(steps(&plan), [Step::SaveSettings { keeps_retention: false }]);
@@ -627,9 +627,9 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
             seen.grafana.probe = ServerResponse::Unasked;
         })
     };
-    assert_eq!(made(true).blocked().map(|(_, blocked)| blocked.kind), Some(plan::BlockReason::Unverifiable));
+    assert_eq!(made(true).blocker().map(|(_, blocker)| blocker.kind), Some(plan::BlockReason::Unverifiable));
     let empty = made(false);
-    assert!(empty.blocked().is_none(), "{empty:?}");
+    assert!(empty.blocker().is_none(), "{empty:?}");
     assert!(self::steps(&empty).contains(&Step::WriteFirstPassword(Credential::Generated)), "{empty:?}");
     // A stopped container that was verified when it was created is started unchanged, and the login
     // is tried on it.
@@ -643,14 +643,14 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
     let order = self::steps(&stopped);
     let at = |step| order.iter().position(|one| *one == step);
     assert!(at(Step::StartContainer(Role::Grafana)) < at(Step::TryLogin(Credential::Supplied)), "{stopped:?}");
-    assert!(at(Step::TryLogin(Credential::Supplied)).is_some() && stopped.blocked().is_none(), "{stopped:?}");
+    assert!(at(Step::TryLogin(Credential::Supplied)).is_some() && stopped.blocker().is_none(), "{stopped:?}");
     (desired.login.given, desired.login.password) = (false, false);
     // On a new volume, there is nothing to verify.
     let plan = plan_with(&desired, |seen| {
         seen.grafana.container = ContainerState::Absent;
         seen.grafana.volume = VolumeState::Absent;
     });
-    assert!(plan.blocked().is_none(), "{plan:?}");
+    assert!(plan.blocker().is_none(), "{plan:?}");
 }
 
 /// A running private Grafana, to be published off loopback.
@@ -678,17 +678,17 @@ fn no_account_with_the_default_password_is_published() {
     // The account boss was created instead of admin, so admin/admin is rejected.
     let boss =
         private_plan("boss", |seen| seen.grafana.login = login(SignedInAccount::Other, true, DefaultLogin::Rejected));
-    let (_, blocked) = boss.blocked().expect("anyone can sign in as boss");
-    assert!(blocked.kind == BlockReason::Settings && blocked.why.contains("account boss"), "{blocked:?}");
+    let (_, blocker) = boss.blocker().expect("anyone can sign in as boss");
+    assert!(blocker.kind == BlockReason::Settings && blocker.why.contains("account boss"), "{blocker:?}");
     let own =
         private_plan("boss", |seen| seen.grafana.login = login(SignedInAccount::Other, false, DefaultLogin::Rejected));
-    assert!(own.blocked().is_none() && changes(&own, |step| matches!(step, Step::CreateContainer(_))), "{own:?}");
+    assert!(own.blocker().is_none() && changes(&own, |step| matches!(step, Step::CreateContainer(_))), "{own:?}");
     for (default_login, kind) in
         [(DefaultLogin::Accepted, BlockReason::Settings), (DefaultLogin::Unverifiable, BlockReason::Unverifiable)]
     {
         let plan =
             private_plan("boss", |seen| seen.grafana.login = login(SignedInAccount::Other, false, default_login));
-        assert_eq!(plan.blocked().map(|(_, blocked)| blocked.kind), Some(kind), "{plan:?}");
+        assert_eq!(plan.blocker().map(|(_, blocker)| blocker.kind), Some(kind), "{plan:?}");
     }
     // A private Grafana that is slow to answer is not created again.
     let slow = private_plan("admin", |seen| {
@@ -710,8 +710,8 @@ fn a_server_that_is_older_than_its_database_is_a_failed_server() {
             seen.grafana.content = Some(VolumeContent { files, copy: None });
             seen.grafana.volume = VolumeState::Ours { user: None, version: Some(Version(1, label)), image: None };
         });
-        let (_, blocked) = plan.blocked().unwrap();
-        assert_eq!(blocked.kind, BlockReason::Server, "the rollback depends on it: {blocked:?}");
+        let (_, blocker) = plan.blocker().unwrap();
+        assert_eq!(blocker.kind, BlockReason::Server, "the rollback depends on it: {blocker:?}");
     }
 }
 
@@ -758,7 +758,7 @@ fn a_start_that_did_not_happen_is_withdrawn_with_its_container() {
 fn an_unreadable_volume_is_a_finding_and_nothing_is_removed() {
     let desired = stack(Case { open: true, ..Case::default() });
     let plan = plan_with(&desired, |seen| seen.grafana.unreadable = Some("it is a link".into()));
-    let (resource, blocked) = plan.blocked().unwrap();
+    let (resource, blocker) = plan.blocker().unwrap();
     assert_eq!(resource, Resource::Server(Role::Grafana));
-    assert!(blocked.why.contains("x-grafana: it is a link"), "{blocked:?}");
+    assert!(blocker.why.contains("x-grafana: it is a link"), "{blocker:?}");
 }

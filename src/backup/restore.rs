@@ -92,8 +92,8 @@ pub(crate) async fn restore(
         expect_new_enough(stack, &archive.manifest)?;
         let options = UpOptions { pull: stack.pull == Pull::Always, ..UpOptions::default() };
         let plan = plan::up(&before_restore(stack), &plan::without_instance(&seen), options);
-        if let Some((resource, blocked)) = plan.blocked() {
-            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+        if let Some((resource, blocker)) = plan.blocker() {
+            return Err(Error::Blocked { resource, blocker: blocker.clone() });
         }
         if let Some(run) = running_restore(stack) {
             take_over(&run).await?;
@@ -141,9 +141,9 @@ async fn after_failure(session: &Session, progress: Progress, mut error: Error) 
     };
     if let Error::Publish { role, .. } = error {
         // Its hint needs the instance's name, which the archive may have supplied.
-        let blocked =
+        let blocker =
             Blocker { kind: BlockReason::PortTaken, why: error.to_string(), hint: error.hint(&stack.invocation) };
-        error = Error::Blocked { resource: Resource::Server(role), blocked };
+        error = Error::Blocked { resource: Resource::Server(role), blocker };
     }
     match &mut error {
         Error::Interrupted { hint } => *hint = left,

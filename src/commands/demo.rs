@@ -275,7 +275,7 @@ async fn reachable(session: &Session) -> Result<Influxdb> {
     let hint = format!("run `{}`, then try again", stack.command("up"));
     if seen.influxdb.probe == ServerResponse::NotTheContainer {
         let resource = Resource::Server(Role::Influxdb);
-        return Err(Error::Blocked { resource, blocked: not_the_container(stack, Role::Influxdb, &url.to_string()) });
+        return Err(Error::Blocked { resource, blocker: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
     match seen.influxdb.probe.state() {
         Some(stored) if stored.has_database => Ok(session.influxdb(&connections.influxdb)),

@@ -52,7 +52,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DownArguments) -> Res
         let plan = &preview.plan;
         let questions = if arguments.yes { Vec::new() } else { preview.questions };
         context.print(Output::Planned { status: &preview.status.planned(plan, questions), plan });
-        return Ok(if plan.is_idle() && plan.blocked().is_none() { Exit::Done } else { Exit::Differs });
+        return Ok(if plan.is_idle() && plan.blocker().is_none() { Exit::Done } else { Exit::Differs });
     }
     let confirm = async |volumes: &[String]| confirm(volumes, arguments.yes).await;
     let outcome = reconcile::down(&session, options, confirm).await?;

@@ -268,13 +268,13 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: ExportFormat) -> Result
         });
     }
     let clash = plan.items.iter().find_map(|item| match &item.finding {
-        Finding::Blocked(blocked) if is_in_grafana(item.resource) && blocked.kind != BlockReason::Server => {
-            Some((item.resource, blocked.clone()))
+        Finding::Blocked(blocker) if is_in_grafana(item.resource) && blocker.kind != BlockReason::Server => {
+            Some((item.resource, blocker.clone()))
         }
         _ => None,
     });
-    if let Some((resource, blocked)) = clash.filter(|_| !format.makes_servers()) {
-        return Err(Error::Blocked { resource, blocked });
+    if let Some((resource, blocker)) = clash.filter(|_| !format.makes_servers()) {
+        return Err(Error::Blocked { resource, blocker });
     }
     if format == ExportFormat::Compose && !plan.in_sync() {
         return Err(Error::Absent {

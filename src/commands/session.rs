@@ -239,7 +239,7 @@ async fn expect_external(session: &Session, inputs: &Inputs, context: &Context<'
     match tokio::time::timeout(CHECK_TIMEOUT, found).await {
         Ok(Ok(Some((role, managed)))) => Err(Error::Blocked {
             resource: Resource::Server(role),
-            blocked: plan::managed_server(stack, role, &stack.url(role).to_string(), &managed, "up"),
+            blocker: plan::managed_server(stack, role, &stack.url(role).to_string(), &managed, "up"),
         }),
         _ => Ok(()),
     }

@@ -360,7 +360,7 @@ impl Status {
             clipper_file: clipper_file(stack),
             lookalikes: hints::lookalikes(seen).collect(),
             exposures: Vec::new(),
-            blocker: plan.blocked().map(|(_, blocker)| blocker.clone()),
+            blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),
             commands: Commands::new(&invocation(stack, plan)),
             influxdb,
             grafana,
@@ -564,7 +564,7 @@ fn server<S>(stack: &Stack, seen: &ObservedServer<S>, plan: &Plan, role: Role) -
         mode: if spec.is_some() { Mode::Container } else { Mode::External },
         state,
         detail: match finding {
-            Finding::Blocked(blocked) => Some(blocked.why.clone()),
+            Finding::Blocked(blocker) => Some(blocker.why.clone()),
             _ => detail,
         },
         url: url.to_string(),

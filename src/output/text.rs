@@ -320,9 +320,9 @@ fn planned(plan: &Plan, questions: &[String], options: RenderOptions) -> String 
     let mut layout = Layout::new(options.width);
     for item in &plan.items {
         match &item.finding {
-            Finding::Blocked(blocked) => {
-                layout.line(&format!("blocked: {}", printable_line(&blocked.why)));
-                layout.line(&format!("hint: {}", printable_line(&blocked.hint)));
+            Finding::Blocked(blocker) => {
+                layout.line(&format!("blocked: {}", printable_line(&blocker.why)));
+                layout.line(&format!("hint: {}", printable_line(&blocker.hint)));
             }
             Finding::Kept(kept) => {
                 layout.line(&format!("keep the {}: {}; {}", item.resource, kept.why, kept.hint));

@@ -38,8 +38,8 @@ pub(crate) async fn down(
         let depth = if options.deregister { Depth::Servers } else { Depth::EngineOnly };
         let seen = session.observe(&mut connections, depth).await?;
         let plan = plan::down(session.stack(), &seen, options.volumes);
-        if let Some((resource, blocked)) = plan.blocked() {
-            return Err(Error::Blocked { resource, blocked: blocked.clone() });
+        if let Some((resource, blocker)) = plan.blocker() {
+            return Err(Error::Blocked { resource, blocker: blocker.clone() });
         }
         let volumes = volumes_to_delete(session.stack(), &plan);
         if !volumes.is_empty()
@@ -75,8 +75,8 @@ async fn deregister(session: &Session, connections: &mut Connections, executed: 
         session.listener().on(Event::Warning(&hint));
     }
     let plan = plan_deregister(session, connections).await?;
-    if let Some((resource, blocked)) = plan.blocked() {
-        return Err(Error::Blocked { resource, blocked: blocked.clone() });
+    if let Some((resource, blocker)) = plan.blocker() {
+        return Err(Error::Blocked { resource, blocker: blocker.clone() });
     }
     session.apply(&plan, connections, executed).await?;
     // Objects of one resource that were removed hid those that cannot be.
@@ -159,6 +159,6 @@ pub(crate) async fn plan_down(session: &Session, options: DownOptions) -> Result
     let mut status = summarize(session, &mut connections, &seen, &up, false).await?;
     status.hints.extend(hints::kept(&plan));
     let volumes = volumes_to_delete(session.stack(), &plan);
-    let questions = if volumes.is_empty() || plan.blocked().is_some() { vec![] } else { vec![deletion(&volumes)] };
+    let questions = if volumes.is_empty() || plan.blocker().is_some() { vec![] } else { vec![deletion(&volumes)] };
     Ok(Preview { plan, questions, status })
 }

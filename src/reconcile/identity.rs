@@ -85,8 +85,8 @@ impl Session {
             return Ok(());
         }
         let address = connection.http.address().to_string();
-        let blocked = plan::not_the_container(&self.stack, role, &address);
-        Err(Error::Blocked { resource: Resource::Server(role), blocked })
+        let blocker = plan::not_the_container(&self.stack, role, &address);
+        Err(Error::Blocked { resource: Resource::Server(role), blocker })
     }
 }
 

@@ -231,7 +231,7 @@ pub(crate) struct Preview {
 /// Stops if a restore of the instance is unfinished.
 pub(crate) fn expect_restored(stack: &Stack, seen: &Observed) -> Result<()> {
     match plan::unfinished(stack, seen) {
-        Some(blocked) => Err(Error::Blocked { resource: Resource::Settings, blocked }),
+        Some(blocker) => Err(Error::Blocked { resource: Resource::Settings, blocker }),
         None => Ok(()),
     }
 }
@@ -246,7 +246,7 @@ pub(crate) fn warn_about_restore(stack: &Stack, seen: &Observed, listener: &dyn 
 /// Stops a command that depends on remembered settings if they are lost.
 pub(crate) fn expect_known_settings(stack: &Stack) -> Result<()> {
     plan::unknown_settings(stack)
-        .map_or(Ok(()), |blocked| Err(Error::Blocked { resource: Resource::Settings, blocked }))
+        .map_or(Ok(()), |blocker| Err(Error::Blocked { resource: Resource::Settings, blocker }))
 }
 
 /// The error after all possible steps, if Grafana failed to return a resource.

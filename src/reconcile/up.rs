@@ -93,9 +93,9 @@ async fn converge(
     loop {
         let seen = session.observe(&mut connections, Depth::Servers).await?;
         let plan = plan::up(stack, &seen, options);
-        if let Some((resource, blocked)) = plan.blocked() {
+        if let Some((resource, blocker)) = plan.blocker() {
             withdraw(session, &mut connections, &seen, &mut executed).await;
-            return Err(Error::Blocked { resource, blocked: blocked.clone() }.into());
+            return Err(Error::Blocked { resource, blocker: blocker.clone() }.into());
         }
         if plan.in_sync() {
             warn_at_end(session, &seen, &plan, &executed);
@@ -275,7 +275,7 @@ pub(crate) async fn plan_up(session: &Session, options: UpOptions) -> Result<Pre
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     let plan = plan::up(stack, &seen, options);
     // No confirmation is requested while there is a blocker.
-    let questions = if plan.blocked().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
+    let questions = if plan.blocker().is_none() { questions(stack, &seen, &plan) } else { Vec::new() };
     let status = summarize(session, &mut connections, &seen, &plan, false).await?;
     Ok(Preview { plan, questions: questions.iter().map(Question::to_string).collect(), status })
 }

@@ -123,8 +123,8 @@ fn blames_server(failure: &Failure) -> bool {
         Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => true,
         Error::Answer { status, .. } => *status >= 500,
         Error::Docker { refusal, .. } => blames_image(step.as_ref(), *refusal),
-        Error::Blocked { resource, blocked } => {
-            *resource == Resource::Server(grafana) && blocked.kind == BlockReason::Server
+        Error::Blocked { resource, blocker } => {
+            *resource == Resource::Server(grafana) && blocker.kind == BlockReason::Server
         }
         _ => false,
     };

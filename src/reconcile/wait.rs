@@ -58,8 +58,8 @@ impl Session {
                 },
                 ServerResponse::Silent(why) | ServerResponse::Starting(why) => why,
                 ServerResponse::Unusable(what) => {
-                    let blocked = plan::unusable_server(&self.stack, role, &base(), &what);
-                    return Err(Error::Blocked { resource: Resource::Server(role), blocked });
+                    let blocker = plan::unusable_server(&self.stack, role, &base(), &what);
+                    return Err(Error::Blocked { resource: Resource::Server(role), blocker });
                 }
                 ServerResponse::Refusing(message) => return Err(Error::Refused { role, url: base(), message }),
                 ServerResponse::Unasked | ServerResponse::NotTheContainer => "it was not probed".into(),

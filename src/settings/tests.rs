@@ -195,9 +195,9 @@ fn where_settings_are_lost_a_role_without_a_container_may_be_an_external_server(
     let after_down = Memory { has_data: true, ..fresh() };
     let stack = merged(&inputs(), &after_down).unwrap();
     assert_eq!(unknown(&stack), ["database", "influxdb-url", "grafana-url"]);
-    let blocked = crate::model::plan::unknown_settings(&stack).unwrap();
+    let blocker = crate::model::plan::unknown_settings(&stack).unwrap();
     let again = "`clipper-metrics up --database NAME --influxdb-url URL --grafana-url URL`";
-    assert!(blocked.hint.contains(again), "{}", blocked.hint);
+    assert!(blocker.hint.contains(again), "{}", blocker.hint);
 }
 
 fn remembered(pairs: &[(&str, &str)]) -> BTreeMap<String, Remembered> {
@@ -259,8 +259,8 @@ fn every_supplied_value_is_checked_whether_it_is_used_or_not() {
 #[test]
 fn a_lost_flag_is_supplied_as_the_parser_takes_it() {
     let memory = remembering(remembered(&[("alerts", "perhaps")]));
-    let blocked = crate::model::plan::unknown_settings(&merged(&inputs(), &memory).unwrap()).unwrap();
-    assert!(blocked.hint.contains("up --alerts=false`") && !blocked.hint.contains('|'), "{}", blocked.hint);
+    let blocker = crate::model::plan::unknown_settings(&merged(&inputs(), &memory).unwrap()).unwrap();
+    assert!(blocker.hint.contains("up --alerts=false`") && !blocker.hint.contains('|'), "{}", blocker.hint);
 }
 
 #[test]
@@ -279,10 +279,10 @@ fn one_unreadable_value_is_named_and_the_others_stay() {
             assert_eq!(kept[name].value, value, "{option} is unreadable");
         }
         assert!(!kept.contains_key(option));
-        let blocked = crate::model::plan::unknown_settings(&stack).unwrap();
-        assert!(blocked.why.contains(&format!("--{option} is {bad:?}")), "{}", blocked.why);
+        let blocker = crate::model::plan::unknown_settings(&stack).unwrap();
+        assert!(blocker.why.contains(&format!("--{option} is {bad:?}")), "{}", blocker.why);
         let removed = if setting == Setting::Alerts { "=false" } else { " ''" };
-        assert!(blocked.hint.contains(&format!("up --{option}{removed}`")), "{}", blocked.hint);
+        assert!(blocker.hint.contains(&format!("up --{option}{removed}`")), "{}", blocker.hint);
         // Given again or taken back, it is known.
         assert!(unknown(&merged(&with(setting, ""), &memory).unwrap()).is_empty(), "{option}");
     }

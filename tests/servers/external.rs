@@ -880,8 +880,8 @@ fn a_dry_run_refuses_the_same_options_and_lists_confirmations() {
     assert!(it.run(&["up", "--retention", "90d"]).expect(2).err.contains(asked));
     assert_eq!(it.run(&["up", "--dry-run", "--output", "json"]).expect(0).json()["confirmations"], json!([]));
     // A blocker is reported before confirmations.
-    let blocked = it.run(&[&shorter[..], &["--grafana-org", "no such", "--grafana-user", "x"]].concat()).expect(3);
-    assert!(blocked.out.contains("blocked:") && !blocked.out.contains("needs confirmation"), "{}", blocked.out);
+    let blocker = it.run(&[&shorter[..], &["--grafana-org", "no such", "--grafana-user", "x"]].concat()).expect(3);
+    assert!(blocker.out.contains("blocked:") && !blocker.out.contains("needs confirmation"), "{}", blocker.out);
 }
 
 /// A Docker configuration whose current context leads to no engine: the run itself names no engine.

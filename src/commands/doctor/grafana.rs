@@ -225,7 +225,7 @@ impl Examination<'_> {
 pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
     let server = &status.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-    let obstacle = || status.blocker.as_ref().map(|blocker| blocker.hint.clone());
+    let hint = || status.blocker.as_ref().map(|blocker| blocker.hint.clone());
     match server.state {
         ServerState::Answering => CheckOutcome::Passed(format!(
             "version {} answers at {}",
@@ -243,11 +243,11 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
                 message: server.detail.clone().unwrap_or_default(),
             };
             let why = server.detail.clone().unwrap_or_else(|| error.to_string());
-            CheckOutcome::failed(why, obstacle().unwrap_or_else(|| error.hint(&stack.invocation)))
+            CheckOutcome::failed(why, hint().unwrap_or_else(|| error.hint(&stack.invocation)))
         }
         ServerState::Foreign => CheckOutcome::failed(
             format!("the server at Grafana's address cannot be used{detail}"),
-            obstacle().unwrap_or_else(|| "choose another address".into()),
+            hint().unwrap_or_else(|| "choose another address".into()),
         ),
         ServerState::Crashing => {
             CheckOutcome::failed("Grafana's container keeps crashing", look_at(stack, Role::Grafana))

@@ -143,8 +143,8 @@ impl Examination<'_> {
         let is_other =
             seen.influxdb.probe == ServerResponse::NotTheContainer && !target.from_file && self.from.is_none();
         if is_other {
-            let blocked = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
-            self.note(influxdb::INFLUXDB, CheckOutcome::failed(blocked.why, blocked.hint), Duration::ZERO);
+            let blocker = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
+            self.note(influxdb::INFLUXDB, CheckOutcome::failed(blocker.why, blocker.hint), Duration::ZERO);
         }
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
         let has_database = seen.influxdb.probe.state().is_some_and(|stored| stored.has_database);

@@ -13,7 +13,7 @@ use crate::model::stack::{DesiredContainer, Pull, Stack};
 use crate::model::version::Version;
 
 /// The blocker that prevents all work on the container.
-pub(super) fn obstacle<S>(context: &Context<'_, S>) -> Option<Blocker> {
+pub(super) fn blocker<S>(context: &Context<'_, S>) -> Option<Blocker> {
     let Context { stack, spec, seen, .. } = context;
     if seen.volume == VolumeState::Foreign {
         return Some(foreign("volume", &spec.config.volume, stack));

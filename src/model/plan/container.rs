@@ -1,7 +1,7 @@
 //! Decides what happens to a managed container: it is kept, started, unpaused, replaced or refused, in an order that
 //! loses no data and never publishes a Grafana with the default password.
 
-use super::blockers::{never_pulled, obstacle, short};
+use super::blockers::{blocker, never_pulled, short};
 use super::login::{password, task};
 use super::rebuild::{create_to_read, rebuild, restore};
 use super::running::{paused, running, start_again};
@@ -16,8 +16,8 @@ use crate::model::upgrade::Upgrade;
 /// Plans a managed container: its differences, and its steps.
 pub(super) fn container<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
     let Context { stack, spec, options, .. } = context;
-    if let Some(obstacle) = obstacle(context) {
-        return Err(obstacle);
+    if let Some(blocker) = blocker(context) {
+        return Err(blocker);
     }
     let mut plan = decide(context).unwrap_or_else(ServerPlan::blocked);
     let pulls = plan.steps.iter().any(|(_, step)| *step == Step::PullImage(spec.role));

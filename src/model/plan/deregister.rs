@@ -23,12 +23,12 @@ pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> 
         }
         OrganisationState::Missing => {
             let name = stack.organisation.as_deref().unwrap_or_default();
-            let blocked = Blocker {
+            let blocker = Blocker {
                 kind: BlockReason::Settings,
                 why: format!("Grafana has no organisation {name:?}, so it holds none of this instance's objects"),
                 hint: "choose the one that holds the dashboard with --grafana-org".into(),
             };
-            return vec![Item::new(Resource::Organisation, blocked.into(), vec![])];
+            return vec![Item::new(Resource::Organisation, blocker.into(), vec![])];
         }
     }
     let mut items: Vec<Item> = stack.dashboards().map(|id| dashboard(stack, stored, id)).collect();

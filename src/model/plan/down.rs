@@ -23,8 +23,8 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
         items.push(match (container, own) {
             (ContainerState::Ours(_), Some(own)) => {
                 let url = stack.url(role).to_string();
-                let blocked = managed_server(stack, role, &url, own, "down");
-                Item::new(Resource::Server(role), blocked.into(), vec![])
+                let blocker = managed_server(stack, role, &url, own, "down");
+                Item::new(Resource::Server(role), blocker.into(), vec![])
             }
             (ContainerState::Duplicated(names), _) => {
                 Item::new(Resource::Server(role), duplicated(stack, role, names).into(), vec![])

@@ -136,7 +136,7 @@ pub enum Finding {
 /// The reason why the user has to act, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// What kind of obstacle it is.
+    /// The kind of blocker.
     pub kind: BlockReason,
     /// The reason, with the object's name.
     pub why: String,
@@ -154,8 +154,8 @@ pub struct Kept {
 }
 
 impl From<Blocker> for Finding {
-    fn from(blocked: Blocker) -> Self {
-        Self::Blocked(blocked)
+    fn from(blocker: Blocker) -> Self {
+        Self::Blocked(blocker)
     }
 }
 
@@ -222,7 +222,7 @@ impl fmt::Display for Finding {
             Self::Contradicts(why) => write!(f, "fails although its settings are correct: {why}"),
             Self::Unknown => f.write_str("not known yet"),
             Self::Unreadable(unreadable) => unreadable.fmt(f),
-            Self::Blocked(blocked) => f.write_str(&blocked.why),
+            Self::Blocked(blocker) => f.write_str(&blocker.why),
             Self::Requested(what) => f.write_str(what),
         }
     }
@@ -340,9 +340,9 @@ impl Plan {
 
     /// The first blocker; while there is one, nothing is done.
     #[must_use]
-    pub fn blocked(&self) -> Option<(Resource, &Blocker)> {
+    pub fn blocker(&self) -> Option<(Resource, &Blocker)> {
         self.items.iter().find_map(|item| match &item.finding {
-            Finding::Blocked(blocked) => Some((item.resource, blocked)),
+            Finding::Blocked(blocker) => Some((item.resource, blocker)),
             _ => None,
         })
     }

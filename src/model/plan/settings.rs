@@ -12,7 +12,7 @@ pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: 
     let finding = match (&settings.lost, &stored.values) {
         (_, Some(values)) if *values == settings.values && stored.numbers.len() == 1 => Finding::InSync,
         (Some(lost), _) => match unknown_settings(stack) {
-            Some(blocked) => blocked.into(),
+            Some(blocker) => blocker.into(),
             None => Finding::Stopped(lost.cause.to_string()),
         },
         (None, None) => Finding::Missing,

@@ -36,7 +36,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let retention = retention(stack, influxdb_stores);
     let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
     items.extend(match unfinished(stack, seen) {
-        Some(blocked) => Some(Item::new(Resource::Settings, blocked.into(), vec![])),
+        Some(blocker) => Some(Item::new(Resource::Settings, blocker.into(), vec![])),
         None => settings(stack, &seen.settings, keeps_retention),
     });
     let is_fresh = stack.container(Role::Grafana).is_some()
