@@ -76,7 +76,6 @@ pub enum Error {
     /// An image cannot be pulled.
     #[error("cannot pull {image}: {why}")]
     Pull {
-        /// The image.
         image: ImageRef,
         /// The engine's message.
         why: String,
@@ -88,9 +87,7 @@ pub enum Error {
     Publish {
         /// The role to publish.
         role: Role,
-        /// The address.
         address: SocketAddr,
-        /// The holder of the port.
         holder: PortHolder,
         /// A server of the same role that answers there in a process outside any container.
         answers: Option<ServerUrl>,
@@ -116,7 +113,6 @@ pub enum Error {
         role: Role,
         /// Its address.
         url: String,
-        /// Its message.
         message: String,
     },
     /// A server's answer was an error or unusable.
@@ -148,7 +144,6 @@ pub enum Error {
     UpgradeUndone {
         /// The previous image, and the one that failed.
         upgrade: Box<Upgrade>,
-        /// Its error.
         source: Box<Error>,
         /// The result of the rollback.
         undone: Result<(), Box<Error>>,
@@ -178,7 +173,6 @@ pub enum Error {
     Foreign {
         /// The reason, with the object's name.
         why: String,
-        /// The object.
         object: ForeignObject,
     },
     /// All steps were done, but a difference remains.
@@ -332,13 +326,11 @@ pub enum PullFailure {
 pub enum Exit {
     /// Done or in sync.
     Done = 0,
-    /// Failed.
     Failed = 1,
     /// Bad usage or settings.
     Usage = 2,
     /// `status` or `--dry-run` found a difference, a missing stack or a blocker.
     Differs = 3,
-    /// Interrupted.
     Interrupted = 130,
 }
 

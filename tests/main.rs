@@ -8,7 +8,6 @@
     clippy::exit,
     clippy::too_many_lines,
     clippy::disallowed_methods,
-    missing_docs,
     unreachable_pub,
     reason = "a test may panic"
 )]

@@ -29,7 +29,6 @@ const EXTRACTION_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_LAYERS: usize = 1000;
 const MAX_ID_LENGTH: usize = 128;
 
-/// The progress of a pull.
 #[derive(Debug, Default)]
 pub struct Progress {
     layers: HashMap<String, Layer>,

@@ -23,9 +23,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// The identity of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
-    /// The format.
     pub format: ExportFormat,
-    /// The instance.
     pub instance: String,
     /// Whether a running Grafana and the remembered settings were read, so that no edit is missing.
     pub is_complete: bool,

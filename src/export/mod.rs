@@ -248,7 +248,6 @@ pub(crate) enum Secrecy {
 pub(crate) struct File {
     /// The path in the directory, with `/` between folders.
     pub path: String,
-    /// The content.
     pub content: String,
     /// The part that only the owner may read, if any.
     pub secret: Option<Secrecy>,
@@ -275,7 +274,6 @@ impl File {
 
 /// The input of an export.
 pub(crate) struct Material<'a> {
-    /// The stack.
     pub stack: &'a Stack,
     /// The state of its Grafana.
     pub present: &'a GrafanaExport,

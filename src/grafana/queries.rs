@@ -76,7 +76,6 @@ struct QueryRequest<'a, Q> {
 }
 
 lenient! {
-    /// Grafana's answer to queries.
     pub struct QueryAnswer {
         /// By name; from the proxy, in order.
         results: Value,

@@ -10,7 +10,6 @@ pub struct ServerUrl {
     pub tls: bool,
     /// Host name or IP address, without brackets.
     pub host: String,
-    /// The port.
     pub port: u16,
     /// The path under which the server is served, without a trailing slash; usually empty.
     pub path: String,

@@ -39,7 +39,6 @@ pub struct AlertSettings {
     pub content_hash: String,
 }
 
-/// One of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AlertRule {
     /// A model's p99 is above the latency objective.

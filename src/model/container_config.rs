@@ -30,7 +30,6 @@ impl PasswordSource {
 /// All fields whose change requires a new container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ContainerConfig {
-    /// The image.
     pub image: ImageRef,
     /// The published address and port; with port 0 the engine chooses the port.
     pub publish: SocketAddr,
@@ -109,7 +108,6 @@ impl ContainerConfig {
 /// A field that differs; a missing value is `null`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[expect(missing_docs, reason = "the JSON schema repeats the comments of fields, and these names say it")]
 pub struct Difference {
     // The name as users know it.
     pub field: String,

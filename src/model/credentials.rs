@@ -7,7 +7,6 @@ use super::stack::Secret;
 /// Credentials for the servers, and the certificates to trust.
 #[derive(Debug, Clone)]
 pub(crate) struct Credentials {
-    /// Grafana's user.
     pub grafana_user: String,
     /// The supplied password for that user.
     pub grafana_password: Option<Secret>,
@@ -24,9 +23,7 @@ pub(crate) struct Credentials {
 /// Credentials for an InfluxDB that requires a login.
 #[derive(Debug, Clone)]
 pub(crate) struct InfluxdbLogin {
-    /// The user.
     pub user: String,
-    /// Its password.
     pub password: Secret,
 }
 

@@ -180,7 +180,6 @@ pub(crate) enum WriteFailure {
 /// The result of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariableAnswer {
-    /// The variable.
     pub name: String,
     /// The outcome.
     pub content: VariableContent,
@@ -208,9 +207,7 @@ pub(crate) enum VariableContent {
 /// A data source that answers no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceFault {
-    /// Its uid.
     pub uid: String,
-    /// Its name.
     pub name: String,
     /// The address of its InfluxDB, as Grafana's server sees it.
     pub url: String,
@@ -221,7 +218,6 @@ pub(crate) struct SourceFault {
 /// The result of a panel's queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PanelAnswer {
-    /// The panel's title.
     pub title: String,
     /// It is open when the dashboard opens, and shows the dashboard's time range.
     pub shows_range: bool,

@@ -46,7 +46,6 @@ pub(crate) trait Listener {
 /// A step that was executed.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutedStep {
-    /// The step.
     pub step: Step,
     /// Why it was needed.
     pub reason: String,

@@ -88,11 +88,9 @@ pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
 /// The server in one role, as a run without an engine finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The role.
     pub role: Role,
     /// Its address.
     pub url: ServerUrl,
-    /// Its answer.
     pub answer: Answer,
 }
 

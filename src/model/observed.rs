@@ -47,11 +47,9 @@ pub struct EngineInfo {
     pub endpoint: String,
     /// Why this engine was chosen.
     pub chosen_by: String,
-    /// The engine's version.
     pub version: String,
     /// The newest API version that it supports.
     pub api_version: String,
-    /// The kind of engine.
     pub kind: EngineKind,
 }
 
@@ -81,7 +79,6 @@ pub enum EngineKind {
     RootlessDocker,
     /// Docker in a virtual machine that no other host can reach.
     VirtualMachine,
-    /// Podman.
     Podman,
 }
 
@@ -214,7 +211,6 @@ impl<S> ObservedServer<S> {
 pub struct ManagedServer {
     /// Its name.
     pub container: String,
-    /// Its instance.
     pub instance: String,
     /// Whether it is this instance.
     pub is_own: bool,
@@ -242,9 +238,7 @@ pub enum PortHolder {
 /// The observed login to Grafana.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoginState {
-    /// The accepted login.
     pub accepted: Option<Credential>,
-    /// The account that signed in.
     pub account: SignedInAccount,
     /// The password file compared with the accepted password.
     pub file: PasswordFile,
@@ -350,7 +344,6 @@ pub struct OurContainer {
     /// Whether it is attached to the current network, compared by id. A container on a network that
     /// was removed and recreated under the same name cannot start.
     pub on_network: bool,
-    /// Its run state.
     pub run: RunState,
     /// Whether it crashed more than once since the last start by a user or a run, and started again moments ago.
     pub crashes_repeatedly: bool,
@@ -401,9 +394,7 @@ impl OurContainer {
 pub enum RunState {
     /// Created, but never started.
     Created,
-    /// Running.
     Running,
-    /// Paused.
     Paused,
     /// Exiting and being restarted.
     Restarting,
@@ -470,9 +461,7 @@ pub struct InfluxdbState {
 pub struct GrafanaState {
     /// The organisation for all objects.
     pub organisation: OrganisationState,
-    /// The folder.
     pub folder: FolderState,
-    /// The data source.
     pub data_source: DataSourceState,
     /// The bundled dashboard.
     pub dashboard: DashboardState,
@@ -512,9 +501,7 @@ impl Catalogue {
 /// A data source, as dashboards refer to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CatalogueSource {
-    /// Its uid.
     pub uid: String,
-    /// Its name.
     pub name: String,
 }
 
@@ -646,9 +633,7 @@ pub enum AlertRulesState {
 /// Both rules as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActualAlerts {
-    /// The latency rule.
     pub latency: ActualRule,
-    /// The silence rule.
     pub silence: ActualRule,
 }
 

@@ -60,7 +60,6 @@ pub struct Stack {
     pub data_source: DesiredDataSource,
     /// The bundled dashboard.
     pub dashboard: DesiredDashboard,
-    /// The user's dashboards.
     pub user_dashboards: Vec<DesiredUserDashboard>,
     /// Remembered dashboard files that cannot be used now, with the reason; their dashboards in
     /// Grafana stay unchanged.
@@ -83,7 +82,6 @@ pub struct Stack {
     pub pull: Pull,
     /// The limit for waiting on servers, after the pulls.
     pub timeout: Duration,
-    /// The location of the engine.
     pub engine: EngineLocation,
     /// The address in Clipper's file, if one was supplied.
     pub clipper: Option<ClipperTarget>,
@@ -248,9 +246,7 @@ pub enum Pull {
 pub struct DesiredContainer {
     /// The server that runs in it.
     pub role: Role,
-    /// Container name.
     pub name: String,
-    /// Its configuration.
     pub config: ContainerConfig,
     /// The engine's host, unless it is this machine.
     pub engine_host: Option<String>,
@@ -356,7 +352,6 @@ impl UnfinishedRestore {
 /// Remembered settings that cannot be used although the instance exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
-    /// The cause.
     pub cause: Loss,
     /// The settings whose values are in neither this run nor a container.
     pub unknown: Vec<UnknownSetting>,
@@ -407,7 +402,6 @@ pub struct ClipperTarget {
     pub addresses: Vec<IpAddr>,
     /// Those addresses that the engine's host has.
     pub on_engine: Vec<IpAddr>,
-    /// The port.
     pub port: u16,
     /// The database, after Clipper's rule for white space.
     pub database: String,
@@ -424,7 +418,6 @@ pub struct DesiredDataSource {
     pub url: String,
     /// Whether the user supplied that address, so that it may belong to a proxy.
     pub is_url_chosen: bool,
-    /// The database.
     pub database: String,
     /// InfluxDB's user, if it requires a login.
     pub user: String,
@@ -438,7 +431,6 @@ pub struct DesiredDataSource {
 pub struct MadeFor {
     /// InfluxDB's address as Grafana's server reaches it.
     pub url: String,
-    /// The database.
     pub database: String,
     /// The machine whose loopback the address is on, as in [`DesiredDataSource::machine`]; `None` if it does not matter, or in
     /// the mark of an older version.
@@ -504,7 +496,6 @@ impl DesiredDataSource {
     }
 }
 
-/// One of a stack's dashboards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DashboardId {
     /// The dashboard bundled with clipper-metrics.
@@ -538,7 +529,6 @@ pub struct DesiredUserDashboard {
 pub struct Need {
     /// The panel or variable that needs it, such as `panel "Latency"`.
     pub by: String,
-    /// The object.
     pub object: NeededObject,
 }
 

@@ -19,20 +19,17 @@ pub struct Upgrade {
     pub from: NamedImage,
     /// The new image.
     pub to: NamedImage,
-    /// Its state.
     pub state: UpgradeState,
 }
 
 /// An image by name, and by the engine's id if known: a name can be moved to another image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NamedImage {
-    /// The reference.
     pub name: ImageRef,
     /// The engine's id.
     pub id: Option<String>,
 }
 
-/// The state of an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpgradeState {
     /// The new image is not accepted yet, and the copy of the database is kept.
@@ -63,7 +60,6 @@ impl UpgradeState {
         }
     }
 
-    /// Parses a name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)

@@ -30,7 +30,6 @@ pub struct VolumeFiles {
 /// A version of Grafana, with its image and container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RanVersion {
-    /// The version.
     pub version: Version,
     /// The image, if recorded.
     pub image: Option<String>,

@@ -9,7 +9,6 @@ use crate::clipper::file::ValueKind;
 use crate::model::retention::Retention;
 use crate::model::upgrade::Upgrade;
 
-/// A setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Setting {
     /// Clipper's file.
@@ -38,17 +37,13 @@ pub enum Setting {
     CaFile,
     /// InfluxDB's image.
     InfluxdbImage,
-    /// Grafana's image.
     GrafanaImage,
     /// The registry of the default images.
     Registry,
     /// When images are pulled.
     Pull,
-    /// Grafana's organisation.
     GrafanaOrg,
-    /// Grafana's folder.
     GrafanaFolder,
-    /// Grafana's user.
     GrafanaUser,
     /// The user's own dashboards.
     Dashboard,
@@ -75,7 +70,6 @@ pub enum Setting {
 /// A row of the table.
 #[derive(Debug)]
 pub struct Key {
-    /// The setting.
     pub setting: Setting,
     /// The option, without dashes; also the name under which it is remembered.
     pub option: &'static str,

@@ -3,7 +3,7 @@
 //!
 //! It does not import the code under test, except where a test of one system's client needs it.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "every test uses another part")]
+#![allow(dead_code, unreachable_pub, reason = "every test uses another part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

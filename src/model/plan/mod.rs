@@ -54,7 +54,6 @@ pub struct UpOptions {
 /// One item per resource, in display order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The items.
     pub items: Vec<Item>,
     /// The login of the steps in Grafana; `None` if only an observation reveals it.
     pub login: Option<Credential>,
@@ -63,7 +62,6 @@ pub struct Plan {
 /// The finding about one resource and the steps for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The resource.
     pub resource: Resource,
     /// The comparison's result.
     pub finding: Finding,
@@ -136,7 +134,6 @@ pub enum Finding {
 /// The reason why the user has to act, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// The kind of blocker.
     pub kind: BlockReason,
     /// The reason, with the object's name.
     pub why: String,
@@ -294,7 +291,6 @@ impl Plan {
         self.executable().all(|step| matches!(step, Step::AwaitAnswer(_) | Step::CheckAddress(..)))
     }
 
-    /// The steps that are executed.
     pub fn executable(&self) -> impl Iterator<Item = &Step> + '_ {
         let until = self.until();
         let phases = Phase::ALL.into_iter().filter(move |phase| *phase <= until);

@@ -16,12 +16,10 @@ use crate::model::version::Version;
 /// One idempotent action; each is one arm of `apply`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// Pull the image.
     PullImage(Role),
     /// Verify that the engine can publish a server there, before anything is replaced for it. Port
     /// 0 stands for a port held by a container of the instance.
     CheckAddress(Role, SocketAddr),
-    /// Create the network.
     CreateNetwork,
     /// Remove every network of the instance.
     RemoveNetwork,
@@ -38,11 +36,9 @@ pub enum Step {
     BeginRestore,
     /// Write the settings without that record, after all data is restored.
     FinishRestore,
-    /// Create the volume.
     CreateVolume(Role),
     /// Remove the volume and all data in it.
     RemoveVolume(Role),
-    /// Create a container.
     CreateContainer(Box<NewContainer>),
     /// Write the password to the volume before Grafana's first start.
     WriteFirstPassword(Credential),
@@ -74,7 +70,6 @@ pub enum Step {
     WriteIntendedVersion {
         /// The version in the image's tag.
         version: Version,
-        /// The image.
         image: ImageRef,
     },
     /// Withdraw the record of a start that did not happen.
@@ -94,22 +89,17 @@ pub enum Step {
     ProveDashboard,
     /// Stop and remove the container.
     RemoveContainer(Role),
-    /// Unpause the container.
     UnpauseContainer(Role),
-    /// Start the container.
     StartContainer(Role),
     /// Wait until the server answers, or its container has exited.
     AwaitAnswer(Role),
-    /// Create the database.
     CreateDatabase,
     /// Set the database's retention period, if it has not changed since it was read.
     SetRetention {
         /// The retention period as read; `None` if unknown.
         from: Option<Retention>,
     },
-    /// Create the organisation.
     CreateOrganisation,
-    /// Create the folder.
     CreateFolder,
     /// Create or update the data source.
     SaveDataSource {
@@ -118,7 +108,6 @@ pub enum Step {
     },
     /// Create or update a dashboard.
     SaveDashboard {
-        /// The dashboard.
         id: DashboardId,
         /// Replace an edited one.
         overwrite: bool,
@@ -133,7 +122,6 @@ pub enum Step {
     DeleteDashboard(DashboardId),
     /// Delete the folder if it was created for the dashboard and is empty.
     DeleteFolder,
-    /// Delete the data source.
     DeleteDataSource,
     /// Create or update the alert rules, in their folder and group.
     SaveAlertRules {
@@ -159,15 +147,12 @@ pub enum Step {
 pub struct NewContainer {
     /// The server that runs in it.
     pub role: Role,
-    /// Its configuration.
     pub config: ContainerConfig,
     /// The engine's id of the image, if the image's name may belong to another one.
     pub image_id: Option<String>,
-    /// Its use.
     pub usage: ContainerUse,
 }
 
-/// The use of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContainerUse {
     /// It serves users and Clipper.
