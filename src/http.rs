@@ -171,7 +171,9 @@ impl Response {
     /// The body as JSON; empty if it is not JSON or has another form.
     #[must_use]
     pub(crate) fn json<T: DeserializeOwned + Default>(&self) -> T {
-        T::deserialize(ObjectsOnly(&mut serde_json::Deserializer::from_slice(&self.body))).unwrap_or_default()
+        let mut body = serde_json::Deserializer::from_slice(&self.body);
+        let document = T::deserialize(ObjectsOnly(&mut body));
+        document.and_then(|document| body.end().map(|()| document)).unwrap_or_default()
     }
 
     /// A header's text.

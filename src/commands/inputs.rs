@@ -99,7 +99,7 @@ pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instan
 /// The options of suggested commands, before any file is read.
 pub(crate) fn invocation(context: &Context<'_>) -> Invocation {
     let variables = from_environment(|name| context.environment.get(name).map(String::from));
-    let engine = match &context.endpoint {
+    let engine = match context.used_endpoint() {
         Some(endpoint) => endpoint.options(),
         None => engine_options(context.options),
     };

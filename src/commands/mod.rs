@@ -15,6 +15,7 @@ pub(crate) mod status;
 pub(crate) mod terminal;
 pub(crate) mod up;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::options::Options;
@@ -28,24 +29,32 @@ use crate::output::{Output, OutputFormat, Printer};
 pub(crate) struct Context<'a> {
     pub(crate) options: &'a Options,
     pub(crate) environment: &'a Environment,
-    /// The engine that options, environment and Docker's own configuration choose, found once; `None` if they are
-    /// wrong.
-    pub(crate) endpoint: Option<Endpoint>,
+    /// The engine that the run used last, which its hints name although it may have stopped since.
+    used: RefCell<Option<Endpoint>>,
     /// Where results and progress go.
     pub(crate) printer: Rc<dyn Printer>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(options: &'a Options, environment: &'a Environment, printer: Rc<dyn Printer>) -> Self {
-        Self { options, environment, endpoint: resolve(options, environment).ok(), printer }
+        Self { options, environment, used: RefCell::default(), printer }
     }
 
-    /// The engine.
+    /// Finds the engine that options, environment and Docker's own configuration choose now.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::error::Error::Usage) if options, environment or Docker's own configuration are wrong.
+    /// [`Error::Usage`](crate::error::Error::Usage) if they are wrong.
     fn endpoint(&self) -> Result<Endpoint> {
-        self.endpoint.clone().map_or_else(|| resolve(self.options, self.environment), Ok)
+        let (host, context) = (self.options.host.as_deref(), self.options.context.as_deref());
+        let found = endpoint::resolve(host, context, self.environment)?;
+        *self.used.borrow_mut() = Some(found.clone());
+        Ok(found)
+    }
+
+    /// The engine that the run used, otherwise the one that it would use.
+    fn used_endpoint(&self) -> Option<Endpoint> {
+        let used = self.used.borrow().clone();
+        used.or_else(|| self.endpoint().ok())
     }
 
     /// Prints the result. A reader that closed standard output has seen enough.
@@ -62,8 +71,4 @@ impl<'a> Context<'a> {
     fn format(&self) -> OutputFormat {
         terminal::style(self.options, self.environment).format
     }
-}
-
-fn resolve(options: &Options, environment: &Environment) -> Result<Endpoint> {
-    endpoint::resolve(options.host.as_deref(), options.context.as_deref(), environment)
 }

@@ -318,7 +318,7 @@ impl Rule {
 
     fn mark(&self) -> Mark {
         let written = self.annotations.get(MARK).and_then(Value::as_str);
-        written.and_then(|written| serde_json::from_str(written).ok()).unwrap_or_default()
+        written.and_then(|written| serde_json::from_str(written).ok()).map(read).unwrap_or_default()
     }
 
     fn add_mark(&mut self, fields: BTreeMap<String, String>, source: &DesiredDataSource) {

@@ -10,6 +10,7 @@ use super::Api;
 use super::dashboard_model::{DashboardModel, Templating};
 use super::json::{for_each_text, for_each_value, lenient};
 use crate::digest::fingerprint;
+use crate::http::ObjectsOnly;
 use crate::model::observed::ActualDashboard;
 use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor};
 
@@ -124,7 +125,7 @@ impl StoredDashboard {
 
 impl Head {
     pub(super) fn of(dashboard: &Value) -> Self {
-        Self::deserialize(dashboard).unwrap_or_default()
+        Self::deserialize(ObjectsOnly(dashboard)).unwrap_or_default()
     }
 
     /// The value of a constant.
@@ -293,7 +294,7 @@ pub(super) fn note_changes(stored: &StoredDashboard, sent: &mut Value) -> bool {
 }
 
 fn change_mark(dashboard: &mut Value, change: impl FnOnce(&mut Mark)) {
-    let mut mark = Mark::deserialize(&dashboard[MARK]).unwrap_or_default();
+    let mut mark = Mark::deserialize(ObjectsOnly(&dashboard[MARK])).unwrap_or_default();
     change(&mut mark);
     dashboard[MARK] = json!(mark);
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::json::lenient;
 use super::{Api, Grafana, INFLUXDB, foreign, moved, path};
 use crate::error::{Error, Result};
-use crate::http::Body;
+use crate::http::{Body, ObjectsOnly};
 use crate::model::observed::DataSourceState;
 use crate::model::stack::{DesiredDataSource, MadeFor, Secret, Stack};
 
@@ -143,7 +143,7 @@ impl DataSource {
             ("HTTP method", self.setting("httpMode").into()),
             (DesiredDataSource::OTHER_SETTINGS, self.other_settings()),
         ];
-        let stored = self.json_data.get(MADE_FOR_MARK).and_then(|mark| MadeFor::deserialize(mark).ok());
+        let stored = self.json_data.get(MADE_FOR_MARK).and_then(|mark| MadeFor::deserialize(ObjectsOnly(mark)).ok());
         let made_for = stored.unwrap_or_else(|| MadeFor {
             url: self.url.clone(),
             database: self.database().into(),

@@ -90,7 +90,7 @@ impl From<Resource> for StoredDashboard {
         let meta = Meta {
             version: metadata.generation,
             folder_uid: Some(metadata.annotations.get(FOLDER).cloned().unwrap_or_default()),
-            provisioned: metadata.annotations.contains_key(MANAGER),
+            provisioned: metadata.annotations.get(MANAGER).is_some_and(|manager| !manager.is_empty()),
             ..Meta::default()
         };
         Self { is_v2: true, ..Self::new(meta, content) }

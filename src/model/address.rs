@@ -25,13 +25,13 @@ impl ServerUrl {
     /// The host to write into Clipper's file: some systems resolve `localhost` to `::1` first, where a server
     /// need not listen.
     #[must_use]
-    pub fn host_for_clipper(&self) -> &str {
+    pub(crate) fn host_for_clipper(&self) -> &str {
         if self.host == "localhost" { "127.0.0.1" } else { &self.host }
     }
 
     /// Whether the host is the machine that reads the address.
     #[must_use]
-    pub fn is_loopback(&self) -> bool {
+    pub(crate) fn is_loopback(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
     }
 }
@@ -49,13 +49,13 @@ impl fmt::Display for ServerUrl {
 
 /// Encloses an IPv6 address in the brackets that a URL requires.
 #[must_use]
-pub fn bracketed(host: &str) -> String {
+pub(crate) fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_string() }
 }
 
 /// The address at which this machine reaches a published address, which may be a wildcard.
 #[must_use]
-pub const fn reachable(ip: IpAddr) -> IpAddr {
+pub(crate) const fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

@@ -20,7 +20,7 @@ pub enum Alerts {
 impl Alerts {
     /// The rules' settings, if the rules are on.
     #[must_use]
-    pub const fn settings(&self) -> Option<&AlertSettings> {
+    pub(crate) const fn settings(&self) -> Option<&AlertSettings> {
         match self {
             Self::On(settings) => Some(settings),
             Self::NotManaged | Self::Off => None,
@@ -49,11 +49,11 @@ pub enum AlertRule {
 
 impl AlertRule {
     /// Both rules.
-    pub const ALL: [Self; 2] = [Self::Latency, Self::Silence];
+    pub(crate) const ALL: [Self; 2] = [Self::Latency, Self::Silence];
 
     /// The name in JSON and identifiers.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Latency => "latency",
             Self::Silence => "silence",
@@ -62,7 +62,7 @@ impl AlertRule {
 
     /// The rule's title in Grafana.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Latency => "p99 above the objective",
             Self::Silence => "a model has gone silent",
@@ -73,7 +73,7 @@ impl AlertRule {
 impl AlertSettings {
     /// How long the condition of a rule must hold before it fires.
     #[must_use]
-    pub const fn after(&self, rule: AlertRule) -> Duration {
+    pub(crate) const fn after(&self, rule: AlertRule) -> Duration {
         match rule {
             AlertRule::Latency => self.latency_after,
             AlertRule::Silence => self.silence_after,
@@ -82,7 +82,7 @@ impl AlertSettings {
 
     /// The objective from which a rule was created, in microseconds.
     #[must_use]
-    pub fn objective(fields: &BTreeMap<String, String>) -> Option<u64> {
+    pub(crate) fn objective(fields: &BTreeMap<String, String>) -> Option<u64> {
         fields.get("objective")?.strip_suffix(MICROS)?.parse().ok()
     }
 

@@ -49,12 +49,12 @@ pub struct ContainerConfig {
 
 impl ContainerConfig {
     /// The name that `host_gateway` gives to the engine's host.
-    pub const HOST_NAME: &str = "host.docker.internal";
+    pub(crate) const HOST_NAME: &str = "host.docker.internal";
     /// The environment variable for the role of Grafana's anonymous visitors. On loopback, the image decides; where
     /// other hosts reach Grafana, they may only view.
-    pub const ANONYMOUS_ROLE: (&str, &str) = ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer");
+    pub(crate) const ANONYMOUS_ROLE: (&str, &str) = ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer");
     /// Limits of a container's log, as log driver options.
-    pub const LOG_LIMIT: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
+    pub(crate) const LOG_LIMIT: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
     /// The prefix of an environment variable's field.
     const VARIABLE: &str = "env ";
 
@@ -66,7 +66,7 @@ impl ContainerConfig {
 
     /// One text for each field, for the label.
     #[must_use]
-    pub fn fields(&self) -> BTreeMap<String, String> {
+    pub(crate) fn fields(&self) -> BTreeMap<String, String> {
         let mut fields: BTreeMap<String, String> = [
             ("image", self.image.to_string()),
             ("publish", self.publish.to_string()),
@@ -85,7 +85,7 @@ impl ContainerConfig {
 
     /// Parses the output of [`Self::fields`]; `None` for any other content.
     #[must_use]
-    pub fn from_fields(fields: &BTreeMap<String, String>) -> Option<Self> {
+    pub(crate) fn from_fields(fields: &BTreeMap<String, String>) -> Option<Self> {
         let get = |name: &str| fields.get(name);
         let variable = |name: &str| name.strip_prefix(Self::VARIABLE).map(String::from);
         Some(Self {
@@ -126,7 +126,7 @@ fn unless_empty<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Er
 impl Difference {
     /// Compares two descriptions field by field.
     #[must_use]
-    pub fn between(actual: &BTreeMap<String, String>, desired: &BTreeMap<String, String>) -> Vec<Self> {
+    pub(crate) fn between(actual: &BTreeMap<String, String>, desired: &BTreeMap<String, String>) -> Vec<Self> {
         let names: std::collections::BTreeSet<&String> = actual.keys().chain(desired.keys()).collect();
         names
             .into_iter()

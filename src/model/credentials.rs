@@ -7,31 +7,31 @@ use super::stack::Secret;
 /// Credentials for the servers, and the certificates to trust.
 #[derive(Debug, Clone)]
 pub(crate) struct Credentials {
-    pub grafana_user: String,
+    pub(crate) grafana_user: String,
     /// The supplied password for that user.
-    pub grafana_password: Option<Secret>,
+    pub(crate) grafana_password: Option<Secret>,
     /// The password to use if no other is known: Grafana's default.
-    pub default_password: Secret,
+    pub(crate) default_password: Secret,
     /// A token for Grafana, instead of user and password.
-    pub grafana_token: Option<Secret>,
+    pub(crate) grafana_token: Option<Secret>,
     /// For an external InfluxDB.
-    pub influxdb: Option<InfluxdbLogin>,
+    pub(crate) influxdb: Option<InfluxdbLogin>,
     /// Additional certificates to trust.
-    pub ca_file: Option<CaFile>,
+    pub(crate) ca_file: Option<CaFile>,
 }
 
 /// Credentials for an InfluxDB that requires a login.
 #[derive(Debug, Clone)]
 pub(crate) struct InfluxdbLogin {
-    pub user: String,
-    pub password: Secret,
+    pub(crate) user: String,
+    pub(crate) password: Secret,
 }
 
 /// Certificates to trust, already loaded.
 #[derive(Debug, Clone)]
 pub(crate) struct CaFile {
     /// The file that they were read from.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The file's content in PEM format.
-    pub pem: Vec<u8>,
+    pub(crate) pem: Vec<u8>,
 }

@@ -43,9 +43,9 @@ pub(crate) enum CheckOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckFailure {
     /// The failing object and the reason.
-    pub why: String,
+    pub(crate) why: String,
     /// How to fix it.
-    pub hint: String,
+    pub(crate) hint: String,
 }
 
 impl CheckOutcome {
@@ -180,11 +180,11 @@ pub(crate) enum WriteFailure {
 /// The result of a variable's query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VariableAnswer {
-    pub name: String,
+    pub(crate) name: String,
     /// The outcome.
-    pub content: VariableContent,
+    pub(crate) content: VariableContent,
     /// How long it took.
-    pub time: Duration,
+    pub(crate) time: Duration,
 }
 
 /// The outcome of a variable's query.
@@ -207,24 +207,24 @@ pub(crate) enum VariableContent {
 /// A data source that answers no query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceFault {
-    pub uid: String,
-    pub name: String,
+    pub(crate) uid: String,
+    pub(crate) name: String,
     /// The address of its InfluxDB, as Grafana's server sees it.
-    pub url: String,
+    pub(crate) url: String,
     /// Grafana's error message.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// The result of a panel's queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PanelAnswer {
-    pub title: String,
+    pub(crate) title: String,
     /// It is open when the dashboard opens, and shows the dashboard's time range.
-    pub shows_range: bool,
+    pub(crate) shows_range: bool,
     /// The outcome.
-    pub content: PanelContent,
+    pub(crate) content: PanelContent,
     /// How long it took.
-    pub time: Duration,
+    pub(crate) time: Duration,
 }
 
 /// The outcome of a panel's queries.

@@ -46,9 +46,9 @@ pub(crate) trait Listener {
 /// A step that was executed.
 #[derive(Debug, Clone)]
 pub(crate) struct ExecutedStep {
-    pub step: Step,
+    pub(crate) step: Step,
     /// Why it was needed.
-    pub reason: String,
+    pub(crate) reason: String,
     /// How long it took.
-    pub time: Duration,
+    pub(crate) time: Duration,
 }

@@ -46,21 +46,15 @@ impl ImageRef {
         Ok(Self { name: name.into(), tag, digest })
     }
 
-    /// The same image in the registry with this prefix.
-    #[must_use]
-    pub fn within(&self, prefix: &str) -> Self {
-        Self { name: format!("{}/{}", prefix.trim_end_matches('/'), self.name), ..self.clone() }
-    }
-
     /// The prefix before the repository of `other`, if both name the same repository.
     #[must_use]
-    pub fn prefix_before(&self, other: &Self) -> Option<&str> {
+    pub(crate) fn prefix_before(&self, other: &Self) -> Option<&str> {
         self.name.strip_suffix(&other.name)?.strip_suffix('/')
     }
 
     /// Registry and repository without the tag; with the digest, as the engine's API expects.
     #[must_use]
-    pub fn name_for_pull(&self) -> String {
+    pub(crate) fn name_for_pull(&self) -> String {
         match &self.digest {
             Some(_) => self.to_string(),
             None => self.name.clone(),
@@ -69,13 +63,13 @@ impl ImageRef {
 
     /// The tag to pull; none if there is a digest.
     #[must_use]
-    pub fn tag_for_pull(&self) -> Option<&str> {
+    pub(crate) fn tag_for_pull(&self) -> Option<&str> {
         if self.digest.is_some() { None } else { self.tag.as_deref() }
     }
 
     /// The registry's host, if the reference names one; otherwise it is Docker Hub.
     #[must_use]
-    pub fn registry(&self) -> Option<&str> {
+    pub(crate) fn registry(&self) -> Option<&str> {
         let (first, _) = self.name.split_once('/')?;
         (first.contains(['.', ':']) || first == "localhost").then_some(first)
     }
@@ -83,14 +77,14 @@ impl ImageRef {
     /// Whether a server of this image, which reports the version `runs`, contradicts its tag, so that the tags of
     /// `other` from the same repository name no version either.
     #[must_use]
-    pub fn is_contradicted(&self, runs: Version, other: &Self) -> bool {
+    pub(crate) fn is_contradicted(&self, runs: Version, other: &Self) -> bool {
         self.name == other.name && self.version().is_some_and(|named| named != runs)
     }
 
     /// The image's name in a mirror that keeps Docker Hub's full names, where official images are
     /// under `library/`.
     #[must_use]
-    pub fn library_form(&self) -> Option<Self> {
+    pub(crate) fn library_form(&self) -> Option<Self> {
         let (prefix, last) = self.name.rsplit_once('/')?;
         self.registry()?;
         let is_official = OFFICIAL.contains(&last) && !prefix.ends_with("/library");
@@ -111,21 +105,21 @@ impl ImageRef {
     /// The tag of an official image if it names a full version. A tag such as `12.4` is moved to
     /// newer versions.
     #[must_use]
-    pub fn full_version(&self) -> Option<&str> {
+    pub(crate) fn full_version(&self) -> Option<&str> {
         let tag = self.tag.as_deref().filter(|_| self.names_versions())?;
         let numbers = tag.trim_start_matches('v').split(['.', '-', '+']).take(3);
         (numbers.filter(|number| number.parse::<u64>().is_ok()).count() == 3).then_some(tag)
     }
 
-    /// Whether a digest names the image.
+    /// The digest of the content, if the reference contains it.
     #[must_use]
-    pub const fn has_digest(&self) -> bool {
-        self.digest.is_some()
+    pub(crate) fn digest(&self) -> Option<&str> {
+        self.digest.as_deref()
     }
 
     /// The server's version according to the tag of an official image.
     #[must_use]
-    pub fn version(&self) -> Option<Version> {
+    pub(crate) fn version(&self) -> Option<Version> {
         Version::parse(self.tag.as_deref().filter(|_| self.names_versions())?)
     }
 }
@@ -156,7 +150,6 @@ mod tests {
         assert_eq!(parse("grafana/grafana:1.2").registry(), None);
         let digest = parse("a:1.2@sha256:00");
         assert_eq!((digest.to_string().as_str(), digest.tag_for_pull()), ("a:1.2@sha256:00", None));
-        assert_eq!(parse("m:5000/x").within("p/").to_string(), "p/m:5000/x:latest");
         assert_eq!(parse("m:5000/influxdb:1.8").prefix_before(&parse("influxdb:1.12.4")), Some("m:5000"));
         assert_eq!(parse("influxdb:1.8").prefix_before(&parse("influxdb:1.12.4")), None);
         assert_eq!(parse("m:5000/influxdb:1.8").library_form().unwrap().to_string(), "m:5000/library/influxdb:1.8");

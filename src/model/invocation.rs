@@ -18,7 +18,7 @@ pub struct Invocation {
 
 /// An option supplied to this run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GivenOption {
+pub(crate) struct GivenOption {
     /// Its name without dashes.
     pub name: &'static str,
     /// The text to type, with a leading space; a repeatable option occurs once per value.
@@ -37,7 +37,7 @@ impl GivenOption {
 
 /// Which suggested commands repeat an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// All commands: the option selects the instance or Clipper's file.
     Instance,
     /// Commands that connect to the servers: credentials are never remembered.
@@ -49,19 +49,19 @@ pub enum Scope {
 impl Invocation {
     /// Creates it from a run's options and the options that select the engine, as typed.
     #[must_use]
-    pub fn new(options: Vec<GivenOption>, engine: impl Into<String>) -> Self {
+    pub(crate) fn new(options: Vec<GivenOption>, engine: impl Into<String>) -> Self {
         Self { options, engine: engine.into(), restore: None }
     }
 
     /// The invocation of a `restore` of this file: there is no instance yet that `up` could change.
     #[must_use]
-    pub fn restoring(&self, file: &Path) -> Self {
+    pub(crate) fn restoring(&self, file: &Path) -> Self {
         Self { restore: Some(format!("restore {}", shell_path(file))), ..self.clone() }
     }
 
     /// A complete command that creates the instance with these options.
     #[must_use]
-    pub fn create(&self, options: &str) -> String {
+    pub(crate) fn create(&self, options: &str) -> String {
         match &self.restore {
             Some(restore) => self.again(&format!("{restore}{options}")),
             None => self.command(&format!("up{options}")),
@@ -70,7 +70,7 @@ impl Invocation {
 
     /// The invocation after the instance has remembered its settings.
     #[must_use]
-    pub fn saved(&self) -> Self {
+    pub(crate) fn saved(&self) -> Self {
         let options = self.options.iter().filter(|option| option.scope != Scope::Settings).cloned().collect();
         Self { options, ..self.clone() }
     }
@@ -78,7 +78,7 @@ impl Invocation {
     /// The invocation for commands that are used later and elsewhere: they find the instance by its
     /// name, without a file.
     #[must_use]
-    pub fn by_name(&self, instance: &str) -> Self {
+    pub(crate) fn by_name(&self, instance: &str) -> Self {
         let credentials = self.options.iter().filter(|option| option.scope == Scope::Servers).cloned();
         let name = GivenOption {
             name: "name",
@@ -97,7 +97,7 @@ impl Invocation {
 
     /// A complete command to run on the engine's host, where no option selects the engine.
     #[must_use]
-    pub fn command_there(&self, arguments: &str) -> String {
+    pub(crate) fn command_there(&self, arguments: &str) -> String {
         // Only to deregister, `down` reaches a server.
         let is_by_name = arguments.starts_with("down") && !option_names(arguments).contains(&"deregister");
         self.with_options(arguments, |option| !is_by_name || option.scope == Scope::Instance)
@@ -105,7 +105,7 @@ impl Invocation {
 
     /// This run's own command again, with all its options.
     #[must_use]
-    pub fn again(&self, arguments: &str) -> String {
+    pub(crate) fn again(&self, arguments: &str) -> String {
         format!("{}{}", self.with_options(arguments, |_| true), self.engine)
     }
 
@@ -122,7 +122,7 @@ impl Invocation {
 
     /// The advice to choose another port, with a complete command if a free port is known.
     #[must_use]
-    pub fn another_port(&self, role: Role, free: Option<u16>) -> String {
+    pub(crate) fn another_port(&self, role: Role, free: Option<u16>) -> String {
         match free {
             Some(port) => format!("use another port: `{}`", self.create(&format!(" --{role}-port {port}"))),
             None => format!("choose another port with --{role}-port"),
@@ -131,7 +131,7 @@ impl Invocation {
 
     /// A command for the engine's own client, for the same engine.
     #[must_use]
-    pub fn docker(&self, arguments: &str) -> String {
+    pub(crate) fn docker(&self, arguments: &str) -> String {
         format!("docker{} {arguments}", self.engine)
     }
 }
@@ -156,13 +156,13 @@ pub fn typed_option(option: &str, value: &str) -> String {
 
 /// Quotes a word for a shell.
 #[must_use]
-pub fn shell_word(text: &str) -> String {
+pub(crate) fn shell_word(text: &str) -> String {
     quoted(text.as_bytes())
 }
 
 /// Quotes a path for a shell and an option parser.
 #[must_use]
-pub fn shell_path(path: &Path) -> String {
+pub(crate) fn shell_path(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.starts_with(b"-") { format!("./{}", quoted(bytes)) } else { quoted(bytes) }
 }

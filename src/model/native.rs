@@ -88,10 +88,10 @@ pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
 /// The server in one role, as a run without an engine finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    pub role: Role,
+    pub(crate) role: Role,
     /// Its address.
-    pub url: ServerUrl,
-    pub answer: Answer,
+    pub(crate) url: ServerUrl,
+    pub(crate) answer: Answer,
 }
 
 /// The answer of a server at the usual address on loopback.

@@ -57,7 +57,7 @@ impl EngineInfo {
     /// Whether other hosts on the engine's network reach ports published on its loopback, which
     /// Docker 28.0 prevents. `None` if unknown.
     #[must_use]
-    pub fn exposes_loopback(&self) -> Option<bool> {
+    pub(crate) fn exposes_loopback(&self) -> Option<bool> {
         match self.kind {
             EngineKind::Docker => Some(Version::parse(&self.version)? < CLOSES_LOOPBACK),
             EngineKind::RootlessDocker | EngineKind::VirtualMachine => Some(false),
@@ -96,7 +96,7 @@ pub enum Network {
 impl Network {
     /// The id of the network to attach containers to.
     #[must_use]
-    pub fn id(&self) -> Option<&str> {
+    pub(crate) fn id(&self) -> Option<&str> {
         match self {
             Self::Ours(ids) => ids.first().map(String::as_str),
             _ => None,
@@ -121,7 +121,7 @@ pub struct StoredSettings {
 impl StoredSettings {
     /// These values, but with the stored retention.
     #[must_use]
-    pub fn keep_retention(&self, values: &BTreeMap<String, Remembered>) -> BTreeMap<String, Remembered> {
+    pub(crate) fn keep_retention(&self, values: &BTreeMap<String, Remembered>) -> BTreeMap<String, Remembered> {
         let mut values = values.clone();
         values.remove(Retention::SETTING);
         let stored = self.values.as_ref().and_then(|stored| stored.get_key_value(Retention::SETTING));
@@ -165,7 +165,7 @@ pub struct ObservedServer<S> {
 impl<S> ObservedServer<S> {
     /// The version that the volume was created for, if the image tag named it.
     #[must_use]
-    pub const fn label(&self) -> Option<Version> {
+    pub(crate) const fn label(&self) -> Option<Version> {
         match self.volume {
             VolumeState::Ours { version, .. } => version,
             VolumeState::Absent | VolumeState::Foreign => None,
@@ -183,13 +183,13 @@ impl<S> ObservedServer<S> {
 
     /// The version that the server reports.
     #[must_use]
-    pub fn running_version(&self) -> Option<Version> {
+    pub(crate) fn running_version(&self) -> Option<Version> {
         self.version.as_deref().and_then(Version::parse)
     }
 
     /// The last version known to have run on Grafana's volume. The file in the volume is newer than the label.
     #[must_use]
-    pub fn recorded(&self) -> Option<Version> {
+    pub(crate) fn recorded(&self) -> Option<Version> {
         let ran = self.content.as_ref().and_then(|content| content.files.ran.as_ref());
         ran.map(|ran| ran.version).or(self.label())
     }
@@ -360,13 +360,13 @@ pub struct OurContainer {
 impl OurContainer {
     /// Whether neither this container nor another one has ever run on its volume.
     #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.run == RunState::Created && self.has_data == Some(false)
     }
 
     /// The source of Grafana's first password; its default if the configuration cannot be read.
     #[must_use]
-    pub fn password_source(&self) -> PasswordSource {
+    pub(crate) fn password_source(&self) -> PasswordSource {
         self.config.as_ref().map_or(PasswordSource::Default, |made| made.password)
     }
 
@@ -378,13 +378,13 @@ impl OurContainer {
 
     /// Whether it is published at a port that the engine chose, which only the run that created it knows.
     #[must_use]
-    pub fn is_private(&self) -> bool {
+    pub(crate) fn is_private(&self) -> bool {
         self.config.as_ref().is_some_and(|made| made.publish.port() == 0)
     }
 
     /// Whether only the engine's host can reach it.
     #[must_use]
-    pub fn is_on_loopback(&self) -> bool {
+    pub(crate) fn is_on_loopback(&self) -> bool {
         self.config.as_ref().is_some_and(|config| !config.is_open())
     }
 }
@@ -426,7 +426,7 @@ pub enum ServerResponse<S> {
 impl<S> ServerResponse<S> {
     /// The same result without content; [`ServerResponse::Answering`] becomes [`ServerResponse::Unasked`].
     #[must_use]
-    pub fn discard<T>(self) -> ServerResponse<T> {
+    pub(crate) fn discard<T>(self) -> ServerResponse<T> {
         match self {
             Self::Silent(why) => ServerResponse::Silent(why),
             Self::Starting(why) => ServerResponse::Starting(why),
@@ -439,7 +439,7 @@ impl<S> ServerResponse<S> {
 
     /// The server's content, if it answered.
     #[must_use]
-    pub const fn state(&self) -> Option<&S> {
+    pub(crate) const fn state(&self) -> Option<&S> {
         match self {
             Self::Answering(stored) => Some(stored),
             _ => None,
@@ -487,13 +487,13 @@ pub struct Catalogue {
 impl Catalogue {
     /// Whether a data source with that uid or name exists.
     #[must_use]
-    pub fn has_source(&self, reference: &str) -> bool {
+    pub(crate) fn has_source(&self, reference: &str) -> bool {
         self.sources.iter().any(|source| source.uid == reference || source.name == reference)
     }
 
     /// Whether the panel type is known to be missing.
     #[must_use]
-    pub fn lacks_panel_type(&self, kind: &str) -> bool {
+    pub(crate) fn lacks_panel_type(&self, kind: &str) -> bool {
         self.panel_types.as_ref().is_some_and(|types| !types.contains(kind))
     }
 }
@@ -508,7 +508,7 @@ pub struct CatalogueSource {
 impl GrafanaState {
     /// One of the stack's dashboards.
     #[must_use]
-    pub fn dashboard(&self, id: DashboardId) -> &DashboardState {
+    pub(crate) fn dashboard(&self, id: DashboardId) -> &DashboardState {
         match id {
             DashboardId::Bundled => &self.dashboard,
             DashboardId::User(index) => self.user_dashboards.get(index).unwrap_or(&DashboardState::Missing),
@@ -640,7 +640,7 @@ pub struct ActualAlerts {
 impl ActualAlerts {
     /// One of the two rules.
     #[must_use]
-    pub const fn rule(&self, rule: AlertRule) -> &ActualRule {
+    pub(crate) const fn rule(&self, rule: AlertRule) -> &ActualRule {
         match rule {
             AlertRule::Latency => &self.latency,
             AlertRule::Silence => &self.silence,

@@ -28,26 +28,26 @@ pub(crate) const SKEW: i64 = 60_000;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Model {
     /// The model's name in its measurements.
-    pub name: String,
+    pub(crate) name: String,
     /// When it last reported; `None` if only demo points carry its name.
-    pub last_report: Option<i64>,
+    pub(crate) last_report: Option<i64>,
     /// The time of its newest demo point.
-    pub last_demo: Option<i64>,
+    pub(crate) last_demo: Option<i64>,
     /// Predictions per second before the last report.
-    pub rate: Option<f64>,
+    pub(crate) rate: Option<f64>,
     /// The 99th percentile of the last report that had predictions and is recent, in microseconds.
-    pub p99: Option<f64>,
+    pub(crate) p99: Option<f64>,
 }
 
 /// The data read from InfluxDB.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Activity {
     /// Every model with points.
-    pub models: Vec<Model>,
+    pub(crate) models: Vec<Model>,
     /// Other databases with Clipper's measurements, searched only if the instance's database has none.
-    pub elsewhere: Vec<String>,
+    pub(crate) elsewhere: Vec<String>,
     /// The reason why some latencies are unknown.
-    pub incomplete: Option<String>,
+    pub(crate) incomplete: Option<String>,
 }
 
 /// Clipper's reports.

@@ -18,11 +18,11 @@ impl Retention {
     /// The setting's name.
     pub const SETTING: &str = "retention";
     /// The shortest period that InfluxDB accepts.
-    pub const SHORTEST: Duration = Duration::from_secs(3600);
+    pub(crate) const SHORTEST: Duration = Duration::from_secs(3600);
 
     /// Parses a duration as InfluxDB writes it, such as `2160h0m0s`; `0s` and `INF` mean for ever.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if ["inf", "INF"].contains(&text) {
             return Some(Self::Forever);
         }
@@ -51,7 +51,7 @@ impl Retention {
 
     /// The period in an InfluxQL statement.
     #[must_use]
-    pub fn influxql(self) -> String {
+    pub(crate) fn influxql(self) -> String {
         match self {
             Self::Forever => "INF".into(),
             Self::For(time) => format!("{}s", time.as_secs()),

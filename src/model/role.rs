@@ -17,7 +17,7 @@ impl Role {
 
     /// The name in labels, options, container names and on the network.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Influxdb => "influxdb",
             Self::Grafana => "grafana",
@@ -26,7 +26,7 @@ impl Role {
 
     /// The product name.
     #[must_use]
-    pub const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Influxdb => "InfluxDB",
             Self::Grafana => "Grafana",
@@ -44,7 +44,7 @@ impl Role {
 
     /// The image's data directory.
     #[must_use]
-    pub const fn data_path(self) -> &'static str {
+    pub(crate) const fn data_path(self) -> &'static str {
         match self {
             Self::Influxdb => "/var/lib/influxdb",
             Self::Grafana => "/var/lib/grafana",

@@ -28,7 +28,7 @@ impl Secret {
 
     /// The text, for the one request or file that needs it.
     #[must_use]
-    pub fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -94,13 +94,13 @@ pub struct Stack {
 impl Stack {
     /// A complete command to suggest, which reaches the same instance as typed.
     #[must_use]
-    pub fn command(&self, arguments: &str) -> String {
+    pub(crate) fn command(&self, arguments: &str) -> String {
         self.invocation.command(arguments)
     }
 
     /// The server in the role `role`.
     #[must_use]
-    pub const fn service(&self, role: Role) -> &Service {
+    pub(crate) const fn service(&self, role: Role) -> &Service {
         match role {
             Role::Influxdb => &self.influxdb,
             Role::Grafana => &self.grafana,
@@ -119,13 +119,13 @@ impl Stack {
     /// Whether a proxy may stand between Grafana and InfluxDB and need data source settings that
     /// only the user knows.
     #[must_use]
-    pub const fn may_have_proxy(&self) -> bool {
+    pub(crate) const fn may_have_proxy(&self) -> bool {
         self.container(Role::Influxdb).is_none() || self.data_source.is_url_chosen
     }
 
     /// The address at which a browser or Clipper reaches `role`.
     #[must_use]
-    pub fn url(&self, role: Role) -> ServerUrl {
+    pub(crate) fn url(&self, role: Role) -> ServerUrl {
         match self.service(role) {
             Service::Container(spec) => spec.url(),
             Service::External { url } => url.clone(),
@@ -134,7 +134,7 @@ impl Stack {
 
     /// The address at which other hosts reach `role`; `None` if they cannot.
     #[must_use]
-    pub fn public_url(&self, role: Role) -> Option<ServerUrl> {
+    pub(crate) fn public_url(&self, role: Role) -> Option<ServerUrl> {
         let spec = self.container(role)?;
         let publish = spec.config.publish;
         if publish.ip().is_loopback() {
@@ -150,7 +150,7 @@ impl Stack {
     /// The command that forwards the dashboard to this machine, if Grafana listens on the loopback
     /// of an engine behind ssh.
     #[must_use]
-    pub fn forward_command(&self) -> Option<String> {
+    pub(crate) fn forward_command(&self) -> Option<String> {
         let EngineLocation::OverSsh { forward, .. } = &self.engine else { return None };
         let publish = self.container(Role::Grafana)?.config.publish;
         publish.ip().is_loopback().then(|| forward.command(publish))
@@ -158,18 +158,18 @@ impl Stack {
 
     /// The address of the dashboard.
     #[must_use]
-    pub fn dashboard_url(&self) -> String {
+    pub(crate) fn dashboard_url(&self) -> String {
         format!("{}/d/{}", self.url(Role::Grafana), self.dashboard.uid)
     }
 
     /// All dashboards, the bundled one first.
-    pub fn dashboards(&self) -> impl Iterator<Item = DashboardId> + use<> {
+    pub(crate) fn dashboards(&self) -> impl Iterator<Item = DashboardId> + use<> {
         std::iter::once(DashboardId::Bundled).chain((0..self.user_dashboards.len()).map(DashboardId::User))
     }
 
     /// The uid, title and file fingerprint of a dashboard.
     #[must_use]
-    pub fn dashboard_identity(&self, id: DashboardId) -> (&str, &str, &str) {
+    pub(crate) fn dashboard_identity(&self, id: DashboardId) -> (&str, &str, &str) {
         match id {
             DashboardId::Bundled => (&self.dashboard.uid, &self.dashboard.title, &self.dashboard.content_hash),
             DashboardId::User(index) => {
@@ -181,7 +181,7 @@ impl Stack {
 
     /// Whether a container serves at least one role.
     #[must_use]
-    pub fn needs_engine(&self) -> bool {
+    pub(crate) fn needs_engine(&self) -> bool {
         Role::ALL.iter().any(|role| self.container(*role).is_some())
     }
 }
@@ -224,7 +224,7 @@ pub struct SshForward {
 impl SshForward {
     /// The command that forwards an address there to the same port here.
     #[must_use]
-    pub fn command(&self, there: SocketAddr) -> String {
+    pub(crate) fn command(&self, there: SocketAddr) -> String {
         let port = there.port();
         format!("ssh -N -L {port}:{}:{port} {}", bracketed(&there.ip().to_string()), self.destination)
     }
@@ -257,7 +257,7 @@ pub struct DesiredContainer {
 impl DesiredContainer {
     /// The address to open or to write to.
     #[must_use]
-    pub fn url(&self) -> ServerUrl {
+    pub(crate) fn url(&self) -> ServerUrl {
         let publish = self.config.publish;
         self.url_at(publish.ip(), publish.port())
     }
@@ -265,7 +265,7 @@ impl DesiredContainer {
     /// The address at which a container published at `ip` is reached from here. It may be published
     /// elsewhere than this configuration says.
     #[must_use]
-    pub fn url_at(&self, ip: IpAddr, port: u16) -> ServerUrl {
+    pub(crate) fn url_at(&self, ip: IpAddr, port: u16) -> ServerUrl {
         match &self.engine_host {
             Some(host) if ip.is_unspecified() => ServerUrl::http(host, port),
             _ => ServerUrl::http(reachable(ip).to_string(), port),
@@ -293,17 +293,17 @@ impl Login {
     /// That administrator's initial password, which is public.
     pub const PUBLIC_PASSWORD: &str = "admin";
     /// The shortest password that Grafana accepts, in characters.
-    pub const SHORTEST_PASSWORD: usize = 4;
+    pub(crate) const SHORTEST_PASSWORD: usize = 4;
 
     /// Whether Grafana accepts the password and a file can hold it on one line.
     #[must_use]
-    pub fn is_password(text: &str) -> bool {
+    pub(crate) fn is_password(text: &str) -> bool {
         text.chars().count() >= Self::SHORTEST_PASSWORD && !text.contains(char::is_control)
     }
 
     /// Whether signing in shows that admin/admin is rejected.
     #[must_use]
-    pub fn is_admin(&self) -> bool {
+    pub(crate) fn is_admin(&self) -> bool {
         !self.token && self.user == Self::ADMIN
     }
 }
@@ -344,7 +344,7 @@ pub struct UnfinishedRestore {
 impl UnfinishedRestore {
     /// Whether both restore the same archive. Another archive may have been copied to the same path.
     #[must_use]
-    pub fn is_of_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
         (&self.archive, &self.digest) == (&other.archive, &other.digest)
     }
 }
@@ -440,17 +440,17 @@ pub struct MadeFor {
 
 impl MadeFor {
     /// The fingerprint of a machine that has none. Two such machines cannot be distinguished.
-    pub const UNKNOWN_MACHINE: &str = "unknown";
+    pub(crate) const UNKNOWN_MACHINE: &str = "unknown";
 
     /// Whether both are the same database, as far as both machines are known.
     #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.url == other.url && self.database == other.database && !self.is_on_another_machine(other)
     }
 
     /// Whether the addresses are on the loopback of two machines.
     #[must_use]
-    pub fn is_on_another_machine(&self, other: &Self) -> bool {
+    pub(crate) fn is_on_another_machine(&self, other: &Self) -> bool {
         matches!((&self.machine, &other.machine), (Some(one), Some(another)) if one != another)
     }
 }
@@ -465,7 +465,7 @@ impl DesiredDataSource {
     /// The field for settings made by users, such as a client certificate for a proxy in front of InfluxDB.
     pub const OTHER_SETTINGS: &'static str = "other settings";
     /// The query language of the dashboard.
-    pub const LANGUAGE: &'static str = "InfluxQL";
+    pub(crate) const LANGUAGE: &'static str = "InfluxQL";
 
     /// The target of the data source and of everything that queries it.
     #[must_use]
@@ -474,7 +474,7 @@ impl DesiredDataSource {
     }
 
     /// The shortest useful interval of a query: Clipper reports every 15 s.
-    pub const INTERVAL: &'static str = "15s";
+    pub(crate) const INTERVAL: &'static str = "15s";
 
     /// The desired fields in Grafana, as one text each.
     #[must_use]

@@ -25,14 +25,14 @@ pub fn printable(text: &str) -> String {
 
 /// The same on one line, so that foreign text cannot imitate lines of our output.
 #[must_use]
-pub fn printable_line(text: &str) -> String {
+pub(crate) fn printable_line(text: &str) -> String {
     printable(text).replace('\n', " ")
 }
 
 /// Escapes, as JSON does, characters that `serde_json` leaves as they are and a terminal would
 /// obey. They occur only inside strings.
 #[must_use]
-pub fn printable_json(json: &str) -> String {
+pub(crate) fn printable_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && is_unprintable(c) {
@@ -46,13 +46,13 @@ pub fn printable_json(json: &str) -> String {
 
 /// A count with its noun: `1 point`, `2 points`.
 #[must_use]
-pub fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
 }
 
 /// Words as a list: `a`, `a and b`, `a, b and c`.
 #[must_use]
-pub fn listed(words: &[String]) -> String {
+pub(crate) fn listed(words: &[String]) -> String {
     match words {
         [] => String::new(),
         [word] => word.clone(),
@@ -62,14 +62,14 @@ pub fn listed(words: &[String]) -> String {
 
 /// The start of a text on one line, at most `most` characters.
 #[must_use]
-pub fn excerpt(text: &str, most: usize) -> String {
+pub(crate) fn excerpt(text: &str, most: usize) -> String {
     let text = printable(text.trim()).replace('\n', " ");
     if text.chars().count() <= most { text } else { text.chars().take(most).chain(['…']).collect() }
 }
 
 /// The sentence about the containers that are attached to a network.
 #[must_use]
-pub fn attached(names: &[String]) -> String {
+pub(crate) fn attached(names: &[String]) -> String {
     match names {
         [one] => format!("container {one} is still attached to it"),
         names => format!("the containers {} are still attached to it", names.join(" and ")),

@@ -50,7 +50,7 @@ impl UpgradeState {
 
     /// The name in the settings' label.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Unproven => "unproven",
             Self::Refused => "refused",
@@ -61,24 +61,24 @@ impl UpgradeState {
     }
 
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 }
 
 impl Upgrade {
     /// The setting that contains the image.
-    pub const SETTING: &str = "grafana-image";
+    pub(crate) const SETTING: &str = "grafana-image";
 
     /// Whether the new image has yet to be accepted or rolled back.
     #[must_use]
-    pub fn is_pending(&self) -> bool {
+    pub(crate) fn is_pending(&self) -> bool {
         !matches!(self.state, UpgradeState::Undone | UpgradeState::Ended)
     }
 
     /// Whether the previous database must be restored before `image` starts.
     #[must_use]
-    pub fn must_restore(&self, image: &ImageRef) -> bool {
+    pub(crate) fn must_restore(&self, image: &ImageRef) -> bool {
         match self.state {
             // Another image continues with the current database; the copy stays until an image is accepted.
             UpgradeState::Unproven => self.from.name == *image && self.from.name != self.to.name,
@@ -89,21 +89,21 @@ impl Upgrade {
 
     /// Whether `image` was tried and failed.
     #[must_use]
-    pub fn refuses(&self, image: &ImageRef) -> bool {
+    pub(crate) fn refuses(&self, image: &ImageRef) -> bool {
         matches!(self.state, UpgradeState::Refused | UpgradeState::Undone) && self.to.name == *image
     }
 
     /// Whether the record was made so shortly before `now` (in microseconds since 1970) that users
     /// cannot have stored much since. Waiting for servers, which `timeout` limits, does not count.
     #[must_use]
-    pub fn is_recent(&self, now: u128, timeout: Duration) -> bool {
+    pub(crate) fn is_recent(&self, now: u128, timeout: Duration) -> bool {
         let age = self.id.parse().ok().and_then(|noted| now.checked_sub(noted));
         age.is_some_and(|age| age <= (RECENT + timeout).as_micros())
     }
 
     /// The id of the previous image, if only the id distinguishes it from the one that failed.
     #[must_use]
-    pub fn pinned(&self) -> Option<&String> {
+    pub(crate) fn pinned(&self) -> Option<&String> {
         self.from.id.as_ref().filter(|_| self.from.name == self.to.name)
     }
 }
@@ -111,12 +111,16 @@ impl Upgrade {
 impl NamedImage {
     /// Whether the other image may contain another version.
     #[must_use]
-    pub fn may_differ_from(&self, other: &Self) -> bool {
+    pub(crate) fn may_differ_from(&self, other: &Self) -> bool {
+        // The same content in another registry, or with another id of the same engine.
+        if self.name.digest().is_some() && self.name.digest() == other.name.digest() {
+            return false;
+        }
         if self.name == other.name {
             return match self.id.as_ref().zip(other.id.as_ref()) {
                 Some((one, other)) => one != other,
-                // A tag that names no version can be moved. A digest cannot.
-                None => self.name.full_version().is_none() && !self.name.has_digest(),
+                // A tag that names no version can be moved.
+                None => self.name.full_version().is_none(),
             };
         }
         match (self.name.full_version(), other.name.full_version()) {
@@ -151,7 +155,10 @@ mod tests {
         let latest = image("grafana/grafana:latest", "");
         assert!(image("grafana/grafana:latest", "a").may_differ_from(&latest), "an unknown previous image");
         let digest = "grafana/grafana@sha256:1";
-        assert!(!image(digest, "a").may_differ_from(&image(digest, "")), "a digest names one image");
+        for (name, id) in [(digest, ""), (digest, "b"), ("m.example/grafana/grafana@sha256:1", "")] {
+            assert!(!image(digest, "a").may_differ_from(&image(name, id)), "{name}: a digest names one image");
+        }
+        assert!(image(digest, "a").may_differ_from(&image("grafana/grafana@sha256:2", "")));
     }
 
     #[test]

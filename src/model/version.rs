@@ -9,7 +9,7 @@ pub struct Version(pub u64, pub u64);
 impl Version {
     /// Parses the start of a version such as `12.4.10` or `v9.4.0-pre`.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.trim().trim_start_matches('v').split(['.', '-', '~', '+']);
         Some(Self(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }

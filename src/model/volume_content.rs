@@ -40,7 +40,7 @@ pub struct RanVersion {
 impl RanVersion {
     /// Parses the text of a version file: version, image and container.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split_whitespace();
         let version = Version::parse(parts.next()?)?;
         Some(Self { version, image: parts.next().map(String::from), container: parts.next().map(String::from) })
@@ -57,7 +57,7 @@ impl RanVersion {
 impl VolumeFiles {
     /// The newest version that may have run on the volume, including the one that its label names.
     #[must_use]
-    pub fn newest_version(&self, label: Option<Version>) -> Option<Version> {
+    pub(crate) fn newest_version(&self, label: Option<Version>) -> Option<Version> {
         let ran = self.ran.as_ref().map(|ran| ran.version);
         ran.or(label).max(self.intended.as_ref().and_then(RanVersion::of_tag))
     }
@@ -71,13 +71,13 @@ impl VolumeFiles {
 
     /// Whether a start of this container was announced.
     #[must_use]
-    pub fn is_intended_for(&self, container: &str) -> bool {
+    pub(crate) fn is_intended_for(&self, container: &str) -> bool {
         self.intended.as_ref().is_some_and(|intended| intended.container.as_deref() == Some(container))
     }
 
     /// Whether the image is the last one that ran, whatever its tag says.
     #[must_use]
-    pub fn ran_last(&self, image: &ImageRef) -> bool {
+    pub(crate) fn ran_last(&self, image: &ImageRef) -> bool {
         let last = self.ran.as_ref().and_then(|ran| ran.image.as_deref());
         self.intended.is_none() && last == Some(image.to_string().as_str())
     }

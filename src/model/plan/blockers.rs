@@ -133,7 +133,7 @@ fn unusable_container<S>(context: &Context<'_, S>) -> Option<Blocker> {
 /// The URL of an external server leads to a managed container, which would be removed in favour of
 /// itself, or together with its instance.
 #[must_use]
-pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocker {
+pub(crate) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedServer, command: &str) -> Blocker {
     let ManagedServer { container, instance, is_own, runs } = managed;
     let whose = if *is_own { "this instance".to_string() } else { format!("instance {instance}") };
     let state = if *runs { "" } else { ", which does not run" };
@@ -151,7 +151,7 @@ pub fn managed_server(stack: &Stack, role: Role, url: &str, managed: &ManagedSer
 
 /// Another program answers at the server's address.
 #[must_use]
-pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocker {
+pub(crate) fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocker {
     let hint = match (role, stack.container(role).is_some()) {
         (Role::Influxdb, true) => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4".to_string(),
         (Role::Influxdb, false) => format!(
@@ -171,7 +171,7 @@ pub fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Bloc
 /// The engine publishes the container, but another server answers at that address here: the
 /// engine's socket leads to another machine or to another network namespace.
 #[must_use]
-pub fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocker {
+pub(crate) fn not_the_container(stack: &Stack, role: Role, url: &str) -> Blocker {
     let title = role.title();
     Blocker {
         kind: BlockReason::Unverifiable,

@@ -23,13 +23,12 @@ mod upgrade;
 
 use std::fmt;
 
-pub use self::blockers::{managed_server, not_the_container, unusable_server};
+pub(crate) use self::blockers::{managed_server, not_the_container, unusable_server};
 pub use self::container::needs_content;
 pub use self::down::{deregister, down};
-pub use self::restore::{
-    begin_restore, finish_restore, make_for_restore, remove_unfinished, unfinished, without_instance,
-};
-pub use self::settings::unknown_settings;
+pub use self::restore::{begin_restore, make_for_restore, remove_unfinished};
+pub(crate) use self::restore::{finish_restore, unfinished, without_instance};
+pub(crate) use self::settings::unknown_settings;
 pub use self::step::{ContainerUse, NewContainer, Phase, Step};
 pub use self::up::{shortened_retention, up, withdraw};
 use super::container_config::Difference;
@@ -228,7 +227,7 @@ impl fmt::Display for Finding {
 impl Item {
     /// An item whose steps run in their own phases.
     #[must_use]
-    pub fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
+    pub(crate) fn new(resource: Resource, finding: Finding, steps: Vec<Step>) -> Self {
         let steps = steps.into_iter().map(|step| (step.phase(), step)).collect();
         Self { resource, finding, steps, until: Phase::End }
     }
@@ -257,7 +256,7 @@ impl Item {
 impl Plan {
     /// A plan whose steps all depend on known facts.
     #[must_use]
-    pub const fn new(items: Vec<Item>) -> Self {
+    pub(crate) const fn new(items: Vec<Item>) -> Self {
         Self { items, login: None }
     }
 
@@ -267,7 +266,7 @@ impl Plan {
     }
 
     /// The steps of one phase, in display order.
-    pub fn phase(&self, phase: Phase) -> impl Iterator<Item = (&Step, &Finding)> + '_ {
+    pub(crate) fn phase(&self, phase: Phase) -> impl Iterator<Item = (&Step, &Finding)> + '_ {
         self.items.iter().flat_map(move |item| {
             let steps = item.steps.iter().filter(move |(at, _)| *at == phase);
             steps.map(move |(_, step)| (step, &item.finding))
@@ -287,7 +286,7 @@ impl Plan {
 
     /// Whether it only waits for servers, so that the next plan may be the same.
     #[must_use]
-    pub fn only_waits(&self) -> bool {
+    pub(crate) fn only_waits(&self) -> bool {
         self.executable().all(|step| matches!(step, Step::AwaitAnswer(_) | Step::CheckAddress(..)))
     }
 
@@ -299,7 +298,7 @@ impl Plan {
 
     /// The same plan reduced to the selected steps.
     #[must_use]
-    pub fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
+    pub(crate) fn only(&self, is_kept: impl Fn(&Step) -> bool) -> Self {
         let items = self.items.iter().map(|item| Item {
             steps: item.steps.iter().filter(|(_, step)| is_kept(step)).cloned().collect(),
             ..item.clone()
@@ -309,7 +308,7 @@ impl Plan {
 
     /// Whether it restores the previous database.
     #[must_use]
-    pub fn restores(&self) -> bool {
+    pub(crate) fn restores(&self) -> bool {
         self.steps().any(|(step, _)| *step == Step::RestoreDatabase)
     }
 

@@ -12,7 +12,7 @@ use crate::model::stack::{EngineLocation, Stack};
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
-pub fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocker> {
+pub(crate) fn unfinished(stack: &Stack, seen: &Observed) -> Option<Blocker> {
     let instance = &stack.instance;
     let clear = stack.command("down --volumes");
     let (why, again) = match &seen.settings.restore {
@@ -75,7 +75,7 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
 
 /// Removes the record after all data is restored.
 #[must_use]
-pub fn finish_restore() -> Plan {
+pub(crate) fn finish_restore() -> Plan {
     Plan::new(vec![item(Resource::Settings, vec![Step::FinishRestore])])
 }
 
@@ -85,7 +85,7 @@ fn item(resource: Resource, steps: Vec<Step>) -> Item {
 
 /// The same engine without the instance, for finding blockers of a new one.
 #[must_use]
-pub fn without_instance(seen: &Observed) -> Observed {
+pub(crate) fn without_instance(seen: &Observed) -> Observed {
     let network = if matches!(seen.network, Network::Ours(_)) { Network::Free } else { seen.network.clone() };
     Observed {
         network,

@@ -37,7 +37,7 @@ pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: 
 
 /// The blocker of commands that depend on remembered settings that were lost and cannot be derived.
 #[must_use]
-pub fn unknown_settings(stack: &Stack) -> Option<Blocker> {
+pub(crate) fn unknown_settings(stack: &Stack) -> Option<Blocker> {
     let lost = stack.settings.as_ref()?.lost.as_ref().filter(|lost| !lost.unknown.is_empty())?;
     let options = |value: fn(&UnknownSetting) -> &str| -> String {
         let typed = |one: &UnknownSetting| {

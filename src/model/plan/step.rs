@@ -213,7 +213,7 @@ impl Phase {
 impl Step {
     /// The phase in which the step runs unless its plan says otherwise.
     #[must_use]
-    pub const fn phase(&self) -> Phase {
+    pub(crate) const fn phase(&self) -> Phase {
         match self {
             // A container cannot start while two networks have the same name.
             Self::CreateNetwork | Self::RemoveSpareNetworks => Phase::Network,
@@ -232,7 +232,7 @@ impl Step {
 
     /// The server that the step belongs to; steps for neither count as Grafana's.
     #[must_use]
-    pub const fn role(&self) -> Role {
+    pub(crate) const fn role(&self) -> Role {
         match self.resource() {
             Resource::Server(role) | Resource::Volume(role) => role,
             Resource::Database | Resource::Retention => Role::Influxdb,
@@ -248,14 +248,14 @@ impl Step {
 
     /// The action's name in JSON; never changes.
     #[must_use]
-    pub const fn action(&self) -> &'static str {
+    pub(crate) const fn action(&self) -> &'static str {
         self.facts().1
     }
 
     /// Hidden from progress output when it finishes at once, because it only prepares or completes
     /// another step.
     #[must_use]
-    pub const fn is_routine(&self) -> bool {
+    pub(crate) const fn is_routine(&self) -> bool {
         matches!(
             self,
             Self::CheckAddress(..)
