@@ -252,36 +252,57 @@ fn the_paths_in_contributing_exist() {
 }
 
 /// The names of test functions in all files.
-fn test_names() -> String {
-    let mut all = String::new();
-    all.extend(sources().into_iter().map(|(_, text)| text));
+
+/// The sources and tests, by their paths in the repository.
+fn sources_and_tests() -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> =
+        sources().into_iter().map(|(path, text)| (format!("src/{path}"), text)).collect();
     for folder in ["tests", "tests/servers", "tests/e2e"] {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         for entry in fs::read_dir(root).unwrap().flatten().filter(|entry| entry.path().is_file()) {
-            all.push_str(&fs::read_to_string(entry.path()).unwrap_or_default());
+            let name = entry.file_name().into_string().unwrap();
+            all.push((format!("{folder}/{name}"), fs::read_to_string(entry.path()).unwrap_or_default()));
         }
     }
     all
 }
 
+/// Whether a word in docs/reliability.md means this file: `module::test` is in `tests/e2e` or in `src`, and a file name
+/// alone is in `tests` or `tests/servers`.
+fn is_in(path: &str, module: &str, is_path: bool) -> bool {
+    if is_path {
+        let in_src = path.starts_with("src/") && path.contains(&format!("/{module}"));
+        return path == format!("tests/e2e/{module}.rs") || in_src;
+    }
+    [format!("tests/{module}.rs"), format!("tests/servers/{module}.rs")].contains(&path.to_string())
+}
+
 #[test]
 fn every_promise_names_existing_tests() {
     let promises = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md")).unwrap();
-    let tests = test_names();
+    let files = sources_and_tests();
     let mut checked = 0;
     for line in promises.lines().filter(|line| line.starts_with("| ")) {
+        // The files of the names that follow.
+        let mut named: Vec<&(String, String)> = Vec::new();
         for word in line.split('`').skip(1).step_by(2) {
-            let name = word.rsplit("::").next().unwrap();
+            let (module, name) = word.rsplit_once("::").unwrap_or((word, word));
+            let found: Vec<_> = files.iter().filter(|(path, _)| is_in(path, module, word.contains("::"))).collect();
+            if !found.is_empty() {
+                named = found;
+            }
+            let is_file = !word.contains("::") && files.iter().any(|(path, _)| is_in(path, word, false));
             let is_test = name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '…');
-            if !is_test {
+            if is_file || !is_test {
                 continue;
             }
             // A long name may be abbreviated.
-            let found = match name.strip_suffix('…') {
-                Some(start) => tests.contains(&format!("fn {start}")),
-                None => tests.contains(&format!("fn {name}(")),
+            let definition = match name.strip_suffix('…') {
+                Some(start) => format!("fn {start}"),
+                None => format!("fn {name}("),
             };
-            assert!(found, "docs/reliability.md names {word}, which no test is called");
+            let is_there = named.iter().any(|(_, text)| text.contains(&definition));
+            assert!(is_there, "docs/reliability.md names {word}, which no test in that file is called");
             checked += 1;
         }
     }
