@@ -11,7 +11,7 @@ use crate::model::invocation::Invocation;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{BlockReason, Blocker, Resource};
 use crate::model::publish;
-use crate::model::results::{Failed, Failure, SchemaVersion};
+use crate::model::results::{ErrorDocument, Failed, SchemaVersion};
 use crate::model::role::Role;
 use crate::model::upgrade::{Upgrade, UpgradeState};
 
@@ -389,9 +389,9 @@ impl Error {
     }
 
     /// The result of the failed command.
-    pub(crate) fn failure(&self, invocation: &Invocation) -> Failure {
+    pub(crate) fn failure(&self, invocation: &Invocation) -> ErrorDocument {
         let error = Failed { kind: self.kind(), message: self.to_string(), hint: self.hint(invocation) };
-        Failure { schema: SchemaVersion, error }
+        ErrorDocument { schema: SchemaVersion, error }
     }
 
     /// The next command to type; `invocation` makes suggested commands reach the same instance.

@@ -315,6 +315,31 @@ fn is_described(text: &str) -> bool {
     first.split_whitespace().count() >= 2
 }
 
+/// The types that a line declares, without associated types.
+fn declared(line: &str) -> Option<&str> {
+    let declaration = line.trim_start();
+    let declaration = declaration.strip_prefix("pub").map_or(declaration, |rest| {
+        let rest = rest.trim_start_matches("(crate)").trim_start_matches("(super)");
+        rest.trim_start()
+    });
+    let name = ["struct ", "enum ", "trait "].into_iter().find_map(|word| declaration.strip_prefix(word));
+    let alias = line.strip_prefix("type ").or_else(|| line.strip_prefix("pub type "));
+    name.or(alias)?.split(|c: char| !c.is_alphanumeric()).next().filter(|name| !name.is_empty())
+}
+
+#[test]
+fn every_type_has_a_name_of_its_own() {
+    assert_eq!(declared("    pub(super) struct Mark<'a> {"), Some("Mark"));
+    assert_eq!(declared("    type Error = D::Error;"), None);
+    let mut types: Vec<(String, String)> = Vec::new();
+    for (path, text) in sources() {
+        types.extend(code(&text).filter_map(declared).map(|name| (name.to_string(), path.clone())));
+    }
+    types.sort();
+    let twice: Vec<_> = types.windows(2).filter(|pair| pair[0].0 == pair[1].0).collect();
+    assert!(types.len() > 200 && twice.is_empty(), "{} types, twice: {twice:?}", types.len());
+}
+
 #[test]
 fn every_file_begins_with_a_sentence_on_what_it_does() {
     let undescribed: Vec<String> =

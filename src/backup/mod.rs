@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::error::Elapsed;
 
-use self::archive::{Folder, Manifest, Part};
+use self::archive::{ArchiveFolder, Manifest, Part};
 pub(crate) use self::restore::new_restore;
 pub(crate) use self::restore::restore;
 use crate::clock::{micros_since_1970, now};
@@ -269,11 +269,11 @@ async fn copy(
     let find = ["find", INFLUXDB_DATA, "-maxdepth", "1", "-name", &left, "-mmin", LEFT_AFTER];
     let _ = docker.run_inside(doing, influxdb, &[&find[..], &["-exec", "rm", "-rf", "{}", "+"]].concat()).await;
     docker.run_inside(doing, influxdb, &["influxd", "backup", "-portable", "-host", INFLUXDB_HOST, directory]).await?;
-    if !download(docker, doing, influxdb, directory, Folder::Influxdb, parts).await? {
+    if !download(docker, doing, influxdb, directory, ArchiveFolder::Influxdb, parts).await? {
         return Err(changed(doing, "another process removed the copy or its container"));
     }
     let doing = "copy Grafana's data";
-    download(docker, doing, grafana, &format!("{VOLUME}/{OWN_FOLDER}"), Folder::Own, parts).await?;
+    download(docker, doing, grafana, &format!("{VOLUME}/{OWN_FOLDER}"), ArchiveFolder::Own, parts).await?;
     // Set before the answer, because an interruption may come first.
     *paused = Some(grafana.clone());
     let is_paused = async || {
@@ -298,7 +298,8 @@ async fn copy(
         result => result?,
     }
     for name in DATABASE_FILES {
-        let is_there = download(docker, doing, grafana, &format!("{VOLUME}/{name}"), Folder::Grafana, parts).await?;
+        let is_there =
+            download(docker, doing, grafana, &format!("{VOLUME}/{name}"), ArchiveFolder::Grafana, parts).await?;
         if !is_there && name == DATABASE_FILES[0] {
             return Err(changed(doing, "its volume contains no grafana.db, or another process removed its container"));
         }
@@ -320,7 +321,7 @@ async fn download(
     doing: &str,
     container: &str,
     path: &str,
-    below: Folder,
+    below: ArchiveFolder,
     parts: &mpsc::Sender<Part>,
 ) -> Result<bool> {
     let mut begun = false;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::archive::{Folder, Manifest, Target, Verified};
+use super::archive::{ArchiveFolder, Manifest, RestoreTarget, Verified};
 use super::{CLEAN_UP_TIMEOUT, INFLUXDB_DATA, INFLUXDB_HOST, WAITING, expect_containers, machine};
 use crate::clock::micros_since_1970;
 use crate::engine::Docker;
@@ -83,7 +83,7 @@ pub(crate) async fn restore(
 ) -> Result<Outcome> {
     let stack = session.stack();
     let mut executed = Vec::new();
-    let mut progress = Progress::Nothing;
+    let mut progress = RestoreProgress::Nothing;
     let mut connections = session.connect();
     let making = async {
         expect_containers(stack, "restore")?;
@@ -102,14 +102,14 @@ pub(crate) async fn restore(
         session.apply(&plan.only(is_fetched), &mut connections, &mut executed).await?;
         // The verification may have taken long.
         expect_nothing(stack, &session.observe(&mut connections, Depth::EngineOnly).await?)?;
-        progress = Progress::Something;
+        progress = RestoreProgress::Something;
         session.apply(&plan::begin_restore(), &mut connections, &mut executed).await?;
         let left = session.observe(&mut connections, Depth::EngineOnly).await?;
         session.apply(&plan::remove_unfinished(stack, &left), &mut connections, &mut executed).await?;
         session.apply(&plan::make_for_restore(stack, &left), &mut connections, &mut executed).await?;
         fill(session, archive, &mut connections, &mut executed).await?;
         session.apply(&plan::finish_restore(), &mut connections, &mut executed).await?;
-        progress = Progress::Everything;
+        progress = RestoreProgress::Everything;
         let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
         executed.append(&mut outcome.executed);
         Ok(outcome.status)
@@ -126,18 +126,18 @@ pub(crate) async fn restore(
 }
 
 /// Undoes a failed restore, and adds to its error what is left.
-async fn after_failure(session: &Session, progress: Progress, mut error: Error) -> Error {
+async fn after_failure(session: &Session, progress: RestoreProgress, mut error: Error) -> Error {
     let stack = session.stack();
     let left = match progress {
-        Progress::Nothing => "nothing was created: run the same command again".into(),
-        Progress::Something => match undo(session).await {
+        RestoreProgress::Nothing => "nothing was created: run the same command again".into(),
+        RestoreProgress::Something => match undo(session).await {
             Undone::All => "everything created was removed".into(),
             Undone::OfAnotherRun => {
                 format!("another run is working on {}: `{}` shows its state", stack.instance, stack.command("status"))
             }
             Undone::NotAll => format!("parts of it remain: `{}` removes them", stack.command("down --volumes")),
         },
-        Progress::Everything => format!("all data is restored: `{}` finishes it", stack.command("up")),
+        RestoreProgress::Everything => format!("all data is restored: `{}` finishes it", stack.command("up")),
     };
     if let Error::Publish { role, .. } = error {
         // Its hint needs the instance's name, which the archive may have supplied.
@@ -147,7 +147,7 @@ async fn after_failure(session: &Session, progress: Progress, mut error: Error) 
     }
     match &mut error {
         Error::Interrupted { hint } => *hint = left,
-        _ if matches!(progress, Progress::Nothing) => {}
+        _ if matches!(progress, RestoreProgress::Nothing) => {}
         _ => session.listener().on(Event::Warning(&left)),
     }
     error
@@ -163,7 +163,7 @@ fn before_restore(stack: &Stack) -> Stack {
 }
 
 #[derive(Clone, Copy)]
-enum Progress {
+enum RestoreProgress {
     Nothing,
     Something,
     Everything,
@@ -231,10 +231,10 @@ async fn fill(
     let influxdb = connections.influxdb.container()?.to_string();
     let grafana = connections.grafana.container()?.to_string();
     let owner = docker.owner("inspect the container of Grafana", &grafana).await?;
-    let database = Target { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
-    send(docker, &grafana, VOLUME, archive, Folder::Grafana, database).await?;
-    let own = Target { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
-    send(docker, &grafana, VOLUME, archive, Folder::Own, own).await?;
+    let database = RestoreTarget { folder: None, owner, folder_mode: 0o755, file_mode: 0o640 };
+    send(docker, &grafana, VOLUME, archive, ArchiveFolder::Grafana, database).await?;
+    let own = RestoreTarget { folder: Some(OWN_FOLDER), owner, folder_mode: 0o700, file_mode: 0o400 };
+    send(docker, &grafana, VOLUME, archive, ArchiveFolder::Own, own).await?;
     if docker.container_id(&session.stack().instance, Role::Grafana).await?.as_ref() != Some(&grafana) {
         let why = "another run replaced its container".into();
         return Err(Error::Raced { doing: "restore Grafana".into(), why });
@@ -248,8 +248,8 @@ async fn fill(
     let start = vec![Step::StartContainer(Role::Influxdb), Step::AwaitAnswer(Role::Influxdb)];
     session.apply(&steps_of(Resource::Server(Role::Influxdb), start), connections, executed).await?;
     // The server's own user reads and removes files that the engine creates as another user.
-    let backup = Target { folder: Some(INFLUXDB_RESTORE), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
-    send(docker, &influxdb, INFLUXDB_DATA, archive, Folder::Influxdb, backup).await?;
+    let backup = RestoreTarget { folder: Some(INFLUXDB_RESTORE), owner: (0, 0), folder_mode: 0o777, file_mode: 0o644 };
+    send(docker, &influxdb, INFLUXDB_DATA, archive, ArchiveFolder::Influxdb, backup).await?;
     let doing = "restore InfluxDB's data";
     let directory = format!("{INFLUXDB_DATA}/{INFLUXDB_RESTORE}");
     for (name, holds) in &archive.manifest.databases {
@@ -272,8 +272,8 @@ async fn send(
     container: &str,
     path: &str,
     archive: &Arc<Verified>,
-    folder: Folder,
-    into: Target,
+    folder: ArchiveFolder,
+    into: RestoreTarget,
 ) -> Result<()> {
     let (sink, chunks) = mpsc::channel(WAITING);
     let archive = Arc::clone(archive);

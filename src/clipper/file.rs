@@ -60,7 +60,7 @@ const UNWRITABLE: [char; 6] = ['&', '#', '+', '%', ';', '"'];
 /// [`Error::File`] with the line, if the file is not TOML, a relevant value has the wrong type or
 /// cannot work, or `[metrics]` contains an unknown key.
 pub fn parse(path: &Path, text: &str, keys: &[(&'static str, ValueKind)]) -> Result<ClipperFile> {
-    let file = File { path, text, keys };
+    let file = SourceFile { path, text, keys };
     let table = DeTable::parse(text).map_err(|error| {
         file.error(error.span(), format!("is not valid TOML: {}", excerpt(error.message(), 200)), "correct that line")
     })?;
@@ -128,14 +128,14 @@ pub fn database_name(name: &str) -> Result<String, String> {
 }
 
 /// The file being parsed, for messages with a line.
-struct File<'a> {
+struct SourceFile<'a> {
     path: &'a Path,
     text: &'a str,
     /// The keys that `[metrics]` may contain.
     keys: &'a [(&'static str, ValueKind)],
 }
 
-impl File<'_> {
+impl SourceFile<'_> {
     fn error(&self, span: Option<Range<usize>>, message: impl Into<String>, hint: &str) -> Error {
         let line = span.map(|span| {
             let before = self.text.as_bytes().get(..span.start).unwrap_or_default();

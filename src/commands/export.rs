@@ -10,7 +10,7 @@ use super::inputs::{SettingsScope, read_inputs};
 use super::session;
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
-use crate::export::{self, Kept, Material, OwnSecret};
+use crate::export::{self, KeptSecret, Material, OwnSecret};
 use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::Event;
 use crate::model::export::{ExportFormat, Exported};
@@ -131,9 +131,9 @@ fn passwords(
     }
     let Some(given) = given else {
         return Ok(match export::kept(format, directory)? {
-            Kept::Nothing => (Some(generate_password()?), None),
-            Kept::Password(kept) => (Some(kept), None),
-            Kept::Own(secret) => (None, Some(secret)),
+            KeptSecret::Nothing => (Some(generate_password()?), None),
+            KeptSecret::Password(kept) => (Some(kept), None),
+            KeptSecret::Own(secret) => (None, Some(secret)),
         });
     };
     if let Err(why) = export::check_password(given.reveal()) {
@@ -142,7 +142,7 @@ fn passwords(
             "supply another one, or omit it to have one generated",
         ));
     }
-    if let Ok(Kept::Own(OwnSecret::File(_))) = export::kept(format, directory) {
+    if let Ok(KeptSecret::Own(OwnSecret::File(_))) = export::kept(format, directory) {
         return Err(Error::usage(
             "secret.yaml was replaced after the last export, so the export does not write a password to it",
             "write the password to your own file, or remove secret.yaml to have it exported again",

@@ -5,7 +5,7 @@ use futures_util::future::{join, join4, try_join3};
 
 use super::inspection::seen_container;
 use super::listing::{find_container, is_name_taken, port_holder, serves, volume_user};
-use super::ownership::Listed;
+use super::ownership::ListedObjects;
 use super::{Docker, labels, network, settings};
 use crate::error::Result;
 use crate::model::container_config::ContainerConfig;
@@ -75,7 +75,7 @@ impl Docker {
         &self,
         stack: &Stack,
         role: Role,
-        listed: &Listed,
+        listed: &ListedObjects,
         volumes: &[EngineVolume],
         network: &Network,
     ) -> Result<SeenRole> {
@@ -132,7 +132,7 @@ impl Docker {
         &self,
         instance: &str,
         role: Role,
-        listed: &Listed,
+        listed: &ListedObjects,
         network: &Network,
     ) -> Result<ContainerState> {
         let all = listed.containers.as_slice();

@@ -18,7 +18,7 @@ use crate::model::role::Role;
 use crate::model::text::printable;
 
 /// All containers of the engine, running or not.
-pub(super) struct Listed {
+pub(super) struct ListedObjects {
     /// Only containers that belong to an instance keep their labels here, so that no decision
     /// relies on a false claim.
     pub(super) containers: Vec<ContainerSummary>,
@@ -37,13 +37,13 @@ struct Claim {
 impl Docker {
     /// All containers of the engine, with the claims of their labels verified. Boxed, because most
     /// requests begin with it, and nested futures of its size would fill the stack.
-    pub(super) fn listed<'a>(&'a self, instance: &'a str) -> LocalBoxFuture<'a, Result<Listed>> {
+    pub(super) fn listed<'a>(&'a self, instance: &'a str) -> LocalBoxFuture<'a, Result<ListedObjects>> {
         self.check_claims(instance).boxed_local()
     }
 
     /// Inspects only containers of this instance: an inspection waits while another process copies
     /// from a container, and other instances must not be delayed by that.
-    async fn check_claims(&self, instance: &str) -> Result<Listed> {
+    async fn check_claims(&self, instance: &str) -> Result<ListedObjects> {
         let containers = self.all_containers().await?;
         let inspections = containers.iter().map(async |container| match claim(container) {
             Some(claim) if claim.instance == instance => {
@@ -54,7 +54,7 @@ impl Docker {
             _ => Ok(None),
         });
         let inspections = try_join_all(inspections).await?;
-        let mut listed = Listed { containers: Vec::new(), inspected: HashMap::new(), lookalikes: Vec::new() };
+        let mut listed = ListedObjects { containers: Vec::new(), inspected: HashMap::new(), lookalikes: Vec::new() };
         for (mut container, inspection) in containers.into_iter().zip(inspections) {
             match inspection {
                 // It is gone.

@@ -95,7 +95,7 @@ impl Destination {
 pub(super) struct Ssh {
     destination: Destination,
     configuration: Configuration,
-    folder: Folder,
+    folder: SocketFolder,
     master: RefCell<Child>,
     said: Arc<Mutex<String>>,
     ports: RefCell<HashMap<(String, u16), u16>>,
@@ -320,7 +320,7 @@ const PARENT_LIMIT: usize = 56;
 
 /// A new folder that only this user can enter, removed when dropped. Folders of killed processes
 /// are removed first: their locks are free.
-fn private_folder() -> std::io::Result<Folder> {
+fn private_folder() -> std::io::Result<SocketFolder> {
     let parent = Some(std::env::temp_dir()).filter(|parent| parent.as_os_str().len() < PARENT_LIMIT);
     let parent = parent.unwrap_or_else(|| PathBuf::from("/tmp"));
     let directory =
@@ -340,15 +340,15 @@ fn private_folder() -> std::io::Result<Folder> {
     // If files cannot be locked, no folder is removed either.
     let _ = lock.try_lock();
     std::fs::rename(new, directory.path().join(LOCK))?;
-    Ok(Folder { directory, _lock: lock })
+    Ok(SocketFolder { directory, _lock: lock })
 }
 
-struct Folder {
+struct SocketFolder {
     directory: TempDir,
     _lock: File,
 }
 
-impl Folder {
+impl SocketFolder {
     fn join(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

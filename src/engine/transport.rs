@@ -95,23 +95,23 @@ impl TooLarge {
 
 /// A client for one request with a streamed answer, and a wrapper for that stream, in which every
 /// message renews the allowance.
-pub(super) fn for_stream<S: Stream>(client: &bollard::Docker) -> (bollard::Docker, impl FnOnce(S) -> Bounded<S>) {
+pub(super) fn for_stream<S: Stream>(client: &bollard::Docker) -> (bollard::Docker, impl FnOnce(S) -> BoundedBody<S>) {
     let allowance = Allowance::new(MESSAGE_LIMIT);
     let of_request = Arc::clone(&allowance);
     let client = client.clone().with_request_modifier(move |mut request| {
         request.extensions_mut().insert(Arc::clone(&of_request));
         url_safe_credentials(request)
     });
-    (client, move |stream| Bounded { stream: Box::pin(stream), allowance })
+    (client, move |stream| BoundedBody { stream: Box::pin(stream), allowance })
 }
 
 /// A stream with a size limit for each message.
-pub(super) struct Bounded<S> {
+pub(super) struct BoundedBody<S> {
     stream: Pin<Box<S>>,
     allowance: Arc<Allowance>,
 }
 
-impl<T, S: Stream<Item = Result<T, Bollard>>> Stream for Bounded<S> {
+impl<T, S: Stream<Item = Result<T, Bollard>>> Stream for BoundedBody<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
@@ -187,14 +187,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
 
 /// The address of an engine.
 #[derive(Debug, Clone)]
-enum Target {
+enum EngineTarget {
     #[cfg(unix)]
     Socket(PathBuf),
     /// Host and port.
     Network(String),
 }
 
-impl tower_service::Service<hyper::Uri> for Target {
+impl tower_service::Service<hyper::Uri> for EngineTarget {
     type Response = TokioIo<Metered<Box<dyn Duplex>>>;
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<Self::Response>>;
@@ -229,12 +229,12 @@ pub(super) fn over_socket(path: &Path, idle: usize) -> Result<bollard::Docker, B
         return Err(Bollard::SocketNotFoundError(path.display().to_string()));
     }
     // The host name is meaningless, but the engine's own client sends one as well.
-    client(Target::Socket(path.into()), "http://docker", idle)
+    client(EngineTarget::Socket(path.into()), "http://docker", idle)
 }
 
 /// A client for an engine at a host and port.
 pub(super) fn over_tcp(address: &str) -> Result<bollard::Docker, Bollard> {
-    client(Target::Network(address.into()), &format!("http://{address}"), IDLE)
+    client(EngineTarget::Network(address.into()), &format!("http://{address}"), IDLE)
 }
 
 /// A client for an engine at a host and port over TLS, with the certificates in a folder. As in the
@@ -257,7 +257,7 @@ pub(super) fn over_tls(address: &str, folder: &Path) -> Result<bollard::Docker, 
     } else {
         builder.with_no_client_auth()
     };
-    let connector = HttpsConnector::from((Target::Network(address.into()), config));
+    let connector = HttpsConnector::from((EngineTarget::Network(address.into()), config));
     client(connector, &format!("https://{address}"), IDLE)
 }
 

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    FOLDER, File, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile, RESTORE_SCRIPTS,
-    Secrecy, database, from_file, home, provisioned, provisioning, provisioning_files, readme, variable, yaml,
+    ExportFile, FOLDER, INFLUXDB_PASSWORD_FILE, Material, PASSWORD_FILE, PROVISIONING, ProvisionedFile,
+    RESTORE_SCRIPTS, Secrecy, database, from_file, home, provisioned, provisioning, provisioning_files, readme,
+    variable, yaml,
 };
 use crate::digest::fingerprint;
 use crate::engine::password_path;
@@ -29,7 +30,7 @@ pub(super) const STACK: &str = "stack.yaml";
 pub(super) const NETWORK: &str = "metrics";
 
 /// For Docker Compose. The data source keeps the address from the volume.
-pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
+pub(super) fn compose(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     let stack = material.stack;
     let files = provisioning(material, &stack.data_source.url, &variable(INFLUXDB_PASSWORD), true)?;
     let folders = ["datasources"].into_iter().chain((!files.dashboards.is_empty()).then_some("dashboards"));
@@ -72,14 +73,14 @@ pub(super) fn compose(material: &Material<'_>) -> Result<Vec<File>> {
     let file = json!({"services": services, "networks": network, "volumes": volumes.collect::<Map<_, _>>()});
     let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
     // Otherwise two exports in folders with the same name would be the same project.
-    all.push(File::new(".env", format!("COMPOSE_PROJECT_NAME={}\n", stack.instance)));
-    all.push(File::new("docker-compose.yaml", yaml(&file)));
+    all.push(ExportFile::new(".env", format!("COMPOSE_PROJECT_NAME={}\n", stack.instance)));
+    all.push(ExportFile::new("docker-compose.yaml", yaml(&file)));
     all.push(readme::compose(material, &files));
     Ok(all)
 }
 
 /// For `docker stack deploy`.
-pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
+pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     let stack = material.stack;
     let influxdb = stack.container(Role::Influxdb);
     let url = material.influxdb_url(Role::Influxdb.name());
@@ -147,12 +148,14 @@ pub(super) fn swarm(material: &Material<'_>) -> Result<Vec<File>> {
         }).collect::<Map<_, _>>(),
     });
     let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
-    all.extend(secrets.into_iter().map(|(name, secret)| File::with_secret(name, secret.reveal(), Secrecy::Whole)));
+    all.extend(
+        secrets.into_iter().map(|(name, secret)| ExportFile::with_secret(name, secret.reveal(), Secrecy::Whole)),
+    );
     if influxdb.is_some() {
         let scripts = RESTORE_SCRIPTS.into_iter();
-        all.extend(scripts.map(|(role, script)| File::new(format!("restore/{role}.sh"), script)));
+        all.extend(scripts.map(|(role, script)| ExportFile::new(format!("restore/{role}.sh"), script)));
     }
-    all.push(File::new(STACK, yaml(&file)));
+    all.push(ExportFile::new(STACK, yaml(&file)));
     all.push(readme::swarm(material));
     Ok(all)
 }

@@ -7,7 +7,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::File;
+use super::ExportFile;
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::model::export::{ExportFormat, ExportedFile, FileChange};
@@ -38,7 +38,7 @@ impl Subject {
 }
 
 /// The exported files as digests and paths. A run that died may have listed two digests for one path.
-type Listed = BTreeSet<(String, String)>;
+type ListedFiles = BTreeSet<(String, String)>;
 
 /// Whether an earlier export wrote a file to the directory.
 ///
@@ -86,8 +86,8 @@ pub(crate) fn read(directory: &Path, path: &str) -> Result<Option<String>> {
 /// [`Error::File`] if the directory contains another export, a file that was not exported or was
 /// edited, or more data than is available now: then nothing is written. [`Error::Io`] if the file
 /// system returns an error.
-pub(crate) fn write(directory: &Path, subject: &Subject, files: &[File]) -> Result<Vec<ExportedFile>> {
-    let mut found = Found::default();
+pub(crate) fn write(directory: &Path, subject: &Subject, files: &[ExportFile]) -> Result<Vec<ExportedFile>> {
+    let mut found = FoundFiles::default();
     match fs::metadata(directory) {
         Ok(about) if !about.is_dir() => return Err(in_the_way(directory, "is not a directory")),
         Ok(_) => {}
@@ -107,13 +107,13 @@ pub(crate) fn write(directory: &Path, subject: &Subject, files: &[File]) -> Resu
         let change = change(directory, &path, files, &before)?;
         changes.insert(path, change);
     }
-    let wanted: Listed = files.iter().map(|file| (file.path.clone(), file.digest())).collect();
+    let wanted: ListedFiles = files.iter().map(|file| (file.path.clone(), file.digest())).collect();
     let is_listed = wanted == before && head.is_some_and(|head| head == subject.line());
     if !is_listed || changes.values().any(|change| *change != FileChange::Unchanged) {
         make_folder(directory).map_err(|why| failed("make", directory, why))?;
         replace(directory, &list(subject, before.union(&wanted)))?;
         // Secrets come first: no other file of an interrupted run refers to one that does not exist.
-        let (secrets, others): (Vec<&File>, _) = files.iter().partition(|file| file.secret.is_some());
+        let (secrets, others): (Vec<&ExportFile>, _) = files.iter().partition(|file| file.secret.is_some());
         for file in secrets.into_iter().chain(others) {
             if changes[&file.path] != FileChange::Unchanged {
                 replace(directory, file)?;
@@ -152,7 +152,7 @@ fn expect_same(directory: &Path, subject: &Subject, head: Option<&str>) -> Resul
 }
 
 /// The change to an existing file that is exported or listed.
-fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Result<FileChange> {
+fn change(directory: &Path, path: &str, files: &[ExportFile], before: &ListedFiles) -> Result<FileChange> {
     let file = directory.join(path);
     let bytes = fs::read(&file).map_err(|why| failed("read", &file, why))?;
     let wanted = files.iter().find(|file| file.path == path);
@@ -161,7 +161,7 @@ fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Resu
     }
     // In a file with a secret, only the rest is compared.
     let digest = match wanted {
-        Some(wanted) => File { content: String::from_utf8_lossy(&bytes).into(), ..wanted.clone() }.digest(),
+        Some(wanted) => ExportFile { content: String::from_utf8_lossy(&bytes).into(), ..wanted.clone() }.digest(),
         None => fingerprint(&bytes),
     };
     let was_written = before.contains(&(path.to_string(), digest));
@@ -175,7 +175,7 @@ fn change(directory: &Path, path: &str, files: &[File], before: &Listed) -> Resu
 
 /// The files in a directory.
 #[derive(Default)]
-struct Found {
+struct FoundFiles {
     /// Paths of files.
     files: Vec<String>,
     /// Incomplete files of runs that died.
@@ -183,7 +183,7 @@ struct Found {
 }
 
 /// Lists everything in a directory except metadata of Git and macOS; fails at the first unknown file.
-fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut Found) -> Result<()> {
+fn walk(root: &Path, folder: &str, known: &impl Fn(&str) -> bool, found: &mut FoundFiles) -> Result<()> {
     let here = root.join(folder);
     let io = |why| failed("read", &here, why);
     for entry in fs::read_dir(&here).map_err(io)? {
@@ -215,13 +215,13 @@ fn strange(directory: &Path, path: &str) -> Error {
     in_the_way(directory, &format!("contains {path}, which was not written by an export or was changed afterwards"))
 }
 
-fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String)>) -> File {
+fn list<'a>(subject: &Subject, entries: impl Iterator<Item = &'a (String, String)>) -> ExportFile {
     let lines = entries.map(|(path, digest)| format!("{digest} {path}\n"));
-    File::new(LIST, format!("{}{}", subject.line(), lines.collect::<String>()))
+    ExportFile::new(LIST, format!("{}{}", subject.line(), lines.collect::<String>()))
 }
 
 /// Parses the list: the identity of the export, and its files.
-fn listed(directory: &Path) -> Result<(Option<String>, Listed)> {
+fn listed(directory: &Path) -> Result<(Option<String>, ListedFiles)> {
     let file = directory.join(LIST);
     match fs::read_to_string(&file) {
         Ok(text) => {
@@ -231,14 +231,14 @@ fn listed(directory: &Path) -> Result<(Option<String>, Listed)> {
             Ok((head, pairs.map(|(digest, path)| (path.to_string(), digest.to_string())).collect()))
         }
         Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Ok((None, Listed::new()))
+            Ok((None, ListedFiles::new()))
         }
         Err(why) => Err(failed("read", &file, why)),
     }
 }
 
 /// Writes a file completely and moves it into place.
-fn replace(directory: &Path, file: &File) -> Result<()> {
+fn replace(directory: &Path, file: &ExportFile) -> Result<()> {
     let path = directory.join(&file.path);
     let made = || -> io::Result<()> {
         if let Some(folder) = path.parent().filter(|folder| *folder != directory) {
@@ -263,7 +263,7 @@ fn replace(directory: &Path, file: &File) -> Result<()> {
 }
 
 /// The mode is independent of the user's umask, because a server in a container runs as another user.
-fn mode(file: &File) -> u32 {
+fn mode(file: &ExportFile) -> u32 {
     if file.secret.is_some() { 0o600 } else { 0o644 }
 }
 
@@ -290,13 +290,13 @@ fn set_mode(_: &Path, _: u32) -> io::Result<()> {
 
 /// Whether a file has its mode, so that no other user can read a secret.
 #[cfg(unix)]
-fn has_mode(path: &Path, file: &File) -> bool {
+fn has_mode(path: &Path, file: &ExportFile) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     file.secret.is_none() || fs::metadata(path).is_ok_and(|about| (about.permissions().mode() & 0o777) == mode(file))
 }
 
 #[cfg(not(unix))]
-fn has_mode(_: &Path, _: &File) -> bool {
+fn has_mode(_: &Path, _: &ExportFile) -> bool {
     true
 }
 
@@ -318,19 +318,19 @@ mod tests {
     use super::super::Secrecy;
     use super::*;
 
-    fn file(path: &str, content: &str) -> File {
-        File::new(path, content)
+    fn file(path: &str, content: &str) -> ExportFile {
+        ExportFile::new(path, content)
     }
 
     fn subject() -> Subject {
         Subject { format: ExportFormat::Swarm, instance: "x".into(), is_complete: true }
     }
 
-    fn changes(directory: &Path, files: &[File]) -> Vec<FileChange> {
+    fn changes(directory: &Path, files: &[ExportFile]) -> Vec<FileChange> {
         write(directory, &subject(), files).unwrap().into_iter().map(|file| file.change).collect()
     }
 
-    fn refused(directory: &Path, files: &[File]) -> String {
+    fn refused(directory: &Path, files: &[ExportFile]) -> String {
         write(directory, &subject(), files).unwrap_err().to_string()
     }
 
@@ -398,7 +398,7 @@ mod tests {
         let (old, new) = ([file("a", "1"), file("b", "1")], [file("a", "2"), file("b", "2")]);
         write(home.path(), &subject(), &old).unwrap();
         // It has replaced one of two.
-        let both: Listed = old.iter().chain(&new).map(|file| (file.path.clone(), file.digest())).collect();
+        let both: ListedFiles = old.iter().chain(&new).map(|file| (file.path.clone(), file.digest())).collect();
         replace(home.path(), &list(&subject(), both.iter())).unwrap();
         replace(home.path(), &new[0]).unwrap();
         let partial = home.path().join(format!("b.7{PARTIAL}"));
@@ -415,7 +415,7 @@ mod tests {
     #[test]
     fn an_interrupted_export_has_its_secrets() {
         let home = tempfile::tempdir().unwrap();
-        let secret = File { secret: Some(Secrecy::Whole), ..file("p", "geheim") };
+        let secret = ExportFile { secret: Some(Secrecy::Whole), ..file("p", "geheim") };
         // A folder cannot be replaced, so the run ends there.
         fs::create_dir(home.path().join("a")).unwrap();
         write(home.path(), &subject(), &[file("a", "1"), secret]).unwrap_err();
@@ -428,7 +428,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("p");
-        let whole = |content: &str| File { secret: Some(Secrecy::Whole), ..file("p", content) };
+        let whole = |content: &str| ExportFile { secret: Some(Secrecy::Whole), ..file("p", content) };
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         write(home.path(), &subject(), &[whole("geheim")]).unwrap();
         assert_eq!(mode(), 0o600);
@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn in_a_file_with_a_secret_only_the_rest_is_compared() {
         let home = tempfile::tempdir().unwrap();
-        let lines = |content: &str| File { secret: Some(Secrecy::Values), ..file("s.yaml", content) };
+        let lines = |content: &str| ExportFile { secret: Some(Secrecy::Values), ..file("s.yaml", content) };
         let text =
             |password: &str, label: &str| format!("label: {label}\nstringData:\n  grafana-password: {password}\n");
         write(home.path(), &subject(), &[lines(&text("\"a\"", "x"))]).unwrap();

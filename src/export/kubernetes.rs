@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    File, INFLUXDB_PASSWORD_FILE, Material, OwnSecret, PASSWORD_FILE, PROVISIONING, ProvisionedFile, RESTORE_SCRIPTS,
-    Secrecy, database, from_file, home, provisioned, provisioning, readme, variable, yaml,
+    ExportFile, INFLUXDB_PASSWORD_FILE, Material, OwnSecret, PASSWORD_FILE, PROVISIONING, ProvisionedFile,
+    RESTORE_SCRIPTS, Secrecy, database, from_file, home, provisioned, provisioning, readme, variable, yaml,
 };
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
@@ -75,7 +75,7 @@ pub(super) fn check_name(instance: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
+pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     let stack = material.stack;
     let influxdb = stack.container(Role::Influxdb);
     let url = material.influxdb_url(&object(stack, Role::Influxdb));
@@ -100,20 +100,20 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<File>> {
     }
     let mut resources: Vec<&str> = all.iter().map(|(path, _)| *path).collect();
     let secret = match material.own_secret {
-        None => Some(File::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values)),
-        Some(OwnSecret::File(text)) => Some(File::with_secret(SECRET, text, Secrecy::Whole)),
+        None => Some(ExportFile::with_secret(SECRET, secret(stack, &material.secrets()), Secrecy::Values)),
+        Some(OwnSecret::File(text)) => Some(ExportFile::with_secret(SECRET, text, Secrecy::Whole)),
         Some(OwnSecret::Elsewhere) => None,
     };
     resources.extend(secret.iter().map(|_| SECRET));
     resources.sort_unstable();
-    let mut files = vec![File::new(KUSTOMIZATION, yaml(&kustomization(&resources)))];
+    let mut files = vec![ExportFile::new(KUSTOMIZATION, yaml(&kustomization(&resources)))];
     files.extend(secret);
     files.push(readme::kubernetes(material, &content_hash));
     if let [Some(influxdb), Some(grafana)] = Role::ALL.map(|role| stack.container(role)) {
-        files.push(File::new(format!("{RESTORE}/{KUSTOMIZATION}"), yaml(&kustomization(&["pods.yaml"]))));
-        files.push(File::new(format!("{RESTORE}/pods.yaml"), documents(&restore(material, influxdb, grafana))));
+        files.push(ExportFile::new(format!("{RESTORE}/{KUSTOMIZATION}"), yaml(&kustomization(&["pods.yaml"]))));
+        files.push(ExportFile::new(format!("{RESTORE}/pods.yaml"), documents(&restore(material, influxdb, grafana))));
     }
-    files.extend(all.into_iter().map(|(path, objects)| File::new(path, documents(&objects))));
+    files.extend(all.into_iter().map(|(path, objects)| ExportFile::new(path, documents(&objects))));
     Ok(files)
 }
 

@@ -138,7 +138,7 @@ pub(crate) fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<V
 
 /// The secrets of an earlier export to a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum KeptSecret {
     /// There is no earlier export, or its format has no secrets.
     Nothing,
     /// The password of the Grafana that the earlier export creates.
@@ -161,23 +161,23 @@ pub(crate) enum OwnSecret {
 /// # Errors
 /// [`Error::File`] if a password is not acceptable or missing, [`Error::Io`] if the file system
 /// returns an error.
-pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<Kept> {
+pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<KeptSecret> {
     let (path, kept) = match format {
-        ExportFormat::Provisioning | ExportFormat::Compose => return Ok(Kept::Nothing),
+        ExportFormat::Provisioning | ExportFormat::Compose => return Ok(KeptSecret::Nothing),
         ExportFormat::Swarm => {
             if !directory::lists(folder, PASSWORD_FILE)? {
-                return Ok(Kept::Nothing);
+                return Ok(KeptSecret::Nothing);
             }
             match (directory::read(folder, PASSWORD_FILE)?, directory::read(folder, compose::STACK)?) {
                 (Some(text), _) => (PASSWORD_FILE, text.trim().to_string()),
                 // The export was interrupted before it could be deployed: secrets are written first.
-                (None, None) => return Ok(Kept::Nothing),
+                (None, None) => return Ok(KeptSecret::Nothing),
                 (None, Some(_)) => return Err(missing(folder, PASSWORD_FILE, RESTORE_IT)),
             }
         }
         ExportFormat::Kubernetes => {
             if !directory::is_export(folder, format)? {
-                return Ok(Kept::Nothing);
+                return Ok(KeptSecret::Nothing);
             }
             match (directory::read(folder, kubernetes::SECRET)?, directory::read(folder, kubernetes::KUSTOMIZATION)?) {
                 (Some(text), _) => {
@@ -185,16 +185,16 @@ pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<Kept> {
                     let is_exported = directory::lists_digest(folder, kubernetes::SECRET, &digest)?;
                     match kubernetes::password(&text).filter(|_| is_exported) {
                         Some(password) => (kubernetes::SECRET, password),
-                        None => return Ok(Kept::Own(OwnSecret::File(text))),
+                        None => return Ok(KeptSecret::Own(OwnSecret::File(text))),
                     }
                 }
-                (None, None) => return Ok(Kept::Nothing),
+                (None, None) => return Ok(KeptSecret::Nothing),
                 (None, Some(listing)) if kubernetes::lists_secret(&listing) => {
                     let hint = "restore it, supply the password with --grafana-password-file, or remove its line from \
                                 kustomization.yaml if the Secret comes from another source";
                     return Err(missing(folder, kubernetes::SECRET, hint));
                 }
-                (None, Some(_)) => return Ok(Kept::Own(OwnSecret::Elsewhere)),
+                (None, Some(_)) => return Ok(KeptSecret::Own(OwnSecret::Elsewhere)),
             }
         }
     };
@@ -206,7 +206,7 @@ pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<Kept> {
                --grafana-password-file"
             .into(),
     })?;
-    Ok(Kept::Password(Secret::new(kept)))
+    Ok(KeptSecret::Password(Secret::new(kept)))
 }
 
 const RESTORE_IT: &str = "restore it, or supply the password with --grafana-password-file";
@@ -245,7 +245,7 @@ pub(crate) enum Secrecy {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct File {
+pub(crate) struct ExportFile {
     /// The path in the directory, with `/` between folders.
     pub path: String,
     pub content: String,
@@ -253,7 +253,7 @@ pub(crate) struct File {
     pub secret: Option<Secrecy>,
 }
 
-impl File {
+impl ExportFile {
     fn new(path: impl Into<String>, content: impl Into<String>) -> Self {
         Self { path: path.into(), content: content.into(), secret: None }
     }
@@ -376,7 +376,7 @@ pub(crate) fn secret_versions(
 ///
 /// # Errors
 /// [`Error::Usage`] if something cannot be exported in this format.
-pub(crate) fn files(format: ExportFormat, material: &Material<'_>) -> Result<Vec<File>> {
+pub(crate) fn files(format: ExportFormat, material: &Material<'_>) -> Result<Vec<ExportFile>> {
     let mut files = match format {
         ExportFormat::Provisioning => {
             let url = &material.stack.data_source.url;
@@ -443,9 +443,9 @@ fn provisioned(provisioning: &Provisioning) -> Vec<ProvisionedFile> {
     files
 }
 
-fn provisioning_files(provisioning: &Provisioning, root: &str) -> Vec<File> {
+fn provisioning_files(provisioning: &Provisioning, root: &str) -> Vec<ExportFile> {
     let files = provisioned(provisioning).into_iter();
-    files.map(|file| File::new(format!("{root}{}", file.path), file.content)).collect()
+    files.map(|file| ExportFile::new(format!("{root}{}", file.path), file.content)).collect()
 }
 
 /// The path of the bundled dashboard on Grafana's server.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::compose::NETWORK;
-use super::{FOLDER, File, Material, is_known_to_containers_only, kubernetes};
+use super::{ExportFile, FOLDER, Material, is_known_to_containers_only, kubernetes};
 use crate::engine::password_path;
 use crate::grafana::provisioning::{INFLUXDB_PASSWORD, Provisioning};
 use crate::model::invocation::{shell_word, typed_option};
@@ -14,7 +14,7 @@ use crate::model::stack::{EngineLocation, Login, Stack};
 /// The file's name.
 const NAME: &str = "README.md";
 
-pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> File {
+pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> ExportFile {
     let stack = material.stack;
     let rules = if files.alert_rules.is_some() { " and the alert rules" } else { "" };
     let text = include_str!("../../assets/export/provisioning.md");
@@ -40,7 +40,7 @@ pub(super) fn provisioning(material: &Material<'_>, files: &Provisioning) -> Fil
     )
 }
 
-pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> File {
+pub(super) fn compose(material: &Material<'_>, files: &Provisioning) -> ExportFile {
     let stack = material.stack;
     let text = include_str!("../../assets/export/compose.md");
     let volumes = Role::ALL.into_iter().filter_map(|role| stack.container(role));
@@ -111,7 +111,7 @@ fn docker(stack: &Stack, arguments: &str) -> String {
     }
 }
 
-pub(super) fn swarm(material: &Material<'_>) -> File {
+pub(super) fn swarm(material: &Material<'_>) -> ExportFile {
     let stack = material.stack;
     let text = include_str!("../../assets/export/swarm.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
@@ -152,7 +152,7 @@ pub(super) fn swarm(material: &Material<'_>) -> File {
     )
 }
 
-pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> File {
+pub(super) fn kubernetes(material: &Material<'_>, content_hash: &str) -> ExportFile {
     let stack = material.stack;
     let text = include_str!("../../assets/export/kubernetes.md");
     let is_ours = stack.container(Role::Influxdb).is_some();
@@ -276,7 +276,7 @@ fn secret(material: &Material<'_>) -> String {
 }
 
 /// Replaces the placeholders in a text.
-fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File {
+fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> ExportFile {
     let stack = material.stack;
     let grafana = stack.container(Role::Grafana).map(|spec| spec.config.publish.port());
     let common = [
@@ -295,7 +295,7 @@ fn fill(text: &str, material: &Material<'_>, values: &[(&str, String)]) -> File 
     while text.contains("\n\n\n") {
         text = text.replace("\n\n\n", "\n\n");
     }
-    File::new(NAME, format!("{}\n", text.trim_end()))
+    ExportFile::new(NAME, format!("{}\n", text.trim_end()))
 }
 
 /// The table of the export's source.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::json::{Elements, Texts, lenient, read};
-use super::store::Folder;
+use super::store::GrafanaFolder;
 use super::{EXPRESSION, Grafana, INFLUXDB, dashboard, foreign, moved, path, unreadable};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
@@ -89,7 +89,7 @@ lenient! {
 
     /// The mark of a rule.
     #[derive(Serialize)]
-    struct Mark {
+    struct RuleMark {
         /// The fingerprint of the content.
         content: String,
         /// The settings that it was created with.
@@ -299,13 +299,13 @@ pub(super) fn provisioned(
     json!(new)
 }
 
-fn in_folder<'a>(all: &'a [Rule], folder: &'a Folder) -> impl Iterator<Item = &'a Rule> {
+fn in_folder<'a>(all: &'a [Rule], folder: &'a GrafanaFolder) -> impl Iterator<Item = &'a Rule> {
     all.iter().filter(|rule| rule.folder_uid == folder.uid)
 }
 
 impl Rule {
     fn state(&self) -> ActualRule {
-        let Mark { content, fields, made_for } = self.mark();
+        let RuleMark { content, fields, made_for } = self.mark();
         // Rules created through the API are managed.
         let provisioned = !matches!(self.provenance.as_str(), "" | "api");
         ActualRule::Present { edited: content != self.content_fingerprint(), provisioned, fields: fields.0, made_for }
@@ -316,14 +316,14 @@ impl Rule {
         matches!(self.state(), ActualRule::Present { edited: true, .. })
     }
 
-    fn mark(&self) -> Mark {
+    fn mark(&self) -> RuleMark {
         let written = self.annotations.get(MARK).and_then(Value::as_str);
         written.and_then(|written| serde_json::from_str(written).ok()).map(read).unwrap_or_default()
     }
 
     fn add_mark(&mut self, fields: BTreeMap<String, String>, source: &DesiredDataSource) {
         let mark =
-            Mark { content: self.content_fingerprint(), fields: Texts(fields), made_for: Some(source.made_for()) };
+            RuleMark { content: self.content_fingerprint(), fields: Texts(fields), made_for: Some(source.made_for()) };
         self.annotations.insert(MARK.into(), json!(json!(mark).to_string()));
     }
 

@@ -45,7 +45,7 @@ lenient! {
         pub(super) updated: String,
     }
 
-    struct Answer {
+    struct DashboardAnswer {
         meta: Meta,
         dashboard: Value,
     }
@@ -56,13 +56,13 @@ lenient! {
         pub(super) title: String,
         pub(super) version: Option<u64>,
         #[serde(rename = "clipperMetrics")]
-        mark: Option<Mark>,
+        mark: Option<DashboardMark>,
         templating: Templating,
     }
 
     /// The mark of a dashboard that clipper-metrics sent.
     #[derive(Serialize)]
-    struct Mark {
+    struct DashboardMark {
         /// The version of the file.
         edition: Option<String>,
         /// The fingerprint of the content.
@@ -72,12 +72,12 @@ lenient! {
         instance: Option<String>,
         made_for: Option<MadeFor>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        save: Option<Save>,
+        save: Option<PendingSave>,
     }
 
     /// The save that is about to happen.
     #[derive(Serialize)]
-    struct Save {
+    struct PendingSave {
         version: Option<u64>,
         at: String,
     }
@@ -85,7 +85,7 @@ lenient! {
 
 /// A dashboard as Grafana returns it.
 #[derive(Debug, Default, Deserialize)]
-#[serde(from = "Answer")]
+#[serde(from = "DashboardAnswer")]
 pub(super) struct StoredDashboard {
     pub(super) meta: Meta,
     pub(super) head: Head,
@@ -94,8 +94,8 @@ pub(super) struct StoredDashboard {
     pub(super) is_v2: bool,
 }
 
-impl From<Answer> for StoredDashboard {
-    fn from(Answer { meta, dashboard }: Answer) -> Self {
+impl From<DashboardAnswer> for StoredDashboard {
+    fn from(DashboardAnswer { meta, dashboard }: DashboardAnswer) -> Self {
         Self::new(meta, dashboard)
     }
 }
@@ -217,7 +217,7 @@ pub(crate) fn render(
 
 /// Marks a dashboard as sent for an instance's data source.
 pub(super) fn add_mark(dashboard: &mut Value, edition: &str, instance: Option<&str>, source: &DesiredDataSource) {
-    dashboard[MARK] = json!(Mark {
+    dashboard[MARK] = json!(DashboardMark {
         edition: Some(edition.into()),
         content: Some(content_fingerprint(dashboard)),
         instance: instance.map(String::from),
@@ -279,7 +279,7 @@ pub(super) fn whole_numbers(document: &mut Value) {
 /// followed.
 pub(super) fn note_save(sent: &mut Value, replaced: Option<u64>, now: jiff::Timestamp) {
     let version = Some(replaced.unwrap_or_default() + 1);
-    change_mark(sent, |mark| mark.save = Some(Save { version, at: now.to_string() }));
+    change_mark(sent, |mark| mark.save = Some(PendingSave { version, at: now.to_string() }));
 }
 
 /// Whether the stored dashboard differs from `sent`, which then gets the fingerprint of the stored one: Grafana changes
@@ -293,8 +293,8 @@ pub(super) fn note_changes(stored: &StoredDashboard, sent: &mut Value) -> bool {
     differs
 }
 
-fn change_mark(dashboard: &mut Value, change: impl FnOnce(&mut Mark)) {
-    let mut mark = Mark::deserialize(ObjectsOnly(&dashboard[MARK])).unwrap_or_default();
+fn change_mark(dashboard: &mut Value, change: impl FnOnce(&mut DashboardMark)) {
+    let mut mark = DashboardMark::deserialize(ObjectsOnly(&dashboard[MARK])).unwrap_or_default();
     change(&mut mark);
     dashboard[MARK] = json!(mark);
 }

@@ -48,12 +48,12 @@ lenient! {
         pub(super) include_all: bool,
         /// A custom text for "All".
         pub(super) all_value: String,
-        pub(super) current: Current,
+        pub(super) current: CurrentValue,
         pub(super) options: Elements<VariableOption>,
     }
 
     /// The stored choice: one value or a list.
-    pub(super) struct Current {
+    pub(super) struct CurrentValue {
         pub(super) value: Value,
     }
 

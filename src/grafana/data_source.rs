@@ -52,7 +52,7 @@ lenient! {
 /// A data source with its password, which Grafana never returns.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Save<'a> {
+struct DataSourceSave<'a> {
     #[serde(flatten)]
     source: &'a DataSource,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -227,7 +227,7 @@ impl Grafana {
             source.keep_settings(present, stack.may_have_proxy());
         }
         let secure_json_data = password.map(|password| json!({"password": password.reveal()}));
-        let body = Body::json(&Save { source: &source, secure_json_data });
+        let body = Body::json(&DataSourceSave { source: &source, secure_json_data });
         let answer = self.send(doing, method, &path, body).await?;
         match answer.status {
             409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),

@@ -85,7 +85,7 @@ lenient! {
     pub(super) struct QueryResult {
         pub(super) error: Option<String>,
         pub(super) frames: Elements<Frame>,
-        pub(super) series: Elements<Series>,
+        pub(super) series: Elements<ResultSeries>,
     }
 
     pub(super) struct Frame {
@@ -106,7 +106,7 @@ lenient! {
         values: Elements<Elements<Value>>,
     }
 
-    pub(super) struct Series {
+    pub(super) struct ResultSeries {
         columns: Elements<String>,
         /// The rows of InfluxDB's own answer.
         values: Elements<Elements<Value>>,
@@ -138,12 +138,12 @@ impl QueryResult {
 
     /// One text for each row.
     fn listed(&self) -> Vec<String> {
-        let of_series = self.series.iter().flat_map(Series::listed);
+        let of_series = self.series.iter().flat_map(ResultSeries::listed);
         self.frames.iter().flat_map(Frame::listed).chain(of_series).collect()
     }
 }
 
-impl Series {
+impl ResultSeries {
     fn listed(&self) -> Vec<String> {
         let column = listed_column(&self.columns.iter().map(String::as_str).collect::<Vec<_>>());
         self.values.iter().filter_map(|row| row.get(column)).map(shown).collect()

@@ -21,7 +21,7 @@ const FOLDER: &str = "grafana.app/folder";
 const MANAGER: &str = "grafana.app/managedBy";
 
 lenient! {
-    struct Resource {
+    struct V2Dashboard {
         metadata: Metadata,
         spec: Spec,
     }
@@ -35,10 +35,10 @@ lenient! {
 
     struct Spec {
         title: String,
-        variables: Elements<Variable>,
+        variables: Elements<V2Variable>,
     }
 
-    struct Variable {
+    struct V2Variable {
         kind: String,
         spec: Constant,
     }
@@ -58,7 +58,7 @@ impl Grafana {
         };
         for version in VERSIONS {
             let place = ["apis", "dashboard.grafana.app", version, "namespaces", &namespace, "dashboards", uid];
-            if let Some(found) = self.get::<Resource>("read the dashboard in schema v2", &path(&place)).await? {
+            if let Some(found) = self.get::<V2Dashboard>("read the dashboard in schema v2", &path(&place)).await? {
                 return Ok(Some(found.into()));
             }
         }
@@ -76,11 +76,11 @@ impl Grafana {
     }
 }
 
-impl From<Resource> for StoredDashboard {
-    fn from(Resource { metadata, spec }: Resource) -> Self {
+impl From<V2Dashboard> for StoredDashboard {
+    fn from(V2Dashboard { metadata, spec }: V2Dashboard) -> Self {
         let constants = spec.variables.iter().filter(|variable| variable.kind == "ConstantVariable");
         let constants = constants.map(
-            |Variable { spec: Constant { name, query }, .. }| json!({"type": "constant", "name": name, "query": query}),
+            |V2Variable { spec: Constant { name, query }, .. }| json!({"type": "constant", "name": name, "query": query}),
         );
         let id: Option<u64> = metadata.labels.get(NUMBER).and_then(|number| number.parse().ok());
         let content = json!({

@@ -24,7 +24,7 @@ const LIBRARY_PANELS_FROM: u64 = 8;
 
 lenient! {
     /// A folder of dashboards.
-    pub(super) struct Folder {
+    pub(super) struct GrafanaFolder {
         id: Option<u64>,
         pub(super) uid: String,
         title: String,
@@ -64,7 +64,7 @@ impl SearchHit {
 /// A dashboard to save.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Save {
+struct DashboardSave {
     overwrite: bool,
     message: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,7 @@ impl Grafana {
     async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(String, bool)>> {
         let (uid, title, _) = stack.dashboard_identity(id);
         if !self.is_before(TITLES_CLASH_BEFORE) {
-            let folder: Option<Folder> =
+            let folder: Option<GrafanaFolder> =
                 self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
             return Ok(folder.map(|folder| (folder_with_uid(&folder.title, uid), true)));
         }
@@ -208,7 +208,7 @@ impl Grafana {
         };
         dashboard::note_save(&mut dashboard, replaced, jiff::Timestamp::now());
         let is_numeric = self.api() == Api::Numeric;
-        let body = Save {
+        let body = DashboardSave {
             overwrite: false,
             message: "clipper-metrics",
             folder_uid: folder_uid.filter(|_| !is_numeric),
@@ -236,7 +236,13 @@ impl Grafana {
 
     /// If Grafana changed a dashboard while storing it, saves it again with the fingerprint of the stored content. Changes
     /// by another save in the meantime are kept, and count as an edit.
-    async fn note_what_was_stored(&self, doing: &str, uid: &str, mut body: Save, saved: &SaveResult) -> Result<()> {
+    async fn note_what_was_stored(
+        &self,
+        doing: &str,
+        uid: &str,
+        mut body: DashboardSave,
+        saved: &SaveResult,
+    ) -> Result<()> {
         let Some(found) = self.dashboard(uid).await? else { return Ok(()) };
         if found.head.version != saved.version || !dashboard::note_changes(&found, &mut body.dashboard) {
             return Ok(());
@@ -246,7 +252,7 @@ impl Grafana {
         if matches!(answer.status, 409 | 412) { Ok(()) } else { self.expect_success(doing, &answer) }
     }
 
-    async fn send_dashboard(&self, doing: &str, body: &Save) -> Result<Response> {
+    async fn send_dashboard(&self, doing: &str, body: &DashboardSave) -> Result<Response> {
         self.send(doing, "POST", "/api/dashboards/db", Body::json(body)).await
     }
 
@@ -335,13 +341,13 @@ impl Grafana {
     }
 
     /// The folder with that title, if it was created for the instance.
-    pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<Folder>> {
+    pub(super) async fn own_folder(&self, instance: &str, title: &str) -> Result<Option<GrafanaFolder>> {
         let own = folder_uid(instance, title);
         Ok(self.folder(title).await?.filter(|folder| folder.uid == own))
     }
 
     /// Deletes a folder if it is empty.
-    pub(super) async fn delete_if_empty(&self, folder: &Folder) -> Result<()> {
+    pub(super) async fn delete_if_empty(&self, folder: &GrafanaFolder) -> Result<()> {
         if !self.is_empty_folder(folder).await? {
             return Ok(());
         }
@@ -350,7 +356,7 @@ impl Grafana {
 
     /// Whether the folder contains neither dashboards nor library panels; if that cannot be read,
     /// it counts as not empty. Grafana itself keeps folders with alert rules.
-    async fn is_empty_folder(&self, folder: &Folder) -> Result<bool> {
+    async fn is_empty_folder(&self, folder: &GrafanaFolder) -> Result<bool> {
         let uid = escaped(&folder.uid);
         let has_uids = !self.is_before(FOLDERS_BY_UID);
         // Without a number, Grafana would look into the folder General.
@@ -378,9 +384,9 @@ impl Grafana {
         Ok(library.is_some_and(|library| library.result.total_count == Some(0)))
     }
 
-    pub(super) async fn folder(&self, title: &str) -> Result<Option<Folder>> {
+    pub(super) async fn folder(&self, title: &str) -> Result<Option<GrafanaFolder>> {
         let Elements(folders) = self.get("list the folders", "/api/folders?limit=1000").await?.unwrap_or_default();
-        Ok(folders.into_iter().find(|folder: &Folder| folder.title == title))
+        Ok(folders.into_iter().find(|folder: &GrafanaFolder| folder.title == title))
     }
 }
 

@@ -330,7 +330,7 @@ fn usable_version(ping: &Response) -> Result<String, ServerResponse<()>> {
 
 /// The body of an answer. InfluxDB reports a statement's error in its result, with status 200.
 #[derive(Deserialize)]
-struct Answer<S> {
+struct InfluxdbAnswer<S> {
     results: Vec<StatementResult<S>>,
 }
 
@@ -346,7 +346,7 @@ struct StatementResult<S> {
 /// # Errors
 /// InfluxDB's error for the first statement that failed; `None` if the body has another format.
 pub fn read<S: DeserializeOwned>(body: &[u8]) -> Result<Vec<Vec<S>>, Option<String>> {
-    let answer: Answer<S> = serde_json::from_slice(body).map_err(|_| None)?;
+    let answer: InfluxdbAnswer<S> = serde_json::from_slice(body).map_err(|_| None)?;
     let read = |result: StatementResult<S>| match result.error {
         Some(error) => Err(Some(excerpt(&error, 300))),
         None => Ok(result.series),

@@ -87,16 +87,16 @@ pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
 
 /// The server in one role, as a run without an engine finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct NativeServer {
     pub(crate) role: Role,
     /// Its address.
     pub(crate) url: ServerUrl,
-    pub(crate) answer: Answer,
+    pub(crate) answer: NativeAnswer,
 }
 
 /// The answer of a server at the usual address on loopback.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum NativeAnswer {
     /// No request was sent, because a setting names the server.
     Named,
     /// No server answers.
@@ -107,19 +107,19 @@ pub(crate) enum Answer {
     Unusable(String),
 }
 
-impl Found {
+impl NativeServer {
     fn describe(&self) -> String {
         let (title, url) = (self.role.title(), &self.url);
         match &self.answer {
-            Answer::Named => format!("{title} is at {url}"),
-            Answer::Usable(version) => format!("{title} {version} answers at {url}"),
-            Answer::Silent => format!("no {title} answers at {url}"),
-            Answer::Unusable(what) => format!("{} answers at {url}", what.trim_end_matches(',')),
+            NativeAnswer::Named => format!("{title} is at {url}"),
+            NativeAnswer::Usable(version) => format!("{title} {version} answers at {url}"),
+            NativeAnswer::Silent => format!("no {title} answers at {url}"),
+            NativeAnswer::Unusable(what) => format!("{} answers at {url}", what.trim_end_matches(',')),
         }
     }
 
     const fn is_usable(&self) -> bool {
-        matches!(self.answer, Answer::Named | Answer::Usable(_))
+        matches!(self.answer, NativeAnswer::Named | NativeAnswer::Usable(_))
     }
 }
 
@@ -128,18 +128,18 @@ impl Found {
 /// command that installs one, and `file` the path of Clipper's file and whether it has a table `[metrics]`.
 #[must_use]
 pub(crate) fn hint(
-    found: &[Found; 2],
+    found: &[NativeServer; 2],
     invocation: &Invocation,
     start: &str,
     install: Option<&str>,
     file: Option<(&str, bool)>,
     system: System,
 ) -> String {
-    let described = listed(&found.iter().map(Found::describe).collect::<Vec<_>>());
-    let typed = |url: &dyn Fn(&Found) -> String| -> String {
+    let described = listed(&found.iter().map(NativeServer::describe).collect::<Vec<_>>());
+    let typed = |url: &dyn Fn(&NativeServer) -> String| -> String {
         found.iter().map(|server| format!(" --{}-url {}", server.role, url(server))).collect()
     };
-    if found.iter().all(Found::is_usable) {
+    if found.iter().all(NativeServer::is_usable) {
         let command = invocation.command(&format!("up{}", typed(&|server| server.url.to_string())));
         let lines: String =
             found.iter().map(|server| format!("\n  {}_url = \"{}\"", server.role, server.url)).collect();
@@ -183,8 +183,8 @@ mod tests {
     use super::*;
     use crate::model::invocation::{GivenOption, Scope};
 
-    fn found(influxdb: Answer, grafana: Answer) -> [Found; 2] {
-        let server = |role: Role, answer| Found { role, url: ServerUrl::http("127.0.0.1", role.port()), answer };
+    fn found(influxdb: NativeAnswer, grafana: NativeAnswer) -> [NativeServer; 2] {
+        let server = |role: Role, answer| NativeServer { role, url: ServerUrl::http("127.0.0.1", role.port()), answer };
         [server(Role::Influxdb, influxdb), server(Role::Grafana, grafana)]
     }
 
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn two_usable_servers_give_the_command_and_the_lines_that_keep_it() {
-        let both = found(Answer::Usable("1.8.10".into()), Answer::Usable("12.1.0".into()));
+        let both = found(NativeAnswer::Usable("1.8.10".into()), NativeAnswer::Usable("12.1.0".into()));
         let hint = |file| hint(&both, &invocation(), "start it", None, file, System::Linux);
         assert_eq!(
             hint(None),
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn without_usable_servers_a_missing_engine_has_three_ways_and_a_stopped_one_its_start() {
-        let other = found(Answer::Unusable("InfluxDB 2.7.1, which is too new,".into()), Answer::Silent);
+        let other = found(NativeAnswer::Unusable("InfluxDB 2.7.1, which is too new,".into()), NativeAnswer::Silent);
         let hint = |install, system| hint(&other, &invocation(), "start it", install, None, system);
         assert_eq!(hint(None, System::Linux), "start it");
         let text = hint(Some("`sudo apt-get install docker.io`"), System::MacOs);

@@ -92,8 +92,8 @@ pub(crate) struct LogLine<'a> {
 
 /// A command that failed.
 #[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(crate) struct Failure {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Failure"))]
+pub(crate) struct ErrorDocument {
     pub(crate) schema: SchemaVersion,
     pub(crate) error: Failed,
 }

@@ -8,7 +8,7 @@ use crate::model::diagnosis::Diagnosis;
 use crate::model::event::{Event, Listener};
 use crate::model::export::Exported;
 use crate::model::instances::Instances;
-use crate::model::results::{BackedUp, Cleared, Failure, LogLine, SchemaVersion, Sent};
+use crate::model::results::{BackedUp, Cleared, ErrorDocument, LogLine, SchemaVersion, Sent};
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable_json;
@@ -66,7 +66,7 @@ enum Document<'a> {
     /// `logs`: one line of a server's log.
     LogLine(&'a LogLine<'a>),
     /// Any command that failed.
-    Failure(&'a Failure),
+    Failure(&'a ErrorDocument),
 }
 
 impl<'a> From<Output<'a>> for Document<'a> {

@@ -17,7 +17,7 @@ use crate::model::event::Listener;
 use crate::model::export::Exported;
 use crate::model::instances::Instances;
 use crate::model::plan::Plan;
-use crate::model::results::{BackedUp, Cleared, Failure, Sent};
+use crate::model::results::{BackedUp, Cleared, ErrorDocument, Sent};
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable;
@@ -45,7 +45,7 @@ pub(crate) enum Output<'a> {
     Sent(&'a Sent),
     /// `demo --clear` has removed points.
     Cleared(&'a Cleared),
-    Failed(&'a Failure),
+    Failed(&'a ErrorDocument),
 }
 
 /// Prints events and output. A closed standard output is an error only for commands that continue to write.

@@ -14,7 +14,7 @@ use crate::model::export::{Exported, FileChange};
 use crate::model::instances::{Instance, Member, MemberState};
 use crate::model::invocation::shell_word;
 use crate::model::plan::{Finding, Plan, Step};
-use crate::model::results::{BackedUp, Cleared, Failed, Failure, Seconds, Sent};
+use crate::model::results::{BackedUp, Cleared, ErrorDocument, Failed, Seconds, Sent};
 use crate::model::status::{Mode, ObjectState, ServerStatus, Status, StepStatus, UserDashboardStatus};
 use crate::model::text::{count, printable, printable_line};
 
@@ -87,7 +87,7 @@ fn exported(exported: &Exported) -> String {
 }
 
 /// An error with its hint.
-fn error(failure: &Failure, palette: Palette) -> String {
+fn error(failure: &ErrorDocument, palette: Palette) -> String {
     let Failed { message, hint, .. } = &failure.error;
     let mut text = format!("{} {}\n", palette.bad("error:"), printable(message));
     if !hint.is_empty() {

@@ -24,13 +24,13 @@ use crate::model::upgrade::Upgrade;
 
 /// The end of a plan, or of a run, that failed.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct RunFailure {
     /// The step that failed; `None` if no step failed: the plan was blocked, or the run ended after its steps.
     pub(super) step: Option<Step>,
     pub(super) error: Error,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for RunFailure {
     fn from(error: Error) -> Self {
         Self { step: None, error }
     }
@@ -57,7 +57,7 @@ impl Session {
         plan: &Plan,
         connections: &mut Connections,
         executed: &mut Vec<ExecutedStep>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RunFailure> {
         let result = self.apply_phases(plan, connections, executed).await;
         // The steps may have changed the files.
         connections.grafana.logins.files = None;
@@ -69,7 +69,7 @@ impl Session {
         plan: &Plan,
         connections: &mut Connections,
         executed: &mut Vec<ExecutedStep>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RunFailure> {
         let started = Notify::new();
         let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| *step == Step::StartContainer(Role::Grafana));
         let until = plan.until();
@@ -103,7 +103,7 @@ impl Session {
         connection: &mut Connection,
         done: &mut Vec<ExecutedStep>,
         grafana_started: Option<&Notify>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), RunFailure> {
         let timeout = self.stack.timeout;
         let mut deadline = Instant::now() + timeout;
         for (step, finding) in steps {
@@ -126,7 +126,7 @@ impl Session {
                     grafana.notify_one();
                 }
                 let error = self.explain(connection, error).await;
-                return Err(Failure { step: Some(step.clone()), error });
+                return Err(RunFailure { step: Some(step.clone()), error });
             }
             let time = started.elapsed();
             self.listener.on(Event::Done(step, time));

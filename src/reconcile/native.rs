@@ -11,7 +11,7 @@ use crate::http::{Http, PROBE};
 use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
-use crate::model::native::{Answer, Found};
+use crate::model::native::{NativeAnswer, NativeServer};
 use crate::model::observed::ServerResponse;
 use crate::model::role::Role;
 use crate::model::stack::{Service, Stack};
@@ -20,15 +20,15 @@ use crate::model::stack::{Service, Stack};
 ///
 /// # Errors
 /// If no client can be created.
-pub(crate) async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Result<[Found; 2]> {
+pub(crate) async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Result<[NativeServer; 2]> {
     let (influxdb, grafana) =
         join(native(stack, Role::Influxdb, listener), native(stack, Role::Grafana, listener)).await;
     Ok([influxdb?, grafana?])
 }
 
-async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Result<Found> {
+async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Result<NativeServer> {
     let port = match stack.service(role) {
-        Service::External { url } => return Ok(Found { role, url: url.clone(), answer: Answer::Named }),
+        Service::External { url } => return Ok(NativeServer { role, url: url.clone(), answer: NativeAnswer::Named }),
         Service::Container(spec) => spec.config.publish.port(),
     };
     let url = ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port);
@@ -38,10 +38,12 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
         Role::Grafana => Grafana::new(http, grafana::Choice::OfAccount).health(PROBE).await,
     };
     let answer = match probe {
-        ServerResponse::Answering(()) | ServerResponse::Refusing(_) => Answer::Usable(version.unwrap_or_default()),
-        ServerResponse::Unusable(what) => Answer::Unusable(what),
-        ServerResponse::Starting(why) => Answer::Unusable(format!("a server that is {why}")),
-        ServerResponse::Silent(_) | ServerResponse::Unasked | ServerResponse::NotTheContainer => Answer::Silent,
+        ServerResponse::Answering(()) | ServerResponse::Refusing(_) => {
+            NativeAnswer::Usable(version.unwrap_or_default())
+        }
+        ServerResponse::Unusable(what) => NativeAnswer::Unusable(what),
+        ServerResponse::Starting(why) => NativeAnswer::Unusable(format!("a server that is {why}")),
+        ServerResponse::Silent(_) | ServerResponse::Unasked | ServerResponse::NotTheContainer => NativeAnswer::Silent,
     };
-    Ok(Found { role, url, answer })
+    Ok(NativeServer { role, url, answer })
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::apply::Failure;
+use super::apply::RunFailure;
 use super::connection::Connections;
 use super::retries::Retries;
 use super::status::summarize;
@@ -51,7 +51,7 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
 }
 
 /// Rolls back to the previous image if another one is being tried, and returns the error to report.
-async fn undo_upgrade(session: &Session, failure: Failure, confirm: &impl AsyncFn(&str) -> Result<()>) -> Error {
+async fn undo_upgrade(session: &Session, failure: RunFailure, confirm: &impl AsyncFn(&str) -> Result<()>) -> Error {
     let refused = session.refuse_upgrade(&failure).await;
     let error = failure.error;
     let (before, upgrade) = match refused {
@@ -81,7 +81,7 @@ async fn converge(
     session: &Session,
     options: UpOptions,
     confirm: &impl AsyncFn(&str) -> Result<()>,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, RunFailure> {
     let (stack, started) = (session.stack(), Instant::now());
     let mut options = options;
     let mut confirmed: Vec<Question> = Vec::new();
@@ -112,8 +112,8 @@ async fn converge(
                 session.warn_about_ipv6(role).await;
             }
         }
-        if let Err(Failure { step, error }) = session.try_apply(&plan, &mut connections, &mut executed).await {
-            retries.after(error).await.map_err(|error| Failure { step, error })?;
+        if let Err(RunFailure { step, error }) = session.try_apply(&plan, &mut connections, &mut executed).await {
+            retries.after(error).await.map_err(|error| RunFailure { step, error })?;
             continue;
         }
         options = options.after(&plan);
@@ -121,7 +121,7 @@ async fn converge(
             // The server answers, but not every request.
             if waiting.get_or_insert_with(Instant::now).elapsed() >= stack.timeout {
                 let step = plan.executable().find(|step| matches!(step, Step::AwaitAnswer(_))).cloned();
-                return Err(Failure { step, error: not_converged(stack, &plan, started) });
+                return Err(RunFailure { step, error: not_converged(stack, &plan, started) });
             }
             pause(&mut retries.backoff).await;
             continue;

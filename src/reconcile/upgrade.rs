@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::apply::Failure;
+use super::apply::RunFailure;
 use super::connection::Connection;
 use super::{Depth, Session};
 use crate::backoff::pause;
@@ -66,7 +66,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub(super) async fn refuse_upgrade(&self, failure: &Failure) -> Result<Option<(Self, Upgrade)>> {
+    pub(super) async fn refuse_upgrade(&self, failure: &RunFailure) -> Result<Option<(Self, Upgrade)>> {
         if self.docker.is_none() || !blames_server(failure) {
             return Ok(None);
         }
@@ -116,8 +116,8 @@ fn refusable(stack: &Stack, seen: &Observed) -> Option<Upgrade> {
 
 /// Whether the error means that Grafana's image does not work or could not be tried. A rejected
 /// login and failures outside Grafana say nothing about its image.
-fn blames_server(failure: &Failure) -> bool {
-    let Failure { step, error } = failure;
+fn blames_server(failure: &RunFailure) -> bool {
+    let RunFailure { step, error } = failure;
     let grafana = Role::Grafana;
     let is_of_server = match error {
         Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => true,
@@ -147,7 +147,7 @@ fn blames_server(failure: &Failure) -> bool {
 }
 
 /// Whether the new image was not started because its database could not be copied at the moment.
-fn is_untried(failure: &Failure) -> bool {
+fn is_untried(failure: &RunFailure) -> bool {
     matches!(failure.step, Some(Step::CopyDatabase { .. }))
         && !matches!(failure.error, Error::Docker { refusal: Refusal::UnexpectedFile, .. })
 }

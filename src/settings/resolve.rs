@@ -20,7 +20,7 @@ pub(super) enum Origin {
     Memory { from_file: bool },
 }
 
-struct Value {
+struct ResolvedValue {
     text: String,
     origin: Origin,
 }
@@ -30,7 +30,7 @@ pub(super) struct Resolved<'a> {
     pub(super) inputs: &'a Inputs,
     pub(super) engine: &'a EngineFacts,
     pub(super) memory: &'a Memory,
-    values: BTreeMap<Setting, Value>,
+    values: BTreeMap<Setting, ResolvedValue>,
     /// The remembered user of Grafana's container.
     pub(super) previous_user: Option<String>,
     /// `None` if no engine is used.
@@ -73,10 +73,10 @@ impl Resolved<'_> {
 pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &'a Memory) -> Resolved<'a> {
     let (previous, lost) = recall(inputs, memory);
     let value = |key: &Key| Some((key.setting, value(key, inputs, &previous)?));
-    let mut values: BTreeMap<Setting, Value> = TABLE.iter().filter_map(value).collect();
+    let mut values: BTreeMap<Setting, ResolvedValue> = TABLE.iter().filter_map(value).collect();
     // After alerts were set once, their absence is remembered as `false`, so that remaining rules are found.
     if previous.contains_key(Setting::Alerts.key().option) {
-        let off = || Value { text: "false".into(), origin: Origin::Memory { from_file: false } };
+        let off = || ResolvedValue { text: "false".into(), origin: Origin::Memory { from_file: false } };
         values.entry(Setting::Alerts).or_insert_with(off);
     }
     let mut to_remember: BTreeMap<String, Remembered> = values.iter().filter_map(remembered).collect();
@@ -108,16 +108,16 @@ pub(super) fn resolve<'a>(inputs: &'a Inputs, engine: &'a EngineFacts, memory: &
 }
 
 /// One setting's value by precedence. An empty option means no value, and overrides the sources below it.
-fn value(key: &Key, inputs: &Inputs, previous: &BTreeMap<String, Remembered>) -> Option<Value> {
+fn value(key: &Key, inputs: &Inputs, previous: &BTreeMap<String, Remembered>) -> Option<ResolvedValue> {
     if let Some((text, origin)) = inputs.supplied(key.setting) {
-        return (!text.is_empty()).then(|| Value { text: text.into(), origin });
+        return (!text.is_empty()).then(|| ResolvedValue { text: text.into(), origin });
     }
     let Remembered { value, from_file } = previous.get(key.option).filter(|_| key.remembered)?;
     let is_dropped = *from_file && inputs.file.is_some();
-    (!is_dropped).then(|| Value { text: value.clone(), origin: Origin::Memory { from_file: *from_file } })
+    (!is_dropped).then(|| ResolvedValue { text: value.clone(), origin: Origin::Memory { from_file: *from_file } })
 }
 
-fn remembered((setting, value): (&Setting, &Value)) -> Option<(String, Remembered)> {
+fn remembered((setting, value): (&Setting, &ResolvedValue)) -> Option<(String, Remembered)> {
     let from_file = matches!(value.origin, Origin::File | Origin::Memory { from_file: true });
     let key = setting.key();
     key.remembered.then(|| (key.option.to_string(), Remembered { value: value.text.clone(), from_file }))

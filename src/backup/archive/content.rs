@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 
-use super::format::{Facts, Files, Folder, INDEX, MOST_FILES, expect_size, invalid};
+use super::format::{ArchiveFolder, Facts, Files, INDEX, MOST_FILES, expect_size, invalid};
 use crate::engine::files::DATABASE_FILES;
 
 #[derive(Default)]
@@ -19,7 +19,7 @@ impl Content {
     /// Records a file, and parses it if it is InfluxDB's own list. `copy` passes its content on.
     pub(super) fn add(
         &mut self,
-        folder: Folder,
+        folder: ArchiveFolder,
         name: &str,
         size: u64,
         content: &mut impl Read,
@@ -34,7 +34,7 @@ impl Content {
             return Err(invalid(format!("there are two files {path}")));
         }
         let mut hashing = Hashing::new(content);
-        if folder == Folder::Influxdb && name.ends_with(INDEX) {
+        if folder == ArchiveFolder::Influxdb && name.ends_with(INDEX) {
             let mut text = Vec::new();
             hashing.read_to_end(&mut text)?;
             let index =
@@ -63,13 +63,13 @@ impl Content {
             Some(_) => Ok(()),
             None => Err(io::Error::other(format!("{path} is missing"))),
         };
-        expect(format!("{}/{}", Folder::Grafana.name(), DATABASE_FILES[0]))?;
+        expect(format!("{}/{}", ArchiveFolder::Grafana.name(), DATABASE_FILES[0]))?;
         let Some(index) = &self.index else {
             return Err(io::Error::other("the list of InfluxDB's files is missing"));
         };
         let mut found = Vec::new();
         for entry in index.files.iter().flatten().chain([&index.meta]) {
-            expect(format!("{}/{}", Folder::Influxdb.name(), entry.file_name))?;
+            expect(format!("{}/{}", ArchiveFolder::Influxdb.name(), entry.file_name))?;
             found.extend(Some(&entry.database).filter(|name| !matches!(name.as_str(), "" | "_internal")).cloned());
         }
         Ok(found)

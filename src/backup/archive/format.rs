@@ -23,7 +23,7 @@ const INFLUXDB_FILES: [&str; 3] = [INDEX, ".meta", ".tar.gz"];
 pub(super) const INDEX: &str = ".manifest";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Folder {
+pub(crate) enum ArchiveFolder {
     /// InfluxDB's portable backup.
     Influxdb,
     /// Grafana's database.
@@ -32,7 +32,7 @@ pub(crate) enum Folder {
     Own,
 }
 
-impl Folder {
+impl ArchiveFolder {
     pub(super) const ALL: [Self; 3] = [Self::Influxdb, Self::Grafana, Self::Own];
 
     #[must_use]
@@ -90,7 +90,7 @@ pub(crate) struct Manifest {
 
 /// The last entry of an archive.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Document {
+pub(super) struct LastEntry {
     pub(super) format: u64,
     #[serde(flatten)]
     pub(super) manifest: Manifest,

@@ -10,7 +10,7 @@ mod read;
 mod samples;
 mod write;
 
-pub(crate) use self::format::{Folder, Manifest};
-pub(crate) use self::read::Target;
+pub(crate) use self::format::{ArchiveFolder, Manifest};
+pub(crate) use self::read::RestoreTarget;
 pub use self::read::Verified;
 pub(crate) use self::write::{New, Part, expect_free};

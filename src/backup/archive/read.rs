@@ -10,7 +10,8 @@ use tokio::sync::mpsc::Sender;
 
 use super::content::{Content, Hashing};
 use super::format::{
-    Document, FORMAT, Files, Folder, Format, MANIFEST, MANIFEST_LIMIT, Manifest, expect_size, header, invalid, is_plain,
+    ArchiveFolder, FORMAT, Files, Format, LastEntry, MANIFEST, MANIFEST_LIMIT, Manifest, expect_size, header, invalid,
+    is_plain,
 };
 use crate::engine::tar_stream::Entries;
 use crate::error::{Error, Result};
@@ -66,7 +67,7 @@ impl Verified {
                 excerpt(&format.to_string(), 20)
             )));
         }
-        let Document { manifest, files, .. } = serde_json::from_slice(&document).map_err(unknown)?;
+        let LastEntry { manifest, files, .. } = serde_json::from_slice(&document).map_err(unknown)?;
         if files != content.files {
             return Err(bad("was altered: its files do not match its manifest".into()));
         }
@@ -84,7 +85,12 @@ impl Verified {
     ///
     /// # Errors
     /// [`Error::Io`] if the archive cannot be read. A closed receiver is not an error.
-    pub(crate) fn extract(&self, folder: Folder, into: &Target, sink: Sender<io::Result<Vec<u8>>>) -> Result<()> {
+    pub(crate) fn extract(
+        &self,
+        folder: ArchiveFolder,
+        into: &RestoreTarget,
+        sink: Sender<io::Result<Vec<u8>>>,
+    ) -> Result<()> {
         let mut out = tar::Builder::new(Chunks { sink, bytes: Vec::with_capacity(CHUNK), is_broken: false });
         let result = self.extract_into(&mut out, folder, into);
         match result {
@@ -100,7 +106,12 @@ impl Verified {
         }
     }
 
-    fn extract_into(&self, out: &mut tar::Builder<Chunks>, folder: Folder, into: &Target) -> io::Result<()> {
+    fn extract_into(
+        &self,
+        out: &mut tar::Builder<Chunks>,
+        folder: ArchiveFolder,
+        into: &RestoreTarget,
+    ) -> io::Result<()> {
         let mut entries = Entries::new(expanded(&self.file)?);
         let place = |mut header: tar::Header, mode: u32| {
             header.set_mode(mode);
@@ -172,10 +183,10 @@ fn verify(file: &File) -> io::Result<(Content, Option<Vec<u8>>)> {
 
 /// The folder and name of a file in an archive. Earlier versions also packed stray files next to
 /// those of clipper-metrics, which are verified but not extracted.
-fn split(path: &str) -> Option<(Folder, &str)> {
+fn split(path: &str) -> Option<(ArchiveFolder, &str)> {
     let (folder, name) = path.split_once('/')?;
-    let folder = Folder::ALL.into_iter().find(|one| one.name() == folder)?;
-    let is_stray = folder == Folder::Own && is_plain(name);
+    let folder = ArchiveFolder::ALL.into_iter().find(|one| one.name() == folder)?;
+    let is_stray = folder == ArchiveFolder::Own && is_plain(name);
     (folder.admits(name) || is_stray).then_some((folder, name))
 }
 
@@ -205,7 +216,7 @@ impl<R: Read> Read for Limited<R> {
 
 /// The place and attributes of extracted files.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Target {
+pub(crate) struct RestoreTarget {
     /// The folder to create for them.
     pub(crate) folder: Option<&'static str>,
     /// User and group.
@@ -268,8 +279,8 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let into = Target { folder: Some("r"), owner: (5, 6), folder_mode: 0o777, file_mode: 0o644 };
-        let bytes = extracted(&Verified::open(&path).unwrap(), Folder::Influxdb, into).unwrap();
+        let into = RestoreTarget { folder: Some("r"), owner: (5, 6), folder_mode: 0o777, file_mode: 0o644 };
+        let bytes = extracted(&Verified::open(&path).unwrap(), ArchiveFolder::Influxdb, into).unwrap();
         let mut archive = tar::Archive::new(&bytes[..]);
         let found: Vec<_> = archive
             .entries()
@@ -299,7 +310,7 @@ mod tests {
         let verified = Verified::open(&path).unwrap();
         std::fs::rename(&path, folder.path().join("b")).unwrap();
         std::fs::write(&path, b"something else").unwrap();
-        let bytes = extracted(&verified, Folder::Grafana, PLAIN).unwrap();
+        let bytes = extracted(&verified, ArchiveFolder::Grafana, PLAIN).unwrap();
         assert_eq!(&bytes[BLOCK..BLOCK + 2], b"db");
         // A file that is overwritten in place no longer matches its digest.
         let other = folder.path().join("other");
@@ -310,7 +321,7 @@ mod tests {
         )
         .unwrap();
         std::fs::write(folder.path().join("b"), std::fs::read(&other).unwrap()).unwrap();
-        let error = extracted(&verified, Folder::Grafana, PLAIN).unwrap_err();
+        let error = extracted(&verified, ArchiveFolder::Grafana, PLAIN).unwrap_err();
         assert!(error.to_string().contains("changed after it was verified"), "{error}");
     }
 
@@ -331,7 +342,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         written_beside(folder.path(), &bytes).unwrap();
         let verified = Verified::open(&folder.path().join("a")).unwrap();
-        let found = extracted(&verified, Folder::Influxdb, PLAIN).unwrap();
+        let found = extracted(&verified, ArchiveFolder::Influxdb, PLAIN).unwrap();
         let mut archive = tar::Archive::new(&found[..]);
         let mut text = String::new();
         archive.entries().unwrap().nth(2).unwrap().unwrap().read_to_string(&mut text).unwrap();
@@ -420,7 +431,7 @@ mod tests {
             ("grafana-own/version", EntryType::Regular, b"12.4.10"),
         ];
         std::fs::write(file.path(), crafted(&[&WHOLE[..], &own].concat(), b"")).unwrap();
-        let bytes = extracted(&Verified::open(file.path()).unwrap(), Folder::Own, PLAIN).unwrap();
+        let bytes = extracted(&Verified::open(file.path()).unwrap(), ArchiveFolder::Own, PLAIN).unwrap();
         let mut archive = tar::Archive::new(&bytes[..]);
         let paths = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
         assert_eq!(paths.collect::<Vec<_>>(), [Path::new("version")]);

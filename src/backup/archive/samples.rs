@@ -8,8 +8,8 @@ use flate2::write::GzEncoder;
 use tar::EntryType;
 
 use super::content::Hashing;
-use super::format::{Document, FORMAT, Facts, Files, MANIFEST, header};
-use super::{Folder, Manifest, New, Part, Target, Verified};
+use super::format::{FORMAT, Facts, Files, LastEntry, MANIFEST, header};
+use super::{ArchiveFolder, Manifest, New, Part, RestoreTarget, Verified};
 use crate::error::Result;
 use crate::model::stack::Remembered;
 
@@ -50,7 +50,7 @@ pub(super) fn written(path: &Path) -> Result<u64> {
 /// Two parts followed by padding, as an engine sends them.
 pub(super) fn written_of(path: &Path, influxdb: &[u8], grafana: &[u8]) -> Result<u64> {
     let (sender, parts) = tokio::sync::mpsc::channel(64);
-    for (folder, bytes) in [(Folder::Influxdb, influxdb), (Folder::Grafana, grafana)] {
+    for (folder, bytes) in [(ArchiveFolder::Influxdb, influxdb), (ArchiveFolder::Grafana, grafana)] {
         sender.blocking_send(Part::Below(folder)).unwrap();
         for chunk in bytes.chunks(50_000) {
             sender.blocking_send(Part::Bytes(chunk.to_vec())).unwrap();
@@ -60,7 +60,7 @@ pub(super) fn written_of(path: &Path, influxdb: &[u8], grafana: &[u8]) -> Result
     New::create(path)?.write(&manifest(), parts)
 }
 
-pub(super) fn extracted(archive: &Verified, folder: Folder, into: Target) -> Result<Vec<u8>> {
+pub(super) fn extracted(archive: &Verified, folder: ArchiveFolder, into: RestoreTarget) -> Result<Vec<u8>> {
     let (sink, mut chunks) = tokio::sync::mpsc::channel(64);
     archive.extract(folder, &into, sink)?;
     let mut bytes = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn extracted(archive: &Verified, folder: Folder, into: Target) -> Res
     Ok(bytes)
 }
 
-pub(super) const PLAIN: Target = Target { folder: None, owner: (0, 0), folder_mode: 0, file_mode: 0 };
+pub(super) const PLAIN: RestoreTarget = RestoreTarget { folder: None, owner: (0, 0), folder_mode: 0, file_mode: 0 };
 
 /// InfluxDB's list if every database is empty.
 pub(super) const EMPTY: &[u8] = br#"{"files": null, "meta": {"fileName": "b.meta"}}"#;
@@ -113,7 +113,7 @@ pub(super) fn crafted(entries: &[(&str, EntryType, &[u8])], behind: &[u8]) -> Ve
         let facts = Facts { size: content.len() as u64, sha256: hashing.digest() };
         files.insert((*path).to_string(), facts);
     }
-    let document = Document { format: FORMAT, manifest: manifest(), files };
+    let document = LastEntry { format: FORMAT, manifest: manifest(), files };
     let text = serde_json::to_vec(&document).unwrap();
     builder.append(&header(MANIFEST, text.len() as u64).unwrap(), &text[..]).unwrap();
     let mut plain = builder.into_inner().unwrap();

@@ -9,7 +9,9 @@ use tempfile::NamedTempFile;
 use tokio::sync::mpsc::Receiver;
 
 use super::content::Content;
-use super::format::{Document, FORMAT, Folder, MANIFEST, MANIFEST_LIMIT, Manifest, expect_size, header, invalid};
+use super::format::{
+    ArchiveFolder, FORMAT, LastEntry, MANIFEST, MANIFEST_LIMIT, Manifest, expect_size, header, invalid,
+};
 use crate::engine::tar_stream::{BLOCK, Entries, Entry, Kind, NotRegular, not_regular};
 use crate::error::{Error, Refusal, Result};
 use crate::model::text::excerpt;
@@ -17,7 +19,7 @@ use crate::model::text::excerpt;
 /// A part of an archive being written.
 pub(crate) enum Part {
     /// The following bytes are a tar archive whose files go into this folder.
-    Below(Folder),
+    Below(ArchiveFolder),
     /// Bytes of that tar archive.
     Bytes(Vec<u8>),
     /// Everything was sent; without this part, the archive is incomplete.
@@ -66,7 +68,7 @@ impl New {
         let holding = content.databases().map_err(&io)?;
         manifest.databases = manifest.databases.into_keys().map(|name| (name, false)).collect();
         manifest.databases.extend(holding.into_iter().map(|name| (name, true)));
-        let document = Document { format: FORMAT, manifest, files: content.files };
+        let document = LastEntry { format: FORMAT, manifest, files: content.files };
         let text = serde_json::to_vec(&document).map_err(|why| io(why.into()))?;
         let size = text.len() as u64;
         expect_size(MANIFEST, size, MANIFEST_LIMIT).map_err(&io)?;
@@ -124,7 +126,7 @@ pub(crate) fn expect_free(path: &Path) -> Result<()> {
 }
 
 fn copy_below<W: Write>(
-    folder: Folder,
+    folder: ArchiveFolder,
     from: &mut Parts,
     archive: &mut tar::Builder<W>,
     content: &mut Content,
@@ -151,19 +153,19 @@ fn copy_below<W: Write>(
 }
 
 /// Whether an entry from a container belongs in the archive. A link instead of a file contains no data.
-fn is_wanted(folder: Folder, entry: &Entry) -> io::Result<bool> {
+fn is_wanted(folder: ArchiveFolder, entry: &Entry) -> io::Result<bool> {
     let is_top = !entry.path.contains('/');
     match folder {
-        Folder::Influxdb | Folder::Own if is_top => match &entry.kind {
+        ArchiveFolder::Influxdb | ArchiveFolder::Own if is_top => match &entry.kind {
             Kind::Folder => Ok(false),
             Kind::File => Err(invalid(format!("{} is a file, not a directory", entry.path))),
             Kind::Other(what) => Err(invalid(format!("{} is {what}, not a directory", entry.path))),
         },
         // The directory belongs to the instance, and stray files in it are not part of a backup.
-        Folder::Own if !folder.admits(entry.name()) => Ok(false),
+        ArchiveFolder::Own if !folder.admits(entry.name()) => Ok(false),
         _ if folder.admits(entry.name()) => entry.expect_file().map(|()| true),
         // Podman follows links, and returns a link's target under its own name.
-        Folder::Grafana if is_top => {
+        ArchiveFolder::Grafana if is_top => {
             Err(not_regular("a file of Grafana's database", &format!("a link to {}", excerpt(&entry.path, 100))))
         }
         _ => Err(invalid(format!("{} is not part of a backup", excerpt(&entry.path, 100)))),
@@ -175,7 +177,7 @@ struct Parts {
     received: Receiver<Part>,
     bytes: Vec<u8>,
     at: usize,
-    next: Option<Folder>,
+    next: Option<ArchiveFolder>,
     is_whole: bool,
     /// The number of zeros at the end of the bytes read so far.
     zeros: usize,
@@ -183,7 +185,7 @@ struct Parts {
 
 impl Parts {
     /// The folder of the next part, if there is one.
-    fn begin(&mut self) -> Option<Folder> {
+    fn begin(&mut self) -> Option<ArchiveFolder> {
         if self.is_whole {
             return None;
         }
@@ -244,7 +246,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let (sender, parts) = tokio::sync::mpsc::channel(64);
-        sender.blocking_send(Part::Below(Folder::Grafana)).unwrap();
+        sender.blocking_send(Part::Below(ArchiveFolder::Grafana)).unwrap();
         sender.blocking_send(Part::Bytes(tar_of(&[("grafana.db", b"db")]))).unwrap();
         drop(sender);
         assert!(New::create(&path).unwrap().write(&manifest(), parts).is_err());
@@ -308,8 +310,11 @@ mod tests {
             let (sender, parts) = tokio::sync::mpsc::channel(64);
             let influxdb = tar_of(&[("d/b.meta", b"b"), ("d/c.manifest", EMPTY)]);
             let grafana = tar_of(&[("grafana.db", b"db")]);
-            for (folder, bytes) in [(Folder::Influxdb, &influxdb[..]), (Folder::Grafana, &grafana), (Folder::Own, own)]
-            {
+            for (folder, bytes) in [
+                (ArchiveFolder::Influxdb, &influxdb[..]),
+                (ArchiveFolder::Grafana, &grafana),
+                (ArchiveFolder::Own, own),
+            ] {
                 sender.blocking_send(Part::Below(folder)).unwrap();
                 sender.blocking_send(Part::Bytes(bytes.to_vec())).unwrap();
             }
@@ -336,7 +341,9 @@ mod tests {
         written(&path).unwrap();
         let (sender, parts) = tokio::sync::mpsc::channel(8);
         let influxdb = tar_of(&[("d/b.meta", b"b"), ("d/c.manifest", EMPTY)]);
-        for (folder, bytes) in [(Folder::Influxdb, influxdb), (Folder::Grafana, tar_of(&[("grafana.db", b"db")]))] {
+        for (folder, bytes) in
+            [(ArchiveFolder::Influxdb, influxdb), (ArchiveFolder::Grafana, tar_of(&[("grafana.db", b"db")]))]
+        {
             sender.blocking_send(Part::Below(folder)).unwrap();
             sender.blocking_send(Part::Bytes(bytes)).unwrap();
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Examination, Target, look_at};
+use super::{Examination, WriteTarget, look_at};
 use crate::error::Error;
 use crate::grafana::Grafana;
 use crate::grafana::panels::Opened;
@@ -27,7 +27,7 @@ const VARIABLE: Check = Check::new("variable", "variable");
 
 impl Examination<'_> {
     /// Checks the way from the database to the panels.
-    pub(super) async fn follow_through_grafana(&mut self, target: &Target, status: &Status, is_stored: bool) {
+    pub(super) async fn follow_through_grafana(&mut self, target: &WriteTarget, status: &Status, is_stored: bool) {
         let stack = self.session.stack();
         let grafana = match self.session.grafana(&mut self.connections.grafana).await {
             Ok(grafana) => grafana,
@@ -76,7 +76,7 @@ impl Examination<'_> {
         }
     }
 
-    async fn query(&self, grafana: &Grafana, target: &Target, status: &Status, is_askable: bool) -> CheckOutcome {
+    async fn query(&self, grafana: &Grafana, target: &WriteTarget, status: &Status, is_askable: bool) -> CheckOutcome {
         let stack = self.session.stack();
         if let Some(why) = &status.data_source.query_error {
             let hint = if status.data_source.state == ObjectState::InSync {

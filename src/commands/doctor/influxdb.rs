@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Examination, Target, look_at};
+use super::{Examination, WriteTarget, look_at};
 use crate::engine::Forward;
 use crate::error::{Error, Result};
 use crate::influxdb::{Influxdb, PROBE_TIMEOUT};
@@ -25,7 +25,7 @@ pub(super) const FIELD_TYPES: Check = Check::new("field_types", "field types");
 
 impl Examination<'_> {
     /// Checks the way from Clipper to the database, and returns whether the database contains the probe.
-    pub(super) async fn follow_to_influxdb(&mut self, target: &Target, status: &Status) -> Result<bool> {
+    pub(super) async fn follow_to_influxdb(&mut self, target: &WriteTarget, status: &Status) -> Result<bool> {
         let stack = self.session.stack();
         let is_far = target.url.is_loopback() && stack.container(Role::Influxdb).is_some();
         if let (EngineLocation::Elsewhere(host), true, None) = (&stack.engine, is_far, self.from) {
@@ -99,7 +99,7 @@ impl Examination<'_> {
     }
 
     /// InfluxDB, reached from inside a container's network.
-    async fn ask_from_inside(&mut self, container: &str, target: &Target) -> Result<Influxdb> {
+    async fn ask_from_inside(&mut self, container: &str, target: &WriteTarget) -> Result<Influxdb> {
         let stack = self.session.stack();
         let docker = self.session.docker()?;
         let image = match stack.container(Role::Influxdb) {
@@ -119,7 +119,7 @@ impl Examination<'_> {
     }
 
     /// The address of the requests, and the container that they come from.
-    fn place(&self, target: &Target) -> String {
+    fn place(&self, target: &WriteTarget) -> String {
         match self.from {
             Some(container) => format!("{}, seen from container {container}", target.address()),
             None => target.address(),
@@ -127,7 +127,7 @@ impl Examination<'_> {
     }
 
     /// The outcome if no server answers.
-    fn silent(&self, target: &Target, status: &Status, why: &str) -> CheckOutcome {
+    fn silent(&self, target: &WriteTarget, status: &Status, why: &str) -> CheckOutcome {
         let stack = self.session.stack();
         if let Some(container) = self.from {
             let inside = self.forward.as_ref().and_then(Forward::failure).unwrap_or_else(|| why.to_string());
@@ -172,7 +172,7 @@ impl Examination<'_> {
     }
 
     /// The hint if the address in Clipper's file leads to no server, or to another one.
-    fn correct_address(&self, target: &Target, status: &Status, otherwise: &str) -> String {
+    fn correct_address(&self, target: &WriteTarget, status: &Status, otherwise: &str) -> String {
         let stack = self.session.stack();
         let real = stack.url(Role::Influxdb);
         let answers = status.influxdb.state == ServerState::Answering;
@@ -193,7 +193,7 @@ impl Examination<'_> {
     }
 
     /// Checks that the database of the dashboard contains the probe.
-    async fn read_back(&self, influxdb: &Influxdb, target: &Target, status: &Status) -> CheckOutcome {
+    async fn read_back(&self, influxdb: &Influxdb, target: &WriteTarget, status: &Status) -> CheckOutcome {
         let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
         let own = if status.influxdb.state == ServerState::Answering {
             found(self.session.influxdb(&self.connections.influxdb)).await
@@ -242,7 +242,7 @@ impl Examination<'_> {
 
 async fn database(
     is_there: bool,
-    target: &Target,
+    target: &WriteTarget,
     stack: &Stack,
     status: &Status,
     influxdb: &Influxdb,
@@ -269,7 +269,7 @@ async fn database(
 async fn refused_write(
     failure: WriteFailure,
     why: &str,
-    target: &Target,
+    target: &WriteTarget,
     stack: &Stack,
     influxdb: &Influxdb,
 ) -> CheckOutcome {
@@ -307,7 +307,7 @@ async fn refused_write(
     }
 }
 
-fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
+fn another_influxdb(target: &WriteTarget, status: &Status) -> CheckOutcome {
     CheckOutcome::failed(
         format!(
             "Clipper writes to another InfluxDB: the server at {} is not the one that Grafana reads, at {}",
@@ -319,7 +319,7 @@ fn another_influxdb(target: &Target, status: &Status) -> CheckOutcome {
 }
 
 /// The outcome if the default retention policy drops current points.
-async fn retention(influxdb: &Influxdb, target: &Target, why: Option<&str>) -> CheckOutcome {
+async fn retention(influxdb: &Influxdb, target: &WriteTarget, why: Option<&str>) -> CheckOutcome {
     let (database, statement) = (&target.database, quoted(&target.database));
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
     match influxdb.default_retention(database).await.ok().flatten() {
@@ -341,7 +341,7 @@ async fn retention(influxdb: &Influxdb, target: &Target, why: Option<&str>) -> C
 }
 
 /// The outcome if InfluxDB accepted a point and does not return it.
-async fn dropped(influxdb: &Influxdb, target: &Target) -> CheckOutcome {
+async fn dropped(influxdb: &Influxdb, target: &WriteTarget) -> CheckOutcome {
     match influxdb.default_retention(&target.database).await {
         Ok(Some(policy)) if policy.duration != "0s" => retention(influxdb, target, None).await,
         _ => CheckOutcome::failed(

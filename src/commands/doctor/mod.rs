@@ -77,14 +77,14 @@ async fn doctor(session: &Session, from: Option<&str>, stop: impl Future<Output 
 }
 
 /// Where Clipper writes, as far as that is known.
-struct Target {
+struct WriteTarget {
     url: ServerUrl,
     database: String,
     /// Clipper's file names it.
     from_file: bool,
 }
 
-impl Target {
+impl WriteTarget {
     fn new(stack: &Stack, seen: &Observed, from: Option<&str>) -> Self {
         // Inside the instance's network, InfluxDB is reached by its container's name and its own port.
         let inside = from.and_then(|_| stack.container(Role::Influxdb));
@@ -135,7 +135,7 @@ impl Examination<'_> {
         let status = crate::reconcile::summarize(session, &mut self.connections, &seen, &plan, false).await?;
         let observing = started.elapsed();
         status.exposures.iter().for_each(|warning| listener.on(Event::Warning(warning)));
-        let target = Target::new(stack, &seen, self.from);
+        let target = WriteTarget::new(stack, &seen, self.from);
         let named = status::named_models(stack, &seen);
 
         let (settings, may_write) = clipper_settings(stack, &target, &named);
@@ -202,7 +202,7 @@ impl Examination<'_> {
 }
 
 /// Checks where Clipper's file leads, and whether a write there makes sense.
-fn clipper_settings(stack: &Stack, target: &Target, named: &[String]) -> (CheckOutcome, bool) {
+fn clipper_settings(stack: &Stack, target: &WriteTarget, named: &[String]) -> (CheckOutcome, bool) {
     // The address in the file may be a proxy that Clipper can use.
     if let Some(why) = clipper_file::beyond_clipper(stack).filter(|_| !target.from_file) {
         let hint = "pass Clipper's file with -c if it names a proxy, or omit --influxdb-url to use a container";
@@ -234,7 +234,7 @@ fn look_at(stack: &Stack, role: Role) -> String {
 }
 
 /// Checks the reports that Clipper has sent.
-fn clipper_reports(reports: &Reports, stack: &Stack, target: &Target, named: &[String]) -> CheckOutcome {
+fn clipper_reports(reports: &Reports, stack: &Stack, target: &WriteTarget, named: &[String]) -> CheckOutcome {
     let check_clipper = || {
         format!(
             "check that Clipper is running and writes to {}; if it runs in a container: `{}`",

@@ -1,6 +1,6 @@
 //! The blockers of a server: facts that only the user can change, in the order in which they are reported.
 
-use super::server::Context;
+use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
 use crate::model::image::ImageRef;
 use crate::model::native::{System, installation};
@@ -13,8 +13,8 @@ use crate::model::stack::{DesiredContainer, Pull, Stack};
 use crate::model::version::Version;
 
 /// The blocker that prevents all work on the container.
-pub(super) fn blocker<S>(context: &Context<'_, S>) -> Option<Blocker> {
-    let Context { stack, spec, seen, .. } = context;
+pub(super) fn blocker<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+    let ServerContext { stack, spec, seen, .. } = context;
     if seen.volume == VolumeState::Foreign {
         return Some(foreign("volume", &spec.config.volume, stack));
     }
@@ -29,8 +29,8 @@ pub(super) fn blocker<S>(context: &Context<'_, S>) -> Option<Blocker> {
 }
 
 /// Another container writes to the volume.
-fn volume_in_use<S>(context: &Context<'_, S>) -> Option<Blocker> {
-    let Context { stack, spec, seen, .. } = context;
+fn volume_in_use<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+    let ServerContext { stack, spec, seen, .. } = context;
     // If the managed server runs, the other container is assumed to copy the data.
     let is_up =
         |actual: &OurContainer| matches!(actual.run, RunState::Running | RunState::Paused | RunState::Restarting);
@@ -46,8 +46,8 @@ fn volume_in_use<S>(context: &Context<'_, S>) -> Option<Blocker> {
     })
 }
 
-fn port_taken<S>(context: &Context<'_, S>) -> Option<Blocker> {
-    let Context { stack, spec, seen, .. } = context;
+fn port_taken<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+    let ServerContext { stack, spec, seen, .. } = context;
     let publishes_already = seen.container.ours().is_some_and(|actual| actual.published == Some(spec.config.publish));
     // The port of the other role's container becomes free.
     let holds = |holder: &&PortHolder| !publishes_already && !matches!(holder, PortHolder::OtherRole(_));
@@ -61,7 +61,7 @@ fn port_taken<S>(context: &Context<'_, S>) -> Option<Blocker> {
     })
 }
 
-fn unreadable_files<S>(context: &Context<'_, S>) -> Option<Blocker> {
+fn unreadable_files<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
     let why = context.seen.unreadable.as_ref()?;
     Some(Blocker {
         kind: BlockReason::Foreign,
@@ -71,8 +71,8 @@ fn unreadable_files<S>(context: &Context<'_, S>) -> Option<Blocker> {
 }
 
 /// The image to go back to is gone.
-fn missing_previous_image<S>(context: &Context<'_, S>) -> Option<Blocker> {
-    let Context { stack, spec, seen, .. } = context;
+fn missing_previous_image<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+    let ServerContext { stack, spec, seen, .. } = context;
     let id = spec.pinned_image.as_ref().filter(|_| seen.image.is_none())?;
     Some(Blocker {
         kind: BlockReason::Image,
@@ -87,8 +87,8 @@ fn missing_previous_image<S>(context: &Context<'_, S>) -> Option<Blocker> {
 
 /// An image that runs as another user cannot use the files of the first one: managed containers may
 /// not override file permissions. An image that is pulled first is checked after the pull.
-fn volume_of_another_user<S>(context: &Context<'_, S>) -> Option<Blocker> {
-    let Context { stack, spec, seen, options, .. } = context;
+fn volume_of_another_user<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+    let ServerContext { stack, spec, seen, options, .. } = context;
     let (Some(image), VolumeState::Ours { user: Some(owner), .. }) = (&seen.image, &seen.volume) else { return None };
     let name = |user: &str| if user.is_empty() { "root".to_string() } else { format!("user {user}") };
     (!options.pull && image.user != *owner).then(|| Blocker {
@@ -109,8 +109,8 @@ fn volume_of_another_user<S>(context: &Context<'_, S>) -> Option<Blocker> {
 }
 
 /// The container is not managed, or the server that answers for it cannot be used.
-fn unusable_container<S>(context: &Context<'_, S>) -> Option<Blocker> {
-    let Context { stack, spec, seen, options, .. } = context;
+fn unusable_container<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
+    let ServerContext { stack, spec, seen, options, .. } = context;
     let role = spec.role;
     match &seen.container {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),

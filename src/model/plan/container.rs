@@ -5,7 +5,7 @@ use super::blockers::{blocker, never_pulled, short};
 use super::login::{password, task};
 use super::rebuild::{create_to_read, rebuild, restore};
 use super::running::{paused, running, start_again};
-use super::server::{Context, ServerPlan};
+use super::server::{ServerContext, ServerPlan};
 use super::{Blocker, Finding, Phase, Step};
 use crate::model::container_config::{ContainerConfig, Difference};
 use crate::model::observed::{ContainerState, Image, OurContainer, RunState, ServerResponse};
@@ -14,8 +14,8 @@ use crate::model::stack::{EngineLocation, Stack};
 use crate::model::upgrade::Upgrade;
 
 /// Plans a managed container: its differences, and its steps.
-pub(super) fn container<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
-    let Context { stack, spec, options, .. } = context;
+pub(super) fn container<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+    let ServerContext { stack, spec, options, .. } = context;
     if let Some(blocker) = blocker(context) {
         return Err(blocker);
     }
@@ -40,7 +40,7 @@ pub(super) fn container<S>(context: &Context<'_, S>) -> Result<ServerPlan, Block
 }
 
 /// The decision, from the container's state and its differences.
-fn decide<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
+fn decide<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
     let ContainerState::Ours(actual) = &context.seen.container else {
         return if context.needs_container() {
             Ok(create_to_read(context))
@@ -76,7 +76,7 @@ fn decide<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
 
 /// Starts a container that matches its configuration, unless Grafana's login needs work first.
 fn start_or_rebuild<S>(
-    context: &Context<'_, S>,
+    context: &ServerContext<'_, S>,
     finding: Finding,
     actual: &OurContainer,
 ) -> Result<ServerPlan, Blocker> {
@@ -87,14 +87,14 @@ fn start_or_rebuild<S>(
 }
 
 /// Whether Grafana is unpaused before the next plan decides: the content of its volume and its login are then known.
-fn unpauses_first<S>(context: &Context<'_, S>, actual: &OurContainer) -> bool {
-    let Context { stack, spec, options, frees_port_first, .. } = context;
+fn unpauses_first<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> bool {
+    let ServerContext { stack, spec, options, frees_port_first, .. } = context;
     let changes = *frees_port_first || options.reset_password || !differences(context, actual).is_empty();
     spec.role == Role::Grafana && can_unpause(stack, actual) && changes && !context.restores() && !actual.name_taken
 }
 
 /// Unpauses Grafana; the other steps are a prediction.
-fn unpause_first<S>(context: &Context<'_, S>, actual: &OurContainer) -> ServerPlan {
+fn unpause_first<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> ServerPlan {
     let role = context.spec.role;
     let mut plan = ServerPlan::new(Finding::Stopped("paused".into()))
         .with(Phase::Preparation, [Step::UnpauseContainer(role), Step::AwaitAnswer(role)]);
@@ -105,8 +105,8 @@ fn unpause_first<S>(context: &Context<'_, S>, actual: &OurContainer) -> ServerPl
 
 /// Whether a running Grafana that does not answer yet must answer before the next plan decides: if it rejects a
 /// supplied login, nothing may have changed, and a private one was just created. One that started long ago is replaced.
-fn waits_for_answer<S>(context: &Context<'_, S>, actual: &OurContainer) -> bool {
-    let Context { stack, spec, seen, options, frees_port_first, .. } = context;
+fn waits_for_answer<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> bool {
+    let ServerContext { stack, spec, seen, options, frees_port_first, .. } = context;
     let is_silent =
         matches!(seen.probe, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
     let changes = *frees_port_first || !differences(context, actual).is_empty();
@@ -151,8 +151,8 @@ pub fn needs_content(stack: &Stack, actual: &OurContainer, image: Option<&Image>
 }
 
 /// Compares the container's configuration with the desired one.
-pub(super) fn differences<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<Difference> {
-    let Context { stack, spec, seen, .. } = context;
+pub(super) fn differences<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Vec<Difference> {
+    let ServerContext { stack, spec, seen, .. } = context;
     let Some(config) = &actual.config else {
         return vec![Difference {
             field: "specification".into(),

@@ -5,7 +5,7 @@ use super::blockers::needs_last_image;
 use super::container::differences;
 use super::rebuild::private;
 use super::running::start;
-use super::server::Context;
+use super::server::ServerContext;
 use super::{BlockReason, Blocker, ContainerUse, NewContainer, Step, upgrade};
 use crate::model::container_config::{ContainerConfig, PasswordSource};
 use crate::model::image::ImageRef;
@@ -16,7 +16,7 @@ use crate::model::stack::{Login, Stack};
 use crate::model::upgrade::NamedImage;
 
 /// The step that stores the accepted password, if the file in the volume does not contain it.
-pub(super) fn store<S>(context: &Context<'_, S>) -> Option<Step> {
+pub(super) fn store<S>(context: &ServerContext<'_, S>) -> Option<Step> {
     let seen = context.seen;
     let is_new = seen.login.file == PasswordFile::Outdated
         || (seen.login.file == PasswordFile::Missing
@@ -27,7 +27,7 @@ pub(super) fn store<S>(context: &Context<'_, S>) -> Option<Step> {
 }
 
 /// The password source of the container. A password in the volume stays in force without repeating an option.
-pub(super) fn password<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> PasswordSource {
+pub(super) fn password<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer>) -> PasswordSource {
     let made_with_file = actual.is_some_and(OurContainer::is_made_with_file);
     let login = context.seen.login;
     let is_stored = matches!(login.file, PasswordFile::Accepted | PasswordFile::Outdated | PasswordFile::Missing);
@@ -44,23 +44,23 @@ pub(super) fn password<S>(context: &Context<'_, S>, actual: Option<&OurContainer
     }
 }
 
-fn has_stored_password<S>(context: &Context<'_, S>) -> bool {
+fn has_stored_password<S>(context: &ServerContext<'_, S>) -> bool {
     context.seen.content.as_ref().is_some_and(|content| content.files.password.is_some())
 }
 
 /// The password source of a Grafana that has never run: a new password if a reset was requested.
-fn first_password<S>(context: &Context<'_, S>) -> PasswordSource {
+fn first_password<S>(context: &ServerContext<'_, S>) -> PasswordSource {
     let is_requested = context.options.reset_password && context.spec.role == Role::Grafana && is_fresh(context);
     if is_requested { PasswordSource::File } else { context.spec.config.password }
 }
 
 /// Whether no Grafana has ever run on the volume, so that its password can still be chosen.
-pub(super) fn is_fresh<S>(context: &Context<'_, S>) -> bool {
+pub(super) fn is_fresh<S>(context: &ServerContext<'_, S>) -> bool {
     context.seen.volume == VolumeState::Absent || context.seen.container.ours().is_some_and(OurContainer::is_fresh)
 }
 
 /// The login that a Grafana gets at its first start from a container with this password source.
-pub(super) fn first_login<S>(context: &Context<'_, S>, source: PasswordSource) -> Credential {
+pub(super) fn first_login<S>(context: &ServerContext<'_, S>, source: PasswordSource) -> Credential {
     let login = &context.stack.login;
     match source {
         PasswordSource::Default if login.token => Credential::Token,
@@ -72,7 +72,7 @@ pub(super) fn first_login<S>(context: &Context<'_, S>, source: PasswordSource) -
 }
 
 /// The step that writes the first password, unless it is in the volume already.
-pub(super) fn write_first_password<S>(context: &Context<'_, S>, source: PasswordSource) -> Option<Step> {
+pub(super) fn write_first_password<S>(context: &ServerContext<'_, S>, source: PasswordSource) -> Option<Step> {
     let is_needed = context.spec.role == Role::Grafana && source == PasswordSource::File && is_fresh(context);
     let password = first_login(context, source);
     (is_needed && password != Credential::Stored).then_some(Step::WriteFirstPassword(password))
@@ -91,7 +91,7 @@ pub(super) enum LoginTask {
 
 impl LoginTask {
     /// The steps on a running Grafana. After the first one that reveals a fact, the next plan decides.
-    pub(super) fn steps<S>(self, context: &Context<'_, S>) -> Vec<Step> {
+    pub(super) fn steps<S>(self, context: &ServerContext<'_, S>) -> Vec<Step> {
         match self {
             Self::Try => vec![try_login(context)],
             Self::Secure => change_default(context),
@@ -101,7 +101,7 @@ impl LoginTask {
 }
 
 /// Tries the supplied login: a supplied password, or another user with the password in force.
-pub(super) fn try_login<S>(context: &Context<'_, S>) -> Step {
+pub(super) fn try_login<S>(context: &ServerContext<'_, S>) -> Step {
     Step::TryLogin(match context.stack.login.password {
         true => Credential::Supplied,
         false if has_stored_password(context) => Credential::Stored,
@@ -110,7 +110,7 @@ pub(super) fn try_login<S>(context: &Context<'_, S>) -> Step {
 }
 
 /// Replaces Grafana's default password.
-pub(super) fn change_default<S>(context: &Context<'_, S>) -> Vec<Step> {
+pub(super) fn change_default<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
     let pending = context.seen.content.as_ref().and_then(|content| content.files.pending.as_ref());
     let is_being_set = pending.is_some_and(|pending| pending.reveal() != Login::PUBLIC_PASSWORD);
     let new = match context.stack.login.password {
@@ -127,7 +127,7 @@ pub(super) fn change_default<S>(context: &Context<'_, S>) -> Vec<Step> {
 }
 
 /// Sets a password with Grafana's own command. The password in force is stored first, in case the run ends before.
-pub(super) fn reset<S>(context: &Context<'_, S>) -> Vec<Step> {
+pub(super) fn reset<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
     let new = if context.stack.login.password { Credential::Supplied } else { Credential::Generated };
     let steps = [
         Step::WritePendingPassword(new),
@@ -139,7 +139,7 @@ pub(super) fn reset<S>(context: &Context<'_, S>) -> Vec<Step> {
 }
 
 /// Whether it is known that admin/admin is rejected.
-fn rejects_default<S>(context: &Context<'_, S>) -> bool {
+fn rejects_default<S>(context: &ServerContext<'_, S>) -> bool {
     let login = context.seen.login;
     match login.account {
         // An account has the same password for every way to sign in.
@@ -150,8 +150,8 @@ fn rejects_default<S>(context: &Context<'_, S>) -> bool {
 }
 
 /// The work that is needed on a Grafana that no other host can reach, if any.
-pub(super) fn task<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> Option<LoginTask> {
-    let Context { stack, spec, seen, options, .. } = context;
+pub(super) fn task<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer>) -> Option<LoginTask> {
+    let ServerContext { stack, spec, seen, options, .. } = context;
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
     }
@@ -176,7 +176,11 @@ pub(super) fn task<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -
 }
 
 /// The reason why a verified fact prevents the publication, on a private Grafana.
-pub(super) fn unsafe_default<S>(context: &Context<'_, S>, actual: &OurContainer, task: LoginTask) -> Option<Blocker> {
+pub(super) fn unsafe_default<S>(
+    context: &ServerContext<'_, S>,
+    actual: &OurContainer,
+    task: LoginTask,
+) -> Option<Blocker> {
     if task != LoginTask::Secure || !actual.is_private() {
         return None;
     }
@@ -222,7 +226,7 @@ pub(super) fn unsafe_default<S>(context: &Context<'_, S>, actual: &OurContainer,
 }
 
 /// Whether the step can be performed on the running container.
-pub(super) fn is_in_place<S>(context: &Context<'_, S>, actual: &OurContainer, task: LoginTask) -> bool {
+pub(super) fn is_in_place<S>(context: &ServerContext<'_, S>, actual: &OurContainer, task: LoginTask) -> bool {
     let answers = matches!(context.seen.probe, ServerResponse::Answering(_));
     let refuses = matches!(context.seen.probe, ServerResponse::Refusing(_));
     actual.run == RunState::Running
@@ -239,7 +243,7 @@ pub(super) fn is_in_place<S>(context: &Context<'_, S>, actual: &OurContainer, ta
 /// # Errors
 /// The blocker if the image that ran last is not on the engine.
 pub(super) fn private_start<S>(
-    context: &Context<'_, S>,
+    context: &ServerContext<'_, S>,
     actual: &OurContainer,
     task: LoginTask,
 ) -> Result<Vec<Step>, Blocker> {
@@ -276,8 +280,8 @@ pub(super) fn private_start<S>(
 }
 
 /// A private container of the image that ran last: a rejected login must not leave a migrated database behind.
-fn private_container<S>(context: &Context<'_, S>, actual: &OurContainer) -> Result<NewContainer, Blocker> {
-    let Context { stack, spec, seen, .. } = context;
+fn private_container<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Result<NewContainer, Blocker> {
+    let ServerContext { stack, spec, seen, .. } = context;
     let password = if has_stored_password(context) { PasswordSource::File } else { PasswordSource::Default };
     let new = |image: ImageRef, image_id: Option<String>| NewContainer {
         role: Role::Grafana,
@@ -318,7 +322,7 @@ pub(super) fn unverifiable(stack: &Stack, host: &str, task: LoginTask) -> Blocke
 
 /// The password source of the new container.
 pub(super) fn new_password<S>(
-    context: &Context<'_, S>,
+    context: &ServerContext<'_, S>,
     actual: Option<&OurContainer>,
     task: Option<LoginTask>,
 ) -> PasswordSource {

@@ -9,7 +9,7 @@ use super::login::{
     unverifiable, write_first_password,
 };
 use super::running::start;
-use super::server::{Context, ServerPlan, removal_phase};
+use super::server::{ServerContext, ServerPlan, removal_phase};
 use super::{Blocker, ContainerUse, Finding, NewContainer, Phase, Step, upgrade};
 use crate::model::address::collide;
 use crate::model::container_config::{ContainerConfig, PasswordSource};
@@ -20,7 +20,7 @@ use crate::model::upgrade::Upgrade;
 
 /// Plans a new container in place of the actual one, if there is one.
 pub(super) fn rebuild<S>(
-    context: &Context<'_, S>,
+    context: &ServerContext<'_, S>,
     finding: Finding,
     actual: Option<&OurContainer>,
 ) -> Result<ServerPlan, Blocker> {
@@ -55,21 +55,21 @@ pub(super) fn rebuild<S>(
 }
 
 /// Pulls a missing image, and checks the address.
-fn fetch<S>(context: &Context<'_, S>, finding: Finding, actual: Option<&OurContainer>) -> ServerPlan {
+fn fetch<S>(context: &ServerContext<'_, S>, finding: Finding, actual: Option<&OurContainer>) -> ServerPlan {
     ServerPlan::new(finding)
         .with(Phase::Preparation, pull(context))
         .with(Phase::Preparation, address_check(context, actual))
 }
 
-fn pull<S>(context: &Context<'_, S>) -> Option<Step> {
+fn pull<S>(context: &ServerContext<'_, S>) -> Option<Step> {
     let is_needed = context.seen.image.is_none() || context.options.pull;
     is_needed.then_some(Step::PullImage(context.spec.role))
 }
 
 /// Another process can hold the new port, and the engine's host may have lost the address: only the
 /// engine can find out.
-fn address_check<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> Option<Step> {
-    let Context { spec, seen, .. } = context;
+fn address_check<S>(context: &ServerContext<'_, S>, actual: Option<&OurContainer>) -> Option<Step> {
+    let ServerContext { spec, seen, .. } = context;
     let desired = spec.config.publish;
     let made = actual.and_then(|actual| actual.config.as_ref()).map(|made| made.publish);
     let is_always_there = desired.ip().is_unspecified() || desired.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -85,7 +85,7 @@ fn address_check<S>(context: &Context<'_, S>, actual: Option<&OurContainer>) -> 
 
 /// Verifies Grafana's login where no other host can reach it.
 fn verify<S>(
-    context: &Context<'_, S>,
+    context: &ServerContext<'_, S>,
     plan: &mut ServerPlan,
     actual: &OurContainer,
     task: LoginTask,
@@ -106,7 +106,7 @@ fn verify<S>(
 /// If the engine's loopback is out of reach, no login can be tried. The remaining work is to start
 /// a container that was verified when it was created.
 fn verify_without_loopback<S>(
-    context: &Context<'_, S>,
+    context: &ServerContext<'_, S>,
     plan: ServerPlan,
     actual: &OurContainer,
     task: LoginTask,
@@ -119,7 +119,12 @@ fn verify_without_loopback<S>(
 }
 
 /// Removes the actual container, and creates a missing volume.
-fn replace<S>(context: &Context<'_, S>, plan: &mut ServerPlan, actual: Option<&OurContainer>, task: Option<LoginTask>) {
+fn replace<S>(
+    context: &ServerContext<'_, S>,
+    plan: &mut ServerPlan,
+    actual: Option<&OurContainer>,
+    task: Option<LoginTask>,
+) {
     let role = context.spec.role;
     let is_new = context.seen.volume == VolumeState::Absent;
     if is_new {
@@ -140,8 +145,8 @@ fn replace<S>(context: &Context<'_, S>, plan: &mut ServerPlan, actual: Option<&O
 
 /// Creates a container, without starting it, that shows the content of Grafana's volume. It is private if a login
 /// has to be verified before Grafana is published.
-pub(super) fn create_to_read<S>(context: &Context<'_, S>) -> ServerPlan {
-    let Context { spec, .. } = context;
+pub(super) fn create_to_read<S>(context: &ServerContext<'_, S>) -> ServerPlan {
+    let ServerContext { spec, .. } = context;
     let is_private = context.restores() || task(context, None).is_some();
     let (config, usage) = if is_private {
         (private(spec), ContainerUse::Login)
@@ -176,8 +181,8 @@ pub(super) fn create_to_read<S>(context: &Context<'_, S>) -> ServerPlan {
 }
 
 /// Creates the container as specified.
-fn service<S>(context: &Context<'_, S>, password: PasswordSource) -> Step {
-    let Context { spec, .. } = context;
+fn service<S>(context: &ServerContext<'_, S>, password: PasswordSource) -> Step {
+    let ServerContext { spec, .. } = context;
     let config = ContainerConfig { password, ..spec.config.clone() };
     let image_id = spec.pinned_image.clone();
     Step::CreateContainer(Box::new(NewContainer { role: spec.role, config, image_id, usage: ContainerUse::Service }))
@@ -188,7 +193,7 @@ const RESTORES: &str = "the previous database is restored";
 
 /// Restores the previous database through a private container that is not started: the passwords of that database
 /// decide how Grafana is published.
-pub(super) fn restore<S>(context: &Context<'_, S>, actual: &OurContainer) -> Result<ServerPlan, Blocker> {
+pub(super) fn restore<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Result<ServerPlan, Blocker> {
     let finding = Finding::Requested(RESTORES);
     if actual.name_taken {
         return Err(foreign("container", &context.spec.name, context.stack));

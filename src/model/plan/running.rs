@@ -2,7 +2,7 @@
 
 use super::blockers::{migrated, not_the_container, refused, unusable_server};
 use super::login::{change_default, first_login, is_fresh, reset, store, try_login, write_first_password};
-use super::server::{Context, ServerPlan};
+use super::server::{ServerContext, ServerPlan};
 use super::{BlockReason, Blocker, Finding, Phase, Step, upgrade};
 use crate::model::container_config::Difference;
 use crate::model::observed::{OurContainer, RunState, ServerResponse, SignedInAccount};
@@ -10,8 +10,8 @@ use crate::model::role::Role;
 use crate::model::upgrade::UpgradeState;
 
 /// Plans a paused container.
-pub(super) fn paused<S>(context: &Context<'_, S>) -> ServerPlan {
-    let Context { stack, spec, .. } = context;
+pub(super) fn paused<S>(context: &ServerContext<'_, S>) -> ServerPlan {
+    let ServerContext { stack, spec, .. } = context;
     let finding = Finding::Stopped("paused".into());
     let unpause = vec![Step::UnpauseContainer(spec.role), Step::AwaitAnswer(spec.role)];
     if spec.role == Role::Grafana && stack.login.given {
@@ -22,7 +22,7 @@ pub(super) fn paused<S>(context: &Context<'_, S>) -> ServerPlan {
 }
 
 /// Starts an existing container.
-pub(super) fn start_again<S>(context: &Context<'_, S>, finding: Finding, actual: &OurContainer) -> ServerPlan {
+pub(super) fn start_again<S>(context: &ServerContext<'_, S>, finding: Finding, actual: &OurContainer) -> ServerPlan {
     let plan = ServerPlan::new(finding).with(Phase::Changes, start(context, actual));
     if !is_fresh(context) {
         return plan.until(Phase::Changes);
@@ -33,7 +33,7 @@ pub(super) fn start_again<S>(context: &Context<'_, S>, finding: Finding, actual:
 
 /// The steps that start an existing container. The run that created it may have ended before it
 /// wrote the password or copied the database.
-pub(super) fn start<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<Step> {
+pub(super) fn start<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Vec<Step> {
     let role = context.spec.role;
     let mut steps = Vec::new();
     if actual.run == RunState::Created {
@@ -45,8 +45,8 @@ pub(super) fn start<S>(context: &Context<'_, S>, actual: &OurContainer) -> Vec<S
 }
 
 /// Plans a running container.
-pub(super) fn running<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
-    let Context { stack, spec, seen, options, .. } = context;
+pub(super) fn running<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+    let ServerContext { stack, spec, seen, options, .. } = context;
     let role = spec.role;
     if role == Role::Grafana && options.reset_password {
         let plan = ServerPlan::changing(Finding::Requested("a new password was requested"), reset(context));
@@ -69,8 +69,8 @@ pub(super) fn running<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker
     })
 }
 
-fn answering<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
-    let Context { stack, spec, seen, .. } = context;
+fn answering<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, Blocker> {
+    let ServerContext { stack, spec, seen, .. } = context;
     if spec.role != Role::Grafana {
         return Ok(ServerPlan::new(Finding::InSync));
     }
@@ -109,8 +109,8 @@ fn answering<S>(context: &Context<'_, S>) -> Result<ServerPlan, Blocker> {
 }
 
 /// Records the running version and its image, from which the next upgrade starts.
-fn unrecorded_version<S>(context: &Context<'_, S>) -> Option<Step> {
-    let Context { spec, seen, upgrade, .. } = context;
+fn unrecorded_version<S>(context: &ServerContext<'_, S>) -> Option<Step> {
+    let ServerContext { spec, seen, upgrade, .. } = context;
     let made = seen.container.ours().and_then(|actual| actual.config.as_ref()).map(|made| &made.image);
     let image = made.unwrap_or(&spec.config.image);
     let runs = seen.running_version();

@@ -16,7 +16,7 @@ use crate::model::upgrade::Upgrade;
 use crate::model::volume_content::VolumeContent;
 
 /// The input for planning one server.
-pub(super) struct Context<'a, S> {
+pub(super) struct ServerContext<'a, S> {
     pub(super) stack: &'a Stack,
     pub(super) spec: &'a DesiredContainer,
     pub(super) seen: &'a ObservedServer<S>,
@@ -29,7 +29,7 @@ pub(super) struct Context<'a, S> {
     pub(super) time: u128,
 }
 
-impl<S> Context<'_, S> {
+impl<S> ServerContext<'_, S> {
     /// Whether the previous database must be restored before the desired image starts.
     pub(super) fn restores(&self) -> bool {
         let is_kept = self.seen.volume != VolumeState::Absent;
@@ -112,7 +112,7 @@ pub(super) const fn removal_phase(frees_port_first: bool) -> Phase {
 }
 
 /// Everything that is planned for both servers.
-pub(super) struct Inputs<'a> {
+pub(super) struct PlanInputs<'a> {
     pub(super) stack: &'a Stack,
     pub(super) options: UpOptions,
     pub(super) upgrade: Option<&'a Upgrade>,
@@ -121,17 +121,17 @@ pub(super) struct Inputs<'a> {
 
 /// Plans one server; also returns the login that Grafana will have after its first start.
 pub(super) fn server<S>(
-    inputs: &Inputs<'_>,
+    inputs: &PlanInputs<'_>,
     role: Role,
     seen: &ObservedServer<S>,
     frees_port_first: bool,
 ) -> (Item, Option<Credential>) {
-    let &Inputs { stack, options, upgrade, time } = inputs;
+    let &PlanInputs { stack, options, upgrade, time } = inputs;
     let planned = match stack.service(role) {
         Service::External { url } => external(stack, role, &url.to_string(), seen, frees_port_first),
         Service::Container(spec) => {
             let upgrade = upgrade.filter(|_| role == Role::Grafana);
-            container(&Context { stack, spec, seen, options, frees_port_first, upgrade, time })
+            container(&ServerContext { stack, spec, seen, options, frees_port_first, upgrade, time })
         }
     };
     let ServerPlan { finding, steps, until, login } = planned.unwrap_or_else(ServerPlan::blocked);

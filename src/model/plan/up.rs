@@ -1,7 +1,7 @@
 //! Plans `up`: all resources of a stack, in display order.
 
 use super::network::network;
-use super::server::{self, Inputs, server};
+use super::server::{self, PlanInputs, server};
 use super::settings::{settings, unknown_settings};
 use super::{Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
@@ -25,7 +25,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     };
     items.extend(network);
     let upgrade = seen.settings.upgrade.as_ref();
-    let inputs = Inputs { stack, options, upgrade, time: seen.time };
+    let inputs = PlanInputs { stack, options, upgrade, time: seen.time };
     let frees_port_first = |role| frees_port_first_for(stack, seen, role);
     let (influxdb, _) = server(&inputs, Role::Influxdb, &seen.influxdb, frees_port_first(Role::Influxdb));
     let (grafana, first_login) = server(&inputs, Role::Grafana, &seen.grafana, frees_port_first(Role::Grafana));

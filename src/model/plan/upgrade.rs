@@ -3,7 +3,7 @@
 
 use super::blockers::older_version;
 use super::login::is_fresh;
-use super::server::Context;
+use super::server::ServerContext;
 use super::{Blocker, Step};
 use crate::model::image::ImageRef;
 use crate::model::observed::{OurContainer, RunState};
@@ -12,7 +12,7 @@ use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
 use crate::model::version::Version;
 
 /// The desired image, by the engine's id if it is known.
-pub(super) fn desired_image<S>(context: &Context<'_, S>) -> NamedImage {
+pub(super) fn desired_image<S>(context: &ServerContext<'_, S>) -> NamedImage {
     let id = context.seen.image.as_ref().map(|image| image.id.clone());
     NamedImage { name: context.spec.config.image.clone(), id }
 }
@@ -24,7 +24,7 @@ fn shown_image(actual: &OurContainer) -> Option<NamedImage> {
 }
 
 /// The image that ran last, taken from the container, otherwise from the files in the volume.
-fn last_image<S>(context: &Context<'_, S>) -> Option<NamedImage> {
+fn last_image<S>(context: &ServerContext<'_, S>) -> Option<NamedImage> {
     let seen = context.seen;
     let shown = seen.container.ours().and_then(shown_image);
     let noted = || {
@@ -38,14 +38,14 @@ fn last_image<S>(context: &Context<'_, S>) -> Option<NamedImage> {
 }
 
 /// The newest version that may have run on the database.
-fn newest_version<S>(context: &Context<'_, S>) -> Option<Version> {
+fn newest_version<S>(context: &ServerContext<'_, S>) -> Option<Version> {
     let label = context.seen.label().filter(|_| !is_fresh(context));
     context.seen.files().map_or(label, |files| files.newest_version(label))
 }
 
 /// The steps before a container of `image` starts: the database is copied if another version may migrate it, and the
 /// version is recorded.
-pub(super) fn before_start<S>(context: &Context<'_, S>, image: &NamedImage) -> Vec<Step> {
+pub(super) fn before_start<S>(context: &ServerContext<'_, S>, image: &NamedImage) -> Vec<Step> {
     if context.spec.role != Role::Grafana || is_fresh(context) {
         return vec![];
     }
@@ -57,13 +57,13 @@ pub(super) fn before_start<S>(context: &Context<'_, S>, image: &NamedImage) -> V
 }
 
 /// Whether the desired image may migrate the database.
-pub(super) fn may_migrate<S>(context: &Context<'_, S>) -> bool {
+pub(super) fn may_migrate<S>(context: &ServerContext<'_, S>) -> bool {
     last_image(context).is_none_or(|last| desired_image(context).may_differ_from(&last))
 }
 
 /// Records the upgrade and copies the database. The copy of an interrupted run is kept, because its new version has
 /// not started without it.
-fn protect<S>(context: &Context<'_, S>, to: &NamedImage) -> Vec<Step> {
+fn protect<S>(context: &ServerContext<'_, S>, to: &NamedImage) -> Vec<Step> {
     let pending = context.upgrade.filter(|upgrade| upgrade.state == UpgradeState::Unproven);
     let content = context.seen.content.as_ref();
     let copy = content.and_then(|content| content.copy.as_ref());
@@ -89,7 +89,7 @@ fn protect<S>(context: &Context<'_, S>, to: &NamedImage) -> Vec<Step> {
 }
 
 /// Restores the copy that belongs to the pending upgrade, and ends the upgrade.
-pub(super) fn restore<S>(context: &Context<'_, S>) -> Vec<Step> {
+pub(super) fn restore<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
     let Some(pending) = context.upgrade else { return vec![] };
     let copy = context.seen.content.as_ref().and_then(|content| content.copy.as_ref());
     let state = match pending.state {
@@ -107,7 +107,7 @@ pub(super) fn restore<S>(context: &Context<'_, S>) -> Vec<Step> {
 }
 
 /// The blocker if the desired image is older than the version that has migrated the database.
-pub(super) fn older<S>(context: &Context<'_, S>) -> Option<Blocker> {
+pub(super) fn older<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
     let seen = context.seen;
     let image = &context.spec.config.image;
     // The image that a container was created from is the one that ran, whatever its tag says.
