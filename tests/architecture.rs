@@ -251,8 +251,6 @@ fn the_paths_in_contributing_exist() {
     assert!(checked > 15, "{checked} paths");
 }
 
-/// The names of test functions in all files.
-
 /// The sources and tests, by their paths in the repository.
 fn sources_and_tests() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> =

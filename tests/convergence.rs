@@ -58,7 +58,7 @@ impl World {
             next_id: 0,
             influxdb: server(self.influxdb),
             grafana: server(self.grafana),
-            promised_for: self.grafana.container.is_some_and(|actual| actual.id == self.promised_for).into(),
+            intended_for: self.grafana.container.is_some_and(|actual| actual.id == self.intended_for).into(),
             upgrade: self.upgrade.map(|(state, id)| (state, upgraded(id))),
             copy: self.copy.map(|copy| Copied { id: 1, ..copy }),
             ..self.clone()
@@ -137,7 +137,8 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
                     return round;
                 }
                 if matches!(step, Step::TryLogin(_)) && !case.reset {
-                    let answered = matches!(first.observe(&desired, case).grafana.probe, ServerResponse::Answering(_));
+                    let answered =
+                        matches!(first.observe(&desired, case).grafana.response, ServerResponse::Answering(_));
                     assert_kept(&first, &world, if answered { Phase::Preparation } else { phase });
                     assert_eq!(
                         (before.file, before.settings),
@@ -351,8 +352,8 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 pending: if grafana.volume { pending } else { None },
                                 ran: if grafana.volume && db.is_some() { LABEL } else { 0 },
                                 recorded: None,
-                                promised: None,
-                                promised_for: 0,
+                                intended: None,
+                                intended_for: 0,
                                 upgrade: None,
                                 upgraded: (LABEL, LABEL + 1),
                                 copy: None,
@@ -619,7 +620,7 @@ fn with_upgrades(world: &World) -> Vec<World> {
             actual.version = new;
         }
         if ran {
-            (pending.ran, pending.promised) = (new, Some(new));
+            (pending.ran, pending.intended) = (new, Some(new));
         }
         all.push(pending);
     }

@@ -112,14 +112,14 @@ fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
     ];
     for clash in clashes {
         let plan = plan_with(&desired, |seen| {
-            let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+            let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
             clash(grafana);
         });
         assert!(plan.blocker().is_some(), "{plan:?}");
     }
     // A provisioned object with the desired content is in sync.
     let plan = plan_with(&desired, |seen| {
-        let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+        let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
         let DataSourceState::Ours { provisioned, .. } = &mut grafana.data_source else { panic!("it is ours") };
         *provisioned = true;
     });
@@ -241,7 +241,8 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         let origins = [source, dashboard, rules];
         let seen = |desired: &Stack| {
             let mut seen = whole_world().observe(&own, Case { alerts: Some(true), ..Case::default() });
-            seen.grafana.probe = ServerResponse::Answering(shared_grafana(desired, another, source, dashboard, rules));
+            seen.grafana.response =
+                ServerResponse::Answering(shared_grafana(desired, another, source, dashboard, rules));
             seen
         };
         let is_other = |origin: Origin| origin == Origin::Other;
@@ -311,7 +312,7 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
     let mut behind_proxy = own.clone();
     behind_proxy.data_source.is_url_chosen = true;
     let with_header = |seen: &mut Observed| {
-        let ServerResponse::Answering(grafana) = &mut seen.grafana.probe else { panic!("it answers") };
+        let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
         let DataSourceState::Ours { fields, .. } = &mut grafana.data_source else { panic!("it is ours") };
         fields.insert(DesiredDataSource::OTHER_SETTINGS.into(), "httpHeaderName1".into());
     };
@@ -325,7 +326,7 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
 fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let desired = stack(Case::default());
     let mut seen = whole_world().observe(&desired, Case::default());
-    if let ServerResponse::Answering(grafana) = &mut seen.grafana.probe
+    if let ServerResponse::Answering(grafana) = &mut seen.grafana.response
         && let DashboardState::Present(dashboard) = &mut grafana.dashboard
     {
         dashboard.edited = true;
@@ -395,7 +396,7 @@ fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) 
 fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_not() {
     let stopped = |seen: &mut Observed| {
         seen.grafana.version = None;
-        seen.grafana.probe = ServerResponse::Unasked;
+        seen.grafana.response = ServerResponse::Unasked;
         let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
         actual.run = RunState::Exited(0);
     };
@@ -483,7 +484,7 @@ fn a_container_is_removed_once_its_external_replacement_has_answered() {
     desired.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
     let answering = plan_with(&desired, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
-    let silent = plan_with(&desired, |seen| seen.influxdb.probe = ServerResponse::Silent("down".into()));
+    let silent = plan_with(&desired, |seen| seen.influxdb.response = ServerResponse::Silent("down".into()));
     assert!(silent.blocker().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
     // If both servers are external, the network is removed as well.
     desired.grafana = desired.influxdb.clone();
@@ -517,17 +518,20 @@ fn said_to_be_external() -> (Stack, Vec<Observed>) {
     desired.grafana = Service::External { url: clipper_metrics::model::address::ServerUrl::http("g", 3000) };
     let seen = whole_world().observe(&stack(Case::default()), Case::default());
     let influxdb = [
-        seen.influxdb.probe.clone(),
+        seen.influxdb.response.clone(),
         ServerResponse::Unasked,
         ServerResponse::Starting("soon".into()),
         ServerResponse::Silent("down".into()),
         ServerResponse::Refusing("no".into()),
     ];
-    let all = influxdb.into_iter().map(|probe| {
+    let all = influxdb.into_iter().map(|response| {
         let mut seen = seen.clone();
-        seen.grafana.probe =
-            if matches!(probe, ServerResponse::Answering(_)) { seen.grafana.probe } else { ServerResponse::Unasked };
-        seen.influxdb.probe = probe;
+        seen.grafana.response = if matches!(response, ServerResponse::Answering(_)) {
+            seen.grafana.response
+        } else {
+            ServerResponse::Unasked
+        };
+        seen.influxdb.response = response;
         seen
     });
     (desired, all.collect())
@@ -545,8 +549,8 @@ fn a_managed_container_is_not_an_external_server_and_nothing_is_changed() {
             let managed = Some(ManagedServer { container, instance, is_own, runs });
             let mut seen = seen.clone();
             let is_silent = match role {
-                Role::Influxdb => matches!(seen.influxdb.probe, ServerResponse::Silent(_)),
-                Role::Grafana => matches!(seen.grafana.probe, ServerResponse::Silent(_)),
+                Role::Influxdb => matches!(seen.influxdb.response, ServerResponse::Silent(_)),
+                Role::Grafana => matches!(seen.grafana.response, ServerResponse::Silent(_)),
             };
             match role {
                 Role::Influxdb => seen.influxdb.managed_behind = managed,
@@ -599,7 +603,7 @@ fn settings_are_saved_after_preparations_and_before_container_changes() {
             .insert("registry".into(), Remembered { value: "r".into(), from_file: true });
         let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
         actual.run = RunState::Exited(0);
-        seen.grafana.probe = ServerResponse::Unasked;
+        seen.grafana.response = ServerResponse::Unasked;
         seen.grafana.content = Some(VolumeContent::default());
     };
     let plan = plan_with(&desired, stopped);
@@ -624,7 +628,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
         plan_with(&desired, |seen| {
             let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
             (actual.run, actual.has_data) = (RunState::Created, Some(has_data));
-            seen.grafana.probe = ServerResponse::Unasked;
+            seen.grafana.response = ServerResponse::Unasked;
         })
     };
     assert_eq!(made(true).blocker().map(|(_, blocker)| blocker.kind), Some(plan::BlockReason::Unverifiable));
@@ -638,7 +642,7 @@ fn without_the_engines_loopback_nothing_unverified_is_published() {
         let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
         actual.run = RunState::Exited(0);
         actual.config = Some(desired.container(Role::Grafana).unwrap().config.clone());
-        seen.grafana.probe = ServerResponse::Unasked;
+        seen.grafana.response = ServerResponse::Unasked;
     });
     let order = self::steps(&stopped);
     let at = |step| order.iter().position(|one| *one == step);
@@ -692,7 +696,7 @@ fn no_account_with_the_default_password_is_published() {
     }
     // A private Grafana that is slow to answer is not created again.
     let slow = private_plan("admin", |seen| {
-        seen.grafana.probe = ServerResponse::Silent("slow".into());
+        seen.grafana.response = ServerResponse::Silent("slow".into());
         let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
         actual.has_just_started = true;
     });
@@ -723,7 +727,7 @@ fn options_survive_a_plan_that_prepares_the_next_one() {
         let mut seen = whole_world().observe(&self::stack(Case::default()), Case::default());
         let ContainerState::Ours(actual) = &mut seen.grafana.container else { panic!("it is ours") };
         change(actual);
-        seen.grafana.probe = ServerResponse::Silent("starting".into());
+        seen.grafana.response = ServerResponse::Silent("starting".into());
         plan::up(&desired, &seen, options)
     };
     let paused = plan(&|actual| actual.run = RunState::Paused);

@@ -47,7 +47,7 @@ fn with_password(change: impl FnOnce(&mut World)) -> World {
 fn tried(state: UpgradeState) -> World {
     after(|world| {
         (world.upgrade, world.copy) = (Some((state, 15)), Some(world.copied(15)));
-        (world.ran, world.promised) = (LABEL + 1, Some(LABEL + 1));
+        (world.ran, world.intended) = (LABEL + 1, Some(LABEL + 1));
         world.grafana.container.as_mut().unwrap().version = LABEL + 1;
     })
 }
@@ -182,7 +182,7 @@ fn upgrades_and_others() -> Vec<Situation> {
             ..situation("an external InfluxDB replaces the container", whole_world(), loopback)
         },
         Situation {
-            change: |_, seen| seen.influxdb.probe = ServerResponse::Silent("connection refused".into()),
+            change: |_, seen| seen.influxdb.response = ServerResponse::Silent("connection refused".into()),
             ..situation("InfluxDB does not answer", whole_world(), loopback)
         },
         Situation {

@@ -132,9 +132,9 @@ pub struct World {
     pub ran: u64,
     /// The version recorded in a file in the volume, and the announced one.
     pub recorded: Option<u64>,
-    pub promised: Option<u64>,
+    pub intended: Option<u64>,
     /// The container of the announced version.
-    pub promised_for: u32,
+    pub intended_for: u32,
     /// The recorded upgrade, by number.
     pub upgrade: Option<(UpgradeState, u32)>,
     /// The versions that it is from and to.
@@ -166,7 +166,7 @@ pub struct Copied {
     pub id: u32,
     pub ran: u64,
     pub recorded: Option<u64>,
-    pub promised: Option<u64>,
+    pub intended: Option<u64>,
     pub db: Option<Password>,
     pub file: Option<Password>,
     pub pending: Option<Password>,
@@ -315,7 +315,7 @@ pub fn seen_source(fields: BTreeMap<String, String>, made_for: MadeFor) -> DataS
 
 pub fn seen_alerts(thing: Thing, case: Case) -> AlertRulesState {
     if case.alerts.is_none() {
-        return AlertRulesState::NotLookedAt;
+        return AlertRulesState::NotRead;
     }
     let rule = |rule| match thing {
         Thing::Missing => ActualRule::Missing,
@@ -424,7 +424,7 @@ impl World {
             password: secret(self.file),
             pending: secret(self.pending),
             ran: self.recorded.map(|recorded| version(recorded, None)),
-            intended: self.promised.map(|promised| version(promised, Some(self.promised_for))),
+            intended: self.intended.map(|intended| version(intended, Some(self.intended_for))),
         };
         VolumeContent { files, copy: self.copy.map(|copy| copy.id.to_string()) }
     }
@@ -482,7 +482,7 @@ impl World {
         };
         let is_dumb = self.grafana.container.is_some_and(|actual| is_broken(&actual));
         let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
-        let probe = match signed_in {
+        let response = match signed_in {
             _ if !runs(&self.grafana) => ServerResponse::Unasked,
             _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
             None => ServerResponse::Refusing("wrong password".into()),
@@ -536,7 +536,7 @@ impl World {
             volume: volume(&self.grafana),
             container: seen_container,
             port_holder: port_holder(Role::Grafana, &self.influxdb, Role::Influxdb),
-            probe,
+            response,
             version: runs_version.map(|version| format!("1.{version}.0")),
             login: login.unwrap_or_default(),
             content: is_read.then(|| self.content(case)),
@@ -562,7 +562,7 @@ impl World {
                 volume: volume(&self.influxdb),
                 container: container(&self.influxdb, desired.container(Role::Influxdb).unwrap()),
                 port_holder: port_holder(Role::Influxdb, &self.grafana, Role::Grafana),
-                probe: if runs(&self.influxdb) {
+                response: if runs(&self.influxdb) {
                     ServerResponse::Answering(InfluxdbState {
                         has_database: self.database,
                         retention: Some(self.keeps).filter(|_| self.database),
@@ -599,7 +599,7 @@ impl World {
                 self.networks.push(self.next_id);
                 self.next_id += 1;
             }
-            Step::RemoveSpareNetworks => self.networks.truncate(1),
+            Step::RemoveDuplicateNetworks => self.networks.truncate(1),
             Step::RemoveNetwork => {
                 let attached = |srv: &Srv| srv.container.is_some_and(|actual| actual.run == RunState::Running);
                 assert!(!attached(&self.influxdb) && !attached(&self.grafana), "the network is in use");
@@ -667,17 +667,17 @@ impl World {
             Step::WriteVersion { version, .. } => {
                 let actual = self.grafana.container.unwrap();
                 assert_eq!((actual.run, Version(1, actual.version)), (RunState::Running, version));
-                (self.recorded, self.promised) = (Some(actual.version), None);
+                (self.recorded, self.intended) = (Some(actual.version), None);
             }
             Step::WriteIntendedVersion { version, .. } => {
                 let actual = self.grafana.container.unwrap();
                 assert_eq!((actual.run, Version(1, actual.version)), (RunState::Created, version));
-                (self.promised, self.promised_for) = (Some(actual.version), actual.id);
+                (self.intended, self.intended_for) = (Some(actual.version), actual.id);
             }
             Step::ClearIntendedVersion => {
                 let actual = self.grafana.container.unwrap();
-                assert_eq!((actual.run, actual.id), (RunState::Created, self.promised_for));
-                self.promised = None;
+                assert_eq!((actual.run, actual.id), (RunState::Created, self.intended_for));
+                self.intended = None;
             }
             Step::RecordUpgrade(ref upgrade) => {
                 assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");
@@ -707,14 +707,14 @@ impl World {
                 );
                 let copy = self.copy.take().unwrap();
                 assert_eq!(self.upgrade.unwrap().1, copy.id, "another upgrade's copy");
-                (self.ran, self.recorded, self.promised) = (copy.ran, copy.recorded, copy.promised);
+                (self.ran, self.recorded, self.intended) = (copy.ran, copy.recorded, copy.intended);
                 (self.db, self.file, self.pending) = (copy.db, copy.file, copy.pending);
             }
             Step::ProveDashboard => {
                 let actual = self.grafana.container.unwrap();
                 assert_eq!(actual.run, RunState::Running, "it proves what runs");
                 assert!(actual.version > LABEL && !case.broken, "what proves itself is the new one");
-                assert_eq!((self.recorded, self.promised), (Some(actual.version), None));
+                assert_eq!((self.recorded, self.intended), (Some(actual.version), None));
             }
             Step::RemoveContainer(role) => self.server(role).container = None,
             Step::UnpauseContainer(role) => self.server(role).container.as_mut().unwrap().run = RunState::Running,
@@ -790,7 +790,7 @@ impl World {
             id,
             ran: self.ran,
             recorded: self.recorded,
-            promised: self.promised,
+            intended: self.intended,
             db: self.db,
             file: self.file,
             pending: self.pending,
@@ -811,7 +811,7 @@ impl World {
             Role::Influxdb => self.database = false,
             Role::Grafana => {
                 (self.db, self.file, self.pending, self.accepts_admin) = (None, None, None, false);
-                (self.ran, self.recorded, self.promised, self.copy) = (0, None, None, None);
+                (self.ran, self.recorded, self.intended, self.copy) = (0, None, None, None);
                 (self.home, self.stale) = (false, false);
                 (self.dashboard, self.own, self.source) = (Thing::Missing, Thing::Missing, Thing::Missing);
                 self.rules = Thing::Missing;
@@ -884,7 +884,7 @@ impl World {
         let version = case.version();
         let is_version = self.grafana.container.is_some_and(|actual| actual.version == version)
             && (case.label() == Some(Version(1, version))
-                || (self.recorded == Some(version) && self.promised.is_none()));
+                || (self.recorded == Some(version) && self.intended.is_none()));
         let left_over = self.pending.is_some_and(|pending| Some(pending) != self.db);
         let labelled = self.grafana.container.is_some_and(|actual| actual.password == PasswordSource::File);
         let settled = !left_over || (self.db == Some(DEFAULT) && !labelled);
@@ -935,8 +935,8 @@ pub fn empty_world() -> World {
         pending: None,
         ran: 0,
         recorded: None,
-        promised: None,
-        promised_for: 0,
+        intended: None,
+        intended_for: 0,
         upgrade: None,
         upgraded: (LABEL, LABEL + 1),
         copy: None,

@@ -192,7 +192,7 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
 /// The engine's id of a role's running container.
 fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
     let (container, answers) = match role {
-        Role::Influxdb => (&seen.influxdb.container, seen.influxdb.probe.state().is_some()),
+        Role::Influxdb => (&seen.influxdb.container, seen.influxdb.response.state().is_some()),
         // Grafana is copied even if it rejects the login.
         Role::Grafana => (&seen.grafana.container, true),
     };

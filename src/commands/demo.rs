@@ -273,11 +273,11 @@ async fn reachable(session: &Session) -> Result<Influxdb> {
     crate::reconcile::expect_restored(stack, &seen)?;
     let url = stack.url(Role::Influxdb);
     let hint = format!("run `{}`, then try again", stack.command("up"));
-    if seen.influxdb.probe == ServerResponse::NotTheContainer {
+    if seen.influxdb.response == ServerResponse::NotTheContainer {
         let resource = Resource::Server(Role::Influxdb);
         return Err(Error::Blocked { resource, blocker: not_the_container(stack, Role::Influxdb, &url.to_string()) });
     }
-    match seen.influxdb.probe.state() {
+    match seen.influxdb.response.state() {
         Some(stored) if stored.has_database => Ok(session.influxdb(&connections.influxdb)),
         Some(_) => Err(Error::Absent { what: format!("InfluxDB at {url} has no database {}", stack.database), hint }),
         None => Err(Error::Absent { what: format!("InfluxDB at {url} does not answer"), hint }),

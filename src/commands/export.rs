@@ -190,7 +190,7 @@ async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
     let runs = seen.grafana.running_version();
     let named = container.and_then(|spec| spec.config.image.version());
     let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
-    let answers = matches!(seen.grafana.probe, ServerResponse::Answering(_));
+    let answers = matches!(seen.grafana.response, ServerResponse::Answering(_));
     let exists = container.is_none() || matches!(seen.grafana.volume, VolumeState::Ours { .. });
     if let (ExportFormat::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
         return Err(Error::Absent {
@@ -251,7 +251,7 @@ fn warn_about_omissions(session: &Session, present: &GrafanaExport) {
 
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.
 fn expect_usable(stack: &Stack, seen: &Observed, format: ExportFormat) -> Result<()> {
-    if let (ServerResponse::Refusing(message), false) = (&seen.grafana.probe, format.makes_servers()) {
+    if let (ServerResponse::Refusing(message), false) = (&seen.grafana.response, format.makes_servers()) {
         let url = stack.url(Role::Grafana).to_string();
         return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
     }

@@ -124,24 +124,24 @@ fn secret(
     from_file: Option<&String>,
     environment: &Environment,
 ) -> Result<Option<Secret>> {
-    let of_grafana = setting != Setting::InfluxdbPasswordFile;
+    let is_grafana = setting != Setting::InfluxdbPasswordFile;
     if let Some(path) = options.get(&setting) {
-        return if path.is_empty() { Ok(None) } else { read_secret(path, of_grafana).map(Some) };
+        return if path.is_empty() { Ok(None) } else { read_secret(path, is_grafana).map(Some) };
     }
     if let Some(path) = variables.get(&setting) {
-        return read_secret(path, of_grafana).map(Some);
+        return read_secret(path, is_grafana).map(Some);
     }
     let direct =
-        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, of_grafana));
+        setting.key().secret_variable.and_then(|name| environment.get(name)).map(|text| trimmed(text, is_grafana));
     if let Some(text) = direct.filter(|text| !text.is_empty()) {
         return Ok(Some(Secret::new(text)));
     }
-    from_file.map(|path| read_secret(path, of_grafana)).transpose()
+    from_file.map(|path| read_secret(path, is_grafana)).transpose()
 }
 
-fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
+fn read_secret(path: &str, is_grafana: bool) -> Result<Secret> {
     let text = read(Path::new(path), "a file that contains only the secret")?;
-    let text = trimmed(&text, of_grafana);
+    let text = trimmed(&text, is_grafana);
     if text.is_empty() {
         return Err(Error::File {
             path: path.into(),
@@ -155,8 +155,8 @@ fn read_secret(path: &str, of_grafana: bool) -> Result<Secret> {
 
 /// Grafana's file provider trims secrets, so both ends of a secret for Grafana are trimmed. Of other secrets, only the
 /// line break at the end is removed.
-fn trimmed(text: &str, of_grafana: bool) -> &str {
-    if of_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
+fn trimmed(text: &str, is_grafana: bool) -> &str {
+    if is_grafana { text.trim() } else { text.trim_end_matches(['\n', '\r']) }
 }
 
 fn read(path: &Path, what: &str) -> Result<String> {

@@ -41,7 +41,7 @@ const RESTORE_SCRIPTS: [(Role, &str); 2] = [
 /// contains the password of InfluxDB's user.
 ///
 /// # Errors
-/// [`Error::Usage`] with the obstacle.
+/// [`Error::Usage`] with the reason.
 pub(crate) fn check(format: ExportFormat, stack: &Stack, has_password: bool) -> Result<()> {
     if format == ExportFormat::Provisioning {
         return check_organisation(stack);

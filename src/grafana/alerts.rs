@@ -361,7 +361,7 @@ impl Grafana {
     /// The instance's rules, if a setting turns them on or off.
     pub(super) async fn seen_alerts(&self, stack: &Stack) -> Result<AlertRulesState> {
         if stack.alerts == Alerts::NotManaged {
-            return Ok(AlertRulesState::NotLookedAt);
+            return Ok(AlertRulesState::NotRead);
         }
         if self.version.get().is_some_and(|version| !is_supported(version)) {
             let why =

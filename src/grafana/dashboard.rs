@@ -216,9 +216,9 @@ pub(crate) fn render(
 }
 
 /// Marks a dashboard as sent for an instance's data source.
-pub(super) fn add_mark(dashboard: &mut Value, edition: &str, instance: Option<&str>, source: &DesiredDataSource) {
+pub(super) fn add_mark(dashboard: &mut Value, content_hash: &str, instance: Option<&str>, source: &DesiredDataSource) {
     dashboard[MARK] = json!(DashboardMark {
-        edition: Some(edition.into()),
+        edition: Some(content_hash.into()),
         content: Some(content_fingerprint(dashboard)),
         instance: instance.map(String::from),
         made_for: Some(source.made_for()),

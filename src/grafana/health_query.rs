@@ -37,7 +37,7 @@ impl Grafana {
     /// # Errors
     /// [`Error::NotConverged`] with Grafana's reason if the answer is still wrong at the deadline,
     /// or at once if waiting cannot help.
-    pub(crate) async fn await_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
+    pub(crate) async fn verify_query(&self, stack: &Stack, password: Option<&Secret>, deadline: Instant) -> Result<()> {
         let desired = &stack.data_source;
         let started = Instant::now();
         let mut saved = started;

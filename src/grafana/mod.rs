@@ -185,7 +185,7 @@ impl Grafana {
                 data_source: DataSourceState::Missing,
                 dashboard: DashboardState::Missing,
                 user_dashboards: Vec::new(),
-                alerts: AlertRulesState::NotLookedAt,
+                alerts: AlertRulesState::NotRead,
                 query: Query::Unasked,
                 catalogue: None,
             });

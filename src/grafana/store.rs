@@ -258,7 +258,7 @@ impl Grafana {
 
     /// The state of the stack's folder.
     pub(super) async fn seen_folder(&self, stack: &Stack) -> Result<FolderState> {
-        let Some(title) = &stack.folder else { return Ok(FolderState::NotWanted) };
+        let Some(title) = &stack.folder else { return Ok(FolderState::NotConfigured) };
         let look = async {
             if self.folder(title).await?.is_some() {
                 return Ok(FolderState::Present);

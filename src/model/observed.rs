@@ -148,7 +148,7 @@ pub struct ObservedServer<S> {
     /// The managed container that an external server's URL leads to.
     pub managed_behind: Option<ManagedServer>,
     /// The server's answer.
-    pub probe: ServerResponse<S>,
+    pub response: ServerResponse<S>,
     /// The server's version, once known.
     pub version: Option<String>,
     /// The login to Grafana.
@@ -550,7 +550,7 @@ pub enum OrganisationState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FolderState {
     /// None is specified.
-    NotWanted,
+    NotConfigured,
     /// It exists.
     Present,
     /// No folder has that title.
@@ -621,7 +621,7 @@ pub struct ActualDashboard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AlertRulesState {
     /// No setting mentions them, so they were not read.
-    NotLookedAt,
+    NotRead,
     /// This server has no alerting, or the account may not read it; the reason.
     Unavailable(String),
     /// They could not be read.

@@ -1,4 +1,4 @@
-//! The desired state of one instance, built once from the settings and immutable.
+//! The desired state of one instance, built from its settings.
 
 use std::collections::BTreeMap;
 use std::fmt;

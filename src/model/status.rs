@@ -428,13 +428,13 @@ fn engine(engine: &EngineInfo) -> EngineStatus {
 
 fn database(stack: &Stack, seen: &Observed, plan: &Plan) -> DatabaseStatus {
     let (state, differences) = compared(plan, Resource::Database);
-    let retention = seen.influxdb.probe.state().and_then(|influxdb| influxdb.retention);
+    let retention = seen.influxdb.response.state().and_then(|influxdb| influxdb.retention);
     DatabaseStatus { name: stack.database.clone(), state, retention, differences }
 }
 
 fn data_source(stack: &Stack, seen: &Observed, plan: &Plan) -> DataSourceStatus {
     let (state, differences) = compared(plan, Resource::DataSource);
-    let grafana = seen.grafana.probe.state();
+    let grafana = seen.grafana.response.state();
     let is_foreign = grafana.is_some_and(|grafana| matches!(grafana.data_source, DataSourceState::Foreign(_)));
     let (query, query_error) = match grafana.map(|grafana| &grafana.query) {
         Some(Query::Ok) => (Some(QueryState::Ok), None),
@@ -459,7 +459,7 @@ fn dashboard(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Dash
 }
 
 fn user_dashboards(stack: &Stack, seen: &Observed, plan: &Plan, grafana: &str) -> Vec<UserDashboardStatus> {
-    let catalogue = seen.grafana.probe.state().and_then(|grafana| grafana.catalogue.as_ref());
+    let catalogue = seen.grafana.response.state().and_then(|grafana| grafana.catalogue.as_ref());
     let status = |(index, own): (usize, &DesiredUserDashboard)| {
         let (state, differences) = compared(plan, Resource::Dashboard(DashboardId::User(index)));
         UserDashboardStatus {
@@ -487,7 +487,7 @@ pub(crate) fn named_models(stack: &Stack, seen: &Observed) -> Vec<String> {
 }
 
 fn carried(seen: &Observed) -> Option<&ActualDashboard> {
-    match &seen.grafana.probe.state()?.dashboard {
+    match &seen.grafana.response.state()?.dashboard {
         DashboardState::Present(dashboard) => Some(dashboard),
         DashboardState::Missing | DashboardState::Unreadable(_) | DashboardState::Clash { .. } => None,
     }
@@ -606,7 +606,7 @@ fn server_state<S>(stack: &Stack, role: Role, seen: &ObservedServer<S>) -> (Serv
         }
     }
     let is_container = matches!(service, Service::Container(_));
-    match &seen.probe {
+    match &seen.response {
         ServerResponse::Answering(_) => (ServerState::Answering, None),
         ServerResponse::Refusing(message) => (ServerState::Refusing, Some(message.clone())),
         ServerResponse::Unusable(what) => (ServerState::Foreign, Some(what.clone())),
@@ -631,10 +631,10 @@ mod tests {
     use crate::model::observed::{GrafanaState, OurContainer};
     use crate::samples;
 
-    fn container(change: impl FnOnce(&mut OurContainer), probe: ServerResponse<()>) -> ObservedServer<()> {
+    fn container(change: impl FnOnce(&mut OurContainer), response: ServerResponse<()>) -> ObservedServer<()> {
         let mut actual = samples::our_container(Role::Influxdb);
         change(&mut actual);
-        ObservedServer { container: ContainerState::Ours(Box::new(actual)), probe, ..samples::observed_server() }
+        ObservedServer { container: ContainerState::Ours(Box::new(actual)), response, ..samples::observed_server() }
     }
 
     fn silent() -> ServerResponse<()> {
@@ -686,7 +686,7 @@ mod tests {
         let models = vec!["old".to_string()];
         let carried = ActualDashboard { objective: Some(7_000), models, ..samples::actual_dashboard("new") };
         let dashboard = DashboardState::Present(carried);
-        seen.grafana.probe = ServerResponse::Answering(GrafanaState { dashboard, ..samples::grafana_state() });
+        seen.grafana.response = ServerResponse::Answering(GrafanaState { dashboard, ..samples::grafana_state() });
         assert_eq!(read(&stack, &seen), (Some(7_000), vec!["old".to_string()]));
         stack.dashboard.objective = Some(9_000);
         // A file without models is not a missing file.

@@ -75,12 +75,12 @@ impl Session {
         let until = plan.until();
         for phase in Phase::ALL.into_iter().filter(|phase| *phase <= until) {
             let grafana_started = (starts_grafana && phase == Phase::Changes).then_some(&started);
-            let (mut of_influxdb, mut of_grafana) = (Vec::new(), Vec::new());
+            let (mut by_influxdb, mut by_grafana) = (Vec::new(), Vec::new());
             let steps = |role| (plan.lane(phase, role).collect::<Vec<_>>(), plan.login);
             let influxdb =
-                self.run_lane(steps(Role::Influxdb), &mut connections.influxdb, &mut of_influxdb, grafana_started);
+                self.run_lane(steps(Role::Influxdb), &mut connections.influxdb, &mut by_influxdb, grafana_started);
             let grafana =
-                self.run_lane(steps(Role::Grafana), &mut connections.grafana, &mut of_grafana, grafana_started);
+                self.run_lane(steps(Role::Grafana), &mut connections.grafana, &mut by_grafana, grafana_started);
             let result = if matches!(phase, Phase::Release | Phase::Changes | Phase::Contents) {
                 // After a failure, the other role's lane still runs to its end, so that its server
                 // is left in no intermediate state.
@@ -88,8 +88,8 @@ impl Session {
             } else {
                 try_join(influxdb, grafana).await.map(drop)
             };
-            executed.append(&mut of_influxdb);
-            executed.append(&mut of_grafana);
+            executed.append(&mut by_influxdb);
+            executed.append(&mut by_grafana);
             result?;
         }
         Ok(())
@@ -172,7 +172,7 @@ impl Session {
             Step::CheckAddress(role, publish) => self.check_address(role, publish).await,
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
-            Step::RemoveSpareNetworks => self.docker()?.remove_networks(instance, true).await,
+            Step::RemoveDuplicateNetworks => self.docker()?.remove_networks(instance, true).await,
             Step::SaveSettings { keeps_retention } => self.save_settings(keeps_retention).await,
             Step::BeginRestore => self.begin_restore().await,
             Step::FinishRestore => self.finish_restore().await,
@@ -221,7 +221,7 @@ impl Session {
             }
             Step::DeleteAlertRules { moves } => grafana().await?.delete_alert_rules(stack, moves).await,
             Step::SetHome => grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::VerifyQuery => grafana().await?.await_query(stack, password, deadline).await,
+            Step::VerifyQuery => grafana().await?.verify_query(stack, password, deadline).await,
         }
     }
 

@@ -107,7 +107,7 @@ async fn plan_deregister(session: &Session, connections: &mut Connections) -> Re
     let url = stack.url(Role::Grafana).to_string();
     match plan::deregister(stack, &seen) {
         Some(plan) => Ok(plan),
-        None => Err(match seen.grafana.probe {
+        None => Err(match seen.grafana.response {
             ServerResponse::Refusing(message) => Error::Refused { role: Role::Grafana, url, message },
             _ => Error::Absent {
                 what: format!("nothing was removed: Grafana does not answer at {url}"),

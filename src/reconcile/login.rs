@@ -209,24 +209,24 @@ impl Session {
             let client = self.grafana_client(connection, attempt.auth.clone());
             client.same_version_as(&health);
             let signed_in = if is_anonymous { client.try_to_sign_in().await } else { Ok(()) };
-            let probe = match signed_in {
+            let response = match signed_in {
                 Ok(()) => client.observe(&self.stack, influxdb_runs).await,
                 Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
                 Err(error) => ServerResponse::Silent(error.to_string()),
             };
-            match probe {
+            match response {
                 ServerResponse::Refusing(message) => {
                     connection.logins.refuse(attempt.auth);
                     rejection = message;
                 }
-                probe => {
-                    if !matches!(probe, ServerResponse::Answering(_)) {
-                        return Ok((probe, LoginState::default()));
+                response => {
+                    if !matches!(response, ServerResponse::Answering(_)) {
+                        return Ok((response, LoginState::default()));
                     }
                     connection.logins.accept(attempt.clone());
                     let login = self.seen_login(connection, &attempt, actual).await?;
                     return Ok(match self.default_login(connection, &login, actual).await {
-                        Ok(default_login) => (probe, LoginState { default_login, ..login }),
+                        Ok(default_login) => (response, LoginState { default_login, ..login }),
                         Err(error) => (ServerResponse::Silent(error.to_string()), LoginState::default()),
                     });
                 }

@@ -33,11 +33,11 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
     };
     let url = ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port);
     let http = Http::new(role.name(), &url.to_string(), true, None, Rc::clone(listener))?;
-    let (probe, version) = match role {
+    let (response, version) = match role {
         Role::Influxdb => Influxdb::new(http).version(PROBE).await,
         Role::Grafana => Grafana::new(http, grafana::Choice::OfAccount).health(PROBE).await,
     };
-    let answer = match probe {
+    let answer = match response {
         ServerResponse::Answering(()) | ServerResponse::Refusing(_) => {
             NativeAnswer::Usable(version.unwrap_or_default())
         }

@@ -98,10 +98,10 @@ impl Session {
             Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => (unasked(), Some(why)),
             answer => (answer?, None),
         };
-        let (probe, version) = from_influxdb?;
-        let influxdb = self.observed(&connections.influxdb, influxdb, probe, version).await?;
-        let (probe, version, login) = from_grafana;
-        let grafana = self.observed(&connections.grafana, grafana, probe, version).await?;
+        let (response, version) = from_influxdb?;
+        let influxdb = self.observed(&connections.influxdb, influxdb, response, version).await?;
+        let (response, version, login) = from_grafana;
+        let grafana = self.observed(&connections.grafana, grafana, response, version).await?;
         let mut grafana = ObservedServer { login, ..grafana };
         match read {
             Some(Ok(content)) => grafana.content = Some(content),
@@ -118,11 +118,11 @@ impl Session {
         &self,
         connection: &Connection,
         seen: SeenRole,
-        probe: ServerResponse<S>,
+        response: ServerResponse<S>,
         version: Option<String>,
     ) -> Result<ObservedServer<S>> {
         let SeenRole { image, volume, container, port_holder, volume_user, mut managed_behind } = seen;
-        if managed_behind.is_none() && probe.state().is_some() {
+        if managed_behind.is_none() && response.state().is_some() {
             managed_behind = self.forwarded_to(connection, &container).await?;
         }
         let is_held = port_holder.as_ref().is_some_and(|holder| !matches!(holder, PortHolder::OtherRole(_)));
@@ -135,7 +135,7 @@ impl Session {
             port_holder,
             volume_user,
             managed_behind,
-            probe,
+            response,
             version,
             login: LoginState::default(),
             content: None,
@@ -282,8 +282,9 @@ impl Session {
         // If another server answers in place of the container, the container says nothing about
         // that server's login.
         let actual = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
-        let (probe, login) = self.observe_signed_in(connection, anonymous, is_anonymous, actual, influxdb_runs).await?;
-        Ok((probe, version, login))
+        let (response, login) =
+            self.observe_signed_in(connection, anonymous, is_anonymous, actual, influxdb_runs).await?;
+        Ok((response, version, login))
     }
 
     /// Whether a server may be listening: an external server or a running container. The loopback

@@ -121,7 +121,7 @@ impl Session {
         match connection.role {
             Role::Influxdb => match self.influxdb(connection).observe(&self.stack.database, PROBE).await.0 {
                 ServerResponse::Answering(_) => ServerResponse::Answering(()),
-                probe => probe.discard(),
+                response => response.discard(),
             },
             Role::Grafana => self.grafana_client(connection, Auth::None).health(PROBE).await.0,
         }

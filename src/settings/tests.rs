@@ -1,4 +1,4 @@
-//! The merge, setting by setting. Must not know how anything is read.
+//! How settings from all sources become a stack, setting by setting.
 
 use std::time::Duration;
 

@@ -114,7 +114,7 @@ pub(crate) fn observed_server<S>() -> ObservedServer<S> {
         volume_user: None,
         free_port: None,
         managed_behind: None,
-        probe: ServerResponse::Unasked,
+        response: ServerResponse::Unasked,
         version: None,
         login: LoginState::default(),
         content: None,
@@ -145,11 +145,11 @@ pub(crate) fn our_container(role: Role) -> OurContainer {
 pub(crate) fn grafana_state() -> GrafanaState {
     GrafanaState {
         organisation: OrganisationState::Present,
-        folder: FolderState::NotWanted,
+        folder: FolderState::NotConfigured,
         data_source: DataSourceState::Missing,
         dashboard: DashboardState::Missing,
         user_dashboards: vec![],
-        alerts: AlertRulesState::NotLookedAt,
+        alerts: AlertRulesState::NotRead,
         query: Query::Unasked,
         catalogue: None,
     }

@@ -42,9 +42,9 @@ impl Examination<'_> {
             None => self.session.influxdb(&self.connections.influxdb),
         };
         let started = Instant::now();
-        let (probe, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
-        let has_database = probe.state().map(|stored| stored.has_database);
-        let outcome = match probe {
+        let (response, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
+        let has_database = response.state().map(|stored| stored.has_database);
+        let outcome = match response {
             ServerResponse::Answering(_) => CheckOutcome::Passed(format!(
                 "version {} answers at {}",
                 version.unwrap_or_default(),

@@ -141,13 +141,13 @@ impl Examination<'_> {
         let (settings, may_write) = clipper_settings(stack, &target, &named);
         self.note(CLIPPER_SETTINGS, settings, Duration::ZERO);
         let is_other =
-            seen.influxdb.probe == ServerResponse::NotTheContainer && !target.from_file && self.from.is_none();
+            seen.influxdb.response == ServerResponse::NotTheContainer && !target.from_file && self.from.is_none();
         if is_other {
             let blocker = plan::not_the_container(stack, Role::Influxdb, &target.url.to_string());
             self.note(influxdb::INFLUXDB, CheckOutcome::failed(blocker.why, blocker.hint), Duration::ZERO);
         }
         let is_stored = may_write && !is_other && self.follow_to_influxdb(&target, &status).await?;
-        let has_database = seen.influxdb.probe.state().is_some_and(|stored| stored.has_database);
+        let has_database = seen.influxdb.response.state().is_some_and(|stored| stored.has_database);
         if has_database {
             let influxdb = session.influxdb(&self.connections.influxdb);
             self.timed(influxdb::FIELD_TYPES, influxdb::field_types(&influxdb, stack)).await;

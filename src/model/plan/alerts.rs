@@ -12,8 +12,7 @@ pub(super) fn alerts(stack: &Stack, stored: Option<&GrafanaState>, options: UpOp
     let seen = stored.map(|grafana| &grafana.alerts);
     let moves = moves(stack, options);
     let settings = match (&stack.alerts, seen) {
-        (Alerts::NotManaged, _)
-        | (Alerts::Off, Some(AlertRulesState::NotLookedAt | AlertRulesState::Unavailable(_))) => {
+        (Alerts::NotManaged, _) | (Alerts::Off, Some(AlertRulesState::NotRead | AlertRulesState::Unavailable(_))) => {
             return None;
         }
         (Alerts::Off, Some(AlertRulesState::Seen(seen))) => {
@@ -33,7 +32,7 @@ pub(super) fn alerts(stack: &Stack, stored: Option<&GrafanaState>, options: UpOp
     };
     let objective = stack.dashboard.objective;
     let finding = match seen {
-        None | Some(AlertRulesState::NotLookedAt) => Finding::Unknown,
+        None | Some(AlertRulesState::NotRead) => Finding::Unknown,
         Some(AlertRulesState::Unreadable(why)) => Finding::Unreadable(why.clone()),
         Some(AlertRulesState::Unavailable(why)) => Finding::Blocked(Blocker {
             kind: BlockReason::Server,

@@ -115,7 +115,7 @@ fn unusable_container<S>(context: &ServerContext<'_, S>) -> Option<Blocker> {
     match &seen.container {
         ContainerState::Foreign => Some(foreign("container", &spec.name, stack)),
         ContainerState::Duplicated(names) => Some(duplicated(stack, role, names)),
-        ContainerState::Ours(actual) if !context.restores() => match &seen.probe {
+        ContainerState::Ours(actual) if !context.restores() => match &seen.response {
             ServerResponse::Refusing(message) if !(options.reset_password && role == Role::Grafana) => {
                 Some(refused(stack, role, &spec.url().to_string(), message))
             }

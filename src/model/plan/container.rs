@@ -108,7 +108,7 @@ fn unpause_first<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> Se
 fn waits_for_answer<S>(context: &ServerContext<'_, S>, actual: &OurContainer) -> bool {
     let ServerContext { stack, spec, seen, options, frees_port_first, .. } = context;
     let is_silent =
-        matches!(seen.probe, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
+        matches!(seen.response, ServerResponse::Unasked | ServerResponse::Silent(_) | ServerResponse::Starting(_));
     let changes = *frees_port_first || !differences(context, actual).is_empty();
     let decides = (stack.login.given && !options.reset_password) || actual.is_private();
     let is_starting = actual.run == RunState::Running && actual.has_just_started && actual.published.is_some();

@@ -40,7 +40,7 @@ pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> 
             items.extend(unwanted(stack, seen, false, |what, other| kept_conflict(stack, what, other)));
         }
         AlertRulesState::Unreadable(why) => items.push(unreadable(Resource::Alerts, why)),
-        AlertRulesState::NotLookedAt | AlertRulesState::Unavailable(_) => {}
+        AlertRulesState::NotRead | AlertRulesState::Unavailable(_) => {}
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.

@@ -57,7 +57,7 @@ pub fn down(stack: &Stack, seen: &Observed, volumes: bool) -> Plan {
 /// does not answer.
 #[must_use]
 pub fn deregister(stack: &Stack, seen: &Observed) -> Option<Plan> {
-    let items = deregistration(stack, seen.grafana.probe.state()?);
+    let items = deregistration(stack, seen.grafana.response.state()?);
     Some(Plan { items, login: seen.grafana.login.accepted })
 }
 

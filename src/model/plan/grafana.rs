@@ -143,7 +143,7 @@ pub(super) fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Opti
 fn folder(stack: &Stack, stored: Option<&GrafanaState>) -> Item {
     let finding = match stored.map(|grafana| grafana.folder.clone()) {
         None => Finding::Unknown,
-        Some(FolderState::Present | FolderState::NotWanted) => Finding::InSync,
+        Some(FolderState::Present | FolderState::NotConfigured) => Finding::InSync,
         Some(FolderState::Missing) => Finding::Missing,
         Some(FolderState::Unreadable(why)) => Finding::Unreadable(why),
         Some(FolderState::TitleTaken) => {

@@ -155,7 +155,7 @@ pub(super) fn task<S>(context: &ServerContext<'_, S>, actual: Option<&OurContain
     if spec.role != Role::Grafana || is_fresh(context) {
         return None;
     }
-    let signed_in = matches!(seen.probe, ServerResponse::Answering(_));
+    let signed_in = matches!(seen.response, ServerResponse::Answering(_));
     // A container that is only restarted was verified when it was created.
     let made = actual.is_none_or(|actual| {
         let as_it_is = matches!(actual.run, RunState::Created | RunState::Exited(_));
@@ -227,8 +227,8 @@ pub(super) fn unsafe_default<S>(
 
 /// Whether the step can be performed on the running container.
 pub(super) fn is_in_place<S>(context: &ServerContext<'_, S>, actual: &OurContainer, task: LoginTask) -> bool {
-    let answers = matches!(context.seen.probe, ServerResponse::Answering(_));
-    let refuses = matches!(context.seen.probe, ServerResponse::Refusing(_));
+    let answers = matches!(context.seen.response, ServerResponse::Answering(_));
+    let refuses = matches!(context.seen.response, ServerResponse::Refusing(_));
     actual.run == RunState::Running
         && match task {
             // A published Grafana never gets the default password, not even on its way to loopback.
@@ -329,7 +329,7 @@ pub(super) fn new_password<S>(
     if context.spec.role != Role::Grafana {
         return PasswordSource::Default;
     }
-    let signed_in = matches!(context.seen.probe, ServerResponse::Answering(_));
+    let signed_in = matches!(context.seen.response, ServerResponse::Answering(_));
     let had_file = |actual: &OurContainer| actual.is_made_with_file() && actual.run != RunState::Created;
     let is_stored = has_stored_password(context) || actual.is_some_and(had_file);
     match task {

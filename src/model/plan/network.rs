@@ -16,7 +16,7 @@ pub(super) fn network(stack: &Stack, seen: &Observed) -> Option<Item> {
         Network::Ours(ids) if ids.len() > 1 => {
             let difference =
                 Difference { field: "networks".into(), actual: ids.len().to_string(), desired: "1".into() };
-            (Finding::Differs(vec![difference]), vec![Step::RemoveSpareNetworks])
+            (Finding::Differs(vec![difference]), vec![Step::RemoveDuplicateNetworks])
         }
         Network::Ours(_) => (Finding::InSync, vec![]),
         Network::Free => (Finding::Missing, vec![Step::CreateNetwork]),

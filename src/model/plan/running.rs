@@ -50,10 +50,10 @@ pub(super) fn running<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan, B
     let role = spec.role;
     if role == Role::Grafana && options.reset_password {
         let plan = ServerPlan::changing(Finding::Requested("a new password was requested"), reset(context));
-        let is_known = matches!(seen.probe, ServerResponse::Answering(_) | ServerResponse::Refusing(_));
+        let is_known = matches!(seen.response, ServerResponse::Answering(_) | ServerResponse::Refusing(_));
         return Ok(if is_known { plan } else { plan.with(Phase::Preparation, [Step::AwaitAnswer(role)]) });
     }
-    let finding = match &seen.probe {
+    let finding = match &seen.response {
         ServerResponse::Answering(_) => return answering(context),
         ServerResponse::Unusable(what) => return Err(unusable_server(stack, role, &spec.url().to_string(), what)),
         ServerResponse::Silent(why) | ServerResponse::Starting(why) => Finding::Silent(why.clone()),

@@ -149,12 +149,12 @@ fn external<S>(
     frees_port_first: bool,
 ) -> Result<ServerPlan, Blocker> {
     // If a container does not run, another server may answer at its address.
-    let is_silent = matches!(seen.probe, ServerResponse::Silent(_));
+    let is_silent = matches!(seen.response, ServerResponse::Silent(_));
     let leads_to = |managed: &&ManagedServer| managed.runs || (managed.is_own && is_silent);
     if let Some(managed) = seen.managed_behind.as_ref().filter(leads_to) {
         return Err(managed_server(stack, role, url, managed, "up"));
     }
-    match &seen.probe {
+    match &seen.response {
         ServerResponse::Answering(_) => Ok(match &seen.container {
             ContainerState::Ours(actual) => {
                 let finding = Finding::Requested("an external server replaces the container");

@@ -24,7 +24,7 @@ pub enum Step {
     /// Remove every network of the instance.
     RemoveNetwork,
     /// Remove all networks of the instance except the current one.
-    RemoveSpareNetworks,
+    RemoveDuplicateNetworks,
     /// Write the settings as a whole, and remove earlier copies.
     SaveSettings {
         /// Keep the stored retention period, because it is unknown whether the new one deletes points.
@@ -216,7 +216,7 @@ impl Step {
     pub(crate) const fn phase(&self) -> Phase {
         match self {
             // A container cannot start while two networks have the same name.
-            Self::CreateNetwork | Self::RemoveSpareNetworks => Phase::Network,
+            Self::CreateNetwork | Self::RemoveDuplicateNetworks => Phase::Network,
             Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Phase::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery | Self::ProveDashboard => Phase::End,
             _ => match self.resource() {
@@ -261,7 +261,7 @@ impl Step {
             Self::CheckAddress(..)
                 | Self::CreateNetwork
                 | Self::RemoveNetwork
-                | Self::RemoveSpareNetworks
+                | Self::RemoveDuplicateNetworks
                 | Self::SaveSettings { .. }
                 | Self::BeginRestore
                 | Self::FinishRestore
@@ -318,7 +318,7 @@ impl Step {
             &Self::CheckAddress(role, _) => (Server(role), "check_address", "check that {}'s address is available"),
             Self::CreateNetwork => (Network, "create_network", "create the network"),
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
-            Self::RemoveSpareNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
+            Self::RemoveDuplicateNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
             Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
             Self::BeginRestore => (Settings, "begin_restore", "record the start of the restore"),
             Self::FinishRestore => (Settings, "finish_restore", "record the end of the restore"),

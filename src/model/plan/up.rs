@@ -112,7 +112,7 @@ fn is_retention_settled(stack: &Stack, seen: &Observed, database: &Item, retenti
 fn stored<'a, S>(server: &Item, seen: &'a ObservedServer<S>) -> Option<&'a S> {
     let keeps = matches!(server.finding, Finding::InSync | Finding::Requested(_));
     let replaced = server.steps.iter().any(|(_, step)| matches!(step, Step::CreateContainer(_)));
-    if keeps && !replaced { seen.probe.state() } else { None }
+    if keeps && !replaced { seen.response.state() } else { None }
 }
 
 fn database(stored: Option<&InfluxdbState>) -> Item {
