@@ -643,12 +643,12 @@ impl World {
                     return false;
                 }
             }
-            Step::StorePassword { login, clears_pending } => {
+            Step::StorePassword { login, replaces_pending } => {
                 assert!(self.grafana.container.is_some());
                 let accepted = self.password(login, case);
                 assert_eq!(accepted, self.db, "only what Grafana accepted is stored");
                 self.file = accepted;
-                self.pending = if clears_pending { accepted } else { self.pending };
+                self.pending = if replaces_pending { accepted } else { self.pending };
             }
             Step::WritePendingPassword(new) => self.pending = self.password(new, case),
             Step::ChangePassword(new) => {

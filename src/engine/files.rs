@@ -114,15 +114,15 @@ impl Docker {
         self.write_password(container, password, false).await
     }
 
-    /// Writes the accepted password to the volume, readable by Grafana alone. With `clear_pending`, it
+    /// Writes the accepted password to the volume, readable by Grafana alone. With `replace_pending`, it
     /// also replaces a pending password.
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub(crate) async fn write_password(&self, container: &str, password: &Secret, clear_pending: bool) -> Result<()> {
+    pub(crate) async fn write_password(&self, container: &str, password: &Secret, replace_pending: bool) -> Result<()> {
         let text = password.reveal();
         let files = [(PASSWORD, text), (PENDING, text)];
-        self.write_files(container, if clear_pending { &files } else { &files[..1] }).await
+        self.write_files(container, if replace_pending { &files } else { &files[..1] }).await
     }
 
     /// Writes a pending password next to the current one.

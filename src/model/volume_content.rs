@@ -18,7 +18,7 @@ pub struct VolumeContent {
 pub struct VolumeFiles {
     /// The password that Grafana accepts.
     pub password: Option<Secret>,
-    /// A password that was being set when a run ended.
+    /// The password that was being set when a run ended. Once it has been accepted, it equals the password.
     pub pending: Option<Secret>,
     /// The last version that ran, if it differs from the version that the volume was created for.
     pub ran: Option<RanVersion>,

@@ -182,8 +182,8 @@ impl Session {
             Step::CreateContainer(new) => self.create(connection, &new).await,
             Step::WriteFirstPassword(password) => self.write_first_password(connection, password).await,
             Step::TryLogin(login) => self.try_login(connection, login).await,
-            Step::StorePassword { login, clears_pending } => {
-                self.store_password(connection, login, clears_pending).await
+            Step::StorePassword { login, replaces_pending } => {
+                self.store_password(connection, login, replaces_pending).await
             }
             Step::WritePendingPassword(password) => self.write_pending_password(connection, password).await,
             Step::ChangePassword(new) => self.change_password(connection, new).await,

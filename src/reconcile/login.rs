@@ -421,10 +421,10 @@ impl Session {
         &self,
         connection: &mut Connection,
         login: Credential,
-        clears_pending: bool,
+        replaces_pending: bool,
     ) -> Result<()> {
         let password = self.planned_password(connection, login).await?;
-        self.docker()?.write_password(connection.container()?, &password, clears_pending).await
+        self.docker()?.write_password(connection.container()?, &password, replaces_pending).await
     }
 
     pub(super) async fn write_pending_password(&self, connection: &mut Connection, password: Credential) -> Result<()> {

@@ -21,9 +21,9 @@ pub(super) fn store<S>(context: &ServerContext<'_, S>) -> Option<Step> {
     let is_new = seen.login.file == PasswordFile::Outdated
         || (seen.login.file == PasswordFile::Missing
             && matches!(seen.login.account, SignedInAccount::OwnPassword | SignedInAccount::Other));
-    let clears_pending = seen.content.as_ref().is_some_and(|content| content.files.pending.is_some());
+    let replaces_pending = seen.content.as_ref().is_some_and(|content| content.files.pending.is_some());
     let login = seen.login.accepted.filter(|_| is_new)?;
-    Some(Step::StorePassword { login, clears_pending })
+    Some(Step::StorePassword { login, replaces_pending })
 }
 
 /// The password source of the container. A password in the volume stays in force without repeating an option.
@@ -121,7 +121,7 @@ pub(super) fn change_default<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
     vec![
         Step::WritePendingPassword(new),
         Step::ChangePassword(new),
-        Step::StorePassword { login: new, clears_pending: false },
+        Step::StorePassword { login: new, replaces_pending: false },
         Step::CheckLoginForm,
     ]
 }
@@ -133,7 +133,7 @@ pub(super) fn reset<S>(context: &ServerContext<'_, S>) -> Vec<Step> {
         Step::WritePendingPassword(new),
         Step::ResetPassword(new),
         Step::TryLogin(new),
-        Step::StorePassword { login: new, clears_pending: false },
+        Step::StorePassword { login: new, replaces_pending: false },
     ];
     store(context).into_iter().chain(steps).collect()
 }

@@ -49,7 +49,7 @@ pub enum Step {
         /// The accepted login.
         login: Credential,
         /// Also replace the pending password.
-        clears_pending: bool,
+        replaces_pending: bool,
     },
     /// Store the password that Grafana is about to get, in case the run ends before it is accepted.
     WritePendingPassword(Credential),
