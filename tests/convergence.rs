@@ -102,7 +102,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
         visited.push(key);
         let seen = world.observe(&desired, case);
         let plan = plan::up(&desired, &seen, options);
-        world.asked |= plan::shortened_retention(&desired, &plan).is_some();
+        world.asked |= plan::shortened_retention(&plan).is_some();
         if let Some((_, blocker)) = plan.blocker() {
             let migrated =
                 blocker.kind == plan::BlockReason::Image && world.ran > case.version() && world.upgrade.is_none();
@@ -215,7 +215,7 @@ fn check(world: &World, desired: &Stack, case: Case) -> usize {
     if plan.blocker().is_some() {
         return 0;
     }
-    let asked = world.asked || plan::shortened_retention(desired, &plan).is_some();
+    let asked = world.asked || plan::shortened_retention(&plan).is_some();
     if !case.reset {
         assert_eq!(plan.in_sync(), world.is_done(case), "{world:?}\n{plan:?}");
     }
@@ -455,7 +455,7 @@ fn a_declined_retention_is_never_remembered() {
             let mut world = found.clone();
             for _ in 0..6 {
                 let plan = plan::up(&desired, &world.observe(&desired, case), UpOptions::default());
-                if plan::shortened_retention(&desired, &plan).is_some() {
+                if plan::shortened_retention(&plan).is_some() {
                     assert_eq!(world.remembers, found.remembers, "{found:?}");
                     declined += 1;
                     return;

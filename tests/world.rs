@@ -727,10 +727,10 @@ impl World {
                 }
                 self.slow &= role != Role::Grafana;
             }
-            Step::CreateDatabase => {
+            Step::CreateDatabase { retention, .. } => {
                 assert_eq!(self.influxdb.container.unwrap().run, RunState::Running);
                 if !self.database {
-                    self.keeps = case.retention.unwrap_or(Retention::Forever);
+                    self.keeps = retention.unwrap_or(Retention::Forever);
                 }
                 self.database = true;
             }
@@ -746,11 +746,10 @@ impl World {
             }
             Step::SaveDashboard { id: DashboardId::Bundled, .. } => self.dashboard = Thing::Right,
             Step::SaveDashboard { id: DashboardId::User(0), .. } if case.own => self.own = Thing::Right,
-            Step::SetRetention { from } => {
-                let desired = case.retention.unwrap();
+            Step::SetRetention { from, to, .. } => {
                 assert_eq!((self.database, from), (true, Some(self.keeps)), "the altered period was read before");
-                assert!(self.asked || !desired.is_shorter_than(self.keeps), "points are dropped without a question");
-                self.keeps = desired;
+                assert!(self.asked || !to.is_shorter_than(self.keeps), "points are dropped without a question");
+                self.keeps = to;
             }
             // `down --deregister` is for external servers, but the model has containers.
             Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
@@ -777,7 +776,7 @@ impl World {
                 );
                 self.stale = false;
             }
-            Step::CreateOrganisation | Step::CreateFolder => unreachable!("not specified"),
+            Step::CreateOrganisation(_) | Step::CreateFolder => unreachable!("not specified"),
         }
         let exposed = self.grafana.container.is_some_and(|actual| actual.open && actual.run == RunState::Running);
         assert!(!exposed || !self.is_open_to_all(), "a default password is accepted off loopback after {step:?}");

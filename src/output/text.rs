@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn progress_names_the_duration_of_long_steps_and_omits_short_routine_steps() {
         let done = |step: &Step, millis, verbose| event(&Event::Done(step, Duration::from_millis(millis)), verbose);
-        let (routine, other) = (Step::SetHome, Step::CreateDatabase);
+        let (routine, other) = (Step::SetHome, Step::CreateOrganisation("o".into()));
         assert!(routine.is_routine() && !other.is_routine());
         assert_eq!(done(&other, 1_240, false).unwrap(), format!("{other}: done in 1.2s"));
         assert_eq!(done(&other, 3, false).unwrap(), format!("{other}: done"));

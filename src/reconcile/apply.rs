@@ -17,7 +17,6 @@ use crate::model::event::{Event, ExecutedStep};
 use crate::model::login::Credential;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
-use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, EngineLocation, Login, Stack};
 use crate::model::upgrade::Upgrade;
@@ -165,7 +164,6 @@ impl Session {
         let stack = &self.stack;
         let instance = &stack.instance;
         let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
-        let organisation = stack.organisation.as_deref().unwrap_or_default();
         let mut grafana = async || self.signed_in(connection, login).await;
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
@@ -205,9 +203,13 @@ impl Session {
             Step::UnpauseContainer(role) => self.docker()?.unpause_container(role, connection.container()?).await,
             Step::StartContainer(role) => self.start(connection, role).await,
             Step::AwaitAnswer(_) => self.await_answer(connection, deadline).await,
-            Step::SetRetention { from } => self.set_retention(connection, from).await,
-            Step::CreateDatabase => self.influxdb(connection).create_database(&stack.database, stack.retention).await,
-            Step::CreateOrganisation => grafana().await?.create_organisation(organisation).await,
+            Step::SetRetention { database, from, to } => {
+                self.influxdb(connection).set_retention(&database, from, to).await
+            }
+            Step::CreateDatabase { name, retention } => {
+                self.influxdb(connection).create_database(&name, retention).await
+            }
+            Step::CreateOrganisation(name) => grafana().await?.create_organisation(&name).await,
             Step::CreateFolder => grafana().await?.create_folder(stack).await,
             Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, password, moves).await,
             Step::SaveDashboard { id, overwrite, fresh, moves } => {
@@ -246,11 +248,6 @@ impl Session {
         let known = connection.held().cloned();
         connection.hold(None);
         self.docker()?.remove_container(&self.stack.instance, role, known.as_deref()).await
-    }
-
-    async fn set_retention(&self, connection: &Connection, from: Option<Retention>) -> Result<()> {
-        let Some(retention) = self.stack.retention else { return Ok(()) };
-        self.influxdb(connection).set_retention(&self.stack.database, from, retention).await
     }
 
     async fn create(&self, connection: &mut Connection, new: &NewContainer) -> Result<()> {

@@ -228,7 +228,7 @@ impl fmt::Display for Question {
 /// The confirmations needed before a plan is executed. A database that was copied just now is
 /// restored without one.
 fn questions(stack: &Stack, seen: &Observed, plan: &Plan) -> Vec<Question> {
-    let retention = plan::shortened_retention(stack, plan).map(|from| Question::Retention {
+    let retention = plan::shortened_retention(plan).map(|from| Question::Retention {
         database: stack.database.clone(),
         from,
         to: stack.retention.unwrap_or(Retention::Forever),

@@ -137,7 +137,10 @@ pub(super) fn organisation(stack: &Stack, stored: Option<&GrafanaState>) -> Opti
         Some(OrganisationState::Missing) => Finding::Missing,
         Some(OrganisationState::Unreadable(why)) => Finding::Unreadable(why.clone()),
     };
-    Some(Item::with_step(Resource::Organisation, finding, Step::CreateOrganisation))
+    Some(match &stack.organisation {
+        Some(name) => Item::with_step(Resource::Organisation, finding, Step::CreateOrganisation(name.clone())),
+        None => Item::new(Resource::Organisation, finding, vec![]),
+    })
 }
 
 fn folder(stack: &Stack, stored: Option<&GrafanaState>) -> Item {

@@ -93,13 +93,19 @@ pub enum Step {
     StartContainer(Role),
     /// Wait until the server answers, or its container has exited.
     AwaitAnswer(Role),
-    CreateDatabase,
+    CreateDatabase {
+        name: String,
+        /// InfluxDB's own default if none is set.
+        retention: Option<Retention>,
+    },
     /// Set the database's retention period, if it has not changed since it was read.
     SetRetention {
+        database: String,
         /// The retention period as read; `None` if unknown.
         from: Option<Retention>,
+        to: Retention,
     },
-    CreateOrganisation,
+    CreateOrganisation(String),
     CreateFolder,
     /// Create or update the data source.
     SaveDataSource {
@@ -356,8 +362,8 @@ impl Step {
             &Self::StartContainer(role) => (Server(role), "start_container", "start {}"),
             &Self::AwaitAnswer(role) => (Server(role), "await_answer", "wait for {}"),
             Self::SetRetention { .. } => (Resource::Retention, "set_retention", "set the retention period"),
-            Self::CreateDatabase => (Database, "create_database", "create the database"),
-            Self::CreateOrganisation => (Organisation, "create_organisation", "create Grafana's organisation"),
+            Self::CreateDatabase { .. } => (Database, "create_database", "create the database"),
+            Self::CreateOrganisation(_) => (Organisation, "create_organisation", "create Grafana's organisation"),
             Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
             &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),

@@ -32,7 +32,7 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
     let is_known = unknown_settings(stack).is_none();
     let influxdb_stores = stored(&influxdb, &seen.influxdb).filter(|_| is_known);
     let grafana_stores = stored(&grafana, &seen.grafana).filter(|_| is_known);
-    let database = database(influxdb_stores);
+    let database = database(stack, influxdb_stores);
     let retention = retention(stack, influxdb_stores);
     let keeps_retention = !is_retention_settled(stack, seen, &database, retention.as_ref());
     items.extend(match unfinished(stack, seen) {
@@ -115,13 +115,14 @@ fn stored<'a, S>(server: &Item, seen: &'a ObservedServer<S>) -> Option<&'a S> {
     if keeps && !replaced { seen.response.state() } else { None }
 }
 
-fn database(stored: Option<&InfluxdbState>) -> Item {
+fn database(stack: &Stack, stored: Option<&InfluxdbState>) -> Item {
     let finding = match stored {
         None => Finding::Unknown,
         Some(influxdb) if influxdb.has_database => Finding::InSync,
         Some(_) => Finding::Missing,
     };
-    Item::with_step(Resource::Database, finding, Step::CreateDatabase)
+    let step = Step::CreateDatabase { name: stack.database.clone(), retention: stack.retention };
+    Item::with_step(Resource::Database, finding, step)
 }
 
 /// Compares the retention period only if one is set. A missing database is created with it; while
@@ -139,19 +140,17 @@ fn retention(stack: &Stack, stored: Option<&InfluxdbState>) -> Option<Item> {
         actual: actual.map(|actual| actual.to_string()).unwrap_or_default(),
         desired: desired.to_string(),
     };
-    let step = Step::SetRetention { from: actual };
+    let step = Step::SetRetention { database: stack.database.clone(), from: actual, to: desired };
     Some(Item::new(Resource::Retention, Finding::Differs(vec![difference]), vec![step]))
 }
 
 /// The current retention period, if the plan shortens it; the inner `None` means unknown.
 #[must_use]
-pub fn shortened_retention(stack: &Stack, plan: &Plan) -> Option<Option<Retention>> {
-    let desired = stack.retention?;
-    let from = plan.steps().find_map(|(step, _)| match step {
-        Step::SetRetention { from } => Some(*from),
+pub fn shortened_retention(plan: &Plan) -> Option<Option<Retention>> {
+    plan.steps().find_map(|(step, _)| match step {
+        Step::SetRetention { from, to, .. } if from.is_none_or(|from| to.is_shorter_than(from)) => Some(*from),
         _ => None,
-    })?;
-    from.is_none_or(|from| desired.is_shorter_than(from)).then_some(from)
+    })
 }
 
 #[cfg(test)]
@@ -159,25 +158,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::samples;
 
     #[test]
     fn a_retention_is_shortened_unless_the_actual_period_is_known_to_be_no_longer() {
         let days = |days: u64| Retention::For(Duration::from_secs(days * 86_400));
-        let shortened = |desired, from| {
-            let step = Step::SetRetention { from };
+        let shortened = |to, from| {
+            let step = Step::SetRetention { database: "d".into(), from, to };
             let item = Item::new(Resource::Retention, Finding::Differs(vec![]), vec![step]);
-            let stack = Stack { retention: desired, ..samples::stack() };
-            shortened_retention(&stack, &Plan::new(vec![item]))
+            shortened_retention(&Plan::new(vec![item]))
         };
-        assert_eq!(shortened(Some(days(2)), Some(days(90))), Some(Some(days(90))));
-        assert_eq!(shortened(Some(days(2)), Some(Retention::Forever)), Some(Some(Retention::Forever)));
-        assert_eq!(shortened(Some(days(2)), None), Some(None), "an unknown period may be longer");
-        for (desired, from) in
-            [(Some(days(90)), Some(days(2))), (Some(days(2)), Some(days(2))), (Some(Retention::Forever), Some(days(2)))]
-        {
-            assert_eq!(shortened(desired, from), None, "{desired:?} {from:?}");
+        assert_eq!(shortened(days(2), Some(days(90))), Some(Some(days(90))));
+        assert_eq!(shortened(days(2), Some(Retention::Forever)), Some(Some(Retention::Forever)));
+        assert_eq!(shortened(days(2), None), Some(None), "an unknown period may be longer");
+        for (to, from) in [(days(90), days(2)), (days(2), days(2)), (Retention::Forever, days(2))] {
+            assert_eq!(shortened(to, Some(from)), None, "{to:?} {from:?}");
         }
-        assert_eq!(shortened(None, Some(days(2))), None);
+        assert_eq!(shortened_retention(&Plan::new(vec![])), None);
     }
 }
