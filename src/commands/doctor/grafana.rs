@@ -137,20 +137,10 @@ impl Examination<'_> {
 
     fn note_dashboard(&mut self, id: DashboardId, opened: Opened, reports: &Reports) {
         let stack = self.session.stack();
-        let hint = edit_hint(stack, id);
+        let judged = JudgedDashboard::new(stack, id);
         opened.sources.into_iter().for_each(|fault| self.note_source(fault));
-        // With several dashboards, a panel is named with its own.
-        let of = match id {
-            DashboardId::Bundled => String::new(),
-            DashboardId::User(_) => format!(" of {:?}", stack.dashboard_identity(id).1),
-        };
-        let has_models = !reports.models.is_empty();
         let is_reporting = reports.reporting == Some(true);
-        let (from, to) = opened.range;
-        let is_beyond = |at: i64| at + SKEW < from || at - SKEW > to;
-        // Another check reports a clock that is ahead.
-        let last = reports.last_report.filter(|at| *at <= reports.at + SKEW);
-        let misses_reports = is_reporting && id == DashboardId::Bundled && last.is_some_and(is_beyond);
+        let misses_reports = is_reporting && judged.is_bundled && is_beyond(reports, opened.range);
         if misses_reports {
             let outcome = CheckOutcome::failed(
                 "Clipper reports, but not in the dashboard's time range",
@@ -158,33 +148,21 @@ impl Examination<'_> {
             );
             self.note(DASHBOARD, outcome, Duration::ZERO);
         }
+        // The bundled dashboard lists the models of its time range.
+        let no_values = if reports.models.is_empty() {
+            Some("no model has reported yet")
+        } else if judged.is_bundled && (misses_reports || !is_reporting) {
+            Some("no model has reported in the dashboard's time range")
+        } else {
+            None
+        };
         for VariableAnswer { name, content, time } in opened.variables {
-            let outcome = match content {
-                VariableContent::Values(0) if !has_models => CheckOutcome::Skipped("no model has reported yet".into()),
-                // The bundled dashboard lists the models of its time range.
-                VariableContent::Values(0) if id == DashboardId::Bundled && (misses_reports || !is_reporting) => {
-                    CheckOutcome::Skipped("no model has reported in the dashboard's time range".into())
-                }
-                VariableContent::Unchecked(why) => CheckOutcome::Skipped(why),
-                VariableContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
-                VariableContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
-                VariableContent::NoDataSource(source) => {
-                    let why = format!("the dashboard's variable {name}{of} uses {}", absent_source(&source));
-                    CheckOutcome::failed(why, source_hint(stack, id))
-                }
-                VariableContent::Values(number @ 1..) => CheckOutcome::Passed(count(number, "value")),
-                VariableContent::Values(0) => {
-                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} has no values"), &hint)
-                }
-                VariableContent::Failed(why) => {
-                    CheckOutcome::failed(format!("the dashboard's variable {name}{of} fails: {why}"), &hint)
-                }
-            };
+            let outcome = judged.variable(&name, content, no_values);
             self.note(VARIABLE.about(name), outcome, time);
         }
         let mut shown = opened.panels.iter().filter(|panel| panel.shows_range).map(|panel| &panel.content).peekable();
         let is_blank = shown.peek().is_some() && shown.all(|content| *content == PanelContent::Empty);
-        if is_blank && is_reporting && !misses_reports && id == DashboardId::Bundled {
+        if is_blank && is_reporting && !misses_reports && judged.is_bundled {
             let outcome = CheckOutcome::failed(
                 "Clipper reports, but no open panel shows a point",
                 "choose models that report with the dashboard's variables, such as Name contains, and save the dashboard; \
@@ -193,31 +171,80 @@ impl Examination<'_> {
             self.note(DASHBOARD, outcome, Duration::ZERO);
         }
         for PanelAnswer { title, content, time, .. } in opened.panels {
-            let outcome = match content {
-                PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
-                PanelContent::Empty => CheckOutcome::Passed("answers, but has no points in its time range".into()),
-                PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it queries {what}")),
-                PanelContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
-                PanelContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
-                PanelContent::NoDataSource(source) => {
-                    let why = format!("panel {title:?}{of} uses {}", absent_source(&source));
-                    CheckOutcome::failed(why, source_hint(stack, id))
-                }
-                PanelContent::NoPlugin(kind) => CheckOutcome::failed(
-                    format!("panel {title:?}{of} cannot be shown: Grafana lacks the panel plugin {kind:?}"),
-                    format!("panel {title:?} needs {}", missing_plugin(&kind)),
-                ),
-                PanelContent::Flux => CheckOutcome::failed(
-                    format!("panel {title:?}{of} is written in Flux, but its data source uses InfluxQL"),
-                    &hint,
-                ),
-                PanelContent::UnknownField { field, source } => CheckOutcome::failed(
-                    format!("panel {title:?}{of} queries the field {field:?}, which no measurement of {source} has"),
-                    &hint,
-                ),
-                PanelContent::Failed(why) => CheckOutcome::failed(format!("panel {title:?}{of} fails: {why}"), &hint),
-            };
+            let outcome = judged.panel(&title, content);
             self.note(Check::PANEL.about(title), outcome, time);
+        }
+    }
+}
+
+/// Whether the newest report is outside a time range. Another check reports a clock that is ahead.
+fn is_beyond(reports: &Reports, (from, to): (i64, i64)) -> bool {
+    let last = reports.last_report.filter(|at| *at <= reports.at + SKEW);
+    last.is_some_and(|at| at + SKEW < from || at - SKEW > to)
+}
+
+/// The dashboard whose variables and panels are judged.
+struct JudgedDashboard {
+    is_bundled: bool,
+    /// With several dashboards, a panel is named with its own.
+    suffix: String,
+    /// How to correct a query.
+    hint: String,
+    /// How to correct a data source.
+    source_hint: String,
+}
+
+impl JudgedDashboard {
+    fn new(stack: &Stack, id: DashboardId) -> Self {
+        let suffix = match id {
+            DashboardId::Bundled => String::new(),
+            DashboardId::User(_) => format!(" of {:?}", stack.dashboard_identity(id).1),
+        };
+        let is_bundled = id == DashboardId::Bundled;
+        Self { is_bundled, suffix, hint: edit_hint(stack, id), source_hint: source_hint(stack, id) }
+    }
+
+    /// The outcome of a variable. Without values it fails, unless `no_values` explains that.
+    fn variable(&self, name: &str, content: VariableContent, no_values: Option<&str>) -> CheckOutcome {
+        let variable = format!("the dashboard's variable {name}{}", self.suffix);
+        match (content, no_values) {
+            (VariableContent::Values(0), Some(why)) => CheckOutcome::Skipped(why.into()),
+            (VariableContent::Values(0), None) => CheckOutcome::failed(format!("{variable} has no values"), &self.hint),
+            (VariableContent::Values(number), _) => CheckOutcome::Passed(count(number, "value")),
+            (VariableContent::Unchecked(why), _) => CheckOutcome::Skipped(why),
+            (VariableContent::SourceFails, _) => CheckOutcome::Skipped(SOURCE_FAILS.into()),
+            (VariableContent::Unanswered(why), _) => CheckOutcome::Skipped(unanswered(&why)),
+            (VariableContent::NoDataSource(source), _) => {
+                CheckOutcome::failed(format!("{variable} uses {}", absent_source(&source)), &self.source_hint)
+            }
+            (VariableContent::Failed(why), _) => CheckOutcome::failed(format!("{variable} fails: {why}"), &self.hint),
+        }
+    }
+
+    fn panel(&self, title: &str, content: PanelContent) -> CheckOutcome {
+        let panel = format!("panel {title:?}{}", self.suffix);
+        match content {
+            PanelContent::Points(points) => CheckOutcome::Passed(count(points, "point")),
+            PanelContent::Empty => CheckOutcome::Passed("answers, but has no points in its time range".into()),
+            PanelContent::Elsewhere(what) => CheckOutcome::Skipped(format!("it queries {what}")),
+            PanelContent::SourceFails => CheckOutcome::Skipped(SOURCE_FAILS.into()),
+            PanelContent::Unanswered(why) => CheckOutcome::Skipped(unanswered(&why)),
+            PanelContent::NoDataSource(source) => {
+                CheckOutcome::failed(format!("{panel} uses {}", absent_source(&source)), &self.source_hint)
+            }
+            PanelContent::NoPlugin(kind) => CheckOutcome::failed(
+                format!("{panel} cannot be shown: Grafana lacks the panel plugin {kind:?}"),
+                format!("panel {title:?} needs {}", missing_plugin(&kind)),
+            ),
+            PanelContent::Flux => CheckOutcome::failed(
+                format!("{panel} is written in Flux, but its data source uses InfluxQL"),
+                &self.hint,
+            ),
+            PanelContent::UnknownField { field, source } => CheckOutcome::failed(
+                format!("{panel} queries the field {field:?}, which no measurement of {source} has"),
+                &self.hint,
+            ),
+            PanelContent::Failed(why) => CheckOutcome::failed(format!("{panel} fails: {why}"), &self.hint),
         }
     }
 }

@@ -41,6 +41,34 @@ impl Examination<'_> {
             None if target.from_file => self.session.influxdb_at(&target.url)?,
             None => self.session.influxdb(&self.connections.influxdb),
         };
+        let Some(has_database) = self.greet(&influxdb, target, status).await? else { return Ok(false) };
+        let outcome = database(has_database, target, stack, status, &influxdb).await;
+        if !self.timed(DATABASE, std::future::ready(outcome)).await {
+            return Ok(false);
+        }
+        let started = Instant::now();
+        let now = crate::clock::now();
+        self.written = Some((influxdb.clone(), target.database.clone()));
+        let written = influxdb.write_probe(&target.database, &self.id, now).await;
+        let is_written = written.is_ok();
+        let outcome = match written {
+            Ok(()) => CheckOutcome::Passed("a point in Clipper's format is accepted".into()),
+            Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
+        };
+        self.note(WRITE, outcome, started.elapsed());
+        let mut is_stored = false;
+        if is_written {
+            let outcome = self.read_back(&influxdb, target, status).await;
+            is_stored = self.timed(READ_BACK, std::future::ready(outcome)).await;
+        }
+        let clocks = self.clocks(&influxdb, status);
+        let (started, outcome) = (Instant::now(), clocks.await);
+        self.note(CLOCKS, outcome, started.elapsed());
+        Ok(is_stored)
+    }
+
+    /// Checks that InfluxDB answers, and returns whether it has the database.
+    async fn greet(&mut self, influxdb: &Influxdb, target: &WriteTarget, status: &Status) -> Result<Option<bool>> {
         let started = Instant::now();
         let (response, version) = influxdb.observe(&target.database, PROBE_TIMEOUT).await;
         let has_database = response.state().map(|stored| stored.has_database);
@@ -72,30 +100,7 @@ impl Examination<'_> {
             }
         };
         self.note(INFLUXDB, outcome, started.elapsed());
-        let Some(has_database) = has_database else { return Ok(false) };
-        let outcome = database(has_database, target, stack, status, &influxdb).await;
-        if !self.timed(DATABASE, std::future::ready(outcome)).await {
-            return Ok(false);
-        }
-        let started = Instant::now();
-        let now = crate::clock::now();
-        self.written = Some((influxdb.clone(), target.database.clone()));
-        let written = influxdb.write_probe(&target.database, &self.id, now).await;
-        let is_written = written.is_ok();
-        let outcome = match written {
-            Ok(()) => CheckOutcome::Passed("a point in Clipper's format is accepted".into()),
-            Err((failure, why)) => refused_write(failure, &why, target, stack, &influxdb).await,
-        };
-        self.note(WRITE, outcome, started.elapsed());
-        let mut is_stored = false;
-        if is_written {
-            let outcome = self.read_back(&influxdb, target, status).await;
-            is_stored = self.timed(READ_BACK, std::future::ready(outcome)).await;
-        }
-        let clocks = self.clocks(&influxdb, status);
-        let (started, outcome) = (Instant::now(), clocks.await);
-        self.note(CLOCKS, outcome, started.elapsed());
-        Ok(is_stored)
+        Ok(has_database)
     }
 
     /// InfluxDB, reached from inside a container's network.
