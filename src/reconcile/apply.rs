@@ -163,7 +163,7 @@ impl Session {
     ) -> Result<()> {
         let stack = &self.stack;
         let instance = &stack.instance;
-        let password = self.credentials.influxdb.as_ref().map(|login| &login.password);
+        let influxdb_password = self.credentials.influxdb.as_ref().map(|login| &login.password);
         let mut grafana = async || self.signed_in(connection, login).await;
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
@@ -211,7 +211,7 @@ impl Session {
             }
             Step::CreateOrganisation(name) => grafana().await?.create_organisation(&name).await,
             Step::CreateFolder => grafana().await?.create_folder(stack).await,
-            Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, password, moves).await,
+            Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, influxdb_password, moves).await,
             Step::SaveDashboard { id, overwrite, fresh, moves } => {
                 grafana().await?.save_dashboard(stack, id, overwrite, fresh, moves).await
             }
@@ -223,7 +223,7 @@ impl Session {
             }
             Step::DeleteAlertRules { moves } => grafana().await?.delete_alert_rules(stack, moves).await,
             Step::SetHome => grafana().await?.set_home(&stack.dashboard.uid).await,
-            Step::VerifyQuery => grafana().await?.verify_query(stack, password, deadline).await,
+            Step::VerifyQuery => grafana().await?.verify_query(stack, influxdb_password, deadline).await,
         }
     }
 
