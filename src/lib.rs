@@ -32,6 +32,7 @@ pub mod http;
 pub mod influxdb;
 mod influxql;
 pub mod model;
+mod objects_only;
 pub mod output;
 mod reconcile;
 #[cfg(test)]

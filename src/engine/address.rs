@@ -46,8 +46,8 @@ impl Docker {
         let made = self.client.create_container(Some(options), self.address_check(instance, spec, publish, network));
         let id = self.call(&doing, made).await?.id;
         let result = match self.try_start(spec.role, &id).await {
-            Ok(Some(is_taken)) => {
-                let holder = self.holder(instance, spec.role, publish, is_taken).await;
+            Ok(Some(refusal)) => {
+                let holder = self.holder(instance, spec.role, publish, refusal).await;
                 Err(Error::Publish { role: spec.role, address: spec.config.publish, holder, answers: None, free: None })
             }
             Err(Error::Docker { refusal, .. }) if !concerns_publishing(refusal) => Ok(()),

@@ -44,33 +44,34 @@ impl Docker {
         for role in Role::ALL {
             self.remove_address_check(instance, role).await?;
         }
-        if let Some(is_taken) = self.try_start(role, id).await? {
+        if let Some(refusal) = self.try_start(role, id).await? {
             if role == Role::Grafana {
                 // The announced start did not happen.
                 self.clear_intended_version(id).await?;
             }
             let config = self.ours(role, id).await.ok().flatten().and_then(|actual| actual.config);
             let address = config.map_or(desired, |config| config.publish);
-            let holder = self.holder(instance, role, address, is_taken).await;
+            let holder = self.holder(instance, role, address, refusal).await;
             return Err(Error::Publish { role, address, holder, answers: None, free: None });
         }
         Ok(self.run_info(role, id).await?.and_then(|info| info.published))
     }
 
-    /// Starts a container. If its address cannot be published, returns whether the address is taken; otherwise the
-    /// engine's host does not have it.
-    pub(super) async fn try_start(&self, role: Role, id: &str) -> Result<Option<bool>> {
+    /// Starts a container. If its address cannot be published, returns why: it is taken, or the engine's host does not
+    /// have it.
+    pub(super) async fn try_start(&self, role: Role, id: &str) -> Result<Option<Refusal>> {
         let doing = format!("start the container of {}", role.title());
         match self.call(&doing, self.client.start_container(id, None::<StartContainerOptions>)).await {
-            Err(Error::Docker { refusal: Refusal::PortTaken, .. }) => Ok(Some(true)),
-            Err(Error::Docker { refusal: Refusal::NoSuchAddress, .. }) => Ok(Some(false)),
+            Err(Error::Docker { refusal: refusal @ (Refusal::PortTaken | Refusal::NoSuchAddress), .. }) => {
+                Ok(Some(refusal))
+            }
             result => result.map(|()| None),
         }
     }
 
     /// The holder of an address that cannot be published.
-    pub(super) async fn holder(&self, instance: &str, role: Role, address: SocketAddr, is_taken: bool) -> PortHolder {
-        if !is_taken {
+    pub(super) async fn holder(&self, instance: &str, role: Role, address: SocketAddr, why: Refusal) -> PortHolder {
+        if why == Refusal::NoSuchAddress {
             return PortHolder::NoSuchAddress;
         }
         let containers = self.containers(instance).await.unwrap_or_default();

@@ -10,9 +10,9 @@ use super::Api;
 use super::dashboard_model::{DashboardModel, Templating};
 use super::json::{for_each_text, for_each_value, lenient};
 use crate::digest::fingerprint;
-use crate::http::ObjectsOnly;
 use crate::model::observed::ActualDashboard;
 use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor};
+use crate::objects_only::ObjectsOnly;
 
 /// The bundled dashboard from the repository.
 const BUNDLED: &str = include_str!("../../assets/dashboard.json");

@@ -6,9 +6,10 @@ use serde_json::{Map, Value, json};
 use super::json::lenient;
 use super::{Api, Grafana, INFLUXDB, foreign, moved, path};
 use crate::error::{Error, Result};
-use crate::http::{Body, ObjectsOnly};
+use crate::http::Body;
 use crate::model::observed::DataSourceState;
 use crate::model::stack::{DesiredDataSource, MadeFor, Secret, Stack};
+use crate::objects_only::ObjectsOnly;
 
 /// The key in `jsonData` that names the owner; it survives a user's save.
 const MARK: &str = "clipperMetrics";

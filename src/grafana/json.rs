@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::http::ObjectsOnly;
+use crate::objects_only::ObjectsOnly;
 
 /// Defines types of documents whose fields may be missing or have any type.
 macro_rules! lenient {

@@ -358,29 +358,23 @@ impl Grafana {
     /// it counts as not empty. Grafana itself keeps folders with alert rules.
     async fn is_empty_folder(&self, folder: &GrafanaFolder) -> Result<bool> {
         let uid = escaped(&folder.uid);
-        let has_uids = !self.is_before(FOLDERS_BY_UID);
-        // Without a number, Grafana would look into the folder General.
-        let id = match folder.id {
-            Some(id) => id,
-            None if has_uids => 0,
+        let (of_dashboards, of_panels) = match folder.id {
+            _ if !self.is_before(FOLDERS_BY_UID) => (format!("folderUIDs={uid}"), format!("folderFilterUIDs={uid}")),
+            Some(id) => (format!("folderIds={id}"), format!("folderFilter={id}")),
+            // Grafana would look into the folder General.
             None => return Ok(false),
         };
-        let found = if has_uids {
-            format!("/api/search?limit=1&folderUIDs={uid}")
-        } else {
-            format!("/api/search?limit=1&folderIds={id}")
-        };
         let doing = "look into the folder";
-        let inside: Option<Elements<SearchHit>> = self.get(doing, &found).await?.flatten();
+        let inside: Option<Elements<SearchHit>> =
+            self.get(doing, &format!("/api/search?limit=1&{of_dashboards}")).await?.flatten();
         if inside.is_none_or(|inside| !inside.is_empty()) {
             return Ok(false);
         }
         if self.is_before(LIBRARY_PANELS_FROM) {
             return Ok(true);
         }
-        let filter = if has_uids { format!("folderFilterUIDs={uid}") } else { format!("folderFilter={id}") };
         let library: Option<LibraryPanels> =
-            self.get(doing, &format!("/api/library-elements?perPage=1&{filter}")).await?;
+            self.get(doing, &format!("/api/library-elements?perPage=1&{of_panels}")).await?;
         Ok(library.is_some_and(|library| library.result.total_count == Some(0)))
     }
 

@@ -73,49 +73,30 @@ fn objects(status: &Status, palette: Palette) -> Vec<ObjectRow<'_>> {
         }
         (None, _) => String::new(),
     };
-    let mut rows = vec![ObjectRow {
-        label: "database",
-        name: &database.name,
-        state: database.state,
-        differences: &database.differences,
-        note: database.retention.map(|retention| format!("retention {retention}")).unwrap_or_default(),
-    }];
-    rows.extend(status.organisation.as_ref().map(|OrganisationStatus { name, state, differences }| ObjectRow {
-        label: "organisation",
-        name,
-        state: *state,
-        differences,
-        note: String::new(),
+    let retention = database.retention.map(|retention| format!("retention {retention}")).unwrap_or_default();
+    let mut rows = vec![row("database", &database.name, database.state, &database.differences, retention)];
+    rows.extend(status.organisation.as_ref().map(|OrganisationStatus { name, state, differences }| {
+        row("organisation", name, *state, differences, String::new())
     }));
-    rows.push(ObjectRow {
-        label: "data source",
-        name: &data_source.uid,
-        state: data_source.state,
-        differences: &data_source.differences,
-        note: query,
-    });
-    rows.push(ObjectRow {
-        label: "dashboard",
-        name: &dashboard.uid,
-        state: dashboard.state,
-        differences: &dashboard.differences,
-        note: palette.faint(&dashboard.url),
-    });
-    rows.extend(status.user_dashboards.iter().map(|own| ObjectRow {
-        label: "",
-        name: &own.uid,
-        state: own.state,
-        differences: &own.differences,
-        note: palette.faint(&own.url),
-    }));
-    rows.extend(status.alerts.as_ref().map(|AlertsStatus { conditions, state, differences }| ObjectRow {
-        label: "alerts",
-        name: conditions,
-        state: *state,
-        differences,
-        note: String::new(),
+    rows.push(row("data source", &data_source.uid, data_source.state, &data_source.differences, query));
+    let url = palette.faint(&dashboard.url);
+    rows.push(row("dashboard", &dashboard.uid, dashboard.state, &dashboard.differences, url));
+    let user_dashboards = status.user_dashboards.iter();
+    rows.extend(user_dashboards.map(|own| row("", &own.uid, own.state, &own.differences, palette.faint(&own.url))));
+    rows.extend(status.alerts.as_ref().map(|AlertsStatus { conditions, state, differences }| {
+        row("alerts", conditions, *state, differences, String::new())
     }));
     rows
+}
+
+const fn row<'a>(
+    label: &'static str,
+    name: &'a str,
+    state: ObjectState,
+    differences: &'a [Difference],
+    note: String,
+) -> ObjectRow<'a> {
+    ObjectRow { label, name, state, differences, note }
 }
 
 impl ObjectRow<'_> {
