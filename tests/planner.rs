@@ -94,6 +94,17 @@ fn with_pull_never_only_work_that_needs_a_missing_image_is_blocked() {
 }
 
 #[test]
+fn no_image_is_pulled_for_a_blocked_server() {
+    let desired = stack(Case::default());
+    let mut seen = whole_world().observe(&desired, Case::default());
+    let ContainerState::Ours(actual) = &mut seen.influxdb.container else { panic!("it is ours") };
+    (actual.name_taken, actual.on_network) = (true, false);
+    let plan = plan::up(&desired, &seen, UpOptions { pull: true, ..UpOptions::default() });
+    assert_eq!(plan.blocker().map(|(resource, _)| resource), Some(Resource::Server(Role::Influxdb)));
+    assert!(!plan.steps().any(|(step, _)| *step == Step::PullImage(Role::Influxdb)), "{plan}");
+}
+
+#[test]
 fn foreign_objects_in_grafana_are_blockers_before_anything_is_written() {
     let desired = stack(Case::default());
     let clashes: [fn(&mut GrafanaState); 5] = [

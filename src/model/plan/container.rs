@@ -19,7 +19,7 @@ pub(super) fn container<S>(context: &ServerContext<'_, S>) -> Result<ServerPlan,
     if let Some(blocker) = blocker(context) {
         return Err(blocker);
     }
-    let mut plan = decide(context).unwrap_or_else(ServerPlan::blocked);
+    let mut plan = decide(context)?;
     let pulls = plan.steps.iter().any(|(_, step)| *step == Step::PullImage(spec.role));
     if (pulls || options.pull)
         && let Some(blocker) = never_pulled(stack, spec)
