@@ -36,6 +36,10 @@ pub struct ClipperFile {
 pub enum ValueKind {
     /// A string.
     Text,
+    /// The address of a server.
+    Url,
+    /// A reference to an image.
+    Image,
     /// An integer from 1 to 65535.
     Port,
     /// An address or a host name.
@@ -227,7 +231,7 @@ impl SourceFile<'_> {
             let text = match kind {
                 ValueKind::Port => self.port(name, value)?.to_string(),
                 ValueKind::Host => self.host(name, value)?,
-                ValueKind::Text => self.string(name, value)?,
+                ValueKind::Text | ValueKind::Url | ValueKind::Image => self.string(name, value)?,
                 ValueKind::Path => {
                     let path = self.string(name, value)?;
                     if path.is_empty() {

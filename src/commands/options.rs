@@ -131,7 +131,7 @@ fn argument(key: &Key) -> Arg {
             .action(ArgAction::Append)
             .value_parser(clap::builder::ValueParser::from(single_path))
             .value_hint(clap::ValueHint::FilePath),
-        ValueKind::Text | ValueKind::Port | ValueKind::Host => argument,
+        ValueKind::Text | ValueKind::Url | ValueKind::Image | ValueKind::Port | ValueKind::Host => argument,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::Remembered;
 use crate::reconcile::{Session, lock, native_servers};
-use crate::settings::keys::{Setting, Values};
+use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
 
 /// The deadline of the check of an engine that has just failed to answer.
@@ -187,7 +187,7 @@ fn restored_settings(
 ) -> BTreeMap<String, Remembered> {
     let mut values = interrupted.unwrap_or_else(|| {
         let mut values = manifest.settings.clone();
-        for setting in [Setting::InfluxdbIp, Setting::GrafanaIp, Setting::DataSourceUrl] {
+        for setting in Role::ALL.map(|role| settings_of(role).ip).into_iter().chain([Setting::DataSourceUrl]) {
             values.remove(setting.key().option);
         }
         values

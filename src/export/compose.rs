@@ -204,7 +204,7 @@ fn service(spec: &DesiredContainer, environment: &Map<String, Value>) -> Value {
         "read_only": made.read_only,
         "logging": {"driver": "json-file", "options": BTreeMap::from(ContainerConfig::LOG_LIMIT)},
         "healthcheck": {
-            "test": health(spec.role), "interval": "5s", "timeout": "5s", "retries": 12, "start_period": "2m",
+            "test": spec.role.facts().health_command, "interval": "5s", "timeout": "5s", "retries": 12, "start_period": "2m",
         },
         "stop_grace_period": "30s",
     });
@@ -213,17 +213,6 @@ fn service(spec: &DesiredContainer, environment: &Map<String, Value>) -> Value {
         volumes.push(json!({"type": "tmpfs", "target": "/tmp"}));
     }
     service
-}
-
-/// A health check with the programs in the server's images.
-fn health(role: Role) -> Value {
-    match role {
-        Role::Influxdb => json!(["CMD", "influx", "-execute", "SHOW DATABASES"]),
-        Role::Grafana => {
-            let url = format!("http://127.0.0.1:{}/api/health", role.port());
-            json!(["CMD-SHELL", format!("wget -q -O /dev/null {url} || curl -sf -o /dev/null {url}")])
-        }
-    }
 }
 
 /// Escapes an environment so that Compose expands no variables in it.

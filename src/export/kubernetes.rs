@@ -13,7 +13,7 @@ use super::{
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::grafana::provisioning::INFLUXDB_PASSWORD;
-use crate::model::role::Role;
+use crate::model::role::{Resources, Role};
 use crate::model::stack::{DesiredContainer, Secret, Stack};
 
 /// The file with the passwords.
@@ -196,7 +196,7 @@ fn config_maps(stack: &Stack, files: &[ProvisionedFile]) -> Result<(Vec<Value>, 
 fn influxdb(material: &Material<'_>, spec: &DesiredContainer) -> Vec<Value> {
     let (stack, role) = (material.stack, Role::Influxdb);
     let pod = json!({
-        "containers": [server(spec, &environment(material.environment(spec, None)), "/ping", &[json!({"name": "data", "mountPath": role.data_path()})])],
+        "containers": [server(spec, &environment(material.environment(spec, None)), &[json!({"name": "data", "mountPath": role.data_path()})])],
         "volumes": temporary(),
     });
     // InfluxDB requires no password, so only pods in the same namespace may connect.
@@ -209,7 +209,7 @@ fn influxdb(material: &Material<'_>, spec: &DesiredContainer) -> Vec<Value> {
             "ingress": [{"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": role.port()}]}],
         },
     });
-    vec![service(stack, role), stateful_set(stack, role, pod, &json!({}), "10Gi"), policy]
+    vec![service(stack, role), stateful_set(stack, role, pod, &json!({})), policy]
 }
 
 fn grafana(material: &Material<'_>, spec: &DesiredContainer, sources: &[Value], digest: &str) -> Vec<Value> {
@@ -230,12 +230,12 @@ fn grafana(material: &Material<'_>, spec: &DesiredContainer, sources: &[Value], 
         environment.push(json!({"name": INFLUXDB_PASSWORD, "valueFrom": from}));
     }
     let pod = json!({
-        "containers": [server(spec, &environment, "/api/health", &mounts)],
+        "containers": [server(spec, &environment, &mounts)],
         "volumes": volumes,
     });
     // Grafana reads the data source only at its start.
     let annotations = json!({"clipper-metrics/provisioning": digest});
-    vec![service(stack, role), stateful_set(stack, role, pod, &annotations, "1Gi")]
+    vec![service(stack, role), stateful_set(stack, role, pod, &annotations)]
 }
 
 fn secrets_volume(stack: &Stack) -> Value {
@@ -304,14 +304,6 @@ fn restore(material: &Material<'_>, influxdb: &DesiredContainer, grafana: &Desir
     vec![scripts, pod(influxdb, Vec::new(), Vec::new()), pod(grafana, vec![secrets], vec![secrets_volume(stack)])]
 }
 
-/// The user of the role's images, which must own the volume.
-const fn user(role: Role) -> u32 {
-    match role {
-        Role::Influxdb => 1500,
-        Role::Grafana => 472,
-    }
-}
-
 fn service(stack: &Stack, role: Role) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": metadata(stack, &object(stack, role), role),
@@ -322,7 +314,8 @@ fn service(stack: &Stack, role: Role) -> Value {
     })
 }
 
-fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value, storage: &str) -> Value {
+fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value) -> Value {
+    let storage = role.facts().resources.storage;
     pod["securityContext"] = pod_security(role);
     pod["automountServiceAccountToken"] = json!(false);
     pod["enableServiceLinks"] = json!(false);
@@ -342,8 +335,9 @@ fn stateful_set(stack: &Stack, role: Role, mut pod: Value, annotations: &Value, 
 }
 
 /// The parts of a server's container that do not depend on its role.
-fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[Value]) -> Value {
+fn server(spec: &DesiredContainer, environment: &[Value], mounts: &[Value]) -> Value {
     let role = spec.role;
+    let path = role.facts().health_path;
     let mut mounts = mounts.to_vec();
     mounts.push(json!({"name": "tmp", "mountPath": "/tmp"}));
     let probe = |period: u32, failures: u32| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
@@ -364,17 +358,13 @@ fn server(spec: &DesiredContainer, environment: &[Value], path: &str, mounts: &[
     })
 }
 
-/// Requests cover the use that docs/scaling.md measured for up to 100 models; limits protect the node.
 fn resources(role: Role) -> Value {
-    let (processor, memory, most) = match role {
-        Role::Influxdb => ("100m", "128Mi", "2Gi"),
-        Role::Grafana => ("100m", "256Mi", "1Gi"),
-    };
-    json!({"requests": {"cpu": processor, "memory": memory}, "limits": {"memory": most}})
+    let Resources { processor, memory, memory_limit, .. } = role.facts().resources;
+    json!({"requests": {"cpu": processor, "memory": memory}, "limits": {"memory": memory_limit}})
 }
 
 fn pod_security(role: Role) -> Value {
-    let user = user(role);
+    let user = role.facts().user;
     json!({
         "runAsNonRoot": true, "runAsUser": user, "runAsGroup": user, "fsGroup": user,
         "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},

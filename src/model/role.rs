@@ -1,4 +1,4 @@
-//! The two servers of a stack, with their fixed names, ports and data paths.
+//! The servers of a stack, and the facts about each that do not depend on an instance.
 
 use std::fmt;
 
@@ -11,44 +11,117 @@ pub enum Role {
     Grafana,
 }
 
+/// A server and its images, independent of an instance.
+#[derive(Debug)]
+pub(crate) struct ServerFacts {
+    name: &'static str,
+    title: &'static str,
+    port: u16,
+    data_path: &'static str,
+    /// The default image, without a registry.
+    pub(crate) image: &'static str,
+    /// The path that answers without a login once the server is ready.
+    pub(crate) health_path: &'static str,
+    /// The health check with the programs in the server's images.
+    pub(crate) health_command: &'static [&'static str],
+    /// The start of a path whose requests the server logs at its default level.
+    pub(crate) logged_path: &'static str,
+    /// The user and group of the server's images, which must own the volume.
+    pub(crate) user: u32,
+    pub(crate) resources: Resources,
+    /// No telemetry, and no downloads at the start.
+    pub(crate) environment: &'static [(&'static str, &'static str)],
+}
+
+/// The resources of a server in a cluster. Requests cover the use that docs/scaling.md measured for up to 100 models;
+/// limits protect the node.
+#[derive(Debug)]
+pub(crate) struct Resources {
+    pub(crate) processor: &'static str,
+    pub(crate) memory: &'static str,
+    pub(crate) memory_limit: &'static str,
+    pub(crate) storage: &'static str,
+}
+
+const INFLUXDB: ServerFacts = ServerFacts {
+    name: "influxdb",
+    title: "InfluxDB",
+    port: 8086,
+    data_path: "/var/lib/influxdb",
+    image: "influxdb:1.12.4",
+    health_path: "/ping",
+    health_command: &["CMD", "influx", "-execute", "SHOW DATABASES"],
+    logged_path: "/ping?clipper-metrics=",
+    user: 1500,
+    resources: Resources { processor: "100m", memory: "128Mi", memory_limit: "2Gi", storage: "10Gi" },
+    environment: &[("INFLUXDB_REPORTING_DISABLED", "true")],
+};
+
+const GRAFANA: ServerFacts = ServerFacts {
+    name: "grafana",
+    title: "Grafana",
+    port: 3000,
+    data_path: "/var/lib/grafana",
+    image: "grafana/grafana:12.4.10",
+    health_path: "/api/health",
+    health_command: &[
+        "CMD-SHELL",
+        "wget -q -O /dev/null http://127.0.0.1:3000/api/health || curl -sf -o /dev/null http://127.0.0.1:3000/api/health",
+    ],
+    // Grafana logs only requests for unknown paths.
+    logged_path: "/api/clipper-metrics-",
+    user: 472,
+    resources: Resources { processor: "100m", memory: "256Mi", memory_limit: "1Gi", storage: "1Gi" },
+    environment: &[
+        ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false"),
+        ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false"),
+        ("GF_ANALYTICS_REPORTING_ENABLED", "false"),
+        ("GF_DATABASE_TRANSACTION_RETRIES", "30"),
+        ("GF_DATABASE_WAL", "true"),
+        ("GF_NEWS_NEWS_FEED_ENABLED", "false"),
+        ("GF_PLUGINS_PREINSTALL_AUTO_UPDATE", "false"),
+        ("GF_PLUGINS_PREINSTALL_DISABLED", "true"),
+        ("GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED", "true"),
+        ("GF_SECURITY_DISABLE_GRAVATAR", "true"),
+        ("GF_SNAPSHOTS_EXTERNAL_ENABLED", "false"),
+        ("GF_USERS_ALLOW_SIGN_UP", "false"),
+    ],
+};
+
 impl Role {
-    /// Both roles.
+    /// Every role.
     pub const ALL: [Self; 2] = [Self::Influxdb, Self::Grafana];
+
+    #[must_use]
+    pub(crate) const fn facts(self) -> &'static ServerFacts {
+        match self {
+            Self::Influxdb => &INFLUXDB,
+            Self::Grafana => &GRAFANA,
+        }
+    }
 
     /// The name in labels, options, container names and on the network.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Influxdb => "influxdb",
-            Self::Grafana => "grafana",
-        }
+        self.facts().name
     }
 
     /// The product name.
     #[must_use]
     pub(crate) const fn title(self) -> &'static str {
-        match self {
-            Self::Influxdb => "InfluxDB",
-            Self::Grafana => "Grafana",
-        }
+        self.facts().title
     }
 
     /// The TCP port inside the container, and the default published port.
     #[must_use]
     pub const fn port(self) -> u16 {
-        match self {
-            Self::Influxdb => 8086,
-            Self::Grafana => 3000,
-        }
+        self.facts().port
     }
 
     /// The image's data directory.
     #[must_use]
     pub(crate) const fn data_path(self) -> &'static str {
-        match self {
-            Self::Influxdb => "/var/lib/influxdb",
-            Self::Grafana => "/var/lib/grafana",
-        }
+        self.facts().data_path
     }
 
     /// Name of the role's container and volume in an instance.

@@ -93,12 +93,7 @@ impl Session {
 /// Whether a request with a random number, sent to the role's address, appears in this container's log.
 async fn arrives_in(docker: &Docker, connection: &Connection, id: &str, within: Duration) -> Result<bool> {
     let number = super::login::random_hex()?;
-    // Both servers log such a request at their default level: InfluxDB every request, Grafana
-    // those for unknown paths.
-    let path = match connection.role {
-        Role::Influxdb => format!("/ping?clipper-metrics={number}"),
-        Role::Grafana => format!("/api/clipper-metrics-{number}"),
-    };
+    let path = format!("{}{number}", connection.role.facts().logged_path);
     connection.http.send(Request { within: Some(PROBE), ..Request::new("GET", &path) }).await?;
     let deadline = Instant::now() + within;
     let mut backoff = Duration::from_millis(5);

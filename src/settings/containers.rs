@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::keys::Setting;
+use super::keys::{ServerSettings, Setting, settings_of};
 use super::resolve::{Origin, Resolved};
 use super::values;
 use crate::error::{Error, Result};
@@ -13,38 +13,6 @@ use crate::model::image::ImageRef;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, EngineLocation, Login, Service};
 
-/// The settings of one role's server.
-pub(super) struct ServerSettings {
-    pub(super) url: Setting,
-    pub(super) ip: Setting,
-    port: Setting,
-    image: Setting,
-}
-
-impl ServerSettings {
-    /// The settings that an external server does not have.
-    pub(super) const fn of_container(&self) -> [Setting; 3] {
-        [self.ip, self.port, self.image]
-    }
-}
-
-pub(super) const fn settings_of(role: Role) -> ServerSettings {
-    match role {
-        Role::Influxdb => ServerSettings {
-            url: Setting::InfluxdbUrl,
-            ip: Setting::InfluxdbIp,
-            port: Setting::InfluxdbPort,
-            image: Setting::InfluxdbImage,
-        },
-        Role::Grafana => ServerSettings {
-            url: Setting::GrafanaUrl,
-            ip: Setting::GrafanaIp,
-            port: Setting::GrafanaPort,
-            image: Setting::GrafanaImage,
-        },
-    }
-}
-
 /// The configuration of one container, as far as it does not depend on the other role.
 pub(super) fn container(resolved: &Resolved<'_>, role: Role, instance: &str) -> Result<DesiredContainer> {
     let ServerSettings { ip, port, image, .. } = settings_of(role);
@@ -53,10 +21,7 @@ pub(super) fn container(resolved: &Resolved<'_>, role: Role, instance: &str) -> 
     let named = resolved.parsed(image, values::image)?;
     let is_default = named.is_none();
     let image = named.map_or_else(|| values::image(&default_image(resolved, image), &image.option()), Ok)?;
-    let password = match role {
-        Role::Influxdb => PasswordSource::Default,
-        Role::Grafana => password(resolved, address)?,
-    };
+    let password = if role == Role::Grafana { password(resolved, address)? } else { PasswordSource::Default };
     let name = role.object_name(instance);
     Ok(DesiredContainer {
         role,
@@ -167,28 +132,10 @@ fn engine_host(role: Role, address: IpAddr, engine: &EngineLocation) -> Result<O
     }
 }
 
-/// The environment of the servers: no telemetry, no downloads at the start, and off loopback no anonymous
-/// administrator.
+/// The environment of a server. Off loopback, Grafana has no anonymous administrator.
 fn environment(role: Role, is_on_loopback: bool) -> BTreeMap<String, String> {
-    let pairs: &[(&str, &str)] = match role {
-        Role::Influxdb => &[("INFLUXDB_REPORTING_DISABLED", "true")],
-        Role::Grafana => &[
-            ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false"),
-            ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false"),
-            ("GF_ANALYTICS_REPORTING_ENABLED", "false"),
-            ("GF_DATABASE_TRANSACTION_RETRIES", "30"),
-            ("GF_DATABASE_WAL", "true"),
-            ("GF_NEWS_NEWS_FEED_ENABLED", "false"),
-            ("GF_PLUGINS_PREINSTALL_AUTO_UPDATE", "false"),
-            ("GF_PLUGINS_PREINSTALL_DISABLED", "true"),
-            ("GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED", "true"),
-            ("GF_SECURITY_DISABLE_GRAVATAR", "true"),
-            ("GF_SNAPSHOTS_EXTERNAL_ENABLED", "false"),
-            ("GF_USERS_ALLOW_SIGN_UP", "false"),
-        ],
-    };
     let is_open_grafana = role == Role::Grafana && !is_on_loopback;
-    let pairs = pairs.iter().chain(is_open_grafana.then_some(&ContainerConfig::ANONYMOUS_ROLE));
+    let pairs = role.facts().environment.iter().chain(is_open_grafana.then_some(&ContainerConfig::ANONYMOUS_ROLE));
     pairs.map(|(name, value)| ((*name).to_string(), (*value).to_string())).collect()
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::clipper::file::ValueKind;
 use crate::model::retention::Retention;
+use crate::model::role::Role;
 use crate::model::upgrade::Upgrade;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -140,6 +141,38 @@ impl Group {
             Self::Images => "Images",
             Self::Output => "Output",
         }
+    }
+}
+
+/// The settings of one role's server.
+pub(crate) struct ServerSettings {
+    pub(crate) url: Setting,
+    pub(crate) ip: Setting,
+    pub(crate) port: Setting,
+    pub(crate) image: Setting,
+}
+
+impl ServerSettings {
+    /// The settings that an external server does not have.
+    pub(crate) const fn of_container(&self) -> [Setting; 3] {
+        [self.ip, self.port, self.image]
+    }
+}
+
+pub(crate) const fn settings_of(role: Role) -> ServerSettings {
+    match role {
+        Role::Influxdb => ServerSettings {
+            url: Setting::InfluxdbUrl,
+            ip: Setting::InfluxdbIp,
+            port: Setting::InfluxdbPort,
+            image: Setting::InfluxdbImage,
+        },
+        Role::Grafana => ServerSettings {
+            url: Setting::GrafanaUrl,
+            ip: Setting::GrafanaIp,
+            port: Setting::GrafanaPort,
+            image: Setting::GrafanaImage,
+        },
     }
 }
 
@@ -307,6 +340,7 @@ pub const TABLE: &[Key] = &[
         option: "influxdb-url",
         variable: "CLIPPER_METRICS_INFLUXDB_URL",
         key: Some("influxdb_url"),
+        kind: ValueKind::Url,
         value_name: "URL",
         default: "a container",
         help: "Use this existing InfluxDB server",
@@ -320,6 +354,7 @@ pub const TABLE: &[Key] = &[
         option: "grafana-url",
         variable: "CLIPPER_METRICS_GRAFANA_URL",
         key: Some("grafana_url"),
+        kind: ValueKind::Url,
         value_name: "URL",
         default: "a container",
         help: "Use this existing Grafana server",
@@ -332,6 +367,7 @@ pub const TABLE: &[Key] = &[
         option: "data-source-url",
         variable: "CLIPPER_METRICS_DATA_SOURCE_URL",
         key: Some("data_source_url"),
+        kind: ValueKind::Url,
         value_name: "URL",
         default: "derived",
         help: "InfluxDB's address as seen from Grafana",
@@ -357,8 +393,9 @@ pub const TABLE: &[Key] = &[
         option: "influxdb-image",
         variable: "CLIPPER_METRICS_INFLUXDB_IMAGE",
         key: Some("influxdb_image"),
+        kind: ValueKind::Image,
         value_name: "IMAGE",
-        default: "influxdb:1.12.4",
+        default: Role::Influxdb.facts().image,
         help: "InfluxDB's image",
         ..COMMON
     },
@@ -369,8 +406,9 @@ pub const TABLE: &[Key] = &[
         option: Upgrade::SETTING,
         variable: "CLIPPER_METRICS_GRAFANA_IMAGE",
         key: Some("grafana_image"),
+        kind: ValueKind::Image,
         value_name: "IMAGE",
-        default: "grafana/grafana:12.4.10",
+        default: Role::Grafana.facts().image,
         help: "Grafana's image",
         ..COMMON
     },

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::env::split_paths;
 use std::net::IpAddr;
 
-use self::containers::{settings_of, unbracketed};
-use self::keys::{Setting, Values};
+use self::containers::unbracketed;
+use self::keys::{Setting, Values, settings_of};
 use self::resolve::{Origin, is_incomplete, resolve};
 use self::stack::build;
 pub(crate) use self::values::duration;
@@ -166,9 +166,7 @@ impl Inputs {
     /// This run names both servers, so it needs no engine.
     #[must_use]
     pub(crate) fn needs_no_engine(&self) -> bool {
-        [Setting::InfluxdbUrl, Setting::GrafanaUrl]
-            .into_iter()
-            .all(|setting| self.given(setting).is_some_and(|url| !url.is_empty()))
+        Role::ALL.into_iter().all(|role| self.given(settings_of(role).url).is_some_and(|url| !url.is_empty()))
     }
 
     /// Clipper's file names the instance's own container in place of an address.
@@ -240,7 +238,7 @@ pub(crate) fn remembered_images(
     stack: &Stack,
 ) -> Result<Vec<(Role, ImageRef)>> {
     let mut memory = memory.clone();
-    for setting in [Setting::InfluxdbImage, Setting::GrafanaImage, Setting::Registry] {
+    for setting in Role::ALL.map(|role| settings_of(role).image).into_iter().chain([Setting::Registry]) {
         if let Some(values) = memory.stored.as_mut().and_then(|stored| stored.values.as_mut()) {
             values.remove(setting.key().option);
         }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::containers::{settings_from, settings_of};
-use super::keys::{Key, Setting, TABLE};
+use super::containers::settings_from;
+use super::keys::{Key, Setting, TABLE, settings_of};
 use super::{EngineFacts, Inputs, Memory, values};
 use crate::clipper::file::ValueKind;
 use crate::error::Result;
@@ -190,7 +190,7 @@ fn unknown_setting(key: &Key, stored: Option<String>) -> UnknownSetting {
     UnknownSetting {
         option: key.option,
         value_name: key.value_name,
-        is_server: matches!(key.setting, Setting::InfluxdbUrl | Setting::GrafanaUrl),
+        is_server: Role::ALL.into_iter().any(|role| settings_of(role).url == key.setting),
         is_flag: key.kind == ValueKind::Flag,
         stored,
     }

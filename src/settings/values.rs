@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::keys::Setting;
-use crate::clipper::file::database_name;
+use crate::clipper::file::{ValueKind, database_name};
 use crate::error::{Error, Result};
 use crate::model::address::ServerUrl;
 use crate::model::image::ImageRef;
@@ -18,31 +18,21 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Checks a value that is not empty.
 pub(super) fn check(setting: Setting, text: &str, name: &str) -> Result<()> {
-    match setting {
-        Setting::Name => instance_name(text),
-        Setting::Database => database(text, name).map(drop),
-        Setting::Retention => retention(text, name).map(drop),
-        Setting::InfluxdbIp | Setting::GrafanaIp => host(text, name),
-        Setting::InfluxdbPort | Setting::GrafanaPort => port(text, name).map(drop),
-        Setting::InfluxdbUrl | Setting::GrafanaUrl | Setting::DataSourceUrl => server_url(text, name).map(drop),
-        Setting::InfluxdbImage | Setting::GrafanaImage => image(text, name).map(drop),
-        Setting::Registry => registry(text, name),
-        Setting::Pull => pull(text, name).map(drop),
-        Setting::Alerts => flag(text, name).map(drop),
-        Setting::AlertLatencyAfter | Setting::AlertSilenceAfter => alert_time(text, setting, name).map(drop),
-        Setting::Timeout => duration(text, name).map(drop),
+    match (setting.key().kind, setting) {
+        (ValueKind::Host, _) => host(text, name),
+        (ValueKind::Port, _) => port(text, name).map(drop),
+        (ValueKind::Url, _) => server_url(text, name).map(drop),
+        (ValueKind::Image, _) => image(text, name).map(drop),
+        (ValueKind::Flag, _) => flag(text, name).map(drop),
+        (_, Setting::Name) => instance_name(text),
+        (_, Setting::Database) => database(text, name).map(drop),
+        (_, Setting::Retention) => retention(text, name).map(drop),
+        (_, Setting::Registry) => registry(text, name),
+        (_, Setting::Pull) => pull(text, name).map(drop),
+        (_, Setting::AlertLatencyAfter | Setting::AlertSilenceAfter) => alert_time(text, setting, name).map(drop),
+        (_, Setting::Timeout) => duration(text, name).map(drop),
         // Any text, or a file, which is checked when it is read.
-        Setting::Config
-        | Setting::CaFile
-        | Setting::GrafanaOrg
-        | Setting::GrafanaFolder
-        | Setting::GrafanaUser
-        | Setting::Dashboard
-        | Setting::GrafanaPasswordFile
-        | Setting::GrafanaTokenFile
-        | Setting::InfluxdbUser
-        | Setting::InfluxdbPasswordFile
-        | Setting::Output => Ok(()),
+        _ => Ok(()),
     }
 }
 

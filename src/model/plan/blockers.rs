@@ -153,7 +153,9 @@ pub(crate) fn managed_server(stack: &Stack, role: Role, url: &str, managed: &Man
 #[must_use]
 pub(crate) fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) -> Blocker {
     let hint = match (role, stack.container(role).is_some()) {
-        (Role::Influxdb, true) => "Clipper needs InfluxDB 1.x: use --influxdb-image influxdb:1.12.4".to_string(),
+        (Role::Influxdb, true) => {
+            format!("Clipper needs InfluxDB 1.x: use --influxdb-image {}", role.facts().image)
+        }
         (Role::Influxdb, false) => format!(
             "Clipper needs InfluxDB 1.x: set --influxdb-url to its own address, or omit it to run a container; to \
              install InfluxDB 1.x: {}",
