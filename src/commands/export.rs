@@ -10,10 +10,10 @@ use super::inputs::{SettingsScope, read_inputs};
 use super::session;
 use crate::error::{Error, Exit, Result};
 use crate::export::directory::{self, Subject};
-use crate::export::{self, KeptSecret, Material, OwnSecret};
+use crate::export::{self, ExportFormat, ExportServers, FORMATS, KeptSecret, Material, OwnSecret};
 use crate::grafana::provisioning::GrafanaExport;
 use crate::model::event::Event;
-use crate::model::export::{ExportFormat, Exported};
+use crate::model::export::Exported;
 use crate::model::observed::{Observed, OurContainer, ServerResponse, VolumeState};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
 use crate::model::results::SchemaVersion;
@@ -26,25 +26,25 @@ use crate::reconcile::{Depth, Session, generate_password};
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
     /// Format of the files
-    pub(crate) format: ExportFormat,
+    pub(crate) format: &'static ExportFormat,
     /// Directory to write to; if not empty, it must hold only an earlier export in this format
     #[arg(value_hint = ValueHint::DirPath)]
     pub(crate) directory: PathBuf,
 }
 
-impl ValueEnum for ExportFormat {
+impl ValueEnum for &'static ExportFormat {
     fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
+        &FORMATS
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(self.help()))
+        Some(PossibleValue::new(self.name).help(self.help))
     }
 }
 
 /// The purpose of `export` in help.
 pub(crate) fn about() -> String {
-    let [others @ .., last] = ExportFormat::ALL.map(ExportFormat::target);
+    let [others @ .., last] = FORMATS.map(|format| format.target);
     format!("Write files for {} or {last}", others.join(", "))
 }
 
@@ -52,8 +52,8 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> R
     let format = arguments.format;
     let mut inputs = read_inputs(context, SettingsScope::Whole)?;
     // A supplied password is for the new Grafana; it does not open the existing one.
-    let password = if format.makes_servers() { inputs.secrets.grafana_password.take() } else { None };
-    let session = if format == ExportFormat::Compose {
+    let password = if format.servers == ExportServers::New { inputs.secrets.grafana_password.take() } else { None };
+    let session = if format.servers == ExportServers::Instance {
         session::open_with(&inputs, context, false).await?
     } else {
         // Files for other servers need no engine.
@@ -77,7 +77,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> R
 /// [`Error::File`] if the directory contains other files, otherwise the failed request.
 async fn export(
     session: &Session,
-    format: ExportFormat,
+    format: &'static ExportFormat,
     directory: &Path,
     password: Option<Secret>,
 ) -> Result<Exported> {
@@ -85,8 +85,8 @@ async fn export(
     crate::reconcile::expect_known_settings(stack)?;
     let influxdb_password = session.influxdb_password();
     let (password, own_secret) = passwords(format, directory, password)?;
-    export::check(format, stack, influxdb_password.is_some() || own_secret.is_some())?;
-    let looked = look(session, format).await?;
+    format.check(stack, influxdb_password.is_some() || own_secret.is_some())?;
+    let looked = look(session, format.servers).await?;
     let material = Material {
         stack,
         present: &looked.present,
@@ -94,26 +94,21 @@ async fn export(
         host_address: looked.host_address.as_deref(),
         password: password.as_ref(),
         own_secret: own_secret.as_ref(),
-        secret_versions: &export::secret_versions(format, directory, password.as_ref(), influxdb_password)?,
         has_stored_password: looked.has_stored_password,
         influxdb_password,
-        deletes_rules: export::deletes_rules(format, stack, directory)?,
-        earlier_organisations: &export::earlier_organisations(stack, directory)?,
+        format,
+        directory,
     };
-    let files = export::files(format, &material)?;
-    let subject = Subject { format, instance: stack.instance.clone(), is_complete: looked.is_complete };
+    let files = format.files(&material)?;
+    let subject = Subject { format: format.name, instance: stack.instance.clone(), is_complete: looked.is_complete };
     let files = directory::write(directory, &subject, &files)?;
-    if own_secret == Some(OwnSecret::Elsewhere) {
-        session.listener().on(Event::Note(&format!(
-            "the export contains no Secret, because kustomization.yaml does not list secret.yaml: the cluster needs the Secret {} from \
-             another source; --grafana-password-file writes the file again",
-            Role::Grafana.object_name(&stack.instance)
-        )));
+    if let Some(note) = own_secret.and_then(|own| own.note(stack)) {
+        session.listener().on(Event::Note(&note));
     }
     Ok(Exported {
         schema: SchemaVersion,
         instance: stack.instance.clone(),
-        format,
+        format: format.name,
         directory: directory.display().to_string(),
         files,
     })
@@ -122,15 +117,15 @@ async fn export(
 /// The password for the new Grafana, or the user's own Secret that contains it. The password is the supplied one,
 /// otherwise the one in an earlier export, otherwise a new one.
 fn passwords(
-    format: ExportFormat,
+    format: &ExportFormat,
     directory: &Path,
     given: Option<Secret>,
 ) -> Result<(Option<Secret>, Option<OwnSecret>)> {
-    if !format.makes_servers() {
+    if format.servers != ExportServers::New {
         return Ok((None, None));
     }
     let Some(given) = given else {
-        return Ok(match export::kept(format, directory)? {
+        return Ok(match format.kept_secret(directory)? {
             KeptSecret::Nothing => (Some(generate_password()?), None),
             KeptSecret::Password(kept) => (Some(kept), None),
             KeptSecret::Own(secret) => (None, Some(secret)),
@@ -142,11 +137,8 @@ fn passwords(
             "supply another one, or omit it to have one generated",
         ));
     }
-    if let Ok(KeptSecret::Own(OwnSecret::File(_))) = export::kept(format, directory) {
-        return Err(Error::usage(
-            "secret.yaml was replaced after the last export, so the export does not write a password to it",
-            "write the password to your own file, or remove secret.yaml to have it exported again",
-        ));
+    if let Ok(KeptSecret::Own(own)) = format.kept_secret(directory) {
+        own.expect_replaceable()?;
     }
     Ok((Some(given), None))
 }
@@ -163,24 +155,17 @@ struct Looked {
     is_complete: bool,
 }
 
-async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
+async fn look(session: &Session, servers: ExportServers) -> Result<Looked> {
     let stack = session.stack();
     let container = stack.container(Role::Grafana);
     if container.is_none() && !stack.login.token && !stack.login.given {
-        // Without a supplied account, a request would count as a failed login in an external Grafana.
-        let version = session.grafana_version(&session.connect().grafana).await;
-        session.listener().on(Event::Note(
-            "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
-             content without edits",
-        ));
-        let present = GrafanaExport::unknown(stack);
-        return Ok(Looked { present, version, host_address: None, has_stored_password: false, is_complete: false });
+        return Ok(look_without_account(session).await);
     }
     let mut connections = session.connect();
     let seen = session.observe(&mut connections, Depth::Servers).await?;
     crate::reconcile::expect_restored(stack, &seen)?;
-    expect_usable(stack, &seen, format)?;
-    if format == ExportFormat::Provisioning && export::is_known_to_containers_only(stack) {
+    expect_usable(stack, &seen, servers)?;
+    if servers == ExportServers::Existing && export::is_known_to_containers_only(stack) {
         session.listener().on(Event::Warning(&format!(
             "the data source's address {} works only inside the instance's own network: set the address that the other \
              Grafana uses with --data-source-url",
@@ -189,10 +174,43 @@ async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
     }
     let runs = seen.grafana.running_version();
     let named = container.and_then(|spec| spec.config.image.version());
-    let version = if format.makes_servers() { named.or(runs) } else { runs.or(named) };
     let answers = matches!(seen.grafana.response, ServerResponse::Answering(_));
-    let exists = container.is_none() || matches!(seen.grafana.volume, VolumeState::Ours { .. });
-    if let (ExportFormat::Provisioning, Some(organisation), false) = (format, &stack.organisation, answers) {
+    let present = if answers {
+        session.grafana(&mut connections.grafana).await?.export_state(stack).await?
+    } else {
+        without_answer(session, &seen, servers)?
+    };
+    if servers != ExportServers::Instance {
+        warn_about_omissions(session, &present);
+    }
+    Ok(Looked {
+        present: match servers {
+            ExportServers::New => present.on_new_server(),
+            ExportServers::Existing if container.is_some() => present.on_another_server(),
+            ExportServers::Existing | ExportServers::Instance => present,
+        },
+        version: if servers == ExportServers::New { named.or(runs) } else { runs.or(named) },
+        host_address: if servers == ExportServers::Instance { host_address(session).await? } else { None },
+        has_stored_password: seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file),
+        is_complete: answers && (seen.engine.is_some() || container.is_none()),
+    })
+}
+
+/// Without a supplied account, a request would count as a failed login in an external Grafana.
+async fn look_without_account(session: &Session) -> Looked {
+    let version = session.grafana_version(&session.connect().grafana).await;
+    session.listener().on(Event::Note(
+        "Grafana is not read without --grafana-token-file or --grafana-password-file: the export contains the bundled \
+         content without edits",
+    ));
+    let present = GrafanaExport::unknown(session.stack());
+    Looked { present, version, host_address: None, has_stored_password: false, is_complete: false }
+}
+
+/// The assumed state of a Grafana that does not answer.
+fn without_answer(session: &Session, seen: &Observed, servers: ExportServers) -> Result<GrafanaExport> {
+    let stack = session.stack();
+    if let (ExportServers::Existing, Some(organisation)) = (servers, &stack.organisation) {
         return Err(Error::Absent {
             what: format!(
                 "Grafana does not answer at {}, so the number of its organisation {organisation:?} is unknown",
@@ -201,37 +219,25 @@ async fn look(session: &Session, format: ExportFormat) -> Result<Looked> {
             hint: "check that it runs, or omit --grafana-org".into(),
         });
     }
-    let present = if answers {
-        session.grafana(&mut connections.grafana).await?.export_state(stack).await?
-    } else if container.is_some() {
-        GrafanaExport::new_server(stack)
-    } else {
-        GrafanaExport::unknown(stack)
-    };
-    if exists && !answers {
+    let is_container = stack.container(Role::Grafana).is_some();
+    if !is_container || matches!(seen.grafana.volume, VolumeState::Ours { .. }) {
         session.listener().on(Event::Warning(
             "Grafana does not answer or rejects the login: dashboards are exported as clipper-metrics would import them, \
              without edits",
         ));
     }
-    if format != ExportFormat::Compose {
-        warn_about_omissions(session, &present);
-    }
-    let present = match format {
-        format if format.makes_servers() => present.on_new_server(),
-        ExportFormat::Provisioning if container.is_some() => present.on_another_server(),
-        _ => present,
-    };
-    let is_complete = answers && (seen.engine.is_some() || container.is_none());
-    let has_stored_password = seen.grafana.container.ours().is_some_and(OurContainer::is_made_with_file);
-    let needs_host =
-        Role::ALL.into_iter().filter_map(|role| stack.container(role)).any(|spec| spec.config.host_gateway);
-    let host_address = if format == ExportFormat::Compose && needs_host {
-        session.docker()?.host_address(&stack.instance).await?
+    Ok(if is_container { GrafanaExport::new_server(stack) } else { GrafanaExport::unknown(stack) })
+}
+
+/// The address at which containers reach the engine's host, if one of them needs it.
+async fn host_address(session: &Session) -> Result<Option<String>> {
+    let stack = session.stack();
+    let mut containers = Role::ALL.into_iter().filter_map(|role| stack.container(role));
+    if containers.any(|spec| spec.config.host_gateway) {
+        session.docker()?.host_address(&stack.instance).await
     } else {
-        None
-    };
-    Ok(Looked { present, version, host_address, has_stored_password, is_complete })
+        Ok(None)
+    }
 }
 
 /// Warns about objects in Grafana that files cannot contain as they are.
@@ -250,14 +256,14 @@ fn warn_about_omissions(session: &Session, present: &GrafanaExport) {
 }
 
 /// Checks that no foreign object conflicts with the files, and that the format finds the objects that it builds on.
-fn expect_usable(stack: &Stack, seen: &Observed, format: ExportFormat) -> Result<()> {
-    if let (ServerResponse::Refusing(message), false) = (&seen.grafana.response, format.makes_servers()) {
+fn expect_usable(stack: &Stack, seen: &Observed, servers: ExportServers) -> Result<()> {
+    if let (ServerResponse::Refusing(message), false) = (&seen.grafana.response, servers == ExportServers::New) {
         let url = stack.url(Role::Grafana).to_string();
         return Err(Error::Refused { role: Role::Grafana, url, message: message.clone() });
     }
     let plan = plan::up(stack, seen, UpOptions::default());
-    if let (ExportFormat::Provisioning, Some(organisation), Some(Finding::Missing)) =
-        (format, &stack.organisation, plan.finding(Resource::Organisation))
+    if let (ExportServers::Existing, Some(organisation), Some(Finding::Missing)) =
+        (servers, &stack.organisation, plan.finding(Resource::Organisation))
     {
         return Err(Error::Absent {
             what: format!(
@@ -273,10 +279,10 @@ fn expect_usable(stack: &Stack, seen: &Observed, format: ExportFormat) -> Result
         }
         _ => None,
     });
-    if let Some((resource, blocker)) = clash.filter(|_| !format.makes_servers()) {
+    if let Some((resource, blocker)) = clash.filter(|_| servers != ExportServers::New) {
         return Err(Error::Blocked { resource, blocker });
     }
-    if format == ExportFormat::Compose && !plan.in_sync() {
+    if servers == ExportServers::Instance && !plan.in_sync() {
         return Err(Error::Absent {
             what: format!(
                 "instance {} is not in sync, and an export for Compose uses its volumes with their content",

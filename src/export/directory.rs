@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::ExportFile;
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::model::export::{ExportFormat, ExportedFile, FileChange};
+use crate::model::export::{ExportedFile, FileChange};
 
 /// The file that lists exported files, so that edits are detected: the first line names the export,
 /// every other line has a digest and a path.
@@ -23,7 +23,7 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// The identity of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Subject {
-    pub format: ExportFormat,
+    pub format: &'static str,
     pub instance: String,
     /// Whether a running Grafana and the remembered settings were read, so that no edit is missing.
     pub is_complete: bool,
@@ -62,7 +62,7 @@ pub(crate) fn lists_digest(directory: &Path, path: &str, digest: &str) -> Result
 ///
 /// # Errors
 /// The same as [`lists`].
-pub(crate) fn is_export(directory: &Path, format: ExportFormat) -> Result<bool> {
+pub(crate) fn is_export(directory: &Path, format: &str) -> Result<bool> {
     Ok(listed(directory)?.0.is_some_and(|head| head.starts_with(&format!("{format} "))))
 }
 
@@ -323,7 +323,7 @@ mod tests {
     }
 
     fn subject() -> Subject {
-        Subject { format: ExportFormat::Swarm, instance: "x".into(), is_complete: true }
+        Subject { format: "swarm", instance: "x".into(), is_complete: true }
     }
 
     fn changes(directory: &Path, files: &[ExportFile]) -> Vec<FileChange> {
@@ -376,9 +376,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let wanted = [file("a", "1")];
         write(home.path(), &subject(), &wanted).unwrap();
-        for other in
-            [Subject { format: ExportFormat::Provisioning, ..subject() }, Subject { instance: "y".into(), ..subject() }]
-        {
+        for other in [Subject { format: "provisioning", ..subject() }, Subject { instance: "y".into(), ..subject() }] {
             let why = write(home.path(), &other, &wanted).unwrap_err().to_string();
             assert!(why.contains("contains an export of x for swarm"), "{why}");
         }

@@ -3,21 +3,25 @@
 mod compose;
 pub(crate) mod directory;
 mod kubernetes;
+mod provisioning;
 mod readme;
+mod swarm;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::Value;
 
+pub(crate) use self::kubernetes::OwnSecret;
+pub(crate) use self::provisioning::is_known_to_containers_only;
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::grafana::provisioning::{GrafanaExport, INFLUXDB_PASSWORD, Provisioning, ProvisioningTarget};
+use crate::grafana::provisioning::{GrafanaExport, Provisioning, ProvisioningTarget};
 use crate::influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::alerts::Alerts;
 use crate::model::container_config::ContainerConfig;
-use crate::model::export::ExportFormat;
 use crate::model::role::Role;
 use crate::model::stack::{DesiredContainer, DesiredDataSource, Login, Secret, Stack};
 use crate::model::version::Version;
@@ -37,28 +41,68 @@ const RESTORE_SCRIPTS: [(Role, &str); 2] = [
     (Role::Grafana, include_str!("../../assets/export/restore-grafana.sh")),
 ];
 
-/// Checks that the stack can be exported in this format. `has_password` is whether the export or the user's own Secret
-/// contains the password of InfluxDB's user.
-///
-/// # Errors
-/// [`Error::Usage`] with the reason.
-pub(crate) fn check(format: ExportFormat, stack: &Stack, has_password: bool) -> Result<()> {
-    if format == ExportFormat::Provisioning {
-        return check_organisation(stack);
+/// The servers that the files of an export are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExportServers {
+    /// A Grafana that exists and reads the files.
+    Existing,
+    /// The instance's own, with their volumes.
+    Instance,
+    /// New ones, with new volumes.
+    New,
+}
+
+/// A format of exports. The file that defines it makes all its decisions.
+#[derive(Debug)]
+pub(crate) struct ExportFormat {
+    /// The name on the command line.
+    pub(crate) name: &'static str,
+    /// Its target in the help of the program.
+    pub(crate) target: &'static str,
+    /// The description of its files in the help of `export`.
+    pub(crate) help: &'static str,
+    pub(crate) servers: ExportServers,
+    /// Checks what only this format requires of a stack.
+    check: fn(&Stack) -> Result<()>,
+    /// The secrets of an earlier export to a directory.
+    kept_secret: fn(&Path) -> Result<KeptSecret>,
+    files: fn(&Material<'_>) -> Result<Vec<ExportFile>>,
+}
+
+pub(crate) static FORMATS: [&ExportFormat; 4] =
+    [&provisioning::FORMAT, &compose::FORMAT, &swarm::FORMAT, &kubernetes::FORMAT];
+
+impl ExportFormat {
+    /// Checks that the stack can be exported in this format. `has_password` is whether the export or the user's own
+    /// Secret contains the password of InfluxDB's user.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the reason.
+    pub(crate) fn check(&self, stack: &Stack, has_password: bool) -> Result<()> {
+        if self.servers != ExportServers::Existing {
+            let grafana = stack.container(Role::Grafana).ok_or_else(|| self.needs_container(stack))?;
+            if self.servers == ExportServers::New {
+                self.check_new_servers(stack, grafana, has_password)?;
+            }
+        }
+        (self.check)(stack)
     }
-    let Some(grafana) = stack.container(Role::Grafana) else {
-        return Err(Error::usage(
-            format!("export {format} is for a managed Grafana container, but this Grafana is external"),
+
+    fn needs_container(&self, stack: &Stack) -> Error {
+        Error::usage(
+            format!("export {} is for a managed Grafana container, but this Grafana is external", self.name),
             format!(
                 "omit --grafana-url, or write files for that Grafana with `{}`",
                 stack.command("export provisioning DIRECTORY")
             ),
-        ));
-    };
-    if format.makes_servers() {
+        )
+    }
+
+    fn check_new_servers(&self, stack: &Stack, grafana: &DesiredContainer, has_password: bool) -> Result<()> {
+        let name = self.name;
         if let Some(organisation) = &stack.organisation {
             return Err(Error::usage(
-                format!("export {format} creates a new Grafana, which has no organisation {organisation:?}"),
+                format!("export {name} creates a new Grafana, which has no organisation {organisation:?}"),
                 "omit --grafana-org (--grafana-org '' removes a remembered one)",
             ));
         }
@@ -72,65 +116,69 @@ pub(crate) fn check(format: ExportFormat, stack: &Stack, has_password: bool) -> 
         if !user.is_empty() && !has_password {
             return Err(Error::usage(
                 format!(
-                    "export {format} includes the password of InfluxDB's user {user:?}, but no password was supplied"
+                    "export {name} includes the password of InfluxDB's user {user:?}, but no password was supplied"
                 ),
                 "use --influxdb-password-file: passwords are not remembered",
             ));
         }
+        Ok(())
     }
-    if format == ExportFormat::Kubernetes { kubernetes::check_name(&stack.instance) } else { Ok(()) }
-}
 
-/// Provisioning files identify an organisation by its number, which only the target Grafana knows.
-fn check_organisation(stack: &Stack) -> Result<()> {
-    let Some(organisation) = &stack.organisation else { return Ok(()) };
-    let is_external = stack.container(Role::Grafana).is_none();
-    if is_external && (stack.login.token || stack.login.given) {
-        return Ok(());
+    /// The secrets of an earlier export to that directory.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a password is not acceptable or missing, [`Error::Io`] if the file system
+    /// returns an error.
+    pub(crate) fn kept_secret(&self, directory: &Path) -> Result<KeptSecret> {
+        (self.kept_secret)(directory)
     }
-    let missing = if is_external { "" } else { "--grafana-url and " };
-    Err(Error::usage(
-        format!(
-            "provisioning files identify an organisation by its number, and the number of {organisation:?} is unknown"
-        ),
-        format!(
-            "name the target Grafana with {missing}--grafana-token-file or --grafana-password-file, or omit \
-             --grafana-org (--grafana-org '' removes a remembered one)"
-        ),
-    ))
-}
 
-/// Whether the data source's address is a name that only the instance's containers can resolve.
-#[must_use]
-pub(crate) fn is_known_to_containers_only(stack: &Stack) -> bool {
-    let grafana = stack.container(Role::Grafana);
-    let own = ServerUrl::http(Role::Influxdb.name(), Role::Influxdb.port()).to_string();
-    grafana.is_some_and(|spec| spec.config.host_gateway || stack.data_source.url == own)
+    /// All files of an export, ordered by path.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if something cannot be exported in this format.
+    pub(crate) fn files(&self, material: &Material<'_>) -> Result<Vec<ExportFile>> {
+        let mut files = (self.files)(material)?;
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(files)
+    }
 }
 
 /// Whether the files delete alert rules if they create none: otherwise rules from an earlier export
 /// would stay. A new Grafana has only rules from files. An external one may have rules of the
 /// instance that no file created; they stay unless alerts were turned off or an earlier export to
 /// the directory created the rules.
-///
-/// # Errors
-/// [`Error::Io`] if the directory cannot be read.
-pub(crate) fn deletes_rules(format: ExportFormat, stack: &Stack, directory: &Path) -> Result<bool> {
-    let earlier = || directory::lists(directory, &format!("alerting/{}.yaml", stack.instance));
-    Ok(format.makes_servers() || stack.alerts == Alerts::Off || earlier()?)
+fn deletes_rules(material: &Material<'_>) -> Result<bool> {
+    let Material { stack, format, directory, .. } = material;
+    let earlier = || directory::lists(directory, &rules_file(stack));
+    Ok(format.servers == ExportServers::New || stack.alerts == Alerts::Off || earlier()?)
+}
+
+fn rules_file(stack: &Stack) -> String {
+    format!("alerting/{}.yaml", stack.instance)
+}
+
+/// The parts of an exported file of alert rules that the next export continues.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct EarlierRules {
+    groups: Vec<InOrganisation>,
+    delete_rules: Vec<InOrganisation>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InOrganisation {
+    org_id: u64,
 }
 
 /// The organisations in which an earlier export to that directory created or deleted alert rules.
-///
-/// # Errors
-/// [`Error::Io`] if the file system returns an error.
-pub(crate) fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>> {
-    let path = format!("alerting/{}.yaml", stack.instance);
+fn earlier_organisations(stack: &Stack, directory: &Path) -> Result<Vec<u64>> {
+    let path = rules_file(stack);
     let text = if directory::lists(directory, &path)? { directory::read(directory, &path)? } else { None };
-    // A file that a user edited so that it is no valid YAML stops the export later.
-    let file: Value = text.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
-    let entries = ["groups", "deleteRules"].into_iter().flat_map(|list| file[list].as_array().into_iter().flatten());
-    let mut organisations: Vec<u64> = entries.filter_map(|entry| entry["orgId"].as_u64()).collect();
+    // An unreadable file was edited by a user, which stops the export later.
+    let file: EarlierRules = text.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
+    let mut organisations: Vec<u64> = file.groups.iter().chain(&file.delete_rules).map(|entry| entry.org_id).collect();
     organisations.sort_unstable();
     organisations.dedup();
     Ok(organisations)
@@ -147,58 +195,9 @@ pub(crate) enum KeptSecret {
     Own(OwnSecret),
 }
 
-/// A Secret that is not from the export.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum OwnSecret {
-    /// The user's file in place of the exported one, such as an encrypted one; its content is kept.
-    File(String),
-    /// The file and its line in the kustomization were removed: the cluster has the Secret from another source.
-    Elsewhere,
-}
-
-/// The secrets of an earlier export to that directory.
-///
-/// # Errors
-/// [`Error::File`] if a password is not acceptable or missing, [`Error::Io`] if the file system
-/// returns an error.
-pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<KeptSecret> {
-    let (path, kept) = match format {
-        ExportFormat::Provisioning | ExportFormat::Compose => return Ok(KeptSecret::Nothing),
-        ExportFormat::Swarm => {
-            if !directory::lists(folder, PASSWORD_FILE)? {
-                return Ok(KeptSecret::Nothing);
-            }
-            match (directory::read(folder, PASSWORD_FILE)?, directory::read(folder, compose::STACK)?) {
-                (Some(text), _) => (PASSWORD_FILE, text.trim().to_string()),
-                // The export was interrupted before it could be deployed: secrets are written first.
-                (None, None) => return Ok(KeptSecret::Nothing),
-                (None, Some(_)) => return Err(missing(folder, PASSWORD_FILE, RESTORE_IT)),
-            }
-        }
-        ExportFormat::Kubernetes => {
-            if !directory::is_export(folder, format)? {
-                return Ok(KeptSecret::Nothing);
-            }
-            match (directory::read(folder, kubernetes::SECRET)?, directory::read(folder, kubernetes::KUSTOMIZATION)?) {
-                (Some(text), _) => {
-                    let digest = fingerprint(kubernetes::without_values(&text).as_bytes());
-                    let is_exported = directory::lists_digest(folder, kubernetes::SECRET, &digest)?;
-                    match kubernetes::password(&text).filter(|_| is_exported) {
-                        Some(password) => (kubernetes::SECRET, password),
-                        None => return Ok(KeptSecret::Own(OwnSecret::File(text))),
-                    }
-                }
-                (None, None) => return Ok(KeptSecret::Nothing),
-                (None, Some(listing)) if kubernetes::lists_secret(&listing) => {
-                    let hint = "restore it, supply the password with --grafana-password-file, or remove its line from \
-                                kustomization.yaml if the Secret comes from another source";
-                    return Err(missing(folder, kubernetes::SECRET, hint));
-                }
-                (None, Some(_)) => return Ok(KeptSecret::Own(OwnSecret::Elsewhere)),
-            }
-        }
-    };
-    check_password(&kept).map_err(|message| Error::File {
+/// The result for a password in a file of an earlier export.
+fn accept(folder: &Path, path: &str, password: &str) -> Result<KeptSecret> {
+    check_password(password).map_err(|message| Error::File {
         path: folder.join(path),
         line: None,
         message: message.into(),
@@ -206,10 +205,8 @@ pub(crate) fn kept(format: ExportFormat, folder: &Path) -> Result<KeptSecret> {
                --grafana-password-file"
             .into(),
     })?;
-    Ok(KeptSecret::Password(Secret::new(kept)))
+    Ok(KeptSecret::Password(Secret::new(password)))
 }
-
-const RESTORE_IT: &str = "restore it, or supply the password with --grafana-password-file";
 
 /// The error about a password that only an existing Grafana knows.
 fn missing(folder: &Path, path: &str, hint: &str) -> Error {
@@ -286,22 +283,21 @@ pub(crate) struct Material<'a> {
     pub password: Option<&'a Secret>,
     /// The Secret in place of the exported one, if a user manages it.
     pub own_secret: Option<&'a OwnSecret>,
-    /// The versions of a swarm's secrets.
-    pub secret_versions: &'a SecretVersions,
     /// Whether the existing Grafana's password is stored in its volume.
     pub has_stored_password: bool,
     /// The password of an InfluxDB that requires one.
     pub influxdb_password: Option<&'a Secret>,
-    /// Whether the files delete alert rules if they create none.
-    pub deletes_rules: bool,
-    /// The organisations of the alert rules in an earlier export to the same directory.
-    pub earlier_organisations: &'a [u64],
+    pub format: &'static ExportFormat,
+    /// The directory of the export, which may contain an earlier one.
+    pub directory: &'a Path,
 }
 
 impl<'a> Material<'a> {
     /// The secrets of new servers, by file name.
     fn secrets(&self) -> Vec<(&'static str, &'a Secret)> {
-        secrets(self.password, self.influxdb_password)
+        let password = self.password.map(|password| (PASSWORD_FILE, password));
+        let influxdb = self.influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
+        password.into_iter().chain(influxdb).collect()
     }
 
     /// InfluxDB's address for a Grafana that reaches its container as `host`.
@@ -337,70 +333,19 @@ impl<'a> Material<'a> {
     }
 }
 
-/// The secrets of new servers, by file name.
-fn secrets<'a>(password: Option<&'a Secret>, influxdb_password: Option<&'a Secret>) -> Vec<(&'static str, &'a Secret)> {
-    let password = password.map(|password| (PASSWORD_FILE, password));
-    let influxdb = influxdb_password.map(|password| (INFLUXDB_PASSWORD_FILE, password));
-    password.into_iter().chain(influxdb).collect()
-}
-
-/// The version of each secret by its file's name. A swarm's secret cannot change, so a changed one needs another name.
-/// That name is public, so it contains a counter and no digest of the secret.
-pub(crate) type SecretVersions = BTreeMap<&'static str, u32>;
-
-/// The versions of these secrets in a directory with an earlier export.
-///
-/// # Errors
-/// [`Error::Io`] if the file system returns an error.
-pub(crate) fn secret_versions(
-    format: ExportFormat,
-    folder: &Path,
-    password: Option<&Secret>,
-    influxdb_password: Option<&Secret>,
-) -> Result<SecretVersions> {
-    let mut versions = SecretVersions::new();
-    if format != ExportFormat::Swarm {
-        return Ok(versions);
-    }
-    let earlier = directory::read(folder, compose::STACK)?;
-    let earlier: Value = earlier.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
-    for (name, secret) in secrets(password, influxdb_password) {
-        let last = earlier["secrets"][name]["name"].as_str().and_then(|name| name.rsplit_once('-')?.1.parse().ok());
-        let is_same = directory::read(folder, name)?.as_deref() == Some(secret.reveal());
-        versions.insert(name, last.map_or(1, |last: u32| if is_same { last } else { last.saturating_add(1) }));
-    }
-    Ok(versions)
-}
-
-/// All files of an export, ordered by path.
-///
-/// # Errors
-/// [`Error::Usage`] if something cannot be exported in this format.
-pub(crate) fn files(format: ExportFormat, material: &Material<'_>) -> Result<Vec<ExportFile>> {
-    let mut files = match format {
-        ExportFormat::Provisioning => {
-            let url = &material.stack.data_source.url;
-            let provisioning = provisioning(material, url, &variable(INFLUXDB_PASSWORD), false)?;
-            let mut files = provisioning_files(&provisioning, "");
-            files.push(readme::provisioning(material, &provisioning));
-            files
-        }
-        ExportFormat::Compose => compose::compose(material)?,
-        ExportFormat::Swarm => compose::swarm(material)?,
-        ExportFormat::Kubernetes => kubernetes::manifests(material)?,
-    };
-    files.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(files)
-}
-
 /// Grafana's files for an InfluxDB at that address; `password` is the place of its password, if it
 /// requires one.
 fn provisioning(material: &Material<'_>, url: &str, password: &str, keeps_database: bool) -> Result<Provisioning> {
     // The files may be applied from another machine.
     let source = DesiredDataSource { url: url.into(), machine: None, ..material.stack.data_source.clone() };
-    let Material { version, deletes_rules, earlier_organisations, .. } = *material;
-    let purpose =
-        ProvisioningTarget { source: &source, password, version, keeps_database, deletes_rules, earlier_organisations };
+    let purpose = ProvisioningTarget {
+        source: &source,
+        password,
+        version: material.version,
+        keeps_database,
+        deletes_rules: deletes_rules(material)?,
+        earlier_organisations: &earlier_organisations(material.stack, material.directory)?,
+    };
     Provisioning::new(material.stack, &purpose, material.present)
 }
 

@@ -2,13 +2,19 @@
 //!
 //! No cluster is contacted.
 
-use std::collections::BTreeMap;
+mod readme;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use self::readme::readme;
 use super::{
-    ExportFile, INFLUXDB_PASSWORD_FILE, Material, OwnSecret, PASSWORD_FILE, PROVISIONING, ProvisionedFile,
-    RESTORE_SCRIPTS, Secrecy, database, from_file, home, provisioned, provisioning, readme, variable, yaml,
+    ExportFile, ExportFormat, ExportServers, INFLUXDB_PASSWORD_FILE, KeptSecret, Material, PASSWORD_FILE, PROVISIONING,
+    ProvisionedFile, RESTORE_SCRIPTS, Secrecy, accept, database, directory, from_file, home, missing, provisioned,
+    provisioning, variable, yaml,
 };
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
@@ -16,10 +22,20 @@ use crate::grafana::provisioning::INFLUXDB_PASSWORD;
 use crate::model::role::{Resources, Role};
 use crate::model::stack::{DesiredContainer, Secret, Stack};
 
+pub(super) static FORMAT: ExportFormat = ExportFormat {
+    name: "kubernetes",
+    target: "Kubernetes",
+    help: "Manifests and a kustomization",
+    servers: ExportServers::New,
+    check: |stack| check_name(&stack.instance),
+    kept_secret,
+    files: manifests,
+};
+
 /// The file with the passwords.
-pub(super) const SECRET: &str = "secret.yaml";
+const SECRET: &str = "secret.yaml";
 /// The file that lists the objects, and the file with the passwords unless another source provides them.
-pub(super) const KUSTOMIZATION: &str = "kustomization.yaml";
+const KUSTOMIZATION: &str = "kustomization.yaml";
 /// The line before the values in a Secret.
 const VALUES: &str = "stringData:\n";
 /// The directory in which Grafana's container finds them.
@@ -42,7 +58,7 @@ const JOB_STAYS: u32 = 86_400;
 const CONFIG_MAP_LIMIT: usize = 1 << 20;
 
 /// The command's arguments that delete the objects of other exports of the instance.
-pub(super) fn outdated(stack: &Stack, content_hash: &str) -> String {
+fn outdated(stack: &Stack, content_hash: &str) -> String {
     format!(
         "{KINDS} --selector 'app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},{EDITION}!={content_hash}'",
         stack.instance
@@ -50,7 +66,7 @@ pub(super) fn outdated(stack: &Stack, content_hash: &str) -> String {
 }
 
 /// The selector of the Jobs that create the database.
-pub(super) fn database_jobs(stack: &Stack) -> String {
+fn database_jobs(stack: &Stack) -> String {
     format!(
         "app.kubernetes.io/part-of={PART_OF},app.kubernetes.io/instance={},app.kubernetes.io/name=database",
         stack.instance
@@ -58,12 +74,12 @@ pub(super) fn database_jobs(stack: &Stack) -> String {
 }
 
 /// The name of a role's objects.
-pub(super) fn object(stack: &Stack, role: Role) -> String {
+fn object(stack: &Stack, role: Role) -> String {
     role.object_name(&stack.instance)
 }
 
 /// Checks the name: a Service's name begins with a letter, and no name ends with a dash.
-pub(super) fn check_name(instance: &str) -> Result<()> {
+fn check_name(instance: &str) -> Result<()> {
     if instance.starts_with(|c: char| c.is_ascii_digit()) || instance.ends_with('-') {
         return Err(Error::usage(
             format!(
@@ -75,7 +91,7 @@ pub(super) fn check_name(instance: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<ExportFile>> {
+fn manifests(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     let stack = material.stack;
     let influxdb = stack.container(Role::Influxdb);
     let url = material.influxdb_url(&object(stack, Role::Influxdb));
@@ -108,10 +124,10 @@ pub(super) fn manifests(material: &Material<'_>) -> Result<Vec<ExportFile>> {
     resources.sort_unstable();
     let mut files = vec![ExportFile::new(KUSTOMIZATION, yaml(&kustomization(&resources)))];
     files.extend(secret);
-    files.push(readme::kubernetes(material, &content_hash));
+    files.push(readme(material, &content_hash));
     if let [Some(influxdb), Some(grafana)] = Role::ALL.map(|role| stack.container(role)) {
         files.push(ExportFile::new(format!("{RESTORE}/{KUSTOMIZATION}"), yaml(&kustomization(&["pods.yaml"]))));
-        files.push(ExportFile::new(format!("{RESTORE}/pods.yaml"), documents(&restore(material, influxdb, grafana))));
+        files.push(ExportFile::new(format!("{RESTORE}/pods.yaml"), documents(&restore(stack, influxdb, grafana))));
     }
     files.extend(all.into_iter().map(|(path, objects)| ExportFile::new(path, documents(&objects))));
     Ok(files)
@@ -135,16 +151,87 @@ fn secret(stack: &Stack, secrets: &[(&str, &Secret)]) -> String {
     format!("{}{VALUES}{}", yaml(&head), lines.collect::<String>())
 }
 
+#[derive(Deserialize)]
+struct EarlierKustomization {
+    #[serde(default)]
+    resources: Vec<String>,
+}
+
 /// Whether a kustomization lists the export's Secret.
-pub(super) fn lists_secret(kustomization: &str) -> bool {
-    let kustomization: Value = serde_saphyr::from_str(kustomization).unwrap_or_default();
-    kustomization["resources"].as_array().is_some_and(|paths| paths.iter().any(|path| path == SECRET))
+fn lists_secret(kustomization: &str) -> bool {
+    let kustomization = serde_saphyr::from_str::<EarlierKustomization>(kustomization);
+    kustomization.is_ok_and(|kustomization| kustomization.resources.iter().any(|path| path == SECRET))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KubernetesSecret {
+    string_data: BTreeMap<String, Value>,
 }
 
 /// Grafana's password in a Secret that an export wrote, even if a user has replaced it without quotes.
-pub(super) fn password(secret: &str) -> Option<String> {
-    let secret: Value = serde_saphyr::from_str(secret).ok()?;
-    secret["stringData"][PASSWORD_FILE].as_str().map(Into::into)
+fn password(secret: &str) -> Option<String> {
+    let secret: KubernetesSecret = serde_saphyr::from_str(secret).ok()?;
+    secret.string_data.get(PASSWORD_FILE)?.as_str().map(Into::into)
+}
+
+/// A Secret that is not from the export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OwnSecret {
+    /// The user's file in place of the exported one, such as an encrypted one; its content is kept.
+    File(String),
+    /// The file and its line in the kustomization were removed: the cluster has the Secret from another source.
+    Elsewhere,
+}
+
+impl OwnSecret {
+    /// The export does not write a supplied password to a file that a user has replaced.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if there is such a file.
+    pub(crate) fn expect_replaceable(&self) -> Result<()> {
+        match self {
+            Self::File(_) => Err(Error::usage(
+                "secret.yaml was replaced after the last export, so the export does not write a password to it",
+                "write the password to your own file, or remove secret.yaml to have it exported again",
+            )),
+            Self::Elsewhere => Ok(()),
+        }
+    }
+
+    /// What the user provides if the export contains no Secret.
+    pub(crate) fn note(&self, stack: &Stack) -> Option<String> {
+        (*self == Self::Elsewhere).then(|| {
+            format!(
+                "the export contains no Secret, because kustomization.yaml does not list secret.yaml: the cluster \
+                 needs the Secret {} from another source; --grafana-password-file writes the file again",
+                object(stack, Role::Grafana)
+            )
+        })
+    }
+}
+
+fn kept_secret(folder: &Path) -> Result<KeptSecret> {
+    if !directory::is_export(folder, FORMAT.name)? {
+        return Ok(KeptSecret::Nothing);
+    }
+    match (directory::read(folder, SECRET)?, directory::read(folder, KUSTOMIZATION)?) {
+        (Some(text), _) => {
+            let digest = fingerprint(without_values(&text).as_bytes());
+            let is_exported = directory::lists_digest(folder, SECRET, &digest)?;
+            match password(&text).filter(|_| is_exported) {
+                Some(password) => accept(folder, SECRET, &password),
+                None => Ok(KeptSecret::Own(OwnSecret::File(text))),
+            }
+        }
+        (None, None) => Ok(KeptSecret::Nothing),
+        (None, Some(listing)) if lists_secret(&listing) => {
+            let hint = "restore it, supply the password with --grafana-password-file, or remove its line from \
+                        kustomization.yaml if the Secret comes from another source";
+            Err(missing(folder, SECRET, hint))
+        }
+        (None, Some(_)) => Ok(KeptSecret::Own(OwnSecret::Elsewhere)),
+    }
 }
 
 /// A Secret without its values, for comparing.
@@ -242,66 +329,71 @@ fn secrets_volume(stack: &Stack) -> Value {
     json!({"name": "secrets", "secret": {"secretName": object(stack, Role::Grafana), "defaultMode": 0o440}})
 }
 
+/// The metadata of an object that only restores a backup.
+fn restore_metadata(stack: &Stack, suffix: &str, role: Role) -> Value {
+    let mut about = metadata(stack, &format!("{}-restore{suffix}", stack.instance), role);
+    // A Service selects servers by this label.
+    about["labels"]["app.kubernetes.io/name"] = json!("restore");
+    about
+}
+
 /// Pods that fill the servers' volumes from a backup, and their scripts. There are two, because the volumes may be
 /// on different nodes.
-fn restore(material: &Material<'_>, influxdb: &DesiredContainer, grafana: &DesiredContainer) -> Vec<Value> {
-    let stack = material.stack;
-    let about = |name: &str, role| {
-        let mut about = metadata(stack, &format!("{}-restore{name}", stack.instance), role);
-        // A Service selects servers by this label.
-        about["labels"]["app.kubernetes.io/name"] = json!("restore");
-        about
-    };
+fn restore(stack: &Stack, influxdb: &DesiredContainer, grafana: &DesiredContainer) -> Vec<Value> {
     let scripts: Map<String, Value> =
         RESTORE_SCRIPTS.into_iter().map(|(role, script)| (role.name().into(), json!(script))).collect();
-    let scripts = json!({
-        "apiVersion": "v1", "kind": "ConfigMap", "metadata": about("", Role::Influxdb), "data": scripts,
-    });
-    let pod = |spec: &DesiredContainer, mut mounts: Vec<Value>, more: Vec<Value>| {
-        let role = spec.role;
-        mounts.extend([
-            json!({"name": "data", "mountPath": role.data_path()}),
-            json!({"name": "scripts", "mountPath": SCRIPTS, "readOnly": true}),
-            json!({"name": "tmp", "mountPath": "/tmp"}),
-        ]);
-        let mut volumes = temporary();
-        volumes.extend([
-            json!({"name": "data", "persistentVolumeClaim": {"claimName": format!("data-{}-0", object(stack, role))}}),
-            json!({"name": "scripts", "configMap": {"name": format!("{}-restore", stack.instance)}}),
-        ]);
-        volumes.extend(more);
-        let mut environment = environment(spec.config.environment.clone());
-        environment.push(json!({"name": "HOME", "value": "/tmp"}));
-        let server = json!({
-            "labelSelector": {"matchLabels": labels(stack, role)}, "topologyKey": "kubernetes.io/hostname",
-        });
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": about(&format!("-{role}"), role),
-            "spec": {
-                "restartPolicy": "Never",
-                "activeDeadlineSeconds": RESTORE_STAYS,
-                "terminationGracePeriodSeconds": 5,
-                "automountServiceAccountToken": false,
-                "enableServiceLinks": false,
-                "securityContext": pod_security(role),
-                // Neither pod starts beside the other: two servers on one volume would corrupt it.
-                "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [server]}},
-                "containers": [{
-                    "name": role.name(),
-                    "image": spec.config.image.to_string(),
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["sh", "-c", format!("sleep {RESTORE_STAYS} & wait")],
-                    "env": environment,
-                    "resources": resources(role),
-                    "securityContext": container_security(spec.config.read_only),
-                    "volumeMounts": mounts,
-                }],
-                "volumes": volumes,
-            },
-        })
-    };
+    let about = restore_metadata(stack, "", Role::Influxdb);
+    let scripts = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": scripts});
     let secrets = json!({"name": "secrets", "mountPath": SECRETS, "readOnly": true});
-    vec![scripts, pod(influxdb, Vec::new(), Vec::new()), pod(grafana, vec![secrets], vec![secrets_volume(stack)])]
+    vec![
+        scripts,
+        restore_pod(stack, influxdb, Vec::new(), Vec::new()),
+        restore_pod(stack, grafana, vec![secrets], vec![secrets_volume(stack)]),
+    ]
+}
+
+fn restore_pod(stack: &Stack, spec: &DesiredContainer, mut mounts: Vec<Value>, more: Vec<Value>) -> Value {
+    let role = spec.role;
+    mounts.extend([
+        json!({"name": "data", "mountPath": role.data_path()}),
+        json!({"name": "scripts", "mountPath": SCRIPTS, "readOnly": true}),
+        json!({"name": "tmp", "mountPath": "/tmp"}),
+    ]);
+    let mut volumes = temporary();
+    volumes.extend([
+        json!({"name": "data", "persistentVolumeClaim": {"claimName": format!("data-{}-0", object(stack, role))}}),
+        json!({"name": "scripts", "configMap": {"name": format!("{}-restore", stack.instance)}}),
+    ]);
+    volumes.extend(more);
+    let mut environment = environment(spec.config.environment.clone());
+    environment.push(json!({"name": "HOME", "value": "/tmp"}));
+    let server = json!({
+        "labelSelector": {"matchLabels": labels(stack, role)}, "topologyKey": "kubernetes.io/hostname",
+    });
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": restore_metadata(stack, &format!("-{role}"), role),
+        "spec": {
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": RESTORE_STAYS,
+            "terminationGracePeriodSeconds": 5,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "securityContext": pod_security(role),
+            // Neither pod starts beside the other: two servers on one volume would corrupt it.
+            "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [server]}},
+            "containers": [{
+                "name": role.name(),
+                "image": spec.config.image.to_string(),
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["sh", "-c", format!("sleep {RESTORE_STAYS} & wait")],
+                "env": environment,
+                "resources": resources(role),
+                "securityContext": container_security(spec.config.read_only),
+                "volumeMounts": mounts,
+            }],
+            "volumes": volumes,
+        },
+    })
 }
 
 fn service(stack: &Stack, role: Role) -> Value {

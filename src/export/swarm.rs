@@ -1,0 +1,258 @@
+//! Files for Docker in swarm mode, with new volumes. Comments note where a swarm differs from Docker Compose.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::compose::{escaped, literal, service};
+use super::readme::{backup, external, fill};
+use super::{
+    ExportFile, ExportFormat, ExportServers, FOLDER, INFLUXDB_PASSWORD_FILE, KeptSecret, Material, PASSWORD_FILE,
+    PROVISIONING, ProvisionedFile, RESTORE_SCRIPTS, Secrecy, accept, database, directory, from_file, home, missing,
+    provisioned, provisioning, provisioning_files, yaml,
+};
+use crate::digest::fingerprint;
+use crate::error::{Error, Result};
+use crate::model::invocation::shell_word;
+use crate::model::role::Role;
+use crate::model::stack::{DesiredContainer, Secret, Stack};
+
+pub(super) static FORMAT: ExportFormat = ExportFormat {
+    name: "swarm",
+    target: "Swarm",
+    help: "A stack file for `docker stack deploy`",
+    servers: ExportServers::New,
+    check: |_| Ok(()),
+    kept_secret,
+    files,
+};
+
+/// The directory in which a swarm mounts secrets.
+const SECRETS: &str = "/run/secrets";
+/// The size limit of a config that every swarm accepts, in bytes.
+const CONFIG_LIMIT: usize = 500_000;
+/// The file for `docker stack deploy`.
+const STACK: &str = "stack.yaml";
+/// The network of a swarm's services.
+const NETWORK: &str = "metrics";
+
+fn files(material: &Material<'_>) -> Result<Vec<ExportFile>> {
+    let stack = material.stack;
+    let url = material.influxdb_url(Role::Influxdb.name());
+    let influxdb_secret = from_file(&format!("{SECRETS}/{INFLUXDB_PASSWORD_FILE}"));
+    let files = provisioning(material, &url, &influxdb_secret, false)?;
+    if material.influxdb_password.is_some_and(|password| password.reveal().contains('$')) {
+        return Err(Error::usage(
+            "Grafana misreads a password with a $ in a swarm's secret",
+            "give InfluxDB's user a password without $",
+        ));
+    }
+    let secrets = material.secrets();
+    let configs = provisioned(&files);
+    if let Some(file) = configs.iter().find(|file| file.content.len() > CONFIG_LIMIT) {
+        return Err(Error::usage(
+            format!("{} is too large for a config of a swarm", file.path),
+            "split that dashboard",
+        ));
+    }
+    let file = stack_file(material, &configs, &secrets, &secret_versions(material.directory, &secrets)?);
+    let mut all = provisioning_files(&files, &format!("{FOLDER}/"));
+    all.extend(
+        secrets.into_iter().map(|(name, secret)| ExportFile::with_secret(name, secret.reveal(), Secrecy::Whole)),
+    );
+    if stack.container(Role::Influxdb).is_some() {
+        let scripts = RESTORE_SCRIPTS.into_iter();
+        all.extend(scripts.map(|(role, script)| ExportFile::new(format!("restore/{role}.sh"), script)));
+    }
+    all.push(ExportFile::new(STACK, yaml(&file)));
+    all.push(readme(material));
+    Ok(all)
+}
+
+fn stack_file(
+    material: &Material<'_>,
+    configs: &[ProvisionedFile],
+    secrets: &[(&'static str, &Secret)],
+    versions: &SecretVersions,
+) -> Value {
+    let stack = material.stack;
+    let mut services = Map::new();
+    let mut volumes = Map::new();
+    for spec in Role::ALL.into_iter().filter_map(|role| stack.container(role)) {
+        let mut service = swarm_service(material, spec);
+        if spec.role == Role::Grafana {
+            serve_grafana(&mut service, stack, spec, configs, secrets);
+        }
+        services.insert(spec.role.name().into(), service);
+        volumes.insert(spec.role.name().into(), json!({}));
+    }
+    if let Some(spec) = stack.container(Role::Influxdb) {
+        services.insert("database".into(), database_service(stack, spec));
+    }
+    // A config's content cannot change, so other content needs another name.
+    let config = |(index, file): (usize, &ProvisionedFile)| {
+        let name = format!("{}-{}", stack.instance, fingerprint(file.content.as_bytes()));
+        (format!("config-{index}"), json!({"name": name, "file": format!("./{FOLDER}/{}", file.path)}))
+    };
+    let secret = |(name, _): &(&'static str, &Secret)| {
+        let version = versions.get(name).copied().unwrap_or(1);
+        let named = format!("{}-{name}-{version}", stack.instance);
+        ((*name).to_string(), json!({"name": named, "file": format!("./{name}")}))
+    };
+    json!({
+        "version": "3.8",
+        "services": services,
+        "networks": {NETWORK: {"driver": "overlay", "attachable": true}},
+        "volumes": volumes,
+        "configs": configs.iter().enumerate().map(config).collect::<Map<_, _>>(),
+        "secrets": secrets.iter().map(secret).collect::<Map<_, _>>(),
+    })
+}
+
+/// The service of a server.
+fn swarm_service(material: &Material<'_>, spec: &DesiredContainer) -> Value {
+    let from_secret = from_file(&format!("{SECRETS}/{PASSWORD_FILE}"));
+    let mut service = service(spec, &literal(material.open_environment(spec, Some(from_secret))));
+    service["networks"] = json!([NETWORK]);
+    // A swarm kills unhealthy tasks, and InfluxDB is unhealthy while it opens much data,
+    // Grafana while it migrates its database.
+    service["healthcheck"]["start_period"] = json!("30m");
+    service["deploy"] = json!({
+        "replicas": 1,
+        // A volume exists on one node, and two servers must never use it at the same time.
+        "placement": {"constraints": [format!("node.labels.{} == true", material.stack.instance)]},
+        // A single task needs no virtual address, which would drop idle connections.
+        "endpoint_mode": "dnsrr",
+        // The previous task, with its configs and secrets, returns if the new one fails within a minute.
+        "update_config": {"order": "stop-first", "failure_action": "rollback", "monitor": "60s"},
+        "rollback_config": {"order": "stop-first"},
+        "restart_policy": {"condition": "any", "delay": "2s"},
+    });
+    service
+}
+
+/// Publishes the service of Grafana and mounts its files.
+fn serve_grafana(
+    service: &mut Value,
+    stack: &Stack,
+    spec: &DesiredContainer,
+    configs: &[ProvisionedFile],
+    secrets: &[(&str, &Secret)],
+) {
+    // On the node with the volume only, instead of all nodes. A swarm ignores addresses.
+    let port = spec.config.publish.port();
+    let published = json!({"target": Role::Grafana.port(), "published": port, "protocol": "tcp", "mode": "host"});
+    service["ports"] = json!([published]);
+    service["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] = json!(home(stack));
+    let config = |(index, file): (usize, &ProvisionedFile)| json!({"source": format!("config-{index}"), "target": format!("{PROVISIONING}/{}", file.path)});
+    service["configs"] = configs.iter().enumerate().map(config).collect();
+    // Only Grafana runs in the container, whatever user its image has.
+    let secret = |(name, _): &(&str, &Secret)| json!({"source": name, "target": name, "mode": 0o444});
+    service["secrets"] = secrets.iter().map(secret).collect();
+}
+
+/// A service that creates Clipper's database before Clipper does, so that Grafana can query it, and
+/// then exits.
+fn database_service(stack: &Stack, spec: &DesiredContainer) -> Value {
+    let host = Role::Influxdb.name();
+    json!({
+        "image": spec.config.image.to_string(),
+        "entrypoint": ["influx", "-host", host, "-execute", escaped(&database(stack))],
+        "networks": [NETWORK],
+        "cap_drop": ["ALL"],
+        "deploy": {"restart_policy": {"condition": "on-failure", "delay": "2s"}},
+    })
+}
+
+/// The version of each secret by its file's name. A swarm's secret cannot change, so a changed one needs another name.
+/// That name is public, so it contains a counter and no digest of the secret.
+type SecretVersions = BTreeMap<&'static str, u32>;
+
+/// The parts of an exported stack file that the next export continues.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct EarlierStack {
+    secrets: BTreeMap<String, SwarmSecret>,
+}
+
+#[derive(Deserialize)]
+struct SwarmSecret {
+    name: String,
+}
+
+/// The versions of these secrets in a directory that may contain an earlier export.
+fn secret_versions(folder: &Path, secrets: &[(&'static str, &Secret)]) -> Result<SecretVersions> {
+    let earlier = directory::read(folder, STACK)?;
+    let earlier: EarlierStack = earlier.and_then(|text| serde_saphyr::from_str(&text).ok()).unwrap_or_default();
+    let mut versions = SecretVersions::new();
+    for (name, secret) in secrets {
+        let named = earlier.secrets.get(*name).and_then(|secret| secret.name.rsplit_once('-'));
+        let last: Option<u32> = named.and_then(|(_, version)| version.parse().ok());
+        let is_same = directory::read(folder, name)?.as_deref() == Some(secret.reveal());
+        versions.insert(name, last.map_or(1, |last| if is_same { last } else { last.saturating_add(1) }));
+    }
+    Ok(versions)
+}
+
+fn kept_secret(folder: &Path) -> Result<KeptSecret> {
+    if !directory::lists(folder, PASSWORD_FILE)? {
+        return Ok(KeptSecret::Nothing);
+    }
+    match (directory::read(folder, PASSWORD_FILE)?, directory::read(folder, STACK)?) {
+        (Some(text), _) => accept(folder, PASSWORD_FILE, text.trim()),
+        // The export was interrupted before it could be deployed: secrets are written first.
+        (None, None) => Ok(KeptSecret::Nothing),
+        (None, Some(_)) => {
+            let hint = "restore it, or supply the password with --grafana-password-file";
+            Err(missing(folder, PASSWORD_FILE, hint))
+        }
+    }
+}
+
+fn readme(material: &Material<'_>) -> ExportFile {
+    let stack = material.stack;
+    let text = include_str!("../../assets/export/swarm.md");
+    let is_ours = stack.container(Role::Influxdb).is_some();
+    let service = format!(
+        "The service `database` creates Clipper's database{} and exits: it is complete with 0 of 1 tasks. ",
+        if stack.retention.is_some() { " with its retention period" } else { "" }
+    );
+    let network = format!("{}_{NETWORK}", stack.instance);
+    let secret = if material.influxdb_password.is_some() {
+        " The password of its user is in `influxdb-password`, which only you can read."
+    } else {
+        ""
+    };
+    let influxdb = format!(
+        "\nInfluxDB has no password, so it is **not published**. Clipper joins the network `{network}` \
+         (`docker run --network {network} …`, or `docker service create --network {network} …`), which only containers \
+         of this swarm can do, and finds it as `influx_ip = \"influxdb\"`, `influx_port = 8086` in its file. Every \
+         container in that network has access.\n"
+    );
+    let change = if stack.data_source.user.is_empty() {
+        String::new()
+    } else {
+        let command = stack.command("export swarm DIRECTORY --influxdb-password-file FILE");
+        format!("To change the password of InfluxDB's user, supply it with the next export: `{command}`. ")
+    };
+    fill(
+        text,
+        material,
+        &[
+            ("move", if is_ours { include_str!("../../assets/export/swarm-move.md").into() } else { String::new() }),
+            ("backup", backup(stack)),
+            ("influxdb_image", image(stack, Role::Influxdb)),
+            ("grafana_image", image(stack, Role::Grafana)),
+            ("change", change),
+            ("database_service", if is_ours { service } else { String::new() }),
+            ("influxdb", if is_ours { influxdb } else { format!("{}{secret}\n", external(stack).trim_end()) }),
+        ],
+    )
+}
+
+fn image(stack: &Stack, role: Role) -> String {
+    let image = stack.container(role).map(|spec| spec.config.image.to_string());
+    shell_word(&image.unwrap_or_default())
+}
