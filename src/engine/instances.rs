@@ -12,7 +12,7 @@ use super::{Docker, labels, settings};
 use crate::error::Result;
 use crate::model::address::{ServerUrl, reachable};
 use crate::model::instances::{Instance, Member, MemberState};
-use crate::model::role::Role;
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::EngineLocation;
 use crate::model::text::printable;
 
@@ -54,14 +54,11 @@ fn group(containers: &[ContainerSummary], volumes: &[EngineVolume], host: Option
                     .then_some(own)
             };
             let volumes = Role::ALL.into_iter().filter_map(data).collect();
-            Instance::new(printable(&name), member(Role::Influxdb), member(Role::Grafana), volumes)
+            Instance::new(printable(&name), PerRole::from_fn(member), volumes)
         });
     }
     // A leftover helper container of a killed command is not an instance.
-    found
-        .into_values()
-        .filter(|one| one.influxdb != Member::default() || one.grafana != Member::default() || !one.volumes.is_empty())
-        .collect()
+    found.into_values().filter(|one| one.servers != PerRole::default() || !one.volumes.is_empty()).collect()
 }
 
 fn member(

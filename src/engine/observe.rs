@@ -1,7 +1,7 @@
 //! The engine's state of an instance: its containers, volumes, images and network.
 
 use bollard::models::{ContainerSummary, Volume as EngineVolume};
-use futures_util::future::{join, join4, try_join3};
+use futures_util::future::{join_all, join4, try_join3};
 
 use super::inspection::seen_container;
 use super::listing::{find_container, is_name_taken, port_holder, serves, volume_user};
@@ -12,7 +12,7 @@ use crate::model::container_config::ContainerConfig;
 use crate::model::observed::{
     ContainerState, Image, ManagedServer, Network, OurContainer, PortHolder, RunState, StoredSettings, VolumeState,
 };
-use crate::model::role::Role;
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::{DesiredContainer, Service, Stack};
 use crate::model::text::printable;
 
@@ -39,8 +39,7 @@ pub(crate) struct Seen {
     pub(crate) network_users: Vec<String>,
     /// The remembered settings.
     pub(crate) settings: StoredSettings,
-    /// The roles, in the order of [`Role::ALL`].
-    pub(crate) roles: [SeenRole; 2],
+    pub(crate) roles: PerRole<SeenRole>,
     /// Other instances.
     pub(crate) others: Vec<String>,
     /// Names of containers that carry the instance's labels but do not belong to it.
@@ -56,16 +55,13 @@ impl Docker {
         let instance = &stack.instance;
         let (listed, network, volumes) =
             try_join3(self.listed(instance), self.network(instance), self.volumes_of(instance)).await?;
-        let (influxdb, grafana) = join(
-            self.role(stack, Role::Influxdb, &listed, &volumes, &network),
-            self.role(stack, Role::Grafana, &listed, &volumes, &network),
-        )
-        .await;
+        let roles = Role::ALL.map(|role| self.role(stack, role, &listed, &volumes, &network));
+        let mut roles = join_all(roles).await;
         Ok(Seen {
             network_users: network::users(&listed.containers, instance, &network),
             network,
             settings: settings::among(&volumes, instance),
-            roles: [influxdb?, grafana?],
+            roles: PerRole::try_from_fn(|_| roles.remove(0))?,
             others: others(&listed.containers, instance),
             lookalikes: listed.lookalikes,
         })

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::names::names;
 use super::results::SchemaVersion;
+use super::role::PerRole;
 
 /// Every instance on the engine.
 #[derive(Debug, Serialize)]
@@ -21,8 +22,8 @@ pub(crate) struct Instance {
     /// `running`, `partly_running`, `stopped`, `external` or `down`.
     #[cfg_attr(test, schemars(with = "String"))]
     pub(crate) state: InstanceState,
-    pub(crate) influxdb: Member,
-    pub(crate) grafana: Member,
+    #[serde(flatten)]
+    pub(crate) servers: PerRole<Member>,
     /// The volumes with its data.
     pub(crate) volumes: Vec<String>,
 }
@@ -70,14 +71,14 @@ names! {
 }
 
 impl Instance {
-    pub(crate) fn new(name: String, influxdb: Member, grafana: Member, volumes: Vec<String>) -> Self {
-        let state = InstanceState::of([influxdb.state, grafana.state]);
-        Self { name, state, influxdb, grafana, volumes }
+    pub(crate) fn new(name: String, servers: PerRole<Member>, volumes: Vec<String>) -> Self {
+        let state = InstanceState::of(&servers.iter().map(|member| member.state).collect::<Vec<_>>());
+        Self { name, state, servers, volumes }
     }
 }
 
 impl InstanceState {
-    fn of(members: [MemberState; 2]) -> Self {
+    fn of(members: &[MemberState]) -> Self {
         let of = |state| members.iter().filter(|member| **member == state).count();
         let (running, external) = (of(MemberState::Running), of(MemberState::External));
         if external == members.len() {
@@ -111,7 +112,7 @@ mod tests {
             (External, Absent, InstanceState::Down),
             (External, External, InstanceState::External),
         ] {
-            assert_eq!(InstanceState::of([influxdb, grafana]), state, "{influxdb:?} {grafana:?}");
+            assert_eq!(InstanceState::of(&[influxdb, grafana]), state, "{influxdb:?} {grafana:?}");
         }
     }
 }

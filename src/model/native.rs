@@ -128,7 +128,7 @@ impl NativeServer {
 /// command that installs one, and `file` the path of Clipper's file and whether it has a table `[metrics]`.
 #[must_use]
 pub(crate) fn hint(
-    found: &[NativeServer; 2],
+    found: &[NativeServer],
     invocation: &Invocation,
     start: &str,
     install: Option<&str>,

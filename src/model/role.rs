@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// A server of a stack, in display order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
@@ -128,6 +130,42 @@ impl Role {
     #[must_use]
     pub fn object_name(self, instance: &str) -> String {
         format!("{instance}-{}", self.name())
+    }
+}
+
+/// One value for each server of a stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PerRole<T> {
+    pub influxdb: T,
+    pub grafana: T,
+}
+
+impl<T> PerRole<T> {
+    pub(crate) fn from_fn(mut make: impl FnMut(Role) -> T) -> Self {
+        Self { influxdb: make(Role::Influxdb), grafana: make(Role::Grafana) }
+    }
+
+    /// The value that `make` returns for each role, or its first error.
+    pub(crate) fn try_from_fn<E>(mut make: impl FnMut(Role) -> Result<T, E>) -> Result<Self, E> {
+        Ok(Self { influxdb: make(Role::Influxdb)?, grafana: make(Role::Grafana)? })
+    }
+
+    pub(crate) const fn get(&self, role: Role) -> &T {
+        match role {
+            Role::Influxdb => &self.influxdb,
+            Role::Grafana => &self.grafana,
+        }
+    }
+
+    /// The values in display order.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &T> {
+        Role::ALL.into_iter().map(|role| self.get(role))
+    }
+
+    /// The same, to change them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        [&mut self.influxdb, &mut self.grafana].into_iter()
     }
 }
 

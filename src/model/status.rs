@@ -19,7 +19,7 @@ use super::plan::{BlockReason, Blocker, Finding, Plan, Resource, Step};
 use super::reports::Reports;
 use super::results::{SchemaVersion, Seconds};
 use super::retention::Retention;
-use super::role::Role;
+use super::role::{PerRole, Role};
 use super::stack::{DashboardId, DesiredUserDashboard, Secret, Service, Stack};
 
 /// The status of an instance.
@@ -33,8 +33,8 @@ pub(crate) struct Status {
     pub(crate) in_sync: bool,
     /// The engine; `null` if no engine was used.
     pub(crate) engine: Option<EngineStatus>,
-    pub(crate) influxdb: ServerStatus,
-    pub(crate) grafana: ServerStatus,
+    #[serde(flatten)]
+    pub(crate) servers: PerRole<ServerStatus>,
     /// Clipper's database.
     pub(crate) database: DatabaseStatus,
     /// Grafana's organisation; `null` if none is set.
@@ -326,9 +326,11 @@ impl UserDashboardStatus {
 impl Status {
     /// Derives the status.
     pub(crate) fn new(stack: &Stack, seen: &Observed, plan: &Plan, reports: Reports, account: AccountStatus) -> Self {
-        let (influxdb, grafana) =
-            (server(stack, &seen.influxdb, plan, Role::Influxdb), server(stack, &seen.grafana, plan, Role::Grafana));
-        let user_dashboards = user_dashboards(stack, seen, plan, &grafana.url);
+        let servers = PerRole {
+            influxdb: server(stack, &seen.influxdb, plan, Role::Influxdb),
+            grafana: server(stack, &seen.grafana, plan, Role::Grafana),
+        };
+        let user_dashboards = user_dashboards(stack, seen, plan, &servers.grafana.url);
         let mut hints = hints::hints(stack, seen, plan, &user_dashboards);
         hints.extend(reports.hints.iter().cloned());
         hints.dedup();
@@ -343,7 +345,7 @@ impl Status {
                 OrganisationStatus { name: name.clone(), state, differences }
             }),
             data_source: data_source(stack, seen, plan),
-            dashboard: dashboard(stack, seen, plan, &grafana.url),
+            dashboard: dashboard(stack, seen, plan, &servers.grafana.url),
             user_dashboards,
             alerts: plan.finding(Resource::Alerts).map(|_| {
                 let (state, differences) = compared(plan, Resource::Alerts);
@@ -362,8 +364,7 @@ impl Status {
             exposures: Vec::new(),
             blocker: plan.blocker().map(|(_, blocker)| blocker.clone()),
             commands: Commands::new(&invocation(stack, plan)),
-            influxdb,
-            grafana,
+            servers,
         }
     }
 
@@ -377,11 +378,6 @@ impl Status {
     pub(crate) fn planned(self, plan: &Plan, questions: Vec<String>) -> Self {
         let steps = plan.steps().map(|(step, finding)| StepStatus::new(step, finding.to_string(), None));
         Self { steps: Some(steps.collect()), confirmations: Some(questions), ..self }
-    }
-
-    /// InfluxDB and Grafana.
-    pub(crate) const fn servers(&self) -> [&ServerStatus; 2] {
-        [&self.influxdb, &self.grafana]
     }
 
     /// Titles and addresses of the dashboards that users edited.

@@ -42,25 +42,29 @@ impl Printer for Env {
 /// An unknown value is empty.
 fn assignments(status: &Status) -> String {
     let truth = |value: bool| value.to_string();
-    let pairs = [
-        ("INSTANCE", status.instance.clone()),
-        ("IN_SYNC", truth(status.in_sync)),
-        ("ENGINE", status.engine.as_ref().map(|engine| engine.endpoint.clone()).unwrap_or_default()),
-        ("INFLUXDB_STATE", status.influxdb.state.name().into()),
-        ("INFLUXDB_URL", status.influxdb.url.clone()),
-        ("INFLUXDB_VERSION", status.influxdb.version.clone().unwrap_or_default()),
-        ("GRAFANA_STATE", status.grafana.state.name().into()),
-        ("GRAFANA_URL", status.grafana.url.clone()),
-        ("GRAFANA_VERSION", status.grafana.version.clone().unwrap_or_default()),
-        ("GRAFANA_USER", status.account.user.clone()),
-        ("DATABASE", status.database.name.clone()),
-        ("DATABASE_STATE", status.database.state.name().into()),
-        ("DATA_SOURCE_UID", status.data_source.uid.clone()),
-        ("DATA_SOURCE_STATE", status.data_source.state.name().into()),
-        ("DASHBOARD_URL", status.dashboard.url.clone()),
-        ("DASHBOARD_STATE", status.dashboard.state.name().into()),
-        ("CLIPPER_REPORTING", status.reports.reporting.map(truth).unwrap_or_default()),
+    let mut pairs = vec![
+        ("INSTANCE".to_string(), status.instance.clone()),
+        ("IN_SYNC".into(), truth(status.in_sync)),
+        ("ENGINE".into(), status.engine.as_ref().map(|engine| engine.endpoint.clone()).unwrap_or_default()),
     ];
+    for server in status.servers.iter() {
+        let name = server.role.name().to_uppercase();
+        pairs.extend([
+            (format!("{name}_STATE"), server.state.name().into()),
+            (format!("{name}_URL"), server.url.clone()),
+            (format!("{name}_VERSION"), server.version.clone().unwrap_or_default()),
+        ]);
+    }
+    pairs.extend([
+        ("GRAFANA_USER".into(), status.account.user.clone()),
+        ("DATABASE".into(), status.database.name.clone()),
+        ("DATABASE_STATE".into(), status.database.state.name().into()),
+        ("DATA_SOURCE_UID".into(), status.data_source.uid.clone()),
+        ("DATA_SOURCE_STATE".into(), status.data_source.state.name().into()),
+        ("DASHBOARD_URL".into(), status.dashboard.url.clone()),
+        ("DASHBOARD_STATE".into(), status.dashboard.state.name().into()),
+        ("CLIPPER_REPORTING".into(), status.reports.reporting.map(truth).unwrap_or_default()),
+    ]);
     let mut text: String =
         pairs.iter().map(|(name, value)| format!("CLIPPER_STATUS_{name}={}\n", shell_word(value))).collect();
     if let Some(password) = &status.account.password {

@@ -98,24 +98,24 @@ impl Human {
     /// The finished steps, grouped by server, with the durations in one column.
     fn picture(&self) -> String {
         let palette = Palette::new(self.style.color_of_errors);
-        let done = std::mem::take(&mut *self.done.borrow_mut());
+        let mut done = std::mem::take(&mut *self.done.borrow_mut());
+        done.sort_by_key(|(step, _)| group(step));
         let step_width = stderr_width().map_or(STEP_WIDTH, |width| width.saturating_sub(AROUND_A_STEP).min(STEP_WIDTH));
         let mut text = String::new();
         let worth = |(step, time): &&(Step, Duration)| *time >= WORTH_A_TIME || !step.is_routine();
-        for group in 0..=3 {
-            let mut label = None;
-            for (step, time) in done.iter().filter(|(step, _)| place(step) == group).filter(worth) {
-                let time = if *time < WORTH_A_TIME {
-                    String::new()
-                } else {
-                    palette.faint(&format!("{:>5.1}s", time.as_secs_f64()))
-                };
-                let name = label.replace("").unwrap_or(lane(step));
-                let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
-                let line = format!("{} {name:8} {step:step_width$}{time}", palette.good("✔"));
-                text.push_str(line.trim_end());
-                text.push('\n');
-            }
+        let mut previous = None;
+        for (step, time) in done.iter().filter(worth) {
+            let time = if *time < WORTH_A_TIME {
+                String::new()
+            } else {
+                palette.faint(&format!("{:>5.1}s", time.as_secs_f64()))
+            };
+            let group = group(step);
+            let name = if previous.replace(group) == Some(group) { "" } else { lane(step) };
+            let step = excerpt(&step.to_string(), step_width.saturating_sub(1));
+            let line = format!("{} {name:8} {step:step_width$}{time}", palette.good("✔"));
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
         text
     }
@@ -125,21 +125,26 @@ fn spinner(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// The group of a step in the summary: before both servers, InfluxDB, Grafana, after both.
-fn place(step: &Step) -> usize {
-    match (step.phase(), step.role()) {
-        (Phase::Network | Phase::Settings, _) => 0,
-        (Phase::End, _) => 3,
-        (_, Role::Influxdb) => 1,
-        (_, Role::Grafana) => 2,
+/// The group of a step in the summary: before the servers, one of them, or after them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum StepGroup {
+    Before,
+    Server(Role),
+    After,
+}
+
+fn group(step: &Step) -> StepGroup {
+    match step.phase() {
+        Phase::Network | Phase::Settings => StepGroup::Before,
+        Phase::End => StepGroup::After,
+        _ => StepGroup::Server(step.role()),
     }
 }
 
 fn lane(step: &Step) -> &'static str {
-    match place(step) {
-        1 => Role::Influxdb.title(),
-        2 => Role::Grafana.title(),
-        _ => "",
+    match group(step) {
+        StepGroup::Server(role) => role.title(),
+        StepGroup::Before | StepGroup::After => "",
     }
 }
 

@@ -68,14 +68,14 @@ impl Printer for Plain {
 
     /// Prints a summary line if it differs from the last one.
     fn again(&self, status: &Status) -> std::io::Result<()> {
-        let servers = status.servers().map(|server| format!("{} {}", server.role, server.state.name()));
+        let servers = status.servers.iter().map(|server| format!("{} {}", server.role, server.state.name()));
         let clipper = match status.reports.reporting {
             Some(true) => "clipper reporting",
             Some(false) => "clipper not reporting",
             None => "clipper unknown",
         };
         let sync = if status.in_sync { "in sync" } else { "out of sync" };
-        let mut line = format!("{} {sync}: {}, {clipper}", status.instance, servers.join(", "));
+        let mut line = format!("{} {sync}: {}, {clipper}", status.instance, servers.collect::<Vec<_>>().join(", "));
         line.push_str(&models(&status.reports.models));
         for finding in &status.findings {
             line.push_str(&format!("; {finding}"));

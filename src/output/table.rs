@@ -16,15 +16,15 @@ const MODELS_LISTED: usize = 12;
 pub(super) fn status(status: &Status, options: RenderOptions) -> String {
     let RenderOptions { palette, width } = options;
     let mut layout = Layout::new(width);
-    let is_absent = |server: &&ServerStatus| server.mode == Mode::Container && server.state == ServerState::Absent;
-    if status.servers().iter().all(is_absent) {
+    let is_absent = |server: &ServerStatus| server.mode == Mode::Container && server.state == ServerState::Absent;
+    if status.servers.iter().all(is_absent) {
         absent(&mut layout, status, palette);
         return layout.done();
     }
     let headline = if status.in_sync { palette.good("in sync") } else { palette.bad("out of sync") };
     layout.line(&format!("{} is {headline}", palette.strong(&status.instance)));
     layout.gap();
-    for server in status.servers() {
+    for server in status.servers.iter() {
         layout.row(server.role.title(), &server_parts(server, palette));
         for difference in &server.differences {
             layout.row("", &[printable_line(&difference.to_string())]);
@@ -110,8 +110,8 @@ impl ObjectRow<'_> {
 /// The differences that no row shows: the row of a server already contains its own finding.
 fn findings(layout: &mut Layout, status: &Status) {
     let is_shown = |line: &str| {
-        let shown = |server: &&ServerStatus| Some(format!("{}: {}", server.role.name(), server.detail.as_ref()?));
-        status.servers().iter().filter_map(shown).any(|shown| shown == line)
+        let shown = |server: &ServerStatus| Some(format!("{}: {}", server.role.name(), server.detail.as_ref()?));
+        status.servers.iter().filter_map(shown).any(|shown| shown == line)
     };
     let mut findings = status.findings.iter().filter(|line| !is_shown(line)).peekable();
     if findings.peek().is_some() {
@@ -246,7 +246,7 @@ pub(super) fn forward_command(layout: &mut Layout, status: &Status) {
 
 /// The existing volumes with data.
 pub(super) fn kept(status: &Status) -> Vec<&str> {
-    let volumes = status.servers().into_iter().filter_map(|server| server.volume.as_ref());
+    let volumes = status.servers.iter().filter_map(|server| server.volume.as_ref());
     volumes.filter(|volume| volume.exists).map(|volume| volume.name.as_str()).collect()
 }
 

@@ -15,6 +15,7 @@ use crate::model::instances::{Instance, Member, MemberState};
 use crate::model::invocation::shell_word;
 use crate::model::plan::{Finding, Plan, Step};
 use crate::model::results::{BackedUp, Cleared, ErrorDocument, Failed, Seconds, Sent};
+use crate::model::role::Role;
 use crate::model::status::{Mode, ObjectState, ServerStatus, Status, StepStatus, UserDashboardStatus};
 use crate::model::text::{count, printable, printable_line};
 
@@ -135,11 +136,16 @@ fn up(status: &Status, options: RenderOptions) -> String {
     for own in &status.user_dashboards {
         layout.row("", &[palette.strong(&own.url), palette.faint(&printable_line(&own.title))]);
     }
-    layout.row("Grafana", &[status.grafana.url.clone(), account(status)]);
-    let database = format!("database {}", printable_line(&status.database.name));
-    layout.row("InfluxDB", &[status.influxdb.url.clone(), database]);
+    for server in status.servers.iter().rev() {
+        let mut parts = vec![server.url.clone()];
+        match server.role {
+            Role::Influxdb => parts.push(format!("database {}", printable_line(&status.database.name))),
+            Role::Grafana => parts.push(account(status)),
+        }
+        layout.row(server.role.title(), &parts);
+    }
     let public = |server: &ServerStatus| Some(format!("{} {}", server.role.title(), server.public_url.as_ref()?));
-    let other_hosts: Vec<String> = [&status.grafana, &status.influxdb].into_iter().filter_map(public).collect();
+    let other_hosts: Vec<String> = status.servers.iter().rev().filter_map(public).collect();
     layout.row("other hosts", &other_hosts);
     clipper_file(&mut layout, &status.clipper_file, palette);
     for note in notes(status) {
@@ -185,7 +191,7 @@ fn notes(status: &Status) -> Vec<String> {
     if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules { .. })) {
         notes.push(format!(
             "Grafana's notification policies choose who receives alerts: add a contact point at {}/alerting/notifications",
-            status.grafana.url
+            status.servers.grafana.url
         ));
     }
     if status.alerts.as_ref().is_some_and(|alerts| alerts.state == ObjectState::Edited) {
@@ -218,9 +224,9 @@ fn down(status: &Status, options: RenderOptions) -> String {
         |step: &Step| matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules { .. });
     let removed = executed.iter().filter(|done| is_object(&done.step)).map(|done| format!("the {}", done.resource));
     let removed: Vec<String> = removed.collect();
-    let is_elsewhere = status.servers().iter().all(|server| server.mode == Mode::External);
+    let is_elsewhere = status.servers.iter().all(|server| server.mode == Mode::External);
     layout.line(&if !removed.is_empty() {
-        format!("removed {} from the Grafana at {}", removed.join(" and "), status.grafana.url)
+        format!("removed {} from the Grafana at {}", removed.join(" and "), status.servers.grafana.url)
     } else if executed.is_empty() && is_elsewhere {
         format!("{}: nothing to stop, because both servers are external", status.instance)
     } else if executed.is_empty() {
@@ -265,25 +271,20 @@ fn instances(found: &[Instance], options: RenderOptions) -> String {
         (Some(url), MemberState::Running) => printable_line(url),
         (Some(url), state) => format!("{} ({})", printable_line(url), state.name()),
     };
-    let rows: Vec<[String; 4]> = found
-        .iter()
-        .map(|one| {
-            let state = one.state.name().replace('_', " ");
-            [printable_line(&one.name), state, place(&one.influxdb), place(&one.grafana)]
-        })
-        .collect();
-    let heads = ["NAME", "STATE", "INFLUXDB", "GRAFANA"].map(String::from);
-    let width = |column: usize| {
-        let cells = rows.iter().chain([&heads]).map(|row| measure_text_width(&row[column]));
-        cells.max().unwrap_or(0)
-    };
-    let widths = [width(0), width(1), width(2)];
-    for row in [&heads].into_iter().chain(&rows) {
+    let mut heads = vec!["NAME".to_string(), "STATE".to_string()];
+    heads.extend(Role::ALL.map(|role| role.name().to_uppercase()));
+    let mut rows = vec![heads];
+    rows.extend(found.iter().map(|one| {
+        let state = one.state.name().replace('_', " ");
+        [printable_line(&one.name), state].into_iter().chain(one.servers.iter().map(place)).collect()
+    }));
+    let width = |column: usize| rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    for row in &rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
+        for (cell, width) in row.iter().zip(&widths) {
             line.push_str(&format!("{cell}{:gap$}", "", gap = width + 3 - measure_text_width(cell)));
         }
-        line.push_str(&row[3]);
         layout.line(line.trim_end());
     }
     layout.done()

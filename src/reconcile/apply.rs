@@ -3,21 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use futures_util::future::{Either, select, try_join};
+use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 use tokio::sync::Notify;
 
 use super::Session;
-use super::connection::{Connection, Connections};
+use super::connection::{Connection, Connections, health};
 use crate::engine::{Creation, is_of_this_machine};
 use crate::error::{Error, Refusal, Result};
-use crate::grafana::{Choice, Grafana};
-use crate::http::PROBE;
-use crate::influxdb::Influxdb;
 use crate::model::event::{Event, ExecutedStep};
 use crate::model::login::Credential;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
-use crate::model::role::Role;
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::{DesiredContainer, EngineLocation, Login, Stack};
 use crate::model::upgrade::Upgrade;
 
@@ -74,21 +71,20 @@ impl Session {
         let until = plan.until();
         for phase in Phase::ALL.into_iter().filter(|phase| *phase <= until) {
             let grafana_started = (starts_grafana && phase == Phase::Changes).then_some(&started);
-            let (mut by_influxdb, mut by_grafana) = (Vec::new(), Vec::new());
-            let steps = |role| (plan.lane(phase, role).collect::<Vec<_>>(), plan.login);
-            let influxdb =
-                self.run_lane(steps(Role::Influxdb), &mut connections.influxdb, &mut by_influxdb, grafana_started);
-            let grafana =
-                self.run_lane(steps(Role::Grafana), &mut connections.grafana, &mut by_grafana, grafana_started);
-            let result = if matches!(phase, Phase::Release | Phase::Changes | Phase::Contents) {
-                // After a failure, the other role's lane still runs to its end, so that its server
-                // is left in no intermediate state.
-                both(influxdb, grafana).await
+            let mut done: PerRole<Vec<_>> = PerRole::default();
+            let lanes = connections.iter_mut().zip(done.iter_mut()).map(|(connection, done)| {
+                let steps = plan.lane(phase, connection.role).collect::<Vec<_>>();
+                self.run_lane((steps, plan.login), connection, done, grafana_started)
+            });
+            let lanes: FuturesUnordered<_> = lanes.collect();
+            let result: Result<(), RunFailure> = if matches!(phase, Phase::Release | Phase::Changes | Phase::Contents) {
+                // After a failure, the other roles' lanes still run to their ends, so that no server
+                // is left in an intermediate state. The first failure counts.
+                lanes.collect::<Vec<_>>().await.into_iter().collect()
             } else {
-                try_join(influxdb, grafana).await.map(drop)
+                lanes.try_collect().await
             };
-            executed.append(&mut by_influxdb);
-            executed.append(&mut by_grafana);
+            done.iter_mut().for_each(|done| executed.append(done));
             result?;
         }
         Ok(())
@@ -327,22 +323,6 @@ impl Session {
             return false;
         }
         let url = spec.url_at(address.ip(), address.port()).to_string();
-        let http = self.clients[spec.role as usize].at(&url, &url);
-        match spec.role {
-            Role::Influxdb => Influxdb::new(http).observe("", PROBE).await.1.is_some(),
-            Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await.1.is_some(),
-        }
+        health(spec.role, self.clients.get(spec.role).at(&url, &url)).await.1.is_some()
     }
-}
-
-/// Runs both to their ends; the result of the one that ends first comes first.
-async fn both<E>(
-    influxdb: impl Future<Output = Result<(), E>>,
-    grafana: impl Future<Output = Result<(), E>>,
-) -> Result<(), E> {
-    let (result, other) = match select(std::pin::pin!(influxdb), std::pin::pin!(grafana)).await {
-        Either::Left((result, grafana)) => (result, grafana.await),
-        Either::Right((result, influxdb)) => (result, influxdb.await),
-    };
-    result.and(other)
 }

@@ -2,16 +2,14 @@
 
 use super::login::Logins;
 use crate::error::{Error, Result};
-use crate::http::Http;
+use crate::grafana::{Choice, Grafana};
+use crate::http::{Http, PROBE};
+use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
-use crate::model::role::Role;
+use crate::model::observed::ServerResponse;
+use crate::model::role::{PerRole, Role};
 
-/// The connections to both servers.
-pub(crate) struct Connections {
-    /// To InfluxDB.
-    pub(crate) influxdb: Connection,
-    pub(crate) grafana: Connection,
-}
+pub(crate) type Connections = PerRole<Connection>;
 
 /// The connection to one server. An observation moves it to the server's actual address, and so does a step that
 /// creates or starts a container.
@@ -23,6 +21,14 @@ pub(crate) struct Connection {
     container: Option<String>,
     /// The logins to Grafana.
     pub(super) logins: Logins,
+}
+
+/// Whether a server of that role answers, and its version; requested without credentials.
+pub(super) async fn health(role: Role, http: Http) -> (ServerResponse<()>, Option<String>) {
+    match role {
+        Role::Influxdb => Influxdb::new(http).version(PROBE).await,
+        Role::Grafana => Grafana::new(http, Choice::First).health(PROBE).await,
+    }
 }
 
 impl Connection {

@@ -45,7 +45,7 @@ impl Session {
     /// # Errors
     /// The same as [`Self::is_the_container`].
     pub(crate) async fn is_behind(&self, docker: &Docker, role: Role, container: &str) -> Result<bool> {
-        let client = self.clients[role as usize].clone();
+        let client = self.clients.get(role).clone();
         arrives_in(docker, &Connection::new(role, client), container, FORWARDED_WITHIN).await
     }
 

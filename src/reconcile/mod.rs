@@ -39,7 +39,7 @@ use crate::model::credentials::Credentials;
 use crate::model::event::{Event, ExecutedStep, Listener};
 use crate::model::observed::{ContainerState, Observed, RunState, Unreadable};
 use crate::model::plan::{self, Plan, Resource};
-use crate::model::role::Role;
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::{EngineLocation, Secret, Service, Stack};
 use crate::model::status::Status;
 use crate::model::version::Version;
@@ -52,8 +52,8 @@ pub(crate) struct Session {
     /// The password that Grafana gets if this run sets a new one.
     generated: Secret,
     listener: Rc<dyn Listener>,
-    /// A client for each role's desired address, in the order of [`Role::ALL`].
-    clients: [Http; 2],
+    /// A client for each role's desired address.
+    clients: PerRole<Http>,
     /// Blocks other runs of this user on the same instance while this one changes it.
     _lock: Option<Lock>,
 }
@@ -78,7 +78,7 @@ impl Session {
             let ca_file = credentials.ca_file.as_ref();
             Http::new(role.name(), &base, bypass_proxy, ca_file, Rc::clone(&listener))
         };
-        let clients = [client(Role::Influxdb)?, client(Role::Grafana)?];
+        let clients = PerRole::try_from_fn(client)?;
         let generated = generate_password()?;
         Ok(Self { stack, docker, credentials, generated, listener, clients, _lock: None })
     }
@@ -113,11 +113,7 @@ impl Session {
     /// Connections to the desired addresses; an observation moves them to the actual ones.
     #[must_use]
     pub(crate) fn connect(&self) -> Connections {
-        let [influxdb, grafana] = self.clients.clone();
-        Connections {
-            influxdb: Connection::new(Role::Influxdb, influxdb),
-            grafana: Connection::new(Role::Grafana, grafana),
-        }
+        PerRole::from_fn(|role| Connection::new(role, self.clients.get(role).clone()))
     }
 
     /// Records a role's container and its address: the actual one while it runs, otherwise the desired one.

@@ -3,12 +3,11 @@
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use futures_util::future::join;
+use futures_util::future::join_all;
 
+use super::connection::health;
 use crate::error::Result;
-use crate::grafana::{self, Grafana};
-use crate::http::{Http, PROBE};
-use crate::influxdb::Influxdb;
+use crate::http::Http;
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
 use crate::model::native::{NativeAnswer, NativeServer};
@@ -20,10 +19,8 @@ use crate::model::stack::{Service, Stack};
 ///
 /// # Errors
 /// If no client can be created.
-pub(crate) async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Result<[NativeServer; 2]> {
-    let (influxdb, grafana) =
-        join(native(stack, Role::Influxdb, listener), native(stack, Role::Grafana, listener)).await;
-    Ok([influxdb?, grafana?])
+pub(crate) async fn native_servers(stack: &Stack, listener: &Rc<dyn Listener>) -> Result<Vec<NativeServer>> {
+    join_all(Role::ALL.map(|role| native(stack, role, listener))).await.into_iter().collect()
 }
 
 async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Result<NativeServer> {
@@ -33,10 +30,7 @@ async fn native(stack: &Stack, role: Role, listener: &Rc<dyn Listener>) -> Resul
     };
     let url = ServerUrl::http(Ipv4Addr::LOCALHOST.to_string(), port);
     let http = Http::new(role.name(), &url.to_string(), true, None, Rc::clone(listener))?;
-    let (response, version) = match role {
-        Role::Influxdb => Influxdb::new(http).version(PROBE).await,
-        Role::Grafana => Grafana::new(http, grafana::Choice::OfAccount).health(PROBE).await,
-    };
+    let (response, version) = health(role, http).await;
     let answer = match response {
         ServerResponse::Answering(()) | ServerResponse::Refusing(_) => {
             NativeAnswer::Usable(version.unwrap_or_default())

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, try_join_all};
 
 use super::Session;
 use super::connection::{Connection, Connections};
@@ -18,7 +18,7 @@ use crate::model::observed::{
     ServerResponse, StoredSettings, VolumeState,
 };
 use crate::model::plan;
-use crate::model::role::Role;
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::{EngineLocation, Service};
 use crate::model::upgrade::{NamedImage, Upgrade};
 use crate::model::volume_content::VolumeContent;
@@ -73,15 +73,18 @@ impl Session {
             Some(docker) => docker.observe(&self.stack).await?,
             None => without_engine(),
         };
-        let Seen { network, network_users, settings, roles: [mut influxdb, mut grafana], others, lookalikes } = seen;
-        self.locate(&mut connections.influxdb, &influxdb.container);
-        self.locate(&mut connections.grafana, &grafana.container);
+        let Seen { network, network_users, settings, mut roles, others, lookalikes } = seen;
+        connections
+            .iter_mut()
+            .zip(roles.iter())
+            .for_each(|(connection, seen)| self.locate(connection, &seen.container));
         if depth == Depth::Servers && self.docker.is_some() {
-            let processes = join(self.process_at(Role::Influxdb, &influxdb), self.process_at(Role::Grafana, &grafana));
-            let (influxdb_process, grafana_process) = processes.await;
-            influxdb.port_holder = influxdb.port_holder.or(influxdb_process?);
-            grafana.port_holder = grafana.port_holder.or(grafana_process?);
+            let processes = try_join_all(Role::ALL.map(|role| self.process_at(role, roles.get(role)))).await?;
+            for (seen, process) in roles.iter_mut().zip(processes) {
+                seen.port_holder = seen.port_holder.take().or(process);
+            }
         }
+        let PerRole { influxdb, grafana } = roles;
         let read = self.read_content(&mut connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
         let unasked = || (ServerResponse::Unasked, None, LoginState::default());
         let (from_influxdb, from_grafana) = match depth {
@@ -332,7 +335,7 @@ fn without_engine() -> Seen {
         network: Network::Free,
         network_users: Vec::new(),
         settings: StoredSettings::default(),
-        roles: [nothing(), nothing()],
+        roles: PerRole::from_fn(|_| nothing()),
         others: Vec::new(),
         lookalikes: Vec::new(),
     }

@@ -4,11 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use super::cause::Cause;
-use super::connection::Connection;
+use super::connection::{Connection, health};
 use crate::backoff::{LONGEST_PAUSE, pause};
 use crate::engine::RunInfo;
 use crate::error::{Error, Result};
-use crate::http::Auth;
 use crate::http::PROBE;
 use crate::model::observed::{RunState, ServerResponse};
 use crate::model::plan::{self, Resource};
@@ -118,12 +117,13 @@ impl Session {
     }
 
     async fn probe(&self, connection: &Connection) -> ServerResponse<()> {
-        match connection.role {
-            Role::Influxdb => match self.influxdb(connection).observe(&self.stack.database, PROBE).await.0 {
-                ServerResponse::Answering(_) => ServerResponse::Answering(()),
-                response => response.discard(),
-            },
-            Role::Grafana => self.grafana_client(connection, Auth::None).health(PROBE).await.0,
+        if connection.role != Role::Influxdb {
+            return health(connection.role, connection.http.clone()).await.0;
+        }
+        // InfluxDB answers pings before it answers queries.
+        match self.influxdb(connection).observe(&self.stack.database, PROBE).await.0 {
+            ServerResponse::Answering(_) => ServerResponse::Answering(()),
+            response => response.discard(),
         }
     }
 

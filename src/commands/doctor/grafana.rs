@@ -250,7 +250,7 @@ impl JudgedDashboard {
 }
 
 pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
-    let server = &status.grafana;
+    let server = &status.servers.grafana;
     let detail = server.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     let hint = || status.blocker.as_ref().map(|blocker| blocker.hint.clone());
     match server.state {
@@ -288,7 +288,7 @@ pub(super) fn grafana(status: &Status, stack: &Stack) -> CheckOutcome {
 
 /// Why no query through the data source can succeed: every panel would fail for the same cause.
 fn unanswerable(status: &Status) -> Option<&'static str> {
-    match (status.influxdb.state, status.data_source.query) {
+    match (status.servers.influxdb.state, status.data_source.query) {
         (ServerState::Absent | ServerState::Stopped | ServerState::Crashing, _) => Some("InfluxDB is not running"),
         (_, Some(QueryState::Failing)) => Some("the data source does not reach the database"),
         _ => None,

@@ -155,10 +155,10 @@ impl Examination<'_> {
                 },
             );
         }
-        let state = match status.influxdb.state {
+        let state = match status.servers.influxdb.state {
             ServerState::Absent => Some("is not running".to_string()),
             ServerState::Stopped => {
-                let detail = status.influxdb.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                let detail = status.servers.influxdb.detail.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
                 Some(format!("is stopped{detail}"))
             }
             _ => None,
@@ -167,7 +167,7 @@ impl Examination<'_> {
             return CheckOutcome::failed(format!("InfluxDB {state}"), format!("`{}` starts it", stack.command("up")));
         }
         let logs = look_at(stack, Role::Influxdb);
-        if status.influxdb.state == ServerState::Crashing {
+        if status.servers.influxdb.state == ServerState::Crashing {
             return CheckOutcome::failed("InfluxDB's container keeps crashing", logs);
         }
         CheckOutcome::failed(
@@ -180,11 +180,11 @@ impl Examination<'_> {
     fn correct_address(&self, target: &WriteTarget, status: &Status, otherwise: &str) -> String {
         let stack = self.session.stack();
         let real = stack.url(Role::Influxdb);
-        let answers = status.influxdb.state == ServerState::Answering;
-        if target.from_file && answers && status.influxdb.url != target.url.to_string() {
+        let answers = status.servers.influxdb.state == ServerState::Answering;
+        if target.from_file && answers && status.servers.influxdb.url != target.url.to_string() {
             return format!(
                 "InfluxDB answers at {}: set influx_ip and influx_port in Clipper's file to that address",
-                status.influxdb.url
+                status.servers.influxdb.url
             );
         }
         if target.from_file && target.url.to_string() != real.to_string() {
@@ -200,7 +200,7 @@ impl Examination<'_> {
     /// Checks that the database of the dashboard contains the probe.
     async fn read_back(&self, influxdb: &Influxdb, target: &WriteTarget, status: &Status) -> CheckOutcome {
         let found = |influxdb: Influxdb| async move { influxdb.has_probe(&target.database, &self.id).await };
-        let own = if status.influxdb.state == ServerState::Answering {
+        let own = if status.servers.influxdb.state == ServerState::Answering {
             found(self.session.influxdb(&self.connections.influxdb)).await
         } else {
             found(influxdb.clone()).await
@@ -222,7 +222,7 @@ impl Examination<'_> {
     async fn clocks(&mut self, influxdb: &Influxdb, status: &Status) -> CheckOutcome {
         let here = crate::clock::now();
         let mut clocks = vec![("InfluxDB", influxdb.clock().await.ok().flatten())];
-        if status.grafana.state == ServerState::Answering
+        if status.servers.grafana.state == ServerState::Answering
             && let Ok(grafana) = self.session.grafana(&mut self.connections.grafana).await
         {
             clocks.push(("Grafana", grafana.clock().await.ok().flatten()));
@@ -317,7 +317,7 @@ fn another_influxdb(target: &WriteTarget, status: &Status) -> CheckOutcome {
         format!(
             "Clipper writes to another InfluxDB: the server at {} is not the one that Grafana reads, at {}",
             target.address(),
-            status.influxdb.url
+            status.servers.influxdb.url
         ),
         "set influx_ip and influx_port in Clipper's file to the server that Grafana reads",
     )

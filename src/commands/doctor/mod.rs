@@ -153,7 +153,7 @@ impl Examination<'_> {
             self.timed(influxdb::FIELD_TYPES, influxdb::field_types(&influxdb, stack)).await;
         }
         self.note(grafana::GRAFANA, grafana::grafana(&status, stack), observing);
-        if status.grafana.state == ServerState::Answering {
+        if status.servers.grafana.state == ServerState::Answering {
             self.follow_through_grafana(&target, &status, is_stored).await;
         }
         self.note(REPORTS, clipper_reports(&status.reports, stack, &target, &named), Duration::ZERO);
