@@ -14,10 +14,11 @@ use crate::influxql::quoted;
 use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
 use crate::model::plan::{Resource, not_the_container};
-use crate::model::reports::{DEMO_TAG, is_unreportable};
+use crate::model::reports::{Activity, DEMO_TAG, is_unreportable};
 use crate::model::results::{Cleared, SchemaVersion, Seconds, Sent};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
+use crate::model::stack::Stack;
 use crate::output::Output;
 use crate::reconcile::{Depth, Session};
 use crate::settings;
@@ -153,43 +154,14 @@ async fn send_until(session: &Session, options: &DemoOptions, stop: impl Future<
 }
 
 async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) -> Result<()> {
-    for model in &options.load.models {
-        if model.is_empty() || is_unreportable(model) || model.starts_with('#') {
-            return Err(Error::usage(
-                format!("--models contains {model:?}, a name that Clipper cannot report"),
-                "use names without commas that do not begin with #",
-            ));
-        }
-    }
+    check_models(&options.load.models)?;
     let stack = session.stack();
     let influxdb = reachable(session).await?;
-    let activity = influxdb.activity(&stack.database).await?;
-    if !options.mix
-        && let Some(model) = activity.models.iter().find(|model| model.last_report.is_some())
-    {
-        return Err(Error::NotConfirmed {
-            message: format!(
-                "database {} contains reports from a real Clipper (model {}), and demo data would mix with them",
-                stack.database, model.name
-            ),
-            hint: format!("add --mix to send it anyway; `{}` removes demo data later", stack.command("demo --clear")),
-        });
+    if !options.mix {
+        expect_no_reports(stack, &influxdb.activity(&stack.database).await?)?;
     }
-    let now = crate::clock::now();
     if let Some(past) = options.backfill {
-        let first = first_report(&influxdb, &stack.database, past, now, session.listener()).await?;
-        let mut batch = Batch::default();
-        let mut at = first;
-        while at <= now {
-            options.load.report(at, &mut batch);
-            sent.reports += 1;
-            at += STEP;
-            if batch.points >= BATCH || at > now {
-                let full = std::mem::take(&mut batch);
-                influxdb.write(&stack.database, full.lines, WRITE_TIMEOUT).await?;
-                sent.points += full.points;
-            }
-        }
+        backfill(session, &influxdb, &options.load, past, sent).await?;
         if options.duration.is_none() {
             return Ok(());
         }
@@ -214,6 +186,52 @@ async fn send(session: &Session, options: &DemoOptions, sent: &mut SentSoFar) ->
         sent.reports += 1;
         sent.points += batch.points;
     }
+}
+
+fn check_models(models: &[String]) -> Result<()> {
+    match models.iter().find(|model| model.is_empty() || is_unreportable(model) || model.starts_with('#')) {
+        None => Ok(()),
+        Some(model) => Err(Error::usage(
+            format!("--models contains {model:?}, a name that Clipper cannot report"),
+            "use names without commas that do not begin with #",
+        )),
+    }
+}
+
+fn expect_no_reports(stack: &Stack, activity: &Activity) -> Result<()> {
+    let Some(model) = activity.models.iter().find(|model| model.last_report.is_some()) else { return Ok(()) };
+    Err(Error::NotConfirmed {
+        message: format!(
+            "database {} contains reports from a real Clipper (model {}), and demo data would mix with them",
+            stack.database, model.name
+        ),
+        hint: format!("add --mix to send it anyway; `{}` removes demo data later", stack.command("demo --clear")),
+    })
+}
+
+/// Sends data of the past in batches.
+async fn backfill(
+    session: &Session,
+    influxdb: &Influxdb,
+    load: &Load,
+    past: Duration,
+    sent: &mut SentSoFar,
+) -> Result<()> {
+    let database = &session.stack().database;
+    let now = crate::clock::now();
+    let mut at = first_report(influxdb, database, past, now, session.listener()).await?;
+    let mut batch = Batch::default();
+    while at <= now {
+        load.report(at, &mut batch);
+        sent.reports += 1;
+        at += STEP;
+        if batch.points >= BATCH || at > now {
+            let full = std::mem::take(&mut batch);
+            influxdb.write(database, full.lines, WRITE_TIMEOUT).await?;
+            sent.points += full.points;
+        }
+    }
+    Ok(())
 }
 
 /// When a backfill begins: InfluxDB rejects points that are older than its retention period.

@@ -13,6 +13,7 @@ use super::terminal::{interrupted, reader_gone};
 use crate::error::{Error, Exit, Refusal, Result};
 use crate::model::native::{System, log_command};
 use crate::model::role::Role;
+use crate::model::stack::Stack;
 use crate::output;
 use crate::reconcile::{Depth, Session};
 use crate::settings;
@@ -109,37 +110,42 @@ async fn logs(session: &Session, options: LogOptions, mut show: impl FnMut(Role,
             streams.push(lines.map(move |line| (role, line)).boxed_local());
         }
     }
-    if let (true, Some(role)) = (streams.is_empty(), options.role.filter(|role| stack.container(*role).is_none())) {
-        return Err(Error::Absent {
-            what: format!("{} is external, so the engine has no log of it", role.title()),
-            hint: external_logs(Some(role)),
-        });
-    }
     if streams.is_empty() {
-        return Err(Error::Absent {
-            what: format!("{} has no container with a log", stack.instance),
-            hint: format!("`{}` shows its state; `{}` starts it", stack.command("status"), stack.command("up")),
-        });
+        return Err(no_log(stack, options.role));
     }
     let mut lines = stream::select_all(streams);
     loop {
         let next = lines.next();
-        let line = if options.follow { Ok(next.await) } else { tokio::time::timeout(SILENCE, next).await };
-        match line {
-            Ok(Some((role, line))) => {
+        let next = if options.follow { Ok(next.await) } else { tokio::time::timeout(SILENCE, next).await };
+        match next.map_err(|_| silent())? {
+            Some((role, line)) => {
                 if !show(role, &line?) {
                     return Ok(());
                 }
             }
-            Ok(None) => return Ok(()),
-            Err(_) => {
-                return Err(Error::Docker {
-                    doing: "read the log of a container".into(),
-                    why: format!("the engine sent nothing for {}s", SILENCE.as_secs()),
-                    refusal: Refusal::Gone,
-                });
-            }
+            None => return Ok(()),
         }
+    }
+}
+
+fn no_log(stack: &Stack, role: Option<Role>) -> Error {
+    match role.filter(|role| stack.container(*role).is_none()) {
+        Some(role) => Error::Absent {
+            what: format!("{} is external, so the engine has no log of it", role.title()),
+            hint: external_logs(Some(role)),
+        },
+        None => Error::Absent {
+            what: format!("{} has no container with a log", stack.instance),
+            hint: format!("`{}` shows its state; `{}` starts it", stack.command("status"), stack.command("up")),
+        },
+    }
+}
+
+fn silent() -> Error {
+    Error::Docker {
+        doing: "read the log of a container".into(),
+        why: format!("the engine sent nothing for {}s", SILENCE.as_secs()),
+        refusal: Refusal::Gone,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::Deserialize;
 
 pub use super::environment::Environment;
 pub(crate) use super::sockets::Tried;
@@ -173,14 +173,41 @@ pub(crate) fn resolve(host: Option<&str>, context: Option<&str>, environment: &E
     }
     let current = folder(environment)
         .and_then(|folder| std::fs::read(folder.join("config.json")).ok())
-        .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
-        .and_then(|config| config["currentContext"].as_str().map(String::from));
+        .and_then(|text| serde_json::from_slice::<ClientConfig>(&text).ok())
+        .and_then(|config| config.current_context);
     match current {
         Some(name) if !name.is_empty() && name != DEFAULT_CONTEXT => {
             from_context(&name, ChosenBy::CurrentContext, environment)
         }
         _ => Ok(usual(Path::new(DEFAULT.trim_start_matches("unix://")), environment)),
     }
+}
+
+/// The Docker client's `config.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ClientConfig {
+    current_context: Option<String>,
+}
+
+/// The `meta.json` of a Docker context.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContextFile {
+    name: String,
+    #[serde(default)]
+    endpoints: ContextEndpoints,
+}
+
+#[derive(Default, Deserialize)]
+struct ContextEndpoints {
+    docker: Option<ContextEndpoint>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContextEndpoint {
+    host: Option<String>,
 }
 
 /// Completes short forms of an address: `/path`, `host:port`, `host`, `:port`, `unix://`.
@@ -236,18 +263,16 @@ fn from_context(name: &str, chosen_by: fn(String) -> ChosenBy, environment: &Env
     let entries = std::fs::read_dir(contexts.join("meta")).map_err(|_| unknown("there are no Docker contexts"))?;
     for entry in entries.flatten() {
         let Ok(text) = std::fs::read(entry.path().join("meta.json")) else { continue };
-        let Ok(meta) = serde_json::from_slice::<Value>(&text) else { continue };
-        if meta["Name"] != name {
+        let Ok(meta) = serde_json::from_slice::<ContextFile>(&text) else { continue };
+        if meta.name != name {
             continue;
         }
-        let host = meta["Endpoints"]["docker"]["Host"].as_str().unwrap_or_default();
-        if host.is_empty() {
-            return Err(unknown("that context has no Docker endpoint"));
-        }
+        let host = meta.endpoints.docker.and_then(|docker| docker.host).filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| unknown("that context has no Docker endpoint"))?;
         let tls = contexts.join("tls").join(entry.file_name()).join("docker");
         let wants_tls = ["ca.pem", "cert.pem", "key.pem"].iter().any(|name| tls.join(name).exists());
         let certificates = wants_tls.then_some(tls);
-        return Ok(Endpoint { certificates, ..Endpoint::new(host, chosen_by) });
+        return Ok(Endpoint { certificates, ..Endpoint::new(&host, chosen_by) });
     }
     Err(unknown("that Docker context does not exist"))
 }

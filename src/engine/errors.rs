@@ -182,79 +182,102 @@ fn refusal(status: u16, text: &str) -> Refusal {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_message_is_classified() {
-        for message in [
-            "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is \
-             already allocated",
-            "failed to set up container networking: driver failed programming external connectivity: Bind for \
-             0.0.0.0:1 failed: port is already allocated",
-            "Error starting userland proxy: listen tcp4 127.0.0.1:1: bind: address already in use",
-            "Ports are not available: exposing port TCP 127.0.0.1:1: forbidden by its access permissions",
-        ] {
-            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
-            assert!(
-                matches!(translate("start", &error), Error::Docker { refusal: Refusal::PortTaken, .. }),
-                "{message}"
-            );
-        }
-        for message in [
-            "network name x already used: network already exists",
-            "\"x\" has associated containers with it: network is being used",
-        ] {
-            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
-            assert!(matches!(translate("create", &error), Error::Docker { refusal: Refusal::Conflict, .. }));
-        }
-        for (message, expected) in [
-            (
-                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the \
-                 network",
-                Refusal::AddressPools,
-            ),
-            ("all predefined address pools have been fully subnetted", Refusal::AddressPools),
-            ("could not find free subnet from subnet pools", Refusal::AddressPools),
-            (
-                "driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait \
-                 -t nat -A DOCKER -p tcp -d 127.0.0.1 --dport 3000 -j DNAT: iptables: No chain/target/match by that \
-                 name.\n (exit status 1))",
-                Refusal::Firewall,
-            ),
-            (
-                "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged \
-                 port 80",
-                Refusal::PrivilegedPort,
-            ),
-            ("listen tcp4 127.0.0.1:80: bind: permission denied", Refusal::PrivilegedPort),
-            ("OCI runtime create failed: cgroups: cgroup mountpoint does not exist: unknown", Refusal::Cgroups),
-            ("failed to create task for container: exec /run.sh: exec format error: unknown", Refusal::Architecture),
-            ("unable to find user grafana: no matching entries in passwd file", Refusal::Unrunnable),
-            ("OCI runtime create failed: exec: \"/run.sh\": permission denied: unknown", Refusal::Unrunnable),
-            ("exec: \"/run.sh\": executable file not found in $PATH", Refusal::NoSuchProgram),
-            ("exec: \"docker-proxy\": executable file not found in $PATH", Refusal::Other),
-            ("fork/exec /usr/bin/docker-proxy: no such file or directory", Refusal::Other),
-            ("write /x: no space left on device", Refusal::Disk),
-            (
-                "cannot remove container 1f as it could not be stopped: sending SIGKILL to container 1f: container \
-                 state improper: stopped",
-                Refusal::Ending,
-            ),
-            ("getting container from store \"6b7f\": container not known", Refusal::Ending),
-            ("\"02f6\" is already paused: container state improper", Refusal::Conflict),
-            ("something else", Refusal::Other),
-        ] {
-            let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
+    fn expect(expected: Refusal, messages: &[&str]) {
+        for message in messages {
+            let error = Bollard::DockerResponseServerError { status_code: 500, message: (*message).into() };
             let Error::Docker { refusal, .. } = translate("start", &error) else { panic!("{message}") };
             assert_eq!(refusal, expected, "{message}");
         }
-        let message = "copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such \
-                       file or directory";
-        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
-        assert!(matches!(translate("write", &error), Error::Docker { refusal: Refusal::Overwritten, .. }));
-        let message = "read /proc/27684/cgroup: no such process";
-        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
-        assert!(matches!(translate("inspect", &error), Error::Docker { refusal: Refusal::Ending, .. }));
-        let message = "listen tcp4 10.0.0.7:1: bind: cannot assign requested address";
-        let error = Bollard::DockerResponseServerError { status_code: 500, message: message.into() };
-        assert!(matches!(translate("start", &error), Error::Docker { refusal: Refusal::NoSuchAddress, .. }));
+    }
+
+    #[test]
+    fn messages_about_addresses_and_ports_are_classified() {
+        expect(
+            Refusal::PortTaken,
+            &[
+                "driver failed programming external connectivity on endpoint x (1): Bind for 127.0.0.1:1 failed: port is \
+                 already allocated",
+                "failed to set up container networking: driver failed programming external connectivity: Bind for \
+                 0.0.0.0:1 failed: port is already allocated",
+                "Error starting userland proxy: listen tcp4 127.0.0.1:1: bind: address already in use",
+                "Ports are not available: exposing port TCP 127.0.0.1:1: forbidden by its access permissions",
+            ],
+        );
+        expect(Refusal::NoSuchAddress, &["listen tcp4 10.0.0.7:1: bind: cannot assign requested address"]);
+        expect(
+            Refusal::PrivilegedPort,
+            &[
+                "Error starting userland proxy: error while calling PortManager.AddPort(): cannot expose privileged \
+                 port 80",
+                "listen tcp4 127.0.0.1:80: bind: permission denied",
+            ],
+        );
+        expect(
+            Refusal::AddressPools,
+            &[
+                "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the \
+                 network",
+                "all predefined address pools have been fully subnetted",
+                "could not find free subnet from subnet pools",
+            ],
+        );
+        expect(
+            Refusal::Firewall,
+            &["driver failed programming external connectivity on endpoint x (1): (iptables failed: iptables --wait \
+                 -t nat -A DOCKER -p tcp -d 127.0.0.1 --dport 3000 -j DNAT: iptables: No chain/target/match by that \
+                 name.\n (exit status 1))"],
+        );
+    }
+
+    #[test]
+    fn messages_about_objects_in_use_are_classified() {
+        expect(
+            Refusal::Conflict,
+            &[
+                "network name x already used: network already exists",
+                "\"x\" has associated containers with it: network is being used",
+                "\"02f6\" is already paused: container state improper",
+            ],
+        );
+        expect(
+            Refusal::Ending,
+            &[
+                "cannot remove container 1f as it could not be stopped: sending SIGKILL to container 1f: container \
+                 state improper: stopped",
+                "getting container from store \"6b7f\": container not known",
+                "read /proc/27684/cgroup: no such process",
+            ],
+        );
+        expect(
+            Refusal::Overwritten,
+            &["copier: put: error setting permissions on \"/x/version\" to 0400: chmod /x/version: no such \
+                 file or directory"],
+        );
+    }
+
+    #[test]
+    fn messages_about_the_host_and_the_image_are_classified() {
+        expect(Refusal::Cgroups, &["OCI runtime create failed: cgroups: cgroup mountpoint does not exist: unknown"]);
+        expect(
+            Refusal::Architecture,
+            &["failed to create task for container: exec /run.sh: exec format error: unknown"],
+        );
+        expect(
+            Refusal::Unrunnable,
+            &[
+                "unable to find user grafana: no matching entries in passwd file",
+                "OCI runtime create failed: exec: \"/run.sh\": permission denied: unknown",
+            ],
+        );
+        expect(Refusal::NoSuchProgram, &["exec: \"/run.sh\": executable file not found in $PATH"]);
+        expect(Refusal::Disk, &["write /x: no space left on device"]);
+        expect(
+            Refusal::Other,
+            &[
+                "exec: \"docker-proxy\": executable file not found in $PATH",
+                "fork/exec /usr/bin/docker-proxy: no such file or directory",
+                "something else",
+            ],
+        );
     }
 }

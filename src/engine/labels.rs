@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::model::container_config::ContainerConfig;
 use crate::model::image::ImageRef;
 use crate::model::role::Role;
 use crate::model::stack::{Remembered, UnfinishedRestore};
-use crate::model::upgrade::{NamedImage, Upgrade, UpgradeState};
+use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 
 /// On all objects: their instance.
@@ -45,10 +46,9 @@ pub(crate) fn of_instance(instance: &str) -> Labels {
 
 #[must_use]
 pub(crate) fn of_container(instance: &str, role: Role, config: &ContainerConfig) -> Labels {
-    let json = serde_json::to_string(&config.fields()).unwrap_or_default();
     let mut labels = of_instance(instance);
     labels.insert(ROLE.into(), role.name().into());
-    labels.insert(SPECIFICATION.into(), json);
+    labels.insert(SPECIFICATION.into(), json(&config.fields()));
     labels
 }
 
@@ -71,27 +71,37 @@ pub(crate) fn of_settings(
     upgrade: Option<&Upgrade>,
     restore: Option<&UnfinishedRestore>,
 ) -> Labels {
-    let fields: Map<String, Value> = values
+    let values: BTreeMap<&String, StoredSetting> = values
         .iter()
-        .map(|(name, remembered)| {
-            let from = if remembered.from_file { "file" } else { "user" };
-            (name.clone(), json!({"value": remembered.value, "from": from}))
+        .map(|(name, Remembered { value, from_file })| {
+            let from = if *from_file { SettingOrigin::File } else { SettingOrigin::User };
+            (name, StoredSetting { from, value: value.clone() })
         })
         .collect();
     let mut labels = of_instance(instance);
-    labels.insert(SETTINGS.into(), Value::Object(fields).to_string());
-    if let Some(upgrade) = upgrade {
-        let image = |image: &NamedImage| json!({"name": image.name.to_string(), "id": image.id});
-        let (from, to) = (image(&upgrade.from), image(&upgrade.to));
-        let json = json!({"id": upgrade.id, "from": from, "to": to, "state": upgrade.state.name()});
-        labels.insert(UPGRADE.into(), json.to_string());
-    }
-    if let Some(restore) = restore {
-        let UnfinishedRestore { id, archive, digest, machine, process } = restore;
-        let json = json!({"id": id, "archive": archive, "digest": digest, "machine": machine, "process": process});
-        labels.insert(RESTORE.into(), json.to_string());
-    }
+    labels.insert(SETTINGS.into(), json(&values));
+    labels.extend(upgrade.map(|upgrade| (UPGRADE.to_string(), json(upgrade))));
+    labels.extend(restore.map(|restore| (RESTORE.to_string(), json(restore))));
     labels
+}
+
+/// A remembered setting in a label.
+#[derive(Serialize, Deserialize)]
+struct StoredSetting {
+    from: SettingOrigin,
+    value: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum SettingOrigin {
+    User,
+    File,
+}
+
+fn json(content: &impl Serialize) -> String {
+    // None of these types can fail.
+    serde_json::to_string(content).unwrap_or_default()
 }
 
 /// Whether the object carries the instance's label.
@@ -114,57 +124,31 @@ pub fn serves(labels: Option<&Labels>, instance: &str, role: Role, name: &str) -
 /// The configuration that a container was created from.
 #[must_use]
 pub fn config(labels: Option<&Labels>) -> Option<ContainerConfig> {
-    let Value::Object(fields) = serde_json::from_str(labels?.get(SPECIFICATION)?).ok()? else { return None };
-    let texts: Option<BTreeMap<String, String>> =
-        fields.into_iter().map(|(name, value)| Some((name, value.as_str()?.to_string()))).collect();
-    ContainerConfig::from_fields(&texts?)
+    ContainerConfig::from_fields(&serde_json::from_str(labels?.get(SPECIFICATION)?).ok()?)
 }
 
 /// The remembered settings. A value in an unknown format becomes empty, which is invalid for every
 /// setting, and the other values stay.
 #[must_use]
 pub fn settings(labels: &Labels) -> Option<BTreeMap<String, Remembered>> {
-    let Value::Object(fields) = serde_json::from_str(labels.get(SETTINGS)?).ok()? else { return None };
-    let remembered = |field: &Value| {
-        let from_file = match field["from"].as_str()? {
-            "file" => true,
-            "user" => false,
-            _ => return None,
-        };
-        Some(Remembered { value: field["value"].as_str()?.to_string(), from_file })
+    let fields: BTreeMap<String, Value> = serde_json::from_str(labels.get(SETTINGS)?).ok()?;
+    let remembered = |field| match serde_json::from_value(field) {
+        Ok(StoredSetting { from, value }) => Remembered { value, from_file: matches!(from, SettingOrigin::File) },
+        Err(_) => Remembered { value: String::new(), from_file: false },
     };
-    let unreadable = || Remembered { value: String::new(), from_file: false };
-    Some(fields.into_iter().map(|(name, field)| (name, remembered(&field).unwrap_or_else(unreadable))).collect())
+    Some(fields.into_iter().map(|(name, field)| (name, remembered(field))).collect())
 }
 
 /// An upgrade that is pending or was rolled back.
 #[must_use]
 pub(crate) fn upgrade(labels: &Labels) -> Option<Upgrade> {
-    let json: Value = serde_json::from_str(labels.get(UPGRADE)?).ok()?;
-    let image = |json: &Value| {
-        let name = ImageRef::parse(json["name"].as_str()?).ok()?;
-        Some(NamedImage { name, id: json["id"].as_str().map(String::from) })
-    };
-    Some(Upgrade {
-        id: json["id"].as_str()?.to_string(),
-        from: image(&json["from"])?,
-        to: image(&json["to"])?,
-        state: UpgradeState::parse(json["state"].as_str()?)?,
-    })
+    serde_json::from_str(labels.get(UPGRADE)?).ok()
 }
 
 /// An unfinished restore; an unreadable record counts as one.
 #[must_use]
 pub(crate) fn restore(labels: &Labels) -> Option<UnfinishedRestore> {
-    let json: Value = serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default();
-    let text = |name: &str| json[name].as_str().unwrap_or_default().to_string();
-    Some(UnfinishedRestore {
-        id: text("id"),
-        archive: text("archive"),
-        digest: text("digest"),
-        machine: text("machine"),
-        process: json["process"].as_u64().and_then(|process| process.try_into().ok()).unwrap_or_default(),
-    })
+    Some(serde_json::from_str(labels.get(RESTORE)?).unwrap_or_default())
 }
 
 /// The user of the image that a volume was created for; empty means root.
@@ -188,8 +172,18 @@ pub(crate) fn version(labels: &Labels) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::upgrade::{NamedImage, UpgradeState};
+
+    const STATES: [(UpgradeState, &str); 5] = [
+        (UpgradeState::Unproven, "unproven"),
+        (UpgradeState::Refused, "refused"),
+        (UpgradeState::Postponed, "postponed"),
+        (UpgradeState::Undone, "undone"),
+        (UpgradeState::Ended, "ended"),
+    ];
 
     proptest! {
         #[test]
@@ -211,11 +205,11 @@ mod tests {
 
         #[test]
         fn an_upgrade_survives_its_label(
-            id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..UpgradeState::ALL.len()
+            id in ".*", image in proptest::option::of("[a-f0-9]{4}"), state in 0..STATES.len()
         ) {
             let from = NamedImage { name: ImageRef::parse("grafana:1").unwrap(), id: image };
             let to = NamedImage { name: ImageRef::parse("m:5/grafana:2").unwrap(), id: None };
-            let noted = Upgrade { id, from, to, state: UpgradeState::ALL[state] };
+            let noted = Upgrade { id, from, to, state: STATES[state].0 };
             prop_assert_eq!(upgrade(&of_settings("x", &BTreeMap::new(), Some(&noted), None)), Some(noted));
         }
 
@@ -226,6 +220,36 @@ mod tests {
             let noted = UnfinishedRestore { id, archive, digest, machine, process };
             let labels = of_settings("x", &BTreeMap::new(), None, Some(&noted));
             prop_assert_eq!((restore(&labels), upgrade(&labels)), (Some(noted), None));
+        }
+    }
+
+    #[test]
+    fn every_version_writes_the_same_labels() {
+        let values = BTreeMap::from([("name".into(), Remembered { value: "1".into(), from_file: true })]);
+        let image =
+            |name, id: Option<&str>| NamedImage { name: ImageRef::parse(name).unwrap(), id: id.map(Into::into) };
+        let (from, to) = (image("grafana:1", Some("a")), image("grafana:2", None));
+        let upgrade = Upgrade { id: "5".into(), from, to, state: UpgradeState::Unproven };
+        let restore = UnfinishedRestore {
+            id: "i".into(),
+            archive: "/a".into(),
+            digest: "d".into(),
+            machine: "m".into(),
+            process: 7,
+        };
+        let labels = of_settings("x", &values, Some(&upgrade), Some(&restore));
+        let expected = [
+            (INSTANCE, "x"),
+            (SETTINGS, r#"{"name":{"from":"file","value":"1"}}"#),
+            (
+                UPGRADE,
+                r#"{"id":"5","from":{"name":"grafana:1","id":"a"},"to":{"name":"grafana:2","id":null},"state":"unproven"}"#,
+            ),
+            (RESTORE, r#"{"id":"i","archive":"/a","digest":"d","machine":"m","process":7}"#),
+        ];
+        assert_eq!(labels, expected.map(|(name, text)| (name.to_string(), text.to_string())).into());
+        for (state, name) in STATES {
+            assert_eq!(json(&state), format!("\"{name}\""));
         }
     }
 

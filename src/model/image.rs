@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::version::Version;
 
 /// Official images of Docker Hub, which have no organisation in their name.
@@ -121,6 +124,18 @@ impl ImageRef {
     #[must_use]
     pub(crate) fn version(&self) -> Option<Version> {
         Version::parse(self.tag.as_deref().filter(|_| self.names_versions())?)
+    }
+}
+
+impl Serialize for ImageRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ImageRef {
+    fn deserialize<D: Deserializer<'de>>(text: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(text)?).map_err(D::Error::custom)
     }
 }
 

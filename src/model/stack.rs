@@ -327,7 +327,8 @@ pub struct Remembered {
 }
 
 /// A restore, from its start until all its data is restored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UnfinishedRestore {
     /// The run that performs it.
     pub id: String,

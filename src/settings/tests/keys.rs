@@ -1,0 +1,73 @@
+//! The table of settings, and the page that is generated from it.
+
+use super::*;
+use crate::settings::keys::{Group, TABLE, from_environment};
+
+#[test]
+fn the_table_has_the_order_of_the_enum_and_regular_names() {
+    for (index, key) in TABLE.iter().enumerate() {
+        assert_eq!(key.setting as usize, index, "{}", key.option);
+        assert!(!key.option.is_empty() && !key.help.is_empty(), "{:?}", key.setting);
+        // Help states this rule in place of each variable.
+        let variable = format!("CLIPPER_METRICS_{}", key.option.to_uppercase().replace('-', "_"));
+        assert_eq!(key.variable, variable);
+        assert!(key.secret_variable.is_none_or(|secret| key.help.contains(secret)), "{:?}", key.setting);
+    }
+    assert_eq!(Setting::Output as usize + 1, TABLE.len());
+}
+
+/// The page in the repository. To change it with the table:
+/// `UPDATE_SETTINGS=1 cargo test --lib keys`.
+#[test]
+fn the_page_of_settings_is_the_table() {
+    let mut page = String::from(
+        "# Settings\n\nThis page lists every setting with its option, environment variable and key in Clipper's file. It is \
+         generated from `src/settings/keys.rs`.\n\nPrecedence: option, environment variable, Clipper's file, remembered \
+         setting, default. An empty environment variable counts as unset. An empty option removes a remembered value, \
+         as in `--grafana-url ''`.\n",
+    );
+    for group in [Group::Instance, Group::Influxdb, Group::Grafana, Group::Images, Group::Output] {
+        page.push_str(&format!("\n## {}\n", group.title()));
+        for key in TABLE.iter().filter(|key| key.group == group) {
+            let short = key.short.map(|letter| format!("`-{letter}`, ")).unwrap_or_default();
+            let value = match key.kind {
+                ValueKind::Flag => format!("[={}]", key.value_name),
+                _ => format!(" {}", key.value_name),
+            };
+            let details = if key.details.is_empty() { String::new() } else { format!(" {}.", key.details) };
+            page.push_str(&format!("\n### {short}`--{}{value}`\n\n{}.{details}\n\n", key.option, key.help));
+            let variables = [Some(key.variable), key.secret_variable].into_iter().flatten();
+            let variables: Vec<String> = variables.map(|name| format!("`{name}`")).collect();
+            page.push_str(&format!("* environment: {}\n", variables.join(", ")));
+            let keys = match key.setting {
+                Setting::Database => Some("`influx_dbname`, otherwise `name`".into()),
+                Setting::InfluxdbIp => Some("`influx_ip`".into()),
+                Setting::InfluxdbPort => Some("`influx_port`".into()),
+                _ => key.key.map(|name| format!("`{name}` in `[metrics]`")),
+            };
+            page.extend(keys.map(|keys| format!("* Clipper's file: {keys}\n")));
+            if let ValueKind::Word(words) = key.kind {
+                page.push_str(&format!("* values: {}\n", words.join(", ")));
+            }
+            if !key.default.is_empty() {
+                page.push_str(&format!("* default: {}\n", key.default));
+            }
+            let quoted = |commands: &[&str]| commands.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+            let commands = key.commands.map_or_else(|| "all".into(), |commands| quoted(commands).join(", "));
+            page.push_str(&format!("* commands: {commands}\n"));
+            page.push_str(&format!("* {}\n", if key.remembered { "remembered" } else { "not remembered" }));
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+    #[expect(clippy::disallowed_methods, reason = "a test that updates the page on request")]
+    if std::env::var_os("UPDATE_SETTINGS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), page, "UPDATE_SETTINGS=1 cargo test --lib keys");
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let values = from_environment(|name| (name == "CLIPPER_METRICS_PULL").then(String::new));
+    assert!(values.is_empty());
+}
