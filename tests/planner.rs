@@ -240,7 +240,7 @@ fn changes(plan: &Plan, step_is: IsStep) -> bool {
 #[test]
 fn objects_created_for_another_database_change_only_with_the_users_confirmation() {
     let mut external = stack(Case { alerts: Some(true), ..Case::default() });
-    external.grafana = Service::External { url: ServerUrl::http("g", 3000) };
+    external.services.grafana = Service::External { url: ServerUrl::http("g", 3000) };
     external.data_source.machine = Some("this".into());
     let mut off = external.clone();
     off.alerts = Alerts::Off;
@@ -319,7 +319,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
 fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
     let own = stack(Case::default());
     let mut external = own.clone();
-    external.influxdb = Service::External { url: ServerUrl::http("influxdb", 8086) };
+    external.services.influxdb = Service::External { url: ServerUrl::http("influxdb", 8086) };
     let mut behind_proxy = own.clone();
     behind_proxy.data_source.is_url_chosen = true;
     let with_header = |seen: &mut Observed| {
@@ -355,7 +355,7 @@ fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
 #[test]
 fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
     let mut desired = stack(Case::default());
-    if let Service::Container(spec) = &mut desired.grafana {
+    if let Service::Container(spec) = &mut desired.services.grafana {
         spec.config.image = ImageRef::parse("grafana/grafana:1.1").unwrap();
     }
     // The volume's label, the running version, and the image of the existing container each show the version.
@@ -390,7 +390,7 @@ fn an_older_grafana_never_starts_on_the_volume_of_a_newer_one() {
 /// Whether a plan is blocked for a stack with this image and a container created from another one.
 fn blocked_on(image: &str, made_from: &str, change: impl FnOnce(&mut Observed)) -> bool {
     let mut desired = stack(Case::default());
-    if let Service::Container(spec) = &mut desired.grafana {
+    if let Service::Container(spec) = &mut desired.services.grafana {
         spec.config.image = ImageRef::parse(image).unwrap();
     }
     let plan = plan_with(&desired, |seen| {
@@ -432,7 +432,7 @@ fn a_tag_names_a_version_only_for_official_images_and_only_if_the_server_does_no
 #[test]
 fn another_image_is_recorded_before_it_starts_and_after_its_answer() {
     let mut desired = stack(Case::default());
-    if let Service::Container(spec) = &mut desired.grafana {
+    if let Service::Container(spec) = &mut desired.services.grafana {
         spec.config.image = ImageRef::parse("grafana/grafana:1.3").unwrap();
     }
     let plan = steps(&plan_with(&desired, |seen| {
@@ -468,7 +468,7 @@ impl<'a, I: Iterator<Item = &'a Step>> Positions<'a> for I {
 #[test]
 fn roles_that_swap_ports_release_both_before_either_uses_one() {
     let mut desired = stack(Case::default());
-    for (service, port) in [(&mut desired.influxdb, 3000), (&mut desired.grafana, 8086)] {
+    for (service, port) in [(&mut desired.services.influxdb, 3000), (&mut desired.services.grafana, 8086)] {
         if let Service::Container(spec) = service {
             spec.config.publish.set_port(port);
         }
@@ -492,13 +492,13 @@ fn roles_that_swap_ports_release_both_before_either_uses_one() {
 #[test]
 fn a_container_is_removed_once_its_external_replacement_has_answered() {
     let mut desired = stack(Case::default());
-    desired.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
+    desired.services.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
     let answering = plan_with(&desired, |_| {});
     assert_eq!(steps(&answering), [Step::RemoveContainer(Role::Influxdb)]);
     let silent = plan_with(&desired, |seen| seen.influxdb.response = ServerResponse::Silent("down".into()));
     assert!(silent.blocker().is_some() && !steps(&silent).contains(&Step::RemoveContainer(Role::Influxdb)));
     // If both servers are external, the network is removed as well.
-    desired.grafana = desired.influxdb.clone();
+    desired.services.grafana = desired.services.influxdb.clone();
     let both = steps(&plan_with(&desired, |_| {}));
     assert!(both.contains(&Step::RemoveNetwork) && both.contains(&Step::RemoveContainer(Role::Grafana)), "{both:?}");
     let used = plan_with(&desired, |seen| seen.network_users = vec!["a".into(), "b".into()]);
@@ -525,8 +525,8 @@ fn lost(unknown: &[&'static str]) -> Lost {
 /// A complete world whose settings call both servers external, with every kind of answer.
 fn said_to_be_external() -> (Stack, Vec<Observed>) {
     let mut desired = stack(Case::default());
-    desired.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
-    desired.grafana = Service::External { url: clipper_metrics::model::address::ServerUrl::http("g", 3000) };
+    desired.services.influxdb = Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
+    desired.services.grafana = Service::External { url: clipper_metrics::model::address::ServerUrl::http("g", 3000) };
     let seen = whole_world().observe(&stack(Case::default()), Case::default());
     let influxdb = [
         seen.influxdb.response.clone(),
@@ -764,7 +764,7 @@ fn a_start_that_did_not_happen_is_withdrawn_with_its_container() {
     assert!(steps(&plan::down(&desired, &seen, false)).starts_with(&both));
     assert_eq!(steps(&plan::withdraw(&seen).unwrap()), both);
     let mut external = desired.clone();
-    external.grafana = Service::External { url: ServerUrl::http("g", 3000) };
+    external.services.grafana = Service::External { url: ServerUrl::http("g", 3000) };
     let replaced = plan_with(&external, unstarted);
     assert!(steps(&replaced).windows(2).any(|pair| pair == both), "{replaced:?}");
 }

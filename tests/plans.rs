@@ -176,7 +176,7 @@ fn upgrades_and_others() -> Vec<Situation> {
         },
         Situation {
             change: |stack, _| {
-                stack.influxdb =
+                stack.services.influxdb =
                     Service::External { url: clipper_metrics::model::address::ServerUrl::http("db", 8086) };
             },
             ..situation("an external InfluxDB replaces the container", whole_world(), loopback)

@@ -18,7 +18,7 @@ use clipper_metrics::model::observed::{
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
-use clipper_metrics::model::role::Role;
+use clipper_metrics::model::role::{PerRole, Role};
 use clipper_metrics::model::stack::{
     DashboardId, DesiredContainer, DesiredDashboard, DesiredUserDashboard, Login, MadeFor, Remembered, Secret, Service,
     Settings, Stack, UnfinishedRestore,
@@ -264,8 +264,10 @@ pub fn stack(case: Case) -> Stack {
     values.extend(case.retention.map(|time| (Retention::SETTING.to_string(), remembered(time.to_string()))));
     let base = model::stack();
     Stack {
-        influxdb: Service::Container(Box::new(spec(Role::Influxdb, "127.0.0.1"))),
-        grafana: Service::Container(Box::new(spec(Role::Grafana, address))),
+        services: PerRole {
+            influxdb: Service::Container(Box::new(spec(Role::Influxdb, "127.0.0.1"))),
+            grafana: Service::Container(Box::new(spec(Role::Grafana, address))),
+        },
         retention: case.retention,
         user_dashboards: case.own.then(own_dashboard).into_iter().collect(),
         alerts: match case.alerts {

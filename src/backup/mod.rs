@@ -24,7 +24,7 @@ use crate::error::{Error, Refusal, Result};
 use crate::influxdb::activity::INTERNAL;
 use crate::model::event::Event;
 use crate::model::invocation::shell_path;
-use crate::model::native::{System, backup_advice};
+use crate::model::native::{System, package};
 use crate::model::observed::{Observed, RunState};
 use crate::model::results::{BackedUp, SchemaVersion, Seconds};
 use crate::model::role::Role;
@@ -182,7 +182,7 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
         if stack.container(role).is_none() {
             return Err(Error::usage(
                 format!("{verb} is for managed containers, but {} is external", role.title()),
-                backup_advice(role, System::HERE),
+                package(role, System::HERE).backup_advice,
             ));
         }
     }
@@ -191,11 +191,9 @@ fn expect_containers(stack: &Stack, verb: &str) -> Result<()> {
 
 /// The engine's id of a role's running container.
 fn running(stack: &Stack, seen: &Observed, role: Role) -> Result<String> {
-    let (container, answers) = match role {
-        Role::Influxdb => (&seen.influxdb.container, seen.influxdb.response.state().is_some()),
-        // Grafana is copied even if it rejects the login.
-        Role::Grafana => (&seen.grafana.container, true),
-    };
+    let container = if role == Role::Grafana { &seen.grafana.container } else { &seen.influxdb.container };
+    // Grafana is copied even if it rejects the login.
+    let answers = role == Role::Grafana || seen.influxdb.response.state().is_some();
     match container.ours() {
         Some(actual) if actual.run == RunState::Running && answers => Ok(actual.id.clone()),
         _ => Err(Error::Absent {

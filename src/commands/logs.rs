@@ -11,7 +11,7 @@ use super::inputs::SettingsScope;
 use super::session;
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Error, Exit, Refusal, Result};
-use crate::model::native::{System, log_command};
+use crate::model::native::{System, package};
 use crate::model::role::Role;
 use crate::model::stack::Stack;
 use crate::output;
@@ -154,7 +154,7 @@ fn external_logs(role: Option<Role>) -> String {
     let commands: Vec<String> = Role::ALL
         .into_iter()
         .filter(|one| role.is_none_or(|role| role == *one))
-        .map(|role| format!("`{}`", log_command(role, System::HERE)))
+        .map(|role| format!("`{}`", package(role, System::HERE).log_command))
         .collect();
     format!("if they are from packages, {} shows their logs on their machine", commands.join(" or "))
 }

@@ -2,7 +2,7 @@
 
 use super::address::ServerUrl;
 use super::invocation::Invocation;
-use super::role::Role;
+use super::role::{Package, Role};
 use super::text::listed;
 
 /// The kinds of system whose packages differ.
@@ -19,68 +19,30 @@ impl System {
     pub(crate) const HERE: Self = if cfg!(target_os = "macos") { Self::MacOs } else { Self::Linux };
 }
 
-/// How to install a server that Clipper can use.
+/// The role's package on a system.
 #[must_use]
-pub(crate) const fn installation(role: Role, system: System) -> &'static str {
-    match (role, system) {
-        (Role::Influxdb, System::MacOs) => {
-            "`brew install influxdb@1 && brew services start influxdb@1` (`influxdb` without `@1` is version 3)"
-        }
-        (Role::Influxdb, System::Linux) => {
-            "InfluxData's package `influxdb` for Debian or Fedora (`influxdb2` and `influxdb3-core` are other versions)"
-        }
-        (Role::Grafana, System::MacOs) => "`brew install grafana && brew services start grafana`",
-        (Role::Grafana, System::Linux) => "Grafana's package `grafana` for Debian or Fedora",
-    }
-}
-
-/// The log of an external server, which the engine does not have.
-#[must_use]
-pub(crate) const fn log_command(role: Role, system: System) -> &'static str {
-    match (role, system) {
-        (Role::Influxdb, System::MacOs) => "tail \"$(brew --prefix)/var/log/influxdb.log\"",
-        (Role::Influxdb, System::Linux) => "journalctl --unit influxdb",
-        (Role::Grafana, System::MacOs) => "tail \"$(brew --prefix)/var/log/grafana/grafana.log\"",
-        (Role::Grafana, System::Linux) => "journalctl --unit grafana-server",
-    }
-}
-
-/// How to copy the data of an external server.
-#[must_use]
-pub(crate) const fn backup_advice(role: Role, system: System) -> &'static str {
-    match (role, system) {
-        (Role::Influxdb, _) => {
-            "copy InfluxDB's data with `influxd backup -portable DIRECTORY` on its machine (`influxd restore -portable \
-             DIRECTORY` restores it)"
-        }
-        (Role::Grafana, System::MacOs) => {
-            "stop Grafana (`brew services stop grafana`), and copy `$(brew --prefix)/var/lib/grafana/grafana.db`"
-        }
-        (Role::Grafana, System::Linux) => {
-            "stop Grafana, and copy its database (/var/lib/grafana/grafana.db in packages)"
-        }
+pub(crate) const fn package(role: Role, system: System) -> &'static Package {
+    match system {
+        System::MacOs => &role.facts().mac_os,
+        System::Linux => &role.facts().linux,
     }
 }
 
 /// The warning that an external server on loopback also answers at this machine's own address.
 #[must_use]
 pub(crate) fn exposure(role: Role, url: &ServerUrl, system: System) -> String {
-    let (file, setting) = match (role, system) {
-        (Role::Influxdb, System::MacOs) => ("$(brew --prefix)/etc/influxdb.conf", "bind-address in [http]"),
-        (Role::Influxdb, System::Linux) => ("/etc/influxdb/influxdb.conf", "bind-address in [http]"),
-        (Role::Grafana, System::MacOs) => ("$(brew --prefix)/etc/grafana/grafana.ini", "http_addr in [server]"),
-        (Role::Grafana, System::Linux) => ("/etc/grafana/grafana.ini", "http_addr in [server]"),
-    };
-    let (risk, remedy) = match role {
-        Role::Influxdb => (
-            " without a password: every host that reaches that address can read, write and delete metrics",
-            format!("set {setting} to \"127.0.0.1:{}\"", url.port),
-        ),
-        Role::Grafana => (
+    let (file, setting) = (package(role, system).settings_file, role.facts().listen_setting);
+    let (risk, remedy) = if role == Role::Grafana {
+        (
             ", and this one accepts admin / admin: if it is the same server, every host that reaches that address can \
              administer it",
             format!("change that password, or set {setting} to 127.0.0.1"),
-        ),
+        )
+    } else {
+        (
+            " without a password: every host that reaches that address can read, write and delete metrics",
+            format!("set {setting} to \"127.0.0.1:{}\"", url.port),
+        )
     };
     format!("{} also answers at {url}{risk}; {remedy} ({file}) and restart it", role.title())
 }
@@ -162,20 +124,14 @@ pub(crate) fn hint(
         .iter()
         .filter(|server| !server.is_usable())
         .map(|server| {
-            format!("\n     to install {}: {}", title_of_package(server.role), installation(server.role, system))
+            let (name, how) = (server.role.facts().usable_version, package(server.role, system).installation);
+            format!("\n     to install {name}: {how}")
         })
         .collect();
     format!(
         "there are three ways to continue:\n  1. install an engine: {install}\n  2. use an engine on another machine: \
          `{remote}`\n  3. use servers that already run: `{external}`\n     {described}{missing}"
     )
-}
-
-const fn title_of_package(role: Role) -> &'static str {
-    match role {
-        Role::Influxdb => "InfluxDB 1.x",
-        Role::Grafana => "Grafana",
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,27 @@ pub(crate) struct ServerFacts {
     pub(crate) resources: Resources,
     /// No telemetry, and no downloads at the start.
     pub(crate) environment: &'static [(&'static str, &'static str)],
+    /// The product and its version that Clipper can use.
+    pub(crate) usable_version: &'static str,
+    /// The setting of the address that the server listens on.
+    pub(crate) listen_setting: &'static str,
+    /// The package of Homebrew.
+    pub(crate) mac_os: Package,
+    /// The packages of other systems.
+    pub(crate) linux: Package,
+}
+
+/// A server from a package manager.
+#[derive(Debug)]
+pub(crate) struct Package {
+    /// How to install it.
+    pub(crate) installation: &'static str,
+    /// The command that shows its log, which the engine does not have.
+    pub(crate) log_command: &'static str,
+    /// How to copy its data.
+    pub(crate) backup_advice: &'static str,
+    /// The path of its settings.
+    pub(crate) settings_file: &'static str,
 }
 
 /// The resources of a server in a cluster. Requests cover the use that docs/scaling.md measured for up to 100 models;
@@ -57,7 +78,25 @@ const INFLUXDB: ServerFacts = ServerFacts {
     user: 1500,
     resources: Resources { processor: "100m", memory: "128Mi", memory_limit: "2Gi", storage: "10Gi" },
     environment: &[("INFLUXDB_REPORTING_DISABLED", "true")],
+    usable_version: "InfluxDB 1.x",
+    listen_setting: "bind-address in [http]",
+    mac_os: Package {
+        installation: "`brew install influxdb@1 && brew services start influxdb@1` (`influxdb` without `@1` is version 3)",
+        log_command: "tail \"$(brew --prefix)/var/log/influxdb.log\"",
+        backup_advice: INFLUXDB_BACKUP,
+        settings_file: "$(brew --prefix)/etc/influxdb.conf",
+    },
+    linux: Package {
+        installation: "InfluxData's package `influxdb` for Debian or Fedora (`influxdb2` and `influxdb3-core` are other \
+                       versions)",
+        log_command: "journalctl --unit influxdb",
+        backup_advice: INFLUXDB_BACKUP,
+        settings_file: "/etc/influxdb/influxdb.conf",
+    },
 };
+
+const INFLUXDB_BACKUP: &str = "copy InfluxDB's data with `influxd backup -portable DIRECTORY` on its machine (`influxd \
+                               restore -portable DIRECTORY` restores it)";
 
 const GRAFANA: ServerFacts = ServerFacts {
     name: "grafana",
@@ -88,6 +127,21 @@ const GRAFANA: ServerFacts = ServerFacts {
         ("GF_SNAPSHOTS_EXTERNAL_ENABLED", "false"),
         ("GF_USERS_ALLOW_SIGN_UP", "false"),
     ],
+    usable_version: "Grafana",
+    listen_setting: "http_addr in [server]",
+    mac_os: Package {
+        installation: "`brew install grafana && brew services start grafana`",
+        log_command: "tail \"$(brew --prefix)/var/log/grafana/grafana.log\"",
+        backup_advice: "stop Grafana (`brew services stop grafana`), and copy \
+                        `$(brew --prefix)/var/lib/grafana/grafana.db`",
+        settings_file: "$(brew --prefix)/etc/grafana/grafana.ini",
+    },
+    linux: Package {
+        installation: "Grafana's package `grafana` for Debian or Fedora",
+        log_command: "journalctl --unit grafana-server",
+        backup_advice: "stop Grafana, and copy its database (/var/lib/grafana/grafana.db in packages)",
+        settings_file: "/etc/grafana/grafana.ini",
+    },
 };
 
 impl Role {
@@ -142,7 +196,8 @@ pub struct PerRole<T> {
 }
 
 impl<T> PerRole<T> {
-    pub(crate) fn from_fn(mut make: impl FnMut(Role) -> T) -> Self {
+    /// The value that `make` returns for each role.
+    pub fn from_fn(mut make: impl FnMut(Role) -> T) -> Self {
         Self { influxdb: make(Role::Influxdb), grafana: make(Role::Grafana) }
     }
 

@@ -13,7 +13,7 @@ use super::container_config::ContainerConfig;
 use super::image::ImageRef;
 use super::invocation::Invocation;
 use super::retention::Retention;
-use super::role::Role;
+use super::role::{PerRole, Role};
 
 /// A password or token, which `Debug` hides so that it cannot slip into a message.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,10 +44,7 @@ impl fmt::Debug for Secret {
 pub struct Stack {
     /// The instance's name.
     pub instance: String,
-    /// The server in the role of InfluxDB.
-    pub influxdb: Service,
-    /// The server in the role of Grafana.
-    pub grafana: Service,
+    pub services: PerRole<Service>,
     /// The database that Clipper writes to, named by Clipper's rule.
     pub database: String,
     /// Its retention period; `None` leaves the current one unchanged.
@@ -101,19 +98,13 @@ impl Stack {
     /// The server in the role `role`.
     #[must_use]
     pub(crate) const fn service(&self, role: Role) -> &Service {
-        match role {
-            Role::Influxdb => &self.influxdb,
-            Role::Grafana => &self.grafana,
-        }
+        self.services.get(role)
     }
 
     /// The container of `role`, unless an external server has that role.
     #[must_use]
     pub const fn container(&self, role: Role) -> Option<&DesiredContainer> {
-        match self.service(role) {
-            Service::Container(spec) => Some(spec),
-            Service::External { .. } => None,
-        }
+        self.service(role).container()
     }
 
     /// Whether a proxy may stand between Grafana and InfluxDB and need data source settings that
@@ -196,6 +187,16 @@ pub enum Service {
         /// Its base address.
         url: ServerUrl,
     },
+}
+
+impl Service {
+    /// The managed container, unless the server is external.
+    pub(crate) const fn container(&self) -> Option<&DesiredContainer> {
+        match self {
+            Self::Container(spec) => Some(spec),
+            Self::External { .. } => None,
+        }
+    }
 }
 
 /// The location of the engine's published ports.

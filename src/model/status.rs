@@ -669,7 +669,7 @@ mod tests {
         // Between two crashes it may answer.
         let answering = state(&stack, &container(crashes, ServerResponse::Answering(())));
         assert!(matches!(answering, (ServerState::Answering, None)));
-        stack.influxdb = Service::External { url: ServerUrl::http("db", 8086) };
+        stack.services.influxdb = Service::External { url: ServerUrl::http("db", 8086) };
         assert!(matches!(state(&stack, &container(crashes, silent())), (ServerState::Unknown, Some(_))));
     }
 

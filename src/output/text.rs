@@ -138,9 +138,10 @@ fn up(status: &Status, options: RenderOptions) -> String {
     }
     for server in status.servers.iter().rev() {
         let mut parts = vec![server.url.clone()];
-        match server.role {
-            Role::Influxdb => parts.push(format!("database {}", printable_line(&status.database.name))),
-            Role::Grafana => parts.push(account(status)),
+        if server.role == Role::Influxdb {
+            parts.push(format!("database {}", printable_line(&status.database.name)));
+        } else if server.role == Role::Grafana {
+            parts.push(account(status));
         }
         layout.row(server.role.title(), &parts);
     }

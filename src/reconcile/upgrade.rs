@@ -85,7 +85,7 @@ impl Session {
         let item = Item::new(Resource::Upgrade, Finding::Requested("the new image failed"), vec![record]);
         self.apply(&Plan::new(vec![item]), &mut connections, &mut Vec::new()).await?;
         let mut stack: Stack = self.stack.clone();
-        if let Service::Container(spec) = &mut stack.grafana {
+        if let Service::Container(spec) = &mut stack.services.grafana {
             spec.config.image = refused.from.name.clone();
             spec.config.read_only = refused.from.name.to_string() == stack.default_image;
             spec.pinned_image = refused.pinned().cloned();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::containers::{LoopbackOwner, container, data_source_url, default_image, keep_image, loopback_owner};
 use super::contents::{alerts, user_dashboards};
-use super::keys::Setting;
+use super::keys::{Setting, settings_of};
 use super::resolve::Resolved;
 use super::{EngineFacts, Inputs, invocation, values};
 use crate::clipper::file::ClipperFile;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::address::collide;
 use crate::model::credentials::{Credentials, InfluxdbLogin};
 use crate::model::image::ImageRef;
-use crate::model::role::Role;
+use crate::model::role::{PerRole, Role};
 use crate::model::stack::{
     ClipperTarget, DesiredDashboard, DesiredDataSource, EngineLocation, Login, MadeFor, Secret, Service, Stack,
 };
@@ -22,18 +22,17 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
     let instance = inputs.instance()?;
     let title = title(&instance);
     let default_image = default_image(&resolved, Setting::GrafanaImage);
-    let (influxdb, mut grafana, refused_image) = services(&resolved, &instance, &default_image)?;
+    let (mut services, refused_image) = services(&resolved, &instance, &default_image)?;
     let is_external = |service: &Service| matches!(service, Service::External { .. });
     let database = resolved.parsed_or_default(Setting::Database, values::database)?;
-    let login = login(&resolved, !is_external(&grafana));
-    let credentials = credentials(&resolved, &login, is_external(&influxdb))?;
-    let data_source = data_source(&resolved, &influxdb, &mut grafana, (&instance, &title, &database))?;
+    let login = login(&resolved, !is_external(&services.grafana));
+    let credentials = credentials(&resolved, &login, is_external(&services.influxdb))?;
+    let data_source = data_source(&resolved, &mut services, (&instance, &title, &database))?;
     let (user_dashboards, unreadable_dashboards) = user_dashboards(&resolved, &instance, &title)?;
-    let publishes_everywhere = publishes_everywhere(&influxdb) || publishes_everywhere(&grafana);
+    let publishes_everywhere = services.iter().any(publishes_everywhere);
     let stack = Stack {
-        invocation: invocation(&inputs.options, &inputs.environment, &engine.options, is_external(&grafana)),
-        influxdb,
-        grafana,
+        invocation: invocation(&inputs.options, &inputs.environment, &engine.options, is_external(&services.grafana)),
+        services,
         data_source,
         dashboard: DesiredDashboard {
             uid: instance.clone(),
@@ -65,37 +64,45 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
     Ok((stack, credentials))
 }
 
-/// The servers of both roles, and the image of Grafana that is not used because it failed.
+/// The servers, and the image of Grafana that is not used because it failed.
 fn services(
     resolved: &Resolved<'_>,
     instance: &str,
     default_image: &str,
-) -> Result<(Service, Service, Option<ImageRef>)> {
-    let service = |role, url| match resolved.parsed(url, values::server_url)? {
+) -> Result<(PerRole<Service>, Option<ImageRef>)> {
+    let service = |role| match resolved.parsed(settings_of(role).url, values::server_url)? {
         Some(url) => Ok(Service::External { url }),
         None => Ok::<_, Error>(Service::Container(Box::new(container(resolved, role, instance)?))),
     };
-    let influxdb = service(Role::Influxdb, Setting::InfluxdbUrl)?;
-    let mut grafana = service(Role::Grafana, Setting::GrafanaUrl)?;
-    let refused_image = keep_image(resolved, default_image, &mut grafana);
+    let mut services = PerRole::try_from_fn(service)?;
+    let refused_image = keep_image(resolved, default_image, &mut services.grafana);
+    let containers: Vec<_> = services.iter().filter_map(Service::container).collect();
+    let pairs = containers
+        .iter()
+        .enumerate()
+        .flat_map(|(index, one)| containers[..index].iter().map(move |other| (other, one)));
     // Without the remembered settings, the other port may differ.
-    if let (Service::Container(one), Service::Container(other)) = (&influxdb, &grafana)
-        && resolved.settings.is_some()
-        && collide(one.config.publish, other.config.publish)
+    if let Some((one, other)) = pairs
+        .filter(|_| resolved.settings.is_some())
+        .find(|(one, other)| collide(one.config.publish, other.config.publish))
     {
         return Err(Error::usage(
-            format!("InfluxDB and Grafana cannot both be published at port {}", one.config.publish.port()),
-            "choose another port with --influxdb-port or --grafana-port",
+            format!(
+                "{} and {} cannot both be published at port {}",
+                one.role.title(),
+                other.role.title(),
+                one.config.publish.port()
+            ),
+            format!("choose another port with --{}-port or --{}-port", one.role, other.role),
         ));
     }
-    Ok((influxdb, grafana, refused_image))
+    Ok((services, refused_image))
 }
 
 /// The data source. A container that reaches InfluxDB through the host gets a name for the host.
 fn data_source(
     resolved: &Resolved<'_>,
-    influxdb: &Service,
-    grafana: &mut Service,
+    PerRole { influxdb, grafana }: &mut PerRole<Service>,
     (instance, title, database): (&str, &str, &str),
 ) -> Result<DesiredDataSource> {
     let chosen = resolved.parsed(Setting::DataSourceUrl, values::server_url)?;
@@ -142,10 +149,7 @@ fn expect_same_machine(engine: &EngineLocation) -> Result<()> {
 
 /// Whether a managed container is published at every address of its machine.
 fn publishes_everywhere(service: &Service) -> bool {
-    match service {
-        Service::Container(spec) => spec.config.publish.ip().is_unspecified(),
-        Service::External { .. } => false,
-    }
+    service.container().is_some_and(|spec| spec.config.publish.ip().is_unspecified())
 }
 
 /// The account that signs in.

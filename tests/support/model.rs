@@ -16,7 +16,7 @@ use clipper_metrics::model::observed::{
     LoginState, Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState, ServerResponse,
     StoredSettings, VolumeState,
 };
-use clipper_metrics::model::role::Role;
+use clipper_metrics::model::role::{PerRole, Role};
 use clipper_metrics::model::stack::{
     DesiredContainer, DesiredDashboard, DesiredDataSource, EngineLocation, Login, Pull, Service, Settings, Stack,
 };
@@ -25,8 +25,7 @@ use clipper_metrics::model::stack::{
 pub(crate) fn stack() -> Stack {
     Stack {
         instance: "x".into(),
-        influxdb: Service::Container(Box::new(desired_container(Role::Influxdb))),
-        grafana: Service::Container(Box::new(desired_container(Role::Grafana))),
+        services: PerRole::from_fn(|role| Service::Container(Box::new(desired_container(role)))),
         database: "d".into(),
         retention: None,
         organisation: None,

@@ -3,7 +3,7 @@
 use super::server::ServerContext;
 use super::{BlockReason, Blocker, upgrade};
 use crate::model::image::ImageRef;
-use crate::model::native::{System, installation};
+use crate::model::native::{System, package};
 use crate::model::observed::{
     ContainerState, ManagedServer, OurContainer, PortHolder, RunState, ServerResponse, VolumeState,
 };
@@ -159,7 +159,7 @@ pub(crate) fn unusable_server(stack: &Stack, role: Role, url: &str, what: &str) 
         (Role::Influxdb, false) => format!(
             "Clipper needs InfluxDB 1.x: set --influxdb-url to its own address, or omit it to run a container; to \
              install InfluxDB 1.x: {}",
-            installation(role, System::HERE)
+            package(role, System::HERE).installation
         ),
         (Role::Grafana, true) => "use an image of Grafana 7.5 to 13 with --grafana-image".to_string(),
         (Role::Grafana, false) => {
