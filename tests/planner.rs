@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use clipper_metrics::model::address::ServerUrl;
 use clipper_metrics::model::alerts::{AlertRule, Alerts};
 use clipper_metrics::model::image::ImageRef;
-use clipper_metrics::model::login::Credential;
-use clipper_metrics::model::login::DefaultLogin;
+use clipper_metrics::model::login::{Credential, DefaultLogin, LoginState, SignedInAccount};
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
-    GrafanaState, Image, LoginState, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder,
-    Query, RunState, ServerResponse, SignedInAccount, StoredSettings, Unreadable, VolumeState,
+    GrafanaState, Image, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder, Query,
+    RunState, ServerResponse, StoredSettings, Unreadable, VolumeState,
 };
 use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::role::Role;

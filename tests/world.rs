@@ -10,11 +10,13 @@ use clipper_metrics::model::address::collide;
 use clipper_metrics::model::alerts::{AlertRule, AlertSettings, Alerts};
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
-use clipper_metrics::model::login::{Credential, DefaultLogin};
+use clipper_metrics::model::login::{
+    Attempt, Credential, DefaultLogin, LoginAttempts, LoginState, NextLogin, next_login,
+};
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState, GrafanaState, Image,
-    InfluxdbState, LoginState, Network, Observed, ObservedServer, OurContainer, PasswordFile, PortHolder, Query,
-    RunState, ServerResponse, SignedInAccount, StoredSettings, VolumeState,
+    InfluxdbState, Network, Observed, ObservedServer, OurContainer, PortHolder, Query, RunState, ServerResponse,
+    StoredSettings, VolumeState,
 };
 use clipper_metrics::model::plan::{self, ContainerUse, NewContainer, Phase, Plan, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
@@ -240,6 +242,11 @@ impl Case {
     }
 }
 
+fn secret(password: Password) -> Secret {
+    let text = if password == DEFAULT { Login::PUBLIC_PASSWORD.to_string() } else { password.to_string() };
+    Secret::new(text)
+}
+
 pub fn stack(case: Case) -> Stack {
     let spec = |role: Role, address: &str| {
         let own = case.given.is_some_and(|given| given != DEFAULT);
@@ -346,28 +353,6 @@ impl World {
         self.networks.first().copied()
     }
 
-    /// The logins to try, in order, derived from the files and labels only.
-    pub fn candidates(&self, case: Case) -> Vec<Credential> {
-        let actual = self.grafana.container.unwrap();
-        let files = [(Credential::Pending, self.pending), (Credential::Stored, self.file)];
-        let files = files.into_iter().filter(|(_, password)| password.is_some()).map(|(credential, _)| credential);
-        let files: Vec<Credential> = files.collect();
-        let labelled = actual.password == PasswordSource::File && actual.spec != Spec::Unreadable;
-        match case.given {
-            // While moving off loopback, the default password may still be in force.
-            Some(_)
-                if case.open && !actual.open && actual.spec != Spec::Unreadable && case.account == Account::Admin =>
-            {
-                vec![Credential::Supplied, Credential::Default]
-            }
-            Some(_) => vec![Credential::Supplied],
-            // A private Grafana locks no account.
-            None if labelled && actual.port == 0 => [files, vec![Credential::Default]].concat(),
-            None if labelled && !files.is_empty() => files,
-            None => [vec![Credential::Default], files].concat(),
-        }
-    }
-
     /// The password behind the name of a login.
     pub fn password(&self, credential: Credential, case: Case) -> Option<Password> {
         match credential {
@@ -380,55 +365,57 @@ impl World {
         }
     }
 
-    pub fn signed_in(&self, case: Case) -> Option<Credential> {
-        let opens = |credential: &Credential| self.db.is_some() && self.password(*credential, case) == self.db;
-        self.candidates(case).into_iter().find(opens)
-    }
-
-    pub fn seen_login(&self, accepted: Credential, case: Case) -> LoginState {
-        let actual = self.grafana.container.unwrap();
-        let password = self.password(accepted, case).unwrap();
-        let account = match case.account {
-            Account::Other | Account::New => SignedInAccount::Other,
-            Account::Admin if password == DEFAULT => SignedInAccount::DefaultPassword,
-            Account::Admin => SignedInAccount::OwnPassword,
+    /// The login that Grafana accepts from an observation, which adds the files that it reads to `files`.
+    fn signed_in(
+        &self,
+        desired: &Stack,
+        case: Case,
+        actual: &OurContainer,
+        files: &mut Option<VolumeFiles>,
+    ) -> Option<LoginState> {
+        let mut attempts = LoginAttempts::default();
+        let accepted = loop {
+            let untried = |credential| {
+                let secret = secret(self.password(credential, case)?);
+                Some(Attempt { credential, secret }).filter(|attempt| !attempts.is_rejected(attempt))
+            };
+            match next_login(desired, Some(actual), files.as_ref(), |credential| untried(credential).is_some()) {
+                NextLogin::ReadFiles => *files = Some(self.files(case)),
+                NextLogin::GiveUp => return None,
+                NextLogin::Try(credential) => {
+                    let attempt = untried(credential).unwrap();
+                    if self.db == self.password(credential, case) {
+                        break attempt;
+                    }
+                    attempts.reject(attempt);
+                }
+            }
         };
-        let labelled = actual.password == PasswordSource::File && actual.spec != Spec::Unreadable;
-        let settled = self.pending.is_none_or(|pending| pending == password);
-        let file = match self.file {
-            _ if password == DEFAULT && !labelled => PasswordFile::NotRead,
-            None if password == DEFAULT && settled => PasswordFile::NotRead,
-            None => PasswordFile::Missing,
-            Some(file) if file == password && settled => PasswordFile::Accepted,
-            Some(_) => PasswordFile::Outdated,
-        };
-        let is_private = actual.port == 0 && actual.spec != Spec::Unreadable;
-        let default_login = match case.open && is_private && account != SignedInAccount::DefaultPassword {
+        if LoginState::needs_files(&accepted, Some(actual)) {
+            files.get_or_insert_with(|| self.files(case));
+        }
+        let login = LoginState::new(&desired.login, &accepted, Some(actual), files.as_ref());
+        let default_login = match login.tries_default(desired, Some(actual)) {
             true if self.accepts_admin => DefaultLogin::Accepted,
             true => DefaultLogin::Rejected,
             false => DefaultLogin::NotTried,
         };
-        LoginState { accepted: Some(accepted), account, file, has_default_password: password == DEFAULT, default_login }
+        Some(LoginState { default_login, ..login })
     }
 
-    /// Grafana's volume as read through its container.
-    pub fn content(&self, case: Case) -> VolumeContent {
-        let text = |password: Password| {
-            if password == DEFAULT { Login::PUBLIC_PASSWORD.to_string() } else { password.to_string() }
-        };
-        let secret = |password: Option<Password>| password.map(|password| Secret::new(text(password)));
+    /// The files in Grafana's volume.
+    fn files(&self, case: Case) -> VolumeFiles {
         let version = |version: u64, container: Option<u32>| RanVersion {
             version: Version(1, version),
             image: Some(case.image(Role::Grafana, version).to_string()),
             container: container.map(|id| id.to_string()),
         };
-        let files = VolumeFiles {
-            password: secret(self.file),
-            pending: secret(self.pending),
+        VolumeFiles {
+            password: self.file.map(secret),
+            pending: self.pending.map(secret),
             ran: self.recorded.map(|recorded| version(recorded, None)),
             intended: self.intended.map(|intended| version(intended, Some(self.intended_for))),
-        };
-        VolumeContent { files, copy: self.copy.map(|copy| copy.id.to_string()) }
+        }
     }
 
     /// The observed state of this world.
@@ -483,8 +470,21 @@ impl World {
             _ => Query::Failing("no".into()),
         };
         let is_dumb = self.grafana.container.is_some_and(|actual| is_broken(&actual));
-        let signed_in = if runs(&self.grafana) && !is_dumb { self.signed_in(case) } else { None };
-        let response = match signed_in {
+        let seen_container = container(&self.grafana, desired.container(Role::Grafana).unwrap());
+        let seen_image = image(&self.grafana, case.version());
+        let upgrade = self.upgrade.map(|(state, id)| Upgrade {
+            id: id.to_string(),
+            from: case.named_image(self.upgraded.0),
+            to: case.named_image(self.upgraded.1),
+            state,
+        });
+        let needs_content =
+            |actual: &&OurContainer| plan::needs_content(desired, actual, seen_image.as_ref(), upgrade.as_ref());
+        let actual = seen_container.ours().filter(|actual| actual.run != RunState::Dead);
+        let mut files = actual.filter(needs_content).map(|_| self.files(case));
+        let answers = runs(&self.grafana) && !is_dumb && !self.slow;
+        let login = actual.filter(|_| answers).and_then(|actual| self.signed_in(desired, case, actual, &mut files));
+        let response = match login {
             _ if !runs(&self.grafana) => ServerResponse::Unasked,
             _ if is_dumb || self.slow => ServerResponse::Silent("it was made so".into()),
             None => ServerResponse::Refusing("wrong password".into()),
@@ -515,35 +515,21 @@ impl World {
                 Some(values)
             }
         };
-        let upgrade = self.upgrade.map(|(state, id)| Upgrade {
-            id: id.to_string(),
-            from: case.named_image(self.upgraded.0),
-            to: case.named_image(self.upgraded.1),
-            state,
-        });
-        let seen_container = container(&self.grafana, desired.container(Role::Grafana).unwrap());
-        let seen_image = image(&self.grafana, case.version());
-        let login = signed_in.filter(|_| !self.slow).map(|accepted| self.seen_login(accepted, case));
-        let is_read = seen_container.ours().is_some_and(|actual| {
-            let is_needed = plan::needs_content(desired, actual, seen_image.as_ref(), upgrade.as_ref());
-            let reads_login =
-                actual.is_made_with_file() || login.is_some_and(|login| login.file != PasswordFile::NotRead);
-            actual.run != RunState::Dead
-                && (is_needed
-                    || (runs(&self.grafana) && reads_login)
-                    || runs_version.is_some_and(|version| case.label() != Some(Version(1, version))))
-        });
-        let grafana = ObservedServer {
+        let copy = self.copy.filter(|_| self.is_pending()).map(|copy| copy.id.to_string());
+        let mut grafana = ObservedServer {
             image: seen_image,
             volume: volume(&self.grafana),
-            container: seen_container,
+            container: seen_container.clone(),
             port_holder: port_holder(Role::Grafana, &self.influxdb, Role::Influxdb),
             response,
             version: runs_version.map(|version| format!("1.{version}.0")),
             login: login.unwrap_or_default(),
-            content: is_read.then(|| self.content(case)),
             ..model::observed_server()
         };
+        if actual.is_some() && grafana.runs_unlabelled_version() {
+            files.get_or_insert_with(|| self.files(case));
+        }
+        grafana.content = files.map(|files| VolumeContent { files, copy });
         let last = grafana.files().and_then(|files| files.last_image(grafana.image_label()));
         let last = last.map(|last| ImageRef::parse(&last).unwrap());
         let last_image = [LABEL, LABEL + 1].map(|version| case.named_image(version)).into_iter();

@@ -10,8 +10,6 @@ pub(crate) struct Credentials {
     pub(crate) grafana_user: String,
     /// The supplied password for that user.
     pub(crate) grafana_password: Option<Secret>,
-    /// The password to use if no other is known: Grafana's default.
-    pub(crate) default_password: Secret,
     /// A token for Grafana, instead of user and password.
     pub(crate) grafana_token: Option<Secret>,
     /// For an external InfluxDB.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use super::alerts::AlertRule;
 use super::container_config::{ContainerConfig, PasswordSource};
-use super::login::{Credential, DefaultLogin};
+use super::login::LoginState;
 use super::retention::Retention;
 use super::role::Role;
 use super::stack::{DashboardId, MadeFor, Remembered, UnfinishedRestore};
@@ -187,6 +187,12 @@ impl<S> ObservedServer<S> {
         self.version.as_deref().and_then(Version::parse)
     }
 
+    /// Whether a server runs whose version the volume's label does not name; a file in the volume records it.
+    #[must_use]
+    pub fn runs_unlabelled_version(&self) -> bool {
+        self.running_version().is_some_and(|runs| Some(runs) != self.label())
+    }
+
     /// The last version known to have run on Grafana's volume. The file in the volume is newer than the label.
     #[must_use]
     pub(crate) fn recorded(&self) -> Option<Version> {
@@ -233,47 +239,6 @@ pub enum PortHolder {
     NoSuchAddress,
     /// No holder: this machine has that address, but the virtual machine that the engine runs in does not.
     VirtualMachine,
-}
-
-/// The observed login to Grafana.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LoginState {
-    pub accepted: Option<Credential>,
-    pub account: SignedInAccount,
-    /// The password file compared with the accepted password.
-    pub file: PasswordFile,
-    /// Whether the accepted password is Grafana's default.
-    pub has_default_password: bool,
-    /// Whether admin/admin is rejected.
-    pub default_login: DefaultLogin,
-}
-
-/// The account that signed in to Grafana.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SignedInAccount {
-    /// No account.
-    #[default]
-    SignedOut,
-    /// `admin` with Grafana's default password, which anyone can use.
-    DefaultPassword,
-    /// `admin` with another password, so admin/admin is rejected.
-    OwnPassword,
-    /// Another account, which proves nothing about admin/admin.
-    Other,
-}
-
-/// The password file in Grafana's volume.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PasswordFile {
-    /// Not read, because no decision depends on it.
-    #[default]
-    NotRead,
-    /// It does not exist.
-    Missing,
-    /// It contains the password that Grafana accepted.
-    Accepted,
-    /// It contains another password than the one that Grafana accepted.
-    Outdated,
 }
 
 /// An image on the engine.

@@ -54,18 +54,6 @@ impl Session {
         connections: &mut Connections,
         executed: &mut Vec<ExecutedStep>,
     ) -> Result<(), RunFailure> {
-        let result = self.apply_phases(plan, connections, executed).await;
-        // The steps may have changed the files.
-        connections.grafana.logins.files = None;
-        result
-    }
-
-    async fn apply_phases(
-        &self,
-        plan: &Plan,
-        connections: &mut Connections,
-        executed: &mut Vec<ExecutedStep>,
-    ) -> Result<(), RunFailure> {
         let started = Notify::new();
         let starts_grafana = plan.phase(Phase::Changes).any(|(step, _)| *step == Step::StartContainer(Role::Grafana));
         let until = plan.until();
@@ -138,7 +126,7 @@ impl Session {
     /// process may be removing it.
     async fn explain(&self, connection: &mut Connection, error: Error) -> Error {
         match error {
-            Error::Refused { role: Role::Grafana, ref message, .. } => connection.logins.give_up(message),
+            Error::Refused { role: Role::Grafana, ref message, .. } => connection.give_up(message, None),
             Error::Http { ref doing, ref why, is_late: false, .. } => {
                 if let Err(explained) = self.lost_container(connection, doing, why).await {
                     return explained;

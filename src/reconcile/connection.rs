@@ -1,13 +1,17 @@
 //! The connections of a run: how each server is reached, and which logins were tried.
 
-use super::login::Logins;
+use std::rc::Rc;
+use std::time::Instant;
+
 use crate::error::{Error, Result};
 use crate::grafana::{Choice, Grafana};
 use crate::http::{Http, PROBE};
 use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
+use crate::model::login::{Attempt, LoginAttempts};
 use crate::model::observed::ServerResponse;
 use crate::model::role::{PerRole, Role};
+use crate::model::volume_content::VolumeFiles;
 
 pub(crate) type Connections = PerRole<Connection>;
 
@@ -19,8 +23,10 @@ pub(crate) struct Connection {
     pub(super) http: Http,
     /// The engine's id of the container.
     container: Option<String>,
-    /// The logins to Grafana.
-    pub(super) logins: Logins,
+    /// The logins tried at Grafana's container.
+    pub(super) attempts: LoginAttempts,
+    /// A client that is signed in with the accepted login.
+    pub(super) client: Option<Rc<Grafana>>,
 }
 
 /// Whether a server of that role answers, and its version; requested without credentials.
@@ -33,7 +39,7 @@ pub(super) async fn health(role: Role, http: Http) -> (ServerResponse<()>, Optio
 
 impl Connection {
     pub(super) fn new(role: Role, http: Http) -> Self {
-        Self { role, http, container: None, logins: Logins::default() }
+        Self { role, http, container: None, attempts: LoginAttempts::default(), client: None }
     }
 
     pub(super) fn move_to(&mut self, way: &ServerUrl, shown: &str) {
@@ -47,8 +53,24 @@ impl Connection {
     pub(super) fn hold(&mut self, container: Option<String>) {
         if self.container != container {
             self.container = container;
-            self.logins = Logins::default();
+            (self.attempts, self.client) = (LoginAttempts::default(), None);
         }
+    }
+
+    pub(super) fn accept(&mut self, attempt: Attempt) {
+        self.client = None;
+        self.attempts.accept(attempt);
+    }
+
+    pub(super) fn reject(&mut self, attempt: Attempt) {
+        self.client = None;
+        self.attempts.reject(attempt);
+    }
+
+    /// Records that no login is left: another attempt would count as another wrong password.
+    pub(super) fn give_up(&mut self, message: &str, files: Option<&VolumeFiles>) {
+        self.client = None;
+        self.attempts.give_up(message, files, Instant::now());
     }
 
     /// The engine's id of the container, if it is managed.

@@ -11,8 +11,9 @@ use crate::http::{Http, PROBE};
 use crate::influxdb::Influxdb;
 use crate::model::address::ServerUrl;
 use crate::model::event::Listener;
+use crate::model::login::SignedInAccount;
 use crate::model::native::{System, exposure};
-use crate::model::observed::{Observed, ServerResponse, SignedInAccount};
+use crate::model::observed::{Observed, ServerResponse};
 use crate::model::role::Role;
 use crate::model::stack::{Service, Stack};
 

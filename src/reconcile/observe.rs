@@ -13,15 +13,16 @@ use crate::engine::{Seen, SeenRole};
 use crate::error::{Error, Refusal, Result};
 use crate::http::{Auth, PROBE};
 use crate::model::image::ImageRef;
+use crate::model::login::LoginState;
 use crate::model::observed::{
-    self, ContainerState, LoginState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState,
-    ServerResponse, StoredSettings, VolumeState,
+    self, ContainerState, Network, Observed, ObservedServer, OurContainer, PortHolder, RunState, ServerResponse,
+    StoredSettings, VolumeState,
 };
 use crate::model::plan;
 use crate::model::role::{PerRole, Role};
 use crate::model::stack::{EngineLocation, Service};
 use crate::model::upgrade::{NamedImage, Upgrade};
-use crate::model::volume_content::VolumeContent;
+use crate::model::volume_content::{VolumeContent, VolumeFiles};
 
 /// Ports that are tried to name a free one.
 const PORTS_TRIED: u16 = 100;
@@ -68,7 +69,6 @@ impl Session {
 
     async fn look(&self, connections: &mut Connections, depth: Depth) -> Result<Observed> {
         let time = micros_since_1970();
-        connections.grafana.logins.forget_facts();
         let seen = match &self.docker {
             Some(docker) => docker.observe(&self.stack).await?,
             None => without_engine(),
@@ -85,7 +85,11 @@ impl Session {
             }
         }
         let PerRole { influxdb, grafana } = roles;
-        let read = self.read_content(&mut connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
+        let read = self.read_content(&connections.grafana, &grafana, settings.upgrade.as_ref(), depth).await?;
+        let mut files = match &read {
+            Some(Ok(content)) => Some(content.files.clone()),
+            _ => None,
+        };
         let unasked = || (ServerResponse::Unasked, None, LoginState::default());
         let (from_influxdb, from_grafana) = match depth {
             Depth::EngineOnly => (Ok((ServerResponse::Unasked, None)), Ok(unasked())),
@@ -93,7 +97,7 @@ impl Session {
                 let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
                 let ask_influxdb = self.ask_influxdb(&connections.influxdb, &influxdb.container, &network);
                 let ask_grafana =
-                    self.ask_grafana(&mut connections.grafana, &grafana.container, &network, influxdb_runs);
+                    self.ask_grafana(&mut connections.grafana, &grafana.container, &network, &mut files, influxdb_runs);
                 join(ask_influxdb, ask_grafana).await
             }
         };
@@ -110,7 +114,7 @@ impl Session {
             Some(Ok(content)) => grafana.content = Some(content),
             Some(Err(why)) => grafana.unreadable = Some(why),
             None if unreadable.is_some() => grafana.unreadable = unreadable,
-            None => grafana.content = self.recorded(&mut connections.grafana, &grafana).await?,
+            None => grafana.content = self.recorded(&connections.grafana, &grafana, files).await?,
         }
         grafana.last_image = self.last_image(&grafana).await?;
         Ok(Observed { time, engine: None, network, network_users, settings, influxdb, grafana, others, lookalikes })
@@ -151,17 +155,16 @@ impl Session {
     /// may have read the files already.
     async fn recorded(
         &self,
-        connection: &mut Connection,
+        connection: &Connection,
         grafana: &ObservedServer<observed::GrafanaState>,
+        read: Option<VolumeFiles>,
     ) -> Result<Option<VolumeContent>> {
         if self.stack.container(Role::Grafana).is_none() || grafana.container.ours().is_none() {
             return Ok(None);
         }
-        let runs = grafana.running_version();
-        let files = if runs.is_some() && runs != grafana.label() {
-            Some(self.files(connection).await?)
-        } else {
-            connection.logins.files.clone()
+        let files = match read {
+            None if grafana.runs_unlabelled_version() => Some(self.read_files(connection).await?),
+            read => read,
         };
         Ok(files.map(|files| VolumeContent { files, copy: None }))
     }
@@ -170,7 +173,7 @@ impl Session {
     /// about the volume.
     async fn read_content(
         &self,
-        connection: &mut Connection,
+        connection: &Connection,
         seen: &SeenRole,
         upgrade: Option<&Upgrade>,
         depth: Depth,
@@ -187,13 +190,11 @@ impl Session {
         let copies = upgrade.is_some_and(Upgrade::is_pending);
         let mut backoff = RACE;
         for _ in 0..OBSERVATIONS {
-            connection.logins.files = None;
             let error = match self.volume_content(connection, copies).await {
                 Ok(content) => return Ok(Some(Ok(content))),
                 Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => return Ok(Some(Err(why))),
                 Err(error) => error,
             };
-            connection.logins.files = None;
             // Podman cannot read a container at the moment at which it exits or starts.
             let passes = matches!(&error, Error::Docker { refusal, .. } if *refusal != Refusal::Gone);
             if !passes || actual.run == RunState::Created {
@@ -205,8 +206,8 @@ impl Session {
         Ok(None)
     }
 
-    async fn volume_content(&self, connection: &mut Connection, copies: bool) -> Result<VolumeContent> {
-        let files = self.files(connection).await?;
+    async fn volume_content(&self, connection: &Connection, copies: bool) -> Result<VolumeContent> {
+        let files = self.read_files(connection).await?;
         let copy = if copies { self.docker()?.database_copy(connection.container()?).await? } else { None };
         Ok(VolumeContent { files, copy })
     }
@@ -267,6 +268,7 @@ impl Session {
         connection: &mut Connection,
         container: &ContainerState,
         network: &Network,
+        files: &mut Option<VolumeFiles>,
         influxdb_runs: bool,
     ) -> Result<(ServerResponse<observed::GrafanaState>, Option<String>, LoginState)> {
         match self.may_answer(Role::Grafana, container) {
@@ -286,7 +288,7 @@ impl Session {
         // that server's login.
         let actual = container.ours().filter(|_| self.stack.container(Role::Grafana).is_some());
         let (response, login) =
-            self.observe_signed_in(connection, anonymous, is_anonymous, actual, influxdb_runs).await?;
+            self.observe_signed_in(connection, (anonymous, is_anonymous), actual, files, influxdb_runs).await?;
         Ok((response, version, login))
     }
 

@@ -182,7 +182,6 @@ fn credentials(resolved: &Resolved<'_>, login: &Login, influxdb_is_external: boo
     Ok(Credentials {
         grafana_user: login.user.clone(),
         grafana_password: secrets.grafana_password,
-        default_password: Secret::new(Login::PUBLIC_PASSWORD),
         grafana_token: secrets.grafana_token,
         influxdb,
         ca_file: resolved.inputs.ca_file.clone(),

@@ -11,9 +11,10 @@ use clipper_metrics::model::alerts::Alerts;
 use clipper_metrics::model::container_config::{ContainerConfig, PasswordSource};
 use clipper_metrics::model::image::ImageRef;
 use clipper_metrics::model::invocation::Invocation;
+use clipper_metrics::model::login::LoginState;
 use clipper_metrics::model::observed::{
     ActualDashboard, AlertRulesState, ContainerState, DashboardState, DataSourceState, FolderState, GrafanaState,
-    LoginState, Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState, ServerResponse,
+    Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState, ServerResponse,
     StoredSettings, VolumeState,
 };
 use clipper_metrics::model::role::{PerRole, Role};

@@ -5,7 +5,8 @@ use super::login::{change_default, first_login, is_fresh, reset, store, try_logi
 use super::server::{ServerContext, ServerPlan};
 use super::{BlockReason, Blocker, Finding, Phase, Step, upgrade};
 use crate::model::container_config::Difference;
-use crate::model::observed::{OurContainer, RunState, ServerResponse, SignedInAccount};
+use crate::model::login::SignedInAccount;
+use crate::model::observed::{OurContainer, RunState, ServerResponse};
 use crate::model::role::Role;
 use crate::model::upgrade::UpgradeState;
 
