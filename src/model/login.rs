@@ -287,11 +287,11 @@ mod tests {
     use crate::samples;
 
     fn stack(login: Login, is_open: bool) -> Stack {
-        let mut spec = samples::desired_container(Role::Grafana);
-        if is_open {
+        let mut stack = Stack { login, ..samples::stack() };
+        if let (Service::Container(spec), true) = (&mut stack.services.grafana, is_open) {
             spec.config.publish.set_ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         }
-        Stack { login, grafana: Service::Container(Box::new(spec)), ..samples::stack() }
+        stack
     }
 
     fn supplied(user: &str, token: bool, password: bool) -> Login {
