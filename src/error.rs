@@ -9,8 +9,9 @@ use crate::model::address::ServerUrl;
 use crate::model::image::ImageRef;
 use crate::model::invocation::Invocation;
 use crate::model::observed::PortHolder;
-use crate::model::plan::{BlockReason, Blocker, Resource};
+use crate::model::plan::{BlockReason, Blocker, FailureCause, Resource};
 use crate::model::publish;
+pub use crate::model::refusal::Refusal;
 use crate::model::results::{ErrorDocument, Failed, SchemaVersion};
 use crate::model::role::Role;
 use crate::model::upgrade::{Upgrade, UpgradeState};
@@ -209,51 +210,6 @@ pub enum Error {
     },
 }
 
-/// The kind of error that the engine returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The object does not exist.
-    NotFound,
-    /// The object already exists or is in use.
-    Conflict,
-    /// The object is already being removed.
-    BeingRemoved,
-    /// The container is not paused.
-    NotPaused,
-    /// Another process writes the same file at the same time.
-    Overwritten,
-    /// The container is about to exit and cannot be inspected until then.
-    Ending,
-    /// The image does not contain the program.
-    NoSuchProgram,
-    /// The published port is in use.
-    PortTaken,
-    /// The engine's host does not have the published address.
-    NoSuchAddress,
-    /// The engine can no longer be reached.
-    Gone,
-    /// The answer exceeds the size of any valid answer.
-    TooLarge,
-    /// The disk is full.
-    Disk,
-    /// Something other than a regular file is in the place of a file in the container.
-    UnexpectedFile,
-    /// All address ranges that the engine may assign to networks are in use.
-    AddressPools,
-    /// The engine's firewall chains were removed.
-    Firewall,
-    /// The engine may not publish such a low port.
-    PrivilegedPort,
-    /// The engine's host has no usable control groups.
-    Cgroups,
-    /// The image is built for another architecture.
-    Architecture,
-    /// The image's command or user is unusable.
-    Unrunnable,
-    /// Anything else.
-    Other,
-}
-
 /// Another owner's object in the way of a step.
 #[derive(Debug)]
 pub enum ForeignObject {
@@ -448,6 +404,31 @@ impl Error {
             }
             Self::Answer { .. } => "-v shows every request, and the server's log may show the cause".into(),
             Self::Io { source, .. } => io_hint(source.kind()).into(),
+        }
+    }
+}
+
+impl From<&Error> for FailureCause {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::NotReady { .. } | Error::NotConverged { .. } | Error::Http { .. } | Error::Io { .. } => {
+                Self::NotReady
+            }
+            Error::Answer { status, .. } => Self::Answer(*status),
+            Error::Docker { refusal, .. } => Self::Engine(*refusal),
+            Error::Blocked { resource, blocker } => Self::Blocked(*resource, blocker.kind),
+            Error::Usage { .. }
+            | Error::File { .. }
+            | Error::Engine { .. }
+            | Error::Raced { .. }
+            | Error::Pull { .. }
+            | Error::Publish { .. }
+            | Error::Refused { .. }
+            | Error::UpgradeUndone { .. }
+            | Error::Absent { .. }
+            | Error::Foreign { .. }
+            | Error::NotConfirmed { .. }
+            | Error::Interrupted { .. } => Self::Other,
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{LazyLock, Mutex};
 
 use clipper_metrics::model::container_config::PasswordSource;
 use clipper_metrics::model::observed::{RunState, ServerResponse};
-use clipper_metrics::model::plan::{self, Phase, Plan, Resource, Step, UpOptions};
+use clipper_metrics::model::plan::{self, FailureCause, Phase, Plan, Resource, Rollback, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
 use clipper_metrics::model::stack::Stack;
@@ -121,7 +121,7 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
             assert!(!case.reset || is_reset, "a reset was ignored: {world:?}");
             return round;
         }
-        let mut ended = false;
+        let mut failed = None;
         let first = world.clone();
         for (phase, step) in orders(&plan)[0].clone() {
             let before = world.clone();
@@ -129,7 +129,6 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
                 assert_kept(&first, &world, phase);
             }
             if !world.execute(case, plan.login, &step) {
-                ended = true;
                 if matches!(step, Step::CheckAddress(..)) {
                     assert_kept(&first, &world, phase);
                     let kept = |world: &World| (world.db, world.file, world.settings);
@@ -147,21 +146,21 @@ fn run_rounds(mut world: World, case: Case, visited: &mut Vec<u128>) -> usize {
                     );
                     return round;
                 }
+                failed = Some(step);
                 break;
             }
         }
-        let tried =
-            world.grafana.container.is_some_and(|actual| actual.version > LABEL && actual.run == RunState::Running);
-        if ended && case.broken && tried {
+        let ended = failed.is_some();
+        if let Some(step @ Step::AwaitAnswer(_)) = failed {
             let back = Case { upgrade: false, given: None, reset: false, ..case };
-            match world.upgrade {
+            let seen = world.observe(&desired, case);
+            match plan::roll_back(&desired, &seen, Some(&step), FailureCause::NotReady) {
                 // Nothing ran before, so there is nothing to roll back to.
-                None => assert!(world.ran != LABEL, "the database is gone: {world:?}"),
-                Some((UpgradeState::Unproven, id)) => {
-                    world.upgrade = Some((UpgradeState::Refused, id));
+                None => assert!(world.ran != LABEL && world.upgrade.is_none(), "the database is gone: {world:?}"),
+                Some(Rollback { plan, .. }) => {
+                    assert!(plan.executable().all(|step| world.execute(case, None, step)));
                     finish(world, back);
                 }
-                Some(other) => panic!("{other:?} is started: {world:?}"),
             }
             return round;
         }

@@ -668,9 +668,15 @@ impl World {
                 self.intended = None;
             }
             Step::RecordUpgrade(ref upgrade) => {
-                assert_ne!(self.settings, Thing::Missing, "it is noted beside the settings");
+                let is_new = upgrade.state == UpgradeState::Unproven;
+                assert!(!is_new || self.settings != Thing::Missing, "it is noted beside the settings");
+                if self.settings == Thing::Missing {
+                    // If the settings cannot be read, the engine's client writes the run's beside the record.
+                    self.settings = Thing::Right;
+                }
                 self.upgrade = Some((upgrade.state, upgrade.id.parse().unwrap()));
-                self.upgraded = (self.ran, self.grafana.container.unwrap().version);
+                let version = |image: &NamedImage| image.id.as_ref().map_or(self.ran, |id| id.parse().unwrap());
+                self.upgraded = (version(&upgrade.from), version(&upgrade.to));
                 // Time passes.
                 self.next_id += 1;
             }

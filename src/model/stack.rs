@@ -14,6 +14,7 @@ use super::image::ImageRef;
 use super::invocation::Invocation;
 use super::retention::Retention;
 use super::role::{PerRole, Role};
+use super::upgrade::{Upgrade, UpgradeState};
 
 /// A password or token, which `Debug` hides so that it cannot slip into a message.
 #[derive(Clone, PartialEq, Eq)]
@@ -168,6 +169,21 @@ impl Stack {
                 (&own.uid, &own.title, &own.content_hash)
             }
         }
+    }
+
+    /// The same stack with the previous image of an upgrade that is given up.
+    #[must_use]
+    pub(crate) fn with_previous_image(&self, upgrade: &Upgrade) -> Self {
+        let mut stack = self.clone();
+        if let Service::Container(spec) = &mut stack.services.grafana {
+            spec.config.image = upgrade.from.name.clone();
+            spec.config.read_only = upgrade.from.name.to_string() == stack.default_image;
+            spec.pinned_image = upgrade.pinned().cloned();
+        }
+        // The supplied password was tried and stored before, and is restored with the database.
+        (stack.login.given, stack.login.password) = (false, false);
+        stack.refused_image = (upgrade.state == UpgradeState::Refused).then(|| upgrade.to.name.clone());
+        stack
     }
 
     /// Whether a container serves at least one role.
@@ -561,4 +577,43 @@ pub struct DesiredDashboard {
 impl DesiredDashboard {
     /// Clipper's own default for `slo_micros`, in microseconds.
     pub const DEFAULT_OBJECTIVE: u64 = 20_000;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::upgrade::NamedImage;
+    use crate::samples;
+
+    fn upgrade(from: &str, to: &str, state: UpgradeState) -> Upgrade {
+        let image = |name, id: &str| NamedImage { name: ImageRef::parse(name).unwrap(), id: Some(id.into()) };
+        Upgrade { id: "1".into(), from: image(from, "a"), to: image(to, "b"), state }
+    }
+
+    #[test]
+    fn a_rolled_back_stack_differs_in_grafanas_image_and_login() {
+        let stack = Stack {
+            default_image: "grafana/grafana:12".into(),
+            login: Login { user: "me".into(), token: false, password: true, given: true },
+            ..samples::stack()
+        };
+        for (from, to, state, pinned, read_only, refused) in [
+            ("grafana/grafana:12", "grafana/grafana:13", UpgradeState::Refused, None, true, true),
+            ("grafana/grafana:11", "grafana/grafana:13", UpgradeState::Postponed, None, false, false),
+            ("grafana/grafana:latest", "grafana/grafana:latest", UpgradeState::Refused, Some("a"), false, true),
+        ] {
+            let upgrade = upgrade(from, to, state);
+            let back = stack.with_previous_image(&upgrade);
+            let before = stack.container(Role::Grafana).unwrap();
+            let config = ContainerConfig { image: upgrade.from.name.clone(), read_only, ..before.config.clone() };
+            let pinned_image = pinned.map(String::from);
+            assert_eq!(
+                back.container(Role::Grafana),
+                Some(&DesiredContainer { config, pinned_image, ..before.clone() })
+            );
+            assert_eq!(back.login, Login { password: false, given: false, ..stack.login.clone() });
+            assert_eq!(back.refused_image, refused.then_some(upgrade.to.name));
+            assert_eq!(back.services.influxdb, stack.services.influxdb);
+        }
+    }
 }

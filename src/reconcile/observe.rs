@@ -37,6 +37,8 @@ const RACE: Duration = Duration::from_millis(20);
 pub(crate) enum Depth {
     /// The engine and the servers' content.
     Servers,
+    /// The engine and InfluxDB, without signing in to Grafana.
+    WithoutGrafana,
     /// The engine only, without signing in anywhere.
     EngineOnly,
 }
@@ -91,16 +93,20 @@ impl Session {
             _ => None,
         };
         let unasked = || (ServerResponse::Unasked, None, LoginState::default());
-        let (from_influxdb, from_grafana) = match depth {
-            Depth::EngineOnly => (Ok((ServerResponse::Unasked, None)), Ok(unasked())),
-            Depth::Servers => {
-                let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
-                let ask_influxdb = self.ask_influxdb(&connections.influxdb, &influxdb.container, &network);
-                let ask_grafana =
-                    self.ask_grafana(&mut connections.grafana, &grafana.container, &network, &mut files, influxdb_runs);
-                join(ask_influxdb, ask_grafana).await
+        let ask_influxdb = async {
+            match depth {
+                Depth::EngineOnly => Ok((ServerResponse::Unasked, None)),
+                _ => self.ask_influxdb(&connections.influxdb, &influxdb.container, &network).await,
             }
         };
+        let ask_grafana = async {
+            if depth != Depth::Servers {
+                return Ok(unasked());
+            }
+            let influxdb_runs = !matches!(self.may_answer(Role::Influxdb, &influxdb.container), Answerable::No);
+            self.ask_grafana(&mut connections.grafana, &grafana.container, &network, &mut files, influxdb_runs).await
+        };
+        let (from_influxdb, from_grafana) = join(ask_influxdb, ask_grafana).await;
         let (from_grafana, unreadable) = match from_grafana {
             Err(Error::Docker { refusal: Refusal::UnexpectedFile, why, .. }) => (unasked(), Some(why)),
             answer => (answer?, None),
@@ -181,7 +187,7 @@ impl Session {
         let Some(actual) = seen.container.ours() else { return Ok(None) };
         let is_needed = match depth {
             Depth::Servers => plan::needs_content(&self.stack, actual, seen.image.as_ref(), upgrade),
-            Depth::EngineOnly => actual.run == RunState::Created,
+            Depth::WithoutGrafana | Depth::EngineOnly => actual.run == RunState::Created,
         };
         // The files of a dead container cannot be read; it is removed first.
         if !is_needed || actual.run == RunState::Dead {

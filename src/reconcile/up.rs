@@ -52,10 +52,10 @@ fn begin(stack: &Stack, options: UpOptions, listener: &dyn Listener) -> Result<(
 
 /// Rolls back to the previous image if another one is being tried, and returns the error to report.
 async fn undo_upgrade(session: &Session, failure: RunFailure, confirm: &impl AsyncFn(&str) -> Result<()>) -> Error {
-    let refused = session.refuse_upgrade(&failure).await;
+    let rollback = session.roll_back(&failure).await;
     let error = failure.error;
-    let (before, upgrade) = match refused {
-        Ok(Some(refused)) => refused,
+    let (before, upgrade) = match rollback {
+        Ok(Some(rollback)) => rollback,
         Ok(None) => return error,
         Err(other) => {
             session.listener().on(Event::Warning(&format!("the previous image could not be restored: {other}")));
