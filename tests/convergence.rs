@@ -14,7 +14,7 @@ use clipper_metrics::model::observed::{RunState, ServerResponse};
 use clipper_metrics::model::plan::{self, FailureCause, Phase, Plan, Resource, Rollback, Step, UpOptions};
 use clipper_metrics::model::retention::Retention;
 use clipper_metrics::model::role::Role;
-use clipper_metrics::model::stack::Stack;
+use clipper_metrics::model::stack::{RestoreRecord, Stack};
 use clipper_metrics::model::upgrade::UpgradeState;
 
 use crate::world::*;
@@ -365,7 +365,6 @@ fn worlds(networks: &[Vec<u32>], influxdbs: &[Srv], grafanas: &[Srv], doors: &[D
                                 settings: things[(index + door) % 3],
                                 remembers: things[(index + door) % 3] == Thing::Right && door % 2 == 0,
                                 restore: None,
-                                restoring: 0,
                                 slow: false,
                             };
                             if can_be(&world) {
@@ -686,18 +685,20 @@ fn down_removes_everything_except_data_and_settings_unless_requested() {
 fn restored(mut world: World, run: u32) -> Vec<World> {
     let case = Case::default();
     let desired = Stack { restore: Some(restore(run)), ..stack(case) };
-    world.restoring = run;
-    let mut worlds = Vec::new();
-    let mut apply = |world: &mut World, plan: &Plan| {
-        for (_, step) in orders(plan)[0].clone() {
+    let apply = |world: &mut World, plan: &Plan| {
+        let [order, _] = orders(plan);
+        let run = |(_, step): (Phase, Step)| {
             assert!(world.execute(case, None, &step));
-            worlds.push(world.clone());
-        }
+            world.clone()
+        };
+        order.into_iter().map(run).collect::<Vec<World>>()
     };
-    apply(&mut world, &plan::begin_restore());
+    let values = desired.settings.clone().unwrap().values;
+    let record = RestoreRecord { values, restore: restore(run), replaced: world.restore.map(restore) };
+    let mut worlds = apply(&mut world, &plan::begin_restore(&record));
     let left = world.observe(&desired, case);
-    apply(&mut world, &plan::remove_unfinished(&desired, &left));
-    apply(&mut world, &plan::make_for_restore(&desired, &left));
+    worlds.extend(apply(&mut world, &plan::remove_unfinished(&desired, &left)));
+    worlds.extend(apply(&mut world, &plan::make_for_restore(&desired, &left)));
     // Its data is restored.
     (world.db, world.ran) = (Some(DEFAULT), LABEL);
     assert!(world.execute(case, None, &Step::RemoveContainer(Role::Grafana)));
@@ -712,8 +713,7 @@ fn restored(mut world: World, run: u32) -> Vec<World> {
         plan::up(&desired, &world.observe(&desired, case), UpOptions::default()).blocker().is_none(),
         "its own run continues"
     );
-    assert!(world.execute(case, None, &Step::FinishRestore));
-    worlds.push(world);
+    worlds.extend(apply(&mut world, &plan::finish_restore(&record)));
     worlds
 }
 

@@ -597,7 +597,8 @@ fn lost_settings_must_be_supplied_if_they_cannot_be_derived() {
     assert!(blocker.hint.contains("up --database NAME"), "{}", blocker.hint);
     desired.settings.as_mut().unwrap().lost = Some(lost(&[]));
     let plan = plan_with(&desired, |seen| seen.settings = StoredSettings::default());
-    assert_eq!(steps(&plan), [Step::SaveSettings { keeps_retention: false }]);
+    let values = desired.settings.unwrap().values;
+    assert_eq!(steps(&plan), [Step::SaveSettings { values, keeps_retention: false }]);
 }
 
 #[test]
@@ -620,7 +621,7 @@ fn settings_are_saved_after_preparations_and_before_container_changes() {
     assert_eq!(plan.until(), Phase::Trial, "the answer decides the next plan");
     let order = steps(&plan);
     let at = |step| order.iter().position(|one| *one == step).unwrap();
-    let saved = at(Step::SaveSettings { keeps_retention: false });
+    let saved = at(Step::SaveSettings { values: BTreeMap::new(), keeps_retention: false });
     assert!(at(Step::TryLogin(Credential::Supplied)) < saved, "{order:?}");
     assert!(saved < at(Step::RemoveContainer(Role::Grafana)), "{order:?}");
 }

@@ -157,9 +157,8 @@ pub struct World {
     pub settings: Thing,
     /// Whether the remembered settings include this run's retention period.
     pub remembers: bool,
-    /// The run whose restore is recorded, and the restoring run.
+    /// The run whose restore is recorded.
     pub restore: Option<u32>,
-    pub restoring: u32,
 }
 
 /// A copy of Grafana's database: its upgrade, and the state at that time.
@@ -594,7 +593,7 @@ impl World {
                 assert!(!self.network_is_used, "another container uses the network");
                 self.networks.clear();
             }
-            Step::SaveSettings { keeps_retention } => {
+            Step::SaveSettings { keeps_retention, .. } => {
                 self.settings = Thing::Right;
                 if let Some(desired) = case.retention.filter(|_| !keeps_retention && !self.remembers) {
                     let deletes = self.database && desired.is_shorter_than(self.keeps);
@@ -605,12 +604,12 @@ impl World {
             Step::RemoveSettings => {
                 (self.settings, self.remembers, self.restore) = (Thing::Missing, false, None);
             }
-            Step::BeginRestore => {
+            Step::BeginRestore(ref record) => {
                 assert!(self.settings == Thing::Missing || self.restore.is_some(), "an instance is overwritten");
-                (self.settings, self.restore) = (Thing::Right, Some(self.restoring));
+                (self.settings, self.restore) = (Thing::Right, Some(record.restore.process));
             }
-            Step::FinishRestore => {
-                assert_eq!(self.restore, Some(self.restoring), "another run took it over");
+            Step::FinishRestore(ref record) => {
+                assert_eq!(self.restore, Some(record.restore.process), "another run took it over");
                 self.restore = None;
             }
             Step::CreateVolume(role) => self.server(role).volume = true,
@@ -942,7 +941,6 @@ pub fn empty_world() -> World {
         settings: Thing::Missing,
         remembers: false,
         restore: None,
-        restoring: 0,
         slow: false,
     }
 }

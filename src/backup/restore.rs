@@ -16,7 +16,7 @@ use crate::model::image::ImageRef;
 use crate::model::observed::{ContainerState, Network, Observed, VolumeState};
 use crate::model::plan::{self, BlockReason, Blocker, Finding, Item, Plan, Resource, Step, UpOptions};
 use crate::model::role::Role;
-use crate::model::stack::{Pull, Stack, UnfinishedRestore};
+use crate::model::stack::{Pull, RestoreRecord, Stack, UnfinishedRestore};
 use crate::model::version::Version;
 use crate::reconcile::{Connections, Depth, Outcome, Session, up};
 
@@ -53,9 +53,9 @@ fn process_lives(_: u32) -> bool {
 }
 
 /// A sentence about an unfinished restore that may still be running.
-fn running_restore(stack: &Stack) -> Option<String> {
+fn running_restore(stack: &Stack, record: &RestoreRecord) -> Option<String> {
     let UnfinishedRestore { archive, machine, process, .. } =
-        stack.replaced_restore.as_ref().filter(|restore| may_run(restore))?;
+        record.replaced.as_ref().filter(|restore| may_run(restore))?;
     let run = if machine.is_empty() {
         "another run of clipper-metrics".into()
     } else {
@@ -76,6 +76,7 @@ fn running_restore(stack: &Stack) -> Option<String> {
 pub(crate) async fn restore(
     session: &Session,
     archive: &Arc<Verified>,
+    record: &RestoreRecord,
     take_over: impl AsyncFnOnce(&str) -> Result<()>,
     trust: impl AsyncFnOnce() -> Result<()>,
     confirm: impl AsyncFn(&str) -> Result<()>,
@@ -95,7 +96,7 @@ pub(crate) async fn restore(
         if let Some((resource, blocker)) = plan.blocker() {
             return Err(Error::Blocked { resource, blocker: blocker.clone() });
         }
-        if let Some(run) = running_restore(stack) {
+        if let Some(run) = running_restore(stack, record) {
             take_over(&run).await?;
         }
         trust().await?;
@@ -103,12 +104,12 @@ pub(crate) async fn restore(
         // The verification may have taken long.
         expect_nothing(stack, &session.observe(&mut connections, Depth::EngineOnly).await?)?;
         progress = RestoreProgress::Something;
-        session.apply(&plan::begin_restore(), &mut connections, &mut executed).await?;
+        session.apply(&plan::begin_restore(record), &mut connections, &mut executed).await?;
         let left = session.observe(&mut connections, Depth::EngineOnly).await?;
         session.apply(&plan::remove_unfinished(stack, &left), &mut connections, &mut executed).await?;
         session.apply(&plan::make_for_restore(stack, &left), &mut connections, &mut executed).await?;
         fill(session, archive, &mut connections, &mut executed).await?;
-        session.apply(&plan::finish_restore(), &mut connections, &mut executed).await?;
+        session.apply(&plan::finish_restore(record), &mut connections, &mut executed).await?;
         progress = RestoreProgress::Everything;
         let mut outcome = Box::pin(up(session, UpOptions::default(), confirm)).await?;
         executed.append(&mut outcome.executed);

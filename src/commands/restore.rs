@@ -37,11 +37,11 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &RestoreArguments) -> 
     };
     let archive = Arc::new(unless_interrupted(verifying).await?);
     let opening = session::open_restored(context, &arguments.file, &archive);
-    let (session, images) = unless_interrupted(opening).await?;
+    let (session, record, images) = unless_interrupted(opening).await?;
     let trust = async || confirm_images(&session, arguments, &images, context).await;
     let take_over = async |what: &str| confirm_taking_over(&session, arguments, what, context).await;
     let confirm = async |what: &str| confirm_loss(context, arguments.yes, what).await;
-    let outcome = backup::restore(&session, &archive, take_over, trust, confirm, interrupted()).await?;
+    let outcome = backup::restore(&session, &archive, &record, take_over, trust, confirm, interrupted()).await?;
     context.print(Output::Up(&outcome.status.executed(&outcome.executed)));
     Ok(Exit::Done)
 }

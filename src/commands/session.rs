@@ -21,7 +21,7 @@ use crate::model::observed::{StoredSettings, VolumeState};
 use crate::model::plan::{self, Resource};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::Remembered;
+use crate::model::stack::{Remembered, RestoreRecord};
 use crate::reconcile::{Session, lock, native_servers};
 use crate::settings::keys::{Setting, Values, settings_of};
 use crate::settings::{self, EngineFacts, Inputs, Memory, Secrets};
@@ -147,12 +147,13 @@ async fn open_on(
 }
 
 /// Opens a session for an instance that is created from an archive. Its remembered settings come from the archive,
-/// except the addresses: only this run can publish a server. Also returns the images that only the archive names.
+/// except the addresses: only this run can publish a server. Also returns the record of the restore, and the images that
+/// only the archive names.
 pub(super) async fn open_restored(
     context: &Context<'_>,
     file: &Path,
     verified: &Verified,
-) -> Result<(Session, Vec<(Role, ImageRef)>)> {
+) -> Result<(Session, RestoreRecord, Vec<(Role, ImageRef)>)> {
     let manifest = &verified.manifest;
     let inputs = read_inputs_of(context, SettingsScope::Whole, Some(&manifest.instance))?;
     let name = inputs.instance()?;
@@ -174,10 +175,12 @@ pub(super) async fn open_restored(
             "add those that `restore` accepts as options, or use the version of clipper-metrics that wrote the archive",
         ));
     }
-    (stack.restore, stack.replaced_restore) = (Some(restore), noted.restore);
+    stack.restore = Some(restore.clone());
+    let values = stack.settings.as_ref().map(|settings| settings.values.clone()).unwrap_or_default();
+    let record = RestoreRecord { values, restore, replaced: noted.restore };
     let images = settings::remembered_images(&inputs, &engine, &memory, &stack)?;
     let session = Session::new(stack, Some(Rc::new(docker)), credentials, context.listener())?;
-    Ok((session.with_lock(Some(lock)), images))
+    Ok((session.with_lock(Some(lock)), record, images))
 }
 
 /// The settings that a restored instance remembers: those of an interrupted restore, otherwise the archive's.

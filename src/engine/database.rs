@@ -75,7 +75,7 @@ impl Docker {
     ///
     /// # Errors
     /// [`Error::Docker`] if the engine returns an error.
-    pub(crate) async fn discard_database_copy(&self, container: &str) -> Result<()> {
+    pub(super) async fn discard_database_copy(&self, container: &str) -> Result<()> {
         let doing = "empty the copy of Grafana's database";
         // First, the copy is marked as incomplete.
         self.write_into(doing, container, Some(FOLDER), &[(MARKER, "")]).await?;

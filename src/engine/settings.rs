@@ -11,7 +11,7 @@ use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
 use super::{Docker, labels};
 use crate::error::{Error, Result};
 use crate::model::observed::StoredSettings;
-use crate::model::stack::{Remembered, UnfinishedRestore};
+use crate::model::stack::{Remembered, RestoreRecord, UnfinishedRestore};
 use crate::model::upgrade::Upgrade;
 
 /// The number of attempts if other processes take the next number first.
@@ -53,20 +53,14 @@ impl Docker {
     }
 
     /// Writes the first settings of an instance with the record of a started restore, or takes over
-    /// the unfinished restore `replaced`, but no other. Of two concurrent runs, one succeeds.
+    /// the unfinished restore that it replaces, but no other. Of two concurrent runs, one succeeds.
     ///
     /// # Errors
     /// [`Error::Raced`] if other settings exist by now, [`Error::Docker`] if the engine returns an error.
-    pub(crate) async fn begin_restore(
-        &self,
-        instance: &str,
-        values: &BTreeMap<String, Remembered>,
-        restore: &UnfinishedRestore,
-        replaced: Option<&UnfinishedRestore>,
-    ) -> Result<()> {
+    pub(crate) async fn begin_restore(&self, instance: &str, record: &RestoreRecord) -> Result<()> {
         self.save(instance, |stored| {
-            expect_replaceable(stored, restore, replaced)?;
-            Ok(StoredSettings { restore: Some(restore.clone()), ..unconfirmed(values) })
+            expect_replaceable(stored, &record.restore, record.replaced.as_ref())?;
+            Ok(StoredSettings { restore: Some(record.restore.clone()), ..unconfirmed(&record.values) })
         })
         .await
     }
@@ -76,14 +70,9 @@ impl Docker {
     /// # Errors
     /// [`Error::Raced`] if another run took over the restore, [`Error::Docker`] if the engine
     /// returns an error.
-    pub(crate) async fn finish_restore(
-        &self,
-        instance: &str,
-        values: &BTreeMap<String, Remembered>,
-        restore: &UnfinishedRestore,
-    ) -> Result<()> {
+    pub(crate) async fn finish_restore(&self, instance: &str, record: &RestoreRecord) -> Result<()> {
         self.save(instance, |stored| match &stored.restore {
-            Some(noted) if noted == restore => Ok(unconfirmed(values)),
+            Some(noted) if *noted == record.restore => Ok(unconfirmed(&record.values)),
             _ => Err("another run took over the restore"),
         })
         .await
@@ -105,6 +94,23 @@ impl Docker {
             Ok(StoredSettings { values: Some(values.clone()), upgrade: upgrade.cloned(), ..stored.clone() })
         })
         .await
+    }
+
+    /// Ends an upgrade: writes its last record or removes it, then deletes the copy of the database in `container`. The
+    /// record ends first, because the copy may be needed as long as it exists. Returns the error of the deletion.
+    ///
+    /// # Errors
+    /// As [`Docker::save_upgrade`].
+    pub(crate) async fn end_upgrade(
+        &self,
+        instance: &str,
+        values: Option<&BTreeMap<String, Remembered>>,
+        end: Option<&Upgrade>,
+        container: Option<&String>,
+    ) -> Result<Option<Error>> {
+        self.save_upgrade(instance, values, end).await?;
+        let Some(container) = container else { return Ok(None) };
+        Ok(self.discard_database_copy(container).await.err())
     }
 
     /// Writes settings derived from the current ones. The newest copy is valid: a run whose number

@@ -70,8 +70,6 @@ pub struct Stack {
     pub settings: Option<Settings>,
     /// The restore that this run carries out.
     pub restore: Option<UnfinishedRestore>,
-    /// The unfinished restore that this run takes over.
-    pub replaced_restore: Option<UnfinishedRestore>,
     /// The default image of Grafana.
     pub default_image: String,
     /// The desired image of Grafana that is not used because it failed.
@@ -335,7 +333,7 @@ pub struct Settings {
 }
 
 /// A remembered setting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Remembered {
     /// The value as supplied.
     pub value: String,
@@ -344,7 +342,7 @@ pub struct Remembered {
 }
 
 /// A restore, from its start until all its data is restored.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnfinishedRestore {
     /// The run that performs it.
@@ -365,6 +363,16 @@ impl UnfinishedRestore {
     pub(crate) fn is_of_same(&self, other: &Self) -> bool {
         (&self.archive, &self.digest) == (&other.archive, &other.digest)
     }
+}
+
+/// A restore with the settings that it writes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RestoreRecord {
+    /// The settings to remember, by the option's name.
+    pub values: BTreeMap<String, Remembered>,
+    pub restore: UnfinishedRestore,
+    /// The unfinished restore that it takes over.
+    pub replaced: Option<UnfinishedRestore>,
 }
 
 /// Remembered settings that cannot be used although the instance exists.

@@ -1,5 +1,6 @@
 //! Executes steps, with both roles in parallel, and waits for servers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::model::login::Credential;
 use crate::model::observed::PortHolder;
 use crate::model::plan::{ContainerUse, Finding, NewContainer, Phase, Plan, Step};
 use crate::model::role::{PerRole, Role};
-use crate::model::stack::{DesiredContainer, EngineLocation, Login, Stack};
+use crate::model::stack::{DesiredContainer, EngineLocation, Login, Remembered};
 use crate::model::upgrade::Upgrade;
 
 /// The end of a plan, or of a run, that failed.
@@ -122,8 +123,8 @@ impl Session {
         Ok(())
     }
 
-    /// Finds the actual cause of a failed step: an unreachable server may have crashed, or another
-    /// process may be removing it.
+    /// Finds the actual cause of a failed step: an unreachable server may have crashed, another process may be removing
+    /// it, or another server may hold its address.
     async fn explain(&self, connection: &mut Connection, error: Error) -> Error {
         match error {
             Error::Refused { role: Role::Grafana, ref message, .. } => connection.give_up(message, None),
@@ -131,6 +132,9 @@ impl Session {
                 if let Err(explained) = self.lost_container(connection, doing, why).await {
                     return explained;
                 }
+            }
+            Error::Publish { role, address, holder, .. } => {
+                return self.explain_publishing(role, address, holder).await;
             }
             _ => {}
         }
@@ -151,13 +155,17 @@ impl Session {
         let mut grafana = async || self.signed_in(connection, login).await;
         match step {
             Step::PullImage(role) => self.docker()?.pull(self.spec(role)?).await,
-            Step::CheckAddress(role, publish) => self.check_address(role, publish).await,
+            Step::CheckAddress(role, publish) => {
+                self.docker()?.check_address(instance, self.spec(role)?, publish).await
+            }
             Step::CreateNetwork => self.docker()?.create_network(instance).await,
             Step::RemoveNetwork => self.docker()?.remove_networks(instance, false).await,
             Step::RemoveDuplicateNetworks => self.docker()?.remove_networks(instance, true).await,
-            Step::SaveSettings { keeps_retention } => self.save_settings(keeps_retention).await,
-            Step::BeginRestore => self.begin_restore().await,
-            Step::FinishRestore => self.finish_restore().await,
+            Step::SaveSettings { values, keeps_retention } => {
+                self.docker()?.save_settings(instance, &values, keeps_retention).await
+            }
+            Step::BeginRestore(record) => self.docker()?.begin_restore(instance, &record).await,
+            Step::FinishRestore(record) => self.docker()?.finish_restore(instance, &record).await,
             Step::RemoveSettings => self.docker()?.remove_settings(instance).await,
             Step::CreateVolume(role) => self.docker()?.create_volume(instance, self.spec(role)?).await,
             Step::RemoveVolume(role) => self.docker()?.remove_volume(instance, role).await,
@@ -178,7 +186,9 @@ impl Session {
                 self.docker()?.write_intended_version(connection.container()?, version, &image).await
             }
             Step::ClearIntendedVersion => self.docker()?.clear_intended_version(connection.container()?).await,
-            Step::RecordUpgrade(upgrade) => self.save_upgrade(Some(&upgrade)).await,
+            Step::RecordUpgrade(upgrade) => {
+                self.docker()?.save_upgrade(instance, self.remembered(), Some(&upgrade)).await
+            }
             Step::EndUpgrade(end) => self.end_upgrade(connection, end.as_deref()).await,
             Step::CopyDatabase { upgrade } => self.docker()?.copy_database(connection.container()?, &upgrade).await,
             Step::RestoreDatabase => self.docker()?.put_database_back(connection.container()?).await,
@@ -211,23 +221,6 @@ impl Session {
         }
     }
 
-    async fn save_settings(&self, keeps_retention: bool) -> Result<()> {
-        let Some(settings) = &self.stack.settings else { return Ok(()) };
-        self.docker()?.save_settings(&self.stack.instance, &settings.values, keeps_retention).await
-    }
-
-    async fn begin_restore(&self) -> Result<()> {
-        let Stack { instance, settings, restore, replaced_restore, .. } = &self.stack;
-        let (Some(settings), Some(restore)) = (settings, restore) else { return Ok(()) };
-        self.docker()?.begin_restore(instance, &settings.values, restore, replaced_restore.as_ref()).await
-    }
-
-    async fn finish_restore(&self) -> Result<()> {
-        let Stack { instance, settings, restore, .. } = &self.stack;
-        let (Some(settings), Some(restore)) = (settings, restore) else { return Ok(()) };
-        self.docker()?.finish_restore(instance, &settings.values, restore).await
-    }
-
     async fn remove(&self, connection: &mut Connection, role: Role) -> Result<()> {
         let known = connection.held().cloned();
         connection.hold(None);
@@ -249,11 +242,9 @@ impl Session {
         Ok(())
     }
 
-    /// The record ends first, because its copy may be needed as long as it exists.
     async fn end_upgrade(&self, connection: &Connection, end: Option<&Upgrade>) -> Result<()> {
-        self.save_upgrade(end).await?;
-        let Some(container) = connection.held() else { return Ok(()) };
-        if let Err(why) = self.docker()?.discard_database_copy(container).await {
+        let (instance, values) = (&self.stack.instance, self.remembered());
+        if let Some(why) = self.docker()?.end_upgrade(instance, values, end, connection.held()).await? {
             // A leftover copy only takes up space, and the next copy replaces it.
             let warning = format!("the copy of Grafana's database could not be deleted: {why}");
             self.listener.on(Event::Warning(&warning));
@@ -261,9 +252,8 @@ impl Session {
         Ok(())
     }
 
-    async fn save_upgrade(&self, upgrade: Option<&Upgrade>) -> Result<()> {
-        let values = self.stack.settings.as_ref().map(|settings| &settings.values);
-        self.docker()?.save_upgrade(&self.stack.instance, values, upgrade).await
+    fn remembered(&self) -> Option<&BTreeMap<String, Remembered>> {
+        self.stack.settings.as_ref().map(|settings| &settings.values)
     }
 
     pub(super) fn spec(&self, role: Role) -> Result<&DesiredContainer> {
@@ -279,29 +269,23 @@ impl Session {
     async fn start(&self, connection: &mut Connection, role: Role) -> Result<()> {
         let spec = self.spec(role)?;
         let (instance, id) = (&self.stack.instance, connection.container()?);
-        let started = self.docker()?.start_container(instance, role, id, spec.config.publish).await;
-        let published = self.explain_publishing(spec, started).await?;
+        let published = self.docker()?.start_container(instance, role, id, spec.config.publish).await?;
         self.move_to(connection, published);
         Ok(())
     }
 
-    async fn check_address(&self, role: Role, publish: SocketAddr) -> Result<()> {
-        let spec = self.spec(role)?;
-        let result = self.docker()?.check_address(&self.stack.instance, spec, publish).await;
-        self.explain_publishing(spec, result).await
-    }
-
-    /// Adds the server that answers at an unavailable address, and a free port, to an error.
-    async fn explain_publishing<T>(&self, spec: &DesiredContainer, result: Result<T>) -> Result<T> {
-        let Err(Error::Publish { role, address, mut holder, .. }) = result else { return result };
+    /// Adds the server that answers at an unavailable address, and a free port.
+    async fn explain_publishing(&self, role: Role, address: SocketAddr, holder: PortHolder) -> Error {
         let is_own = self.stack.engine == EngineLocation::Here && is_of_this_machine(address.ip());
-        if holder == PortHolder::NoSuchAddress && is_own {
-            holder = PortHolder::VirtualMachine;
-        }
-        let is_process = holder == PortHolder::Process;
-        let answers = (is_process && self.answers_instead(spec, address).await).then(|| spec.url());
-        let free = self.free_port(address);
-        Err(Error::Publish { role, address, holder, answers, free })
+        let holder = match holder {
+            PortHolder::NoSuchAddress if is_own => PortHolder::VirtualMachine,
+            holder => holder,
+        };
+        let answers = match self.stack.container(role).filter(|_| holder == PortHolder::Process) {
+            Some(spec) if self.answers_instead(spec, address).await => Some(spec.url()),
+            _ => None,
+        };
+        Error::Publish { role, address, holder, answers, free: self.free_port(address) }
     }
 
     /// Whether a server of that role answers at the address to publish. Only addresses of this

@@ -49,7 +49,6 @@ pub(super) fn build(resolved: Resolved<'_>) -> Result<(Stack, Credentials)> {
         organisation: resolved.text(Setting::GrafanaOrg),
         folder: resolved.text(Setting::GrafanaFolder),
         restore: None,
-        replaced_restore: None,
         refused_image,
         default_image,
         pull: resolved.parsed_or_default(Setting::Pull, values::pull)?,

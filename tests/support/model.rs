@@ -37,7 +37,6 @@ pub(crate) fn stack() -> Stack {
         unreadable_dashboards: vec![],
         default_image: "grafana:1".into(),
         restore: None,
-        replaced_restore: None,
         refused_image: None,
         alerts: Alerts::NotManaged,
         login: Login { user: "admin".into(), token: false, password: false, given: false },

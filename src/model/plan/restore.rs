@@ -8,7 +8,7 @@ use crate::model::observed::{
     ContainerState, Network, Observed, ObservedServer, OurContainer, StoredSettings, VolumeState,
 };
 use crate::model::role::Role;
-use crate::model::stack::{EngineLocation, Stack};
+use crate::model::stack::{EngineLocation, RestoreRecord, Stack};
 
 /// An unfinished restore of another run, which leaves the instance incomplete.
 #[must_use]
@@ -38,8 +38,8 @@ fn is_private(seen: &Observed) -> bool {
 
 /// Records the restore before anything is created for it.
 #[must_use]
-pub fn begin_restore() -> Plan {
-    Plan::new(vec![item(Resource::Settings, vec![Step::BeginRestore])])
+pub fn begin_restore(record: &RestoreRecord) -> Plan {
+    Plan::new(vec![item(Resource::Settings, vec![Step::BeginRestore(Box::new(record.clone()))])])
 }
 
 /// Removes the objects of an unfinished restore. Its record stays, and so does the network, which
@@ -75,8 +75,8 @@ pub fn make_for_restore(stack: &Stack, seen: &Observed) -> Plan {
 
 /// Removes the record after all data is restored.
 #[must_use]
-pub(crate) fn finish_restore() -> Plan {
-    Plan::new(vec![item(Resource::Settings, vec![Step::FinishRestore])])
+pub fn finish_restore(record: &RestoreRecord) -> Plan {
+    Plan::new(vec![item(Resource::Settings, vec![Step::FinishRestore(Box::new(record.clone()))])])
 }
 
 fn item(resource: Resource, steps: Vec<Step>) -> Item {

@@ -32,7 +32,11 @@ pub(super) fn settings(stack: &Stack, stored: &StoredSettings, keeps_retention: 
         // Only the retention period is left, which a later plan saves.
         return Some(Item::new(Resource::Settings, finding, vec![]));
     }
-    Some(Item::with_step(Resource::Settings, finding, Step::SaveSettings { keeps_retention }))
+    Some(Item::with_step(
+        Resource::Settings,
+        finding,
+        Step::SaveSettings { values: settings.values.clone(), keeps_retention },
+    ))
 }
 
 /// The blocker of commands that depend on remembered settings that were lost and cannot be derived.

@@ -1,5 +1,6 @@
 //! The steps of a plan, their texts and their order.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -9,7 +10,7 @@ use crate::model::image::ImageRef;
 use crate::model::login::Credential;
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::DashboardId;
+use crate::model::stack::{DashboardId, Remembered, RestoreRecord};
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 
@@ -27,15 +28,17 @@ pub enum Step {
     RemoveDuplicateNetworks,
     /// Write the settings as a whole, and remove earlier copies.
     SaveSettings {
+        /// By the option's name.
+        values: BTreeMap<String, Remembered>,
         /// Keep the stored retention period, because it is unknown whether the new one deletes points.
         keeps_retention: bool,
     },
     /// Remove the remembered settings.
     RemoveSettings,
     /// Write the settings with a record of the started restore.
-    BeginRestore,
+    BeginRestore(Box<RestoreRecord>),
     /// Write the settings without that record, after all data is restored.
-    FinishRestore,
+    FinishRestore(Box<RestoreRecord>),
     CreateVolume(Role),
     /// Remove the volume and all data in it.
     RemoveVolume(Role),
@@ -223,7 +226,7 @@ impl Step {
         match self {
             // A container cannot start while two networks have the same name.
             Self::CreateNetwork | Self::RemoveDuplicateNetworks => Phase::Network,
-            Self::SaveSettings { .. } | Self::BeginRestore | Self::FinishRestore => Phase::Settings,
+            Self::SaveSettings { .. } | Self::BeginRestore(_) | Self::FinishRestore(_) => Phase::Settings,
             Self::RemoveNetwork | Self::RemoveSettings | Self::VerifyQuery | Self::ProveDashboard => Phase::End,
             _ => match self.resource() {
                 Resource::Organisation
@@ -269,8 +272,8 @@ impl Step {
                 | Self::RemoveNetwork
                 | Self::RemoveDuplicateNetworks
                 | Self::SaveSettings { .. }
-                | Self::BeginRestore
-                | Self::FinishRestore
+                | Self::BeginRestore(_)
+                | Self::FinishRestore(_)
                 | Self::CreateVolume(_)
                 | Self::CreateContainer(_)
                 | Self::WriteFirstPassword(_)
@@ -326,8 +329,8 @@ impl Step {
             Self::RemoveNetwork => (Network, "remove_network", "remove the network"),
             Self::RemoveDuplicateNetworks => (Network, "remove_spare_networks", "remove duplicate networks"),
             Self::SaveSettings { .. } => (Settings, "save_settings", "save the settings"),
-            Self::BeginRestore => (Settings, "begin_restore", "record the start of the restore"),
-            Self::FinishRestore => (Settings, "finish_restore", "record the end of the restore"),
+            Self::BeginRestore(_) => (Settings, "begin_restore", "record the start of the restore"),
+            Self::FinishRestore(_) => (Settings, "finish_restore", "record the end of the restore"),
             Self::RemoveSettings => (Settings, "remove_settings", "delete the settings"),
             &Self::CreateVolume(role) => (Server(role), "create_volume", "create {}'s volume"),
             &Self::RemoveVolume(role) => (Volume(role), "remove_volume", "delete {}'s volume"),
