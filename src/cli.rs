@@ -14,6 +14,7 @@ use crate::commands::{
 use crate::error::{Error, Exit, Result};
 use crate::http;
 use crate::model::invocation::{Invocation, shell_word};
+use crate::model::results::Document;
 use crate::model::text::listed;
 use crate::output::{self, Output};
 
@@ -96,7 +97,7 @@ pub fn run(cli: &Cli, environment: &Environment) -> ExitCode {
     });
     code(result.unwrap_or_else(|error| {
         printer.clear();
-        let _ = printer.print(Output::Failed(&error.failure(&inputs::invocation(&context))));
+        let _ = printer.print(Output::Result(Document::Failure(&error.failure(&inputs::invocation(&context)))));
         error.exit()
     }))
 }
@@ -133,7 +134,7 @@ pub fn usage(error: &clap::Error, environment: &Environment, arguments: impl Ite
         Error::usage(message, "`clipper-metrics --help` lists commands and options")
     });
     let style = if wants_json { terminal::json_style() } else { terminal::style(&Options::default(), environment) };
-    let _ = output::choose(style).print(Output::Failed(&failure.failure(&Invocation::default())));
+    let _ = output::choose(style).print(Output::Result(Document::Failure(&failure.failure(&Invocation::default()))));
     code(Exit::Usage)
 }
 

@@ -9,6 +9,7 @@ use super::session;
 use super::terminal::{interrupted, unless_interrupted};
 use crate::backup;
 use crate::error::{Exit, Result};
+use crate::model::results::Document;
 use crate::output::Output;
 
 #[derive(Debug, Args)]
@@ -20,6 +21,6 @@ pub(crate) struct BackupArguments {
 
 pub(crate) async fn run(context: &Context<'_>, arguments: &BackupArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, true)).await?;
-    context.print(Output::BackedUp(&backup::backup(&session, &arguments.file, interrupted()).await?));
+    context.print(Output::Result(Document::BackedUp(&backup::backup(&session, &arguments.file, interrupted()).await?)));
     Ok(Exit::Done)
 }

@@ -15,7 +15,7 @@ use crate::model::event::{Event, Listener};
 use crate::model::observed::ServerResponse;
 use crate::model::plan::{Resource, not_the_container};
 use crate::model::reports::{Activity, DEMO_TAG, is_unreportable};
-use crate::model::results::{Cleared, SchemaVersion, Seconds, Sent};
+use crate::model::results::{Cleared, Document, SchemaVersion, Seconds, Sent};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
@@ -60,16 +60,16 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
     let stack = session.stack();
     let database = stack.database.clone();
     if arguments.clear {
-        context.print(Output::Cleared(&Cleared {
+        context.print(Output::Result(Document::Cleared(&Cleared {
             schema: SchemaVersion,
             removed_series: clear(&session).await?,
             database,
-        }));
+        })));
         return Ok(Exit::Done);
     }
     let sent = send_until(&session, &demo_options, interrupted()).await?;
     context.printer.clear();
-    context.print(Output::Sent(&Sent {
+    context.print(Output::Result(Document::Sent(&Sent {
         schema: SchemaVersion,
         points: sent.points,
         reports: sent.reports,
@@ -78,7 +78,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &DemoArguments) -> Res
         models: demo_options.load.models.len(),
         dashboard_url: stack.dashboard_url(),
         clear: stack.command("demo --clear"),
-    }));
+    })));
     Ok(Exit::Done)
 }
 

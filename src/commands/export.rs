@@ -16,7 +16,7 @@ use crate::model::event::Event;
 use crate::model::export::Exported;
 use crate::model::observed::{Observed, OurContainer, ServerResponse, VolumeState};
 use crate::model::plan::{self, BlockReason, Finding, Resource, UpOptions};
-use crate::model::results::SchemaVersion;
+use crate::model::results::{Document, SchemaVersion};
 use crate::model::role::Role;
 use crate::model::stack::{Secret, Stack};
 use crate::model::version::Version;
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &ExportArguments) -> R
         session::open_or(&inputs, context, false, without_engine).await?
     };
     let exported = export(&session, format, &arguments.directory, password).await?;
-    context.print(Output::Exported(&exported));
+    context.print(Output::Result(Document::Exported(&exported)));
     Ok(Exit::Done)
 }
 

@@ -8,7 +8,7 @@ use super::session;
 use super::terminal::{interrupted, reader_gone};
 use crate::error::{Exit, Result};
 use crate::model::instances::Instances;
-use crate::model::results::SchemaVersion;
+use crate::model::results::{Document, SchemaVersion};
 use crate::model::status::Status;
 use crate::output::{self, Output, OutputFormat};
 use crate::reconcile;
@@ -56,11 +56,14 @@ pub(crate) async fn run(context: &Context<'_>, arguments: &StatusArguments) -> R
     }
     if arguments.all {
         let docker = session::engine(context).await?;
-        context.print(Output::Instances(&Instances { schema: SchemaVersion, instances: docker.instances().await? }));
+        context.print(Output::Result(Document::Instances(&Instances {
+            schema: SchemaVersion,
+            instances: docker.instances().await?,
+        })));
         return Ok(Exit::Done);
     }
     let session = session::open(context, false).await?;
     let status = reconcile::status(&session, arguments.show_secrets).await?;
-    context.print(Output::Status(&status));
+    context.print(Output::Result(Document::State(&status)));
     Ok(if status.in_sync { Exit::Done } else { Exit::Differs })
 }

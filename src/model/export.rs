@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::invocation::shell_word;
 use super::names::names;
 use super::results::SchemaVersion;
 
@@ -44,8 +45,20 @@ pub(crate) struct ExportedFile {
 }
 
 impl Exported {
-    /// Whether every file was already up to date.
-    pub(crate) fn is_unchanged(&self) -> bool {
-        self.files.iter().all(|file| file.change == FileChange::Unchanged)
+    pub(super) fn sentence(&self) -> String {
+        let Self { instance, format, directory, files, .. } = self;
+        let readme = shell_word(&format!("{}/README.md", directory.trim_end_matches('/')));
+        let count = |change: FileChange| files.iter().filter(|file| file.change == change).count();
+        if count(FileChange::Unchanged) == files.len() {
+            return format!("{directory} is up to date: nothing was written\nSee {readme} for instructions.");
+        }
+        let all = [FileChange::Created, FileChange::Updated, FileChange::Removed, FileChange::Unchanged];
+        let parts = all.into_iter().filter(|change| count(*change) > 0);
+        let parts: Vec<String> = parts.map(|change| format!("{} {}", count(change), change.name())).collect();
+        format!(
+            "exported {instance} for {format} to {directory} (files: {})\nSee {readme} for instructions and network \
+             access.",
+            parts.join(", ")
+        )
     }
 }

@@ -6,6 +6,12 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::diagnosis::Diagnosis;
+use super::export::Exported;
+use super::instances::Instances;
+use super::status::Status;
+use super::text::count;
+
 /// The number of the schema, in every document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SchemaVersion;
@@ -34,6 +40,45 @@ impl schemars::JsonSchema for SchemaVersion {
     }
 }
 
+/// One document of any command.
+#[derive(Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "clipper-metrics --output json"))]
+#[serde(untagged)]
+pub(crate) enum Document<'a> {
+    /// `status`, `up` and `down`.
+    State(&'a Status),
+    /// `status --all`.
+    Instances(&'a Instances),
+    /// `backup`.
+    BackedUp(&'a BackedUp),
+    /// `export`.
+    Exported(&'a Exported),
+    /// `doctor`.
+    Diagnosed(&'a Diagnosis),
+    /// `demo`.
+    Sent(&'a Sent),
+    /// `demo --clear`.
+    Cleared(&'a Cleared),
+    /// `logs`: one line of a server's log.
+    LogLine(&'a LogLine<'a>),
+    /// Any command that failed.
+    Failure(&'a ErrorDocument),
+}
+
+impl Document<'_> {
+    /// The result in a few sentences, unless it is shown as a table.
+    pub(crate) fn sentence(&self) -> Option<String> {
+        match self {
+            Self::BackedUp(backup) => Some(backup.sentence()),
+            Self::Exported(exported) => Some(exported.sentence()),
+            Self::Sent(sent) => Some(sent.sentence()),
+            Self::Cleared(cleared) => Some(cleared.sentence()),
+            Self::LogLine(log) => Some(log.line.into()),
+            Self::State(_) | Self::Instances(_) | Self::Diagnosed(_) | Self::Failure(_) => None,
+        }
+    }
+}
+
 /// The result of `backup`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -50,6 +95,19 @@ pub(crate) struct BackedUp {
     /// The command that creates an instance from it.
     #[serde(skip)]
     pub(crate) restore: String,
+}
+
+impl BackedUp {
+    #[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
+    fn sentence(&self) -> String {
+        let Self { instance, file, bytes, seconds, restore, .. } = self;
+        format!(
+            "saved {instance} to {file}: {:.1} MB in {seconds}\n\
+             It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance from it, \
+             under a name that is not in use.",
+            *bytes as f64 / 1e6,
+        )
+    }
 }
 
 /// The result of `demo`.
@@ -71,6 +129,19 @@ pub(crate) struct Sent {
     pub(crate) clear: String,
 }
 
+impl Sent {
+    fn sentence(&self) -> String {
+        let Self { points, reports, models, database, seconds, dashboard_url, clear, .. } = self;
+        format!(
+            "sent {} in {} from {} to database {database} in {seconds}\n\
+             Dashboard: {dashboard_url}\n`{clear}` removes the demo data.",
+            count(*points, "point"),
+            count(*reports, "report"),
+            count(*models, "model"),
+        )
+    }
+}
+
 /// The result of `demo --clear`.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -78,6 +149,17 @@ pub(crate) struct Cleared {
     pub(crate) schema: SchemaVersion,
     pub(crate) removed_series: usize,
     pub(crate) database: String,
+}
+
+impl Cleared {
+    fn sentence(&self) -> String {
+        match self {
+            Self { removed_series: 0, database, .. } => format!("database {database} contains no demo data"),
+            Self { removed_series: series, database, .. } => {
+                format!("removed all demo data from database {database} ({series} series)")
+            }
+        }
+    }
 }
 
 /// A line that a server logged.

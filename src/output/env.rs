@@ -4,6 +4,7 @@ use super::plain::Plain;
 use super::{Output, Printer, Style, print};
 use crate::model::event::{Event, Listener};
 use crate::model::invocation::shell_word;
+use crate::model::results::Document;
 use crate::model::stack::Secret;
 use crate::model::status::Status;
 
@@ -27,7 +28,7 @@ impl Listener for Env {
 impl Printer for Env {
     fn print(&self, output: Output<'_>) -> std::io::Result<()> {
         match output {
-            Output::Status(status) => print(&assignments(status)),
+            Output::Result(Document::State(status)) => print(&assignments(status)),
             output => self.plain.print(output),
         }
     }

@@ -14,6 +14,7 @@ use super::{Output, Printer, Style, print, print_error, table};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
 use crate::model::plan::{Phase, Step};
+use crate::model::results::Document;
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::excerpt;
@@ -172,7 +173,7 @@ impl Printer for Human {
     fn print(&self, output: Output<'_>) -> std::io::Result<()> {
         self.clear();
         match output {
-            Output::Failed(_) => {
+            Output::Result(Document::Failure(_)) => {
                 let palette = Palette::new(self.style.color_of_errors);
                 print_error(&text::output(output, RenderOptions { palette, width: None }));
                 Ok(())

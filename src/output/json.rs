@@ -1,14 +1,9 @@
 //! Answers as one JSON document each, as the types of the model define them.
 
-use serde::Serialize;
-
 use super::plain::Plain;
 use super::{Output, Printer, Style, print};
-use crate::model::diagnosis::Diagnosis;
 use crate::model::event::{Event, Listener};
-use crate::model::export::Exported;
-use crate::model::instances::Instances;
-use crate::model::results::{BackedUp, Cleared, ErrorDocument, LogLine, SchemaVersion, Sent};
+use crate::model::results::{Document, LogLine, SchemaVersion};
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable_json;
@@ -44,44 +39,11 @@ impl Printer for Json {
     fn clear(&self) {}
 }
 
-/// One document of any command.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(title = "clipper-metrics --output json"))]
-#[serde(untagged)]
-enum Document<'a> {
-    /// `status`, `up` and `down`.
-    State(&'a Status),
-    /// `status --all`.
-    Instances(&'a Instances),
-    /// `backup`.
-    BackedUp(&'a BackedUp),
-    /// `export`.
-    Exported(&'a Exported),
-    /// `doctor`.
-    Diagnosed(&'a Diagnosis),
-    /// `demo`.
-    Sent(&'a Sent),
-    /// `demo --clear`.
-    Cleared(&'a Cleared),
-    /// `logs`: one line of a server's log.
-    LogLine(&'a LogLine<'a>),
-    /// Any command that failed.
-    Failure(&'a ErrorDocument),
-}
-
 impl<'a> From<Output<'a>> for Document<'a> {
     fn from(output: Output<'a>) -> Self {
         match output {
-            Output::Up(status) | Output::Down(status) | Output::Status(status) | Output::Planned { status, .. } => {
-                Self::State(status)
-            }
-            Output::Instances(found) => Self::Instances(found),
-            Output::BackedUp(backup) => Self::BackedUp(backup),
-            Output::Exported(exported) => Self::Exported(exported),
-            Output::Diagnosed(diagnosis) => Self::Diagnosed(diagnosis),
-            Output::Sent(sent) => Self::Sent(sent),
-            Output::Cleared(cleared) => Self::Cleared(cleared),
-            Output::Failed(failure) => Self::Failure(failure),
+            Output::Up(status) | Output::Down(status) | Output::Planned { status, .. } => Self::State(status),
+            Output::Result(document) => document,
         }
     }
 }

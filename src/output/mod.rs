@@ -12,12 +12,9 @@ mod text;
 use std::rc::Rc;
 
 use crate::error::Error;
-use crate::model::diagnosis::Diagnosis;
 use crate::model::event::Listener;
-use crate::model::export::Exported;
-use crate::model::instances::Instances;
 use crate::model::plan::Plan;
-use crate::model::results::{BackedUp, Cleared, ErrorDocument, Sent};
+use crate::model::results::Document;
 use crate::model::role::Role;
 use crate::model::status::Status;
 use crate::model::text::printable;
@@ -30,22 +27,9 @@ pub(crate) enum Output<'a> {
     /// `down` has finished.
     Down(&'a Status),
     /// A dry run.
-    Planned {
-        status: &'a Status,
-        plan: &'a Plan,
-    },
-    Status(&'a Status),
-    /// `status --all`.
-    Instances(&'a Instances),
-    BackedUp(&'a BackedUp),
-    Exported(&'a Exported),
-    /// `doctor` has finished its checks.
-    Diagnosed(&'a Diagnosis),
-    /// `demo` has sent points.
-    Sent(&'a Sent),
-    /// `demo --clear` has removed points.
-    Cleared(&'a Cleared),
-    Failed(&'a ErrorDocument),
+    Planned { status: &'a Status, plan: &'a Plan },
+    /// The result of any other command, or its failure.
+    Result(Document<'a>),
 }
 
 /// Prints events and output. A closed standard output is an error only for commands that continue to write.

@@ -2,7 +2,8 @@
 
 use console::Style;
 
-use crate::model::status::{ObjectState, ServerState};
+use crate::model::server_status::ServerState;
+use crate::model::status::ObjectState;
 
 /// How a text looks.
 #[derive(Clone, Copy)]

@@ -8,6 +8,7 @@ use super::{Output, Printer, Style, print, print_error, table};
 use crate::error::Error;
 use crate::model::event::{Event, Listener};
 use crate::model::reports::ModelReport;
+use crate::model::results::Document;
 use crate::model::status::Status;
 use crate::model::text::printable_line;
 
@@ -57,7 +58,7 @@ impl Printer for Plain {
     fn print(&self, output: Output<'_>) -> std::io::Result<()> {
         let options = |color| RenderOptions { palette: Palette::new(color), width: None };
         match output {
-            Output::Failed(_) => {
+            Output::Result(Document::Failure(_)) => {
                 print_error(&text::output(output, options(self.style.color_of_errors)));
                 Ok(())
             }

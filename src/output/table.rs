@@ -5,9 +5,8 @@ use super::palette::{Palette, RenderOptions};
 use crate::model::container_config::Difference;
 use crate::model::plan::Blocker;
 use crate::model::reports::{ModelReport, Reports, span, written_name};
-use crate::model::status::{
-    AlertsStatus, Mode, ObjectState, OrganisationStatus, QueryState, ServerState, ServerStatus, Status,
-};
+use crate::model::server_status::{Mode, ServerState, ServerStatus};
+use crate::model::status::{AlertsStatus, ObjectState, OrganisationStatus, QueryState, Status};
 use crate::model::text::{count, printable, printable_line};
 
 /// The largest number of models for which `status` lists each.

@@ -10,14 +10,13 @@ use super::{Output, table};
 use crate::model::clipper_file::ClipperSettings;
 use crate::model::diagnosis::{CheckState, Diagnosis, PanelCount};
 use crate::model::event::Event;
-use crate::model::export::{Exported, FileChange};
 use crate::model::instances::{Instance, Member, MemberState};
-use crate::model::invocation::shell_word;
 use crate::model::plan::{Finding, Plan, Step};
-use crate::model::results::{BackedUp, Cleared, ErrorDocument, Failed, Seconds, Sent};
+use crate::model::results::{Document, ErrorDocument, Failed, Seconds};
 use crate::model::role::Role;
-use crate::model::status::{Mode, ObjectState, ServerStatus, Status, StepStatus, UserDashboardStatus};
-use crate::model::text::{count, printable, printable_line};
+use crate::model::server_status::{Mode, ServerStatus};
+use crate::model::status::{ObjectState, Status, StepStatus, UserDashboardStatus};
+use crate::model::text::{printable, printable_line};
 
 /// A shorter step has no duration in the output.
 pub(super) const WORTH_A_TIME: Duration = Duration::from_millis(50);
@@ -28,19 +27,11 @@ pub(super) fn output(output: Output<'_>, options: RenderOptions) -> String {
         Output::Up(status) => up(status, options),
         Output::Down(status) => down(status, options),
         Output::Planned { status, plan } => planned(plan, status.confirmations.as_deref().unwrap_or_default(), options),
-        Output::Status(status) => table::status(status, options),
-        Output::BackedUp(backup) => sentence(&backed_up(backup), options),
-        Output::Exported(exported) => sentence(&self::exported(exported), options),
-        Output::Instances(found) => instances(&found.instances, options),
-        Output::Diagnosed(found) => diagnosis(found, options),
-        Output::Sent(sent) => sentence(&self::sent(sent), options),
-        Output::Cleared(Cleared { removed_series: 0, database, .. }) => {
-            sentence(&format!("database {database} contains no demo data"), options)
-        }
-        Output::Cleared(Cleared { removed_series: series, database, .. }) => {
-            sentence(&format!("removed all demo data from database {database} ({series} series)"), options)
-        }
-        Output::Failed(failure) => error(failure, options.palette),
+        Output::Result(Document::State(status)) => table::status(status, options),
+        Output::Result(Document::Instances(found)) => instances(&found.instances, options),
+        Output::Result(Document::Diagnosed(found)) => diagnosis(found, options),
+        Output::Result(Document::Failure(failure)) => error(failure, options.palette),
+        Output::Result(document) => sentence(&document.sentence().unwrap_or_default(), options),
     }
 }
 
@@ -48,43 +39,6 @@ fn sentence(text: &str, options: RenderOptions) -> String {
     let mut layout = Layout::new(options.width);
     layout.line(&printable(text));
     layout.done()
-}
-
-fn backed_up(backup: &BackedUp) -> String {
-    let BackedUp { instance, file, bytes, seconds, restore, .. } = backup;
-    format!(
-        "saved {instance} to {file}: {:.1} MB in {seconds}\n\
-         It contains Grafana's users and passwords: keep it private. `{restore}` creates an instance from it, under a \
-         name that is not in use.",
-        megabytes(*bytes),
-    )
-}
-
-fn sent(sent: &Sent) -> String {
-    let Sent { points, reports, models, database, seconds, dashboard_url, clear, .. } = sent;
-    format!(
-        "sent {} in {} from {} to database {database} in {seconds}\n\
-         Dashboard: {dashboard_url}\n`{clear}` removes the demo data.",
-        count(*points, "point"),
-        count(*reports, "report"),
-        count(*models, "model"),
-    )
-}
-
-fn exported(exported: &Exported) -> String {
-    let Exported { instance, format, directory, files, .. } = exported;
-    let readme = shell_word(&format!("{}/README.md", directory.trim_end_matches('/')));
-    if exported.is_unchanged() {
-        return format!("{directory} is up to date: nothing was written\nSee {readme} for instructions.");
-    }
-    let count = |change: FileChange| files.iter().filter(|file| file.change == change).count();
-    let all = [FileChange::Created, FileChange::Updated, FileChange::Removed, FileChange::Unchanged];
-    let parts = all.into_iter().filter(|change| count(*change) > 0);
-    let parts: Vec<String> = parts.map(|change| format!("{} {}", count(change), change.name())).collect();
-    format!(
-        "exported {instance} for {format} to {directory} (files: {})\nSee {readme} for instructions and network access.",
-        parts.join(", ")
-    )
 }
 
 /// An error with its hint.
@@ -253,11 +207,6 @@ fn down(status: &Status, options: RenderOptions) -> String {
         ));
     }
     layout.done()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn megabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }
 
 /// A line for each instance, in columns.

@@ -14,8 +14,9 @@ use crate::model::hints::missing_plugin;
 use crate::model::plan::Blocker;
 use crate::model::reports::{Reports, SKEW};
 use crate::model::role::Role;
+use crate::model::server_status::ServerState;
 use crate::model::stack::{DashboardId, Stack};
-use crate::model::status::{ObjectState, QueryState, ServerState, Status};
+use crate::model::status::{ObjectState, QueryState, Status};
 use crate::model::text::count;
 
 pub(super) const GRAFANA: Check = Check::new("grafana", "Grafana");

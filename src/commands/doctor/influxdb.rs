@@ -13,8 +13,9 @@ use crate::model::invocation::shell_word;
 use crate::model::observed::ServerResponse;
 use crate::model::reports::{SKEW, span};
 use crate::model::role::Role;
+use crate::model::server_status::ServerState;
 use crate::model::stack::{EngineLocation, Stack};
-use crate::model::status::{ObjectState, ServerState, Status};
+use crate::model::status::{ObjectState, Status};
 
 pub(super) const INFLUXDB: Check = Check::new("influxdb", "InfluxDB");
 const DATABASE: Check = Check::new("database", "database");

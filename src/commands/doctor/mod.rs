@@ -22,9 +22,11 @@ use crate::model::event::{Event, Listener};
 use crate::model::observed::{Observed, ServerResponse};
 use crate::model::plan::{self, UpOptions};
 use crate::model::reports::{self, Reports, SKEW, span};
+use crate::model::results::Document;
 use crate::model::role::Role;
+use crate::model::server_status::{ServerState, actual_url};
 use crate::model::stack::Stack;
-use crate::model::status::{self, ServerState};
+use crate::model::status::named_models;
 use crate::model::text::count;
 use crate::output::Output;
 use crate::reconcile::{Connections, Depth, Session};
@@ -45,7 +47,7 @@ pub(crate) struct DoctorArguments {
 pub(crate) async fn run(context: &Context<'_>, arguments: &DoctorArguments) -> Result<Exit> {
     let session = unless_interrupted(session::open(context, false)).await?;
     let diagnosis = doctor(&session, arguments.from.as_deref(), interrupted()).await?;
-    context.print(Output::Diagnosed(&diagnosis));
+    context.print(Output::Result(Document::Diagnosed(&diagnosis)));
     Ok(if diagnosis.healthy { Exit::Done } else { Exit::Differs })
 }
 
@@ -95,7 +97,7 @@ impl WriteTarget {
             }
             None => Self {
                 url: inside.map_or_else(
-                    || status::actual_url(stack, Role::Influxdb, &seen.influxdb),
+                    || actual_url(stack, Role::Influxdb, &seen.influxdb),
                     |spec| ServerUrl::http(&spec.name, Role::Influxdb.port()),
                 ),
                 database: stack.database.clone(),
@@ -136,7 +138,7 @@ impl Examination<'_> {
         let observing = started.elapsed();
         status.exposures.iter().for_each(|warning| listener.on(Event::Warning(warning)));
         let target = WriteTarget::new(stack, &seen, self.from);
-        let named = status::named_models(stack, &seen);
+        let named = named_models(stack, &seen);
 
         let (settings, may_write) = clipper_settings(stack, &target, &named);
         self.note(CLIPPER_SETTINGS, settings, Duration::ZERO);
