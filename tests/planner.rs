@@ -9,7 +9,7 @@ use clipper_metrics::model::login::{Credential, DefaultLogin, LoginState, Signed
 use clipper_metrics::model::observed::{
     ActualAlerts, ActualDashboard, ActualRule, AlertRulesState, ContainerState, DashboardState, DataSourceState,
     GrafanaState, Image, ManagedServer, Network, Observed, OrganisationState, OurContainer, PortHolder, Query,
-    RunState, ServerResponse, StoredSettings, Unreadable, VolumeState,
+    RunState, ServerResponse, StoredSettings, StoredVersion, Unreadable, VolumeState,
 };
 use clipper_metrics::model::plan::{self, BlockReason, ContainerUse, Finding, Phase, Plan, Resource, Step, UpOptions};
 use clipper_metrics::model::role::Role;
@@ -296,7 +296,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         }
         if rules == Origin::Other {
             let plan = plan::up(&off, &seen(&off), UpOptions::default());
-            assert!(!changes(&plan, |step| matches!(step, Step::DeleteAlertRules { .. })), "{origins:?}: {plan:?}");
+            assert!(!changes(&plan, |step| matches!(step, Step::DeleteAlertRules(_))), "{origins:?}: {plan:?}");
         }
         // Removed objects were all created for the stack's own database and not edited.
         let down = plan::deregister(&off, &seen(&off)).unwrap();
@@ -306,7 +306,7 @@ fn objects_created_for_another_database_change_only_with_the_users_confirmation(
         let removes: [(Origin, IsStep); 3] = [
             (source, |step| *step == Step::DeleteDataSource),
             (dashboard, |step| matches!(step, Step::DeleteDashboard(_))),
-            (rules, |step| matches!(step, Step::DeleteAlertRules { .. })),
+            (rules, |step| matches!(step, Step::DeleteAlertRules(_))),
         ];
         for (origin, step_is) in removes {
             assert_eq!(changes(&down, step_is), goes(origin), "{origins:?}: {down:?}");
@@ -336,18 +336,19 @@ fn proxy_settings_are_removed_only_if_grafana_reaches_the_container_directly() {
 fn an_edited_dashboard_is_kept_unless_overwriting_is_requested() {
     let desired = stack(Case::default());
     let mut seen = whole_world().observe(&desired, Case::default());
-    if let ServerResponse::Answering(grafana) = &mut seen.grafana.response
-        && let DashboardState::Present(dashboard) = &mut grafana.dashboard
-    {
-        dashboard.edited = true;
-    }
+    let ServerResponse::Answering(grafana) = &mut seen.grafana.response else { panic!("it answers") };
+    let DashboardState::Present(dashboard) = &mut grafana.dashboard else { panic!("it exists") };
+    dashboard.edited = true;
+    dashboard.stored = StoredVersion { id: Some(7), version: Some(3), ..StoredVersion::default() };
+    let replaces = Some(Box::new(dashboard.clone()));
     let kept = plan::up(&desired, &seen, UpOptions::default());
     assert!(kept.in_sync() && kept.finding(Resource::Dashboard(DashboardId::Bundled)) == Some(&Finding::Edited));
     let options = UpOptions { overwrite_dashboard: true, ..UpOptions::default() };
     let replaced = plan::up(&desired, &seen, options);
     assert_eq!(
         steps(&replaced),
-        [Step::SaveDashboard { id: DashboardId::Bundled, overwrite: true, fresh: false, moves: true }]
+        [Step::SaveDashboard { id: DashboardId::Bundled, replaces, fresh: false }],
+        "Grafana compares the version with its own"
     );
 }
 

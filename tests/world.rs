@@ -728,10 +728,10 @@ impl World {
                 self.database = true;
             }
             Step::SaveDashboard { .. }
-            | Step::SetHome
+            | Step::SetHome { .. }
             | Step::SaveDataSource { .. }
-            | Step::SaveAlertRules { .. }
-            | Step::DeleteAlertRules { .. }
+            | Step::SaveAlertRules(_)
+            | Step::DeleteAlertRules(_)
             | Step::VerifyQuery
                 if login.is_none_or(|login| self.password(login, case) != self.db) =>
             {
@@ -745,19 +745,19 @@ impl World {
                 self.keeps = to;
             }
             // `down --deregister` is for external servers, but the model has containers.
-            Step::DeleteDashboard(_) | Step::DeleteFolder | Step::DeleteDataSource => unreachable!("{step}"),
+            Step::DeleteDashboard(_) | Step::DeleteFolder { .. } | Step::DeleteDataSource => unreachable!("{step}"),
             Step::SaveDashboard { .. } => unreachable!("the dashboard does not exist"),
-            Step::SetHome => {
+            Step::SetHome { .. } => {
                 assert_ne!(self.dashboard, Thing::Missing, "a home page must exist");
                 self.home = true;
             }
             Step::SaveDataSource { .. } => self.source = Thing::Right,
-            Step::SaveAlertRules { .. } => {
+            Step::SaveAlertRules(_) => {
                 assert_eq!((case.alerts, self.source), (Some(true), Thing::Right), "rules ask the data source");
                 assert_ne!(self.dashboard, Thing::Missing, "the objective is the dashboard's");
                 self.rules = Thing::Right;
             }
-            Step::DeleteAlertRules { .. } => {
+            Step::DeleteAlertRules(_) => {
                 assert_eq!(case.alerts, Some(false));
                 self.rules = Thing::Missing;
             }
@@ -769,7 +769,7 @@ impl World {
                 );
                 self.stale = false;
             }
-            Step::CreateOrganisation(_) | Step::CreateFolder => unreachable!("not specified"),
+            Step::CreateOrganisation(_) | Step::CreateFolder { .. } => unreachable!("not specified"),
         }
         let exposed = self.grafana.container.is_some_and(|actual| actual.open && actual.run == RunState::Running);
         assert!(!exposed || !self.is_open_to_all(), "a default password is accepted off loopback after {step:?}");

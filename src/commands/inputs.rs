@@ -79,7 +79,7 @@ pub(super) fn read_inputs_of(context: &Context<'_>, scope: SettingsScope, instan
         secrets,
         ca_file,
         content_hash: grafana::dashboard::content_hash(),
-        alerts_hash: grafana::alerts::content_hash(),
+        alerts_hash: grafana::alert_template::content_hash(),
         resolve,
         own_address: address_of_this_machine,
         machine: machine(),

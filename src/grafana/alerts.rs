@@ -1,52 +1,33 @@
-//! The alert rules of an instance: their queries, their ownership, and how they are saved and removed.
+//! The stored alert rules of an instance: their ownership, and a user's edits.
 //!
 //! Where notifications go is up to the user.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::future::try_join;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::alert_template::render;
 use super::json::{Elements, Texts, lenient, read};
 use super::store::GrafanaFolder;
-use super::{EXPRESSION, Grafana, INFLUXDB, dashboard, foreign, moved, path, unreadable};
+use super::versions::Capability;
+use super::{Grafana, dashboard, path, unreadable};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
-use crate::http::{Body, Request, Response};
 use crate::model::alerts::{AlertRule, AlertSettings, Alerts};
 use crate::model::observed::{ActualAlerts, ActualRule, AlertRulesState};
-use crate::model::reports::{COUNTER, LATENCY};
 use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor, Stack};
-use crate::model::version::Version;
 
-/// The first version whose API creates alert rules that users can edit.
-pub(super) const FIRST_VERSION: Version = Version(9, 3);
 /// The title of the folder, followed by the instance's name.
 const FOLDER: &str = "Clipper Metrics alerts";
 /// The annotation that marks a rule as sent by clipper-metrics. Grafana does not show annotations
 /// of this form, and keeps them when a user saves the rule.
 const MARK: &str = "__clipper_metrics__";
-/// Lets users edit rules created through the API.
-const EDITABLE: (&str, &str) = ("X-Disable-Provenance", "true");
-/// The data source of Grafana's own expressions, by the uid that every version accepts (recorded on
-/// 9.4 and 12.2).
-const EXPRESSION_UID: &str = "-100";
 /// The list of all rules.
-const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
+pub(super) const ALL_RULES: &str = "/api/v1/provisioning/alert-rules";
 /// The evaluation interval in seconds; Grafana accepts multiples of 10.
 pub(super) const INTERVAL: u64 = 10;
-/// The period searched for a model's newest report, in seconds: four of its intervals.
-const LATENCY_RANGE: u64 = 60;
-/// The largest number of models for which an alert links to each.
-const MODELS_LINKED: usize = 25;
-/// A model that has been silent for longer no longer raises an alert, in seconds.
-const SILENCE_RANGE: u64 = 86_400;
-/// The panel for the latency rule.
-const LATENCY_PANEL: &str = "p99 latency by model";
-/// The panel for the silence rule.
-const SILENCE_PANEL: &str = "Predictions per report";
 /// The fields in which a user's edit is detected.
 const CONTENT: [&str; 11] = [
     "title",
@@ -67,24 +48,24 @@ lenient! {
     #[derive(Serialize)]
     pub(super) struct Rule {
         #[serde(skip_serializing_if = "String::is_empty")]
-        uid: String,
+        pub(super) uid: String,
         title: String,
         #[serde(rename = "folderUID", skip_serializing_if = "String::is_empty")]
-        folder_uid: String,
+        pub(super) folder_uid: String,
         #[serde(skip_serializing_if = "String::is_empty")]
         provenance: String,
         #[serde(skip_serializing_if = "Map::is_empty")]
         annotations: Map<String, Value>,
         #[serde(flatten)]
-        rest: Map<String, Value>,
+        pub(super) rest: Map<String, Value>,
     }
 
     /// The rules that are evaluated together, which are saved as a whole.
     #[derive(Serialize)]
-    struct RuleGroup {
-        rules: Elements<Rule>,
+    pub(super) struct RuleGroup {
+        pub(super) rules: Elements<Rule>,
         #[serde(flatten)]
-        rest: Map<String, Value>,
+        pub(super) rest: Map<String, Value>,
     }
 
     /// The mark of a rule.
@@ -98,159 +79,8 @@ lenient! {
     }
 }
 
-/// Fingerprint of the rules written by this program.
-#[must_use]
-pub(crate) fn content_hash() -> String {
-    let settings = AlertSettings {
-        latency_after: Duration::from_secs(1),
-        silence_after: Duration::from_secs(1),
-        content_hash: String::new(),
-    };
-    let rules = AlertRule::ALL.map(|rule| render(rule, &settings, 0, "", ""));
-    fingerprint(json!(rules).to_string().as_bytes())
-}
-
-/// A rule without its mark: its query, its condition and its texts.
-fn render(rule: AlertRule, settings: &AlertSettings, objective: u64, instance: &str, source: &str) -> Rule {
-    let after = settings.after(rule).as_secs();
-    let (range, query, evaluator, holds, suffix, shows_value, summary) = match rule {
-        AlertRule::Latency => (
-            LATENCY_RANGE,
-            // In milliseconds, because Grafana writes large numbers with an exponent.
-            format!("SELECT last(\"p99\") / 1000 FROM /{LATENCY}$/ WHERE $timeFilter AND \"size\" > 0"),
-            json!({"type": "gt", "params": [millis(objective)]}),
-            go_duration(after),
-            LATENCY,
-            true,
-            format!("The p99 latency of a model is above the objective of {} ms", millis(objective)),
-        ),
-        AlertRule::Silence => (
-            SILENCE_RANGE,
-            // A zero for each model that reported within the range, plus the number of its current reports. InfluxDB
-            // reads only the newest points, whatever the length of the range. Without the outer bound, it would open
-            // every shard of the database; points of a clock that was ahead do not count as reports.
-            format!(
-                "SELECT sum(\"n\") FROM \
-                 (SELECT last(\"value\") * 0 AS \"n\" FROM /{COUNTER}$/ \
-                 WHERE time > now() - {SILENCE_RANGE}s AND time <= now()), \
-                 (SELECT count(\"value\") AS \"n\" FROM /{COUNTER}$/ \
-                 WHERE time > now() - {after}s AND time <= now()) \
-                 WHERE time > now() - {SILENCE_RANGE}s"
-            ),
-            json!({"type": "lt", "params": [1]}),
-            go_duration(0),
-            COUNTER,
-            false,
-            format!("A model has not reported for {after} s"),
-        ),
-    };
-    let expression = json!({"type": EXPRESSION, "uid": EXPRESSION_UID});
-    let panel = dashboard::panel_id(match rule {
-        AlertRule::Latency => LATENCY_PANEL,
-        AlertRule::Silence => SILENCE_PANEL,
-    });
-    read(json!({
-        "title": titled(rule.title(), instance),
-        "condition": "C",
-        "for": holds,
-        "noDataState": "OK",
-        "execErrState": if rule == AlertRule::Silence { "Error" } else { "OK" },
-        "isPaused": false,
-        "labels": {"clipper_metrics": instance},
-        "annotations": {
-            "summary": summary,
-            "description": description(suffix, shows_value),
-            "links": links(suffix, instance, if rule == AlertRule::Silence { "&from=now-24h&to=now" } else { "" }),
-            "__dashboardUid__": instance,
-            "__panelId__": panel.to_string(),
-        },
-        "data": [
-            {
-                "refId": "A", "queryType": "", "datasourceUid": source, "relativeTimeRange": {"from": range, "to": 0},
-                "model": {
-                    "refId": "A", "datasource": {"type": INFLUXDB, "uid": source}, "rawQuery": true,
-                    "resultFormat": "time_series", "query": query, "intervalMs": 1000, "maxDataPoints": 43_200,
-                },
-            },
-            {
-                "refId": "C", "queryType": "", "datasourceUid": EXPRESSION_UID, "relativeTimeRange": {"from": 0, "to": 0},
-                // The only kind of condition that accepts series that differ only in their names.
-                "model": {
-                    "refId": "C", "datasource": expression, "type": "classic_conditions", "expression": "",
-                    "intervalMs": 1000, "maxDataPoints": 43_200,
-                    "conditions": [{
-                        "type": "query", "evaluator": evaluator, "operator": {"type": "and"},
-                        "query": {"params": ["A"]}, "reducer": {"type": "last", "params": []},
-                    }],
-                },
-            },
-        ],
-    }))
-}
-
-/// A template that lists the models of an alert, with their values if `shows_value` is set.
-///
-/// From 12.4 on, each entry of `$values` carries the name of its series as a label. Earlier versions leave the labels
-/// empty and name the series only in `$value`, which is a string.
-fn description(suffix: &str, shows_value: bool) -> String {
-    let (value, replacement) = if shows_value { (" ({{ . }} ms)", "`$1 ($2 ms)`") } else { ("", "`$1`") };
-    each_model(suffix, &format!("{{{{ {} }}}}{value}", model(suffix)), replacement)
-}
-
-/// A template of the addresses that show the dashboard with each model of an alert alone, or of the dashboard's address
-/// if the alert has many models. The link that Grafana adds to an alert shows the models that the dashboard lists by
-/// default.
-fn links(suffix: &str, instance: &str, range: &str) -> String {
-    let address = format!("d/{instance}?var-search=MODEL{COUNTER}&var-model=MODEL{range}");
-    let one = format!("{{{{ $model := {} | urlquery }}}}{{{{ externalURL }}}}", model(suffix));
-    let replacement = format!("(print externalURL `{}`)", address.replace("MODEL", "${1}"));
-    let each = each_model(suffix, &format!("{one}{}", address.replace("MODEL", "{{ $model }}")), &replacement);
-    format!(
-        "{{{{ if gt (len $values) {MODELS_LINKED} }}}}{{{{ externalURL }}}}d/{instance}{{{{ else }}}}{each}{{{{ end }}}}"
-    )
-}
-
-/// The expression for a model's name in the name of a series.
-fn model(suffix: &str) -> String {
-    format!(r"reReplaceAll `^(.*){suffix}\.[^.]*$` `$1` $series")
-}
-
-/// A template that writes `one` for each model of an alert, or replaces its entry in `$value`.
-fn each_model(suffix: &str, one: &str, replacement: &str) -> String {
-    let text =
-        format!(r"\[ var='[^']*' metric='(.*?){suffix}\.[^']*' labels=\{{.*?\}} (?:type='[^']*' )?value=(\S+) \]");
-    [
-        r#"{{ $named := false }}{{ range $values }}{{ $series := index .Labels "__name__" }}{{ if $series }}"#,
-        "{{ if $named }}, {{ end }}{{ $named = true }}",
-        one,
-        "{{ end }}{{ end }}{{ if not $named }}",
-        &format!("{{{{ reReplaceAll `{text}` {replacement} $value }}}}{{{{ end }}}}"),
-    ]
-    .concat()
-}
-
-/// Converts microseconds to milliseconds.
-fn millis(micros: u64) -> f64 {
-    Duration::from_micros(micros).as_secs_f64() * 1e3
-}
-
-/// Formats seconds as Grafana returns them.
-fn go_duration(mut seconds: u64) -> String {
-    if seconds == 0 {
-        return "0s".into();
-    }
-    let mut out = String::new();
-    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
-        if seconds >= length {
-            out.push_str(&format!("{}{unit}", seconds / length));
-            seconds %= length;
-        }
-    }
-    out
-}
-
 /// A title for an instance; the default instance needs no name in it.
-fn titled(title: &str, instance: &str) -> String {
+pub(super) fn titled(title: &str, instance: &str) -> String {
     if instance == dashboard::DEFAULT_NAME { title.into() } else { format!("{title} ({instance})") }
 }
 
@@ -259,9 +89,9 @@ pub(super) fn uid(instance: &str, rule: AlertRule) -> String {
     format!("alert-{}", fingerprint(format!("{instance} {}", rule.name()).as_bytes()))
 }
 
-/// Whether a version of Grafana has rules that users can edit.
-pub(super) fn is_supported(version: Version) -> bool {
-    version >= FIRST_VERSION
+/// The path of the rule with that uid.
+pub(super) fn rule_path(uid: &str) -> String {
+    path(&["api", "v1", "provisioning", "alert-rules", uid])
 }
 
 /// The title of the folder for an instance's rules.
@@ -299,12 +129,12 @@ pub(super) fn provisioned(
     json!(new)
 }
 
-fn in_folder<'a>(all: &'a [Rule], folder: &'a GrafanaFolder) -> impl Iterator<Item = &'a Rule> {
+pub(super) fn in_folder<'a>(all: &'a [Rule], folder: &'a GrafanaFolder) -> impl Iterator<Item = &'a Rule> {
     all.iter().filter(|rule| rule.folder_uid == folder.uid)
 }
 
 impl Rule {
-    fn state(&self) -> ActualRule {
+    pub(super) fn state(&self) -> ActualRule {
         let RuleMark { content, fields, made_for } = self.mark();
         // Rules created through the API are managed.
         let provisioned = !matches!(self.provenance.as_str(), "" | "api");
@@ -321,14 +151,14 @@ impl Rule {
         written.and_then(|written| serde_json::from_str(written).ok()).map(read).unwrap_or_default()
     }
 
-    fn add_mark(&mut self, fields: BTreeMap<String, String>, source: &DesiredDataSource) {
+    pub(super) fn add_mark(&mut self, fields: BTreeMap<String, String>, source: &DesiredDataSource) {
         let mark =
             RuleMark { content: self.content_fingerprint(), fields: Texts(fields), made_for: Some(source.made_for()) };
         self.annotations.insert(MARK.into(), json!(json!(mark).to_string()));
     }
 
     /// Replaces the fields that clipper-metrics sets.
-    fn replace_content(&mut self, new: Self) {
+    pub(super) fn replace_content(&mut self, new: Self) {
         (self.title, self.annotations) = (new.title, new.annotations);
         self.rest.extend(new.rest);
     }
@@ -363,9 +193,9 @@ impl Grafana {
         if stack.alerts == Alerts::NotManaged {
             return Ok(AlertRulesState::NotRead);
         }
-        if self.version.get().is_some_and(|version| !is_supported(version)) {
-            let why =
-                format!("this Grafana has no API for alert rules that users can edit; {FIRST_VERSION} introduced it");
+        if !self.has(Capability::AlertRules) {
+            let first = Capability::AlertRules.since();
+            let why = format!("this Grafana has no API for alert rules that users can edit; {first} introduced it");
             return Ok(AlertRulesState::Unavailable(why));
         }
         let rules = try_join(self.alert_rule(stack, AlertRule::Latency), self.alert_rule(stack, AlertRule::Silence));
@@ -399,8 +229,7 @@ impl Grafana {
     }
 
     pub(super) async fn alert_rule(&self, stack: &Stack, rule: AlertRule) -> Result<Option<Rule>> {
-        let uid = uid(&stack.instance, rule);
-        self.get("read an alert rule", &path(&["api", "v1", "provisioning", "alert-rules", &uid])).await
+        self.get("read an alert rule", &rule_path(&uid(&stack.instance, rule))).await
     }
 
     /// The object that has the title of a missing rule or of its folder.
@@ -421,143 +250,13 @@ impl Grafana {
             ActualRule::Missing
         })
     }
-
-    /// Creates or updates the rules. An edited rule is kept unless `overwrite` is set, and a moved
-    /// rule stays in its folder. Without a given objective, the dashboard's applies.
-    ///
-    /// # Errors
-    /// [`Error::Foreign`] if another owner's object is in their place, otherwise an error from the server.
-    pub(crate) async fn save_alert_rules(
-        &self,
-        stack: &Stack,
-        objective: Option<u64>,
-        overwrite: bool,
-        moves: bool,
-    ) -> Result<()> {
-        let Some(settings) = stack.alerts.settings() else { return Ok(()) };
-        let shown = match objective {
-            Some(objective) => objective,
-            None => self.shown_objective(stack).await?,
-        };
-        let title = folder_title(&stack.instance);
-        let mut is_new = false;
-        for rule in AlertRule::ALL {
-            if self.alert_rule(stack, rule).await?.is_some() {
-                continue;
-            }
-            let Elements(all) = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
-            if let ActualRule::Clash(what) = self.in_place_of(stack, rule, &all).await? {
-                return Err(foreign(&what));
-            }
-            self.ensure_folder(&stack.instance, &title).await?;
-            let folder = self.folder(&title).await?.ok_or_else(|| self.odd("create the folder"))?;
-            let mut new = render(rule, settings, shown, &stack.instance, &stack.data_source.uid);
-            // The mark of a finished rule is set together with the group's interval.
-            new.add_mark(BTreeMap::new(), &stack.data_source);
-            (new.uid, new.folder_uid) = (uid(&stack.instance, rule), folder.uid);
-            new.rest.insert("ruleGroup".into(), json!(stack.instance));
-            new.rest.insert("orgID".into(), json!(self.organisation.get().unwrap_or(1)));
-            self.send_rule("create an alert rule", "POST", ALL_RULES, &new).await?;
-            is_new = true;
-        }
-        let folder = self.folder(&title).await?.unwrap_or_default().uid;
-        let group_path = path(&["api", "v1", "provisioning", "folder", &folder, "rule-groups", &stack.instance]);
-        let mut group: RuleGroup = match folder.as_str() {
-            // A user moved both rules.
-            "" => RuleGroup::default(),
-            _ => self.get("read the alert rules' group", &group_path).await?.unwrap_or_default(),
-        };
-        let mut changes = false;
-        for rule in AlertRule::ALL {
-            let own = uid(&stack.instance, rule);
-            let in_group = group.rules.0.iter_mut().find(|rule| rule.uid == own);
-            let mut elsewhere = match in_group {
-                Some(_) => None,
-                None => self.alert_rule(stack, rule).await?,
-            };
-            let Some(present) = in_group.or(elsewhere.as_mut()) else { continue };
-            let ActualRule::Present { edited, provisioned, fields, made_for } = present.state() else { continue };
-            let objective = objective.or_else(|| AlertSettings::objective(&fields)).unwrap_or(shown);
-            let desired = settings.fields(rule, objective);
-            let other = made_for.filter(|made_for| !made_for.is_same(&stack.data_source.made_for()));
-            if provisioned || (edited && !overwrite) || (!edited && fields == desired && other.is_none()) {
-                continue;
-            }
-            if let Some(other) = other.filter(|_| !moves) {
-                return Err(moved("save the alert rules", &other));
-            }
-            is_new |= !edited && fields.is_empty();
-            present.replace_content(render(rule, settings, objective, &stack.instance, &stack.data_source.uid));
-            present.add_mark(desired, &stack.data_source);
-            if let Some(moved) = elsewhere {
-                let place = path(&["api", "v1", "provisioning", "alert-rules", &own]);
-                self.send_rule("update an alert rule", "PUT", &place, &moved).await?;
-            } else {
-                changes = true;
-            }
-        }
-        if changes {
-            if is_new {
-                group.rest.insert("interval".into(), json!(INTERVAL));
-            }
-            self.send_rule("save the alert rules' group", "PUT", &group_path, &group).await?;
-        }
-        Ok(())
-    }
-
-    /// The objective shown by the dashboard.
-    async fn shown_objective(&self, stack: &Stack) -> Result<u64> {
-        let found = self.dashboard(&stack.dashboard.uid).await?;
-        let shown = found.and_then(|found| found.state().objective);
-        Ok(shown.unwrap_or(DesiredDashboard::DEFAULT_OBJECTIVE))
-    }
-
-    /// Removes this instance's unedited rules, and their folder if it was created for them and is empty.
-    ///
-    /// # Errors
-    /// An error from the server.
-    pub(crate) async fn delete_alert_rules(&self, stack: &Stack, moves: bool) -> Result<()> {
-        for rule in AlertRule::ALL {
-            let Some(found) = self.alert_rule(stack, rule).await? else { continue };
-            let is_own = |made_for: Option<MadeFor>| {
-                moves || made_for.is_none_or(|made_for| made_for.is_same(&stack.data_source.made_for()))
-            };
-            if let ActualRule::Present { edited: false, provisioned: false, made_for, .. } = found.state()
-                && is_own(made_for)
-            {
-                let place = path(&["api", "v1", "provisioning", "alert-rules", &found.uid]);
-                let request = Request { headers: &[EDITABLE], ..Request::new("DELETE", &place) };
-                let answer = self.send_to_organisation(request).await?;
-                self.expect_alerting("delete an alert rule", &answer)?;
-            }
-        }
-        let title = folder_title(&stack.instance);
-        match self.own_folder(&stack.instance, &title).await? {
-            Some(folder) => {
-                let Elements(all) = self.get("list the alert rules", ALL_RULES).await?.unwrap_or_default();
-                if in_folder(&all, &folder).next().is_some() { Ok(()) } else { self.delete_if_empty(&folder).await }
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn send_rule(&self, doing: &str, method: &str, path: &str, document: &impl Serialize) -> Result<()> {
-        let (headers, body) = (&[EDITABLE], Body::json(document));
-        let answer = self.send_to_organisation(Request { headers, body, ..Request::new(method, path) }).await?;
-        self.expect_alerting(doing, &answer)
-    }
-
-    fn expect_alerting(&self, doing: &str, answer: &Response) -> Result<()> {
-        match answer.status {
-            404 => Err(self.answered(doing, 404, format!("{} (Grafana's alerting may be off)", answer.message()))),
-            409 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
-            _ => self.expect_success(doing, answer),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::alert_template::content_hash;
     use super::*;
     use crate::samples;
 
@@ -621,21 +320,5 @@ mod tests {
         {
             assert!(matches!(state(&garbage), ActualRule::Present { edited: true, .. }));
         }
-    }
-
-    #[test]
-    fn durations_are_written_as_grafana_returns_them() {
-        for (seconds, text) in [(0, "0s"), (30, "30s"), (60, "1m"), (90, "1m30s"), (3_600, "1h"), (90_000, "1d1h")] {
-            assert_eq!(go_duration(seconds), text);
-        }
-    }
-
-    #[test]
-    fn the_silence_rule_covers_the_configured_time() {
-        let rule = json!(render(AlertRule::Silence, &settings(), 1, "x", "x"));
-        let query = rule["data"][0]["model"]["query"].as_str().unwrap();
-        assert!(query.contains("now() - 100s AND time <= now())"), "{query}");
-        assert_ne!(uid("x", AlertRule::Silence), uid("x", AlertRule::Latency));
-        assert!(dashboard::panel_id(LATENCY_PANEL) > 0 && dashboard::panel_id(SILENCE_PANEL) > 0);
     }
 }

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::data_source::DataSource;
+use super::versions::Capability;
 use super::{Grafana, layout};
 use crate::error::{Error, Result};
 use crate::http::Body;
 use crate::model::observed::{Catalogue, CatalogueSource};
-use crate::model::version::Version;
-
-/// From this version on, browsers show panels of first-generation plugins with their successors.
-const REPLACED_FROM: Version = Version(11, 0);
 
 /// Settings that Grafana sends to its frontend.
 #[derive(Debug, Deserialize)]
@@ -47,7 +44,7 @@ impl Grafana {
         for (id, PanelPlugin { skips_queries, aliases }) in settings.panels {
             plugins.extend(aliases.into_iter().chain([id]).map(|id| (id, !skips_queries)));
         }
-        if self.version.get().is_none_or(|version| version >= REPLACED_FROM) {
+        if self.has(Capability::ReplacedPanels) {
             for (old, new) in layout::replacements() {
                 if let (false, Some(sends_queries)) = (plugins.contains_key(old), plugins.get(new).copied()) {
                     plugins.insert(old.into(), sends_queries);

@@ -10,7 +10,7 @@ use super::Api;
 use super::dashboard_model::{DashboardModel, Templating};
 use super::json::{for_each_text, for_each_value, lenient};
 use crate::digest::fingerprint;
-use crate::model::observed::ActualDashboard;
+use crate::model::observed::{ActualDashboard, StoredVersion};
 use crate::model::stack::{DesiredDashboard, DesiredDataSource, MadeFor};
 use crate::objects_only::ObjectsOnly;
 
@@ -106,7 +106,9 @@ impl StoredDashboard {
     }
 
     pub(super) fn state(&self) -> ActualDashboard {
-        let seen = ActualDashboard { provisioned: self.meta.provisioned, ..self.head.state(&self.content) };
+        let Meta { provisioned, version, ref folder_uid, folder_id, .. } = self.meta;
+        let stored = StoredVersion { id: self.head.id, version, folder_uid: folder_uid.clone(), folder_id };
+        let seen = ActualDashboard { stored, provisioned, ..self.head.state(&self.content) };
         // An unfinished save is repeated.
         if self.is_unfinished() { ActualDashboard { edited: false, content_hash: None, ..seen } } else { seen }
     }
@@ -153,6 +155,7 @@ impl Head {
 
     fn state(&self, dashboard: &Value) -> ActualDashboard {
         ActualDashboard {
+            stored: StoredVersion::default(),
             provisioned: false,
             edited: self.differs(dashboard),
             content_hash: self.mark.as_ref().and_then(|mark| mark.edition.clone()),

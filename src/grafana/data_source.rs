@@ -4,6 +4,7 @@ use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::json::lenient;
+use super::versions::Capability;
 use super::{Api, Grafana, INFLUXDB, foreign, moved, path};
 use crate::error::{Error, Result};
 use crate::http::Body;
@@ -165,6 +166,10 @@ fn is_other_setting(name: &str) -> bool {
     OTHER_SWITCHES.contains(&name) || name.starts_with(OTHER_HEADER)
 }
 
+fn uid_path(source: &DesiredDataSource) -> String {
+    path(&["api", "datasources", "uid", &source.uid])
+}
+
 /// The number that versions before 9 expect in addresses.
 pub(super) fn numeric_id(sources: &[DataSource], uid: &str) -> Option<u64> {
     sources.iter().find(|source| source.uid == uid)?.id
@@ -185,48 +190,44 @@ impl Grafana {
     pub(super) async fn data_sources(&self) -> Result<Vec<DataSource>> {
         let doing = "list the data sources";
         match self.get_list(doing, "/api/datasources").await {
-            Err(Error::Answer { status: 403, why, .. }) if self.is_before(9) => {
+            Err(Error::Answer { status: 403, why, .. }) if !self.has(Capability::SourcesForEditors) => {
                 Err(self.answered(doing, 403, format!("{why} (before Grafana 9, only an administrator may)")))
             }
             list => list,
         }
     }
 
-    /// Creates or updates the data source. A new one becomes the default if there is none.
+    /// Creates the data source, or replaces the one that was created for `replaces`. A new one becomes the default if
+    /// there is none.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if a data source with that name or uid was not created by this instance
-    /// or is provisioned from a file, [`Error::Raced`] if another process created it meanwhile, or
-    /// if it was created for another address or database and `moves` is not set, otherwise an error
-    /// from the server.
-    pub(crate) async fn save_data_source(&self, stack: &Stack, password: Option<&Secret>, moves: bool) -> Result<()> {
-        let (desired, doing) = (&stack.data_source, "save the data source");
-        let sources = self.data_sources().await?;
-        let is_listed = match state_in(&sources, desired) {
-            DataSourceState::Foreign(what) => return Err(foreign(&what)),
-            DataSourceState::Ours { provisioned: true, .. } => return Ok(()),
-            DataSourceState::Ours { made_for, .. } if !made_for.is_same(&desired.made_for()) && !moves => {
-                return Err(moved(doing, &made_for));
+    /// [`Error::Foreign`] if another owner's data source is in its place, [`Error::Raced`] if another process created
+    /// or changed it meanwhile, otherwise an error from the server.
+    pub(crate) async fn save_data_source(
+        &self,
+        stack: &Stack,
+        password: Option<&Secret>,
+        replaces: Option<&MadeFor>,
+    ) -> Result<()> {
+        let doing = "save the data source";
+        let mut source = DataSource::new(&stack.data_source);
+        let (method, path) = match replaces {
+            None => {
+                // Grafana would make another one lose that role without a word.
+                source.is_default = !self.data_sources().await?.iter().any(|other| other.is_default);
+                ("POST", "/api/datasources".to_string())
             }
-            DataSourceState::Ours { .. } => true,
-            DataSourceState::Missing | DataSourceState::Unreadable(_) => false,
+            Some(made_for) => {
+                let present = self.replaced_data_source(doing, &stack.data_source, made_for).await?;
+                let path = match self.api() {
+                    Api::Uid => uid_path(&stack.data_source),
+                    Api::Numeric => format!("/api/datasources/{}", present.id.unwrap_or_default()),
+                };
+                source.is_default = present.is_default;
+                source.keep_settings(present, stack.may_have_proxy());
+                ("PUT", path)
+            }
         };
-        let by_uid = path(&["api", "datasources", "uid", &desired.uid]);
-        // The list omits fields that a save without them would reset.
-        let present: Option<DataSource> =
-            if is_listed { self.get("read the data source", &by_uid).await? } else { None };
-        let (method, path) = match (&present, self.api()) {
-            (None, _) => ("POST", "/api/datasources".to_string()),
-            (Some(_), Api::Uid) => ("PUT", by_uid),
-            (Some(source), Api::Numeric) => ("PUT", format!("/api/datasources/{}", source.id.unwrap_or_default())),
-        };
-        let mut source = DataSource::new(desired);
-        source.is_default = present
-            .as_ref()
-            .map_or_else(|| !sources.iter().any(|other| other.is_default), |present| present.is_default);
-        if let Some(present) = present {
-            source.keep_settings(present, stack.may_have_proxy());
-        }
         let secure_json_data = password.map(|password| json!({"password": password.reveal()}));
         let body = Body::json(&DataSourceSave { source: &source, secure_json_data });
         let answer = self.send(doing, method, &path, body).await?;
@@ -236,14 +237,36 @@ impl Grafana {
         }
     }
 
-    /// Deletes the data source, if this instance created it for the stack's address and database.
+    /// The data source with all its fields: the list omits some that a save without them would reset. Grafana compares
+    /// no version, so its owner is checked again.
+    async fn replaced_data_source(
+        &self,
+        doing: &str,
+        desired: &DesiredDataSource,
+        made_for: &MadeFor,
+    ) -> Result<DataSource> {
+        let raced = |why: &str| Error::Raced { doing: doing.into(), why: why.into() };
+        let present: DataSource = self
+            .get("read the data source", &uid_path(desired))
+            .await?
+            .ok_or_else(|| raced("another process has deleted it"))?;
+        match present.state(desired) {
+            DataSourceState::Foreign(what) => Err(foreign(&what)),
+            DataSourceState::Ours { provisioned: true, .. } => Err(raced("a file provides it now")),
+            DataSourceState::Ours { made_for: other, .. } if !other.is_same(made_for) => Err(moved(doing, &other)),
+            _ => Ok(present),
+        }
+    }
+
+    /// Deletes the data source, unless another process has changed it since it was observed: Grafana compares no
+    /// version.
     ///
     /// # Errors
     /// An error from the server.
     pub(crate) async fn delete_data_source(&self, desired: &DesiredDataSource) -> Result<()> {
         match state_in(&self.data_sources().await?, desired) {
             DataSourceState::Ours { provisioned: false, made_for, .. } if made_for.is_same(&desired.made_for()) => {
-                self.delete("delete the data source", &path(&["api", "datasources", "uid", &desired.uid])).await
+                self.delete("delete the data source", &uid_path(desired)).await
             }
             _ => Ok(()),
         }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::{Api, Grafana, QueryAnswer, numeric_id};
 use crate::error::{Error, Result};
-use crate::model::container_config::ContainerConfig;
-use crate::model::observed::Query;
+use crate::model::hints;
+use crate::model::observed::{Query, QueryFault};
 use crate::model::stack::{DesiredDataSource, EngineLocation, Secret, Stack};
 use crate::model::text::excerpt;
 
@@ -54,21 +54,21 @@ impl Grafana {
                 Query::Failing(why) => why,
                 Query::Unasked => "the data source does not exist".into(),
             };
-            refused_since = is_refused(&why).then(|| refused_since.unwrap_or_else(Instant::now));
+            let fault = QueryFault::of(&why);
+            refused_since = (fault == QueryFault::Refused).then(|| refused_since.unwrap_or_else(Instant::now));
             let is_shut =
-                refused_since.is_some_and(|since| is_on_their_machine(desired) && since.elapsed() > REFUSED_TIMEOUT);
-            let hopeless = saves > 0 && (is_permanent(&why) || is_shut);
+                refused_since.is_some_and(|since| desired.is_on_engines_host() && since.elapsed() > REFUSED_TIMEOUT);
+            let hopeless = saves > 0 && (fault == QueryFault::Permanent || is_shut);
             if hopeless || Instant::now() >= deadline {
                 let reaches_loopback = cfg!(target_os = "macos") && stack.engine == EngineLocation::Here;
-                let hint = way_to_influxdb(desired, &why, reaches_loopback);
                 return Err(Error::NotConverged {
                     rest: format!("Grafana cannot query database {} at {}: {why}", desired.database, desired.url),
                     after: Some(started.elapsed()),
-                    hint,
+                    hint: hints::way_to_influxdb(desired, fault, reaches_loopback),
                 });
             }
             if saved.elapsed() > BETWEEN_SAVES && saves < MAX_SAVES {
-                self.save_data_source(stack, password, false).await?;
+                self.save_data_source(stack, password, Some(&desired.made_for())).await?;
                 saved = Instant::now();
                 saves += 1;
             }
@@ -77,45 +77,19 @@ impl Grafana {
     }
 }
 
-/// Whether waiting cannot help: the name of InfluxDB's host is unknown, or its login is rejected.
-/// Grafana's answers contain the reason only as text.
-fn is_permanent(why: &str) -> bool {
-    let why = why.to_lowercase();
-    ["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]
-        .iter()
-        .any(|phrase| why.contains(phrase))
-}
-
-/// Whether the connection was refused. Grafana before 10 uses other words, so the wait lasts until
-/// the deadline.
-fn is_refused(why: &str) -> bool {
-    why.to_lowercase().contains("connection refused")
-}
-
-/// Whether the data source's address is the name of the engine's host inside containers.
-fn is_on_their_machine(source: &DesiredDataSource) -> bool {
-    let authority = source.url.split_once("://").map_or("", |(_, rest)| rest);
-    authority.split([':', '/']).next() == Some(ContainerConfig::HOST_NAME)
-}
-
-/// The hint if Grafana cannot query InfluxDB. `reaches_loopback` is set where containers reach servers on the loopback of
-/// the engine's host: the engines of macOS forward the host's name to it.
-fn way_to_influxdb(source: &DesiredDataSource, why: &str, reaches_loopback: bool) -> String {
-    let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
-    if !is_on_their_machine(source) || is_permanent(why) {
-        return give.into();
+impl QueryFault {
+    /// Grafana's answers contain the reason only as text. Grafana before 10 uses other words for a refused connection.
+    fn of(why: &str) -> Self {
+        let why = why.to_lowercase();
+        let has = |phrases: &[&str]| phrases.iter().any(|phrase| why.contains(phrase));
+        if has(&["no such host", "server misbehaving", "authorization failed", "unable to parse authentication"]) {
+            Self::Permanent
+        } else if has(&["connection refused"]) {
+            Self::Refused
+        } else {
+            Self::Other
+        }
     }
-    if is_refused(why) && reaches_loopback {
-        return format!("check that InfluxDB runs on this machine and listens on that port of 127.0.0.1, or {give}");
-    }
-    if is_refused(why) {
-        return format!(
-            "a container cannot reach a server that listens on loopback only: let InfluxDB listen on another address \
-             (bind-address under [http] in influxdb.conf), where every host that reaches that address can read and \
-             write metrics, or {give}"
-        );
-    }
-    format!("check that no firewall blocks containers from this machine's ports, or {give}")
 }
 
 /// The meaning of an answer to the query.
@@ -144,23 +118,16 @@ mod tests {
 
     use super::super::json::read;
     use super::*;
-    use crate::samples;
 
     #[test]
-    fn the_hint_depends_on_the_failure() {
-        let source = |url: &str| DesiredDataSource { url: url.into(), ..samples::data_source() };
-        let theirs = source("http://host.docker.internal:8086");
-        let refused = "dial tcp 172.17.0.1:8086: connect: Connection refused";
-        assert!(is_refused(refused) && !is_refused("i/o timeout"));
-        assert!(way_to_influxdb(&theirs, refused, false).contains("bind-address"));
-        assert!(way_to_influxdb(&theirs, refused, true).contains("runs on this machine and listens"));
-        assert!(way_to_influxdb(&theirs, "i/o timeout", false).contains("firewall"));
-        for (url, why) in [
-            ("http://host.docker.internal:8086", "authorization failed"),
-            ("http://influxdb:8086", refused),
-            ("http://my.host.docker.internal.example:8086", refused),
+    fn the_cause_is_recognized_by_grafanas_words() {
+        for (why, fault) in [
+            ("dial tcp 172.17.0.1:8086: connect: Connection refused", QueryFault::Refused),
+            ("authorization failed", QueryFault::Permanent),
+            ("dial tcp: lookup influxdb: no such host", QueryFault::Permanent),
+            ("i/o timeout", QueryFault::Other),
         ] {
-            assert!(way_to_influxdb(&source(url), why, false).starts_with("set --data-source-url"), "{url} {why}");
+            assert_eq!(QueryFault::of(why), fault, "{why}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! The client of Grafana's HTTP API, 7.5 to 13: data source, dashboards, alert rules, organisation,
 //! folder and home page, and the queries of panels.
 
-pub(crate) mod alerts;
+mod alert_changes;
+pub(crate) mod alert_template;
+mod alerts;
 mod catalogue;
 pub mod dashboard;
 mod dashboard_model;
@@ -21,21 +23,23 @@ mod time_range;
 pub(crate) mod user_dashboard;
 mod variable_queries;
 mod variables;
+mod versions;
 
 use std::cell::Cell;
 use std::time::Duration;
 
-use futures_util::future::{try_join, try_join_all, try_join5};
+use futures_util::future::try_join5;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use self::dashboard::StoredDashboard;
 use self::data_source::{numeric_id, state_in};
 pub use self::health_query::classify;
 use self::json::{Elements, lenient};
 pub(crate) use self::organisation::{Choice, FormLogin};
 pub(crate) use self::queries::QueryAnswer;
+pub use self::versions::Api;
+use self::versions::Capability;
 use crate::error::{Error, ForeignObject, Result};
 use crate::http::{Body, Http, Request, Response, escaped};
 use crate::model::observed::{
@@ -43,7 +47,7 @@ use crate::model::observed::{
     ServerResponse, Unreadable,
 };
 use crate::model::role::Role;
-use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Secret, Stack};
+use crate::model::stack::{MadeFor, Secret, Stack};
 use crate::model::text::printable;
 use crate::model::version::Version;
 
@@ -51,29 +55,6 @@ use crate::model::version::Version;
 const HEALTH: &str = "/api/health";
 /// An attempt whose failure does not matter.
 const READ_PREFERENCES: &str = "read the preferences";
-/// How a version of Grafana addresses resources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Api {
-    /// Up to 8: by number; panels query through the proxy.
-    Numeric,
-    /// From 9 on: by uid; panels query through `/api/ds/query`. Version 13 no longer has numbers.
-    Uid,
-}
-
-impl Api {
-    /// The API of a version, or the newest one if the version is unknown.
-    fn of(version: Option<Version>) -> Self {
-        if version.is_some_and(|version| version < Version(9, 0)) { Self::Numeric } else { Self::Uid }
-    }
-
-    /// The value with which a dashboard refers to a data source.
-    fn reference(self, source: &DesiredDataSource) -> &str {
-        match self {
-            Self::Numeric => &source.name,
-            Self::Uid => &source.uid,
-        }
-    }
-}
 
 /// The type of InfluxDB's data source.
 const INFLUXDB: &str = "influxdb";
@@ -158,15 +139,15 @@ impl Grafana {
         Api::of(self.version.get())
     }
 
-    fn is_before(&self, major: u64) -> bool {
-        self.version.get().is_some_and(|version| version < Version(major, 0))
+    fn has(&self, capability: Capability) -> bool {
+        capability.is_in(self.version.get())
     }
 
     /// Reads the server's content. If the login is rejected, no second request is sent with it.
     /// While InfluxDB does not run, no query is sent: its host name does not resolve then, and a
     /// name server can take long to answer that.
     pub(crate) async fn observe(&self, stack: &Stack, influxdb_runs: bool) -> ServerResponse<GrafanaState> {
-        match self.stored(stack, influxdb_runs).await {
+        match self.state(stack, influxdb_runs).await {
             Ok(seen) => ServerResponse::Answering(seen),
             Err(Error::Refused { message, .. }) => ServerResponse::Refusing(message),
             Err(Error::Answer { status: 403, why, doing, .. }) => ServerResponse::Refusing(format!(
@@ -176,7 +157,7 @@ impl Grafana {
         }
     }
 
-    async fn stored(&self, stack: &Stack, influxdb_runs: bool) -> Result<GrafanaState> {
+    async fn state(&self, stack: &Stack, influxdb_runs: bool) -> Result<GrafanaState> {
         let organisation = self.enter(stack.organisation.as_deref()).await?;
         if organisation != OrganisationState::Present {
             return Ok(GrafanaState {
@@ -226,39 +207,8 @@ impl Grafana {
         Ok(GrafanaState { organisation, folder, data_source, dashboard, user_dashboards, alerts, query, catalogue })
     }
 
-    /// Detects other owners' objects in the place of the data source or a dashboard before anything
-    /// is written; returns the existing dashboard. The first save checks all places.
-    async fn expect_no_clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<StoredDashboard>> {
-        let looks_at = |other: &DashboardId| id == DashboardId::Bundled || *other == id;
-        let dashboards = try_join_all(stack.dashboards().filter(looks_at).map(async |other| {
-            let (uid, ..) = stack.dashboard_identity(other);
-            let found = async {
-                let found = self.dashboard(uid).await?;
-                let seen = self.judge_dashboard(stack, other, found.as_ref()).await?;
-                Ok((other, found, seen))
-            };
-            match found.await {
-                // A different dashboard that cannot be read does not prevent this save.
-                Err(Error::Answer { .. }) if other != id => Ok((other, None, DashboardState::Missing)),
-                found => found,
-            }
-        }));
-        let (sources, dashboards) = try_join(self.data_sources(), dashboards).await?;
-        if let DataSourceState::Foreign(what) = state_in(&sources, &stack.data_source) {
-            return Err(foreign(&what));
-        }
-        let clash = dashboards.iter().find_map(|(_, _, seen)| match seen {
-            DashboardState::Clash { what, .. } => Some(what),
-            _ => None,
-        });
-        if let Some(what) = clash {
-            return Err(foreign(what));
-        }
-        Ok(dashboards.into_iter().find(|(other, ..)| *other == id).and_then(|(_, found, _)| found))
-    }
-
-    /// Makes the dashboard the organisation's home page, unless it has one. If the account may not
-    /// do that, a note says so and nothing changes.
+    /// Makes the dashboard the organisation's home page, unless it has one: Grafana would replace it without a word. If
+    /// the account may not do that, a note says so and nothing changes.
     ///
     /// # Errors
     /// [`Error::Http`] or [`Error::Answer`] if it fails for another reason.

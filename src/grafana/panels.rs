@@ -20,16 +20,13 @@ use super::queries::QueryFailure;
 use super::time_range::{Calendar, Range};
 use super::variable_queries::refers;
 use super::variables::{Dialect, Variables};
+use super::versions::Capability;
 use crate::error::Result;
 use crate::http::Body;
 use crate::model::diagnosis::{PanelAnswer, PanelContent, SourceFault, VariableAnswer, VariableContent};
-use crate::model::version::Version;
 
 /// The number of panels queried at the same time.
 const AT_ONCE: usize = 6;
-/// From this version on, the server sends panels' queries to InfluxDB; before, browsers sent them
-/// through Grafana's proxy.
-const BACKEND_FROM: Version = Version(10, 3);
 
 /// The results of opening the stored dashboard.
 #[derive(Debug)]
@@ -163,7 +160,7 @@ impl Grafana {
 
     /// How this version's data source writes variables.
     fn dialect(&self) -> Dialect {
-        if self.version.get().is_some_and(|version| version < BACKEND_FROM) { Dialect::ByKind } else { Dialect::ByUse }
+        if self.has(Capability::ServerSideQueries) { Dialect::ByUse } else { Dialect::ByKind }
     }
 
     /// The failing data sources among those with failed queries: those that do not answer the simplest query either. A

@@ -10,6 +10,7 @@ use super::dashboard::StoredDashboard;
 use super::data_source::DataSource;
 use super::json::for_each_text;
 use super::organisation::Organisation;
+use super::versions::Capability;
 use super::{Api, Grafana, alerts, dashboard, user_dashboard};
 use crate::error::{Error, Result};
 use crate::model::alerts::AlertRule;
@@ -116,7 +117,7 @@ impl Grafana {
             let seen = self.judge_dashboard(stack, id, found.as_ref()).await?;
             Ok(found.filter(|_| matches!(seen, Seen::Present(_))))
         }));
-        let has_rules = stack.alerts.settings().is_some() && self.version.get().is_none_or(alerts::is_supported);
+        let has_rules = stack.alerts.settings().is_some() && self.has(Capability::AlertRules);
         let rules = try_join_all(
             AlertRule::ALL.into_iter().map(
                 async |rule| {
@@ -319,11 +320,11 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
     let Some(settings) = stack.alerts.settings() else {
         return Ok(deleted_rules(stack, purpose, present.organisation));
     };
-    if let Some(version) = purpose.version.filter(|version| !alerts::is_supported(*version)) {
+    if let Some(version) = purpose.version.filter(|_| !Capability::AlertRules.is_in(purpose.version)) {
         return Err(Error::usage(
             format!(
                 "alert rules are not exported for Grafana {version}, which supports them from {} on",
-                alerts::FIRST_VERSION
+                Capability::AlertRules.since()
             ),
             "omit --alerts",
         ));
@@ -352,7 +353,7 @@ fn alert_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, present: &Grafan
 
 /// The file that deletes the instance's provisioned rules; harmless if there are none.
 fn deleted_rules(stack: &Stack, purpose: &ProvisioningTarget<'_>, organisation: u64) -> Option<Value> {
-    if !purpose.deletes_rules || purpose.version.is_some_and(|version| !alerts::is_supported(version)) {
+    if !purpose.deletes_rules || !Capability::AlertRules.is_in(purpose.version) {
         return None;
     }
     let organisations = [organisation].into_iter().chain(earlier_organisations(purpose, organisation));

@@ -8,11 +8,10 @@ use serde_json::json;
 use super::dashboard::{Meta, StoredDashboard};
 use super::json::{Elements, Texts, lenient};
 use super::organisation::Organisation;
+use super::versions::DASHBOARD_API_V2;
 use super::{Grafana, path};
 use crate::error::Result;
 
-/// The API versions that return them; Grafana 12 has the first, 13 has both.
-const VERSIONS: [&str; 2] = ["v2beta1", "v2"];
 /// The annotation with a dashboard's number.
 const NUMBER: &str = "grafana.app/deprecatedInternalID";
 /// The annotation with the uid of its folder.
@@ -56,7 +55,7 @@ impl Grafana {
             1 => "default".to_string(),
             id => format!("org-{id}"),
         };
-        for version in VERSIONS {
+        for version in DASHBOARD_API_V2 {
             let place = ["apis", "dashboard.grafana.app", version, "namespaces", &namespace, "dashboards", uid];
             if let Some(found) = self.get::<V2Dashboard>("read the dashboard in schema v2", &path(&place)).await? {
                 return Ok(Some(found.into()));

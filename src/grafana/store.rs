@@ -6,21 +6,13 @@ use serde_json::{Value, json};
 
 use super::dashboard::StoredDashboard;
 use super::json::{Elements, lenient};
-use super::{Api, Grafana, dashboard, foreign, moved, or_unreadable, path, user_dashboard};
+use super::versions::Capability;
+use super::{Api, Grafana, dashboard, foreign, or_unreadable, path, user_dashboard};
 use crate::digest::fingerprint;
 use crate::error::{Error, Result};
 use crate::http::{Body, Response, escaped};
-use crate::model::observed::{DashboardState, FolderState};
+use crate::model::observed::{ActualDashboard, DashboardState, FolderState};
 use crate::model::stack::{DashboardId, Stack};
-
-/// Before this version, a folder and its dashboards must have different titles; for untested
-/// versions in between, the answer to a save decides.
-const TITLES_CLASH_BEFORE: u64 = 10;
-
-/// From this version on, the content of a folder is listed by the folder's uid.
-const FOLDERS_BY_UID: u64 = 11;
-/// The first version with library panels.
-const LIBRARY_PANELS_FROM: u64 = 8;
 
 lenient! {
     /// A folder of dashboards.
@@ -119,7 +111,7 @@ impl Grafana {
     /// An object that has the uid or the title of a missing dashboard, and whether it has the uid.
     async fn clash(&self, stack: &Stack, id: DashboardId) -> Result<Option<(String, bool)>> {
         let (uid, title, _) = stack.dashboard_identity(id);
-        if !self.is_before(TITLES_CLASH_BEFORE) {
+        if self.has(Capability::EqualTitles) {
             let folder: Option<GrafanaFolder> =
                 self.get("look for a folder of that uid", &path(&["api", "folders", uid])).await?;
             return Ok(folder.map(|folder| (folder_with_uid(&folder.title, uid), true)));
@@ -161,10 +153,9 @@ impl Grafana {
         }
     }
 
-    /// Creates or updates a dashboard. An existing one stays in its folder, and is replaced only if
-    /// it has not changed since it was read: with Grafana's `overwrite`, a dashboard of the same
-    /// title could be replaced. On a `fresh` server nothing is read first, and Grafana itself
-    /// refuses to replace existing objects.
+    /// Creates a dashboard, or replaces an observed one, which stays in its folder. Grafana rejects the save if another
+    /// one came first: with Grafana's `overwrite`, even a dashboard of the same title could be replaced. On a `fresh`
+    /// server no object was observed.
     ///
     /// # Errors
     /// [`Error::Foreign`] if another owner's object is in its place, [`Error::Raced`] if another
@@ -173,48 +164,11 @@ impl Grafana {
         &self,
         stack: &Stack,
         id: DashboardId,
-        overwrite: bool,
+        replaces: Option<&ActualDashboard>,
         fresh: bool,
-        moves: bool,
     ) -> Result<()> {
         let doing = "save the dashboard";
-        let present = if fresh { None } else { self.expect_no_clash(stack, id).await? };
-        let carried = present.as_ref().map(StoredDashboard::state);
-        if carried.as_ref().is_some_and(|seen| seen.provisioned || (seen.edited && !overwrite)) {
-            // Another process saved or provisioned it in the meantime.
-            return Ok(());
-        }
-        let made_for = carried.as_ref().and_then(|seen| seen.made_for.as_ref());
-        if let Some(other) = made_for.filter(|made_for| !made_for.is_same(&stack.data_source.made_for()) && !moves) {
-            return Err(moved(doing, other));
-        }
-        let source = &stack.data_source;
-        let mut dashboard = match id {
-            DashboardId::Bundled => dashboard::render(&stack.dashboard, source, carried.as_ref(), self.api()),
-            DashboardId::User(index) => {
-                user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
-            }
-        };
-        let replaced = present.as_ref().and_then(|present| present.meta.version);
-        let (folder_uid, folder_id) = match (present, &stack.folder) {
-            (Some(StoredDashboard { meta, head, .. }), _) => {
-                (dashboard["id"], dashboard["version"]) = (json!(head.id), json!(replaced));
-                (meta.folder_uid, meta.folder_id)
-            }
-            (None, Some(title)) => {
-                self.folder(title).await?.map(|folder| (Some(folder.uid), folder.id)).unwrap_or_default()
-            }
-            (None, None) => (None, None),
-        };
-        dashboard::note_save(&mut dashboard, replaced, jiff::Timestamp::now());
-        let is_numeric = self.api() == Api::Numeric;
-        let body = DashboardSave {
-            overwrite: false,
-            message: "clipper-metrics",
-            folder_uid: folder_uid.filter(|_| !is_numeric),
-            folder_id: folder_id.filter(|_| is_numeric),
-            dashboard,
-        };
+        let body = self.dashboard_save(stack, id, replaces).await?;
         let answer = self.send_dashboard(doing, &body).await?;
         match answer.status {
             // A title that is taken stays taken.
@@ -222,16 +176,55 @@ impl Grafana {
                 let (_, title, _) = stack.dashboard_identity(id);
                 Err(foreign(&format!("another dashboard called {title:?} in the same folder")))
             }
-            // On a new server nothing was read first, so the next observation finds the conflicting object.
+            // The next observation finds the conflicting object.
             400..=499 if fresh && answer.status != 403 => {
                 Err(Error::Raced { doing: doing.into(), why: answer.message() })
             }
-            409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
+            // Another process saved it, or deleted it.
+            404 if replaces.is_none() => self.expect_success(doing, &answer),
+            404 | 409 | 412 => Err(Error::Raced { doing: doing.into(), why: answer.message() }),
             _ => {
                 self.expect_success(doing, &answer)?;
                 self.note_what_was_stored(doing, stack.dashboard_identity(id).0, body, &answer.json()).await
             }
         }
+    }
+
+    /// The document to save, with the version that it replaces. The number of a new folder is known only after its
+    /// creation.
+    async fn dashboard_save(
+        &self,
+        stack: &Stack,
+        id: DashboardId,
+        replaces: Option<&ActualDashboard>,
+    ) -> Result<DashboardSave> {
+        let source = &stack.data_source;
+        let mut dashboard = match id {
+            DashboardId::Bundled => dashboard::render(&stack.dashboard, source, replaces, self.api()),
+            DashboardId::User(index) => {
+                user_dashboard::render(&stack.user_dashboards[index], &stack.instance, source, self.api())
+            }
+        };
+        let (folder_uid, folder_id) = match (replaces, &stack.folder) {
+            (Some(ActualDashboard { stored, .. }), _) => {
+                (dashboard["id"], dashboard["version"]) = (json!(stored.id), json!(stored.version));
+                (stored.folder_uid.clone(), stored.folder_id)
+            }
+            (None, Some(title)) => {
+                self.folder(title).await?.map(|folder| (Some(folder.uid), folder.id)).unwrap_or_default()
+            }
+            (None, None) => (None, None),
+        };
+        let replaced = replaces.and_then(|actual| actual.stored.version);
+        dashboard::note_save(&mut dashboard, replaced, jiff::Timestamp::now());
+        let is_numeric = self.api() == Api::Numeric;
+        Ok(DashboardSave {
+            overwrite: false,
+            message: "clipper-metrics",
+            folder_uid: folder_uid.filter(|_| !is_numeric),
+            folder_id: folder_id.filter(|_| is_numeric),
+            dashboard,
+        })
     }
 
     /// If Grafana changed a dashboard while storing it, saves it again with the fingerprint of the stored content. Changes
@@ -270,7 +263,7 @@ impl Grafana {
 
     /// Whether a dashboard has the title, and this version allows no folder with the same title.
     pub(super) async fn is_title_taken(&self, title: &str) -> Result<bool> {
-        if !self.is_before(TITLES_CLASH_BEFORE) {
+        if self.has(Capability::EqualTitles) {
             return Ok(false);
         }
         let slug = slug(title);
@@ -281,25 +274,11 @@ impl Grafana {
             .any(|hit| hit.kind == SearchHit::DASHBOARD && hit.folder_uid.is_empty() && self::slug(&hit.title) == slug))
     }
 
-    /// Creates the folder unless it exists, under a uid of its own: the instance's name is the dashboard's uid.
+    /// Creates a folder under a uid of its own: the instance's name is the dashboard's uid.
     ///
     /// # Errors
-    /// [`Error::Foreign`] if another owner's object is in the place of a later step, otherwise an
-    /// error from the server.
-    pub(crate) async fn create_folder(&self, stack: &Stack) -> Result<()> {
-        let title = stack.folder.as_deref().unwrap_or_default();
-        if self.folder(title).await?.is_some() {
-            return Ok(());
-        }
-        self.expect_no_clash(stack, DashboardId::Bundled).await?;
-        self.ensure_folder(&stack.instance, title).await
-    }
-
-    /// Creates a folder with that title unless it exists.
-    pub(super) async fn ensure_folder(&self, instance: &str, title: &str) -> Result<()> {
-        if self.folder(title).await?.is_some() {
-            return Ok(());
-        }
+    /// An error from the server.
+    pub(crate) async fn create_folder(&self, instance: &str, title: &str) -> Result<()> {
         let doing = "create the folder";
         let body = Body::json(&json!({"title": title, "uid": folder_uid(instance, title)}));
         let answer = self.send(doing, "POST", "/api/folders", body).await?;
@@ -314,7 +293,8 @@ impl Grafana {
         }
     }
 
-    /// Deletes an unedited dashboard; one that was edited meanwhile is kept.
+    /// Deletes an unedited dashboard. Grafana compares no version, so it is read again, and kept if it was edited
+    /// meanwhile.
     ///
     /// # Errors
     /// An error from the server.
@@ -332,9 +312,8 @@ impl Grafana {
     ///
     /// # Errors
     /// An error from the server.
-    pub(crate) async fn delete_folder(&self, stack: &Stack) -> Result<()> {
-        let Some(title) = &stack.folder else { return Ok(()) };
-        match self.own_folder(&stack.instance, title).await? {
+    pub(crate) async fn delete_folder(&self, instance: &str, title: &str) -> Result<()> {
+        match self.own_folder(instance, title).await? {
             Some(folder) => self.delete_if_empty(&folder).await,
             None => Ok(()),
         }
@@ -359,7 +338,9 @@ impl Grafana {
     async fn is_empty_folder(&self, folder: &GrafanaFolder) -> Result<bool> {
         let uid = escaped(&folder.uid);
         let (of_dashboards, of_panels) = match folder.id {
-            _ if !self.is_before(FOLDERS_BY_UID) => (format!("folderUIDs={uid}"), format!("folderFilterUIDs={uid}")),
+            _ if self.has(Capability::FolderContentByUid) => {
+                (format!("folderUIDs={uid}"), format!("folderFilterUIDs={uid}"))
+            }
             Some(id) => (format!("folderIds={id}"), format!("folderFilter={id}")),
             // Grafana would look into the folder General.
             None => return Ok(false),
@@ -370,7 +351,7 @@ impl Grafana {
         if inside.is_none_or(|inside| !inside.is_empty()) {
             return Ok(false);
         }
-        if self.is_before(LIBRARY_PANELS_FROM) {
+        if !self.has(Capability::LibraryPanels) {
             return Ok(true);
         }
         let library: Option<LibraryPanels> =

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::observed::ActualRule;
+
 /// The unit after the objective.
 const MICROS: &str = " µs";
 
@@ -29,7 +31,7 @@ impl Alerts {
 }
 
 /// The settings of the alert rules.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AlertSettings {
     /// How long a p99 must stay above the objective.
     pub latency_after: Duration,
@@ -45,6 +47,23 @@ pub enum AlertRule {
     Latency,
     /// A model that used to report has stopped.
     Silence,
+}
+
+/// Alert rules to save.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AlertRules {
+    pub settings: AlertSettings,
+    pub rules: Vec<NewRule>,
+}
+
+/// An alert rule to save.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NewRule {
+    pub rule: AlertRule,
+    /// The latency objective in microseconds.
+    pub objective: u64,
+    /// The rule that it replaces, as observed; a missing one is created.
+    pub replaces: ActualRule,
 }
 
 impl AlertRule {

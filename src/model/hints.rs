@@ -2,10 +2,10 @@
 
 use super::alerts::Alerts;
 use super::invocation::{shell_word, typed_option};
-use super::observed::{Catalogue, Observed, Unreadable};
+use super::observed::{Catalogue, Observed, QueryFault, Unreadable};
 use super::plan::{Blocker, Finding, Item, Plan, Resource};
 use super::role::Role;
-use super::stack::{DesiredUserDashboard, Need, NeededObject, Stack};
+use super::stack::{DesiredDataSource, DesiredUserDashboard, Need, NeededObject, Stack};
 use super::status::UserDashboardStatus;
 use super::upgrade::UpgradeState;
 
@@ -122,6 +122,25 @@ pub(crate) fn missing_plugin(kind: &str) -> String {
     )
 }
 
+/// The hint if Grafana cannot query InfluxDB. `reaches_loopback` is set where containers reach servers on the loopback of
+/// the engine's host: the engines of macOS forward the host's name to it.
+pub(crate) fn way_to_influxdb(source: &DesiredDataSource, fault: QueryFault, reaches_loopback: bool) -> String {
+    let give = "set --data-source-url to InfluxDB's address as Grafana's server sees it";
+    match fault {
+        _ if !source.is_on_engines_host() => give.into(),
+        QueryFault::Permanent => give.into(),
+        QueryFault::Refused if reaches_loopback => {
+            format!("check that InfluxDB runs on this machine and listens on that port of 127.0.0.1, or {give}")
+        }
+        QueryFault::Refused => format!(
+            "a container cannot reach a server that listens on loopback only: let InfluxDB listen on another address \
+             (bind-address under [http] in influxdb.conf), where every host that reaches that address can read and \
+             write metrics, or {give}"
+        ),
+        QueryFault::Other => format!("check that no firewall blocks containers from this machine's ports, or {give}"),
+    }
+}
+
 /// A sentence for each object that is kept although it is not needed.
 pub(crate) fn kept(plan: &Plan) -> impl Iterator<Item = String> + '_ {
     plan.kept().map(|kept| format!("{}; {}", kept.why, kept.hint))
@@ -145,4 +164,27 @@ pub(crate) fn refused_image(stack: &Stack) -> Option<String> {
     let refused = stack.refused_image.as_ref()?;
     let again = stack.command(&format!("up --grafana-image {refused}"));
     Some(format!("Grafana's image {refused} failed and is not used; `{again}` tries it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples;
+
+    #[test]
+    fn the_way_to_influxdb_depends_on_the_fault() {
+        let source = |url: &str| DesiredDataSource { url: url.into(), ..samples::data_source() };
+        let theirs = source("http://host.docker.internal:8086");
+        assert!(way_to_influxdb(&theirs, QueryFault::Refused, false).contains("bind-address"));
+        assert!(way_to_influxdb(&theirs, QueryFault::Refused, true).contains("runs on this machine and listens"));
+        assert!(way_to_influxdb(&theirs, QueryFault::Other, false).contains("firewall"));
+        for (url, fault) in [
+            ("http://host.docker.internal:8086", QueryFault::Permanent),
+            ("http://influxdb:8086", QueryFault::Refused),
+            ("http://my.host.docker.internal.example:8086", QueryFault::Refused),
+        ] {
+            let hint = way_to_influxdb(&source(url), fault, false);
+            assert!(hint.starts_with("set --data-source-url"), "{url} {fault:?}");
+        }
+    }
 }

@@ -565,8 +565,9 @@ pub enum DashboardState {
 }
 
 /// An existing dashboard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ActualDashboard {
+    pub stored: StoredVersion,
     /// Whether its content differs from the saved version, or it lacks the mark.
     pub edited: bool,
     /// Whether it is provisioned from a file and cannot be saved.
@@ -580,6 +581,16 @@ pub struct ActualDashboard {
     /// The target it was created for; unknown if an older version of this program created it or a
     /// user saved it.
     pub made_for: Option<MadeFor>,
+}
+
+/// The version of a dashboard that was read, and its folder. A save names them, so that Grafana rejects it if another
+/// save came first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct StoredVersion {
+    pub id: Option<u64>,
+    pub version: Option<u64>,
+    pub folder_uid: Option<String>,
+    pub folder_id: Option<u64>,
 }
 
 /// The instance's alert rules in Grafana.
@@ -614,7 +625,7 @@ impl ActualAlerts {
 }
 
 /// One alert rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ActualRule {
     /// It does not exist, and nothing prevents its creation.
     Missing,
@@ -631,6 +642,16 @@ pub enum ActualRule {
         /// The target it was created for; unknown if an older version of this program created it.
         made_for: Option<MadeFor>,
     },
+}
+
+/// The reason why Grafana cannot query InfluxDB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueryFault {
+    /// Waiting cannot help: the name of InfluxDB's host is unknown, or its login is rejected.
+    Permanent,
+    /// InfluxDB's host refuses the connection.
+    Refused,
+    Other,
 }
 
 /// The result of a query through Grafana's data source.

@@ -453,7 +453,7 @@ pub struct DesiredDataSource {
 }
 
 /// The InfluxDB and database that an object in Grafana was created for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
 pub struct MadeFor {
     /// InfluxDB's address as Grafana's server reaches it.
     pub url: String,
@@ -497,6 +497,13 @@ impl DesiredDataSource {
     #[must_use]
     pub fn made_for(&self) -> MadeFor {
         MadeFor { url: self.url.clone(), database: self.database.clone(), machine: self.machine.clone() }
+    }
+
+    /// Whether its address is the name of the engine's host inside containers.
+    #[must_use]
+    pub(crate) fn is_on_engines_host(&self) -> bool {
+        let authority = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        authority.split([':', '/']).next() == Some(ContainerConfig::HOST_NAME)
     }
 
     /// The shortest useful interval of a query: Clipper reports every 15 s.

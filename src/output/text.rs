@@ -143,7 +143,7 @@ fn notes(status: &Status) -> Vec<String> {
             status.commands.give_password
         ));
     }
-    if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules { .. })) {
+    if executed.iter().any(|done| matches!(done.step, Step::SaveAlertRules(_))) {
         notes.push(format!(
             "Grafana's notification policies choose who receives alerts: add a contact point at {}/alerting/notifications",
             status.servers.grafana.url
@@ -176,7 +176,7 @@ fn down(status: &Status, options: RenderOptions) -> String {
     let executed = executed(status);
     let mut layout = Layout::new(options.width);
     let is_object =
-        |step: &Step| matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules { .. });
+        |step: &Step| matches!(step, Step::DeleteDashboard(_) | Step::DeleteDataSource | Step::DeleteAlertRules(_));
     let removed = executed.iter().filter(|done| is_object(&done.step)).map(|done| format!("the {}", done.resource));
     let removed: Vec<String> = removed.collect();
     let is_elsewhere = status.servers.iter().all(|server| server.mode == Mode::External);
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn progress_names_the_duration_of_long_steps_and_omits_short_routine_steps() {
         let done = |step: &Step, millis, verbose| event(&Event::Done(step, Duration::from_millis(millis)), verbose);
-        let (routine, other) = (Step::SetHome, Step::CreateOrganisation("o".into()));
+        let (routine, other) = (Step::SetHome { uid: "x".into() }, Step::CreateOrganisation("o".into()));
         assert!(routine.is_routine() && !other.is_routine());
         assert_eq!(done(&other, 1_240, false).unwrap(), format!("{other}: done in 1.2s"));
         assert_eq!(done(&other, 3, false).unwrap(), format!("{other}: done"));

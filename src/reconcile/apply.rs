@@ -204,19 +204,19 @@ impl Session {
                 self.influxdb(connection).create_database(&name, retention).await
             }
             Step::CreateOrganisation(name) => grafana().await?.create_organisation(&name).await,
-            Step::CreateFolder => grafana().await?.create_folder(stack).await,
-            Step::SaveDataSource { moves } => grafana().await?.save_data_source(stack, influxdb_password, moves).await,
-            Step::SaveDashboard { id, overwrite, fresh, moves } => {
-                grafana().await?.save_dashboard(stack, id, overwrite, fresh, moves).await
+            Step::CreateFolder { title } => grafana().await?.create_folder(instance, &title).await,
+            Step::SaveDataSource { replaces } => {
+                grafana().await?.save_data_source(stack, influxdb_password, replaces.as_ref()).await
+            }
+            Step::SaveDashboard { id, replaces, fresh } => {
+                grafana().await?.save_dashboard(stack, id, replaces.as_deref(), fresh).await
             }
             Step::DeleteDashboard(id) => grafana().await?.delete_dashboard(stack, id).await,
-            Step::DeleteFolder => grafana().await?.delete_folder(stack).await,
+            Step::DeleteFolder { title } => grafana().await?.delete_folder(instance, &title).await,
             Step::DeleteDataSource => grafana().await?.delete_data_source(&stack.data_source).await,
-            Step::SaveAlertRules { objective, overwrite, moves } => {
-                grafana().await?.save_alert_rules(stack, objective, overwrite, moves).await
-            }
-            Step::DeleteAlertRules { moves } => grafana().await?.delete_alert_rules(stack, moves).await,
-            Step::SetHome => grafana().await?.set_home(&stack.dashboard.uid).await,
+            Step::SaveAlertRules(new) => grafana().await?.save_alert_rules(stack, &new).await,
+            Step::DeleteAlertRules(rules) => grafana().await?.delete_alert_rules(stack, &rules).await,
+            Step::SetHome { uid } => grafana().await?.set_home(&uid).await,
             Step::VerifyQuery => grafana().await?.verify_query(stack, influxdb_password, deadline).await,
         }
     }

@@ -15,7 +15,7 @@ use clipper_metrics::model::login::LoginState;
 use clipper_metrics::model::observed::{
     ActualDashboard, AlertRulesState, ContainerState, DashboardState, DataSourceState, FolderState, GrafanaState,
     Network, Observed, ObservedServer, OrganisationState, OurContainer, Query, RunState, ServerResponse,
-    StoredSettings, VolumeState,
+    StoredSettings, StoredVersion, VolumeState,
 };
 use clipper_metrics::model::role::{PerRole, Role};
 use clipper_metrics::model::stack::{
@@ -157,6 +157,7 @@ pub(crate) fn grafana_state() -> GrafanaState {
 /// An unedited dashboard that was created from this version of its file.
 pub(crate) fn actual_dashboard(content_hash: &str) -> ActualDashboard {
     ActualDashboard {
+        stored: StoredVersion::default(),
         edited: false,
         provisioned: false,
         content_hash: Some(content_hash.into()),

@@ -44,8 +44,8 @@ pub(super) fn deregistration(stack: &Stack, stored: &GrafanaState) -> Vec<Item> 
     }
     // The folder comes last: Grafana refuses to delete one with hidden content, and no other step
     // depends on it.
-    if stored.folder == FolderState::Present && !is_kept {
-        items.push(removal(Resource::Folder, Step::DeleteFolder));
+    if let Some(title) = stack.folder.clone().filter(|_| stored.folder == FolderState::Present && !is_kept) {
+        items.push(removal(Resource::Folder, Step::DeleteFolder { title }));
     }
     items
 }

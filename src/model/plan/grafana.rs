@@ -12,9 +12,9 @@ use crate::model::observed::{
 use crate::model::role::Role;
 use crate::model::stack::{DashboardId, DesiredDataSource, MadeFor, Stack};
 
-/// Plans the objects inside Grafana. Only this plan creates a `fresh` one. The data source comes
-/// last: its existence shows that all objects before it, including the home page, were once
-/// created.
+/// Plans the objects inside Grafana. On a `fresh` one, no object exists; otherwise steps whose facts are unknown are
+/// a prediction. The data source comes last: its existence shows that all objects before it, including the home page,
+/// were once created.
 pub(super) fn inside(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions, fresh: bool) -> Vec<Item> {
     let mut items = Vec::new();
     items.extend(organisation(stack, stored));
@@ -160,21 +160,25 @@ fn folder(stack: &Stack, stored: Option<&GrafanaState>) -> Item {
             })
         }
     };
-    Item::with_step(Resource::Folder, finding, Step::CreateFolder)
+    let title = stack.folder.clone().unwrap_or_default();
+    Item::with_step(Resource::Folder, finding, Step::CreateFolder { title })
 }
 
 fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, options: UpOptions, fresh: bool) -> Item {
     let resource = Resource::Dashboard(id);
     let (uid, ..) = stack.dashboard_identity(id);
     let moves = moves(stack, options);
-    let save = Step::SaveDashboard { id, overwrite: options.overwrite_dashboard, fresh, moves };
+    let create = || vec![Step::SaveDashboard { id, replaces: None, fresh }];
+    let replace = |actual: &ActualDashboard| {
+        vec![Step::SaveDashboard { id, replaces: Some(Box::new(actual.clone())), fresh: false }]
+    };
     let other = |actual: &ActualDashboard| {
         let made_for = actual.made_for.as_ref().filter(|_| !moves)?;
         Some(conflict(stack, &dashboard_name(stack, id), elsewhere(stack, made_for)?))
     };
     let (finding, mut steps) = match stored.map(|grafana| grafana.dashboard(id)) {
-        None => (Finding::Unknown, vec![save]),
-        Some(DashboardState::Missing) => (Finding::Missing, vec![save]),
+        None => (Finding::Unknown, create()),
+        Some(DashboardState::Missing) => (Finding::Missing, create()),
         Some(DashboardState::Unreadable(why)) => (Finding::Unreadable(why.clone()), vec![]),
         Some(DashboardState::Clash { what, has_uid }) => {
             return Item::new(resource, clash(stack, id, what, *has_uid), vec![]);
@@ -188,7 +192,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
                 // A dashboard that is kept needs no decision about its owner.
                 _ if !options.overwrite_dashboard => (Finding::Edited, vec![]),
                 Some(conflict) => (conflict.into(), vec![]),
-                None => (Finding::Requested("it was edited and is to be overwritten"), vec![save]),
+                None => (Finding::Requested("it was edited and is to be overwritten"), replace(actual)),
             }
         }
         Some(DashboardState::Present(actual)) => {
@@ -201,7 +205,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
             } else if let Some(conflict) = other(actual) {
                 (conflict.into(), vec![])
             } else {
-                (Finding::Differs(differences), vec![save])
+                (Finding::Differs(differences), replace(actual))
             }
         }
     };
@@ -210,7 +214,7 @@ fn dashboard(stack: &Stack, stored: Option<&GrafanaState>, id: DashboardId, opti
         return Item::new(resource, finding, vec![]);
     }
     if id == DashboardId::Bundled && (never_finished || matches!(finding, Finding::Missing | Finding::Unknown)) {
-        steps.push(Step::SetHome);
+        steps.push(Step::SetHome { uid: uid.to_string() });
     }
     Item::new(resource, finding, steps)
 }
@@ -267,7 +271,7 @@ fn dashboard_differences(stack: &Stack, id: DashboardId, actual: &ActualDashboar
 }
 
 fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions) -> Item {
-    let moves = moves(stack, options);
+    let mut replaces = None;
     let finding = match stored.map(|grafana| &grafana.data_source) {
         None => Finding::Unknown,
         Some(DataSourceState::Missing) => Finding::Missing,
@@ -277,6 +281,7 @@ fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions)
                 .into()
         }
         Some(DataSourceState::Ours { fields, made_for, provisioned: is_provisioned }) => {
+            replaces = Some(made_for.clone());
             let other = elsewhere(stack, made_for);
             let mut differences = data_source_differences(stack, fields);
             if let (Some(other), true) = (other, differences.is_empty()) {
@@ -292,14 +297,14 @@ fn data_source(stack: &Stack, stored: Option<&GrafanaState>, options: UpOptions)
                     list.join(", ")
                 );
                 provisioned(stack, why).into()
-            } else if let (Some(other), false) = (other, moves) {
+            } else if let (Some(other), false) = (other, moves(stack, options)) {
                 conflict(stack, &data_source_name(stack), other).into()
             } else {
                 Finding::Differs(differences)
             }
         }
     };
-    Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { moves })
+    Item::with_step(Resource::DataSource, finding, Step::SaveDataSource { replaces })
 }
 
 /// The differences of the stored data source. Settings for a proxy in front of InfluxDB are known

@@ -112,8 +112,7 @@ mod tests {
         let (refused, postponed) = (Some(UpgradeState::Refused), Some(UpgradeState::Postponed));
         let start = || Some(Step::StartContainer(Role::Grafana));
         let wait = || Some(Step::AwaitAnswer(Role::Grafana));
-        let save =
-            || Some(Step::SaveDashboard { id: DashboardId::Bundled, overwrite: false, fresh: false, moves: false });
+        let save = || Some(Step::SaveDashboard { id: DashboardId::Bundled, replaces: None, fresh: false });
         let server = Blocked(Resource::Server(Role::Grafana), BlockReason::Server);
         for (step, cause, expected) in [
             // The image does not start.
@@ -140,10 +139,10 @@ mod tests {
             (Some(Step::AwaitAnswer(Role::Influxdb)), NOT_READY, None),
             (save(), Answer(500), refused),
             (save(), Answer(403), None),
-            (Some(Step::SaveDataSource { moves: false }), Answer(503), refused),
+            (Some(Step::SaveDataSource { replaces: None }), Answer(503), refused),
             (Some(Step::VerifyQuery), NOT_READY, refused),
             (Some(Step::ProveDashboard), NOT_READY, refused),
-            (Some(Step::SetHome), Answer(500), None),
+            (Some(Step::SetHome { uid: "x".into() }), Answer(500), None),
             // It was not started, because its database could not be copied.
             (Some(copy()), Engine(Refusal::Disk), postponed),
             (Some(copy()), Engine(Refusal::Other), postponed),

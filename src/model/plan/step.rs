@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::Resource;
+use crate::model::alerts::{AlertRule, AlertRules};
 use crate::model::container_config::ContainerConfig;
 use crate::model::image::ImageRef;
 use crate::model::login::Credential;
+use crate::model::observed::{ActualDashboard, ActualRule};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
-use crate::model::stack::{DashboardId, Remembered, RestoreRecord};
+use crate::model::stack::{DashboardId, MadeFor, Remembered, RestoreRecord};
 use crate::model::upgrade::Upgrade;
 use crate::model::version::Version;
 
@@ -109,43 +111,37 @@ pub enum Step {
         to: Retention,
     },
     CreateOrganisation(String),
-    CreateFolder,
-    /// Create or update the data source.
-    SaveDataSource {
-        /// Take over one that was created for another address or database.
-        moves: bool,
+    CreateFolder {
+        title: String,
     },
-    /// Create or update a dashboard.
+    /// Create or replace the data source.
+    SaveDataSource {
+        /// The target of the one that it replaces; `None` creates one.
+        replaces: Option<MadeFor>,
+    },
+    /// Create or replace a dashboard.
     SaveDashboard {
         id: DashboardId,
-        /// Replace an edited one.
-        overwrite: bool,
-        /// The server was just created, so there is no earlier version to read.
+        /// The dashboard that it replaces, as observed; `None` creates one.
+        replaces: Option<Box<ActualDashboard>>,
+        /// The server is new, so that no dashboard was observed on it.
         fresh: bool,
-        /// Take over one that was created for another address or database.
-        moves: bool,
     },
-    /// Make the dashboard the organisation's home page, if it has none.
-    SetHome,
+    /// Make the dashboard with that uid the organisation's home page, if it has none.
+    SetHome {
+        uid: String,
+    },
     /// Delete a dashboard unless it was edited.
     DeleteDashboard(DashboardId),
     /// Delete the folder if it was created for the dashboard and is empty.
-    DeleteFolder,
+    DeleteFolder {
+        title: String,
+    },
     DeleteDataSource,
-    /// Create or update the alert rules, in their folder and group.
-    SaveAlertRules {
-        /// The latency objective in microseconds; `None` means the dashboard's.
-        objective: Option<u64>,
-        /// Replace edited rules.
-        overwrite: bool,
-        /// Take over rules that were created for another address or database.
-        moves: bool,
-    },
-    /// Delete the unedited alert rules, and their folder if it is then empty.
-    DeleteAlertRules {
-        /// Also delete rules that were created for another address or database.
-        moves: bool,
-    },
+    /// Create or replace alert rules, in their folder and group.
+    SaveAlertRules(Box<AlertRules>),
+    /// Delete alert rules that are still as observed, and their folder if it is then empty.
+    DeleteAlertRules(Vec<(AlertRule, ActualRule)>),
     /// Repeat a query through the data source until its answer is correct; save the data source
     /// again if Grafana contradicts its own settings.
     VerifyQuery,
@@ -287,7 +283,7 @@ impl Step {
                 | Self::CopyDatabase { .. }
                 | Self::EndUpgrade(_)
                 | Self::AwaitAnswer(_)
-                | Self::SetHome
+                | Self::SetHome { .. }
         )
     }
 
@@ -367,17 +363,17 @@ impl Step {
             Self::SetRetention { .. } => (Resource::Retention, "set_retention", "set the retention period"),
             Self::CreateDatabase { .. } => (Database, "create_database", "create the database"),
             Self::CreateOrganisation(_) => (Organisation, "create_organisation", "create Grafana's organisation"),
-            Self::CreateFolder => (Folder, "create_folder", "create Grafana's folder"),
+            Self::CreateFolder { .. } => (Folder, "create_folder", "create Grafana's folder"),
             Self::SaveDataSource { .. } => (DataSource, "save_data_source", "save the data source"),
             &Self::SaveDashboard { id, .. } => (Dashboard(id), "save_dashboard", "save the {dashboard}"),
-            Self::SetHome => {
+            Self::SetHome { .. } => {
                 (Dashboard(DashboardId::Bundled), "set_home", "make the dashboard the home page if there is none")
             }
             &Self::DeleteDashboard(id) => (Dashboard(id), "delete_dashboard", "delete the {dashboard}"),
-            Self::DeleteFolder => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
+            Self::DeleteFolder { .. } => (Folder, "delete_folder", "delete Grafana's folder if it is empty"),
             Self::DeleteDataSource => (DataSource, "delete_data_source", "delete the data source"),
-            Self::SaveAlertRules { .. } => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
-            Self::DeleteAlertRules { .. } => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
+            Self::SaveAlertRules(_) => (Resource::Alerts, "save_alert_rules", "save the alert rules"),
+            Self::DeleteAlertRules(_) => (Resource::Alerts, "delete_alert_rules", "delete the alert rules"),
             Self::VerifyQuery => (Query, "await_query", "verify that Grafana reaches the database"),
         }
     }

@@ -5,9 +5,7 @@ use super::server::{self, PlanInputs, server};
 use super::settings::{settings, unknown_settings};
 use super::{Finding, Item, Phase, Plan, Resource, Step, UpOptions, grafana, unfinished};
 use crate::model::container_config::Difference;
-use crate::model::observed::{
-    ContainerState, InfluxdbState, Observed, ObservedServer, PortHolder, RunState, VolumeState,
-};
+use crate::model::observed::{InfluxdbState, Observed, ObservedServer, PortHolder, RunState, VolumeState};
 use crate::model::retention::Retention;
 use crate::model::role::Role;
 use crate::model::stack::Stack;
@@ -39,10 +37,8 @@ pub fn up(stack: &Stack, seen: &Observed, options: UpOptions) -> Plan {
         Some(blocker) => Some(Item::new(Resource::Settings, blocker.into(), vec![])),
         None => settings(stack, &seen.settings, keeps_retention),
     });
-    let is_fresh = stack.container(Role::Grafana).is_some()
-        && seen.grafana.volume == VolumeState::Absent
-        && seen.grafana.container == ContainerState::Absent;
-    let inside = grafana::inside(stack, grafana_stores, options, is_fresh);
+    // The first login is known in advance only if no Grafana has run on the volume.
+    let inside = grafana::inside(stack, grafana_stores, options, first_login.is_some());
     let query = grafana::query(grafana_stores, &database, &inside);
     items.extend([influxdb, grafana]);
     items.extend(foreign);
